@@ -1,0 +1,1 @@
+"""External traffic reports in, exact totals out."""

@@ -1,0 +1,1 @@
+"""Sums external usage per panel user and enforces it through Marzban."""
