@@ -1,0 +1,236 @@
+"""What the bridge holds true about one user, and the arithmetic of its quota.
+
+Decides nothing about the panel: `observe` folds what was seen into an account, `plan` says what to
+do. External usage of the current period is the ledger's total less the baseline; a reset moves the
+baseline and deletes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+FLOOR_BYTES = MIB
+"""The least limit ever published: the panel reads 0 as unlimited."""
+ROUNDING_BYTES = 16 * 1024
+"""Marzban's edit dialog re-sends a limit rounded to 0.00001 GiB (about 10.5 KiB)."""
+REMEMBERED_LIMITS = 8
+
+
+class Enforcement(StrEnum):
+    """How an exhausted quota is made to hold."""
+
+    LIMIT = "limit"
+    """Publish the remaining quota as the panel's data limit; the panel cuts the user off."""
+    DISABLE = "disable"
+    """Leave the data limit alone; disable the user at the crossing."""
+    OBSERVE = "observe"
+    """Work everything out, change nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """What the panel last showed of a user, as far as later decisions need it."""
+
+    seen_at: datetime
+    status: Status
+    data_limit_bytes: int | None
+    used_bytes: int
+    lifetime_bytes: int
+    reset_strategy: ResetStrategy
+    expire: int | None = None
+    on_hold_expire_duration: int | None = None
+    next_plan: NextPlan | None = None
+
+    @property
+    def logged_bytes(self) -> int:
+        """Traffic of earlier periods in the panel's log; it moves only when a reset happens."""
+        return self.lifetime_bytes - self.used_bytes
+
+
+def sight(user: PanelUser, *, seen_at: datetime) -> Sighting:
+    """Keep of a panel user what later decisions need."""
+    return Sighting(
+        seen_at=seen_at,
+        status=user.status,
+        data_limit_bytes=user.data_limit_bytes,
+        used_bytes=user.used_bytes,
+        lifetime_bytes=user.lifetime_bytes,
+        reset_strategy=user.reset_strategy,
+        expire=user.expire,
+        on_hold_expire_duration=user.on_hold_expire_duration,
+        next_plan=user.next_plan,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restoration:
+    """What a reset took from a user beyond its traffic, still to be put back."""
+
+    status: Status | None = None
+    on_hold_expire_duration: int | None = None
+    next_plan: NextPlan | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to put back."""
+        return self.status is None and self.next_plan is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetRequest:
+    """A reset the bridge was asked for and has not finished; it survives a crash."""
+
+    cause: str
+    actor: str
+    total_bytes: int
+    requested_at: datetime
+    restoration: Restoration = Restoration()
+    is_panel_called: bool = False
+    """The panel has done its part; only the books are left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One incarnation of a panel user: its quota, what was published instead, its period."""
+
+    username: str
+    """As the panel spells it; the panel compares names without regard to case."""
+    created_at: datetime | None
+    """Tells a re-created user from the one that was deleted."""
+    admin: str | None
+    quota_bytes: int | None
+    """What the admin meant; None is unlimited."""
+    baseline_bytes: int
+    """The ledger's total when the current period began."""
+    seen_total_bytes: int
+    """The ledger's total at the last look; a smaller one means the ledger lost something."""
+    period_started_at: datetime
+    sighting: Sighting
+    published_bytes: int | None = None
+    """The limit we wrote instead of the quota; None while the panel shows the quota itself."""
+    intended_bytes: int | None = None
+    """The limit of a write that is under way: after a crash it may or may not have happened."""
+    remembered_limits: tuple[int, ...] = ()
+    """Limits we published lately: an edit dialog opened earlier may send one of them back."""
+    admin_baseline_bytes: int = 0
+    """The ledger's total when the usage of the owning admin was last reset."""
+    is_disabled_by_us: bool = False
+    intended_status: Status | None = None
+    """The status of a write that is under way, likewise."""
+    is_held: bool = False
+    """The ledger's total fell: nothing is changed until the operator rebases."""
+    needs_readd: bool = False
+    """A reset found the user limited: Marzban may have left it out of xray; any write re-adds."""
+    echo_until: datetime | None = None
+    """Until then one reset webhook is the echo of a reset that is already counted."""
+    used_when_due_bytes: int | None = None
+    """Panel traffic last seen before the periodic reset fell due."""
+    reset_all_seen_at: datetime | None = None
+    """The latest reset-all that this account has taken into account."""
+    fire_attempts: int = 0
+    """How often we asked the panel to fire the next plan that is still waiting."""
+    restoration: Restoration | None = None
+    reset_request: ResetRequest | None = None
+
+    @property
+    def key(self) -> str:
+        """The name under which the account is stored."""
+        return account_key(self.username)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to an account, for the audit trail."""
+
+    kind: str
+    text: str
+    actor: str = "bridge"
+    before: str | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """How an account stands: all traffic of the period against the quota, in bytes."""
+
+    quota_bytes: int | None
+    panel_bytes: int
+    external_bytes: int
+
+    @property
+    def used_bytes(self) -> int:
+        """The panel's own plus external traffic of the current period."""
+        return self.panel_bytes + self.external_bytes
+
+    @property
+    def left_bytes(self) -> int | None:
+        """What may still be used; negative when overrun, None when unlimited."""
+        return None if self.quota_bytes is None else self.quota_bytes - self.used_bytes
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the quota is used up, by the panel's rule `used >= limit`."""
+        return self.left_bytes is not None and self.left_bytes <= 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """What the panel should hold for an account."""
+
+    data_limit_bytes: int | None
+    is_disabled: bool
+    """Whether only the status can keep the user out."""
+    balance: Balance = field(repr=False)
+
+
+def account_key(username: str) -> str:
+    """Fold a name the way the panel compares it; one account per key."""
+    return username.casefold()
+
+
+def balance(account: Account, *, total_bytes: int) -> Balance:
+    """Work out how an account stands at the given ledger total."""
+    return Balance(
+        quota_bytes=account.quota_bytes,
+        panel_bytes=account.sighting.used_bytes,
+        external_bytes=total_bytes - account.baseline_bytes,
+    )
+
+
+def desired(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Desired:
+    """Work out what the panel should hold.
+
+    The panel cuts off at `used >= limit`, so it cannot cut off a user who used less on its nodes
+    than the floor: exactly those are to be disabled.
+    """
+    standing = balance(account, total_bytes=total_bytes)
+    if account.quota_bytes is None:
+        return Desired(data_limit_bytes=None, is_disabled=False, balance=standing)
+    limit_bytes = account.quota_bytes
+    if enforcement is not Enforcement.DISABLE:
+        floor_bytes = min(FLOOR_BYTES, account.quota_bytes)
+        limit_bytes = max(floor_bytes, account.quota_bytes - standing.external_bytes)
+    return Desired(
+        data_limit_bytes=limit_bytes,
+        is_disabled=standing.is_exhausted and standing.panel_bytes < limit_bytes,
+        balance=standing,
+    )
+
+
+def is_same_limit(one: int | None, other: int | None) -> bool:
+    """Tell whether two limits differ by no more than the panel's own rounding."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= ROUNDING_BYTES
+
+
+def looks_typed(limit_bytes: int) -> bool:
+    """Tell whether a limit is a whole number of hundredths of a GiB, as people type them."""
+    hundredths = limit_bytes * 100 / GIB
+    return abs(hundredths - round(hundredths)) * GIB / 100 <= 1

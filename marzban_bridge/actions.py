@@ -1,0 +1,159 @@
+"""What people ask the bridge to do, the same from the command line, the API and a dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from marzban_bridge import reset_requests
+from marzban_bridge.accounts import Account, Balance, Event, account_key, balance
+from marzban_bridge.errors import PanelRefusedError
+from marzban_bridge.marzban import Marzban
+from marzban_bridge.panel import PanelAdmin, PanelUser
+from marzban_bridge.reconcile import Reconciler
+from marzban_bridge.settle import Clock
+from marzban_bridge.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserUsage:
+    """How one panel user stands; `account` is None for a user without external traffic."""
+
+    user: PanelUser
+    balance: Balance
+    account: Account | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminUsage:
+    """What an admin's users used since the admin's usage was last reset, in bytes."""
+
+    admin: PanelAdmin
+    external_bytes: int
+    users: int
+
+    @property
+    def used_bytes(self) -> int:
+        """The panel's counter plus external traffic."""
+        return self.admin.used_bytes + self.external_bytes
+
+
+class Actions:
+    """The use cases beyond the loop. Panel errors pass through to the caller."""
+
+    def __init__(
+        self, *, store: Store, panel: Marzban, reconciler: Reconciler, clock: Clock
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._reconciler = reconciler
+        self._settler = reconciler.settler
+        self._clock = clock
+
+    def user_usage(self, user: PanelUser) -> UserUsage:
+        """Say how a user stands, from its panel object and the books."""
+        key = account_key(user.username)
+        account = self._store.account(key)
+        if account is None:
+            external_bytes = 0 if self._store.is_orphan(key) else self._store.total_bytes(key)
+            quota_bytes = user.data_limit_bytes
+        else:
+            standing = balance(account, total_bytes=self._store.total_bytes(key))
+            external_bytes, quota_bytes = standing.external_bytes, account.quota_bytes
+        return UserUsage(
+            user=user,
+            account=account,
+            balance=Balance(
+                quota_bytes=quota_bytes,
+                panel_bytes=user.used_bytes,
+                external_bytes=external_bytes,
+            ),
+        )
+
+    def admin_usage(self, admin: PanelAdmin) -> AdminUsage:
+        """Sum the external traffic of an admin's users since the admin's usage was reset."""
+        accounts = list(self._store.accounts(admin=admin.username))
+        external_bytes = sum(
+            self._store.total_bytes(each.key) - each.admin_baseline_bytes for each in accounts
+        )
+        return AdminUsage(admin=admin, external_bytes=external_bytes, users=len(accounts))
+
+    async def reset_user(self, username: str, *, actor: str) -> UserUsage:
+        """Reset a user's traffic, the panel's and external; UserNotFoundError when unknown."""
+        cause = "a reset was asked for"
+        account = await self._settler.reset(username, cause=cause, actor=actor)
+        return self.user_usage(await self._panel.get_user(account.username))
+
+    async def reset_admin(self, username: str, *, bearer: str | None, actor: str) -> int:
+        """Begin an admin's usage anew, in the panel and here; return how many users it spans.
+
+        The users' own accounts and quotas are not touched.
+        """
+        await self._panel.reset_admin_usage(username, bearer=bearer)
+        accounts = list(self._store.accounts(admin=username))
+        for each in accounts:
+            total_bytes = self._store.total_bytes(each.key)
+            event = Event(kind="admin_reset", text=f"usage of admin {username} reset", actor=actor)
+            anew = replace(each, admin_baseline_bytes=total_bytes)
+            self._store.save(anew, [event], at=self._clock())
+        return len(accounts)
+
+    async def reset_all(self, *, bearer: str | None, caller: PanelAdmin) -> int:
+        """Reset all users of the caller through the panel's own call; return how many had accounts.
+
+        Marzban 0.8.4 resets the users of a sudo admin of its database, and everybody for the
+        environment's admin. It restarts xray on every node. Each account's request is stored first,
+        so that a crash in between loses none.
+        """
+        admins = await self._panel.admins(bearer=bearer)
+        is_in_database = any(admin.username == caller.username for admin in admins)
+        scope = caller.username if is_in_database else None
+        accounts = list(self._store.accounts(admin=scope))
+        cause = "a reset of all users was asked for"
+        requested = [
+            self._settler.request_reset(each, cause=cause, actor=caller.username)
+            for each in accounts
+        ]
+        try:
+            await self._panel.reset_all(bearer=bearer)
+        except PanelRefusedError:
+            for each in requested:
+                self._store.save(replace(each, reset_request=None), at=self._clock())
+            raise
+        for each in requested:
+            self._store.save(reset_requests.panel_called(each), at=self._clock())
+        self._reconciler.hurry(each.key for each in requested)
+        return len(requested)
+
+    async def rebase(self, *, actor: str) -> list[Account]:
+        """Accept the ledger as it is now, keeping each held user's external usage as it was.
+
+        For after a restored or replaced ledger. Reads the feed from the start, then moves each
+        baseline by what the total changed. Returns the accounts that moved.
+        """
+        is_new_ledger = await self._reconciler.adopt_ledger()
+        moved: list[Account] = []
+        for each in list(self._store.accounts()):
+            total_bytes = self._store.total_bytes(each.key)
+            if not each.is_held and total_bytes >= each.seen_total_bytes and not is_new_ledger:
+                continue
+            shift_bytes = total_bytes - each.seen_total_bytes
+            rebased = replace(
+                each,
+                is_held=False,
+                baseline_bytes=each.baseline_bytes + shift_bytes,
+                admin_baseline_bytes=each.admin_baseline_bytes + shift_bytes,
+                seen_total_bytes=total_bytes,
+            )
+            text = f"the ledger is accepted as it is; the baseline moved by {shift_bytes} bytes"
+            event = Event(kind="rebased", text=text, actor=actor)
+            self._store.save(rebased, [event], at=self._clock())
+            moved.append(rebased)
+        return moved
+
+    async def release(self) -> AsyncIterator[tuple[Account, bool]]:
+        """Give every user back its quota and status; yield each with whether that took a write."""
+        for each in list(self._store.accounts()):
+            yield each, await self._settler.release(each)
+            await asyncio.sleep(0)

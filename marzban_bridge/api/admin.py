@@ -1,0 +1,236 @@
+"""The admin API under the paths and field names that panels' admins already use.
+
+`/api/admin/usage/{username}` is about a user, or about an admin where no user has that name; `kind`
+decides when both exist.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from pydantic import BaseModel
+
+from marzban_bridge.accounts import GIB
+from marzban_bridge.actions import AdminUsage, UserUsage
+from marzban_bridge.api.auth import Caller, CallerPart
+from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.errors import FOR_ADMINS, Problem
+from marzban_bridge.errors import BridgeError, UserNotFoundError
+
+router = APIRouter(prefix="/api/admin", tags=["admin"])
+
+Kind = Literal["user", "admin"]
+MAX_FORM_BYTES = 16 * 1024
+
+
+class ServerUsage(BaseModel):
+    """External traffic of a user on one server since for ever."""
+
+    server: str
+    port: int
+    protocol: str
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    last_used_at: str | None
+
+
+class DetailedUsage(BaseModel):
+    """Usage by where it came from; `_gb` fields are GiB rounded to three places."""
+
+    username: str
+    kind: Kind
+    marzban_usage_bytes: int
+    marzban_usage_gb: float
+    external_usage_bytes: int
+    external_usage_gb: float
+    total_usage_bytes: int
+    traffic_limit_bytes: int | None
+    traffic_limit_gb: float | None
+    limit_check: bool | None
+    percentage_used: float | None
+    users: int | None = None
+    """How many of an admin's users have external traffic."""
+    status: str | None = None
+    admin: str | None = None
+    published_limit_bytes: int | None = None
+    """The data limit the panel shows and enforces."""
+    period_started_at: str | None = None
+    is_disabled_by_bridge: bool | None = None
+    is_held: bool | None = None
+    servers: list[ServerUsage] | None = None
+    """Null for an admin, and while the collector does not answer."""
+
+
+class DetailedServers(BaseModel):
+    """What is read of the collector's statistics of one user."""
+
+    servers: list[ServerUsage]
+
+
+class ResetAnswer(BaseModel):
+    """What a reset came to."""
+
+    username: str
+    kind: Kind
+    total_usage_bytes: int
+    users: int
+
+
+@router.post(
+    "/token",
+    responses={
+        400: {"model": Problem, "description": "The request cannot be read"},
+        401: {"model": Problem, "description": "The panel does not know these credentials"},
+        413: {"model": Problem, "description": "The form is too large"},
+        422: {"description": "The panel misses a field"},
+        503: FOR_ADMINS[503],
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["username", "password"],
+                        "properties": {
+                            "username": {"type": "string"},
+                            "password": {"type": "string", "format": "password"},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def sign_in(request: Request, bridge: BridgePart) -> Response:
+    """Pass a sign-in through to the panel and its answer back."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
+            raise HTTPException(413, f"a sign-in form may have at most {MAX_FORM_BYTES} bytes")
+    content_type = request.headers.get("content-type", "application/x-www-form-urlencoded")
+    answer = await bridge.panel.sign_in_as(bytes(body), content_type=content_type)
+    media_type = answer.headers.get("content-type", "application/json")
+    return Response(answer.content, answer.status_code, media_type=media_type)
+
+
+@router.get("/usage/{username}", responses=FOR_ADMINS)
+async def usage(
+    username: str, bridge: BridgePart, caller: CallerPart, kind: Kind | None = None
+) -> int:
+    """Return all bytes used in the current period: the panel's own plus external."""
+    found = await _find(bridge, caller, username, kind)
+    return found.balance.used_bytes if isinstance(found, UserUsage) else found.used_bytes
+
+
+@router.get("/usage/{username}/detailed", responses=FOR_ADMINS)
+async def detailed_usage(
+    username: str, bridge: BridgePart, caller: CallerPart, kind: Kind | None = None
+) -> DetailedUsage:
+    """Return usage by where it came from, the quota, and what the panel was told."""
+    found = await _find(bridge, caller, username, kind)
+    if isinstance(found, AdminUsage):
+        return _detail_admin(found)
+    return _detail_user(found, await _servers(bridge, found))
+
+
+@router.post("/usage/reset/{username}", responses=FOR_ADMINS)
+async def reset_usage(
+    username: str, bridge: BridgePart, caller: CallerPart, kind: Kind | None = None
+) -> ResetAnswer:
+    """Begin a user's period anew, panel and external; or an admin's usage, and no user's."""
+    found = await _find(bridge, caller, username, kind)
+    actor = caller.admin.username
+    if isinstance(found, AdminUsage):
+        name = found.admin.username
+        users = await bridge.actions.reset_admin(name, bearer=caller.bearer, actor=actor)
+        return ResetAnswer(username=name, kind="admin", total_usage_bytes=0, users=users)
+    after = await bridge.actions.reset_user(found.user.username, actor=actor)
+    return ResetAnswer(
+        username=after.user.username,
+        kind="user",
+        total_usage_bytes=after.balance.used_bytes,
+        users=1,
+    )
+
+
+async def _find(
+    bridge: Bridge, caller: Caller, username: str, kind: Kind | None
+) -> UserUsage | AdminUsage:
+    """Find the user, else the admin; the panel decides what the caller may see."""
+    if kind != "admin":
+        try:
+            user = await bridge.panel.get_user_as(username, bearer=caller.bearer)
+            return bridge.actions.user_usage(user)
+        except UserNotFoundError:
+            if kind == "user":
+                raise
+    if username == caller.admin.username:
+        return bridge.actions.admin_usage(caller.admin)
+    if not caller.admin.is_sudo:
+        raise HTTPException(404, f"there is no user {username!r} of yours")
+    for admin in await bridge.panel.admins(bearer=caller.bearer):
+        if admin.username == username:
+            return bridge.actions.admin_usage(admin)
+    raise HTTPException(404, f"the panel has neither a user nor an admin {username!r}")
+
+
+async def _servers(bridge: Bridge, usage: UserUsage) -> list[ServerUsage] | None:
+    """Ask the collector where the traffic was; the answer is not worth failing for."""
+    if usage.account is None:
+        return []
+    try:
+        data = await bridge.feed.usage(bridge.reconciler.settler.spelling(usage.account.key))
+        return DetailedServers.model_validate(data).servers
+    except BridgeError:
+        return None
+
+
+def _detail_user(found: UserUsage, servers: list[ServerUsage] | None) -> DetailedUsage:
+    standing, account = found.balance, found.account
+    quota_bytes = standing.quota_bytes
+    return DetailedUsage(
+        username=found.user.username,
+        kind="user",
+        marzban_usage_bytes=standing.panel_bytes,
+        marzban_usage_gb=_gib(standing.panel_bytes),
+        external_usage_bytes=standing.external_bytes,
+        external_usage_gb=_gib(standing.external_bytes),
+        total_usage_bytes=standing.used_bytes,
+        traffic_limit_bytes=quota_bytes,
+        traffic_limit_gb=None if quota_bytes is None else _gib(quota_bytes),
+        limit_check=not standing.is_exhausted,
+        percentage_used=round(100 * standing.used_bytes / quota_bytes, 2) if quota_bytes else None,
+        status=found.user.status.value,
+        admin=found.user.admin,
+        published_limit_bytes=found.user.data_limit_bytes,
+        period_started_at=account.period_started_at.isoformat() if account else None,
+        is_disabled_by_bridge=bool(account and account.is_disabled_by_us),
+        is_held=bool(account and account.is_held),
+        servers=servers,
+    )
+
+
+def _detail_admin(found: AdminUsage) -> DetailedUsage:
+    return DetailedUsage(
+        username=found.admin.username,
+        kind="admin",
+        marzban_usage_bytes=found.admin.used_bytes,
+        marzban_usage_gb=_gib(found.admin.used_bytes),
+        external_usage_bytes=found.external_bytes,
+        external_usage_gb=_gib(found.external_bytes),
+        total_usage_bytes=found.used_bytes,
+        traffic_limit_bytes=None,
+        traffic_limit_gb=None,
+        limit_check=None,
+        percentage_used=None,
+        users=found.users,
+    )
+
+
+def _gib(amount_bytes: int) -> float:
+    return round(amount_bytes / GIB, 3)

@@ -1,0 +1,63 @@
+"""How the bridge's errors become HTTP answers that say what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from marzban_bridge.errors import (
+    BridgeError,
+    CollectorRefusedError,
+    CollectorUnavailableError,
+    PanelLoginError,
+    PanelRefusedError,
+    PanelUnavailableError,
+)
+
+RETRY_AFTER_SECONDS = 5
+
+
+class Problem(BaseModel):
+    """What went wrong, in words."""
+
+    detail: str
+
+
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The request cannot be read"},
+    401: {"model": Problem, "description": "The caller is not who it must be"},
+    503: {"model": Problem, "description": "The panel or the collector is away; try again"},
+}
+FOR_ADMINS: dict[int | str, dict[str, Any]] = {
+    **DOCUMENTED,
+    403: {"model": Problem, "description": "The caller may not do that"},
+    404: {"model": Problem, "description": "There is no such user or admin"},
+    502: {"model": Problem, "description": "The panel or the collector refused"},
+}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer the bridge's errors with a status that fits and its message."""
+
+    @app.exception_handler(BridgeError)
+    async def answer(request: Request, error: BridgeError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
+        return JSONResponse({"detail": str(error)}, _status_of(error), headers=_headers_of(error))
+
+
+def _status_of(error: BridgeError) -> int:
+    match error:
+        case PanelRefusedError(status=403 | 404 as status):
+            return status
+        case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
+            return 503
+        case PanelRefusedError() | CollectorRefusedError():
+            return 502
+        case _:
+            return 500
+
+
+def _headers_of(error: BridgeError) -> dict[str, str] | None:
+    return {"retry-after": str(RETRY_AFTER_SECONDS)} if _status_of(error) == 503 else None

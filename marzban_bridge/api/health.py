@@ -1,0 +1,45 @@
+"""Is it alive, is it doing its work, what are its numbers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
+
+from marzban_bridge.api.context import BridgePart
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """Whether all is well, and if not, why."""
+
+    status: str
+    reasons: list[str] = []
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Answer as long as the process serves requests."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses={503: {"model": Health, "description": "Not doing its work"}})
+async def readyz(bridge: BridgePart) -> Response:
+    """Say whether the panel and the collector are reachable and no account is held."""
+    outages = (bridge.reconciler.panel_outage, bridge.reconciler.collector_outage)
+    reasons = [f"{each.name}: {each.reason}" for each in outages if each.reason]
+    held = bridge.store.counts()["held"]
+    if held:
+        reasons.append(f"{held} users are held: the ledger lost something; marzban-bridge rebase")
+    health = Health(status="unready" if reasons else "ok", reasons=reasons)
+    return JSONResponse(health.model_dump(), 503 if reasons else 200)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(bridge: BridgePart) -> Response:
+    """Expose the process's numbers in Prometheus' text format."""
+    body = generate_latest(bridge.metrics.registry)
+    return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,0 +1,196 @@
+"""The `/v1` routes: who stands how, what happened, what would be done, and resets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import BaseModel
+
+from marzban_bridge.accounts import Account, account_key, balance
+from marzban_bridge.api.admin import ResetAnswer, reset_usage
+from marzban_bridge.api.auth import CallerPart
+from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.errors import FOR_ADMINS
+
+router = APIRouter(prefix="/v1", tags=["operations"])
+
+
+class UserStanding(BaseModel):
+    """How a user with external traffic stands in its current period."""
+
+    username: str
+    admin: str | None
+    status: str
+    quota_bytes: int | None
+    marzban_bytes: int
+    external_bytes: int
+    used_bytes: int
+    used_ratio: float | None
+    published_limit_bytes: int | None
+    period_started_at: str
+    is_disabled_by_bridge: bool
+    is_held: bool
+
+
+class OrphanName(BaseModel):
+    """A name that is reported and that the panel does not know."""
+
+    username: str
+    external_bytes: int
+    first_seen_at: str
+
+
+class Users(BaseModel):
+    """A page of users, and (for sudo admins) the names the panel does not know."""
+
+    users: list[UserStanding]
+    next: str | None
+    orphans: list[OrphanName]
+
+
+class EventEntry(BaseModel):
+    """One entry of the audit trail."""
+
+    seq: int
+    at: str
+    username: str
+    kind: str
+    actor: str
+    text: str
+    before: str | None
+    after: str | None
+
+
+class PlannedChange(BaseModel):
+    """Something a pass would do now."""
+
+    username: str
+    kind: str
+    reason: str
+    data_limit_bytes: int | None
+    status: str | None
+
+
+class ResetAll(BaseModel):
+    """The typed confirmation of a reset of all users."""
+
+    confirm: Literal["reset all users"]
+
+
+class ResetAllAnswer(BaseModel):
+    """How many users with external traffic begin anew."""
+
+    users: int
+
+
+@router.get("/users", responses=FOR_ADMINS)
+async def users(
+    bridge: BridgePart,
+    caller: CallerPart,
+    after: Annotated[str, Query(max_length=255)] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Users:
+    """List users with external traffic by name: everybody's for a sudo admin, else one's own."""
+    admin = None if caller.admin.is_sudo else caller.admin.username
+    page = bridge.store.account_page(admin=admin, after=account_key(after), limit=limit)
+    orphans = bridge.store.orphans() if caller.admin.is_sudo and not after else []
+    return Users(
+        users=[_standing(bridge, each) for each in page],
+        next=page[-1].key if len(page) == limit else None,
+        orphans=[
+            OrphanName(
+                username=each.username,
+                external_bytes=each.total_bytes,
+                first_seen_at=each.first_seen_at.isoformat(),
+            )
+            for each in orphans
+        ],
+    )
+
+
+@router.post("/users/{username}/reset", responses=FOR_ADMINS)
+async def reset_user(username: str, bridge: BridgePart, caller: CallerPart) -> ResetAnswer:
+    """Begin a user's period anew, panel and external."""
+    return await reset_usage(username, bridge, caller, kind="user")
+
+
+@router.post("/reset-all", responses=FOR_ADMINS)
+async def reset_all(body: ResetAll, bridge: BridgePart, caller: CallerPart) -> ResetAllAnswer:  # noqa: ARG001 - the body is the confirmation
+    """Reset all users of the caller through the panel, which restarts xray on every node."""
+    caller.require_sudo()
+    count = await bridge.actions.reset_all(bearer=caller.bearer, caller=caller.admin)
+    return ResetAllAnswer(users=count)
+
+
+@router.post("/cleanup", responses=FOR_ADMINS)
+async def cleanup(
+    bridge: BridgePart, caller: CallerPart, days: Annotated[int, Query(ge=1, le=36500)]
+) -> dict[str, object]:
+    """Have the collector purge rows older than so many days; totals and quotas stay."""
+    caller.require_sudo()
+    return await bridge.feed.cleanup(days=days)
+
+
+@router.get("/events", responses=FOR_ADMINS)
+async def events(
+    bridge: BridgePart,
+    caller: CallerPart,
+    username: Annotated[str | None, Query(max_length=255)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[EventEntry]:
+    """List what happened, newest first; other than sudo admins name one of their users."""
+    if not caller.admin.is_sudo:
+        if username is None:
+            raise HTTPException(403, "name one of your users: ?username=")
+        await bridge.panel.get_user_as(username, bearer=caller.bearer)
+    return [
+        EventEntry(
+            seq=each.seq,
+            at=each.at.isoformat(),
+            username=each.username,
+            kind=each.event.kind,
+            actor=each.event.actor,
+            text=each.event.text,
+            before=each.event.before,
+            after=each.event.after,
+        )
+        for each in bridge.store.events(username=username, limit=limit)
+    ]
+
+
+@router.get("/plan", responses=FOR_ADMINS)
+async def planned(bridge: BridgePart, caller: CallerPart) -> list[PlannedChange]:
+    """Look at every user and say what a pass would do first; changes nothing."""
+    caller.require_sudo()
+    return [
+        PlannedChange(
+            username=change.username,
+            kind=change.kind.value,
+            reason=change.reason,
+            data_limit_bytes=change.update.data_limit_bytes if change.update else None,
+            status=(change.update.status.value if change.update and change.update.status else None),
+        )
+        async for change in (
+            preview.change async for preview in bridge.reconciler.previews() if preview.change
+        )
+    ]
+
+
+def _standing(bridge: Bridge, account: Account) -> UserStanding:
+    standing = balance(account, total_bytes=bridge.store.total_bytes(account.key))
+    quota_bytes = account.quota_bytes
+    return UserStanding(
+        username=account.username,
+        admin=account.admin,
+        status=account.sighting.status.value,
+        quota_bytes=quota_bytes,
+        marzban_bytes=standing.panel_bytes,
+        external_bytes=standing.external_bytes,
+        used_bytes=standing.used_bytes,
+        used_ratio=round(standing.used_bytes / quota_bytes, 4) if quota_bytes else None,
+        published_limit_bytes=account.sighting.data_limit_bytes,
+        period_started_at=account.period_started_at.isoformat(),
+        is_disabled_by_bridge=account.is_disabled_by_us,
+        is_held=account.is_held,
+    )

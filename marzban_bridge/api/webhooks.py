@@ -1,0 +1,123 @@
+"""`POST /webhooks/marzban`: the panel's notices, taken as hints to look now.
+
+Marzban 0.8.4 sends a JSON array of events and the header `x-webhook-secret`; it redelivers a batch
+that was not answered 2xx with only `tries` and `send_at` changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Header, HTTPException, Request
+from pydantic import BaseModel
+
+from marzban_bridge.accounts import account_key
+from marzban_bridge.api.context import BridgePart
+from marzban_bridge.api.errors import DOCUMENTED, Problem
+
+router = APIRouter(tags=["webhooks"])
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+REMEMBER_SECONDS = 24 * 3600
+RESET_ACTION = "data_usage_reset"
+LOOK_ACTIONS = frozenset(
+    {
+        RESET_ACTION,
+        "data_reset_by_next",
+        "user_created",
+        "user_updated",
+        "user_deleted",
+        "user_enabled",
+        "user_disabled",
+        "user_limited",
+    }
+)
+VOLATILE_FIELDS = ("tries", "send_at", "enqueued_at")
+
+
+class WebhookAnswer(BaseModel):
+    """How many events were taken as hints."""
+
+    events: int
+    hints: int
+
+
+@router.post(
+    "/webhooks/marzban",
+    responses={**DOCUMENTED, 413: {"model": Problem, "description": "The body is too large"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["username", "action"],
+                            "properties": {
+                                "username": {"type": "string"},
+                                "action": {"type": "string"},
+                            },
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def take_webhook(
+    request: Request, bridge: BridgePart, x_webhook_secret: Annotated[str, Header()] = ""
+) -> WebhookAnswer:
+    """Take a batch of events; they are stored before the answer, and acted upon right after."""
+    secret = bridge.settings.webhook_secret
+    if not secret or not hmac.compare_digest(secret.encode(), x_webhook_secret.encode()):
+        bridge.metrics.webhooks.labels(result="refused").inc()
+        raise HTTPException(
+            401, "x-webhook-secret must be the panel's WEBHOOK_SECRET (BRIDGE_WEBHOOK_SECRET here)"
+        )
+    events = _parse(await _read_body(request))
+    hints = [
+        (account_key(str(event["username"])), event)
+        for event in events
+        if event["action"] in LOOK_ACTIONS
+        and bridge.store.is_known(account_key(str(event["username"])))
+    ]
+    bridge.store.announce(
+        [(_digest(event), key) for key, event in hints if event["action"] == RESET_ACTION],
+        at=bridge.clock(),
+        remember_seconds=REMEMBER_SECONDS,
+    )
+    bridge.reconciler.hurry(key for key, _ in hints)
+    bridge.metrics.webhooks.labels(result="taken").inc()
+    return WebhookAnswer(events=len(events), hints=len(hints))
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"a webhook batch may have at most {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def _parse(body: bytes) -> list[dict[str, object]]:
+    try:
+        events = msgspec.json.decode(body, type=list[dict[str, object]])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise HTTPException(422, f"expected a JSON array of Marzban events: {error}") from error
+    for index, event in enumerate(events):
+        for field in ("username", "action"):
+            if not isinstance(event.get(field), str):
+                raise HTTPException(422, f"event {index}: {field} must be a string")
+    return events
+
+
+def _digest(event: dict[str, object]) -> bytes:
+    """Fingerprint an event so that a redelivery has the fingerprint of the first delivery."""
+    lasting = {key: value for key, value in event.items() if key not in VOLATILE_FIELDS}
+    return hashlib.blake2b(msgspec.json.encode(lasting, order="sorted"), digest_size=16).digest()

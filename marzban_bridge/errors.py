@@ -1,0 +1,55 @@
+"""What can go wrong in the bridge, and what the operator can do about it."""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """The parent of every error the bridge raises on purpose."""
+
+
+class SettingsError(BridgeError):
+    """A setting is missing or malformed; the message names the variable and what it expects."""
+
+
+class StoreError(BridgeError):
+    """The bridge's own store cannot be used: locked, corrupt, or written by a newer version."""
+
+
+class PanelError(BridgeError):
+    """The panel did not do what was asked."""
+
+
+class PanelUnavailableError(PanelError):
+    """The panel is down, slow or failing; the same call may succeed later."""
+
+
+class PanelFailingError(PanelUnavailableError):
+    """The panel answers, but with its own failure (5xx, 429); it may be about one user only."""
+
+
+class PanelLoginError(PanelError):
+    """The panel refuses the bridge's own credentials; only the operator can mend that."""
+
+
+class PanelRefusedError(PanelError):
+    """The panel understood the call and said no; the same call will be refused again."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UserNotFoundError(PanelRefusedError):
+    """The panel has no user of that name."""
+
+    def __init__(self, username: str) -> None:
+        super().__init__(f"the panel has no user {username!r}", status=404)
+        self.username = username
+
+
+class CollectorUnavailableError(BridgeError):
+    """The collector is down, slow or failing; the same call may succeed later."""
+
+
+class CollectorRefusedError(BridgeError):
+    """The collector understood the call and said no, for example because the key is wrong."""

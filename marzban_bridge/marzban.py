@@ -1,0 +1,284 @@
+"""The Marzban panel behind the Panel port: its REST API, spellings, errors and quirks.
+
+Facts are of Marzban 0.8.4. Field names are spelt here as Marzban spells them, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from marzban_bridge.errors import (
+    PanelError,
+    PanelFailingError,
+    PanelLoginError,
+    PanelRefusedError,
+    PanelUnavailableError,
+    UserNotFoundError,
+)
+from marzban_bridge.panel import (
+    NextPlan,
+    PanelAdmin,
+    PanelUser,
+    ResetStrategy,
+    Status,
+    UserUpdate,
+)
+
+NAMES_PER_REQUEST = 50
+"""Keeps the query string of a filtered user list well under common 8 KiB limits."""
+
+
+class Marzban:
+    """A Marzban panel, signed in to with an admin's name and password.
+
+    Signs in when first needed and again when its token is refused. `transport` replaces the
+    network in tests and in the one-process mode.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        username: str,
+        password: str,
+        timeout_seconds: float = 15,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url, timeout=timeout_seconds, transport=transport, follow_redirects=False
+        )
+        self._url = url
+        self._username = username
+        self._password = password
+        self._token: str | None = None
+        self._sign_in = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the connections to the panel."""
+        await self._client.aclose()
+
+    async def get_user(self, username: str) -> PanelUser:
+        """Return one user; the panel compares names without regard to case."""
+        response = await self._call("GET", _user_path(username), username=username)
+        return parse_user(response.json())
+
+    async def get_users(self, usernames: Sequence[str]) -> list[PanelUser]:
+        """Return those of the named users that the panel lists.
+
+        A user without `created_at` makes Marzban answer 500 for any page that contains it; the
+        page is then read one by one and that user left out.
+        """
+        users: list[PanelUser] = []
+        for start in range(0, len(usernames), NAMES_PER_REQUEST):
+            names = usernames[start : start + NAMES_PER_REQUEST]
+            try:
+                response = await self._call("GET", "/api/users", params={"username": list(names)})
+            except PanelFailingError:
+                users += await self._get_one_by_one(names)
+            else:
+                users += [parse_user(item) for item in response.json()["users"]]
+        return users
+
+    async def _get_one_by_one(self, usernames: Sequence[str]) -> list[PanelUser]:
+        users: list[PanelUser] = []
+        for username in usernames:
+            try:
+                users.append(await self.get_user(username))
+            except (UserNotFoundError, PanelFailingError):
+                continue
+        if not users:
+            await self.whoami()  # raises when it is the panel that fails, and not its users
+        return users
+
+    async def update_user(self, update: UserUpdate) -> PanelUser:
+        """Write only the given fields, with the next plan sent along so that it survives."""
+        body: dict[str, object] = {}
+        if update.data_limit_bytes is not None:
+            if update.data_limit_bytes <= 0:
+                raise ValueError(
+                    f"refusing to write data_limit {update.data_limit_bytes} for "
+                    f"{update.username}: Marzban reads 0 as unlimited"
+                )
+            body["data_limit"] = update.data_limit_bytes
+        if update.status is not None:
+            body["status"] = update.status.value
+        if update.on_hold_expire_duration is not None:
+            body["on_hold_expire_duration"] = update.on_hold_expire_duration
+        if update.next_plan is not None:
+            body["next_plan"] = dict(update.next_plan.panel_fields)
+        path = _user_path(update.username)
+        response = await self._call("PUT", path, json=body, username=update.username)
+        return parse_user(response.json())
+
+    async def reset_user(self, username: str) -> None:
+        """Press the panel's "Reset usage" for one user."""
+        await self._call("POST", f"{_user_path(username)}/reset", username=username)
+
+    async def fire_next_plan(self, username: str) -> None:
+        """Fire the user's next plan; Marzban answers 404 although it fired, so look afterwards."""
+        try:
+            await self._call("POST", f"{_user_path(username)}/active-next", username=username)
+        except UserNotFoundError:
+            return
+
+    async def reset_all(self, *, bearer: str | None = None) -> None:
+        """Reset all users of the caller; Marzban restarts xray on every node for it."""
+        await self._call("POST", "/api/users/reset", bearer=bearer)
+
+    async def whoami(self, *, bearer: str | None = None) -> PanelAdmin:
+        """Return whose token it is; PanelRefusedError with status 401 when it is nobody's."""
+        data = (await self._call("GET", "/api/admin", bearer=bearer)).json()
+        return _parse_admin(data)
+
+    async def admins(self, *, bearer: str | None = None) -> list[PanelAdmin]:
+        """Return the admins in the panel's database; the environment's admin is not among them."""
+        data = (await self._call("GET", "/api/admins", bearer=bearer)).json()
+        return [_parse_admin(item) for item in data]
+
+    async def admin_usage_bytes(self, username: str, *, bearer: str | None = None) -> int:
+        """Return the panel's own traffic counter of an admin."""
+        path = f"/api/admin/usage/{quote(username, safe='')}"
+        return int((await self._call("GET", path, bearer=bearer)).json())
+
+    async def reset_admin_usage(self, username: str, *, bearer: str | None = None) -> None:
+        """Set the panel's traffic counter of an admin to zero."""
+        path = f"/api/admin/usage/reset/{quote(username, safe='')}"
+        await self._call("POST", path, bearer=bearer)
+
+    async def get_user_as(self, username: str, *, bearer: str) -> PanelUser:
+        """Return a user if the bearer of the token may see it; the panel decides."""
+        response = await self._call("GET", _user_path(username), username=username, bearer=bearer)
+        return parse_user(response.json())
+
+    async def sign_in_as(self, body: bytes, *, content_type: str) -> httpx.Response:
+        """Pass somebody's sign-in through and return the panel's answer as it is."""
+        headers = {"content-type": content_type}
+        return await self._send("POST", "/api/admin/token", content=body, extra_headers=headers)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        username: str | None = None,
+        bearer: str | None = None,
+        **arguments: Any,
+    ) -> httpx.Response:
+        token = bearer or self._token or await self._renew(stale=None)
+        response = await self._send(method, path, token=token, **arguments)
+        if response.status_code == 401 and bearer is None:
+            token = await self._renew(stale=token)
+            response = await self._send(method, path, token=token, **arguments)
+        return self._checked(response, username=username)
+
+    async def _renew(self, *, stale: str | None) -> str:
+        async with self._sign_in:
+            if self._token and self._token != stale:
+                return self._token
+            form = {"username": self._username, "password": self._password}
+            response = await self._send("POST", "/api/admin/token", data=form)
+            if response.status_code in {401, 403, 422}:
+                raise PanelLoginError(
+                    f"the panel at {self._url} refuses the sign-in of {self._username!r}: "
+                    "check MARZBAN_USERNAME and MARZBAN_PASSWORD"
+                )
+            token = str(self._checked(response).json()["access_token"])
+            self._token = token
+            return token
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> httpx.Response:
+        headers = dict(extra_headers or {})
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        try:
+            response = await self._client.request(method, path, headers=headers, **arguments)
+        except httpx.HTTPError as error:
+            raise PanelUnavailableError(
+                f"the panel at {self._url} does not answer {method} {path}: "
+                f"{type(error).__name__} {error}".rstrip()
+            ) from error
+        if response.status_code >= 500 or response.status_code == 429:
+            raise PanelFailingError(
+                f"the panel at {self._url} answers {response.status_code} to {method} {path}"
+            )
+        return response
+
+    def _checked(self, response: httpx.Response, *, username: str | None = None) -> httpx.Response:
+        if response.is_success:
+            return response
+        request = response.request
+        if response.status_code == 404 and username is not None:
+            raise UserNotFoundError(username)
+        raise PanelRefusedError(
+            f"the panel at {self._url} answers {response.status_code} to {request.method} "
+            f"{request.url.path}: {response.text[:300]}",
+            status=response.status_code,
+        )
+
+
+def parse_user(data: Mapping[str, Any]) -> PanelUser:
+    """Read a user object of the panel; PanelError when it is not one.
+
+    `data_limit` null and 0 both mean unlimited. `created_at` is UTC without saying so.
+    """
+    try:
+        created_at = data.get("created_at")
+        return PanelUser(
+            username=str(data["username"]),
+            status=Status(data["status"]),
+            data_limit_bytes=int(data["data_limit"]) if data["data_limit"] else None,
+            used_bytes=int(data["used_traffic"]),
+            lifetime_bytes=int(data["lifetime_used_traffic"]),
+            reset_strategy=ResetStrategy(data.get("data_limit_reset_strategy") or "no_reset"),
+            created_at=_utc(created_at) if created_at else None,
+            expire=data.get("expire"),
+            on_hold_expire_duration=data.get("on_hold_expire_duration"),
+            next_plan=_parse_next_plan(data.get("next_plan")),
+            admin=(data.get("admin") or {}).get("username"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise PanelError(
+            f"the panel's user object is not as Marzban 0.8.4 gives it ({error!r}): "
+            "is MARZBAN_URL a Marzban panel?"
+        ) from error
+
+
+def _parse_admin(data: Mapping[str, Any]) -> PanelAdmin:
+    return PanelAdmin(
+        username=data["username"], is_sudo=data["is_sudo"], used_bytes=data.get("users_usage") or 0
+    )
+
+
+def _parse_next_plan(data: Mapping[str, Any] | None) -> NextPlan | None:
+    if not data:
+        return None
+    return NextPlan(
+        data_limit_bytes=data.get("data_limit"),
+        expire=data.get("expire"),
+        adds_remaining_traffic=bool(data.get("add_remaining_traffic", False)),
+        fires_on_either=bool(data.get("fire_on_either", True)),
+        panel_fields=dict(data),
+    )
+
+
+def _utc(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _user_path(username: str) -> str:
+    return f"/api/user/{quote(username, safe='')}"

@@ -1,0 +1,76 @@
+"""The bridge's Prometheus instruments; bounded labels, never a user name."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """All instruments of one bridge, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.changes = Counter(
+            "bridge_changes",
+            "Changes to users in the panel",
+            ["kind", "result"],
+            registry=self.registry,
+        )
+        self.resets = Counter(
+            "bridge_resets",
+            "Resets taken into account, by how they were noticed",
+            ["cause"],
+            registry=self.registry,
+        )
+        self.webhooks = Counter(
+            "bridge_webhooks",
+            "Webhook deliveries from the panel",
+            ["result"],
+            registry=self.registry,
+        )
+        self.soft_errors = Counter(
+            "bridge_soft_errors",
+            "Failures that are retried",
+            ["source"],
+            registry=self.registry,
+        )
+        self.looks = Counter(
+            "bridge_looks", "Users read from the panel and settled", registry=self.registry
+        )
+        self.panel_up = Gauge(
+            "bridge_panel_up", "Whether the panel answers (1) or not (0)", registry=self.registry
+        )
+        self.collector_up = Gauge(
+            "bridge_collector_up",
+            "Whether the collector's feed answers (1) or not (0)",
+            registry=self.registry,
+        )
+        self.accounts = Gauge(
+            "bridge_accounts", "Panel users with external usage", registry=self.registry
+        )
+        self.orphans = Gauge(
+            "bridge_orphans",
+            "Reported names that the panel does not know",
+            registry=self.registry,
+        )
+        self.held = Gauge(
+            "bridge_held_accounts",
+            "Accounts held because the ledger lost something; see marzban-bridge rebase",
+            registry=self.registry,
+        )
+        self.last_pass_timestamp_seconds = Gauge(
+            "bridge_last_pass_timestamp_seconds",
+            "When every user was last looked at",
+            registry=self.registry,
+        )
+        self.pass_seconds = Gauge(
+            "bridge_pass_seconds",
+            "How long the last pass over all users took",
+            registry=self.registry,
+        )
+        self.reaction_seconds = Histogram(
+            "bridge_reaction_seconds",
+            "From reading a change in the feed to the user being settled",
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 2, 5, 15, 60),
+            registry=self.registry,
+        )

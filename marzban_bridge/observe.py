@@ -1,0 +1,248 @@
+"""Folds what the panel and the ledger show of a user into its account.
+
+Answers three questions: is it still the same user, was there a reset, did the admin change the
+quota. Changes nothing in the panel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from marzban_bridge.accounts import (
+    Account,
+    Event,
+    Restoration,
+    Sighting,
+    balance,
+    is_same_limit,
+    looks_typed,
+    sight,
+)
+from marzban_bridge.panel import PanelUser, Status
+from marzban_bridge.resets import ECHO_WINDOW, Cause, ResetSign, detect, due_at, period_start
+
+NEXT_PLAN_MEMORY = timedelta(minutes=10)
+"""A next plan seen longer ago than this is not put back: an admin may have removed it since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """An account after a look at the panel, and what the look revealed."""
+
+    account: Account
+    events: tuple[Event, ...] = ()
+    reset: ResetSign | None = None
+
+
+def adopt(user: PanelUser, *, baseline_bytes: int, total_bytes: int, now: datetime) -> Account:
+    """Open the account of a user seen for the first time; the quota is what the panel shows."""
+    started_at = period_start(created_at=user.created_at, strategy=user.reset_strategy, now=now)
+    return Account(
+        username=user.username,
+        created_at=user.created_at,
+        admin=user.admin,
+        quota_bytes=user.data_limit_bytes,
+        baseline_bytes=baseline_bytes,
+        admin_baseline_bytes=baseline_bytes,
+        seen_total_bytes=total_bytes,
+        period_started_at=started_at,
+        sighting=sight(user, seen_at=now),
+        reset_all_seen_at=now,
+    )
+
+
+def observe(
+    account: Account,
+    user: PanelUser,
+    *,
+    total_bytes: int,
+    now: datetime,
+    was_announced: bool = False,
+    reset_all_at: datetime | None = None,
+    keeps_next_plan: bool = True,
+) -> Observation:
+    """Fold one look at the panel, at the given ledger total, into the account.
+
+    Idempotent: observing the same user again reveals nothing new. A user re-created under the same
+    name becomes a new account whose period begins at the current total. A total below the one
+    already seen holds the account: its books stay as they are until `rebase`.
+    """
+    if user.created_at != account.created_at:
+        opened = adopt(user, baseline_bytes=total_bytes, total_bytes=total_bytes, now=now)
+        text = "the panel's user was deleted and created again: a new account begins"
+        return Observation(account=opened, events=(Event(kind="recreated", text=text),))
+    if account.is_held or total_bytes < account.seen_total_bytes:
+        return _hold(account, total_bytes=total_bytes)
+
+    seen = sight(user, seen_at=now)
+    account = _settle_status_write(account, seen)
+    due = due_at(account)
+    if due and now >= due and account.used_when_due_bytes is None:
+        account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
+
+    sign = detect(account, seen, was_announced=was_announced, reset_all_at=reset_all_at)
+    events: list[Event] = []
+    if sign:
+        account, reset_events = _reset(
+            account,
+            seen,
+            sign,
+            total_bytes=total_bytes,
+            was_announced=was_announced,
+            keeps_next_plan=keeps_next_plan,
+        )
+        events += reset_events
+    if not (sign and sign.fired_plan):
+        account, quota_event = _adopt_quota_edit(account, user)
+        events += [quota_event] if quota_event else []
+    if account.is_disabled_by_us and user.status is not Status.DISABLED:
+        account = replace(account, is_disabled_by_us=False)
+    if sign or seen.next_plan != account.sighting.next_plan:
+        account = replace(account, fire_attempts=0)
+    if was_announced and not sign:
+        account = replace(account, echo_until=None)
+    took_reset_all = now if sign and sign.wiped_log else reset_all_at
+    account = replace(
+        account,
+        username=user.username,
+        admin=user.admin,
+        sighting=seen,
+        seen_total_bytes=total_bytes,
+        reset_all_seen_at=max(
+            filter(None, (account.reset_all_seen_at, took_reset_all)), default=None
+        ),
+    )
+    return Observation(account=account, events=tuple(events), reset=sign)
+
+
+def _hold(account: Account, *, total_bytes: int) -> Observation:
+    if account.is_held:
+        return Observation(account=account)
+    lost_bytes = account.seen_total_bytes - total_bytes
+    text = (
+        f"the ledger's total of {account.username} fell by {lost_bytes} bytes, as after a restored "
+        "backup; the user stays as it is until `marzban-bridge rebase`"
+    )
+    held = replace(account, is_held=True)
+    return Observation(account=held, events=(Event(kind="conflict", text=text),))
+
+
+def _settle_status_write(account: Account, seen: Sighting) -> Account:
+    """Find out whether a status write that a crash interrupted had happened."""
+    match account.intended_status:
+        case Status.DISABLED if seen.status is Status.DISABLED:
+            return replace(account, is_disabled_by_us=True, intended_status=None)
+        case Status.ACTIVE if seen.status is not Status.DISABLED:
+            return replace(account, is_disabled_by_us=False, intended_status=None)
+        case _:
+            return replace(account, intended_status=None)
+
+
+def _reset(
+    account: Account,
+    seen: Sighting,
+    sign: ResetSign,
+    *,
+    total_bytes: int,
+    was_announced: bool,
+    keeps_next_plan: bool,
+) -> tuple[Account, list[Event]]:
+    before = account.sighting
+    standing = balance(account, total_bytes=total_bytes)
+    quota_bytes = account.quota_bytes
+    if sign.fired_plan:
+        quota_bytes = _quota_of_fired_plan(account, seen, sign, total_bytes=total_bytes)
+    dropped_plan = before.next_plan if seen.next_plan is None and not sign.fired_plan else None
+    is_recent = seen.seen_at - before.seen_at <= NEXT_PLAN_MEMORY
+    restoration = account.restoration
+    events = [
+        Event(
+            kind="reset",
+            text=f"{sign.cause}: {standing.external_bytes} external bytes begin anew",
+            before=str(standing.used_bytes),
+            after=str(seen.used_bytes),
+        )
+    ]
+    if dropped_plan and is_recent and keeps_next_plan and restoration is None:
+        restoration = Restoration(next_plan=dropped_plan)
+        events.append(
+            Event(kind="restored", text="the reset dropped the next plan; it is put back")
+        )
+    if quota_bytes != account.quota_bytes:
+        text = "the next plan's limit is the quota"
+        events.append(_quota_event(account.quota_bytes, quota_bytes, text))
+    echoes = sign.cause in {Cause.SEEN, Cause.ENABLED} and not was_announced
+    account = replace(
+        account,
+        quota_bytes=quota_bytes,
+        baseline_bytes=total_bytes,
+        period_started_at=sign.began_at,
+        used_when_due_bytes=None,
+        published_bytes=_published_after(sign, seen, quota_bytes, account.published_bytes),
+        needs_readd=before.status is Status.LIMITED,
+        echo_until=seen.seen_at + ECHO_WINDOW if echoes else None,
+        restoration=restoration,
+    )
+    return account, events
+
+
+def _published_after(
+    sign: ResetSign, seen: Sighting, quota_bytes: int | None, published_bytes: int | None
+) -> int | None:
+    """Say which limit in the panel is ours after a reset: a fired plan rewrites it."""
+    if sign.fired_plan is None:
+        return published_bytes
+    return None if seen.data_limit_bytes == quota_bytes else seen.data_limit_bytes
+
+
+def _quota_of_fired_plan(
+    account: Account, seen: Sighting, sign: ResetSign, *, total_bytes: int
+) -> int | None:
+    """Work out what the panel would have made the limit, had external traffic been its own.
+
+    The panel computed from the limit we published. Its flag decides whether what remained is
+    added; a quota that was overrun leaves nothing, and no debt.
+    """
+    plan = sign.fired_plan
+    if plan is None or not plan.data_limit_bytes or account.quota_bytes is None:
+        return seen.data_limit_bytes
+    if plan.adds_remaining_traffic:
+        return seen.data_limit_bytes
+    external_bytes = total_bytes - account.baseline_bytes
+    left_bytes = account.quota_bytes - external_bytes - sign.used_at_reset_bytes
+    return plan.data_limit_bytes + max(0, left_bytes)
+
+
+def _adopt_quota_edit(account: Account, user: PanelUser) -> tuple[Account, Event | None]:
+    """Take a limit that is not ours as the admin's new quota.
+
+    Ours are what we published, what a write under way may have published, and what we published
+    lately: an edit dialog that was opened before sends that back, rounded. Such a stale number is
+    told from a new one by being odd: people type whole hundredths of a GiB.
+    """
+    shown_bytes = user.data_limit_bytes
+    intended_bytes = account.intended_bytes
+    account = replace(account, intended_bytes=None)
+    if intended_bytes is not None and is_same_limit(shown_bytes, intended_bytes):
+        is_quota = intended_bytes == account.quota_bytes
+        return replace(account, published_bytes=None if is_quota else intended_bytes), None
+    if account.published_bytes is not None and is_same_limit(shown_bytes, account.published_bytes):
+        return account, None
+    if is_same_limit(shown_bytes, account.quota_bytes):
+        return replace(account, published_bytes=None), None
+    is_stale = any(is_same_limit(shown_bytes, limit) for limit in account.remembered_limits)
+    if is_stale and shown_bytes is not None and not looks_typed(shown_bytes):
+        return account, None
+    changed = replace(account, quota_bytes=shown_bytes, published_bytes=None, remembered_limits=())
+    text = "the admin set a new data limit in the panel"
+    return changed, _quota_event(account.quota_bytes, shown_bytes, text)
+
+
+def _quota_event(before: int | None, after: int | None, text: str) -> Event:
+    return Event(
+        kind="quota_changed",
+        text=text,
+        before="unlimited" if before is None else str(before),
+        after="unlimited" if after is None else str(after),
+    )

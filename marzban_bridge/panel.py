@@ -1,0 +1,129 @@
+"""What the bridge needs from a panel: the values it reads and the few things it can do.
+
+Everything here is spelt in the bridge's own words; the adapter translates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class Status(StrEnum):
+    """The panel's states of a user."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    LIMITED = "limited"
+    EXPIRED = "expired"
+    ON_HOLD = "on_hold"
+
+
+class ResetStrategy(StrEnum):
+    """How often the panel resets a user's traffic by itself."""
+
+    NO_RESET = "no_reset"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+    @property
+    def period_days(self) -> int | None:
+        """The period in whole days, or None; Marzban counts a month as 30 and a year as 365."""
+        return _PERIOD_DAYS[self]
+
+
+_PERIOD_DAYS: Mapping[ResetStrategy, int | None] = {
+    ResetStrategy.NO_RESET: None,
+    ResetStrategy.DAY: 1,
+    ResetStrategy.WEEK: 7,
+    ResetStrategy.MONTH: 30,
+    ResetStrategy.YEAR: 365,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextPlan:
+    """The plan that replaces a user's current one when it runs out."""
+
+    data_limit_bytes: int | None
+    expire: int | None
+    adds_remaining_traffic: bool
+    fires_on_either: bool
+    panel_fields: Mapping[str, object] = field(default_factory=dict)
+    """The plan exactly as the panel gave it, to be sent back unchanged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelUser:
+    """One user as the panel shows it at one moment."""
+
+    username: str
+    status: Status
+    data_limit_bytes: int | None
+    """What the panel enforces now; None is unlimited."""
+    used_bytes: int
+    """Traffic on the panel's own nodes in the current period."""
+    lifetime_bytes: int
+    """`used_bytes` plus the panel's log of earlier periods."""
+    reset_strategy: ResetStrategy
+    created_at: datetime | None
+    expire: int | None = None
+    on_hold_expire_duration: int | None = None
+    next_plan: NextPlan | None = None
+    admin: str | None = None
+    """Who owns the user; None when the panel's environment admin made it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelAdmin:
+    """Who a bearer token belongs to."""
+
+    username: str
+    is_sudo: bool
+    used_bytes: int = 0
+    """The panel's own counter of what the admin's users used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserUpdate:
+    """The fields of one user that a single write changes; None leaves a field as it is."""
+
+    username: str
+    data_limit_bytes: int | None = None
+    status: Status | None = None
+    on_hold_expire_duration: int | None = None
+    next_plan: NextPlan | None = None
+    """What the user has as next plan after the write: a panel drops one that is not sent along."""
+
+
+class Panel(Protocol):
+    """A panel, as far as the bridge uses it.
+
+    Every method raises PanelUnavailableError when the call may succeed later, PanelLoginError
+    when the bridge's credentials are refused, and PanelRefusedError when the panel says no.
+    """
+
+    async def get_user(self, username: str) -> PanelUser:
+        """Return one user; raise UserNotFoundError when there is none of that name."""
+        ...
+
+    async def get_users(self, usernames: Sequence[str]) -> list[PanelUser]:
+        """Return those of the named users that the panel lists."""
+        ...
+
+    async def update_user(self, update: UserUpdate) -> PanelUser:
+        """Write the update and return the user as the panel answers it."""
+        ...
+
+    async def reset_user(self, username: str) -> None:
+        """Set the user's used traffic to zero, with all side effects the panel gives that."""
+        ...
+
+    async def fire_next_plan(self, username: str) -> None:
+        """Replace the user's plan by its next plan now."""
+        ...

@@ -1,0 +1,183 @@
+"""What should change in the panel for one account; a value, so that it can be shown or filtered.
+
+Planning after applying yields nothing. Every write makes Marzban touch xray on every node and
+notify people, so a limit is lowered only when that matters: when external traffic not yet published
+reaches 10 MiB or 5 % of what is left, whichever is more, or when the quota is crossed. Raising it
+never waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from marzban_bridge.accounts import (
+    MIB,
+    Account,
+    Desired,
+    Enforcement,
+    desired,
+    is_same_limit,
+)
+from marzban_bridge.panel import NextPlan, Status, UserUpdate
+from marzban_bridge.resets import due_at
+
+PUBLISH_STEP_BYTES = 10 * MIB
+PUBLISH_STEP_SHARE = 0.05
+MAX_FIRE_ATTEMPTS = 3
+"""A next plan that does not fire must not keep a used-up quota open."""
+
+
+class ChangeKind(StrEnum):
+    """What a change is for."""
+
+    PUBLISH = "publish"
+    LIMIT = "limit"
+    RELEASE = "release"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    RESTORE = "restore"
+    FIRE_NEXT_PLAN = "fire_next_plan"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One thing to do to one user in the panel.
+
+    `update` is the write, without a next plan unless one is to be restored; None for the kinds
+    that are not a write (`fire_next_plan`, `reset`).
+    """
+
+    kind: ChangeKind
+    username: str
+    reason: str
+    update: UserUpdate | None = None
+
+
+def plan(
+    account: Account, *, total_bytes: int, enforcement: Enforcement, now: datetime
+) -> Change | None:
+    """Return the next change the account needs, or None when the panel is as it should be."""
+    if account.is_held:
+        return None
+    status = account.sighting.status
+    is_ours = status is Status.DISABLED and account.is_disabled_by_us
+    if account.restoration:
+        return _restore(account, total_bytes=total_bytes, enforcement=enforcement)
+    if status not in {Status.ACTIVE, Status.LIMITED} and not is_ours:
+        return None
+    target = desired(account, total_bytes=total_bytes, enforcement=enforcement)
+    due = due_at(account)
+    if is_ours and due and now >= due:
+        reason = "the periodic reset is due, and the panel skips users that are disabled"
+        return Change(kind=ChangeKind.RESET, username=account.username, reason=reason)
+    next_plan = account.sighting.next_plan
+    may_fire = next_plan and _can_fire(next_plan) and account.fire_attempts < MAX_FIRE_ATTEMPTS
+    if target.balance.is_exhausted and may_fire:
+        reason = "the quota is used up and a next plan is waiting"
+        return Change(kind=ChangeKind.FIRE_NEXT_PLAN, username=account.username, reason=reason)
+    if is_ours:
+        return None if target.is_disabled else _enable(account, target)
+    if target.is_disabled:
+        return _disable(account, target)
+    return _publish(account, target)
+
+
+def _can_fire(next_plan: NextPlan) -> bool:
+    """Tell whether using up the quota alone fires the plan; Marzban fails on one without limit."""
+    return next_plan.fires_on_either and bool(next_plan.data_limit_bytes)
+
+
+def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Change | None:
+    restoration = account.restoration
+    if restoration is None:
+        return None
+    target = desired(account, total_bytes=total_bytes, enforcement=enforcement)
+    status = restoration.status
+    if status is None and account.sighting.status is Status.DISABLED and account.is_disabled_by_us:
+        status = None if target.is_disabled else Status.ACTIVE
+    update = UserUpdate(
+        username=account.username,
+        data_limit_bytes=_limit_to_write(account, target),
+        status=status,
+        on_hold_expire_duration=restoration.on_hold_expire_duration,
+        next_plan=restoration.next_plan,
+    )
+    reason = "put back what a reset took: " + ", ".join(
+        what
+        for what, is_lost in (
+            ("status", restoration.status is not None),
+            ("next plan", restoration.next_plan is not None),
+        )
+        if is_lost
+    )
+    return Change(kind=ChangeKind.RESTORE, username=account.username, reason=reason, update=update)
+
+
+def _enable(account: Account, target: Desired) -> Change:
+    return Change(
+        kind=ChangeKind.ENABLE,
+        username=account.username,
+        reason="there is quota again for a user we had disabled",
+        update=UserUpdate(
+            username=account.username,
+            data_limit_bytes=_limit_to_write(account, target),
+            status=Status.ACTIVE,
+        ),
+    )
+
+
+def _disable(account: Account, target: Desired) -> Change:
+    return Change(
+        kind=ChangeKind.DISABLE,
+        username=account.username,
+        reason="the quota is used up, and too little of it on the panel's nodes to limit the user",
+        update=UserUpdate(
+            username=account.username,
+            data_limit_bytes=_limit_to_write(account, target),
+            status=Status.DISABLED,
+        ),
+    )
+
+
+def _publish(account: Account, target: Desired) -> Change | None:
+    shown_bytes = account.sighting.data_limit_bytes
+    limit_bytes = target.data_limit_bytes
+    if limit_bytes is None or shown_bytes is None:
+        return None
+    used_bytes = account.sighting.used_bytes
+    update = UserUpdate(username=account.username, data_limit_bytes=limit_bytes)
+    if is_same_limit(shown_bytes, limit_bytes):
+        if not account.needs_readd:
+            return None
+        reason = "a reset may have left a limited user out of xray; a write puts it back"
+        return Change(
+            kind=ChangeKind.RELEASE, username=account.username, reason=reason, update=update
+        )
+    if limit_bytes > shown_bytes:
+        reason = "the panel's limit is below what the quota leaves"
+        return Change(
+            kind=ChangeKind.RELEASE, username=account.username, reason=reason, update=update
+        )
+    if used_bytes >= shown_bytes:
+        return None
+    if target.balance.is_exhausted:
+        reason = "the quota is used up"
+        return Change(
+            kind=ChangeKind.LIMIT, username=account.username, reason=reason, update=update
+        )
+    left_bytes = limit_bytes - used_bytes
+    step_bytes = max(PUBLISH_STEP_BYTES, int(left_bytes * PUBLISH_STEP_SHARE))
+    if shown_bytes - limit_bytes < step_bytes:
+        return None
+    reason = f"{shown_bytes - limit_bytes} external bytes are not yet in the panel's limit"
+    return Change(kind=ChangeKind.PUBLISH, username=account.username, reason=reason, update=update)
+
+
+def _limit_to_write(account: Account, target: Desired) -> int | None:
+    """Return the limit to send along with another field; None where the panel already has it."""
+    if is_same_limit(target.data_limit_bytes, account.sighting.data_limit_bytes):
+        return None
+    return target.data_limit_bytes

@@ -1,0 +1,300 @@
+"""The loop: reads the feed, reacts to single users at once, and looks at everybody now and then.
+
+The panel's and the collector's failures are soft: state is kept, the work is taken up again with a
+growing pause, and the change of state is logged once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+
+from marzban_bridge.accounts import account_key
+from marzban_bridge.errors import (
+    BridgeError,
+    CollectorRefusedError,
+    CollectorUnavailableError,
+    PanelError,
+    PanelFailingError,
+    PanelLoginError,
+    PanelUnavailableError,
+)
+from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panel import Panel, PanelUser
+from marzban_bridge.settle import Clock, Preview, Settler
+from marzban_bridge.store import Store
+
+log = logging.getLogger(__name__)
+
+CHUNK = 50
+CONCURRENT_USERS = 4
+FEED_WAIT_SECONDS = 25.0
+PROGRESS_LOG_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassResult:
+    """What one pass over all users came to."""
+
+    users: int
+    failures: int
+    seconds: float
+
+
+class Outage:
+    """One dependency's state: up or down, with the pause before the next try.
+
+    Logs and counts only when the state changes.
+    """
+
+    def __init__(self, name: str, *, longest_pause_seconds: float = 30) -> None:
+        self.name = name
+        self.reason: str | None = "not reached yet"
+        self._longest_pause_seconds = longest_pause_seconds
+        self._pause_seconds = 0.0
+        self._was_logged = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the last call went well."""
+        return self.reason is None
+
+    def recovered(self) -> None:
+        """Note that a call went well."""
+        if self._was_logged:
+            log.warning("%s is back", self.name)
+        self.reason, self._pause_seconds, self._was_logged = None, 0.0, False
+
+    def failed(self, error: Exception) -> float:
+        """Note a failure and return how many seconds to pause."""
+        self.reason = str(error)
+        if not self._was_logged:
+            log.error("%s: %s; will keep trying", self.name, error)
+            self._was_logged = True
+        self._pause_seconds = min(max(0.5, self._pause_seconds * 2), self._longest_pause_seconds)
+        return self._pause_seconds
+
+
+class Reconciler:
+    """Keeps the panel in step with the ledger.
+
+    `run` does it for ever; `run_once` is one pass over everybody and the same code.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        feed: CollectorFeed,
+        settler: Settler,
+        clock: Clock,
+        metrics: Metrics,
+        pass_seconds: float,
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._feed = feed
+        self.settler = settler
+        self._clock = clock
+        self._metrics = metrics
+        self._pass_seconds = pass_seconds
+        self._urgent: dict[str, float] = {}
+        self._wake = asyncio.Event()
+        self.panel_outage = Outage("panel")
+        self.collector_outage = Outage("collector")
+
+    def hurry(self, keys: Iterable[str]) -> None:
+        """Have these accounts looked at before anything else."""
+        for key in keys:
+            self._urgent.setdefault(key, time.monotonic())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Read the feed and settle users until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_feed())
+            tasks.create_task(self._work())
+
+    async def run_once(self) -> PassResult:
+        """Read the feed to its end and settle every user once.
+
+        Raises the panel's or the collector's error when one of them cannot be reached.
+        """
+        while await self._read_feed(wait_seconds=0):
+            pass
+        self._urgent.clear()
+        return await self._pass_over_all()
+
+    async def adopt_ledger(self) -> bool:
+        """Read the feed from its start, whatever ledger it is now; return whether it is another."""
+        page = await self._feed.read(after=0)
+        is_new_ledger = self._store.meta("ledger_id") != page.ledger_id
+        self._store.forget_usage(ledger_id=page.ledger_id)
+        while await self._read_feed(wait_seconds=0):
+            pass
+        self._urgent.clear()
+        return is_new_ledger
+
+    async def previews(self) -> AsyncIterator[Preview]:
+        """Yield for every user the panel has what a pass would do; changes nothing, anywhere."""
+        async for keys in self._chunks():
+            for key, user in (await self._read_users(keys)).items():
+                if user is not None:
+                    yield self.settler.preview(key, user)
+
+    async def _follow_feed(self) -> None:
+        wait_seconds = 0.0
+        while True:
+            try:
+                has_more = await self._read_feed(wait_seconds=wait_seconds)
+            except (CollectorUnavailableError, CollectorRefusedError) as error:
+                self._metrics.soft_errors.labels(source="collector").inc()
+                self._metrics.collector_up.set(0)
+                wait_seconds = 0.0
+                await asyncio.sleep(self.collector_outage.failed(error))
+                continue
+            wait_seconds = 0.0 if has_more else FEED_WAIT_SECONDS
+
+    async def _read_feed(self, *, wait_seconds: float) -> bool:
+        """Take in one page of the feed; return whether there may be more at once."""
+        cursor = self._store.cursor
+        page = await self._feed.read(after=cursor, wait_seconds=wait_seconds)
+        known_id = self._store.meta("ledger_id")
+        if known_id is None:
+            self._store.set_meta("ledger_id", page.ledger_id)
+        elif known_id != page.ledger_id:
+            raise CollectorRefusedError(
+                f"the collector has another ledger now ({page.ledger_id}, was {known_id}): nothing "
+                "is changed until `marzban-bridge rebase`, or until the old ledger is back"
+            )
+        self.collector_outage.recovered()
+        self._metrics.collector_up.set(1)
+        if page.head < cursor:
+            log.error(
+                "the ledger went back from %d to %d, as after a restored backup; reading it anew",
+                cursor,
+                page.head,
+            )
+            self._store.record_usage((), cursor=0)
+            return True
+        if not page.changes:
+            return False
+        touched = self._store.record_usage(page.changes, cursor=page.cursor)
+        self.hurry(key for key in touched if self.settler.needs_look(key))
+        return page.cursor < page.head
+
+    async def _work(self) -> None:
+        next_pass_at = time.monotonic()
+        chunks: AsyncIterator[list[str]] | None = None
+        started_at = time.monotonic()
+        while True:
+            urgent = self._take_urgent()
+            keys: list[str] | None = list(urgent)
+            if not keys and chunks is None and time.monotonic() >= next_pass_at:
+                chunks, started_at = self._chunks(), time.monotonic()
+            if not keys and chunks is not None:
+                keys = await anext(chunks, None)
+                if keys is None:
+                    chunks = None
+                    next_pass_at = started_at + self._pass_seconds
+                    self._finish_pass(time.monotonic() - started_at)
+            if not keys:
+                await self._sleep_until(next_pass_at)
+                continue
+            try:
+                await self._settle_all(keys)
+            except PanelError as error:
+                self.hurry(urgent)
+                self._metrics.soft_errors.labels(source="panel").inc()
+                self._metrics.panel_up.set(0)
+                chunks, next_pass_at = None, time.monotonic()
+                await asyncio.sleep(self.panel_outage.failed(error))
+            else:
+                for hurried_at in urgent.values():
+                    self._metrics.reaction_seconds.observe(time.monotonic() - hurried_at)
+
+    def _take_urgent(self) -> dict[str, float]:
+        keys = list(self._urgent)[:CHUNK]
+        return {key: self._urgent.pop(key) for key in keys}
+
+    async def _sleep_until(self, monotonic_seconds: float) -> None:
+        self._wake.clear()
+        if self._urgent:
+            return
+        with contextlib.suppress(TimeoutError):
+            timeout_seconds = max(0.01, monotonic_seconds - time.monotonic())
+            await asyncio.wait_for(self._wake.wait(), timeout_seconds)
+
+    async def _pass_over_all(self) -> PassResult:
+        started_at = logged_at = time.monotonic()
+        users = failures = 0
+        async for keys in self._chunks():
+            failures += await self._settle_all(keys)
+            users += len(keys)
+            if time.monotonic() - logged_at >= PROGRESS_LOG_SECONDS:
+                logged_at = time.monotonic()
+                log.info("pass: %d users so far, %d failures", users, failures)
+        seconds = time.monotonic() - started_at
+        self._finish_pass(seconds)
+        return PassResult(users=users, failures=failures, seconds=seconds)
+
+    def _finish_pass(self, seconds: float) -> None:
+        counts = self._store.counts()
+        self._metrics.accounts.set(counts["accounts"])
+        self._metrics.orphans.set(counts["orphans"])
+        self._metrics.held.set(counts["held"])
+        self._metrics.last_pass_timestamp_seconds.set(self._clock().timestamp())
+        self._metrics.pass_seconds.set(seconds)
+
+    async def _chunks(self) -> AsyncIterator[list[str]]:
+        after = ""
+        while keys := self._store.keys(after=after, limit=CHUNK):
+            yield keys
+            after = keys[-1]
+
+    async def _read_users(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
+        names = {key: self.settler.spelling(key) for key in keys}
+        listed = await self._panel.get_users(list(names.values()))
+        found = {account_key(user.username): user for user in listed}
+        return {key: found.get(key) for key in keys}
+
+    async def _settle_all(self, keys: Sequence[str]) -> int:
+        """Settle these users and return how many failed on their own account.
+
+        Raises when the panel as a whole cannot be reached or refuses our sign-in.
+        """
+        users = await self._read_users(keys)
+        gate = asyncio.Semaphore(CONCURRENT_USERS)
+
+        async def settle(key: str, user: PanelUser | None) -> BridgeError | None:
+            async with gate:
+                try:
+                    await self.settler.settle(key, user)
+                except PanelFailingError as error:
+                    log.error("user=%s could not be settled: %s", key, error)  # noqa: TRY400 - one line per failing user, no traceback
+                    return error
+                except (PanelUnavailableError, PanelLoginError):
+                    raise
+                except BridgeError as error:
+                    log.error("user=%s could not be settled: %s", key, error)  # noqa: TRY400 - one line per failing user, no traceback
+                    return error
+                return None
+
+        results = await asyncio.gather(
+            *(settle(key, user) for key, user in users.items()), return_exceptions=True
+        )
+        self._metrics.looks.inc(len(keys))
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        self.panel_outage.recovered()
+        self._metrics.panel_up.set(1)
+        failures = sum(result is not None for result in results)
+        self._metrics.soft_errors.labels(source="user").inc(failures)
+        return failures

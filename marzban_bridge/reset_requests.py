@@ -1,0 +1,120 @@
+"""A reset that the bridge itself was asked for: how it begins, and what is true once it is done.
+
+The request is stored before the panel is called, so that a crash in between is finished later, at
+the total of the moment it was asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from marzban_bridge.accounts import (
+    Account,
+    Event,
+    ResetRequest,
+    Restoration,
+    balance,
+    sight,
+)
+from marzban_bridge.panel import PanelUser, Status
+from marzban_bridge.resets import ECHO_WINDOW
+
+
+def begin(
+    account: Account,
+    *,
+    total_bytes: int,
+    cause: str,
+    actor: str,
+    now: datetime,
+    keeps_next_plan: bool = True,
+) -> Account:
+    """Note the request, and what the panel's reset will take from the user beyond its traffic.
+
+    Marzban's reset makes users active whom an admin disabled or put on hold, and drops the next
+    plan; an expired user stays expired. A request already under way is kept as it is.
+    """
+    if account.reset_request:
+        return account
+    seen = account.sighting
+    is_disabled_by_admin = seen.status is Status.DISABLED and not account.is_disabled_by_us
+    is_status_lost = is_disabled_by_admin or seen.status is Status.ON_HOLD
+    request = ResetRequest(
+        cause=cause,
+        actor=actor,
+        total_bytes=total_bytes,
+        requested_at=now,
+        restoration=Restoration(
+            status=seen.status if is_status_lost else None,
+            on_hold_expire_duration=(
+                seen.on_hold_expire_duration if seen.status is Status.ON_HOLD else None
+            ),
+            next_plan=seen.next_plan if keeps_next_plan else None,
+        ),
+    )
+    return replace(account, reset_request=request)
+
+
+def is_call_needed(account: Account, user: PanelUser) -> bool:
+    """Tell whether the panel still has to be called for a request, given how the user is now.
+
+    Calling twice would forgive what the user spent on the panel's nodes since the first call. A
+    user who had used nothing loses nothing by a missing call.
+    """
+    if account.reset_request and account.reset_request.is_panel_called:
+        return False
+    before = account.sighting
+    has_happened = (
+        user.used_bytes < before.used_bytes
+        or user.lifetime_bytes - user.used_bytes != before.logged_bytes
+    )
+    if has_happened:
+        return False
+    return before.used_bytes > 0 or user.used_bytes == 0
+
+
+def panel_called(account: Account) -> Account:
+    """Note that the panel has done its part of the request."""
+    if account.reset_request is None:
+        return account
+    return replace(account, reset_request=replace(account.reset_request, is_panel_called=True))
+
+
+def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Account, Event]:
+    """Close the request on the user as the panel shows it after its reset.
+
+    The baseline is the total at the time of the request: what was reported since belongs to the
+    new period. Raises ValueError when there is no request to close.
+    """
+    request = account.reset_request
+    if request is None:
+        raise ValueError(f"no reset of {account.username} is under way")
+    standing = balance(account, total_bytes=request.total_bytes)
+    seen = sight(user, seen_at=now)
+    wanted = request.restoration
+    restoration = replace(
+        wanted,
+        status=None if wanted.status is user.status else wanted.status,
+        next_plan=None if user.next_plan else wanted.next_plan,
+    )
+    event = Event(
+        kind="reset",
+        text=f"{request.cause}: {standing.external_bytes} external bytes begin anew",
+        actor=request.actor,
+        before=str(standing.used_bytes),
+        after=str(seen.used_bytes),
+    )
+    closed = replace(
+        account,
+        baseline_bytes=request.total_bytes,
+        period_started_at=request.requested_at,
+        used_when_due_bytes=None,
+        is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,
+        needs_readd=account.sighting.status is Status.LIMITED,
+        echo_until=now + ECHO_WINDOW,
+        restoration=None if restoration.is_empty else restoration,
+        reset_request=None,
+        sighting=seen,
+    )
+    return closed, event

@@ -1,0 +1,149 @@
+"""Was there a reset? Reads it from two sightings of a user, for the panel seldom says so.
+
+Facts of Marzban 0.8.4 that this rests on:
+
+- Used traffic never falls by itself, and the log (`lifetime - used`) moves only at a reset: it
+  grows by what was used, or is wiped by a reset-all. A user who used nothing shows neither.
+- The reset button sends a webhook; the reset-all call and the periodic job send none.
+- The periodic job runs hourly over active and limited users, N whole days after the last reset.
+- The button, like the periodic job, deletes a next plan; it makes a disabled user active.
+- A next plan that fires sets the limit to the plan's, plus what remained if its flag
+  `add_remaining_traffic` is *not* set (the flag acts inverted), and the expiry to the plan's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from marzban_bridge.accounts import Account, Sighting
+from marzban_bridge.panel import NextPlan, ResetStrategy, Status
+
+PERIODIC_JOB_INTERVAL = timedelta(hours=1)
+CALENDAR_GRACE = PERIODIC_JOB_INTERVAL + timedelta(minutes=5)
+ECHO_WINDOW = timedelta(minutes=15)
+"""The longest a reset's webhook was seen to need: a 30 s batch and three retries 180 s apart."""
+
+
+class Cause(StrEnum):
+    """How a reset came about, as far as it can be told."""
+
+    SEEN = "used traffic was reset in the panel"
+    WEBHOOK = "the panel's reset webhook, for a user without panel traffic"
+    RESET_ALL = "a reset of all users in the panel"
+    ENABLED = "a user we had disabled was made active in the panel"
+    CALENDAR = "the periodic reset fell due for a user without panel traffic"
+    NEXT_PLAN = "the next plan fired"
+    REQUEST = "a reset was asked of the bridge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetSign:
+    """A reset that two sightings prove."""
+
+    cause: Cause
+    used_at_reset_bytes: int
+    began_at: datetime
+    fired_plan: NextPlan | None = None
+    wiped_log: bool = False
+    """The panel's log did not keep the used traffic: only a reset of all users does that."""
+
+
+def due_at(account: Account) -> datetime | None:
+    """Return when the panel's periodic reset falls due, None for users without one."""
+    days = account.sighting.reset_strategy.period_days
+    return None if days is None else account.period_started_at + timedelta(days=days)
+
+
+def period_start(
+    *, created_at: datetime | None, strategy: ResetStrategy, now: datetime
+) -> datetime:
+    """Place the start of the current period of a user whose resets we did not watch."""
+    if created_at is None or created_at > now:
+        return now
+    if strategy.period_days is None:
+        return created_at
+    period = timedelta(days=strategy.period_days)
+    return created_at + ((now - created_at) // period) * period
+
+
+def detect(
+    account: Account,
+    after: Sighting,
+    *,
+    was_announced: bool = False,
+    reset_all_at: datetime | None = None,
+) -> ResetSign | None:
+    """Tell whether the panel reset the user between the account's sighting and `after`.
+
+    `was_announced`: a reset webhook that is no duplicate came for this user. `reset_all_at`: when
+    a reset of all users of this user's owner was last proved by another user.
+    """
+    before = account.sighting
+    logged_more_bytes = after.logged_bytes - before.logged_bytes
+    used_at_reset_bytes = logged_more_bytes if logged_more_bytes > 0 else before.used_bytes
+    is_visible = after.used_bytes < before.used_bytes or logged_more_bytes != 0
+
+    plan = before.next_plan
+    has_evidence = is_visible or account.fire_attempts > 0
+    if plan and _has_fired(plan, before, after, used_at_reset_bytes, has_evidence=has_evidence):
+        return ResetSign(
+            cause=Cause.NEXT_PLAN,
+            used_at_reset_bytes=used_at_reset_bytes,
+            began_at=after.seen_at,
+            fired_plan=plan,
+        )
+    if is_visible:
+        wiped_log = logged_more_bytes < 0 or (logged_more_bytes == 0 and before.used_bytes > 0)
+        return ResetSign(
+            cause=Cause.RESET_ALL if wiped_log else Cause.SEEN,
+            used_at_reset_bytes=used_at_reset_bytes,
+            began_at=after.seen_at,
+            wiped_log=wiped_log,
+        )
+    if before.used_bytes > 0:
+        return None
+    invisible = _detect_invisible(
+        account, after, was_announced=was_announced, reset_all_at=reset_all_at
+    )
+    if invisible is None:
+        return None
+    cause, began_at = invisible
+    return ResetSign(cause=cause, used_at_reset_bytes=0, began_at=began_at)
+
+
+def _has_fired(
+    plan: NextPlan, before: Sighting, after: Sighting, used_bytes: int, *, has_evidence: bool
+) -> bool:
+    if after.next_plan is not None or plan.data_limit_bytes is None:
+        return False
+    remaining_bytes = 0
+    if not plan.adds_remaining_traffic:
+        if before.data_limit_bytes is None:
+            return False
+        remaining_bytes = before.data_limit_bytes - used_bytes
+    fired_limit_bytes = (plan.data_limit_bytes + remaining_bytes) or None
+    took_expiry = (after.expire or 0) == (plan.expire or 0)
+    if after.data_limit_bytes != fired_limit_bytes or not took_expiry:
+        return False
+    # Without evidence only the expiry can have fired it; an edit by hand may look alike otherwise.
+    return has_evidence or (after.expire or 0) != (before.expire or 0)
+
+
+def _detect_invisible(
+    account: Account, after: Sighting, *, was_announced: bool, reset_all_at: datetime | None
+) -> tuple[Cause, datetime] | None:
+    """Look for a reset of a user who had used nothing, which leaves no trace in the numbers."""
+    now = after.seen_at
+    if account.is_disabled_by_us and after.status is not Status.DISABLED:
+        return Cause.ENABLED, now
+    if was_announced and not (account.echo_until and now < account.echo_until):
+        return Cause.WEBHOOK, now
+    if reset_all_at and reset_all_at > (account.reset_all_seen_at or account.period_started_at):
+        return Cause.RESET_ALL, now
+    due = due_at(account)
+    runs = {account.sighting.status, after.status} <= {Status.ACTIVE, Status.LIMITED}
+    if due and runs and now >= due + CALENDAR_GRACE and account.used_when_due_bytes == 0:
+        return Cause.CALENDAR, due
+    return None

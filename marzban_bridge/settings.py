@@ -1,0 +1,177 @@
+"""The bridge's settings: the only reader of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from marzban_bridge.accounts import Enforcement
+from marzban_bridge.errors import SettingsError
+
+
+class Variable(NamedTuple):
+    """One environment variable: its name, its default as text, what it is for."""
+
+    name: str
+    default: str
+    description: str
+
+
+def _variable(name: str, default: Any, description: str, parse: Callable[[str], Any]) -> Any:
+    metadata = {"variable": Variable(name, str(default), description), "parse": parse}
+    return field(default=parse(str(default)), metadata=metadata)
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _url(raw: str) -> str:
+    if raw and (urlsplit(raw).scheme not in {"http", "https"} or not urlsplit(raw).hostname):
+        raise ValueError("expected a URL such as https://panel.example.com:8000")
+    return raw.rstrip("/")
+
+
+def _port(raw: str) -> int:
+    port = int(raw)
+    if not 0 <= port <= 65535:
+        raise ValueError("expected a port from 0 to 65535")
+    return port
+
+
+def _seconds(raw: str) -> float:
+    seconds = float(raw)
+    if not 0.05 <= seconds <= 86400:
+        raise ValueError("expected a number of seconds from 0.05 to 86400")
+    return seconds
+
+
+def _flag(raw: str) -> bool:
+    folded = raw.strip().casefold()
+    if folded in {"1", "true", "yes", "on"}:
+        return True
+    if folded in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("expected true or false")
+
+
+def _enforcement(raw: str) -> Enforcement:
+    try:
+        return Enforcement(raw)
+    except ValueError:
+        names = ", ".join(mode.value for mode in Enforcement)
+        raise ValueError(f"expected one of {names}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the bridge reaches the panel and the collector, and what it may do.
+
+    `from_env` raises SettingsError naming the variable that is malformed. Secrets are kept out of
+    the representation.
+    """
+
+    marzban_url: str = _variable(
+        "MARZBAN_URL",
+        "",
+        "Where the panel answers, without a path: https://panel.example.com",
+        _url,
+    )
+    marzban_username: str = _variable(
+        "MARZBAN_USERNAME", "", "A sudo admin of the panel; one of its own is best", _text
+    )
+    marzban_password: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "variable": Variable("MARZBAN_PASSWORD", "", "That admin's password"),
+            "parse": _text,
+        },
+    )
+    marzban_timeout_seconds: float = _variable(
+        "MARZBAN_TIMEOUT_SECONDS", 15, "How long one call to the panel may take", _seconds
+    )
+    collector_url: str = _variable(
+        "COLLECTOR_URL", "http://127.0.0.1:8080", "Where the collector answers", _url
+    )
+    collector_admin_key: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "variable": Variable(
+                "COLLECTOR_ADMIN_KEY", "", "The key that lets the bridge read the collector's feed"
+            ),
+            "parse": _text,
+        },
+    )
+    store: Path = _variable(
+        "BRIDGE_STORE", "./data/bridge.sqlite3", "The bridge's own store: back it up", Path
+    )
+    host: str = _variable(
+        "BRIDGE_HOST", "127.0.0.1", "Address to listen on for webhooks and the admin API", _text
+    )
+    port: int = _variable("BRIDGE_PORT", 8090, "Port to listen on", _port)
+    webhook_secret: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "variable": Variable(
+                "BRIDGE_WEBHOOK_SECRET",
+                "",
+                "The panel's WEBHOOK_SECRET; empty refuses all webhooks and leaves polling",
+            ),
+            "parse": _text,
+        },
+    )
+    enforcement: Enforcement = _variable(
+        "BRIDGE_ENFORCEMENT", "limit", "limit, disable, or observe (change nothing)", _enforcement
+    )
+    pass_seconds: float = _variable(
+        "BRIDGE_PASS_SECONDS",
+        60,
+        "How often every user with external traffic is looked at, to notice resets without webhook",
+        _seconds,
+    )
+    keeps_next_plan: bool = _variable(
+        "BRIDGE_KEEPS_NEXT_PLAN",
+        "true",
+        "Put back a next plan that a reset in the panel dropped",
+        _flag,
+    )
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Self:
+        """Read the settings; unset and empty variables take their defaults."""
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            variable: Variable = each.metadata["variable"]
+            raw = environment.get(variable.name, "").strip()
+            if not raw:
+                continue
+            try:
+                values[each.name] = each.metadata["parse"](raw)
+            except ValueError as error:
+                raise SettingsError(f"{variable.name}: {error}") from None
+        return cls(**values)
+
+    @classmethod
+    def variables(cls) -> list[Variable]:
+        """List every variable, for the documentation and its test."""
+        return [each.metadata["variable"] for each in fields(cls)]
+
+    def require_panel(self) -> None:
+        """Raise SettingsError naming what is missing to reach the panel."""
+        needed = {
+            "MARZBAN_URL": self.marzban_url,
+            "MARZBAN_USERNAME": self.marzban_username,
+            "MARZBAN_PASSWORD": self.marzban_password,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        if missing:
+            raise SettingsError(
+                f"{', '.join(missing)} must be set (in the environment or a .env file): "
+                "the bridge signs in to the panel with them"
+            )

@@ -1,0 +1,323 @@
+"""Brings one user to where it should be: look, fold into the account, plan, apply, look again.
+
+Whatever is about to be written is stored first, so that after a crash the next look can tell our
+own write from an admin's edit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from marzban_bridge import reset_requests
+from marzban_bridge.accounts import (
+    REMEMBERED_LIMITS,
+    Account,
+    Enforcement,
+    Event,
+    account_key,
+)
+from marzban_bridge.errors import PanelRefusedError, UserNotFoundError
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.observe import Observation, adopt, observe
+from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
+from marzban_bridge.plan import Change, ChangeKind, plan
+from marzban_bridge.policy import POLICIES
+from marzban_bridge.store import Store
+
+log = logging.getLogger(__name__)
+
+MAX_STEPS = 6
+"""More changes in a row than any real course of events needs: something undoes our writes."""
+RESET_ALL_WINDOW = timedelta(minutes=10)
+"""Within this time the users of one owner that turn out reset were reset by the same call."""
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a look shows and what would be done, without doing it."""
+
+    account: Account
+    total_bytes: int
+    change: Change | None
+
+
+class Settler:
+    """Settles users one by one against the panel; safe to call for many users at once.
+
+    A user is never settled twice at the same time. Panel errors pass through to the caller, with
+    the account as it was; a user the panel does not know becomes an orphan.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        enforcement: Enforcement,
+        keeps_next_plan: bool,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._enforcement = enforcement
+        self._allows = POLICIES[enforcement]
+        self._keeps_next_plan = keeps_next_plan
+        self._clock = clock
+        self._metrics = metrics
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def needs_look(self, key: str) -> bool:
+        """Tell from what is stored whether new usage of this account calls for the panel."""
+        account = self._store.account(key)
+        if account is None:
+            return not self._store.is_orphan(key)
+        total_bytes = self._store.total_bytes(key)
+        if total_bytes < account.seen_total_bytes:
+            return not account.is_held
+        change = self._plan(account, total_bytes)
+        return change is not None and self._allows(change)
+
+    def preview(self, key: str, user: PanelUser) -> Preview:
+        """Work out what settling the user would do first; stores and writes nothing."""
+        account, total_bytes, _ = self._fold(key, user)
+        return Preview(
+            account=account, total_bytes=total_bytes, change=self._plan(account, total_bytes)
+        )
+
+    async def settle(self, key: str, user: PanelUser | None) -> None:
+        """Settle the user as just read from the panel; None when the panel did not list it."""
+        async with self._locks[key]:
+            try:
+                await self._settle(key, user or await self._panel.get_user(self.spelling(key)))
+            except UserNotFoundError:
+                self._lose(key)
+
+    async def reset(self, username: str, *, cause: str, actor: str) -> Account:
+        """Reset the user in the panel and here; return the account afterwards.
+
+        Raises UserNotFoundError when the panel has no such user. After a crash or a panel error the
+        next look at the user finishes what was begun.
+        """
+        key = account_key(username)
+        async with self._locks[key]:
+            user = await self._panel.get_user(username)
+            account = self._look(key, user)
+            if account.reset_request is None:
+                account = self.request_reset(account, cause=cause, actor=actor)
+            await self._settle(key, user)
+            settled = self._store.account(key)
+            if settled is None:
+                raise UserNotFoundError(user.username)
+            return settled
+
+    def request_reset(self, account: Account, *, cause: str, actor: str) -> Account:
+        """Store that the user is to be reset, at the total of now; `settle` carries it out."""
+        requested = reset_requests.begin(
+            account,
+            total_bytes=self._store.total_bytes(account.key),
+            cause=cause,
+            actor=actor,
+            now=self._clock(),
+            keeps_next_plan=self._keeps_next_plan,
+        )
+        self._store.save(requested, at=self._clock())
+        return requested
+
+    async def release(self, account: Account) -> bool:
+        """Give the panel back the admin's quota and status; return whether that took a write."""
+        async with self._locks[account.key]:
+            user = await self._panel.get_user(account.username)
+            account = self._look(account.key, user)
+            shown_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
+            is_limit_ours = quota_bytes is not None and shown_bytes != quota_bytes
+            if not is_limit_ours and not account.is_disabled_by_us:
+                return False
+            update = UserUpdate(
+                username=user.username,
+                data_limit_bytes=quota_bytes if is_limit_ours else None,
+                status=Status.ACTIVE if account.is_disabled_by_us else None,
+            )
+            change = Change(
+                kind=ChangeKind.RELEASE,
+                username=user.username,
+                reason="the bridge lets go of the user",
+                update=update,
+            )
+            self._look(account.key, await self._write(account, user, change, update))
+            return True
+
+    def spelling(self, key: str) -> str:
+        """Return the name under which to ask the panel for an account."""
+        account = self._store.account(key)
+        return account.username if account else self._store.spelling(key) or key
+
+    def _plan(self, account: Account, total_bytes: int) -> Change | None:
+        # To observe is to plan as if limits were published, and then to change nothing.
+        return plan(
+            account, total_bytes=total_bytes, enforcement=self._enforcement, now=self._clock()
+        )
+
+    def _fold(self, key: str, user: PanelUser) -> tuple[Account, int, Observation | None]:
+        """Return the account after this look, the ledger's total, and what the look revealed."""
+        now = self._clock()
+        total_bytes = self._store.total_bytes(key)
+        account = self._store.account(key)
+        if account is None:
+            # What was reported while the panel had no such user is not this user's traffic.
+            baseline_bytes = total_bytes if self._store.is_orphan(key) else 0
+            opened = adopt(user, baseline_bytes=baseline_bytes, total_bytes=total_bytes, now=now)
+            return opened, total_bytes, None
+        if account.reset_request:
+            return account, total_bytes, None
+        seen = observe(
+            account,
+            user,
+            total_bytes=total_bytes,
+            now=now,
+            was_announced=self._store.is_announced(key),
+            reset_all_at=self._store.reset_all_at(user.admin),
+            keeps_next_plan=self._keeps_next_plan,
+        )
+        return seen.account, total_bytes, seen
+
+    def _look(self, key: str, user: PanelUser) -> Account:
+        """Fold a look into the account and store it."""
+        now = self._clock()
+        account, _, seen = self._fold(key, user)
+        if seen is None and account.reset_request:
+            return account
+        events = seen.events if seen else (Event(kind="adopted", text="the user is accounted for"),)
+        if seen and seen.reset:
+            self._metrics.resets.labels(cause=seen.reset.cause.name.lower()).inc()
+            if seen.reset.wiped_log:
+                self._note_reset_all(user.admin, now)
+        self._store.save(account, events, at=now)
+        for event in events:
+            log.info("%s user=%s %s", event.kind, account.username, event.text)
+        return account
+
+    def _note_reset_all(self, admin: str | None, now: datetime) -> None:
+        noted_at = self._store.reset_all_at(admin)
+        if noted_at is None or now - noted_at > RESET_ALL_WINDOW:
+            self._store.record_reset_all(admin, at=now)
+
+    def _lose(self, key: str) -> None:
+        now = self._clock()
+        account = self._store.account(key)
+        if account:
+            event = Event(kind="deleted", text="the panel has no such user any more")
+            self._store.forget(key, event, username=account.username, at=now)
+            return
+        username = self.spelling(key)
+        event = Event(kind="orphan", text="traffic is reported for a name the panel does not know")
+        if self._store.record_orphan(key, username=username, event=event, at=now):
+            log.warning("orphan user=%r: %s", username, event.text)
+
+    async def _settle(self, key: str, user: PanelUser) -> None:
+        is_fresh = False
+        for _ in range(MAX_STEPS):
+            account = self._look(key, user)
+            if account.reset_request:
+                user = await self._finish_reset(account)
+                is_fresh = True
+                continue
+            change = self._plan(account, self._store.total_bytes(key))
+            if change is None or not self._allows(change):
+                return
+            if not is_fresh:
+                # The list this user came from may be seconds old; an admin may have edited since.
+                user = await self._panel.get_user(account.username)
+                is_fresh = True
+                continue
+            user = await self._apply(account, user, change)
+        text = f"{MAX_STEPS} changes in a row did not settle the user: something undoes them"
+        log.error("conflict user=%s %s", user.username, text)
+        self._metrics.changes.labels(kind="any", result="unsettled").inc()
+        self._store.record_event(user.username, Event(kind="conflict", text=text), at=self._clock())
+
+    async def _apply(self, account: Account, user: PanelUser, change: Change) -> PanelUser:
+        """Carry out one change and return the user as the panel shows it then."""
+        log.info("%s user=%s %s", change.kind, account.username, change.reason)
+        try:
+            if change.kind is ChangeKind.RESET:
+                self.request_reset(account, cause=change.reason, actor="bridge")
+            elif change.kind is ChangeKind.FIRE_NEXT_PLAN:
+                asked = replace(account, fire_attempts=account.fire_attempts + 1)
+                self._store.save(asked, at=self._clock())
+                await self._panel.fire_next_plan(account.username)
+                user = await self._panel.get_user(account.username)
+            elif change.update:
+                user = await self._write(account, user, change, change.update)
+        except PanelRefusedError as error:
+            self._metrics.changes.labels(kind=change.kind.value, result="refused").inc()
+            if not isinstance(error, UserNotFoundError):
+                event = Event(kind="conflict", text=f"{change.kind} was refused: {error}")
+                self._store.record_event(account.username, event, at=self._clock())
+            raise
+        self._metrics.changes.labels(kind=change.kind.value, result="applied").inc()
+        return user
+
+    async def _write(
+        self, account: Account, user: PanelUser, change: Change, update: UserUpdate
+    ) -> PanelUser:
+        is_ours_to_set = change.kind is not ChangeKind.RESTORE or update.status is Status.ACTIVE
+        intended = replace(
+            account,
+            intended_bytes=update.data_limit_bytes,
+            intended_status=update.status if is_ours_to_set else None,
+        )
+        self._store.save(intended, at=self._clock())
+        after = await self._panel.update_user(
+            replace(update, next_plan=update.next_plan or user.next_plan)
+        )
+        remembered = intended.remembered_limits
+        if update.data_limit_bytes is not None:
+            remembered = (*remembered, update.data_limit_bytes)[-REMEMBERED_LIMITS:]
+        written = replace(
+            intended, needs_readd=False, restoration=None, remembered_limits=remembered
+        )
+        self._store.save(written, [_event_of(change, user, after)], at=self._clock())
+        return after
+
+    async def _finish_reset(self, account: Account) -> PanelUser:
+        user = await self._panel.get_user(account.username)
+        if reset_requests.is_call_needed(account, user):
+            await self._panel.reset_user(account.username)
+            account = reset_requests.panel_called(account)
+            self._store.save(account, at=self._clock())
+            user = await self._panel.get_user(account.username)
+        now = self._clock()
+        completed, event = reset_requests.complete(account, user, now=now)
+        self._store.save(completed, [event], at=now)
+        self._metrics.resets.labels(cause="request").inc()
+        log.info("reset user=%s by=%s %s", account.username, event.actor, event.text)
+        return user
+
+
+def _event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
+    kinds = {
+        ChangeKind.LIMIT: "limited",
+        ChangeKind.DISABLE: "limited",
+        ChangeKind.RELEASE: "released",
+        ChangeKind.ENABLE: "released",
+        ChangeKind.RESTORE: "restored",
+    }
+    return Event(
+        kind=kinds.get(change.kind, "published"),
+        text=change.reason,
+        before=_shown(before),
+        after=_shown(after),
+    )
+
+
+def _shown(user: PanelUser) -> str:
+    limit = "unlimited" if user.data_limit_bytes is None else str(user.data_limit_bytes)
+    return f"{user.status}, data limit {limit}"

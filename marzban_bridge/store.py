@@ -1,0 +1,418 @@
+"""The bridge's own durable memory: accounts, usage read from the feed, events, the feed's cursor.
+
+One SQLite file, one process. Every method is one transaction and is durable when it returns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from marzban_bridge.accounts import Account, Event, account_key
+from marzban_bridge.errors import StoreError
+
+APPLICATION_ID = 0x4D42524B
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE external_usage (
+        username TEXT PRIMARY KEY,
+        account_key TEXT NOT NULL,
+        total_bytes INTEGER NOT NULL,
+        change_seq INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX external_usage_account ON external_usage (account_key);
+    CREATE TABLE account (
+        account_key TEXT PRIMARY KEY,
+        admin TEXT,
+        is_held INTEGER NOT NULL,
+        state BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX account_held ON account (account_key) WHERE is_held;
+    CREATE INDEX account_admin ON account (admin);
+    CREATE TABLE orphan (
+        account_key TEXT PRIMARY KEY,
+        username TEXT NOT NULL,
+        first_seen_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE event (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL,
+        username TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        text TEXT NOT NULL,
+        value_before TEXT,
+        value_after TEXT
+    ) STRICT;
+    CREATE INDEX event_username ON event (username);
+    CREATE TABLE webhook_seen (digest BLOB PRIMARY KEY, seen_at INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE TABLE announcement (account_key TEXT PRIMARY KEY, seen_at INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE TABLE reset_all (admin TEXT PRIMARY KEY, seen_at INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageChange:
+    """One user's cumulative external usage, as the collector's feed gives it."""
+
+    username: str
+    total_bytes: int
+    change_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event with its place in the audit trail."""
+
+    seq: int
+    at: datetime
+    username: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A name that was reported and that the panel does not know."""
+
+    username: str
+    first_seen_at: datetime
+    total_bytes: int
+
+
+class Store:
+    """The bridge's memory in one SQLite file.
+
+    Opening creates or migrates the file. Raises StoreError when another process has it open for
+    writing, when it is damaged or not a bridge's store, or when a newer version wrote it.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._lock: IO[str] | None = None
+        self.path = path
+        if read_only:
+            if not path.exists():
+                raise StoreError(f"there is no bridge store at {path}: has the bridge run yet?")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(path)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
+            self._open(read_only=read_only)
+        except sqlite3.DatabaseError as error:
+            self._unlock()
+            raise StoreError(
+                f"the bridge store {path} cannot be read ({error}): restore a backup, or move the "
+                "file away to begin anew with the quotas the panel shows now"
+            ) from error
+        except StoreError:
+            self._unlock()
+            raise
+
+    def _open(self, *, read_only: bool) -> None:
+        if read_only:
+            self._db.execute("PRAGMA query_only = ON")
+        else:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version and self._db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise StoreError(f"{self.path} is an SQLite file, but not a bridge store")
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"{self.path} was written by a newer version (schema {version}, this version knows "
+                f"{len(MIGRATIONS)}): upgrade the bridge or restore a backup"
+            )
+        if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("integrity check failed")
+        if read_only:
+            return
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._db.executescript(
+                f"BEGIN; {script} PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {number}; COMMIT;"
+            )
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.OperationalError):  # SQLite may have rolled back by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+    def meta(self, key: str) -> str | None:
+        """Return a stored fact about the bridge itself, None when there is none."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Store a fact about the bridge itself."""
+        self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    @property
+    def cursor(self) -> int:
+        """The feed sequence number up to which usage has been read."""
+        return int(self.meta("feed_cursor") or 0)
+
+    def record_usage(self, changes: Sequence[UsageChange], *, cursor: int) -> list[str]:
+        """Store a page of the feed with the cursor behind it; return the accounts it touches."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO external_usage (username, account_key, total_bytes, change_seq) "
+                "VALUES (?, ?, ?, ?) ON CONFLICT (username) DO UPDATE SET "
+                "total_bytes = excluded.total_bytes, change_seq = excluded.change_seq",
+                [
+                    (each.username, account_key(each.username), each.total_bytes, each.change_seq)
+                    for each in changes
+                ],
+            )
+            self.set_meta("feed_cursor", str(cursor))
+        return list(dict.fromkeys(account_key(change.username) for change in changes))
+
+    def forget_usage(self, *, ledger_id: str) -> None:
+        """Drop all usage read so far, to read it anew from the named ledger."""
+        with self._transaction():
+            self._db.execute("DELETE FROM external_usage")
+            self.set_meta("feed_cursor", "0")
+            self.set_meta("ledger_id", ledger_id)
+
+    def total_bytes(self, key: str) -> int:
+        """Return an account's external usage since for ever, over all spellings of its name."""
+        row = self._db.execute(
+            "SELECT coalesce(sum(total_bytes), 0) FROM external_usage WHERE account_key = ?", (key,)
+        ).fetchone()
+        return int(row[0])
+
+    def spelling(self, key: str) -> str | None:
+        """Return the name as last reported for an account key."""
+        row = self._db.execute(
+            "SELECT username FROM external_usage WHERE account_key = ? "
+            "ORDER BY change_seq DESC LIMIT 1",
+            (key,),
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def keys(self, *, after: str = "", limit: int = 100) -> list[str]:
+        """Return a page of all account keys with external usage or an account, in order."""
+        rows = self._db.execute(
+            "SELECT account_key FROM external_usage WHERE account_key > ?1 "
+            "UNION SELECT account_key FROM account WHERE account_key > ?1 "
+            "ORDER BY account_key LIMIT ?2",
+            (after, limit),
+        )
+        return [row[0] for row in rows]
+
+    def account(self, key: str) -> Account | None:
+        """Return an account, None when the name has none."""
+        row = self._db.execute("SELECT state FROM account WHERE account_key = ?", (key,)).fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=Account)
+
+    def accounts(self, *, admin: str | None = None) -> Iterator[Account]:
+        """Yield all accounts, or those of one owner, by name."""
+        query = "SELECT state FROM account"
+        arguments: tuple[str, ...] = ()
+        if admin is not None:
+            query, arguments = f"{query} WHERE admin = ?", (admin,)
+        for row in self._db.execute(f"{query} ORDER BY account_key", arguments).fetchall():
+            yield msgspec.json.decode(row[0], type=Account)
+
+    def account_page(self, *, admin: str | None, after: str, limit: int) -> list[Account]:
+        """Return a page of accounts by name, of one owner or of all."""
+        query = (
+            "SELECT state FROM account WHERE account_key > ?1 AND (?2 IS NULL OR admin = ?2) "
+            "ORDER BY account_key LIMIT ?3"
+        )
+        rows = self._db.execute(query, (after, admin, limit))
+        return [msgspec.json.decode(row[0], type=Account) for row in rows]
+
+    def save(self, account: Account, events: Iterable[Event] = (), *, at: datetime) -> None:
+        """Store an account together with what happened to it.
+
+        With that it is no orphan, and a reset webhook that waited for it is taken into account.
+        """
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO account (account_key, admin, is_held, state) "
+                "VALUES (?, ?, ?, ?)",
+                (account.key, account.admin, account.is_held, msgspec.json.encode(account)),
+            )
+            self._db.execute("DELETE FROM orphan WHERE account_key = ?", (account.key,))
+            self._db.execute("DELETE FROM announcement WHERE account_key = ?", (account.key,))
+            self._insert_events(account.username, events, at)
+
+    def forget(self, key: str, event: Event, *, username: str, at: datetime) -> None:
+        """Drop the account of a deleted user; its name is an orphan until it comes back."""
+        with self._transaction():
+            self._db.execute("DELETE FROM account WHERE account_key = ?", (key,))
+            self._insert_orphan(key, username, at)
+            self._insert_events(username, [event], at)
+
+    def record_orphan(self, key: str, *, username: str, event: Event, at: datetime) -> bool:
+        """Note a reported name the panel does not know; return whether that is news."""
+        with self._transaction():
+            is_news = self._insert_orphan(key, username, at)
+            if is_news:
+                self._insert_events(username, [event], at)
+        return is_news
+
+    def _insert_orphan(self, key: str, username: str, at: datetime) -> bool:
+        statement = (
+            "INSERT OR IGNORE INTO orphan (account_key, username, first_seen_at) VALUES (?, ?, ?)"
+        )
+        return self._db.execute(statement, (key, username, _to_millis(at))).rowcount > 0
+
+    def is_orphan(self, key: str) -> bool:
+        """Tell whether the panel is known not to have this name."""
+        query = "SELECT 1 FROM orphan WHERE account_key = ?"
+        return self._db.execute(query, (key,)).fetchone() is not None
+
+    def is_known(self, key: str) -> bool:
+        """Tell whether the name has an account or has been reported."""
+        query = (
+            "SELECT 1 FROM account WHERE account_key = ?1 "
+            "UNION ALL SELECT 1 FROM external_usage WHERE account_key = ?1"
+        )
+        return self._db.execute(query, (key,)).fetchone() is not None
+
+    def orphans(self) -> list[Orphan]:
+        """Return the names that were reported and that the panel does not know."""
+        rows = self._db.execute(
+            "SELECT orphan.username, first_seen_at, coalesce(sum(total_bytes), 0) FROM orphan "
+            "LEFT JOIN external_usage USING (account_key) GROUP BY account_key ORDER BY 3 DESC"
+        )
+        return [
+            Orphan(username=row[0], first_seen_at=_from_millis(row[1]), total_bytes=row[2])
+            for row in rows
+        ]
+
+    def record_event(self, username: str, event: Event, *, at: datetime) -> None:
+        """Add to the audit trail."""
+        with self._transaction():
+            self._insert_events(username, [event], at)
+
+    def _insert_events(self, username: str, events: Iterable[Event], at: datetime) -> None:
+        self._db.executemany(
+            "INSERT INTO event (at, username, kind, actor, text, value_before, value_after) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (_to_millis(at), username, e.kind, e.actor, e.text, e.before, e.after)
+                for e in events
+            ],
+        )
+
+    def events(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
+        """Return the newest events first, of one user or of all."""
+        query = (
+            "SELECT seq, at, username, kind, actor, text, value_before, value_after FROM event "
+            "WHERE ?1 IS NULL OR username = ?1 COLLATE NOCASE ORDER BY seq DESC LIMIT ?2"
+        )
+        return [
+            RecordedEvent(
+                seq=row[0],
+                at=_from_millis(row[1]),
+                username=row[2],
+                event=Event(kind=row[3], actor=row[4], text=row[5], before=row[6], after=row[7]),
+            )
+            for row in self._db.execute(query, (username, limit))
+        ]
+
+    def announce(
+        self, announcements: Sequence[tuple[bytes, str]], *, at: datetime, remember_seconds: int
+    ) -> list[str]:
+        """Remember reset webhooks, given as (digest, account key); return the keys that are news.
+
+        A redelivered webhook has the digest of the first delivery. The announcement stays until the
+        next `save` of its account, so that a crash in between does not lose it.
+        """
+        now = _to_millis(at)
+        news: list[str] = []
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM webhook_seen WHERE seen_at < ?", (now - remember_seconds * 1000,)
+            )
+            for digest, key in announcements:
+                statement = "INSERT OR IGNORE INTO webhook_seen (digest, seen_at) VALUES (?, ?)"
+                if self._db.execute(statement, (digest, now)).rowcount:
+                    statement = "INSERT OR REPLACE INTO announcement VALUES (?, ?)"
+                    self._db.execute(statement, (key, now))
+                    news.append(key)
+        return news
+
+    def is_announced(self, key: str) -> bool:
+        """Tell whether a reset webhook for the account waits to be taken into account."""
+        query = "SELECT 1 FROM announcement WHERE account_key = ?"
+        return self._db.execute(query, (key,)).fetchone() is not None
+
+    def reset_all_at(self, admin: str | None) -> datetime | None:
+        """Return when a reset of all of an owner's users was last noticed."""
+        query = "SELECT seen_at FROM reset_all WHERE admin = ?"
+        row = self._db.execute(query, (admin or "",)).fetchone()
+        return None if row is None else _from_millis(row[0])
+
+    def record_reset_all(self, admin: str | None, *, at: datetime) -> None:
+        """Remember that all users of an owner were reset in the panel."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO reset_all (admin, seen_at) VALUES (?, ?)",
+            (admin or "", _to_millis(at)),
+        )
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many accounts there are, how many of them are held, and how many orphans."""
+        row = self._db.execute(
+            "SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM orphan), "
+            "(SELECT count(*) FROM account WHERE is_held)"
+        ).fetchone()
+        return {"accounts": row[0], "orphans": row[1], "held": row[2]}
+
+
+def _lock(path: Path) -> IO[str]:
+    lock = path.with_name(path.name + ".lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise StoreError(
+            f"the bridge store {path} is in use by another process"
+            f"{f' (pid {holder})' if holder else ''}: only one bridge may write to a panel"
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _to_millis(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _from_millis(millis: int) -> datetime:
+    return datetime.fromtimestamp(millis / 1000, tz=UTC)

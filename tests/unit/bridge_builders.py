@@ -1,0 +1,63 @@
+"""Builders of bridge values with ordinary defaults; a test names only what it is about."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from marzban_bridge.accounts import GIB, Account, sight
+from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
+
+NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
+CREATED_AT = datetime(2026, 5, 1, 9, 30, tzinfo=UTC)
+
+
+def gib(number: float) -> int:
+    return int(number * GIB)
+
+
+def panel_user(**fields: Any) -> PanelUser:
+    used_bytes = fields.pop("used_bytes", 0)
+    defaults: dict[str, Any] = {
+        "username": "alice",
+        "status": Status.ACTIVE,
+        "data_limit_bytes": gib(10),
+        "used_bytes": used_bytes,
+        "lifetime_bytes": fields.pop("logged_bytes", 0) + used_bytes,
+        "reset_strategy": ResetStrategy.NO_RESET,
+        "created_at": CREATED_AT,
+    }
+    return PanelUser(**(defaults | fields))
+
+
+def account(user: PanelUser | None = None, **fields: Any) -> Account:
+    user = user or panel_user()
+    seen_at = fields.pop("seen_at", NOW)
+    defaults: dict[str, Any] = {
+        "username": user.username,
+        "created_at": user.created_at,
+        "admin": user.admin,
+        "quota_bytes": gib(10),
+        "baseline_bytes": 0,
+        "seen_total_bytes": 0,
+        "period_started_at": CREATED_AT,
+        "sighting": sight(user, seen_at=seen_at),
+    }
+    return Account(**(defaults | fields))
+
+
+def next_plan(**fields: Any) -> NextPlan:
+    defaults: dict[str, Any] = {
+        "data_limit_bytes": gib(20),
+        "expire": 0,
+        "adds_remaining_traffic": True,
+        "fires_on_either": True,
+    }
+    values = defaults | fields
+    panel_fields = {
+        "data_limit": values["data_limit_bytes"],
+        "expire": values["expire"],
+        "add_remaining_traffic": values["adds_remaining_traffic"],
+        "fire_on_either": values["fires_on_either"],
+    }
+    return NextPlan(**values, panel_fields=panel_fields)

@@ -1,0 +1,301 @@
+"""Folding a look at the panel into an account."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marzban_bridge.accounts import FLOOR_BYTES, GIB, MIB, Restoration, balance
+from marzban_bridge.observe import NEXT_PLAN_MEMORY, adopt, observe
+from marzban_bridge.panel import ResetStrategy, Status
+from marzban_bridge.resets import Cause
+
+LATER = NOW + timedelta(seconds=30)
+
+
+def looked(held, user, total=gib(7), *, at=LATER, **facts):
+    return observe(held, user, total_bytes=total, now=at, **facts)
+
+
+def published(limit_bytes=gib(3), **fields):
+    """An account of 10 GiB with 7 GiB external traffic, whose rest is published."""
+    user = panel_user(data_limit_bytes=limit_bytes, **fields.pop("user", {}))
+    defaults = {"published_bytes": limit_bytes, "seen_total_bytes": gib(7)}
+    return account(user, **(defaults | fields)), user
+
+
+def test_a_user_seen_for_the_first_time_keeps_the_quota_the_panel_shows():
+    opened = adopt(panel_user(admin="reseller"), baseline_bytes=5, total_bytes=gib(2), now=NOW)
+    assert opened.quota_bytes == gib(10)
+    assert opened.published_bytes is None
+    assert (opened.baseline_bytes, opened.admin_baseline_bytes) == (5, 5)
+    assert opened.seen_total_bytes == gib(2)
+    assert opened.admin == "reseller"
+    assert opened.period_started_at == CREATED_AT
+
+
+def test_looking_again_reveals_nothing_new():
+    held, user = published(user={"used_bytes": gib(4), "status": Status.LIMITED})
+    first = looked(held, user)
+    again = looked(first.account, user)
+    assert again.account == first.account
+    assert (again.events, again.reset) == ((), None)
+
+
+def test_a_reset_moves_the_baseline_and_nothing_else_of_the_books():
+    held, user = published(user={"used_bytes": gib(4), "status": Status.LIMITED})
+    seen = looked(held, panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4)))
+    after = seen.account
+    assert after.baseline_bytes == gib(7)
+    assert after.quota_bytes == gib(10)
+    assert after.published_bytes == gib(3)
+    assert after.period_started_at == LATER
+    assert after.needs_readd
+    assert balance(after, total_bytes=gib(7)).used_bytes == 0
+    assert [event.kind for event in seen.events] == ["reset"]
+
+
+@pytest.mark.parametrize(
+    ("cause_facts", "has_echo"),
+    [({}, True), ({"was_announced": True}, False)],
+)
+def test_a_reset_seen_before_its_webhook_expects_the_webhook(cause_facts, has_echo):
+    held, _ = published(user={"used_bytes": gib(4)})
+    seen = looked(held, panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4)), **cause_facts)
+    assert (seen.account.echo_until is not None) == has_echo
+    late = looked(
+        seen.account,
+        panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4)),
+        gib(8),
+        at=LATER + timedelta(minutes=1),
+        was_announced=True,
+    )
+    assert (late.reset is None) == has_echo
+
+
+def test_an_echo_is_used_up_by_one_webhook():
+    held, user = published(echo_until=LATER + timedelta(minutes=5))
+    first = looked(held, user, was_announced=True)
+    assert first.reset is None
+    second = looked(first.account, user, gib(8), was_announced=True)
+    assert second.reset.cause is Cause.WEBHOOK
+    assert second.account.baseline_bytes == gib(8)
+
+
+def test_a_reset_all_is_taken_into_account_once():
+    held, user = published()
+    first = looked(held, user, reset_all_at=NOW)
+    assert first.reset.cause is Cause.RESET_ALL
+    assert looked(first.account, user, gib(8), reset_all_at=NOW).reset is None
+
+
+def test_the_user_that_proves_a_reset_all_does_not_take_it_twice():
+    held, _ = published(user={"used_bytes": gib(4)})
+    after = panel_user(data_limit_bytes=gib(3))
+    first = looked(held, after)
+    assert first.reset.wiped_log
+    assert looked(first.account, after, gib(8), reset_all_at=LATER).reset is None
+
+
+def test_a_recreated_user_is_a_new_account_from_the_current_total():
+    held, _ = published()
+    reborn = panel_user(created_at=CREATED_AT + timedelta(days=1), data_limit_bytes=gib(30))
+    after = looked(held, reborn, gib(9)).account
+    assert (after.quota_bytes, after.baseline_bytes) == (gib(30), gib(9))
+    assert after.published_bytes is None
+
+
+@pytest.mark.parametrize("was_held", [False, True])
+def test_a_total_that_fell_holds_the_account_until_rebase(was_held):
+    """Even when reports bring the total up again, what was lost stays lost."""
+    held, user = published()
+    held = replace(held, is_held=was_held)
+    total = gib(9) if was_held else gib(7) - 1
+    after = looked(held, replace(user, used_bytes=0), total)
+    assert after.account.is_held
+    assert after.account.baseline_bytes == held.baseline_bytes
+    assert [event.kind for event in after.events] == ([] if was_held else ["conflict"])
+
+
+class TestQuotaEdits:
+    """Which data limit in the panel is the admin's word, and which is ours."""
+
+    @pytest.mark.parametrize("shown", [gib(3), gib(3) + 5000, gib(3) - 16 * 1024])
+    def test_what_we_published_is_not_an_edit(self, shown):
+        held, user = published()
+        after = looked(held, replace(user, data_limit_bytes=shown))
+        assert (after.account.quota_bytes, after.account.published_bytes) == (gib(10), gib(3))
+        assert after.events == ()
+
+    @pytest.mark.parametrize("shown", [gib(5), gib(50), gib(3) + 16 * 1024 + 1, None])
+    def test_any_other_limit_is_the_new_quota(self, shown):
+        held, user = published()
+        after = looked(held, replace(user, data_limit_bytes=shown))
+        assert (after.account.quota_bytes, after.account.published_bytes) == (shown, None)
+        assert [event.kind for event in after.events] == ["quota_changed"]
+
+    @pytest.mark.parametrize("shown", [gib(10), gib(10) + 5000])
+    def test_the_old_quota_typed_again_does_not_drift(self, shown):
+        held, user = published()
+        after = looked(held, replace(user, data_limit_bytes=shown))
+        assert (after.account.quota_bytes, after.account.published_bytes) == (gib(10), None)
+        assert after.events == ()
+
+    def test_the_dialogs_rounding_of_an_unpublished_quota_does_not_drift(self):
+        quota = 12_345_678_901
+        held = account(panel_user(data_limit_bytes=quota), quota_bytes=quota)
+        rounded = panel_user(data_limit_bytes=int(round(quota / GIB, 5) * GIB))
+        assert looked(held, rounded).account.quota_bytes == quota
+
+    def test_a_dialog_opened_before_our_last_write_does_not_set_a_quota(self):
+        stale = gib(5) - 7 * MIB - 1234
+        held, user = published(remembered_limits=(stale, gib(3)))
+        after = looked(held, replace(user, data_limit_bytes=stale + 5000))
+        assert after.account.quota_bytes == gib(10)
+
+    def test_a_typed_number_is_an_edit_even_if_we_published_the_same_once(self):
+        held, user = published(remembered_limits=(gib(5), gib(3)))
+        after = looked(held, replace(user, data_limit_bytes=gib(5)))
+        assert after.account.quota_bytes == gib(5)
+
+    @pytest.mark.parametrize(
+        ("shown", "published_after"), [(gib(2), gib(2)), (gib(3), gib(3)), (gib(10), None)]
+    )
+    def test_a_write_that_a_crash_interrupted_is_recognised_either_way(
+        self, shown, published_after
+    ):
+        intended = gib(2) if shown != gib(10) else gib(10)
+        held, user = published(intended_bytes=intended)
+        after = looked(held, replace(user, data_limit_bytes=shown)).account
+        assert (after.quota_bytes, after.published_bytes) == (gib(10), published_after)
+        assert after.intended_bytes is None
+
+    def test_an_unlimited_account_with_no_write_under_way_stays_as_it_is(self):
+        held = account(panel_user(data_limit_bytes=None), quota_bytes=None)
+        after = looked(held, panel_user(data_limit_bytes=None))
+        assert (after.account.quota_bytes, after.events) == (None, ())
+
+
+class TestStatusWrites:
+    """Who disabled the user, after a crash or an admin's hand."""
+
+    @pytest.mark.parametrize(
+        ("intended", "seen", "was_ours", "is_ours"),
+        [
+            (Status.DISABLED, Status.DISABLED, False, True),
+            (Status.DISABLED, Status.ACTIVE, False, False),
+            (Status.ACTIVE, Status.ACTIVE, True, False),
+            (Status.ACTIVE, Status.DISABLED, True, True),
+            (None, Status.DISABLED, False, False),
+            (None, Status.DISABLED, True, True),
+        ],
+    )
+    def test_a_status_write_is_recognised_after_a_crash(self, intended, seen, was_ours, is_ours):
+        before = panel_user(status=Status.DISABLED if was_ours else Status.ACTIVE)
+        held = account(
+            before, intended_status=intended, is_disabled_by_us=was_ours, seen_total_bytes=gib(7)
+        )
+        after = looked(held, panel_user(status=seen))
+        assert after.account.is_disabled_by_us is is_ours
+        assert after.account.intended_status is None
+        assert after.reset is None
+
+    def test_a_user_with_traffic_whom_an_admin_enabled_is_not_ours_any_more(self):
+        before = panel_user(status=Status.DISABLED, used_bytes=gib(4))
+        held = account(before, is_disabled_by_us=True)
+        after = looked(held, panel_user(used_bytes=gib(4)))
+        assert not after.account.is_disabled_by_us
+        assert after.reset is None
+
+
+class TestNextPlans:
+    """A plan that fired, and one that a reset dropped."""
+
+    def test_a_dropped_plan_is_to_be_put_back(self):
+        plan = next_plan(fires_on_either=False)
+        held, user = published(user={"used_bytes": gib(4), "next_plan": plan})
+        seen = looked(held, panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4)))
+        assert seen.account.restoration == Restoration(next_plan=plan)
+
+    @pytest.mark.parametrize(
+        ("age", "keeps", "is_restored"),
+        [
+            (NEXT_PLAN_MEMORY, True, True),
+            (NEXT_PLAN_MEMORY + timedelta(seconds=1), True, False),  # removed by an admin since?
+            (timedelta(seconds=5), False, False),
+        ],
+    )
+    def test_only_a_plan_seen_lately_is_put_back(self, age, keeps, is_restored):
+        held, user = published(user={"used_bytes": gib(4), "next_plan": next_plan()})
+        seen = looked(
+            held,
+            panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4)),
+            at=NOW + age,
+            keeps_next_plan=keeps,
+        )
+        assert (seen.account.restoration is not None) == is_restored
+
+    def test_a_plan_that_survived_the_reset_needs_no_putting_back(self):
+        held, user = published(user={"used_bytes": gib(4), "next_plan": next_plan()})
+        after = panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4), next_plan=next_plan())
+        assert looked(held, after).account.restoration is None
+
+    @pytest.mark.parametrize(
+        ("adds", "used", "external", "shown", "fired_limit", "quota"),
+        [
+            (True, gib(4), gib(7), gib(3), gib(20), gib(20)),
+            (False, gib(4), gib(7), gib(3), gib(19), gib(20)),  # overrun: no debt
+            (False, gib(4), gib(5), gib(5), gib(21), gib(21)),  # fired by expiry, 1 GiB was left
+            (False, gib(4), gib(5), gib(10), gib(26), gib(21)),  # nothing was published yet
+            (False, 0, gib(20), FLOOR_BYTES, gib(20) + FLOOR_BYTES, gib(20)),
+        ],
+    )
+    def test_the_quota_of_a_fired_plan_counts_external_traffic_as_used(
+        self, adds, used, external, shown, fired_limit, quota
+    ):
+        plan = next_plan(adds_remaining_traffic=adds)
+        before = panel_user(used_bytes=used, data_limit_bytes=shown, next_plan=plan)
+        held = account(before, published_bytes=shown, fire_attempts=1)
+        seen = looked(
+            held,
+            panel_user(data_limit_bytes=fired_limit, logged_bytes=used, expire=0),
+            external,
+        )
+        assert seen.reset.cause is Cause.NEXT_PLAN
+        assert seen.account.quota_bytes == quota
+        assert seen.account.baseline_bytes == external
+        assert seen.account.fire_attempts == 0
+        expected = None if fired_limit == quota else fired_limit
+        assert seen.account.published_bytes == expected
+        assert seen.account.restoration is None
+
+
+def test_panel_traffic_before_the_periodic_reset_is_remembered_once_it_is_due():
+    user = panel_user(used_bytes=7, reset_strategy=ResetStrategy.WEEK)
+    held = account(user, period_started_at=NOW - timedelta(days=7))
+    after = looked(held, replace(user, used_bytes=9, lifetime_bytes=9)).account
+    assert after.used_when_due_bytes == 7
+    assert (
+        looked(after, replace(user, used_bytes=11, lifetime_bytes=11)).account.used_when_due_bytes
+        == 7
+    )
+    early = account(user, period_started_at=NOW)
+    assert looked(early, user).account.used_when_due_bytes is None
+
+
+@given(
+    used=st.integers(min_value=0, max_value=2**45),
+    external=st.integers(min_value=0, max_value=2**45),
+    more=st.integers(min_value=0, max_value=2**45),
+)
+def test_traffic_alone_never_looks_like_a_reset_or_an_edit(used, external, more):
+    held = account(panel_user(used_bytes=used), seen_total_bytes=external)
+    seen = looked(held, panel_user(used_bytes=used + more), external + more)
+    assert (seen.reset, seen.events) == (None, ())
+    assert seen.account.baseline_bytes == 0
+    assert seen.account.quota_bytes == gib(10)
