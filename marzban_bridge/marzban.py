@@ -281,4 +281,6 @@ def _utc(text: str) -> datetime:
 
 
 def _user_path(username: str) -> str:
+    if username in {"", ".", ".."}:
+        raise UserNotFoundError(username)  # a path segment that would name something else
     return f"/api/user/{quote(username, safe='')}"

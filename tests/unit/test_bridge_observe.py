@@ -48,7 +48,7 @@ def test_looking_again_reveals_nothing_new():
 
 
 def test_a_reset_moves_the_baseline_and_nothing_else_of_the_books():
-    held, user = published(user={"used_bytes": gib(4), "status": Status.LIMITED})
+    held, _user = published(user={"used_bytes": gib(4), "status": Status.LIMITED})
     seen = looked(held, panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4)))
     after = seen.account
     assert after.baseline_bytes == gib(7)
@@ -218,7 +218,7 @@ class TestNextPlans:
 
     def test_a_dropped_plan_is_to_be_put_back(self):
         plan = next_plan(fires_on_either=False)
-        held, user = published(user={"used_bytes": gib(4), "next_plan": plan})
+        held, _user = published(user={"used_bytes": gib(4), "next_plan": plan})
         seen = looked(held, panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4)))
         assert seen.account.restoration == Restoration(next_plan=plan)
 
@@ -231,7 +231,7 @@ class TestNextPlans:
         ],
     )
     def test_only_a_plan_seen_lately_is_put_back(self, age, keeps, is_restored):
-        held, user = published(user={"used_bytes": gib(4), "next_plan": next_plan()})
+        held, _user = published(user={"used_bytes": gib(4), "next_plan": next_plan()})
         seen = looked(
             held,
             panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4)),
@@ -241,7 +241,7 @@ class TestNextPlans:
         assert (seen.account.restoration is not None) == is_restored
 
     def test_a_plan_that_survived_the_reset_needs_no_putting_back(self):
-        held, user = published(user={"used_bytes": gib(4), "next_plan": next_plan()})
+        held, _user = published(user={"used_bytes": gib(4), "next_plan": next_plan()})
         after = panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4), next_plan=next_plan())
         assert looked(held, after).account.restoration is None
 

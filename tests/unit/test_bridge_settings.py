@@ -1,0 +1,69 @@
+"""The bridge's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marzban_bridge.accounts import Enforcement
+from marzban_bridge.errors import SettingsError
+from marzban_bridge.settings import Settings
+
+PANEL = {
+    "MARZBAN_URL": "https://panel.example.com/",
+    "MARZBAN_USERNAME": "root",
+    "MARZBAN_PASSWORD": "hunter2-hunter2",
+}
+
+
+def test_an_empty_environment_gives_the_documented_defaults():
+    settings = Settings.from_env({})
+    assert settings == Settings()
+    for name, default, description in Settings.variables():
+        assert description, name
+        assert Settings.from_env({name: default}) == settings, name
+
+
+def test_values_are_read_and_urls_lose_their_last_slash():
+    settings = Settings.from_env(
+        PANEL | {"BRIDGE_ENFORCEMENT": "observe", "BRIDGE_STORE": "/x/y", "BRIDGE_PORT": "1234"}
+    )
+    assert settings.marzban_url == "https://panel.example.com"
+    assert settings.enforcement is Enforcement.OBSERVE
+    assert settings.store == Path("/x/y")
+    assert settings.port == 1234
+    settings.require_panel()
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("MARZBAN_URL", "panel.example.com"),
+        ("MARZBAN_URL", "ftp://panel"),
+        ("BRIDGE_PORT", "70000"),
+        ("BRIDGE_PORT", "http"),
+        ("BRIDGE_ENFORCEMENT", "punish"),
+        ("BRIDGE_PASS_SECONDS", "0"),
+        ("BRIDGE_PASS_SECONDS", "nan"),
+        ("BRIDGE_KEEPS_NEXT_PLAN", "perhaps"),
+    ],
+)
+def test_a_malformed_value_is_refused_by_name(name, raw):
+    with pytest.raises(SettingsError, match=f"^{name}: "):
+        Settings.from_env({name: raw})
+
+
+@pytest.mark.parametrize("missing", sorted(PANEL))
+def test_what_is_missing_to_reach_the_panel_is_named(missing):
+    settings = Settings.from_env({name: PANEL[name] for name in PANEL if name != missing})
+    with pytest.raises(SettingsError, match=f"^{missing} must be set"):
+        settings.require_panel()
+
+
+def test_secrets_are_not_in_the_representation():
+    environment = PANEL | {
+        "COLLECTOR_ADMIN_KEY": "hunter2-collector",
+        "BRIDGE_WEBHOOK_SECRET": "hunter2-webhook",
+    }
+    assert "hunter2" not in repr(Settings.from_env(environment))
