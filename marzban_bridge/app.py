@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
 import httpx
@@ -101,8 +101,20 @@ def create_app(
     clock: Clock = utc_now,
     panel_transport: httpx.AsyncBaseTransport | None = None,
     collector_transport: httpx.AsyncBaseTransport | None = None,
+    on_loop_failure: Callable[[BaseException], None] | None = None,
 ) -> FastAPI:
-    """Return the bridge as an ASGI application; its lifespan runs the loop."""
+    """Return the bridge as an ASGI application; its lifespan runs the loop.
+
+    A fault that the loop cannot work around (a full disk under the store, a defect) ends the loop,
+    makes `/readyz` say so, and is given to `on_loop_failure`.
+    """
+
+    def note_end(loop: asyncio.Task[None], bridge: Bridge) -> None:
+        error = None if loop.cancelled() else loop.exception()
+        if error:
+            bridge.reconciler.panel_outage.reason = f"the loop stopped: {error!r}"
+            if on_loop_failure:
+                on_loop_failure(error)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -114,12 +126,12 @@ def create_app(
         ) as bridge:
             app.state.bridge = bridge
             loop = asyncio.create_task(bridge.reconciler.run(), name="reconcile")
+            loop.add_done_callback(lambda task: note_end(task, bridge))
             try:
                 yield
             finally:
                 loop.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await loop
+                await asyncio.wait([loop])
 
     app = FastAPI(
         title="Marzban bridge",

@@ -20,9 +20,16 @@ class Variable(NamedTuple):
     description: str
 
 
-def _variable(name: str, default: Any, description: str, parse: Callable[[str], Any]) -> Any:
+def _variable(
+    name: str,
+    default: Any,
+    description: str,
+    parse: Callable[[str], Any],
+    *,
+    is_secret: bool = False,
+) -> Any:
     metadata = {"variable": Variable(name, str(default), description), "parse": parse}
-    return field(default=parse(str(default)), metadata=metadata)
+    return field(default=parse(str(default)), repr=not is_secret, metadata=metadata)
 
 
 def _text(raw: str) -> str:
@@ -83,13 +90,8 @@ class Settings:
     marzban_username: str = _variable(
         "MARZBAN_USERNAME", "", "A sudo admin of the panel; one of its own is best", _text
     )
-    marzban_password: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "variable": Variable("MARZBAN_PASSWORD", "", "That admin's password"),
-            "parse": _text,
-        },
+    marzban_password: str = _variable(
+        "MARZBAN_PASSWORD", "", "That admin's password", _text, is_secret=True
     )
     marzban_timeout_seconds: float = _variable(
         "MARZBAN_TIMEOUT_SECONDS", 15, "How long one call to the panel may take", _seconds
@@ -97,15 +99,12 @@ class Settings:
     collector_url: str = _variable(
         "COLLECTOR_URL", "http://127.0.0.1:8080", "Where the collector answers", _url
     )
-    collector_admin_key: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "variable": Variable(
-                "COLLECTOR_ADMIN_KEY", "", "The key that lets the bridge read the collector's feed"
-            ),
-            "parse": _text,
-        },
+    collector_admin_key: str = _variable(
+        "COLLECTOR_ADMIN_KEY",
+        "",
+        "The key that lets the bridge read the collector's feed",
+        _text,
+        is_secret=True,
     )
     store: Path = _variable(
         "BRIDGE_STORE", "./data/bridge.sqlite3", "The bridge's own store: back it up", Path
@@ -114,17 +113,12 @@ class Settings:
         "BRIDGE_HOST", "127.0.0.1", "Address to listen on for webhooks and the admin API", _text
     )
     port: int = _variable("BRIDGE_PORT", 8090, "Port to listen on", _port)
-    webhook_secret: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "variable": Variable(
-                "BRIDGE_WEBHOOK_SECRET",
-                "",
-                "The panel's WEBHOOK_SECRET; empty refuses all webhooks and leaves polling",
-            ),
-            "parse": _text,
-        },
+    webhook_secret: str = _variable(
+        "BRIDGE_WEBHOOK_SECRET",
+        "",
+        "The panel's WEBHOOK_SECRET; empty refuses all webhooks and leaves polling",
+        _text,
+        is_secret=True,
     )
     enforcement: Enforcement = _variable(
         "BRIDGE_ENFORCEMENT", "limit", "limit, disable, or observe (change nothing)", _enforcement

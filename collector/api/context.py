@@ -1,0 +1,77 @@
+"""What every route needs, and how it gets it from the application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request
+
+from collector.ingest import Ingest
+from collector.ledger import LedgerReader
+from collector.metrics import Metrics
+from collector.rate_limit import RateLimit
+from collector.reporters import KeyRing, Reporter, hash_key
+from collector.reports import DAY_MILLIS, Limits
+from collector.settings import Settings
+from collector.subscriptions import Subscriptions
+
+T = TypeVar("T")
+
+KEY_RING_SECONDS = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Collector:
+    """The wired parts of one running collector."""
+
+    settings: Settings
+    ingest: Ingest
+    reader: LedgerReader
+    readers: Executor
+    subscriptions: Subscriptions | None
+    metrics: Metrics
+    now_millis: Callable[[], int]
+    monotonic_seconds: Callable[[], float]
+    key_limit: RateLimit
+    user_limit: RateLimit
+    _ring: KeyRing | None = field(default=None, init=False)
+    _ring_until_seconds: float = field(default=0.0, init=False)
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds on a report."""
+        return Limits(
+            ceiling_bytes=self.settings.report_ceiling_bytes,
+            dedup_window_millis=self.settings.dedup_window_days * DAY_MILLIS,
+        )
+
+    async def read(self, query: Callable[[LedgerReader], T]) -> T:
+        """Run a query of the ledger beside the event loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.readers, query, self.reader)
+
+    async def key_ring(self) -> KeyRing:
+        """Return the valid reporters, at most a second old: keys come and go beside us."""
+        now_seconds = self.monotonic_seconds()
+        if self._ring is None or now_seconds >= self._ring_until_seconds:
+            stored = await self.read(lambda reader: reader.reporters())
+            configured = [
+                Reporter(name=name, key_hash=hash_key(key), created_at_millis=0)
+                for name, key in self.settings.reporter_keys
+            ]
+            self._ring = KeyRing([*stored, *configured])
+            self._ring_until_seconds = now_seconds + KEY_RING_SECONDS
+        return self._ring
+
+
+def collector_of(request: Request) -> Collector:
+    """Return the collector that serves this request."""
+    collector: Collector = request.app.state.collector
+    return collector
+
+
+CollectorPart = Annotated[Collector, Depends(collector_of)]

@@ -1,0 +1,63 @@
+"""Is it alive, can it store, what are its numbers."""
+
+from __future__ import annotations
+
+import shutil
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
+
+from collector.api.context import Collector, CollectorPart
+from collector.ledger.sqlite_file import ledger_path
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """Whether all is well, and if not, why."""
+
+    status: str
+    reasons: list[str] = []
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Answer as long as the process serves requests."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses={503: {"model": Health, "description": "Cannot store reports"}})
+async def readyz(collector: CollectorPart) -> Response:
+    """Say whether reports can be stored."""
+    reasons = _reasons(collector)
+    health = Health(status="unready" if reasons else "ok", reasons=reasons)
+    return JSONResponse(health.model_dump(), 503 if reasons else 200)
+
+
+def _reasons(collector: Collector) -> list[str]:
+    reasons: list[str] = []
+    if not collector.ingest.is_running:
+        reasons.append("the ledger's writing thread has stopped")
+    if collector.ingest.last_error:
+        reasons.append(f"the last commit failed: {collector.ingest.last_error}")
+    folder = ledger_path(collector.settings.ledger_url).parent
+    try:
+        free_bytes = shutil.disk_usage(folder).free
+    except OSError as error:
+        return [*reasons, f"the ledger's folder {folder} cannot be read: {error.strerror}"]
+    if free_bytes < collector.settings.min_free_disk_bytes:
+        reasons.append(
+            f"only {free_bytes} bytes are free under the ledger, less than the "
+            f"{collector.settings.min_free_disk_bytes} of COLLECTOR_MIN_FREE_DISK_BYTES"
+        )
+    return reasons
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(collector: CollectorPart) -> Response:
+    """Expose the process's numbers in Prometheus' text format."""
+    body = generate_latest(collector.metrics.registry)
+    return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,0 +1,127 @@
+"""How refusals and faults become HTTP answers that name what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from collector.bodies import BodyTooLargeError, UnreadableBodyError
+from collector.errors import (
+    CollectorError,
+    DiskFullError,
+    IdentityUnknownError,
+    NotStoredError,
+    PanelUnavailableError,
+    TooManyLookupsError,
+)
+from collector.reports import Refusal
+
+RETRY_AFTER_SECONDS = 2
+
+
+class FieldError(BaseModel):
+    """One field at fault; `index` is the report's place in an array, null outside of reports."""
+
+    index: int | None
+    field: str
+    reason: str
+
+
+class Problem(BaseModel):
+    """What went wrong, in words, and where."""
+
+    detail: str
+    errors: list[FieldError] = []
+
+
+class ProblemError(CollectorError):
+    """An answer other than success, decided in a route."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        refusals: Sequence[Refusal] = (),
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.problem = Problem(
+            detail=detail,
+            errors=[FieldError(index=r.index, field=r.field, reason=r.reason) for r in refusals],
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the given statuses for a route's OpenAPI entry."""
+    return {status: {"model": Problem, "description": _MEANING[status]} for status in statuses}
+
+
+_MEANING = {
+    400: "The body or the request cannot be read",
+    401: "Not signed with a valid key or token",
+    403: "This server has no COLLECTOR_ADMIN_KEY, or the key may not do that",
+    404: "Not here",
+    413: "The body is too large",
+    415: "The content encoding is not supported",
+    422: "Refused; `errors` names the fields",
+    429: "Too many requests; see Retry-After",
+    503: "Not stored or not verified now; see Retry-After",
+    507: "The disk is full; nothing was stored",
+}
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every expected fault as a `Problem`."""
+
+    @app.exception_handler(ProblemError)
+    async def answer_problem(request: Request, error: ProblemError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
+        headers = {}
+        if error.retry_after_seconds is not None:
+            headers["retry-after"] = str(max(1, ceil(error.retry_after_seconds)))
+        if error.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return JSONResponse(error.problem.model_dump(), error.status, headers)
+
+    @app.exception_handler(CollectorError)
+    async def answer_error(request: Request, error: CollectorError) -> JSONResponse:
+        return await answer_problem(request, problem_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def answer_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        refusals = [
+            Refusal(0, str(each["loc"][-1]), str(each["msg"]).lower()) for each in error.errors()
+        ]
+        problem = ProblemError(422, "the request is refused", refusals=refusals)
+        for entry in problem.problem.errors:
+            entry.index = None
+        return await answer_problem(request, problem)
+
+
+def problem_of(error: Exception) -> ProblemError:
+    """Translate a fault into the answer that fits it."""
+    match error:
+        case ProblemError():
+            return error
+        case UnreadableBodyError():
+            return ProblemError(400, str(error))
+        case BodyTooLargeError():
+            return ProblemError(413, str(error))
+        case IdentityUnknownError():
+            return ProblemError(401, str(error))
+        case TooManyLookupsError():
+            return ProblemError(429, str(error), retry_after_seconds=RETRY_AFTER_SECONDS)
+        case DiskFullError():
+            return ProblemError(507, str(error))
+        case NotStoredError() | PanelUnavailableError():
+            return ProblemError(503, str(error), retry_after_seconds=RETRY_AFTER_SECONDS)
+        case _:
+            return ProblemError(500, "the collector met a defect; its log says more")

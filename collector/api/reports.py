@@ -1,0 +1,247 @@
+"""Reports in: `POST /v1/reports` and the original `POST /api/xpert/traffic-webhook`.
+
+Both go through the same pipeline. An answer of 200 means the reports are on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import msgspec
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from collector.api.context import Collector, CollectorPart
+from collector.api.problems import FieldError, ProblemError, documented, problem_of
+from collector.api.senders import Claims, ClaimsPart, find_reporter, read_body
+from collector.bodies import BodyTooLargeError, Decoded, UnreadableBodyError, decode
+from collector.errors import CollectorError, IdentityUnknownError
+from collector.identity import subscription_token
+from collector.ledger import Batch, Receipt
+from collector.rate_limit import RateLimit
+from collector.reporters import Reporter
+from collector.reports import (
+    MAX_REPORTS_PER_REQUEST,
+    Refusal,
+    Report,
+    WireReport,
+    accept,
+)
+
+log = logging.getLogger(__name__)
+router = APIRouter(tags=["reports"])
+
+_REF = "#/components/schemas/{name}"
+(_WIRE_SCHEMA,), REPORT_COMPONENTS = msgspec.json.schema_components([WireReport], ref_template=_REF)
+_ONE = {"schema": _WIRE_SCHEMA}
+_ONE_OR_MANY = {
+    "schema": {
+        "oneOf": [
+            _WIRE_SCHEMA,
+            {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_REPORTS_PER_REQUEST,
+                "items": _WIRE_SCHEMA,
+            },
+        ]
+    }
+}
+_STATUSES = (400, 401, 413, 415, 422, 429, 503, 507)
+
+
+class Answer(BaseModel):
+    """What became of the reports; `accepted` and `duplicates` are on disk."""
+
+    accepted: int
+    duplicates: int
+    ignored: int
+    """Reports of zero bytes: dropped before anything else."""
+    rejected: list[FieldError]
+
+
+class OriginalAnswer(BaseModel):
+    """The answer of the original webhook."""
+
+    status: Literal["success"]
+    message: str
+
+
+class _Sorted:
+    """The reports of one request, sorted into what is stored and what is not."""
+
+    def __init__(self, refusals: list[Refusal]) -> None:
+        self.reports: list[Report] = []
+        self.refusals = refusals
+        self.ignored = 0
+
+
+@router.post(
+    "/v1/reports",
+    responses=documented(*_STATUSES),
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": _ONE_OR_MANY}}
+    },
+)
+async def take_reports(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
+    """Store one report or an array of them; valid ones are stored even if others are refused."""
+    sorted_, receipt = await _take(request, collector, claimed)
+    rejected = [
+        FieldError(index=each.index, field=each.field, reason=each.reason)
+        for each in sorted(sorted_.refusals, key=lambda refusal: refusal.index)
+    ]
+    return Answer(
+        accepted=receipt.accepted,
+        duplicates=receipt.duplicates,
+        ignored=sorted_.ignored,
+        rejected=rejected,
+    )
+
+
+@router.post(
+    "/api/xpert/traffic-webhook",
+    responses=documented(*_STATUSES),
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": _ONE}}},
+)
+async def take_original_report(
+    request: Request, collector: CollectorPart, claimed: ClaimsPart
+) -> OriginalAnswer:
+    """Store one report in the original form."""
+    sorted_, receipt = await _take(request, collector, claimed, is_array_allowed=False)
+    if sorted_.ignored:
+        return OriginalAnswer(
+            status="success", message="Nothing to record: the report is of zero bytes"
+        )
+    if receipt.duplicates:
+        return OriginalAnswer(status="success", message="Already recorded under this id")
+    return OriginalAnswer(status="success", message="Traffic recorded successfully")
+
+
+async def _take(
+    request: Request, collector: Collector, claimed: Claims, *, is_array_allowed: bool = True
+) -> tuple[_Sorted, Receipt]:
+    metrics = collector.metrics
+    try:
+        sent, body = await read_body(request, collector.settings.max_body_bytes)
+        reporter = await find_reporter(collector, request, sent, claimed)
+        if reporter:
+            _throttle(collector.key_limit, reporter.name, collector)
+        decoded = decode(body)
+        if decoded.is_array and not is_array_allowed:
+            raise ProblemError(422, "this path takes one report; post arrays to /v1/reports")
+        sorted_, scope = await _sort(collector, decoded, reporter, claimed.header_id)
+        receipt = await _store(collector, sorted_, scope)
+    except (CollectorError, UnreadableBodyError, BodyTooLargeError) as error:
+        problem = problem_of(error)
+        metrics.requests.labels(status=str(problem.status)).inc()
+        for each in problem.problem.errors:
+            metrics.refused.labels(field=_field_label(each.field)).inc()
+        raise problem from error
+    metrics.requests.labels(status="200").inc()
+    return sorted_, receipt
+
+
+async def _sort(
+    collector: Collector, decoded: Decoded, reporter: Reporter | None, header_id: str | None
+) -> tuple[_Sorted, str]:
+    """Find out whose each report is and whether it may be counted."""
+    sorted_ = _Sorted(list(decoded.refusals))
+    limits, now_millis = collector.limits, collector.now_millis()
+    scope = f"reporter:{reporter.name}" if reporter else ""
+    for index, wire in decoded.reports:
+        username = await _username(collector, wire, reporter)
+        if reporter is None:
+            if scope not in {"", f"user:{username}"}:
+                raise ProblemError(401, "without a reporter key, a request is of one user only")
+            if not scope:
+                _throttle(collector.user_limit, username, collector)
+            scope = f"user:{username}"
+        fallback_id = header_id
+        if header_id is not None and decoded.is_array:
+            fallback_id = f"{header_id}\x1f{index}"
+        outcome = accept(
+            wire,
+            index=index,
+            username=username,
+            scope=scope,
+            fallback_id=fallback_id,
+            now_millis=now_millis,
+            limits=limits,
+        )
+        if outcome is None:
+            sorted_.ignored += 1
+        elif isinstance(outcome, Refusal):
+            sorted_.refusals.append(outcome)
+        else:
+            sorted_.reports.append(outcome)
+    if reporter is None and not scope:
+        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+    return sorted_, scope
+
+
+_HOW_TO_AUTHENTICATE = (
+    "send Authorization: Bearer with a reporter key (`traffic-collector reporters add NAME`), or a "
+    "Marzban subscription token as user_token"
+)
+
+
+async def _username(collector: Collector, wire: WireReport, reporter: Reporter | None) -> str:
+    token = subscription_token(wire.user_token)
+    if token is None:
+        if reporter is None:
+            raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+        return wire.user_token
+    if collector.subscriptions is None:
+        raise ProblemError(
+            401, "subscription tokens cannot be verified here: MARZBAN_URL is not set"
+        )
+    try:
+        return await collector.subscriptions.resolve(token)
+    except IdentityUnknownError as error:
+        raise ProblemError(401, str(error)) from error
+
+
+def _throttle(limit: RateLimit, caller: str, collector: Collector) -> None:
+    wait_seconds = limit.take(caller, now_seconds=collector.monotonic_seconds())
+    if wait_seconds:
+        raise ProblemError(
+            429, "too many requests of this sender", retry_after_seconds=wait_seconds
+        )
+
+
+async def _store(collector: Collector, sorted_: _Sorted, scope: str) -> Receipt:
+    metrics = collector.metrics
+    if not sorted_.reports and not sorted_.ignored:
+        reason = "; ".join(f"{each.field} {each.reason}" for each in sorted_.refusals[:3])
+        raise ProblemError(
+            422, f"no report is valid: {reason or 'there is none'}", refusals=sorted_.refusals
+        )
+    metrics.ignored.inc(sorted_.ignored)
+    for refusal in sorted_.refusals:
+        metrics.refused.labels(field=_field_label(refusal.field)).inc()
+    if not sorted_.reports:
+        return Receipt(0, 0)
+    receipt = await collector.ingest.submit(Batch(scope, sorted_.reports))
+    if receipt.is_beyond_capacity:
+        reason = "would bring the sum of all traffic beyond what the ledger can count"
+        raise ProblemError(422, reason, refusals=[Refusal(0, "bytes_uploaded", reason)])
+    metrics.accepted.inc(receipt.accepted)
+    metrics.duplicates.inc(receipt.duplicates)
+    if receipt.conflicts:
+        metrics.conflicts.inc(receipt.conflicts)
+        log.warning(
+            "conflicting_duplicates count=%d reporter=%r: an id came again with another content; "
+            "the first one counts",
+            receipt.conflicts,
+            scope,
+        )
+    return receipt
+
+
+_FIELDS = frozenset(WireReport.__struct_fields__)
+
+
+def _field_label(field: str) -> str:
+    """Bound the metric's label: what senders write is no label."""
+    return field if field in _FIELDS else "report"

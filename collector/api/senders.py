@@ -1,0 +1,117 @@
+"""Who sends this request: a reporter with a key or a signature, or nobody yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from collector.api.context import Collector, CollectorPart
+from collector.api.problems import ProblemError
+from collector.bodies import BodyTooLargeError, UnreadableBodyError, inflate
+from collector.reporters import Reporter, is_signature_valid
+
+KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")
+ADMIN_KEY = HTTPBearer(auto_error=False, description="COLLECTOR_ADMIN_KEY", scheme_name="adminKey")
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(KEY)]
+AdminCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(ADMIN_KEY)]
+SignerName = Annotated[
+    str | None,
+    Query(alias="reporter", max_length=64, description="Whose signature the request carries"),
+]
+HeaderId = Annotated[
+    str | None, Header(min_length=1, max_length=255, description="Id of a report without its own")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a request says of its sender and its reports' ids; nothing of it is verified."""
+
+    credentials: HTTPAuthorizationCredentials | None
+    signer: str | None
+    header_id: str | None
+
+
+def claims(
+    credentials: Credentials,
+    reporter: SignerName = None,
+    webhook_id: HeaderId = None,
+    idempotency_key: HeaderId = None,
+) -> Claims:
+    """Gather what a request claims; `webhook-id` goes before `Idempotency-Key`."""
+    return Claims(credentials, reporter, webhook_id or idempotency_key)
+
+
+ClaimsPart = Annotated[Claims, Depends(claims)]
+
+
+async def read_body(request: Request, limit_bytes: int) -> tuple[bytes, bytes]:
+    """Read a body within bounds; return it as sent, and inflated."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit_bytes:
+        raise ProblemError(413, f"a body may have at most {limit_bytes} bytes")
+    sent = bytearray()
+    async for chunk in request.stream():
+        sent += chunk
+        if len(sent) > limit_bytes:
+            raise ProblemError(413, f"a body may have at most {limit_bytes} bytes")
+    body = bytes(sent)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in {"identity", ""}:
+        return body, body
+    if encoding not in {"gzip", "x-gzip"}:
+        raise ProblemError(415, f"content encoding {encoding[:40]!r} is not supported; send gzip")
+    try:
+        return body, inflate(body, limit_bytes=limit_bytes)
+    except BodyTooLargeError as error:
+        raise ProblemError(413, str(error)) from error
+    except UnreadableBodyError as error:
+        raise ProblemError(400, str(error)) from error
+
+
+async def find_reporter(
+    collector: Collector, request: Request, body: bytes, claimed: Claims
+) -> Reporter | None:
+    """Return who signed the request; None for a request that carries no key and no signature.
+
+    A key or signature that is there and wrong is a 401, not a request without one.
+    """
+    if claimed.credentials is not None:
+        reporter = (await collector.key_ring()).by_key(claimed.credentials.credentials)
+        if reporter is None:
+            raise ProblemError(401, "this reporter key is not valid (see `reporters list`)")
+        return reporter
+    if "webhook-signature" not in request.headers:
+        return None
+    if claimed.signer is None:
+        raise ProblemError(401, "a signed request says whose signature it is: ?reporter=NAME")
+    reporter = (await collector.key_ring()).by_name(claimed.signer)
+    now_seconds = collector.now_millis() / 1000
+    if reporter is None or not is_signature_valid(
+        request.headers, body, key_hash=reporter.key_hash, now_seconds=now_seconds
+    ):
+        raise ProblemError(
+            401, "the signature does not fit, or its timestamp is over 5 minutes off"
+        )
+    return reporter
+
+
+def require_admin(collector: CollectorPart, credentials: AdminCredentials) -> None:
+    """Answer unless the caller has the server's admin key."""
+    if not is_admin(collector, credentials):
+        raise ProblemError(401, "send Authorization: Bearer with the COLLECTOR_ADMIN_KEY")
+
+
+def is_admin(collector: Collector, credentials: HTTPAuthorizationCredentials | None) -> bool:
+    """Tell whether the caller has the server's admin key; 403 when the server has none."""
+    admin_key = collector.settings.admin_key
+    if not admin_key:
+        raise ProblemError(403, "this collector has no COLLECTOR_ADMIN_KEY; set one and restart")
+    if credentials is None:
+        return False
+    return compare_digest(credentials.credentials.encode(), admin_key.encode())

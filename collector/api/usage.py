@@ -1,0 +1,266 @@
+"""Usage out: the change feed for the bridge, and statistics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel
+
+from collector.api.context import Collector, CollectorPart
+from collector.api.problems import documented
+from collector.api.senders import require_admin
+from collector.ledger import Changes, ServerUsage
+from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["usage"],
+    dependencies=[Depends(require_admin)],
+    responses=documented(400, 401, 403, 422, 503),
+)
+
+MAX_WAIT_SECONDS = 30
+MAX_SEQ = 2**62
+
+Days = Annotated[
+    int | None, Query(ge=1, le=36500, description="The last so many UTC days; without, for ever")
+]
+Username = Annotated[str, Path(min_length=1, max_length=MAX_USERNAME_LENGTH)]
+
+
+class UserChange(BaseModel):
+    """A user's totals since for ever, as of its last change."""
+
+    username: str
+    upload_bytes: int
+    download_bytes: int
+    reports: int
+    last_used_at: datetime
+    change_seq: int
+
+
+class ChangePage(BaseModel):
+    """A page of the change feed; `next` is the `after` of the next page."""
+
+    ledger_id: str
+    head: int
+    """The last sequence number given out; below `after` when the ledger was restored."""
+    next: int
+    changes: list[UserChange]
+
+
+class ServerStatistics(BaseModel):
+    """Traffic on one server."""
+
+    server: str
+    port: int
+    protocol: str
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    users: int
+    last_used_at: datetime | None
+
+
+class UserStatistics(BaseModel):
+    """A user's traffic by server."""
+
+    username: str
+    days: int | None
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    servers: list[ServerStatistics]
+
+
+class GlobalStatistics(BaseModel):
+    """Traffic over everything."""
+
+    days: int | None
+    users: int
+    servers: int
+    protocols: int
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    reports: int
+
+
+class DatabaseFacts(BaseModel):
+    """The ledger as a database."""
+
+    location: str
+    ledger_id: str
+    records: int
+    day_rows: int
+    unique_users: int
+    unique_servers: int
+    size_bytes: int
+    dedup_window_days: int
+    retention_days: int
+
+
+class CleanupAnswer(BaseModel):
+    """What a cleanup removed; totals and quotas stay as they are."""
+
+    days: int
+    removed_reports: int
+    removed_day_rows: int
+
+
+@router.get("/usage/changes")
+async def changes(
+    collector: CollectorPart,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQ)] = 0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> ChangePage:
+    """List the users whose totals changed after a sequence number, each once, oldest change first.
+
+    With `wait`, an answer that would be empty waits so many seconds for the first change.
+    """
+    signal = collector.ingest.commits.subscribe()
+    page = await collector.read(lambda reader: reader.changes(after=after, limit=limit))
+    is_waiting = wait > 0 and not page.changes and page.head <= after
+    if is_waiting and not collector.ingest.commits.is_closed:
+        with collector.metrics.feed_waiters.track_inprogress(), contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(signal.wait(), wait)
+        page = await collector.read(lambda reader: reader.changes(after=after, limit=limit))
+    return _page(page, after)
+
+
+def _page(page: Changes, after: int) -> ChangePage:
+    return ChangePage(
+        ledger_id=page.ledger_id,
+        head=page.head,
+        next=page.changes[-1].change_seq if page.changes else after,
+        changes=[
+            UserChange(
+                username=each.username,
+                upload_bytes=each.upload_bytes,
+                download_bytes=each.download_bytes,
+                reports=each.reports,
+                last_used_at=at(each.last_used_at_millis),
+                change_seq=each.change_seq,
+            )
+            for each in page.changes
+        ],
+    )
+
+
+@router.get("/usage/{username}")
+async def user_statistics(
+    username: Username, collector: CollectorPart, days: Days = None
+) -> UserStatistics:
+    """Return a user's traffic by server; a user who was never reported has none."""
+    servers = await servers_of(collector, username, days)
+    return UserStatistics(
+        username=username,
+        days=days,
+        upload_bytes=sum(each.upload_bytes for each in servers),
+        download_bytes=sum(each.download_bytes for each in servers),
+        connections=sum(each.connections for each in servers),
+        servers=[_server(each) for each in servers],
+    )
+
+
+@router.get("/usage")
+async def global_statistics(collector: CollectorPart, days: Days = None) -> GlobalStatistics:
+    """Return the sums over everything."""
+    since_day = first_day(collector, days)
+    found = await collector.read(lambda reader: reader.summary(since_day=since_day))
+    return GlobalStatistics(
+        days=days,
+        users=found.users,
+        servers=found.servers,
+        protocols=found.protocols,
+        upload_bytes=found.upload_bytes,
+        download_bytes=found.download_bytes,
+        connections=found.connections,
+        reports=found.reports,
+    )
+
+
+@router.get("/servers")
+async def server_statistics(collector: CollectorPart, days: Days = None) -> list[ServerStatistics]:
+    """Return traffic by server, most first."""
+    return [_server(each) for each in await servers_of(collector, None, days)]
+
+
+@router.get("/database")
+async def database(collector: CollectorPart) -> DatabaseFacts:
+    """Return the ledger's size and counts."""
+    facts = await collector.read(lambda reader: reader.facts())
+    return DatabaseFacts(
+        location=facts.location,
+        ledger_id=facts.ledger_id,
+        records=facts.records,
+        day_rows=facts.day_rows,
+        unique_users=facts.users,
+        unique_servers=facts.servers,
+        size_bytes=facts.size_bytes,
+        dedup_window_days=collector.settings.dedup_window_days,
+        retention_days=collector.settings.retention_days,
+    )
+
+
+@router.post("/maintenance/cleanup")
+async def cleanup(
+    collector: CollectorPart, days: Annotated[int, Query(ge=1, le=36500)]
+) -> CleanupAnswer:
+    """Remove daily rows and reports older than so many days; totals stay.
+
+    Reports are kept for the deduplication window all the same.
+    """
+    return await clean_up(collector, days)
+
+
+async def clean_up(collector: Collector, days: int) -> CleanupAnswer:
+    """Remove what is older than so many days."""
+    kept_days = max(days, collector.settings.dedup_window_days)
+    before_millis = collector.now_millis() - kept_days * DAY_MILLIS
+    before_day = collector.now_millis() // DAY_MILLIS - days
+    removed_reports = 0
+    while removed := await collector.ingest.run(
+        lambda ledger: ledger.forget_reports(before_millis=before_millis, limit=20_000)
+    ):
+        removed_reports += removed
+    removed_days = await collector.ingest.run(
+        lambda ledger: ledger.forget_days(before_day=before_day)
+    )
+    return CleanupAnswer(days=days, removed_reports=removed_reports, removed_day_rows=removed_days)
+
+
+async def servers_of(
+    collector: Collector, username: str | None, days: int | None
+) -> list[ServerUsage]:
+    """Read usage by server, of one user or of all."""
+    since_day = first_day(collector, days)
+    return await collector.read(lambda reader: reader.servers_of(username, since_day=since_day))
+
+
+def first_day(collector: Collector, days: int | None) -> int | None:
+    """Return the first of the last so many UTC days, today included."""
+    return None if days is None else collector.now_millis() // DAY_MILLIS - days + 1
+
+
+def at(millis: int) -> datetime:
+    """Return a moment as an aware datetime."""
+    return datetime.fromtimestamp(millis / 1000, tz=UTC)
+
+
+def _server(found: ServerUsage) -> ServerStatistics:
+    return ServerStatistics(
+        server=found.server,
+        port=found.port,
+        protocol=found.protocol,
+        upload_bytes=found.upload_bytes,
+        download_bytes=found.download_bytes,
+        connections=found.connections,
+        users=found.users,
+        last_used_at=None if not found.last_used_at_millis else at(found.last_used_at_millis),
+    )

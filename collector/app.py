@@ -1,0 +1,137 @@
+"""Wires a collector together and serves it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+import collector
+from collector.api import health, original_statistics, reports, usage
+from collector.api.context import Collector
+from collector.api.problems import install_problem_handlers
+from collector.ingest import Ingest
+from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite_file import ledger_path
+from collector.ledger.sqlite_reader import SqliteReader
+from collector.metrics import Metrics
+from collector.rate_limit import RateLimit
+from collector.reports import DAY_MILLIS
+from collector.settings import Settings
+from collector.subscriptions import Subscriptions
+
+READER_THREADS = 4
+KEY_BURST_SECONDS = 2
+USER_BURST_SECONDS = 6
+
+
+def wall_clock_millis() -> int:
+    """Read the wall clock in milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@contextlib.asynccontextmanager
+async def open_collector(
+    settings: Settings,
+    *,
+    now_millis: Callable[[], int] = wall_clock_millis,
+    panel_transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[Collector]:
+    """Open the ledger and start storing; at the end store what is queued and close.
+
+    Raises LedgerError when the ledger cannot be used.
+    """
+    path = ledger_path(settings.ledger_url)
+    ledger = SqliteLedger(path)
+    reader = SqliteReader(path)
+    metrics = Metrics()
+    ingest = Ingest(
+        ledger,
+        now_millis=now_millis,
+        metrics=metrics,
+        max_queued_reports=settings.max_queued_reports,
+        dedup_window_millis=settings.dedup_window_days * DAY_MILLIS,
+    )
+    subscriptions = None
+    if settings.marzban_url:
+        subscriptions = Subscriptions(
+            settings.marzban_url,
+            path=settings.subscription_path,
+            monotonic_seconds=time.monotonic,
+            metrics=metrics,
+            transport=panel_transport,
+        )
+    readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="ledger-reader")
+    ingest.start()
+    try:
+        yield Collector(
+            settings=settings,
+            ingest=ingest,
+            reader=reader,
+            readers=readers,
+            subscriptions=subscriptions,
+            metrics=metrics,
+            now_millis=now_millis,
+            monotonic_seconds=time.monotonic,
+            key_limit=RateLimit(
+                per_second=settings.key_requests_per_second,
+                burst=max(1, settings.key_requests_per_second * KEY_BURST_SECONDS),
+            ),
+            user_limit=RateLimit(
+                per_second=settings.user_requests_per_second,
+                burst=max(1, settings.user_requests_per_second * USER_BURST_SECONDS),
+            ),
+        )
+    finally:
+        await ingest.stop()
+        if subscriptions:
+            await subscriptions.close()
+        readers.shutdown()
+        reader.close()
+        ledger.close()
+
+
+def create_app(
+    settings: Settings,
+    *,
+    now_millis: Callable[[], int] = wall_clock_millis,
+    panel_transport: httpx.AsyncBaseTransport | None = None,
+) -> FastAPI:
+    """Return the collector as an ASGI application; its lifespan opens and closes the ledger."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_collector(
+            settings, now_millis=now_millis, panel_transport=panel_transport
+        ) as opened:
+            app.state.collector = opened
+            yield
+
+    app = FastAPI(
+        title="Traffic collector",
+        version=collector.__version__,
+        summary="Takes traffic reports and keeps exact, durable totals",
+        lifespan=lifespan,
+    )
+    install_problem_handlers(app)
+    for module in (reports, usage, original_statistics, health):
+        app.include_router(module.router)
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    return app
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, with the schemas the reports are really read by."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes
+        )
+        document["components"]["schemas"].update(reports.REPORT_COMPONENTS)
+        app.openapi_schema = document
+    return app.openapi_schema

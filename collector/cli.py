@@ -1,0 +1,198 @@
+"""`traffic-collector`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import httpx
+import uvicorn
+from dotenv import dotenv_values
+from rich.console import Console
+from rich.table import Table
+
+from collector import __version__
+from collector.app import create_app, wall_clock_millis
+from collector.errors import CollectorError, LedgerError
+from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite_file import ledger_path
+from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter
+from collector.logs import configure_logging
+from collector.reporters import hash_key, signing_secret
+from collector.settings import Settings
+
+console = Console()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors are one readable line."""
+    arguments = _parser().parse_args(argv)
+    configure_logging()
+    run: Callable[[argparse.Namespace, Settings], int] = arguments.run
+    try:
+        return run(arguments, Settings.from_env(environment()))
+    except CollectorError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def environment() -> Mapping[str, str]:
+    """Return the process's environment over what a `.env` file in this folder says."""
+    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return from_file | os.environ
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="traffic-collector",
+        description="Takes traffic reports and keeps exact, durable totals.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="take reports until told to stop")
+    serve.set_defaults(run=_serve)
+    check = commands.add_parser("check", help="is the ledger whole, do its sums agree")
+    check.set_defaults(run=_check)
+    reporters = commands.add_parser("reporters", help="who may report")
+    actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="make a key; it is shown once")
+    add.add_argument("name")
+    add.set_defaults(run=_add_reporter)
+    listing = actions.add_parser("list", help="all reporters, without their keys")
+    listing.set_defaults(run=_list_reporters)
+    revoke = actions.add_parser("revoke", help="make a reporter's key invalid, within a second")
+    revoke.add_argument("name")
+    revoke.set_defaults(run=_revoke_reporter)
+    return parser
+
+
+def _serve(_: argparse.Namespace, settings: Settings) -> int:
+    path = ledger_path(settings.ledger_url)
+    SqliteLedger(path).close()  # a ledger that cannot be used is a one-line error, not a traceback
+    _show_banner(settings)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    return 0
+
+
+def _show_banner(settings: Settings) -> None:
+    reader = SqliteReader(ledger_path(settings.ledger_url))
+    facts = reader.facts()
+    valid = [each for each in reader.reporters() if each.revoked_at_millis is None]
+    reader.close()
+    count = len(valid) + len(settings.reporter_keys)
+    lines = [
+        f"collector on http://{settings.host}:{settings.port}  (API: /docs)",
+        f"ledger {ledger_path(settings.ledger_url)}: {facts.users} users",
+        f"reporters: {count}"
+        + ("" if count else "  -> traffic-collector reporters add NAME makes the first key"),
+    ]
+    if not settings.admin_key:
+        lines.append("COLLECTOR_ADMIN_KEY is not set: the bridge and statistics are shut out")
+    if not settings.marzban_url:
+        lines.append("MARZBAN_URL is not set: users cannot report with their subscription token")
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    path = ledger_path(settings.ledger_url)
+    key = add_reporter(path, arguments.name, now_millis=wall_clock_millis())
+    print(f"Reporter {arguments.name}. Its key is shown this once:\n\n  {key}\n")
+    print("For Standard Webhooks signatures, the secret of the same key, to be used with")
+    print(f"?reporter={arguments.name} in the URL:\n\n  {signing_secret(hash_key(key))}\n")
+    print("Try it:\n")
+    print(f"  curl -sS http://{settings.host}:{settings.port}/v1/reports \\")
+    print(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
+    print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
+    print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'')
+    return 0
+
+
+def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
+    reader = SqliteReader(ledger_path(settings.ledger_url))
+    table = Table(title="Reporters", title_justify="left")
+    for column in ("name", "since (UTC)", "state"):
+        table.add_column(column)
+    for each in reader.reporters():
+        state = "valid"
+        if each.revoked_at_millis is not None:
+            state = f"revoked {_moment(each.revoked_at_millis)}"
+        table.add_row(each.name, _moment(each.created_at_millis), state)
+    for name, _ in settings.reporter_keys:
+        table.add_row(name, "", "valid, from COLLECTOR_REPORTER_KEYS")
+    reader.close()
+    console.print(table)
+    return 0
+
+
+def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    path = ledger_path(settings.ledger_url)
+    if arguments.name in dict(settings.reporter_keys):
+        raise LedgerError(f"{arguments.name} is set in COLLECTOR_REPORTER_KEYS: remove it there")
+    revoke_reporter(path, arguments.name, now_millis=wall_clock_millis())
+    print(f"{arguments.name} is refused from now on. What it reported stays counted.")
+    return 0
+
+
+def _check(_: argparse.Namespace, settings: Settings) -> int:
+    reader = SqliteReader(ledger_path(settings.ledger_url))
+    started_at = time.monotonic()
+    audit, facts = reader.audit(), reader.facts()
+    reporters = [each for each in reader.reporters() if each.revoked_at_millis is None]
+    reader.close()
+    table = Table(title=f"Ledger {ledger_path(settings.ledger_url)}", title_justify="left")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    rows: Sequence[tuple[str, object]] = (
+        ("ledger id", facts.ledger_id),
+        ("size", f"{facts.size_bytes / 2**20:.1f} MiB"),
+        ("users", facts.users),
+        ("servers", facts.servers),
+        ("reports counted", audit.reports),
+        ("reports kept for deduplication", facts.records),
+        ("sum over users", f"{audit.user_bytes} bytes"),
+        ("sum over series", f"{audit.series_bytes} bytes"),
+        ("sum over the days kept", f"{audit.day_bytes} bytes"),
+        ("reporters", len(reporters) + len(settings.reporter_keys)),
+        ("panel", _panel_state(settings)),
+    )
+    for what, value in rows:
+        table.add_row(what, str(value))
+    console.print(table)
+    for problem in audit.problems:
+        console.print(f"[bold red]problem:[/] {problem}", highlight=False)
+    verdict = "is NOT whole" if audit.problems else "is whole and its sums agree"
+    console.print(f"The ledger {verdict} (checked in {time.monotonic() - started_at:.1f} s).")
+    return 1 if audit.problems else 0
+
+
+def _panel_state(settings: Settings) -> str:
+    if not settings.marzban_url:
+        return "MARZBAN_URL is not set"
+    try:
+        status = httpx.get(settings.marzban_url, timeout=5).status_code
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__})"
+    return f"answers ({status})"
+
+
+def _moment(millis: int) -> str:
+    return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""What can go wrong in the collector, and what the operator can do about it."""
+
+from __future__ import annotations
+
+
+class CollectorError(Exception):
+    """The parent of every error the collector raises on purpose."""
+
+
+class SettingsError(CollectorError):
+    """A setting is missing or malformed; the message names the variable and what it expects."""
+
+
+class LedgerError(CollectorError):
+    """The ledger cannot be used: locked, corrupt, foreign, or written by a newer version."""
+
+
+class NotStoredError(CollectorError):
+    """A report was not stored; sending it again later is safe and may succeed."""
+
+
+class QueueFullError(NotStoredError):
+    """More reports are waiting to be stored than the queue takes."""
+
+
+class DiskFullError(NotStoredError):
+    """The disk under the ledger is full."""
+
+
+class IdentityUnknownError(CollectorError):
+    """A subscription token is not one of the panel's users'."""
+
+
+class PanelUnavailableError(CollectorError):
+    """The panel cannot be asked whose token it is; the same call may succeed later."""
+
+
+class TooManyLookupsError(CollectorError):
+    """More unknown subscription tokens arrive than the panel may be asked about."""

@@ -1,0 +1,254 @@
+"""Group commit: requests queue, one thread stores what is there in one commit, then answers all.
+
+Nobody is answered before the commit that holds their reports is on disk. The queue is bounded in
+reports; a full one refuses instead of growing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from collector.errors import DiskFullError, NotStoredError, QueueFullError
+from collector.ledger import Batch, Ledger, Receipt
+from collector.metrics import Metrics
+from collector.reports import DAY_MILLIS
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PURGE_SECONDS = 60.0
+PURGE_ROWS = 20_000
+
+
+class _Work(Generic[T]):
+    """Something for the writing thread, and the future that waits for its outcome."""
+
+    def __init__(self, future: asyncio.Future[T]) -> None:
+        self.future = future
+
+
+class _Store(_Work[Receipt]):
+    def __init__(self, batch: Batch, future: asyncio.Future[Receipt]) -> None:
+        super().__init__(future)
+        self.batch = batch
+
+
+class _Task(_Work[Any]):
+    def __init__(self, run: Callable[[Ledger], Any], future: asyncio.Future[Any]) -> None:
+        super().__init__(future)
+        self.run = run
+
+
+class CommitSignal:
+    """Wakes everybody who waits for the next commit."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.is_closed = False
+
+    def notify(self) -> None:
+        """Wake all who wait now."""
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+    def close(self) -> None:
+        """Wake all for the last time; nobody waits any more."""
+        self.is_closed = True
+        self.notify()
+
+    def subscribe(self) -> asyncio.Event:
+        """Return the event that the next commit sets; take it before looking, then wait on it."""
+        return self._event
+
+
+class Ingest:
+    """The queue before a ledger and the thread that empties it.
+
+    `start` and `stop` belong to the event loop that also submits; `stop` stores what is queued.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        now_millis: Callable[[], int],
+        metrics: Metrics,
+        max_queued_reports: int = 100_000,
+        max_group_reports: int = 10_000,
+        dedup_window_millis: int = 7 * DAY_MILLIS,
+    ) -> None:
+        self._ledger = ledger
+        self._now_millis = now_millis
+        self._metrics = metrics
+        self._max_queued_reports = max_queued_reports
+        self._max_group_reports = max_group_reports
+        self._dedup_window_millis = dedup_window_millis
+        self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
+        self._queued_reports = 0
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.commits = CommitSignal()
+        self.last_error: str | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the writing thread is there to store anything."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the writing thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Store what is queued, then end the thread and wake everybody who waits for a commit."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self.commits.close()
+
+    async def submit(self, batch: Batch) -> Receipt:
+        """Return once the batch is on disk.
+
+        Raises QueueFullError, DiskFullError or NotStoredError; then nothing of it was stored.
+        """
+        size = len(batch.reports)
+        if self._queued_reports and self._queued_reports + size > self._max_queued_reports:
+            raise QueueFullError(
+                f"{self._queued_reports} reports are waiting to be stored; try again in a second"
+            )
+        self._queued_reports += size
+        self._metrics.queued_reports.set(self._queued_reports)
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Store(batch, future))
+        return await future
+
+    async def run(self, work: Callable[[Ledger], T]) -> T:
+        """Have the writing thread do something else with the ledger, between commits."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Task(work, future))
+        return await future
+
+    def _run(self) -> None:
+        purge_at = time.monotonic() + PURGE_SECONDS
+        while True:
+            try:
+                first = self._queue.get(timeout=max(0.0, purge_at - time.monotonic()))
+            except queue.Empty:
+                self._purge()
+                purge_at = time.monotonic() + PURGE_SECONDS
+                continue
+            if first is None:
+                return
+            group, other, is_last = self._drain(first)
+            if group:
+                self._store(group)
+            if other:
+                self._do(other)
+            if is_last:
+                return
+            if time.monotonic() >= purge_at:
+                self._purge()
+                purge_at = time.monotonic() + PURGE_SECONDS
+
+    def _drain(self, first: _Work[Any]) -> tuple[list[_Store], _Task | None, bool]:
+        """Take what is queued now: batches for one commit, up to the first that is none."""
+        group: list[_Store] = []
+        reports = 0
+        item: _Work[Any] | None = first
+        while True:
+            if item is None:
+                return group, None, True
+            if isinstance(item, _Task):
+                return group, item, False
+            if isinstance(item, _Store):
+                group.append(item)
+                reports += len(item.batch.reports)
+            if reports >= self._max_group_reports:
+                return group, None, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return group, None, False
+
+    def _store(self, group: Sequence[_Store]) -> None:
+        started_at = time.perf_counter()
+        outcomes: list[Receipt | Exception]
+        try:
+            outcomes = list(self._record(group))
+        except DiskFullError as error:
+            outcomes = [error] * len(group)
+        except NotStoredError as error:
+            # One request may be at fault; alone it fails alone.
+            outcomes = [self._record_alone(item) for item in group] if group[1:] else [error]
+        except Exception as error:  # a defect must not leave callers waiting for ever
+            log.exception("the ledger writer met a defect")
+            outcomes = [NotStoredError(f"not stored: {error!r}")] * len(group)
+        self._metrics.commit_seconds.observe(time.perf_counter() - started_at)
+        self._metrics.group_reports.observe(sum(len(item.batch.reports) for item in group))
+        self._note_health(outcomes)
+        self._answer(group, outcomes)
+
+    def _record(self, group: Sequence[_Store]) -> list[Receipt]:
+        batches = [item.batch for item in group]
+        return self._ledger.record(batches, received_at_millis=self._now_millis())
+
+    def _record_alone(self, item: _Store) -> Receipt | Exception:
+        try:
+            return self._record([item])[0]
+        except NotStoredError as error:
+            return error
+
+    def _note_health(self, outcomes: Sequence[Receipt | Exception]) -> None:
+        errors = [each for each in outcomes if isinstance(each, Exception)]
+        if errors and self.last_error is None:
+            log.error("storing fails: %s", errors[0])
+        if not errors and self.last_error is not None:
+            log.warning("storing works again")
+        self.last_error = str(errors[0]) if errors else None
+
+    def _answer(self, group: Sequence[_Store], outcomes: Sequence[Receipt | Exception]) -> None:
+        if self._loop is None:
+            return
+
+        def deliver() -> None:
+            self._queued_reports -= sum(len(item.batch.reports) for item in group)
+            self._metrics.queued_reports.set(self._queued_reports)
+            for item, outcome in zip(group, outcomes, strict=True):
+                _resolve(item.future, outcome)
+            self.commits.notify()
+
+        self._loop.call_soon_threadsafe(deliver)
+
+    def _do(self, task: _Task) -> None:
+        outcome: Any
+        try:
+            outcome = task.run(self._ledger)
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked
+            outcome = error
+        if self._loop:
+            self._loop.call_soon_threadsafe(_resolve, task.future, outcome)
+
+    def _purge(self) -> None:
+        before_millis = self._now_millis() - self._dedup_window_millis
+        try:
+            while self._ledger.forget_reports(before_millis=before_millis, limit=PURGE_ROWS):
+                if not self._queue.empty():
+                    return
+        except NotStoredError as error:
+            log.warning("old reports could not be purged: %s", error)
+
+
+def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
+    if future.done():  # the client went away; its reports are stored all the same
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

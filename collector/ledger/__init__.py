@@ -1,0 +1,169 @@
+"""The ledger: exact, durable totals. The port and its values; adapters are beside it.
+
+Totals are cumulative since for ever and never go down. `seq` numbers reports in the order they
+were stored; a user's `change_seq` is the seq of the last report that touched it, so that the users
+changed after a seq can be read in pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from collector.reporters import Reporter
+from collector.reports import Report
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The reports of one request, and who sent it."""
+
+    reporter: str
+    reports: Sequence[Report]
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of a batch. All of it is on disk."""
+
+    accepted: int
+    duplicates: int
+    conflicts: int = 0
+    """Duplicates whose content differs from what was stored first under their id."""
+    is_beyond_capacity: bool = False
+    """Nothing was stored: the sum of all traffic would no longer fit the ledger's integers."""
+
+
+class UserTotal(msgspec.Struct, frozen=True):
+    """A user's traffic since for ever."""
+
+    username: str
+    upload_bytes: int
+    download_bytes: int
+    reports: int
+    last_used_at_millis: int
+    change_seq: int
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """A page of users that changed, in the order of their last change."""
+
+    ledger_id: str
+    head: int
+    changes: list[UserTotal]
+
+
+class ServerUsage(msgspec.Struct, frozen=True):
+    """Traffic on one server, port and protocol."""
+
+    server: str
+    port: int
+    protocol: str
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    users: int
+    last_used_at_millis: int | None
+
+
+class DailyUsage(msgspec.Struct, frozen=True):
+    """Traffic on one UTC day, as days since 1970."""
+
+    day: int
+    upload_bytes: int
+    download_bytes: int
+    users: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """Traffic over everything."""
+
+    users: int
+    servers: int
+    protocols: int
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    reports: int
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """The ledger as a database."""
+
+    location: str
+    ledger_id: str
+    records: int
+    """Reports still kept for deduplication."""
+    day_rows: int
+    users: int
+    servers: int
+    size_bytes: int
+
+
+class Audit(msgspec.Struct, frozen=True):
+    """Whether the ledger is whole and its sums agree."""
+
+    problems: list[str]
+    user_bytes: int
+    series_bytes: int
+    day_bytes: int
+    reports: int
+
+
+class Ledger(Protocol):
+    """The writing side, used by one thread.
+
+    Raises DiskFullError or NotStoredError when nothing of a call was stored.
+    """
+
+    def record(self, batches: Sequence[Batch], *, received_at_millis: int) -> list[Receipt]:
+        """Store all batches in one commit; returns when it is on disk."""
+        ...
+
+    def forget_reports(self, *, before_millis: int, limit: int) -> int:
+        """Drop up to `limit` of the oldest reports received before; return how many were."""
+        ...
+
+    def forget_days(self, *, before_day: int) -> int:
+        """Drop the daily rows before a day; totals stay. Return how many were dropped."""
+        ...
+
+    def close(self) -> None:
+        """Close the ledger and let another process have it."""
+        ...
+
+
+class LedgerReader(Protocol):
+    """The reading side; any number of threads."""
+
+    def changes(self, *, after: int, limit: int) -> Changes:
+        """Return the users changed after a seq."""
+        ...
+
+    def reporters(self) -> list[Reporter]:
+        """Return all reporters, revoked ones too."""
+        ...
+
+    def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
+        """Return usage by server, of one user or of all, since a day or for ever."""
+        ...
+
+    def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:
+        """Return a server's usage by day."""
+        ...
+
+    def summary(self, *, since_day: int | None) -> Summary:
+        """Return the sums over everything, since a day or for ever."""
+        ...
+
+    def facts(self) -> Facts:
+        """Return the ledger's size and counts."""
+        ...
+
+    def audit(self) -> Audit:
+        """Check the file and compare the ledger's sums with each other."""
+        ...
+
+    def close(self) -> None:
+        """Close all reading connections."""
+        ...

@@ -1,0 +1,172 @@
+"""The reading side of an SQLite ledger: beside the writer, never in its way."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+from collector.ledger import (
+    Audit,
+    Changes,
+    DailyUsage,
+    Facts,
+    ServerUsage,
+    Summary,
+    UserTotal,
+)
+from collector.ledger.sqlite_file import connect
+from collector.reporters import Reporter
+
+
+class SqliteReader:
+    """Reads a ledger file; one connection per thread that asks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = self._local.db = connect(self._path, read_only=True)
+            with self._guard:
+                self._opened.append(db)
+        return db
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        with self._guard:
+            for db in self._opened:
+                db.close()
+            self._opened.clear()
+        self._local = threading.local()
+
+    def changes(self, *, after: int, limit: int) -> Changes:
+        """Return the users changed after a seq, as of one moment."""
+        db = self._db
+        db.execute("BEGIN")
+        try:
+            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
+            rows = db.execute(
+                "SELECT username, upload_bytes, download_bytes, reports, last_used_at, change_seq "
+                "FROM user_total WHERE change_seq > ? ORDER BY change_seq LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        finally:
+            db.execute("COMMIT")
+        return Changes(
+            ledger_id=self._ledger_id(),
+            head=row[0] if row else 0,
+            changes=[UserTotal(*each) for each in rows],
+        )
+
+    def _ledger_id(self) -> str:
+        query = "SELECT value FROM meta WHERE key = 'ledger_id'"
+        return str(self._db.execute(query).fetchone()[0])
+
+    def reporters(self) -> list[Reporter]:
+        """Return all reporters by name, revoked ones too."""
+        rows = self._db.execute(
+            "SELECT name, key_hash, created_at, revoked_at FROM reporter ORDER BY name"
+        )
+        return [
+            Reporter(
+                name=row[0], key_hash=row[1], created_at_millis=row[2], revoked_at_millis=row[3]
+            )
+            for row in rows
+        ]
+
+    def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
+        """Return usage by server, most first: of one user or of all, since a day or for ever."""
+        sums = (
+            "sum(u.upload_bytes), sum(u.download_bytes), sum(u.connections), "
+            "count(DISTINCT s.username), max(u.last_used_at)"
+        )
+        source = "series AS s JOIN usage_day AS u ON u.series_id = s.id AND u.day >= :since"
+        if since_day is None:
+            source = "(SELECT *, id AS series_id FROM series) AS u JOIN series AS s ON s.id = u.id"
+        rows = self._db.execute(
+            f"SELECT s.server, s.port, s.protocol, {sums} FROM {source} "
+            "WHERE :username IS NULL OR s.username = :username "
+            "GROUP BY s.server, s.port, s.protocol "
+            "ORDER BY sum(u.upload_bytes + u.download_bytes) DESC, s.server, s.port, s.protocol",
+            {"username": username, "since": since_day},
+        )
+        return [ServerUsage(*row) for row in rows]
+
+    def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:
+        """Return a server's usage by day, oldest first."""
+        rows = self._db.execute(
+            "SELECT u.day, sum(u.upload_bytes), sum(u.download_bytes), count(DISTINCT s.username) "
+            "FROM usage_day AS u JOIN series AS s ON s.id = u.series_id "
+            "WHERE s.server = ? AND s.port = ? AND u.day >= ? GROUP BY u.day ORDER BY u.day",
+            (server, port, since_day),
+        )
+        return [DailyUsage(*row) for row in rows]
+
+    def summary(self, *, since_day: int | None) -> Summary:
+        """Return the sums over everything, since a day or for ever."""
+        source = "series AS s"
+        if since_day is not None:
+            source = (
+                "(SELECT username, server, port, protocol, d.* FROM usage_day AS d "
+                "JOIN series ON series.id = d.series_id WHERE d.day >= :since) AS s"
+            )
+        row = self._db.execute(
+            "SELECT count(DISTINCT username), count(DISTINCT server || char(31) || port), "
+            "count(DISTINCT protocol), coalesce(sum(upload_bytes), 0), "
+            "coalesce(sum(download_bytes), 0), coalesce(sum(connections), 0), "
+            f"coalesce(sum(reports), 0) FROM {source}",
+            {"since": since_day},
+        ).fetchone()
+        return Summary(*row)
+
+    def facts(self) -> Facts:
+        """Return the ledger's size and counts."""
+        db = self._db
+        records, day_rows, users, servers = db.execute(
+            "SELECT (SELECT count(*) FROM report), (SELECT count(*) FROM usage_day), "
+            "(SELECT count(*) FROM user_total), "
+            "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series))"
+        ).fetchone()
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        page_bytes = db.execute("PRAGMA page_size").fetchone()[0]
+        return Facts(
+            location=self._path.name,
+            ledger_id=self._ledger_id(),
+            records=records,
+            day_rows=day_rows,
+            users=users,
+            servers=servers,
+            size_bytes=pages * page_bytes,
+        )
+
+    def audit(self) -> Audit:
+        """Check the file and compare the sums of users, series and days with each other."""
+        db = self._db
+        problems = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)")]
+        if problems == ["ok"]:
+            problems = []
+        user_bytes, reports = db.execute(
+            "SELECT coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(reports), 0) "
+            "FROM user_total"
+        ).fetchone()
+        series_bytes, series_reports = db.execute(
+            "SELECT coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(reports), 0) "
+            "FROM series"
+        ).fetchone()
+        (day_bytes,) = db.execute(
+            "SELECT coalesce(sum(upload_bytes + download_bytes), 0) FROM usage_day"
+        ).fetchone()
+        if (user_bytes, reports) != (series_bytes, series_reports):
+            problems.append(
+                f"users sum to {user_bytes} bytes in {reports} reports, "
+                f"series to {series_bytes} bytes in {series_reports}"
+            )
+        if day_bytes > user_bytes:
+            problems.append(f"days sum to {day_bytes} bytes, more than the users' {user_bytes}")
+        return Audit(problems, user_bytes, series_bytes, day_bytes, reports)

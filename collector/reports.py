@@ -1,0 +1,165 @@
+"""What a report is, which ones are refused, and why.
+
+Pure: bytes on the wire become `WireReport`s elsewhere; here they become `Report`s or `Refusal`s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+MAX_REPORTS_PER_REQUEST = 10_000
+MAX_SERVER_LENGTH = 255
+MAX_USERNAME_LENGTH = 255
+MAX_TOKEN_LENGTH = 2048
+MAX_AMOUNT_BYTES = 2**62
+DAY_MILLIS = 86_400_000
+MAX_AHEAD_MILLIS = 5 * 60 * 1000
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_BYTES)]
+ReportId = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class WireReport(msgspec.Struct, gc=False):
+    """A traffic report as senders write it; keys it does not know are ignored."""
+
+    user_token: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=MAX_TOKEN_LENGTH,
+            description="The username, or the user's subscription token or URL",
+        ),
+    ]
+    server: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1, max_length=MAX_SERVER_LENGTH, description="The server's name or address"
+        ),
+    ]
+    port: Annotated[
+        int, msgspec.Meta(ge=0, le=65535, description="0 where the sender does not know it")
+    ]
+    protocol: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1, max_length=64, description="`unknown` where the sender does not know it"
+        ),
+    ]
+    bytes_uploaded: Amount
+    bytes_downloaded: Amount
+    report_id: (
+        Annotated[ReportId, msgspec.Meta(description="Counted once per sender within the window")]
+        | None
+    ) = None
+    reported_at: (
+        Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339 with a time zone")] | None
+    ) = None
+    connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
+
+
+class Report(msgspec.Struct, frozen=True, gc=False):
+    """A report that may be counted; times are milliseconds since 1970, UTC."""
+
+    username: str
+    server: str
+    port: int
+    protocol: str
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    reported_at_millis: int
+    report_key: bytes | None = None
+    """Names the report among all of the same reporter's; None counts it each time."""
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """Why one report of a request is not stored."""
+
+    index: int
+    field: str
+    reason: str
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The bounds that operators may set."""
+
+    ceiling_bytes: int = 10 * 2**40
+    """The most one report may carry in either direction."""
+    dedup_window_millis: int = 7 * DAY_MILLIS
+    """Ids are remembered for so long; an older `reported_at` is refused."""
+
+
+def report_key(scope: str, report_id: str) -> bytes:
+    """Fold an id with who reports into 16 bytes, so that nobody can swallow another's report."""
+    return hashlib.blake2b(f"{scope}\x1f{report_id}".encode(), digest_size=16).digest()
+
+
+def accept(
+    wire: WireReport,
+    *,
+    index: int,
+    username: str,
+    scope: str,
+    fallback_id: str | None,
+    now_millis: int,
+    limits: Limits,
+) -> Report | Refusal | None:
+    """Turn a well-formed report into one that may be counted; None when it reports nothing.
+
+    `fallback_id` is the id of the request's headers, for a report without one of its own.
+    """
+    if wire.bytes_uploaded == 0 and wire.bytes_downloaded == 0:
+        return None
+    if refusal := _refuse_names(wire, username, index):
+        return refusal
+    if wire.bytes_uploaded > limits.ceiling_bytes:
+        return _too_much(index, "bytes_uploaded", limits)
+    if wire.bytes_downloaded > limits.ceiling_bytes:
+        return _too_much(index, "bytes_downloaded", limits)
+    reported_at_millis = now_millis
+    if wire.reported_at is not None:
+        reported_at_millis = int(wire.reported_at.timestamp() * 1000)
+        if reported_at_millis > now_millis + MAX_AHEAD_MILLIS:
+            return Refusal(index, "reported_at", "is more than 5 minutes in the future")
+        if reported_at_millis < now_millis - limits.dedup_window_millis:
+            days = limits.dedup_window_millis // DAY_MILLIS
+            return Refusal(index, "reported_at", f"is older than the {days} days that are taken")
+    own_id = wire.report_id or fallback_id
+    return Report(
+        username,
+        wire.server,
+        wire.port,
+        wire.protocol,
+        wire.bytes_uploaded,
+        wire.bytes_downloaded,
+        wire.connections,
+        reported_at_millis,
+        None if own_id is None else report_key(scope, own_id),
+    )
+
+
+def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None:
+    if len(username) > MAX_USERNAME_LENGTH:
+        reason = f"a username has at most {MAX_USERNAME_LENGTH} characters"
+        return Refusal(index, "user_token", reason)
+    for field, text in (
+        ("user_token", username),
+        ("server", wire.server),
+        ("protocol", wire.protocol),
+        ("report_id", wire.report_id or ""),
+    ):
+        if not text.isprintable() and _CONTROL.search(text):
+            return Refusal(index, field, "contains control characters")
+    return None
+
+
+def _too_much(index: int, field: str, limits: Limits) -> Refusal:
+    reason = f"is above the ceiling of {limits.ceiling_bytes} bytes for one report"
+    return Refusal(index, field, reason)

@@ -1,0 +1,186 @@
+"""The collector's settings: the only reader of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from collector.errors import SettingsError
+from collector.ledger.sqlite_file import ledger_path
+from collector.reporters import MIN_KEY_LENGTH, NAME
+
+
+class Variable(NamedTuple):
+    """One environment variable: its name, its default as text, what it is for."""
+
+    name: str
+    default: str
+    description: str
+
+
+def _variable(
+    name: str,
+    default: Any,
+    description: str,
+    parse: Callable[[str], Any],
+    *,
+    is_secret: bool = False,
+) -> Any:
+    metadata = {"variable": Variable(name, str(default), description), "parse": parse}
+    return field(default=parse(str(default)), repr=not is_secret, metadata=metadata)
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _url(raw: str) -> str:
+    if raw and (urlsplit(raw).scheme not in {"http", "https"} or not urlsplit(raw).hostname):
+        raise ValueError("expected a URL such as https://panel.example.com:8000")
+    return raw.rstrip("/")
+
+
+def _ledger_url(raw: str) -> str:
+    ledger_path(raw)
+    return raw
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(raw: str) -> int:
+        number = int(raw)
+        if not least <= number <= most:
+            raise ValueError(f"expected a whole number from {least} to {most}")
+        return number
+
+    return parse
+
+
+def _rate(raw: str) -> float:
+    number = float(raw)
+    if not 0 <= number <= 1e9:
+        raise ValueError("expected a number of 0 (no limit) or more")
+    return number
+
+
+def _admin_key(raw: str) -> str:
+    if raw and len(raw) < MIN_KEY_LENGTH:
+        raise ValueError(f"expected at least {MIN_KEY_LENGTH} characters, better 40 random ones")
+    return raw
+
+
+def _reporter_keys(raw: str) -> tuple[tuple[str, str], ...]:
+    keys: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in raw.split(","))):
+        name, _, key = part.partition(":")
+        if not NAME.fullmatch(name) or len(key) < MIN_KEY_LENGTH:
+            raise ValueError(
+                "expected name:key,name2:key2 with names of A-Z a-z 0-9 . _ - and keys of at "
+                f"least {MIN_KEY_LENGTH} characters; the entry of {name!r} is not so"
+            )
+        keys[name] = key
+    return tuple(keys.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where the ledger is, who may report, and what bounds hold.
+
+    `from_env` raises SettingsError naming the variable that is malformed. Secrets are kept out of
+    the representation.
+    """
+
+    ledger_url: str = _variable(
+        "LEDGER_URL",
+        "sqlite:///./data/ledger.sqlite3",
+        "The ledger: all totals are in it, so back it up",
+        _ledger_url,
+    )
+    host: str = _variable("COLLECTOR_HOST", "127.0.0.1", "Address to listen on", _text)
+    port: int = _variable("COLLECTOR_PORT", 8080, "Port to listen on", _whole(0, 65535))
+    admin_key: str = _variable(
+        "COLLECTOR_ADMIN_KEY",
+        "",
+        "Reads the change feed and statistics; share it with the bridge, with nobody else",
+        _admin_key,
+        is_secret=True,
+    )
+    reporter_keys: tuple[tuple[str, str], ...] = _variable(
+        "COLLECTOR_REPORTER_KEYS",
+        "",
+        "Reporters beside those of `traffic-collector reporters`: name:key,name2:key2",
+        _reporter_keys,
+        is_secret=True,
+    )
+    marzban_url: str = _variable(
+        "MARZBAN_URL", "", "The panel, to verify users' subscription tokens; empty: keys only", _url
+    )
+    subscription_path: str = _variable(
+        "COLLECTOR_SUBSCRIPTION_PATH",
+        "sub",
+        "The panel's XRAY_SUBSCRIPTION_PATH",
+        lambda raw: raw.strip("/"),
+    )
+    report_ceiling_bytes: int = _variable(
+        "COLLECTOR_REPORT_CEILING_BYTES",
+        10 * 2**40,
+        "The most one report may carry in either direction",
+        _whole(1, 2**60),
+    )
+    dedup_window_days: int = _variable(
+        "COLLECTOR_DEDUP_WINDOW_DAYS",
+        7,
+        "How long report ids are remembered; older reports are refused",
+        _whole(1, 365),
+    )
+    retention_days: int = _variable(
+        "COLLECTOR_RETENTION_DAYS",
+        0,
+        "What a cleanup without `days` removes daily rows beyond; 0: it must say",
+        _whole(0, 36500),
+    )
+    max_body_bytes: int = _variable(
+        "COLLECTOR_MAX_BODY_BYTES",
+        8 * 2**20,
+        "The largest request body, also after gunzip",
+        _whole(1024, 2**30),
+    )
+    max_queued_reports: int = _variable(
+        "COLLECTOR_MAX_QUEUED_REPORTS",
+        100_000,
+        "Reports that may wait for a commit before senders are told to come again",
+        _whole(1, 10_000_000),
+    )
+    key_requests_per_second: float = _variable(
+        "COLLECTOR_KEY_REQUESTS_PER_SECOND", 2000, "Per reporter key; 0: no limit", _rate
+    )
+    user_requests_per_second: float = _variable(
+        "COLLECTOR_USER_REQUESTS_PER_SECOND", 5, "Per user without a key; 0: no limit", _rate
+    )
+    min_free_disk_bytes: int = _variable(
+        "COLLECTOR_MIN_FREE_DISK_BYTES",
+        64 * 2**20,
+        "Less free disk than this makes /readyz say so",
+        _whole(0, 2**60),
+    )
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Self:
+        """Read the settings; unset and empty variables take their defaults."""
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            variable: Variable = each.metadata["variable"]
+            raw = environment.get(variable.name, "").strip()
+            if not raw:
+                continue
+            try:
+                values[each.name] = each.metadata["parse"](raw)
+            except ValueError as error:
+                raise SettingsError(f"{variable.name}: {error}") from None
+        return cls(**values)
+
+    @classmethod
+    def variables(cls) -> list[Variable]:
+        """List every variable, for the documentation and its test."""
+        return [each.metadata["variable"] for each in fields(cls)]

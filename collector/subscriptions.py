@@ -1,0 +1,129 @@
+"""Asks the panel whose subscription token it is, and remembers the answer for a while.
+
+Marzban 0.8.4 answers `GET /{prefix}/{token}/info` with the user, and 404 for a bad or revoked
+token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+import httpx
+
+from collector.errors import IdentityUnknownError, PanelUnavailableError, TooManyLookupsError
+from collector.metrics import Metrics
+from collector.rate_limit import RateLimit
+
+KNOWN_SECONDS = 300.0
+UNKNOWN_SECONDS = 15.0
+REMEMBERED = 100_000
+LOOKUPS_PER_SECOND = 20.0
+LOOKUP_BURST = 100.0
+TIMEOUT_SECONDS = 5.0
+
+
+class Subscriptions:
+    """Resolves subscription tokens to usernames.
+
+    A token is asked about once however many requests carry it; tokens are remembered by hash.
+    While the panel is down, tokens still remembered are resolved and the others are not.
+    """
+
+    def __init__(
+        self,
+        panel_url: str,
+        *,
+        path: str,
+        monotonic_seconds: Callable[[], float],
+        metrics: Metrics,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._path = path
+        self._monotonic_seconds = monotonic_seconds
+        self._metrics = metrics
+        self._client = httpx.AsyncClient(
+            base_url=panel_url,
+            timeout=TIMEOUT_SECONDS,
+            transport=transport,
+            follow_redirects=False,
+        )
+        self._answers: OrderedDict[bytes, tuple[str | None, float]] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[str | None]] = {}
+        self._limit = RateLimit(per_second=LOOKUPS_PER_SECOND, burst=LOOKUP_BURST)
+
+    async def close(self) -> None:
+        """Close the connections to the panel."""
+        await self._client.aclose()
+
+    async def resolve(self, token: str) -> str:
+        """Return the username.
+
+        Raises IdentityUnknownError for a token the panel does not accept, PanelUnavailableError
+        when it cannot be asked, TooManyLookupsError when it is asked too much.
+        """
+        key = hashlib.sha256(token.encode()).digest()
+        username, until_seconds = self._answers.get(key, (None, 0.0))
+        if self._monotonic_seconds() < until_seconds:
+            self._metrics.lookups.labels(result="remembered").inc()
+        else:
+            username = await self._ask_once(key, token)
+        if username is None:
+            raise IdentityUnknownError("the panel does not know this subscription token")
+        return username
+
+    async def _ask_once(self, key: bytes, token: str) -> str | None:
+        task = self._asking.get(key)
+        if task is None:
+            wait_seconds = self._limit.take("all", now_seconds=self._monotonic_seconds())
+            if wait_seconds:
+                self._metrics.lookups.labels(result="limited").inc()
+                raise TooManyLookupsError("too many unknown subscription tokens; try again later")
+            task = self._asking[key] = asyncio.create_task(self._ask(key, token))
+            task.add_done_callback(lambda done: self._forget_asking(key, done))
+        return await asyncio.shield(task)
+
+    def _forget_asking(self, key: bytes, done: asyncio.Task[str | None]) -> None:
+        self._asking.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; if nobody did, there is nobody to tell
+
+    async def _ask(self, key: bytes, token: str) -> str | None:
+        try:
+            response = await self._client.get(f"/{self._path}/{token}/info")
+        except httpx.HTTPError as error:
+            self._metrics.lookups.labels(result="unavailable").inc()
+            kind = type(error).__name__
+            raise PanelUnavailableError(f"the panel does not answer ({kind})") from None
+        if response.status_code in {400, 401, 403, 404, 422}:
+            self._remember(key, None, UNKNOWN_SECONDS)
+            self._metrics.lookups.labels(result="unknown").inc()
+            return None
+        username = _username_of(response)
+        if username is None:
+            self._metrics.lookups.labels(result="unavailable").inc()
+            raise PanelUnavailableError(
+                f"the panel answers {response.status_code} for a subscription token; is "
+                "MARZBAN_URL the panel and COLLECTOR_SUBSCRIPTION_PATH its subscription path?"
+            )
+        self._remember(key, username, KNOWN_SECONDS)
+        self._metrics.lookups.labels(result="known").inc()
+        return username
+
+    def _remember(self, key: bytes, username: str | None, seconds: float) -> None:
+        self._answers.pop(key, None)
+        self._answers[key] = (username, self._monotonic_seconds() + seconds)
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+
+
+def _username_of(response: httpx.Response) -> str | None:
+    if response.status_code != 200:
+        return None
+    try:
+        username = response.json().get("username")
+    except (ValueError, AttributeError):
+        return None
+    return username if isinstance(username, str) and username else None

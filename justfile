@@ -1,0 +1,40 @@
+# every chore of the project; `just` lists them
+
+_default:
+    @just --list
+
+# install the locked dependencies and the git hooks
+setup:
+    uv sync
+    uv run pre-commit install
+
+# format and mend what can be mended
+fmt:
+    uv run ruff format .
+    uv run ruff check --fix .
+
+# style and types, as CI sees them
+lint:
+    uv run ruff format --check .
+    uv run ruff check .
+    uv run mypy
+
+# all tests; pass arguments on: just test -k resets
+test *args:
+    uv run pytest {{args}}
+
+# the tests of pure decisions only, in seconds
+quick:
+    uv run pytest tests/unit
+
+# what CI does
+ci:
+    .ci/run
+
+# the whole product against a simulated panel, in a minute
+demo:
+    uv run marzban-bridge demo
+
+# collector and bridge in one process against the panel of your .env
+up:
+    uv run marzban-bridge up

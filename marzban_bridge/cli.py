@@ -1,0 +1,122 @@
+"""`marzban-bridge`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from dotenv import dotenv_values
+from rich.console import Console
+
+from marzban_bridge import __version__, commands, demo, standalone
+from marzban_bridge.errors import BridgeError
+from marzban_bridge.logs import configure_logging
+from marzban_bridge.settings import Settings
+from marzban_bridge.simulator import run as simulator
+
+RESET_ALL_PHRASE = "reset all users"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors are one readable line."""
+    arguments = _parser().parse_args(argv)
+    configure_logging()
+    try:
+        return arguments.run(arguments) or 0
+    except BridgeError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def environment() -> Mapping[str, str]:
+    """Return the process's environment over what a `.env` file in this folder says."""
+    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return from_file | os.environ
+
+
+def _settings() -> Settings:
+    return Settings.from_env(environment())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="marzban-bridge",
+        description="Makes Marzban's data limit mean all traffic, its own plus external.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, help_text: str, run: Callable[[argparse.Namespace], int | None]) -> Adder:
+        command = subcommands.add_parser(name, help=help_text, description=help_text)
+        command.set_defaults(run=run)
+        return command
+
+    add("run", "serve and reconcile for ever", lambda _: commands.run(_settings()))
+    add(
+        "once",
+        "one pass over all users, then stop",
+        lambda _: asyncio.run(commands.once(_settings())),
+    )
+    add("plan", "show what a pass would change; change nothing", _plan)
+    add(
+        "users",
+        "how every user with external traffic stands",
+        lambda _: commands.users(_settings()),
+    )
+    events = add(
+        "events", "what happened", lambda it: commands.events(_settings(), it.user, it.limit)
+    )
+    events.add_argument("user", nargs="?", help="only this user's")
+    events.add_argument("--limit", type=int, default=50, help="how many (50)")
+    reset = add("reset", "begin a user's period anew, in the panel and here", _reset)
+    whom = reset.add_mutually_exclusive_group(required=True)
+    whom.add_argument("user", nargs="?")
+    whom.add_argument("--all", action="store_true", help="all users, through the panel")
+    reset.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
+    add(
+        "release",
+        "give every user the admin's quota back, before an uninstall; stop the bridge first",
+        lambda _: asyncio.run(commands.release(_settings())),
+    )
+    add(
+        "rebase",
+        "accept the ledger as it is now, after a restore; stop the bridge first",
+        lambda _: asyncio.run(commands.rebase(_settings())),
+    )
+    add("up", "collector and bridge in one process", lambda _: standalone.up(environment()))
+    demonstration = add("demo", "the whole product against a simulated panel, checked", _demo)
+    demo.add_arguments(demonstration)
+    simulated = add("simulator", "serve a simulated panel to try things on", simulator.run)
+    simulator.add_arguments(simulated)
+    return parser
+
+
+Adder = argparse.ArgumentParser
+
+
+def _plan(_: argparse.Namespace) -> int:
+    return commands.plan(_settings())
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    return demo.run(arguments)
+
+
+def _reset(arguments: argparse.Namespace) -> int:
+    if not arguments.all:
+        return commands.reset_user(_settings(), arguments.user)
+    if not arguments.yes:
+        print("This resets the traffic of all users and restarts xray on every node.")
+        if input(f"Type '{RESET_ALL_PHRASE}' to go on: ") != RESET_ALL_PHRASE:
+            print("Nothing was changed.")
+            return 1
+    return commands.reset_all(_settings())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

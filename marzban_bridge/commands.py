@@ -1,0 +1,188 @@
+"""What each command of `marzban-bridge` does.
+
+Commands that a running bridge can carry out are asked of it; otherwise the store is opened here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import uvicorn
+from rich.console import Console
+
+from marzban_bridge.accounts import balance
+from marzban_bridge.api.context import Bridge
+from marzban_bridge.app import create_app, open_bridge
+from marzban_bridge.remote import RunningBridge
+from marzban_bridge.settings import Settings
+from marzban_bridge.store import Store
+from marzban_bridge.tables import events_table, orphans_table, plan_table, users_table
+
+log = logging.getLogger(__name__)
+console = Console()
+T = TypeVar("T")
+
+RESET_ALL_BODY = {"confirm": "reset all users"}
+
+
+def stop_process(error: BaseException) -> None:
+    """End the process after a fault the loop cannot work around; a supervisor starts it anew."""
+    log.critical("the loop stopped: %r", error, exc_info=error)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop."""
+    settings.require_panel()
+    Store(
+        settings.store
+    ).close()  # a store that cannot be used is a one-line error, not a traceback
+    failures: list[BaseException] = []
+
+    def on_loop_failure(error: BaseException) -> None:
+        failures.append(error)
+        stop_process(error)
+
+    log.info(
+        "bridge on http://%s:%d enforcement=%s panel=%s collector=%s store=%s webhooks=%s",
+        settings.host,
+        settings.port,
+        settings.enforcement,
+        settings.marzban_url,
+        settings.collector_url,
+        settings.store,
+        "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
+    )
+    app = create_app(settings, on_loop_failure=on_loop_failure)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    return 1 if failures else 0
+
+
+async def once(settings: Settings) -> int:
+    """Make one pass and show where everybody stands."""
+    async with open_bridge(settings) as bridge:
+        result = await bridge.reconciler.run_once()
+        _show_users(bridge.store)
+    console.print(
+        f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures"
+    )
+    return 1 if result.failures else 0
+
+
+def plan(settings: Settings) -> int:
+    """Show what a pass would change."""
+
+    async def preview(bridge: Bridge) -> list[Any]:
+        return [each.change async for each in bridge.reconciler.previews() if each.change]
+
+    running = RunningBridge.find(settings)
+    if running is None:
+        console.print(plan_table(asyncio.run(_with_bridge(settings, preview))))
+        return 0
+    for change in running.call("GET", "/v1/plan"):
+        console.print(f"{change['username']}: {change['kind']} ({change['reason']})")
+    return 0
+
+
+def users(settings: Settings) -> int:
+    """Show how every user with external traffic stood at the last look."""
+    store = Store(settings.store, read_only=True)
+    try:
+        _show_users(store)
+    finally:
+        store.close()
+    return 0
+
+
+def events(settings: Settings, username: str | None, limit: int) -> int:
+    """Show what happened, oldest first."""
+    store = Store(settings.store, read_only=True)
+    try:
+        console.print(events_table(reversed(store.events(username=username, limit=limit))))
+    finally:
+        store.close()
+    return 0
+
+
+def reset_user(settings: Settings, username: str) -> int:
+    """Begin a user's period anew."""
+
+    async def reset(bridge: Bridge) -> int:
+        usage = await bridge.actions.reset_user(username, actor="command line")
+        return usage.balance.used_bytes
+
+    running = RunningBridge.find(settings)
+    if running is None:
+        used_bytes = asyncio.run(_with_bridge(settings, reset))
+    else:
+        path = f"/api/admin/usage/reset/{quote(username, safe='')}"
+        used_bytes = running.call("POST", path, params={"kind": "user"})["total_usage_bytes"]
+    console.print(f"{username} begins anew: {used_bytes} bytes used")
+    return 0
+
+
+def reset_all(settings: Settings) -> int:
+    """Begin everybody's period anew, through the panel's own call."""
+
+    async def reset(bridge: Bridge) -> int:
+        caller = await bridge.panel.whoami()
+        count = await bridge.actions.reset_all(bearer=None, caller=caller)
+        await bridge.reconciler.run_once()
+        return count
+
+    running = RunningBridge.find(settings)
+    if running is None:
+        count = asyncio.run(_with_bridge(settings, reset))
+    else:
+        count = running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
+    console.print(f"{count} users with external traffic begin anew")
+    return 0
+
+
+async def release(settings: Settings) -> int:
+    """Give every user its quota back and show what that took."""
+    written = 0
+    async with open_bridge(settings) as bridge:
+        async for account, was_written in bridge.actions.release():
+            written += was_written
+            if was_written:
+                console.print(f"{account.username}: quota and status are the admin's again")
+    console.print(f"{written} users were written to; the panel is as if the bridge had not been")
+    return 0
+
+
+async def rebase(settings: Settings) -> int:
+    """Accept the ledger as it is and show whose books moved."""
+    async with open_bridge(settings) as bridge:
+        moved = await bridge.actions.rebase(actor="command line")
+        rows = [(each, balance(each, total_bytes=each.seen_total_bytes)) for each in moved]
+    console.print(users_table(rows, title="Users whose baseline moved; their usage is as before"))
+    return 0
+
+
+async def _with_bridge(settings: Settings, act: Callable[[Bridge], Awaitable[T]]) -> T:
+    async with open_bridge(settings) as bridge:
+        return await act(bridge)
+
+
+def _show_users(store: Store) -> None:
+    rows = [
+        (account, balance(account, total_bytes=store.total_bytes(account.key)))
+        for account in store.accounts()
+    ]
+    console.print(users_table(rows))
+    if orphans := store.orphans():
+        console.print(orphans_table(orphans))

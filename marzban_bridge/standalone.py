@@ -1,0 +1,177 @@
+"""Collector and bridge in one process: `marzban-bridge up`, and what the demo runs on.
+
+The only module of the bridge that knows the collector's application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from rich.console import Console
+
+import collector.app
+import collector.settings
+from collector.errors import CollectorError
+from marzban_bridge.app import create_app
+from marzban_bridge.commands import stop_process
+from marzban_bridge.errors import BridgeError, SettingsError
+from marzban_bridge.settings import Settings
+from marzban_bridge.store import Store
+
+log = logging.getLogger(__name__)
+
+FIRST_REPORTER = "first"
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process's signals to whoever runs several of them."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve an application on an open socket for as long as the context lasts.
+
+    Raises BridgeError when the application does not start.
+    """
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            if task.done():
+                raise BridgeError(f"{app.title} did not start; the lines above say why")
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait([task])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; SettingsError when the address is taken."""
+    try:
+        return socket.create_server((host, port), reuse_port=False)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def up(environment: Mapping[str, str]) -> int:
+    """Run collector and bridge until told to stop; return the exit code.
+
+    Keys that nobody configured are made once and kept beside the bridge's store.
+    """
+    settings = Settings.from_env(environment)
+    settings.require_panel()
+    Store(settings.store).close()  # a store that cannot be used is a one-line error here
+    folder = settings.store.parent
+    admin_key, _ = _kept_key(folder / "collector-admin.key", settings.collector_admin_key, "ak_")
+    is_first_run = "COLLECTOR_REPORTER_KEYS" not in environment
+    reporter_key, is_new = _kept_key(folder / "first-reporter.key", "", "rk_")
+    collector_environment = dict(environment) | {"COLLECTOR_ADMIN_KEY": admin_key}
+    if is_first_run:
+        collector_environment["COLLECTOR_REPORTER_KEYS"] = f"{FIRST_REPORTER}:{reporter_key}"
+    try:
+        collector_settings = collector.settings.Settings.from_env(collector_environment)
+        with (
+            listen(collector_settings.host, collector_settings.port) as collector_listener,
+            listen(settings.host, settings.port) as bridge_listener,
+        ):
+            bridge_settings = replace(
+                settings,
+                collector_url=loopback_url(collector_listener),
+                collector_admin_key=admin_key,
+            )
+            if is_first_run and is_new:
+                _show_first_key(reporter_key, loopback_url(collector_listener))
+            return asyncio.run(
+                _up(collector_settings, bridge_settings, collector_listener, bridge_listener)
+            )
+    except CollectorError as error:
+        raise BridgeError(str(error)) from error
+
+
+def loopback_url(listener: socket.socket) -> str:
+    """Return the URL under which this machine reaches a listening socket."""
+    host, port = listener.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared with, not bound to
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _up(
+    collector_settings: collector.settings.Settings,
+    settings: Settings,
+    collector_listener: socket.socket,
+    bridge_listener: socket.socket,
+) -> int:
+    failures: list[BaseException] = []
+
+    def on_loop_failure(error: BaseException) -> None:
+        failures.append(error)
+        stop_process(error)
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    bridge_app = create_app(settings, on_loop_failure=on_loop_failure)
+    async with (
+        serving(collector.app.create_app(collector_settings), collector_listener),
+        serving(bridge_app, bridge_listener),
+    ):
+        log.info(
+            "up: collector %s, bridge %s, panel %s, enforcement %s",
+            loopback_url(collector_listener),
+            loopback_url(bridge_listener),
+            settings.marzban_url,
+            settings.enforcement,
+        )
+        await stopped.wait()
+        log.info("stopping")
+    return 1 if failures else 0
+
+
+def _kept_key(path: Path, configured: str, prefix: str) -> tuple[str, bool]:
+    """Return the configured key, else the one kept in a file, else a new one; and if it is new."""
+    if configured:
+        return configured, False
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text().strip(), False
+    key = prefix + secrets.token_urlsafe(32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key + "\n")
+    return key, True
+
+
+def _show_first_key(key: str, url: str) -> None:
+    console = Console()
+    console.print("\n[bold]Your first reporter key[/] (it can report for any user):\n")
+    console.print(f"  {key}\n", highlight=False, soft_wrap=True)
+    body = (
+        '{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless", '
+        '"bytes_uploaded": 1000, "bytes_downloaded": 2000}'
+    )
+    lines: Sequence[str] = (
+        f"  curl -sS {url}/v1/reports \\",
+        f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\",
+        f"    -d '{body}'\n",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)

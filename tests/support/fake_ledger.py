@@ -1,0 +1,62 @@
+"""A stand-in for the collector's change feed, held to the real one by a contract test."""
+
+from __future__ import annotations
+
+import httpx
+
+ADMIN_KEY = "an-admin-key-for-tests"
+
+
+class FakeLedger:
+    """Cumulative totals per user and the feed over them; no files, no waiting."""
+
+    def __init__(self, ledger_id: str = "ledger-1") -> None:
+        self.ledger_id = ledger_id
+        self.seq = 0
+        self.totals: dict[str, tuple[int, int]] = {}
+        self.is_down = False
+
+    def report(self, username: str, amount_bytes: int) -> None:
+        """Count a report; the user's place in the feed moves to its end."""
+        self.seq += 1
+        total_bytes, _ = self.totals.pop(username, (0, 0))
+        self.totals[username] = (total_bytes + amount_bytes, self.seq)
+
+    def total_bytes(self, username: str) -> int:
+        """Return a user's total since for ever."""
+        return self.totals.get(username, (0, 0))[0]
+
+    def transport(self) -> httpx.MockTransport:
+        """Return what answers a bridge in place of the network."""
+        return httpx.MockTransport(self._answer)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        if self.is_down:
+            raise httpx.ConnectError("the ledger is down", request=request)
+        if request.headers.get("authorization") != f"Bearer {ADMIN_KEY}":
+            return httpx.Response(401, json={"detail": "wrong key"})
+        if request.url.path != "/v1/usage/changes":
+            return httpx.Response(404, json={"detail": "not here"})
+        after = int(request.url.params["after"])
+        limit = int(request.url.params["limit"])
+        changed = [(name, *entry) for name, entry in self.totals.items() if entry[1] > after]
+        page = sorted(changed, key=lambda entry: entry[2])[:limit]
+        return httpx.Response(
+            200,
+            json={
+                "ledger_id": self.ledger_id,
+                "head": self.seq,
+                "next": page[-1][2] if page else after,
+                "changes": [
+                    {
+                        "username": name,
+                        "upload_bytes": 0,
+                        "download_bytes": total_bytes,
+                        "reports": 1,
+                        "last_used_at": None,
+                        "change_seq": seq,
+                    }
+                    for name, total_bytes, seq in page
+                ],
+            },
+        )

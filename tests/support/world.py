@@ -1,0 +1,118 @@
+"""A whole world in one process: a simulated panel, a ledger's feed, a bridge, and accidents."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from clocks import ManualClock
+from fake_ledger import ADMIN_KEY, FakeLedger
+
+from marzban_bridge.accounts import Account
+from marzban_bridge.api.context import Bridge
+from marzban_bridge.app import open_bridge
+from marzban_bridge.settings import Settings
+from marzban_bridge.simulator.app import create_simulator_app
+from marzban_bridge.simulator.panel import SimulatedPanel
+
+PASSWORD = "a-panel-password"
+
+
+class Crashed(BaseException):
+    """The bridge's process died at this point."""
+
+
+class AccidentProneTransport(httpx.AsyncBaseTransport):
+    """Carries requests to the panel, and can die right after one was carried out."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self.writes: list[tuple[str, str]] = []
+        self.crash_after_writes: int | None = None
+        self.is_down = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.is_down:
+            raise httpx.ConnectError("the panel is down", request=request)
+        response = await self._inner.handle_async_request(request)
+        is_write = request.method != "GET" and not request.url.path.endswith("/token")
+        if is_write:
+            self.writes.append((request.method, request.url.path))
+            if self.crash_after_writes is not None:
+                self.crash_after_writes -= 1
+                if self.crash_after_writes <= 0:
+                    self.crash_after_writes = None
+                    raise Crashed
+        return response
+
+
+class World:
+    """Everything a scenario needs; `close` ends it."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.clock = ManualClock()
+        self.panel = SimulatedPanel(clock=self.clock, admins={"root": (PASSWORD, True)})
+        self.ledger = FakeLedger()
+        self.transport = AccidentProneTransport(
+            httpx.ASGITransport(create_simulator_app(self.panel))
+        )
+        self.settings = Settings(
+            marzban_url="http://panel",
+            marzban_username="root",
+            marzban_password=PASSWORD,
+            collector_admin_key=ADMIN_KEY,
+            webhook_secret="a-webhook-secret",
+            store=folder / "bridge.sqlite3",
+            **settings,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._stack = contextlib.AsyncExitStack()
+        self.bridge = self._open()
+
+    def _open(self) -> Bridge:
+        opening = open_bridge(
+            self.settings,
+            clock=self.clock,
+            panel_transport=self.transport,
+            collector_transport=self.ledger.transport(),
+        )
+        return self.run(self._stack.enter_async_context(opening))
+
+    def run(self, work: Awaitable[Any]) -> Any:
+        """Run a coroutine of the bridge to its end."""
+        return self._loop.run_until_complete(work)
+
+    def restart(self) -> None:
+        """End the bridge's process and start another on the same store."""
+        self.run(self._stack.aclose())
+        self._stack = contextlib.AsyncExitStack()
+        self.bridge = self._open()
+
+    def attempt(self, work: Callable[[], Awaitable[Any]]) -> bool:
+        """Run something that may die half-way; restart if it did. Return whether it survived."""
+        try:
+            self.run(work())
+        except Crashed:
+            self.restart()
+            return False
+        return True
+
+    def one_pass(self) -> None:
+        """Read the feed and settle everybody, restarting as often as the process dies."""
+        while not self.attempt(lambda: self.bridge.reconciler.run_once()):
+            pass
+
+    def account(self, username: str) -> Account:
+        """Return the bridge's account of a user."""
+        account = self.bridge.store.account(username.casefold())
+        assert account is not None, f"no account for {username}"
+        return account
+
+    def close(self) -> None:
+        """End the bridge and the loop."""
+        self.run(self._stack.aclose())
+        self._loop.close()
