@@ -1,0 +1,179 @@
+"""The simulated panel as a process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from marzban_bridge.errors import SettingsError
+from marzban_bridge.simulator.app import create_simulator_app
+from marzban_bridge.simulator.background import Intervals, WebhookReceiver, every, jobs_running
+from marzban_bridge.simulator.errors import RefusedError
+from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `run` reads."""
+    defaults = Intervals()
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    add("--port", type=int, default=8000, help="port to listen on (8000)")
+    add("--username", default="admin", help="the panel's environment admin (admin)")
+    add("--password", default="admin", help="that admin's password (admin)")
+    add("--users", type=Path, metavar="FILE", help="JSON with `users` and `admins` to begin with")
+    add("--state", type=Path, metavar="FILE", help="keep users here over restarts")
+    add("--webhook-address", metavar="URL", help="where to send webhooks")
+    add("--webhook-secret", metavar="TEXT", help="the secret to send along")
+    for name, default, what in (
+        ("--review-seconds", defaults.review_seconds, "limiting and expiring"),
+        ("--periodic-reset-seconds", defaults.periodic_reset_seconds, "the reset strategies"),
+        ("--webhook-seconds", defaults.webhook_seconds, "batches of webhooks"),
+    ):
+        add(name, type=float, default=default, help=f"interval of {what} ({default:g})")
+    add("--token-minutes", type=float, default=1440, help="life of a bearer token (1440)")
+    add("--subscription-path", default="sub", help="prefix of subscription URLs (sub)")
+    add(
+        "--database",
+        choices=["mysql", "sqlite"],
+        default="mysql",
+        help="whose rules for names and pages to follow (mysql)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop; SettingsError for files that cannot be used."""
+    panel = open_panel(arguments)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(panel, arguments))
+    return 0
+
+
+def open_panel(arguments: argparse.Namespace) -> SimulatedPanel:
+    """Return the panel of the state file if there is one, else one with the users to begin with."""
+    panel = SimulatedPanel(
+        clock=lambda: datetime.now(UTC),
+        admins={arguments.username: (arguments.password, True)},
+        database=arguments.database,
+        subscription_path=arguments.subscription_path,
+        token_minutes=arguments.token_minutes,
+        secret=secrets.token_urlsafe(24),
+        sends_webhooks=bool(arguments.webhook_address),
+    )
+    if arguments.state and arguments.state.exists():
+        restore_snapshot(panel, _read_json(arguments.state))
+    elif arguments.users:
+        try:
+            add_users(panel, _read_json(arguments.users))
+        except (RefusedError, AttributeError, KeyError, TypeError) as error:
+            raise SettingsError(
+                f"{arguments.users} does not describe users of a panel ({error!r}): expected "
+                '{"admins": [{"username", "password"}], "users": [{"username", "data_limit"}]}'
+            ) from error
+    return panel
+
+
+def add_users(panel: SimulatedPanel, description: dict[str, Any]) -> None:
+    """Create the described admins and users.
+
+    A user takes the fields of the panel's API, and `owner` and `used_traffic`.
+    """
+    for admin in description.get("admins", []):
+        panel.add_admin(
+            admin["username"],
+            password=admin["password"],
+            is_sudo=admin.get("is_sudo", False),
+        )
+    for user in description.get("users", []):
+        fields = dict(user)
+        owner, used = fields.pop("owner", None), fields.pop("used_traffic", 0)
+        panel.create_user(fields.pop("username"), by=owner, **fields)
+        panel.use_traffic(user["username"], used)
+
+
+async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
+    """Serve the panel and run its jobs until the process is told to stop."""
+    config = uvicorn.Config(
+        create_simulator_app(panel),
+        host=arguments.host,
+        port=arguments.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    intervals = Intervals(
+        review_seconds=arguments.review_seconds,
+        periodic_reset_seconds=arguments.periodic_reset_seconds,
+        webhook_seconds=arguments.webhook_seconds,
+    )
+    receiver = (
+        WebhookReceiver(url=arguments.webhook_address, secret=arguments.webhook_secret)
+        if arguments.webhook_address
+        else None
+    )
+    log.info(
+        "simulated panel on http://%s:%s with %s users, admin %s",
+        arguments.host,
+        arguments.port,
+        len(panel.users),
+        panel.environment_admin.username,
+    )
+    async with (
+        jobs_running(panel, intervals=intervals, receiver=receiver),
+        _kept(panel, arguments.state),
+    ):
+        await uvicorn.Server(config).serve()
+
+
+@contextlib.asynccontextmanager
+async def _kept(panel: SimulatedPanel, path: Path | None) -> AsyncIterator[None]:
+    """Keep a copy of the panel in a file; what a kill may lose is the last second."""
+    if path is None:
+        yield
+        return
+    saved_revision = -1
+
+    async def save() -> None:
+        nonlocal saved_revision
+        if panel.revision != saved_revision:
+            saved_revision = panel.revision
+            write_state(panel, path)
+
+    await save()
+    saving = asyncio.ensure_future(every(SAVE_SECONDS, save))
+    try:
+        yield
+    finally:
+        saving.cancel()
+        await save()
+
+
+def write_state(panel: SimulatedPanel, path: Path) -> None:
+    """Write the panel's users into a file, in one step."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(to_snapshot(panel)), encoding="utf-8")
+    new.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path} holds no JSON object")
+    return content
