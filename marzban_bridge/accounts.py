@@ -135,6 +135,9 @@ class Account:
     """The latest reset-all that this account has taken into account."""
     fire_attempts: int = 0
     """How often we asked the panel to fire the next plan that is still waiting."""
+    dropped_plan: NextPlan | None = None
+    """A next plan that vanished without a reset to be seen; one may still come to light."""
+    dropped_plan_at: datetime | None = None
     restoration: Restoration | None = None
     reset_request: ResetRequest | None = None
 

@@ -19,7 +19,7 @@ from marzban_bridge.accounts import (
     looks_typed,
     sight,
 )
-from marzban_bridge.panel import PanelUser, Status
+from marzban_bridge.panel import NextPlan, PanelUser, Status
 from marzban_bridge.resets import ECHO_WINDOW, Cause, ResetSign, detect, due_at, period_start
 
 NEXT_PLAN_MEMORY = timedelta(minutes=10)
@@ -100,6 +100,9 @@ def observe(
         account = replace(account, is_disabled_by_us=False)
     if sign or seen.next_plan != account.sighting.next_plan:
         account = replace(account, fire_attempts=0)
+    if not sign and seen.next_plan is None and account.sighting.next_plan:
+        plan = account.sighting.next_plan
+        account = replace(account, dropped_plan=plan, dropped_plan_at=now)
     if was_announced and not sign:
         account = replace(account, echo_until=None)
     took_reset_all = now if sign and sign.wiped_log else reset_all_at
@@ -153,8 +156,6 @@ def _reset(
     quota_bytes = account.quota_bytes
     if sign.fired_plan:
         quota_bytes = _quota_of_fired_plan(account, seen, sign, total_bytes=total_bytes)
-    dropped_plan = before.next_plan if seen.next_plan is None and not sign.fired_plan else None
-    is_recent = seen.seen_at - before.seen_at <= NEXT_PLAN_MEMORY
     restoration = account.restoration
     events = [
         Event(
@@ -164,8 +165,9 @@ def _reset(
             after=str(seen.used_bytes),
         )
     ]
-    if dropped_plan and is_recent and keeps_next_plan and restoration is None:
-        restoration = Restoration(next_plan=dropped_plan)
+    lost_plan = None if sign.fired_plan else _lost_plan(account, seen)
+    if lost_plan and keeps_next_plan and restoration is None:
+        restoration = Restoration(next_plan=lost_plan)
         events.append(
             Event(kind="restored", text="the reset dropped the next plan; it is put back")
         )
@@ -182,9 +184,21 @@ def _reset(
         published_bytes=_published_after(sign, seen, quota_bytes, account.published_bytes),
         needs_readd=before.status is Status.LIMITED,
         echo_until=seen.seen_at + ECHO_WINDOW if echoes else None,
+        dropped_plan=None,
+        dropped_plan_at=None,
         restoration=restoration,
     )
     return account, events
+
+
+def _lost_plan(account: Account, seen: Sighting) -> NextPlan | None:
+    """Return the next plan a reset dropped, now or shortly before it came to light."""
+    if seen.next_plan:
+        return None
+    plan, seen_at = account.sighting.next_plan, account.sighting.seen_at
+    if plan is None and account.dropped_plan and account.dropped_plan_at:
+        plan, seen_at = account.dropped_plan, account.dropped_plan_at
+    return plan if seen.seen_at - seen_at <= NEXT_PLAN_MEMORY else None
 
 
 def _published_after(

@@ -259,8 +259,8 @@ class Reconciler:
             after = keys[-1]
 
     async def _read_users(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
-        names = {key: self.settler.spelling(key) for key in keys}
-        listed = await self._panel.get_users(list(names.values()))
+        names = [name for key in keys for name in self.settler.spellings(key)]
+        listed = await self._panel.get_users(names)
         found = {account_key(user.username): user for user in listed}
         return {key: found.get(key) for key in keys}
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -96,7 +97,7 @@ class Settler:
         """Settle the user as just read from the panel; None when the panel did not list it."""
         async with self._locks[key]:
             try:
-                await self._settle(key, user or await self._panel.get_user(self.spelling(key)))
+                await self._settle(key, user or await self._find(key))
             except UserNotFoundError:
                 self._lose(key)
 
@@ -117,6 +118,13 @@ class Settler:
             if settled is None:
                 raise UserNotFoundError(user.username)
             return settled
+
+    async def _find(self, key: str) -> PanelUser:
+        *others, last = self.spellings(key)
+        for name in others:
+            with suppress(UserNotFoundError):
+                return await self._panel.get_user(name)
+        return await self._panel.get_user(last)
 
     def request_reset(self, account: Account, *, cause: str, actor: str) -> Account:
         """Store that the user is to be reset, at the total of now; `settle` carries it out."""
@@ -154,10 +162,16 @@ class Settler:
             self._look(account.key, await self._write(account, user, change, update))
             return True
 
-    def spelling(self, key: str) -> str:
-        """Return the name under which to ask the panel for an account."""
+    def spellings(self, key: str) -> list[str]:
+        """Return the names under which the panel may know an account, the likeliest first.
+
+        Marzban on MySQL compares names without regard to case; on SQLite it does not, so a name
+        that was reported in another case than the panel's is found only by trying.
+        """
         account = self._store.account(key)
-        return account.username if account else self._store.spelling(key) or key
+        if account:
+            return [account.username]
+        return list(dict.fromkeys([*self._store.spellings(key), key]))
 
     def _plan(self, account: Account, total_bytes: int) -> Change | None:
         # To observe is to plan as if limits were published, and then to change nothing.
@@ -216,7 +230,7 @@ class Settler:
             event = Event(kind="deleted", text="the panel has no such user any more")
             self._store.forget(key, event, username=account.username, at=now)
             return
-        username = self.spelling(key)
+        username = self.spellings(key)[0]
         event = Event(kind="orphan", text="traffic is reported for a name the panel does not know")
         if self._store.record_orphan(key, username=username, event=event, at=now):
             log.warning("orphan user=%r: %s", username, event.text)

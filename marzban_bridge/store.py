@@ -210,14 +210,13 @@ class Store:
         ).fetchone()
         return int(row[0])
 
-    def spelling(self, key: str) -> str | None:
-        """Return the name as last reported for an account key."""
-        row = self._db.execute(
-            "SELECT username FROM external_usage WHERE account_key = ? "
-            "ORDER BY change_seq DESC LIMIT 1",
+    def spellings(self, key: str) -> list[str]:
+        """Return the names as reported for an account key, the latest first."""
+        rows = self._db.execute(
+            "SELECT username FROM external_usage WHERE account_key = ? ORDER BY change_seq DESC",
             (key,),
-        ).fetchone()
-        return None if row is None else str(row[0])
+        )
+        return [row[0] for row in rows]
 
     def keys(self, *, after: str = "", limit: int = 100) -> list[str]:
         """Return a page of all account keys with external usage or an account, in order."""

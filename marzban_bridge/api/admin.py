@@ -11,7 +11,7 @@ from typing import Literal
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel
 
-from marzban_bridge.accounts import GIB
+from marzban_bridge.accounts import GIB, Account
 from marzban_bridge.actions import AdminUsage, UserUsage
 from marzban_bridge.api.auth import Caller, CallerPart
 from marzban_bridge.api.context import Bridge, BridgePart
@@ -184,10 +184,15 @@ async def _servers(bridge: Bridge, usage: UserUsage) -> list[ServerUsage] | None
     if usage.account is None:
         return []
     try:
-        data = await bridge.feed.usage(bridge.reconciler.settler.spelling(usage.account.key))
+        data = await bridge.feed.usage(_reported_name(bridge, usage.account))
         return DetailedServers.model_validate(data).servers
     except BridgeError:
         return None
+
+
+def _reported_name(bridge: Bridge, account: Account) -> str:
+    """Return the name the collector has most lately seen for the user."""
+    return next(iter(bridge.store.spellings(account.key)), account.username)
 
 
 def _detail_user(found: UserUsage, servers: list[ServerUsage] | None) -> DetailedUsage:

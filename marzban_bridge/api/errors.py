@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -29,6 +30,7 @@ class Problem(BaseModel):
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request cannot be read"},
     401: {"model": Problem, "description": "The caller is not who it must be"},
+    422: {"model": Problem, "description": "Refused; the detail names the field"},
     503: {"model": Problem, "description": "The panel or the collector is away; try again"},
 }
 FOR_ADMINS: dict[int | str, dict[str, Any]] = {
@@ -45,6 +47,11 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(BridgeError)
     async def answer(request: Request, error: BridgeError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
         return JSONResponse({"detail": str(error)}, _status_of(error), headers=_headers_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
+        reasons = [f"{each['loc'][-1]}: {str(each['msg']).lower()}" for each in error.errors()]
+        return JSONResponse({"detail": "; ".join(reasons)}, 422)
 
 
 def _status_of(error: BridgeError) -> int:

@@ -112,8 +112,9 @@ def _parse(body: bytes) -> list[dict[str, object]]:
         raise HTTPException(422, f"expected a JSON array of Marzban events: {error}") from error
     for index, event in enumerate(events):
         for field in ("username", "action"):
-            if not isinstance(event.get(field), str):
-                raise HTTPException(422, f"event {index}: {field} must be a string")
+            value = event.get(field)
+            if not isinstance(value, str) or not value.isprintable():
+                raise HTTPException(422, f"event {index}: {field} must be a printable string")
     return events
 
 

@@ -103,6 +103,7 @@ class World:
 
     def one_pass(self) -> None:
         """Read the feed and settle everybody, restarting as often as the process dies."""
+        self.clock.advance(seconds=1)
         while not self.attempt(lambda: self.bridge.reconciler.run_once()):
             pass
 

@@ -240,6 +240,23 @@ class TestNextPlans:
         )
         assert (seen.account.restoration is not None) == is_restored
 
+    def test_a_plan_that_vanished_shortly_before_an_invisible_reset_came_to_light(self):
+        held, user = published(user={"next_plan": next_plan()})
+        vanished = looked(held, replace(user, next_plan=None))
+        assert (vanished.reset, vanished.account.restoration) == (None, None)
+        for wait, plan in (
+            (NEXT_PLAN_MEMORY, next_plan()),
+            (NEXT_PLAN_MEMORY + timedelta(seconds=1), None),
+        ):
+            seen = looked(
+                vanished.account,
+                replace(user, next_plan=None),
+                at=LATER + wait,
+                was_announced=True,
+            )
+            restoration = seen.account.restoration
+            assert (restoration and restoration.next_plan) == plan
+
     def test_a_plan_that_survived_the_reset_needs_no_putting_back(self):
         held, _user = published(user={"used_bytes": gib(4), "next_plan": next_plan()})
         after = panel_user(data_limit_bytes=gib(3), logged_bytes=gib(4), next_plan=next_plan())

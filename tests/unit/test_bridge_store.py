@@ -61,10 +61,10 @@ def test_usage_is_summed_over_all_spellings_of_a_name(store):
     touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2)
     assert touched == ["alice"]
     assert store.total_bytes("alice") == 12
-    assert store.spelling("alice") == "alice"
+    assert store.spellings("alice") == ["alice", "Alice"]
     store.record_usage([change("Alice", 6, 3)], cursor=3)
     assert store.total_bytes("alice") == 13
-    assert store.spelling("alice") == "Alice"
+    assert store.spellings("alice") == ["Alice", "alice"]
 
 
 def test_an_unknown_name_is_news_once_and_no_orphan_once_it_has_an_account(store):

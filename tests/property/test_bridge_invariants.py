@@ -1,0 +1,267 @@
+"""Whatever happens, and in whatever order: the books and the panel agree in the end.
+
+Hypothesis drives a simulated panel, a ledger and a bridge through reports, resets of every kind,
+quota edits, re-created users, webhooks that are lost, repeated or late, and crashes of the bridge
+right after a write. The test keeps books of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridge_builders import gib
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from webhook_delivery import deliver
+from world import World
+
+from marzban_bridge.accounts import FLOOR_BYTES, GIB, MIB, is_same_limit
+from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
+
+NAMES = ("alice", "bob", "carol")
+QUOTAS = st.integers(min_value=1, max_value=40).map(lambda half: half * gib(0.5) + 1_234_567)
+AMOUNTS = st.integers(min_value=1, max_value=3 * GIB)
+
+
+@dataclass
+class Books:
+    """What the test knows of one user, beside the panel and the bridge."""
+
+    quota_bytes: int | None
+    reported_bytes: int = 0
+    period_may_begin_at: set[int] = field(default_factory=lambda: {0})
+    """Totals at which the current period may have begun."""
+    is_disabled_by_admin: bool = False
+
+
+class BridgeMachine(RuleBasedStateMachine):
+    """Rules are what people, panels and fate do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.world = World(self.folder)
+        self.books: dict[str, Books] = {}
+        self.late_webhooks: list[dict[str, object]] = []
+
+    def teardown(self) -> None:
+        self.settle()
+        self.check()
+        self.world.close()
+        shutil.rmtree(self.folder)
+
+    @initialize()
+    def open_accounts(self):
+        for name in NAMES:
+            self.create(name, gib(10))
+
+    def create(self, name, quota_bytes):
+        self.world.panel.create_user(
+            name, data_limit=quota_bytes, data_limit_reset_strategy="month"
+        )
+        self.world.ledger.report(name, 1)
+        reported = self.world.ledger.total_bytes(name)
+        self.look()
+        starts = {0} if name not in self.books else {reported, reported - 1}
+        self.books[name] = Books(
+            quota_bytes=quota_bytes, reported_bytes=reported, period_may_begin_at=starts
+        )
+
+    def look(self):
+        """Let the bridge look at everybody, and time pass so that no two looks coincide."""
+        self.world.clock.advance(seconds=7)
+        self.world.one_pass()
+
+    @rule(name=st.sampled_from(NAMES), amount=AMOUNTS)
+    def report(self, name, amount):
+        self.world.ledger.report(name, amount)
+        self.books[name].reported_bytes += amount
+
+    @rule(name=st.sampled_from(NAMES), amount=AMOUNTS)
+    def use_the_panels_nodes(self, name, amount):
+        self.world.panel.use_traffic(name, amount)
+
+    @rule()
+    def pass_over_all(self):
+        self.look()
+
+    @rule()
+    def the_panel_reviews(self):
+        self.world.panel.review()
+
+    @rule(name=st.sampled_from(NAMES))
+    def press_reset(self, name):
+        """Look first, so that the total at which the period begins is known."""
+        self.look()
+        used = self.world.panel.get_user(name)["used_traffic"]
+        self.world.panel.reset_user(name)
+        books = self.books[name]
+        books.is_disabled_by_admin = False
+        if used:
+            self.look()
+        else:
+            # Without panel traffic only the webhook tells, or that we find the user let in.
+            self.deliver(self.world.panel.take_webhooks())
+        books.period_may_begin_at = {books.reported_bytes}
+
+    @rule(name=st.sampled_from(NAMES))
+    def reset_by_our_api(self, name):
+        self.look()
+        self.world.attempt(lambda: self.world.bridge.actions.reset_user(name, actor="root"))
+        self.look()
+        self.books[name].period_may_begin_at = {self.books[name].reported_bytes}
+
+    @rule()
+    def reset_all_in_the_panel(self):
+        self.look()
+        self.world.panel.reset_all("root")
+        is_proved = any(
+            (self.world.bridge.store.account(name)) is not None
+            and (
+                self.world.account(name).sighting.used_bytes > 0
+                or self.world.account(name).sighting.logged_bytes > 0
+            )
+            for name in NAMES
+        )
+        self.look()
+        self.look()
+        for books in self.books.values():
+            begins = {books.reported_bytes}
+            books.period_may_begin_at = begins if is_proved else books.period_may_begin_at | begins
+
+    @rule()
+    def a_month_passes(self):
+        self.look()
+        self.world.clock.advance(days=31)
+        self.world.panel.reset_periodic()
+        self.world.clock.advance(hours=1, minutes=10)
+        self.look()
+        for books in self.books.values():
+            begins = {books.reported_bytes}
+            books.period_may_begin_at = (
+                books.period_may_begin_at | begins if books.is_disabled_by_admin else begins
+            )
+
+    @rule(name=st.sampled_from(NAMES), quota=QUOTAS)
+    def edit_the_quota(self, name, quota):
+        self.world.panel.modify_user(name, {"data_limit": quota})
+        self.books[name].quota_bytes = quota
+        self.look()
+
+    @rule(name=st.sampled_from(NAMES))
+    def save_the_dialog_without_a_change(self, name):
+        self.look()
+        self.world.panel.edit_in_dialog(name, note="touched")
+
+    @rule(name=st.sampled_from(NAMES))
+    def disable_by_hand(self, name):
+        self.look()
+        if self.world.panel.get_user(name)["status"] in {"active", "limited"}:
+            self.world.panel.modify_user(name, {"status": "disabled"})
+            self.books[name].is_disabled_by_admin = True
+            self.look()
+
+    @rule(name=st.sampled_from(NAMES))
+    def enable_by_hand(self, name):
+        if self.books[name].is_disabled_by_admin:
+            self.look()
+            self.world.panel.modify_user(name, {"status": "active"})
+            self.books[name].is_disabled_by_admin = False
+            self.look()
+
+    @rule(name=st.sampled_from(NAMES), quota=QUOTAS)
+    def delete_and_create_again(self, name, quota):
+        self.look()
+        self.world.panel.delete_user(name)
+        self.look()
+        self.world.clock.advance(seconds=3)
+        self.create(name, quota)
+
+    @rule(fate=st.sampled_from(["deliver", "twice", "later", "lose"]))
+    def webhooks_arrive(self, fate):
+        """Only of resets that polling noticed; those it cannot notice are delivered at once."""
+        batch = self.world.panel.take_webhooks()
+        if fate in {"deliver", "twice"}:
+            self.deliver(batch)
+        if fate == "twice":
+            self.deliver(batch)
+        if fate == "later":
+            self.late_webhooks += batch
+
+    @rule()
+    def late_webhooks_arrive_reversed(self):
+        batch, self.late_webhooks = self.late_webhooks[::-1], []
+        self.deliver(batch)
+
+    @rule()
+    def the_next_write_kills_the_bridge(self):
+        self.world.transport.crash_after_writes = 1
+
+    @rule()
+    def restart(self):
+        self.world.restart()
+
+    def deliver(self, batch):
+        deliver(self.world, batch)
+        self.look()
+
+    def settle(self):
+        self.world.transport.crash_after_writes = None
+        for _ in range(3):
+            self.look()
+            self.world.panel.review()
+
+    @invariant()
+    def quotas_are_the_admins_last_word(self):
+        for name, books in self.books.items():
+            account = self.world.bridge.store.account(name)
+            if account and account.sighting.seen_at == self.world.clock():
+                assert is_same_limit(account.quota_bytes, books.quota_bytes), name
+
+    def check(self):
+        for name, books in self.books.items():
+            account = self.world.account(name)
+            user = self.world.panel.get_user(name)
+            total = self.world.ledger.total_bytes(name)
+            assert total == books.reported_bytes
+            assert is_same_limit(account.quota_bytes, books.quota_bytes)
+            assert account.baseline_bytes in books.period_may_begin_at, name
+            assert (
+                plan(
+                    account,
+                    total_bytes=total,
+                    enforcement=self.world.settings.enforcement,
+                    now=self.world.clock(),
+                )
+                is None
+            )
+            if books.is_disabled_by_admin:
+                assert user["status"] == "disabled"
+                assert not account.is_disabled_by_us
+                continue
+            self.check_enforced(account, user, total)
+
+    def check_enforced(self, account, user, total):
+        external = total - account.baseline_bytes
+        exact = max(min(FLOOR_BYTES, account.quota_bytes), account.quota_bytes - external)
+        used = user["used_traffic"]
+        if used + external >= account.quota_bytes:
+            assert user["status"] in {"limited", "disabled"}
+            return
+        assert user["status"] == "active"
+        assert not account.is_disabled_by_us
+        step = max(PUBLISH_STEP_BYTES, (exact - used) * PUBLISH_STEP_SHARE)
+        assert -16 * 1024 <= user["data_limit"] - exact <= step + MIB
+
+
+TestBridgeInvariants = BridgeMachine.TestCase
+TestBridgeInvariants.settings = settings(
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

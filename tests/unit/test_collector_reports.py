@@ -1,0 +1,254 @@
+"""Which reports are taken, which are refused, and by which field."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.bodies import BodyTooLargeError, UnreadableBodyError, decode, inflate
+from collector.reports import (
+    DAY_MILLIS,
+    MAX_REPORTS_PER_REQUEST,
+    Limits,
+    Refusal,
+    Report,
+    WireReport,
+    accept,
+    report_key,
+)
+
+NOW_MILLIS = 1_790_000_000_000
+GOOD = {
+    "user_token": "alice",
+    "server": "de-1.example.com",
+    "port": 443,
+    "protocol": "vless",
+    "bytes_uploaded": 10,
+    "bytes_downloaded": 20,
+}
+
+
+def taken(body, **options):
+    decoded = decode(json.dumps(body).encode())
+    if decoded.refusals:
+        return decoded.refusals[0]
+    ((index, wire),) = decoded.reports
+    defaults = {
+        "index": index,
+        "username": wire.user_token,
+        "scope": "reporter:r",
+        "fallback_id": None,
+        "now_millis": NOW_MILLIS,
+        "limits": Limits(),
+    }
+    return accept(wire, **(defaults | options))
+
+
+def iso(millis):
+    return datetime.fromtimestamp(millis / 1000, tz=UTC).isoformat()
+
+
+def test_a_report_is_read_as_it_was_written():
+    assert taken(GOOD) == Report(
+        "alice", "de-1.example.com", 443, "vless", 10, 20, 1, NOW_MILLIS, None
+    )
+
+
+def test_optional_fields_are_taken_and_unknown_ones_ignored():
+    report = taken(
+        GOOD | {"report_id": "x", "connections": 3, "reported_at": iso(NOW_MILLIS - 1000), "zz": []}
+    )
+    assert report.connections == 3
+    assert report.reported_at_millis == NOW_MILLIS - 1000
+    assert report.report_key == report_key("reporter:r", "x")
+
+
+@pytest.mark.parametrize("amounts", [(0, 0)])
+def test_a_report_of_nothing_is_ignored_before_anything_else(amounts):
+    body = GOOD | {"bytes_uploaded": amounts[0], "bytes_downloaded": amounts[1], "server": "a\nb"}
+    assert taken(body) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bytes_uploaded", -1),
+        ("bytes_uploaded", 1.5),
+        ("bytes_uploaded", True),
+        ("bytes_uploaded", "10"),
+        ("bytes_uploaded", None),
+        ("bytes_uploaded", 10**30),
+        ("bytes_uploaded", 10 * 2**40 + 1),
+        ("bytes_downloaded", -1),
+        ("bytes_downloaded", 10 * 2**40 + 1),
+        ("port", -1),
+        ("port", 65536),
+        ("port", "443"),
+        ("port", False),
+        ("server", ""),
+        ("server", "x" * 256),
+        ("server", "a\nb"),
+        ("server", "a\x00b"),
+        ("server", "a\x7fb"),
+        ("server", "a\x85b"),
+        ("server", "a\u2028b"),
+        ("server", "a\ud800b"),
+        ("user_token", "\udc00"),
+        ("server", 5),
+        ("protocol", ""),
+        ("protocol", "x" * 65),
+        ("protocol", "a\tb"),
+        ("user_token", ""),
+        ("user_token", "x" * 256),
+        ("user_token", "a\rb"),
+        ("report_id", ""),
+        ("report_id", "x" * 256),
+        ("report_id", "a\x1fb"),
+        ("connections", -1),
+        ("connections", 1_000_001),
+        ("reported_at", "yesterday"),
+        ("reported_at", "2026-09-21T00:00:00"),
+        ("reported_at", 5),
+        ("reported_at", iso(NOW_MILLIS - 7 * DAY_MILLIS - 1000)),
+        ("reported_at", iso(NOW_MILLIS + 5 * 60_000 + 1000)),
+    ],
+)
+def test_what_is_wrong_is_refused_by_the_name_of_its_field(field, value):
+    refusal = taken(GOOD | {field: value})
+    assert isinstance(refusal, Refusal)
+    assert refusal.field == field
+    assert refusal.reason
+
+
+@pytest.mark.parametrize("field", sorted(GOOD))
+def test_what_is_missing_is_refused_by_its_name(field):
+    refusal = taken({key: GOOD[key] for key in GOOD if key != field})
+    assert (refusal.field, refusal.reason) == (field, "is required")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("port", 0),
+        ("port", 65535),
+        ("bytes_uploaded", 1024.0),  # a whole number, as some senders write it
+        ("bytes_uploaded", 10 * 2**40),
+        ("server", "x" * 255),
+        ("server", 'quote" comma, equals= back\\slash space'),
+        ("server", "сервер 🚀 \u202e"),
+        ("user_token", "Алиса"),
+        ("reported_at", iso(NOW_MILLIS - 7 * DAY_MILLIS)),
+        ("reported_at", iso(NOW_MILLIS + 5 * 60_000)),
+        ("connections", 0),
+    ],
+)
+def test_the_edges_of_what_is_allowed_are_taken(field, value):
+    assert isinstance(taken(GOOD | {field: value}), Report)
+
+
+def test_ids_are_of_who_reports():
+    assert report_key("reporter:a", "1") != report_key("reporter:b", "1")
+    assert report_key("reporter:a", "1") != report_key("user:a", "1")
+    assert len(report_key("reporter:a", "1")) == 16
+
+
+def test_a_reports_own_id_goes_before_the_requests():
+    own = taken(GOOD | {"report_id": "own"}, fallback_id="header")
+    other = taken(GOOD, fallback_id="header")
+    assert own.report_key == report_key("reporter:r", "own")
+    assert other.report_key == report_key("reporter:r", "header")
+
+
+class TestBodies:
+    def test_good_reports_of_an_array_are_kept_beside_bad_ones(self):
+        body = json.dumps([GOOD, GOOD | {"port": -1}, 5, GOOD, {"user_token": "x"}]).encode()
+        decoded = decode(body)
+        assert decoded.is_array
+        assert [index for index, _ in decoded.reports] == [0, 3]
+        assert [(each.index, each.field) for each in decoded.refusals] == [
+            (1, "port"),
+            (2, "report"),
+            (4, "server"),
+        ]
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"   ",
+            b"null",
+            b"5",
+            b'"text"',
+            b"{",
+            b"[",
+            b"[{]",
+            b'{"a": NaN}',
+            b'{"server": "\xff"}',
+            b"[" * 100_000,
+            b'{"a":' * 100_000,
+        ],
+    )
+    def test_what_is_no_json_object_or_array_is_unreadable(self, body):
+        with pytest.raises(UnreadableBodyError):
+            decode(body)
+
+    def test_too_many_reports_are_refused_as_too_large(self):
+        body = msgspec.json.encode([GOOD] * (MAX_REPORTS_PER_REQUEST + 1))
+        with pytest.raises(BodyTooLargeError, match="10001 reports"):
+            decode(body)
+        assert len(decode(msgspec.json.encode([GOOD] * MAX_REPORTS_PER_REQUEST)).reports) == 10_000
+
+    def test_gzip_is_undone(self):
+        assert inflate(gzip.compress(b"hello"), limit_bytes=5) == b"hello"
+
+    def test_a_gzip_bomb_stops_at_the_limit(self):
+        with pytest.raises(BodyTooLargeError, match="more than 1000 bytes"):
+            inflate(gzip.compress(b"0" * 50_000_000), limit_bytes=1000)
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"no gzip", gzip.compress(b"hello world")[:-9], zlib.compress(b"x")]
+    )
+    def test_a_broken_gzip_stream_is_unreadable(self, body):
+        with pytest.raises(UnreadableBodyError):
+            inflate(body, limit_bytes=1000)
+
+    @given(st.binary(max_size=200))
+    def test_no_bytes_break_the_decoder(self, body):
+        for attempt in (body, b"[" + body, b"{" + body):
+            try:
+                decode(attempt)
+            except (UnreadableBodyError, BodyTooLargeError):
+                continue
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+            max_leaves=10,
+        )
+    )
+    def test_no_json_value_in_any_field_breaks_the_pipeline(self, value):
+        for field in WireReport.__struct_fields__:
+            try:
+                body = json.dumps([GOOD | {field: value}], allow_nan=False).encode()
+            except ValueError:
+                return
+            decoded = decode(body)
+            assert len(decoded.reports) + len(decoded.refusals) == 1
+            for index, wire in decoded.reports:
+                accept(
+                    wire,
+                    index=index,
+                    username=wire.user_token,
+                    scope="",
+                    fallback_id=None,
+                    now_millis=NOW_MILLIS,
+                    limits=Limits(),
+                )
