@@ -22,7 +22,7 @@ from collector.ledger.sqlite_file import ledger_path
 from collector.ledger.sqlite_reader import SqliteReader
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
-from collector.reports import DAY_MILLIS
+from collector.reports import DAY_MILLIS, Limits
 from collector.settings import Settings
 from collector.subscriptions import Subscriptions
 
@@ -51,12 +51,16 @@ async def open_collector(
     ledger = SqliteLedger(path)
     reader = SqliteReader(path)
     metrics = Metrics()
+    limits = Limits(
+        ceiling_bytes=settings.report_ceiling_bytes,
+        dedup_window_millis=settings.dedup_window_days * DAY_MILLIS,
+    )
     ingest = Ingest(
         ledger,
         now_millis=now_millis,
         metrics=metrics,
         max_queued_reports=settings.max_queued_reports,
-        dedup_window_millis=settings.dedup_window_days * DAY_MILLIS,
+        limits=limits,
     )
     subscriptions = None
     if settings.marzban_url:
@@ -72,6 +76,7 @@ async def open_collector(
     try:
         yield Collector(
             settings=settings,
+            limits=limits,
             ingest=ingest,
             reader=reader,
             readers=readers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 import httpx
 import uvicorn
 from dotenv import dotenv_values
+from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +29,7 @@ from collector.reporters import hash_key, signing_secret
 from collector.settings import Settings
 
 console = Console()
+GRACEFUL_SECONDS = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,15 +80,31 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
     path = ledger_path(settings.ledger_url)
     SqliteLedger(path).close()  # a ledger that cannot be used is a one-line error, not a traceback
     _show_banner(settings)
-    uvicorn.run(
-        create_app(settings),
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )
-    return 0
+    server = _Server(config, app)
+    server.run()
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """A server that sends the feed's waiting readers home before it waits for open requests."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, let open requests end, then store what is queued."""
+        self._app.state.collector.ingest.commits.close()
+        await super().shutdown(sockets)
 
 
 def _show_banner(settings: Settings) -> None:

@@ -22,13 +22,18 @@ def subscription_token(user_token: str) -> str | None:
 
     Only the token is ever taken from a URL: who is asked about it is for the settings to say.
     """
-    if user_token.startswith(("http://", "https://")):
+    if is_url(user_token):
         try:
             segments = [part for part in urlsplit(user_token).path.split("/") if part]
         except ValueError:
             return None
         return next((part for part in reversed(segments) if is_token(part)), None)
     return user_token if is_token(user_token) else None
+
+
+def is_url(user_token: str) -> bool:
+    """Tell whether somebody sent a URL."""
+    return user_token[:8].lower().startswith(("http://", "https://"))
 
 
 def is_token(text: str) -> bool:

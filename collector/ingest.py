@@ -17,14 +17,15 @@ from typing import Any, Generic, TypeVar
 from collector.errors import DiskFullError, NotStoredError, QueueFullError
 from collector.ledger import Batch, Ledger, Receipt
 from collector.metrics import Metrics
-from collector.reports import DAY_MILLIS
+from collector.reports import Limits, purge_horizon_millis
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 PURGE_SECONDS = 60.0
-PURGE_ROWS = 20_000
+PURGE_AGAIN_SECONDS = 0.1
+PURGE_ROWS = 5000
 
 
 class _Work(Generic[T]):
@@ -82,18 +83,19 @@ class Ingest:
         metrics: Metrics,
         max_queued_reports: int = 100_000,
         max_group_reports: int = 10_000,
-        dedup_window_millis: int = 7 * DAY_MILLIS,
+        limits: Limits,
     ) -> None:
         self._ledger = ledger
         self._now_millis = now_millis
         self._metrics = metrics
         self._max_queued_reports = max_queued_reports
         self._max_group_reports = max_group_reports
-        self._dedup_window_millis = dedup_window_millis
+        self._limits = limits
         self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
         self._queued_reports = 0
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_stopping = False
         self.commits = CommitSignal()
         self.last_error: str | None = None
 
@@ -109,6 +111,7 @@ class Ingest:
 
     async def stop(self) -> None:
         """Store what is queued, then end the thread and wake everybody who waits for a commit."""
+        self._is_stopping = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self.commits.close()
@@ -118,6 +121,7 @@ class Ingest:
 
         Raises QueueFullError, DiskFullError or NotStoredError; then nothing of it was stored.
         """
+        self._refuse_if_stopping()
         size = len(batch.reports)
         if self._queued_reports and self._queued_reports + size > self._max_queued_reports:
             raise QueueFullError(
@@ -130,10 +134,18 @@ class Ingest:
         return await future
 
     async def run(self, work: Callable[[Ledger], T]) -> T:
-        """Have the writing thread do something else with the ledger, between commits."""
+        """Have the writing thread do something else with the ledger, between commits.
+
+        Raises NotStoredError when the collector is stopping, and what the work raises.
+        """
+        self._refuse_if_stopping()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(_Task(work, future))
         return await future
+
+    def _refuse_if_stopping(self) -> None:
+        if self._is_stopping:
+            raise NotStoredError("the collector is stopping; send again when it is back")
 
     def _run(self) -> None:
         purge_at = time.monotonic() + PURGE_SECONDS
@@ -141,8 +153,7 @@ class Ingest:
             try:
                 first = self._queue.get(timeout=max(0.0, purge_at - time.monotonic()))
             except queue.Empty:
-                self._purge()
-                purge_at = time.monotonic() + PURGE_SECONDS
+                purge_at = time.monotonic() + self._purge()
                 continue
             if first is None:
                 return
@@ -154,8 +165,7 @@ class Ingest:
             if is_last:
                 return
             if time.monotonic() >= purge_at:
-                self._purge()
-                purge_at = time.monotonic() + PURGE_SECONDS
+                purge_at = time.monotonic() + self._purge()
 
     def _drain(self, first: _Work[Any]) -> tuple[list[_Store], _Task | None, bool]:
         """Take what is queued now: batches for one commit, up to the first that is none."""
@@ -235,14 +245,15 @@ class Ingest:
         if self._loop:
             self._loop.call_soon_threadsafe(_resolve, task.future, outcome)
 
-    def _purge(self) -> None:
-        before_millis = self._now_millis() - self._dedup_window_millis
+    def _purge(self) -> float:
+        """Drop some reports whose ids need not be known any more; return when to come again."""
+        before_millis = purge_horizon_millis(self._limits, now_millis=self._now_millis())
         try:
-            while self._ledger.forget_reports(before_millis=before_millis, limit=PURGE_ROWS):
-                if not self._queue.empty():
-                    return
+            removed = self._ledger.forget_reports(before_millis=before_millis, limit=PURGE_ROWS)
         except NotStoredError as error:
             log.warning("old reports could not be purged: %s", error)
+            return PURGE_SECONDS
+        return PURGE_AGAIN_SECONDS if removed == PURGE_ROWS else PURGE_SECONDS
 
 
 def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:

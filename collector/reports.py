@@ -20,7 +20,8 @@ MAX_AMOUNT_BYTES = 2**62
 DAY_MILLIS = 86_400_000
 MAX_AHEAD_MILLIS = 5 * 60 * 1000
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Half of a surrogate pair is no character: JSON can spell it, nothing can store it.
+_UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_BYTES)]
 ReportId = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -96,9 +97,22 @@ class Limits(msgspec.Struct, frozen=True):
     """Ids are remembered for so long; an older `reported_at` is refused."""
 
 
+def purge_horizon_millis(limits: Limits, *, now_millis: int) -> int:
+    """Return before which moment of arrival a report cannot be sent again and still be taken.
+
+    A report may be dated minutes ahead of its arrival, so its id is kept as much longer.
+    """
+    return now_millis - limits.dedup_window_millis - MAX_AHEAD_MILLIS - 1
+
+
 def report_key(scope: str, report_id: str) -> bytes:
     """Fold an id with who reports into 16 bytes, so that nobody can swallow another's report."""
     return hashlib.blake2b(f"{scope}\x1f{report_id}".encode(), digest_size=16).digest()
+
+
+def is_empty(wire: WireReport) -> bool:
+    """Tell whether a report reports no byte; such are dropped before anything else."""
+    return wire.bytes_uploaded == 0 and wire.bytes_downloaded == 0
 
 
 def accept(
@@ -115,7 +129,7 @@ def accept(
 
     `fallback_id` is the id of the request's headers, for a report without one of its own.
     """
-    if wire.bytes_uploaded == 0 and wire.bytes_downloaded == 0:
+    if is_empty(wire):
         return None
     if refusal := _refuse_names(wire, username, index):
         return refusal
@@ -155,8 +169,8 @@ def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None
         ("protocol", wire.protocol),
         ("report_id", wire.report_id or ""),
     ):
-        if not text.isprintable() and _CONTROL.search(text):
-            return Refusal(index, field, "contains control characters")
+        if not text.isprintable() and _UNSTORABLE.search(text):
+            return Refusal(index, field, "contains control characters or broken Unicode")
     return None
 
 

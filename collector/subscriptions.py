@@ -97,7 +97,7 @@ class Subscriptions:
             self._metrics.lookups.labels(result="unavailable").inc()
             kind = type(error).__name__
             raise PanelUnavailableError(f"the panel does not answer ({kind})") from None
-        if response.status_code in {400, 401, 403, 404, 422}:
+        if response.status_code in {400, 404, 422}:
             self._remember(key, None, UNKNOWN_SECONDS)
             self._metrics.lookups.labels(result="unknown").inc()
             return None

@@ -15,7 +15,7 @@ from collector.ledger import LedgerReader
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.reporters import KeyRing, Reporter, hash_key
-from collector.reports import DAY_MILLIS, Limits
+from collector.reports import Limits
 from collector.settings import Settings
 from collector.subscriptions import Subscriptions
 
@@ -29,6 +29,7 @@ class Collector:
     """The wired parts of one running collector."""
 
     settings: Settings
+    limits: Limits
     ingest: Ingest
     reader: LedgerReader
     readers: Executor
@@ -40,14 +41,6 @@ class Collector:
     user_limit: RateLimit
     _ring: KeyRing | None = field(default=None, init=False)
     _ring_until_seconds: float = field(default=0.0, init=False)
-
-    @property
-    def limits(self) -> Limits:
-        """The bounds on a report."""
-        return Limits(
-            ceiling_bytes=self.settings.report_ceiling_bytes,
-            dedup_window_millis=self.settings.dedup_window_days * DAY_MILLIS,
-        )
 
     async def read(self, query: Callable[[LedgerReader], T]) -> T:
         """Run a query of the ledger beside the event loop."""

@@ -14,10 +14,17 @@ from pydantic import BaseModel
 
 from collector.api.context import Collector, CollectorPart
 from collector.api.problems import FieldError, ProblemError, documented, problem_of
-from collector.api.senders import Claims, ClaimsPart, find_reporter, read_body
+from collector.api.senders import (
+    Claims,
+    ClaimsPart,
+    find_key_holder,
+    find_signer,
+    is_signed,
+    read_body,
+)
 from collector.bodies import BodyTooLargeError, Decoded, UnreadableBodyError, decode
 from collector.errors import CollectorError, IdentityUnknownError
-from collector.identity import subscription_token
+from collector.identity import is_url, subscription_token
 from collector.ledger import Batch, Receipt
 from collector.rate_limit import RateLimit
 from collector.reporters import Reporter
@@ -27,6 +34,7 @@ from collector.reports import (
     Report,
     WireReport,
     accept,
+    is_empty,
 )
 
 log = logging.getLogger(__name__)
@@ -123,8 +131,12 @@ async def _take(
 ) -> tuple[_Sorted, Receipt]:
     metrics = collector.metrics
     try:
+        reporter = await find_key_holder(collector, claimed)
+        if reporter is None and collector.subscriptions is None and not is_signed(request):
+            raise ProblemError(401, f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}")
         sent, body = await read_body(request, collector.settings.max_body_bytes)
-        reporter = await find_reporter(collector, request, sent, claimed)
+        if reporter is None and is_signed(request):
+            reporter = await find_signer(collector, request, sent, claimed)
         if reporter:
             _throttle(collector.key_limit, reporter.name, collector)
         decoded = decode(body)
@@ -150,13 +162,19 @@ async def _sort(
     limits, now_millis = collector.limits, collector.now_millis()
     scope = f"reporter:{reporter.name}" if reporter else ""
     for index, wire in decoded.reports:
-        username = await _username(collector, wire, reporter)
         if reporter is None:
+            username = await _own_username(collector, wire)
             if scope not in {"", f"user:{username}"}:
                 raise ProblemError(401, "without a reporter key, a request is of one user only")
             if not scope:
                 _throttle(collector.user_limit, username, collector)
             scope = f"user:{username}"
+        else:
+            found = "" if is_empty(wire) else await _any_username(collector, wire, index)
+            if isinstance(found, Refusal):
+                sorted_.refusals.append(found)
+                continue
+            username = found
         fallback_id = header_id
         if header_id is not None and decoded.is_array:
             fallback_id = f"{header_id}\x1f{index}"
@@ -175,7 +193,7 @@ async def _sort(
             sorted_.refusals.append(outcome)
         else:
             sorted_.reports.append(outcome)
-    if reporter is None and not scope:
+    if reporter is None and not scope and not sorted_.refusals:
         raise ProblemError(401, _HOW_TO_AUTHENTICATE)
     return sorted_, scope
 
@@ -184,22 +202,32 @@ _HOW_TO_AUTHENTICATE = (
     "send Authorization: Bearer with a reporter key (`traffic-collector reporters add NAME`), or a "
     "Marzban subscription token as user_token"
 )
+_NOT_VERIFIABLE = "subscription tokens cannot be verified here: MARZBAN_URL is not set"
 
 
-async def _username(collector: Collector, wire: WireReport, reporter: Reporter | None) -> str:
+async def _any_username(collector: Collector, wire: WireReport, index: int) -> str | Refusal:
+    """Return whose report a reporter sent; a token nobody knows is that one report's fault."""
     token = subscription_token(wire.user_token)
     if token is None:
-        if reporter is None:
-            raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+        if is_url(wire.user_token):
+            return Refusal(index, "user_token", "is a URL without a subscription token in it")
         return wire.user_token
     if collector.subscriptions is None:
-        raise ProblemError(
-            401, "subscription tokens cannot be verified here: MARZBAN_URL is not set"
-        )
+        return Refusal(index, "user_token", _NOT_VERIFIABLE)
     try:
         return await collector.subscriptions.resolve(token)
-    except IdentityUnknownError as error:
-        raise ProblemError(401, str(error)) from error
+    except IdentityUnknownError:
+        return Refusal(index, "user_token", "is a subscription token the panel does not know")
+
+
+async def _own_username(collector: Collector, wire: WireReport) -> str:
+    """Return who reports for itself; 401 for whoever cannot prove it."""
+    token = subscription_token(wire.user_token)
+    if token is None:
+        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+    if collector.subscriptions is None:
+        raise ProblemError(401, _NOT_VERIFIABLE)
+    return await collector.subscriptions.resolve(token)
 
 
 def _throttle(limit: RateLimit, caller: str, collector: Collector) -> None:

@@ -74,20 +74,25 @@ async def read_body(request: Request, limit_bytes: int) -> tuple[bytes, bytes]:
         raise ProblemError(400, str(error)) from error
 
 
-async def find_reporter(
-    collector: Collector, request: Request, body: bytes, claimed: Claims
-) -> Reporter | None:
-    """Return who signed the request; None for a request that carries no key and no signature.
-
-    A key or signature that is there and wrong is a 401, not a request without one.
-    """
-    if claimed.credentials is not None:
-        reporter = (await collector.key_ring()).by_key(claimed.credentials.credentials)
-        if reporter is None:
-            raise ProblemError(401, "this reporter key is not valid (see `reporters list`)")
-        return reporter
-    if "webhook-signature" not in request.headers:
+async def find_key_holder(collector: Collector, claimed: Claims) -> Reporter | None:
+    """Return whose key the request carries; None without one, 401 for a wrong one."""
+    if claimed.credentials is None:
         return None
+    reporter = (await collector.key_ring()).by_key(claimed.credentials.credentials)
+    if reporter is None:
+        raise ProblemError(401, "this reporter key is not valid (see `reporters list`)")
+    return reporter
+
+
+def is_signed(request: Request) -> bool:
+    """Tell whether the request carries a signature, right or wrong."""
+    return "webhook-signature" in request.headers
+
+
+async def find_signer(
+    collector: Collector, request: Request, body: bytes, claimed: Claims
+) -> Reporter:
+    """Return who signed the body as it was sent; 401 when nobody did."""
     if claimed.signer is None:
         raise ProblemError(401, "a signed request says whose signature it is: ?reporter=NAME")
     reporter = (await collector.key_ring()).by_name(claimed.signer)

@@ -14,7 +14,7 @@ from collector.api.context import Collector, CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
 from collector.ledger import Changes, ServerUsage
-from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH
+from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH, purge_horizon_millis
 
 router = APIRouter(
     prefix="/v1",
@@ -25,6 +25,8 @@ router = APIRouter(
 
 MAX_WAIT_SECONDS = 30
 MAX_SEQ = 2**62
+CLEANUP_ROWS = 10_000
+"""Removed in one commit, so that reports arriving meanwhile do not wait for long."""
 
 Days = Annotated[
     int | None, Query(ge=1, le=36500, description="The last so many UTC days; without, for ever")
@@ -123,14 +125,19 @@ async def changes(
 
     With `wait`, an answer that would be empty waits so many seconds for the first change.
     """
-    signal = collector.ingest.commits.subscribe()
-    page = await collector.read(lambda reader: reader.changes(after=after, limit=limit))
-    is_waiting = wait > 0 and not page.changes and page.head <= after
-    if is_waiting and not collector.ingest.commits.is_closed:
-        with collector.metrics.feed_waiters.track_inprogress(), contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(signal.wait(), wait)
-        page = await collector.read(lambda reader: reader.changes(after=after, limit=limit))
-    return _page(page, after)
+    commits = collector.ingest.commits
+    loop = asyncio.get_running_loop()
+    until_seconds = loop.time() + wait
+    with collector.metrics.feed_waiters.track_inprogress():
+        while True:
+            signal = commits.subscribe()
+            page = await collector.read(lambda reader: reader.changes(after=after, limit=limit))
+            left_seconds = until_seconds - loop.time()
+            has_answer = bool(page.changes) or page.head < after
+            if has_answer or left_seconds <= 0 or commits.is_closed:
+                return _page(page, after)
+            with contextlib.suppress(TimeoutError):  # a commit may hold nothing but duplicates
+                await asyncio.wait_for(signal.wait(), left_seconds)
 
 
 def _page(page: Changes, after: int) -> ChangePage:
@@ -152,7 +159,7 @@ def _page(page: Changes, after: int) -> ChangePage:
     )
 
 
-@router.get("/usage/{username}")
+@router.get("/usage/{username:path}")
 async def user_statistics(
     username: Username, collector: CollectorPart, days: Days = None
 ) -> UserStatistics:
@@ -221,17 +228,20 @@ async def cleanup(
 
 async def clean_up(collector: Collector, days: int) -> CleanupAnswer:
     """Remove what is older than so many days."""
-    kept_days = max(days, collector.settings.dedup_window_days)
-    before_millis = collector.now_millis() - kept_days * DAY_MILLIS
+    before_millis = min(
+        collector.now_millis() - days * DAY_MILLIS,
+        purge_horizon_millis(collector.limits, now_millis=collector.now_millis()),
+    )
     before_day = collector.now_millis() // DAY_MILLIS - days
-    removed_reports = 0
+    removed_reports = removed_days = 0
     while removed := await collector.ingest.run(
-        lambda ledger: ledger.forget_reports(before_millis=before_millis, limit=20_000)
+        lambda ledger: ledger.forget_reports(before_millis=before_millis, limit=CLEANUP_ROWS)
     ):
         removed_reports += removed
-    removed_days = await collector.ingest.run(
-        lambda ledger: ledger.forget_days(before_day=before_day)
-    )
+    while removed := await collector.ingest.run(
+        lambda ledger: ledger.forget_days(before_day=before_day, limit=CLEANUP_ROWS)
+    ):
+        removed_days += removed
     return CleanupAnswer(days=days, removed_reports=removed_reports, removed_day_rows=removed_days)
 
 

@@ -124,8 +124,8 @@ class Ledger(Protocol):
         """Drop up to `limit` of the oldest reports received before; return how many were."""
         ...
 
-    def forget_days(self, *, before_day: int) -> int:
-        """Drop the daily rows before a day; totals stay. Return how many were dropped."""
+    def forget_days(self, *, before_day: int, limit: int) -> int:
+        """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
         ...
 
     def close(self) -> None:

@@ -70,11 +70,13 @@ class SqliteLedger:
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
-        except (sqlite3.Error, OverflowError) as error:
+        except BaseException as error:
             with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                 self._db.execute("ROLLBACK")
             with suppress(sqlite3.Error):  # a file that cannot be read now is read at the next try
                 self._load()
+            if not isinstance(error, (sqlite3.Error, OverflowError, UnicodeError)):
+                raise
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise DiskFullError(f"the disk under the ledger {self.path} is full") from error
             raise NotStoredError(f"the ledger {self.path} did not store: {error}") from error
@@ -115,38 +117,42 @@ class SqliteLedger:
             return Receipt(accepted=0, duplicates=0, is_beyond_capacity=True)
         accepted = duplicates = conflicts = 0
         for report in batch.reports:
-            series_id = self._series_id(report)
             key = report.report_key
+            stored = None if key is None else known.get(key)
+            if stored is not None:
+                duplicates += 1
+                content = (self._find_series(report), report.upload_bytes, report.download_bytes)
+                conflicts += stored != content
+                continue
+            series_id = self._find_series(report) or self._add_series(report)
             if key is not None:
-                content = (series_id, report.upload_bytes, report.download_bytes)
-                stored = known.setdefault(key, content)
-                if stored is not content:
-                    duplicates += 1
-                    conflicts += stored != content
-                    continue
+                known[key] = (series_id, report.upload_bytes, report.download_bytes)
             accepted += 1
             group.add(report, series_id, batch.reporter)
         return Receipt(accepted, duplicates, conflicts)
 
-    def _series_id(self, report: Report) -> int:
+    def _find_series(self, report: Report) -> int | None:
         key = (report.username, report.server, report.port, report.protocol)
-        found = self._series.get(key)
-        if found is not None:
+        if (found := self._series.get(key)) is not None:
             return found
         query = (
             "SELECT id FROM series WHERE username = ? AND server = ? AND port = ? AND protocol = ?"
         )
         row = self._db.execute(query, key).fetchone()
-        if row is None:
-            statement = (
-                "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) "
-                "RETURNING id"
-            )
-            row = self._db.execute(statement, key).fetchone()
+        return None if row is None else self._remember_series(key, row[0])
+
+    def _add_series(self, report: Report) -> int:
+        key = (report.username, report.server, report.port, report.protocol)
+        statement = (
+            "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) RETURNING id"
+        )
+        return self._remember_series(key, self._db.execute(statement, key).fetchone()[0])
+
+    def _remember_series(self, key: _SeriesKey, series_id: int) -> int:
         if len(self._series) >= MAX_CACHED_SERIES:
             self._series.clear()
-        self._series[key] = row[0]
-        return int(row[0])
+        self._series[key] = series_id
+        return series_id
 
     def _write(self, group: _Group) -> None:
         self._db.executemany(
@@ -196,11 +202,14 @@ class SqliteLedger:
             )
             return self._db.execute(statement, (limit, before_millis)).rowcount
 
-    def forget_days(self, *, before_day: int) -> int:
-        """Drop the daily rows before a day; totals stay. Return how many were dropped."""
+    def forget_days(self, *, before_day: int, limit: int) -> int:
+        """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
         with self._transaction():
-            statement = "DELETE FROM usage_day WHERE day < ?"
-            return self._db.execute(statement, (before_day,)).rowcount
+            statement = (
+                "DELETE FROM usage_day WHERE (day, series_id) IN (SELECT day, series_id "
+                "FROM usage_day WHERE day < ? ORDER BY day, series_id LIMIT ?)"
+            )
+            return self._db.execute(statement, (before_day, limit)).rowcount
 
 
 class _Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -14,6 +15,7 @@ from collector.errors import LedgerError, SettingsError
 
 APPLICATION_ID = 0x54524C47
 BUSY_SECONDS = 10
+MAX_JOURNAL_BYTES = 64 * 2**20
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -86,19 +88,29 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open and verify a ledger file; create or migrate it unless reading only.
 
     Raises LedgerError when the file is missing for a reader, is damaged, is not a ledger, or was
-    written by a newer version.
+    written by a newer version. An existing file is never replaced by an empty ledger.
     """
-    if read_only and not path.exists():
-        raise LedgerError(f"there is no ledger at {path}: has the collector run yet?")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(
-            path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
-        )
+        if not path.exists():
+            if read_only:
+                raise LedgerError(f"there is no ledger at {path}: has the collector run yet?")
+            _create(path)
+        elif not path.stat().st_size:
+            raise LedgerError(
+                f"the ledger {path} is an empty file: restore a backup; to begin with an empty "
+                "ledger, remove the file yourself"
+            )
+        db = _open(path)
     except (sqlite3.Error, OSError) as error:
         raise LedgerError(f"cannot open the ledger {path}: {error}") from error
     try:
-        _prepare(db, path, read_only=read_only)
+        _verify(db, path)
+        if read_only:
+            db.execute("PRAGMA query_only = ON")
+        else:
+            db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
+            db.execute("PRAGMA synchronous = FULL")
+            _migrate(db)
     except sqlite3.DatabaseError as error:
         db.close()
         raise LedgerError(
@@ -111,29 +123,72 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return db
 
 
-def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
+    )
+
+
+def _create(path: Path) -> None:
+    """Make an empty ledger beside its place, then put it there whole, unless one is there by then.
+
+    So a crash at any moment leaves either no ledger or a whole one.
+    """
+    remains = path.with_name(path.name + "-wal")
+    if remains.exists():
+        raise LedgerError(
+            f"{remains} is there, but its ledger {path} is not: restore both from a backup; to "
+            f"begin with an empty ledger, remove {remains.name} yourself"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    try:
+        db = _open(draft)
+        try:
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            _migrate(db)
+            insert = "INSERT INTO meta (key, value) VALUES ('ledger_id', ?)"
+            db.execute(insert, (secrets.token_hex(16),))
+        finally:
+            db.close()
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _verify(db: sqlite3.Connection, path: Path) -> None:
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise LedgerError(f"{path} is an SQLite file, but not a traffic ledger: see to LEDGER_URL")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    is_empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if not is_empty and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise LedgerError(f"{path} is an SQLite file, but not a traffic ledger")
     if version > len(MIGRATIONS):
         raise LedgerError(
             f"{path} was written by a newer version (schema {version}, this version knows "
             f"{len(MIGRATIONS)}): upgrade the collector or restore a backup"
         )
-    if read_only:
-        db.execute("PRAGMA query_only = ON")
-        return
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        db.executescript(
-            f"BEGIN IMMEDIATE; {script} PRAGMA application_id = {APPLICATION_ID};"
-            f"PRAGMA user_version = {number}; COMMIT;"
-        )
-    db.execute(
-        "INSERT OR IGNORE INTO meta (key, value) VALUES ('ledger_id', ?)", (secrets.token_hex(16),)
-    )
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Bring the schema forward, one committed step after the other; safe beside another process."""
+    while db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version < len(MIGRATIONS):
+                for statement in filter(str.strip, MIGRATIONS[version].split(";")):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {version + 1}")
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            db.execute("ROLLBACK")
+            raise
 
 
 def lock(path: Path) -> IO[str]:
@@ -141,8 +196,14 @@ def lock(path: Path) -> IO[str]:
 
     The right ends with the process, however it ends.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.with_name(path.name + ".lock").open("a+")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(path.name + ".lock").open("a+")
+    except OSError as error:
+        raise LedgerError(
+            f"cannot write beside the ledger {path}: {error}; the collector's user must own the "
+            "folder"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
