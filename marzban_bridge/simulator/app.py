@@ -254,6 +254,7 @@ async def subscription_usage(token: str, panel: Panel) -> dict[str, Any]:
 
 
 @subscription_router.get("/{token}")
+@subscription_router.get("/{token}/")
 async def subscription(token: str, request: Request, panel: Panel) -> Response:
     """Return the links of a subscription token's user, and note who fetched them."""
     user = panel.subscriber(token)

@@ -143,6 +143,8 @@ class SimulatedPanel(PanelRecords):
     ) -> dict[str, Any]:
         """Return a page of users; one user that cannot be shown breaks the page.
 
+        Unsorted, named users come by name and all others by age, as the database happens to find
+        them.
         Marzban 0.8.4 with SQLite ignores a negative limit or offset, which MySQL refuses.
         """
         query = query or UsersQuery()
@@ -151,7 +153,7 @@ class SimulatedPanel(PanelRecords):
         users: Collection[SimulatedUser] = self.users.values()
         if usernames:
             named = (self.users.get(key) for key in dict.fromkeys(map(self.key, usernames)))
-            users = sorted((user for user in named if user), key=lambda user: user.id)
+            users = sorted((user for user in named if user), key=lambda user: user.username)
         page, total = select_users(users, query)
         return {"users": [self.show(user) for user in page], "total": total}
 

@@ -1,0 +1,301 @@
+"""What every ledger promises, whatever it is made of: exact totals, each id once, a true feed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ledgers import DAY, NOON_MILLIS, SqlitePlace, batch, report
+
+from collector.ledger import Ledger, LedgerReader, Receipt
+from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES
+
+KINDS = ["sqlite"]
+
+
+def place_of(kind: str, folder: Path) -> SqlitePlace:
+    assert kind == "sqlite"
+    return SqlitePlace(path=folder / "ledger.sqlite3")
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> SqlitePlace:
+    return place_of(request.param, tmp_path)
+
+
+@pytest.fixture
+def ledger(place: SqlitePlace) -> Iterator[Ledger]:
+    with closing(place.open()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reader(place: SqlitePlace, ledger: Ledger) -> Iterator[LedgerReader]:
+    with closing(place.reader()) as opened:
+        yield opened
+
+
+def store(ledger: Ledger, *batches, at: int = NOON_MILLIS) -> list[Receipt]:
+    return ledger.record(batches, received_at_millis=at)
+
+
+def totals(reader: LedgerReader) -> dict[str, tuple[int, int, int]]:
+    page = reader.changes(after=0, limit=10_000)
+    return {u.username: (u.upload_bytes, u.download_bytes, u.reports) for u in page.changes}
+
+
+def test_a_new_ledger_is_empty_and_has_a_name_of_its_own(reader):
+    page = reader.changes(after=0, limit=10)
+    assert (page.head, page.changes) == (0, [])
+    assert len(page.ledger_id) == 32
+    assert reader.audit().problems == []
+
+
+def test_bytes_add_up_per_user_over_servers_and_commits(ledger, reader):
+    store(ledger, batch(report(up=1, down=2), report(up=10, down=20, server="nl-1")))
+    store(ledger, batch(report(up=100, down=200), report("bob", up=7, down=0)))
+    assert totals(reader) == {"alice": (111, 222, 3), "bob": (7, 0, 1)}
+
+
+def test_an_id_counts_once_within_a_batch_a_group_a_ledger_and_its_next_opening(place):
+    with closing(place.open()) as ledger:
+        within = store(
+            ledger, batch(report(key="k"), report(key="k")), batch(report(key="k"), report(key="l"))
+        )
+        later = store(ledger, batch(report(key="l"), report(key="m")))
+    with closing(place.open()) as ledger, closing(place.reader()) as reader:
+        reopened = store(ledger, batch(report(key="k"), report(key="m")))
+        assert totals(reader) == {"alice": (3, 6, 3)}
+    assert within == [Receipt(1, 1), Receipt(1, 1)]
+    assert later == [Receipt(1, 1)]
+    assert reopened == [Receipt(0, 2)]
+
+
+def test_without_an_id_every_report_counts(ledger, reader):
+    assert store(ledger, batch(report(), report())) == [Receipt(2, 0)]
+    assert totals(reader) == {"alice": (2, 4, 2)}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"up": 5}, {"down": 5}, {"username": "mallory"}, {"server": "elsewhere"}, {"port": 1}],
+    ids=str,
+)
+@pytest.mark.parametrize("is_one_group", [True, False])
+def test_an_id_with_another_content_is_a_conflict_and_the_first_one_stays(
+    ledger, reader, other, is_one_group
+):
+    first, second = batch(report(key="k")), batch(report(**other, key="k"))
+    receipts = store(ledger, first, second) if is_one_group else None
+    receipts = receipts or [*store(ledger, first), *store(ledger, second)]
+    assert receipts == [Receipt(1, 0), Receipt(0, 1, conflicts=1)]
+    assert totals(reader) == {"alice": (1, 2, 1)}
+    assert [each.server for each in reader.servers_of(None, since_day=None)] == ["de-1"]
+
+
+def test_the_feed_gives_each_user_once_with_its_last_change_and_pages_without_gaps(ledger, reader):
+    for number in range(50):
+        store(ledger, batch(report(f"user{number % 20}"), report("everywhere")))
+    seen, after, head = [], 0, reader.changes(after=0, limit=1).head
+    while page := reader.changes(after=after, limit=7).changes:
+        seen += [each.username for each in page]
+        assert [each.change_seq for each in page] == sorted({each.change_seq for each in page})
+        after = page[-1].change_seq
+    assert sorted(seen) == sorted(totals(reader))
+    assert seen[-1] == "everywhere"
+    assert after == head == 100
+
+
+def test_the_feed_goes_on_where_a_reader_left_it(ledger, reader):
+    store(ledger, batch(report("a"), report("b")))
+    head = reader.changes(after=0, limit=10).head
+    assert reader.changes(after=head, limit=10).changes == []
+    store(ledger, batch(report("a")))
+    (change,) = reader.changes(after=head, limit=10).changes
+    assert (change.username, change.reports) == ("a", 2)
+
+
+def test_duplicates_move_nothing_in_the_feed(ledger, reader):
+    store(ledger, batch(report(key="k")))
+    before = reader.changes(after=0, limit=10)
+    store(ledger, batch(report(key="k")))
+    assert reader.changes(after=0, limit=10) == before
+
+
+def test_sequence_numbers_are_never_given_out_again_even_when_all_reports_are_gone(place):
+    with closing(place.open()) as ledger:
+        store(ledger, batch(report(), report()))
+        ledger.forget_reports(before_millis=NOON_MILLIS + 1, limit=10)
+    with closing(place.open()) as ledger, closing(place.reader()) as reader:
+        store(ledger, batch(report("bob")))
+        assert reader.changes(after=0, limit=10).head == 3
+
+
+def test_a_ledger_keeps_its_name_and_no_two_have_the_same(place, tmp_path):
+    names = []
+    for each in (place, place, SqlitePlace(path=tmp_path / "other")):
+        with closing(each.open()), closing(each.reader()) as reader:
+            names.append(reader.changes(after=0, limit=1).ledger_id)
+    assert names[0] == names[1] != names[2]
+
+
+def test_amounts_are_whole_numbers_up_to_the_largest(ledger, reader):
+    store(ledger, batch(report(up=MAX_AMOUNT_BYTES - 1, down=0)))
+    assert totals(reader) == {"alice": (2**62 - 1, 0, 1)}
+    assert reader.audit().series_bytes == 2**62 - 1
+
+
+def test_what_would_overflow_is_refused_alone_and_changes_nothing(ledger, reader):
+    store(ledger, batch(report(up=MAX_AMOUNT_BYTES - 10, down=0)))
+    receipts = store(ledger, batch(report(up=6, down=6)), batch(report("bob", up=5, down=5)))
+    assert [each.is_beyond_capacity for each in receipts] == [True, False]
+    assert totals(reader) == {"alice": (2**62 - 10, 0, 1), "bob": (5, 5, 1)}
+    assert reader.audit().problems == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "o'brien", 'say "hi"', "a=b,c d", "x; DROP TABLE report; --", "%_\\", "юзер", "用户",
+        "🦊🏳️‍🌈", "ܐ\u202eevil", "e\u0301", "é", "ALICE", "alice", " padded ", "a" * 255, "\N{NO-BREAK SPACE}",
+    ],
+)  # fmt: skip
+def test_any_name_survives_as_user_server_and_protocol(ledger, reader, name):
+    store(ledger, batch(report(name, server=name, protocol=name), report("other")))
+    assert set(totals(reader)) == {name, "other"}
+    (usage,) = reader.servers_of(name, since_day=None)
+    assert (usage.server, usage.protocol) == (name, name)
+
+
+def test_names_that_differ_in_case_are_different_here(ledger, reader):
+    store(ledger, batch(report("Alice"), report("alice")))
+    assert set(totals(reader)) == {"Alice", "alice"}
+
+
+def test_forgetting_reports_keeps_to_age_and_limit_and_leaves_totals(ledger, reader):
+    for age in (3, 2, 1, 0):
+        store(ledger, batch(report(key=f"k{age}")), at=NOON_MILLIS - age)
+    before = totals(reader)
+    assert ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=1) == 1
+    assert ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=10) == 1
+    assert ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=10) == 0
+    assert reader.facts().records == 2
+    assert totals(reader) == before
+    assert store(ledger, batch(report(key="k0"))) == [Receipt(0, 1)]
+
+
+def test_forgetting_days_keeps_to_age_and_limit_and_leaves_totals(ledger, reader):
+    for days_ago in range(5):
+        at = NOON_MILLIS - days_ago * DAY_MILLIS
+        store(ledger, batch(report(at=at), report(at=at, server="nl-1")))
+    before = totals(reader)
+    assert ledger.forget_days(before_day=DAY - 2, limit=3) == 3
+    assert ledger.forget_days(before_day=DAY - 2, limit=3) == 1
+    assert ledger.forget_days(before_day=DAY - 2, limit=3) == 0
+    assert reader.facts().day_rows == 6
+    assert totals(reader) == before
+    assert reader.audit().problems == []
+    assert reader.summary(since_day=None).reports == 10
+
+
+def test_statistics_by_server_are_for_ever_or_since_a_day(ledger, reader):
+    yesterday = NOON_MILLIS - DAY_MILLIS
+    store(
+        ledger,
+        batch(
+            report("a", up=1, down=1, at=yesterday, connections=3),
+            report("b", up=10, down=10),
+            report("a", up=100, down=100, server="nl-1", protocol="trojan"),
+        ),
+    )
+    ever = reader.servers_of(None, since_day=None)
+    assert [(s.server, s.upload_bytes, s.connections, s.users) for s in ever] == [
+        ("nl-1", 100, 1, 1),
+        ("de-1", 11, 4, 2),
+    ]
+    today = reader.servers_of(None, since_day=DAY)
+    assert [(s.server, s.upload_bytes, s.users) for s in today] == [
+        ("nl-1", 100, 1),
+        ("de-1", 10, 1),
+    ]
+    of_a = reader.servers_of("a", since_day=DAY - 1)
+    assert [(s.server, s.upload_bytes) for s in of_a] == [("nl-1", 100), ("de-1", 1)]
+    assert reader.servers_of("nobody", since_day=None) == []
+    ever_sum, today_sum = reader.summary(since_day=None), reader.summary(since_day=DAY)
+    assert (ever_sum.users, ever_sum.servers, ever_sum.protocols) == (2, 2, 2)
+    assert (ever_sum.upload_bytes, ever_sum.connections, ever_sum.reports) == (111, 5, 3)
+    assert (today_sum.upload_bytes, today_sum.connections, today_sum.reports) == (110, 2, 2)
+    days = reader.days_of_server("de-1", 443, since_day=DAY - 1)
+    assert [(d.day, d.upload_bytes, d.users) for d in days] == [(DAY - 1, 1, 1), (DAY, 10, 1)]
+
+
+def test_last_used_is_the_latest_moment_whatever_the_order_of_arrival(ledger, reader):
+    store(ledger, batch(report(at=NOON_MILLIS), report(at=NOON_MILLIS - 5)))
+    store(ledger, batch(report(at=NOON_MILLIS - 9)))
+    (change,) = reader.changes(after=0, limit=1).changes
+    (usage,) = reader.servers_of("alice", since_day=None)
+    assert change.last_used_at_millis == usage.last_used_at_millis == NOON_MILLIS
+
+
+def test_who_reported_last_and_when_is_known_while_reports_are_kept(ledger, reader):
+    store(ledger, batch(report(), reporter="reporter:a"), at=NOON_MILLIS)
+    store(ledger, batch(report(), reporter="reporter:b"), at=NOON_MILLIS + 5)
+    store(ledger, batch(report(), reporter="reporter:a"), at=NOON_MILLIS + 9)
+    assert reader.last_reports() == {"reporter:a": NOON_MILLIS + 9, "reporter:b": NOON_MILLIS + 5}
+
+
+users = st.sampled_from(["a", "b", "C", "ю"])
+reports = st.builds(
+    report,
+    users,
+    up=st.integers(0, 2**40),
+    down=st.integers(0, 2**40),
+    server=st.sampled_from(["s1", "s2"]),
+    port=st.sampled_from([0, 443]),
+    at=st.integers(NOON_MILLIS - 3 * DAY_MILLIS, NOON_MILLIS + 1000),
+    key=st.one_of(st.none(), st.integers(0, 12).map(str)),
+)
+groups = st.lists(st.lists(st.lists(reports, min_size=1, max_size=6), max_size=3), max_size=6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(history=groups, reopen_after=st.sets(st.integers(0, 5)))
+@settings(deadline=None, max_examples=60)
+def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
+    kind, history, reopen_after
+):
+    """Users, series, days and kept reports all add up to what was first under each id."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = place_of(kind, Path(folder))
+        expected: Counter[str] = Counter()
+        known: set[bytes] = set()
+        accepted = duplicates = 0
+        ledger = place.open()
+        for number, group in enumerate(history):
+            receipts = store(ledger, *(batch(*each) for each in group))
+            accepted += sum(each.accepted for each in receipts)
+            duplicates += sum(each.duplicates for each in receipts)
+            for each in (each for one in group for each in one):
+                if each.report_key is None or each.report_key not in known:
+                    expected[each.username] += each.upload_bytes + each.download_bytes
+                if each.report_key is not None:
+                    known.add(each.report_key)
+            if number in reopen_after:
+                ledger.close()
+                ledger = place.open()
+        with closing(ledger), closing(place.reader()) as reader:
+            page, audit = reader.changes(after=0, limit=100), reader.audit()
+            found = {
+                each.username: each.upload_bytes + each.download_bytes for each in page.changes
+            }
+            assert found == dict(expected)
+            assert audit.user_bytes == audit.series_bytes == audit.day_bytes == expected.total()
+            assert audit.reports == reader.facts().records == page.head == accepted
+            assert accepted + duplicates == sum(len(one) for group in history for one in group)
+            assert audit.problems == []
