@@ -144,15 +144,18 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
     reader = SqliteReader(ledger_path(settings.ledger_url))
     table = Table(title="Reporters", title_justify="left")
-    for column in ("name", "since (UTC)", "state"):
+    last_reports = reader.last_reports()
+    for column in ("name", "since (UTC)", "last report (UTC)", "state"):
         table.add_column(column)
     for each in reader.reporters():
         state = "valid"
         if each.revoked_at_millis is not None:
             state = f"revoked {_moment(each.revoked_at_millis)}"
-        table.add_row(each.name, _moment(each.created_at_millis), state)
+        last = _moment(last_reports.get(f"reporter:{each.name}"))
+        table.add_row(each.name, _moment(each.created_at_millis), last, state)
     for name, _ in settings.reporter_keys:
-        table.add_row(name, "", "valid, from COLLECTOR_REPORTER_KEYS")
+        last = _moment(last_reports.get(f"reporter:{name}"))
+        table.add_row(name, "", last, "valid, from COLLECTOR_REPORTER_KEYS")
     reader.close()
     console.print(table)
     return 0
@@ -209,7 +212,9 @@ def _panel_state(settings: Settings) -> str:
     return f"answers ({status})"
 
 
-def _moment(millis: int) -> str:
+def _moment(millis: int | None) -> str:
+    if millis is None:
+        return ""
     return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M}"
 
 

@@ -141,7 +141,11 @@ class LedgerReader(Protocol):
         ...
 
     def reporters(self) -> list[Reporter]:
-        """Return all reporters, revoked ones too."""
+        """Return all reporters by name, revoked ones too."""
+        ...
+
+    def last_reports(self) -> dict[str, int]:
+        """Return when the newest report that is still kept came from each sender, by its scope."""
         ...
 
     def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:

@@ -80,6 +80,11 @@ class SqliteReader:
             for row in rows
         ]
 
+    def last_reports(self) -> dict[str, int]:
+        """Return when the newest report that is still kept came from each sender, by its scope."""
+        query = "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
+        return dict(self._db.execute(query).fetchall())
+
     def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
         """Return usage by server, most first: of one user or of all, since a day or for ever."""
         sums = (
