@@ -1,0 +1,263 @@
+"""What may be wrong with a ledger's file, and that a ledger is never begun anew silently."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from ledgers import NOON_MILLIS, batch, report
+
+from collector.errors import DiskFullError, LedgerError, NotStoredError, SettingsError
+from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite_file import APPLICATION_ID, MIGRATIONS, connect, ledger_path
+from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter
+from collector.reporters import KeyRing
+
+VERSION_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY, username TEXT NOT NULL, server TEXT NOT NULL, port INTEGER NOT NULL,
+    protocol TEXT NOT NULL, upload_bytes INTEGER NOT NULL DEFAULT 0,
+    download_bytes INTEGER NOT NULL DEFAULT 0, connections INTEGER NOT NULL DEFAULT 0,
+    reports INTEGER NOT NULL DEFAULT 0, last_used_at INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (username, server, port, protocol)
+) STRICT;
+CREATE TABLE report (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, report_key BLOB UNIQUE,
+    series_id INTEGER NOT NULL REFERENCES series (id), upload_bytes INTEGER NOT NULL,
+    download_bytes INTEGER NOT NULL, connections INTEGER NOT NULL, reported_at INTEGER NOT NULL,
+    received_at INTEGER NOT NULL, reporter TEXT NOT NULL
+) STRICT;
+CREATE TABLE usage_day (
+    day INTEGER NOT NULL, series_id INTEGER NOT NULL REFERENCES series (id),
+    upload_bytes INTEGER NOT NULL, download_bytes INTEGER NOT NULL, connections INTEGER NOT NULL,
+    reports INTEGER NOT NULL, last_used_at INTEGER NOT NULL, change_seq INTEGER NOT NULL,
+    PRIMARY KEY (day, series_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE user_total (
+    username TEXT PRIMARY KEY, upload_bytes INTEGER NOT NULL, download_bytes INTEGER NOT NULL,
+    reports INTEGER NOT NULL, last_used_at INTEGER NOT NULL, change_seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX user_total_change ON user_total (change_seq);
+CREATE TABLE reporter (
+    name TEXT PRIMARY KEY, key_hash BLOB NOT NULL UNIQUE, created_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('ledger_id', '0123456789abcdef0123456789abcdef');
+INSERT INTO series VALUES (1, 'alice', 'de-1', 443, 'vless', 10, 20, 1, 1, 1728000000000);
+INSERT INTO report VALUES (41, NULL, 1, 10, 20, 1, 1728000000000, 1728000000000, 'reporter:r');
+INSERT INTO usage_day VALUES (20000, 1, 10, 20, 1, 1, 1728000000000, 41);
+INSERT INTO user_total VALUES ('alice', 10, 20, 1, 1728000000000, 41);
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "ledger.sqlite3"
+
+
+def store(ledger: SqliteLedger, *reports) -> None:
+    ledger.record([batch(*reports)], received_at_millis=NOON_MILLIS)
+
+
+def filled(path: Path) -> None:
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *(report(f"user{number}", key=str(number)) for number in range(500)))
+
+
+def test_a_ledger_file_of_the_first_version_opens_with_all_it_holds(path):
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(VERSION_1)
+        db.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
+    with closing(SqliteLedger(path)) as ledger, closing(SqliteReader(path)) as reader:
+        store(ledger, report())
+        page, audit = reader.changes(after=0, limit=10), reader.audit()
+    assert page.ledger_id == "0123456789abcdef0123456789abcdef"
+    (change,) = page.changes
+    assert (change.upload_bytes, change.download_bytes, change.change_seq) == (11, 22, 42)
+    assert audit.problems == []
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
+    filled(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=r"newer version.*upgrade"):
+        SqliteLedger(path)
+    assert path.read_bytes() == before
+
+
+def overwrite_middle(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 4)
+        file.write(b"\xa5" * (size // 2))
+
+
+def cut_in_half(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2 // 4096 * 4096)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.write_bytes(b"not a database " * 500), "restore a backup"),
+        (lambda path: path.write_bytes(b""), "empty file.*restore a backup"),
+        (overwrite_middle, "restore a backup"),
+        (cut_in_half, "restore a backup"),
+    ],
+    ids=["garbage", "emptied", "overwritten", "cut"],
+)
+def test_a_damaged_ledger_is_an_error_that_names_the_way_out_and_is_left_alone(path, damage, words):
+    filled(path)
+    damage(path)
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=words) as raised:
+        SqliteLedger(path)
+    assert str(path) in str(raised.value)
+    assert path.read_bytes() == before
+
+
+def test_somebody_elses_database_is_refused_and_left_alone(path):
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    before = path.read_bytes()
+    for open_it in (SqliteLedger, connect, lambda path: add_reporter(path, "r", now_millis=0)):
+        with pytest.raises(LedgerError, match="not a traffic ledger"):
+            open_it(path)
+    assert path.read_bytes() == before
+
+
+def test_a_journal_without_its_ledger_is_not_begun_anew_over(path):
+    path.parent.mkdir()
+    journal = path.with_name(path.name + "-wal")
+    journal.write_bytes(b"what was not yet moved into the ledger")
+    with pytest.raises(LedgerError, match="restore both"):
+        SqliteLedger(path)
+    assert not path.exists()
+
+
+def test_a_reader_never_makes_a_ledger(path):
+    with pytest.raises(LedgerError, match="there is no ledger"):
+        SqliteReader(path).facts()
+    assert not path.parent.exists()
+
+
+def test_a_new_ledger_leaves_no_drafts_behind(path):
+    filled(path)
+    assert sorted(each.name for each in path.parent.iterdir()) == [path.name, path.name + ".lock"]
+
+
+def test_a_second_process_is_refused_and_told_who_has_the_ledger(path):
+    script = "import sys, pathlib, collector.ledger.sqlite as s; s.SqliteLedger(pathlib.Path(sys.argv[1]))"
+    with closing(SqliteLedger(path)) as ledger:
+        second = subprocess.run(
+            [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+        )
+        store(ledger, report())
+    assert second.returncode != 0
+    assert "is in use by another collector (pid " in second.stderr
+    with closing(SqliteLedger(path)):
+        pass
+
+
+def test_two_writers_in_one_process_are_refused_as_well(path):
+    with closing(SqliteLedger(path)), pytest.raises(LedgerError, match="in use"):
+        SqliteLedger(path)
+
+
+def test_a_full_disk_stores_nothing_of_the_group_and_what_fits_later_is_stored(path):
+    """The page limit of the file stands in for the disk's: the same error by the same way."""
+    with closing(SqliteLedger(path)) as ledger, closing(SqliteReader(path)) as reader:
+        store(ledger, report("early", key="e"))
+        pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+        ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+        many = [report(f"user{number}", server="s" * 200, key=str(number)) for number in range(500)]
+        with pytest.raises(DiskFullError):
+            store(ledger, *many)
+        assert [each.username for each in reader.changes(after=0, limit=9).changes] == ["early"]
+        ledger._db.execute("PRAGMA max_page_count = 1000000")
+        store(ledger, *many)
+        store(ledger, *many)
+        audit = reader.audit()
+        assert (audit.reports, audit.problems) == (501, [])
+
+
+def test_what_cannot_be_stored_leaves_the_ledger_usable(path):
+    with closing(SqliteLedger(path)) as ledger, closing(SqliteReader(path)) as reader:
+        with pytest.raises(NotStoredError):
+            store(ledger, report(), report("broken \ud800"))
+        store(ledger, report(server="nl-1"))
+        assert reader.audit().reports == 1
+        assert [each.server for each in reader.servers_of(None, since_day=None)] == ["nl-1"]
+
+
+def test_durability_is_set_to_what_an_acknowledgement_promises(path):
+    with closing(SqliteLedger(path)) as ledger:
+        assert ledger._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        assert ledger._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_a_reader_cannot_write(path):
+    filled(path)
+    with (
+        closing(connect(path, read_only=True)) as db,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        db.execute("DELETE FROM user_total")
+
+
+def test_the_audit_finds_sums_that_disagree(path):
+    filled(path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE user_total SET upload_bytes = upload_bytes + 1 WHERE username = 'user7'")
+    with closing(SqliteReader(path)) as reader:
+        (problem,) = reader.audit().problems
+    assert "users sum to 1501 bytes in 500 reports, series to 1500 bytes" in problem
+
+
+def test_reporters_come_and_go_beside_a_running_writer_and_only_hashes_are_kept(path):
+    with closing(SqliteLedger(path)), closing(SqliteReader(path)) as reader:
+        key = add_reporter(path, "agent-1", now_millis=1)
+        assert KeyRing(reader.reporters()).by_key(key) is not None
+        with pytest.raises(LedgerError, match="already"):
+            add_reporter(path, "agent-1", now_millis=2)
+        revoke_reporter(path, "agent-1", now_millis=3)
+        assert KeyRing(reader.reporters()).by_key(key) is None
+        with pytest.raises(LedgerError, match="no reporter"):
+            revoke_reporter(path, "agent-1", now_millis=4)
+        renewed = add_reporter(path, "agent-1", now_millis=5)
+        assert renewed != key
+        (reporter,) = reader.reporters()
+        assert (reporter.name, reporter.created_at_millis) == ("agent-1", 5)
+    everything = b"".join(each.read_bytes() for each in path.parent.iterdir())
+    assert key.encode() not in everything
+    assert renewed.encode() not in everything
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a" * 65, "ü", "a/b", "a\n"])
+def test_a_reporters_name_is_plain(path, name):
+    with pytest.raises(LedgerError, match="name"):
+        add_reporter(path, name, now_millis=0)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres://h/db", "ledger.sqlite3", "sqlite://host/x", "sqlite:///", "", "mysql:///x"]
+)
+def test_a_ledger_url_of_another_kind_is_refused(url):
+    with pytest.raises(SettingsError, match="LEDGER_URL"):
+        ledger_path(url)
+
+
+def test_a_ledger_url_is_a_relative_or_an_absolute_path():
+    assert ledger_path("sqlite:///./data/x.sqlite3") == Path("./data/x.sqlite3")
+    assert ledger_path("sqlite:////var/lib/x.sqlite3") == Path("/var/lib/x.sqlite3")
