@@ -21,6 +21,7 @@ from collector.reports import (
     Report,
     WireReport,
     accept,
+    purge_horizon_millis,
     report_key,
 )
 
@@ -166,7 +167,56 @@ def test_a_reports_own_id_goes_before_the_requests():
     assert other.report_key == report_key("reporter:r", "header")
 
 
+@given(
+    window_days=st.integers(1, 30),
+    dated_after_arrival=st.integers(-30 * DAY_MILLIS, 10 * 60_000),
+    sent_again_after=st.integers(0, 40 * DAY_MILLIS),
+)
+def test_an_id_is_never_forgotten_while_its_report_could_still_be_taken(
+    window_days, dated_after_arrival, sent_again_after
+):
+    limits = Limits(dedup_window_millis=window_days * DAY_MILLIS)
+    body = GOOD | {"report_id": "r", "reported_at": iso(NOW_MILLIS + dated_after_arrival)}
+    later = NOW_MILLIS + sent_again_after
+    first = taken(body, limits=limits)
+    again = taken(body, limits=limits, now_millis=later)
+    if isinstance(first, Report) and isinstance(again, Report):
+        assert purge_horizon_millis(limits, now_millis=later) <= NOW_MILLIS
+
+
+@pytest.mark.parametrize("field", ["user_token", "server", "protocol", "report_id"])
+def test_half_a_surrogate_pair_is_refused_by_the_name_of_its_field(field):
+    refusal = taken(GOOD | {field: "a\ud800b"})
+    assert isinstance(refusal, Refusal)
+    assert (refusal.field, refusal.reason) == (
+        field,
+        "contains control characters or broken Unicode",
+    )
+
+
+def test_half_a_surrogate_pair_in_a_moment_is_refused_by_its_field():
+    assert taken(GOOD | {"reported_at": "\ud800"}).field == "reported_at"
+
+
+@pytest.mark.parametrize("text", ["1024.0", "1.024e3", "1024"])
+@pytest.mark.parametrize("frame", ["{%s}", "[{%s}]"])
+def test_a_whole_number_may_be_written_as_a_float(text, frame):
+    fields = json.dumps(GOOD | {"bytes_uploaded": -1})[1:-1].replace("-1", text)
+    ((_, wire),) = decode((frame % fields).encode()).reports
+    assert wire.bytes_uploaded == 1024
+    assert type(wire.bytes_uploaded) is int
+
+
 class TestBodies:
+    def test_an_array_of_far_too_many_values_is_not_even_read(self):
+        with pytest.raises(BodyTooLargeError, match="far more values"):
+            decode(b"[" + b"1," * 700_000 + b"1]")
+
+    def test_what_follows_a_gzip_stream_is_not_dropped_silently(self):
+        body = gzip.compress(b"hello") + gzip.compress(b"world")
+        with pytest.raises(UnreadableBodyError, match="one stream"):
+            inflate(body, limit_bytes=1000)
+
     def test_good_reports_of_an_array_are_kept_beside_bad_ones(self):
         body = json.dumps([GOOD, GOOD | {"port": -1}, 5, GOOD, {"user_token": "x"}]).encode()
         decoded = decode(body)

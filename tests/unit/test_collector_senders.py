@@ -92,7 +92,7 @@ class TestKeys:
         reporter = Reporter(name="r", key_hash=hash_key("secret"), created_at_millis=1)
         assert "key_hash" not in repr(reporter)
 
-    @pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, "а"])
+    @pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 65, "ю"])
     def test_names_are_plain(self, name):
         assert not NAME.fullmatch(name)
 
