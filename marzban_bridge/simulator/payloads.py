@@ -48,7 +48,7 @@ class _Fields:
             return None
         try:
             return parse(self.body[name])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             self.wrong[name] = str(error)
             return None
 
@@ -124,6 +124,12 @@ def _changes(
     )
 
 
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError("expected an object")
+    return value
+
+
 def _integer(value: Any) -> int:
     if isinstance(value, float) and not value.is_integer():
         raise ValueError("expected a whole number")
@@ -172,15 +178,18 @@ def _one_of(choices: tuple[Choice, ...]) -> Callable[[Any], Choice]:
 
 
 def _proxies(value: Any) -> dict[str, dict[str, Any]]:
-    for protocol in value:
+    for protocol, settings in _object(value).items():
         if protocol not in PROTOCOLS:
             raise ValueError(f"{protocol} is not a protocol")
-    return {protocol: dict(value[protocol] or {}) for protocol in value}
+        _object(settings or {})
+    return {protocol: dict(settings or {}) for protocol, settings in value.items()}
 
 
 def _inbounds(value: Any) -> dict[str, list[str]]:
-    known = {tag for tags in INBOUNDS.values() for tag in tags}
-    for tags in value.values():
+    known = [tag for tags in INBOUNDS.values() for tag in tags]
+    for tags in _object(value).values():
+        if not isinstance(tags, list):
+            raise TypeError("expected lists of tags")
         for tag in tags:
             if tag not in known:
                 raise ValueError(f"there is no inbound {tag}")
@@ -199,9 +208,7 @@ def inbounds_of_new_user(changes: UserChanges) -> dict[str, list[str]]:
 
 
 def _next_plan(value: Any) -> SimulatedPlan:
-    if not isinstance(value, Mapping):
-        raise TypeError("expected an object")
-    plan = _Fields(value)
+    plan = _Fields(_object(value))
     data_limit = plan.read("data_limit", _integer)
     expire = plan.read("expire", _integer)
     plan.finish()

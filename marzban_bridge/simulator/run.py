@@ -8,7 +8,9 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; SettingsError for files that cannot be used."""
     panel = open_panel(arguments)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(panel, arguments))
+    asyncio.run(serve(panel, arguments))
     return 0
 
 
@@ -79,7 +80,7 @@ def open_panel(arguments: argparse.Namespace) -> SimulatedPanel:
     elif arguments.users:
         try:
             add_users(panel, _read_json(arguments.users))
-        except (RefusedError, AttributeError, KeyError, TypeError) as error:
+        except (RefusedError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise SettingsError(
                 f"{arguments.users} does not describe users of a panel ({error!r}): expected "
                 '{"admins": [{"username", "password"}], "users": [{"username", "data_limit"}]}'
@@ -105,16 +106,29 @@ def add_users(panel: SimulatedPanel, description: dict[str, Any]) -> None:
         panel.use_traffic(user["username"], used)
 
 
+class _Server(uvicorn.Server):
+    """A server that leaves signals to `serve`: uvicorn's own way ends before the last save."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
-    """Serve the panel and run its jobs until the process is told to stop."""
-    config = uvicorn.Config(
-        create_simulator_app(panel),
-        host=arguments.host,
-        port=arguments.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=2,
+    """Serve the panel and run its jobs until SIGINT or SIGTERM.
+
+    Raises SettingsError when the address is taken.
+    """
+    app = create_simulator_app(panel)
+    server = _Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     intervals = Intervals(
         review_seconds=arguments.review_seconds,
         periodic_reset_seconds=arguments.periodic_reset_seconds,
@@ -125,18 +139,27 @@ async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
         if arguments.webhook_address
         else None
     )
-    log.info(
-        "simulated panel on http://%s:%s with %s users, admin %s",
-        arguments.host,
-        arguments.port,
-        len(panel.users),
-        panel.environment_admin.username,
-    )
-    async with (
-        jobs_running(panel, intervals=intervals, receiver=receiver),
-        _kept(panel, arguments.state),
-    ):
-        await uvicorn.Server(config).serve()
+    with _listener(arguments.host, arguments.port) as listener:
+        host, port = listener.getsockname()[:2]
+        log.info(
+            "simulated panel on http://%s:%s with %s users, admin %s",
+            host,
+            port,
+            len(panel.users),
+            panel.environment_admin.username,
+        )
+        async with (
+            jobs_running(panel, intervals=intervals, receiver=receiver),
+            _kept(panel, arguments.state),
+        ):
+            await server.serve(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,243 @@
+"""Around the simulated panel: faults, webhooks over HTTP, the process and what it keeps."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from clocks import ManualClock
+
+from marzban_bridge.errors import SettingsError
+from marzban_bridge.simulator import run as simulator
+from marzban_bridge.simulator.app import create_simulator_app
+from marzban_bridge.simulator.background import Intervals, WebhookReceiver, jobs_running
+from marzban_bridge.simulator.delivery import deliver_webhooks
+from marzban_bridge.simulator.panel import SimulatedPanel
+
+
+@pytest.fixture
+def panel():
+    return SimulatedPanel(clock=ManualClock())
+
+
+def arguments(*options):
+    parser = argparse.ArgumentParser()
+    simulator.add_arguments(parser)
+    return parser.parse_args(options)
+
+
+class TestFaults:
+    """Faults on demand and the log of requests."""
+
+    @pytest.fixture
+    def app(self, panel):
+        return create_simulator_app(panel)
+
+    @pytest.fixture
+    async def client(self, app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://panel") as client:
+            yield client
+
+    async def test_the_next_requests_fail_as_told_and_do_nothing(self, app, client, panel):
+        app.state.faults.fail_next(2, status=503)
+        form = {"username": "admin", "password": "admin"}
+        statuses = [
+            (await client.post("/api/admin/token", data=form)).status_code for _ in range(3)
+        ]
+        assert statuses == [503, 503, 200]
+
+    async def test_a_panel_that_is_down_answers_nothing_of_its_own(self, app, client):
+        app.state.faults.is_down = True
+        assert (await client.get("/api/admin")).status_code == 502
+        app.state.faults.is_down = False
+        assert (await client.get("/api/admin")).status_code == 401
+
+    async def test_a_delayed_panel_can_time_out(self, app, client):
+        app.state.faults.delay_seconds = 60
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.get("/api/admin"), 0.01)
+
+    async def test_requests_are_remembered(self, app, client, panel):
+        panel.create_user("alice")
+        await client.get("/api/user/alice")
+        await client.put("/api/user/alice", json={})
+        await client.put("/api/user/alice", json={})
+        faults = app.state.faults
+        assert faults.count("PUT", "/api/user/") == 2
+        assert faults.count("PUT", "/api/admin") == 0
+        assert [seen.status for seen in faults.requests] == [401, 401, 401]
+        assert {seen.at for seen in faults.requests} == {panel.clock()}
+
+    async def test_a_failure_of_the_panel_itself_is_plain_text_on_a_closing_connection(
+        self, client, panel
+    ):
+        panel.create_user("alice")
+        panel.users["alice"].created_at = None
+        bearer = {"authorization": f"Bearer {panel.sign_in('admin', 'admin')}"}
+        answer = await client.get("/api/user/alice", headers=bearer)
+        assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+        assert answer.headers["connection"] == "close"
+
+
+class Receiver:
+    """Takes webhooks, and answers with the statuses it is given, then 200."""
+
+    def __init__(self, *statuses) -> None:
+        self.statuses = list(statuses)
+        self.requests = []
+
+    def __call__(self, request):
+        self.requests.append(request)
+        status = self.statuses.pop(0) if self.statuses else 200
+        if status is None:
+            raise httpx.ConnectError("nobody there")
+        return httpx.Response(status)
+
+    def client(self):
+        return httpx.AsyncClient(transport=httpx.MockTransport(self))
+
+
+async def test_a_batch_is_one_array_with_the_secret(panel):
+    panel.create_user("alice")
+    panel.create_user("bob")
+    receiver = Receiver()
+    async with receiver.client() as client:
+        delivered = await deliver_webhooks(panel, client, url="http://bridge/hook", secret="s3")
+        assert delivered == 2
+        assert await deliver_webhooks(panel, client, url="http://bridge/hook", secret="s3") == 0
+    [request] = receiver.requests
+    assert request.headers["x-webhook-secret"] == "s3"
+    assert [event["username"] for event in json.loads(request.content)] == ["alice", "bob"]
+
+
+@pytest.mark.parametrize("failure", [401, 500, None])
+async def test_a_batch_that_was_not_accepted_is_sent_again(panel, failure):
+    panel.create_user("alice")
+    receiver = Receiver(failure)
+    async with receiver.client() as client:
+        assert await deliver_webhooks(panel, client, url="http://bridge/hook") == 0
+        panel.clock.advance(minutes=3)
+        assert await deliver_webhooks(panel, client, url="http://bridge/hook") == 1
+    assert "x-webhook-secret" not in receiver.requests[0].headers
+    assert [json.loads(request.content)[0]["tries"] for request in receiver.requests] == [0, 1]
+
+
+async def until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_the_jobs_run_by_themselves_and_end_with_the_context(panel):
+    quick = Intervals(review_seconds=0.01, periodic_reset_seconds=0.01, webhook_seconds=0.01)
+    panel.create_user("alice", data_limit=10, data_limit_reset_strategy="day")
+    panel.use_traffic("alice", 10)
+    nowhere = WebhookReceiver(url="http://127.0.0.1:9/")
+    async with jobs_running(panel, intervals=quick, receiver=nowhere):
+        await until(lambda: panel.users["alice"].status == "limited")
+        panel.clock.advance(days=1)
+        await until(lambda: panel.users["alice"].used_traffic == 0)
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_users_to_begin_with_come_from_a_file(tmp_path):
+    users = tmp_path / "users.json"
+    users.write_text(
+        json.dumps(
+            {
+                "admins": [{"username": "res1", "password": "pw"}],
+                "users": [
+                    {"username": "alice", "data_limit": 10, "used_traffic": 3},
+                    {"username": "bob", "owner": "res1", "status": "active"},
+                ],
+            }
+        )
+    )
+    panel = simulator.open_panel(arguments("--users", str(users), "--username", "root"))
+    assert panel.get_user("alice")["used_traffic"] == 3
+    assert panel.get_user("bob")["admin"]["username"] == "res1"
+    assert panel.environment_admin.username == "root"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"users": [{"data_limit": 1}]}',
+        '{"users": [{"username": "a"}]}',
+        '{"users": [{"username": "alice", "owner": "nobody"}]}',
+        '{"users": ["alice"]}',
+    ],
+)
+def test_a_file_that_describes_no_users_is_an_error_that_names_it(tmp_path, content):
+    users = tmp_path / "users.json"
+    users.write_text(content)
+    with pytest.raises(SettingsError, match=r"users\.json"):
+        simulator.open_panel(arguments("--users", str(users)))
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def process(*options):
+    """Run the simulated panel as a process of its own, and stop it as a service manager would."""
+    code = (
+        "import argparse, sys; from marzban_bridge.simulator import run as simulator;"
+        "parser = argparse.ArgumentParser(); simulator.add_arguments(parser);"
+        "sys.exit(simulator.run(parser.parse_args()))"
+    )
+    running = subprocess.Popen([sys.executable, "-c", code, *options])
+    try:
+        yield running
+    finally:
+        running.terminate()
+        assert running.wait(timeout=10) == 0
+
+
+def until_it_answers(client):
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return client.get("/api/admin")
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline, "the simulated panel does not answer"
+            time.sleep(0.02)
+
+
+def test_a_restarted_process_knows_its_users_and_still_takes_their_tokens(tmp_path):
+    port = free_port()
+    options = ("--port", str(port), "--state", str(tmp_path / "panel.json"))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with process(*options):
+            until_it_answers(client)
+            form = {"username": "admin", "password": "admin"}
+            token = client.post("/api/admin/token", data=form).json()["access_token"]
+            client.headers["authorization"] = f"Bearer {token}"
+            body = {"username": "alice", "proxies": {"vless": {}}, "data_limit": 7}
+            url = client.post("/api/user", json=body).json()["subscription_url"]
+        with process(*options):
+            until_it_answers(client)
+            assert client.get("/api/user/alice").json()["data_limit"] == 7
+            assert client.get(f"{url}/info").json()["username"] == "alice"
+
+
+async def test_an_address_that_is_taken_is_an_error_that_names_it(panel):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"127.0.0.1:{port}"):
+            await simulator.serve(panel, arguments("--port", str(port)))
