@@ -1,0 +1,249 @@
+"""Group commit: what shares a commit, who is answered when, and what a failure costs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import pytest
+from ledgers import NOON_MILLIS, batch, report
+
+from collector.errors import DiskFullError, NotStoredError, QueueFullError
+from collector.ingest import Ingest
+from collector.ledger import Batch, Receipt
+from collector.metrics import Metrics
+from collector.reports import DAY_MILLIS, MAX_AHEAD_MILLIS, Limits
+
+
+class MemoryLedger:
+    """Keeps what is recorded; commits wait at a gate, and may fail."""
+
+    def __init__(self) -> None:
+        self.commits: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.is_in_commit = threading.Event()
+        self.failure: Callable[[Sequence[Batch]], Exception | None] = lambda _: None
+        self.forgotten_before: list[int] = []
+        self.forgotten = threading.Event()
+
+    def record(self, batches: Sequence[Batch], *, received_at_millis: int) -> list[Receipt]:
+        self.is_in_commit.set()
+        assert self.gate.wait(10)
+        if error := self.failure(batches):
+            raise error
+        self.commits.append([each.username for one in batches for each in one.reports])
+        return [Receipt(len(each.reports), 0) for each in batches]
+
+    def forget_reports(self, *, before_millis: int, limit: int) -> int:
+        self.forgotten_before.append(before_millis)
+        self.forgotten.set()
+        return 0
+
+    def forget_days(self, *, before_day: int, limit: int) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+class World:
+    def __init__(self, **options) -> None:
+        self.ledger = MemoryLedger()
+        self.metrics = Metrics()
+        self.ingest = Ingest(
+            self.ledger,
+            now_millis=lambda: NOON_MILLIS,
+            metrics=self.metrics,
+            limits=Limits(),
+            **options,
+        )
+
+    async def __aenter__(self) -> Self:
+        self.ingest.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.ledger.gate.set()
+        await self.ingest.stop()
+
+    def submit(self, *usernames: str) -> asyncio.Task[Receipt]:
+        return asyncio.create_task(self.ingest.submit(batch(*map(report, usernames))))
+
+    async def hold_a_commit(self) -> asyncio.Task[Receipt]:
+        """Start a commit that does not end until the gate opens."""
+        self.ledger.gate.clear()
+        held = self.submit("held")
+        await asyncio.to_thread(self.ledger.is_in_commit.wait, 10)
+        return held
+
+    def sample(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(name)
+        assert value is not None
+        return value
+
+
+async def queued(world: World, *, reports: int) -> None:
+    for _ in range(1000):
+        if world.sample("collector_queued_reports") == reports:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("never queued")
+
+
+async def test_nobody_is_answered_before_the_commit_has_ended():
+    async with World() as world:
+        held = await world.hold_a_commit()
+        assert not held.done()
+        world.ledger.gate.set()
+        assert await held == Receipt(1, 0)
+
+
+async def test_what_waits_during_a_commit_shares_the_next_one():
+    async with World() as world:
+        tasks = [await world.hold_a_commit()]
+        tasks += [world.submit(f"u{number}") for number in range(20)]
+        await queued(world, reports=21)
+        world.ledger.gate.set()
+        await asyncio.gather(*tasks)
+        assert world.ledger.commits == [["held"], [f"u{number}" for number in range(20)]]
+
+
+async def test_a_group_is_bounded_in_reports():
+    async with World(max_group_reports=3) as world:
+        tasks = [await world.hold_a_commit()]
+        tasks += [world.submit("a", "b") for _ in range(3)]
+        await queued(world, reports=7)
+        world.ledger.gate.set()
+        await asyncio.gather(*tasks)
+        assert [len(each) for each in world.ledger.commits] == [1, 4, 2]
+
+
+async def test_a_full_queue_refuses_instead_of_growing_and_takes_again_later():
+    async with World(max_queued_reports=5) as world:
+        tasks = [await world.hold_a_commit(), world.submit("a", "b", "c")]
+        await queued(world, reports=4)
+        with pytest.raises(QueueFullError, match="4 reports are waiting"):
+            await world.submit("d", "e")
+        tasks.append(world.submit("f"))
+        await queued(world, reports=5)
+        world.ledger.gate.set()
+        await asyncio.gather(*tasks)
+        await world.submit("d", "e")
+        assert world.sample("collector_queued_reports") == 0
+
+
+async def test_a_request_larger_than_the_queue_is_taken_when_nothing_else_waits():
+    async with World(max_queued_reports=1) as world:
+        assert await world.submit("a", "b", "c") == Receipt(3, 0)
+
+
+async def test_a_poisonous_request_fails_alone():
+    async with World() as world:
+        world.ledger.failure = lambda batches: (
+            NotStoredError("poison") if any("poison" in str(each) for each in batches) else None
+        )
+        tasks = [await world.hold_a_commit(), *map(world.submit, ["a", "poison", "b"])]
+        await queued(world, reports=4)
+        world.ledger.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(each, NotStoredError) for each in outcomes] == [
+            False,
+            False,
+            True,
+            False,
+        ]
+        assert world.ledger.commits == [["held"], ["a"], ["b"]]
+
+
+async def test_a_full_disk_fails_all_of_the_group_at_once_and_is_told_until_it_is_over(caplog):
+    async with World() as world:
+        held = await world.hold_a_commit()
+        tasks = [world.submit("a"), world.submit("b")]
+        await queued(world, reports=3)
+        attempts = []
+
+        def full(batches: Sequence[Batch]) -> Exception:
+            attempts.append(len(batches))
+            return DiskFullError("the disk is full")
+
+        world.ledger.failure = full
+        world.ledger.gate.set()
+        outcomes = await asyncio.gather(held, *tasks, return_exceptions=True)
+        assert all(isinstance(each, DiskFullError) for each in outcomes)
+        assert attempts == [1, 2]
+        assert world.ingest.last_error == "the disk is full"
+        world.ledger.failure = lambda _: None
+        await world.submit("a")
+        assert world.ingest.last_error is None
+    states = [each.message for each in caplog.records]
+    assert states == ["storing fails: the disk is full", "storing works again"]
+
+
+async def test_a_defect_is_an_answer_and_the_thread_goes_on(caplog):
+    async with World() as world:
+        world.ledger.failure = lambda _: RuntimeError("a defect")
+        with pytest.raises(NotStoredError, match="a defect"):
+            await world.submit("a")
+        world.ledger.failure = lambda _: None
+        assert await world.submit("a") == Receipt(1, 0)
+        assert world.ingest.is_running
+
+
+async def test_a_sender_that_went_away_is_stored_all_the_same():
+    async with World() as world:
+        held = await world.hold_a_commit()
+        gone = world.submit("gone")
+        await queued(world, reports=2)
+        gone.cancel()
+        world.ledger.gate.set()
+        await held
+        await world.submit("next")
+        assert world.ledger.commits == [["held"], ["gone"], ["next"]]
+        assert world.sample("collector_queued_reports") == 0
+
+
+async def test_stopping_stores_what_is_queued_then_refuses_and_wakes_who_waits():
+    world = World()
+    async with world:
+        tasks = [await world.hold_a_commit(), world.submit("a"), world.submit("b")]
+        await queued(world, reports=3)
+        waiting = world.ingest.commits.subscribe()
+        stopping = asyncio.create_task(world.ingest.stop())
+        await asyncio.sleep(0)
+        with pytest.raises(NotStoredError, match="stopping"):
+            await world.submit("late")
+        world.ledger.gate.set()
+        await stopping
+        assert [each.accepted for each in await asyncio.gather(*tasks)] == [1, 1, 1]
+        assert waiting.is_set()
+        assert world.ingest.commits.is_closed
+        assert not world.ingest.is_running
+    assert world.ledger.commits == [["held"], ["a", "b"]]
+
+
+async def test_a_commit_wakes_all_who_wait_for_one():
+    async with World() as world:
+        waiting = [world.ingest.commits.subscribe() for _ in range(3)]
+        await world.submit("a")
+        assert all(each.is_set() for each in waiting)
+        assert not world.ingest.commits.subscribe().is_set()
+
+
+async def test_other_work_runs_between_commits_and_hands_back_its_outcome():
+    async with World() as world:
+        assert await world.ingest.run(lambda ledger: len(ledger.commits)) == 0
+        await world.submit("a")
+        assert await world.ingest.run(lambda ledger: len(ledger.commits)) == 1
+        with pytest.raises(ZeroDivisionError):
+            await world.ingest.run(lambda _: 1 // 0)
+        assert await world.submit("b") == Receipt(1, 0)
+
+
+async def test_ids_are_purged_in_the_background_when_their_time_is_over(monkeypatch):
+    monkeypatch.setattr("collector.ingest.PURGE_SECONDS", 0.01)
+    async with World() as world:
+        await asyncio.to_thread(world.ledger.forgotten.wait, 10)
+    assert world.ledger.forgotten_before[0] == NOON_MILLIS - 7 * DAY_MILLIS - MAX_AHEAD_MILLIS - 1
