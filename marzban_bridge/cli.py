@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dotenv import dotenv_values
 from rich.console import Console
 
-from marzban_bridge import __version__, commands, demo, standalone
+from marzban_bridge import __version__, commands, standalone
+from marzban_bridge.demo import run as demo
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.logs import configure_logging
 from marzban_bridge.settings import Settings
@@ -24,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors are one readable line."""
     arguments = _parser().parse_args(argv)
     configure_logging()
+    run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return arguments.run(arguments) or 0
+        return run(arguments)
     except BridgeError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
         return 1
@@ -51,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, help_text: str, run: Callable[[argparse.Namespace], int | None]) -> Adder:
+    def add(name: str, help_text: str, run: Callable[[argparse.Namespace], int]) -> Adder:
         command = subcommands.add_parser(name, help=help_text, description=help_text)
         command.set_defaults(run=run)
         return command

@@ -269,13 +269,14 @@ class Reconciler:
 
         Raises when the panel as a whole cannot be reached or refuses our sign-in.
         """
+        read_at = time.monotonic()
         users = await self._read_users(keys)
         gate = asyncio.Semaphore(CONCURRENT_USERS)
 
         async def settle(key: str, user: PanelUser | None) -> BridgeError | None:
             async with gate:
                 try:
-                    await self.settler.settle(key, user)
+                    await self.settler.settle(key, user, read_at=read_at)
                 except PanelFailingError as error:
                     log.error("user=%s could not be settled: %s", key, error)  # noqa: TRY400 - one line per failing user, no traceback
                     return error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,6 +74,7 @@ class Settler:
         self._keeps_next_plan = keeps_next_plan
         self._clock = clock
         self._metrics = metrics
+        self._looked_at: dict[str, float] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def needs_look(self, key: str) -> bool:
@@ -88,14 +90,21 @@ class Settler:
 
     def preview(self, key: str, user: PanelUser) -> Preview:
         """Work out what settling the user would do first; stores and writes nothing."""
-        account, total_bytes, _ = self._fold(key, user)
+        total_bytes = self._store.total_bytes(key)
+        account, _ = self._fold(key, user, total_bytes)
         return Preview(
             account=account, total_bytes=total_bytes, change=self._plan(account, total_bytes)
         )
 
-    async def settle(self, key: str, user: PanelUser | None) -> None:
-        """Settle the user as just read from the panel; None when the panel did not list it."""
+    async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
+        """Settle the user as read from the panel; None when the panel did not list it.
+
+        `read_at`: when the reading began, by `time.monotonic`. What was read before somebody else
+        settled the user meanwhile is old, might look like a reset undone, and is read anew.
+        """
         async with self._locks[key]:
+            if read_at <= self._looked_at.get(key, float("-inf")):
+                user = None
             try:
                 await self._settle(key, user or await self._find(key))
             except UserNotFoundError:
@@ -110,7 +119,7 @@ class Settler:
         key = account_key(username)
         async with self._locks[key]:
             user = await self._panel.get_user(username)
-            account = self._look(key, user)
+            account = self._look(key, user, self._store.total_bytes(key))
             if account.reset_request is None:
                 account = self.request_reset(account, cause=cause, actor=actor)
             await self._settle(key, user)
@@ -143,7 +152,8 @@ class Settler:
         """Give the panel back the admin's quota and status; return whether that took a write."""
         async with self._locks[account.key]:
             user = await self._panel.get_user(account.username)
-            account = self._look(account.key, user)
+            total_bytes = self._store.total_bytes(account.key)
+            account = self._look(account.key, user, total_bytes)
             shown_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
             is_limit_ours = quota_bytes is not None and shown_bytes != quota_bytes
             if not is_limit_ours and not account.is_disabled_by_us:
@@ -159,7 +169,8 @@ class Settler:
                 reason="the bridge lets go of the user",
                 update=update,
             )
-            self._look(account.key, await self._write(account, user, change, update))
+            after = await self._write(account, user, change, update)
+            self._look(account.key, after, total_bytes)
             return True
 
     def spellings(self, key: str) -> list[str]:
@@ -179,18 +190,19 @@ class Settler:
             account, total_bytes=total_bytes, enforcement=self._enforcement, now=self._clock()
         )
 
-    def _fold(self, key: str, user: PanelUser) -> tuple[Account, int, Observation | None]:
-        """Return the account after this look, the ledger's total, and what the look revealed."""
+    def _fold(
+        self, key: str, user: PanelUser, total_bytes: int
+    ) -> tuple[Account, Observation | None]:
+        """Return the account after this look, and what the look revealed."""
         now = self._clock()
-        total_bytes = self._store.total_bytes(key)
         account = self._store.account(key)
         if account is None:
             # What was reported while the panel had no such user is not this user's traffic.
             baseline_bytes = total_bytes if self._store.is_orphan(key) else 0
             opened = adopt(user, baseline_bytes=baseline_bytes, total_bytes=total_bytes, now=now)
-            return opened, total_bytes, None
+            return opened, None
         if account.reset_request:
-            return account, total_bytes, None
+            return account, None
         seen = observe(
             account,
             user,
@@ -200,12 +212,13 @@ class Settler:
             reset_all_at=self._store.reset_all_at(user.admin),
             keeps_next_plan=self._keeps_next_plan,
         )
-        return seen.account, total_bytes, seen
+        return seen.account, seen
 
-    def _look(self, key: str, user: PanelUser) -> Account:
+    def _look(self, key: str, user: PanelUser, total_bytes: int) -> Account:
         """Fold a look into the account and store it."""
         now = self._clock()
-        account, _, seen = self._fold(key, user)
+        self._looked_at[key] = time.monotonic()
+        account, seen = self._fold(key, user, total_bytes)
         if seen is None and account.reset_request:
             return account
         events = seen.events if seen else (Event(kind="adopted", text="the user is accounted for"),)
@@ -236,14 +249,16 @@ class Settler:
             log.warning("orphan user=%r: %s", username, event.text)
 
     async def _settle(self, key: str, user: PanelUser) -> None:
+        # Traffic that arrives meanwhile is for the next time; it comes with its own hint to look.
+        total_bytes = self._store.total_bytes(key)
         is_fresh = False
         for _ in range(MAX_STEPS):
-            account = self._look(key, user)
+            account = self._look(key, user, total_bytes)
             if account.reset_request:
                 user = await self._finish_reset(account)
                 is_fresh = True
                 continue
-            change = self._plan(account, self._store.total_bytes(key))
+            change = self._plan(account, total_bytes)
             if change is None or not self._allows(change):
                 return
             if not is_fresh:

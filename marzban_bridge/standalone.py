@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from rich.console import Console
 import collector.app
 import collector.settings
 from collector.errors import CollectorError
+from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
 from marzban_bridge.commands import stop_process
 from marzban_bridge.errors import BridgeError, SettingsError
@@ -36,7 +37,17 @@ FIRST_REPORTER = "first"
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the process's signals to whoever runs several of them."""
+    """A server among several in a process, whose signals are somebody else's business."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Send readers that wait for a change home first, or they would be waited for."""
+        if opened := getattr(self._app.state, "collector", None):
+            opened.ingest.commits.close()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,7 +61,7 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
     Raises BridgeError when the application does not start.
     """
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    server = _Server(config)
+    server = _Server(config, app)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started:
@@ -87,23 +98,23 @@ def up(environment: Mapping[str, str]) -> int:
     if is_first_run:
         collector_environment["COLLECTOR_REPORTER_KEYS"] = f"{FIRST_REPORTER}:{reporter_key}"
     try:
-        collector_settings = collector.settings.Settings.from_env(collector_environment)
-        with (
-            listen(collector_settings.host, collector_settings.port) as collector_listener,
-            listen(settings.host, settings.port) as bridge_listener,
-        ):
-            bridge_settings = replace(
-                settings,
-                collector_url=loopback_url(collector_listener),
-                collector_admin_key=admin_key,
-            )
-            if is_first_run and is_new:
-                _show_first_key(reporter_key, loopback_url(collector_listener))
-            return asyncio.run(
-                _up(collector_settings, bridge_settings, collector_listener, bridge_listener)
-            )
+        where = collector.settings.Settings.from_env(collector_environment)
     except CollectorError as error:
-        raise BridgeError(str(error)) from error
+        raise SettingsError(str(error)) from error
+    with (
+        listen(where.host, where.port) as collector_listener,
+        listen(settings.host, settings.port) as bridge_listener,
+    ):
+        bridge_settings = replace(
+            settings,
+            collector_url=loopback_url(collector_listener),
+            collector_admin_key=admin_key,
+        )
+        if is_first_run and is_new:
+            _show_first_key(reporter_key, loopback_url(collector_listener))
+        return asyncio.run(
+            _up(collector_environment, bridge_settings, collector_listener, bridge_listener)
+        )
 
 
 def loopback_url(listener: socket.socket) -> str:
@@ -114,8 +125,30 @@ def loopback_url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+@contextlib.asynccontextmanager
+async def running_pair(
+    collector_environment: Mapping[str, str],
+    settings: Settings,
+    *,
+    collector_listener: socket.socket,
+    bridge_listener: socket.socket,
+    on_loop_failure: Callable[[BaseException], None],
+) -> AsyncIterator[Bridge]:
+    """Run a collector and a bridge that reads it; yield the bridge."""
+    try:
+        collector_settings = collector.settings.Settings.from_env(collector_environment)
+    except CollectorError as error:
+        raise SettingsError(str(error)) from error
+    app = create_app(settings, on_loop_failure=on_loop_failure)
+    async with (
+        serving(collector.app.create_app(collector_settings), collector_listener),
+        serving(app, bridge_listener),
+    ):
+        yield app.state.bridge
+
+
 async def _up(
-    collector_settings: collector.settings.Settings,
+    collector_environment: Mapping[str, str],
     settings: Settings,
     collector_listener: socket.socket,
     bridge_listener: socket.socket,
@@ -129,10 +162,12 @@ async def _up(
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    bridge_app = create_app(settings, on_loop_failure=on_loop_failure)
-    async with (
-        serving(collector.app.create_app(collector_settings), collector_listener),
-        serving(bridge_app, bridge_listener),
+    async with running_pair(
+        collector_environment,
+        settings,
+        collector_listener=collector_listener,
+        bridge_listener=bridge_listener,
+        on_loop_failure=on_loop_failure,
     ):
         log.info(
             "up: collector %s, bridge %s, panel %s, enforcement %s",

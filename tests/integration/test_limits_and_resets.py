@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -359,6 +360,21 @@ def test_a_ledger_that_lost_something_changes_nothing_until_rebase(world):
     assert gib(2) - account.baseline_bytes == gib(7), "the usage is what it was"
     world.one_pass()
     assert user_of(world)["status"] == "limited"
+
+
+def test_what_was_read_before_a_reset_is_not_taken_for_news_after_it(world):
+    """A page of users may be older than the reset that was carried out while it was on its way."""
+    used_up(world)
+    read_at = time.monotonic()
+    old = world.run(world.bridge.panel.get_user("alice"))
+    world.run(world.bridge.actions.reset_user("alice", actor="root"))
+    world.ledger.report("alice", gib(1))
+    world.one_pass()
+    baseline = world.account("alice").baseline_bytes
+    world.run(world.bridge.reconciler.settler.settle("alice", old, read_at=read_at))
+    assert world.account("alice").baseline_bytes == baseline
+    assert world.account("alice").sighting.used_bytes == 0
+    assert world.bridge.store.reset_all_at(None) is None
 
 
 def test_another_ledger_stops_the_bridge_until_rebase(world):

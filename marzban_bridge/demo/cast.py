@@ -1,0 +1,96 @@
+"""The users of the demonstration, each there for one thing the product does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from marzban_bridge.accounts import GIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """A user of the simulated panel, and how fast it uses servers, in GiB per second and sender."""
+
+    username: str
+    shows: str
+    quota_gib: float | None
+    external_rate: float = 0.0
+    panel_rate: float = 0.0
+    owner: str = "admin"
+    panel_fields: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def quota_bytes(self) -> int | None:
+        """The data limit in bytes, None for unlimited."""
+        return None if self.quota_gib is None else int(self.quota_gib * GIB)
+
+
+NEXT_PLAN = {
+    "data_limit": 30 * GIB,
+    "expire": 0,
+    "add_remaining_traffic": True,
+    "fire_on_either": True,
+}
+
+CAST = (
+    Role(
+        username="alice",
+        shows="limited, then reset by the panel's button",
+        quota_gib=10,
+        external_rate=0.5,
+        panel_rate=0.7,
+    ),
+    Role(
+        username="bob",
+        shows="external traffic only: disabled by the bridge, back after a reset",
+        quota_gib=5,
+        external_rate=0.3,
+    ),
+    Role(
+        username="carol",
+        shows="limited, then given a larger quota in the panel",
+        quota_gib=8,
+        external_rate=0.3,
+        panel_rate=0.5,
+    ),
+    Role(
+        username="dave",
+        shows="a next plan waits, and fires when the quota is used up",
+        quota_gib=6,
+        external_rate=0.2,
+        panel_rate=0.2,
+        panel_fields={"next_plan": NEXT_PLAN},
+    ),
+    Role(
+        username="erin",
+        shows="unlimited: counted, never touched",
+        quota_gib=None,
+        external_rate=0.6,
+        panel_rate=1.0,
+    ),
+    Role(
+        username="frank",
+        shows="on hold: counted, stays on hold",
+        quota_gib=3,
+        external_rate=0.02,
+        panel_fields={"status": "on_hold", "on_hold_expire_duration": 86400},
+    ),
+    Role(
+        username="judy",
+        shows="a reseller's user, reset by the reseller through our API",
+        quota_gib=4,
+        external_rate=0.15,
+        panel_rate=0.15,
+        owner="reseller",
+    ),
+    Role(
+        username="mallory",
+        shows="reports for itself with its subscription token",
+        quota_gib=50,
+        external_rate=0.3,
+        owner="reseller",
+    ),
+)
+ORPHAN = "nobody-knows-me"
+"""A name that is reported and that the panel does not have."""

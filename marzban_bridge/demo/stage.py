@@ -1,0 +1,179 @@
+"""Traffic for the demonstration, and books of its own to hold the product against."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from marzban_bridge.accounts import GIB
+from marzban_bridge.api.context import Bridge
+from marzban_bridge.demo.cast import CAST, ORPHAN, Role
+from marzban_bridge.simulator.panel import SimulatedPanel
+
+TICK_SECONDS = 0.1
+SERVERS = ("de-1.example.com", "nl-2.example.com", "сервер-3 🚀")
+RESEND_SHARE = 0.1
+SERVED = frozenset({"active", "on_hold"})
+GARBAGE: tuple[dict[str, object], ...] = (
+    {"user_token": "alice", "server": "x", "port": 443, "protocol": "vless", "bytes_uploaded": -5},
+    {"user_token": "alice", "server": "", "port": 1, "bytes_uploaded": 5, "bytes_downloaded": 5},
+    {"user_token": "alice\n", "server": "x", "port": "443"},
+)
+
+
+@dataclass(slots=True)
+class Ledgerline:
+    """What the demo knows of one user: acknowledged bytes, and those before the period."""
+
+    acknowledged_bytes: int = 0
+    before_period_bytes: int = 0
+
+    @property
+    def period_bytes(self) -> int:
+        """External bytes of the current period."""
+        return self.acknowledged_bytes - self.before_period_bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """Everything the demonstration's tasks share."""
+
+    panel: SimulatedPanel
+    bridge: Bridge
+    collector_url: str
+    bridge_url: str
+    reporter_key: str
+    random: random.Random
+    ends_at: float
+    books: dict[str, Ledgerline] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    news: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    started_at: float = field(default_factory=time.monotonic)
+
+    def tell(self, text: str) -> None:
+        """Add a line for people."""
+        self.news.append(f"{time.monotonic() - self.started_at:5.1f} s  {text}")
+
+    def user(self, username: str) -> dict[str, Any]:
+        """Return a user as the panel shows it."""
+        return self.panel.get_user(username)
+
+    def begin_period(self, username: str) -> None:
+        """Note that the user's period begins now; its traffic must be paused."""
+        line = self.books[username]
+        line.before_period_bytes = line.acknowledged_bytes
+
+    def is_served(self, username: str) -> bool:
+        """Tell whether the user has servers to use: a cut-off subscription hands out none."""
+        return username not in self.paused and self.user(username)["status"] in SERVED
+
+    async def pause(self, username: str) -> None:
+        """Stop a user's traffic; returns when no report of it is on its way."""
+        self.paused.add(username)
+        await asyncio.sleep(4 * TICK_SECONDS)
+
+
+async def use_panel_nodes(stage: Stage) -> None:
+    """Let users use the panel's own nodes."""
+    while time.monotonic() < stage.ends_at:
+        for role in CAST:
+            if role.panel_rate and role.username not in stage.paused:
+                amount = int(role.panel_rate * TICK_SECONDS * GIB * stage.random.uniform(0.5, 1.5))
+                stage.panel.use_traffic(role.username, amount)
+        await asyncio.sleep(TICK_SECONDS)
+
+
+async def report_with_key(stage: Stage, client: httpx.AsyncClient, name: str) -> None:
+    """Report as an agent with a key does: batches with ids, sent again now and then."""
+    roles = [role for role in CAST if role.external_rate and role.username != "mallory"]
+    headers = {"authorization": f"Bearer {stage.reporter_key}"}
+    number = 0
+    while time.monotonic() < stage.ends_at:
+        batch: list[dict[str, object]] = []
+        for role in roles:
+            if stage.is_served(role.username):
+                number += 1
+                batch.append(_report(stage, role, f"{name}/{number}"))
+        if stage.random.random() < RESEND_SHARE:
+            batch.append(_report(stage, Role(username=ORPHAN, shows="", quota_gib=None), None))
+        garbage = list(GARBAGE) if stage.random.random() < RESEND_SHARE else []
+        await _post(stage, client, headers, batch, garbage)
+        if stage.random.random() < RESEND_SHARE:
+            again = [each for each in batch if "report_id" in each]
+            await _post(stage, client, headers, again, [], is_repeat=True)
+        await asyncio.sleep(TICK_SECONDS)
+
+
+async def report_for_oneself(stage: Stage, client: httpx.AsyncClient) -> None:
+    """Report as a user's own app does: its subscription URL is the only secret."""
+    (role,) = (role for role in CAST if role.username == "mallory")
+    url = stage.user("mallory")["subscription_url"]
+    number = 0
+    while time.monotonic() < stage.ends_at:
+        number += 1
+        report = _report(stage, role, f"app/{number}") | {"user_token": f"http://panel{url}"}
+        await _post(stage, client, {}, [report], [], username="mallory")
+        await asyncio.sleep(5 * TICK_SECONDS)
+
+
+async def knock_as_stranger(stage: Stage, client: httpx.AsyncClient) -> None:
+    """Report without a key, which nobody may."""
+    report = _report(stage, CAST[0], None)
+    while time.monotonic() < stage.ends_at:
+        answer = await client.post(f"{stage.collector_url}/api/xpert/traffic-webhook", json=report)
+        stage.counts[f"strangers turned away ({answer.status_code})"] += 1
+        await asyncio.sleep(2)
+
+
+def _report(stage: Stage, role: Role, report_id: str | None) -> dict[str, object]:
+    rate = role.external_rate or 0.05
+    amount = int(rate * TICK_SECONDS * GIB * stage.random.uniform(0.5, 1.5))
+    report: dict[str, object] = {
+        "user_token": role.username,
+        "server": stage.random.choice(SERVERS),
+        "port": 443,
+        "protocol": "vless",
+        "bytes_uploaded": amount // 10,
+        "bytes_downloaded": amount - amount // 10,
+    }
+    return report | ({"report_id": report_id} if report_id else {})
+
+
+async def _post(
+    stage: Stage,
+    client: httpx.AsyncClient,
+    headers: dict[str, str],
+    batch: Sequence[dict[str, Any]],
+    garbage: Sequence[dict[str, object]],
+    *,
+    username: str | None = None,
+    is_repeat: bool = False,
+) -> None:
+    """Post until acknowledged, then enter it in the demo's books."""
+    while batch:
+        url = f"{stage.collector_url}/v1/reports"
+        answer = await client.post(url, json=[*batch, *garbage], headers=headers)
+        stage.counts["requests"] += 1
+        if answer.status_code == 200:
+            break
+        stage.counts[f"answers of {answer.status_code}, sent again"] += 1
+        await asyncio.sleep(0.2)
+    else:
+        return
+    result = answer.json()
+    stage.counts["reports counted"] += result["accepted"]
+    stage.counts["repeated reports not counted again"] += result["duplicates"]
+    stage.counts["bad reports refused"] += len(result["rejected"])
+    if is_repeat:
+        return
+    for report in batch:
+        line = stage.books.setdefault(username or report["user_token"], Ledgerline())
+        line.acknowledged_bytes += report["bytes_uploaded"] + report["bytes_downloaded"]

@@ -1,0 +1,122 @@
+"""What happens to each user while the traffic flows; each story says when it went otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx
+
+from marzban_bridge.accounts import GIB
+from marzban_bridge.demo.stage import Stage
+
+RESELLER_PASSWORD = "reseller-password"  # noqa: S105 - of a panel that exists for a minute
+
+
+class StoryError(Exception):
+    """Something that should have happened did not."""
+
+
+Story = Callable[[Stage], Awaitable[None]]
+
+
+async def button(stage: Stage) -> None:
+    """Alice is limited by the panel, and an admin presses "Reset usage"."""
+    await _until(stage, "alice", "limited", lambda user: user["status"] == "limited")
+    await stage.pause("alice")
+    stage.tell("an admin presses [b]Reset usage[/] for alice")
+    stage.panel.reset_user("alice")
+    await _until_usable(stage, "alice", 10 * GIB)
+    stage.begin_period("alice")
+    stage.paused.discard("alice")
+
+
+async def external_only(stage: Stage) -> None:
+    """Bob, whom no data limit can cut off, is disabled by the bridge and comes back."""
+    await _until(stage, "bob", "disabled", lambda user: user["status"] == "disabled")
+    await stage.pause("bob")
+    stage.tell("an admin presses [b]Reset usage[/] for bob, who never used the panel's nodes")
+    stage.panel.reset_user("bob")
+    await _until_usable(stage, "bob", 5 * GIB)
+    stage.begin_period("bob")
+    stage.paused.discard("bob")
+
+
+async def larger_quota(stage: Stage) -> None:
+    """Carol is limited, and an admin types a larger limit into the edit dialog."""
+    await _until(stage, "carol", "limited", lambda user: user["status"] == "limited")
+    stage.tell("an admin edits carol: data limit 8 → 60 GiB")
+    stage.panel.edit_in_dialog("carol", data_limit=60 * GIB)
+    await _until(stage, "carol", "active again", lambda user: user["status"] == "active")
+
+
+async def next_plan(stage: Stage) -> None:
+    """Dave's next plan fires when the quota is used up."""
+    await _until(stage, "dave", "near its quota", lambda _: _spent(stage, "dave") > 5.7 * GIB)
+    await stage.pause("dave")
+    left_bytes = 6 * GIB - _spent(stage, "dave")
+    if left_bytes > 0:
+        stage.panel.use_traffic("dave", left_bytes)
+    await _until(stage, "dave", "known to be on the next plan", lambda _: _quota(stage) == 30 * GIB)
+    await _until_usable(stage, "dave", 30 * GIB)
+    stage.begin_period("dave")
+    stage.tell("dave's [b]next plan[/] fired: 30 GiB")
+    stage.paused.discard("dave")
+
+
+async def reseller(stage: Stage) -> None:
+    """Judy's reseller signs in through us and resets her."""
+    await _until(stage, "judy", "limited", lambda user: user["status"] == "limited")
+    await stage.pause("judy")
+    stage.tell("judy's reseller resets her through [b]our API[/]")
+    async with httpx.AsyncClient(base_url=stage.bridge_url, timeout=30) as client:
+        form = {"username": "reseller", "password": RESELLER_PASSWORD}
+        token = (await client.post("/api/admin/token", data=form)).json()["access_token"]
+        headers = {"authorization": f"Bearer {token}"}
+        answer = await client.post("/api/admin/usage/reset/judy", headers=headers)
+        if answer.status_code != 200:
+            raise StoryError(f"judy's reset was answered {answer.status_code}: {answer.text}")
+        foreign = await client.post("/api/admin/usage/reset/alice", headers=headers)
+        if foreign.status_code != 403:
+            raise StoryError(f"a reseller may reset another's user: {foreign.status_code}")
+    await _until_usable(stage, "judy", 4 * GIB)
+    stage.begin_period("judy")
+    stage.paused.discard("judy")
+
+
+STORIES: tuple[Story, ...] = (button, external_only, larger_quota, next_plan, reseller)
+
+
+def _quota(stage: Stage) -> int | None:
+    """Return dave's quota as the bridge knows it: the panel may fire the plan by itself."""
+    account = stage.bridge.store.account("dave")
+    return account.quota_bytes if account else None
+
+
+def _spent(stage: Stage, username: str) -> int:
+    used_bytes: int = stage.user(username)["used_traffic"]
+    return used_bytes + stage.books[username].period_bytes if username in stage.books else 0
+
+
+async def _until_usable(stage: Stage, username: str, quota_bytes: int) -> None:
+    await _until(
+        stage,
+        username,
+        f"usable with {quota_bytes // GIB} GiB",
+        lambda user: user["status"] == "active" and user["data_limit"] == quota_bytes,
+    )
+
+
+async def _until(
+    stage: Stage, username: str, what: str, holds: Callable[[dict[str, object]], bool]
+) -> None:
+    """Wait until the panel shows something; StoryError when the traffic ends before."""
+    while not holds(stage.user(username)):
+        if time.monotonic() > stage.ends_at:
+            user = stage.user(username)
+            raise StoryError(
+                f"{username} did not become {what}: it is {user['status']}, "
+                f"data limit {user['data_limit']}"
+            )
+        await asyncio.sleep(0.05)
