@@ -32,9 +32,6 @@ class Metrics:
             ["field"],
             registry=self.registry,
         )
-        self.bytes = Counter(
-            "collector_bytes", "Bytes in stored reports", ["direction"], registry=self.registry
-        )
         self.requests = Counter(
             "collector_report_requests",
             "Requests with reports, by status",

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from collector.bodies import BodyTooLargeError, UnreadableBodyError
 from collector.errors import (
@@ -94,6 +95,11 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(CollectorError)
     async def answer_error(request: Request, error: CollectorError) -> JSONResponse:
         return await answer_problem(request, problem_of(error))
+
+    @app.exception_handler(HTTPException)
+    async def answer_routing(request: Request, error: HTTPException) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
+        problem = Problem(detail=str(error.detail))
+        return JSONResponse(problem.model_dump(), error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def answer_validation(request: Request, error: RequestValidationError) -> JSONResponse:
