@@ -1,0 +1,99 @@
+"""Which module may know what: decisions are pure, and the packages meet in few places."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PURE = (
+    "collector/bodies.py",
+    "collector/identity.py",
+    "collector/rate_limit.py",
+    "collector/reporters.py",
+    "collector/reports.py",
+    "marzban_bridge/accounts.py",
+    "marzban_bridge/observe.py",
+    "marzban_bridge/panel.py",
+    "marzban_bridge/plan.py",
+    "marzban_bridge/policy.py",
+    "marzban_bridge/reset_requests.py",
+    "marzban_bridge/resets.py",
+    "marzban_bridge/simulator/panel.py",
+    "marzban_bridge/simulator/rules.py",
+)
+IMPURE = {
+    "aiohttp",
+    "asyncio",
+    "fastapi",
+    "httpx",
+    "logging",
+    "os",
+    "pathlib",
+    "prometheus_client",
+    "pydantic",
+    "requests",
+    "rich",
+    "socket",
+    "sqlite3",
+    "starlette",
+    "subprocess",
+    "threading",
+    "time",
+    "uvicorn",
+}
+WALL_CLOCK = {"now", "utcnow", "today"}
+KNOWS_THE_COLLECTOR = {"marzban_bridge/standalone.py"}
+
+
+def modules(package: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(module: str) -> set[str]:
+    tree = ast.parse((ROOT / module).read_text())
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_deciding_module_imports_nothing_that_acts(module):
+    roots = {name.split(".")[0] for name in imported(module)}
+    assert not roots & IMPURE
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_deciding_module_is_told_the_time(module):
+    tree = ast.parse((ROOT / module).read_text())
+    calls = {
+        node.func.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert not calls & WALL_CLOCK
+
+
+@pytest.mark.parametrize("module", modules("collector"))
+def test_the_collector_does_not_know_the_bridge(module):
+    assert not {name for name in imported(module) if name.startswith("marzban_bridge")}
+
+
+@pytest.mark.parametrize("module", modules("marzban_bridge"))
+def test_only_the_one_process_mode_knows_the_collector(module):
+    known = {name for name in imported(module) if name.split(".")[0] == "collector"}
+    assert not known or module in KNOWS_THE_COLLECTOR
+
+
+@pytest.mark.parametrize("module", [*modules("collector"), *modules("marzban_bridge")])
+def test_a_module_is_short_enough_to_be_read_at_once_and_says_what_it_is_for(module):
+    text = (ROOT / module).read_text()
+    assert len(text.splitlines()) <= 420
+    assert ast.get_docstring(ast.parse(text))
+    assert not {"utils", "helpers", "common", "manager", "base"} & set(module[:-3].split("/"))
