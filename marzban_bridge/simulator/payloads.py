@@ -204,7 +204,11 @@ def inbounds_of_new_user(changes: UserChanges) -> dict[str, list[str]]:
     proxies = changes.proxies or {}
     if changes.inbounds is None:
         return {protocol: [] for protocol in proxies}
-    return {p: changes.inbounds.get(p) or all_inbounds(proxies)[p] for p in proxies}
+    return all_inbounds(proxies) | {
+        protocol: tags
+        for protocol, tags in changes.inbounds.items()
+        if tags and protocol in proxies
+    }
 
 
 def _next_plan(value: Any) -> SimulatedPlan:

@@ -5,7 +5,7 @@ The webhook queue is left out: the panel loses it on a restart too.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -14,6 +14,7 @@ from marzban_bridge.panel import ResetStrategy, Status
 from marzban_bridge.simulator.panel import SimulatedPanel
 from marzban_bridge.simulator.users import ResetLog, SimulatedPlan, SimulatedUser
 
+_FIELDS = tuple(field.name for field in fields(SimulatedUser))
 _TIMES = (
     "created_at",
     "on_hold_timeout",
@@ -54,11 +55,15 @@ def restore_snapshot(panel: SimulatedPanel, snapshot: dict[str, Any]) -> None:
 
 
 def _user_to_json(user: SimulatedUser) -> dict[str, Any]:
-    data = asdict(user)
+    """Return the user's fields; `dataclasses.asdict` would copy a large panel for seconds."""
+    data = {name: getattr(user, name) for name in _FIELDS}
     for name in _TIMES:
         data[name] = _time_to_json(data[name])
-    for log in data["reset_logs"]:
-        log["reset_at"] = _time_to_json(log["reset_at"])
+    data["next_plan"] = asdict(user.next_plan) if user.next_plan else None
+    data["reset_logs"] = [
+        {"used_traffic": log.used_traffic, "reset_at": _time_to_json(log.reset_at)}
+        for log in user.reset_logs
+    ]
     return data
 
 
