@@ -143,7 +143,11 @@ async def panel_statistics(collector: CollectorPart, days: PeriodDays = 30) -> P
     return PanelAnswer(users_traffic=PanelStatistics(**found.model_dump()))
 
 
-@router.get("/traffic-stats/server/{server:path}/{port}", dependencies=for_admin)
+@router.get(
+    "/traffic-stats/server/{server:path}/{port}",
+    dependencies=for_admin,
+    responses=documented(404),
+)
 async def server_statistics(
     server: Annotated[str, Path(min_length=1, max_length=255)],
     port: Annotated[int, Path(ge=0, le=65535)],
@@ -213,7 +217,7 @@ async def cleanup(
     )
 
 
-@router.get("/traffic-stats/{user_token:path}")
+@router.get("/traffic-stats/{user_token:path}", responses=documented(404))
 async def user_statistics(
     user_token: Annotated[str, Path(min_length=1, max_length=MAX_TOKEN_LENGTH)],
     collector: CollectorPart,

@@ -70,7 +70,7 @@ _MEANING = {
     400: "The body or the request cannot be read",
     401: "Not signed with a valid key or token",
     403: "This server has no COLLECTOR_ADMIN_KEY, or the key may not do that",
-    404: "Not here",
+    404: "Not here: a name with line breaks, for example",
     413: "The body is too large",
     415: "The content encoding is not supported",
     422: "Refused; `errors` names the fields",

@@ -159,7 +159,7 @@ def _page(page: Changes, after: int) -> ChangePage:
     )
 
 
-@router.get("/usage/{username:path}")
+@router.get("/usage/{username:path}", responses=documented(404))
 async def user_statistics(
     username: Username, collector: CollectorPart, days: Days = None
 ) -> UserStatistics:
