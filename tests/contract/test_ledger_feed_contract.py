@@ -1,0 +1,120 @@
+"""The bridge's client reads the same from the real collector and from the stand-in of its tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import fake_ledger
+import httpx
+import pytest
+from collectors import ADMIN_KEY, CollectorWorld, running, wire
+from fake_ledger import FakeLedger
+
+from marzban_bridge.errors import CollectorRefusedError
+from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.store import UsageChange
+
+
+class Fake:
+    """The stand-in."""
+
+    def __init__(self) -> None:
+        self.ledger = FakeLedger()
+        self.admin_key = fake_ledger.ADMIN_KEY
+        self.transport = self.ledger.transport()
+
+    async def report(self, username: str, amount_bytes: int) -> None:
+        self.ledger.report(username, amount_bytes)
+
+
+class Real:
+    """A collector with a ledger file."""
+
+    def __init__(self, world: CollectorWorld) -> None:
+        self.world = world
+        self.admin_key = ADMIN_KEY
+        self.transport = httpx.ASGITransport(app=world.app)
+
+    async def report(self, username: str, amount_bytes: int) -> None:
+        answer = await self.world.send(
+            wire(username, bytes_uploaded=0, bytes_downloaded=amount_bytes)
+        )
+        assert answer.status_code == 200
+
+
+@asynccontextmanager
+async def opened(kind: str, folder: Path) -> AsyncIterator[Fake | Real]:
+    if kind == "fake":
+        yield Fake()
+        return
+    async with running(CollectorWorld(path=folder / "ledger.sqlite3")) as world:
+        yield Real(world)
+
+
+@pytest.fixture(params=["fake", "real"])
+async def source(request, tmp_path):
+    async with opened(request.param, tmp_path) as source:
+        yield source
+
+
+@pytest.fixture
+async def feed(source):
+    feed = CollectorFeed(
+        "http://collector.test", admin_key=source.admin_key, transport=source.transport
+    )
+    yield feed
+    await feed.close()
+
+
+async def test_an_empty_ledger_has_a_name_and_no_changes(feed):
+    page = await feed.read(after=0)
+    assert page.ledger_id
+    assert (page.head, page.cursor, page.changes) == (0, 0, ())
+
+
+async def test_each_user_comes_once_with_its_total_in_the_order_of_the_last_change(source, feed):
+    for username, amount_bytes in (("a", 1), ("b", 10), ("a", 2), ("c", 100)):
+        await source.report(username, amount_bytes)
+    page = await feed.read(after=0)
+    assert page.changes == (
+        UsageChange(username="b", total_bytes=10, change_seq=2),
+        UsageChange(username="a", total_bytes=3, change_seq=3),
+        UsageChange(username="c", total_bytes=100, change_seq=4),
+    )
+    assert (page.head, page.cursor) == (4, 4)
+
+
+async def test_a_reader_goes_on_where_it_was(source, feed):
+    await source.report("a", 1)
+    await source.report("b", 1)
+    page = await feed.read(after=1)
+    assert [each.username for each in page.changes] == ["b"]
+    after = await feed.read(after=page.cursor)
+    assert (after.changes, after.cursor) == ((), page.cursor)
+
+
+async def test_a_full_page_says_where_the_next_begins(source, feed, monkeypatch):
+    monkeypatch.setattr("marzban_bridge.feed.PAGE_SIZE", 2)
+    for username in "abc":
+        await source.report(username, 1)
+    first = await feed.read(after=0)
+    second = await feed.read(after=first.cursor)
+    assert [each.username for each in (*first.changes, *second.changes)] == ["a", "b", "c"]
+    assert (first.head, first.cursor, second.cursor) == (3, 2, 3)
+
+
+async def test_a_reader_ahead_of_a_restored_ledger_sees_its_head_at_once(source, feed):
+    await source.report("a", 1)
+    page = await feed.read(after=50, wait_seconds=30)
+    assert (page.head, page.cursor, page.changes) == (1, 50, ())
+
+
+async def test_a_wrong_key_is_refused(source):
+    feed = CollectorFeed(
+        "http://collector.test", admin_key="a-wrong-admin-key", transport=source.transport
+    )
+    with pytest.raises(CollectorRefusedError, match="COLLECTOR_ADMIN_KEY"):
+        await feed.read(after=0)
+    await feed.close()
