@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import os
 import random
-import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from collector_process import DEADLINE_SECONDS, KEY, CollectorProcess, poll
 
 from collector.ledger.sqlite_reader import SqliteReader
 
 ROUNDS = 20
 CLIENTS = 3
-KEY = "a-key-of-the-kill-test"
-DEADLINE_SECONDS = 30
 
 CLIENT = """
 import http.client, json, pathlib, random, sys, time
@@ -57,70 +51,16 @@ with open(acknowledged, "a", buffering=1) as log:
 """.replace("%s", KEY)
 
 
-def poll(what: str, is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, f"waited in vain for: {what}"
-        time.sleep(0.01)
-
-
-class Killable:
-    """A collector process on one ledger and one port, which may be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ledger = folder / "ledger.sqlite3"
-        self.log = folder / "collector.log"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self._environment = os.environ | {
-            "LEDGER_URL": f"sqlite:///{self.ledger}",
-            "COLLECTOR_PORT": str(self.port),
-            "COLLECTOR_REPORTER_KEYS": f"load:{KEY}",
-            "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
-        }
-        # compiled once for all rounds, wherever the packages are and whatever the caller prefers
-        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "collector", "serve"], env=self._environment, stderr=log
-            )
-        poll("a collector that is ready", self.is_ready)
-
-    def is_ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log.read_text()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        with contextlib.closing(connection), contextlib.suppress(OSError):
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        return False
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def check(self) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "collector", "check"]
-        return subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, check=False
-        )
-
-
 @pytest.fixture
-def killable(tmp_path: Path) -> Iterator[Killable]:
-    collector = Killable(tmp_path)
+def killable(tmp_path: Path) -> Iterator[CollectorProcess]:
+    collector = CollectorProcess(tmp_path)
     yield collector
     collector.kill()
 
 
 @pytest.fixture
 def clients(
-    killable: Killable, tmp_path: Path
+    killable: CollectorProcess, tmp_path: Path
 ) -> Iterator[tuple[list[subprocess.Popen[bytes]], list[Path], Path]]:
     """Senders that repeat each request, under the same ids, until it is acknowledged."""
     stop = tmp_path / "stop"
@@ -137,7 +77,7 @@ def clients(
 
 
 def test_every_acknowledged_report_is_counted_once_through_twenty_kills(
-    killable: Killable, clients: tuple[list[subprocess.Popen[bytes]], list[Path], Path]
+    killable: CollectorProcess, clients: tuple[list[subprocess.Popen[bytes]], list[Path], Path]
 ) -> None:
     senders, logs, stop = clients
     rng = random.Random(9)
@@ -171,5 +111,5 @@ def test_every_acknowledged_report_is_counted_once_through_twenty_kills(
     assert sum(each.reports for each in found) == reports
     assert audit.problems == []
     assert audit.day_bytes == audit.series_bytes == audit.user_bytes == sum(expected.values())
-    verdict = killable.check()
+    verdict = killable.run("check")
     assert verdict.returncode == 0, verdict.stdout

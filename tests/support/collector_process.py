@@ -1,0 +1,84 @@
+"""A real collector process, and waiting for what it does."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+KEY = "rk_the-key-of-the-process-tests"
+ADMIN_KEY = "the-admin-key-of-the-process-tests"
+DEADLINE_SECONDS = 30
+
+
+def poll(what: str, is_so: Callable[[], bool]) -> None:
+    """Wait until something is so; AssertionError with its name after a deadline."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited in vain for: {what}"
+        time.sleep(0.01)
+
+
+class CollectorProcess:
+    """A collector on one ledger and one port, which may be ended and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger = folder / "ledger.sqlite3"
+        self.log = folder / "collector.log"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._environment = os.environ | {
+            "LEDGER_URL": f"sqlite:///{self.ledger}",
+            "COLLECTOR_PORT": str(self.port),
+            "COLLECTOR_ADMIN_KEY": ADMIN_KEY,
+            "COLLECTOR_REPORTER_KEYS": f"load:{KEY}",
+            "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
+        }
+        # compiled once for all rounds, wherever the packages are and whatever the caller prefers
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it can store."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "collector", "serve"], env=self._environment, stderr=log
+            )
+        poll("a collector that is ready", self.is_ready)
+
+    def is_ready(self) -> bool:
+        """Tell whether it can store; AssertionError with its log when it has ended."""
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        return False
+
+    def terminate(self) -> None:
+        """Ask it to end and wait until it has."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(DEADLINE_SECONDS)
+        self._process = None
+
+    def kill(self) -> None:
+        """End it at once, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the collector's on the same ledger."""
+        command = [sys.executable, "-m", "collector", *arguments]
+        return subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, check=False
+        )
