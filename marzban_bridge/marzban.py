@@ -205,7 +205,7 @@ class Marzban:
         if token:
             headers["authorization"] = f"Bearer {token}"
         try:
-            response = await self._client.request(method, path, headers=headers, **arguments)
+            response = await self._request(method, path, headers=headers, **arguments)
         except httpx.HTTPError as error:
             raise PanelUnavailableError(
                 f"the panel at {self._url} does not answer {method} {path}: "
@@ -216,6 +216,19 @@ class Marzban:
                 f"the panel at {self._url} answers {response.status_code} to {method} {path}"
             )
         return response
+
+    async def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Send a request, twice if need be.
+
+        After a 500 Marzban closes the connection without saying so, and whatever is sent next on
+        it is lost; what may be repeated is.
+        """
+        try:
+            return await self._client.request(method, path, **arguments)
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            if method not in {"GET", "PUT"}:
+                raise
+            return await self._client.request(method, path, **arguments)
 
     def _checked(self, response: httpx.Response, *, username: str | None = None) -> httpx.Response:
         if response.is_success:

@@ -74,8 +74,7 @@ def plan(
         reason = "the periodic reset is due, and the panel skips users that are disabled"
         return Change(kind=ChangeKind.RESET, username=account.username, reason=reason)
     next_plan = account.sighting.next_plan
-    may_fire = next_plan and _can_fire(next_plan) and account.fire_attempts < MAX_FIRE_ATTEMPTS
-    if target.balance.is_exhausted and may_fire:
+    if target.balance.is_exhausted and next_plan and _can_fire(next_plan, account):
         reason = "the quota is used up and a next plan is waiting"
         return Change(kind=ChangeKind.FIRE_NEXT_PLAN, username=account.username, reason=reason)
     if is_ours:
@@ -85,9 +84,20 @@ def plan(
     return _publish(account, target)
 
 
-def _can_fire(next_plan: NextPlan) -> bool:
-    """Tell whether using up the quota alone fires the plan; Marzban fails on one without limit."""
-    return next_plan.fires_on_either and bool(next_plan.data_limit_bytes)
+def _can_fire(next_plan: NextPlan, account: Account) -> bool:
+    """Tell whether using up the quota alone fires the plan, and firing it does no harm.
+
+    Marzban 0.8.4 fails on a plan without limit, and adds the (negative) rest to one whose flag is
+    not set: a limit below zero makes it answer 500 wherever the user appears.
+    """
+    if not next_plan.fires_on_either or not next_plan.data_limit_bytes:
+        return False
+    seen = account.sighting
+    rest_bytes = 0
+    if not next_plan.adds_remaining_traffic:
+        rest_bytes = (seen.data_limit_bytes or 0) - seen.used_bytes
+    is_sound = next_plan.data_limit_bytes + rest_bytes > 0
+    return is_sound and account.fire_attempts < MAX_FIRE_ATTEMPTS
 
 
 def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Change | None:

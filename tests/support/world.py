@@ -104,7 +104,7 @@ class World:
     def one_pass(self) -> None:
         """Read the feed and settle everybody, restarting as often as the process dies."""
         self.clock.advance(seconds=1)
-        while not self.attempt(lambda: self.bridge.reconciler.run_once()):
+        while not self.attempt(lambda: self.bridge.reconciler.run_once()):  # noqa: PLW0108 - each try is another bridge
             pass
 
     def account(self, username: str) -> Account:

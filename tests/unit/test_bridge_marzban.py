@@ -134,6 +134,18 @@ async def test_failures_are_told_apart(answer, error):
     assert type(caught.value) is error
 
 
+async def test_a_connection_the_panel_closed_unannounced_costs_nothing():
+    script = Script(httpx.ReadError("closed"), (200, USER))
+    assert (await script.panel().get_user("alice")).username == "alice"
+
+
+async def test_a_reset_is_not_sent_again_blindly():
+    script = Script(httpx.ReadError("closed"))
+    with pytest.raises(PanelUnavailableError):
+        await script.panel().reset_user("alice")
+    assert len(script.requests) == 2
+
+
 async def test_a_write_sends_only_what_changes_and_the_next_plan_as_it_was():
     script = Script((200, USER))
     plan = parse_user(USER | {"next_plan": PLAN}).next_plan

@@ -103,12 +103,23 @@ def test_a_held_account_is_left_alone():
         ({}, MAX_FIRE_ATTEMPTS, ChangeKind.LIMIT),  # it does not fire: the quota holds all the same
         ({"fires_on_either": False}, 0, ChangeKind.LIMIT),
         ({"data_limit_bytes": None}, 0, ChangeKind.LIMIT),  # Marzban fails on such a plan
+        ({"adds_remaining_traffic": False}, 0, ChangeKind.FIRE_NEXT_PLAN),
     ],
 )
 def test_a_waiting_next_plan_fires_at_the_crossing(plan_fields, attempts, kind):
     """A limit written below the used traffic would make Marzban never fire it."""
     user = panel_user(used_bytes=gib(4), next_plan=next_plan(**plan_fields))
     assert planned(account(user, fire_attempts=attempts), gib(7)).kind is kind
+
+
+def test_a_next_plan_that_would_leave_a_negative_limit_is_not_fired():
+    """Marzban would answer 500 wherever the user appears."""
+    plan_of = {"adds_remaining_traffic": False, "data_limit_bytes": gib(1)}
+    user = panel_user(used_bytes=gib(6), data_limit_bytes=gib(5), next_plan=next_plan(**plan_of))
+    assert planned(account(user), gib(7)) is None
+    one_byte_more = next_plan(**plan_of | {"data_limit_bytes": gib(1) + 1})
+    fired = account(replace(user, next_plan=one_byte_more))
+    assert planned(fired, gib(7)).kind is ChangeKind.FIRE_NEXT_PLAN
 
 
 def test_a_next_plan_waits_while_there_is_quota():

@@ -1,0 +1,9 @@
+"""`python -m marzban_bridge` is `marzban-bridge`."""
+
+from __future__ import annotations
+
+import sys
+
+from marzban_bridge.cli import main
+
+sys.exit(main())

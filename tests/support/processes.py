@@ -1,0 +1,182 @@
+"""The three programs as real processes: started, killed and started again by a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+DEADLINE_SECONDS = 40
+REPORTER_KEY = "rk_the-key-of-the-process-tests"
+ADMIN_KEY = "an-admin-key-of-process-tests"
+PANEL_PASSWORD = "a-panel-password"
+COLLECTOR, BRIDGE, PANEL = "collector", "bridge", "panel"
+
+
+def until(what: str, holds: Callable[[], Any], *, seconds: float = DEADLINE_SECONDS) -> Any:
+    """Wait until something holds and return it; AssertionError with its name after a deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := holds():
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Stack:
+    """A simulated panel, a collector and a bridge, each in a process of its own."""
+
+    def __init__(self, folder: Path, users: list[dict[str, Any]]) -> None:
+        self.folder = folder
+        self.urls = {name: f"http://127.0.0.1:{free_port()}" for name in (COLLECTOR, BRIDGE, PANEL)}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._users = folder / "users.json"
+        self._users.write_text(json.dumps({"users": users}))
+        self.client = httpx.Client(timeout=10)
+        self._panel_token: str | None = None
+
+    def _port(self, name: str) -> str:
+        return self.urls[name].rsplit(":", 1)[1]
+
+    def _command(self, name: str) -> list[str]:
+        if name == COLLECTOR:
+            return [sys.executable, "-m", "collector", "serve"]
+        bridge = [sys.executable, "-m", "marzban_bridge"]
+        if name == BRIDGE:
+            return [*bridge, "run"]
+        return [
+            *(*bridge, "simulator", "--port", self._port(PANEL), "--password", PANEL_PASSWORD),
+            *("--users", str(self._users), "--state", str(self.folder / "panel.json")),
+            *("--review-seconds", "0.3", "--webhook-seconds", "0.3"),
+            *("--webhook-address", f"{self.urls[BRIDGE]}/webhooks/marzban"),
+            *("--webhook-secret", "a-webhook-secret"),
+        ]
+
+    def start(self, *names: str) -> None:
+        """Start programs without waiting for them."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "LEDGER_URL": f"sqlite:///{self.folder}/ledger.sqlite3",
+            "COLLECTOR_PORT": self._port(COLLECTOR),
+            "COLLECTOR_ADMIN_KEY": ADMIN_KEY,
+            "COLLECTOR_REPORTER_KEYS": f"test:{REPORTER_KEY}",
+            "COLLECTOR_URL": self.urls[COLLECTOR],
+            "MARZBAN_URL": self.urls[PANEL],
+            "MARZBAN_USERNAME": "admin",
+            "MARZBAN_PASSWORD": PANEL_PASSWORD,
+            "BRIDGE_STORE": str(self.folder / "bridge.sqlite3"),
+            "BRIDGE_PORT": self._port(BRIDGE),
+            "BRIDGE_WEBHOOK_SECRET": "a-webhook-secret",
+            "BRIDGE_PASS_SECONDS": "1",
+        }
+        for name in names:
+            with (self.folder / f"{name}.log").open("ab") as log:
+                self._processes[name] = subprocess.Popen(
+                    self._command(name),
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    cwd=self.folder,
+                )
+
+    def stop(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End a program and wait until it is gone."""
+        process = self._processes.pop(name)
+        process.send_signal(number)
+        process.wait(DEADLINE_SECONDS)
+
+    def close(self) -> None:
+        """End everything."""
+        for name in list(self._processes):
+            self.stop(name)
+        self.client.close()
+
+    def is_up(self, name: str) -> bool:
+        """Tell whether a program serves requests."""
+        path = "/" if name == PANEL else "/healthz"
+        try:
+            return self.client.get(self.urls[name] + path).status_code < 500
+        except httpx.HTTPError:
+            return False
+
+    def until_up(self, *names: str) -> None:
+        """Wait until programs serve requests."""
+        for name in names:
+            until(f"{name} is up", lambda name=name: self._is_up_or_dead(name))
+
+    def _is_up_or_dead(self, name: str) -> bool:
+        code = self._processes[name].poll()
+        assert code is None, f"{name} ended with {code}:\n{self.log_of(name)[-3000:]}"
+        return self.is_up(name)
+
+    def log_of(self, name: str) -> str:
+        """Return what a program has printed so far."""
+        path = self.folder / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def user(self, username: str) -> dict[str, Any]:
+        """Return a user as the panel shows it."""
+        return self._ask_panel("GET", f"/api/user/{username}")
+
+    def modify(self, username: str, **fields: Any) -> None:
+        """Change a user in the panel."""
+        self._ask_panel("PUT", f"/api/user/{username}", json=fields)
+
+    def reset_in_panel(self, username: str) -> None:
+        """Press "Reset usage"."""
+        self._ask_panel("POST", f"/api/user/{username}/reset")
+
+    def _ask_panel(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        if self._panel_token is None:
+            form = {"username": "admin", "password": PANEL_PASSWORD}
+            answer = self.client.post(f"{self.urls[PANEL]}/api/admin/token", data=form)
+            self._panel_token = answer.json()["access_token"]
+        headers = {"authorization": f"Bearer {self._panel_token}"}
+        answer = self.client.request(method, self.urls[PANEL] + path, headers=headers, **arguments)
+        if answer.status_code == 401:
+            self._panel_token = None
+            return self._ask_panel(method, path, **arguments)
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def ask_collector(self, path: str) -> Any:
+        """Return what the collector answers its admin."""
+        headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+        return self.client.get(self.urls[COLLECTOR] + path, headers=headers).json()
+
+    def report(self, username: str, amount_bytes: int, report_id: str) -> dict[str, Any]:
+        """Post one report and return the answer, which must be a good one."""
+        answer = self.client.post(
+            f"{self.urls[COLLECTOR]}/v1/reports",
+            headers={"authorization": f"Bearer {REPORTER_KEY}"},
+            json={
+                "report_id": report_id,
+                "user_token": username,
+                "server": "de-1",
+                "port": 443,
+                "protocol": "vless",
+                "bytes_uploaded": 0,
+                "bytes_downloaded": amount_bytes,
+            },
+        )
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
