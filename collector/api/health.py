@@ -43,7 +43,13 @@ def _reasons(collector: Collector) -> list[str]:
         reasons.append("the ledger's writing thread has stopped")
     if collector.ingest.last_error:
         reasons.append(f"the last commit failed: {collector.ingest.last_error}")
-    folder = ledger_path(collector.settings.ledger_url).parent
+    path = ledger_path(collector.settings.ledger_url)
+    if not path.exists():
+        reasons.append(
+            f"the ledger {path} was removed while it is open: stop the senders, and put it back "
+            "from a backup before a restart"
+        )
+    folder = path.parent
     try:
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:

@@ -696,6 +696,12 @@ class TestHealth:
         assert answer.status_code == 503
         assert "COLLECTOR_MIN_FREE_DISK_BYTES" in answer.json()["reasons"][0]
 
+    async def test_a_ledger_removed_under_the_process_is_not_ready(self, world):
+        world.path.unlink()
+        answer = await world.client.get("/readyz")
+        assert answer.status_code == 503
+        assert "was removed" in answer.json()["reasons"][0]
+
     async def test_numbers_are_exposed_and_fresh_for_each_collector(self, world):
         await world.send([wire(), wire(port=-1), wire(bytes_uploaded=0, bytes_downloaded=0)])
         text = (await world.client.get("/metrics")).text
