@@ -174,6 +174,8 @@ def _reset(
     if quota_bytes != account.quota_bytes:
         text = "the next plan's limit is the quota"
         events.append(_quota_event(account.quota_bytes, quota_bytes, text))
+    # Firing a plan makes a disabled user active without adding it to xray; other resets add it.
+    out_of_xray = {Status.LIMITED} | ({Status.DISABLED} if sign.fired_plan else set())
     echoes = sign.cause in {Cause.SEEN, Cause.ENABLED} and not was_announced
     account = replace(
         account,
@@ -182,7 +184,7 @@ def _reset(
         period_started_at=sign.began_at,
         used_when_due_bytes=None,
         published_bytes=_published_after(sign, seen, quota_bytes, account.published_bytes),
-        needs_readd=before.status is Status.LIMITED,
+        needs_readd=before.status in out_of_xray,
         echo_until=seen.seen_at + ECHO_WINDOW if echoes else None,
         dropped_plan=None,
         dropped_plan_at=None,

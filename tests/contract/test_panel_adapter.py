@@ -1,0 +1,162 @@
+"""The Marzban adapter, held to the Panel port against the simulated panel and a real one.
+
+The real half runs with the variables that `test_simulator_scenarios` names.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from panels import PANELS, open_driver
+
+from marzban_bridge.accounts import FLOOR_BYTES
+from marzban_bridge.errors import PanelLoginError, PanelRefusedError, UserNotFoundError
+from marzban_bridge.panel import ResetStrategy, Status, UserUpdate
+
+G = 10**9
+PLAN = {
+    "data_limit": 5 * G,
+    "expire": 0,
+    "add_remaining_traffic": True,
+    "fire_on_either": True,
+}
+
+
+@pytest.fixture(params=PANELS)
+async def driver(request):
+    opened = open_driver(request.param)
+    async with opened.client:
+        answer = await opened.client.post("/api/admin/token", data=opened.credentials)
+        opened.client.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
+        yield opened
+
+
+@pytest.fixture
+async def panel(driver):
+    adapter = driver.adapter()
+    yield adapter
+    await adapter.close()
+
+
+@pytest.fixture
+async def make(driver):
+    """Create users for one test and remove them afterwards."""
+    names = []
+
+    async def create(*, used_bytes=0, **fields):
+        name = f"t{uuid.uuid4().hex[:12]}"
+        body = {"username": name, "proxies": {"vless": {}}, "inbounds": {}, "data_limit": 10 * G}
+        answer = await driver.client.post("/api/user", json=body | fields)
+        assert answer.status_code == 200, answer.text
+        names.append(name)
+        if used_bytes:
+            if not driver.has_control:
+                pytest.skip("needs MARZBAN_TEST_CONTROL_URL")
+            await driver.use(name, used_bytes)
+        return name
+
+    yield create
+    for name in names:
+        await driver.client.delete(f"/api/user/{name}")
+
+
+async def test_a_user_is_read_as_it_was_created(panel, make):
+    name = await make(data_limit_reset_strategy="month", next_plan=PLAN)
+    user = await panel.get_user(name)
+    assert (user.username, user.status) == (name, Status.ACTIVE)
+    assert (user.data_limit_bytes, user.used_bytes, user.lifetime_bytes) == (10 * G, 0, 0)
+    assert user.reset_strategy is ResetStrategy.MONTH
+    assert user.next_plan.data_limit_bytes == 5 * G
+    assert user.created_at.tzinfo is not None
+
+
+async def test_an_unlimited_user_has_no_limit(panel, make):
+    assert (await panel.get_user(await make(data_limit=0))).data_limit_bytes is None
+
+
+async def test_named_users_are_listed_and_unknown_names_left_out(panel, make):
+    names = [await make() for _ in range(3)]
+    users = await panel.get_users([*names, "nobody_at_all"])
+    assert {user.username for user in users} == set(names)
+
+
+async def test_an_unknown_user_is_told_from_other_refusals(panel):
+    with pytest.raises(UserNotFoundError, match="nobody_at_all"):
+        await panel.get_user("nobody_at_all")
+
+
+async def test_a_wrong_password_is_a_matter_for_the_operator(driver):
+    adapter = driver.adapter(password="wrong")
+    with pytest.raises(PanelLoginError):
+        await adapter.get_user("anybody")
+    await adapter.close()
+
+
+async def test_a_wrong_bearer_is_refused(panel):
+    with pytest.raises(PanelRefusedError) as caught:
+        await panel.whoami(bearer="nonsense")
+    assert caught.value.status == 401
+
+
+async def test_the_environments_admin_is_sudo_and_in_no_list(driver, panel):
+    me = await panel.whoami()
+    assert (me.username, me.is_sudo) == (driver.credentials["username"], True)
+    assert me.username not in [admin.username for admin in await panel.admins()]
+
+
+async def test_a_write_changes_what_it_names_and_keeps_the_next_plan(panel, make):
+    name = await make(next_plan=PLAN, note="a note", expire=4_102_444_800)
+    before = await panel.get_user(name)
+    after = await panel.update_user(
+        UserUpdate(username=name, data_limit_bytes=3 * G, next_plan=before.next_plan)
+    )
+    assert after.data_limit_bytes == 3 * G
+    assert after.next_plan == before.next_plan
+    assert after.expire == 4_102_444_800
+    assert await panel.get_user(name) == after
+
+
+async def test_a_limit_below_the_used_traffic_cuts_off_and_a_larger_one_lets_in(panel, make):
+    name = await make(used_bytes=4 * G)
+    cut = await panel.update_user(UserUpdate(username=name, data_limit_bytes=3 * G))
+    assert cut.status is Status.LIMITED
+    let_in = await panel.update_user(UserUpdate(username=name, data_limit_bytes=10 * G))
+    assert let_in.status is Status.ACTIVE
+
+
+async def test_no_limit_cuts_off_a_user_without_traffic_but_disabling_does(panel, make):
+    name = await make()
+    floor = await panel.update_user(UserUpdate(username=name, data_limit_bytes=FLOOR_BYTES))
+    assert floor.status is Status.ACTIVE
+    update = UserUpdate(username=name, data_limit_bytes=FLOOR_BYTES, status=Status.DISABLED)
+    assert (await panel.update_user(update)).status is Status.DISABLED
+    back = UserUpdate(username=name, data_limit_bytes=10 * G, status=Status.ACTIVE)
+    assert (await panel.update_user(back)).status is Status.ACTIVE
+
+
+async def test_a_reset_zeroes_what_was_used_and_logs_it(panel, make):
+    name = await make(used_bytes=4 * G, next_plan=PLAN)
+    await panel.reset_user(name)
+    user = await panel.get_user(name)
+    assert (user.used_bytes, user.lifetime_bytes) == (0, 4 * G)
+    assert user.next_plan is None
+
+
+async def test_a_user_on_hold_is_put_back_on_hold_after_a_reset(panel, make):
+    name = await make(status="on_hold", on_hold_expire_duration=86400)
+    await panel.reset_user(name)
+    assert (await panel.get_user(name)).status is Status.ACTIVE
+    update = UserUpdate(username=name, status=Status.ON_HOLD, on_hold_expire_duration=86400)
+    after = await panel.update_user(update)
+    assert (after.status, after.on_hold_expire_duration) == (Status.ON_HOLD, 86400)
+
+
+@pytest.mark.parametrize("adds_remaining", [True, False])
+async def test_a_next_plan_fires_whatever_the_panel_answers(panel, make, adds_remaining):
+    name = await make(used_bytes=4 * G, next_plan=PLAN | {"add_remaining_traffic": adds_remaining})
+    await panel.fire_next_plan(name)
+    user = await panel.get_user(name)
+    assert user.next_plan is None
+    assert user.data_limit_bytes == (5 * G if adds_remaining else 11 * G)
+    assert (user.status, user.used_bytes, user.lifetime_bytes) == (Status.ACTIVE, 0, 4 * G)
