@@ -92,10 +92,10 @@ def up(environment: Mapping[str, str]) -> int:
     Store(settings.store).close()  # a store that cannot be used is a one-line error here
     folder = settings.store.parent
     admin_key, _ = _kept_key(folder / "collector-admin.key", settings.collector_admin_key, "ak_")
-    is_first_run = "COLLECTOR_REPORTER_KEYS" not in environment
+    has_no_reporters = not environment.get("COLLECTOR_REPORTER_KEYS")
     reporter_key, is_new = _kept_key(folder / "first-reporter.key", "", "rk_")
     collector_environment = dict(environment) | {"COLLECTOR_ADMIN_KEY": admin_key}
-    if is_first_run:
+    if has_no_reporters:
         collector_environment["COLLECTOR_REPORTER_KEYS"] = f"{FIRST_REPORTER}:{reporter_key}"
     try:
         where = collector.settings.Settings.from_env(collector_environment)
@@ -110,7 +110,7 @@ def up(environment: Mapping[str, str]) -> int:
             collector_url=loopback_url(collector_listener),
             collector_admin_key=admin_key,
         )
-        if is_first_run and is_new:
+        if has_no_reporters and is_new:
             _show_first_key(reporter_key, loopback_url(collector_listener))
         return asyncio.run(
             _up(collector_environment, bridge_settings, collector_listener, bridge_listener)
