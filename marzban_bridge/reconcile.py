@@ -101,6 +101,7 @@ class Reconciler:
         self._panel = panel
         self._feed = feed
         self.settler = settler
+        settler.hurry = self.hurry
         self._clock = clock
         self._metrics = metrics
         self._pass_seconds = pass_seconds

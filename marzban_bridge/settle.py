@@ -75,6 +75,8 @@ class Settler:
         self._clock = clock
         self._metrics = metrics
         self._looked_at: dict[str, float] = {}
+        self.hurry: Callable[[list[str]], None] = lambda _: None
+        """Called with accounts that ought to be looked at soon."""
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def needs_look(self, key: str) -> bool:
@@ -235,6 +237,8 @@ class Settler:
         noted_at = self._store.reset_all_at(admin)
         if noted_at is None or now - noted_at > RESET_ALL_WINDOW:
             self._store.record_reset_all(admin, at=now)
+            log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
+            self.hurry(self._store.keys_of_owner(admin))
 
     def _lose(self, key: str) -> None:
         now = self._clock()

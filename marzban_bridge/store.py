@@ -228,6 +228,11 @@ class Store:
         )
         return [row[0] for row in rows]
 
+    def keys_of_owner(self, admin: str | None) -> list[str]:
+        """Return the account keys of one owner's users; None owns those without an owner."""
+        rows = self._db.execute("SELECT account_key FROM account WHERE admin IS ?", (admin,))
+        return [row[0] for row in rows]
+
     def account(self, key: str) -> Account | None:
         """Return an account, None when the name has none."""
         row = self._db.execute("SELECT state FROM account WHERE account_key = ?", (key,)).fetchone()

@@ -108,6 +108,13 @@ def test_a_reset_of_all_users_is_remembered_by_owner(store):
     assert store.reset_all_at("reseller") is None
 
 
+def test_accounts_are_found_by_their_owner_and_without_one(store):
+    store.save(account(panel_user(username="a", admin="reseller")), at=NOW)
+    store.save(account(panel_user(username="b")), at=NOW)
+    assert store.keys_of_owner("reseller") == ["a"]
+    assert store.keys_of_owner(None) == ["b"]
+
+
 def test_keys_are_paged_over_reported_names_and_accounts(store):
     store.record_usage([change(name, 1, seq) for seq, name in enumerate("ecab")], cursor=4)
     store.save(account(panel_user(username="D")), at=NOW)
