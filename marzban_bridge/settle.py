@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from marzban_bridge import reset_requests
 from marzban_bridge.accounts import (
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 MAX_STEPS = 6
 """More changes in a row than any real course of events needs: something undoes our writes."""
-RESET_ALL_WINDOW = timedelta(minutes=10)
-"""Within this time the users of one owner that turn out reset were reset by the same call."""
 
 Clock = Callable[[], datetime]
 
@@ -227,15 +225,17 @@ class Settler:
         if seen and seen.reset:
             self._metrics.resets.labels(cause=seen.reset.cause.name.lower()).inc()
             if seen.reset.wiped_log:
-                self._note_reset_all(user.admin, now)
+                self._note_reset_all(user.admin, key, now)
         self._store.save(account, events, at=now)
         for event in events:
             log.info("%s user=%s %s", event.kind, account.username, event.text)
         return account
 
-    def _note_reset_all(self, admin: str | None, now: datetime) -> None:
+    def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
+        """Remember a reset of all users, unless this user may be late news of the one known."""
         noted_at = self._store.reset_all_at(admin)
-        if noted_at is None or now - noted_at > RESET_ALL_WINDOW:
+        before = self._store.account(key)
+        if noted_at is None or (before and before.sighting.seen_at > noted_at):
             self._store.record_reset_all(admin, at=now)
             log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
             self.hurry(self._store.keys_of_owner(admin))

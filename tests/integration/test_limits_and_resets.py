@@ -362,6 +362,23 @@ def test_a_ledger_that_lost_something_changes_nothing_until_rebase(world):
     assert user_of(world)["status"] == "limited"
 
 
+def test_a_second_reset_of_all_users_is_noticed_as_well_as_the_first(world):
+    world.panel.create_user("zoe", data_limit=gib(10))
+    for number in (1, 2):
+        world.panel.use_traffic("zoe", gib(1))
+        world.ledger.report("zoe", gib(1))
+        if number == 1:
+            used_up(world, panel_bytes=0, external_bytes=gib(11))
+        else:
+            world.ledger.report("alice", gib(11))
+            world.one_pass()
+        assert user_of(world)["status"] == "disabled"
+        world.panel.reset_all("root")
+        world.one_pass()
+        world.one_pass()
+        assert_usable(world)
+
+
 def test_what_was_read_before_a_reset_is_not_taken_for_news_after_it(world):
     """A page of users may be older than the reset that was carried out while it was on its way."""
     used_up(world)
