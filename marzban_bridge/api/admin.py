@@ -6,6 +6,7 @@ decides when both exist.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -85,6 +86,7 @@ class ResetAnswer(BaseModel):
         401: {"model": Problem, "description": "The panel does not know these credentials"},
         413: {"model": Problem, "description": "The form is too large"},
         422: {"description": "The panel misses a field"},
+        429: {"model": Problem, "description": "Too many wrong passwords from one address"},
         503: FOR_ADMINS[503],
     },
     openapi_extra={
@@ -106,14 +108,30 @@ class ResetAnswer(BaseModel):
     },
 )
 async def sign_in(request: Request, bridge: BridgePart) -> Response:
-    """Pass a sign-in through to the panel and its answer back."""
+    """Pass a sign-in through to the panel and its answer back.
+
+    Ten refused sign-ins from one address are too many; then it is one every six seconds.
+    """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_FORM_BYTES:
             raise HTTPException(413, f"a sign-in form may have at most {MAX_FORM_BYTES} bytes")
     content_type = request.headers.get("content-type", "application/x-www-form-urlencoded")
-    answer = await bridge.panel.sign_in_as(bytes(body), content_type=content_type)
+    if not (content_type.isascii() and content_type.isprintable()):
+        raise HTTPException(400, "content-type must be application/x-www-form-urlencoded")
+    address = request.client.host if request.client else ""
+    now_seconds = bridge.clock().timestamp()
+    if wait_seconds := bridge.sign_ins.take(address, now_seconds=now_seconds):
+        headers = {"retry-after": str(math.ceil(wait_seconds))}
+        raise HTTPException(429, "too many refused sign-ins from this address", headers)
+    is_refused = False
+    try:
+        answer = await bridge.panel.sign_in_as(bytes(body), content_type=content_type)
+        is_refused = answer.status_code in {401, 403}
+    finally:
+        if not is_refused:
+            bridge.sign_ins.give_back(address, now_seconds=now_seconds)
     media_type = answer.headers.get("content-type", "application/json")
     return Response(answer.content, answer.status_code, media_type=media_type)
 
@@ -186,7 +204,7 @@ async def _servers(bridge: Bridge, usage: UserUsage) -> list[ServerUsage] | None
     try:
         data = await bridge.feed.usage(_reported_name(bridge, usage.account))
         return DetailedServers.model_validate(data).servers
-    except BridgeError:
+    except (BridgeError, ValueError):  # a user may be called as one of the collector's own paths
         return None
 
 

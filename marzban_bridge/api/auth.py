@@ -38,6 +38,8 @@ async def authenticate(
     headers = {"www-authenticate": "Bearer"}
     if credentials is None:
         raise HTTPException(401, "send Authorization: Bearer with a Marzban admin token", headers)
+    if not (credentials.credentials.isascii() and credentials.credentials.isprintable()):
+        raise HTTPException(401, "this is no Marzban admin token", headers)
     try:
         admin = await bridge.panel.whoami(bearer=credentials.credentials)
     except PanelRefusedError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from marzban_bridge.actions import Actions
+from marzban_bridge.api.sign_ins import SignInThrottle
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.metrics import Metrics
@@ -29,6 +30,7 @@ class Bridge:
     actions: Actions
     metrics: Metrics
     clock: Clock
+    sign_ins: SignInThrottle = field(default_factory=SignInThrottle)
 
 
 def bridge_of(request: Request) -> Bridge:

@@ -13,6 +13,7 @@ from marzban_bridge.errors import (
     BridgeError,
     CollectorRefusedError,
     CollectorUnavailableError,
+    PanelError,
     PanelLoginError,
     PanelRefusedError,
     PanelUnavailableError,
@@ -60,7 +61,7 @@ def _status_of(error: BridgeError) -> int:
             return status
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
             return 503
-        case PanelRefusedError() | CollectorRefusedError():
+        case PanelError() | CollectorRefusedError():
             return 502
         case _:
             return 500

@@ -12,11 +12,15 @@ from marzban_bridge.api.context import BridgePart
 
 router = APIRouter(tags=["health"])
 
+SERVICE = "marzban-bridge"
+"""By this a command line knows that it is a bridge it is about to sign in to."""
+
 
 class Health(BaseModel):
     """Whether all is well, and if not, why."""
 
     status: str
+    service: str = SERVICE
     reasons: list[str] = []
 
 
@@ -26,7 +30,11 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", responses={503: {"model": Health, "description": "Not doing its work"}})
+@router.get(
+    "/readyz",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "Not doing its work"}},
+)
 async def readyz(bridge: BridgePart) -> Response:
     """Say whether the panel and the collector are reachable and no account is held."""
     outages = (bridge.reconciler.panel_outage, bridge.reconciler.collector_outage)

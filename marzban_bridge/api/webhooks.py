@@ -108,7 +108,7 @@ async def _read_body(request: Request) -> bytes:
 def _parse(body: bytes) -> list[dict[str, object]]:
     try:
         events = msgspec.json.decode(body, type=list[dict[str, object]])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HTTPException(422, f"expected a JSON array of Marzban events: {error}") from error
     for index, event in enumerate(events):
         for field in ("username", "action"):
