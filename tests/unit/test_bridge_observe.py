@@ -110,6 +110,20 @@ def test_a_recreated_user_is_a_new_account_from_the_current_total():
     assert after.published_bytes is None
 
 
+def test_an_echo_is_still_expected_after_a_look_without_webhook():
+    until = LATER + timedelta(minutes=5)
+    held, user = published(echo_until=until)
+    assert looked(held, user).account.echo_until == until
+
+
+def test_the_latest_reset_of_all_users_is_the_one_remembered():
+    held, user = published(user={"used_bytes": gib(1)}, reset_all_seen_at=NOW)
+    earlier = NOW - timedelta(hours=1)
+    assert looked(held, user, reset_all_at=earlier).account.reset_all_seen_at == NOW
+    assert looked(held, user, reset_all_at=LATER).account.reset_all_seen_at == LATER
+    assert looked(held, user).account.reset_all_seen_at == NOW
+
+
 @pytest.mark.parametrize("was_held", [False, True])
 def test_a_total_that_fell_holds_the_account_until_rebase(was_held):
     """Even when reports bring the total up again, what was lost stays lost."""
@@ -120,6 +134,7 @@ def test_a_total_that_fell_holds_the_account_until_rebase(was_held):
     assert after.account.is_held
     assert after.account.baseline_bytes == held.baseline_bytes
     assert [event.kind for event in after.events] == ([] if was_held else ["conflict"])
+    assert was_held or "fell by 1 bytes" in after.events[0].text
 
 
 class TestQuotaEdits:
@@ -137,7 +152,9 @@ class TestQuotaEdits:
         held, user = published()
         after = looked(held, replace(user, data_limit_bytes=shown))
         assert (after.account.quota_bytes, after.account.published_bytes) == (shown, None)
-        assert [event.kind for event in after.events] == ["quota_changed"]
+        (event,) = after.events
+        assert (event.kind, event.before) == ("quota_changed", str(gib(10)))
+        assert event.after == ("unlimited" if shown is None else str(shown))
 
     @pytest.mark.parametrize("shown", [gib(10), gib(10) + 5000])
     def test_the_old_quota_typed_again_does_not_drift(self, shown):
@@ -215,6 +232,24 @@ class TestStatusWrites:
 
 class TestNextPlans:
     """A plan that fired, and one that a reset dropped."""
+
+    def test_tries_to_fire_a_plan_are_counted_until_the_plan_changes(self):
+        user = panel_user(next_plan=next_plan())
+        held = account(user, fire_attempts=2)
+        assert looked(held, user).account.fire_attempts == 2
+        other = replace(user, next_plan=next_plan(data_limit_bytes=gib(30)))
+        assert looked(held, other).account.fire_attempts == 0
+
+    def test_a_user_without_a_plan_has_lost_none(self):
+        held, user = published()
+        assert looked(held, user).account.dropped_plan_at is None
+
+    def test_only_traffic_of_the_period_counts_against_what_a_plan_adds(self):
+        plan = next_plan(adds_remaining_traffic=False)
+        before = panel_user(used_bytes=gib(4), data_limit_bytes=gib(5), next_plan=plan)
+        held = account(before, published_bytes=gib(5), baseline_bytes=gib(100))
+        fired = panel_user(data_limit_bytes=gib(21), logged_bytes=gib(4), expire=0)
+        assert looked(held, fired, gib(105)).account.quota_bytes == gib(21)
 
     def test_a_dropped_plan_is_to_be_put_back(self):
         plan = next_plan(fires_on_either=False)
@@ -301,6 +336,8 @@ def test_panel_traffic_before_the_periodic_reset_is_remembered_once_it_is_due():
         looked(after, replace(user, used_bytes=11, lifetime_bytes=11)).account.used_when_due_bytes
         == 7
     )
+    on_the_dot = account(user, period_started_at=LATER - timedelta(days=7))
+    assert looked(on_the_dot, user).account.used_when_due_bytes == 7
     early = account(user, period_started_at=NOW)
     assert looked(early, user).account.used_when_due_bytes is None
 

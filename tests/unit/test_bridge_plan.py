@@ -166,6 +166,31 @@ def test_what_a_reset_took_is_put_back_together_with_the_limit():
 
 
 @pytest.mark.parametrize(
+    ("status", "is_ours", "external", "written"),
+    [
+        (Status.DISABLED, True, 0, Status.ACTIVE),  # there is quota again: let it in as well
+        (Status.DISABLED, True, gib(11), None),
+        (Status.DISABLED, False, 0, None),  # an admin's choice
+        (Status.ACTIVE, False, 0, None),
+    ],
+)
+def test_putting_back_a_plan_lets_in_only_whom_we_had_disabled(status, is_ours, external, written):
+    held = account(
+        panel_user(status=status),
+        is_disabled_by_us=is_ours,
+        restoration=Restoration(next_plan=next_plan()),
+    )
+    change = planned(held, external)
+    assert change.update.status is written
+    assert change.reason == "put back what a reset took: next plan"
+
+
+def test_the_reason_of_a_publication_says_how_much():
+    change = planned(account(panel_user(used_bytes=gib(4))), gib(5))
+    assert change.reason.startswith(f"{gib(5)} external bytes")
+
+
+@pytest.mark.parametrize(
     ("used", "external", "kind"),
     [(gib(4), gib(5), None), (gib(4), gib(6), ChangeKind.DISABLE), (gib(10), gib(6), None)],
 )

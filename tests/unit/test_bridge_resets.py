@@ -192,6 +192,25 @@ def test_a_plan_we_asked_to_fire_is_recognised_without_panel_traffic():
     assert detected(before, after, account={"fire_attempts": 1}).cause is Cause.NEXT_PLAN
 
 
+@pytest.mark.parametrize("after_plan", [None, next_plan()])
+def test_a_plan_without_a_limit_cannot_have_fired(after_plan):
+    before = panel_user(used_bytes=gib(4), next_plan=next_plan(data_limit_bytes=None))
+    after = panel_user(logged_bytes=gib(4), expire=0, next_plan=after_plan)
+    assert detected(before, after).cause is Cause.SEEN
+
+
+def test_a_plan_that_still_waits_has_not_fired():
+    before = panel_user(used_bytes=gib(4), next_plan=next_plan())
+    after = panel_user(
+        data_limit_bytes=gib(20), logged_bytes=gib(4), expire=0, next_plan=next_plan()
+    )
+    assert detected(before, after).cause is Cause.SEEN
+
+
+def test_the_calendar_waits_for_the_panels_hourly_job():
+    assert timedelta(hours=1) < CALENDAR_GRACE < timedelta(hours=2)
+
+
 def test_a_plan_that_fired_with_no_limit_leaves_the_user_unlimited():
     before = panel_user(used_bytes=gib(4), next_plan=next_plan(data_limit_bytes=0))
     after = panel_user(data_limit_bytes=None, logged_bytes=gib(4), expire=0)

@@ -141,6 +141,10 @@ def test_what_is_missing_is_refused_by_its_name(field):
         ("port", 65535),
         ("bytes_uploaded", 1024.0),  # a whole number, as some senders write it
         ("bytes_uploaded", 10 * 2**40),
+        ("bytes_downloaded", 10 * 2**40),
+        ("bytes_uploaded", 0),
+        ("bytes_downloaded", 0),
+        ("user_token", "x" * 255),
         ("server", "x" * 255),
         ("server", 'quote" comma, equals= back\\slash space'),
         ("server", "сервер 🚀 \u202e"),
