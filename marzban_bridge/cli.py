@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from dotenv import dotenv_values
 from rich.console import Console
+from rich.text import Text
 
 from marzban_bridge import __version__, commands, standalone
 from marzban_bridge.demo import run as demo
-from marzban_bridge.errors import BridgeError
+from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.logs import configure_logging
 from marzban_bridge.settings import Settings
 from marzban_bridge.simulator import run as simulator
@@ -29,15 +31,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(arguments)
     except BridgeError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
-        return 1
+        return _complain(str(error))
+    except sqlite3.Error as error:
+        return _complain(f"the bridge's store failed: {error}")
+    except OSError as error:
+        return _complain(f"{error.filename or 'this machine'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return 130
 
 
+def _complain(message: str) -> int:
+    """Say on one line what went wrong, whatever a foreign answer in it looks like."""
+    line = Text.assemble(("error:", "bold red"), " ", " ".join(message.split()))
+    Console(stderr=True).print(line, soft_wrap=True)
+    return 1
+
+
 def environment() -> Mapping[str, str]:
-    """Return the process's environment over what a `.env` file in this folder says."""
-    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    """Return the process's environment over what a `.env` file in this folder says.
+
+    Raises SettingsError when that file is not text.
+    """
+    try:
+        read = dotenv_values(".env")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f".env must be UTF-8 text: {error.reason}") from error
+    from_file = {name: value for name, value in read.items() if value is not None}
     return from_file | os.environ
 
 
@@ -74,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "events", "what happened", lambda it: commands.events(_settings(), it.user, it.limit)
     )
     events.add_argument("user", nargs="?", help="only this user's")
-    events.add_argument("--limit", type=int, default=50, help="how many (50)")
+    events.add_argument("--limit", type=_count, default=50, help="how many (50)")
     reset = add("reset", "begin a user's period anew, in the panel and here", _reset)
     whom = reset.add_mutually_exclusive_group(required=True)
     whom.add_argument("user", nargs="?")
@@ -114,10 +133,25 @@ def _reset(arguments: argparse.Namespace) -> int:
         return commands.reset_user(_settings(), arguments.user)
     if not arguments.yes:
         print("This resets the traffic of all users and restarts xray on every node.")
-        if input(f"Type '{RESET_ALL_PHRASE}' to go on: ") != RESET_ALL_PHRASE:
+        if _typed(f"Type '{RESET_ALL_PHRASE}' to go on: ") != RESET_ALL_PHRASE:
             print("Nothing was changed.")
             return 1
     return commands.reset_all(_settings())
+
+
+def _typed(prompt: str) -> str:
+    """Return what is typed; nothing when nobody is there to type."""
+    try:
+        return input(prompt)
+    except EOFError:
+        return ""
+
+
+def _count(raw: str) -> int:
+    count = int(raw)
+    if not 1 <= count <= 1_000_000:
+        raise argparse.ArgumentTypeError("expected a number from 1 to 1000000")
+    return count
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 from urllib.parse import quote
 
 import uvicorn
@@ -19,16 +20,35 @@ from rich.console import Console
 from marzban_bridge.accounts import balance
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app, open_bridge
+from marzban_bridge.listening import listen
 from marzban_bridge.remote import RunningBridge
 from marzban_bridge.settings import Settings
 from marzban_bridge.store import Store
-from marzban_bridge.tables import events_table, orphans_table, plan_table, users_table
+from marzban_bridge.tables import (
+    PlannedRow,
+    events_table,
+    human_bytes,
+    orphans_table,
+    plan_table,
+    users_table,
+)
 
 log = logging.getLogger(__name__)
 console = Console()
 T = TypeVar("T")
 
 RESET_ALL_BODY = {"confirm": "reset all users"}
+
+
+class _Server(uvicorn.Server):
+    """Ends by returning; uvicorn raises the signal again, and a fault would look like a stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 def stop_process(error: BaseException) -> None:
@@ -60,14 +80,9 @@ def run(settings: Settings) -> int:
         "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
     )
     app = create_app(settings, on_loop_failure=on_loop_failure)
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=5,
-    )
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    with listen(settings.host, settings.port) as listener:
+        _Server(config).run(sockets=[listener])
     return 1 if failures else 0
 
 
@@ -76,24 +91,24 @@ async def once(settings: Settings) -> int:
     async with open_bridge(settings) as bridge:
         result = await bridge.reconciler.run_once()
         _show_users(bridge.store)
-    console.print(
-        f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures"
-    )
+    _say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
     return 1 if result.failures else 0
 
 
 def plan(settings: Settings) -> int:
     """Show what a pass would change."""
 
-    async def preview(bridge: Bridge) -> list[Any]:
-        return [each.change async for each in bridge.reconciler.previews() if each.change]
+    async def preview(bridge: Bridge) -> list[PlannedRow]:
+        return [
+            PlannedRow.of(each.change) async for each in bridge.reconciler.previews() if each.change
+        ]
 
-    running = RunningBridge.find(settings)
-    if running is None:
-        console.print(plan_table(asyncio.run(_with_bridge(settings, preview))))
-        return 0
-    for change in running.call("GET", "/v1/plan"):
-        console.print(f"{change['username']}: {change['kind']} ({change['reason']})")
+    with RunningBridge.find(settings) as running:
+        if running is None:
+            rows = asyncio.run(_with_bridge(settings, preview))
+        else:
+            rows = [PlannedRow(**change) for change in running.call("GET", "/v1/plan")]
+    console.print(plan_table(rows))
     return 0
 
 
@@ -124,13 +139,13 @@ def reset_user(settings: Settings, username: str) -> int:
         usage = await bridge.actions.reset_user(username, actor="command line")
         return usage.balance.used_bytes
 
-    running = RunningBridge.find(settings)
-    if running is None:
-        used_bytes = asyncio.run(_with_bridge(settings, reset))
-    else:
-        path = f"/api/admin/usage/reset/{quote(username, safe='')}"
-        used_bytes = running.call("POST", path, params={"kind": "user"})["total_usage_bytes"]
-    console.print(f"{username} begins anew: {used_bytes} bytes used")
+    with RunningBridge.find(settings) as running:
+        if running is None:
+            used_bytes = asyncio.run(_with_bridge(settings, reset))
+        else:
+            path = f"/v1/users/{quote(username, safe='')}/reset"
+            used_bytes = running.call("POST", path)["total_usage_bytes"]
+    _say(f"{username} begins anew: {human_bytes(used_bytes)} used")
     return 0
 
 
@@ -143,12 +158,12 @@ def reset_all(settings: Settings) -> int:
         await bridge.reconciler.run_once()
         return count
 
-    running = RunningBridge.find(settings)
-    if running is None:
-        count = asyncio.run(_with_bridge(settings, reset))
-    else:
-        count = running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
-    console.print(f"{count} users with external traffic begin anew")
+    with RunningBridge.find(settings) as running:
+        if running is None:
+            count = asyncio.run(_with_bridge(settings, reset))
+        else:
+            count = running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
+    _say(f"{count} users with external traffic begin anew")
     return 0
 
 
@@ -159,8 +174,8 @@ async def release(settings: Settings) -> int:
         async for account, was_written in bridge.actions.release():
             written += was_written
             if was_written:
-                console.print(f"{account.username}: quota and status are the admin's again")
-    console.print(f"{written} users were written to; the panel is as if the bridge had not been")
+                _say(f"{account.username}: quota and status are the admin's again")
+    _say(f"{written} users were written to; the panel is as if the bridge had not been")
     return 0
 
 
@@ -171,6 +186,11 @@ async def rebase(settings: Settings) -> int:
         rows = [(each, balance(each, total_bytes=each.seen_total_bytes)) for each in moved]
     console.print(users_table(rows, title="Users whose baseline moved; their usage is as before"))
     return 0
+
+
+def _say(line: str) -> None:
+    """Print a line as it is; names in it are data, and stay whole for whoever reads the output."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 async def _with_bridge(settings: Settings, act: Callable[[Bridge], Awaitable[T]]) -> T:

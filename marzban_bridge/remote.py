@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any, Self
 
 import httpx
 
+from marzban_bridge.api.health import SERVICE
 from marzban_bridge.errors import BridgeError
+from marzban_bridge.listening import local_url
 from marzban_bridge.settings import Settings
 
 
@@ -18,23 +21,24 @@ class RunningBridge:
         self._client = client
 
     @classmethod
-    def find(cls, settings: Settings) -> Self | None:
-        """Return the running bridge, signed in to; None when nothing answers there.
+    @contextlib.contextmanager
+    def find(cls, settings: Settings) -> Iterator[Self | None]:
+        """Yield the running bridge, signed in to; None when no bridge answers there.
 
-        Raises BridgeError when it answers but does not accept our sign-in.
+        Raises SettingsError when the panel is not configured, and BridgeError when the bridge
+        does not accept our sign-in. Nothing but a bridge is told the password.
         """
-        host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104 - compared with, not bound to
-        client = httpx.Client(base_url=f"http://{host}:{settings.port}", timeout=120)
-        try:
-            client.get("/healthz", timeout=2).raise_for_status()
-        except httpx.HTTPError:
-            client.close()
-            return None
-        form = {"username": settings.marzban_username, "password": settings.marzban_password}
-        found = cls(client)
-        token = found.call("POST", "/api/admin/token", data=form)["access_token"]
-        client.headers["authorization"] = f"Bearer {token}"
-        return found
+        settings.require_panel()
+        url = local_url(settings.host, settings.port)
+        with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+            if not _is_bridge(client):
+                yield None
+                return
+            form = {"username": settings.marzban_username, "password": settings.marzban_password}
+            found = cls(client)
+            token = found.call("POST", "/api/admin/token", data=form)["access_token"]
+            client.headers["authorization"] = f"Bearer {token}"
+            yield found
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Call a route and return its JSON; BridgeError carries the bridge's own words."""
@@ -48,3 +52,10 @@ class RunningBridge:
                 detail = response.json()["detail"]
             raise BridgeError(f"the running bridge answers {response.status_code}: {detail}")
         return response.json()
+
+
+def _is_bridge(client: httpx.Client) -> bool:
+    try:
+        return bool(client.get("/healthz", timeout=2).json()["service"] == SERVICE)
+    except (httpx.HTTPError, ValueError, TypeError, KeyError):
+        return False

@@ -24,14 +24,19 @@ from rich.console import Console
 import collector.app
 import collector.settings
 from collector.errors import CollectorError
+from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite_file import ledger_path
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
 from marzban_bridge.commands import stop_process
 from marzban_bridge.errors import BridgeError, SettingsError
+from marzban_bridge.listening import listen, loopback_url
 from marzban_bridge.settings import Settings
 from marzban_bridge.store import Store
 
 log = logging.getLogger(__name__)
+
+__all__ = ["listen", "loopback_url", "running_pair", "serving", "up"]
 
 FIRST_REPORTER = "first"
 
@@ -42,6 +47,15 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, or raise BridgeError where uvicorn would end the whole process."""
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise BridgeError(
+                f"{self._app.title} did not start; the lines above say why"
+            ) from error
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Send readers that wait for a change home first, or they would be waited for."""
@@ -66,20 +80,13 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
     try:
         while not server.started:
             if task.done():
+                await task
                 raise BridgeError(f"{app.title} did not start; the lines above say why")
             await asyncio.sleep(0.01)
         yield
     finally:
         server.should_exit = True
         await asyncio.wait([task])
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; SettingsError when the address is taken."""
-    try:
-        return socket.create_server((host, port), reuse_port=False)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def up(environment: Mapping[str, str]) -> int:
@@ -93,12 +100,14 @@ def up(environment: Mapping[str, str]) -> int:
     folder = settings.store.parent
     admin_key, _ = _kept_key(folder / "collector-admin.key", settings.collector_admin_key, "ak_")
     has_no_reporters = not environment.get("COLLECTOR_REPORTER_KEYS")
-    reporter_key, is_new = _kept_key(folder / "first-reporter.key", "", "rk_")
+    reporter_key, is_new = "", False
     collector_environment = dict(environment) | {"COLLECTOR_ADMIN_KEY": admin_key}
     if has_no_reporters:
+        reporter_key, is_new = _kept_key(folder / "first-reporter.key", "", "rk_")
         collector_environment["COLLECTOR_REPORTER_KEYS"] = f"{FIRST_REPORTER}:{reporter_key}"
     try:
         where = collector.settings.Settings.from_env(collector_environment)
+        SqliteLedger(ledger_path(where.ledger_url)).close()  # likewise the collector's ledger
     except CollectorError as error:
         raise SettingsError(str(error)) from error
     with (
@@ -110,19 +119,11 @@ def up(environment: Mapping[str, str]) -> int:
             collector_url=loopback_url(collector_listener),
             collector_admin_key=admin_key,
         )
-        if has_no_reporters and is_new:
+        if is_new:
             _show_first_key(reporter_key, loopback_url(collector_listener))
         return asyncio.run(
             _up(collector_environment, bridge_settings, collector_listener, bridge_listener)
         )
-
-
-def loopback_url(listener: socket.socket) -> str:
-    """Return the URL under which this machine reaches a listening socket."""
-    host, port = listener.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared with, not bound to
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.asynccontextmanager
@@ -186,9 +187,11 @@ def _kept_key(path: Path, configured: str, prefix: str) -> tuple[str, bool]:
     if configured:
         return configured, False
     with contextlib.suppress(FileNotFoundError):
-        return path.read_text().strip(), False
+        if kept := path.read_text().strip():
+            return kept, False
     key = prefix + secrets.token_urlsafe(32)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # an empty one, left by a crash
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(key + "\n")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from marzban_bridge.accounts import Account, Balance
 from marzban_bridge.plan import Change
@@ -34,16 +37,36 @@ def human_share(balance: Balance) -> str:
     return f"{100 * balance.used_bytes / balance.quota_bytes:.0f} %"
 
 
+class PlannedRow(NamedTuple):
+    """What is shown of a planned change, worked out here or told by a running bridge."""
+
+    username: str
+    kind: str
+    reason: str
+    data_limit_bytes: int | None
+    status: str | None
+
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        """Take from a change what is shown of it."""
+        update = change.update
+        return cls(
+            username=change.username,
+            kind=change.kind.value,
+            reason=change.reason,
+            data_limit_bytes=update.data_limit_bytes if update else None,
+            status=update.status.value if update and update.status else None,
+        )
+
+
 def users_table(rows: Iterable[tuple[Account, Balance]], *, title: str = "Users") -> Table:
     """Show how users stand."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("user")
-    table.add_column("status")
+    table = _table(title, "user", "status")
     for name in ("quota", "panel", "external", "used", "panel limit"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name != "panel limit")
     for account, balance in rows:
         table.add_row(
-            account.username,
+            _data(account.username),
             _status(account),
             human_bytes(balance.quota_bytes),
             human_bytes(balance.panel_bytes),
@@ -62,54 +85,66 @@ def _status(account: Account) -> str:
     return account.sighting.status.value
 
 
-def plan_table(changes: Iterable[Change]) -> Table:
+def plan_table(rows: Iterable[PlannedRow]) -> Table:
     """Show what would be changed."""
-    table = Table(title="Planned changes", title_justify="left")
-    table.add_column("user")
-    table.add_column("change")
-    table.add_column("data limit", justify="right")
+    table = _table("Planned changes", "user", "change")
+    table.add_column("data limit", justify="right", no_wrap=True)
     table.add_column("status")
-    table.add_column("why")
-    for change in changes:
-        limit_bytes = change.update.data_limit_bytes if change.update else None
-        status = change.update.status if change.update else None
+    table.add_column("why", overflow="fold")
+    for row in rows:
+        limit_bytes = row.data_limit_bytes
         table.add_row(
-            change.username,
-            change.kind.value,
+            _data(row.username),
+            row.kind,
             "" if limit_bytes is None else human_bytes(limit_bytes),
-            status.value if status else "",
-            change.reason,
+            row.status or "",
+            _data(row.reason),
         )
     return table
 
 
 def events_table(events: Iterable[RecordedEvent]) -> Table:
     """Show what happened, in the order given."""
-    table = Table(title="Events", title_justify="left")
-    for name in ("time (UTC)", "user", "event", "by", "text", "before", "after"):
-        table.add_column(name)
+    table = _table("Events", "time (UTC)", "user", "event", "by", "what")
+    table.columns[0].no_wrap = True
     for each in events:
         event = each.event
+        what = event.text
+        if event.before or event.after:
+            what = f"{what}: {event.before or '-'} → {event.after or '-'}"
         table.add_row(
             f"{each.at:%Y-%m-%d %H:%M:%S}",
-            each.username,
+            _data(each.username),
             event.kind,
-            event.actor,
-            event.text,
-            event.before or "",
-            event.after or "",
+            _data(event.actor),
+            _data(what),
         )
     return table
 
 
 def orphans_table(orphans: Iterable[Orphan]) -> Table:
     """Show the names that are reported and that the panel does not know."""
-    table = Table(title="Reported names the panel does not know", title_justify="left")
-    table.add_column("name")
-    table.add_column("external", justify="right")
-    table.add_column("first seen (UTC)")
+    table = _table("Reported names the panel does not know", "name")
+    table.add_column("external", justify="right", no_wrap=True)
+    table.add_column("first seen (UTC)", no_wrap=True)
     for each in orphans:
         table.add_row(
-            each.username, human_bytes(each.total_bytes), f"{each.first_seen_at:%Y-%m-%d %H:%M}"
+            _data(each.username),
+            human_bytes(each.total_bytes),
+            f"{each.first_seen_at:%Y-%m-%d %H:%M}",
         )
     return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _data(text: str) -> Text:
+    """Show a name as it is: no markup in it is obeyed, and nothing in it steers a terminal."""
+    return Text(
+        "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    )
