@@ -1,0 +1,97 @@
+"""How amounts, names and tables look in a terminal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from bridge_builders import account, gib, panel_user
+from rich.console import Console
+
+from marzban_bridge.accounts import Balance, Event, balance
+from marzban_bridge.store import Orphan, RecordedEvent
+from marzban_bridge.tables import (
+    PlannedRow,
+    events_table,
+    human_bytes,
+    human_share,
+    orphans_table,
+    plan_table,
+    users_table,
+)
+
+AT = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
+LONG_NAME = "a_name_of_thirty_two_characters_"
+HOSTILE_NAMES = ["[/]", "[bold red]x[/]", "a\x1b[31mb", "\U0001f4a9" * 3, "a\u202eb"]
+
+
+def drawn(table) -> str:
+    console = Console(width=80, file=None, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+@pytest.mark.parametrize(
+    ("amount_bytes", "text"),
+    [
+        (None, "unlimited"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (10 * 1024, "10.0 KiB"),
+        (100 * 1024**2, "100 MiB"),
+        (gib(7), "7.00 GiB"),
+        (-gib(7), "-7.00 GiB"),
+        (5 * 1024**6, "5120 PiB"),
+    ],
+)
+def test_amounts_have_three_digits_and_a_unit(amount_bytes, text):
+    assert human_bytes(amount_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("quota_bytes", "text"), [(None, "-"), (0, "-"), (gib(10), "30 %"), (gib(2), "150 %")]
+)
+def test_a_share_is_of_a_quota(quota_bytes, text):
+    standing = Balance(quota_bytes=quota_bytes, panel_bytes=gib(1), external_bytes=gib(2))
+    assert human_share(standing) == text
+
+
+def tables_about(name: str):
+    held = account(panel_user(username=name), is_held=True)
+    event = Event(kind="reset", text=name, actor=name, before=name, after=name)
+    return {
+        "users": users_table([(held, balance(held, total_bytes=gib(3)))], title="Users"),
+        "plan": plan_table([PlannedRow(name, "limit", name, gib(3), "disabled")]),
+        "events": events_table([RecordedEvent(seq=1, at=AT, username=name, event=event)]),
+        "orphans": orphans_table([Orphan(username=name, first_seen_at=AT, total_bytes=gib(1))]),
+    }
+
+
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES, LONG_NAME, LONG_NAME * 8])
+@pytest.mark.parametrize("which", ["users", "plan", "events", "orphans"])
+def test_whatever_a_name_is_a_table_fits_and_steers_no_terminal(which, name):
+    text = drawn(tables_about(name)[which])
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    assert all(each.isprintable() or each == "\n" for each in text)
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("name", ["[/]", "[bold]x[/bold]"])
+@pytest.mark.parametrize("which", ["plan", "events", "orphans"])
+def test_markup_in_a_name_is_shown_and_not_obeyed(which, name):
+    assert name in drawn(tables_about(name)[which]).replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({}, "active"),
+        ({"is_disabled_by_us": True}, "disabled by us"),
+        ({"is_disabled_by_us": True, "is_held": True}, "held: rebase"),
+    ],
+)
+def test_a_status_says_what_the_bridge_has_to_do_with_it(fields, shown):
+    one = account(**fields)
+    assert shown in drawn(users_table([(one, balance(one, total_bytes=0))]))
