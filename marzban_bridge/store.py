@@ -107,7 +107,7 @@ class Store:
             if not path.exists():
                 raise StoreError(f"there is no bridge store at {path}: has the bridge run yet?")
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(path)
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)

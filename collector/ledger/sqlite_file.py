@@ -140,7 +140,7 @@ def _create(path: Path) -> None:
             f"{remains} is there, but its ledger {path} is not: restore both from a backup; to "
             f"begin with an empty ledger, remove {remains.name} yourself"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
         db = _open(draft)
@@ -197,7 +197,7 @@ def lock(path: Path) -> IO[str]:
     The right ends with the process, however it ends.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = path.with_name(path.name + ".lock").open("a+")
     except OSError as error:
         raise LedgerError(

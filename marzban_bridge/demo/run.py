@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import logging
 import random
+import re
 import secrets
 import socket
 import tempfile
@@ -36,6 +38,8 @@ from marzban_bridge.standalone import listen, loopback_url, running_pair, servin
 REPORTERS = 3
 QUIET_SECONDS = 10.0
 PLAIN_WIDTH = 110
+PICTURE_WIDTH = 160
+PICTURE_AT = 0.9
 ADMIN_PASSWORD = "admin-password"  # noqa: S105 - of a panel that exists for a minute
 
 
@@ -43,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `run` reads."""
     parser.add_argument("--seconds", type=float, default=30, help="how long traffic flows (30)")
     parser.add_argument("--seed", type=int, default=None, help="repeat the same amounts")
+    parser.add_argument("--picture", type=Path, help="save the view as an SVG before the end")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live view")
 
 
@@ -59,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
                 Path(folder),
                 console,
                 is_live=is_live,
+                picture=arguments.picture,
                 seconds=arguments.seconds,
                 dice=random.Random(arguments.seed),  # noqa: S311 - amounts of made-up traffic
             )
@@ -66,7 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _run(
-    folder: Path, console: Console, *, is_live: bool, seconds: float, dice: random.Random
+    folder: Path,
+    console: Console,
+    *,
+    is_live: bool,
+    picture: Path | None,
+    seconds: float,
+    dice: random.Random,
 ) -> int:
     started_at = time.monotonic()
     async with _set_stage(folder, seconds=seconds, dice=dice) as stage:
@@ -78,7 +90,7 @@ async def _run(
         async with httpx.AsyncClient(
             base_url=stage.collector_url, headers=headers, timeout=30
         ) as client:
-            failures = await _play(stage, console, is_live=is_live)
+            failures = await _play(stage, console, is_live=is_live, picture=picture)
             await _until_quiet(stage, client)
             lines = await check(stage, client)
     return _conclude(console, stage, lines, failures, time.monotonic() - started_at)
@@ -157,7 +169,9 @@ def _pair(
     )
 
 
-async def _play(stage: Stage, console: Console, *, is_live: bool) -> list[str]:
+async def _play(
+    stage: Stage, console: Console, *, is_live: bool, picture: Path | None
+) -> list[str]:
     """Let traffic flow and stories happen; return which stories went otherwise."""
     failures: list[str] = []
 
@@ -177,6 +191,8 @@ async def _play(stage: Stage, console: Console, *, is_live: bool) -> list[str]:
         for story in STORIES:
             tasks.create_task(play(story))
         tasks.create_task(_show(stage, console, is_live=is_live))
+        if picture:
+            tasks.create_task(_take_picture(stage, picture))
     return failures
 
 
@@ -194,6 +210,15 @@ async def _show(stage: Stage, console: Console, *, is_live: bool) -> None:
             console.print(line, highlight=False)
         shown = len(lines)
         await asyncio.sleep(0.2)
+
+
+async def _take_picture(stage: Stage, path: Path) -> None:
+    """Save what is to be seen shortly before the end; the picture loads nothing from anywhere."""
+    await asyncio.sleep((stage.ends_at - time.monotonic()) * PICTURE_AT)
+    recorder = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO())
+    recorder.print(live(stage))
+    drawing = recorder.export_svg(title="marzban-bridge demo")
+    path.write_text(re.sub(r"@font-face \{.*?\}", "", drawing, flags=re.DOTALL))
 
 
 async def _until_quiet(stage: Stage, client: httpx.AsyncClient) -> None:
