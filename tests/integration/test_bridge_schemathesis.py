@@ -99,7 +99,7 @@ def headers_of(panel: SimulatedPanel, caller: str) -> dict[str, str]:
 )
 @schema.parametrize()
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
