@@ -5,64 +5,17 @@ One SQLite file, one process. Every method is one transaction and is durable whe
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from marzban_bridge.accounts import Account, Event, account_key
-from marzban_bridge.errors import StoreError
-
-APPLICATION_ID = 0x4D42524B
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE external_usage (
-        username TEXT PRIMARY KEY,
-        account_key TEXT NOT NULL,
-        total_bytes INTEGER NOT NULL,
-        change_seq INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX external_usage_account ON external_usage (account_key);
-    CREATE TABLE account (
-        account_key TEXT PRIMARY KEY,
-        admin TEXT,
-        is_held INTEGER NOT NULL,
-        state BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX account_held ON account (account_key) WHERE is_held;
-    CREATE INDEX account_admin ON account (admin);
-    CREATE TABLE orphan (
-        account_key TEXT PRIMARY KEY,
-        username TEXT NOT NULL,
-        first_seen_at INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE event (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        at INTEGER NOT NULL,
-        username TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        actor TEXT NOT NULL,
-        text TEXT NOT NULL,
-        value_before TEXT,
-        value_after TEXT
-    ) STRICT;
-    CREATE INDEX event_username ON event (username);
-    CREATE TABLE webhook_seen (digest BLOB PRIMARY KEY, seen_at INTEGER NOT NULL)
-        STRICT, WITHOUT ROWID;
-    CREATE TABLE announcement (account_key TEXT PRIMARY KEY, seen_at INTEGER NOT NULL)
-        STRICT, WITHOUT ROWID;
-    CREATE TABLE reset_all (admin TEXT PRIMARY KEY, seen_at INTEGER NOT NULL)
-        STRICT, WITHOUT ROWID;
-    """,
-)
+from marzban_bridge.store_file import connect, lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,60 +54,20 @@ class Store:
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._lock: IO[str] | None = None
         self.path = path
-        if read_only:
-            if not path.exists():
-                raise StoreError(f"there is no bridge store at {path}: has the bridge run yet?")
-        else:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _lock(path)
+        self._lock = None if read_only else lock(path)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
-            self._open(read_only=read_only)
-        except sqlite3.DatabaseError as error:
-            self._unlock()
-            raise StoreError(
-                f"the bridge store {path} cannot be read ({error}): restore a backup, or move the "
-                "file away to begin anew with the quotas the panel shows now"
-            ) from error
-        except StoreError:
-            self._unlock()
+            self._db = connect(path, read_only=read_only)
+        except BaseException:
+            if self._lock:
+                self._lock.close()
             raise
-
-    def _open(self, *, read_only: bool) -> None:
-        if read_only:
-            self._db.execute("PRAGMA query_only = ON")
-        else:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version and self._db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise StoreError(f"{self.path} is an SQLite file, but not a bridge store")
-        if version > len(MIGRATIONS):
-            raise StoreError(
-                f"{self.path} was written by a newer version (schema {version}, this version knows "
-                f"{len(MIGRATIONS)}): upgrade the bridge or restore a backup"
-            )
-        if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("integrity check failed")
-        if read_only:
-            return
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._db.executescript(
-                f"BEGIN; {script} PRAGMA application_id = {APPLICATION_ID};"
-                f"PRAGMA user_version = {number}; COMMIT;"
-            )
 
     def close(self) -> None:
         """Close the file and let another process have it."""
         self._db.close()
-        self._unlock()
-
-    def _unlock(self) -> None:
         if self._lock:
             self._lock.close()
-            self._lock = None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -394,24 +307,6 @@ class Store:
             "(SELECT count(*) FROM account WHERE is_held)"
         ).fetchone()
         return {"accounts": row[0], "orphans": row[1], "held": row[2]}
-
-
-def _lock(path: Path) -> IO[str]:
-    lock = path.with_name(path.name + ".lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip()
-        lock.close()
-        raise StoreError(
-            f"the bridge store {path} is in use by another process"
-            f"{f' (pid {holder})' if holder else ''}: only one bridge may write to a panel"
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
 
 
 def _to_millis(at: datetime) -> int:

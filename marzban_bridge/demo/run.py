@@ -218,7 +218,8 @@ async def _take_picture(stage: Stage, path: Path) -> None:
     recorder = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO())
     recorder.print(live(stage))
     drawing = recorder.export_svg(title="marzban-bridge demo")
-    path.write_text(re.sub(r"@font-face \{.*?\}", "", drawing, flags=re.DOTALL))
+    drawing = re.sub(r"@font-face \{.*?\}", "", drawing, flags=re.DOTALL)
+    await asyncio.to_thread(path.write_text, drawing)
 
 
 async def _until_quiet(stage: Stage, client: httpx.AsyncClient) -> None:

@@ -94,6 +94,6 @@ def test_only_the_one_process_mode_knows_the_collector(module):
 @pytest.mark.parametrize("module", [*modules("collector"), *modules("marzban_bridge")])
 def test_a_module_is_short_enough_to_be_read_at_once_and_says_what_it_is_for(module):
     text = (ROOT / module).read_text()
-    assert len(text.splitlines()) <= 420
+    assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text))
     assert not {"utils", "helpers", "common", "manager", "base"} & set(module[:-3].split("/"))

@@ -11,7 +11,8 @@ from bridge_builders import NOW, account, gib, next_plan, panel_user
 from marzban_bridge.accounts import Event, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
 from marzban_bridge.panel import Status
-from marzban_bridge.store import APPLICATION_ID, MIGRATIONS, Store, UsageChange
+from marzban_bridge.store import Store, UsageChange
+from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def test_a_foreign_or_newer_file_is_refused(tmp_path, script, message):
 def test_a_damaged_file_is_refused_with_the_way_out(tmp_path):
     path = tmp_path / "bridge.sqlite3"
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreError, match="restore a backup, or move the file away"):
+    with pytest.raises(StoreError, match=r"restore a backup\. Without one"):
         Store(path)
 
 

@@ -1,0 +1,127 @@
+"""Opening the bridge's store: one writing process, migrations, and refusing what is not ours."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from typing import IO
+
+from marzban_bridge.errors import StoreError
+
+APPLICATION_ID = 0x4D42524B
+BUSY_SECONDS = 10
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE external_usage (
+        username TEXT PRIMARY KEY,
+        account_key TEXT NOT NULL,
+        total_bytes INTEGER NOT NULL,
+        change_seq INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX external_usage_account ON external_usage (account_key);
+    CREATE TABLE account (
+        account_key TEXT PRIMARY KEY,
+        admin TEXT,
+        is_held INTEGER NOT NULL,
+        state BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX account_held ON account (account_key) WHERE is_held;
+    CREATE INDEX account_admin ON account (admin);
+    CREATE TABLE orphan (
+        account_key TEXT PRIMARY KEY,
+        username TEXT NOT NULL,
+        first_seen_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE event (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL,
+        username TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        text TEXT NOT NULL,
+        value_before TEXT,
+        value_after TEXT
+    ) STRICT;
+    CREATE INDEX event_username ON event (username);
+    CREATE TABLE webhook_seen (digest BLOB PRIMARY KEY, seen_at INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE TABLE announcement (account_key TEXT PRIMARY KEY, seen_at INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE TABLE reset_all (admin TEXT PRIMARY KEY, seen_at INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    """,
+)
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open and verify a store; create or migrate it unless reading only.
+
+    Raises StoreError when the file is missing for a reader, is damaged, is not a bridge's store, or
+    was written by a newer version.
+    """
+    if read_only and not path.exists():
+        raise StoreError(f"there is no bridge store at {path}: has the bridge run yet?")
+    db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        _prepare(db, path, read_only=read_only)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise StoreError(
+            f"the bridge store {path} cannot be read ({error}): restore a backup. Without one, "
+            "first set users' data limits right in the panel, which shows only what was left of "
+            "them, and then move the file away"
+        ) from error
+    except StoreError:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    is_empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if not is_empty and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreError(f"{path} is an SQLite file, but not a bridge store")
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{path} was written by a newer version (schema {version}, this version knows "
+            f"{len(MIGRATIONS)}): upgrade the bridge or restore a backup"
+        )
+    if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("integrity check failed")
+    if read_only:
+        db.execute("PRAGMA query_only = ON")
+        return
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        db.executescript(
+            f"BEGIN; {script} PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {number}; COMMIT;"
+        )
+
+
+def lock(path: Path) -> IO[str]:
+    """Take the right to write the store; StoreError names the process that has it.
+
+    The right ends with the process, however it ends.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = path.with_name(path.name + ".lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise StoreError(
+            f"the bridge store {path} is in use by another process"
+            f"{f' (pid {holder})' if holder else ''}: only one bridge may write to a panel"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
