@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from marzban_bridge import reset_requests
@@ -94,7 +94,13 @@ class Actions:
         accounts = list(self._store.accounts(admin=username))
         for each in accounts:
             total_bytes = self._store.total_bytes(each.key)
-            event = Event(kind="admin_reset", text=f"usage of admin {username} reset", actor=actor)
+            event = Event(
+                kind="admin_reset",
+                text=f"usage of admin {username} begins anew",
+                actor=actor,
+                before=str(total_bytes - each.admin_baseline_bytes),
+                after="0",
+            )
             anew = replace(each, admin_baseline_bytes=total_bytes)
             self._store.save(anew, [event], at=self._clock())
         return len(accounts)
@@ -118,13 +124,19 @@ class Actions:
         try:
             await self._panel.reset_all(bearer=bearer)
         except PanelRefusedError:
-            for each in requested:
-                self._store.save(replace(each, reset_request=None), at=self._clock())
+            for account in self._as_stored(requested):
+                self._store.save(replace(account, reset_request=None), at=self._clock())
             raise
-        for each in requested:
-            self._store.save(reset_requests.panel_called(each), at=self._clock())
+        for account in self._as_stored(requested):
+            self._store.save(reset_requests.panel_called(account), at=self._clock())
         self._reconciler.hurry(each.key for each in requested)
         return len(requested)
+
+    def _as_stored(self, accounts: Iterable[Account]) -> Iterator[Account]:
+        """Yield the accounts as they are now: others may have been at work meanwhile."""
+        for each in accounts:
+            if account := self._store.account(each.key):
+                yield account
 
     async def rebase(self, *, actor: str) -> list[Account]:
         """Accept the ledger as it is now, keeping each held user's external usage as it was.

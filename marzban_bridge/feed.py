@@ -41,6 +41,7 @@ class CollectorFeed:
             headers={"authorization": f"Bearer {admin_key}"},
             timeout=10,
             transport=transport,
+            trust_env=False,  # a proxy for the outside world is not the way to one's own collector
         )
 
     async def close(self) -> None:

@@ -66,7 +66,7 @@ class Marzban:
     async def get_user(self, username: str) -> PanelUser:
         """Return one user; the panel compares names without regard to case."""
         response = await self._call("GET", _user_path(username), username=username)
-        return parse_user(response.json())
+        return parse_user(_json(response))
 
     async def get_users(self, usernames: Sequence[str]) -> list[PanelUser]:
         """Return those of the named users that the panel lists.
@@ -82,7 +82,7 @@ class Marzban:
             except PanelFailingError:
                 users += await self._get_one_by_one(names)
             else:
-                users += [parse_user(item) for item in response.json()["users"]]
+                users += [parse_user(item) for item in _json(response)["users"]]
         return users
 
     async def _get_one_by_one(self, usernames: Sequence[str]) -> list[PanelUser]:
@@ -114,7 +114,7 @@ class Marzban:
             body["next_plan"] = dict(update.next_plan.panel_fields)
         path = _user_path(update.username)
         response = await self._call("PUT", path, json=body, username=update.username)
-        return parse_user(response.json())
+        return parse_user(_json(response))
 
     async def reset_user(self, username: str) -> None:
         """Press the panel's "Reset usage" for one user."""
@@ -133,18 +133,18 @@ class Marzban:
 
     async def whoami(self, *, bearer: str | None = None) -> PanelAdmin:
         """Return whose token it is; PanelRefusedError with status 401 when it is nobody's."""
-        data = (await self._call("GET", "/api/admin", bearer=bearer)).json()
+        data = _json(await self._call("GET", "/api/admin", bearer=bearer))
         return _parse_admin(data)
 
     async def admins(self, *, bearer: str | None = None) -> list[PanelAdmin]:
         """Return the admins in the panel's database; the environment's admin is not among them."""
-        data = (await self._call("GET", "/api/admins", bearer=bearer)).json()
+        data = _json(await self._call("GET", "/api/admins", bearer=bearer))
         return [_parse_admin(item) for item in data]
 
     async def admin_usage_bytes(self, username: str, *, bearer: str | None = None) -> int:
         """Return the panel's own traffic counter of an admin."""
         path = f"/api/admin/usage/{quote(username, safe='')}"
-        return int((await self._call("GET", path, bearer=bearer)).json())
+        return int(_json(await self._call("GET", path, bearer=bearer)))
 
     async def reset_admin_usage(self, username: str, *, bearer: str | None = None) -> None:
         """Set the panel's traffic counter of an admin to zero."""
@@ -154,7 +154,7 @@ class Marzban:
     async def get_user_as(self, username: str, *, bearer: str) -> PanelUser:
         """Return a user if the bearer of the token may see it; the panel decides."""
         response = await self._call("GET", _user_path(username), username=username, bearer=bearer)
-        return parse_user(response.json())
+        return parse_user(_json(response))
 
     async def sign_in_as(self, body: bytes, *, content_type: str) -> httpx.Response:
         """Pass somebody's sign-in through and return the panel's answer as it is."""
@@ -188,7 +188,7 @@ class Marzban:
                     f"the panel at {self._url} refuses the sign-in of {self._username!r}: "
                     "check MARZBAN_USERNAME and MARZBAN_PASSWORD"
                 )
-            token = str(self._checked(response).json()["access_token"])
+            token = str(_json(self._checked(response))["access_token"])
             self._token = token
             return token
 
@@ -267,6 +267,17 @@ def parse_user(data: Mapping[str, Any]) -> PanelUser:
         raise PanelError(
             f"the panel's user object is not as Marzban 0.8.4 gives it ({error!r}): "
             "is MARZBAN_URL a Marzban panel?"
+        ) from error
+
+
+def _json(response: httpx.Response) -> Any:
+    """Return the answer's JSON; PanelError for what a proxy or another program may answer."""
+    try:
+        return response.json()
+    except ValueError as error:
+        raise PanelError(
+            f"{response.request.url.copy_with(query=None)} answers {response.status_code} with "
+            "something that is not JSON: is MARZBAN_URL a Marzban panel?"
         ) from error
 
 

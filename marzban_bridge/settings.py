@@ -39,6 +39,8 @@ def _text(raw: str) -> str:
 def _url(raw: str) -> str:
     if raw and (urlsplit(raw).scheme not in {"http", "https"} or not urlsplit(raw).hostname):
         raise ValueError("expected a URL such as https://panel.example.com:8000")
+    if urlsplit(raw).username is not None:
+        raise ValueError("a URL with a name and password in it would end up in logs")
     return raw.rstrip("/")
 
 

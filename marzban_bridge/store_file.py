@@ -85,6 +85,8 @@ def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
     is_empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if not is_empty and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StoreError(f"{path} is an SQLite file, but not a bridge store")
+    if read_only and is_empty:
+        raise StoreError(f"the bridge store {path} is empty: restore a backup")
     if version > len(MIGRATIONS):
         raise StoreError(
             f"{path} was written by a newer version (schema {version}, this version knows "

@@ -406,3 +406,26 @@ def test_another_ledger_stops_the_bridge_until_rebase(world):
     assert user_of(world)["status"] == Status.LIMITED
     world.clock.advance(seconds=1)
     assert world.clock() - world.account("alice").sighting.seen_at <= timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("panel_bytes", [gib(4), 0])
+def test_a_bridge_that_dies_right_after_its_write_knows_it_for_its_own(world, panel_bytes):
+    world.panel.create_user("alice", data_limit=gib(10))
+    world.ledger.report("alice", 1)
+    world.one_pass()
+    if panel_bytes:
+        world.panel.use_traffic("alice", panel_bytes)
+    for external_bytes in (gib(3), gib(9)):
+        world.ledger.report("alice", external_bytes)
+        world.transport.crash_after_writes = 1
+        world.one_pass()
+        assert world.transport.crash_after_writes is None, "the write must have happened"
+        assert world.account("alice").quota_bytes == gib(10)
+    assert world.account("alice").is_disabled_by_us == (not panel_bytes)
+    world.transport.crash_after_writes = 1
+    world.panel.edit_in_dialog("alice", data_limit=gib(40))
+    world.one_pass()
+    account = world.account("alice")
+    assert (account.quota_bytes, account.is_disabled_by_us) == (gib(40), False)
+    assert account.baseline_bytes == 0, "letting a user in by ourselves is no reset"
+    assert user_of(world)["status"] == "active"

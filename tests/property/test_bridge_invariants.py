@@ -24,7 +24,8 @@ from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
 
 NAMES = ("alice", "bob", "carol")
 QUOTAS = st.integers(min_value=1, max_value=40).map(lambda half: half * gib(0.5) + 1_234_567)
-AMOUNTS = st.integers(min_value=1, max_value=3 * GIB)
+# Hypothesis likes small integers, and small reports bring about no write.
+AMOUNTS = st.sampled_from((1, 11 * MIB, gib(0.7) + 11, gib(1.5) + 101, 3 * GIB + 1009))
 
 
 @dataclass
@@ -76,10 +77,14 @@ class BridgeMachine(RuleBasedStateMachine):
         self.world.clock.advance(seconds=7)
         self.world.one_pass()
 
-    @rule(name=st.sampled_from(NAMES), amount=AMOUNTS)
-    def report(self, name, amount):
+    @rule(name=st.sampled_from(NAMES), amount=AMOUNTS, is_fatal=st.booleans())
+    def report(self, name, amount, is_fatal):
+        """Half of the writes that reports bring about kill the bridge before it can store them."""
         self.world.ledger.report(name, amount)
         self.books[name].reported_bytes += amount
+        if is_fatal:
+            self.world.transport.crash_after_writes = 1
+            self.look()
 
     @rule(name=st.sampled_from(NAMES), amount=AMOUNTS)
     def use_the_panels_nodes(self, name, amount):
@@ -146,10 +151,12 @@ class BridgeMachine(RuleBasedStateMachine):
                 books.period_may_begin_at | begins if books.is_disabled_by_admin else begins
             )
 
-    @rule(name=st.sampled_from(NAMES), quota=QUOTAS)
-    def edit_the_quota(self, name, quota):
+    @rule(name=st.sampled_from(NAMES), quota=QUOTAS, is_fatal=st.booleans())
+    def edit_the_quota(self, name, quota, is_fatal):
+        self.look()
         self.world.panel.modify_user(name, {"data_limit": quota})
         self.books[name].quota_bytes = quota
+        self.world.transport.crash_after_writes = 1 if is_fatal else None
         self.look()
 
     @rule(name=st.sampled_from(NAMES))
@@ -197,9 +204,9 @@ class BridgeMachine(RuleBasedStateMachine):
         batch, self.late_webhooks = self.late_webhooks[::-1], []
         self.deliver(batch)
 
-    @rule()
-    def the_next_write_kills_the_bridge(self):
-        self.world.transport.crash_after_writes = 1
+    @rule(writes=st.integers(min_value=1, max_value=3))
+    def one_of_the_next_writes_kills_the_bridge(self, writes):
+        self.world.transport.crash_after_writes = writes
 
     @rule()
     def restart(self):

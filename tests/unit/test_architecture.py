@@ -15,6 +15,7 @@ PURE = (
     "collector/reporters.py",
     "collector/reports.py",
     "marzban_bridge/accounts.py",
+    "marzban_bridge/api/sign_ins.py",
     "marzban_bridge/observe.py",
     "marzban_bridge/panel.py",
     "marzban_bridge/plan.py",

@@ -159,6 +159,17 @@ async def test_a_write_sends_only_what_changes_and_the_next_plan_as_it_was():
     }
 
 
+async def test_a_page_that_is_no_json_is_not_taken_for_a_user():
+    html = httpx.Response(200, text="<html>a proxy's page</html>")
+    script = Script()
+    transport = httpx.MockTransport(
+        lambda request: html if request.method == "GET" else script(request)
+    )
+    panel = Marzban("http://panel", username="root", password="hunter2", transport=transport)
+    with pytest.raises(PanelError, match="is not JSON: is MARZBAN_URL a Marzban panel"):
+        await panel.get_user("alice")
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_a_limit_that_would_mean_unlimited_is_never_written(limit):
     script = Script()

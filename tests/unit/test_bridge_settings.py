@@ -41,6 +41,7 @@ def test_values_are_read_and_urls_lose_their_last_slash():
     [
         ("MARZBAN_URL", "panel.example.com"),
         ("MARZBAN_URL", "ftp://panel"),
+        ("MARZBAN_URL", "https://root:hunter2@panel.example.com"),
         ("BRIDGE_PORT", "70000"),
         ("BRIDGE_PORT", "http"),
         ("BRIDGE_ENFORCEMENT", "punish"),
