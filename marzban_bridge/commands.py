@@ -99,6 +99,7 @@ def plan(settings: Settings) -> int:
     """Show what a pass would change."""
 
     async def preview(bridge: Bridge) -> list[PlannedRow]:
+        await _check_panel(bridge)
         return [
             PlannedRow.of(each.change) async for each in bridge.reconciler.previews() if each.change
         ]
@@ -108,8 +109,21 @@ def plan(settings: Settings) -> int:
             rows = asyncio.run(_with_bridge(settings, preview))
         else:
             rows = [PlannedRow(**change) for change in running.call("GET", "/v1/plan")]
-    console.print(plan_table(rows))
+    if rows:
+        console.print(plan_table(rows))
+    else:
+        console.print("Nothing to change: every user the bridge knows of is as it should be.")
     return 0
+
+
+async def _check_panel(bridge: Bridge) -> None:
+    """Say who we are in the panel; warn when that is not enough to see and write every user."""
+    me = await bridge.panel.whoami()
+    console.print(f"Signed in to {bridge.settings.marzban_url} as {me.username}.", highlight=False)
+    if not me.is_sudo:
+        log.warning(
+            "%s is no sudo admin: users of others can be neither seen nor limited", me.username
+        )
 
 
 def users(settings: Settings) -> int:

@@ -447,7 +447,7 @@ def test_commands_are_asked_of_a_running_bridge(place, folder, monkeypatch):
     with closing(Process(folder, "run")) as process:
         poll("the bridge", lambda: is_up(f"http://127.0.0.1:{port}"))
         poll("a limit", lambda: place.panel.get_user("alice")["data_limit"] == gib(3))
-        assert "Planned changes" in place.run("plan")
+        assert "Nothing to change" in place.run("plan")
         assert place.run("reset", "alice") == "alice begins anew: 0 B used\n"
         assert place.panel.get_user("alice")["data_limit"] == gib(10)
         assert "1 users with external traffic" in place.run("reset", "--all", "--yes")
