@@ -127,29 +127,24 @@ def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) ->
 
 
 def _enable(account: Account, target: Desired) -> Change:
-    return Change(
-        kind=ChangeKind.ENABLE,
-        username=account.username,
-        reason="there is quota again for a user we had disabled",
-        update=UserUpdate(
-            username=account.username,
-            data_limit_bytes=_limit_to_write(account, target),
-            status=Status.ACTIVE,
-        ),
-    )
+    reason = "there is quota again for a user we had disabled"
+    return _switch(account, target, ChangeKind.ENABLE, Status.ACTIVE, reason)
 
 
 def _disable(account: Account, target: Desired) -> Change:
-    return Change(
-        kind=ChangeKind.DISABLE,
+    reason = "the quota is used up, and too little of it on the panel's nodes to limit the user"
+    return _switch(account, target, ChangeKind.DISABLE, Status.DISABLED, reason)
+
+
+def _switch(
+    account: Account, target: Desired, kind: ChangeKind, status: Status, reason: str
+) -> Change:
+    update = UserUpdate(
         username=account.username,
-        reason="the quota is used up, and too little of it on the panel's nodes to limit the user",
-        update=UserUpdate(
-            username=account.username,
-            data_limit_bytes=_limit_to_write(account, target),
-            status=Status.DISABLED,
-        ),
+        data_limit_bytes=_limit_to_write(account, target),
+        status=status,
     )
+    return Change(kind=kind, username=account.username, reason=reason, update=update)
 
 
 def _publish(account: Account, target: Desired) -> Change | None:

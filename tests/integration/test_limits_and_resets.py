@@ -32,8 +32,10 @@ def user_of(world, username="alice"):
     return world.panel.get_user(username)
 
 
-def used_up(world, *, panel_bytes=gib(4), external_bytes=gib(7), **fields):
-    """Make a user, spend its quota on both sides, and let the bridge look."""
+def used_up(world, *, panel_bytes=gib(4), external_bytes=None, **fields):
+    """Make a user, spend its quota and 1 GiB more on both sides, and let the bridge look."""
+    if external_bytes is None:
+        external_bytes = gib(11) - panel_bytes
     world.panel.create_user("alice", data_limit=gib(10), **fields)
     world.ledger.report("alice", 1)
     world.one_pass()
@@ -65,7 +67,7 @@ def assert_usable(world, *, quota=gib(10), next_plan=None):
 
 @pytest.mark.parametrize("panel_bytes", [gib(4), 0])
 def test_the_panel_cuts_off_a_user_whose_quota_is_used_up(world, panel_bytes):
-    used_up(world, panel_bytes=panel_bytes, external_bytes=gib(11) - panel_bytes)
+    used_up(world, panel_bytes=panel_bytes)
     user = user_of(world)
     if panel_bytes:
         assert (user["status"], user["data_limit"]) == ("limited", gib(3))
@@ -83,7 +85,6 @@ class TestResets:
         used_up(
             world,
             panel_bytes=panel_bytes,
-            external_bytes=gib(11) - panel_bytes,
             next_plan=next_plan,
         )
         world.panel.reset_user("alice")
@@ -94,7 +95,6 @@ class TestResets:
         used_up(
             world,
             panel_bytes=panel_bytes,
-            external_bytes=gib(11) - panel_bytes,
             next_plan=next_plan,
         )
         world.panel.reset_user("alice")
@@ -108,7 +108,6 @@ class TestResets:
         used_up(
             world,
             panel_bytes=panel_bytes,
-            external_bytes=gib(11) - panel_bytes,
             next_plan=next_plan,
         )
         world.panel.reset_all("root")
@@ -120,7 +119,6 @@ class TestResets:
         used_up(
             world,
             panel_bytes=panel_bytes,
-            external_bytes=gib(11) - panel_bytes,
             next_plan=next_plan,
             data_limit_reset_strategy="month",
         )
@@ -136,7 +134,6 @@ class TestResets:
         used_up(
             world,
             panel_bytes=panel_bytes,
-            external_bytes=gib(11) - panel_bytes,
             next_plan=next_plan,
         )
         world.run(world.bridge.actions.reset_user("ALICE", actor="root"))
@@ -146,7 +143,6 @@ class TestResets:
         used_up(
             world,
             panel_bytes=panel_bytes,
-            external_bytes=gib(11) - panel_bytes,
             next_plan=next_plan,
         )
         caller = world.run(world.bridge.panel.whoami())
@@ -160,7 +156,7 @@ class TestResets:
 def test_a_next_plan_fires_at_the_crossing(world, panel_bytes, adds_remaining):
     """Its limit is the new quota; the overrun of the old one is no debt."""
     plan = PLAN | {"fire_on_either": True, "add_remaining_traffic": adds_remaining}
-    used_up(world, panel_bytes=panel_bytes, external_bytes=gib(11) - panel_bytes, next_plan=plan)
+    used_up(world, panel_bytes=panel_bytes, next_plan=plan)
     world.one_pass()
     assert_usable(world, quota=gib(50))
 
@@ -231,7 +227,7 @@ def test_the_edit_dialog_of_a_limited_user_does_not_let_it_in(world):
 
 @pytest.mark.parametrize("panel_bytes", [gib(4), 0])
 def test_a_real_edit_of_the_quota_is_honoured(world, panel_bytes):
-    used_up(world, panel_bytes=panel_bytes, external_bytes=gib(11) - panel_bytes)
+    used_up(world, panel_bytes=panel_bytes)
     world.panel.edit_in_dialog("alice", data_limit=20 * GIB)
     world.one_pass()
     user = user_of(world)
