@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +18,10 @@ import collector
 from collector.api import health, original_statistics, reports, usage
 from collector.api.context import Collector
 from collector.api.problems import install_problem_handlers
+from collector.export import Exporter
+from collector.gauges import keep_fresh
+from collector.influx.buckets import Buckets
+from collector.influx.client import Influx
 from collector.ingest import Ingest
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import ledger_path
@@ -25,6 +31,8 @@ from collector.rate_limit import RateLimit
 from collector.reports import DAY_MILLIS, Limits
 from collector.settings import Settings
 from collector.subscriptions import Subscriptions
+
+log = logging.getLogger(__name__)
 
 READER_THREADS = 4
 KEY_BURST_SECONDS = 2
@@ -61,6 +69,7 @@ async def open_collector(
         metrics=metrics,
         max_queued_reports=settings.max_queued_reports,
         limits=limits,
+        keeps_unexported=bool(settings.influxdb_url),
     )
     subscriptions = None
     if settings.marzban_url:
@@ -72,6 +81,20 @@ async def open_collector(
             transport=panel_transport,
         )
     readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="ledger-reader")
+    influx = exporter = None
+    if settings.influxdb_url:
+        access = settings.influx_access()
+        influx = Influx(access)
+        exporter = Exporter(
+            reader=reader,
+            ingest=ingest,
+            influx=influx,
+            buckets=Buckets(access),
+            retention_seconds=settings.influx_retention_seconds,
+            now_millis=now_millis,
+            metrics=metrics,
+        )
+        metrics.expose_export()
     ingest.start()
     try:
         yield Collector(
@@ -81,6 +104,8 @@ async def open_collector(
             reader=reader,
             readers=readers,
             subscriptions=subscriptions,
+            exporter=exporter,
+            influx=influx,
             metrics=metrics,
             now_millis=now_millis,
             monotonic_seconds=time.monotonic,
@@ -95,6 +120,8 @@ async def open_collector(
         )
     finally:
         await ingest.stop()
+        if exporter:
+            await exporter.close()
         if subscriptions:
             await subscriptions.close()
         readers.shutdown()
@@ -116,7 +143,15 @@ def create_app(
             settings, now_millis=now_millis, panel_transport=panel_transport
         ) as opened:
             app.state.collector = opened
-            yield
+            tasks = [_in_background(keep_fresh(opened), name="gauges")]
+            if opened.exporter:
+                tasks.append(_in_background(opened.exporter.run(), name="export"))
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
 
     app = FastAPI(
         title="Traffic collector",
@@ -129,6 +164,18 @@ def create_app(
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app
+
+
+def _in_background(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+    """Run something beside the requests; its end by a defect is logged and harms nothing else."""
+
+    def note_end(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.critical("%s stopped: %r; restart the collector", name, error, exc_info=error)
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(note_end)
+    return task
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

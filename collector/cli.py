@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import uvicorn
@@ -20,6 +21,7 @@ from rich.table import Table
 from collector import __version__
 from collector.app import create_app, wall_clock_millis
 from collector.errors import CollectorError, LedgerError
+from collector.influx_commands import bootstrap, export_rebuild, export_status
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import ledger_path
 from collector.ledger.sqlite_reader import SqliteReader
@@ -63,6 +65,24 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check", help="is the ledger whole, do its sums agree")
     check.set_defaults(run=_check)
+    prepare = commands.add_parser(
+        "bootstrap", help="make InfluxDB's buckets as they should be, and tokens for each program"
+    )
+    prepare.add_argument(
+        "--tokens",
+        type=Path,
+        metavar="DIR",
+        help="keep a least-privilege token for collector, bridge and grafana in files here",
+    )
+    prepare.set_defaults(run=lambda it, settings: bootstrap(settings, tokens=it.tokens))
+    export = commands.add_parser("export", help="the ledger's way into InfluxDB")
+    exports = export.add_subparsers(dest="action", required=True, metavar="ACTION")
+    status = exports.add_parser("status", help="how far it is, what stands in its way")
+    status.set_defaults(run=lambda _, settings: export_status(settings))
+    rebuild = exports.add_parser(
+        "rebuild", help="write everything the ledger keeps again, into an empty InfluxDB"
+    )
+    rebuild.set_defaults(run=lambda _, settings: export_rebuild(settings))
     reporters = commands.add_parser("reporters", help="who may report")
     actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
     add = actions.add_parser("add", help="make a key; it is shown once")
@@ -121,6 +141,11 @@ def _show_banner(settings: Settings) -> None:
     ]
     if not settings.admin_key:
         lines.append("COLLECTOR_ADMIN_KEY is not set: the bridge and statistics are shut out")
+    lines.append(
+        f"InfluxDB {settings.influxdb_url}"
+        if settings.influxdb_url
+        else "INFLUXDB_URL is not set: no time series, all else works"
+    )
     if not settings.marzban_url:
         lines.append("MARZBAN_URL is not set: users cannot report with their subscription token")
     for line in lines:

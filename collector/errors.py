@@ -37,3 +37,19 @@ class PanelUnavailableError(CollectorError):
 
 class TooManyLookupsError(CollectorError):
     """More unknown subscription tokens arrive than the panel may be asked about."""
+
+
+class UnwritableError(CollectorError):
+    """A point cannot be spelt in InfluxDB's line protocol."""
+
+
+class InfluxError(CollectorError):
+    """InfluxDB did not do what it was asked."""
+
+
+class InfluxUnavailableError(InfluxError):
+    """InfluxDB does not answer, or not now; the same call may succeed later."""
+
+
+class InfluxRefusedError(InfluxError):
+    """InfluxDB refuses; the message says what the operator has to mend."""

@@ -84,6 +84,7 @@ class Ingest:
         max_queued_reports: int = 100_000,
         max_group_reports: int = 10_000,
         limits: Limits,
+        keeps_unexported: bool = False,
     ) -> None:
         self._ledger = ledger
         self._now_millis = now_millis
@@ -91,6 +92,7 @@ class Ingest:
         self._max_queued_reports = max_queued_reports
         self._max_group_reports = max_group_reports
         self._limits = limits
+        self.keeps_unexported = keeps_unexported
         self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
         self._queued_reports = 0
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -249,7 +251,11 @@ class Ingest:
         """Drop some reports whose ids need not be known any more; return when to come again."""
         before_millis = purge_horizon_millis(self._limits, now_millis=self._now_millis())
         try:
-            removed = self._ledger.forget_reports(before_millis=before_millis, limit=PURGE_ROWS)
+            removed = self._ledger.forget_reports(
+                before_millis=before_millis,
+                limit=PURGE_ROWS,
+                keeps_unexported=self.keeps_unexported,
+            )
         except NotStoredError as error:
             log.warning("old reports could not be purged: %s", error)
             return PURGE_SECONDS

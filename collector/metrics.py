@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
@@ -62,3 +64,100 @@ class Metrics:
         self.feed_waiters = Gauge(
             "collector_feed_waiters", "Readers waiting for a change", registry=self.registry
         )
+        self.influx_up = Gauge(
+            "collector_influx_up",
+            "Whether the last write to InfluxDB was stored (1) or not (0)",
+            registry=None,
+        )
+        self.export_points = Counter(
+            "collector_export_points",
+            "Points stored in InfluxDB",
+            ["stream"],
+            registry=self.registry,
+        )
+        self.export_dead_letters = Counter(
+            "collector_export_dead_letters",
+            "Points InfluxDB refused for good",
+            ["stream"],
+            registry=self.registry,
+        )
+        self.export_expired = Counter(
+            "collector_export_expired_points",
+            "Points not sent, being older than their retention policy",
+            ["stream"],
+            registry=self.registry,
+        )
+        self.export_requests = Counter(
+            "collector_export_requests",
+            "Writes to InfluxDB, by what they came to",
+            ["stream", "outcome"],
+            registry=self.registry,
+        )
+        self.export_lag_reports = Gauge(
+            "collector_export_lag_reports", "Reports that are not in InfluxDB yet", registry=None
+        )
+        self.export_lag_seconds = Gauge(
+            "collector_export_lag_seconds",
+            "Age of the oldest report that is not in InfluxDB yet",
+            registry=None,
+        )
+        self.ledger_size_bytes = Gauge(
+            "collector_ledger_size_bytes", "Size of the ledger", registry=self.registry
+        )
+        self.ledger_free_disk_bytes = Gauge(
+            "collector_ledger_free_disk_bytes",
+            "Free disk under the ledger",
+            registry=self.registry,
+        )
+        self.ledger_reports = Gauge(
+            "collector_ledger_reports",
+            "Reports kept, for deduplication and until they are exported",
+            registry=self.registry,
+        )
+        self.ledger_day_rows = Gauge(
+            "collector_ledger_day_rows", "Daily sums kept", registry=self.registry
+        )
+        self.ledger_users = Gauge(
+            "collector_ledger_users", "Users ever reported", registry=self.registry
+        )
+        self.ledger_servers = Gauge(
+            "collector_ledger_servers", "Servers and ports ever reported", registry=self.registry
+        )
+        self.ledger_traffic_bytes = Gauge(
+            "collector_ledger_traffic_bytes",
+            "Bytes counted since for ever",
+            ["direction"],
+            registry=self.registry,
+        )
+        self.retention_seconds = Gauge(
+            "collector_retention_seconds",
+            "How long points (raw, daily) and report ids (reports) are kept; 0 is for ever",
+            ["policy"],
+            registry=self.registry,
+        )
+        self.reporter_last_report = Gauge(
+            "collector_reporter_last_report_timestamp_seconds",
+            "When a reporter with a key was last heard",
+            ["reporter"],
+            registry=self.registry,
+        )
+
+        self._heard: set[str] = set()
+
+    def note_heard(self, scope: str, *, at_seconds: float) -> None:
+        """Note when a reporter with a key sent something; a scope of anybody else is ignored."""
+        kind, _, name = scope.partition(":")
+        if kind == "reporter":
+            self._heard.add(name)
+            self.reporter_last_report.labels(name).set(at_seconds)
+
+    def forget_reporters(self, is_gone: Callable[[str], bool]) -> None:
+        """Drop reporters whose key was revoked: they are not silent, but gone."""
+        for name in [name for name in self._heard if is_gone(name)]:
+            self._heard.discard(name)
+            self.reporter_last_report.remove(name)
+
+    def expose_export(self) -> None:
+        """Expose what is only true of a collector that has an InfluxDB to export to."""
+        for each in (self.influx_up, self.export_lag_reports, self.export_lag_seconds):
+            self.registry.register(each)

@@ -171,6 +171,10 @@ def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None
     ):
         if not text.isprintable() and _UNSTORABLE.search(text):
             return Refusal(index, field, "contains control characters or broken Unicode")
+        if text.endswith("\\") and field != "report_id":
+            return Refusal(
+                index, field, "ends in a backslash, which no time series can be named by"
+            )
     return None
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from collector.errors import SettingsError
+from collector.influx.access import InfluxAccess
 from collector.ledger.sqlite_file import ledger_path
 from collector.reporters import MIN_KEY_LENGTH, NAME
+from collector.schema import Policy
 
 
 class Variable(NamedTuple):
@@ -42,6 +45,10 @@ def _url(raw: str) -> str:
     if urlsplit(raw).username is not None:
         raise ValueError("a URL with a name and password in it would end up in logs")
     return raw.rstrip("/")
+
+
+def _path(raw: str) -> Path | None:
+    return Path(raw) if raw else None
 
 
 def _ledger_url(raw: str) -> str:
@@ -166,6 +173,50 @@ class Settings:
         "Less free disk than this makes /readyz say so",
         _whole(0, 2**60),
     )
+
+    influxdb_url: str = _variable(
+        "INFLUXDB_URL", "", "Where InfluxDB answers; empty: no time series, all else works", _url
+    )
+    influxdb_org: str = _variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", _text)
+    influxdb_token: str = _variable(
+        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", _text, is_secret=True
+    )
+    influxdb_token_file: Path | None = _variable(
+        "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", _path
+    )
+    influxdb_admin_token: str = _variable(
+        "INFLUXDB_ADMIN_TOKEN",
+        "",
+        "An operator's token, for `traffic-collector bootstrap` alone",
+        _text,
+        is_secret=True,
+    )
+    influxdb_raw_days: int = _variable(
+        "INFLUXDB_RAW_DAYS", 30, "How long InfluxDB keeps a point per report", _whole(1, 36500)
+    )
+    influxdb_daily_days: int = _variable(
+        "INFLUXDB_DAILY_DAYS",
+        0,
+        "How long InfluxDB keeps a point per day and series; 0: for ever",
+        _whole(0, 36500),
+    )
+
+    def influx_access(self) -> InfluxAccess:
+        """Return how the running collector reaches InfluxDB."""
+        return InfluxAccess(
+            url=self.influxdb_url,
+            org=self.influxdb_org,
+            token=self.influxdb_token,
+            token_file=self.influxdb_token_file,
+        )
+
+    @property
+    def influx_retention_seconds(self) -> Mapping[Policy, int]:
+        """How long each retention policy keeps its points; 0 is for ever."""
+        return {
+            Policy.RAW: self.influxdb_raw_days * 86_400,
+            Policy.DAILY: self.influxdb_daily_days * 86_400,
+        }
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:

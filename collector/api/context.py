@@ -10,6 +10,8 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
+from collector.export import Exporter
+from collector.influx.client import Influx
 from collector.ingest import Ingest
 from collector.ledger import LedgerReader
 from collector.metrics import Metrics
@@ -34,6 +36,9 @@ class Collector:
     reader: LedgerReader
     readers: Executor
     subscriptions: Subscriptions | None
+    exporter: Exporter | None
+    """None where no InfluxDB is configured."""
+    influx: Influx | None
     metrics: Metrics
     now_millis: Callable[[], int]
     monotonic_seconds: Callable[[], float]

@@ -21,6 +21,8 @@ class Health(BaseModel):
 
     status: str
     reasons: list[str] = []
+    warnings: list[str] = []
+    """What does not keep reports from being stored, but wants seeing to."""
 
 
 @router.get("/healthz")
@@ -33,7 +35,8 @@ async def healthz() -> Health:
 async def readyz(collector: CollectorPart) -> Response:
     """Say whether reports can be stored."""
     reasons = _reasons(collector)
-    health = Health(status="unready" if reasons else "ok", reasons=reasons)
+    warnings = collector.exporter.warnings if collector.exporter else []
+    health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 
 

@@ -246,6 +246,7 @@ async def _store(collector: Collector, sorted_: _Sorted, scope: str) -> Receipt:
             422, f"no report is valid: {reason or 'there is none'}", refusals=sorted_.refusals
         )
     metrics.ignored.inc(sorted_.ignored)
+    metrics.note_heard(scope, at_seconds=collector.now_millis() / 1000)
     for refusal in sorted_.refusals:
         metrics.refused.labels(field=_field_label(refusal.field)).inc()
     if not sorted_.reports:

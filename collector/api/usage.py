@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from collector.api.context import Collector, CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
+from collector.errors import CollectorError
 from collector.ledger import Changes, ServerUsage
 from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH, purge_horizon_millis
+from collector.schema import Policy
 
 router = APIRouter(
     prefix="/v1",
@@ -112,6 +114,8 @@ class CleanupAnswer(BaseModel):
     days: int
     removed_reports: int
     removed_day_rows: int
+    series_data: str
+    """What became of the points in InfluxDB: `deleted`, `none`, or why they are still there."""
 
 
 @router.get("/usage/changes")
@@ -219,9 +223,9 @@ async def database(collector: CollectorPart) -> DatabaseFacts:
 async def cleanup(
     collector: CollectorPart, days: Annotated[int, Query(ge=1, le=36500)]
 ) -> CleanupAnswer:
-    """Remove daily rows and reports older than so many days; totals stay.
+    """Remove daily rows, reports and points older than so many days; totals stay.
 
-    Reports are kept for the deduplication window all the same.
+    Reports are kept for the deduplication window all the same, and until they are in InfluxDB.
     """
     return await clean_up(collector, days)
 
@@ -235,14 +239,37 @@ async def clean_up(collector: Collector, days: int) -> CleanupAnswer:
     before_day = collector.now_millis() // DAY_MILLIS - days
     removed_reports = removed_days = 0
     while removed := await collector.ingest.run(
-        lambda ledger: ledger.forget_reports(before_millis=before_millis, limit=CLEANUP_ROWS)
+        lambda ledger: ledger.forget_reports(
+            before_millis=before_millis,
+            limit=CLEANUP_ROWS,
+            keeps_unexported=collector.ingest.keeps_unexported,
+        )
     ):
         removed_reports += removed
     while removed := await collector.ingest.run(
         lambda ledger: ledger.forget_days(before_day=before_day, limit=CLEANUP_ROWS)
     ):
         removed_days += removed
-    return CleanupAnswer(days=days, removed_reports=removed_reports, removed_day_rows=removed_days)
+    return CleanupAnswer(
+        days=days,
+        removed_reports=removed_reports,
+        removed_day_rows=removed_days,
+        series_data=await _delete_points(collector, before_day),
+    )
+
+
+async def _delete_points(collector: Collector, before_day: int) -> str:
+    """Delete the points of the days before; the ledger's rows are gone either way."""
+    influx = collector.influx
+    if influx is None:
+        return "none"
+    before = at(before_day * DAY_MILLIS)
+    try:
+        for policy in Policy:
+            await asyncio.to_thread(influx.delete_before, policy.bucket, before)
+    except CollectorError as error:
+        return f"not deleted, run the cleanup again later: {error}"
+    return "deleted"
 
 
 async def servers_of(

@@ -93,10 +93,13 @@ class Facts(msgspec.Struct, frozen=True):
     location: str
     ledger_id: str
     records: int
-    """Reports still kept for deduplication."""
+    """Reports still kept, for deduplication and until they are exported."""
     day_rows: int
     users: int
     servers: int
+    upload_bytes: int
+    """Since for ever, like the next."""
+    download_bytes: int
     size_bytes: int
 
 
@@ -110,6 +113,74 @@ class Audit(msgspec.Struct, frozen=True):
     reports: int
 
 
+class ReportRow(msgspec.Struct, frozen=True, gc=False):
+    """A stored report, to be exported."""
+
+    seq: int
+    username: str
+    server: str
+    port: int
+    protocol: str
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    reported_at_millis: int
+
+
+class DayRow(msgspec.Struct, frozen=True, gc=False):
+    """A series' sums of one UTC day, to be exported; `change_seq` is the last report in them."""
+
+    change_seq: int
+    day: int
+    username: str
+    server: str
+    port: int
+    protocol: str
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    reports: int
+    last_used_at_millis: int
+
+
+class ExportState(msgspec.Struct, frozen=True):
+    """How far the ledger has been exported to one retention policy."""
+
+    stream: str
+    seq: int = 0
+    """Everything up to here is in InfluxDB, or set aside as a dead letter."""
+    points: int = 0
+    advanced_at_millis: int | None = None
+    problem: str | None = None
+    """Why it does not go on now."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A line that InfluxDB refused for good."""
+
+    stream: str
+    line: str
+    reason: str
+    at_millis: int
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """Reports that are stored and not yet exported."""
+
+    reports: int
+    oldest_received_at_millis: int | None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What one step of an export came to."""
+
+    stream: str
+    from_seq: int
+    to_seq: int
+    points: int
+    dead_letters: Sequence[DeadLetter] = ()
+
+
 class Ledger(Protocol):
     """The writing side, used by one thread.
 
@@ -120,8 +191,19 @@ class Ledger(Protocol):
         """Store all batches in one commit; returns when it is on disk."""
         ...
 
-    def forget_reports(self, *, before_millis: int, limit: int) -> int:
-        """Drop up to `limit` of the oldest reports received before; return how many were."""
+    def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
+        """Drop up to `limit` of the oldest reports received before; return how many were.
+
+        With `keeps_unexported`, what is not in InfluxDB yet stays.
+        """
+        ...
+
+    def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
+        """Store that an export went on, unless it was begun anew meanwhile; return whether."""
+        ...
+
+    def note_export_problem(self, stream: str, problem: str | None) -> None:
+        """Store why an export does not go on, None when it does."""
         ...
 
     def forget_days(self, *, before_day: int, limit: int) -> int:
@@ -146,6 +228,26 @@ class LedgerReader(Protocol):
 
     def last_reports(self) -> dict[str, int]:
         """Return when the newest report that is still kept came from each sender, by its scope."""
+        ...
+
+    def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
+        """Return the reports after a seq, in order."""
+        ...
+
+    def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:
+        """Return the days' sums that changed after a seq, in the order of their last change."""
+        ...
+
+    def export_state(self, stream: str) -> ExportState:
+        """Return how far an export is."""
+        ...
+
+    def backlog(self, stream: str) -> Backlog:
+        """Return what an export has still before it."""
+        ...
+
+    def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        """Return the newest dead letters first."""
         ...
 
     def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:

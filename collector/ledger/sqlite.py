@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
-from collector.ledger import Batch, Receipt
+from collector.ledger import Batch, Progress, Receipt, sqlite_export
 from collector.ledger.sqlite_file import connect, lock
 from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES, Report
+from collector.schema import Policy
 
 KEYS_PER_QUERY = 500
 MAX_CACHED_SERIES = 500_000
@@ -193,14 +194,33 @@ class SqliteLedger:
             ),
         )
 
-    def forget_reports(self, *, before_millis: int, limit: int) -> int:
-        """Drop up to `limit` of the oldest reports received before; return how many were."""
+    def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
+        """Drop up to `limit` of the oldest reports received before; return how many were.
+
+        With `keeps_unexported`, what is not in InfluxDB yet stays.
+        """
         with self._transaction():
+            through_seq = self._last_seq
+            if keeps_unexported:
+                through_seq = sqlite_export.state_of(self._db, Policy.RAW).seq
+            # Only from the front, so that what is kept has no gaps, wherever clocks jumped.
             statement = (
                 "DELETE FROM report WHERE seq IN (SELECT seq FROM "
-                "(SELECT seq, received_at FROM report ORDER BY seq LIMIT ?) WHERE received_at < ?)"
+                "(SELECT seq, max(received_at) OVER (ORDER BY seq) AS latest FROM "
+                "(SELECT seq, received_at FROM report WHERE seq <= ? ORDER BY seq LIMIT ?)) "
+                "WHERE latest < ?)"
             )
-            return self._db.execute(statement, (limit, before_millis)).rowcount
+            return self._db.execute(statement, (through_seq, limit, before_millis)).rowcount
+
+    def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
+        """Store that an export went on, unless it was begun anew meanwhile; return whether."""
+        with self._transaction():
+            return sqlite_export.advance(self._db, progress, at_millis=at_millis)
+
+    def note_export_problem(self, stream: str, problem: str | None) -> None:
+        """Store why an export does not go on, None when it does."""
+        with self._transaction():
+            sqlite_export.note_problem(self._db, stream, problem)
 
     def forget_days(self, *, before_day: int, limit: int) -> int:
         """Drop up to `limit` of the oldest daily rows before a day; return how many were."""

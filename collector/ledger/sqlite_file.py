@@ -70,6 +70,23 @@ MIGRATIONS: tuple[str, ...] = (
         revoked_at INTEGER
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE export (
+        stream TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL DEFAULT 0,
+        points INTEGER NOT NULL DEFAULT 0,
+        advanced_at INTEGER,
+        problem TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE dead_letter (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        stream TEXT NOT NULL,
+        line TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX usage_day_change ON usage_day (change_seq);
+    """,
 )
 
 

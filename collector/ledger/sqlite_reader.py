@@ -8,12 +8,18 @@ from pathlib import Path
 
 from collector.ledger import (
     Audit,
+    Backlog,
     Changes,
     DailyUsage,
+    DayRow,
+    DeadLetter,
+    ExportState,
     Facts,
+    ReportRow,
     ServerUsage,
     Summary,
     UserTotal,
+    sqlite_export,
 )
 from collector.ledger.sqlite_file import connect
 from collector.reporters import Reporter
@@ -85,6 +91,39 @@ class SqliteReader:
         query = "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
         return dict(self._db.execute(query).fetchall())
 
+    def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
+        """Return the reports after a seq, in order."""
+        rows = self._db.execute(
+            "SELECT seq, username, server, port, protocol, r.upload_bytes, r.download_bytes, "
+            "r.connections, reported_at FROM report AS r JOIN series AS s ON s.id = r.series_id "
+            "WHERE seq > ? ORDER BY seq LIMIT ?",
+            (seq, limit),
+        )
+        return [ReportRow(*row) for row in rows]
+
+    def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:
+        """Return the days' sums that changed after a seq, in the order of their last change."""
+        rows = self._db.execute(
+            "SELECT change_seq, day, username, server, port, protocol, d.upload_bytes, "
+            "d.download_bytes, d.connections, d.reports, d.last_used_at "
+            "FROM usage_day AS d JOIN series AS s ON s.id = d.series_id "
+            "WHERE change_seq > ? ORDER BY change_seq LIMIT ?",
+            (change_seq, limit),
+        )
+        return [DayRow(*row) for row in rows]
+
+    def export_state(self, stream: str) -> ExportState:
+        """Return how far an export is."""
+        return sqlite_export.state_of(self._db, stream)
+
+    def backlog(self, stream: str) -> Backlog:
+        """Return what an export has still before it."""
+        return sqlite_export.backlog_of(self._db, stream)
+
+    def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        """Return the newest dead letters first."""
+        return sqlite_export.dead_letters(self._db, limit=limit)
+
     def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
         """Return usage by server, most first: of one user or of all, since a day or for ever."""
         sums = (
@@ -133,10 +172,12 @@ class SqliteReader:
     def facts(self) -> Facts:
         """Return the ledger's size and counts."""
         db = self._db
-        records, day_rows, users, servers = db.execute(
-            "SELECT (SELECT count(*) FROM report), (SELECT count(*) FROM usage_day), "
-            "(SELECT count(*) FROM user_total), "
-            "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series))"
+        # Reports are numbered and kept without gaps; counting them would read them all.
+        records, day_rows, users, upload_bytes, download_bytes, servers = db.execute(
+            "SELECT coalesce((SELECT max(seq) FROM report) - (SELECT min(seq) FROM report) + 1, 0),"
+            " (SELECT count(*) FROM usage_day), count(*), coalesce(sum(upload_bytes), 0), "
+            "coalesce(sum(download_bytes), 0), "
+            "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series)) FROM user_total"
         ).fetchone()
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         page_bytes = db.execute("PRAGMA page_size").fetchone()[0]
@@ -147,6 +188,8 @@ class SqliteReader:
             day_rows=day_rows,
             users=users,
             servers=servers,
+            upload_bytes=upload_bytes,
+            download_bytes=download_bytes,
             size_bytes=pages * page_bytes,
         )
 

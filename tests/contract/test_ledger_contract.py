@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import DAY, NOON_MILLIS, SqlitePlace, batch, report
 
-from collector.ledger import Ledger, LedgerReader, Receipt
+from collector.ledger import (
+    Backlog,
+    DeadLetter,
+    ExportState,
+    Ledger,
+    LedgerReader,
+    Progress,
+    Receipt,
+)
 from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES
 
 KINDS = ["sqlite"]
@@ -131,7 +139,7 @@ def test_duplicates_move_nothing_in_the_feed(ledger, reader):
 def test_sequence_numbers_are_never_given_out_again_even_when_all_reports_are_gone(place):
     with closing(place.open()) as ledger:
         store(ledger, batch(report(), report()))
-        ledger.forget_reports(before_millis=NOON_MILLIS + 1, limit=10)
+        ledger.forget_reports(before_millis=NOON_MILLIS + 1, limit=10, keeps_unexported=False)
     with closing(place.open()) as ledger, closing(place.reader()) as reader:
         store(ledger, batch(report("bob")))
         assert reader.changes(after=0, limit=10).head == 3
@@ -182,9 +190,15 @@ def test_forgetting_reports_keeps_to_age_and_limit_and_leaves_totals(ledger, rea
     for age in (3, 2, 1, 0):
         store(ledger, batch(report(key=f"k{age}")), at=NOON_MILLIS - age)
     before = totals(reader)
-    assert ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=1) == 1
-    assert ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=10) == 1
-    assert ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=10) == 0
+    assert (
+        ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=1, keeps_unexported=False) == 1
+    )
+    assert (
+        ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=10, keeps_unexported=False) == 1
+    )
+    assert (
+        ledger.forget_reports(before_millis=NOON_MILLIS - 1, limit=10, keeps_unexported=False) == 0
+    )
     assert reader.facts().records == 2
     assert totals(reader) == before
     assert store(ledger, batch(report(key="k0"))) == [Receipt(0, 1)]
@@ -299,3 +313,85 @@ def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
             assert audit.reports == reader.facts().records == page.head == accepted
             assert accepted + duplicates == sum(len(one) for group in history for one in group)
             assert audit.problems == []
+
+
+class TestExport:
+    """What is read for InfluxDB, and how far that has come."""
+
+    def test_reports_are_read_in_the_order_they_were_stored(self, ledger, reader):
+        store(ledger, batch(report(up=1, key="a"), report("bob", up=2), report(up=9, key="a")))
+        store(ledger, batch(report(up=3, down=0, server="nl", port=1, protocol="p", connections=5)))
+        rows = reader.reports_after(0, limit=10)
+        assert [(row.seq, row.username, row.upload_bytes) for row in rows] == [
+            (1, "alice", 1),
+            (2, "bob", 2),
+            (3, "alice", 3),
+        ]
+        last = rows[-1]
+        assert (last.server, last.port, last.protocol, last.download_bytes) == ("nl", 1, "p", 0)
+        assert (last.connections, last.reported_at_millis) == (5, NOON_MILLIS)
+        assert reader.reports_after(1, limit=1) == rows[1:2]
+        assert reader.reports_after(3, limit=10) == []
+
+    def test_a_day_that_grows_is_read_again_with_its_new_sums(self, ledger, reader):
+        store(ledger, batch(report(up=1), report(up=2, at=NOON_MILLIS - DAY_MILLIS)))
+        first = reader.days_after(0, limit=10)
+        assert [(row.change_seq, row.day, row.upload_bytes) for row in first] == [
+            (1, DAY, 1),
+            (2, DAY - 1, 2),
+        ]
+        store(ledger, batch(report(up=4, connections=3)))
+        (grown,) = reader.days_after(2, limit=10)
+        assert (grown.day, grown.upload_bytes, grown.connections, grown.reports) == (DAY, 5, 4, 2)
+        assert [row.change_seq for row in reader.days_after(0, limit=10)] == [2, 3]
+
+    def test_an_export_that_never_ran_is_at_the_beginning(self, reader):
+        assert reader.export_state("raw") == ExportState("raw")
+        assert reader.backlog("raw") == Backlog(0, None)
+
+    def test_progress_moves_the_cursor_and_adds_up_points(self, ledger, reader):
+        store(ledger, *[batch(report()) for _ in range(5)])
+        assert reader.backlog("raw") == Backlog(5, NOON_MILLIS)
+        assert ledger.note_progress(Progress("raw", 0, 3, 3), at_millis=1)
+        assert ledger.note_progress(Progress("raw", 3, 4, 0), at_millis=2)
+        assert reader.export_state("raw") == ExportState("raw", 4, 3, 2, None)
+        assert reader.export_state("daily") == ExportState("daily")
+        assert reader.backlog("raw") == Backlog(1, NOON_MILLIS)
+
+    def test_progress_from_another_place_than_the_cursor_is_ignored(self, ledger, reader):
+        letter = DeadLetter("raw", "line", "why", 0)
+        assert ledger.note_progress(Progress("raw", 0, 3, 3), at_millis=1)
+        assert not ledger.note_progress(Progress("raw", 0, 2, 2, [letter]), at_millis=2)
+        assert reader.export_state("raw").seq == 3
+        assert reader.dead_letters(limit=10) == []
+
+    def test_a_problem_stays_until_there_is_progress(self, ledger, reader):
+        ledger.note_export_problem("raw", "away")
+        assert reader.export_state("raw").problem == "away"
+        ledger.note_progress(Progress("raw", 0, 1, 1), at_millis=1)
+        assert reader.export_state("raw").problem is None
+
+    def test_dead_letters_are_kept_newest_first(self, ledger, reader):
+        for n in range(3):
+            letters = [DeadLetter("raw", f"line {n}", "why", 0)]
+            ledger.note_progress(Progress("raw", n, n + 1, 0, letters), at_millis=n)
+        found = reader.dead_letters(limit=2)
+        assert found == [
+            DeadLetter("raw", "line 2", "why", 2),
+            DeadLetter("raw", "line 1", "why", 1),
+        ]
+
+    def test_reports_that_are_not_exported_are_not_purged(self, ledger, reader):
+        store(ledger, *[batch(report(key=str(n))) for n in range(4)])
+        ledger.note_progress(Progress("raw", 0, 2, 2), at_millis=1)
+        old = {"before_millis": NOON_MILLIS + 1, "limit": 10}
+        assert ledger.forget_reports(**old, keeps_unexported=True) == 2
+        assert [row.seq for row in reader.reports_after(0, limit=10)] == [3, 4]
+        assert ledger.forget_reports(**old, keeps_unexported=False) == 2
+
+    def test_reports_are_purged_from_the_front_only_wherever_the_clock_jumped(self, ledger, reader):
+        for at in (5, 900, 10, 20):
+            store(ledger, batch(report()), at=at)
+        assert ledger.forget_reports(before_millis=100, limit=10, keeps_unexported=False) == 1
+        assert [row.seq for row in reader.reports_after(0, limit=10)] == [2, 3, 4]
+        assert reader.facts().records == 3

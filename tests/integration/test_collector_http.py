@@ -102,7 +102,7 @@ class TestTaking:
             "a/b",
             "%2F",
             "?x#y",
-            "C:\\",
+            "C:\\dir",
         ],
     )
     async def test_any_name_survives_the_way_in_and_out(self, world, name):
@@ -667,7 +667,12 @@ class TestStatistics:
         answer = await world.client.post(
             "/v1/maintenance/cleanup", params={"days": 1}, headers=AS_ADMIN
         )
-        assert answer.json() == {"days": 1, "removed_reports": 0, "removed_day_rows": 1}
+        assert answer.json() == {
+            "days": 1,
+            "removed_reports": 0,
+            "removed_day_rows": 1,
+            "series_data": "none",
+        }
         assert await world.totals() == before
         world.now_millis += 30 * DAY_MILLIS
         answer = await world.client.post(
@@ -687,7 +692,11 @@ async def test_what_is_not_there_is_a_problem_like_any_other(world):
 class TestHealth:
     async def test_a_collector_that_can_store_is_ready(self, world):
         assert (await world.client.get("/healthz")).json()["status"] == "ok"
-        assert (await world.client.get("/readyz")).json() == {"status": "ok", "reasons": []}
+        assert (await world.client.get("/readyz")).json() == {
+            "status": "ok",
+            "reasons": [],
+            "warnings": [],
+        }
 
     async def test_too_little_free_disk_is_not_ready(self, path):
         environment = {"COLLECTOR_MIN_FREE_DISK_BYTES": str(2**60)}

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 KEY = "rk_the-key-of-the-process-tests"
@@ -17,9 +17,9 @@ ADMIN_KEY = "the-admin-key-of-the-process-tests"
 DEADLINE_SECONDS = 30
 
 
-def poll(what: str, is_so: Callable[[], bool]) -> None:
+def poll(what: str, is_so: Callable[[], bool], *, seconds: float = DEADLINE_SECONDS) -> None:
     """Wait until something is so; AssertionError with its name after a deadline."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"waited in vain for: {what}"
         time.sleep(0.01)
@@ -28,7 +28,7 @@ def poll(what: str, is_so: Callable[[], bool]) -> None:
 class CollectorProcess:
     """A collector on one ledger and one port, which may be ended and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.ledger = folder / "ledger.sqlite3"
         self.log = folder / "collector.log"
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -39,6 +39,7 @@ class CollectorProcess:
             "COLLECTOR_ADMIN_KEY": ADMIN_KEY,
             "COLLECTOR_REPORTER_KEYS": f"load:{KEY}",
             "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
+            **(environment or {}),
         }
         # compiled once for all rounds, wherever the packages are and whatever the caller prefers
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -37,7 +37,7 @@ class MemoryLedger:
         self.commits.append([each.username for one in batches for each in one.reports])
         return [Receipt(len(each.reports), 0) for each in batches]
 
-    def forget_reports(self, *, before_millis: int, limit: int) -> int:
+    def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
         self.forgotten_before.append(before_millis)
         self.forgotten.set()
         return 0

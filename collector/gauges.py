@@ -1,0 +1,69 @@
+"""Keeps the gauges that are read from the ledger up to date, beside everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+
+from collector.api.context import Collector
+from collector.errors import LedgerError
+from collector.ledger.sqlite_file import ledger_path
+from collector.schema import Policy
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 15.0
+
+
+async def keep_fresh(collector: Collector) -> None:
+    """Refresh the ledger's gauges until cancelled."""
+    is_recalled = False
+    while True:
+        try:
+            if not is_recalled:
+                await _recall_reporters(collector)
+                is_recalled = True
+            await refresh(collector)
+        except (LedgerError, OSError, sqlite3.Error) as error:
+            log.warning("the ledger's numbers could not be read: %s", error)
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+async def refresh(collector: Collector) -> None:
+    """Read the ledger's size, counts and sums, and how far behind the export is."""
+    metrics, settings = collector.metrics, collector.settings
+    facts = await collector.read(lambda reader: reader.facts())
+    metrics.ledger_size_bytes.set(facts.size_bytes)
+    metrics.ledger_reports.set(facts.records)
+    metrics.ledger_day_rows.set(facts.day_rows)
+    metrics.ledger_users.set(facts.users)
+    metrics.ledger_servers.set(facts.servers)
+    metrics.ledger_traffic_bytes.labels("upload").set(facts.upload_bytes)
+    metrics.ledger_traffic_bytes.labels("download").set(facts.download_bytes)
+    folder = ledger_path(settings.ledger_url).parent
+    metrics.ledger_free_disk_bytes.set(shutil.disk_usage(folder).free)
+    metrics.retention_seconds.labels("reports").set(settings.dedup_window_days * 86_400)
+    if collector.exporter is not None:
+        for policy, seconds in settings.influx_retention_seconds.items():
+            metrics.retention_seconds.labels(policy).set(seconds)
+        await _refresh_lag(collector)
+    ring = await collector.key_ring()
+    metrics.forget_reporters(lambda name: ring.by_name(name) is None)
+
+
+async def _refresh_lag(collector: Collector) -> None:
+    backlog = await collector.read(lambda reader: reader.backlog(Policy.RAW))
+    age_seconds = 0.0
+    if backlog.oldest_received_at_millis is not None:
+        age_seconds = max(0, collector.now_millis() - backlog.oldest_received_at_millis) / 1000
+    collector.metrics.export_lag_reports.set(backlog.reports)
+    collector.metrics.export_lag_seconds.set(age_seconds)
+
+
+async def _recall_reporters(collector: Collector) -> None:
+    """Note when each reporter was last heard before this process began."""
+    last_reports = await collector.read(lambda reader: reader.last_reports())
+    for scope, at_millis in last_reports.items():
+        collector.metrics.note_heard(scope, at_seconds=at_millis / 1000)

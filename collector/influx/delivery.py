@@ -1,0 +1,52 @@
+"""Delivers a batch of lines, and finds the ones InfluxDB refuses by writing halves.
+
+One bad line must not hold up the rest. Halves are written until the culprit is alone; what is
+written twice on the way stores the same points again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
+
+Write = Callable[[Sequence[str]], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A line that InfluxDB will never store, and why."""
+
+    line: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Every line is stored or refused."""
+
+    refused: tuple[Refused, ...] = ()
+
+
+def deliver(lines: Sequence[str], write: Write) -> Delivered | Retry | Halt:
+    """Write lines until each is stored or refused; stop at the first reason to wait.
+
+    After Retry or Halt the whole batch is to be delivered again.
+    """
+    refused: list[Refused] = []
+    waiting = [lines] if lines else []
+    while waiting:
+        batch = waiting.pop()
+        outcome = write(batch)
+        match outcome:
+            case Stored():
+                continue
+            case Drop(reason):
+                refused += [Refused(line, reason) for line in batch]
+            case Split():
+                middle = len(batch) // 2
+                waiting += [batch[middle:], batch[:middle]]
+            case Retry() | Halt():
+                return outcome
+    return Delivered(tuple(refused))

@@ -1,0 +1,70 @@
+"""Points in InfluxDB's line protocol.
+
+Grammar and escapes: https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from collector.errors import UnwritableError
+
+FieldValue = int | float | str
+
+_KEY_ESCAPES = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
+_MEASUREMENT_ESCAPES = str.maketrans({",": "\\,", " ": "\\ "})
+_TEXT_ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\"})
+
+
+def to_line(
+    measurement: str,
+    tags: Mapping[str, str],
+    fields: Mapping[str, FieldValue | None],
+    timestamp_nanos: int,
+) -> str:
+    """Return one line, without its end; fields that are None are left out.
+
+    Raises UnwritableError for what the protocol has no spelling for.
+    """
+    return f"{series_key(measurement, tags)} {_fields(fields)} {timestamp_nanos}"
+
+
+def series_key(measurement: str, tags: Mapping[str, str]) -> str:
+    """Return the part of a line that names its series, tags in the order InfluxDB keeps them.
+
+    Raises UnwritableError for an empty tag value, a line break, or a backslash at its end, which
+    would swallow the delimiter behind it.
+    """
+    parts = [measurement.translate(_MEASUREMENT_ESCAPES)]
+    for name in sorted(tags):
+        value = tags[name]
+        if not value or value.endswith("\\") or "\n" in value or "\r" in value:
+            raise UnwritableError(
+                f"the value {value!r} of tag {name} cannot be written to InfluxDB: it is empty, "
+                "has a line break or ends in a backslash"
+            )
+        parts.append(f"{name.translate(_KEY_ESCAPES)}={value.translate(_KEY_ESCAPES)}")
+    return ",".join(parts)
+
+
+def _fields(fields: Mapping[str, FieldValue | None]) -> str:
+    parts = [
+        f"{name.translate(_KEY_ESCAPES)}={_spell(name, value)}"
+        for name, value in fields.items()
+        if value is not None
+    ]
+    if not parts:
+        raise UnwritableError("a point needs at least one field")
+    return ",".join(parts)
+
+
+def _spell(name: str, value: FieldValue) -> str:
+    """Spell a field's value; whole numbers are always integers, lest a field change its type."""
+    if isinstance(value, str):
+        return f'"{value.translate(_TEXT_ESCAPES)}"'
+    if isinstance(value, int):
+        return f"{int(value)}i"
+    if not math.isfinite(value):
+        raise UnwritableError(f"field {name} is {value}, which InfluxDB cannot store")
+    return repr(value)

@@ -1,0 +1,90 @@
+"""The ledger's rows as lines for InfluxDB.
+
+A report's point is stamped with its moment in milliseconds and, in the digits below, with its
+sequence number: reports of the same millisecond do not overwrite each other, and a point that is
+written again overwrites itself. Two reports of one series would meet only if they named the same
+millisecond and lay an exact multiple of a million reports apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from collector.errors import UnwritableError
+from collector.influx.delivery import Refused
+from collector.influx.lines import series_key
+from collector.ledger import DayRow, ReportRow
+from collector.reports import DAY_MILLIS
+from collector.schema import TRAFFIC
+
+NANOS_PER_MILLI = 1_000_000
+REMEMBERED_SERIES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of rows, ready to be written."""
+
+    to_seq: int
+    lines: list[str]
+    refused: list[Refused]
+    """Rows that line protocol has no spelling for."""
+    expired: int
+    """Rows older than the retention policy keeps; InfluxDB would refuse them."""
+
+
+def raw_page(rows: Sequence[ReportRow], *, oldest_millis: int) -> Page:
+    """Spell a line per report; `rows` are in the order of `seq` and not empty."""
+    lines: list[str] = []
+    refused: list[Refused] = []
+    expired = 0
+    for row in rows:
+        if row.reported_at_millis < oldest_millis:
+            expired += 1
+            continue
+        try:
+            key = _key(row.username, row.server, row.port, row.protocol)
+        except UnwritableError as error:
+            refused.append(Refused(repr(row), str(error)))
+            continue
+        lines.append(
+            f"{key} upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
+            f"connections={row.connections}i {raw_nanos(row.reported_at_millis, row.seq)}"
+        )
+    return Page(rows[-1].seq, lines, refused, expired)
+
+
+def raw_nanos(reported_at_millis: int, seq: int) -> int:
+    """Return the timestamp of a report's point in nanoseconds since 1970."""
+    return reported_at_millis * NANOS_PER_MILLI + seq % NANOS_PER_MILLI
+
+
+def daily_page(rows: Sequence[DayRow], *, oldest_millis: int) -> Page:
+    """Spell a line per series and day; `rows` are in the order of `change_seq` and not empty."""
+    lines: list[str] = []
+    refused: list[Refused] = []
+    expired = 0
+    for row in rows:
+        if row.day * DAY_MILLIS < oldest_millis:
+            expired += 1
+            continue
+        try:
+            key = _key(row.username, row.server, row.port, row.protocol)
+        except UnwritableError as error:
+            refused.append(Refused(repr(row), str(error)))
+            continue
+        lines.append(
+            f"{key} upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
+            f"connections={row.connections}i,reports={row.reports}i,"
+            f"last_used_at_millis={row.last_used_at_millis}i "
+            f"{row.day * DAY_MILLIS * NANOS_PER_MILLI}"
+        )
+    return Page(rows[-1].change_seq, lines, refused, expired)
+
+
+@lru_cache(maxsize=REMEMBERED_SERIES)
+def _key(username: str, server: str, port: int, protocol: str) -> str:
+    tags = {"user": username, "server": server, "port": str(port), "protocol": protocol}
+    return series_key(TRAFFIC.name, tags)

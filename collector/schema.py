@@ -1,0 +1,80 @@
+"""The names and types in InfluxDB: what the collector and the bridge write and dashboards read.
+
+One database with two retention policies, which on InfluxDB 2.x are the buckets `traffic/raw` and
+`traffic/daily`: its InfluxQL answers a bucket `db/rp` as that pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+DATABASE = "traffic"
+NOBODY = "-"
+"""The tag value where there is no user or no owner: a tag cannot be empty."""
+
+
+class Policy(StrEnum):
+    """A retention policy."""
+
+    RAW = "raw"
+    """One point per report, and what the bridge writes; queries that name none read this one."""
+    DAILY = "daily"
+    """One point per series and UTC day."""
+
+    @property
+    def bucket(self) -> str:
+        """The name of the bucket that is this policy on InfluxDB 2.x."""
+        return f"{DATABASE}/{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A measurement: its tags, and its fields with their types."""
+
+    name: str
+    tags: tuple[str, ...]
+    fields: Mapping[str, type]
+
+
+TRAFFIC = Measurement(
+    "traffic",
+    ("user", "server", "port", "protocol"),
+    {"upload_bytes": int, "download_bytes": int, "connections": int},
+)
+"""In `raw`, stamped when the traffic was reported."""
+
+DAILY_TRAFFIC = Measurement(
+    TRAFFIC.name,
+    TRAFFIC.tags,
+    {**TRAFFIC.fields, "reports": int, "last_used_at_millis": int},
+)
+"""In `daily`, stamped at 00:00 UTC and rewritten as the day's sums grow."""
+
+USER_USAGE = Measurement(
+    "user_usage",
+    ("user", "admin"),
+    {
+        "username": str,
+        "status": str,
+        "quota_bytes": int,
+        "marzban_bytes": int,
+        "external_bytes": int,
+        "used_bytes": int,
+        "used_ratio": float,
+        "published_limit_bytes": int,
+        "period_started_at_millis": int,
+        "is_unenforced": int,
+        "is_disabled_by_bridge": int,
+        "is_held": int,
+    },
+)
+"""How a user stands; without `quota_bytes`, `used_ratio`, `published_limit_bytes` if unlimited."""
+
+EVENTS = Measurement(
+    "events",
+    ("user", "kind"),
+    {"title": str, "text": str, "actor": str, "before": str, "after": str},
+)
+"""What happened to a user, for annotations."""

@@ -1,0 +1,78 @@
+"""An InfluxDB that keeps points as the real one does, and can be away, full or particular."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from collector.errors import InfluxRefusedError, InfluxUnavailableError
+from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
+from collector.schema import Policy
+
+
+@dataclass
+class FakeInflux:
+    """Stands in for the writer; the same series and timestamp overwrite each other."""
+
+    url: str = "http://influx.test"
+    points: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    is_down: bool = False
+    is_forbidden: bool = False
+    is_bad: Callable[[str], bool] = lambda _: False
+    requests: int = 0
+    written: int = 0
+    closes: int = 0
+
+    def write(self, bucket: str, lines: Sequence[str]) -> Outcome:
+        self.requests += 1
+        if self.is_down:
+            return Retry("away")
+        if self.is_forbidden:
+            return Halt("403 forbidden")
+        if any(map(self.is_bad, lines)):
+            return Drop("400 bad line") if len(lines) == 1 else Split("400 bad line")
+        for line in lines:
+            key, fields, timestamp = line.rsplit(" ", 2)
+            self.points[bucket, key, timestamp] = fields
+        self.written += len(lines)
+        return Stored()
+
+    def close(self) -> None:
+        self.closes += 1
+
+    def sums(self, policy: Policy) -> tuple[int, int, int]:
+        """Return how many points a bucket has, and the bytes up and down in them."""
+        mine = [fields for (bucket, _, _), fields in self.points.items() if bucket == policy.bucket]
+        return len(mine), *(_sum(mine, name) for name in ("upload_bytes", "download_bytes"))
+
+
+def _sum(points: list[str], name: str) -> int:
+    pairs = (pair.partition("=") for each in points for pair in each.split(","))
+    return sum(int(value.rstrip("i")) for field_name, _, value in pairs if field_name == name)
+
+
+@dataclass
+class FakeBuckets:
+    """Stands in for bucket management."""
+
+    kept_seconds: dict[str, int] = field(default_factory=dict)
+    is_mapped: bool = False
+    is_down: bool = False
+    is_forbidden: bool = False
+
+    def current_seconds(self) -> dict[str, int]:
+        if self.is_down:
+            raise InfluxUnavailableError("away")
+        return dict(self.kept_seconds)
+
+    def apply(self, changes) -> None:
+        for change in changes:
+            if self.is_forbidden:
+                raise InfluxRefusedError("forbidden")
+            self.kept_seconds[change.policy.bucket] = change.to_seconds
+
+    def map_default(self) -> bool:
+        if self.is_forbidden:
+            raise InfluxRefusedError("forbidden")
+        is_news, self.is_mapped = not self.is_mapped, True
+        return is_news

@@ -1,0 +1,279 @@
+"""The export: everything arrives, in any order of failures, and nothing is waited for by others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fake_influx import FakeBuckets, FakeInflux
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ledgers import NOON_MILLIS, SqlitePlace, batch, report
+
+from collector.export import HALT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Exporter, Step
+from collector.ingest import Ingest
+from collector.ledger.sqlite_export import rewind
+from collector.metrics import Metrics
+from collector.reports import DAY_MILLIS, Limits
+from collector.schema import Policy
+
+RAW, DAILY = Policy.RAW, Policy.DAILY
+KEPT = {RAW: 30 * 86_400, DAILY: 0}
+
+
+class World:
+    """A real ledger, its export, and an InfluxDB to be arranged."""
+
+    def __init__(self, folder, *, page_rows=3) -> None:
+        self.place = SqlitePlace(path=folder / "ledger.sqlite3")
+        self.influx, self.buckets = FakeInflux(), FakeBuckets()
+        self.metrics = Metrics()
+        self.now_millis = NOON_MILLIS
+        self.page_rows = page_rows
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[World]:
+        self.ledger, self.reader = self.place.open(), self.place.reader()
+        self.ingest = Ingest(
+            self.ledger,
+            now_millis=lambda: self.now_millis,
+            metrics=self.metrics,
+            limits=Limits(),
+            keeps_unexported=True,
+        )
+        self.ingest.start()
+        self.exporter = Exporter(
+            reader=self.reader,
+            ingest=self.ingest,
+            influx=self.influx,
+            buckets=self.buckets,
+            retention_seconds=KEPT,
+            now_millis=lambda: self.now_millis,
+            metrics=self.metrics,
+            page_rows=self.page_rows,
+        )
+        try:
+            yield self
+        finally:
+            await self.ingest.stop()
+            await self.exporter.close()
+            self.reader.close()
+            self.ledger.close()
+
+    async def store(self, *reports) -> None:
+        await self.ingest.submit(batch(*reports))
+
+    async def drain(self, policy: Policy) -> int:
+        steps = 0
+        while (await self.exporter.step(policy)).has_more:
+            steps += 1
+        return steps
+
+    async def drain_all(self) -> None:
+        for policy in Policy:
+            await self.drain(policy)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+async def world(tmp_path):
+    async with World(tmp_path).running() as opened:
+        yield opened
+
+
+async def test_every_report_becomes_a_point_and_every_day_a_sum(world):
+    await world.store(*[report(up=n, down=2 * n) for n in range(1, 8)])
+    await world.store(report(up=100, at=NOON_MILLIS - DAY_MILLIS), report("bob", up=1000))
+    await world.drain_all()
+    assert world.influx.sums(RAW) == (9, 28 + 1100, 56 + 4)
+    assert world.influx.sums(DAILY) == (3, 28 + 1100, 56 + 4)
+    assert world.sample("collector_export_points_total", stream="raw") == 9
+
+
+async def test_pages_are_bounded_and_follow_each_other_at_once(world):
+    await world.store(*[report() for _ in range(7)])
+    assert await world.drain(RAW) == 3
+    assert world.influx.requests == 3
+    assert await world.exporter.step(RAW) == Step()
+
+
+async def test_only_what_is_new_is_written(world):
+    await world.store(report(), report("bob"))
+    await world.drain_all()
+    before = world.influx.written
+    await world.store(report(up=5))
+    await world.drain_all()
+    assert world.influx.written == before + 2, "a raw point, and alice's day again"
+    assert world.influx.sums(RAW)[1] == world.influx.sums(DAILY)[1] == 7
+
+
+async def test_while_influxdb_is_away_the_cursor_stands_still_and_pauses_grow_to_a_bound(world):
+    await world.store(report())
+    world.influx.is_down = True
+    pauses = [(await world.exporter.step(RAW)).pause_seconds for _ in range(12)]
+    assert pauses[0] <= 1.0
+    assert max(pauses) <= LONGEST_PAUSE_SECONDS
+    assert min(pauses[6:]) > LONGEST_PAUSE_SECONDS / 3
+    assert world.reader.export_state(RAW).seq == 0
+    assert world.reader.export_state(RAW).problem == "away"
+    assert world.exporter.warnings == ["export to traffic/raw: away"]
+    assert world.metrics.influx_up._value.get() == 0
+    world.influx.is_down = False
+    await world.drain_all()
+    assert world.influx.sums(RAW) == (1, 1, 2)
+    assert world.exporter.warnings == []
+    assert world.metrics.influx_up._value.get() == 1
+    assert world.reader.export_state(RAW).problem is None
+
+
+async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(world, caplog):
+    await world.store(report())
+    world.influx.is_down = True
+    with caplog.at_level(logging.WARNING, "collector.export"):
+        for _ in range(5):
+            await world.exporter.step(RAW)
+        world.influx.is_down = False
+        await world.drain(RAW)
+    assert [record.getMessage() for record in caplog.records] == [
+        "export to traffic/raw: away; will keep trying",
+        "export to traffic/raw goes on",
+    ]
+
+
+async def test_a_refused_token_waits_for_the_operator_and_reads_the_token_anew(world):
+    await world.store(report())
+    world.influx.is_forbidden = True
+    assert (await world.exporter.step(RAW)).pause_seconds == HALT_PAUSE_SECONDS
+    assert world.influx.closes == 1
+    world.influx.is_forbidden = False
+    assert (await world.exporter.step(RAW)).has_more
+
+
+async def test_a_refused_point_is_set_aside_with_the_reason_and_the_rest_goes_on(world):
+    world.influx.is_bad = lambda line: "server=bad" in line
+    await world.store(report(up=1), report(up=2, server="bad"), report(up=4))
+    await world.drain_all()
+    assert world.influx.sums(RAW)[:2] == (2, 5)
+    letters = world.reader.dead_letters(limit=10)
+    assert {each.stream for each in letters} == {"raw", "daily"}
+    assert all("server=bad" in each.line and each.reason == "400 bad line" for each in letters)
+    assert world.sample("collector_export_dead_letters_total", stream="raw") == 1
+    assert world.reader.export_state(RAW).seq == 3
+
+
+async def test_a_point_without_a_spelling_is_set_aside_too(world):
+    await world.store(report(server="ends\\"), report())
+    await world.drain(RAW)
+    (letter,) = world.reader.dead_letters(limit=10)
+    assert "backslash" in letter.reason
+    assert world.influx.sums(RAW)[0] == 1
+
+
+async def test_points_older_than_the_policy_are_not_sent(world):
+    await world.store(report(up=1))
+    world.now_millis += 31 * DAY_MILLIS
+    await world.store(report(up=2, at=world.now_millis))
+    await world.drain_all()
+    assert world.influx.sums(RAW)[:2] == (1, 2)
+    assert world.influx.sums(DAILY)[:2] == (2, 3)
+    assert world.sample("collector_export_expired_points_total", stream="raw") == 1
+
+
+async def test_a_crash_between_write_and_cursor_writes_the_same_points_again(tmp_path):
+    world = World(tmp_path)
+    async with world.running():
+        await world.store(report(up=1), report(up=2))
+        world.ledger.note_progress = lambda progress, at_millis: False  # never reaches the disk
+        await world.exporter.step(RAW)
+        assert world.influx.sums(RAW)[:2] == (2, 3)
+    async with world.running():
+        assert world.reader.export_state(RAW).seq == 0
+        await world.drain(RAW)
+    assert world.influx.sums(RAW)[:2] == (2, 3)
+    assert world.influx.written == 4
+
+
+async def test_missing_buckets_are_made_and_drift_is_corrected(world):
+    world.buckets.kept_seconds[RAW.bucket] = 7
+    await world.exporter.prepare()
+    assert world.buckets.kept_seconds == {RAW.bucket: KEPT[RAW], DAILY.bucket: 0}
+    assert world.buckets.is_mapped
+    assert world.exporter.warnings == []
+
+
+async def test_drift_that_the_token_may_not_correct_is_a_warning_that_says_what_to_run(world):
+    world.buckets.kept_seconds = {RAW.bucket: 86_400, DAILY.bucket: 0}
+    world.buckets.is_forbidden = True
+    await world.exporter.prepare()
+    (warning,) = world.exporter.warnings
+    assert "traffic/raw keeps points 1 d, it should be 30 d" in warning
+    assert "traffic-collector bootstrap" in warning
+    world.buckets.kept_seconds[RAW.bucket] = KEPT[RAW]
+    await world.exporter.prepare()
+    assert world.exporter.warnings == [], "a token that may only write is no problem by itself"
+
+
+async def test_buckets_are_seen_to_once_influxdb_is_there(world):
+    world.buckets.is_down = True
+    await world.exporter.prepare()
+    assert world.buckets.kept_seconds == {}
+    world.buckets.is_down = False
+    running = asyncio.create_task(world.exporter.run())
+    await world.store(report())
+    async with asyncio.timeout(20):
+        while not world.influx.sums(DAILY)[0] or not world.influx.sums(RAW)[0]:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    assert set(world.buckets.kept_seconds) == {RAW.bucket, DAILY.bucket}
+
+
+class TestAnyCourseOfEvents:
+    """Whatever fails and restarts meanwhile, after a quiet drain the sums agree."""
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        events=st.lists(
+            st.one_of(
+                st.tuples(st.just("report"), st.integers(1, 2**40), st.integers(0, 3)),
+                st.sampled_from(["down", "up", "step raw", "step daily", "crash", "rewind"]),
+            ),
+            max_size=40,
+        )
+    )
+    def test_raw_and_daily_sum_to_the_ledger(self, tmp_path_factory, events):
+        asyncio.run(self._play(tmp_path_factory.mktemp("export"), events))
+
+    async def _play(self, folder, events) -> None:
+        world = World(folder, page_rows=2)
+        queue = list(events)
+        is_over = False
+        while not is_over:
+            async with world.running():
+                while queue:
+                    event = queue.pop(0)
+                    if event == "crash":
+                        break
+                    match event:
+                        case ("report", amount, user):
+                            await world.store(report(f"u{user}", up=amount))
+                        case "down" | "up":
+                            world.influx.is_down = event == "down"
+                        case "step raw" | "step daily":
+                            await world.exporter.step(Policy(event.split()[1]))
+                        case "rewind":
+                            rewind(world.place.path)
+                else:
+                    is_over = True
+                    world.influx.is_down = False
+                    await world.drain_all()
+                    facts = world.reader.facts()
+                    expected = (facts.upload_bytes, facts.download_bytes)
+                    assert world.influx.sums(RAW)[1:] == expected
+                    assert world.influx.sums(DAILY)[1:] == expected
+                    assert world.influx.sums(RAW)[0] == facts.records

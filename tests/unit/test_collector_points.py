@@ -1,0 +1,84 @@
+"""The ledger's rows as points: what they say, when they are stamped, which are left out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.ledger import DayRow, ReportRow
+from collector.points import NANOS_PER_MILLI, daily_page, raw_nanos, raw_page
+from collector.reports import DAY_MILLIS
+from collector.schema import DAILY_TRAFFIC, TRAFFIC
+
+AT = 1_700_000_000_123
+
+
+def row(seq: int = 7, *, server: str = "de 1", at: int = AT) -> ReportRow:
+    return ReportRow(seq, "alice", server, 443, "vless", 10, 20, 3, at)
+
+
+def day_row(day: int = 20_000, *, server: str = "de-1") -> DayRow:
+    return DayRow(9, day, "alice", server, 443, "vless", 10, 20, 3, 2, AT)
+
+
+def test_a_report_is_a_point_with_its_seq_below_the_millisecond():
+    page = raw_page([row()], oldest_millis=0)
+    (line,) = page.lines
+    assert line == (
+        "traffic,port=443,protocol=vless,server=de\\ 1,user=alice "
+        "upload_bytes=10i,download_bytes=20i,connections=3i 1700000000123000007"
+    )
+    assert (page.to_seq, page.refused, page.expired) == (7, [], 0)
+
+
+def test_a_day_is_a_point_at_its_beginning():
+    page = daily_page([day_row()], oldest_millis=0)
+    (line,) = page.lines
+    assert line == (
+        "traffic,port=443,protocol=vless,server=de-1,user=alice "
+        "upload_bytes=10i,download_bytes=20i,connections=3i,reports=2i,"
+        f"last_used_at_millis={AT}i {20_000 * DAY_MILLIS * NANOS_PER_MILLI}"
+    )
+    assert page.to_seq == 9
+
+
+@pytest.mark.parametrize(
+    ("page", "measurement"),
+    [
+        (raw_page([row()], oldest_millis=0), TRAFFIC),
+        (daily_page([day_row()], oldest_millis=0), DAILY_TRAFFIC),
+    ],
+)
+def test_points_have_the_tags_and_fields_of_the_schema(page, measurement):
+    key, fields, _ = page.lines[0].replace("\\ ", "").split(" ")
+    assert [each.partition("=")[0] for each in key.split(",")] == [
+        measurement.name,
+        *sorted(measurement.tags),
+    ]
+    assert [each.partition("=")[0] for each in fields.split(",")] == list(measurement.fields)
+    assert all(each.endswith("i") for each in fields.split(","))
+
+
+@given(
+    at=st.integers(0, 4_000_000_000_000),
+    seq=st.integers(1, 2**40),
+    distance=st.integers(1, NANOS_PER_MILLI - 1),
+)
+def test_reports_of_one_millisecond_never_share_a_timestamp_within_a_million(at, seq, distance):
+    assert raw_nanos(at, seq) != raw_nanos(at, seq + distance)
+    assert raw_nanos(at, seq) // NANOS_PER_MILLI == at
+
+
+def test_what_has_no_spelling_is_set_aside_and_the_rest_goes_on():
+    page = raw_page([row(1, server="ends\\"), row(2)], oldest_millis=0)
+    assert len(page.lines) == 1
+    assert "server" in page.refused[0].reason
+    assert page.to_seq == 2
+
+
+def test_what_the_policy_no_longer_keeps_is_not_sent():
+    page = raw_page([row(1, at=AT - 1), row(2, at=AT)], oldest_millis=AT)
+    assert (len(page.lines), page.expired, page.to_seq) == (1, 1, 2)
+    page = daily_page([day_row(19_999), day_row(20_000)], oldest_millis=20_000 * DAY_MILLIS)
+    assert (len(page.lines), page.expired) == (1, 1)

@@ -1,0 +1,67 @@
+"""What an answer to a write means, as a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.influx.outcome import MAX_REASON_LENGTH, Drop, Halt, Retry, Split, Stored, decide
+
+MALFORMED = '{"code":"invalid","message":"unable to parse \'x\': missing fields"}'
+PARTIAL = '{"code":"unprocessable entity","message":"partial write: type conflict dropped=3"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "lines", "kind"),
+    [
+        (204, "", 10, Stored),
+        (200, "<html>welcome</html>", 10, Halt),  # a proxy's page is no receipt
+        (302, "", 10, Halt),
+        (400, MALFORMED, 10, Split),
+        (400, MALFORMED, 1, Drop),
+        (400, PARTIAL, 10, Split),  # 1.x answers 400 where 2.x answers 422
+        (422, PARTIAL, 10, Split),
+        (422, PARTIAL, 4, Split),
+        (422, PARTIAL, 3, Drop),  # all of them
+        (422, PARTIAL, 1, Drop),
+        (401, "", 10, Halt),
+        (403, "", 10, Halt),
+        (404, "", 10, Halt),
+        (405, "", 10, Halt),
+        (413, "", 10, Split),
+        (413, "", 1, Drop),
+        (429, "", 10, Retry),
+        (500, "", 10, Retry),
+        (502, "", 10, Retry),
+        (503, "", 10, Retry),
+        (504, "", 10, Retry),
+    ],
+)
+def test_each_status_leads_to_one_thing_to_do(status, message, lines, kind):
+    assert type(decide(status, message, lines=lines)) is kind
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7.0), (" 30 ", 30.0), (None, None), ("soon", None), ("-1", None)]
+)
+def test_a_busy_server_says_when_to_come_again(header, seconds):
+    assert decide(429, "", lines=1, retry_after=header) == Retry("429", seconds)
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        (401, "INFLUXDB_TOKEN"),
+        (403, "INFLUXDB_TOKEN"),
+        (404, "traffic-collector bootstrap"),
+        (200, "INFLUXDB_URL"),
+    ],
+)
+def test_a_halt_says_what_to_mend(status, hint):
+    assert hint in decide(status, "what the server said", lines=1).reason
+    assert "what the server said" in decide(status, "what the server said", lines=1).reason
+
+
+def test_a_reason_is_one_line_of_bounded_length():
+    reason = decide(500, "a\n b\t" + "x" * 10_000, lines=1).reason
+    assert reason.startswith("500 a b x")
+    assert len(reason) == MAX_REASON_LENGTH
