@@ -12,6 +12,7 @@ import pytest
 from ledgers import NOON_MILLIS, batch, report
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError, SettingsError
+from collector.ledger import ExportState
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import APPLICATION_ID, MIGRATIONS, connect, ledger_path
 from collector.ledger.sqlite_reader import SqliteReader
@@ -78,10 +79,15 @@ def test_a_ledger_file_of_the_first_version_opens_with_all_it_holds(path):
     with closing(SqliteLedger(path)) as ledger, closing(SqliteReader(path)) as reader:
         store(ledger, report())
         page, audit = reader.changes(after=0, limit=10), reader.audit()
+        state = reader.export_state("raw")
+        reports, days = reader.reports_after(0, limit=10), reader.days_after(0, limit=10)
     assert page.ledger_id == "0123456789abcdef0123456789abcdef"
     (change,) = page.changes
     assert (change.upload_bytes, change.download_bytes, change.change_seq) == (11, 22, 42)
     assert audit.problems == []
+    assert state == ExportState("raw"), "an export begins at the beginning"
+    assert reports[-1].seq == 42
+    assert days[-1].change_seq == 42
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
