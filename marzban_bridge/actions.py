@@ -5,15 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from marzban_bridge import reset_requests
 from marzban_bridge.accounts import Account, Balance, Event, account_key, balance
 from marzban_bridge.errors import PanelRefusedError
+from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.panel import PanelAdmin, PanelUser
 from marzban_bridge.reconcile import Reconciler
 from marzban_bridge.settle import Clock
 from marzban_bridge.store import Store
+
+RESET_ALL_PHRASE = "reset all users"
+CLEANUP_PHRASE = "cleanup"
+"""Typed by whoever asks for what concerns everybody, so that no slip of the hand does it."""
+
+
+class Action(StrEnum):
+    """What people ask for from a dashboard or a confirm page."""
+
+    RESET = "reset"
+    RESET_ALL = "reset_all"
+    CLEANUP = "cleanup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +57,17 @@ class Actions:
     """The use cases beyond the loop. Panel errors pass through to the caller."""
 
     def __init__(
-        self, *, store: Store, panel: Marzban, reconciler: Reconciler, clock: Clock
+        self,
+        *,
+        store: Store,
+        panel: Marzban,
+        feed: CollectorFeed,
+        reconciler: Reconciler,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._panel = panel
+        self._feed = feed
         self._reconciler = reconciler
         self._settler = reconciler.settler
         self._clock = clock
@@ -105,21 +126,23 @@ class Actions:
             self._store.save(anew, [event], at=self._clock())
         return len(accounts)
 
-    async def reset_all(self, *, bearer: str | None, caller: PanelAdmin) -> int:
+    async def reset_all(
+        self, *, bearer: str | None, caller: PanelAdmin, actor: str | None = None
+    ) -> int:
         """Reset all users of the caller through the panel's own call; return how many had accounts.
 
         Marzban 0.8.4 resets the users of a sudo admin of its database, and everybody for the
         environment's admin. It restarts xray on every node. Each account's request is stored first,
-        so that a crash in between loses none.
+        so that a crash in between loses none. `actor` is who asked, if not the caller itself.
         """
+        actor = actor or caller.username
         admins = await self._panel.admins(bearer=bearer)
         is_in_database = any(admin.username == caller.username for admin in admins)
         scope = caller.username if is_in_database else None
         accounts = list(self._store.accounts(admin=scope))
         cause = "a reset of all users was asked for"
         requested = [
-            self._settler.request_reset(each, cause=cause, actor=caller.username)
-            for each in accounts
+            self._settler.request_reset(each, cause=cause, actor=actor) for each in accounts
         ]
         try:
             await self._panel.reset_all(bearer=bearer)
@@ -129,6 +152,8 @@ class Actions:
             raise
         for account in self._as_stored(requested):
             self._store.save(reset_requests.panel_called(account), at=self._clock())
+        text = f"all users were reset: {len(requested)} with external traffic begin anew"
+        self._store.record_event("", Event(kind="action", text=text, actor=actor), at=self._clock())
         self._reconciler.hurry(each.key for each in requested)
         return len(requested)
 
@@ -137,6 +162,14 @@ class Actions:
         for each in accounts:
             if account := self._store.account(each.key):
                 yield account
+
+    async def cleanup(self, *, days: int, actor: str) -> dict[str, object]:
+        """Have the collector purge rows older than so many days; totals and quotas stay."""
+        answer = await self._feed.cleanup(days=days)
+        text = f"the collector purged rows older than {days} days"
+        event = Event(kind="cleanup", text=text, actor=actor)
+        self._store.record_event("", event, at=self._clock())
+        return answer
 
     async def rebase(self, *, actor: str) -> list[Account]:
         """Accept the ledger as it is now, keeping each held user's external usage as it was.

@@ -12,8 +12,10 @@ import httpx
 from fastapi import FastAPI
 
 import marzban_bridge
+from collector.influx.access import InfluxAccess
+from collector.influx.client import Influx
 from marzban_bridge.actions import Actions
-from marzban_bridge.api import admin, health, operations, webhooks
+from marzban_bridge.api import admin, confirm, dashboard, health, operations, webhooks
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.api.errors import install_error_handlers
 from marzban_bridge.feed import CollectorFeed
@@ -22,6 +24,7 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.reconcile import Reconciler
 from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock, Settler
+from marzban_bridge.snapshots import Snapshots
 from marzban_bridge.store import Store
 
 log = logging.getLogger(__name__)
@@ -77,7 +80,13 @@ async def open_bridge(
         metrics=metrics,
         pass_seconds=settings.pass_seconds,
     )
-    actions = Actions(store=store, panel=panel, reconciler=reconciler, clock=clock)
+    actions = Actions(store=store, panel=panel, feed=feed, reconciler=reconciler, clock=clock)
+    metrics.introduce(public_url=settings.public_url)
+    metrics.watch_resets(
+        pending=lambda: store.pending_resets().count,
+        oldest_seconds=lambda: _oldest_reset_seconds(store, clock()),
+    )
+    snapshots = _snapshots(settings, store=store, clock=clock, metrics=metrics)
     try:
         yield Bridge(
             settings=settings,
@@ -86,13 +95,42 @@ async def open_bridge(
             feed=feed,
             reconciler=reconciler,
             actions=actions,
+            snapshots=snapshots,
             metrics=metrics,
             clock=clock,
         )
     finally:
+        if snapshots:
+            snapshots.close()
         await panel.close()
         await feed.close()
         store.close()
+
+
+def _snapshots(
+    settings: Settings, *, store: Store, clock: Clock, metrics: Metrics
+) -> Snapshots | None:
+    if not settings.influxdb_url:
+        return None
+    access = InfluxAccess(
+        url=settings.influxdb_url,
+        org=settings.influxdb_org,
+        token=settings.influxdb_token,
+        token_file=settings.influxdb_token_file,
+    )
+    return Snapshots(
+        store=store,
+        influx=Influx(access),
+        clock=clock,
+        metrics=metrics,
+        heartbeat_seconds=settings.snapshot_seconds,
+        raw_days=settings.influxdb_raw_days,
+    )
+
+
+def _oldest_reset_seconds(store: Store, now: datetime) -> float:
+    since = store.pending_resets().oldest_requested_at
+    return max(0.0, (now - since).total_seconds()) if since else 0.0
 
 
 def create_app(
@@ -127,11 +165,15 @@ def create_app(
             app.state.bridge = bridge
             loop = asyncio.create_task(bridge.reconciler.run(), name="reconcile")
             loop.add_done_callback(lambda task: note_end(task, bridge))
+            tasks = [loop]
+            if bridge.snapshots:
+                tasks.append(asyncio.create_task(bridge.snapshots.run(), name="snapshots"))
             try:
                 yield
             finally:
-                loop.cancel()
-                await asyncio.wait([loop])
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
 
     app = FastAPI(
         title="Marzban bridge",
@@ -140,6 +182,6 @@ def create_app(
         lifespan=lifespan,
     )
     install_error_handlers(app)
-    for module in (webhooks, admin, operations, health):
+    for module in (webhooks, admin, operations, dashboard, confirm, health):
         app.include_router(module.router)
     return app

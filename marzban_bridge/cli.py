@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.text import Text
 
 from marzban_bridge import __version__, commands, standalone
+from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.demo import run as demo
+from marzban_bridge.demo import synthetic
 from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.logs import configure_logging
 from marzban_bridge.settings import Settings
 from marzban_bridge.simulator import run as simulator
-
-RESET_ALL_PHRASE = "reset all users"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     whom.add_argument("user", nargs="?")
     whom.add_argument("--all", action="store_true", help="all users, through the panel")
     reset.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
+    cleanup = add("cleanup", "purge the collector's old rows; totals and quotas stay", _cleanup)
+    cleanup.add_argument(
+        "--days", type=_days, required=True, metavar="N", help="what is older than so many days"
+    )
+    cleanup.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
     add(
         "release",
         "give every user the admin's quota back, before an uninstall; stop the bridge first",
@@ -114,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_arguments(demonstration)
     simulated = add("simulator", "serve a simulated panel to try things on", simulator.run)
     simulator.add_arguments(simulated)
+    made_up = add("synthetic", "report made-up traffic for the simulator's crowd", synthetic.run)
+    synthetic.add_arguments(made_up)
     return parser
 
 
@@ -133,10 +140,24 @@ def _reset(arguments: argparse.Namespace) -> int:
         return commands.reset_user(_settings(), arguments.user)
     if not arguments.yes:
         print("This resets the traffic of all users and restarts xray on every node.")
-        if _typed(f"Type '{RESET_ALL_PHRASE}' to go on: ") != RESET_ALL_PHRASE:
-            print("Nothing was changed.")
+        if not _is_confirmed(RESET_ALL_PHRASE):
             return 1
     return commands.reset_all(_settings())
+
+
+def _cleanup(arguments: argparse.Namespace) -> int:
+    if not arguments.yes:
+        print(f"This removes the collector's reports and daily rows of over {arguments.days} days.")
+        if not _is_confirmed(CLEANUP_PHRASE):
+            return 1
+    return commands.cleanup(_settings(), arguments.days)
+
+
+def _is_confirmed(phrase: str) -> bool:
+    is_confirmed = _typed(f"Type '{phrase}' to go on: ") == phrase
+    if not is_confirmed:
+        print("Nothing was changed.")
+    return is_confirmed
 
 
 def _typed(prompt: str) -> str:
@@ -152,6 +173,13 @@ def _count(raw: str) -> int:
     if not 1 <= count <= 1_000_000:
         raise argparse.ArgumentTypeError("expected a number from 1 to 1000000")
     return count
+
+
+def _days(raw: str) -> int:
+    days = int(raw)
+    if not 1 <= days <= 36500:
+        raise argparse.ArgumentTypeError("expected a number of days from 1 to 36500")
+    return days
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import uvicorn
 from rich.console import Console
 
 from marzban_bridge.accounts import balance
+from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app, open_bridge
 from marzban_bridge.listening import listen
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 console = Console()
 T = TypeVar("T")
 
-RESET_ALL_BODY = {"confirm": "reset all users"}
+RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE}
 
 
 class _Server(uvicorn.Server):
@@ -178,6 +179,24 @@ def reset_all(settings: Settings) -> int:
         else:
             count = running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
     _say(f"{count} users with external traffic begin anew")
+    return 0
+
+
+def cleanup(settings: Settings, days: int) -> int:
+    """Have the collector purge what is older than so many days."""
+
+    async def purge(bridge: Bridge) -> dict[str, object]:
+        return await bridge.actions.cleanup(days=days, actor="command line")
+
+    with RunningBridge.find(settings) as running:
+        if running is None:
+            answer = asyncio.run(_with_bridge(settings, purge))
+        else:
+            answer = running.call("POST", "/v1/cleanup", params={"days": days})
+    _say(
+        f"{answer['removed_reports']} reports and {answer['removed_day_rows']} daily rows older "
+        f"than {days} days were removed; totals and quotas stay"
+    )
     return 0
 
 

@@ -305,6 +305,7 @@ def _utc(text: str) -> datetime:
 
 
 def _user_path(username: str) -> str:
-    if username in {"", ".", ".."}:
-        raise UserNotFoundError(username)  # a path segment that would name something else
+    if username in {"", ".", ".."} or "/" in username:
+        # It would name something else: Marzban takes an encoded slash for a slash.
+        raise UserNotFoundError(username)
     return f"/api/user/{quote(username, safe='')}"

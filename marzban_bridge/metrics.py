@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+import marzban_bridge
 
 
 class Metrics:
@@ -74,3 +78,52 @@ class Metrics:
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 2, 5, 15, 60),
             registry=self.registry,
         )
+        self.actions = Counter(
+            "bridge_actions",
+            "What people asked for from dashboards and confirm pages",
+            ["action", "result"],
+            registry=self.registry,
+        )
+        self.snapshot_points = Counter(
+            "bridge_snapshot_points",
+            "Points that InfluxDB has stored",
+            ["measurement"],
+            registry=self.registry,
+        )
+        self.snapshot_refused_points = Counter(
+            "bridge_snapshot_refused_points",
+            "Points that InfluxDB will never store",
+            ["measurement"],
+            registry=self.registry,
+        )
+        self._info = Info("bridge", "What this bridge is", registry=self.registry)
+        self._influx_up: Gauge | None = None
+
+    def introduce(self, *, public_url: str) -> None:
+        """Say what this bridge is and where browsers reach it."""
+        self._info.info({"public_url": public_url, "version": marzban_bridge.__version__})
+
+    def watch_resets(
+        self, *, pending: Callable[[], float], oldest_seconds: Callable[[], float]
+    ) -> None:
+        """Expose resets that are not finished; asked at each scrape, whatever else is stuck."""
+        Gauge(
+            "bridge_pending_resets",
+            "Resets that were asked for and are not finished",
+            registry=self.registry,
+        ).set_function(pending)
+        Gauge(
+            "bridge_oldest_pending_reset_seconds",
+            "How long the oldest unfinished reset has waited; 0 when there is none",
+            registry=self.registry,
+        ).set_function(oldest_seconds)
+
+    def influx_answered(self, *, is_up: bool) -> None:
+        """Note whether InfluxDB takes points; until it was tried there is no such number."""
+        if self._influx_up is None:
+            self._influx_up = Gauge(
+                "bridge_influx_up",
+                "Whether InfluxDB takes points (1) or not (0)",
+                registry=self.registry,
+            )
+        self._influx_up.set(int(is_up))

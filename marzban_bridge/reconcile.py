@@ -25,6 +25,7 @@ from marzban_bridge.errors import (
 )
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.metrics import Metrics
+from marzban_bridge.outage import Outage
 from marzban_bridge.panel import Panel, PanelUser
 from marzban_bridge.settle import Clock, Preview, Settler
 from marzban_bridge.store import Store
@@ -44,40 +45,6 @@ class PassResult:
     users: int
     failures: int
     seconds: float
-
-
-class Outage:
-    """One dependency's state: up or down, with the pause before the next try.
-
-    Logs and counts only when the state changes.
-    """
-
-    def __init__(self, name: str, *, longest_pause_seconds: float = 30) -> None:
-        self.name = name
-        self.reason: str | None = "not reached yet"
-        self._longest_pause_seconds = longest_pause_seconds
-        self._pause_seconds = 0.0
-        self._was_logged = False
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the last call went well."""
-        return self.reason is None
-
-    def recovered(self) -> None:
-        """Note that a call went well."""
-        if self._was_logged:
-            log.warning("%s is back", self.name)
-        self.reason, self._pause_seconds, self._was_logged = None, 0.0, False
-
-    def failed(self, error: Exception) -> float:
-        """Note a failure and return how many seconds to pause."""
-        self.reason = str(error)
-        if not self._was_logged:
-            log.error("%s: %s; will keep trying", self.name, error)
-            self._was_logged = True
-        self._pause_seconds = min(max(0.5, self._pause_seconds * 2), self._longest_pause_seconds)
-        return self._pause_seconds
 
 
 class Reconciler:
@@ -158,7 +125,7 @@ class Reconciler:
                 self._metrics.soft_errors.labels(source="collector").inc()
                 self._metrics.collector_up.set(0)
                 wait_seconds = 0.0
-                await asyncio.sleep(self.collector_outage.failed(error))
+                await asyncio.sleep(self.collector_outage.failed(str(error)))
                 continue
             wait_seconds = 0.0 if has_more else FEED_WAIT_SECONDS
 
@@ -215,7 +182,7 @@ class Reconciler:
                 self._metrics.soft_errors.labels(source="panel").inc()
                 self._metrics.panel_up.set(0)
                 chunks, next_pass_at = None, time.monotonic()
-                await asyncio.sleep(self.panel_outage.failed(error))
+                await asyncio.sleep(self.panel_outage.failed(str(error)))
             else:
                 for hurried_at in urgent.values():
                     self._metrics.reaction_seconds.observe(time.monotonic() - hurried_at)

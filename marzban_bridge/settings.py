@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from marzban_bridge.accounts import Enforcement
 from marzban_bridge.errors import SettingsError
 
+MIN_SECRET_LENGTH = 20
+
 
 class Variable(NamedTuple):
     """One environment variable: its name, its default as text, what it is for."""
@@ -42,6 +44,27 @@ def _url(raw: str) -> str:
     if urlsplit(raw).username is not None:
         raise ValueError("a URL with a name and password in it would end up in logs")
     return raw.rstrip("/")
+
+
+def _path(raw: str) -> Path | None:
+    return Path(raw) if raw else None
+
+
+def _names(raw: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in raw.split(","))))
+
+
+def _long_secret(raw: str) -> str:
+    if raw and len(raw) < MIN_SECRET_LENGTH:
+        raise ValueError(f"expected at least {MIN_SECRET_LENGTH} characters, better 40 random ones")
+    return raw
+
+
+def _days(raw: str) -> int:
+    days = int(raw)
+    if not 1 <= days <= 36500:
+        raise ValueError("expected a whole number of days from 1 to 36500")
+    return days
 
 
 def _port(raw: str) -> int:
@@ -136,6 +159,44 @@ class Settings:
         "true",
         "Put back a next plan that a reset in the panel dropped",
         _flag,
+    )
+    action_token: str = _variable(
+        "BRIDGE_ACTION_TOKEN",
+        "",
+        "What Grafana shows with a dashboard's buttons; empty refuses them all",
+        _long_secret,
+        is_secret=True,
+    )
+    action_logins: tuple[str, ...] = _variable(
+        "BRIDGE_ACTION_LOGINS",
+        "",
+        "Grafana logins that may use the buttons: name,name2; empty: whoever is signed in there",
+        _names,
+    )
+    public_url: str = _variable(
+        "BRIDGE_PUBLIC_URL",
+        "",
+        "Where a browser reaches the bridge, for links from dashboards to its confirm pages",
+        _url,
+    )
+    influxdb_url: str = _variable(
+        "INFLUXDB_URL", "", "Where InfluxDB answers; empty: no time series, all else works", _url
+    )
+    influxdb_org: str = _variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", _text)
+    influxdb_token: str = _variable(
+        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", _text, is_secret=True
+    )
+    influxdb_token_file: Path | None = _variable(
+        "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", _path
+    )
+    influxdb_raw_days: int = _variable(
+        "INFLUXDB_RAW_DAYS", 30, "How long InfluxDB keeps what happened", _days
+    )
+    snapshot_seconds: float = _variable(
+        "BRIDGE_SNAPSHOT_SECONDS",
+        600,
+        "How often everybody's standing is written to InfluxDB, beside every change of it",
+        _seconds,
     )
 
     @classmethod

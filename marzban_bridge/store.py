@@ -6,11 +6,12 @@ One SQLite file, one process. Every method is one transaction and is durable whe
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -46,6 +47,14 @@ class Orphan:
     total_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingResets:
+    """Resets that were asked for and are not finished."""
+
+    count: int
+    oldest_requested_at: datetime | None
+
+
 class Store:
     """The bridge's memory in one SQLite file.
 
@@ -55,6 +64,8 @@ class Store:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self.on_change: Callable[[Iterable[str]], None] = lambda _: None
+        """Called after a commit with the accounts it touched; with none after mere events."""
         self._lock = None if read_only else lock(path)
         try:
             self._db = connect(path, read_only=read_only)
@@ -107,7 +118,9 @@ class Store:
                 ],
             )
             self.set_meta("feed_cursor", str(cursor))
-        return list(dict.fromkeys(account_key(change.username) for change in changes))
+        touched = list(dict.fromkeys(account_key(change.username) for change in changes))
+        self.on_change(touched)
+        return touched
 
     def forget_usage(self, *, ledger_id: str) -> None:
         """Drop all usage read so far, to read it anew from the named ledger."""
@@ -174,15 +187,23 @@ class Store:
 
         With that it is no orphan, and a reset webhook that waited for it is taken into account.
         """
+        request = account.reset_request
         with self._transaction():
             self._db.execute(
-                "INSERT OR REPLACE INTO account (account_key, admin, is_held, state) "
-                "VALUES (?, ?, ?, ?)",
-                (account.key, account.admin, account.is_held, msgspec.json.encode(account)),
+                "INSERT OR REPLACE INTO account "
+                "(account_key, admin, is_held, reset_requested_at, state) VALUES (?, ?, ?, ?, ?)",
+                (
+                    account.key,
+                    account.admin,
+                    account.is_held,
+                    _to_millis(request.requested_at) if request else None,
+                    msgspec.json.encode(account),
+                ),
             )
             self._db.execute("DELETE FROM orphan WHERE account_key = ?", (account.key,))
             self._db.execute("DELETE FROM announcement WHERE account_key = ?", (account.key,))
             self._insert_events(account.username, events, at)
+        self.on_change((account.key,))
 
     def forget(self, key: str, event: Event, *, username: str, at: datetime) -> None:
         """Drop the account of a deleted user; its name is an orphan until it comes back."""
@@ -190,6 +211,7 @@ class Store:
             self._db.execute("DELETE FROM account WHERE account_key = ?", (key,))
             self._insert_orphan(key, username, at)
             self._insert_events(username, [event], at)
+        self.on_change((key,))
 
     def record_orphan(self, key: str, *, username: str, event: Event, at: datetime) -> bool:
         """Note a reported name the panel does not know; return whether that is news."""
@@ -197,6 +219,8 @@ class Store:
             is_news = self._insert_orphan(key, username, at)
             if is_news:
                 self._insert_events(username, [event], at)
+        if is_news:
+            self.on_change(())
         return is_news
 
     def _insert_orphan(self, key: str, username: str, at: datetime) -> bool:
@@ -208,6 +232,11 @@ class Store:
     def is_orphan(self, key: str) -> bool:
         """Tell whether the panel is known not to have this name."""
         query = "SELECT 1 FROM orphan WHERE account_key = ?"
+        return self._db.execute(query, (key,)).fetchone() is not None
+
+    def has_account(self, key: str) -> bool:
+        """Tell whether the name has an account."""
+        query = "SELECT 1 FROM account WHERE account_key = ?"
         return self._db.execute(query, (key,)).fetchone() is not None
 
     def is_known(self, key: str) -> bool:
@@ -233,6 +262,7 @@ class Store:
         """Add to the audit trail."""
         with self._transaction():
             self._insert_events(username, [event], at)
+        self.on_change(())
 
     def _insert_events(self, username: str, events: Iterable[Event], at: datetime) -> None:
         self._db.executemany(
@@ -247,18 +277,21 @@ class Store:
     def events(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
         """Return the newest events first, of one user or of all."""
         query = (
-            "SELECT seq, at, username, kind, actor, text, value_before, value_after FROM event "
+            f"{_SELECT_EVENT} "
             "WHERE ?1 IS NULL OR username = ?1 COLLATE NOCASE ORDER BY seq DESC LIMIT ?2"
         )
-        return [
-            RecordedEvent(
-                seq=row[0],
-                at=_from_millis(row[1]),
-                username=row[2],
-                event=Event(kind=row[3], actor=row[4], text=row[5], before=row[6], after=row[7]),
-            )
-            for row in self._db.execute(query, (username, limit))
-        ]
+        return [_event(row) for row in self._db.execute(query, (username, limit))]
+
+    def events_after(self, seq: int, *, limit: int) -> list[RecordedEvent]:
+        """Return a page of the audit trail, oldest first."""
+        query = f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [_event(row) for row in self._db.execute(query, (seq, limit))]
+
+    def last_event_before(self, at: datetime) -> int:
+        """Return the place of the newest event that is older than a moment; 0 if none is."""
+        query = "SELECT seq FROM event WHERE at < ? ORDER BY seq DESC LIMIT 1"
+        row = self._db.execute(query, (_to_millis(at),)).fetchone()
+        return 0 if row is None else int(row[0])
 
     def announce(
         self, announcements: Sequence[tuple[bytes, str]], *, at: datetime, remember_seconds: int
@@ -307,6 +340,28 @@ class Store:
             "(SELECT count(*) FROM account WHERE is_held)"
         ).fetchone()
         return {"accounts": row[0], "orphans": row[1], "held": row[2]}
+
+    def pending_resets(self) -> PendingResets:
+        """Return how many accounts wait for a reset to be finished, and since when."""
+        row = self._db.execute(
+            "SELECT count(*), min(reset_requested_at) FROM account "
+            "WHERE reset_requested_at IS NOT NULL"
+        ).fetchone()
+        return PendingResets(
+            count=row[0], oldest_requested_at=None if row[1] is None else _from_millis(row[1])
+        )
+
+
+_SELECT_EVENT = "SELECT seq, at, username, kind, actor, text, value_before, value_after FROM event"
+
+
+def _event(row: tuple[Any, ...]) -> RecordedEvent:
+    return RecordedEvent(
+        seq=row[0],
+        at=_from_millis(row[1]),
+        username=row[2],
+        event=Event(kind=row[3], actor=row[4], text=row[5], before=row[6], after=row[7]),
+    )
 
 
 def _to_millis(at: datetime) -> int:

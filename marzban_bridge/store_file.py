@@ -53,6 +53,15 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE reset_all (admin TEXT PRIMARY KEY, seen_at INTEGER NOT NULL)
         STRICT, WITHOUT ROWID;
     """,
+    # A reset that waits must be counted while nothing else works; julianday reads ISO 8601.
+    """
+    ALTER TABLE account ADD COLUMN reset_requested_at INTEGER;
+    UPDATE account SET reset_requested_at = CAST(round(1000 * 86400 * (
+        julianday(json_extract(CAST(state AS TEXT), '$.reset_request.requested_at')) - 2440587.5
+    )) AS INTEGER);
+    CREATE INDEX account_resetting ON account (reset_requested_at)
+        WHERE reset_requested_at IS NOT NULL;
+    """,
 )
 
 

@@ -6,7 +6,6 @@ decides when both exist.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -14,7 +13,14 @@ from pydantic import BaseModel
 
 from marzban_bridge.accounts import GIB, Account
 from marzban_bridge.actions import AdminUsage, UserUsage
-from marzban_bridge.api.auth import Caller, CallerPart
+from marzban_bridge.api.auth import (
+    FORM_TYPE,
+    MAX_FORM_BYTES,
+    Caller,
+    CallerPart,
+    sign_in_through,
+)
+from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import Bridge, BridgePart
 from marzban_bridge.api.errors import FOR_ADMINS, Problem
 from marzban_bridge.errors import BridgeError, UserNotFoundError
@@ -22,7 +28,6 @@ from marzban_bridge.errors import BridgeError, UserNotFoundError
 router = APIRouter(prefix="/api/admin", tags=["admin"])
 
 Kind = Literal["user", "admin"]
-MAX_FORM_BYTES = 16 * 1024
 
 
 class ServerUsage(BaseModel):
@@ -112,26 +117,11 @@ async def sign_in(request: Request, bridge: BridgePart) -> Response:
 
     Ten refused sign-ins from one address are too many; then it is one every six seconds.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(413, f"a sign-in form may have at most {MAX_FORM_BYTES} bytes")
-    content_type = request.headers.get("content-type", "application/x-www-form-urlencoded")
+    body = await read_body(request, max_bytes=MAX_FORM_BYTES, what="a sign-in form")
+    content_type = request.headers.get("content-type", FORM_TYPE)
     if not (content_type.isascii() and content_type.isprintable()):
-        raise HTTPException(400, "content-type must be application/x-www-form-urlencoded")
-    address = request.client.host if request.client else ""
-    now_seconds = bridge.clock().timestamp()
-    if wait_seconds := bridge.sign_ins.take(address, now_seconds=now_seconds):
-        headers = {"retry-after": str(math.ceil(wait_seconds))}
-        raise HTTPException(429, "too many refused sign-ins from this address", headers)
-    is_refused = False
-    try:
-        answer = await bridge.panel.sign_in_as(bytes(body), content_type=content_type)
-        is_refused = answer.status_code in {401, 403}
-    finally:
-        if not is_refused:
-            bridge.sign_ins.give_back(address, now_seconds=now_seconds)
+        raise HTTPException(400, f"content-type must be {FORM_TYPE}")
+    answer = await sign_in_through(bridge, request, body, content_type=content_type)
     media_type = answer.headers.get("content-type", "application/json")
     return Response(answer.content, answer.status_code, media_type=media_type)
 

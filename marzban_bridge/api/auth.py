@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, HTTPException
+import httpx
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from marzban_bridge.api.context import BridgePart
+from marzban_bridge.api.context import Bridge, BridgePart
 from marzban_bridge.errors import PanelRefusedError
 from marzban_bridge.panel import PanelAdmin
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+MAX_FORM_BYTES = 16 * 1024
 
 _BEARER = HTTPBearer(
     auto_error=False, description="A Marzban admin token, as from POST /api/admin/token"
@@ -48,3 +53,25 @@ async def authenticate(
 
 
 CallerPart = Annotated[Caller, Depends(authenticate)]
+
+
+async def sign_in_through(
+    bridge: Bridge, request: Request, body: bytes, *, content_type: str
+) -> httpx.Response:
+    """Pass a sign-in form through to the panel and return its answer.
+
+    429 to an address whose sign-ins were refused too often.
+    """
+    address = request.client.host if request.client else ""
+    now_seconds = bridge.clock().timestamp()
+    if wait_seconds := bridge.sign_ins.take(address, now_seconds=now_seconds):
+        headers = {"retry-after": str(math.ceil(wait_seconds))}
+        raise HTTPException(429, "too many refused sign-ins from this address", headers)
+    is_refused = False
+    try:
+        answer = await bridge.panel.sign_in_as(body, content_type=content_type)
+        is_refused = answer.status_code in {401, 403}
+    finally:
+        if not is_refused:
+            bridge.sign_ins.give_back(address, now_seconds=now_seconds)
+    return answer

@@ -47,7 +47,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(BridgeError)
     async def answer(request: Request, error: BridgeError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
-        return JSONResponse({"detail": str(error)}, _status_of(error), headers=_headers_of(error))
+        return JSONResponse({"detail": str(error)}, status_of(error), headers=headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
@@ -55,7 +55,8 @@ def install_error_handlers(app: FastAPI) -> None:
         return JSONResponse({"detail": "; ".join(reasons)}, 422)
 
 
-def _status_of(error: BridgeError) -> int:
+def status_of(error: BridgeError) -> int:
+    """Return the status that tells what kind of failure it was."""
     match error:
         case PanelRefusedError(status=403 | 404 as status):
             return status
@@ -67,5 +68,6 @@ def _status_of(error: BridgeError) -> int:
             return 500
 
 
-def _headers_of(error: BridgeError) -> dict[str, str] | None:
-    return {"retry-after": str(RETRY_AFTER_SECONDS)} if _status_of(error) == 503 else None
+def headers_of(error: BridgeError) -> dict[str, str] | None:
+    """Say when to come again, where that helps."""
+    return {"retry-after": str(RETRY_AFTER_SECONDS)} if status_of(error) == 503 else None

@@ -22,6 +22,8 @@ class Health(BaseModel):
     status: str
     service: str = SERVICE
     reasons: list[str] = []
+    warnings: list[str] = []
+    """What does not keep the bridge from its work."""
 
 
 @router.get("/healthz")
@@ -36,13 +38,19 @@ async def healthz() -> Health:
     responses={503: {"model": Health, "description": "Not doing its work"}},
 )
 async def readyz(bridge: BridgePart) -> Response:
-    """Say whether the panel and the collector are reachable and no account is held."""
+    """Say whether the panel and the collector are reachable and no account is held.
+
+    Warnings are about what is only looked at: InfluxDB.
+    """
     outages = (bridge.reconciler.panel_outage, bridge.reconciler.collector_outage)
     reasons = [f"{each.name}: {each.reason}" for each in outages if each.reason]
     held = bridge.store.counts()["held"]
     if held:
         reasons.append(f"{held} users are held: the ledger lost something; marzban-bridge rebase")
-    health = Health(status="unready" if reasons else "ok", reasons=reasons)
+    warnings = []
+    if bridge.snapshots and (outage := bridge.snapshots.outage).reason:
+        warnings.append(f"{outage.name}: {outage.reason}")
+    health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 
-from marzban_bridge.accounts import Account, Event, account_key, balance
+from marzban_bridge.accounts import Account, account_key, balance
 from marzban_bridge.api.admin import ResetAnswer, reset_usage
 from marzban_bridge.api.auth import CallerPart
 from marzban_bridge.api.context import Bridge, BridgePart
@@ -129,11 +129,7 @@ async def cleanup(
 ) -> dict[str, object]:
     """Have the collector purge rows older than so many days; totals and quotas stay."""
     caller.require_sudo()
-    answer = await bridge.feed.cleanup(days=days)
-    text = f"the collector purged rows older than {days} days"
-    event = Event(kind="cleanup", text=text, actor=caller.admin.username)
-    bridge.store.record_event("", event, at=bridge.clock())
-    return answer
+    return await bridge.actions.cleanup(days=days, actor=caller.admin.username)
 
 
 @router.get("/events", responses=FOR_ADMINS)

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import BaseModel
 
 from marzban_bridge.accounts import account_key
+from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import BridgePart
 from marzban_bridge.api.errors import DOCUMENTED, Problem
 
@@ -79,7 +80,8 @@ async def take_webhook(
         raise HTTPException(
             401, "x-webhook-secret must be the panel's WEBHOOK_SECRET (BRIDGE_WEBHOOK_SECRET here)"
         )
-    events = _parse(await _read_body(request))
+    body = await read_body(request, max_bytes=MAX_BODY_BYTES, what="a webhook batch")
+    events = _parse(body)
     hints = [
         (account_key(str(event["username"])), event)
         for event in events
@@ -94,15 +96,6 @@ async def take_webhook(
     bridge.reconciler.hurry(key for key, _ in hints)
     bridge.metrics.webhooks.labels(result="taken").inc()
     return WebhookAnswer(events=len(events), hints=len(hints))
-
-
-async def _read_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"a webhook batch may have at most {MAX_BODY_BYTES} bytes")
-    return bytes(body)
 
 
 def _parse(body: bytes) -> list[dict[str, object]]:

@@ -20,6 +20,13 @@ import uvicorn
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.background import Intervals, WebhookReceiver, every, jobs_running
+from marzban_bridge.simulator.crowd import (
+    DAY_SECONDS,
+    Member,
+    activity,
+    crowd,
+    describe_panel,
+)
 from marzban_bridge.simulator.errors import RefusedError
 from marzban_bridge.simulator.panel import SimulatedPanel
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
@@ -27,6 +34,7 @@ from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 1.0
+CROWD_SECONDS = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--username", default="admin", help="the panel's environment admin (admin)")
     add("--password", default="admin", help="that admin's password (admin)")
     add("--users", type=Path, metavar="FILE", help="JSON with `users` and `admins` to begin with")
+    add("--crowd", type=int, default=0, help="so many made-up users, who use the panel's node too")
+    add("--speed", type=float, default=1, help="how many days' traffic the crowd uses in a day (1)")
     add("--state", type=Path, metavar="FILE", help="keep users here over restarts")
     add("--webhook-address", metavar="URL", help="where to send webhooks")
     add("--webhook-secret", metavar="TEXT", help="the secret to send along")
@@ -77,6 +87,8 @@ def open_panel(arguments: argparse.Namespace) -> SimulatedPanel:
     )
     if arguments.state and arguments.state.exists():
         restore_snapshot(panel, _read_json(arguments.state))
+    elif arguments.crowd:
+        add_users(panel, describe_panel(crowd(arguments.crowd), password=arguments.password))
     elif arguments.users:
         try:
             add_users(panel, _read_json(arguments.users))
@@ -151,6 +163,7 @@ async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
         async with (
             jobs_running(panel, intervals=intervals, receiver=receiver),
             _kept(panel, arguments.state),
+            _crowded(panel, crowd(arguments.crowd), speed=arguments.speed),
         ):
             await server.serve(sockets=[listener])
 
@@ -160,6 +173,28 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port))
     except OSError as error:
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+@contextlib.asynccontextmanager
+async def _crowded(
+    panel: SimulatedPanel, members: list[Member], *, speed: float
+) -> AsyncIterator[None]:
+    """Let a crowd use the panel's node; those who are cut off or deleted do not."""
+
+    async def use() -> None:
+        at = panel.clock()
+        for each in members:
+            per_second = each.panel_bytes_per_day * speed / DAY_SECONDS
+            with contextlib.suppress(RefusedError):
+                panel.use_traffic(
+                    each.username, int(per_second * CROWD_SECONDS * activity(each, at))
+                )
+
+    using = asyncio.ensure_future(every(CROWD_SECONDS, use))
+    try:
+        yield
+    finally:
+        using.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -206,6 +206,26 @@ class TestADay:
         monkeypatch.setattr("builtins.input", at_end)
         assert "Nothing was changed." in place.run("reset", "--all", code=1)
 
+    def test_a_cleanup_wants_the_word_and_leaves_totals_and_an_event(self, place, monkeypatch):
+        place.panel.create_user("alice", data_limit=gib(10))
+        place.report("alice", amount_bytes=gib(7))
+        place.run("once")
+        for typed in ("yes", ""):
+            monkeypatch.setattr("builtins.input", lambda _, typed=typed: typed)
+            out = place.run("cleanup", "--days", "30", code=1)
+            assert "of over 30 days" in out
+            assert "Nothing was changed." in out
+        assert "cleanup" not in place.run("events")
+        monkeypatch.setattr("builtins.input", lambda _: "cleanup")
+        assert "0 reports and 0 daily rows older than 30 days were removed" in place.run(
+            "cleanup", "--days", "30"
+        )
+        assert "0 reports" in place.run("cleanup", "--days", "1", "--yes")
+        events = " ".join(place.run("events").split())
+        assert events.count("cleanup") == 2
+        assert "command line" in events
+        assert "7.00 GiB" in place.run("users")
+
     def test_a_release_leaves_the_panel_as_if_the_bridge_had_not_been(self, place):
         place.panel.create_user("alice", data_limit=gib(10))
         place.panel.create_user("used_up", data_limit=gib(5))
@@ -261,6 +281,8 @@ MISTAKES = [
     ("rebase", {}, f"the collector at {NOBODY_LISTENS}"),
     ("reset alice", {}, f"the panel at {NOBODY_LISTENS}"),
     ("reset --all --yes", {}, f"the panel at {NOBODY_LISTENS}"),
+    ("cleanup --days 30 --yes", {"MARZBAN_URL": ""}, "must be set"),
+    ("cleanup --days 30 --yes", {}, f"the collector at {NOBODY_LISTENS}"),
     ("users", {}, "there is no bridge store at"),
     ("events", {}, "there is no bridge store at"),
 ]
@@ -370,6 +392,14 @@ def test_a_limit_is_a_count(alone, capsys, limit):
     assert "--limit" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("days", ["0", "-1", "36501", "many", "1.5", ""])
+def test_a_cleanup_is_of_a_number_of_days(alone, capsys, days):
+    with pytest.raises(SystemExit) as ended:
+        main(["cleanup", "--yes", f"--days={days}"])
+    assert ended.value.code == 2
+    assert "--days" in capsys.readouterr().err
+
+
 def test_a_stranger_on_our_port_is_not_told_the_password(place, monkeypatch):
     told = []
 
@@ -451,6 +481,7 @@ def test_commands_are_asked_of_a_running_bridge(place, folder, monkeypatch):
         assert place.run("reset", "alice") == "alice begins anew: 0 B used\n"
         assert place.panel.get_user("alice")["data_limit"] == gib(10)
         assert "1 users with external traffic" in place.run("reset", "--all", "--yes")
+        assert "0 reports" in place.run("cleanup", "--days", "30", "--yes")
         assert "alice" in place.run("users")
         assert "root" in place.run("events", "alice")
         assert "in use by another process" in place.run("release", code=1)

@@ -4,142 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from bridge_builders import gib
-from clocks import ManualClock
+from bridge_world import PASSWORDS, RESET_ALL, SECRET, BridgeWorld, until
 from collectors import ADMIN_KEY as COLLECTOR_KEY
 from collectors import CollectorWorld, running, wire
-from fake_ledger import ADMIN_KEY, FakeLedger
+from fake_ledger import ADMIN_KEY
 
 from marzban_bridge.api.sign_ins import SignInThrottle
-from marzban_bridge.app import create_app
-from marzban_bridge.settings import Settings
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
-
-PASSWORD = "the-password-of-the-bridge"
-SECRET = "the-webhook-secret"
-PASSWORDS = {"root": PASSWORD, "boss": "the-password-of-boss", "shop": "the-password-of-shop"}
-RESET_ALL = {"confirm": "reset all users"}
-DEADLINE_SECONDS = 20
-
-
-class WaitingFeed(httpx.AsyncBaseTransport):
-    """Lets a reader of the feed wait for news, as the collector does; in small steps."""
-
-    def __init__(self, ledger: FakeLedger) -> None:
-        self._ledger = ledger
-        self._inner = ledger.transport()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if float(request.url.params.get("wait", 0)) and not self._ledger.is_down:
-            seq = self._ledger.seq
-            while seq == self._ledger.seq and not self._ledger.is_down:
-                await asyncio.sleep(0.01)
-        return await self._inner.handle_async_request(request)
-
-
-class BridgeWorld:
-    """A bridge served in this event loop, with its panel, its ledger and its clock.
-
-    `root` is the admin of the panel's environment and the bridge's own, `boss` a sudo admin, and
-    `shop` a reseller. `alice` and `bob` are the shop's; `carol` is root's, without an owner.
-    """
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.clock = ManualClock()
-        self.panel = SimulatedPanel(clock=self.clock, admins={"root": (PASSWORD, True)})
-        self.panel.add_admin("boss", password=PASSWORDS["boss"], is_sudo=True)
-        self.panel.add_admin("shop", password=PASSWORDS["shop"])
-        for name, owner in (("alice", "shop"), ("bob", "shop"), ("carol", "root")):
-            self.panel.create_user(name, by=owner, data_limit=gib(10))
-        self.ledger = FakeLedger()
-        self.panel_app = create_simulator_app(self.panel)
-        self.faults = self.panel_app.state.faults
-        self.settings = Settings(
-            **{
-                "marzban_url": "http://panel.test",
-                "marzban_username": "root",
-                "marzban_password": PASSWORD,
-                "collector_admin_key": ADMIN_KEY,
-                "webhook_secret": SECRET,
-                "store": folder / "bridge.sqlite3",
-            }
-            | settings
-        )
-        self.loop_failures: list[BaseException] = []
-        self.client: httpx.AsyncClient
-        self.bridge: Any
-
-    @contextlib.asynccontextmanager
-    async def serving(
-        self, collector: httpx.AsyncBaseTransport | None = None
-    ) -> AsyncIterator[BridgeWorld]:
-        app = create_app(
-            self.settings,
-            clock=self.clock,
-            panel_transport=httpx.ASGITransport(self.panel_app),
-            collector_transport=collector or WaitingFeed(self.ledger),
-            on_loop_failure=self.loop_failures.append,
-        )
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://bridge.test") as client,
-        ):
-            self.client, self.bridge = client, app.state.bridge
-            yield self
-
-    def as_(self, admin: str) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.panel.sign_in(admin, PASSWORDS[admin])}"}
-
-    async def ask(
-        self, method: str, path: str, *, by: str | None = "boss", **arguments: Any
-    ) -> httpx.Response:
-        headers = self.as_(by) if by else {}
-        return await self.client.request(
-            method, path, headers=headers | arguments.pop("headers", {}), **arguments
-        )
-
-    async def get(self, path: str, *, by: str = "boss", **params: Any) -> Any:
-        answer = await self.ask("GET", path, by=by, params=params)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    async def deliver(self, body: Any, **headers: str) -> httpx.Response:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await self.client.post(
-            "/webhooks/marzban", content=content, headers={"x-webhook-secret": SECRET} | headers
-        )
-
-    async def sign_in(self, username: str, password: str) -> httpx.Response:
-        form = {"username": username, "password": password}
-        return await self.client.post("/api/admin/token", data=form)
-
-    async def use(self, username: str, *, external_bytes: int, panel_bytes: int = 0) -> None:
-        """Let a user use traffic on both sides, and wait until the bridge has looked."""
-        if panel_bytes:
-            self.panel.use_traffic(username, panel_bytes)
-        self.ledger.report(username, external_bytes)
-        total_bytes = self.ledger.total_bytes(username)
-        self.clock.advance(seconds=1)
-        await self.bridge.reconciler.run_once()
-        assert self.bridge.store.total_bytes(username) == total_bytes
-
-
-async def until(what: str, is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, f"waited in vain for: {what}"
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -789,7 +665,12 @@ class TestHealth:
         await world.use("alice", external_bytes=1)
         answer = await self.until_ready(world)
         assert answer.status_code == 200
-        assert answer.json() == {"status": "ok", "service": "marzban-bridge", "reasons": []}
+        assert answer.json() == {
+            "status": "ok",
+            "service": "marzban-bridge",
+            "reasons": [],
+            "warnings": [],
+        }
 
     async def test_it_lives_whatever_is_down(self, world):
         world.faults.is_down = world.ledger.is_down = True

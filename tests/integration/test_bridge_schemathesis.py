@@ -29,6 +29,7 @@ from marzban_bridge.simulator.panel import SimulatedPanel
 
 PASSWORD = "a-panel-password"
 SECRET = "a-webhook-secret"
+TOKEN = "a-token-that-grafana-adds"
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -74,6 +75,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Simul
                 collector_url=collector_url,
                 collector_admin_key=ADMIN_KEY,
                 webhook_secret=SECRET,
+                action_token=TOKEN,
                 store=folder / "bridge.sqlite3",
             )
         )
@@ -89,7 +91,8 @@ def headers_of(panel: SimulatedPanel, caller: str) -> dict[str, str]:
     if caller == "stranger":
         return {}
     token = panel.sign_in(caller, PASSWORD)
-    return {"authorization": f"Bearer {token}", "x-webhook-secret": SECRET}
+    secrets = {"x-webhook-secret": SECRET, "x-bridge-token": TOKEN}
+    return {"authorization": f"Bearer {token}"} | secrets
 
 
 @pytest.mark.parametrize(

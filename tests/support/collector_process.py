@@ -45,6 +45,11 @@ class CollectorProcess:
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it can store."""
         with self.log.open("ab") as log:

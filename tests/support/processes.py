@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,14 @@ def free_port() -> int:
 class Stack:
     """A simulated panel, a collector and a bridge, each in a process of its own."""
 
-    def __init__(self, folder: Path, users: list[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        users: list[dict[str, Any]],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
+        self._environment = environment or {}
         self.urls = {name: f"http://127.0.0.1:{free_port()}" for name in (COLLECTOR, BRIDGE, PANEL)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._users = folder / "users.json"
@@ -84,6 +90,7 @@ class Stack:
             "BRIDGE_PORT": self._port(BRIDGE),
             "BRIDGE_WEBHOOK_SECRET": "a-webhook-secret",
             "BRIDGE_PASS_SECONDS": "1",
+            **self._environment,
         }
         for name in names:
             with (self.folder / f"{name}.log").open("ab") as log:

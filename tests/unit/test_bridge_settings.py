@@ -48,11 +48,40 @@ def test_values_are_read_and_urls_lose_their_last_slash():
         ("BRIDGE_PASS_SECONDS", "0"),
         ("BRIDGE_PASS_SECONDS", "nan"),
         ("BRIDGE_KEEPS_NEXT_PLAN", "perhaps"),
+        ("BRIDGE_SNAPSHOT_SECONDS", "0"),
+        ("BRIDGE_ACTION_TOKEN", "nineteen-characters"),
+        ("BRIDGE_PUBLIC_URL", "bridge.example.com"),
+        ("INFLUXDB_URL", "influx:8086"),
+        ("INFLUXDB_URL", "http://root:hunter2@influx:8086"),
+        ("INFLUXDB_RAW_DAYS", "0"),
+        ("INFLUXDB_RAW_DAYS", "1.5"),
+        ("INFLUXDB_RAW_DAYS", "36501"),
     ],
 )
 def test_a_malformed_value_is_refused_by_name(name, raw):
     with pytest.raises(SettingsError, match=f"^{name}: "):
         Settings.from_env({name: raw})
+
+
+def test_what_concerns_influxdb_and_dashboards_is_read():
+    settings = Settings.from_env(
+        {
+            "INFLUXDB_URL": "http://influx:8086/",
+            "INFLUXDB_TOKEN_FILE": "/run/tokens/bridge",
+            "BRIDGE_ACTION_TOKEN": "exactly-twenty-chars",
+            "BRIDGE_ACTION_LOGINS": " alice, bob ,,",
+        }
+    )
+    assert settings.influxdb_url == "http://influx:8086"
+    assert settings.influxdb_token_file == Path("/run/tokens/bridge")
+    assert settings.action_token == "exactly-twenty-chars"
+    assert settings.action_logins == ("alice", "bob")
+
+
+def test_a_malformed_secret_is_not_repeated():
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({"BRIDGE_ACTION_TOKEN": "hunter2"})
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("missing", sorted(PANEL))
@@ -66,5 +95,7 @@ def test_secrets_are_not_in_the_representation():
     environment = PANEL | {
         "COLLECTOR_ADMIN_KEY": "hunter2-collector",
         "BRIDGE_WEBHOOK_SECRET": "hunter2-webhook",
+        "BRIDGE_ACTION_TOKEN": "hunter2-of-the-dashboards",
+        "INFLUXDB_TOKEN": "hunter2-influx",
     }
     assert "hunter2" not in repr(Settings.from_env(environment))

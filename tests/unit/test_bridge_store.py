@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
+import msgspec
 import pytest
 from bridge_builders import NOW, account, gib, next_plan, panel_user
 
 from marzban_bridge.accounts import Event, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
 from marzban_bridge.panel import Status
-from marzban_bridge.store import Store, UsageChange
+from marzban_bridge.store import PendingResets, Store, UsageChange
 from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS
 
 
@@ -129,6 +131,88 @@ def test_forgetting_usage_begins_the_feed_anew(store):
     store.record_usage([change("alice", 5, 9)], cursor=9)
     store.forget_usage(ledger_id="other")
     assert (store.cursor, store.total_bytes("alice"), store.meta("ledger_id")) == (0, 0, "other")
+
+
+def resetting(name, requested_at=NOW):
+    request = ResetRequest(cause="asked", actor="root", total_bytes=9, requested_at=requested_at)
+    return account(panel_user(username=name), reset_request=request)
+
+
+def test_resets_that_wait_are_counted_until_they_are_finished(store):
+    assert store.pending_resets() == PendingResets(count=0, oldest_requested_at=None)
+    store.save(account(), at=NOW)
+    store.save(resetting("bob", NOW - timedelta(minutes=5)), at=NOW)
+    store.save(resetting("carol", NOW - timedelta(minutes=1)), at=NOW)
+    since = NOW - timedelta(minutes=5)
+    assert store.pending_resets() == PendingResets(count=2, oldest_requested_at=since)
+    store.save(account(panel_user(username="bob")), at=NOW)
+    since = NOW - timedelta(minutes=1)
+    assert store.pending_resets() == PendingResets(count=1, oldest_requested_at=since)
+    store.forget("carol", Event(kind="deleted", text="gone"), username="carol", at=NOW)
+    assert store.pending_resets().count == 0
+
+
+@pytest.mark.parametrize("micros", [0, 1000, 123_000, 123_456, 999_999])
+def test_a_store_of_the_first_schema_knows_its_waiting_resets_after_the_migration(tmp_path, micros):
+    path = tmp_path / "bridge.sqlite3"
+    requested_at = NOW.replace(microsecond=micros)
+    waiting, idle = resetting("bob", requested_at), account()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(MIGRATIONS[0])
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 1")
+        for each in (waiting, idle):
+            db.execute(
+                "INSERT INTO account (account_key, admin, is_held, state) VALUES (?, ?, ?, ?)",
+                (each.key, each.admin, each.is_held, msgspec.json.encode(each)),
+            )
+        db.commit()
+    with closing(Store(path)) as store:
+        assert store.account("bob") == waiting
+        assert store.account("alice") == idle
+        pending = store.pending_resets()
+        assert pending.count == 1
+        assert abs(pending.oldest_requested_at - requested_at) <= timedelta(milliseconds=1)
+        store.save(waiting, at=NOW)
+        assert store.pending_resets().count == 1
+    with closing(Store(path)) as again:
+        assert again.pending_resets().count == 1
+
+
+def test_events_are_paged_oldest_first(store):
+    for text in ("one", "two", "three"):
+        store.record_event("alice", Event(kind="reset", text=text), at=NOW)
+    page = store.events_after(0, limit=2)
+    assert [each.event.text for each in page] == ["one", "two"]
+    assert [each.event.text for each in store.events_after(page[-1].seq, limit=2)] == ["three"]
+
+
+def test_the_last_event_before_a_moment_is_found(store):
+    for minutes in (1, 2, 3):
+        at = NOW + timedelta(minutes=minutes)
+        store.record_event("alice", Event(kind="reset", text="x"), at=at)
+    assert store.last_event_before(NOW) == 0
+    assert store.last_event_before(NOW + timedelta(minutes=2)) == 1
+    assert store.last_event_before(NOW + timedelta(hours=1)) == 3
+
+
+def test_every_change_is_told_after_it_is_stored(store):
+    told = []
+    store.on_change = lambda keys: told.append((list(keys), store._db.in_transaction))
+    store.save(account(panel_user(username="Alice")), at=NOW)
+    store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2)
+    store.record_event("", Event(kind="cleanup", text="x"), at=NOW)
+    event = Event(kind="orphan", text="x")
+    store.record_orphan("bob", username="bob", event=event, at=NOW)
+    store.record_orphan("bob", username="bob", event=event, at=NOW)
+    store.forget("alice", Event(kind="deleted", text="x"), username="Alice", at=NOW)
+    assert told == [
+        (["alice"], False),
+        (["alice", "bob"], False),
+        ([], False),
+        ([], False),
+        (["alice"], False),
+    ]
 
 
 def test_a_second_writer_is_refused_and_told_who_has_the_file(tmp_path, store):

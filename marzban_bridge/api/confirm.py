@@ -1,0 +1,193 @@
+"""Confirm pages, for links from where no button can be: GET asks, POST signs in and does it.
+
+Every POST carries the name and password of a Marzban admin. There are no cookies, so a foreign
+site has nobody's authority to borrow. Without a password the pages tell nothing but what their own
+URL says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import HTMLResponse
+
+from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE, Action
+from marzban_bridge.api import pages
+from marzban_bridge.api.audit import audited
+from marzban_bridge.api.auth import FORM_TYPE, MAX_FORM_BYTES, Caller, sign_in_through
+from marzban_bridge.api.bodies import read_body
+from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.errors import headers_of, status_of
+from marzban_bridge.api.pages import Question
+from marzban_bridge.errors import BridgeError, PanelError
+from marzban_bridge.tables import human_bytes
+
+# Not in the OpenAPI document, which is for programs: these are pages for people.
+router = APIRouter(prefix="/confirm", include_in_schema=False)
+
+MAX_FIELDS = 10
+Facts = Iterable[tuple[str, str]]
+Act = Callable[[Caller], Awaitable[Facts]]
+
+RESET_ALL = Question(
+    title="Reset all users",
+    consequence="All users of the admin who signs in begin anew at 0 bytes, external traffic "
+    "included; for the panel's own admin that is everybody. Marzban restarts xray on every node. "
+    "Quotas stay.",
+    phrase=RESET_ALL_PHRASE,
+)
+
+
+def _question_of_reset(username: str) -> Question:
+    return Question(
+        title="Reset usage",
+        name=username,
+        consequence="This user begins anew at 0 bytes, in the panel and external. The quota stays.",
+    )
+
+
+def _question_of_cleanup(days: int) -> Question:
+    return Question(
+        title=f"Clean up after {days} days",
+        consequence=f"The collector removes its reports and daily rows older than {days} days. "
+        "Totals and quotas stay.",
+        phrase=CLEANUP_PHRASE,
+    )
+
+
+@router.get("/users/{username:path}/reset")
+async def ask_reset(username: str) -> HTMLResponse:
+    """Ask whether a user is to begin anew; the name is the URL's, known or not."""
+    return _html(pages.ask(_question_of_reset(username)))
+
+
+@router.post("/users/{username:path}/reset")
+async def reset_user(username: str, request: Request, bridge: BridgePart) -> HTMLResponse:
+    """Begin a user's period anew, if it is the admin's own or the admin is sudo."""
+
+    async def act(caller: Caller) -> Facts:
+        user = await bridge.panel.get_user_as(username, bearer=caller.bearer)
+        after = await bridge.actions.reset_user(user.username, actor=caller.admin.username)
+        standing = after.balance
+        return (
+            ("Status", after.user.status.value),
+            ("Quota", human_bytes(standing.quota_bytes)),
+            ("Used in the panel", human_bytes(standing.panel_bytes)),
+            ("Used elsewhere", human_bytes(standing.external_bytes)),
+        )
+
+    question = _question_of_reset(username)
+    return await _carry_out(Action.RESET, question, request, bridge, act, username=username)
+
+
+@router.get("/reset-all")
+async def ask_reset_all() -> HTMLResponse:
+    """Ask whether all users are to begin anew."""
+    return _html(pages.ask(RESET_ALL))
+
+
+@router.post("/reset-all")
+async def reset_all(request: Request, bridge: BridgePart) -> HTMLResponse:
+    """Reset all users of a sudo admin."""
+
+    async def act(caller: Caller) -> Facts:
+        users = await bridge.actions.reset_all(bearer=caller.bearer, caller=caller.admin)
+        return [("Users with external traffic", str(users))]
+
+    return await _carry_out(Action.RESET_ALL, RESET_ALL, request, bridge, act)
+
+
+@router.get("/cleanup")
+async def ask_cleanup(days: str = "") -> HTMLResponse:
+    """Ask whether old rows are to be removed."""
+    count = _days(days)
+    if count is None:
+        return _refuse_days()
+    return _html(pages.ask(_question_of_cleanup(count)))
+
+
+@router.post("/cleanup")
+async def cleanup(request: Request, bridge: BridgePart, days: str = "") -> HTMLResponse:
+    """Have the collector purge old rows, for a sudo admin."""
+    count = _days(days)
+    if count is None:
+        return _refuse_days()
+
+    async def act(caller: Caller) -> Facts:
+        answer = await bridge.actions.cleanup(days=count, actor=caller.admin.username)
+        return [(name.replace("_", " "), str(value)) for name, value in answer.items()]
+
+    question = _question_of_cleanup(count)
+    return await _carry_out(Action.CLEANUP, question, request, bridge, act)
+
+
+def _days(raw: str) -> int | None:
+    if not (raw.isascii() and raw.isdecimal() and len(raw) <= 5):
+        return None
+    return int(raw) if 1 <= int(raw) <= 36500 else None
+
+
+def _refuse_days() -> HTMLResponse:
+    return _html(pages.refuse("Clean up", "?days= must be a number from 1 to 36500"), 422)
+
+
+async def _carry_out(
+    action: Action,
+    question: Question,
+    request: Request,
+    bridge: Bridge,
+    act: Act,
+    *,
+    username: str = "",
+) -> HTMLResponse:
+    """Do what the form asks for; say what came of it, or why it has to be asked again."""
+    try:
+        caller = await _confirmed(question, request, bridge)
+        if question.phrase:
+            caller.require_sudo()
+    except HTTPException as refusal:
+        bridge.metrics.actions.labels(action.value, "denied").inc()
+        page = pages.ask(question, problem=str(refusal.detail))
+        return _html(page, refusal.status_code, refusal.headers)
+    except BridgeError as error:
+        bridge.metrics.actions.labels(action.value, "failed").inc()
+        return _ask_again(question, error)
+    try:
+        with audited(bridge, action, actor=caller.admin.username, username=username):
+            facts = await act(caller)
+    except BridgeError as error:
+        return _ask_again(question, error)
+    return _html(pages.tell(question, facts))
+
+
+async def _confirmed(question: Question, request: Request, bridge: Bridge) -> Caller:
+    """Return who signed in, once the words are typed right; a slip there costs no sign-in."""
+    body = await read_body(request, max_bytes=MAX_FORM_BYTES, what="a form")
+    try:
+        text = body.decode("utf-8", "replace")
+        form = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError as error:
+        raise HTTPException(400, "the form cannot be read") from error
+    if question.phrase and form.get("confirm", "").strip() != question.phrase:
+        raise HTTPException(422, f"Nothing was done: type {question.phrase!r} to confirm.")
+    credentials = {name: form.get(name, "") for name in ("username", "password")}
+    answer = await sign_in_through(
+        bridge, request, urlencode(credentials).encode(), content_type=FORM_TYPE
+    )
+    if answer.status_code in {401, 403, 422}:
+        raise HTTPException(403, "The panel does not know an admin of this name and password.")
+    try:
+        bearer = str(answer.json()["access_token"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PanelError(f"the panel answers {answer.status_code} to a sign-in") from error
+    return Caller(admin=await bridge.panel.whoami(bearer=bearer), bearer=bearer)
+
+
+def _ask_again(question: Question, error: BridgeError) -> HTMLResponse:
+    return _html(pages.ask(question, problem=str(error)), status_of(error), headers_of(error))
+
+
+def _html(page: str, status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    return HTMLResponse(page, status, headers={**pages.HEADERS, **(headers or {})})

@@ -1,0 +1,162 @@
+"""The buttons of a dashboard: Grafana's datasource proxy posts here what a signed-in user asks for.
+
+Grafana adds the token, which no browser sees, and the login. Whoever is signed in to Grafana can
+reach the proxy by hand, so the login is checked here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Security
+from fastapi.security import APIKeyHeader
+from pydantic import BaseModel, Field, ValidationError
+
+from marzban_bridge.actions import Action
+from marzban_bridge.api.admin import ResetAnswer
+from marzban_bridge.api.audit import audited
+from marzban_bridge.api.bodies import read_body
+from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.errors import FOR_ADMINS, Problem
+from marzban_bridge.api.operations import ResetAll, ResetAllAnswer
+
+router = APIRouter(prefix="/actions", tags=["dashboard actions"])
+
+MAX_BODY_BYTES = 4096
+MAX_LOGIN_LENGTH = 100
+NOBODY_NAMED = "grafana"
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: answer for status, answer in FOR_ADMINS.items() if status != 401
+} | {
+    413: {"model": Problem, "description": "The body is too large"},
+    429: {"model": Problem, "description": "Asked for too often by one login"},
+}
+
+_TOKEN = APIKeyHeader(
+    name="X-Bridge-Token", auto_error=False, description="BRIDGE_ACTION_TOKEN, added by Grafana"
+)
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class Cleanup(BaseModel):
+    """What a cleanup removes, with its typed confirmation."""
+
+    days: int = Field(ge=1, le=36500, strict=True)
+    confirm: Literal["cleanup"]
+
+
+def _may(action: Action) -> Callable[..., Awaitable[str]]:
+    """Return what lets a request through and says who asks, as events name it."""
+
+    async def let_through(
+        bridge: BridgePart,
+        token: Annotated[str | None, Security(_TOKEN)],
+        x_grafana_user: Annotated[str, Header()] = "",
+    ) -> str:
+        try:
+            _check_token(bridge, token or "")
+            login = _checked_login(bridge, x_grafana_user)
+        except HTTPException:
+            _count(bridge, action, "denied")
+            raise
+        throttle = bridge.action_throttles[action]
+        if wait_seconds := throttle.take(login, now_seconds=bridge.clock().timestamp()):
+            _count(bridge, action, "throttled")
+            headers = {"retry-after": str(math.ceil(wait_seconds))}
+            raise HTTPException(429, f"{login or NOBODY_NAMED} asks for this too often", headers)
+        return f"{NOBODY_NAMED}:{login}" if login else NOBODY_NAMED
+
+    return let_through
+
+
+def _check_token(bridge: Bridge, token: str) -> None:
+    """Answer 403 to a wrong token: Grafana takes a 401 for the end of its user's own session."""
+    expected = bridge.settings.action_token
+    if not expected:
+        raise HTTPException(403, "dashboard actions are off: BRIDGE_ACTION_TOKEN is not set")
+    if not hmac.compare_digest(expected.encode(), token.encode("latin-1", "replace")):
+        raise HTTPException(403, "X-Bridge-Token must be the bridge's BRIDGE_ACTION_TOKEN")
+
+
+def _checked_login(bridge: Bridge, header: str) -> str:
+    """Return who is signed in to Grafana, fit to be shown; 403 unless that one may act."""
+    login = header.encode("latin-1", "replace").decode("utf-8", "replace").strip()
+    shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in login)
+    shown = shown[:MAX_LOGIN_LENGTH]
+    allowed = bridge.settings.action_logins
+    if allowed and not login:
+        raise HTTPException(
+            403,
+            "Grafana does not say who asks, and BRIDGE_ACTION_LOGINS wants to know: set "
+            "GF_DATAPROXY_SEND_USER_HEADER=true",
+        )
+    if allowed and login not in allowed:
+        raise HTTPException(403, f"{shown} is not among BRIDGE_ACTION_LOGINS")
+    return shown
+
+
+def _count(bridge: Bridge, action: Action, result: str) -> None:
+    bridge.metrics.actions.labels(action.value, result).inc()
+
+
+def _described(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe a body that is read by hand: nobody's is read before it is known who sends it."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def _read(request: Request, bridge: Bridge, action: Action, model: type[Body]) -> Body:
+    """Read the body; 422 names the field that is wrong, the confirmation among them."""
+    try:
+        body = await read_body(request, max_bytes=MAX_BODY_BYTES, what="an action's body")
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        _count(bridge, action, "invalid")
+        reasons = [
+            f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg'].lower()}"
+            for each in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        raise HTTPException(422, "; ".join(reasons)) from error
+    except HTTPException:
+        _count(bridge, action, "invalid")
+        raise
+
+
+@router.post("/users/{username:path}/reset", responses=ANSWERS)
+async def reset_user(
+    username: str, bridge: BridgePart, actor: Annotated[str, Depends(_may(Action.RESET))]
+) -> ResetAnswer:
+    """Begin a user's period anew, panel and external; a body is not looked at."""
+    with audited(bridge, Action.RESET, actor=actor, username=username):
+        after = await bridge.actions.reset_user(username, actor=actor)
+    return ResetAnswer(
+        username=after.user.username,
+        kind="user",
+        total_usage_bytes=after.balance.used_bytes,
+        users=1,
+    )
+
+
+@router.post("/reset-all", responses=ANSWERS, openapi_extra=_described(ResetAll))
+async def reset_all(
+    request: Request, bridge: BridgePart, actor: Annotated[str, Depends(_may(Action.RESET_ALL))]
+) -> ResetAllAnswer:
+    """Reset all users of the bridge's own admin, which restarts xray on every node."""
+    await _read(request, bridge, Action.RESET_ALL, ResetAll)
+    with audited(bridge, Action.RESET_ALL, actor=actor):
+        caller = await bridge.panel.whoami()
+        users = await bridge.actions.reset_all(bearer=None, caller=caller, actor=actor)
+    return ResetAllAnswer(users=users)
+
+
+@router.post("/cleanup", responses=ANSWERS, openapi_extra=_described(Cleanup))
+async def cleanup(
+    request: Request, bridge: BridgePart, actor: Annotated[str, Depends(_may(Action.CLEANUP))]
+) -> dict[str, object]:
+    """Have the collector purge rows older than so many days; totals and quotas stay."""
+    asked = await _read(request, bridge, Action.CLEANUP, Cleanup)
+    with audited(bridge, Action.CLEANUP, actor=actor):
+        return await bridge.actions.cleanup(days=asked.days, actor=actor)

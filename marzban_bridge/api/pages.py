@@ -1,0 +1,96 @@
+"""The HTML of the confirm pages: a question with a form, and what came of it. Pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+
+MAX_SHOWN_LENGTH = 255
+CSS = (
+    ":root{color-scheme:light dark}"
+    "body{font:1rem/1.5 system-ui,sans-serif;max-width:30rem;margin:2rem auto;padding:0 1rem;"
+    "overflow-wrap:anywhere}"
+    "h1{font-size:1.4rem}label{display:block;margin:1rem 0}"
+    "input,button{font:inherit;width:100%;box-sizing:border-box;padding:.5rem}"
+    ".problem{border-left:.25rem solid #c33;padding-left:.75rem}"
+    "dt{float:left;min-width:9rem}dd{margin:0}"
+)
+_CSS_HASH = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
+HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_CSS_HASH}'; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is to be confirmed."""
+
+    title: str
+    consequence: str
+    phrase: str | None = None
+    """What has to be typed, for what concerns everybody."""
+    name: str | None = None
+    """The user it is about, as the URL names it; shown behind the title."""
+
+
+def ask(question: Question, *, problem: str | None = None) -> str:
+    """Return the page that asks, and says why it asks again."""
+    parts = [f"<p>{escape(question.consequence)}</p>"]
+    if problem:
+        parts.append(f'<p class="problem" role="alert">{shown(problem)}</p>')
+    parts.append('<form method="post">')
+    if question.phrase:
+        parts.append(
+            f"<label>Type <b>{escape(question.phrase)}</b> to confirm"
+            '<input name="confirm" required autocomplete="off" autocapitalize="none"></label>'
+        )
+    parts.append(
+        "<label>Name of a Marzban admin"
+        '<input name="username" required autocomplete="username" autocapitalize="none"></label>'
+        "<label>Password"
+        '<input name="password" type="password" required autocomplete="current-password"></label>'
+        f"<button>{escape(question.title)}</button></form>"
+    )
+    return _page(question, parts)
+
+
+def tell(question: Question, facts: Iterable[tuple[str, str]]) -> str:
+    """Return the page that says what came of it."""
+    rows = "".join(f"<dt>{escape(term)}</dt><dd>{shown(value)}</dd>" for term, value in facts)
+    return _page(question, [f"<p>Done.</p><dl>{rows}</dl>"])
+
+
+def refuse(title: str, problem: str) -> str:
+    """Return the page for what cannot even be asked."""
+    parts = [f'<p class="problem" role="alert">{shown(problem)}</p>']
+    return _page(Question(title=title, consequence=""), parts)
+
+
+def shown(text: str) -> str:
+    """Return foreign text as HTML that reads as text, in its own direction, and steers nothing."""
+    if len(text) > MAX_SHOWN_LENGTH:
+        text = text[:MAX_SHOWN_LENGTH] + "\N{HORIZONTAL ELLIPSIS}"
+    visible = (each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return f"<bdi>{escape(''.join(visible))}</bdi>"
+
+
+def _page(question: Question, parts: Iterable[str]) -> str:
+    heading = escape(question.title)
+    if question.name is not None:
+        heading += f": {shown(question.name)}"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(question.title)}</title><style>{CSS}</style></head>"
+        f"<body><h1>{heading}</h1>{''.join(parts)}</body></html>"
+    )

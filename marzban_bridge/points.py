@@ -1,0 +1,75 @@
+"""The bridge's books as lines for InfluxDB: how a user stands, and what happened.
+
+An event's point is stamped with its moment in milliseconds and, in the digits below, with its place
+in the audit trail: events of the same millisecond do not overwrite each other, and one that is
+written again overwrites itself.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from collector.errors import UnwritableError
+from collector.influx.delivery import Refused
+from collector.influx.lines import FieldValue, to_line
+from collector.schema import EVENTS, NOBODY, USER_USAGE
+from marzban_bridge.accounts import Account, balance
+from marzban_bridge.panel import Status
+from marzban_bridge.store import RecordedEvent
+
+NANOS_PER_MILLI = 1_000_000
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def usage_line(account: Account, *, total_bytes: int, at: datetime) -> str | Refused:
+    """Return how an account stands at the given ledger total, if its names have a spelling.
+
+    A total below one already seen means that the ledger lost something: the account stands as it
+    did before.
+    """
+    standing = balance(account, total_bytes=max(total_bytes, account.seen_total_bytes))
+    seen = account.sighting
+    quota_bytes = standing.quota_bytes
+    fields: dict[str, FieldValue | None] = {
+        "username": account.username,
+        "status": seen.status.value,
+        "quota_bytes": quota_bytes,
+        "marzban_bytes": standing.panel_bytes,
+        "external_bytes": standing.external_bytes,
+        "used_bytes": standing.used_bytes,
+        "used_ratio": standing.used_bytes / quota_bytes if quota_bytes else None,
+        "published_limit_bytes": seen.data_limit_bytes,
+        "period_started_at_millis": _millis(account.period_started_at),
+        "is_unenforced": int(standing.is_exhausted and seen.status is Status.ACTIVE),
+        "is_disabled_by_bridge": int(account.is_disabled_by_us),
+        "is_held": int(account.is_held),
+    }
+    tags = {"user": account.username, "admin": account.admin or NOBODY}
+    nanos = (at - _BEGINNING) // timedelta(microseconds=1) * 1000
+    try:
+        return to_line(USER_USAGE.name, tags, fields, nanos)
+    except UnwritableError as error:
+        return Refused(f"the user {account.username!r}", str(error))
+
+
+def event_line(recorded: RecordedEvent) -> str | Refused:
+    """Return an event, if the name of its user has a spelling."""
+    event = recorded.event
+    user = recorded.username or NOBODY
+    fields: dict[str, FieldValue | None] = {
+        "title": f"{event.kind} {user}",
+        "text": event.text,
+        "actor": event.actor,
+        "before": event.before,
+        "after": event.after,
+    }
+    tags = {"user": user, "kind": event.kind}
+    nanos = _millis(recorded.at) * NANOS_PER_MILLI + recorded.seq % NANOS_PER_MILLI
+    try:
+        return to_line(EVENTS.name, tags, fields, nanos)
+    except UnwritableError as error:
+        return Refused(f"event {recorded.seq} of {recorded.username!r}", str(error))
+
+
+def _millis(at: datetime) -> int:
+    return (at - _BEGINNING) // timedelta(milliseconds=1)

@@ -1,0 +1,243 @@
+"""Keeps InfluxDB in step with the bridge's books: how users stand, and what happened.
+
+InfluxDB is for looking only. While it is away nothing is queued but the names of accounts that
+changed; events wait where they are stored, behind a cursor that moves on success only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Protocol
+
+from collector.influx.delivery import Delivered, Refused, deliver
+from collector.influx.outcome import Halt, Outcome, Retry
+from collector.schema import EVENTS, USER_USAGE, Policy
+from marzban_bridge.accounts import Account
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.outage import Outage
+from marzban_bridge.points import event_line, usage_line
+from marzban_bridge.settle import Clock
+from marzban_bridge.store import Store
+
+log = logging.getLogger(__name__)
+
+PAGE = 200
+"""Accounts or events per request; working them out must not keep the loop from its work."""
+GATHER_SECONDS = 3.0
+"""How long changes gather, so that a busy user is written once and not for every report."""
+LONGEST_PAUSE_SECONDS = 60.0
+DEFECT_PAUSE_SECONDS = 60.0
+JITTER_SHARE = 0.25
+REFUSAL_LOG_SECONDS = 600.0
+RETENTION_MARGIN = timedelta(minutes=1)
+"""What would expire on its way is not sent."""
+EVENTS_CURSOR = "influx_events_cursor"
+
+
+class Influx(Protocol):
+    """An InfluxDB to write to; blocking."""
+
+    def write(self, bucket: str, lines: Sequence[str]) -> Outcome:
+        """Write lines and say what came of it."""
+        ...
+
+    def close(self) -> None:
+        """Forget the connection; the next write opens another."""
+        ...
+
+
+class Snapshots:
+    """Writes the books of one bridge to one InfluxDB.
+
+    `run` goes on until cancelled; `step` is one page of it. At its start everybody is written.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        influx: Influx,
+        clock: Clock,
+        metrics: Metrics,
+        heartbeat_seconds: float,
+        raw_days: int,
+        monotonic_seconds: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._influx = influx
+        self._clock = clock
+        self._metrics = metrics
+        self._heartbeat_seconds = heartbeat_seconds
+        self._kept = timedelta(days=raw_days) - RETENTION_MARGIN
+        self._monotonic_seconds = monotonic_seconds
+        self._jitter = jitter
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._wake = asyncio.Event()
+        self._changed: set[str] = set()
+        self._being_written: set[str] = set()
+        self._written: dict[str, int] = {}
+        """What InfluxDB last stored of each account, as a digest: a look that shows nothing new is
+        no change."""
+        self._changes_due_at = math.inf
+        self._everybody_due_at = self._resume_at = -math.inf
+        self._everybody_after: str | None = None
+        self._may_have_events = True
+        self._refusals_logged_at: dict[str, float] = {}
+        self.outage = Outage("InfluxDB", reason=None, longest_pause_seconds=LONGEST_PAUSE_SECONDS)
+        """Whether points are stored, and why not; up until it is shown otherwise."""
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """Have these accounts looked at soon, and the audit trail."""
+        self._changed.update(
+            key for key in keys if key not in self._changed and self._store.has_account(key)
+        )
+        if self._changes_due_at == math.inf:
+            self._changes_due_at = self._monotonic_seconds() + GATHER_SECONDS
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Write what changes until cancelled."""
+        self._store.on_change = self.touch
+        while True:
+            try:
+                pause_seconds = await self.step()
+            except Exception as error:  # a defect here must not stop limits from being kept
+                log.exception("writing to InfluxDB met a defect; trying again")
+                self.outage.reason = f"a defect, see the log: {error!r}"
+                pause_seconds = DEFECT_PAUSE_SECONDS
+                self._resume_at = self._monotonic_seconds() + pause_seconds
+            await self._sleep(pause_seconds)
+
+    async def _sleep(self, seconds: float) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), max(0.0, seconds))
+
+    def close(self) -> None:
+        """Let go of InfluxDB; a write that is under way ends by itself or by its timeout."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._influx.close()
+
+    async def step(self) -> float:
+        """Write a page of what is due; return how many seconds there is nothing to do."""
+        now_seconds = self._monotonic_seconds()
+        if now_seconds < self._resume_at:
+            return self._resume_at - now_seconds
+        if now_seconds >= self._changes_due_at:
+            self._changes_due_at = math.inf
+            self._being_written |= self._changed
+            self._changed.clear()
+            self._may_have_events = True
+        if now_seconds >= self._everybody_due_at:
+            self._everybody_due_at = now_seconds + self._heartbeat_seconds
+            if self._everybody_after is None:
+                self._everybody_after = ""
+                self._written.clear()
+        if self._may_have_events:
+            await self._write_events()
+        elif self._being_written:
+            await self._write_changed()
+        elif self._everybody_after is not None:
+            await self._write_everybody(self._everybody_after)
+        else:
+            return min(self._changes_due_at, self._everybody_due_at) - now_seconds
+        return 0.0
+
+    async def _write_events(self) -> None:
+        oldest_at = self._clock() - self._kept
+        stored_cursor = self._store.meta(EVENTS_CURSOR)
+        if stored_cursor is None:
+            cursor = self._store.last_event_before(oldest_at)
+        else:
+            cursor = int(stored_cursor)
+        page = self._store.events_after(cursor, limit=PAGE)
+        points = [event_line(each) for each in page if each.at >= oldest_at]
+        if not await self._deliver(EVENTS.name, points):
+            return
+        if page:
+            self._store.set_meta(EVENTS_CURSOR, str(page[-1].seq))
+        self._may_have_events = len(page) == PAGE
+
+    async def _write_changed(self) -> None:
+        keys = set(itertools.islice(self._being_written, PAGE))
+        accounts = [account for key in keys if (account := self._store.account(key))]
+        if await self._write_accounts(accounts, skips_written=True):
+            self._being_written -= keys
+
+    async def _write_everybody(self, after: str) -> None:
+        accounts = self._store.account_page(admin=None, after=after, limit=PAGE)
+        if await self._write_accounts(accounts, skips_written=False):
+            self._everybody_after = accounts[-1].key if len(accounts) == PAGE else None
+
+    async def _write_accounts(self, accounts: Iterable[Account], *, skips_written: bool) -> bool:
+        points: list[str | Refused] = []
+        digests: dict[str, int] = {}
+        now = self._clock()
+        for account in accounts:
+            total_bytes = self._store.total_bytes(account.key)
+            point = usage_line(account, total_bytes=total_bytes, at=now)
+            digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)
+            if not skips_written or self._written.get(account.key) != digest:
+                points.append(point)
+                digests[account.key] = digest
+        is_written = await self._deliver(USER_USAGE.name, points)
+        if is_written:
+            self._written |= digests
+        return is_written
+
+    async def _deliver(self, measurement: str, points: Sequence[str | Refused]) -> bool:
+        """Write points; return whether each is stored or refused for good."""
+        lines = [each for each in points if isinstance(each, str)]
+        refused = [each for each in points if isinstance(each, Refused)]
+        if lines:
+            result = await asyncio.get_running_loop().run_in_executor(
+                self._thread, lambda: deliver(lines, self._write)
+            )
+            if not isinstance(result, Delivered):
+                self._wait(result)
+                return False
+            self.outage.recovered()
+            self._metrics.influx_answered(is_up=True)
+            self._metrics.snapshot_points.labels(measurement).inc(len(lines) - len(result.refused))
+            refused += result.refused
+        self._note_refused(measurement, refused)
+        return True
+
+    def _wait(self, why: Retry | Halt) -> None:
+        pause_seconds = self.outage.failed(why.reason)
+        self._metrics.influx_answered(is_up=False)
+        if isinstance(why, Halt):
+            self._influx.close()  # the next try reads the token anew
+        elif why.after_seconds is not None:
+            pause_seconds = min(max(pause_seconds, why.after_seconds), LONGEST_PAUSE_SECONDS)
+        pause_seconds *= 1 + JITTER_SHARE * self._jitter()
+        self._resume_at = self._monotonic_seconds() + pause_seconds
+
+    def _write(self, lines: Sequence[str]) -> Outcome:
+        return self._influx.write(Policy.RAW.bucket, lines)
+
+    def _note_refused(self, measurement: str, refused: Sequence[Refused]) -> None:
+        if not refused:
+            return
+        self._metrics.snapshot_refused_points.labels(measurement).inc(len(refused))
+        now_seconds = self._monotonic_seconds()
+        if now_seconds < self._refusals_logged_at.get(measurement, -math.inf) + REFUSAL_LOG_SECONDS:
+            return
+        self._refusals_logged_at[measurement] = now_seconds
+        log.warning(
+            "%d points of %s cannot be stored and are skipped, the first is %s: %s",
+            len(refused),
+            measurement,
+            refused[0].line[:300],
+            refused[0].reason[:300],
+        )

@@ -1,0 +1,501 @@
+"""InfluxDB is kept in step with the books, and whatever it does, nothing else is kept waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from bridge_builders import NOW, account, gib, panel_user
+from clocks import ManualClock
+
+from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
+from marzban_bridge.accounts import Event
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.snapshots import GATHER_SECONDS, PAGE, Snapshots
+from marzban_bridge.store import Store, UsageChange
+
+HEARTBEAT_SECONDS = 600
+
+
+class FakeInflux:
+    """Keeps points as InfluxDB does, by series and time; may be away, and may refuse lines."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, str] = {}
+        self.writes: list[list[str]] = []
+        self.away: Outcome | None = None
+        self.refuses: Callable[[str], bool] = lambda _: False
+        self.closed = 0
+
+    def write(self, bucket, lines):
+        assert bucket == "traffic/raw"
+        self.writes.append(list(lines))
+        if self.away:
+            return self.away
+        if any(self.refuses(line) for line in lines):
+            return Split("bad line") if len(lines) > 1 else Drop("bad line")
+        for line in lines:
+            series, rest = line.split(" ", 1)
+            self.points[f"{series} {rest.rsplit(' ', 1)[1]}"] = rest
+        return Stored()
+
+    def close(self):
+        self.closed += 1
+
+    def of(self, measurement):
+        """Return the points of a measurement as `user → how many`."""
+        counts: dict[str, int] = {}
+        for key in self.points:
+            if key.startswith(f"{measurement},"):
+                user = key.split("user=")[1].split(" ")[0]
+                counts[user] = counts.get(user, 0) + 1
+        return counts
+
+
+class Stand:
+    """Snapshots of a real store, with clocks that stand still until they are moved."""
+
+    def __init__(self, folder, *, raw_days=30) -> None:
+        self.folder, self._raw_days = folder, raw_days
+        self.clock = ManualClock()
+        self.now_seconds = 1000.0
+        self.influx = FakeInflux()
+        self.metrics = Metrics()
+        self.store = Store(folder / "bridge.sqlite3")
+        self.snapshots = self.open()
+
+    def open(self):
+        snapshots = Snapshots(
+            store=self.store,
+            influx=self.influx,
+            clock=self.clock,
+            metrics=self.metrics,
+            heartbeat_seconds=HEARTBEAT_SECONDS,
+            raw_days=self._raw_days,
+            monotonic_seconds=lambda: self.now_seconds,
+            jitter=lambda: 0.0,
+        )
+        self.store.on_change = snapshots.touch
+        return snapshots
+
+    def restart(self):
+        """End the process and start another on the same store."""
+        self.snapshots.close()
+        self.store.close()
+        self.store = Store(self.folder / "bridge.sqlite3")
+        self.snapshots = self.open()
+
+    def advance(self, seconds):
+        self.now_seconds += seconds
+        self.clock.advance(seconds=seconds)
+
+    async def settle(self):
+        """Do all that is due now; return how long there is nothing to do."""
+        while not (pause_seconds := await self.snapshots.step()):
+            pass
+        return pause_seconds
+
+    def open_account(self, name, **fields):
+        self.store.save(account(panel_user(username=name, **fields)), at=NOW)
+
+    def use(self, *names, total=gib(1)):
+        seq = self.store.cursor + 1
+        changes = [UsageChange(username=n, total_bytes=total, change_seq=seq) for n in names]
+        self.store.record_usage(changes, cursor=seq)
+
+    def number(self, name, **labels):
+        return self.metrics.registry.get_sample_value(name, labels)
+
+    def close(self):
+        self.snapshots.close()
+        self.store.close()
+
+
+@pytest.fixture
+def stand(tmp_path):
+    opened = Stand(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def quiet(stand):
+    """A stand with three users, all written, and nothing due."""
+    for name in ("alice", "bob", "carol"):
+        stand.open_account(name)
+    await stand.settle()
+    stand.advance(GATHER_SECONDS)
+    await stand.settle()
+    stand.influx.points.clear()
+    stand.influx.writes.clear()
+    return stand
+
+
+class TestWhoIsWritten:
+    """Everybody at the start and at the heartbeat; in between whoever changed."""
+
+    async def test_at_its_start_everybody_is_written(self, stand):
+        for name in ("alice", "bob"):
+            stand.open_account(name)
+        await stand.settle()
+        assert stand.influx.of("user_usage") == {"alice": 1, "bob": 1}
+
+    async def test_nothing_happens_until_something_changes(self, quiet):
+        assert await quiet.settle() == pytest.approx(HEARTBEAT_SECONDS - GATHER_SECONDS)
+        assert quiet.influx.writes == []
+
+    async def test_at_the_heartbeat_everybody_is_written_changed_or_not(self, quiet):
+        quiet.advance(await quiet.settle())
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"alice": 1, "bob": 1, "carol": 1}
+        quiet.advance(HEARTBEAT_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"alice": 2, "bob": 2, "carol": 2}
+
+    async def test_a_page_of_the_feed_has_those_it_touches_written(self, quiet):
+        quiet.use("alice", "bob")
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"alice": 1, "bob": 1}
+        assert all(f"external_bytes={gib(1)}i" in rest for rest in quiet.influx.points.values())
+
+    async def test_changes_gather_so_that_a_busy_user_is_written_once(self, quiet):
+        for total in range(1, 30):
+            quiet.use("alice", total=total)
+            assert await quiet.settle() <= GATHER_SECONDS
+            quiet.advance(GATHER_SECONDS / 30)
+        assert quiet.influx.writes == []
+        quiet.advance(GATHER_SECONDS / 30)
+        await quiet.settle()
+        assert [len(lines) for lines in quiet.influx.writes] == [1]
+        assert "external_bytes=29i" in quiet.influx.writes[0][0]
+
+    async def test_a_look_that_shows_nothing_new_is_no_change(self, quiet):
+        later = NOW + timedelta(minutes=1)
+        quiet.store.save(account(seen_at=later), at=later)
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.writes == []
+
+    async def test_a_saved_change_is_written(self, quiet):
+        quiet.open_account("alice", used_bytes=gib(2))
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"alice": 1}
+
+    async def test_who_comes_new_is_written_and_who_is_gone_is_not(self, quiet):
+        quiet.open_account("dave")
+        quiet.use("alice")
+        event = Event(kind="deleted", text="gone")
+        quiet.store.forget("alice", event, username="alice", at=NOW)
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"dave": 1}
+
+    async def test_many_users_take_several_requests_of_bounded_size(self, stand):
+        names = [f"user{number:04}" for number in range(2 * PAGE + 5)]
+        for name in names:
+            stand.open_account(name)
+        await stand.settle()
+        assert [len(lines) for lines in stand.influx.writes] == [PAGE, PAGE, 5]
+        assert sorted(stand.influx.of("user_usage")) == names
+
+    async def test_as_many_users_as_a_request_takes_end_all_the_same(self, stand):
+        for number in range(PAGE):
+            stand.open_account(f"user{number:04}")
+        await stand.settle()
+        assert len(stand.influx.of("user_usage")) == PAGE
+
+
+class TestMemory:
+    """What is remembered is bounded by the number of accounts, however long InfluxDB is away."""
+
+    async def test_names_without_an_account_are_not_remembered(self, quiet):
+        quiet.use(*(f"nobody{number}" for number in range(500)))
+        assert quiet.snapshots._changed == set()
+
+    async def test_an_outage_gathers_names_of_accounts_and_nothing_else(self, quiet):
+        quiet.influx.away = Retry("away")
+        for total in range(200):
+            quiet.use("alice", "bob", f"nobody{total}", total=total)
+            quiet.store.record_event("alice", Event(kind="published", text="x"), at=NOW)
+            quiet.advance(5)
+            await quiet.settle()
+        remembered = quiet.snapshots._changed | quiet.snapshots._being_written
+        assert remembered <= {"alice", "bob"}
+        assert set(quiet.snapshots._written) <= {"alice", "bob", "carol"}
+
+    async def test_what_was_written_of_deleted_users_is_forgotten_at_the_heartbeat(self, quiet):
+        event = Event(kind="deleted", text="gone")
+        quiet.store.forget("alice", event, username="alice", at=NOW)
+        quiet.advance(HEARTBEAT_SECONDS)
+        await quiet.settle()
+        assert set(quiet.snapshots._written) == {"bob", "carol"}
+
+
+class TestEvents:
+    """The audit trail is copied once, in order, behind a cursor that survives."""
+
+    def record(self, stand, *texts, at=NOW):
+        for text in texts:
+            stand.store.record_event("alice", Event(kind="reset", text=text), at=at)
+
+    def texts(self, stand):
+        found = [rest for key, rest in stand.influx.points.items() if key.startswith("events,")]
+        return [rest.split('text="')[1].split('"')[0] for rest in found]
+
+    async def test_events_follow_after_a_while_and_once(self, stand):
+        await stand.settle()
+        self.record(stand, "one", "two")
+        assert await stand.settle() <= GATHER_SECONDS
+        assert self.texts(stand) == []
+        stand.advance(GATHER_SECONDS)
+        await stand.settle()
+        assert self.texts(stand) == ["one", "two"]
+        writes = len(stand.influx.writes)
+        stand.restart()
+        await stand.settle()
+        assert len(stand.influx.writes) == writes
+
+    async def test_many_events_take_several_requests(self, stand):
+        self.record(stand, *map(str, range(PAGE + 1)))
+        await stand.settle()
+        assert [len(lines) for lines in stand.influx.writes] == [PAGE, 1]
+        assert len(self.texts(stand)) == PAGE + 1
+
+    async def test_the_cursor_moves_on_success_only(self, stand):
+        stand.influx.away = Retry("away")
+        self.record(stand, "one")
+        await stand.settle()
+        assert stand.store.meta("influx_events_cursor") is None
+        stand.restart()
+        stand.influx.away = None
+        await stand.settle()
+        assert self.texts(stand) == ["one"]
+        assert stand.store.meta("influx_events_cursor") == "1"
+
+    async def test_a_crash_before_the_cursor_writes_the_same_point_again(self, stand, monkeypatch):
+        self.record(stand, "one", "two")
+
+        def crash(key, value):
+            raise OSError("the power failed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stand.store, "set_meta", crash)
+            with pytest.raises(OSError, match="power"):
+                await stand.settle()
+        before = dict(stand.influx.points)
+        stand.restart()
+        stand.advance(60)
+        await stand.settle()
+        assert len(stand.influx.writes) == 2
+        assert stand.influx.points == before
+
+    async def test_at_first_what_would_have_expired_is_not_sent(self, stand):
+        self.record(stand, "old", at=NOW - timedelta(days=30))
+        self.record(stand, "kept", at=NOW - timedelta(days=29))
+        self.record(stand, "new")
+        await stand.settle()
+        assert self.texts(stand) == ["kept", "new"]
+
+    async def test_what_expired_during_an_outage_is_not_sent(self, stand):
+        self.record(stand, "first")
+        await stand.settle()
+        self.record(stand, "old")
+        stand.influx.away = Retry("away")
+        stand.advance(GATHER_SECONDS)
+        await stand.settle()
+        stand.advance(40 * 86400)
+        stand.influx.away = None
+        self.record(stand, "new", at=stand.clock())
+        await stand.settle()
+        assert self.texts(stand) == ["first", "new"]
+
+    async def test_a_store_with_old_events_only_is_not_read_again(self, stand):
+        self.record(stand, "old", at=NOW - timedelta(days=31))
+        await stand.settle()
+        assert stand.influx.writes == []
+        self.record(stand, "new")
+        stand.advance(GATHER_SECONDS)
+        await stand.settle()
+        assert self.texts(stand) == ["new"]
+
+
+class TestOutages:
+    """Away, refusing or misconfigured: the state is kept, the pauses grow, and it is said once."""
+
+    async def test_what_changed_meanwhile_is_written_afterwards(self, quiet):
+        quiet.influx.away = Retry("away")
+        quiet.use("alice")
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        quiet.use("bob")
+        quiet.advance(100)
+        quiet.influx.away = None
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"alice": 1, "bob": 1}
+
+    async def test_an_interrupted_heartbeat_goes_on_where_it_was(self, stand):
+        for number in range(2 * PAGE):
+            stand.open_account(f"user{number:04}")
+        await stand.snapshots.step()  # no events
+        await stand.snapshots.step()
+        stand.influx.away = Retry("away")
+        pause_seconds = await stand.settle()
+        stand.influx.away = None
+        stand.advance(pause_seconds)
+        await stand.settle()
+        assert set(stand.influx.of("user_usage").values()) == {1}
+        assert len(stand.influx.of("user_usage")) == 2 * PAGE
+
+    async def test_pauses_grow_to_a_minute_and_begin_anew(self, quiet):
+        quiet.influx.away = Retry("away")
+        quiet.advance(HEARTBEAT_SECONDS)
+        pauses = []
+        for _ in range(10):
+            pauses.append(await quiet.settle())
+            quiet.advance(pauses[-1])
+        assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+        quiet.influx.away = None
+        await quiet.settle()
+        quiet.influx.away = Retry("away")
+        quiet.advance(HEARTBEAT_SECONDS)
+        assert await quiet.settle() == 0.5
+
+    async def test_nothing_is_tried_during_a_pause(self, quiet):
+        quiet.influx.away = Retry("away", after_seconds=20)
+        quiet.use("alice")
+        quiet.advance(GATHER_SECONDS)
+        assert await quiet.settle() == 20
+        tried = len(quiet.influx.writes)
+        quiet.use("bob")
+        quiet.advance(19)
+        assert await quiet.settle() == 1
+        assert len(quiet.influx.writes) == tried
+
+    async def test_retries_of_many_bridges_spread(self, quiet):
+        quiet.snapshots._jitter = lambda: 1.0
+        quiet.influx.away = Retry("away", after_seconds=20)
+        quiet.use("alice")
+        quiet.advance(GATHER_SECONDS)
+        assert await quiet.settle() == 25
+
+    async def test_a_halt_reads_the_token_anew_and_says_what_to_do(self, quiet):
+        quiet.influx.away = Halt("401: see to INFLUXDB_TOKEN")
+        quiet.use("alice")
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.closed == 1
+        assert quiet.snapshots.outage.reason == "401: see to INFLUXDB_TOKEN"
+        assert quiet.number("bridge_influx_up") == 0
+        quiet.influx.away = None
+        quiet.advance(60)
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"alice": 1}
+        assert quiet.snapshots.outage.is_up
+        assert quiet.number("bridge_influx_up") == 1
+
+    async def test_it_is_logged_once_when_it_goes_and_once_when_it_is_back(self, quiet, caplog):
+        caplog.set_level(logging.INFO)
+        quiet.influx.away = Retry("does not answer")
+        quiet.use("alice")
+        for _ in range(20):
+            quiet.advance(60)
+            await quiet.settle()
+        quiet.influx.away = None
+        quiet.advance(60)
+        await quiet.settle()
+        assert [record.getMessage() for record in caplog.records] == [
+            "InfluxDB: does not answer; will keep trying",
+            "InfluxDB is back",
+        ]
+
+    async def test_until_it_was_tried_nobody_says_whether_it_is_up(self, stand):
+        await stand.settle()
+        assert stand.number("bridge_influx_up") is None
+        assert stand.snapshots.outage.is_up
+
+
+class TestRefusals:
+    """What InfluxDB will never store keeps nothing else from being stored."""
+
+    async def test_the_rest_is_stored_and_both_are_counted(self, quiet):
+        quiet.influx.refuses = lambda line: "user=bob" in line
+        quiet.advance(HEARTBEAT_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"alice": 1, "carol": 1}
+        labels = {"measurement": "user_usage"}
+        assert quiet.number("bridge_snapshot_points_total", **labels) == 3 + 2
+        assert quiet.number("bridge_snapshot_refused_points_total", **labels) == 1
+
+    async def test_a_name_without_a_spelling_is_counted_and_the_rest_is_stored(self, quiet):
+        quiet.open_account("dave", admin="sh\nop")
+        quiet.open_account("eve")
+        quiet.store.record_event("a\nb", Event(kind="orphan", text="x"), at=NOW)
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.of("user_usage") == {"eve": 1}
+        for measurement in ("user_usage", "events"):
+            labels = {"measurement": measurement}
+            assert quiet.number("bridge_snapshot_refused_points_total", **labels) == 1
+        assert quiet.store.meta("influx_events_cursor") == "1"
+
+    async def test_the_log_tells_one_in_ten_minutes(self, quiet, caplog):
+        quiet.influx.refuses = lambda line: "user=bob" in line
+        for total in range(10):
+            quiet.use("bob", total=total)
+            quiet.advance(50)
+            await quiet.settle()
+        (record,) = caplog.records
+        assert "bob" in record.getMessage()
+        assert "bad line" in record.getMessage()
+        quiet.advance(HEARTBEAT_SECONDS)
+        await quiet.settle()
+        assert len(caplog.records) == 2
+
+
+class TestRunning:
+    """As a task it wakes up for changes, and outlives its own faults."""
+
+    async def until(self, is_so):
+        async with asyncio.timeout(10):
+            while not is_so():
+                await asyncio.sleep(0)
+
+    async def test_a_change_wakes_it(self, stand):
+        stand.open_account("alice")
+        running = asyncio.create_task(stand.snapshots.run())
+        await self.until(lambda: stand.influx.of("user_usage") == {"alice": 1})
+        stand.use("alice")
+        stand.now_seconds += GATHER_SECONDS
+        stand.clock.advance(seconds=1)
+        stand.snapshots._wake.set()  # what the clock would do
+        await self.until(lambda: stand.influx.of("user_usage") == {"alice": 2})
+        running.cancel()
+        await asyncio.wait([running])
+
+    async def test_a_defect_is_loud_and_tried_again(self, stand, monkeypatch, caplog):
+        stand.open_account("alice")
+        steps = []
+
+        async def break_down():
+            steps.append(1)
+            raise ZeroDivisionError("a defect")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stand.snapshots, "step", break_down)
+            running = asyncio.create_task(stand.snapshots.run())
+            await self.until(lambda: bool(steps))
+            assert "a defect" in stand.snapshots.outage.reason
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+        assert record.exc_info
+        stand.now_seconds += 60
+        stand.snapshots._wake.set()  # what the clock would do
+        await self.until(lambda: stand.snapshots.outage.is_up)
+        assert stand.influx.of("user_usage") == {"alice": 1}
+        running.cancel()
+        await asyncio.wait([running])
