@@ -35,6 +35,14 @@ ci:
 demo:
     uv run marzban-bridge demo
 
+# an hour's reports while InfluxDB is away: does anybody notice, how fast after
+bench-outage *args:
+    uv run python benchmarks/outage.py {{args}}
+
+# the whole stack with a simulated panel and made-up traffic; Grafana on :3000, admin/admin
+stack-demo:
+    docker compose --env-file demo.env --profile demo up --build
+
 # collector and bridge in one process against the panel of your .env
 up:
     uv run marzban-bridge up
