@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import influx_engine
@@ -11,6 +12,16 @@ from influx_engine import InfluxEngine
 
 def pytest_report_header() -> str:
     return f"InfluxDB: {influx_engine.describe() or 'none here, its tests are skipped'}"
+
+
+@pytest.fixture(autouse=True)
+def _no_log_handlers_stay() -> Iterator[None]:
+    """A command run by a test binds the root logger to that test's standard error."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import schemathesis
 import uvicorn
 from bridge_builders import gib
 from collectors import ADMIN_KEY, AS_REPORTER, CollectorWorld, wire
+from framing import drop_framing
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -112,6 +113,7 @@ def test_every_answer_is_a_documented_one(case, caller, is_panel_down, world):
     url, panel, faults = world
     headers = headers_of(panel, caller)
     faults.is_down = is_panel_down
+    drop_framing(case)
     response = case.call(base_url=url, headers=headers)
     case.validate_response(response, checks=CHECKS)
     if response.status_code == 503:

@@ -120,9 +120,9 @@ class TestCleanup:
         )
         async with running(world):
             await world.send(wire())
-            world.now_millis += 40 * DAY_MILLIS
+            world.now_millis += 20 * DAY_MILLIS
             answer = await world.client.post(
-                "/v1/maintenance/cleanup", params={"days": 30}, headers=AS_ADMIN
+                "/v1/maintenance/cleanup", params={"days": 10}, headers=AS_ADMIN
             )
             assert answer.json()["removed_day_rows"] == 1
             assert answer.json()["removed_reports"] == 0, "not in InfluxDB yet"
