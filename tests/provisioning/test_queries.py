@@ -1,0 +1,77 @@
+"""House rules of the queries in dashboards and alerts, as they are written."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from grafana_files import INFLUX, PROMETHEUS, all_queries, panel_queries
+from grafana_interpolation import names_used
+from prometheus_engine import WorkedPrograms
+
+from collector import schema
+
+BUILT_IN = {"timeFilter", "__interval", "__interval_ms"}
+INFLUXQL = [each for each in all_queries() if each.datasource == INFLUX]
+EACH_QUERY = pytest.mark.parametrize("query", INFLUXQL, ids=str)
+
+
+@EACH_QUERY
+def test_a_query_is_bounded_in_time_and_names_its_retention_policy(query):
+    assert ";" not in query.text, "statements of one panel are joined with semicolons"
+    if query.text.startswith("SHOW TAG VALUES"):
+        assert re.search(r'FROM "(traffic|user_usage)"', query.text)
+        return
+    assert "$timeFilter" in query.text
+    sources = re.findall(r'FROM ("[^"]*"(?:\."[^"]*")?)', query.text)
+    assert sources
+    for each in sources:
+        assert re.fullmatch(r'"(raw|daily|\$policy)"\."(traffic|user_usage|events)"', each), each
+
+
+@EACH_QUERY
+def test_a_variable_is_compared_as_an_escaped_pattern_of_the_whole(query):
+    """`= '$user'` breaks for b.c, and newer Grafana does not escape a name that begins with a digit
+    unless told to."""
+    rest = re.sub(r'"\w+" =~ /\^\$\{\w+:regex\}\$/', "", query.text).replace('"$policy".', "")
+    assert names_used(rest) <= BUILT_IN, query.text
+
+
+@EACH_QUERY
+def test_a_query_uses_names_of_the_schema_alone(query):
+    known = {"raw", "daily", "$policy"}
+    for each in (schema.TRAFFIC, schema.DAILY_TRAFFIC, schema.USER_USAGE, schema.EVENTS):
+        known |= {each.name, *each.tags, *each.fields}
+    aliases = set(re.findall(r'AS "([^"]+)"', query.text))
+    assert set(re.findall(r'"([^"]+)"', query.text)) <= known | aliases, query.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [each for each in panel_queries() if "GROUP BY time(" in each.text],
+    ids=str,
+)
+def test_a_graph_has_a_bounded_number_of_lines(query):
+    """Ten thousand users must not become ten thousand lines."""
+    assert re.search(r"GROUP BY time\(\$__interval(, now\(\))?\)( fill\(none\))?$", query.text)
+    if any(f'"{tag}"' in query.text.split("FROM")[0] for tag in ("user", "server", "admin")):
+        assert re.match(r'SELECT top\("\w+", "\w+", \d\) ', query.text)
+
+
+@pytest.mark.parametrize(
+    "query", [each for each in panel_queries() if 'GROUP BY "user"' in each.text], ids=str
+)
+def test_a_table_of_users_is_a_top_or_a_number(query):
+    assert re.match(r"SELECT (top|count|sum)\(", query.text) or ":regex}$/" in query.text
+
+
+def test_promql_uses_names_that_the_programs_have():
+    known = WorkedPrograms().metric_names() | {"up"}
+    unknown = {
+        (name, query.place)
+        for query in all_queries()
+        if query.datasource == PROMETHEUS
+        for name in re.findall(r"\b(?:collector|bridge)_\w+|\bup\b", query.text)
+        if name not in known
+    }
+    assert unknown == set()
