@@ -210,6 +210,7 @@ def _check(_: argparse.Namespace, settings: Settings) -> int:
         ("users", facts.users),
         ("servers", facts.servers),
         ("reports counted", audit.reports),
+        ("reports not added up yet", audit.unfolded),
         ("reports kept for deduplication", facts.records),
         ("sum over users", f"{audit.user_bytes} bytes"),
         ("sum over series", f"{audit.series_bytes} bytes"),

@@ -1,13 +1,16 @@
 """Group commit: requests queue, one thread stores what is there in one commit, then answers all.
 
 Nobody is answered before the commit that holds their reports is on disk. The queue is bounded in
-reports; a full one refuses instead of growing.
+reports; a full one refuses instead of growing. While commits follow each other closely, reports are
+stored first and added up a little later, many at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -26,6 +29,14 @@ T = TypeVar("T")
 PURGE_SECONDS = 60.0
 PURGE_AGAIN_SECONDS = 0.1
 PURGE_ROWS = 5000
+BUSY_SECONDS = 0.05
+"""Commits that follow each other more closely leave adding up for later."""
+FOLD_IDLE_SECONDS = 0.02
+"""So long without a request, and what is left is added up."""
+FOLD_SECONDS = 0.25
+"""The longest that a report is in no sum, but for the time that adding up takes."""
+FOLD_REPORTS = 50_000
+FOLD_RETRY_SECONDS = 1.0
 
 
 class _Work(Generic[T]):
@@ -98,8 +109,13 @@ class Ingest:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
+        self._stored_at = -math.inf
+        self._unfolded = 0
+        self._unfolded_since = 0.0
         self.commits = CommitSignal()
         self.last_error: str | None = None
+        self.fold_error: str | None = None
+        """Why reports that are stored are not in the sums."""
 
     @property
     def is_running(self) -> bool:
@@ -145,35 +161,74 @@ class Ingest:
         self._queue.put(_Task(work, future))
         return await future
 
+    async def catch_up(self) -> None:
+        """Return once every report stored so far is in the sums.
+
+        Raises NotStoredError when they cannot be added up now.
+        """
+        if self._unfolded and not self._is_stopping:
+            await self.run(lambda _: self._fold() if self._unfolded else None)
+
     def _refuse_if_stopping(self) -> None:
         if self._is_stopping:
             raise NotStoredError("the collector is stopping; send again when it is back")
 
     def _run(self) -> None:
         purge_at = time.monotonic() + PURGE_SECONDS
-        while True:
-            try:
-                first = self._queue.get(timeout=max(0.0, purge_at - time.monotonic()))
-            except queue.Empty:
-                purge_at = time.monotonic() + self._purge()
-                continue
-            if first is None:
-                return
-            group, other, is_last = self._drain(first)
+        is_last = False
+        while not is_last:
+            wait_seconds = max(0.0, purge_at - time.monotonic())
+            if self._unfolded:
+                pause_seconds = FOLD_RETRY_SECONDS if self.fold_error else FOLD_IDLE_SECONDS
+                wait_seconds = min(wait_seconds, pause_seconds)
+            group: list[_Store] = []
+            other: _Task | None = None
+            with contextlib.suppress(queue.Empty):
+                group, other, is_last = self._drain(self._queue.get(timeout=wait_seconds))
             if group:
                 self._store(group)
             if other:
                 self._do(other)
-            if is_last:
-                return
+            is_idle = not group and other is None
+            if self._unfolded and (is_idle or is_last or self._is_fold_due()):
+                self._try_fold()
             if time.monotonic() >= purge_at:
                 purge_at = time.monotonic() + self._purge()
 
-    def _drain(self, first: _Work[Any]) -> tuple[list[_Store], _Task | None, bool]:
+    def _is_fold_due(self) -> bool:
+        age_seconds = time.monotonic() - self._unfolded_since
+        if self.fold_error:
+            return age_seconds >= FOLD_RETRY_SECONDS
+        return self._unfolded >= FOLD_REPORTS or age_seconds >= FOLD_SECONDS
+
+    def _try_fold(self) -> None:
+        try:
+            self._fold()
+        except Exception as error:  # what is stored stays stored, and is added up later
+            self._unfolded_since = time.monotonic()
+            if self.fold_error is None:
+                is_expected = isinstance(error, NotStoredError)
+                log.error(  # noqa: TRY400 - a traceback for what nobody expects alone
+                    "adding up fails: %r", error, exc_info=None if is_expected else error
+                )
+            self.fold_error = str(error)
+
+    def _fold(self) -> None:
+        started_at = time.perf_counter()
+        self._ledger.fold()
+        self._unfolded = 0
+        if self.fold_error is not None:
+            log.warning("adding up works again")
+            self.fold_error = None
+        self._metrics.fold_seconds.observe(time.perf_counter() - started_at)
+        if self._loop:
+            self._loop.call_soon_threadsafe(self.commits.notify)
+
+    def _drain(self, first: _Work[Any] | None) -> tuple[list[_Store], _Task | None, bool]:
         """Take what is queued now: batches for one commit, up to the first that is none."""
         group: list[_Store] = []
         reports = 0
-        item: _Work[Any] | None = first
+        item = first
         while True:
             if item is None:
                 return group, None, True
@@ -209,7 +264,18 @@ class Ingest:
 
     def _record(self, group: Sequence[_Store]) -> list[Receipt]:
         batches = [item.batch for item in group]
-        return self._ledger.record(batches, received_at_millis=self._now_millis())
+        is_busy = time.monotonic() - self._stored_at < BUSY_SECONDS
+        receipts = self._ledger.record(
+            batches, received_at_millis=self._now_millis(), defers_sums=is_busy
+        )
+        self._stored_at = time.monotonic()
+        if not is_busy:
+            self._unfolded = 0
+        elif accepted := sum(receipt.accepted for receipt in receipts):
+            if not self._unfolded:
+                self._unfolded_since = self._stored_at
+            self._unfolded += accepted
+        return receipts
 
     def _record_alone(self, item: _Store) -> Receipt | Exception:
         try:

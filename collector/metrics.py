@@ -55,6 +55,12 @@ class Metrics:
             buckets=(0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
             registry=self.registry,
         )
+        self.fold_seconds = Histogram(
+            "collector_fold_seconds",
+            "How long adding up reports took that were stored before",
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+            registry=self.registry,
+        )
         self.lookups = Counter(
             "collector_subscription_lookups",
             "Subscription tokens to resolve, by result",

@@ -52,6 +52,11 @@ class Collector:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.readers, query, self.reader)
 
+    async def read_sums(self, query: Callable[[LedgerReader], T]) -> T:
+        """Run a query that counts every report acknowledged so far."""
+        await self.ingest.catch_up()
+        return await self.read(query)
+
     async def key_ring(self) -> KeyRing:
         """Return the valid reporters, at most a second old: keys come and go beside us."""
         now_seconds = self.monotonic_seconds()

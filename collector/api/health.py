@@ -46,6 +46,8 @@ def _reasons(collector: Collector) -> list[str]:
         reasons.append("the ledger's writing thread has stopped")
     if collector.ingest.last_error:
         reasons.append(f"the last commit failed: {collector.ingest.last_error}")
+    if collector.ingest.fold_error:
+        reasons.append(f"reports are stored, and not added up: {collector.ingest.fold_error}")
     path = ledger_path(collector.settings.ledger_url)
     if not path.exists():
         reasons.append(

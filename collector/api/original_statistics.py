@@ -156,7 +156,7 @@ async def server_statistics(
 ) -> OriginalServerPage:
     """Return traffic on one server by day."""
     since_day = first_day(collector, days) or 0
-    by_day = await collector.read(
+    by_day = await collector.read_sums(
         lambda reader: reader.days_of_server(server, port, since_day=since_day)
     )
     totals = [
@@ -190,7 +190,7 @@ async def server_statistics(
 @router.get("/traffic-stats/database/info", dependencies=for_admin)
 async def database_info(collector: CollectorPart) -> OriginalDatabase:
     """Return the ledger's size and counts."""
-    facts = await collector.read(lambda reader: reader.facts())
+    facts = await collector.read_sums(lambda reader: reader.facts())
     return OriginalDatabase(
         database_path=facts.location,
         total_records=facts.records,
@@ -261,7 +261,7 @@ async def _username(collector: Collector, user_token: str, credentials: AdminCre
 
 async def _global(collector: Collector, days: int) -> OriginalGlobal:
     since_day = first_day(collector, days)
-    found = await collector.read(lambda reader: reader.summary(since_day=since_day))
+    found = await collector.read_sums(lambda reader: reader.summary(since_day=since_day))
     top = (await servers_of(collector, None, days))[:TOP_SERVERS]
     return OriginalGlobal(
         total_users=found.users,

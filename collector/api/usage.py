@@ -135,6 +135,8 @@ async def changes(
     with collector.metrics.feed_waiters.track_inprogress():
         while True:
             signal = commits.subscribe()
+            if not wait:
+                await collector.ingest.catch_up()
             page = await collector.read(lambda reader: reader.changes(after=after, limit=limit))
             left_seconds = until_seconds - loop.time()
             has_answer = bool(page.changes) or page.head < after
@@ -183,7 +185,7 @@ async def user_statistics(
 async def global_statistics(collector: CollectorPart, days: Days = None) -> GlobalStatistics:
     """Return the sums over everything."""
     since_day = first_day(collector, days)
-    found = await collector.read(lambda reader: reader.summary(since_day=since_day))
+    found = await collector.read_sums(lambda reader: reader.summary(since_day=since_day))
     return GlobalStatistics(
         days=days,
         users=found.users,
@@ -205,7 +207,7 @@ async def server_statistics(collector: CollectorPart, days: Days = None) -> list
 @router.get("/database")
 async def database(collector: CollectorPart) -> DatabaseFacts:
     """Return the ledger's size and counts."""
-    facts = await collector.read(lambda reader: reader.facts())
+    facts = await collector.read_sums(lambda reader: reader.facts())
     return DatabaseFacts(
         location=facts.location,
         ledger_id=facts.ledger_id,
@@ -277,7 +279,9 @@ async def servers_of(
 ) -> list[ServerUsage]:
     """Read usage by server, of one user or of all."""
     since_day = first_day(collector, days)
-    return await collector.read(lambda reader: reader.servers_of(username, since_day=since_day))
+    return await collector.read_sums(
+        lambda reader: reader.servers_of(username, since_day=since_day)
+    )
 
 
 def first_day(collector: Collector, days: int | None) -> int | None:

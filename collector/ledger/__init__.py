@@ -50,6 +50,7 @@ class Changes(msgspec.Struct, frozen=True):
 
     ledger_id: str
     head: int
+    """The last report that is in the sums."""
     changes: list[UserTotal]
 
 
@@ -111,6 +112,8 @@ class Audit(msgspec.Struct, frozen=True):
     series_bytes: int
     day_bytes: int
     reports: int
+    unfolded: int
+    """Reports that are stored and in none of these sums yet."""
 
 
 class ReportRow(msgspec.Struct, frozen=True, gc=False):
@@ -187,8 +190,17 @@ class Ledger(Protocol):
     Raises DiskFullError or NotStoredError when nothing of a call was stored.
     """
 
-    def record(self, batches: Sequence[Batch], *, received_at_millis: int) -> list[Receipt]:
-        """Store all batches in one commit; returns when it is on disk."""
+    def record(
+        self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
+    ) -> list[Receipt]:
+        """Store all batches in one commit; returns when it is on disk.
+
+        With `defers_sums` the reports are stored, and in no sum before the next `fold`.
+        """
+        ...
+
+    def fold(self) -> None:
+        """Add up what is stored and in no sum yet; a ledger that is opened does so by itself."""
         ...
 
     def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:

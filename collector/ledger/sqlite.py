@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
-from collector.ledger import Batch, Progress, Receipt, sqlite_export
+from collector.ledger import Batch, Progress, Receipt, sqlite_export, sqlite_fold
 from collector.ledger.sqlite_file import connect, lock
-from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES, Report
+from collector.reports import MAX_AMOUNT_BYTES, Report
 from collector.schema import Policy
 
-KEYS_PER_QUERY = 500
 MAX_CACHED_SERIES = 500_000
 
 _SeriesKey = tuple[str, str, int, str]
-_Content = tuple[int, int, int]
-_Delta = list[int]
-"""upload, download, connections, reports, last used, last seq"""
+_Content = tuple[int | None, int, int]
 
 
 class SqliteLedger:
     """The one writer of a ledger file; not for several threads at once.
 
-    Opening takes the file's lock, checks its integrity and migrates it; LedgerError otherwise.
+    Opening takes the file's lock, checks its integrity, migrates it and adds up what a crash left
+    over; LedgerError otherwise.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +36,14 @@ class SqliteLedger:
             self._lock.close()
             raise
         self._series: dict[_SeriesKey, int] = {}
+        self._unindexed: dict[bytes, int] = {}
+        """The keys of reports that are in no sum yet, with their seq."""
         self._load()
+        try:
+            self.fold()
+        except NotStoredError as error:
+            self.close()
+            raise LedgerError(f"{error}; make room, then start again") from error
 
     def _check_integrity(self) -> None:
         try:
@@ -57,8 +62,14 @@ class SqliteLedger:
         self._series.clear()
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
         self._last_seq: int = row[0] if row else 0
-        query = "SELECT coalesce(sum(upload_bytes + download_bytes), 0) FROM user_total"
-        self._all_bytes: int = self._db.execute(query).fetchone()[0]
+        self._folded_seq = sqlite_fold.folded_seq(self._db)
+        query = (
+            "SELECT (SELECT coalesce(sum(upload_bytes + download_bytes), 0) FROM user_total) + "
+            "(SELECT coalesce(sum(upload_bytes + download_bytes), 0) FROM report WHERE seq > ?)"
+        )
+        self._all_bytes: int = self._db.execute(query, (self._folded_seq,)).fetchone()[0]
+        query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
+        self._unindexed = dict(self._db.execute(query, (self._folded_seq,)))
 
     def close(self) -> None:
         """Close the file and let another process have it."""
@@ -82,58 +93,120 @@ class SqliteLedger:
                 raise DiskFullError(f"the disk under the ledger {self.path} is full") from error
             raise NotStoredError(f"the ledger {self.path} did not store: {error}") from error
 
-    def record(self, batches: Sequence[Batch], *, received_at_millis: int) -> list[Receipt]:
-        """Store all batches in one commit; returns when it is on disk."""
+    def record(
+        self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
+    ) -> list[Receipt]:
+        """Store all batches in one commit; returns when it is on disk.
+
+        With `defers_sums` the reports are stored, and in no sum before the next `fold`.
+        """
         with self._transaction():
-            group = _Group(self._last_seq, self._all_bytes, received_at_millis)
-            known = self._known_contents(batches)
-            receipts = [self._take(batch, group, known) for batch in batches]
-            self._write(group)
+            group = _Group(self._last_seq, self._all_bytes)
+            known = self._known_seqs(batches)
+            receipts = [self._take(batch, group, known, received_at_millis) for batch in batches]
+            self._db.executemany(
+                "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
+                "connections, reported_at, received_at, reporter) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                group.rows,
+            )
+            if not defers_sums:
+                self._fold_through(group.last_seq)
         self._last_seq, self._all_bytes = group.last_seq, group.all_bytes
+        if defers_sums:
+            self._unindexed.update((key, content[0]) for key, content in group.contents.items())
+        else:
+            self._note_folded(group.last_seq)
         return receipts
 
-    def _known_contents(self, batches: Sequence[Batch]) -> dict[bytes, _Content]:
-        """Look up which of the ids are stored already, and with what content."""
+    def fold(self) -> None:
+        """Add up what is stored and in no sum yet."""
+        if self._folded_seq == self._last_seq:
+            return
+        with self._transaction():
+            self._fold_through(self._last_seq)
+        self._note_folded(self._last_seq)
+
+    def _fold_through(self, seq: int) -> None:
+        if seq > self._folded_seq:
+            sqlite_fold.fold(self._db, after=self._folded_seq, through=seq)
+
+    def _note_folded(self, seq: int) -> None:
+        self._folded_seq = seq
+        self._unindexed.clear()
+
+    def _known_seqs(self, batches: Sequence[Batch]) -> dict[bytes, int]:
+        """Look up which of the ids are stored already, and where."""
         keys = [
             report.report_key
             for batch in batches
             for report in batch.reports
             if report.report_key is not None
         ]
-        known: dict[bytes, _Content] = {}
-        for start in range(0, len(keys), KEYS_PER_QUERY):
-            page = keys[start : start + KEYS_PER_QUERY]
-            marks = ",".join("?" * len(page))
-            rows = self._db.execute(
-                "SELECT report_key, series_id, upload_bytes, download_bytes FROM report "
-                f"WHERE report_key IN ({marks})",
-                page,
-            )
-            known.update((row[0], (row[1], row[2], row[3])) for row in rows)
+        unindexed = self._unindexed
+        known = {key: unindexed[key] for key in keys if key in unindexed} if unindexed else {}
+        known.update(sqlite_fold.seqs_of(self._db, keys))
         return known
 
-    def _take(self, batch: Batch, group: _Group, known: dict[bytes, _Content]) -> Receipt:
-        batch_bytes = sum(each.upload_bytes + each.download_bytes for each in batch.reports)
+    def _take(
+        self, batch: Batch, group: _Group, known: dict[bytes, int], received_at_millis: int
+    ) -> Receipt:
+        reports = batch.reports
+        batch_bytes = sum(each.upload_bytes + each.download_bytes for each in reports)
         if group.all_bytes + batch_bytes > MAX_AMOUNT_BYTES:
             return Receipt(accepted=0, duplicates=0, is_beyond_capacity=True)
-        accepted = duplicates = conflicts = 0
-        for report in batch.reports:
-            key = report.report_key
-            stored = None if key is None else known.get(key)
-            if stored is not None:
-                duplicates += 1
-                content = (self._find_series(report), report.upload_bytes, report.download_bytes)
-                conflicts += stored != content
-                continue
-            series_id = self._find_series(report) or self._add_series(report)
+        duplicates: list[tuple[Report, int]] = []
+        seq, rows, contents, series = group.last_seq, group.rows, group.contents, self._series
+        before, reporter = seq, batch.reporter
+        for report in reports:
+            key, up, down = report.report_key, report.upload_bytes, report.download_bytes
             if key is not None:
-                known[key] = (series_id, report.upload_bytes, report.download_bytes)
-            accepted += 1
-            group.add(report, series_id, batch.reporter)
-        return Receipt(accepted, duplicates, conflicts)
+                if (stored := known.get(key)) is not None:
+                    duplicates.append((report, stored))
+                    continue
+                if (content := contents.get(key)) is not None:
+                    duplicates.append((report, content[0]))
+                    continue
+            series_key = (report.username, report.server, report.port, report.protocol)
+            series_id = series.get(series_key) or self._series_id(series_key)
+            seq += 1
+            if key is not None:
+                contents[key] = (seq, (series_id, up, down))
+            rows.append(
+                (
+                    *(seq, key, series_id, up, down, report.connections),
+                    *(report.reported_at_millis, received_at_millis, reporter),
+                )
+            )
+            group.all_bytes += up + down
+        group.last_seq = seq
+        conflicts = self._count_conflicts(duplicates, group) if duplicates else 0
+        return Receipt(seq - before, len(duplicates), conflicts)
 
-    def _find_series(self, report: Report) -> int | None:
-        key = (report.username, report.server, report.port, report.protocol)
+    def _count_conflicts(self, duplicates: Sequence[tuple[Report, int]], group: _Group) -> int:
+        """Count the duplicates whose content is not what is stored, while that is still kept."""
+        fresh = dict(group.contents.values())
+        query = "SELECT series_id, upload_bytes, download_bytes FROM report WHERE seq = ?"
+        conflicts = 0
+        for report, seq in duplicates:
+            stored: _Content | None = fresh.get(seq)
+            if stored is None:
+                stored = self._db.execute(query, (seq,)).fetchone()
+            series_key = (report.username, report.server, report.port, report.protocol)
+            sent = (self._find_series(series_key), report.upload_bytes, report.download_bytes)
+            conflicts += stored is not None and stored != sent
+        return conflicts
+
+    def _series_id(self, key: _SeriesKey) -> int:
+        """Return the id of a series, which may be a new one."""
+        if (found := self._find_series(key)) is not None:
+            return found
+        statement = (
+            "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) RETURNING id"
+        )
+        return self._remember_series(key, self._db.execute(statement, key).fetchone()[0])
+
+    def _find_series(self, key: _SeriesKey) -> int | None:
         if (found := self._series.get(key)) is not None:
             return found
         query = (
@@ -142,67 +215,23 @@ class SqliteLedger:
         row = self._db.execute(query, key).fetchone()
         return None if row is None else self._remember_series(key, row[0])
 
-    def _add_series(self, report: Report) -> int:
-        key = (report.username, report.server, report.port, report.protocol)
-        statement = (
-            "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) RETURNING id"
-        )
-        return self._remember_series(key, self._db.execute(statement, key).fetchone()[0])
-
     def _remember_series(self, key: _SeriesKey, series_id: int) -> int:
         if len(self._series) >= MAX_CACHED_SERIES:
             self._series.clear()
         self._series[key] = series_id
         return series_id
 
-    def _write(self, group: _Group) -> None:
-        self._db.executemany(
-            "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
-            "connections, reported_at, received_at, reporter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            group.rows,
-        )
-        self._db.executemany(
-            "UPDATE series SET upload_bytes = upload_bytes + ?, "
-            "download_bytes = download_bytes + ?, connections = connections + ?, "
-            "reports = reports + ?, last_used_at = max(last_used_at, ?) WHERE id = ?",
-            ((*delta[:5], series_id) for series_id, delta in group.series.items()),
-        )
-        self._db.executemany(
-            "INSERT INTO usage_day (day, series_id, upload_bytes, download_bytes, connections, "
-            "reports, last_used_at, change_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (day, series_id) DO UPDATE SET "
-            "upload_bytes = upload_bytes + excluded.upload_bytes, "
-            "download_bytes = download_bytes + excluded.download_bytes, "
-            "connections = connections + excluded.connections, "
-            "reports = reports + excluded.reports, "
-            "last_used_at = max(last_used_at, excluded.last_used_at), "
-            "change_seq = excluded.change_seq",
-            ((*day_and_series, *delta) for day_and_series, delta in group.days.items()),
-        )
-        self._db.executemany(
-            "INSERT INTO user_total (username, upload_bytes, download_bytes, reports, "
-            "last_used_at, change_seq) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (username) DO UPDATE SET "
-            "upload_bytes = upload_bytes + excluded.upload_bytes, "
-            "download_bytes = download_bytes + excluded.download_bytes, "
-            "reports = reports + excluded.reports, "
-            "last_used_at = max(last_used_at, excluded.last_used_at), "
-            "change_seq = excluded.change_seq",
-            (
-                (username, delta[0], delta[1], delta[3], delta[4], delta[5])
-                for username, delta in group.users.items()
-            ),
-        )
-
     def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
         """Drop up to `limit` of the oldest reports received before; return how many were.
 
-        With `keeps_unexported`, what is not in InfluxDB yet stays.
+        Their ids are forgotten at some time after. With `keeps_unexported`, what is not in InfluxDB
+        yet stays.
         """
         with self._transaction():
-            through_seq = self._last_seq
+            sqlite_fold.forget_keys(self._db, before_millis=before_millis)
+            through_seq = self._folded_seq
             if keeps_unexported:
-                through_seq = sqlite_export.state_of(self._db, Policy.RAW).seq
+                through_seq = min(through_seq, sqlite_export.state_of(self._db, Policy.RAW).seq)
             # Only from the front, so that what is kept has no gaps, wherever clocks jumped.
             statement = (
                 "DELETE FROM report WHERE seq IN (SELECT seq FROM "
@@ -233,44 +262,11 @@ class SqliteLedger:
 
 
 class _Group:
-    """What one commit will write: the reports' rows, and the sums they add up to."""
+    """What one commit will store."""
 
-    def __init__(self, last_seq: int, all_bytes: int, received_at_millis: int) -> None:
+    def __init__(self, last_seq: int, all_bytes: int) -> None:
         self.last_seq = last_seq
         self.all_bytes = all_bytes
-        self._received_at_millis = received_at_millis
         self.rows: list[tuple[object, ...]] = []
-        self.series: dict[int, _Delta] = {}
-        self.days: dict[tuple[int, int], _Delta] = {}
-        self.users: dict[str, _Delta] = {}
-
-    def add(self, report: Report, series_id: int, reporter: str) -> None:
-        """Take a report in under the next seq."""
-        self.last_seq += 1
-        self.all_bytes += report.upload_bytes + report.download_bytes
-        self.rows.append(
-            (
-                self.last_seq,
-                report.report_key,
-                series_id,
-                report.upload_bytes,
-                report.download_bytes,
-                report.connections,
-                report.reported_at_millis,
-                self._received_at_millis,
-                reporter,
-            )
-        )
-        day = report.reported_at_millis // DAY_MILLIS
-        for delta in self._deltas(report.username, series_id, day):
-            delta[0] += report.upload_bytes
-            delta[1] += report.download_bytes
-            delta[2] += report.connections
-            delta[3] += 1
-            delta[4] = max(delta[4], report.reported_at_millis)
-            delta[5] = self.last_seq
-
-    def _deltas(self, username: str, series_id: int, day: int) -> Iterable[_Delta]:
-        yield self.series.setdefault(series_id, [0, 0, 0, 0, 0, 0])
-        yield self.days.setdefault((day, series_id), [0, 0, 0, 0, 0, 0])
-        yield self.users.setdefault(username, [0, 0, 0, 0, 0, 0])
+        self.contents: dict[bytes, tuple[int, _Content]] = {}
+        """By key, the seq and content of the reports that have one."""

@@ -16,6 +16,9 @@ from collector.errors import LedgerError, SettingsError
 APPLICATION_ID = 0x54524C47
 BUSY_SECONDS = 10
 MAX_JOURNAL_BYTES = 64 * 2**20
+PAGES_PER_CHECKPOINT = 16_000
+"""About as many as MAX_JOURNAL_BYTES hold: a page written many times is copied back once."""
+CACHE_KIB = 16 * 1024
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -87,6 +90,34 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX usage_day_change ON usage_day (change_seq);
     """,
+    """
+    ALTER TABLE report RENAME TO report_2;
+    CREATE TABLE report (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        report_key BLOB,
+        series_id INTEGER NOT NULL REFERENCES series (id),
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        connections INTEGER NOT NULL,
+        reported_at INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        reporter TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO report SELECT * FROM report_2 ORDER BY seq;
+    DELETE FROM sqlite_sequence WHERE name = 'report';
+    INSERT INTO sqlite_sequence (name, seq)
+        SELECT 'report', seq FROM sqlite_sequence WHERE name = 'report_2';
+    DROP TABLE report_2;
+    CREATE TABLE report_key_0 (key BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE report_key_1 (key BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO report_key_0
+        SELECT report_key, seq FROM report WHERE report_key IS NOT NULL ORDER BY report_key;
+    INSERT INTO meta (key, value) VALUES
+        ('key_table', '0'),
+        ('key_table_since', '0'),
+        ('folded_seq', CAST(coalesce(
+            (SELECT seq FROM sqlite_sequence WHERE name = 'report'), 0) AS TEXT));
+    """,
 )
 
 
@@ -127,6 +158,9 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         else:
             db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
             db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
+            db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            db.execute("PRAGMA temp_store = MEMORY")
             _migrate(db)
     except sqlite3.DatabaseError as error:
         db.close()

@@ -22,6 +22,7 @@ from collector.ledger import (
     sqlite_export,
 )
 from collector.ledger.sqlite_file import connect
+from collector.ledger.sqlite_fold import folded_seq
 from collector.reporters import Reporter
 
 
@@ -56,7 +57,7 @@ class SqliteReader:
         db = self._db
         db.execute("BEGIN")
         try:
-            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
+            head = folded_seq(db)
             rows = db.execute(
                 "SELECT username, upload_bytes, download_bytes, reports, last_used_at, change_seq "
                 "FROM user_total WHERE change_seq > ? ORDER BY change_seq LIMIT ?",
@@ -66,7 +67,7 @@ class SqliteReader:
             db.execute("COMMIT")
         return Changes(
             ledger_id=self._ledger_id(),
-            head=row[0] if row else 0,
+            head=head,
             changes=[UserTotal(*each) for each in rows],
         )
 
@@ -217,4 +218,6 @@ class SqliteReader:
             )
         if day_bytes > user_bytes:
             problems.append(f"days sum to {day_bytes} bytes, more than the users' {user_bytes}")
-        return Audit(problems, user_bytes, series_bytes, day_bytes, reports)
+        query = "SELECT count(*) FROM report WHERE seq > ?"
+        unfolded = db.execute(query, (folded_seq(db),)).fetchone()[0]
+        return Audit(problems, user_bytes, series_bytes, day_bytes, reports, unfolded)

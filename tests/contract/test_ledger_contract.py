@@ -49,8 +49,10 @@ def reader(place: SqlitePlace, ledger: Ledger) -> Iterator[LedgerReader]:
         yield opened
 
 
-def store(ledger: Ledger, *batches, at: int = NOON_MILLIS) -> list[Receipt]:
-    return ledger.record(batches, received_at_millis=at)
+def store(
+    ledger: Ledger, *batches, at: int = NOON_MILLIS, defers_sums: bool = False
+) -> list[Receipt]:
+    return ledger.record(batches, received_at_millis=at, defers_sums=defers_sums)
 
 
 def totals(reader: LedgerReader) -> dict[str, tuple[int, int, int]]:
@@ -279,10 +281,15 @@ groups = st.lists(st.lists(st.lists(reports, min_size=1, max_size=6), max_size=3
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(history=groups, reopen_after=st.sets(st.integers(0, 5)))
-@settings(deadline=None, max_examples=60)
+@given(
+    history=groups,
+    reopen_after=st.sets(st.integers(0, 5)),
+    deferred=st.sets(st.integers(0, 5)),
+    fold_after=st.sets(st.integers(0, 5)),
+)
+@settings(deadline=None, max_examples=100)
 def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
-    kind, history, reopen_after
+    kind, history, reopen_after, deferred, fold_after
 ):
     """Users, series, days and kept reports all add up to what was first under each id."""
     with tempfile.TemporaryDirectory() as folder:
@@ -292,7 +299,10 @@ def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
         accepted = duplicates = 0
         ledger = place.open()
         for number, group in enumerate(history):
-            receipts = store(ledger, *(batch(*each) for each in group))
+            batches = [batch(*each) for each in group]
+            receipts = store(ledger, *batches, defers_sums=number in deferred)
+            if number in fold_after:
+                ledger.fold()
             accepted += sum(each.accepted for each in receipts)
             duplicates += sum(each.duplicates for each in receipts)
             for each in (each for one in group for each in one):
@@ -303,6 +313,7 @@ def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
             if number in reopen_after:
                 ledger.close()
                 ledger = place.open()
+        ledger.fold()
         with closing(ledger), closing(place.reader()) as reader:
             page, audit = reader.changes(after=0, limit=100), reader.audit()
             found = {
@@ -313,6 +324,93 @@ def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
             assert audit.reports == reader.facts().records == page.head == accepted
             assert accepted + duplicates == sum(len(one) for group in history for one in group)
             assert audit.problems == []
+
+
+class TestDeferredSums:
+    """Reports that are stored first and added up later."""
+
+    def test_they_are_stored_and_in_no_sum_before_they_are_added_up(self, ledger, reader):
+        store(ledger, batch(report(up=1)))
+        assert store(ledger, batch(report(up=10), report("bob")), defers_sums=True) == [
+            Receipt(2, 0)
+        ]
+        assert totals(reader) == {"alice": (1, 2, 1)}
+        assert reader.changes(after=0, limit=9).head == 1
+        assert [row.seq for row in reader.reports_after(0, limit=9)] == [1, 2, 3]
+        ledger.fold()
+        assert totals(reader) == {"alice": (11, 4, 2), "bob": (1, 2, 1)}
+        assert reader.changes(after=0, limit=9).head == 3
+        assert reader.audit().problems == []
+
+    def test_adding_up_twice_adds_nothing(self, ledger, reader):
+        store(ledger, batch(report(up=10)), defers_sums=True)
+        ledger.fold()
+        ledger.fold()
+        assert totals(reader) == {"alice": (10, 2, 1)}
+
+    def test_the_next_commit_that_does_not_defer_adds_all_of_them_up(self, ledger, reader):
+        store(ledger, batch(report(up=1)), defers_sums=True)
+        store(ledger, batch(report(up=2)), defers_sums=True)
+        store(ledger, batch(report(up=4)))
+        assert totals(reader) == {"alice": (7, 6, 3)}
+
+    def test_what_a_crash_left_over_is_added_up_at_the_next_opening(self, place):
+        with closing(place.open()) as ledger:
+            store(ledger, batch(report(up=1, key="a")), defers_sums=True)
+        with closing(place.open()) as ledger, closing(place.reader()) as reader:
+            assert totals(reader) == {"alice": (1, 2, 1)}
+            assert store(ledger, batch(report(up=1, key="a"))) == [Receipt(0, 1)]
+
+    def test_ids_are_known_before_and_after(self, ledger, reader):
+        store(ledger, batch(report(up=1, key="a")), defers_sums=True)
+        assert store(ledger, batch(report(up=1, key="a")), defers_sums=True) == [Receipt(0, 1)]
+        assert store(ledger, batch(report(up=9, key="a")), defers_sums=True) == [Receipt(0, 1, 1)]
+        ledger.fold()
+        assert store(ledger, batch(report(up=1, key="a")), defers_sums=True) == [Receipt(0, 1)]
+        assert store(ledger, batch(report(up=9, key="a")), defers_sums=True) == [Receipt(0, 1, 1)]
+        assert totals(reader) == {"alice": (1, 2, 1)}
+
+    def test_a_day_is_changed_by_its_last_report(self, ledger, reader):
+        store(ledger, batch(report(up=1), report("bob"), report(up=2)), defers_sums=True)
+        ledger.fold()
+        found = [(row.username, row.change_seq) for row in reader.days_after(0, limit=9)]
+        assert found == [("bob", 2), ("alice", 3)]
+
+    def test_capacity_counts_what_is_in_no_sum_yet(self, ledger):
+        store(ledger, batch(report(up=MAX_AMOUNT_BYTES - 10, down=0)), defers_sums=True)
+        full = Receipt(0, 0, is_beyond_capacity=True)
+        assert store(ledger, batch(report(up=11, down=0)), defers_sums=True) == [full]
+        ledger.fold()
+        assert store(ledger, batch(report(up=11, down=0))) == [full]
+        assert store(ledger, batch(report(up=10, down=0))) == [Receipt(1, 0)]
+
+    def test_reports_in_no_sum_are_not_purged(self, ledger, reader):
+        store(ledger, batch(report(up=1)), defers_sums=True)
+        old = {"before_millis": NOON_MILLIS + 1, "limit": 10, "keeps_unexported": False}
+        assert ledger.forget_reports(**old) == 0
+        ledger.fold()
+        assert ledger.forget_reports(**old) == 1
+        assert totals(reader) == {"alice": (1, 2, 1)}
+
+
+def test_an_id_is_known_for_the_window_and_forgotten_after_another(ledger, reader):
+    window = 7 * DAY_MILLIS
+
+    def purge(now: int) -> None:
+        ledger.forget_reports(before_millis=now - window, limit=10, keeps_unexported=False)
+
+    store(ledger, batch(report(key="a")), at=NOON_MILLIS)
+    for day in range(8):
+        now = NOON_MILLIS + day * DAY_MILLIS
+        purge(now)
+        assert store(ledger, batch(report(key="a")), at=now) == [Receipt(0, 1)]
+        store(ledger, batch(report("bob", key=f"day {day}")), at=now)
+    for day in range(8, 25):
+        now = NOON_MILLIS + day * DAY_MILLIS
+        purge(now)
+        store(ledger, batch(report("bob", key=f"day {day}")), at=now)
+    assert store(ledger, batch(report(key="a")), at=now) == [Receipt(1, 0)]
+    assert store(ledger, batch(report("bob", key="day 20")), at=now) == [Receipt(0, 1)]
 
 
 class TestExport:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from collector_process import DEADLINE_SECONDS, KEY, CollectorProcess, poll
 
+from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_reader import SqliteReader
 
 ROUNDS = 20
@@ -103,6 +104,9 @@ def test_every_acknowledged_report_is_counted_once_through_twenty_kills(
             user, amount = line.split()
             expected[user] += int(amount)
             reports += 1
+    verdict = killable.run("check")
+    assert verdict.returncode == 0, "a killed ledger is whole, whatever is not added up yet"
+    SqliteLedger(killable.ledger).close()  # as the next start would, adds it up
     reader = SqliteReader(killable.ledger)
     found = reader.changes(after=0, limit=100).changes
     audit = reader.audit()

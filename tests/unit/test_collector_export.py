@@ -65,6 +65,7 @@ class World:
 
     async def store(self, *reports) -> None:
         await self.ingest.submit(batch(*reports))
+        await self.ingest.catch_up()
 
     async def drain(self, policy: Policy) -> int:
         steps = 0

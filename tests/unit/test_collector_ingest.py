@@ -10,6 +10,7 @@ from typing import Self
 import pytest
 from ledgers import NOON_MILLIS, batch, report
 
+from collector import ingest as ingest_module
 from collector.errors import DiskFullError, NotStoredError, QueueFullError
 from collector.ingest import Ingest
 from collector.ledger import Batch, Receipt
@@ -28,12 +29,27 @@ class MemoryLedger:
         self.failure: Callable[[Sequence[Batch]], Exception | None] = lambda _: None
         self.forgotten_before: list[int] = []
         self.forgotten = threading.Event()
+        self.folds = 0
+        self.deferred: list[bool] = []
+        self.fold_failure: Exception | None = None
+        self.has_folded = threading.Event()
+        self.has_failed_to_fold = threading.Event()
 
-    def record(self, batches: Sequence[Batch], *, received_at_millis: int) -> list[Receipt]:
+    def fold(self) -> None:
+        if self.fold_failure:
+            self.has_failed_to_fold.set()
+            raise self.fold_failure
+        self.folds += 1
+        self.has_folded.set()
+
+    def record(
+        self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
+    ) -> list[Receipt]:
         self.is_in_commit.set()
         assert self.gate.wait(10)
         if error := self.failure(batches):
             raise error
+        self.deferred.append(defers_sums)
         self.commits.append([each.username for one in batches for each in one.reports])
         return [Receipt(len(each.reports), 0) for each in batches]
 
@@ -78,6 +94,15 @@ class World:
         held = self.submit("held")
         await asyncio.to_thread(self.ledger.is_in_commit.wait, 10)
         return held
+
+    async def hold_a_commit_and_queue(self, username: str) -> asyncio.Task[Receipt]:
+        """Let a commit be followed at once by another, which is returned."""
+        held = await self.hold_a_commit()
+        follower = self.submit(username)
+        await queued(self, reports=2)
+        self.ledger.gate.set()
+        await held
+        return follower
 
     def sample(self, name: str) -> float:
         value = self.metrics.registry.get_sample_value(name)
@@ -230,6 +255,65 @@ async def test_a_commit_wakes_all_who_wait_for_one():
         await world.submit("a")
         assert all(each.is_set() for each in waiting)
         assert not world.ingest.commits.subscribe().is_set()
+
+
+class TestDeferredSums:
+    """Under load reports are stored first and added up a little later."""
+
+    async def test_a_lone_commit_adds_up_by_itself(self):
+        async with World() as world:
+            await world.submit("a")
+            assert world.ledger.deferred == [False]
+            await world.ingest.catch_up()
+            assert world.ledger.folds == 0
+
+    async def test_commits_that_follow_closely_leave_it_for_later(self):
+        async with World() as world:
+            held = await world.hold_a_commit()
+            next_ = world.submit("a")
+            await queued(world, reports=2)
+            world.ledger.gate.set()
+            await asyncio.gather(held, next_)
+            assert world.ledger.deferred == [False, True]
+            await asyncio.to_thread(world.ledger.has_folded.wait, 10)
+            assert world.ledger.folds == 1, "as soon as nothing else is to do"
+
+    async def test_catching_up_adds_up_at_once_and_only_what_is_left(self):
+        async with World() as world:
+            await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+            await world.ingest.catch_up()
+            assert world.ledger.folds == 1
+            await world.ingest.catch_up()
+            assert world.ledger.folds == 1
+
+    async def test_adding_up_wakes_who_waits_for_sums(self):
+        async with World() as world:
+            await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+            waiting = world.ingest.commits.subscribe()
+            await asyncio.wait_for(waiting.wait(), 10)
+            assert world.ledger.folds == 1
+
+    async def test_a_failure_is_told_tried_again_and_over(self, caplog, monkeypatch):
+        monkeypatch.setattr(ingest_module, "FOLD_RETRY_SECONDS", 0.01)
+        async with World() as world:
+            world.ledger.fold_failure = DiskFullError("the disk is full")
+            await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+            with pytest.raises(DiskFullError):
+                await world.ingest.catch_up()
+            world.ledger.has_failed_to_fold.clear()
+            await asyncio.to_thread(world.ledger.has_failed_to_fold.wait, 10)
+            world.ledger.fold_failure = None
+            await asyncio.to_thread(world.ledger.has_folded.wait, 10)
+            await world.ingest.run(lambda _: None)
+            assert world.ingest.fold_error is None
+        texts = [each.message for each in caplog.records]
+        assert texts[-1] == "adding up works again"
+        assert texts.count(texts[0]) == 1
+
+    async def test_what_is_left_is_added_up_when_it_stops(self):
+        async with World() as world:
+            await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+        assert world.ledger.folds == 1
 
 
 async def test_other_work_runs_between_commits_and_hands_back_its_outcome():
