@@ -89,10 +89,10 @@ def _usage(user: str, at_millis: int) -> str:
 
 
 def _event(user: str, at_millis: int) -> str:
-    text = f"limit published for {user}"
-    fields = {"title": f"published {user}", "text": text, "actor": "bridge", "before": "1 GiB"}
+    text = f"limit limited for {user}"
+    fields = {"title": f"limited {user}", "text": text, "actor": "bridge", "before": "1 GiB"}
     return to_line(
-        "events", {"user": user, "kind": "published"}, fields | {"after": text}, at_millis * 10**6
+        "events", {"user": user, "kind": "limited"}, fields | {"after": text}, at_millis * 10**6
     )
 
 
