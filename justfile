@@ -27,6 +27,10 @@ test *args:
 quick:
     uv run pytest tests/unit
 
+# known vulnerabilities of the locked dependencies; needs an advisory service on the net
+audit:
+    uv export --frozen --no-emit-project --quiet | uvx pip-audit@2.10.1 --strict --disable-pip --require-hashes -r /dev/stdin
+
 # what CI does
 ci:
     .ci/run
@@ -35,9 +39,17 @@ ci:
 demo:
     uv run marzban-bridge demo
 
+# reports a second, beside a bare ledger, a server that stores nothing, and a naive one
+bench-intake *args:
+    uv run --group bench python benchmarks/intake.py {{args}}
+
 # an hour's reports while InfluxDB is away: does anybody notice, how fast after
 bench-outage *args:
     uv run python benchmarks/outage.py {{args}}
+
+# half an hour of accidents of every kind: do the books balance, is every limit right after
+soak *args:
+    uv run python benchmarks/soak.py {{args}}
 
 # the whole stack with a simulated panel and made-up traffic; Grafana on :3000, admin/admin
 stack-demo:

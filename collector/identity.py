@@ -11,7 +11,8 @@ import binascii
 import re
 from urllib.parse import urlsplit
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{15,512}")
+_SHORTEST_TOKEN = 15
+_TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{_SHORTEST_TOKEN},512}}")
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{10,400}\.[A-Za-z0-9_-]{10,600}\.[A-Za-z0-9_-]{10,400}")
 _PAYLOAD = re.compile(r".{1,64},\d{9,11}")
 _SIGNATURE_LENGTH = 10
@@ -29,6 +30,11 @@ def subscription_token(user_token: str) -> str | None:
             return None
         return next((part for part in reversed(segments) if is_token(part)), None)
     return user_token if is_token(user_token) else None
+
+
+def is_plainly_a_name(user_token: str) -> bool:
+    """Tell at a glance that a text is neither a token nor a URL; most usernames are told so."""
+    return len(user_token) < _SHORTEST_TOKEN and ":" not in user_token
 
 
 def is_url(user_token: str) -> bool:

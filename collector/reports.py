@@ -163,11 +163,16 @@ def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None
     if len(username) > MAX_USERNAME_LENGTH:
         reason = f"a username has at most {MAX_USERNAME_LENGTH} characters"
         return Refusal(index, "user_token", reason)
+    server, protocol, report_id = wire.server, wire.protocol, wire.report_id or ""
+    # Nearly every report is right: one look at all of its names, and a closer one if that fails.
+    all_names = f"{username}{server}{protocol}{report_id}"
+    if "\\" not in all_names and all_names.isprintable():
+        return None
     for field, text in (
         ("user_token", username),
-        ("server", wire.server),
-        ("protocol", wire.protocol),
-        ("report_id", wire.report_id or ""),
+        ("server", server),
+        ("protocol", protocol),
+        ("report_id", report_id),
     ):
         if not text.isprintable() and _UNSTORABLE.search(text):
             return Refusal(index, field, "contains control characters or broken Unicode")

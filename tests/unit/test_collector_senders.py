@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from collector.identity import subscription_token
+from collector.identity import is_plainly_a_name, is_url, subscription_token
 from collector.rate_limit import RateLimit
 from collector.reporters import (
     NAME,
@@ -193,3 +193,18 @@ class TestRateLimit:
         for number in range(1000):
             limit.take(str(number), now_seconds=0)
         assert len(limit._buckets) == 10
+
+
+@given(st.one_of(st.text(max_size=40), st.from_regex(r"https?:[A-Za-z0-9_/.-]{0,20}")))
+def test_what_is_plainly_a_name_is_neither_a_token_nor_a_url(text):
+    if is_plainly_a_name(text):
+        assert subscription_token(text) is None
+        assert not is_url(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_plain"),
+    [("alice", True), ("a" * 14, True), ("a" * 15, False), ("http://x/y", False), ("a:b", False)],
+)
+def test_short_texts_without_a_colon_are_plainly_names(text, is_plain):
+    assert is_plainly_a_name(text) is is_plain

@@ -1,0 +1,291 @@
+"""How many reports a second are on disk, beside a bare ledger, an idle server and a naive one.
+
+    uv run --group bench python benchmarks/intake.py [--rounds 3]
+
+Every server runs on core 0 alone, the sender on core 1. The contestants take turns in each round;
+medians over the rounds are compared. A report is counted when the answer after its commit is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from naive_server import naive_app
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from collector.app import create_app  # noqa: E402
+from collector.ledger import Batch, Receipt  # noqa: E402
+from collector.ledger.sqlite import SqliteLedger  # noqa: E402
+from collector.reports import Report, report_key  # noqa: E402
+from collector.settings import Settings  # noqa: E402
+
+KEY = "rk_the-key-of-the-benchmark"
+USERS, SERVERS, BATCH = 5000, 3, 1000
+SERVER_CORE, SENDER_CORE = {0}, {1}
+KINDS = ("ours", "stores nothing", "naive")
+console = Console(width=110)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one contestant did in one round."""
+
+    reports_per_second: float
+    p99_millis: float
+    cpu_micros: float
+    """Processor time of the server for one report."""
+
+
+def main() -> int:
+    """Run the rounds and print the tables; or serve as one of the contestants."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--serve", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve, arguments.folder, arguments.port)
+        return 0
+    os.sched_setaffinity(0, SENDER_CORE)
+    batches: dict[str, list[Run]] = {kind: [] for kind in KINDS}
+    singles: dict[str, list[Run]] = {kind: [] for kind in KINDS}
+    ledgers: list[float] = []
+    for number in range(arguments.rounds):
+        console.print(f"round {number + 1} of {arguments.rounds}")
+        ledgers.append(bare_ledger(groups=200))
+        for kind in KINDS:
+            count = 3 if kind == "naive" else 200
+            batches[kind].append(measure(kind, size=BATCH, requests=count, connections=4))
+            count = 1500 if kind == "naive" else 10_000
+            singles[kind].append(measure(kind, size=1, requests=count, connections=64))
+    show(f"Batches of {BATCH:,} reports over 4 connections", batches)
+    ours = statistics.median(each.reports_per_second for each in batches["ours"])
+    bare = statistics.median(ledgers)
+    console.print(
+        f"bare ledger in groups of {BATCH:,}, sums included: {bare:,.0f} reports/s; "
+        f"the server reaches {ours / bare:.2f} of it\n"
+    )
+    show("Single reports over 64 connections", singles)
+    return 0
+
+
+def serve(kind: str, folder: Path, port: int) -> None:
+    """Serve as a contestant until killed."""
+    os.sched_setaffinity(0, SERVER_CORE)
+    if kind == "naive":
+        app = naive_app(folder / "naive.sqlite3")
+    else:
+        environment = {
+            "LEDGER_URL": f"sqlite:///{folder}/ledger.sqlite3",
+            "COLLECTOR_REPORTER_KEYS": f"bench:{KEY}",
+            "COLLECTOR_KEY_REQUESTS_PER_SECOND": "0",
+        }
+        app = create_app(Settings.from_env(environment))
+    config = uvicorn.Config(app, port=port, log_config=None, access_log=False)
+
+    async def run() -> None:
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        if kind == "stores nothing":
+
+            async def acknowledge(batch: Batch) -> Receipt:
+                return Receipt(len(batch.reports), 0)
+
+            app.state.collector.ingest.submit = acknowledge
+        await task
+
+    asyncio.run(run())
+
+
+@contextlib.contextmanager
+def running(kind: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run a contestant; yield its port and process."""
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, __file__, "--serve", kind, "--folder", folder]
+        process = subprocess.Popen(  # noqa: S603 - this very file
+            [*command, "--port", str(port)], stderr=subprocess.DEVNULL
+        )
+        try:
+            _wait_for(port)
+            yield port, process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            time.sleep(0.3)  # the contestant that stores nothing changes its mind after it started
+            return
+        time.sleep(0.05)
+    raise SystemExit("a contestant did not start")
+
+
+def measure(kind: str, *, size: int, requests: int, connections: int) -> Run:
+    """Send a load and time it; the first tenth warms up and is not counted."""
+    bodies = [_body(size) for _ in range(requests)]
+    with running(kind) as (port, process):
+        warm = requests // 10 or 1
+        _send(port, bodies[:warm], connections)
+        cpu_before, started_at = _cpu_seconds(process.pid), time.perf_counter()
+        millis = _send(port, bodies[warm:], connections)
+        seconds = time.perf_counter() - started_at
+        cpu_seconds = _cpu_seconds(process.pid) - cpu_before
+    reports = (requests - warm) * size
+    return Run(
+        reports_per_second=reports / seconds,
+        p99_millis=sorted(millis)[int(len(millis) * 0.99)],
+        cpu_micros=cpu_seconds / reports * 1e6,
+    )
+
+
+_dice = random.Random(7)  # noqa: S311 - made-up reports
+
+
+def _body(size: int) -> bytes:
+    reports = [
+        {
+            "report_id": f"{_dice.getrandbits(64):x}",
+            "user_token": f"user{_dice.randrange(USERS)}",
+            "server": f"server-{_dice.randrange(SERVERS)}",
+            "port": 443,
+            "protocol": "vless",
+            "bytes_uploaded": 1000,
+            "bytes_downloaded": 9000,
+        }
+        for _ in range(size)
+    ]
+    return msgspec.json.encode(reports if size > 1 else reports[0])
+
+
+def _send(port: int, bodies: list[bytes], connections: int) -> list[float]:
+    """Send bodies over so many connections, each waiting for its answer; return milliseconds."""
+    waiting = iter(bodies)
+    guard = threading.Lock()
+    millis: list[float] = []
+
+    def work() -> None:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            while True:
+                with guard:
+                    body = next(waiting, None)
+                if body is None:
+                    return
+                sent_at = time.perf_counter()
+                connection.sendall(_head(body) + body)
+                _read_answer(connection)
+                millis.append((time.perf_counter() - sent_at) * 1000)
+
+    threads = [threading.Thread(target=work) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(millis) == len(bodies), "a request was not answered with 200"
+    return millis
+
+
+def _head(body: bytes) -> bytes:
+    return (
+        f"POST /v1/reports HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    ).encode()
+
+
+def _read_answer(connection: socket.socket) -> None:
+    answer = b""
+    while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
+        chunk = connection.recv(65536)
+        assert chunk, "the connection was closed"
+        answer += chunk
+    assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def bare_ledger(*, groups: int) -> float:
+    """Return how many reports a second a ledger takes without a server, on the sender's core."""
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = SqliteLedger(Path(folder) / "ledger.sqlite3")
+        batches = [
+            Batch("reporter:bench", [_report(f"{group}/{number}") for number in range(BATCH)])
+            for group in range(groups)
+        ]
+        warm = groups // 10
+        for batch in batches[:warm]:
+            ledger.record([batch], received_at_millis=0, defers_sums=True)
+        started_at = time.perf_counter()
+        for number, batch in enumerate(batches[warm:]):
+            ledger.record([batch], received_at_millis=0, defers_sums=True)
+            if number % 20 == 19:
+                ledger.fold()
+        ledger.fold()
+        seconds = time.perf_counter() - started_at
+        ledger.close()
+    return (groups - warm) * BATCH / seconds
+
+
+def _report(report_id: str) -> Report:
+    return Report(
+        f"user{_dice.randrange(USERS)}",
+        f"server-{_dice.randrange(SERVERS)}",
+        443,
+        "vless",
+        1000,
+        9000,
+        1,
+        1_700_000_000_000,
+        report_key("reporter:bench", report_id),
+    )
+
+
+def show(title: str, runs: dict[str, list[Run]]) -> None:
+    """Print the medians, and each beside ours."""
+    table = Table(title=title, title_justify="left")
+    for column in ("server", "reports/s", "ours beside it", "p99 ms", "CPU per report"):
+        table.add_column(column, justify="left" if column == "server" else "right")
+    ours = statistics.median(each.reports_per_second for each in runs["ours"])
+    for kind, each in runs.items():
+        rate = statistics.median(run.reports_per_second for run in each)
+        table.add_row(
+            kind,
+            f"{rate:,.0f}",
+            f"{ours / rate:.2f} x",
+            f"{statistics.median(run.p99_millis for run in each):.1f}",
+            f"{statistics.median(run.cpu_micros for run in each):.1f} µs",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
