@@ -15,9 +15,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import collector
-from collector.api import health, original_statistics, reports, usage
+from collector.api import health, original_statistics, readers, reports, usage
 from collector.api.context import Collector
 from collector.api.problems import install_problem_handlers
+from collector.body_room import BodyRoom
 from collector.export import Exporter
 from collector.gauges import keep_fresh
 from collector.influx.buckets import Buckets
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 READER_THREADS = 4
 KEY_BURST_SECONDS = 2
 USER_BURST_SECONDS = 6
+REPORTERS_BODIES = 16
+STRANGERS_BODIES = 4
+"""So many of the largest bodies may be in memory at once; strangers cannot crowd out reporters."""
 
 
 def wall_clock_millis() -> int:
@@ -117,6 +121,8 @@ async def open_collector(
                 per_second=settings.user_requests_per_second,
                 burst=max(1, settings.user_requests_per_second * USER_BURST_SECONDS),
             ),
+            reporters_room=BodyRoom(REPORTERS_BODIES * settings.max_body_bytes),
+            strangers_room=BodyRoom(STRANGERS_BODIES * settings.max_body_bytes),
         )
     finally:
         await ingest.stop()
@@ -160,7 +166,7 @@ def create_app(
         lifespan=lifespan,
     )
     install_problem_handlers(app)
-    for module in (reports, usage, original_statistics, health):
+    for module in (reports, usage, readers, original_statistics, health):
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app

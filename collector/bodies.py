@@ -15,7 +15,7 @@ _DECODE_MANY = msgspec.json.Decoder(list[WireReport])
 _DECODE_ONE = msgspec.json.Decoder(WireReport)
 
 _MAX_COMMAS = 64 * MAX_REPORTS_PER_REQUEST
-"""Bounds the memory of reading an array that is not one of reports, such as `[1,1,1,...`."""
+"""Bounds the memory of reading what is no reports, such as `[1,1,1,...`."""
 
 _AT_FIELD = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
@@ -81,8 +81,6 @@ def _decode_array(text: bytes) -> Decoded:
 
 def _decode_each(text: bytes) -> Decoded:
     """Read item by item, so that each bad one names its field and the good ones are kept."""
-    if text.count(b",") > _MAX_COMMAS:
-        raise BodyTooLargeError("the body holds far more values than reports have")
     items = _parse(text)
     _check_count(len(items))
     return _sort(items, is_array=True)
@@ -101,6 +99,8 @@ def _parse(text: bytes) -> Any:
     Lone surrogates, which the fast decoder calls broken JSON, come through: a report's own rules
     refuse them where they matter and name the field.
     """
+    if text.count(b",") > _MAX_COMMAS:
+        raise BodyTooLargeError("the body holds far more values than reports have")
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:

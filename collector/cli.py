@@ -17,21 +17,25 @@ from dotenv import dotenv_values
 from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from collector import __version__
 from collector.app import create_app, wall_clock_millis
+from collector.backup import back_up
+from collector.connections import bounded
 from collector.errors import CollectorError, LedgerError
 from collector.influx_commands import bootstrap, export_rebuild, export_status
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import ledger_path
 from collector.ledger.sqlite_reader import SqliteReader
 from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter
-from collector.logs import configure_logging
+from collector.logs import configure_logging, printable
 from collector.reporters import hash_key, signing_secret
 from collector.settings import Settings
 
 console = Console()
 GRACEFUL_SECONDS = 10
+PROGRESS_SECONDS = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(arguments, Settings.from_env(environment()))
     except CollectorError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(str(error).split())))
+        Console(stderr=True).print(line, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -65,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check", help="is the ledger whole, do its sums agree")
     check.set_defaults(run=_check)
+    backup = commands.add_parser("backup", help="copy the ledger while it is in use, and verify it")
+    backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
+    backup.set_defaults(run=_back_up)
     prepare = commands.add_parser(
         "bootstrap", help="make InfluxDB's buckets as they should be, and tokens for each program"
     )
@@ -105,6 +113,8 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=bounded(connections=settings.max_connections, read_seconds=settings.read_seconds),
+        ws="none",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
@@ -226,6 +236,24 @@ def _check(_: argparse.Namespace, settings: Settings) -> int:
     verdict = "is NOT whole" if audit.problems else "is whole and its sums agree"
     console.print(f"The ledger {verdict} (checked in {time.monotonic() - started_at:.1f} s).")
     return 1 if audit.problems else 0
+
+
+def _back_up(arguments: argparse.Namespace, settings: Settings) -> int:
+    told_at = time.monotonic()
+
+    def tell(done_bytes: int, all_bytes: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            print(f"{done_bytes / 2**20:.0f} of {all_bytes / 2**20:.0f} MiB", file=sys.stderr)
+
+    path = ledger_path(settings.ledger_url)
+    copy = back_up(path, arguments.file, on_progress=tell)
+    print(
+        f"{copy.path}: {copy.users} users, "
+        f"{copy.size_bytes / 2**20:.1f} MiB, whole, in {copy.seconds:.1f} s"
+    )
+    return 0
 
 
 def _panel_state(settings: Settings) -> str:

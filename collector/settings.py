@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
+import httpx
+
 from collector.errors import SettingsError
 from collector.influx.access import InfluxAccess
 from collector.ledger.sqlite_file import ledger_path
@@ -40,9 +42,15 @@ def _text(raw: str) -> str:
 
 
 def _url(raw: str) -> str:
-    if raw and (urlsplit(raw).scheme not in {"http", "https"} or not urlsplit(raw).hostname):
+    try:
+        parts = urlsplit(raw)
+        httpx.URL(raw)
+        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):  # not repeated: there may be a password in it
+        is_whole = False
+    if raw and not is_whole:
         raise ValueError("expected a URL such as https://panel.example.com:8000")
-    if urlsplit(raw).username is not None:
+    if raw and parts.username is not None:
         raise ValueError("a URL with a name and password in it would end up in logs")
     return raw.rstrip("/")
 
@@ -73,7 +81,21 @@ def _rate(raw: str) -> float:
     return number
 
 
+def _seconds(raw: str) -> float:
+    seconds = float(raw)
+    if not 0.05 <= seconds <= 3600:
+        raise ValueError("expected a number of seconds from 0.05 to 3600")
+    return seconds
+
+
+def _header_text(raw: str) -> str:
+    if not (raw.isascii() and raw.isprintable()) or " " in raw:
+        raise ValueError("expected printable ASCII characters without spaces: it goes in a header")
+    return raw
+
+
 def _admin_key(raw: str) -> str:
+    _header_text(raw)
     if raw and len(raw) < MIN_KEY_LENGTH:
         raise ValueError(f"expected at least {MIN_KEY_LENGTH} characters, better 40 random ones")
     return raw
@@ -81,14 +103,16 @@ def _admin_key(raw: str) -> str:
 
 def _reporter_keys(raw: str) -> tuple[tuple[str, str], ...]:
     keys: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in raw.split(","))):
-        name, _, key = part.partition(":")
-        if not NAME.fullmatch(name) or len(key) < MIN_KEY_LENGTH:
+    for number, part in enumerate(raw.split(","), start=1):
+        name, _, key = part.strip().partition(":")
+        if not name and not key:
+            continue
+        if not NAME.fullmatch(name) or len(key) < MIN_KEY_LENGTH:  # a name may be a key, misplaced
             raise ValueError(
                 "expected name:key,name2:key2 with names of A-Z a-z 0-9 . _ - and keys of at "
-                f"least {MIN_KEY_LENGTH} characters; the entry of {name!r} is not so"
+                f"least {MIN_KEY_LENGTH} characters; entry {number} is not so"
             )
-        keys[name] = key
+        keys[name] = _header_text(key)
     return tuple(keys.items())
 
 
@@ -155,6 +179,18 @@ class Settings:
         "The largest request body, also after gunzip",
         _whole(1024, 2**30),
     )
+    max_connections: int = _variable(
+        "COLLECTOR_MAX_CONNECTIONS",
+        4096,
+        "Open connections; a newcomer takes the place of who has been sending for longest",
+        _whole(8, 1_000_000),
+    )
+    read_seconds: float = _variable(
+        "COLLECTOR_READ_SECONDS",
+        15,
+        "How long a request's head may take, and its body beyond a second per 8 KiB",
+        _seconds,
+    )
     max_queued_reports: int = _variable(
         "COLLECTOR_MAX_QUEUED_REPORTS",
         100_000,
@@ -179,7 +215,7 @@ class Settings:
     )
     influxdb_org: str = _variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", _text)
     influxdb_token: str = _variable(
-        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", _text, is_secret=True
+        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", _header_text, is_secret=True
     )
     influxdb_token_file: Path | None = _variable(
         "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", _path
@@ -188,7 +224,7 @@ class Settings:
         "INFLUXDB_ADMIN_TOKEN",
         "",
         "An operator's token, for `traffic-collector bootstrap` alone",
-        _text,
+        _header_text,
         is_secret=True,
     )
     influxdb_raw_days: int = _variable(

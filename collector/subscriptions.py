@@ -93,7 +93,7 @@ class Subscriptions:
     async def _ask(self, key: bytes, token: str) -> str | None:
         try:
             response = await self._client.get(f"/{self._path}/{token}/info")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             self._metrics.lookups.labels(result="unavailable").inc()
             kind = type(error).__name__
             raise PanelUnavailableError(f"the panel does not answer ({kind})") from None
@@ -124,6 +124,6 @@ def _username_of(response: httpx.Response) -> str | None:
         return None
     try:
         username = response.json().get("username")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
-    return username if isinstance(username, str) and username else None
+    return username if isinstance(username, str) and username and username.isprintable() else None

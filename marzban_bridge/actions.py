@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from marzban_bridge import reset_requests
-from marzban_bridge.accounts import Account, Balance, Event, account_key, balance
+from marzban_bridge.accounts import Account, Balance, Enforcement, Event, account_key, balance
 from marzban_bridge.errors import PanelRefusedError
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.panel import PanelAdmin, PanelUser
 from marzban_bridge.reconcile import Reconciler
+from marzban_bridge.recovery import recover
 from marzban_bridge.settle import Clock
 from marzban_bridge.store import Store
 
@@ -63,6 +64,7 @@ class Actions:
         panel: Marzban,
         feed: CollectorFeed,
         reconciler: Reconciler,
+        enforcement: Enforcement,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -70,6 +72,7 @@ class Actions:
         self._feed = feed
         self._reconciler = reconciler
         self._settler = reconciler.settler
+        self._enforcement = enforcement
         self._clock = clock
 
     def user_usage(self, user: PanelUser) -> UserUsage:
@@ -135,6 +138,7 @@ class Actions:
         environment's admin. It restarts xray on every node. Each account's request is stored first,
         so that a crash in between loses none. `actor` is who asked, if not the caller itself.
         """
+        self._settler.refuse_in_doubt()
         actor = actor or caller.username
         admins = await self._panel.admins(bearer=bearer)
         is_in_database = any(admin.username == caller.username for admin in admins)
@@ -171,12 +175,20 @@ class Actions:
         self._store.record_event("", event, at=self._clock())
         return answer
 
-    async def rebase(self, *, actor: str) -> list[Account]:
+    async def rebase(self, *, actor: str, is_restored: bool = False) -> list[Account]:
         """Accept the ledger as it is now, keeping each held user's external usage as it was.
 
         For after a restored or replaced ledger. Reads the feed from the start, then moves each
         baseline by what the total changed. Returns the accounts that moved.
+
+        When the store itself is an older one, or `is_restored` says so, each account is put in
+        step with the panel.
         """
+        await self._reconciler.witness.check()
+        if is_restored:
+            self._reconciler.witness.doubt("the operator says that the store is a restored one")
+        if self._store.doubt:
+            return await self._take_over(actor=actor)
         is_new_ledger = await self._reconciler.adopt_ledger()
         moved: list[Account] = []
         for each in list(self._store.accounts()):
@@ -196,6 +208,25 @@ class Actions:
             self._store.save(rebased, [event], at=self._clock())
             moved.append(rebased)
         return moved
+
+    async def _take_over(self, *, actor: str) -> list[Account]:
+        """Put every account in step with the panel, and begin a history of the store anew."""
+        await self._reconciler.adopt_ledger()
+        taken: list[Account] = []
+        async for key, user in self._reconciler.panel_users():
+            recovered, event = recover(
+                self._store.account(key),
+                user,
+                total_bytes=self._store.total_bytes(key),
+                is_ledger_newer=self._reconciler.witness.is_behind,
+                enforcement=self._enforcement,
+                now=self._clock(),
+                actor=actor,
+            )
+            self._store.save(recovered, [event], at=self._clock())
+            taken.append(recovered)
+        self._store.end_doubt()
+        return taken
 
     async def release(self) -> AsyncIterator[tuple[Account, bool]]:
         """Give every user back its quota and status; yield each with whether that took a write."""

@@ -26,6 +26,7 @@ from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock, Settler
 from marzban_bridge.snapshots import Snapshots
 from marzban_bridge.store import Store
+from marzban_bridge.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +72,26 @@ async def open_bridge(
         clock=clock,
         metrics=metrics,
     )
+    witness = Witness(store=store, feed=feed, clock=clock)
+    witness.check_store()
     reconciler = Reconciler(
         store=store,
         panel=panel,
         feed=feed,
         settler=settler,
+        witness=witness,
         clock=clock,
         metrics=metrics,
         pass_seconds=settings.pass_seconds,
     )
-    actions = Actions(store=store, panel=panel, feed=feed, reconciler=reconciler, clock=clock)
+    actions = Actions(
+        store=store,
+        panel=panel,
+        feed=feed,
+        reconciler=reconciler,
+        enforcement=settings.enforcement,
+        clock=clock,
+    )
     metrics.introduce(public_url=settings.public_url)
     metrics.watch_resets(
         pending=lambda: store.pending_resets().count,

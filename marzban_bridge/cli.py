@@ -8,6 +8,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from dotenv import dotenv_values
 from rich.console import Console
@@ -18,7 +19,7 @@ from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.demo import run as demo
 from marzban_bridge.demo import synthetic
 from marzban_bridge.errors import BridgeError, SettingsError
-from marzban_bridge.logs import configure_logging
+from marzban_bridge.logs import configure_logging, printable
 from marzban_bridge.settings import Settings
 from marzban_bridge.simulator import run as simulator
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(message: str) -> int:
     """Say on one line what went wrong, whatever a foreign answer in it looks like."""
-    line = Text.assemble(("error:", "bold red"), " ", " ".join(message.split()))
+    line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(message.split())))
     Console(stderr=True).print(line, soft_wrap=True)
     return 1
 
@@ -109,11 +110,20 @@ def _parser() -> argparse.ArgumentParser:
         "give every user the admin's quota back, before an uninstall; stop the bridge first",
         lambda _: asyncio.run(commands.release(_settings())),
     )
-    add(
+    rebase = add(
         "rebase",
-        "accept the ledger as it is now, after a restore; stop the bridge first",
-        lambda _: asyncio.run(commands.rebase(_settings())),
+        "accept ledger and store as they are now, after a restore; stop the bridge first",
+        lambda it: asyncio.run(commands.rebase(_settings(), is_restored=it.restored)),
     )
+    rebase.add_argument(
+        "--restored", action="store_true", help="the store is a copy not made by `backup`"
+    )
+    backup = add(
+        "backup",
+        "copy the store while it is in use, and verify the copy",
+        lambda it: commands.backup(_settings(), it.file),
+    )
+    backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
     add("up", "collector and bridge in one process", lambda _: standalone.up(environment()))
     demonstration = add("demo", "the whole product against a simulated panel, checked", _demo)
     demo.add_arguments(demonstration)

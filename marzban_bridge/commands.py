@@ -9,18 +9,22 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
 import uvicorn
 from rich.console import Console
 
+from collector.connections import bounded
 from marzban_bridge.accounts import balance
 from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app, open_bridge
+from marzban_bridge.backup import back_up
 from marzban_bridge.listening import listen
 from marzban_bridge.remote import RunningBridge
 from marzban_bridge.settings import Settings
@@ -38,6 +42,7 @@ log = logging.getLogger(__name__)
 console = Console()
 T = TypeVar("T")
 
+PROGRESS_SECONDS = 5.0
 RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE}
 
 
@@ -81,7 +86,14 @@ def run(settings: Settings) -> int:
         "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
     )
     app = create_app(settings, on_loop_failure=on_loop_failure)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app,
+        http=bounded(connections=settings.max_connections, read_seconds=settings.read_seconds),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
     with listen(settings.host, settings.port) as listener:
         _Server(config).run(sockets=[listener])
     return 1 if failures else 0
@@ -132,6 +144,8 @@ def users(settings: Settings) -> int:
     store = Store(settings.store, read_only=True)
     try:
         _show_users(store)
+        if store.doubt:
+            _say(store.doubt)
     finally:
         store.close()
     return 0
@@ -212,12 +226,32 @@ async def release(settings: Settings) -> int:
     return 0
 
 
-async def rebase(settings: Settings) -> int:
+async def rebase(settings: Settings, *, is_restored: bool) -> int:
     """Accept the ledger as it is and show whose books moved."""
     async with open_bridge(settings) as bridge:
-        moved = await bridge.actions.rebase(actor="command line")
+        moved = await bridge.actions.rebase(actor="command line", is_restored=is_restored)
         rows = [(each, balance(each, total_bytes=each.seen_total_bytes)) for each in moved]
-    console.print(users_table(rows, title="Users whose baseline moved; their usage is as before"))
+    console.print(
+        users_table(rows, title="Users whose books moved; what is left to them is as before")
+    )
+    return 0
+
+
+def backup(settings: Settings, target: Path) -> int:
+    """Copy the store, beside a bridge that may run, and say what is in the copy."""
+    told_at = time.monotonic()
+
+    def tell(done_bytes: int, all_bytes: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            log.info("%s of %s copied", human_bytes(done_bytes), human_bytes(all_bytes))
+
+    copy = back_up(settings.store, target, on_progress=tell)
+    _say(
+        f"{copy.path}: {copy.accounts} users, {human_bytes(copy.size_bytes)}, whole, "
+        f"in {copy.seconds:.1f} s"
+    )
     return 0
 
 

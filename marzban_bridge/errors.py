@@ -15,6 +15,10 @@ class StoreError(BridgeError):
     """The bridge's own store cannot be used: locked, corrupt, or written by a newer version."""
 
 
+class StoreDoubtError(StoreError):
+    """The store is older than what the collector knows of it; it changes nobody until a rebase."""
+
+
 class PanelError(BridgeError):
     """The panel did not do what was asked."""
 
@@ -53,3 +57,7 @@ class CollectorUnavailableError(BridgeError):
 
 class CollectorRefusedError(BridgeError):
     """The collector understood the call and said no, for example because the key is wrong."""
+
+
+class CollectorNotFoundError(CollectorRefusedError):
+    """The collector has no such thing, or is an older version that does not know of it."""

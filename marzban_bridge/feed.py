@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
+from marzban_bridge.errors import (
+    CollectorNotFoundError,
+    CollectorRefusedError,
+    CollectorUnavailableError,
+)
 from marzban_bridge.store import UsageChange
 
 PAGE_SIZE = 1000
@@ -23,6 +29,14 @@ class FeedPage:
     cursor: int
     """Where the next page begins."""
     changes: tuple[UsageChange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far our own books were when the collector last heard of them."""
+
+    position: int
+    mark: str
 
 
 class CollectorFeed:
@@ -52,41 +66,67 @@ class CollectorFeed:
         """Return the changes after a sequence number, waiting for the first if asked to."""
         params = {"after": after, "wait": wait_seconds, "limit": PAGE_SIZE}
         response = await self._send("GET", "/v1/usage/changes", params, wait_seconds + 10)
-        data = response.json()
-        return FeedPage(
-            ledger_id=data["ledger_id"],
-            head=data["head"],
-            cursor=data["next"],
-            changes=tuple(
-                UsageChange(
-                    username=change["username"],
-                    total_bytes=change["upload_bytes"] + change["download_bytes"],
-                    change_seq=change["change_seq"],
-                )
-                for change in data["changes"]
-            ),
-        )
+        data = self._object_of(response)
+        try:
+            page = _parse_page(data)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise self._refuse_shape(response) from error
+        if page.changes and page.cursor <= after:  # it would be read again and again
+            raise self._refuse_shape(response)
+        return page
+
+    async def standing(self, reader: str) -> Standing | None:
+        """Return how far a reader's books were; None when the collector never heard of it."""
+        try:
+            data = (await self._send("GET", f"/v1/readers/{reader}", {}, 10)).json()
+        except CollectorNotFoundError:
+            return None
+        return Standing(position=data["position"], mark=data["mark"])
+
+    async def keep_standing(self, reader: str, *, position: int, mark: str) -> None:
+        """Have the collector remember how far a reader's books are."""
+        body = {"position": position, "mark": mark}
+        await self._send("PUT", f"/v1/readers/{reader}", {}, 10, json=body)
 
     async def usage(self, username: str) -> dict[str, object]:
         """Return the collector's statistics of one user, by server, since for ever."""
         path = f"/v1/usage/{quote(username, safe='')}"
-        data: dict[str, object] = (await self._send("GET", path, {}, 10)).json()
-        return data
+        return self._object_of(await self._send("GET", path, {}, 10))
 
     async def cleanup(self, *, days: int) -> dict[str, object]:
         """Have the collector purge rows older than so many days; totals stay as they are."""
         path = "/v1/maintenance/cleanup"
-        data: dict[str, object] = (await self._send("POST", path, {"days": days}, 60)).json()
+        return self._object_of(await self._send("POST", path, {"days": days}, 60))
+
+    def _object_of(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            data = response.json()
+        except (ValueError, RecursionError) as error:
+            raise self._refuse_shape(response) from error
+        if not isinstance(data, dict):
+            raise self._refuse_shape(response)
         return data
 
+    def _refuse_shape(self, response: httpx.Response) -> CollectorRefusedError:
+        """Say of an answer that it is no collector's."""
+        return CollectorRefusedError(
+            f"{self._url} answers {response.request.url.path} with something that no collector "
+            "answers: is COLLECTOR_URL the collector?"
+        )
+
     async def _send(
-        self, method: str, path: str, params: dict[str, int | float], timeout_seconds: float
+        self,
+        method: str,
+        path: str,
+        params: dict[str, int | float],
+        timeout_seconds: float,
+        json: dict[str, object] | None = None,
     ) -> httpx.Response:
         try:
             response = await self._client.request(
-                method, path, params=params, timeout=timeout_seconds
+                method, path, params=params, json=json, timeout=timeout_seconds
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CollectorUnavailableError(
                 f"the collector at {self._url} does not answer: {type(error).__name__} {error}"
             ) from error
@@ -100,8 +140,42 @@ class CollectorFeed:
                 f"the collector at {self._url} answers {response.status_code} to {method} {path}"
             )
         if not response.is_success:
-            raise CollectorRefusedError(
+            kind = CollectorNotFoundError if response.status_code == 404 else CollectorRefusedError
+            raise kind(
                 f"the collector at {self._url} answers {response.status_code} to {method} {path}: "
                 f"{response.text[:300]}"
             )
         return response
+
+
+def _parse_page(data: Mapping[str, Any]) -> FeedPage:
+    return FeedPage(
+        ledger_id=_text(data["ledger_id"]),
+        head=_whole(data["head"]),
+        cursor=_whole(data["next"]),
+        changes=tuple(
+            UsageChange(
+                username=_text(change["username"]),
+                total_bytes=_whole(
+                    _whole(change["upload_bytes"]) + _whole(change["download_bytes"])
+                ),
+                change_seq=_whole(change["change_seq"]),
+            )
+            for change in data["changes"]
+        ),
+    )
+
+
+def _whole(value: object) -> int:
+    """Return a number the store can hold; ValueError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError("a whole number is expected where there is none")
+    return value
+
+
+def _text(value: object) -> str:
+    """Return a text the store can hold; ValueError for what is none."""
+    if not isinstance(value, str):
+        raise ValueError("a text is expected where there is none")  # noqa: TRY004 - one kind for all that is malformed
+    value.encode()
+    return value

@@ -6,7 +6,9 @@ Facts are of Marzban 0.8.4. Field names are spelt here as Marzban spells them, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +32,10 @@ from marzban_bridge.panel import (
     UserUpdate,
 )
 
+MAX_NUMBER = 2**60
+"""Beyond any quota, moment or counter of a panel; sums of a few still fit 64 bits."""
+MAX_NAME_LENGTH = 255
+MAX_REASON_LENGTH = 200
 NAMES_PER_REQUEST = 50
 """Keeps the query string of a filtered user list well under common 8 KiB limits."""
 
@@ -82,7 +88,8 @@ class Marzban:
             except PanelFailingError:
                 users += await self._get_one_by_one(names)
             else:
-                users += [parse_user(item) for item in _json(response)["users"]]
+                with expecting("list of users"):
+                    users += [parse_user(item) for item in _json(response)["users"]]
         return users
 
     async def _get_one_by_one(self, usernames: Sequence[str]) -> list[PanelUser]:
@@ -133,18 +140,21 @@ class Marzban:
 
     async def whoami(self, *, bearer: str | None = None) -> PanelAdmin:
         """Return whose token it is; PanelRefusedError with status 401 when it is nobody's."""
-        data = _json(await self._call("GET", "/api/admin", bearer=bearer))
-        return _parse_admin(data)
+        response = await self._call("GET", "/api/admin", bearer=bearer)
+        return _parse_admin(_json(response))
 
     async def admins(self, *, bearer: str | None = None) -> list[PanelAdmin]:
         """Return the admins in the panel's database; the environment's admin is not among them."""
-        data = _json(await self._call("GET", "/api/admins", bearer=bearer))
-        return [_parse_admin(item) for item in data]
+        response = await self._call("GET", "/api/admins", bearer=bearer)
+        with expecting("list of admins"):
+            return [_parse_admin(item) for item in _json(response)]
 
     async def admin_usage_bytes(self, username: str, *, bearer: str | None = None) -> int:
         """Return the panel's own traffic counter of an admin."""
         path = f"/api/admin/usage/{quote(username, safe='')}"
-        return int(_json(await self._call("GET", path, bearer=bearer)))
+        response = await self._call("GET", path, bearer=bearer)
+        with expecting("counter of an admin"):
+            return _whole(_json(response))
 
     async def reset_admin_usage(self, username: str, *, bearer: str | None = None) -> None:
         """Set the panel's traffic counter of an admin to zero."""
@@ -188,9 +198,8 @@ class Marzban:
                     f"the panel at {self._url} refuses the sign-in of {self._username!r}: "
                     "check MARZBAN_USERNAME and MARZBAN_PASSWORD"
                 )
-            token = str(_json(self._checked(response))["access_token"])
-            self._token = token
-            return token
+            self._token = bearer_of(self._checked(response))
+            return self._token
 
     async def _send(
         self,
@@ -206,7 +215,7 @@ class Marzban:
             headers["authorization"] = f"Bearer {token}"
         try:
             response = await self._request(method, path, headers=headers, **arguments)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise PanelUnavailableError(
                 f"the panel at {self._url} does not answer {method} {path}: "
                 f"{type(error).__name__} {error}".rstrip()
@@ -243,38 +252,56 @@ class Marzban:
         )
 
 
+@contextmanager
+def expecting(what: str) -> Iterator[None]:
+    """Make of an answer with another shape, whichever way it surprises, a PanelError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__} {error}"[:MAX_REASON_LENGTH]
+        raise PanelError(
+            f"the panel's {what} is not as Marzban 0.8.4 gives it ({reason}): "
+            "is MARZBAN_URL a Marzban panel?"
+        ) from error
+
+
 def parse_user(data: Mapping[str, Any]) -> PanelUser:
     """Read a user object of the panel; PanelError when it is not one.
 
     `data_limit` null and 0 both mean unlimited. `created_at` is UTC without saying so.
     """
-    try:
-        created_at = data.get("created_at")
+    with expecting("user object"):
+        created_at, limit, owner = data.get("created_at"), data["data_limit"], data.get("admin")
         return PanelUser(
-            username=str(data["username"]),
+            username=_name(data["username"]),
             status=Status(data["status"]),
-            data_limit_bytes=int(data["data_limit"]) if data["data_limit"] else None,
-            used_bytes=int(data["used_traffic"]),
-            lifetime_bytes=int(data["lifetime_used_traffic"]),
+            data_limit_bytes=None if limit is None else _whole(limit) or None,
+            used_bytes=_whole(data["used_traffic"]),
+            lifetime_bytes=_whole(data["lifetime_used_traffic"]),
             reset_strategy=ResetStrategy(data.get("data_limit_reset_strategy") or "no_reset"),
             created_at=_utc(created_at) if created_at else None,
-            expire=data.get("expire"),
-            on_hold_expire_duration=data.get("on_hold_expire_duration"),
+            expire=_whole_or_none(data.get("expire")),
+            on_hold_expire_duration=_whole_or_none(data.get("on_hold_expire_duration")),
             next_plan=_parse_next_plan(data.get("next_plan")),
-            admin=(data.get("admin") or {}).get("username"),
+            admin=_text(owner["username"]) if owner else None,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise PanelError(
-            f"the panel's user object is not as Marzban 0.8.4 gives it ({error!r}): "
-            "is MARZBAN_URL a Marzban panel?"
-        ) from error
+
+
+def bearer_of(response: httpx.Response) -> str:
+    """Read the token of a sign-in's answer; PanelError when there is none that fits a header."""
+    data = _json(response)
+    with expecting("answer to a sign-in"):
+        token = data["access_token"]
+        if not isinstance(token, str) or not token or not (token.isascii() and token.isprintable()):
+            raise ValueError("no token")
+        return token
 
 
 def _json(response: httpx.Response) -> Any:
     """Return the answer's JSON; PanelError for what a proxy or another program may answer."""
     try:
         return response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PanelError(
             f"{response.request.url.copy_with(query=None)} answers {response.status_code} with "
             "something that is not JSON: is MARZBAN_URL a Marzban panel?"
@@ -282,21 +309,51 @@ def _json(response: httpx.Response) -> Any:
 
 
 def _parse_admin(data: Mapping[str, Any]) -> PanelAdmin:
-    return PanelAdmin(
-        username=data["username"], is_sudo=data["is_sudo"], used_bytes=data.get("users_usage") or 0
-    )
+    with expecting("admin object"):
+        is_sudo = data["is_sudo"]
+        if not isinstance(is_sudo, bool):
+            raise TypeError("is_sudo is neither true nor false")
+        used_bytes = _whole_or_none(data.get("users_usage")) or 0
+        return PanelAdmin(username=_text(data["username"]), is_sudo=is_sudo, used_bytes=used_bytes)
 
 
 def _parse_next_plan(data: Mapping[str, Any] | None) -> NextPlan | None:
     if not data:
         return None
+    json.dumps(data, allow_nan=False, ensure_ascii=False).encode()  # it has to be sent back
     return NextPlan(
-        data_limit_bytes=data.get("data_limit"),
-        expire=data.get("expire"),
+        data_limit_bytes=_whole_or_none(data.get("data_limit")),
+        expire=_whole_or_none(data.get("expire")),
         adds_remaining_traffic=bool(data.get("add_remaining_traffic", False)),
         fires_on_either=bool(data.get("fire_on_either", True)),
         panel_fields=dict(data),
     )
+
+
+def _whole(value: object) -> int:
+    """Return a number the books can hold."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_NUMBER:
+        raise ValueError("a number is expected where there is none")
+    return value
+
+
+def _whole_or_none(value: object) -> int | None:
+    return None if value is None else _whole(value)
+
+
+def _text(value: object) -> str:
+    """Return a text that can be stored and sent."""
+    if not isinstance(value, str):
+        raise TypeError("a text is expected where there is none")
+    value.encode()
+    return value
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if not name or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
+        raise ValueError("no username")
+    return name
 
 
 def _utc(text: str) -> datetime:

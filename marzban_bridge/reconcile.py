@@ -29,6 +29,7 @@ from marzban_bridge.outage import Outage
 from marzban_bridge.panel import Panel, PanelUser
 from marzban_bridge.settle import Clock, Preview, Settler
 from marzban_bridge.store import Store
+from marzban_bridge.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ CHUNK = 50
 CONCURRENT_USERS = 4
 FEED_WAIT_SECONDS = 25.0
 PROGRESS_LOG_SECONDS = 10.0
+VOUCH_SECONDS = 30.0
+"""So long users wait at the start for the collector to vouch for the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,7 @@ class Reconciler:
         panel: Panel,
         feed: CollectorFeed,
         settler: Settler,
+        witness: Witness,
         clock: Clock,
         metrics: Metrics,
         pass_seconds: float,
@@ -69,6 +73,7 @@ class Reconciler:
         self._feed = feed
         self.settler = settler
         settler.hurry = self.hurry
+        self.witness = witness
         self._clock = clock
         self._metrics = metrics
         self._pass_seconds = pass_seconds
@@ -88,16 +93,22 @@ class Reconciler:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_feed())
             tasks.create_task(self._work())
+            tasks.create_task(self.witness.run())
 
     async def run_once(self) -> PassResult:
         """Read the feed to its end and settle every user once.
 
         Raises the panel's or the collector's error when one of them cannot be reached.
         """
+        await self.witness.check()
         while await self._read_feed(wait_seconds=0):
             pass
         self._urgent.clear()
-        return await self._pass_over_all()
+        self.settler.refuse_in_doubt()
+        result = await self._pass_over_all()
+        with contextlib.suppress(CollectorRefusedError):  # an older one cannot vouch
+            await self.witness.leave_word()
+        return result
 
     async def adopt_ledger(self) -> bool:
         """Read the feed from its start, whatever ledger it is now; return whether it is another."""
@@ -111,15 +122,23 @@ class Reconciler:
 
     async def previews(self) -> AsyncIterator[Preview]:
         """Yield for every user the panel has what a pass would do; changes nothing, anywhere."""
+        await self.witness.check()
+        self.settler.refuse_in_doubt()
+        async for key, user in self.panel_users():
+            yield self.settler.preview(key, user)
+
+    async def panel_users(self) -> AsyncIterator[tuple[str, PanelUser]]:
+        """Yield every user with external usage or an account, as the panel shows it now."""
         async for keys in self._chunks():
             for key, user in (await self._read_users(keys)).items():
                 if user is not None:
-                    yield self.settler.preview(key, user)
+                    yield key, user
 
     async def _follow_feed(self) -> None:
         wait_seconds = 0.0
         while True:
             try:
+                await self.witness.check()
                 has_more = await self._read_feed(wait_seconds=wait_seconds)
             except (CollectorUnavailableError, CollectorRefusedError) as error:
                 self._metrics.soft_errors.labels(source="collector").inc()
@@ -158,10 +177,15 @@ class Reconciler:
         return page.cursor < page.head
 
     async def _work(self) -> None:
+        await self.witness.wait_checked(longest_seconds=VOUCH_SECONDS)
         next_pass_at = time.monotonic()
         chunks: AsyncIterator[list[str]] | None = None
         started_at = time.monotonic()
         while True:
+            if self._store.doubt:
+                self._metrics.held.set(self._store.counts()["held"])
+                await asyncio.sleep(self._pass_seconds)
+                continue
             urgent = self._take_urgent()
             keys: list[str] | None = list(urgent)
             if not keys and chunks is None and time.monotonic() >= next_pass_at:

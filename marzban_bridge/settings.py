@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
+import httpx
+
 from marzban_bridge.accounts import Enforcement
 from marzban_bridge.errors import SettingsError
 
@@ -39,9 +41,15 @@ def _text(raw: str) -> str:
 
 
 def _url(raw: str) -> str:
-    if raw and (urlsplit(raw).scheme not in {"http", "https"} or not urlsplit(raw).hostname):
+    try:
+        parts = urlsplit(raw)
+        httpx.URL(raw)
+        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):  # not repeated: there may be a password in it
+        is_whole = False
+    if raw and not is_whole:
         raise ValueError("expected a URL such as https://panel.example.com:8000")
-    if urlsplit(raw).username is not None:
+    if raw and parts.username is not None:
         raise ValueError("a URL with a name and password in it would end up in logs")
     return raw.rstrip("/")
 
@@ -54,7 +62,14 @@ def _names(raw: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in raw.split(","))))
 
 
+def _header_text(raw: str) -> str:
+    if not (raw.isascii() and raw.isprintable()) or " " in raw:
+        raise ValueError("expected printable ASCII characters without spaces: it goes in a header")
+    return raw
+
+
 def _long_secret(raw: str) -> str:
+    _header_text(raw)
     if raw and len(raw) < MIN_SECRET_LENGTH:
         raise ValueError(f"expected at least {MIN_SECRET_LENGTH} characters, better 40 random ones")
     return raw
@@ -72,6 +87,13 @@ def _port(raw: str) -> int:
     if not 0 <= port <= 65535:
         raise ValueError("expected a port from 0 to 65535")
     return port
+
+
+def _connections(raw: str) -> int:
+    connections = int(raw)
+    if not 8 <= connections <= 1_000_000:
+        raise ValueError("expected a whole number from 8 to 1000000")
+    return connections
 
 
 def _seconds(raw: str) -> float:
@@ -128,7 +150,7 @@ class Settings:
         "COLLECTOR_ADMIN_KEY",
         "",
         "The key that lets the bridge read the collector's feed",
-        _text,
+        _header_text,
         is_secret=True,
     )
     store: Path = _variable(
@@ -138,11 +160,23 @@ class Settings:
         "BRIDGE_HOST", "127.0.0.1", "Address to listen on for webhooks and the admin API", _text
     )
     port: int = _variable("BRIDGE_PORT", 8090, "Port to listen on", _port)
+    max_connections: int = _variable(
+        "BRIDGE_MAX_CONNECTIONS",
+        1024,
+        "Open connections; a newcomer takes the place of who has been sending for longest",
+        _connections,
+    )
+    read_seconds: float = _variable(
+        "BRIDGE_READ_SECONDS",
+        15,
+        "How long a request's head may take, and its body beyond a second per 8 KiB",
+        _seconds,
+    )
     webhook_secret: str = _variable(
         "BRIDGE_WEBHOOK_SECRET",
         "",
         "The panel's WEBHOOK_SECRET; empty refuses all webhooks and leaves polling",
-        _text,
+        _header_text,
         is_secret=True,
     )
     enforcement: Enforcement = _variable(
@@ -184,7 +218,7 @@ class Settings:
     )
     influxdb_org: str = _variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", _text)
     influxdb_token: str = _variable(
-        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", _text, is_secret=True
+        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", _header_text, is_secret=True
     )
     influxdb_token_file: Path | None = _variable(
         "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", _path

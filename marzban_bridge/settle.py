@@ -23,7 +23,7 @@ from marzban_bridge.accounts import (
     Event,
     account_key,
 )
-from marzban_bridge.errors import PanelRefusedError, UserNotFoundError
+from marzban_bridge.errors import PanelRefusedError, StoreDoubtError, UserNotFoundError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.observe import Observation, adopt, observe
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
@@ -102,6 +102,8 @@ class Settler:
         `read_at`: when the reading began, by `time.monotonic`. What was read before somebody else
         settled the user meanwhile is old, might look like a reset undone, and is read anew.
         """
+        if self._store.doubt:
+            return
         async with self._locks[key]:
             if read_at <= self._looked_at.get(key, float("-inf")):
                 user = None
@@ -116,6 +118,7 @@ class Settler:
         Raises UserNotFoundError when the panel has no such user. After a crash or a panel error the
         next look at the user finishes what was begun.
         """
+        self.refuse_in_doubt()
         key = account_key(username)
         async with self._locks[key]:
             user = await self._panel.get_user(username)
@@ -127,6 +130,11 @@ class Settler:
             if settled is None:
                 raise UserNotFoundError(user.username)
             return settled
+
+    def refuse_in_doubt(self) -> None:
+        """Raise StoreDoubtError while the store must not be acted on."""
+        if self._store.doubt:
+            raise StoreDoubtError(self._store.doubt)
 
     async def _find(self, key: str) -> PanelUser:
         *others, last = self.spellings(key)
@@ -150,6 +158,7 @@ class Settler:
 
     async def release(self, account: Account) -> bool:
         """Give the panel back the admin's quota and status; return whether that took a write."""
+        self.refuse_in_doubt()
         async with self._locks[account.key]:
             user = await self._panel.get_user(account.username)
             total_bytes = self._store.total_bytes(account.key)

@@ -23,6 +23,7 @@ from rich.console import Console
 
 import collector.app
 import collector.settings
+from collector.connections import bounded
 from collector.errors import CollectorError
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import ledger_path
@@ -69,12 +70,21 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
+async def serving(
+    app: FastAPI, listener: socket.socket, *, connections: int = 1024, read_seconds: float = 15
+) -> AsyncIterator[None]:
     """Serve an application on an open socket for as long as the context lasts.
 
     Raises BridgeError when the application does not start.
     """
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app,
+        http=bounded(connections=connections, read_seconds=read_seconds),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
     server = _Server(config, app)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -142,8 +152,18 @@ async def running_pair(
         raise SettingsError(str(error)) from error
     app = create_app(settings, on_loop_failure=on_loop_failure)
     async with (
-        serving(collector.app.create_app(collector_settings), collector_listener),
-        serving(app, bridge_listener),
+        serving(
+            collector.app.create_app(collector_settings),
+            collector_listener,
+            connections=collector_settings.max_connections,
+            read_seconds=collector_settings.read_seconds,
+        ),
+        serving(
+            app,
+            bridge_listener,
+            connections=settings.max_connections,
+            read_seconds=settings.read_seconds,
+        ),
     ):
         yield app.state.bridge
 

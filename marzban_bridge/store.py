@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from marzban_bridge.accounts import Account, Event, account_key
+from marzban_bridge.lineage import Lineage
 from marzban_bridge.store_file import connect, lock
 
 
@@ -73,6 +74,9 @@ class Store:
             if self._lock:
                 self._lock.close()
             raise
+        self.lineage = Lineage(self._db)
+        self.doubt = self.meta("doubt")
+        """Why nobody may be changed on the strength of this store; None when all is well."""
 
     def close(self) -> None:
         """Close the file and let another process have it."""
@@ -99,6 +103,21 @@ class Store:
     def set_meta(self, key: str, value: str) -> None:
         """Store a fact about the bridge itself."""
         self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def begin_doubt(self, reason: str, event: Event, *, at: datetime) -> None:
+        """Have nobody changed on the strength of this store, over restarts."""
+        with self._transaction():
+            self.set_meta("doubt", reason)
+            self._insert_events("", [event], at)
+        self.doubt = reason
+        self.on_change(())
+
+    def end_doubt(self) -> None:
+        """Trust the store again, as one that begins another history."""
+        with self._transaction():
+            self._db.execute("DELETE FROM meta WHERE key = 'doubt'")
+            self.lineage.begin_anew()
+        self.doubt = None
 
     @property
     def cursor(self) -> int:
@@ -339,7 +358,8 @@ class Store:
             "SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM orphan), "
             "(SELECT count(*) FROM account WHERE is_held)"
         ).fetchone()
-        return {"accounts": row[0], "orphans": row[1], "held": row[2]}
+        held = row[0] if self.doubt else row[2]
+        return {"accounts": row[0], "orphans": row[1], "held": held}
 
     def pending_resets(self) -> PendingResets:
         """Return how many accounts wait for a reset to be finished, and since when."""

@@ -73,11 +73,24 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """
     if read_only and not path.exists():
         raise StoreError(f"there is no bridge store at {path}: has the bridge run yet?")
+    if not path.exists():
+        _create(path)
+    elif not path.stat().st_size:
+        raise StoreError(
+            f"the bridge store {path} is an empty file: restore a backup. To begin with an empty "
+            "store, first set users' data limits right in the panel, which shows only what was "
+            "left of them, and then remove the file yourself"
+        )
     db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
     try:
         _prepare(db, path, read_only=read_only)
     except sqlite3.DatabaseError as error:
         db.close()
+        if is_disk_at_fault(error):
+            raise StoreError(
+                f"the bridge store {path} cannot be used now ({error}): the disk is full or "
+                "failing; make room or mend it, and start again"
+            ) from error
         raise StoreError(
             f"the bridge store {path} cannot be read ({error}): restore a backup. Without one, "
             "first set users' data limits right in the panel, which shows only what was left of "
@@ -87,6 +100,38 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def is_disk_at_fault(error: sqlite3.Error) -> bool:
+    """Tell whether the disk refused, rather than the file being damaged."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+
+def _create(path: Path) -> None:
+    """Make an empty store beside its place, then put it there whole.
+
+    So a crash at any moment leaves either no store or a whole one, and an empty file is damage.
+    """
+    remains = path.with_name(path.name + "-wal")
+    if remains.exists():
+        raise StoreError(
+            f"{remains} is there, but its store {path} is not: restore both from a backup"
+        )
+    draft = path.with_name(path.name + ".new")
+    for suffix in ("", "-wal", "-shm"):
+        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+    db = sqlite3.connect(draft, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        _prepare(db, draft, read_only=False)
+    finally:
+        db.close()
+    draft.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:

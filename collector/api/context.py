@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
+from collector.body_room import BodyRoom
 from collector.export import Exporter
 from collector.influx.client import Influx
 from collector.ingest import Ingest
@@ -44,6 +45,9 @@ class Collector:
     monotonic_seconds: Callable[[], float]
     key_limit: RateLimit
     user_limit: RateLimit
+    reporters_room: BodyRoom
+    strangers_room: BodyRoom
+    """For the bodies of requests without a key: nobody knows yet whose they are."""
     _ring: KeyRing | None = field(default=None, init=False)
     _ring_until_seconds: float = field(default=0.0, init=False)
 

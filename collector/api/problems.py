@@ -71,6 +71,7 @@ _MEANING = {
     401: "Not signed with a valid key or token",
     403: "This server has no COLLECTOR_ADMIN_KEY, or the key may not do that",
     404: "Not here: a name with line breaks, for example",
+    408: "The body takes too long to arrive",
     413: "The body is too large",
     415: "The content encoding is not supported",
     422: "Refused; `errors` names the fields",
@@ -88,6 +89,8 @@ def install_problem_handlers(app: FastAPI) -> None:
         headers = {}
         if error.retry_after_seconds is not None:
             headers["retry-after"] = str(max(1, ceil(error.retry_after_seconds)))
+        if error.status == 408:
+            headers["connection"] = "close"
         if error.status == 401:
             headers["www-authenticate"] = "Bearer"
         return JSONResponse(error.problem.model_dump(), error.status, headers)

@@ -24,7 +24,7 @@ from collector.api.senders import (
 )
 from collector.bodies import BodyTooLargeError, Decoded, UnreadableBodyError, decode
 from collector.errors import CollectorError, IdentityUnknownError
-from collector.identity import is_url, subscription_token
+from collector.identity import is_plainly_a_name, is_url, subscription_token
 from collector.ledger import Batch, Receipt
 from collector.rate_limit import RateLimit
 from collector.reporters import Reporter
@@ -56,7 +56,7 @@ _ONE_OR_MANY = {
         ]
     }
 }
-_STATUSES = (400, 401, 413, 415, 422, 429, 503, 507)
+_STATUSES = (400, 401, 408, 413, 415, 422, 429, 503, 507)
 
 
 class Answer(BaseModel):
@@ -83,6 +83,15 @@ class _Sorted:
         self.reports: list[Report] = []
         self.refusals = refusals
         self.ignored = 0
+
+    def add(self, outcome: Report | Refusal | None) -> None:
+        """Put what became of one report in its place; None reported nothing."""
+        if outcome is None:
+            self.ignored += 1
+        elif isinstance(outcome, Refusal):
+            self.refusals.append(outcome)
+        else:
+            self.reports.append(outcome)
 
 
 @router.post(
@@ -134,16 +143,23 @@ async def _take(
         reporter = await find_key_holder(collector, claimed)
         if reporter is None and collector.subscriptions is None and not is_signed(request):
             raise ProblemError(401, f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}")
-        sent, body = await read_body(request, collector.settings.max_body_bytes)
-        if reporter is None and is_signed(request):
-            reporter = await find_signer(collector, request, sent, claimed)
-        if reporter:
-            _throttle(collector.key_limit, reporter.name, collector)
-        decoded = decode(body)
-        if decoded.is_array and not is_array_allowed:
-            raise ProblemError(422, "this path takes one report; post arrays to /v1/reports")
-        sorted_, scope = await _sort(collector, decoded, reporter, claimed.header_id)
-        receipt = await _store(collector, sorted_, scope)
+        room = collector.reporters_room if reporter else collector.strangers_room
+        with room.place() as place:
+            sent, body = await read_body(
+                request,
+                collector.settings.max_body_bytes,
+                place=place,
+                read_seconds=collector.settings.read_seconds,
+            )
+            if reporter is None and is_signed(request):
+                reporter = await find_signer(collector, request, sent, claimed)
+            if reporter:
+                _throttle(collector.key_limit, reporter.name, collector)
+            decoded = decode(body)
+            if decoded.is_array and not is_array_allowed:
+                raise ProblemError(422, "this path takes one report; post arrays to /v1/reports")
+            sorted_, scope = await _sort(collector, decoded, reporter, claimed.header_id)
+            receipt = await _store(collector, sorted_, scope)
     except (CollectorError, UnreadableBodyError, BodyTooLargeError) as error:
         problem = problem_of(error)
         metrics.requests.labels(status=str(problem.status)).inc()
@@ -170,11 +186,13 @@ async def _sort(
                 _throttle(collector.user_limit, username, collector)
             scope = f"user:{username}"
         else:
-            found = "" if is_empty(wire) else await _any_username(collector, wire, index)
-            if isinstance(found, Refusal):
-                sorted_.refusals.append(found)
-                continue
-            username = found
+            username = wire.user_token
+            if not is_plainly_a_name(username):
+                found = "" if is_empty(wire) else await _any_username(collector, wire, index)
+                if isinstance(found, Refusal):
+                    sorted_.add(found)
+                    continue
+                username = found
         fallback_id = header_id
         if header_id is not None and decoded.is_array:
             fallback_id = f"{header_id}\x1f{index}"
@@ -187,12 +205,7 @@ async def _sort(
             now_millis=now_millis,
             limits=limits,
         )
-        if outcome is None:
-            sorted_.ignored += 1
-        elif isinstance(outcome, Refusal):
-            sorted_.refusals.append(outcome)
-        else:
-            sorted_.reports.append(outcome)
+        sorted_.add(outcome)
     if reporter is None and not scope and not sorted_.refusals:
         raise ProblemError(401, _HOW_TO_AUTHENTICATE)
     return sorted_, scope

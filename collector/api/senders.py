@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import ClientDisconnect
 
 from collector.api.context import Collector, CollectorPart
-from collector.api.problems import ProblemError
+from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError
 from collector.bodies import BodyTooLargeError, UnreadableBodyError, inflate
+from collector.body_room import Place
 from collector.reporters import Reporter, is_signature_valid
 
 KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")
@@ -47,31 +50,62 @@ def claims(
     return Claims(credentials, reporter, webhook_id or idempotency_key)
 
 
+LEAST_BYTES_PER_SECOND = 8192
+"""A body that arrives more slowly than this is given up, after its first seconds."""
+
+
 ClaimsPart = Annotated[Claims, Depends(claims)]
 
 
-async def read_body(request: Request, limit_bytes: int) -> tuple[bytes, bytes]:
-    """Read a body within bounds; return it as sent, and inflated."""
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit_bytes:
-        raise ProblemError(413, f"a body may have at most {limit_bytes} bytes")
-    sent = bytearray()
-    async for chunk in request.stream():
-        sent += chunk
-        if len(sent) > limit_bytes:
-            raise ProblemError(413, f"a body may have at most {limit_bytes} bytes")
-    body = bytes(sent)
+async def read_body(
+    request: Request, limit_bytes: int, *, place: Place, read_seconds: float
+) -> tuple[bytes, bytes]:
+    """Read a body within bounds of size, time and room; return it as sent, and inflated."""
+    body = await _read(request, limit_bytes, place, read_seconds)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in {"identity", ""}:
         return body, body
     if encoding not in {"gzip", "x-gzip"}:
         raise ProblemError(415, f"content encoding {encoding[:40]!r} is not supported; send gzip")
     try:
-        return body, inflate(body, limit_bytes=limit_bytes)
+        inflated = inflate(body, limit_bytes=limit_bytes)
     except BodyTooLargeError as error:
         raise ProblemError(413, str(error)) from error
     except UnreadableBodyError as error:
         raise ProblemError(400, str(error)) from error
+    _take(place, len(inflated))
+    return body, inflated
+
+
+async def _read(request: Request, limit_bytes: int, place: Place, read_seconds: float) -> bytes:
+    too_large = ProblemError(413, f"a body may have at most {limit_bytes} bytes")
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdecimal() and (len(length) > 15 or int(length) > limit_bytes):
+        raise too_large
+    sent = bytearray()
+    now_seconds = asyncio.get_running_loop().time
+    latest = now_seconds() + read_seconds
+    try:
+        async with asyncio.timeout_at(latest) as deadline:
+            async for chunk in request.stream():
+                _take(place, len(chunk))
+                sent += chunk
+                if len(sent) > limit_bytes:
+                    raise too_large
+                latest += len(chunk) / LEAST_BYTES_PER_SECOND
+                latest = min(latest, now_seconds() + read_seconds)  # haste earns no rest
+                deadline.reschedule(latest)
+    except TimeoutError as error:
+        raise ProblemError(408, "the body takes too long to arrive") from error
+    except ClientDisconnect as error:  # nobody is there to be answered
+        raise ProblemError(400, "the body ends too early") from error
+    return bytes(sent)
+
+
+def _take(place: Place, amount_bytes: int) -> None:
+    if not place.take(amount_bytes):
+        reason = "too many large requests at once"
+        raise ProblemError(503, reason, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 async def find_key_holder(collector: Collector, claimed: Claims) -> Reporter | None:

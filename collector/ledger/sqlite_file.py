@@ -156,6 +156,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if read_only:
             db.execute("PRAGMA query_only = ON")
         else:
+            # A copy made by VACUUM INTO comes without it, and readers would stop the writer.
+            db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
             db.execute("PRAGMA synchronous = FULL")
             db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
@@ -164,6 +166,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             _migrate(db)
     except sqlite3.DatabaseError as error:
         db.close()
+        if is_disk_at_fault(error):
+            raise LedgerError(
+                f"the ledger {path} cannot be used now ({error}): the disk is full or failing; "
+                "make room or mend it, and start again"
+            ) from error
         raise LedgerError(
             f"the ledger {path} cannot be read ({error}): restore a backup; "
             "to begin with an empty ledger, move the file away yourself"
@@ -172,6 +179,12 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def is_disk_at_fault(error: sqlite3.Error) -> bool:
+    """Tell whether the disk refused, rather than the file being damaged."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -22,8 +22,8 @@ from marzban_bridge.api.auth import (
 )
 from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import Bridge, BridgePart
-from marzban_bridge.api.errors import FOR_ADMINS, Problem
-from marzban_bridge.errors import BridgeError, UserNotFoundError
+from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, Problem
+from marzban_bridge.errors import BridgeError, PanelError, UserNotFoundError
 
 router = APIRouter(prefix="/api/admin", tags=["admin"])
 
@@ -89,9 +89,10 @@ class ResetAnswer(BaseModel):
     responses={
         400: {"model": Problem, "description": "The request cannot be read"},
         401: {"model": Problem, "description": "The panel does not know these credentials"},
-        413: {"model": Problem, "description": "The form is too large"},
+        **OF_BODIES,
         422: {"description": "The panel misses a field"},
         429: {"model": Problem, "description": "Too many wrong passwords from one address"},
+        502: FOR_ADMINS[502],
         503: FOR_ADMINS[503],
     },
     openapi_extra={
@@ -122,7 +123,11 @@ async def sign_in(request: Request, bridge: BridgePart) -> Response:
     if not (content_type.isascii() and content_type.isprintable()):
         raise HTTPException(400, f"content-type must be {FORM_TYPE}")
     answer = await sign_in_through(bridge, request, body, content_type=content_type)
+    if not answer.is_success and not answer.is_client_error:
+        raise PanelError(f"the panel answers {answer.status_code} to a sign-in")
     media_type = answer.headers.get("content-type", "application/json")
+    if not (media_type.isascii() and media_type.isprintable()):
+        media_type = "application/octet-stream"
     return Response(answer.content, answer.status_code, media_type=media_type)
 
 

@@ -22,6 +22,7 @@ from marzban_bridge.api.context import Bridge, BridgePart
 from marzban_bridge.api.errors import headers_of, status_of
 from marzban_bridge.api.pages import Question
 from marzban_bridge.errors import BridgeError, PanelError
+from marzban_bridge.marzban import bearer_of
 from marzban_bridge.tables import human_bytes
 
 # Not in the OpenAPI document, which is for programs: these are pages for people.
@@ -178,10 +179,9 @@ async def _confirmed(question: Question, request: Request, bridge: Bridge) -> Ca
     )
     if answer.status_code in {401, 403, 422}:
         raise HTTPException(403, "The panel does not know an admin of this name and password.")
-    try:
-        bearer = str(answer.json()["access_token"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise PanelError(f"the panel answers {answer.status_code} to a sign-in") from error
+    if not answer.is_success:
+        raise PanelError(f"the panel answers {answer.status_code} to a sign-in")
+    bearer = bearer_of(answer)
     return Caller(admin=await bridge.panel.whoami(bearer=bearer), bearer=bearer)
 
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from marzban_bridge.actions import Action
 from marzban_bridge.api.admin import ResetAnswer
 from marzban_bridge.api.audit import audited
-from marzban_bridge.api.bodies import read_body
+from marzban_bridge.api.bodies import Body, described, read_model
 from marzban_bridge.api.context import Bridge, BridgePart
-from marzban_bridge.api.errors import FOR_ADMINS, Problem
+from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, Problem
 from marzban_bridge.api.operations import ResetAll, ResetAllAnswer
 
 router = APIRouter(prefix="/actions", tags=["dashboard actions"])
@@ -31,14 +31,13 @@ NOBODY_NAMED = "grafana"
 ANSWERS: dict[int | str, dict[str, Any]] = {
     status: answer for status, answer in FOR_ADMINS.items() if status != 401
 } | {
-    413: {"model": Problem, "description": "The body is too large"},
+    **OF_BODIES,
     429: {"model": Problem, "description": "Asked for too often by one login"},
 }
 
 _TOKEN = APIKeyHeader(
     name="X-Bridge-Token", auto_error=False, description="BRIDGE_ACTION_TOKEN, added by Grafana"
 )
-Body = TypeVar("Body", bound=BaseModel)
 
 
 class Cleanup(BaseModel):
@@ -102,24 +101,10 @@ def _count(bridge: Bridge, action: Action, result: str) -> None:
     bridge.metrics.actions.labels(action.value, result).inc()
 
 
-def _described(model: type[BaseModel]) -> dict[str, Any]:
-    """Describe a body that is read by hand: nobody's is read before it is known who sends it."""
-    content = {"application/json": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
 async def _read(request: Request, bridge: Bridge, action: Action, model: type[Body]) -> Body:
-    """Read the body; 422 names the field that is wrong, the confirmation among them."""
+    """Read the body, counting what is refused."""
     try:
-        body = await read_body(request, max_bytes=MAX_BODY_BYTES, what="an action's body")
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        _count(bridge, action, "invalid")
-        reasons = [
-            f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg'].lower()}"
-            for each in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        raise HTTPException(422, "; ".join(reasons)) from error
+        return await read_model(request, model, max_bytes=MAX_BODY_BYTES, what="an action's body")
     except HTTPException:
         _count(bridge, action, "invalid")
         raise
@@ -140,7 +125,7 @@ async def reset_user(
     )
 
 
-@router.post("/reset-all", responses=ANSWERS, openapi_extra=_described(ResetAll))
+@router.post("/reset-all", responses=ANSWERS, openapi_extra=described(ResetAll))
 async def reset_all(
     request: Request, bridge: BridgePart, actor: Annotated[str, Depends(_may(Action.RESET_ALL))]
 ) -> ResetAllAnswer:
@@ -152,7 +137,7 @@ async def reset_all(
     return ResetAllAnswer(users=users)
 
 
-@router.post("/cleanup", responses=ANSWERS, openapi_extra=_described(Cleanup))
+@router.post("/cleanup", responses=ANSWERS, openapi_extra=described(Cleanup))
 async def cleanup(
     request: Request, bridge: BridgePart, actor: Annotated[str, Depends(_may(Action.CLEANUP))]
 ) -> dict[str, object]:

@@ -17,6 +17,7 @@ from marzban_bridge.errors import (
     PanelLoginError,
     PanelRefusedError,
     PanelUnavailableError,
+    StoreDoubtError,
 )
 
 RETRY_AFTER_SECONDS = 5
@@ -41,6 +42,11 @@ FOR_ADMINS: dict[int | str, dict[str, Any]] = {
     502: {"model": Problem, "description": "The panel or the collector refused"},
 }
 
+OF_BODIES: dict[int | str, dict[str, Any]] = {
+    408: {"model": Problem, "description": "The body takes too long to arrive"},
+    413: {"model": Problem, "description": "The body is too large"},
+}
+
 
 def install_error_handlers(app: FastAPI) -> None:
     """Answer the bridge's errors with a status that fits and its message."""
@@ -61,6 +67,8 @@ def status_of(error: BridgeError) -> int:
         case PanelRefusedError(status=403 | 404 as status):
             return status
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
+            return 503
+        case StoreDoubtError():
             return 503
         case PanelError() | CollectorRefusedError():
             return 502

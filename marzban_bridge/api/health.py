@@ -45,7 +45,9 @@ async def readyz(bridge: BridgePart) -> Response:
     outages = (bridge.reconciler.panel_outage, bridge.reconciler.collector_outage)
     reasons = [f"{each.name}: {each.reason}" for each in outages if each.reason]
     held = bridge.store.counts()["held"]
-    if held:
+    if bridge.store.doubt:
+        reasons.append(bridge.store.doubt)
+    elif held:
         reasons.append(f"{held} users are held: the ledger lost something; marzban-bridge rebase")
     warnings = []
     if bridge.snapshots and (outage := bridge.snapshots.outage).reason:

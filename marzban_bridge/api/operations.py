@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
 
 from marzban_bridge.accounts import Account, account_key, balance
 from marzban_bridge.api.admin import ResetAnswer, reset_usage
 from marzban_bridge.api.auth import CallerPart
+from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import Bridge, BridgePart
-from marzban_bridge.api.errors import FOR_ADMINS
+from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES
 
 router = APIRouter(prefix="/v1", tags=["operations"])
+
+MAX_BODY_BYTES = 4096
 
 
 class UserStanding(BaseModel):
@@ -115,10 +118,11 @@ async def reset_user(username: str, bridge: BridgePart, caller: CallerPart) -> R
     return await reset_usage(username, bridge, caller, kind="user")
 
 
-@router.post("/reset-all", responses=FOR_ADMINS)
-async def reset_all(body: ResetAll, bridge: BridgePart, caller: CallerPart) -> ResetAllAnswer:  # noqa: ARG001 - the body is the confirmation
+@router.post("/reset-all", responses=FOR_ADMINS | OF_BODIES, openapi_extra=described(ResetAll))
+async def reset_all(request: Request, bridge: BridgePart, caller: CallerPart) -> ResetAllAnswer:
     """Reset all users of the caller through the panel, which restarts xray on every node."""
     caller.require_sudo()
+    await read_model(request, ResetAll, max_bytes=MAX_BODY_BYTES, what="a confirmation")
     count = await bridge.actions.reset_all(bearer=caller.bearer, caller=caller.admin)
     return ResetAllAnswer(users=count)
 

@@ -9,6 +9,8 @@ from ipaddress import IPv6Address, ip_address
 
 from marzban_bridge.api.throttle import Throttle
 
+MAX_ADDRESS_LENGTH = 45
+
 
 class SignInThrottle(Throttle):
     """Counts the refused sign-ins of each address.
@@ -36,7 +38,7 @@ def _network(address: str) -> str:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return address
+        return address[:MAX_ADDRESS_LENGTH]  # a proxy may pass on anything
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
         return parsed.exploded[:19]
     return address

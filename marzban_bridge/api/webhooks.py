@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from marzban_bridge.accounts import account_key
 from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import BridgePart
-from marzban_bridge.api.errors import DOCUMENTED, Problem
+from marzban_bridge.api.errors import DOCUMENTED, OF_BODIES
 
 router = APIRouter(tags=["webhooks"])
 
@@ -48,7 +48,7 @@ class WebhookAnswer(BaseModel):
 
 @router.post(
     "/webhooks/marzban",
-    responses={**DOCUMENTED, 413: {"model": Problem, "description": "The body is too large"}},
+    responses=DOCUMENTED | OF_BODIES,
     openapi_extra={
         "requestBody": {
             "required": True,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REMEMBERED_REQUESTS = 100_000
+FILE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +91,32 @@ class FaultsMiddleware:
         else:
             answer = PlainTextResponse("a fault was asked for", status_code=status)
             await answer(scope, receive, remember)
+
+
+@contextlib.asynccontextmanager
+async def following(faults: Faults, path: Path | None) -> AsyncIterator[None]:
+    """Have the faults that a file asks for, from when it is there until it is gone."""
+    if path is None:
+        yield
+        return
+
+    async def follow(file: Path) -> None:
+        while True:
+            wanted = await asyncio.to_thread(_read, file)
+            faults.delay_seconds = float(wanted.get("delay_seconds", 0))
+            faults.is_down = bool(wanted.get("is_down", False))
+            await asyncio.sleep(FILE_SECONDS)
+
+    following_it = asyncio.ensure_future(follow(path))
+    try:
+        yield
+    finally:
+        following_it.cancel()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what is asked for; nothing while the file is not there or half written."""
+    with contextlib.suppress(OSError, ValueError):
+        wanted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return wanted
+    return {}

@@ -28,8 +28,9 @@ from marzban_bridge.simulator.crowd import (
     describe_panel,
 )
 from marzban_bridge.simulator.errors import RefusedError
+from marzban_bridge.simulator.faults import following
 from marzban_bridge.simulator.panel import SimulatedPanel
-from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
+from marzban_bridge.simulator.snapshot import SavesFirst, restore_snapshot, write_state
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--crowd", type=int, default=0, help="so many made-up users, who use the panel's node too")
     add("--speed", type=float, default=1, help="how many days' traffic the crowd uses in a day (1)")
     add("--state", type=Path, metavar="FILE", help="keep users here over restarts")
+    add("--durable", action="store_true", help="write --state before each answer to a change")
+    add(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="JSON with `delay_seconds` and `is_down`, followed",
+    )
     add("--webhook-address", metavar="URL", help="where to send webhooks")
     add("--webhook-secret", metavar="TEXT", help="the secret to send along")
     for name, default, what in (
@@ -132,6 +140,8 @@ async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
     Raises SettingsError when the address is taken.
     """
     app = create_simulator_app(panel)
+    if arguments.durable and arguments.state:
+        app.add_middleware(SavesFirst, panel=panel, path=arguments.state)
     server = _Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )
@@ -163,6 +173,7 @@ async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
         async with (
             jobs_running(panel, intervals=intervals, receiver=receiver),
             _kept(panel, arguments.state),
+            following(app.state.faults, arguments.faults),
             _crowded(panel, crowd(arguments.crowd), speed=arguments.speed),
         ):
             await server.serve(sockets=[listener])
@@ -218,13 +229,6 @@ async def _kept(panel: SimulatedPanel, path: Path | None) -> AsyncIterator[None]
     finally:
         saving.cancel()
         await save()
-
-
-def write_state(panel: SimulatedPanel, path: Path) -> None:
-    """Write the panel's users into a file, in one step."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(to_snapshot(panel)), encoding="utf-8")
-    new.replace(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

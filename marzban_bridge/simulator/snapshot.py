@@ -5,10 +5,14 @@ The webhook queue is left out: the panel loses it on a restart too.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields
 from datetime import datetime
 from itertools import count
+from pathlib import Path
 from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marzban_bridge.panel import ResetStrategy, Status
 from marzban_bridge.simulator.panel import SimulatedPanel
@@ -93,3 +97,32 @@ def _time_to_json(at: datetime | None) -> str | None:
 
 def _time_from_json(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def write_state(panel: SimulatedPanel, path: Path) -> None:
+    """Write the panel's users into a file, in one step."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(to_snapshot(panel)), encoding="utf-8")
+    new.replace(path)
+
+
+class SavesFirst:
+    """Answers a change once it is in the file, as a panel answers after its database's commit."""
+
+    def __init__(self, app: ASGIApp, *, panel: SimulatedPanel, path: Path) -> None:
+        self._app = app
+        self._panel = panel
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        revision = self._panel.revision
+
+        async def save_and_send(message: Message) -> None:
+            nonlocal revision
+            if self._panel.revision != revision:
+                revision = self._panel.revision
+                write_state(self._panel, self._path)
+            await send(message)
+
+        await self._app(scope, receive, save_and_send)

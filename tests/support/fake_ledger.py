@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 
 ADMIN_KEY = "an-admin-key-for-tests"
@@ -15,6 +17,7 @@ class FakeLedger:
         self.seq = 0
         self.totals: dict[str, tuple[int, int]] = {}
         self.is_down = False
+        self.standings: dict[str, dict[str, object]] = {}
 
     def report(self, username: str, amount_bytes: int) -> None:
         """Count a report; the user's place in the feed moves to its end."""
@@ -35,6 +38,8 @@ class FakeLedger:
             raise httpx.ConnectError("the ledger is down", request=request)
         if request.headers.get("authorization") != f"Bearer {ADMIN_KEY}":
             return httpx.Response(401, json={"detail": "wrong key"})
+        if request.url.path.startswith("/v1/readers/"):
+            return self._answer_reader(request)
         if request.url.path != "/v1/usage/changes":
             return httpx.Response(404, json={"detail": "not here"})
         after = int(request.url.params["after"])
@@ -60,3 +65,14 @@ class FakeLedger:
                 ],
             },
         )
+
+    def _answer_reader(self, request: httpx.Request) -> httpx.Response:
+        reader = request.url.path.rpartition("/")[2]
+        known = self.standings.get(reader)
+        if request.method == "PUT":
+            told = json.loads(request.content)
+            if known is None or told["position"] > known["position"]:
+                known = self.standings[reader] = told
+        if known is None:
+            return httpx.Response(404, json={"detail": "this reader has never left word"})
+        return httpx.Response(200, json=known)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,11 @@ class Stack:
         folder: Path,
         users: list[dict[str, Any]],
         environment: Mapping[str, str] | None = None,
+        *,
+        panel_arguments: Sequence[str] = (),
     ) -> None:
         self.folder = folder
+        self._panel_arguments = panel_arguments
         self._environment = environment or {}
         self.urls = {name: f"http://127.0.0.1:{free_port()}" for name in (COLLECTOR, BRIDGE, PANEL)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -71,11 +74,11 @@ class Stack:
             *("--review-seconds", "0.3", "--webhook-seconds", "0.3"),
             *("--webhook-address", f"{self.urls[BRIDGE]}/webhooks/marzban"),
             *("--webhook-secret", "a-webhook-secret"),
+            *self._panel_arguments,
         ]
 
-    def start(self, *names: str) -> None:
-        """Start programs without waiting for them."""
-        environment = {
+    def _full_environment(self) -> dict[str, str]:
+        return {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "LEDGER_URL": f"sqlite:///{self.folder}/ledger.sqlite3",
@@ -92,6 +95,10 @@ class Stack:
             "BRIDGE_PASS_SECONDS": "1",
             **self._environment,
         }
+
+    def start(self, *names: str) -> None:
+        """Start programs without waiting for them."""
+        environment = self._full_environment()
         for name in names:
             with (self.folder / f"{name}.log").open("ab") as log:
                 self._processes[name] = subprocess.Popen(
@@ -114,6 +121,28 @@ class Stack:
         for name in list(self._processes):
             self.stop(name)
         self.client.close()
+
+    def pid(self, name: str) -> int | None:
+        """Return a program's process id while it runs."""
+        process = self._processes.get(name)
+        return process.pid if process and process.poll() is None else None
+
+    def exit_code(self, name: str) -> int | None:
+        """Return how a program ended by itself; None while it runs or was stopped."""
+        process = self._processes.get(name)
+        return process.poll() if process else None
+
+    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `collector` or `marzban_bridge` on the same files and settings."""
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            env=self._full_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            timeout=DEADLINE_SECONDS,
+        )
 
     def is_up(self, name: str) -> bool:
         """Tell whether a program serves requests."""

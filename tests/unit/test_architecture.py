@@ -23,6 +23,7 @@ PURE = (
     "marzban_bridge/plan.py",
     "marzban_bridge/points.py",
     "marzban_bridge/policy.py",
+    "marzban_bridge/recovery.py",
     "marzban_bridge/reset_requests.py",
     "marzban_bridge/resets.py",
     "marzban_bridge/simulator/panel.py",
@@ -50,8 +51,13 @@ IMPURE = {
 }
 WALL_CLOCK = {"now", "utcnow", "today"}
 KNOWS_THE_COLLECTOR = {"marzban_bridge/standalone.py"}
-SHARED = ("collector.schema", "collector.influx", "collector.errors.UnwritableError")
-"""What both packages are about: the names in InfluxDB, and how it is written to."""
+SHARED = (
+    "collector.schema",
+    "collector.influx",
+    "collector.errors.UnwritableError",
+    "collector.connections",
+)
+"""The names in InfluxDB, how it is written to, and how connections are bounded."""
 
 
 def modules(package: str) -> list[str]:
@@ -109,13 +115,14 @@ def test_only_the_one_process_mode_knows_more_of_the_collector_than_what_is_shar
         ("collector.influx.lines.to_line", True),
         ("collector.influxes.x", False),
         ("collector.schematics", False),
+        ("collector.connections.bounded", True),
         ("collector.errors", False),
         ("collector.errors.CollectorError", False),
         ("collector.ledger.sqlite.SqliteLedger", False),
         ("collector", False),
     ],
 )
-def test_shared_is_the_names_contract_and_the_writer_and_no_more(name, expected):
+def test_shared_is_the_names_contract_the_writer_and_the_bounds_and_no_more(name, expected):
     assert is_shared(name) is expected
 
 

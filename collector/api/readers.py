@@ -1,0 +1,52 @@
+"""Readers of the feed leave word of how far their own books are, and are told after a restore."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, Field
+
+from collector.api.context import CollectorPart
+from collector.api.problems import ProblemError, documented
+from collector.api.senders import require_admin
+from collector.ledger.sqlite_file import ledger_path
+from collector.ledger.sqlite_readers import Standing, keep_standing, standing_of
+
+router = APIRouter(
+    prefix="/v1/readers",
+    tags=["readers"],
+    dependencies=[Depends(require_admin)],
+    responses=documented(401, 403, 422, 503),
+)
+
+ReaderId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Made by the reader, once")]
+
+
+class ReaderStanding(BaseModel):
+    """How far a reader's own books are: the number of the newest entry, and a mark of it."""
+
+    position: int = Field(ge=0, le=2**62)
+    mark: str = Field(pattern="^[0-9a-f]{0,64}$")
+
+
+@router.get("/{reader}", responses=documented(404))
+async def reader_standing(reader: ReaderId, collector: CollectorPart) -> ReaderStanding:
+    """Return how far a reader's books were when it last said so."""
+    path = ledger_path(collector.settings.ledger_url)
+    found = await asyncio.to_thread(standing_of, path, reader)
+    if found is None:
+        raise ProblemError(404, "this reader has never left word")
+    return ReaderStanding(position=found.position, mark=found.mark)
+
+
+@router.put("/{reader}", responses=documented(400, 507))
+async def keep_reader_standing(
+    reader: ReaderId, standing: ReaderStanding, collector: CollectorPart
+) -> ReaderStanding:
+    """Remember how far a reader's books are, never less than before; answer what is remembered."""
+    path = ledger_path(collector.settings.ledger_url)
+    wanted = Standing(standing.position, standing.mark)
+    kept = await asyncio.to_thread(keep_standing, path, reader, wanted)
+    return ReaderStanding(position=kept.position, mark=kept.mark)

@@ -1,0 +1,38 @@
+"""How much memory request bodies may take at once, over all requests; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Place:
+    """What one request has taken of the room."""
+
+    def __init__(self, room: BodyRoom) -> None:
+        self._room = room
+        self.taken_bytes = 0
+
+    def take(self, amount_bytes: int) -> bool:
+        """Take so much more; False when it is not there, and then nothing was taken."""
+        if amount_bytes > self._room.free_bytes:
+            return False
+        self._room.free_bytes -= amount_bytes
+        self.taken_bytes += amount_bytes
+        return True
+
+
+class BodyRoom:
+    """A number of bytes that requests share for as long as they are being worked on."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.free_bytes = most_bytes
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """Give a request a place; what it took is free again afterwards."""
+        place = Place(self)
+        try:
+            yield place
+        finally:
+            self.free_bytes += place.taken_bytes

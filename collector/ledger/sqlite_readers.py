@@ -1,0 +1,62 @@
+"""What readers of the feed had on file when they were last heard of.
+
+A reader keeps books of its own (the bridge: quotas, where periods began). When they are restored
+from an older backup, only somebody else can tell: the ledger remembers how far they were.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from collector.errors import DiskFullError, NotStoredError
+from collector.ledger.sqlite_file import connect
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a reader's own books were, and a mark of the entry there."""
+
+    position: int
+    mark: str
+
+
+def standing_of(path: Path, reader: str) -> Standing | None:
+    """Return how far a reader's books were when it last said so; None for an unknown reader."""
+    with closing(connect(path, read_only=True)) as db:
+        return _standing(db, reader)
+
+
+def keep_standing(path: Path, reader: str, standing: Standing) -> Standing:
+    """Store how far a reader's books are, never less than before; return what is stored then.
+
+    Raises DiskFullError or NotStoredError.
+    """
+    with closing(connect(path)) as db:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            known = _standing(db, reader)
+            if known is None or standing.position > known.position:
+                db.execute(
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+                    (_key(reader), json.dumps(asdict(standing))),
+                )
+                known = standing
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise DiskFullError(f"the disk under the ledger {path} is full") from error
+            raise NotStoredError(f"the reader's standing was not stored: {error}") from error
+        return known
+
+
+def _standing(db: sqlite3.Connection, reader: str) -> Standing | None:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_key(reader),)).fetchone()
+    return None if row is None else Standing(**json.loads(row[0]))
+
+
+def _key(reader: str) -> str:
+    return f"reader:{reader}"

@@ -1,0 +1,61 @@
+"""What tells a store from an older copy of itself: its name, and marks of its audit trail."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+from datetime import datetime
+
+
+def mark_as_copy(db: sqlite3.Connection, *, at: datetime) -> None:
+    """Have a bridge that is started on this copy know that it is one."""
+    statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('copied_at', ?)"
+    db.execute(statement, (f"{at:%Y-%m-%d %H:%M} UTC",))
+
+
+class Lineage:
+    """One store's place in its own history.
+
+    The audit trail grows with every reset, quota change and published limit, so its newest entry
+    says how far the store is; the entry's mark tells it from one of that number in a store that was
+    restored and went another way.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    @property
+    def name(self) -> str:
+        """What the collector knows this store by; made at the first use."""
+        query = "SELECT value FROM meta WHERE key = 'store_id'"
+        if row := self._db.execute(query).fetchone():
+            return str(row[0])
+        return self.begin_anew()
+
+    @property
+    def copied_at(self) -> str | None:
+        """When this store was copied by `backup`, if it is a copy."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'copied_at'").fetchone()
+        return None if row is None else str(row[0])
+
+    def begin_anew(self) -> str:
+        """Be no copy, and take a name under which nothing is known of this store yet."""
+        self._db.execute("DELETE FROM meta WHERE key = 'copied_at'")
+        name = secrets.token_hex(16)
+        statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('store_id', ?)"
+        self._db.execute(statement, (name,))
+        return name
+
+    def newest(self) -> tuple[int, str]:
+        """Return the number of the newest entry and its mark; 0 when there is none."""
+        position = int(self._db.execute("SELECT max(seq) FROM event").fetchone()[0] or 0)
+        return position, self.mark_at(position) or ""
+
+    def mark_at(self, position: int) -> str | None:
+        """Return an entry's mark, None when there is no such entry."""
+        if position == 0:
+            return ""
+        query = "SELECT at, username, kind, text FROM event WHERE seq = ?"
+        row = self._db.execute(query, (position,)).fetchone()
+        return None if row is None else hashlib.sha256(repr(row).encode()).hexdigest()[:32]

@@ -1,0 +1,73 @@
+"""One event is one line in the log, and nothing in it steers the terminal that shows it."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import collector.cli
+import collector.logs
+import marzban_bridge.cli
+import marzban_bridge.logs
+from collector.errors import SettingsError
+
+FORMATTERS = [collector.logs.OneLineFormatter, marzban_bridge.logs.OneLineFormatter]
+CLEAR_SCREEN = "\x1b[2J"
+
+
+def written(formatter, text: str, error: BaseException | None = None) -> str:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter("%(levelname)s %(name)s %(message)s"))
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "user=%s done", (text,), exc_info)
+    handler.handle(record)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+@given(name=st.text())
+@example(name="bob\nERROR forged")
+@example(name="bob\r\n\x85\u2028\u2029x")
+@example(name=CLEAR_SCREEN)
+@example(name="\x9b31m\u202e\ud800")
+def test_a_name_stays_in_its_line(formatter, name):
+    line = written(formatter, name)
+    assert line.count("\n") == 1
+    assert line[:-1].isprintable()
+    assert line.startswith("INFO x user=")
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+def test_what_can_be_printed_is_written_as_it_is(formatter):
+    assert written(formatter, "Зоя 🚀 o'neil") == "INFO x user=Зоя 🚀 o'neil done\n"
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+def test_no_line_of_a_traceback_begins_like_an_event(formatter):
+    try:
+        raise ValueError("boom\n2026-01-01T00:00:00Z INFO forged" + CLEAR_SCREEN)
+    except ValueError as error:
+        first, *others = written(formatter, "bob", error).splitlines()
+    assert first == "INFO x user=bob done"
+    assert others
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+    assert "    2026-01-01T00:00:00Z INFO forged\\x1b[2J" in others
+
+
+def test_a_command_complains_on_one_line_that_steers_nothing(capsys, monkeypatch):
+    text = f"[/bold]no\nERROR forged{CLEAR_SCREEN}"
+    monkeypatch.setattr(collector.cli, "environment", dict)
+
+    def refuse(_):
+        raise SettingsError(text)
+
+    monkeypatch.setattr(collector.cli.Settings, "from_env", refuse)
+    assert collector.cli.main(["check"]) == 1
+    assert marzban_bridge.cli._complain(text) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["error: [/bold]no ERROR forged\\x1b[2J"] * 2

@@ -1,0 +1,83 @@
+"""Secrets are compared in constant time, or looked up by their hash, and never with `==`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SECRET = re.compile(
+    r"(^|_)(token|secret|password|passphrase|bearer|credentials?|signature|authorization"
+    r"|(admin|action|reporter|api)_key|key_hash)s?$"
+)
+HARMLESS = {
+    ("marzban_bridge/marzban.py", "self._token != stale"): "both are ours; nobody can ask twice",
+}
+SIMULATOR = "marzban_bridge/simulator/"
+"""A stand-in for tests and demonstrations, not for use."""
+
+
+def modules() -> list[Path]:
+    found = [*(ROOT / "collector").rglob("*.py"), *(ROOT / "marzban_bridge").rglob("*.py")]
+    return [path for path in found if not str(path.relative_to(ROOT)).startswith(SIMULATOR)]
+
+
+def name_of(node: ast.expr) -> str:
+    """Return the last name of an expression: what a call or a method is of does not hide it."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) if SECRET.search(name):
+            return name
+        case ast.Attribute(value=inner) | ast.Subscript(value=inner):
+            return name_of(inner)
+        case ast.Call(func=ast.Attribute(value=inner)):
+            return name_of(inner)
+    return ""
+
+
+def comparisons(tree: ast.AST) -> list[str]:
+    """Return comparisons of something named like a secret with something that is no constant."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Compare):
+            continue
+        sides = [node.left, *node.comparators]
+        for pair, operator in zip(pairwise(sides), node.ops, strict=True):
+            is_equality = isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn)
+            is_between_variables = not any(isinstance(each, ast.Constant) for each in pair)
+            is_about_secrets = any(SECRET.search(name_of(each)) for each in pair)
+            if is_equality and is_between_variables and is_about_secrets:
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_secret_is_compared_with_equals(path):
+    module = str(path.relative_to(ROOT))
+    found = comparisons(ast.parse(path.read_text()))
+    assert [each for each in found if (module, each) not in HARMLESS] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        ("given_token == settings.action_token", True),
+        ("secret.encode() != x_webhook_secret.encode()", True),
+        ("key_hash in hashes", True),
+        ("if a and password == form['password']: pass", True),
+        ("token == ''", False),
+        ("token is None", False),
+        ("account_key == other", False),
+        ("hmac.compare_digest(token, expected)", False),
+    ],
+)
+def test_the_search_finds_what_it_is_for(text, is_found):
+    assert bool(comparisons(ast.parse(text))) is is_found
+
+
+def test_every_exception_is_still_there():
+    for module, text in HARMLESS:
+        assert text in comparisons(ast.parse((ROOT / module).read_text()))
