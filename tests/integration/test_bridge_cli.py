@@ -169,6 +169,11 @@ class TestADay:
         )
         assert place.panel.get_user("alice")["data_limit"] == gib(20)
 
+    def test_a_plan_needs_no_collector(self, place, monkeypatch):
+        """A newcomer asks for one before anything else runs."""
+        monkeypatch.setenv("COLLECTOR_URL", NOBODY_LISTENS)
+        assert "Signed in to" in place.run("plan")
+
     def test_a_reset_gives_the_quota_back_and_leaves_an_event(self, place):
         place.panel.create_user("alice", data_limit=gib(10))
         place.report("alice", amount_bytes=gib(7))
