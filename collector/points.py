@@ -8,18 +8,19 @@ millisecond and lay an exact multiple of a million reports apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from collector.errors import UnwritableError
 from collector.influx.delivery import Refused
-from collector.influx.lines import series_key
+from collector.influx.lines import NANOS_PER_MILLI, ordered_nanos, series_key
 from collector.ledger import DayRow, ReportRow
 from collector.reports import DAY_MILLIS
 from collector.schema import TRAFFIC
 
-NANOS_PER_MILLI = 1_000_000
+Row = TypeVar("Row", ReportRow, DayRow)
 REMEMBERED_SERIES = 100_000
 
 
@@ -37,37 +38,39 @@ class Page:
 
 def raw_page(rows: Sequence[ReportRow], *, oldest_millis: int) -> Page:
     """Spell a line per report; `rows` are in the order of `seq` and not empty."""
-    lines: list[str] = []
-    refused: list[Refused] = []
-    expired = 0
-    for row in rows:
-        if row.reported_at_millis < oldest_millis:
-            expired += 1
-            continue
-        try:
-            key = _key(row.username, row.server, row.port, row.protocol)
-        except UnwritableError as error:
-            refused.append(Refused(repr(row), str(error)))
-            continue
-        lines.append(
-            f"{key} upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
-            f"connections={row.connections}i {raw_nanos(row.reported_at_millis, row.seq)}"
-        )
-    return Page(rows[-1].seq, lines, refused, expired)
-
-
-def raw_nanos(reported_at_millis: int, seq: int) -> int:
-    """Return the timestamp of a report's point in nanoseconds since 1970."""
-    return reported_at_millis * NANOS_PER_MILLI + seq % NANOS_PER_MILLI
+    return _page(
+        rows,
+        to_seq=rows[-1].seq,
+        at_millis=lambda row: row.reported_at_millis,
+        spell=_spell_report,
+        oldest_millis=oldest_millis,
+    )
 
 
 def daily_page(rows: Sequence[DayRow], *, oldest_millis: int) -> Page:
     """Spell a line per series and day; `rows` are in the order of `change_seq` and not empty."""
+    return _page(
+        rows,
+        to_seq=rows[-1].change_seq,
+        at_millis=lambda row: row.day * DAY_MILLIS,
+        spell=_spell_day,
+        oldest_millis=oldest_millis,
+    )
+
+
+def _page(
+    rows: Sequence[Row],
+    *,
+    to_seq: int,
+    at_millis: Callable[[Row], int],
+    spell: Callable[[Row], str],
+    oldest_millis: int,
+) -> Page:
     lines: list[str] = []
     refused: list[Refused] = []
     expired = 0
     for row in rows:
-        if row.day * DAY_MILLIS < oldest_millis:
+        if at_millis(row) < oldest_millis:
             expired += 1
             continue
         try:
@@ -75,13 +78,24 @@ def daily_page(rows: Sequence[DayRow], *, oldest_millis: int) -> Page:
         except UnwritableError as error:
             refused.append(Refused(repr(row), str(error)))
             continue
-        lines.append(
-            f"{key} upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
-            f"connections={row.connections}i,reports={row.reports}i,"
-            f"last_used_at_millis={row.last_used_at_millis}i "
-            f"{row.day * DAY_MILLIS * NANOS_PER_MILLI}"
-        )
-    return Page(rows[-1].change_seq, lines, refused, expired)
+        lines.append(f"{key} {spell(row)}")
+    return Page(to_seq, lines, refused, expired)
+
+
+def _spell_report(row: ReportRow) -> str:
+    return (
+        f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
+        f"connections={row.connections}i {ordered_nanos(row.reported_at_millis, row.seq)}"
+    )
+
+
+def _spell_day(row: DayRow) -> str:
+    return (
+        f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
+        f"connections={row.connections}i,reports={row.reports}i,"
+        f"last_used_at_millis={row.last_used_at_millis}i "
+        f"{row.day * DAY_MILLIS * NANOS_PER_MILLI}"
+    )
 
 
 @lru_cache(maxsize=REMEMBERED_SERIES)

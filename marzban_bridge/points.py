@@ -11,13 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 from collector.errors import UnwritableError
 from collector.influx.delivery import Refused
-from collector.influx.lines import FieldValue, to_line
+from collector.influx.lines import FieldValue, ordered_nanos, to_line
 from collector.schema import EVENTS, NOBODY, USER_USAGE
 from marzban_bridge.accounts import Account, balance
 from marzban_bridge.panel import Status
 from marzban_bridge.store import RecordedEvent
 
-NANOS_PER_MILLI = 1_000_000
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -64,7 +63,7 @@ def event_line(recorded: RecordedEvent) -> str | Refused:
         "after": event.after,
     }
     tags = {"user": user, "kind": event.kind}
-    nanos = _millis(recorded.at) * NANOS_PER_MILLI + recorded.seq % NANOS_PER_MILLI
+    nanos = ordered_nanos(_millis(recorded.at), recorded.seq)
     try:
         return to_line(EVENTS.name, tags, fields, nanos)
     except UnwritableError as error:

@@ -12,6 +12,8 @@ from collector.errors import UnwritableError
 
 FieldValue = int | float | str
 
+NANOS_PER_MILLI = 1_000_000
+
 _KEY_ESCAPES = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
 _MEASUREMENT_ESCAPES = str.maketrans({",": "\\,", " ": "\\ "})
 _TEXT_ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\"})
@@ -28,6 +30,15 @@ def to_line(
     Raises UnwritableError for what the protocol has no spelling for.
     """
     return f"{series_key(measurement, tags)} {_fields(fields)} {timestamp_nanos}"
+
+
+def ordered_nanos(at_millis: int, seq: int) -> int:
+    """Return a moment in nanoseconds with a sequence number in the digits below the millisecond.
+
+    Points of one series and millisecond do not overwrite each other, unless their numbers lie an
+    exact multiple of a million apart; one that is written again overwrites itself.
+    """
+    return at_millis * NANOS_PER_MILLI + seq % NANOS_PER_MILLI
 
 
 def series_key(measurement: str, tags: Mapping[str, str]) -> str:

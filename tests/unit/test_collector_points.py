@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.influx.lines import NANOS_PER_MILLI, ordered_nanos
 from collector.ledger import DayRow, ReportRow
-from collector.points import NANOS_PER_MILLI, daily_page, raw_nanos, raw_page
+from collector.points import daily_page, raw_page
 from collector.reports import DAY_MILLIS
 from collector.schema import DAILY_TRAFFIC, TRAFFIC
 
@@ -66,8 +67,8 @@ def test_points_have_the_tags_and_fields_of_the_schema(page, measurement):
     distance=st.integers(1, NANOS_PER_MILLI - 1),
 )
 def test_reports_of_one_millisecond_never_share_a_timestamp_within_a_million(at, seq, distance):
-    assert raw_nanos(at, seq) != raw_nanos(at, seq + distance)
-    assert raw_nanos(at, seq) // NANOS_PER_MILLI == at
+    assert ordered_nanos(at, seq) != ordered_nanos(at, seq + distance)
+    assert ordered_nanos(at, seq) // NANOS_PER_MILLI == at
 
 
 def test_what_has_no_spelling_is_set_aside_and_the_rest_goes_on():
