@@ -152,7 +152,8 @@ class Exporter:
                 continue
             if not step.pause_seconds:
                 with contextlib.suppress(TimeoutError):  # an export may be begun anew beside us
-                    await asyncio.wait_for(signal.wait(), IDLE_SECONDS)
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await signal.wait()
             pause_seconds = step.pause_seconds or GATHER_SECONDS[policy]
             await asyncio.sleep(pause_seconds)
 

@@ -221,8 +221,8 @@ class Reconciler:
         if self._urgent:
             return
         with contextlib.suppress(TimeoutError):
-            timeout_seconds = max(0.01, monotonic_seconds - time.monotonic())
-            await asyncio.wait_for(self._wake.wait(), timeout_seconds)
+            async with asyncio.timeout(max(0.01, monotonic_seconds - time.monotonic())):
+                await self._wake.wait()
 
     async def _pass_over_all(self) -> PassResult:
         started_at = logged_at = time.monotonic()

@@ -121,7 +121,8 @@ class Snapshots:
     async def _sleep(self, seconds: float) -> None:
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(0.0, seconds))
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._wake.wait()
 
     def close(self) -> None:
         """Let go of InfluxDB; a write that is under way ends by itself or by its timeout."""

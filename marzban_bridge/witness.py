@@ -44,7 +44,8 @@ class Witness:
     async def wait_checked(self, *, longest_seconds: float) -> None:
         """Wait until the collector was asked, but not for ever: it may be away for long."""
         try:
-            await asyncio.wait_for(self._checked.wait(), longest_seconds)
+            async with asyncio.timeout(longest_seconds):
+                await self._checked.wait()
         except TimeoutError:
             log.warning("the collector cannot vouch for the store yet; going on without")
 

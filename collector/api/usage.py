@@ -143,7 +143,8 @@ async def changes(
             if has_answer or left_seconds <= 0 or commits.is_closed:
                 return _page(page, after)
             with contextlib.suppress(TimeoutError):  # a commit may hold nothing but duplicates
-                await asyncio.wait_for(signal.wait(), left_seconds)
+                async with asyncio.timeout(left_seconds):
+                    await signal.wait()
 
 
 def _page(page: Changes, after: int) -> ChangePage:

@@ -424,7 +424,8 @@ class TestWithoutInflux:
             async with BridgeWorld(tmp_path, influxdb_url=url).serving() as world:
                 await world.use("alice", external_bytes=gib(7), panel_bytes=gib(1))
                 asked = asyncio.create_task(asyncio.to_thread(silent.accept))
-                connection, _ = await asyncio.wait_for(asked, 10)
+                async with asyncio.timeout(10):
+                    connection, _ = await asked
                 world.ledger.report("alice", gib(4))
                 await world.bridge.reconciler.run_once()
                 assert world.panel.get_user("alice")["status"] in {"limited", "disabled"}

@@ -472,7 +472,8 @@ class TestFeed:
         await world.send(wire(bytes_uploaded=0, bytes_downloaded=0))
         assert not reader.done()
         await world.send(wire())
-        page = await asyncio.wait_for(reader, 10)
+        async with asyncio.timeout(10):
+            page = await reader
         assert [each["username"] for each in page["changes"]] == ["alice"]
 
     async def test_a_commit_of_duplicates_wakes_nobody_for_nothing(self, world):
@@ -485,16 +486,19 @@ class TestFeed:
         while not signal._event._waiters:
             await asyncio.sleep(0.001)
         await world.send(wire("bob"))
-        page = await asyncio.wait_for(reader, 10)
+        async with asyncio.timeout(10):
+            page = await reader
         assert [each["username"] for each in page["changes"]] == ["bob"]
 
     async def test_a_reader_ahead_of_the_ledger_is_answered_at_once(self, world):
         await world.send(wire())
-        page = await asyncio.wait_for(world.get("/v1/usage/changes", after=99, wait=30), 10)
+        async with asyncio.timeout(10):
+            page = await world.get("/v1/usage/changes", after=99, wait=30)
         assert (page["head"], page["next"], page["changes"]) == (1, 99, [])
 
     async def test_an_empty_wait_ends_in_time(self, world):
-        page = await asyncio.wait_for(world.get("/v1/usage/changes", after=0, wait=0.05), 10)
+        async with asyncio.timeout(10):
+            page = await world.get("/v1/usage/changes", after=0, wait=0.05)
         assert page["changes"] == []
 
     async def test_a_shutdown_sends_waiting_readers_home(self, path):
@@ -506,7 +510,8 @@ class TestFeed:
             while len(commits._event._waiters) < 20:
                 await asyncio.sleep(0.001)
             commits.close()
-            pages = await asyncio.wait_for(asyncio.gather(*readers), 10)
+            async with asyncio.timeout(10):
+                pages = await asyncio.gather(*readers)
         assert [page["changes"] for page in pages] == [[]] * 20
 
     async def test_amounts_come_out_to_the_byte(self, path):

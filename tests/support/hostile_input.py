@@ -126,7 +126,11 @@ class OwnLoop:
 
     def run(self, work: Awaitable[T]) -> T:
         """Run something to its end."""
-        return self._loop.run_until_complete(asyncio.wait_for(work, 60))
+        return self._loop.run_until_complete(self._in_time(work))
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        async with asyncio.timeout(60):
+            return await work
 
     def close(self) -> None:
         """End everything."""

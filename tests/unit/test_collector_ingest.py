@@ -290,7 +290,8 @@ class TestDeferredSums:
         async with World() as world:
             await asyncio.gather(await world.hold_a_commit_and_queue("a"))
             waiting = world.ingest.commits.subscribe()
-            await asyncio.wait_for(waiting.wait(), 10)
+            async with asyncio.timeout(10):
+                await waiting.wait()
             assert world.ledger.folds == 1
 
     async def test_a_failure_is_told_tried_again_and_over(self, caplog, monkeypatch):
