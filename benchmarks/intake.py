@@ -13,12 +13,12 @@ import asyncio
 import contextlib
 import os
 import random
+import selectors
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from collector.app import create_app  # noqa: E402
+from collector.connections import bounded  # noqa: E402
 from collector.ledger import Batch, Receipt  # noqa: E402
 from collector.ledger.sqlite import SqliteLedger  # noqa: E402
 from collector.reports import Report, report_key  # noqa: E402
@@ -102,7 +103,8 @@ def serve(kind: str, folder: Path, port: int) -> None:
             "COLLECTOR_KEY_REQUESTS_PER_SECOND": "0",
         }
         app = create_app(Settings.from_env(environment))
-    config = uvicorn.Config(app, port=port, log_config=None, access_log=False)
+    protocol = bounded(connections=1000, read_seconds=10)
+    config = uvicorn.Config(app, port=port, http=protocol, log_config=None, access_log=False)
 
     async def run() -> None:
         server = uvicorn.Server(config)
@@ -117,7 +119,8 @@ def serve(kind: str, folder: Path, port: int) -> None:
             app.state.collector.ingest.submit = acknowledge
         await task
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(run())
 
 
 @contextlib.contextmanager
@@ -187,28 +190,33 @@ def _body(size: int) -> bytes:
 
 def _send(port: int, bodies: list[bytes], connections: int) -> list[float]:
     """Send bodies over so many connections, each waiting for its answer; return milliseconds."""
-    waiting = iter(bodies)
-    guard = threading.Lock()
+    waiting = iter([_head(body) + body for body in bodies])
     millis: list[float] = []
+    with contextlib.ExitStack() as open_ones, selectors.DefaultSelector() as selector:
 
-    def work() -> None:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            while True:
-                with guard:
-                    body = next(waiting, None)
-                if body is None:
-                    return
-                sent_at = time.perf_counter()
-                connection.sendall(_head(body) + body)
-                _read_answer(connection)
-                millis.append((time.perf_counter() - sent_at) * 1000)
+        def send(connection: socket.socket) -> None:
+            if (request := next(waiting, None)) is not None:
+                sent_at[connection], answers[connection] = time.perf_counter(), b""
+                connection.sendall(request)
+                selector.register(connection, selectors.EVENT_READ)
 
-    threads = [threading.Thread(target=work) for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(millis) == len(bodies), "a request was not answered with 200"
+        sent_at: dict[socket.socket, float] = {}
+        answers: dict[socket.socket, bytes] = {}
+        for _ in range(connections):
+            send(open_ones.enter_context(socket.create_connection(("127.0.0.1", port))))
+        while selector.get_map():
+            for key, _ in selector.select():
+                connection: socket.socket = key.fileobj  # type: ignore[assignment]
+                chunk = connection.recv(65536)
+                assert chunk, "the connection was closed"
+                answers[connection] += chunk
+                if not answers[connection].endswith(b"}"):
+                    continue
+                assert answers[connection].startswith(b"HTTP/1.1 200"), answers[connection][:200]
+                millis.append((time.perf_counter() - sent_at[connection]) * 1000)
+                selector.unregister(connection)
+                send(connection)
+    assert len(millis) == len(bodies), "a request was not answered"
     return millis
 
 
@@ -217,15 +225,6 @@ def _head(body: bytes) -> bytes:
         f"POST /v1/reports HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     ).encode()
-
-
-def _read_answer(connection: socket.socket) -> None:
-    answer = b""
-    while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
-        chunk = connection.recv(65536)
-        assert chunk, "the connection was closed"
-        answer += chunk
-    assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
 
 
 def _cpu_seconds(pid: int) -> float:

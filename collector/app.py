@@ -17,6 +17,7 @@ from fastapi.openapi.utils import get_openapi
 import collector
 from collector.api import health, original_statistics, readers, reports, usage
 from collector.api.context import Collector
+from collector.api.lean import Shortcut, by_path
 from collector.api.problems import install_problem_handlers
 from collector.body_room import BodyRoom
 from collector.export import Exporter
@@ -25,7 +26,7 @@ from collector.influx.buckets import Buckets
 from collector.influx.client import Influx
 from collector.ingest import Ingest
 from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_file import ledger_path
+from collector.ledger.sqlite_file import identity_of, ledger_path
 from collector.ledger.sqlite_reader import SqliteReader
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
@@ -104,6 +105,7 @@ async def open_collector(
         yield Collector(
             settings=settings,
             limits=limits,
+            ledger_identity=identity_of(path),
             ingest=ingest,
             reader=reader,
             readers=readers,
@@ -168,6 +170,7 @@ def create_app(
     install_problem_handlers(app)
     for module in (reports, usage, readers, original_statistics, health):
         app.include_router(module.router)
+    app.add_middleware(Shortcut, routes=by_path(reports.router.routes))
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app
 

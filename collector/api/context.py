@@ -33,6 +33,8 @@ class Collector:
 
     settings: Settings
     limits: Limits
+    ledger_identity: tuple[int, int] | None
+    """The ledger's file as it was opened; see `identity_of`."""
     ingest: Ingest
     reader: LedgerReader
     readers: Executor

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
 from collector.api.context import Collector, CollectorPart
-from collector.ledger.sqlite_file import ledger_path
+from collector.ledger.sqlite_file import identity_of, ledger_path
 
 router = APIRouter(tags=["health"])
 
@@ -49,10 +49,10 @@ def _reasons(collector: Collector) -> list[str]:
     if collector.ingest.fold_error:
         reasons.append(f"reports are stored, and not added up: {collector.ingest.fold_error}")
     path = ledger_path(collector.settings.ledger_url)
-    if not path.exists():
+    if identity_of(path) != collector.ledger_identity:
         reasons.append(
-            f"the ledger {path} was removed while it is open: stop the senders, and put it back "
-            "from a backup before a restart"
+            f"the ledger {path} was removed or replaced while it is open: stop the senders, and "
+            "put it back from a backup before a restart"
         )
     folder = path.parent
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -84,20 +84,9 @@ _MEANING = {
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every expected fault as a `Problem`."""
 
-    @app.exception_handler(ProblemError)
-    async def answer_problem(request: Request, error: ProblemError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
-        headers = {}
-        if error.retry_after_seconds is not None:
-            headers["retry-after"] = str(max(1, ceil(error.retry_after_seconds)))
-        if error.status == 408:
-            headers["connection"] = "close"
-        if error.status == 401:
-            headers["www-authenticate"] = "Bearer"
-        return JSONResponse(error.problem.model_dump(), error.status, headers)
-
     @app.exception_handler(CollectorError)
-    async def answer_error(request: Request, error: CollectorError) -> JSONResponse:
-        return await answer_problem(request, problem_of(error))
+    async def answer_error(request: Request, error: CollectorError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
+        return answer_of(problem_of(error))
 
     @app.exception_handler(HTTPException)
     async def answer_routing(request: Request, error: HTTPException) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
@@ -105,14 +94,30 @@ def install_problem_handlers(app: FastAPI) -> None:
         return JSONResponse(problem.model_dump(), error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def answer_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        refusals = [
-            Refusal(0, str(each["loc"][-1]), str(each["msg"]).lower()) for each in error.errors()
-        ]
-        problem = ProblemError(422, "the request is refused", refusals=refusals)
-        for entry in problem.problem.errors:
-            entry.index = None
-        return await answer_problem(request, problem)
+    async def answer_validation(request: Request, error: RequestValidationError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
+        faults = {str(each["loc"][-1]): str(each["msg"]).lower() for each in error.errors()}
+        return answer_of(refused_request(faults))
+
+
+def refused_request(faults: Mapping[str, str]) -> ProblemError:
+    """Return the answer to parameters at fault, each with its reason."""
+    problem = ProblemError(422, "the request is refused")
+    problem.problem.errors = [
+        FieldError(index=None, field=field, reason=reason) for field, reason in faults.items()
+    ]
+    return problem
+
+
+def answer_of(error: ProblemError) -> JSONResponse:
+    """Return the HTTP answer that says what is wrong."""
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(max(1, ceil(error.retry_after_seconds)))
+    if error.status == 408:
+        headers["connection"] = "close"
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error.problem.model_dump(), error.status, headers)
 
 
 def problem_of(error: Exception) -> ProblemError:

@@ -6,13 +6,15 @@ import asyncio
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Annotated
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from collector.api.context import Collector, CollectorPart
-from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError
+from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
 from collector.bodies import BodyTooLargeError, UnreadableBodyError, inflate
 from collector.body_room import Place
 from collector.reporters import Reporter, is_signature_valid
@@ -20,14 +22,22 @@ from collector.reporters import Reporter, is_signature_valid
 KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")
 ADMIN_KEY = HTTPBearer(auto_error=False, description="COLLECTOR_ADMIN_KEY", scheme_name="adminKey")
 
+MAX_ID_LENGTH = 255
+MAX_NAME_LENGTH = 64
+
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(KEY)]
 AdminCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(ADMIN_KEY)]
 SignerName = Annotated[
     str | None,
-    Query(alias="reporter", max_length=64, description="Whose signature the request carries"),
+    Query(
+        alias="reporter",
+        max_length=MAX_NAME_LENGTH,
+        description="Whose signature the request carries",
+    ),
 ]
 HeaderId = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="Id of a report without its own")
+    str | None,
+    Header(min_length=1, max_length=MAX_ID_LENGTH, description="Id of a report without its own"),
 ]
 
 
@@ -35,26 +45,61 @@ HeaderId = Annotated[
 class Claims:
     """What a request says of its sender and its reports' ids; nothing of it is verified."""
 
-    credentials: HTTPAuthorizationCredentials | None
+    key: str | None
     signer: str | None
     header_id: str | None
+    is_signed: bool
+    """Whether it carries a signature, right or wrong."""
 
 
-def claims(
+def declare_claims(
     credentials: Credentials,
     reporter: SignerName = None,
     webhook_id: HeaderId = None,
     idempotency_key: HeaderId = None,
 ) -> Claims:
-    """Gather what a request claims; `webhook-id` goes before `Idempotency-Key`."""
-    return Claims(credentials, reporter, webhook_id or idempotency_key)
+    """Stand in the OpenAPI document for what `read_claims` reads."""
+    raise NotImplementedError  # lean routes never resolve it
+
+
+ClaimsPart = Annotated[Claims, Depends(declare_claims)]
+"""For the functions of lean routes alone."""
+
+
+def read_claims(scope: Scope) -> Claims:
+    """Gather what a request claims; `webhook-id` goes before `Idempotency-Key`.
+
+    Raises ProblemError 422 for what is longer than it may be.
+    """
+    headers = dict(reversed(scope["headers"]))  # where one comes twice, the first counts
+    faults: dict[str, str] = {}
+    ids = []
+    for name in (b"webhook-id", b"idempotency-key"):
+        if (given := headers.get(name)) is None:
+            continue
+        if 0 < len(given) <= MAX_ID_LENGTH:
+            ids.append(given.decode("latin-1"))
+        else:
+            faults[name.decode()] = f"has 1 to {MAX_ID_LENGTH} characters"
+    signer = None
+    if query := scope["query_string"]:
+        signer = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get("reporter")
+        if signer is not None and len(signer) > MAX_NAME_LENGTH:
+            faults["reporter"] = f"has at most {MAX_NAME_LENGTH} characters"
+    if faults:
+        raise refused_request(faults)
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    is_bearer = scheme.lower() == b"bearer"
+    return Claims(
+        key=key.strip().decode("latin-1") or None if is_bearer else None,
+        signer=signer,
+        header_id=ids[0] if ids else None,
+        is_signed=b"webhook-signature" in headers,
+    )
 
 
 LEAST_BYTES_PER_SECOND = 8192
 """A body that arrives more slowly than this is given up, after its first seconds."""
-
-
-ClaimsPart = Annotated[Claims, Depends(claims)]
 
 
 async def read_body(
@@ -110,17 +155,12 @@ def _take(place: Place, amount_bytes: int) -> None:
 
 async def find_key_holder(collector: Collector, claimed: Claims) -> Reporter | None:
     """Return whose key the request carries; None without one, 401 for a wrong one."""
-    if claimed.credentials is None:
+    if claimed.key is None:
         return None
-    reporter = (await collector.key_ring()).by_key(claimed.credentials.credentials)
+    reporter = (await collector.key_ring()).by_key(claimed.key)
     if reporter is None:
         raise ProblemError(401, "this reporter key is not valid (see `reporters list`)")
     return reporter
-
-
-def is_signed(request: Request) -> bool:
-    """Tell whether the request carries a signature, right or wrong."""
-    return "webhook-signature" in request.headers
 
 
 async def find_signer(

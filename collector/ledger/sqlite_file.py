@@ -181,15 +181,29 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return db
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Tell a file from any other that is put in its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def is_disk_at_fault(error: sqlite3.Error) -> bool:
     """Tell whether the disk refused, rather than the file being damaged."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, *, mode: str = "rw") -> sqlite3.Connection:
+    """Open a file; only mode `rwc` makes one where there is none, or none any more."""
     return sqlite3.connect(
-        path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        check_same_thread=False,
     )
 
 
@@ -207,7 +221,7 @@ def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
-        db = _open(draft)
+        db = _open(draft, mode="rwc")
         try:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute("PRAGMA journal_mode = WAL")

@@ -716,6 +716,14 @@ class TestHealth:
         assert answer.status_code == 503
         assert "was removed" in answer.json()["reasons"][0]
 
+    async def test_another_file_in_the_ledgers_place_is_not_ready(self, world):
+        copy = world.path.with_name("copy")
+        copy.write_bytes(world.path.read_bytes())
+        copy.replace(world.path)
+        answer = await world.client.get("/readyz")
+        assert answer.status_code == 503
+        assert "replaced" in answer.json()["reasons"][0]
+
     async def test_numbers_are_exposed_and_fresh_for_each_collector(self, world):
         await world.send([wire(), wire(port=-1), wire(bytes_uploaded=0, bytes_downloaded=0)])
         text = (await world.client.get("/metrics")).text

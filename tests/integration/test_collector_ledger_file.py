@@ -158,6 +158,22 @@ def test_a_reader_never_makes_a_ledger(path):
     assert not path.parent.exists()
 
 
+def test_a_ledger_that_is_removed_while_a_reader_opens_it_is_not_made_anew(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.sqlite3"
+    SqliteLedger(path).close()
+    opens = sqlite3.connect
+
+    def is_removed_before(*arguments, **options):
+        path.unlink()
+        return opens(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", is_removed_before)
+        with pytest.raises(LedgerError, match="cannot open the ledger"):
+            connect(path, read_only=True)
+    assert not path.exists()
+
+
 def test_a_new_ledger_leaves_no_drafts_behind(path):
     filled(path)
     assert sorted(each.name for each in path.parent.iterdir()) == [path.name, path.name + ".lock"]

@@ -1,0 +1,199 @@
+"""The way of every report that comes by HTTP: who sends it, what it says, whose it is, stored.
+
+An outcome that is returned is on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import Request
+
+from collector.api.context import Collector
+from collector.api.problems import ProblemError, problem_of
+from collector.api.senders import Claims, find_key_holder, find_signer, read_body
+from collector.bodies import BodyTooLargeError, Decoded, UnreadableBodyError, decode
+from collector.errors import CollectorError, IdentityUnknownError
+from collector.identity import is_plainly_a_name, is_url, subscription_token
+from collector.ledger import Batch, Receipt
+from collector.rate_limit import RateLimit
+from collector.reporters import Reporter
+from collector.reports import Refusal, Report, WireReport, accept, is_empty
+
+log = logging.getLogger(__name__)
+
+
+class Sorted:
+    """The reports of one request, sorted into what is stored and what is not."""
+
+    def __init__(self, refusals: list[Refusal]) -> None:
+        self.reports: list[Report] = []
+        self.refusals = refusals
+        self.ignored = 0
+
+    def add(self, outcome: Report | Refusal | None) -> None:
+        """Put what became of one report in its place; None reported nothing."""
+        if outcome is None:
+            self.ignored += 1
+        elif isinstance(outcome, Refusal):
+            self.refusals.append(outcome)
+        else:
+            self.reports.append(outcome)
+
+
+async def take(
+    request: Request, collector: Collector, claimed: Claims, *, is_array_allowed: bool = True
+) -> tuple[Sorted, Receipt]:
+    """Take the reports of a request; return what became of each once the valid ones are on disk.
+
+    Raises ProblemError for whatever is no success, counted by its status and field.
+    """
+    metrics = collector.metrics
+    try:
+        reporter = await find_key_holder(collector, claimed)
+        if reporter is None and collector.subscriptions is None and not claimed.is_signed:
+            raise ProblemError(401, f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}")
+        room = collector.reporters_room if reporter else collector.strangers_room
+        with room.place() as place:
+            sent, body = await read_body(
+                request,
+                collector.settings.max_body_bytes,
+                place=place,
+                read_seconds=collector.settings.read_seconds,
+            )
+            if reporter is None and claimed.is_signed:
+                reporter = await find_signer(collector, request, sent, claimed)
+            if reporter:
+                _throttle(collector.key_limit, reporter.name, collector)
+            decoded = decode(body)
+            if decoded.is_array and not is_array_allowed:
+                raise ProblemError(422, "this path takes one report; post arrays to /v1/reports")
+            sorted_, scope = await _sort(collector, decoded, reporter, claimed.header_id)
+            receipt = await _store(collector, sorted_, scope)
+    except (CollectorError, UnreadableBodyError, BodyTooLargeError) as error:
+        problem = problem_of(error)
+        metrics.requests.labels(status=str(problem.status)).inc()
+        for each in problem.problem.errors:
+            metrics.refused.labels(field=_field_label(each.field)).inc()
+        raise problem from error
+    metrics.requests.labels(status="200").inc()
+    return sorted_, receipt
+
+
+async def _sort(
+    collector: Collector, decoded: Decoded, reporter: Reporter | None, header_id: str | None
+) -> tuple[Sorted, str]:
+    """Find out whose each report is and whether it may be counted."""
+    sorted_ = Sorted(list(decoded.refusals))
+    limits, now_millis = collector.limits, collector.now_millis()
+    scope = f"reporter:{reporter.name}" if reporter else ""
+    for index, wire in decoded.reports:
+        if reporter is None:
+            username = await _own_username(collector, wire)
+            if scope not in {"", f"user:{username}"}:
+                raise ProblemError(401, "without a reporter key, a request is of one user only")
+            if not scope:
+                _throttle(collector.user_limit, username, collector)
+            scope = f"user:{username}"
+        else:
+            username = wire.user_token
+            if not is_plainly_a_name(username):
+                found = "" if is_empty(wire) else await _any_username(collector, wire, index)
+                if isinstance(found, Refusal):
+                    sorted_.add(found)
+                    continue
+                username = found
+        fallback_id = header_id
+        if header_id is not None and decoded.is_array:
+            fallback_id = f"{header_id}\x1f{index}"
+        outcome = accept(
+            wire,
+            index=index,
+            username=username,
+            scope=scope,
+            fallback_id=fallback_id,
+            now_millis=now_millis,
+            limits=limits,
+        )
+        sorted_.add(outcome)
+    if reporter is None and not scope and not sorted_.refusals:
+        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+    return sorted_, scope
+
+
+_HOW_TO_AUTHENTICATE = (
+    "send Authorization: Bearer with a reporter key (`traffic-collector reporters add NAME`), or a "
+    "Marzban subscription token as user_token"
+)
+_NOT_VERIFIABLE = "subscription tokens cannot be verified here: MARZBAN_URL is not set"
+
+
+async def _any_username(collector: Collector, wire: WireReport, index: int) -> str | Refusal:
+    """Return whose report a reporter sent; a token nobody knows is that one report's fault."""
+    token = subscription_token(wire.user_token)
+    if token is None:
+        if is_url(wire.user_token):
+            return Refusal(index, "user_token", "is a URL without a subscription token in it")
+        return wire.user_token
+    if collector.subscriptions is None:
+        return Refusal(index, "user_token", _NOT_VERIFIABLE)
+    try:
+        return await collector.subscriptions.resolve(token)
+    except IdentityUnknownError:
+        return Refusal(index, "user_token", "is a subscription token the panel does not know")
+
+
+async def _own_username(collector: Collector, wire: WireReport) -> str:
+    """Return who reports for itself; 401 for whoever cannot prove it."""
+    token = subscription_token(wire.user_token)
+    if token is None:
+        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+    if collector.subscriptions is None:
+        raise ProblemError(401, _NOT_VERIFIABLE)
+    return await collector.subscriptions.resolve(token)
+
+
+def _throttle(limit: RateLimit, caller: str, collector: Collector) -> None:
+    wait_seconds = limit.take(caller, now_seconds=collector.monotonic_seconds())
+    if wait_seconds:
+        raise ProblemError(
+            429, "too many requests of this sender", retry_after_seconds=wait_seconds
+        )
+
+
+async def _store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
+    metrics = collector.metrics
+    if not sorted_.reports and not sorted_.ignored:
+        reason = "; ".join(f"{each.field} {each.reason}" for each in sorted_.refusals[:3])
+        raise ProblemError(
+            422, f"no report is valid: {reason or 'there is none'}", refusals=sorted_.refusals
+        )
+    metrics.ignored.inc(sorted_.ignored)
+    metrics.note_heard(scope, at_seconds=collector.now_millis() / 1000)
+    for refusal in sorted_.refusals:
+        metrics.refused.labels(field=_field_label(refusal.field)).inc()
+    if not sorted_.reports:
+        return Receipt(0, 0)
+    receipt = await collector.ingest.submit(Batch(scope, sorted_.reports))
+    if receipt.is_beyond_capacity:
+        reason = "would bring the sum of all traffic beyond what the ledger can count"
+        raise ProblemError(422, reason, refusals=[Refusal(0, "bytes_uploaded", reason)])
+    metrics.accepted.inc(receipt.accepted)
+    metrics.duplicates.inc(receipt.duplicates)
+    if receipt.conflicts:
+        metrics.conflicts.inc(receipt.conflicts)
+        log.warning(
+            "conflicting_duplicates count=%d reporter=%r: an id came again with another content; "
+            "the first one counts",
+            receipt.conflicts,
+            scope,
+        )
+    return receipt
+
+
+_FIELDS = frozenset(WireReport.__struct_fields__)
+
+
+def _field_label(field: str) -> str:
+    """Bound the metric's label: what senders write is no label."""
+    return field if field in _FIELDS else "report"
