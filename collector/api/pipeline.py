@@ -57,6 +57,7 @@ async def take(
         with room.place() as place:
             sent, body = await read_body(
                 request,
+                claimed,
                 collector.settings.max_body_bytes,
                 place=place,
                 read_seconds=collector.settings.read_seconds,
@@ -76,7 +77,7 @@ async def take(
         for each in problem.problem.errors:
             metrics.refused.labels(field=_field_label(each.field)).inc()
         raise problem from error
-    metrics.requests.labels(status="200").inc()
+    metrics.requests_answered.inc()
     return sorted_, receipt
 
 
@@ -168,7 +169,8 @@ async def _store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
         raise ProblemError(
             422, f"no report is valid: {reason or 'there is none'}", refusals=sorted_.refusals
         )
-    metrics.ignored.inc(sorted_.ignored)
+    if sorted_.ignored:
+        metrics.ignored.inc(sorted_.ignored)
     metrics.note_heard(scope, at_seconds=collector.now_millis() / 1000)
     for refusal in sorted_.refusals:
         metrics.refused.labels(field=_field_label(refusal.field)).inc()
@@ -179,7 +181,8 @@ async def _store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
         reason = "would bring the sum of all traffic beyond what the ledger can count"
         raise ProblemError(422, reason, refusals=[Refusal(0, "bytes_uploaded", reason)])
     metrics.accepted.inc(receipt.accepted)
-    metrics.duplicates.inc(receipt.duplicates)
+    if receipt.duplicates:
+        metrics.duplicates.inc(receipt.duplicates)
     if receipt.conflicts:
         metrics.conflicts.inc(receipt.conflicts)
         log.warning(
