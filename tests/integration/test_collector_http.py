@@ -41,8 +41,9 @@ def path(tmp_path):
 
 
 @pytest.fixture
-async def world(path):
-    async with running(CollectorWorld(path=path)) as world:
+async def world(tmp_path):
+    """In a folder of its own: tests have parameters called `path`, which are no ledger's."""
+    async with running(CollectorWorld(path=tmp_path / "ledger.sqlite3")) as world:
         yield world
 
 
@@ -573,8 +574,8 @@ class TestAdminOnly:
 
 class TestStatistics:
     @pytest.fixture
-    async def world(self, path):
-        async with running(CollectorWorld(path=path)) as world:
+    async def world(self, tmp_path):
+        async with running(CollectorWorld(path=tmp_path / "ledger.sqlite3")) as world:
             gib = 2**30
             await world.send(
                 [
