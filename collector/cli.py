@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from collector.influx_commands import bootstrap, export_rebuild, export_status
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import ledger_path
 from collector.ledger.sqlite_reader import SqliteReader
-from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter
+from collector.ledger.sqlite_reporters import add_reporter, change_reporter, revoke_reporter
 from collector.logs import configure_logging, printable
+from collector.ratio_commands import ratios_clear, ratios_list, ratios_set
 from collector.reporters import hash_key, signing_secret
 from collector.serving import Server
 from collector.settings import Settings
@@ -91,13 +93,46 @@ def _parser() -> argparse.ArgumentParser:
     actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
     add = actions.add_parser("add", help="make a key; it is shown once")
     add.add_argument("name")
+    add.add_argument(
+        "--outside-quota",
+        action="store_false",
+        dest="counts_toward_quota",
+        default=None,
+        help="store and show what it reports, but let it limit nobody",
+    )
     add.set_defaults(run=_add_reporter)
     listing = actions.add_parser("list", help="all reporters, without their keys")
     listing.set_defaults(run=_list_reporters)
+    change = actions.add_parser(
+        "change", help="whether what it reports counts against quotas, within a second"
+    )
+    change.add_argument("name")
+    counts = change.add_mutually_exclusive_group(required=True)
+    counts.add_argument("--outside-quota", action="store_false", dest="counts_toward_quota")
+    counts.add_argument("--counts", action="store_true", dest="counts_toward_quota")
+    change.set_defaults(run=_change_reporter)
     revoke = actions.add_parser("revoke", help="make a reporter's key invalid, within a second")
     revoke.add_argument("name")
     revoke.set_defaults(run=_revoke_reporter)
+    _add_ratio_commands(commands.add_parser("ratios", help="how much a byte on a server counts"))
     return parser
+
+
+def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
+    actions = ratios.add_subparsers(dest="action", required=True, metavar="ACTION")
+    setting = actions.add_parser("set", help="from now on, within a second")
+    setting.add_argument("server", help="as reports name it")
+    setting.add_argument("ratio", help="such as 2 or 0.5; 0 counts nothing")
+    setting.set_defaults(
+        run=lambda it, settings: ratios_set(
+            settings, it.server, it.ratio, now_millis=wall_clock_millis()
+        )
+    )
+    clear = actions.add_parser("clear", help="a byte counts as a byte again")
+    clear.add_argument("server")
+    clear.set_defaults(run=lambda it, settings: ratios_clear(settings, it.server))
+    listing = actions.add_parser("list", help="all servers, raw and billed")
+    listing.set_defaults(run=lambda _, settings: ratios_list(settings))
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
@@ -136,8 +171,17 @@ def _show_banner(settings: Settings) -> None:
 
 def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     path = ledger_path(settings.ledger_url)
-    key = add_reporter(path, arguments.name, now_millis=wall_clock_millis())
+    key = add_reporter(
+        path,
+        arguments.name,
+        now_millis=wall_clock_millis(),
+        counts_toward_quota=arguments.counts_toward_quota,
+    )
     print(f"Reporter {arguments.name}. Its key is shown this once:\n\n  {key}\n")
+    with closing(SqliteReader(path)) as reader:
+        made = {each.name: each for each in reader.reporters()}[arguments.name]
+    if not made.counts_toward_quota:
+        print("It is outside the quota: what it reports is stored and shown, and limits nobody.\n")
     print("For Standard Webhooks signatures, the secret of the same key, to be used with")
     print(f"?reporter={arguments.name} in the URL:\n\n  {signing_secret(hash_key(key))}\n")
     print("Try it:\n")
@@ -152,19 +196,37 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
     reader = SqliteReader(ledger_path(settings.ledger_url))
     table = Table(title="Reporters", title_justify="left")
     last_reports = reader.last_reports()
-    for column in ("name", "since (UTC)", "last report (UTC)", "state"):
+    for column in ("name", "since (UTC)", "last report (UTC)", "quota", "state"):
         table.add_column(column)
     for each in reader.reporters():
         state = "valid"
         if each.revoked_at_millis is not None:
             state = f"revoked {_moment(each.revoked_at_millis)}"
         last = _moment(last_reports.get(f"reporter:{each.name}"))
-        table.add_row(each.name, _moment(each.created_at_millis), last, state)
+        quota = _quota_of(counts_toward_quota=each.counts_toward_quota)
+        table.add_row(each.name, _moment(each.created_at_millis), last, quota, state)
     for name, _ in settings.reporter_keys:
         last = _moment(last_reports.get(f"reporter:{name}"))
-        table.add_row(name, "", last, "valid, from COLLECTOR_REPORTER_KEYS")
+        quota = _quota_of(counts_toward_quota=name not in settings.reporters_outside_quota)
+        table.add_row(name, "", last, quota, "valid, from COLLECTOR_REPORTER_KEYS")
     reader.close()
     console.print(table)
+    return 0
+
+
+def _quota_of(*, counts_toward_quota: bool) -> str:
+    return "counts" if counts_toward_quota else "outside"
+
+
+def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    path, name = ledger_path(settings.ledger_url), arguments.name
+    if name in dict(settings.reporter_keys):
+        raise LedgerError(
+            f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
+        )
+    change_reporter(path, name, counts_toward_quota=arguments.counts_toward_quota)
+    verb = "counts" if arguments.counts_toward_quota else "does not count"
+    print(f"What {name} reports from now on {verb} against quotas. What it reported stays billed.")
     return 0
 
 
@@ -197,6 +259,7 @@ def _check(_: argparse.Namespace, settings: Settings) -> int:
         ("sum over users", f"{audit.user_bytes} bytes"),
         ("sum over series", f"{audit.series_bytes} bytes"),
         ("sum over the days kept", f"{audit.day_bytes} bytes"),
+        ("billed, over users", f"{audit.billed_bytes} bytes"),
         ("reporters", len(reporters) + len(settings.reporter_keys)),
         ("panel", _panel_state(settings)),
     )

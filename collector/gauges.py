@@ -42,6 +42,7 @@ async def refresh(collector: Collector) -> None:
     metrics.ledger_servers.set(facts.servers)
     metrics.ledger_traffic_bytes.labels("upload").set(facts.upload_bytes)
     metrics.ledger_traffic_bytes.labels("download").set(facts.download_bytes)
+    metrics.ledger_billed_bytes.set(facts.billed_bytes)
     folder = ledger_path(settings.ledger_url).parent
     metrics.ledger_free_disk_bytes.set(shutil.disk_usage(folder).free)
     metrics.retention_seconds.labels("reports").set(settings.dedup_window_days * 86_400)

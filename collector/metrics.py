@@ -136,6 +136,11 @@ class Metrics:
             ["direction"],
             registry=self.registry,
         )
+        self.ledger_billed_bytes = Gauge(
+            "collector_ledger_billed_bytes",
+            "What the bytes counted since for ever count for against quotas",
+            registry=self.registry,
+        )
         self.retention_seconds = Gauge(
             "collector_retention_seconds",
             "How long points (raw, daily) and report ids (reports) are kept; 0 is for ever",

@@ -85,14 +85,15 @@ def _page(
 def _spell_report(row: ReportRow) -> str:
     return (
         f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
-        f"connections={row.connections}i {ordered_nanos(row.reported_at_millis, row.seq)}"
+        f"billed_bytes={row.billed_bytes}i,connections={row.connections}i "
+        f"{ordered_nanos(row.reported_at_millis, row.seq)}"
     )
 
 
 def _spell_day(row: DayRow) -> str:
     return (
         f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
-        f"connections={row.connections}i,reports={row.reports}i,"
+        f"billed_bytes={row.billed_bytes}i,connections={row.connections}i,reports={row.reports}i,"
         f"last_used_at_millis={row.last_used_at_millis}i "
         f"{row.day * DAY_MILLIS * NANOS_PER_MILLI}"
     )

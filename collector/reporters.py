@@ -29,6 +29,8 @@ class Reporter:
     key_hash: bytes = field(repr=False)
     created_at_millis: int
     revoked_at_millis: int | None = None
+    counts_toward_quota: bool = True
+    """Whether what it reports is billed; otherwise it is stored and shown, and limits nobody."""
 
 
 def new_key() -> str:

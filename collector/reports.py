@@ -12,6 +12,8 @@ from typing import Annotated
 
 import msgspec
 
+from collector.billing import Tariff
+
 MAX_REPORTS_PER_REQUEST = 10_000
 MAX_SERVER_LENGTH = 255
 MAX_USERNAME_LENGTH = 255
@@ -22,6 +24,8 @@ MAX_AHEAD_MILLIS = 5 * 60 * 1000
 
 # Half of a surrogate pair is no character: JSON can spell it, nothing can store it.
 _UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_BACKSLASH = "ends in a backslash, which no time series can be named by"
 
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_BYTES)]
 ReportId = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -78,6 +82,8 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     reported_at_millis: int
     report_key: bytes | None = None
     """Names the report among all of the same reporter's; None counts it each time."""
+    billed_bytes: int | None = None
+    """What it counts for against a quota; None when that is its bytes as they are."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -124,10 +130,12 @@ def accept(
     fallback_id: str | None,
     now_millis: int,
     limits: Limits,
+    tariff: Tariff | None = None,
 ) -> Report | Refusal | None:
     """Turn a well-formed report into one that may be counted; None when it reports nothing.
 
-    `fallback_id` is the id of the request's headers, for a report without one of its own.
+    `fallback_id` is the id of the request's headers, for a report without one of its own. `tariff`
+    is how the sender's reports are billed at this moment; None bills them as reported.
     """
     if is_empty(wire):
         return None
@@ -146,6 +154,10 @@ def accept(
             days = limits.dedup_window_millis // DAY_MILLIS
             return Refusal(index, "reported_at", f"is older than the {days} days that are taken")
     own_id = wire.report_id or fallback_id
+    billed_bytes = None
+    if tariff is not None:
+        raw_bytes = wire.bytes_uploaded + wire.bytes_downloaded
+        billed_bytes = tariff.billed_bytes(wire.server, raw_bytes)
     return Report(
         username,
         wire.server,
@@ -156,6 +168,7 @@ def accept(
         wire.connections,
         reported_at_millis,
         None if own_id is None else report_key(scope, own_id),
+        billed_bytes,
     )
 
 
@@ -174,13 +187,17 @@ def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None
         ("protocol", protocol),
         ("report_id", report_id),
     ):
-        if not text.isprintable() and _UNSTORABLE.search(text):
-            return Refusal(index, field, "contains control characters or broken Unicode")
-        if text.endswith("\\") and field != "report_id":
-            return Refusal(
-                index, field, "ends in a backslash, which no time series can be named by"
-            )
+        fault = fault_in_name(text)
+        if fault is not None and (field != "report_id" or fault != _BACKSLASH):
+            return Refusal(index, field, fault)
     return None
+
+
+def fault_in_name(text: str) -> str | None:
+    """Say why a user, server or protocol cannot be called so; None when it can."""
+    if not text.isprintable() and _UNSTORABLE.search(text):
+        return "contains control characters or broken Unicode"
+    return _BACKSLASH if text.endswith("\\") else None
 
 
 def _too_much(index: int, field: str, limits: Limits) -> Refusal:

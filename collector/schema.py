@@ -41,9 +41,10 @@ class Measurement:
 TRAFFIC = Measurement(
     "traffic",
     ("user", "server", "port", "protocol"),
-    {"upload_bytes": int, "download_bytes": int, "connections": int},
+    {"upload_bytes": int, "download_bytes": int, "billed_bytes": int, "connections": int},
 )
-"""In `raw`, stamped when the traffic was reported."""
+"""In `raw`, stamped when the traffic was reported. Bytes are as reported; `billed_bytes` is what
+both directions together count for against quotas."""
 
 DAILY_TRAFFIC = Measurement(
     TRAFFIC.name,

@@ -116,6 +116,13 @@ def _reporter_keys(raw: str) -> tuple[tuple[str, str], ...]:
     return tuple(keys.items())
 
 
+def _reporter_names(raw: str) -> tuple[str, ...]:
+    names = tuple(name for part in raw.split(",") if (name := part.strip()))
+    if not all(NAME.fullmatch(name) for name in names):
+        raise ValueError("expected reporters' names: name,name2 of A-Z a-z 0-9 . _ -")
+    return names
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where the ledger is, who may report, and what bounds hold.
@@ -145,6 +152,12 @@ class Settings:
         "Reporters beside those of `traffic-collector reporters`: name:key,name2:key2",
         _reporter_keys,
         is_secret=True,
+    )
+    reporters_outside_quota: tuple[str, ...] = _variable(
+        "COLLECTOR_REPORTERS_OUTSIDE_QUOTA",
+        "",
+        "Names of COLLECTOR_REPORTER_KEYS whose reports are stored and shown, and limit nobody",
+        _reporter_names,
     )
     marzban_url: str = _variable(
         "MARZBAN_URL", "", "The panel, to verify users' subscription tokens; empty: keys only", _url
@@ -267,7 +280,19 @@ class Settings:
                 values[each.name] = each.metadata["parse"](raw)
             except ValueError as error:
                 raise SettingsError(f"{variable.name}: {error}") from None
-        return cls(**values)
+        settings = cls(**values)
+        settings._refuse_unknown_names()
+        return settings
+
+    def _refuse_unknown_names(self) -> None:
+        known = dict(self.reporter_keys)
+        for number, name in enumerate(self.reporters_outside_quota, start=1):
+            if name not in known:  # not repeated: it may be a key, misplaced
+                raise SettingsError(
+                    f"COLLECTOR_REPORTERS_OUTSIDE_QUOTA: entry {number} is no name in "
+                    "COLLECTOR_REPORTER_KEYS; for a reporter that was made with `reporters add`, "
+                    "run `traffic-collector reporters change NAME --outside-quota`"
+                )
 
     @classmethod
     def variables(cls) -> list[Variable]:

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 
+from collector.billing import Billing
 from collector.body_room import BodyRoom
 from collector.export import Exporter
 from collector.influx.client import Influx
@@ -24,7 +25,14 @@ from collector.subscriptions import Subscriptions
 
 T = TypeVar("T")
 
-KEY_RING_SECONDS = 1.0
+RULES_SECONDS = 1.0
+
+
+class Rules(NamedTuple):
+    """Who may report, and what reports count for: what changes beside a running collector."""
+
+    ring: KeyRing
+    billing: Billing
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,9 +58,9 @@ class Collector:
     reporters_room: BodyRoom
     strangers_room: BodyRoom
     """For the bodies of requests without a key: nobody knows yet whose they are."""
-    _ring: KeyRing | None = field(default=None, init=False)
-    _ring_until_seconds: float = field(default=0.0, init=False)
-    _ring_reading: asyncio.Task[KeyRing] | None = field(default=None, init=False)
+    _rules: Rules | None = field(default=None, init=False)
+    _rules_until_seconds: float = field(default=0.0, init=False)
+    _rules_reading: asyncio.Task[Rules] | None = field(default=None, init=False)
 
     async def read(self, query: Callable[[LedgerReader], T]) -> T:
         """Run a query of the ledger beside the event loop."""
@@ -65,30 +73,39 @@ class Collector:
         return await self.read(query)
 
     async def key_ring(self) -> KeyRing:
-        """Return the valid reporters, at most a second old: keys come and go beside us.
+        """Return the valid reporters, at most a second old: keys come and go beside us."""
+        return (await self.rules()).ring
+
+    async def rules(self) -> Rules:
+        """Return the valid reporters and the ratios, at most a second old.
 
         However many ask at once, the ledger is read once.
         """
-        if self._ring is not None and self.monotonic_seconds() < self._ring_until_seconds:
-            return self._ring
-        if self._ring_reading is None:
-            self._ring_reading = asyncio.create_task(self._read_key_ring())
-            self._ring_reading.add_done_callback(self._note_ring_read)
-        return await asyncio.shield(self._ring_reading)  # who asks may go away, others wait
+        if self._rules is not None and self.monotonic_seconds() < self._rules_until_seconds:
+            return self._rules
+        if self._rules_reading is None:
+            self._rules_reading = asyncio.create_task(self._read_rules())
+            self._rules_reading.add_done_callback(self._note_rules_read)
+        return await asyncio.shield(self._rules_reading)  # who asks may go away, others wait
 
-    async def _read_key_ring(self) -> KeyRing:
+    async def _read_rules(self) -> Rules:
         now_seconds = self.monotonic_seconds()
-        stored = await self.read(lambda reader: reader.reporters())
+        stored, ratios = await self.read(lambda reader: (reader.reporters(), reader.ratios()))
         configured = [
-            Reporter(name=name, key_hash=hash_key(key), created_at_millis=0)
+            Reporter(
+                name=name,
+                key_hash=hash_key(key),
+                created_at_millis=0,
+                counts_toward_quota=name not in self.settings.reporters_outside_quota,
+            )
             for name, key in self.settings.reporter_keys
         ]
-        self._ring = KeyRing([*stored, *configured])
-        self._ring_until_seconds = now_seconds + KEY_RING_SECONDS
-        return self._ring
+        self._rules = Rules(KeyRing([*stored, *configured]), Billing(ratios))
+        self._rules_until_seconds = now_seconds + RULES_SECONDS
+        return self._rules
 
-    def _note_ring_read(self, reading: asyncio.Task[KeyRing]) -> None:
-        self._ring_reading = None
+    def _note_rules_read(self, reading: asyncio.Task[Rules]) -> None:
+        self._rules_reading = None
         if not reading.cancelled():
             reading.exception()  # whoever waits is told; nobody may be left who does
 

@@ -88,6 +88,9 @@ async def _sort(
     sorted_ = Sorted(list(decoded.refusals))
     limits, now_millis = collector.limits, collector.now_millis()
     scope = f"reporter:{reporter.name}" if reporter else ""
+    tariff = (await collector.rules()).billing.tariff(
+        counts_toward_quota=reporter is None or reporter.counts_toward_quota
+    )
     for index, wire in decoded.reports:
         if reporter is None:
             username = await _own_username(collector, wire)
@@ -115,6 +118,7 @@ async def _sort(
             fallback_id=fallback_id,
             now_millis=now_millis,
             limits=limits,
+            tariff=tariff,
         )
         sorted_.add(outcome)
     if reporter is None and not scope and not sorted_.refusals:

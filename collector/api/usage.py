@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from collector.api.context import Collector, CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
+from collector.billing import AS_REPORTED_MILLIS, Billing
 from collector.errors import CollectorError
 from collector.ledger import Changes, ServerUsage
 from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH, purge_horizon_millis
@@ -42,6 +43,8 @@ class UserChange(BaseModel):
     username: str
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
+    """What both directions count for against the quota."""
     reports: int
     last_used_at: datetime
     change_seq: int
@@ -65,6 +68,10 @@ class ServerStatistics(BaseModel):
     protocol: str
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
+    """What both directions count for against quotas, as it was decided report by report."""
+    ratio: float
+    """How many times a byte counts there from now on."""
     connections: int
     users: int
     last_used_at: datetime | None
@@ -77,6 +84,7 @@ class UserStatistics(BaseModel):
     days: int | None
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
     connections: int
     servers: list[ServerStatistics]
 
@@ -90,6 +98,7 @@ class GlobalStatistics(BaseModel):
     protocols: int
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
     connections: int
     reports: int
 
@@ -157,6 +166,7 @@ def _page(page: Changes, after: int) -> ChangePage:
                 username=each.username,
                 upload_bytes=each.upload_bytes,
                 download_bytes=each.download_bytes,
+                billed_bytes=each.billed_bytes,
                 reports=each.reports,
                 last_used_at=at(each.last_used_at_millis),
                 change_seq=each.change_seq,
@@ -172,13 +182,15 @@ async def user_statistics(
 ) -> UserStatistics:
     """Return a user's traffic by server; a user who was never reported has none."""
     servers = await servers_of(collector, username, days)
+    billing = (await collector.rules()).billing
     return UserStatistics(
         username=username,
         days=days,
         upload_bytes=sum(each.upload_bytes for each in servers),
         download_bytes=sum(each.download_bytes for each in servers),
+        billed_bytes=sum(each.billed_bytes for each in servers),
         connections=sum(each.connections for each in servers),
-        servers=[_server(each) for each in servers],
+        servers=[_server(each, billing) for each in servers],
     )
 
 
@@ -194,6 +206,7 @@ async def global_statistics(collector: CollectorPart, days: Days = None) -> Glob
         protocols=found.protocols,
         upload_bytes=found.upload_bytes,
         download_bytes=found.download_bytes,
+        billed_bytes=found.billed_bytes,
         connections=found.connections,
         reports=found.reports,
     )
@@ -202,7 +215,8 @@ async def global_statistics(collector: CollectorPart, days: Days = None) -> Glob
 @router.get("/servers")
 async def server_statistics(collector: CollectorPart, days: Days = None) -> list[ServerStatistics]:
     """Return traffic by server, most first."""
-    return [_server(each) for each in await servers_of(collector, None, days)]
+    billing = (await collector.rules()).billing
+    return [_server(each, billing) for each in await servers_of(collector, None, days)]
 
 
 @router.get("/database")
@@ -295,13 +309,15 @@ def at(millis: int) -> datetime:
     return datetime.fromtimestamp(millis / 1000, tz=UTC)
 
 
-def _server(found: ServerUsage) -> ServerStatistics:
+def _server(found: ServerUsage, billing: Billing) -> ServerStatistics:
     return ServerStatistics(
         server=found.server,
         port=found.port,
         protocol=found.protocol,
         upload_bytes=found.upload_bytes,
         download_bytes=found.download_bytes,
+        billed_bytes=found.billed_bytes,
+        ratio=billing.ratio_millis(found.server) / AS_REPORTED_MILLIS,
         connections=found.connections,
         users=found.users,
         last_used_at=None if not found.last_used_at_millis else at(found.last_used_at_millis),

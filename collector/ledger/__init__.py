@@ -3,6 +3,9 @@
 Totals are cumulative since for ever and never go down. `seq` numbers reports in the order they
 were stored; a user's `change_seq` is the seq of the last report that touched it, so that the users
 changed after a seq can be read in pages.
+
+`upload_bytes` and `download_bytes` are raw, as they were reported. `billed_bytes` is what the same
+reports count for against quotas, each as it was decided when it was taken.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from collector.billing import Ratio
 from collector.reporters import Reporter
 from collector.reports import Report
 
@@ -31,7 +35,8 @@ class Receipt(msgspec.Struct, frozen=True):
     conflicts: int = 0
     """Duplicates whose content differs from what was stored first under their id."""
     is_beyond_capacity: bool = False
-    """Nothing was stored: the sum of all traffic would no longer fit the ledger's integers."""
+    """Nothing was stored: the sum of all traffic, raw or billed, would no longer fit the ledger's
+    integers."""
 
 
 class UserTotal(msgspec.Struct, frozen=True):
@@ -40,6 +45,7 @@ class UserTotal(msgspec.Struct, frozen=True):
     username: str
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
     reports: int
     last_used_at_millis: int
     change_seq: int
@@ -62,6 +68,7 @@ class ServerUsage(msgspec.Struct, frozen=True):
     protocol: str
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
     connections: int
     users: int
     last_used_at_millis: int | None
@@ -84,6 +91,7 @@ class Summary(msgspec.Struct, frozen=True):
     protocols: int
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
     connections: int
     reports: int
 
@@ -99,8 +107,9 @@ class Facts(msgspec.Struct, frozen=True):
     users: int
     servers: int
     upload_bytes: int
-    """Since for ever, like the next."""
+    """Since for ever, like the next two."""
     download_bytes: int
+    billed_bytes: int
     size_bytes: int
 
 
@@ -111,6 +120,8 @@ class Audit(msgspec.Struct, frozen=True):
     user_bytes: int
     series_bytes: int
     day_bytes: int
+    billed_bytes: int
+    """The sum over users of what was billed."""
     reports: int
     unfolded: int
     """Reports that are stored and in none of these sums yet."""
@@ -126,6 +137,7 @@ class ReportRow(msgspec.Struct, frozen=True, gc=False):
     protocol: str
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
     connections: int
     reported_at_millis: int
 
@@ -141,6 +153,7 @@ class DayRow(msgspec.Struct, frozen=True, gc=False):
     protocol: str
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int
     connections: int
     reports: int
     last_used_at_millis: int
@@ -236,6 +249,10 @@ class LedgerReader(Protocol):
 
     def reporters(self) -> list[Reporter]:
         """Return all reporters by name, revoked ones too."""
+        ...
+
+    def ratios(self) -> list[Ratio]:
+        """Return the ratios that are set, by server."""
         ...
 
     def last_reports(self) -> dict[str, int]:

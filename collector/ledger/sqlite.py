@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from collector.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
 from collector.errors import DiskFullError, LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt, sqlite_export, sqlite_fold
 from collector.ledger.sqlite_file import connect, lock
@@ -64,10 +65,16 @@ class SqliteLedger:
         self._last_seq: int = row[0] if row else 0
         self._folded_seq = sqlite_fold.folded_seq(self._db)
         query = (
-            "SELECT (SELECT coalesce(sum(upload_bytes + download_bytes), 0) FROM user_total) + "
-            "(SELECT coalesce(sum(upload_bytes + download_bytes), 0) FROM report WHERE seq > ?)"
+            "SELECT coalesce(sum(raw), 0), coalesce(sum(billed), 0) FROM ("
+            "SELECT upload_bytes + download_bytes AS raw, billed_bytes AS billed FROM user_total "
+            "UNION ALL SELECT upload_bytes + download_bytes, "
+            "coalesce(billed_bytes, upload_bytes + download_bytes) FROM report WHERE seq > ?)"
         )
-        self._all_bytes: int = self._db.execute(query, (self._folded_seq,)).fetchone()[0]
+        self._all_bytes: int
+        self._all_billed_bytes: int
+        self._all_bytes, self._all_billed_bytes = self._db.execute(
+            query, (self._folded_seq,)
+        ).fetchone()
         query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
         self._unindexed = dict(self._db.execute(query, (self._folded_seq,)))
 
@@ -101,18 +108,19 @@ class SqliteLedger:
         With `defers_sums` the reports are stored, and in no sum before the next `fold`.
         """
         with self._transaction():
-            group = _Group(self._last_seq, self._all_bytes)
+            group = _Group(self._last_seq, self._all_bytes, self._all_billed_bytes)
             known = self._known_seqs(batches)
             receipts = [self._take(batch, group, known, received_at_millis) for batch in batches]
             self._db.executemany(
                 "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
-                "connections, reported_at, received_at, reporter) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "connections, reported_at, received_at, reporter, billed_bytes) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 group.rows,
             )
             if not defers_sums:
                 self._fold_through(group.last_seq)
         self._last_seq, self._all_bytes = group.last_seq, group.all_bytes
+        self._all_billed_bytes = group.all_billed_bytes
         if defers_sums:
             self._unindexed.update((key, content[0]) for key, content in group.contents.items())
         else:
@@ -152,8 +160,7 @@ class SqliteLedger:
         self, batch: Batch, group: _Group, known: dict[bytes, int], received_at_millis: int
     ) -> Receipt:
         reports = batch.reports
-        batch_bytes = sum(each.upload_bytes + each.download_bytes for each in reports)
-        if group.all_bytes + batch_bytes > MAX_AMOUNT_BYTES:
+        if not group.has_room_for(reports):
             return Receipt(accepted=0, duplicates=0, is_beyond_capacity=True)
         duplicates: list[tuple[Report, int]] = []
         seq, rows, contents, series = group.last_seq, group.rows, group.contents, self._series
@@ -172,13 +179,15 @@ class SqliteLedger:
             seq += 1
             if key is not None:
                 contents[key] = (seq, (series_id, up, down))
+            billed = report.billed_bytes
             rows.append(
                 (
                     *(seq, key, series_id, up, down, report.connections),
-                    *(report.reported_at_millis, received_at_millis, reporter),
+                    *(report.reported_at_millis, received_at_millis, reporter, billed),
                 )
             )
             group.all_bytes += up + down
+            group.all_billed_bytes += up + down if billed is None else billed
         group.last_seq = seq
         conflicts = self._count_conflicts(duplicates, group) if duplicates else 0
         return Receipt(seq - before, len(duplicates), conflicts)
@@ -264,9 +273,26 @@ class SqliteLedger:
 class _Group:
     """What one commit will store."""
 
-    def __init__(self, last_seq: int, all_bytes: int) -> None:
+    def __init__(self, last_seq: int, all_bytes: int, all_billed_bytes: int) -> None:
         self.last_seq = last_seq
         self.all_bytes = all_bytes
+        self.all_billed_bytes = all_billed_bytes
         self.rows: list[tuple[object, ...]] = []
         self.contents: dict[bytes, tuple[int, _Content]] = {}
         """By key, the seq and content of the reports that have one."""
+
+    def has_room_for(self, reports: Sequence[Report]) -> bool:
+        """Tell whether the sums stay within the ledger's integers, even if none is a duplicate."""
+        more_bytes = sum(each.upload_bytes + each.download_bytes for each in reports)
+        if self.all_bytes + more_bytes > MAX_AMOUNT_BYTES:
+            return False
+        most_billed_bytes = more_bytes * MAX_RATIO_MILLIS // AS_REPORTED_MILLIS
+        if self.all_billed_bytes + most_billed_bytes <= MAX_AMOUNT_BYTES:
+            return True
+        billed_bytes = sum(
+            each.upload_bytes + each.download_bytes
+            if each.billed_bytes is None
+            else each.billed_bytes
+            for each in reports
+        )
+        return self.all_billed_bytes + billed_bytes <= MAX_AMOUNT_BYTES

@@ -118,6 +118,23 @@ MIGRATIONS: tuple[str, ...] = (
         ('folded_seq', CAST(coalesce(
             (SELECT seq FROM sqlite_sequence WHERE name = 'report'), 0) AS TEXT));
     """,
+    # Everything so far counted as it was reported. Days are exported anew, with what they billed.
+    """
+    ALTER TABLE report ADD COLUMN billed_bytes INTEGER;
+    ALTER TABLE series ADD COLUMN billed_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE usage_day ADD COLUMN billed_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_total ADD COLUMN billed_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE series SET billed_bytes = upload_bytes + download_bytes;
+    UPDATE usage_day SET billed_bytes = upload_bytes + download_bytes;
+    UPDATE user_total SET billed_bytes = upload_bytes + download_bytes;
+    UPDATE export SET seq = 0 WHERE stream = 'daily';
+    ALTER TABLE reporter ADD COLUMN counts_toward_quota INTEGER NOT NULL DEFAULT 1;
+    CREATE TABLE ratio (
+        server TEXT PRIMARY KEY,
+        ratio_millis INTEGER NOT NULL,
+        set_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

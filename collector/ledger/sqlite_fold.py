@@ -21,50 +21,56 @@ KEY_TABLES = ("report_key_0", "report_key_1")
 _FOLDING = """
     CREATE TEMP TABLE IF NOT EXISTS folding (
         day INTEGER, series_id INTEGER, upload_bytes INTEGER, download_bytes INTEGER,
-        connections INTEGER, reports INTEGER, last_used_at INTEGER, change_seq INTEGER
+        billed_bytes INTEGER, connections INTEGER, reports INTEGER, last_used_at INTEGER,
+        change_seq INTEGER
     )
 """
 _GATHER = """
     INSERT INTO temp.folding
     SELECT reported_at / 86400000 AS day, series_id, sum(upload_bytes), sum(download_bytes),
+        sum(coalesce(billed_bytes, upload_bytes + download_bytes)),
         sum(connections), count(*), max(reported_at), max(seq)
     FROM report WHERE seq > ? AND seq <= ? GROUP BY day, series_id
 """
 _ADD_TO_SERIES = """
     UPDATE series SET upload_bytes = series.upload_bytes + f.upload_bytes,
         download_bytes = series.download_bytes + f.download_bytes,
+        billed_bytes = series.billed_bytes + f.billed_bytes,
         connections = series.connections + f.connections,
         reports = series.reports + f.reports,
         last_used_at = max(series.last_used_at, f.last_used_at)
     FROM (
         SELECT series_id, sum(upload_bytes) AS upload_bytes, sum(download_bytes) AS download_bytes,
+            sum(billed_bytes) AS billed_bytes,
             sum(connections) AS connections, sum(reports) AS reports,
             max(last_used_at) AS last_used_at
         FROM temp.folding GROUP BY series_id
     ) AS f WHERE series.id = f.series_id
 """
 _ADD_TO_DAYS = """
-    INSERT INTO usage_day (day, series_id, upload_bytes, download_bytes, connections, reports,
-        last_used_at, change_seq)
+    INSERT INTO usage_day (day, series_id, upload_bytes, download_bytes, billed_bytes,
+        connections, reports, last_used_at, change_seq)
     SELECT * FROM temp.folding WHERE true ORDER BY day, series_id
     ON CONFLICT (day, series_id) DO UPDATE SET
         upload_bytes = upload_bytes + excluded.upload_bytes,
         download_bytes = download_bytes + excluded.download_bytes,
+        billed_bytes = billed_bytes + excluded.billed_bytes,
         connections = connections + excluded.connections,
         reports = reports + excluded.reports,
         last_used_at = max(last_used_at, excluded.last_used_at),
         change_seq = excluded.change_seq
 """
 _ADD_TO_USERS = """
-    INSERT INTO user_total (username, upload_bytes, download_bytes, reports, last_used_at,
-        change_seq)
-    SELECT s.username, sum(f.upload_bytes), sum(f.download_bytes), sum(f.reports),
-        max(f.last_used_at), max(f.change_seq)
+    INSERT INTO user_total (username, upload_bytes, download_bytes, billed_bytes, reports,
+        last_used_at, change_seq)
+    SELECT s.username, sum(f.upload_bytes), sum(f.download_bytes), sum(f.billed_bytes),
+        sum(f.reports), max(f.last_used_at), max(f.change_seq)
     FROM temp.folding AS f JOIN series AS s ON s.id = f.series_id
     WHERE true GROUP BY s.username ORDER BY s.username
     ON CONFLICT (username) DO UPDATE SET
         upload_bytes = upload_bytes + excluded.upload_bytes,
         download_bytes = download_bytes + excluded.download_bytes,
+        billed_bytes = billed_bytes + excluded.billed_bytes,
         reports = reports + excluded.reports,
         last_used_at = max(last_used_at, excluded.last_used_at),
         change_seq = excluded.change_seq

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from collector.billing import Ratio
 from collector.ledger import (
     Audit,
     Backlog,
@@ -59,8 +60,9 @@ class SqliteReader:
         try:
             head = folded_seq(db)
             rows = db.execute(
-                "SELECT username, upload_bytes, download_bytes, reports, last_used_at, change_seq "
-                "FROM user_total WHERE change_seq > ? ORDER BY change_seq LIMIT ?",
+                "SELECT username, upload_bytes, download_bytes, billed_bytes, reports, "
+                "last_used_at, change_seq FROM user_total WHERE change_seq > ? "
+                "ORDER BY change_seq LIMIT ?",
                 (after, limit),
             ).fetchall()
         finally:
@@ -78,14 +80,24 @@ class SqliteReader:
     def reporters(self) -> list[Reporter]:
         """Return all reporters by name, revoked ones too."""
         rows = self._db.execute(
-            "SELECT name, key_hash, created_at, revoked_at FROM reporter ORDER BY name"
+            "SELECT name, key_hash, created_at, revoked_at, counts_toward_quota FROM reporter "
+            "ORDER BY name"
         )
         return [
             Reporter(
-                name=row[0], key_hash=row[1], created_at_millis=row[2], revoked_at_millis=row[3]
+                name=row[0],
+                key_hash=row[1],
+                created_at_millis=row[2],
+                revoked_at_millis=row[3],
+                counts_toward_quota=bool(row[4]),
             )
             for row in rows
         ]
+
+    def ratios(self) -> list[Ratio]:
+        """Return the ratios that are set, by server."""
+        rows = self._db.execute("SELECT server, ratio_millis, set_at FROM ratio ORDER BY server")
+        return [Ratio(*row) for row in rows]
 
     def last_reports(self) -> dict[str, int]:
         """Return when the newest report that is still kept came from each sender, by its scope."""
@@ -96,7 +108,8 @@ class SqliteReader:
         """Return the reports after a seq, in order."""
         rows = self._db.execute(
             "SELECT seq, username, server, port, protocol, r.upload_bytes, r.download_bytes, "
-            "r.connections, reported_at FROM report AS r JOIN series AS s ON s.id = r.series_id "
+            "coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes), r.connections, "
+            "reported_at FROM report AS r JOIN series AS s ON s.id = r.series_id "
             "WHERE seq > ? ORDER BY seq LIMIT ?",
             (seq, limit),
         )
@@ -106,7 +119,7 @@ class SqliteReader:
         """Return the days' sums that changed after a seq, in the order of their last change."""
         rows = self._db.execute(
             "SELECT change_seq, day, username, server, port, protocol, d.upload_bytes, "
-            "d.download_bytes, d.connections, d.reports, d.last_used_at "
+            "d.download_bytes, d.billed_bytes, d.connections, d.reports, d.last_used_at "
             "FROM usage_day AS d JOIN series AS s ON s.id = d.series_id "
             "WHERE change_seq > ? ORDER BY change_seq LIMIT ?",
             (change_seq, limit),
@@ -128,8 +141,8 @@ class SqliteReader:
     def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
         """Return usage by server, most first: of one user or of all, since a day or for ever."""
         sums = (
-            "sum(u.upload_bytes), sum(u.download_bytes), sum(u.connections), "
-            "count(DISTINCT s.username), max(u.last_used_at)"
+            "sum(u.upload_bytes), sum(u.download_bytes), sum(u.billed_bytes), "
+            "sum(u.connections), count(DISTINCT s.username), max(u.last_used_at)"
         )
         source = "series AS s JOIN usage_day AS u ON u.series_id = s.id AND u.day >= :since"
         if since_day is None:
@@ -164,7 +177,8 @@ class SqliteReader:
         row = self._db.execute(
             "SELECT count(DISTINCT username), count(DISTINCT server || char(31) || port), "
             "count(DISTINCT protocol), coalesce(sum(upload_bytes), 0), "
-            "coalesce(sum(download_bytes), 0), coalesce(sum(connections), 0), "
+            "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
+            "coalesce(sum(connections), 0), "
             f"coalesce(sum(reports), 0) FROM {source}",
             {"since": since_day},
         ).fetchone()
@@ -174,10 +188,10 @@ class SqliteReader:
         """Return the ledger's size and counts."""
         db = self._db
         # Reports are numbered and kept without gaps; counting them would read them all.
-        records, day_rows, users, upload_bytes, download_bytes, servers = db.execute(
+        records, day_rows, users, upload_bytes, download_bytes, billed_bytes, servers = db.execute(
             "SELECT coalesce((SELECT max(seq) FROM report) - (SELECT min(seq) FROM report) + 1, 0),"
             " (SELECT count(*) FROM usage_day), count(*), coalesce(sum(upload_bytes), 0), "
-            "coalesce(sum(download_bytes), 0), "
+            "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
             "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series)) FROM user_total"
         ).fetchone()
         pages = db.execute("PRAGMA page_count").fetchone()[0]
@@ -191,6 +205,7 @@ class SqliteReader:
             servers=servers,
             upload_bytes=upload_bytes,
             download_bytes=download_bytes,
+            billed_bytes=billed_bytes,
             size_bytes=pages * page_bytes,
         )
 
@@ -200,24 +215,29 @@ class SqliteReader:
         problems = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)")]
         if problems == ["ok"]:
             problems = []
-        user_bytes, reports = db.execute(
-            "SELECT coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(reports), 0) "
-            "FROM user_total"
+        sums = "coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(billed_bytes), 0)"
+        user_bytes, user_billed, reports = db.execute(
+            f"SELECT {sums}, coalesce(sum(reports), 0) FROM user_total"
         ).fetchone()
-        series_bytes, series_reports = db.execute(
-            "SELECT coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(reports), 0) "
-            "FROM series"
+        series_bytes, series_billed, series_reports = db.execute(
+            f"SELECT {sums}, coalesce(sum(reports), 0) FROM series"
         ).fetchone()
-        (day_bytes,) = db.execute(
-            "SELECT coalesce(sum(upload_bytes + download_bytes), 0) FROM usage_day"
-        ).fetchone()
+        day_bytes, day_billed = db.execute(f"SELECT {sums} FROM usage_day").fetchone()
         if (user_bytes, reports) != (series_bytes, series_reports):
             problems.append(
                 f"users sum to {user_bytes} bytes in {reports} reports, "
                 f"series to {series_bytes} bytes in {series_reports}"
             )
+        if user_billed != series_billed:
+            problems.append(
+                f"users sum to {user_billed} billed bytes, series to {series_billed} billed bytes"
+            )
         if day_bytes > user_bytes:
             problems.append(f"days sum to {day_bytes} bytes, more than the users' {user_bytes}")
+        if day_billed > user_billed:
+            problems.append(
+                f"days sum to {day_billed} billed bytes, more than the users' {user_billed}"
+            )
         query = "SELECT count(*) FROM report WHERE seq > ?"
         unfolded = db.execute(query, (folded_seq(db),)).fetchone()[0]
-        return Audit(problems, user_bytes, series_bytes, day_bytes, reports, unfolded)
+        return Audit(problems, user_bytes, series_bytes, day_bytes, user_billed, reports, unfolded)

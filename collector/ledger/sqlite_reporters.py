@@ -1,4 +1,4 @@
-"""Adding and revoking reporters in an SQLite ledger, also beside a running collector."""
+"""Adding, changing and revoking reporters in an SQLite ledger, also beside a running collector."""
 
 from __future__ import annotations
 
@@ -10,21 +10,33 @@ from collector.ledger.sqlite_file import connect
 from collector.reporters import NAME, hash_key, new_key
 
 
-def add_reporter(path: Path, name: str, *, now_millis: int) -> str:
+def add_reporter(
+    path: Path, name: str, *, now_millis: int, counts_toward_quota: bool | None = None
+) -> str:
     """Store a new reporter and return its key, which cannot be read back later.
 
-    Raises LedgerError when the name is malformed or taken. A revoked name may be taken again.
+    Raises LedgerError when the name is malformed or taken. A revoked name may be taken again; with
+    None as `counts_toward_quota` it then counts as it did, and a new name counts.
     """
     if not NAME.fullmatch(name):
         raise LedgerError(f"a reporter's name is 1 to 64 of A-Z a-z 0-9 . _ -, not {name!r}")
     key = new_key()
     db = connect(path)
     try:
-        db.execute("DELETE FROM reporter WHERE name = ? AND revoked_at IS NOT NULL", (name,))
+        db.execute("BEGIN IMMEDIATE")
+        former = db.execute(
+            "DELETE FROM reporter WHERE name = ? AND revoked_at IS NOT NULL "
+            "RETURNING counts_toward_quota",
+            (name,),
+        ).fetchone()
+        if counts_toward_quota is None:
+            counts_toward_quota = former is None or bool(former[0])
         db.execute(
-            "INSERT INTO reporter (name, key_hash, created_at) VALUES (?, ?, ?)",
-            (name, hash_key(key), now_millis),
+            "INSERT INTO reporter (name, key_hash, created_at, counts_toward_quota) "
+            "VALUES (?, ?, ?, ?)",
+            (name, hash_key(key), now_millis, counts_toward_quota),
         )
+        db.execute("COMMIT")
     except sqlite3.IntegrityError as error:
         raise LedgerError(
             f"there is a reporter {name!r} already: revoke it first to give it a new key"
@@ -32,6 +44,23 @@ def add_reporter(path: Path, name: str, *, now_millis: int) -> str:
     finally:
         db.close()
     return key
+
+
+def change_reporter(path: Path, name: str, *, counts_toward_quota: bool) -> None:
+    """Say whether what a reporter reports from now on is billed.
+
+    Raises LedgerError when there is no valid reporter of that name.
+    """
+    db = connect(path)
+    try:
+        changed = db.execute(
+            "UPDATE reporter SET counts_toward_quota = ? WHERE name = ? AND revoked_at IS NULL",
+            (counts_toward_quota, name),
+        ).rowcount
+    finally:
+        db.close()
+    if not changed:
+        raise LedgerError(f"there is no reporter {name!r} to change; see `reporters list`")
 
 
 def revoke_reporter(path: Path, name: str, *, now_millis: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PURE = (
+    "collector/billing.py",
     "collector/bodies.py",
     "collector/identity.py",
     "collector/rate_limit.py",

@@ -16,11 +16,11 @@ AT = 1_700_000_000_123
 
 
 def row(seq: int = 7, *, server: str = "de 1", at: int = AT) -> ReportRow:
-    return ReportRow(seq, "alice", server, 443, "vless", 10, 20, 3, at)
+    return ReportRow(seq, "alice", server, 443, "vless", 10, 20, 60, 3, at)
 
 
 def day_row(day: int = 20_000, *, server: str = "de-1") -> DayRow:
-    return DayRow(9, day, "alice", server, 443, "vless", 10, 20, 3, 2, AT)
+    return DayRow(9, day, "alice", server, 443, "vless", 10, 20, 60, 3, 2, AT)
 
 
 def test_a_report_is_a_point_with_its_seq_below_the_millisecond():
@@ -28,7 +28,7 @@ def test_a_report_is_a_point_with_its_seq_below_the_millisecond():
     (line,) = page.lines
     assert line == (
         "traffic,port=443,protocol=vless,server=de\\ 1,user=alice "
-        "upload_bytes=10i,download_bytes=20i,connections=3i 1700000000123000007"
+        "upload_bytes=10i,download_bytes=20i,billed_bytes=60i,connections=3i 1700000000123000007"
     )
     assert (page.to_seq, page.refused, page.expired) == (7, [], 0)
 
@@ -38,7 +38,7 @@ def test_a_day_is_a_point_at_its_beginning():
     (line,) = page.lines
     assert line == (
         "traffic,port=443,protocol=vless,server=de-1,user=alice "
-        "upload_bytes=10i,download_bytes=20i,connections=3i,reports=2i,"
+        "upload_bytes=10i,download_bytes=20i,billed_bytes=60i,connections=3i,reports=2i,"
         f"last_used_at_millis={AT}i {20_000 * DAY_MILLIS * NANOS_PER_MILLI}"
     )
     assert page.to_seq == 9

@@ -1,0 +1,88 @@
+"""What a report counts for: a server's ratio, and whether its reporter counts at all.
+
+Pure. Raw bytes stay as they were reported. Billed bytes are what quotas are about; they are worked
+out once, when a report is taken, so that a ratio which is set later changes nothing before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+AS_REPORTED_MILLIS = 1000
+"""The ratio of a server that has none: a byte counts as a byte."""
+MAX_RATIO_MILLIS = 1000 * AS_REPORTED_MILLIS
+
+_RATIO = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?", re.ASCII)
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """How much a byte on one server counts, in thousandths, and since when."""
+
+    server: str
+    ratio_millis: int
+    set_at_millis: int
+
+
+class Tariff(msgspec.Struct, frozen=True):
+    """How the reports of one sender are billed, where that is not simply as reported."""
+
+    ratios: Mapping[str, int]
+    counts_toward_quota: bool
+
+    def billed_bytes(self, server: str, raw_bytes: int) -> int | None:
+        """Return what a report counts for; None where a byte counts as a byte."""
+        if not self.counts_toward_quota:
+            return 0
+        ratio_millis = self.ratios.get(server)
+        return None if ratio_millis is None else bill(raw_bytes, ratio_millis)
+
+
+class Billing:
+    """The ratios that hold now."""
+
+    def __init__(self, ratios: Iterable[Ratio] = ()) -> None:
+        self.ratios: Mapping[str, int] = {
+            each.server: each.ratio_millis
+            for each in ratios
+            if each.ratio_millis != AS_REPORTED_MILLIS
+        }
+
+    def ratio_millis(self, server: str) -> int:
+        """Return how much a byte on a server counts, in thousandths."""
+        return self.ratios.get(server, AS_REPORTED_MILLIS)
+
+    def tariff(self, *, counts_toward_quota: bool) -> Tariff | None:
+        """Return how a sender's reports are billed; None when all of them are as reported."""
+        if counts_toward_quota and not self.ratios:
+            return None
+        return Tariff(self.ratios, counts_toward_quota)
+
+
+def bill(raw_bytes: int, ratio_millis: int) -> int:
+    """Return what an amount counts for at a ratio; a broken byte is the user's."""
+    return raw_bytes * ratio_millis // AS_REPORTED_MILLIS
+
+
+def parse_ratio(text: str) -> int:
+    """Read a ratio as people write it, such as `2` or `0.5`, into thousandths.
+
+    Raises ValueError for what is no number from 0 to 1000 with at most three decimals.
+    """
+    found = _RATIO.fullmatch(text)
+    if found is not None:
+        ratio_millis = int(found[1]) * 1000 + int((found[2] or "").ljust(3, "0"))
+        if ratio_millis <= MAX_RATIO_MILLIS:
+            return ratio_millis
+    raise ValueError(
+        f"a ratio is a number from 0 to {MAX_RATIO_MILLIS // 1000} with at most three decimals, "
+        f"such as 2 or 0.5, not {text!r}"
+    )
+
+
+def show_ratio(ratio_millis: int) -> str:
+    """Write a ratio as people do."""
+    whole, rest = divmod(ratio_millis, 1000)
+    return f"{whole}.{rest:03}".rstrip("0").rstrip(".")
