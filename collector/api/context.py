@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 
-from collector.billing import Billing
+from collector.billing import Billing, show_ratio
 from collector.body_room import BodyRoom
 from collector.export import Exporter
 from collector.influx.client import Influx
@@ -22,6 +23,8 @@ from collector.reporters import KeyRing, Reporter, hash_key
 from collector.reports import Limits
 from collector.settings import Settings
 from collector.subscriptions import Subscriptions
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -100,7 +103,11 @@ class Collector:
             )
             for name, key in self.settings.reporter_keys
         ]
-        self._rules = Rules(KeyRing([*stored, *configured]), Billing(ratios))
+        billing = Billing(ratios)
+        if self._rules is not None and self._rules.billing.ratios != billing.ratios:
+            shown = ", ".join(f"{each.server}: {show_ratio(each.ratio_millis)}" for each in ratios)
+            log.info("ratios changed, from now on: %s", shown or "none")
+        self._rules = Rules(KeyRing([*stored, *configured]), billing)
         self._rules_until_seconds = now_seconds + RULES_SECONDS
         return self._rules
 

@@ -276,6 +276,7 @@ reports = st.builds(
     port=st.sampled_from([0, 443]),
     at=st.integers(NOON_MILLIS - 3 * DAY_MILLIS, NOON_MILLIS + 1000),
     key=st.one_of(st.none(), st.integers(0, 12).map(str)),
+    billed=st.one_of(st.none(), st.integers(0, 2**42)),
 )
 groups = st.lists(st.lists(st.lists(reports, min_size=1, max_size=6), max_size=3), max_size=6)
 
@@ -295,6 +296,7 @@ def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
     with tempfile.TemporaryDirectory() as folder:
         place = place_of(kind, Path(folder))
         expected: Counter[str] = Counter()
+        billed: Counter[str] = Counter()
         known: set[bytes] = set()
         accepted = duplicates = 0
         ledger = place.open()
@@ -307,7 +309,9 @@ def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
             duplicates += sum(each.duplicates for each in receipts)
             for each in (each for one in group for each in one):
                 if each.report_key is None or each.report_key not in known:
-                    expected[each.username] += each.upload_bytes + each.download_bytes
+                    raw = each.upload_bytes + each.download_bytes
+                    expected[each.username] += raw
+                    billed[each.username] += raw if each.billed_bytes is None else each.billed_bytes
                 if each.report_key is not None:
                     known.add(each.report_key)
             if number in reopen_after:
@@ -320,10 +324,72 @@ def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(
                 each.username: each.upload_bytes + each.download_bytes for each in page.changes
             }
             assert found == dict(expected)
+            assert {each.username: each.billed_bytes for each in page.changes} == dict(billed)
+            exported = (reader.reports_after(0, limit=1000), reader.days_after(0, limit=1000))
+            for rows in exported:
+                assert sum(each.billed_bytes for each in rows) == billed.total()
+            for days in (None, 0):
+                servers = reader.servers_of(None, since_day=days)
+                assert sum(each.billed_bytes for each in servers) == billed.total()
+                assert reader.summary(since_day=days).billed_bytes == billed.total()
+            assert reader.facts().billed_bytes == audit.billed_bytes == billed.total()
             assert audit.user_bytes == audit.series_bytes == audit.day_bytes == expected.total()
             assert audit.reports == reader.facts().records == page.head == accepted
             assert accepted + duplicates == sum(len(one) for group in history for one in group)
             assert audit.problems == []
+
+
+class TestBilledBytes:
+    """What reports count for, kept apart from what they are."""
+
+    def test_a_report_counts_as_it_was_decided_and_raw_bytes_stay(self, ledger, reader):
+        store(ledger, batch(report(up=1, down=2, billed=6), report(up=1, down=2)))
+        store(ledger, batch(report(up=1, down=2, billed=0)))
+        (change,) = reader.changes(after=0, limit=9).changes
+        assert (change.upload_bytes, change.download_bytes, change.billed_bytes) == (3, 6, 9)
+        assert [each.billed_bytes for each in reader.reports_after(0, limit=9)] == [6, 3, 0]
+
+    def test_a_report_that_comes_again_counts_as_the_first_time_and_is_no_conflict(
+        self, ledger, reader
+    ):
+        store(ledger, batch(report(key="k")))
+        assert store(ledger, batch(report(key="k", billed=6))) == [Receipt(0, 1)]
+        (change,) = reader.changes(after=0, limit=9).changes
+        assert change.billed_bytes == 3
+
+    def test_a_feed_that_is_read_anew_gives_what_was_billed(self, ledger, reader):
+        store(ledger, batch(report(billed=7), report("bob", billed=0)))
+        first = reader.changes(after=0, limit=9)
+        store(ledger, batch(report(billed=1)))
+        assert [each.billed_bytes for each in first.changes] == [7, 0]
+        again = {u.username: u.billed_bytes for u in reader.changes(after=0, limit=9).changes}
+        assert again == {"alice": 8, "bob": 0}
+
+    @pytest.mark.parametrize("defers_sums", [False, True])
+    def test_what_would_overflow_when_billed_is_refused_alone(self, ledger, reader, defers_sums):
+        full = Receipt(0, 0, is_beyond_capacity=True)
+        store(ledger, batch(report(billed=MAX_AMOUNT_BYTES - 10)), defers_sums=defers_sums)
+        over, fits = batch(report(billed=11)), batch(report("bob", up=0, down=1, billed=10))
+        assert store(ledger, over, fits, defers_sums=defers_sums) == [full, Receipt(1, 0)]
+        ledger.fold()
+        assert store(ledger, batch(report("bob", up=0, down=1))) == [full]
+        assert store(ledger, batch(report("bob", up=0, down=1, billed=0))) == [Receipt(1, 0)]
+        assert reader.audit().billed_bytes == MAX_AMOUNT_BYTES
+        assert reader.audit().problems == []
+
+    def test_capacity_is_known_after_a_restart(self, place):
+        with closing(place.open()) as ledger:
+            store(ledger, batch(report(billed=MAX_AMOUNT_BYTES - 2)))
+        with closing(place.open()) as ledger:
+            assert store(ledger, batch(report())) == [Receipt(0, 0, is_beyond_capacity=True)]
+            assert store(ledger, batch(report(up=0))) == [Receipt(1, 0)]
+
+    def test_an_amount_beyond_the_largest_integer_is_refused_and_not_an_error(self, ledger):
+        most = report(up=2**60, down=2**60, billed=2**61 * 1000)
+        assert store(ledger, batch(most)) == [Receipt(0, 0, is_beyond_capacity=True)]
+
+    def test_a_new_ledger_has_no_ratios(self, reader):
+        assert reader.ratios() == []
 
 
 class TestDeferredSums:

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from ledgers import NOON_MILLIS, batch, report
 
+from collector.billing import Ratio
 from collector.errors import DiskFullError, LedgerError, NotStoredError, SettingsError
 from collector.ledger import ExportState
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import APPLICATION_ID, MIGRATIONS, connect, ledger_path
+from collector.ledger.sqlite_ratios import clear_ratio, set_ratio
 from collector.ledger.sqlite_reader import SqliteReader
-from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter
+from collector.ledger.sqlite_reporters import add_reporter, change_reporter, revoke_reporter
 from collector.reporters import KeyRing
 
 VERSION_1 = """
@@ -88,6 +90,45 @@ def test_a_ledger_file_of_the_first_version_opens_with_all_it_holds(path):
     assert state == ExportState("raw"), "an export begins at the beginning"
     assert reports[-1].seq == 42
     assert days[-1].change_seq == 42
+
+
+def test_before_ratios_everything_counted_as_it_was_reported(path):
+    """A file of the version before, in the middle of its work: some reports in no sum yet."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for script in MIGRATIONS[:3]:
+            db.executescript(script)
+        db.executescript(
+            f"""
+            PRAGMA application_id = {APPLICATION_ID};
+            PRAGMA user_version = 3;
+            INSERT INTO meta VALUES ('ledger_id', '0123456789abcdef0123456789abcdef');
+            INSERT INTO series VALUES (1, 'alice', 'de-1', 443, 'vless', 10, 20, 1, 1, 1728000000000);
+            INSERT INTO report VALUES
+                (41, NULL, 1, 10, 20, 1, 1728000000000, 1728000000000, 'reporter:r'),
+                (42, NULL, 1, 1, 2, 1, 1728000000000, 1728000000000, 'reporter:r');
+            INSERT INTO usage_day VALUES (20000, 1, 10, 20, 1, 1, 1728000000000, 41);
+            INSERT INTO user_total VALUES ('alice', 10, 20, 1, 1728000000000, 41);
+            INSERT INTO reporter VALUES ('r', x'00', 1, NULL);
+            INSERT INTO export VALUES ('raw', 41, 1, 1, NULL), ('daily', 41, 1, 1, NULL);
+            UPDATE meta SET value = '41' WHERE key = 'folded_seq';
+            """
+        )
+    with closing(SqliteLedger(path)) as ledger, closing(SqliteReader(path)) as reader:
+        store(ledger, report(up=0, down=1, billed=5))
+        (change,) = reader.changes(after=0, limit=10).changes
+        assert (change.upload_bytes, change.download_bytes, change.billed_bytes) == (11, 23, 38)
+        assert [each.billed_bytes for each in reader.reports_after(0, limit=9)] == [30, 3, 5]
+        assert [each.billed_bytes for each in reader.servers_of(None, since_day=None)] == [38]
+        (day,) = reader.days_after(0, limit=9)
+        assert (day.billed_bytes, day.connections, day.reports) == (38, 3, 3)
+        assert reader.audit().problems == []
+        assert reader.audit().day_bytes == 34
+        assert [each.counts_toward_quota for each in reader.reporters()] == [True]
+        assert reader.export_state("raw").seq == 41
+        assert reader.export_state("daily").seq == 0, (
+            "days are written again, with what they billed"
+        )
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
@@ -247,6 +288,27 @@ def test_the_audit_finds_sums_that_disagree(path):
     assert "users sum to 1501 bytes in 500 reports, series to 1500 bytes" in problem
 
 
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        (
+            "UPDATE series SET billed_bytes = billed_bytes - 1 WHERE username = 'user7'",
+            "users sum to 1500 billed bytes, series to 1499 billed bytes",
+        ),
+        (
+            "UPDATE usage_day SET billed_bytes = billed_bytes + 1 WHERE series_id = 7",
+            "days sum to 1501 billed bytes, more than the users' 1500",
+        ),
+    ],
+)
+def test_the_audit_finds_billed_sums_that_disagree(path, statement, words):
+    filled(path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(statement)
+    with closing(SqliteReader(path)) as reader:
+        assert reader.audit().problems == [words]
+
+
 def test_reporters_come_and_go_beside_a_running_writer_and_only_hashes_are_kept(path):
     with closing(SqliteLedger(path)), closing(SqliteReader(path)) as reader:
         key = add_reporter(path, "agent-1", now_millis=1)
@@ -264,6 +326,49 @@ def test_reporters_come_and_go_beside_a_running_writer_and_only_hashes_are_kept(
     everything = b"".join(each.read_bytes() for each in path.parent.iterdir())
     assert key.encode() not in everything
     assert renewed.encode() not in everything
+
+
+def test_whether_a_reporter_counts_outlives_its_key_and_can_be_changed(path):
+    with closing(SqliteLedger(path)), closing(SqliteReader(path)) as reader:
+
+        def counts() -> dict[str, bool]:
+            return {each.name: each.counts_toward_quota for each in reader.reporters()}
+
+        add_reporter(path, "counts", now_millis=1)
+        add_reporter(path, "outside", now_millis=1, counts_toward_quota=False)
+        assert counts() == {"counts": True, "outside": False}
+        for name in counts():
+            revoke_reporter(path, name, now_millis=2)
+            add_reporter(path, name, now_millis=3)
+        assert counts() == {"counts": True, "outside": False}
+        change_reporter(path, "counts", counts_toward_quota=False)
+        change_reporter(path, "outside", counts_toward_quota=True)
+        assert counts() == {"counts": False, "outside": True}
+        revoke_reporter(path, "outside", now_millis=4)
+        for name in ("outside", "nobody"):
+            with pytest.raises(LedgerError, match="no reporter"):
+                change_reporter(path, name, counts_toward_quota=False)
+        add_reporter(path, "outside", now_millis=5, counts_toward_quota=False)
+        assert counts() == {"counts": False, "outside": False}
+
+
+def test_ratios_come_and_go_beside_a_running_writer(path):
+    with closing(SqliteLedger(path)), closing(SqliteReader(path)) as reader:
+        assert set_ratio(path, Ratio("de-1", 2000, 1)) is None
+        assert set_ratio(path, Ratio("de-1", 0, 2)) == 2000
+        set_ratio(path, Ratio("Ü 🚀", 1500, 3))
+        assert reader.ratios() == [Ratio("de-1", 0, 2), Ratio("Ü 🚀", 1500, 3)]
+        clear_ratio(path, "de-1")
+        with pytest.raises(LedgerError, match="has no ratio"):
+            clear_ratio(path, "de-1")
+        assert reader.ratios() == [Ratio("Ü 🚀", 1500, 3)]
+
+
+@pytest.mark.parametrize("name", ["", "s" * 256, "a\n", "a\\", "\ud800"])
+def test_a_ratio_is_of_a_server_that_reports_can_name(path, name):
+    SqliteLedger(path).close()
+    with pytest.raises(LedgerError, match="no report names the server"):
+        set_ratio(path, Ratio(name, 2000, 1))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a" * 65, "ü", "a/b", "a\n"])

@@ -25,6 +25,7 @@ def report(
     connections: int = 1,
     at: int = NOON_MILLIS,
     key: str | None = None,
+    billed: int | None = None,
 ) -> Report:
     return Report(
         username,
@@ -36,6 +37,7 @@ def report(
         connections,
         at,
         None if key is None else key.encode().rjust(16, b"\0"),
+        billed,
     )
 
 

@@ -56,6 +56,8 @@ def test_values_are_taken():
         ("COLLECTOR_REPORTER_KEYS", "agent:short"),
         ("COLLECTOR_REPORTER_KEYS", KEY),
         ("COLLECTOR_REPORTER_KEYS", f"a b:{KEY}"),
+        ("COLLECTOR_REPORTERS_OUTSIDE_QUOTA", "a b"),
+        ("COLLECTOR_REPORTERS_OUTSIDE_QUOTA", "not-configured"),
         ("MARZBAN_URL", "panel.example.com"),
         ("MARZBAN_URL", "ftp://panel.example.com"),
         ("COLLECTOR_DEDUP_WINDOW_DAYS", "0"),
@@ -70,6 +72,14 @@ def test_what_is_malformed_is_refused_by_the_name_of_its_variable(name, value):
         Settings.from_env({name: value})
 
 
+def test_reporters_outside_the_quota_are_configured_ones():
+    keys = {"COLLECTOR_REPORTER_KEYS": f"a:{KEY},b:{KEY}2,c:{KEY}3"}
+    settings = Settings.from_env(keys | {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": " b ,a,"})
+    assert settings.reporters_outside_quota == ("b", "a")
+    with pytest.raises(SettingsError, match=r"entry 2 is no name in COLLECTOR_REPORTER_KEYS"):
+        Settings.from_env(keys | {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "a,d"})
+
+
 def test_secrets_show_neither_in_the_representation_nor_in_errors():
     settings = Settings.from_env(
         {"COLLECTOR_ADMIN_KEY": f"{KEY}-admin", "COLLECTOR_REPORTER_KEYS": f"a:{KEY}"}
@@ -77,4 +87,7 @@ def test_secrets_show_neither_in_the_representation_nor_in_errors():
     assert KEY not in repr(settings)
     with pytest.raises(SettingsError) as raised:
         Settings.from_env({"COLLECTOR_REPORTER_KEYS": "a:hunter2"})
+    assert "hunter2" not in str(raised.value)
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_env({"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "hunter2"})
     assert "hunter2" not in str(raised.value)
