@@ -62,6 +62,7 @@ USER_USAGE = Measurement(
         "quota_bytes": int,
         "marzban_bytes": int,
         "external_bytes": int,
+        "external_raw_bytes": int,
         "used_bytes": int,
         "used_ratio": float,
         "published_limit_bytes": int,
@@ -71,7 +72,8 @@ USER_USAGE = Measurement(
         "is_held": int,
     },
 )
-"""How a user stands; without `quota_bytes`, `used_ratio`, `published_limit_bytes` if unlimited."""
+"""How a user stands: `external_bytes` is what external traffic counts for, `external_raw_bytes` the
+bytes themselves. Without `quota_bytes`, `used_ratio`, `published_limit_bytes` if unlimited."""
 
 EVENTS = Measurement(
     "events",

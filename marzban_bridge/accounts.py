@@ -2,16 +2,18 @@
 
 Decides nothing about the panel: `observe` folds what was seen into an account, `plan` says what to
 do. External usage of the current period is the ledger's total less the baseline; a reset moves the
-baseline and deletes nothing.
+baseline and deletes nothing. Totals are of billed bytes, which is what quotas are about; the raw
+bytes beside them are kept to be shown, and decide nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
+from marzban_bridge.usage import Totals
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -89,6 +91,7 @@ class ResetRequest:
     cause: str
     actor: str
     total_bytes: int
+    raw_total_bytes: int
     requested_at: datetime
     restoration: Restoration = Restoration()
     is_panel_called: bool = False
@@ -110,6 +113,10 @@ class Account:
     """The ledger's total when the current period began."""
     seen_total_bytes: int
     """The ledger's total at the last look; a smaller one means the ledger lost something."""
+    raw_baseline_bytes: int
+    """The ledger's raw total when the current period began."""
+    seen_raw_bytes: int
+    """The ledger's raw total at the last look."""
     period_started_at: datetime
     sighting: Sighting
     published_bytes: int | None = None
@@ -165,6 +172,9 @@ class Balance:
     quota_bytes: int | None
     panel_bytes: int
     external_bytes: int
+    """What external traffic counts for."""
+    external_raw_bytes: int | None = None
+    """The external bytes themselves, where somebody wants to see them."""
 
     @property
     def used_bytes(self) -> int:
@@ -204,6 +214,12 @@ def balance(account: Account, *, total_bytes: int) -> Balance:
         panel_bytes=account.sighting.used_bytes,
         external_bytes=total_bytes - account.baseline_bytes,
     )
+
+
+def standing(account: Account, totals: Totals) -> Balance:
+    """Work out how an account stands, to be shown: with its raw bytes beside what they count."""
+    raw_bytes = max(0, totals.raw_bytes - account.raw_baseline_bytes)
+    return replace(balance(account, total_bytes=totals.billed_bytes), external_raw_bytes=raw_bytes)
 
 
 def desired(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Desired:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from marzban_bridge import reset_requests
-from marzban_bridge.accounts import Account, Balance, Enforcement, Event, account_key, balance
+from marzban_bridge.accounts import Account, Balance, Enforcement, Event, account_key, standing
 from marzban_bridge.errors import PanelRefusedError
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
@@ -17,6 +17,7 @@ from marzban_bridge.reconcile import Reconciler
 from marzban_bridge.recovery import recover
 from marzban_bridge.settle import Clock
 from marzban_bridge.store import Store
+from marzban_bridge.usage import NOTHING
 
 RESET_ALL_PHRASE = "reset all users"
 CLEANUP_PHRASE = "cleanup"
@@ -80,20 +81,17 @@ class Actions:
         key = account_key(user.username)
         account = self._store.account(key)
         if account is None:
-            external_bytes = 0 if self._store.is_orphan(key) else self._store.total_bytes(key)
-            quota_bytes = user.data_limit_bytes
-        else:
-            standing = balance(account, total_bytes=self._store.total_bytes(key))
-            external_bytes, quota_bytes = standing.external_bytes, account.quota_bytes
-        return UserUsage(
-            user=user,
-            account=account,
-            balance=Balance(
-                quota_bytes=quota_bytes,
+            totals = NOTHING if self._store.is_orphan(key) else self._store.totals(key)
+            found = Balance(
+                quota_bytes=user.data_limit_bytes,
                 panel_bytes=user.used_bytes,
-                external_bytes=external_bytes,
-            ),
-        )
+                external_bytes=totals.billed_bytes,
+                external_raw_bytes=totals.raw_bytes,
+            )
+        else:
+            totals = self._store.totals(key)
+            found = replace(standing(account, totals), panel_bytes=user.used_bytes)
+        return UserUsage(user=user, account=account, balance=found)
 
     def admin_usage(self, admin: PanelAdmin) -> AdminUsage:
         """Sum the external traffic of an admin's users since the admin's usage was reset."""
@@ -196,12 +194,15 @@ class Actions:
             if not each.is_held and total_bytes >= each.seen_total_bytes and not is_new_ledger:
                 continue
             shift_bytes = total_bytes - each.seen_total_bytes
+            raw_bytes = self._store.totals(each.key).raw_bytes
             rebased = replace(
                 each,
                 is_held=False,
                 baseline_bytes=each.baseline_bytes + shift_bytes,
                 admin_baseline_bytes=each.admin_baseline_bytes + shift_bytes,
                 seen_total_bytes=total_bytes,
+                raw_baseline_bytes=each.raw_baseline_bytes + raw_bytes - each.seen_raw_bytes,
+                seen_raw_bytes=raw_bytes,
             )
             text = f"the ledger is accepted as it is; the baseline moved by {shift_bytes} bytes"
             event = Event(kind="rebased", text=text, actor=actor)
@@ -217,7 +218,7 @@ class Actions:
             recovered, event = recover(
                 self._store.account(key),
                 user,
-                total_bytes=self._store.total_bytes(key),
+                totals=self._store.totals(key),
                 is_ledger_newer=self._reconciler.witness.is_behind,
                 enforcement=self._enforcement,
                 now=self._clock(),

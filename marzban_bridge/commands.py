@@ -20,7 +20,7 @@ import uvicorn
 from rich.console import Console
 
 from collector.connections import bounded
-from marzban_bridge.accounts import balance
+from marzban_bridge.accounts import standing
 from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app, open_bridge
@@ -37,6 +37,7 @@ from marzban_bridge.tables import (
     plan_table,
     users_table,
 )
+from marzban_bridge.usage import Totals
 
 log = logging.getLogger(__name__)
 console = Console()
@@ -230,7 +231,16 @@ async def rebase(settings: Settings, *, is_restored: bool) -> int:
     """Accept the ledger as it is and show whose books moved."""
     async with open_bridge(settings) as bridge:
         moved = await bridge.actions.rebase(actor="command line", is_restored=is_restored)
-        rows = [(each, balance(each, total_bytes=each.seen_total_bytes)) for each in moved]
+        rows = [
+            (
+                each,
+                standing(
+                    each,
+                    Totals(billed_bytes=each.seen_total_bytes, raw_bytes=each.seen_raw_bytes),
+                ),
+            )
+            for each in moved
+        ]
     console.print(
         users_table(rows, title="Users whose books moved; what is left to them is as before")
     )
@@ -266,10 +276,7 @@ async def _with_bridge(settings: Settings, act: Callable[[Bridge], Awaitable[T]]
 
 
 def _show_users(store: Store) -> None:
-    rows = [
-        (account, balance(account, total_bytes=store.total_bytes(account.key)))
-        for account in store.accounts()
-    ]
+    rows = [(account, standing(account, store.totals(account.key))) for account in store.accounts()]
     console.print(users_table(rows))
     if orphans := store.orphans():
         console.print(orphans_table(orphans))

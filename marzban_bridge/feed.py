@@ -14,7 +14,7 @@ from marzban_bridge.errors import (
     CollectorRefusedError,
     CollectorUnavailableError,
 )
-from marzban_bridge.store import UsageChange
+from marzban_bridge.usage import UsageChange
 
 PAGE_SIZE = 1000
 
@@ -153,16 +153,18 @@ def _parse_page(data: Mapping[str, Any]) -> FeedPage:
         ledger_id=_text(data["ledger_id"]),
         head=_whole(data["head"]),
         cursor=_whole(data["next"]),
-        changes=tuple(
-            UsageChange(
-                username=_text(change["username"]),
-                total_bytes=_whole(
-                    _whole(change["upload_bytes"]) + _whole(change["download_bytes"])
-                ),
-                change_seq=_whole(change["change_seq"]),
-            )
-            for change in data["changes"]
-        ),
+        changes=tuple(_parse_change(change) for change in data["changes"]),
+    )
+
+
+def _parse_change(data: Mapping[str, Any]) -> UsageChange:
+    raw_bytes = _whole(_whole(data["upload_bytes"]) + _whole(data["download_bytes"]))
+    # A collector from before ratios says nothing of billed bytes: all counts as it was reported.
+    return UsageChange(
+        username=_text(data["username"]),
+        total_bytes=_whole(data.get("billed_bytes", raw_bytes)),
+        raw_bytes=raw_bytes,
+        change_seq=_whole(data["change_seq"]),
     )
 
 

@@ -21,6 +21,7 @@ from marzban_bridge.accounts import (
 )
 from marzban_bridge.panel import NextPlan, PanelUser, Status
 from marzban_bridge.resets import ECHO_WINDOW, Cause, ResetSign, detect, due_at, period_start
+from marzban_bridge.usage import Totals
 
 NEXT_PLAN_MEMORY = timedelta(minutes=10)
 """A next plan seen longer ago than this is not put back: an admin may have removed it since."""
@@ -35,7 +36,7 @@ class Observation:
     reset: ResetSign | None = None
 
 
-def adopt(user: PanelUser, *, baseline_bytes: int, total_bytes: int, now: datetime) -> Account:
+def adopt(user: PanelUser, *, baseline: Totals, totals: Totals, now: datetime) -> Account:
     """Open the account of a user seen for the first time; the quota is what the panel shows."""
     started_at = period_start(created_at=user.created_at, strategy=user.reset_strategy, now=now)
     return Account(
@@ -43,9 +44,11 @@ def adopt(user: PanelUser, *, baseline_bytes: int, total_bytes: int, now: dateti
         created_at=user.created_at,
         admin=user.admin,
         quota_bytes=user.data_limit_bytes,
-        baseline_bytes=baseline_bytes,
-        admin_baseline_bytes=baseline_bytes,
-        seen_total_bytes=total_bytes,
+        baseline_bytes=baseline.billed_bytes,
+        admin_baseline_bytes=baseline.billed_bytes,
+        seen_total_bytes=totals.billed_bytes,
+        raw_baseline_bytes=baseline.raw_bytes,
+        seen_raw_bytes=totals.raw_bytes,
         period_started_at=started_at,
         sighting=sight(user, seen_at=now),
         reset_all_seen_at=now,
@@ -56,20 +59,21 @@ def observe(
     account: Account,
     user: PanelUser,
     *,
-    total_bytes: int,
+    totals: Totals,
     now: datetime,
     was_announced: bool = False,
     reset_all_at: datetime | None = None,
     keeps_next_plan: bool = True,
 ) -> Observation:
-    """Fold one look at the panel, at the given ledger total, into the account.
+    """Fold one look at the panel, at the ledger's totals of that moment, into the account.
 
     Idempotent: observing the same user again reveals nothing new. A user re-created under the same
     name becomes a new account whose period begins at the current total. A total below the one
     already seen holds the account: its books stay as they are until `rebase`.
     """
+    total_bytes = totals.billed_bytes
     if user.created_at != account.created_at:
-        opened = adopt(user, baseline_bytes=total_bytes, total_bytes=total_bytes, now=now)
+        opened = adopt(user, baseline=totals, totals=totals, now=now)
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
     if account.is_held or total_bytes < account.seen_total_bytes:
@@ -88,7 +92,7 @@ def observe(
             account,
             seen,
             sign,
-            total_bytes=total_bytes,
+            totals=totals,
             was_announced=was_announced,
             keeps_next_plan=keeps_next_plan,
         )
@@ -112,6 +116,7 @@ def observe(
         admin=user.admin,
         sighting=seen,
         seen_total_bytes=total_bytes,
+        seen_raw_bytes=totals.raw_bytes,
         reset_all_seen_at=max(
             filter(None, (account.reset_all_seen_at, took_reset_all)), default=None
         ),
@@ -147,11 +152,12 @@ def _reset(
     seen: Sighting,
     sign: ResetSign,
     *,
-    total_bytes: int,
+    totals: Totals,
     was_announced: bool,
     keeps_next_plan: bool,
 ) -> tuple[Account, list[Event]]:
     before = account.sighting
+    total_bytes = totals.billed_bytes
     standing = balance(account, total_bytes=total_bytes)
     quota_bytes = account.quota_bytes
     if sign.fired_plan:
@@ -181,6 +187,7 @@ def _reset(
         account,
         quota_bytes=quota_bytes,
         baseline_bytes=total_bytes,
+        raw_baseline_bytes=totals.raw_bytes,
         period_started_at=sign.began_at,
         used_when_due_bytes=None,
         published_bytes=_published_after(sign, seen, quota_bytes, account.published_bytes),

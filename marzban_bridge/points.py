@@ -13,33 +13,36 @@ from collector.errors import UnwritableError
 from collector.influx.delivery import Refused
 from collector.influx.lines import FieldValue, ordered_nanos, to_line
 from collector.schema import EVENTS, NOBODY, USER_USAGE
-from marzban_bridge.accounts import Account, balance
+from marzban_bridge.accounts import Account, standing
 from marzban_bridge.panel import Status
 from marzban_bridge.store import RecordedEvent
+from marzban_bridge.usage import Totals
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def usage_line(account: Account, *, total_bytes: int, at: datetime) -> str | Refused:
-    """Return how an account stands at the given ledger total, if its names have a spelling.
+def usage_line(account: Account, *, totals: Totals, at: datetime) -> str | Refused:
+    """Return how an account stands at the ledger's totals, if its names have a spelling.
 
     A total below one already seen means that the ledger lost something: the account stands as it
     did before.
     """
-    standing = balance(account, total_bytes=max(total_bytes, account.seen_total_bytes))
+    least = Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
+    found = standing(account, totals if totals.billed_bytes >= least.billed_bytes else least)
     seen = account.sighting
-    quota_bytes = standing.quota_bytes
+    quota_bytes = found.quota_bytes
     fields: dict[str, FieldValue | None] = {
         "username": account.username,
         "status": seen.status.value,
         "quota_bytes": quota_bytes,
-        "marzban_bytes": standing.panel_bytes,
-        "external_bytes": standing.external_bytes,
-        "used_bytes": standing.used_bytes,
-        "used_ratio": standing.used_bytes / quota_bytes if quota_bytes else None,
+        "marzban_bytes": found.panel_bytes,
+        "external_bytes": found.external_bytes,
+        "external_raw_bytes": found.external_raw_bytes,
+        "used_bytes": found.used_bytes,
+        "used_ratio": found.used_bytes / quota_bytes if quota_bytes else None,
         "published_limit_bytes": seen.data_limit_bytes,
         "period_started_at_millis": _millis(account.period_started_at),
-        "is_unenforced": int(standing.is_exhausted and seen.status is Status.ACTIVE),
+        "is_unenforced": int(found.is_exhausted and seen.status is Status.ACTIVE),
         "is_disabled_by_bridge": int(account.is_disabled_by_us),
         "is_held": int(account.is_held),
     }

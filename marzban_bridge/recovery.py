@@ -26,13 +26,14 @@ from marzban_bridge.observe import adopt
 from marzban_bridge.panel import PanelUser, Status
 from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
 from marzban_bridge.resets import period_start
+from marzban_bridge.usage import Totals
 
 
 def recover(
     account: Account | None,
     user: PanelUser,
     *,
-    total_bytes: int,
+    totals: Totals,
     is_ledger_newer: bool,
     enforcement: Enforcement,
     now: datetime,
@@ -42,9 +43,10 @@ def recover(
 
     `is_ledger_newer`: the ledger was not restored along with the store.
     """
+    total_bytes = totals.billed_bytes
     if account is None or account.created_at != user.created_at:
         text = "not in the restored store: what the panel shows as limit is taken as the quota"
-        opened = adopt(user, baseline_bytes=total_bytes, total_bytes=total_bytes, now=now)
+        opened = adopt(user, baseline=totals, totals=totals, now=now)
         return opened, _event(None, opened, text, actor)
     seen = sight(user, seen_at=now)
     was_reset = (
@@ -53,7 +55,7 @@ def recover(
     )
     looked = replace(account, sighting=seen)
     limit_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
-    external_bytes = total_bytes - account.baseline_bytes
+    external_bytes = before_bytes = total_bytes - account.baseline_bytes
     if not was_reset and _explains(looked, total_bytes=total_bytes, enforcement=enforcement):
         text = "the restored books fit the panel and are kept"
     elif limit_bytes is None or quota_bytes is None or limit_bytes > quota_bytes + ROUNDING_BYTES:
@@ -86,6 +88,8 @@ def recover(
         baseline_bytes=baseline_bytes,
         admin_baseline_bytes=min(account.admin_baseline_bytes, total_bytes),
         seen_total_bytes=total_bytes,
+        raw_baseline_bytes=_raw_baseline(account, totals, external_bytes, before_bytes),
+        seen_raw_bytes=totals.raw_bytes,
         period_started_at=max(account.period_started_at, started_at),
         sighting=seen,
         published_bytes=None if limit_bytes == quota_bytes else limit_bytes,
@@ -104,6 +108,16 @@ def recover(
         fire_attempts=0,
     )
     return recovered, _event(account, recovered, text, actor)
+
+
+def _raw_baseline(account: Account, totals: Totals, external_bytes: int, before_bytes: int) -> int:
+    """Keep the period's raw bytes where its billed bytes are kept.
+
+    Where those are worked out from the panel, the raw ones are known no better.
+    """
+    if external_bytes == before_bytes:
+        return account.raw_baseline_bytes
+    return totals.raw_bytes - external_bytes
 
 
 def _explains(account: Account, *, total_bytes: int, enforcement: Enforcement) -> bool:

@@ -19,12 +19,13 @@ from marzban_bridge.accounts import (
 )
 from marzban_bridge.panel import PanelUser, Status
 from marzban_bridge.resets import ECHO_WINDOW
+from marzban_bridge.usage import Totals
 
 
 def begin(
     account: Account,
     *,
-    total_bytes: int,
+    totals: Totals,
     cause: str,
     actor: str,
     now: datetime,
@@ -43,7 +44,8 @@ def begin(
     request = ResetRequest(
         cause=cause,
         actor=actor,
-        total_bytes=total_bytes,
+        total_bytes=totals.billed_bytes,
+        raw_total_bytes=totals.raw_bytes,
         requested_at=now,
         restoration=Restoration(
             status=seen.status if is_status_lost else None,
@@ -108,6 +110,7 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
     closed = replace(
         account,
         baseline_bytes=request.total_bytes,
+        raw_baseline_bytes=request.raw_total_bytes,
         period_started_at=request.requested_at,
         used_when_due_bytes=None,
         is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,

@@ -30,6 +30,7 @@ from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
 from marzban_bridge.plan import Change, ChangeKind, plan
 from marzban_bridge.policy import POLICIES
 from marzban_bridge.store import Store
+from marzban_bridge.usage import NOTHING, Totals
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +91,12 @@ class Settler:
 
     def preview(self, key: str, user: PanelUser) -> Preview:
         """Work out what settling the user would do first; stores and writes nothing."""
-        total_bytes = self._store.total_bytes(key)
-        account, _ = self._fold(key, user, total_bytes)
+        totals = self._store.totals(key)
+        account, _ = self._fold(key, user, totals)
         return Preview(
-            account=account, total_bytes=total_bytes, change=self._plan(account, total_bytes)
+            account=account,
+            total_bytes=totals.billed_bytes,
+            change=self._plan(account, totals.billed_bytes),
         )
 
     async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
@@ -122,7 +125,7 @@ class Settler:
         key = account_key(username)
         async with self._locks[key]:
             user = await self._panel.get_user(username)
-            account = self._look(key, user, self._store.total_bytes(key))
+            account = self._look(key, user, self._store.totals(key))
             if account.reset_request is None:
                 account = self.request_reset(account, cause=cause, actor=actor)
             await self._settle(key, user)
@@ -147,7 +150,7 @@ class Settler:
         """Store that the user is to be reset, at the total of now; `settle` carries it out."""
         requested = reset_requests.begin(
             account,
-            total_bytes=self._store.total_bytes(account.key),
+            totals=self._store.totals(account.key),
             cause=cause,
             actor=actor,
             now=self._clock(),
@@ -161,8 +164,8 @@ class Settler:
         self.refuse_in_doubt()
         async with self._locks[account.key]:
             user = await self._panel.get_user(account.username)
-            total_bytes = self._store.total_bytes(account.key)
-            account = self._look(account.key, user, total_bytes)
+            totals = self._store.totals(account.key)
+            account = self._look(account.key, user, totals)
             shown_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
             is_limit_ours = quota_bytes is not None and shown_bytes != quota_bytes
             if not is_limit_ours and not account.is_disabled_by_us:
@@ -179,7 +182,7 @@ class Settler:
                 update=update,
             )
             after = await self._write(account, user, change, update)
-            self._look(account.key, after, total_bytes)
+            self._look(account.key, after, totals)
             return True
 
     def spellings(self, key: str) -> list[str]:
@@ -200,22 +203,21 @@ class Settler:
         )
 
     def _fold(
-        self, key: str, user: PanelUser, total_bytes: int
+        self, key: str, user: PanelUser, totals: Totals
     ) -> tuple[Account, Observation | None]:
         """Return the account after this look, and what the look revealed."""
         now = self._clock()
         account = self._store.account(key)
         if account is None:
             # What was reported while the panel had no such user is not this user's traffic.
-            baseline_bytes = total_bytes if self._store.is_orphan(key) else 0
-            opened = adopt(user, baseline_bytes=baseline_bytes, total_bytes=total_bytes, now=now)
-            return opened, None
+            baseline = totals if self._store.is_orphan(key) else NOTHING
+            return adopt(user, baseline=baseline, totals=totals, now=now), None
         if account.reset_request:
             return account, None
         seen = observe(
             account,
             user,
-            total_bytes=total_bytes,
+            totals=totals,
             now=now,
             was_announced=self._store.is_announced(key),
             reset_all_at=self._store.reset_all_at(user.admin),
@@ -223,11 +225,11 @@ class Settler:
         )
         return seen.account, seen
 
-    def _look(self, key: str, user: PanelUser, total_bytes: int) -> Account:
+    def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Fold a look into the account and store it."""
         now = self._clock()
         self._looked_at[key] = time.monotonic()
-        account, seen = self._fold(key, user, total_bytes)
+        account, seen = self._fold(key, user, totals)
         if seen is None and account.reset_request:
             return account
         events = seen.events if seen else (Event(kind="adopted", text="the user is accounted for"),)
@@ -263,15 +265,15 @@ class Settler:
 
     async def _settle(self, key: str, user: PanelUser) -> None:
         # Traffic that arrives meanwhile is for the next time; it comes with its own hint to look.
-        total_bytes = self._store.total_bytes(key)
+        totals = self._store.totals(key)
         is_fresh = False
         for _ in range(MAX_STEPS):
-            account = self._look(key, user, total_bytes)
+            account = self._look(key, user, totals)
             if account.reset_request:
                 user = await self._finish_reset(account)
                 is_fresh = True
                 continue
-            change = self._plan(account, total_bytes)
+            change = self._plan(account, totals.billed_bytes)
             if change is None or not self._allows(change):
                 return
             if not is_fresh:

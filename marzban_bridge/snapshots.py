@@ -185,8 +185,7 @@ class Snapshots:
         digests: dict[str, int] = {}
         now = self._clock()
         for account in accounts:
-            total_bytes = self._store.total_bytes(account.key)
-            point = usage_line(account, total_bytes=total_bytes, at=now)
+            point = usage_line(account, totals=self._store.totals(account.key), at=now)
             digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)
             if not skips_written or self._written.get(account.key) != digest:
                 points.append(point)

@@ -18,15 +18,7 @@ import msgspec
 from marzban_bridge.accounts import Account, Event, account_key
 from marzban_bridge.lineage import Lineage
 from marzban_bridge.store_file import connect, lock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageChange:
-    """One user's cumulative external usage, as the collector's feed gives it."""
-
-    username: str
-    total_bytes: int
-    change_seq: int
+from marzban_bridge.usage import Orphan, Totals, UsageChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +29,6 @@ class RecordedEvent:
     at: datetime
     username: str
     event: Event
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphan:
-    """A name that was reported and that the panel does not know."""
-
-    username: str
-    first_seen_at: datetime
-    total_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +111,14 @@ class Store:
         """Store a page of the feed with the cursor behind it; return the accounts it touches."""
         with self._transaction():
             self._db.executemany(
-                "INSERT INTO external_usage (username, account_key, total_bytes, change_seq) "
-                "VALUES (?, ?, ?, ?) ON CONFLICT (username) DO UPDATE SET "
-                "total_bytes = excluded.total_bytes, change_seq = excluded.change_seq",
+                "INSERT OR REPLACE INTO external_usage "
+                "(username, account_key, total_bytes, raw_bytes, change_seq) "
+                "VALUES (?, ?, ?, ?, ?)",
                 [
-                    (each.username, account_key(each.username), each.total_bytes, each.change_seq)
+                    (
+                        *(each.username, account_key(each.username)),
+                        *(each.total_bytes, each.raw_bytes, each.change_seq),
+                    )
                     for each in changes
                 ],
             )
@@ -148,12 +134,18 @@ class Store:
             self.set_meta("feed_cursor", "0")
             self.set_meta("ledger_id", ledger_id)
 
-    def total_bytes(self, key: str) -> int:
+    def totals(self, key: str) -> Totals:
         """Return an account's external usage since for ever, over all spellings of its name."""
         row = self._db.execute(
-            "SELECT coalesce(sum(total_bytes), 0) FROM external_usage WHERE account_key = ?", (key,)
+            "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) "
+            "FROM external_usage WHERE account_key = ?",
+            (key,),
         ).fetchone()
-        return int(row[0])
+        return Totals(billed_bytes=row[0], raw_bytes=row[1])
+
+    def total_bytes(self, key: str) -> int:
+        """Return what an account's external usage since for ever counts for."""
+        return self.totals(key).billed_bytes
 
     def spellings(self, key: str) -> list[str]:
         """Return the names as reported for an account key, the latest first."""
@@ -269,11 +261,17 @@ class Store:
     def orphans(self) -> list[Orphan]:
         """Return the names that were reported and that the panel does not know."""
         rows = self._db.execute(
-            "SELECT orphan.username, first_seen_at, coalesce(sum(total_bytes), 0) FROM orphan "
-            "LEFT JOIN external_usage USING (account_key) GROUP BY account_key ORDER BY 3 DESC"
+            "SELECT orphan.username, first_seen_at, coalesce(sum(total_bytes), 0), "
+            "coalesce(sum(raw_bytes), 0) FROM orphan LEFT JOIN external_usage USING (account_key) "
+            "GROUP BY account_key ORDER BY 3 DESC"
         )
         return [
-            Orphan(username=row[0], first_seen_at=_from_millis(row[1]), total_bytes=row[2])
+            Orphan(
+                username=row[0],
+                first_seen_at=_from_millis(row[1]),
+                total_bytes=row[2],
+                raw_bytes=row[3],
+            )
             for row in rows
         ]
 

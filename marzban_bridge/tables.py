@@ -11,7 +11,8 @@ from rich.text import Text
 
 from marzban_bridge.accounts import Account, Balance
 from marzban_bridge.plan import Change
-from marzban_bridge.store import Orphan, RecordedEvent
+from marzban_bridge.store import RecordedEvent
+from marzban_bridge.usage import Orphan
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -60,17 +61,23 @@ class PlannedRow(NamedTuple):
 
 
 def users_table(rows: Iterable[tuple[Account, Balance]], *, title: str = "Users") -> Table:
-    """Show how users stand."""
+    """Show how users stand; the raw external bytes only where somebody's count for another sum."""
+    shown = list(rows)
+    has_ratios = any(
+        balance.external_raw_bytes not in {None, balance.external_bytes} for _, balance in shown
+    )
+    raw = ("raw",) if has_ratios else ()
     table = _table(title, "user", "status")
-    for name in ("quota", "panel", "external", "used", "panel limit"):
+    for name in ("quota", "panel", "external", *raw, "used", "panel limit"):
         table.add_column(name, justify="right", no_wrap=name != "panel limit")
-    for account, balance in rows:
+    for account, balance in shown:
         table.add_row(
             _data(account.username),
             _status(account),
             human_bytes(balance.quota_bytes),
             human_bytes(balance.panel_bytes),
             human_bytes(balance.external_bytes),
+            *([human_bytes(balance.external_raw_bytes)] if has_ratios else []),
             human_share(balance),
             human_bytes(account.sighting.data_limit_bytes),
         )

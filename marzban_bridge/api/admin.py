@@ -38,6 +38,10 @@ class ServerUsage(BaseModel):
     protocol: str
     upload_bytes: int
     download_bytes: int
+    billed_bytes: int | None = None
+    """What both directions count for; null from a collector that is older than ratios."""
+    ratio: float | None = None
+    """How many times a byte counts there from now on."""
     connections: int
     last_used_at: str | None
 
@@ -51,6 +55,9 @@ class DetailedUsage(BaseModel):
     marzban_usage_gb: float
     external_usage_bytes: int
     external_usage_gb: float
+    external_raw_usage_bytes: int | None = None
+    """The external bytes as they were used, before servers' ratios; null for an admin."""
+    external_raw_usage_gb: float | None = None
     total_usage_bytes: int
     traffic_limit_bytes: int | None
     traffic_limit_gb: float | None
@@ -210,6 +217,7 @@ def _reported_name(bridge: Bridge, account: Account) -> str:
 
 def _detail_user(found: UserUsage, servers: list[ServerUsage] | None) -> DetailedUsage:
     standing, account = found.balance, found.account
+    raw_bytes = standing.external_raw_bytes
     quota_bytes = standing.quota_bytes
     return DetailedUsage(
         username=found.user.username,
@@ -218,6 +226,8 @@ def _detail_user(found: UserUsage, servers: list[ServerUsage] | None) -> Detaile
         marzban_usage_gb=_gib(standing.panel_bytes),
         external_usage_bytes=standing.external_bytes,
         external_usage_gb=_gib(standing.external_bytes),
+        external_raw_usage_bytes=raw_bytes,
+        external_raw_usage_gb=None if raw_bytes is None else _gib(raw_bytes),
         total_usage_bytes=standing.used_bytes,
         traffic_limit_bytes=quota_bytes,
         traffic_limit_gb=None if quota_bytes is None else _gib(quota_bytes),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
 
-from marzban_bridge.accounts import Account, account_key, balance
+from marzban_bridge.accounts import Account, account_key, standing
 from marzban_bridge.api.admin import ResetAnswer, reset_usage
 from marzban_bridge.api.auth import CallerPart
 from marzban_bridge.api.bodies import described, read_model
@@ -28,6 +28,9 @@ class UserStanding(BaseModel):
     quota_bytes: int | None
     marzban_bytes: int
     external_bytes: int
+    """What external traffic counts for."""
+    external_raw_bytes: int | None
+    """The external bytes themselves."""
     used_bytes: int
     used_ratio: float | None
     published_limit_bytes: int | None
@@ -41,6 +44,7 @@ class OrphanName(BaseModel):
 
     username: str
     external_bytes: int
+    external_raw_bytes: int
     first_seen_at: str
 
 
@@ -105,6 +109,7 @@ async def users(
             OrphanName(
                 username=each.username,
                 external_bytes=each.total_bytes,
+                external_raw_bytes=each.raw_bytes,
                 first_seen_at=each.first_seen_at.isoformat(),
             )
             for each in orphans
@@ -182,17 +187,18 @@ async def planned(bridge: BridgePart, caller: CallerPart) -> list[PlannedChange]
 
 
 def _standing(bridge: Bridge, account: Account) -> UserStanding:
-    standing = balance(account, total_bytes=bridge.store.total_bytes(account.key))
+    found = standing(account, bridge.store.totals(account.key))
     quota_bytes = account.quota_bytes
     return UserStanding(
         username=account.username,
         admin=account.admin,
         status=account.sighting.status.value,
         quota_bytes=quota_bytes,
-        marzban_bytes=standing.panel_bytes,
-        external_bytes=standing.external_bytes,
-        used_bytes=standing.used_bytes,
-        used_ratio=round(standing.used_bytes / quota_bytes, 4) if quota_bytes else None,
+        marzban_bytes=found.panel_bytes,
+        external_bytes=found.external_bytes,
+        external_raw_bytes=found.external_raw_bytes,
+        used_bytes=found.used_bytes,
+        used_ratio=round(found.used_bytes / quota_bytes, 4) if quota_bytes else None,
         published_limit_bytes=account.sighting.data_limit_bytes,
         period_started_at=account.period_started_at.isoformat(),
         is_disabled_by_bridge=account.is_disabled_by_us,

@@ -12,9 +12,11 @@ import pytest
 from collectors import ADMIN_KEY, CollectorWorld, running, wire
 from fake_ledger import FakeLedger
 
+from collector.billing import Ratio
+from collector.ledger.sqlite_ratios import set_ratio
 from marzban_bridge.errors import CollectorRefusedError
 from marzban_bridge.feed import CollectorFeed
-from marzban_bridge.store import UsageChange
+from marzban_bridge.usage import UsageChange
 
 
 class Fake:
@@ -27,6 +29,9 @@ class Fake:
 
     async def report(self, username: str, amount_bytes: int) -> None:
         self.ledger.report(username, amount_bytes)
+
+    def set_ratio(self, ratio_millis: int) -> None:
+        self.ledger.ratio_millis = ratio_millis
 
 
 class Real:
@@ -42,6 +47,10 @@ class Real:
             wire(username, bytes_uploaded=0, bytes_downloaded=amount_bytes)
         )
         assert answer.status_code == 200
+
+    def set_ratio(self, ratio_millis: int) -> None:
+        set_ratio(self.world.path, Ratio("de-1", ratio_millis, 0))
+        self.world.app.state.collector._rules = None
 
 
 @asynccontextmanager
@@ -79,11 +88,35 @@ async def test_each_user_comes_once_with_its_total_in_the_order_of_the_last_chan
         await source.report(username, amount_bytes)
     page = await feed.read(after=0)
     assert page.changes == (
-        UsageChange(username="b", total_bytes=10, change_seq=2),
-        UsageChange(username="a", total_bytes=3, change_seq=3),
-        UsageChange(username="c", total_bytes=100, change_seq=4),
+        UsageChange(username="b", total_bytes=10, raw_bytes=10, change_seq=2),
+        UsageChange(username="a", total_bytes=3, raw_bytes=3, change_seq=3),
+        UsageChange(username="c", total_bytes=100, raw_bytes=100, change_seq=4),
     )
     assert (page.head, page.cursor) == (4, 4)
+
+
+async def test_what_traffic_counts_for_comes_beside_its_bytes_and_is_never_worked_out_again(
+    source, feed
+):
+    await source.report("a", 5)
+    for ratio_millis in (2000, 1500, 0):
+        source.set_ratio(ratio_millis)
+        await source.report("a", 5)
+    expected = UsageChange(username="a", total_bytes=5 + 10 + 7 + 0, raw_bytes=20, change_seq=4)
+    for _ in range(2):
+        assert (await feed.read(after=0)).changes == (expected,)
+
+
+async def test_a_collector_from_before_ratios_is_read_as_it_counts():
+    ledger = FakeLedger()
+    ledger.knows_ratios = False
+    ledger.report("a", 5)
+    feed = CollectorFeed(
+        "http://collector.test", admin_key=fake_ledger.ADMIN_KEY, transport=ledger.transport()
+    )
+    (change,) = (await feed.read(after=0)).changes
+    assert change == UsageChange(username="a", total_bytes=5, raw_bytes=5, change_seq=1)
+    await feed.close()
 
 
 async def test_a_reader_goes_on_where_it_was(source, feed):

@@ -228,6 +228,8 @@ class TestUsage:
             "marzban_usage_gb": 1.0,
             "external_usage_bytes": gib(7),
             "external_usage_gb": 7.0,
+            "external_raw_usage_bytes": gib(7),
+            "external_raw_usage_gb": 7.0,
             "total_usage_bytes": gib(8),
             "traffic_limit_bytes": gib(10),
             "traffic_limit_gb": 10.0,
@@ -242,6 +244,20 @@ class TestUsage:
             "is_held": False,
             "servers": None,
         }
+
+    async def test_what_counts_is_told_from_the_bytes_that_were_used(self, world):
+        world.ledger.ratio_millis = 2000
+        await world.use("alice", external_bytes=gib(3), panel_bytes=gib(1))
+        shown = await world.get("/api/admin/usage/alice/detailed")
+        assert shown["external_usage_bytes"] == gib(6)
+        assert (shown["external_raw_usage_bytes"], shown["external_raw_usage_gb"]) == (gib(3), 3.0)
+        assert shown["total_usage_bytes"] == await world.get("/api/admin/usage/alice") == gib(7)
+        (listed,) = (await world.get("/v1/users"))["users"]
+        assert (listed["external_bytes"], listed["external_raw_bytes"]) == (gib(6), gib(3))
+        assert (listed["used_bytes"], listed["used_ratio"]) == (gib(7), 0.7)
+        of_admin = await world.get("/api/admin/usage/shop/detailed", kind="admin")
+        assert of_admin["external_usage_bytes"] == gib(6)
+        assert of_admin["external_raw_usage_bytes"] is None
 
     @pytest.mark.parametrize("path", ["", "/detailed"])
     @pytest.mark.parametrize(
@@ -712,7 +728,7 @@ class TestHealth:
 
     async def test_it_says_when_users_are_held(self, world):
         await world.use("alice", external_bytes=gib(1))
-        world.ledger.totals["alice"] = (1, world.ledger.seq + 1)
+        world.ledger.totals["alice"] = (1, 1, world.ledger.seq + 1)
         world.ledger.seq += 1
         await world.bridge.reconciler.run_once()
         answer = await self.ready(world)

@@ -67,14 +67,12 @@ async def test_a_ratio_bills_what_comes_after_it_and_nothing_before(world):
     assert await world.billed() == {"alice": 30 + 60 + 15 + 30 + 0 + 30}
 
 
-async def test_the_running_collector_says_that_ratios_changed(world, caplog):
-    caplog.set_level("INFO")
+async def test_the_running_collector_says_that_ratios_changed(world, capsys):
     await world.send(wire())
     world.command("ratios", "set", "de-1", "2")
     await world.send(wire())
     await world.send(wire())
-    said = [each.message for each in caplog.records if "ratios changed" in each.message]
-    assert said == ["ratios changed, from now on: de-1: 2"]
+    assert capsys.readouterr().err.count("ratios changed, from now on: de-1: 2\n") == 1
 
 
 async def test_it_takes_effect_within_a_second_and_not_at_once(world):

@@ -345,7 +345,7 @@ def test_releasing_gives_everybody_the_admins_quota_back(world):
 
 def test_a_ledger_that_lost_something_changes_nothing_until_rebase(world):
     used_up(world)
-    world.ledger.totals["alice"] = (gib(2), world.ledger.seq + 1)
+    world.ledger.totals["alice"] = (gib(2), gib(1), world.ledger.seq + 1)
     world.ledger.seq += 1
     world.one_pass()
     assert world.account("alice").is_held
@@ -354,6 +354,7 @@ def test_a_ledger_that_lost_something_changes_nothing_until_rebase(world):
     account = world.account("alice")
     assert not account.is_held
     assert gib(2) - account.baseline_bytes == gib(7), "the usage is what it was"
+    assert gib(1) - account.raw_baseline_bytes == gib(7), "and so are its raw bytes"
     world.one_pass()
     assert user_of(world)["status"] == "limited"
 
@@ -393,7 +394,7 @@ def test_what_was_read_before_a_reset_is_not_taken_for_news_after_it(world):
 def test_another_ledger_stops_the_bridge_until_rebase(world):
     used_up(world)
     world.ledger.ledger_id = "ledger-2"
-    world.ledger.totals = {"alice": (gib(1), 1)}
+    world.ledger.totals = {"alice": (gib(1), gib(1), 1)}
     world.ledger.seq = 1
     with pytest.raises(Exception, match="another ledger"):
         world.run(world.bridge.reconciler.run_once())

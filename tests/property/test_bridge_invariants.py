@@ -2,7 +2,8 @@
 
 Hypothesis drives a simulated panel, a ledger and a bridge through reports, resets of every kind,
 quota edits, re-created users, webhooks that are lost, repeated or late, and crashes of the bridge
-right after a write. The test keeps books of its own.
+right after a write. A second machine changes what a byte counts for in between. The test keeps
+books of its own.
 """
 
 from __future__ import annotations
@@ -33,10 +34,16 @@ class Books:
     """What the test knows of one user, beside the panel and the bridge."""
 
     quota_bytes: int | None
-    reported_bytes: int = 0
-    period_may_begin_at: set[int] = field(default_factory=lambda: {0})
-    """Totals at which the current period may have begun."""
+    billed_bytes: int = 0
+    """What was reported counts for; the same as the bytes themselves while there are no ratios."""
+    raw_bytes: int = 0
+    period_may_begin_at: set[tuple[int, int]] = field(default_factory=lambda: {(0, 0)})
+    """Billed and raw totals at which the current period may have begun."""
     is_disabled_by_admin: bool = False
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        return self.billed_bytes, self.raw_bytes
 
 
 class BridgeMachine(RuleBasedStateMachine):
@@ -48,6 +55,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.world = World(self.folder)
         self.books: dict[str, Books] = {}
         self.late_webhooks: list[dict[str, object]] = []
+        self.ratio_millis = 1000
 
     def teardown(self) -> None:
         self.settle()
@@ -64,13 +72,22 @@ class BridgeMachine(RuleBasedStateMachine):
         self.world.panel.create_user(
             name, data_limit=quota_bytes, data_limit_reset_strategy="month"
         )
-        self.world.ledger.report(name, 1)
-        reported = self.world.ledger.total_bytes(name)
+        books = self.books.get(name)
+        starts = {(0, 0)} if books is None else {books.totals}
+        anew = Books(quota_bytes=quota_bytes)
+        if books is not None:
+            anew.billed_bytes, anew.raw_bytes = books.totals
+        self.books[name] = anew
+        self.count(name, 1)
+        if books is not None:
+            starts.add(anew.totals)
+        anew.period_may_begin_at = starts
         self.look()
-        starts = {0} if name not in self.books else {reported, reported - 1}
-        self.books[name] = Books(
-            quota_bytes=quota_bytes, reported_bytes=reported, period_may_begin_at=starts
-        )
+
+    def count(self, name, amount):
+        self.world.ledger.report(name, amount)
+        self.books[name].billed_bytes += amount * self.ratio_millis // 1000
+        self.books[name].raw_bytes += amount
 
     def look(self):
         """Let the bridge look at everybody, and time pass so that no two looks coincide."""
@@ -80,8 +97,7 @@ class BridgeMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), amount=AMOUNTS, is_fatal=st.booleans())
     def report(self, name, amount, is_fatal):
         """Half of the writes that reports bring about kill the bridge before it can store them."""
-        self.world.ledger.report(name, amount)
-        self.books[name].reported_bytes += amount
+        self.count(name, amount)
         if is_fatal:
             self.world.transport.crash_after_writes = 1
             self.look()
@@ -111,14 +127,14 @@ class BridgeMachine(RuleBasedStateMachine):
         else:
             # Without panel traffic only the webhook tells, or that we find the user let in.
             self.deliver(self.world.panel.take_webhooks())
-        books.period_may_begin_at = {books.reported_bytes}
+        books.period_may_begin_at = {books.totals}
 
     @rule(name=st.sampled_from(NAMES))
     def reset_by_our_api(self, name):
         self.look()
         self.world.attempt(lambda: self.world.bridge.actions.reset_user(name, actor="root"))
         self.look()
-        self.books[name].period_may_begin_at = {self.books[name].reported_bytes}
+        self.books[name].period_may_begin_at = {self.books[name].totals}
 
     @rule()
     def reset_all_in_the_panel(self):
@@ -135,7 +151,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.look()
         self.look()
         for books in self.books.values():
-            begins = {books.reported_bytes}
+            begins = {books.totals}
             books.period_may_begin_at = begins if is_proved else books.period_may_begin_at | begins
 
     @rule()
@@ -146,7 +162,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.world.clock.advance(hours=1, minutes=10)
         self.look()
         for books in self.books.values():
-            begins = {books.reported_bytes}
+            begins = {books.totals}
             books.period_may_begin_at = (
                 books.period_may_begin_at | begins if books.is_disabled_by_admin else begins
             )
@@ -234,9 +250,11 @@ class BridgeMachine(RuleBasedStateMachine):
             account = self.world.account(name)
             user = self.world.panel.get_user(name)
             total = self.world.ledger.total_bytes(name)
-            assert total == books.reported_bytes
+            assert total == books.billed_bytes == self.world.bridge.store.total_bytes(name)
+            assert self.world.bridge.store.totals(name).raw_bytes == books.raw_bytes
             assert is_same_limit(account.quota_bytes, books.quota_bytes)
-            assert account.baseline_bytes in books.period_may_begin_at, name
+            begun_at = (account.baseline_bytes, account.raw_baseline_bytes)
+            assert begun_at in books.period_may_begin_at, name
             assert (
                 plan(
                     account,
@@ -272,3 +290,20 @@ TestBridgeInvariants.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+class RatioMachine(BridgeMachine):
+    """The same with a server whose ratio changes, and a feed that is read from its start again."""
+
+    @rule(ratio_millis=st.sampled_from((0, 1, 500, 1000, 2000, 3333)))
+    def set_the_ratio(self, ratio_millis):
+        self.ratio_millis = self.world.ledger.ratio_millis = ratio_millis
+
+    @rule()
+    def read_the_feed_from_its_start(self):
+        self.world.bridge.store.forget_usage(ledger_id=self.world.ledger.ledger_id)
+        self.look()
+
+
+TestBridgeInvariantsWithRatios = RatioMachine.TestCase
+TestBridgeInvariantsWithRatios.settings = TestBridgeInvariants.settings

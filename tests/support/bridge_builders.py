@@ -7,6 +7,7 @@ from typing import Any
 
 from marzban_bridge.accounts import GIB, Account, sight
 from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
+from marzban_bridge.usage import Totals
 
 NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 CREATED_AT = datetime(2026, 5, 1, 9, 30, tzinfo=UTC)
@@ -43,7 +44,14 @@ def account(user: PanelUser | None = None, **fields: Any) -> Account:
         "period_started_at": CREATED_AT,
         "sighting": sight(user, seen_at=seen_at),
     }
+    defaults["raw_baseline_bytes"] = fields.get("baseline_bytes", 0)
+    defaults["seen_raw_bytes"] = fields.get("seen_total_bytes", 0)
     return Account(**(defaults | fields))
+
+
+def as_reported(total_bytes: int) -> Totals:
+    """Return totals of servers without ratios."""
+    return Totals(billed_bytes=total_bytes, raw_bytes=total_bytes)
 
 
 def next_plan(**fields: Any) -> NextPlan:

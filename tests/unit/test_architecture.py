@@ -29,6 +29,7 @@ PURE = (
     "marzban_bridge/resets.py",
     "marzban_bridge/simulator/panel.py",
     "marzban_bridge/simulator/rules.py",
+    "marzban_bridge/usage.py",
 )
 IMPURE = {
     "aiohttp",

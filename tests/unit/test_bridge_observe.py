@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
+from bridge_builders import CREATED_AT, NOW, account, as_reported, gib, next_plan, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,12 +14,13 @@ from marzban_bridge.accounts import FLOOR_BYTES, GIB, MIB, Restoration, balance
 from marzban_bridge.observe import NEXT_PLAN_MEMORY, adopt, observe
 from marzban_bridge.panel import ResetStrategy, Status
 from marzban_bridge.resets import Cause
+from marzban_bridge.usage import Totals
 
 LATER = NOW + timedelta(seconds=30)
 
 
 def looked(held, user, total=gib(7), *, at=LATER, **facts):
-    return observe(held, user, total_bytes=total, now=at, **facts)
+    return observe(held, user, totals=as_reported(total), now=at, **facts)
 
 
 def published(limit_bytes=gib(3), **fields):
@@ -30,11 +31,17 @@ def published(limit_bytes=gib(3), **fields):
 
 
 def test_a_user_seen_for_the_first_time_keeps_the_quota_the_panel_shows():
-    opened = adopt(panel_user(admin="reseller"), baseline_bytes=5, total_bytes=gib(2), now=NOW)
+    opened = adopt(
+        panel_user(admin="reseller"),
+        baseline=Totals(billed_bytes=5, raw_bytes=3),
+        totals=Totals(billed_bytes=gib(2), raw_bytes=gib(1)),
+        now=NOW,
+    )
     assert opened.quota_bytes == gib(10)
     assert opened.published_bytes is None
     assert (opened.baseline_bytes, opened.admin_baseline_bytes) == (5, 5)
     assert opened.seen_total_bytes == gib(2)
+    assert (opened.raw_baseline_bytes, opened.seen_raw_bytes) == (3, gib(1))
     assert opened.admin == "reseller"
     assert opened.period_started_at == CREATED_AT
 

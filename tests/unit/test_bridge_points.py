@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
+from bridge_builders import CREATED_AT, NOW, account, as_reported, gib, panel_user
 
 from collector.influx.delivery import Refused
 from collector.schema import EVENTS, USER_USAGE
@@ -15,6 +15,7 @@ from marzban_bridge.accounts import Event
 from marzban_bridge.panel import Status
 from marzban_bridge.points import event_line, usage_line
 from marzban_bridge.store import RecordedEvent
+from marzban_bridge.usage import Totals
 
 NOW_MILLIS = 1_779_278_400_000
 CREATED_AT_MILLIS = 1_777_627_800_000
@@ -22,18 +23,19 @@ CREATED_AT_MILLIS = 1_777_627_800_000
 
 def fields_of(held, total=0):
     """Return the fields of an account's point; values in these tests have neither comma nor space."""
-    line = usage_line(held, total_bytes=total, at=NOW)
+    line = usage_line(held, totals=as_reported(total), at=NOW)
     _, fields, _ = line.split(" ")
     return dict(field.split("=") for field in fields.split(","))
 
 
 def test_a_line_says_all_there_is_to_say_of_a_user():
     user = panel_user(admin="shop", used_bytes=gib(1), data_limit_bytes=gib(3))
-    line = usage_line(account(user), total_bytes=gib(7), at=NOW)
+    line = usage_line(account(user), totals=as_reported(gib(7)), at=NOW)
     assert line == (
         "user_usage,admin=shop,user=alice "
         'username="alice",status="active",'
         f"quota_bytes={gib(10)}i,marzban_bytes={gib(1)}i,external_bytes={gib(7)}i,"
+        f"external_raw_bytes={gib(7)}i,"
         f"used_bytes={gib(8)}i,used_ratio=0.8,published_limit_bytes={gib(3)}i,"
         f"period_started_at_millis={CREATED_AT_MILLIS}i,"
         f"is_unenforced=0i,is_disabled_by_bridge=0i,is_held=0i {NOW_MILLIS}000000"
@@ -46,6 +48,12 @@ def test_a_line_has_the_fields_of_the_names_contract_and_their_types():
     assert {name: kinds.get(value[-1], float) for name, value in spelt.items()} == dict(
         USER_USAGE.fields
     )
+
+
+def test_a_line_tells_what_counts_from_the_bytes_themselves():
+    held = account(baseline_bytes=gib(1), raw_baseline_bytes=gib(3), seen_raw_bytes=gib(4))
+    line = usage_line(held, totals=Totals(billed_bytes=gib(7), raw_bytes=gib(5)), at=NOW)
+    assert f"external_bytes={gib(6)}i,external_raw_bytes={gib(2)}i,used_bytes={gib(6)}i" in line
 
 
 def test_usage_is_that_of_the_period():
@@ -110,14 +118,14 @@ def test_whom_the_bridge_disabled_is_told_apart():
     ],
 )
 def test_an_owner_keeps_its_name(name, spelling):
-    line = usage_line(account(panel_user(admin=name)), total_bytes=0, at=NOW)
+    line = usage_line(account(panel_user(admin=name)), totals=as_reported(0), at=NOW)
     assert line.startswith(f"user_usage,admin={spelling},user=alice ")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\\"])
 @pytest.mark.parametrize("whose", ["username", "admin"])
 def test_a_name_without_a_spelling_is_refused_with_a_reason(name, whose):
-    point = usage_line(account(panel_user(**{whose: name})), total_bytes=0, at=NOW)
+    point = usage_line(account(panel_user(**{whose: name})), totals=as_reported(0), at=NOW)
     assert isinstance(point, Refused)
     assert repr(name) in point.reason
     assert "\n" not in point.line + point.reason
@@ -125,7 +133,9 @@ def test_a_name_without_a_spelling_is_refused_with_a_reason(name, whose):
 
 def test_a_moment_is_kept_to_the_microsecond():
     at = datetime(2026, 5, 20, 12, 0, 0, 123_457, tzinfo=UTC)
-    assert usage_line(account(), total_bytes=0, at=at).endswith(f" {NOW_MILLIS + 123}457000")
+    assert usage_line(account(), totals=as_reported(0), at=at).endswith(
+        f" {NOW_MILLIS + 123}457000"
+    )
     assert CREATED_AT.timestamp() * 1000 == CREATED_AT_MILLIS
 
 

@@ -6,16 +6,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from bridge_builders import NOW, account, gib, next_plan, panel_user
+from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
 from marzban_bridge.panel import Status
 from marzban_bridge.reset_requests import begin, complete, is_call_needed, panel_called
+from marzban_bridge.usage import Totals
 
 LATER = NOW + timedelta(seconds=3)
 
 
 def requested(held, total=gib(7), **options):
-    return begin(held, total_bytes=total, cause="asked", actor="root", now=NOW, **options)
+    return begin(held, totals=as_reported(total), cause="asked", actor="root", now=NOW, **options)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,10 @@ def test_closing_without_a_request_is_an_error():
 def test_noting_the_call_without_a_request_changes_nothing():
     held = replace(account(), is_held=True)
     assert panel_called(held) == held
+
+
+def test_raw_bytes_begin_anew_at_the_moment_of_the_request_too():
+    totals = Totals(billed_bytes=gib(7), raw_bytes=gib(3))
+    held = begin(account(), totals=totals, cause="asked", actor="root", now=NOW)
+    closed, _ = complete(held, panel_user(), now=LATER)
+    assert (closed.baseline_bytes, closed.raw_baseline_bytes) == (gib(7), gib(3))

@@ -103,7 +103,10 @@ class Stand:
 
     def use(self, *names, total=gib(1)):
         seq = self.store.cursor + 1
-        changes = [UsageChange(username=n, total_bytes=total, change_seq=seq) for n in names]
+        changes = [
+            UsageChange(username=n, total_bytes=total, raw_bytes=total, change_seq=seq)
+            for n in names
+        ]
         self.store.record_usage(changes, cursor=seq)
 
     def number(self, name, **labels):

@@ -8,13 +8,14 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from bridge_builders import NOW, account, gib, next_plan, panel_user
+from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
 from marzban_bridge.accounts import Event, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
 from marzban_bridge.panel import Status
-from marzban_bridge.store import PendingResets, Store, UsageChange
+from marzban_bridge.store import PendingResets, Store
 from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS
+from marzban_bridge.usage import NOTHING, Totals, UsageChange
 
 
 @pytest.fixture
@@ -25,7 +26,9 @@ def store(tmp_path):
 
 
 def change(username, total_bytes, seq):
-    return UsageChange(username=username, total_bytes=total_bytes, change_seq=seq)
+    return UsageChange(
+        username=username, total_bytes=total_bytes, raw_bytes=total_bytes, change_seq=seq
+    )
 
 
 def test_an_account_comes_back_as_it_was_stored(store):
@@ -37,7 +40,9 @@ def test_an_account_comes_back_as_it_was_stored(store):
         is_disabled_by_us=True,
         echo_until=NOW,
         restoration=Restoration(status=Status.ON_HOLD, next_plan=plan),
-        reset_request=ResetRequest(cause="asked", actor="root", total_bytes=9, requested_at=NOW),
+        reset_request=ResetRequest(
+            cause="asked", actor="root", total_bytes=9, raw_total_bytes=5, requested_at=NOW
+        ),
     )
     store.save(kept, at=NOW)
     assert store.account("alice") == kept
@@ -134,7 +139,13 @@ def test_forgetting_usage_begins_the_feed_anew(store):
 
 
 def resetting(name, requested_at=NOW):
-    request = ResetRequest(cause="asked", actor="root", total_bytes=9, requested_at=requested_at)
+    request = ResetRequest(
+        cause="asked",
+        actor="root",
+        total_bytes=9,
+        raw_total_bytes=9,
+        requested_at=requested_at,
+    )
     return account(panel_user(username=name), reset_request=request)
 
 
@@ -177,6 +188,55 @@ def test_a_store_of_the_first_schema_knows_its_waiting_resets_after_the_migratio
         assert store.pending_resets().count == 1
     with closing(Store(path)) as again:
         assert again.pending_resets().count == 1
+
+
+def test_before_ratios_raw_bytes_were_what_was_counted_and_the_feed_is_read_anew(tmp_path):
+    """A name in other letters than ASCII and numbers beyond a float's come through as they are."""
+    path = tmp_path / "bridge.sqlite3"
+    most = 2**62 - 1
+    held = account(
+        panel_user(username="Зоя 🚀"),
+        baseline_bytes=most - 5,
+        seen_total_bytes=most,
+        reset_request=resetting("x").reset_request,
+    )
+    state = msgspec.json.decode(msgspec.json.encode(held))
+    for name in ("raw_baseline_bytes", "seen_raw_bytes"):
+        del state[name]
+    del state["reset_request"]["raw_total_bytes"]
+    with closing(sqlite3.connect(path)) as db:
+        for script in MIGRATIONS[:2]:
+            db.executescript(script)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 2")
+        db.execute(
+            "INSERT INTO account (account_key, admin, is_held, reset_requested_at, state) "
+            "VALUES (?, ?, 0, 1, ?)",
+            (held.key, held.admin, msgspec.json.encode(state)),
+        )
+        db.execute("INSERT INTO external_usage VALUES ('Зоя 🚀', ?, ?, 41)", (held.key, most))
+        db.execute("INSERT INTO meta VALUES ('feed_cursor', '41')")
+        db.commit()
+    with closing(Store(path)) as store:
+        assert store.account(held.key) == held
+        assert store.totals(held.key) == as_reported(most)
+        assert store.cursor == 0
+
+
+def test_raw_bytes_are_kept_beside_what_they_count_for(store):
+    one = UsageChange(username="Alice", total_bytes=10, raw_bytes=5, change_seq=1)
+    other = UsageChange(username="alice", total_bytes=0, raw_bytes=7, change_seq=2)
+    store.record_usage([one, other], cursor=2)
+    assert store.totals("alice") == Totals(billed_bytes=10, raw_bytes=12)
+    assert store.total_bytes("alice") == 10
+    store.record_orphan("alice", username="alice", event=Event(kind="orphan", text="x"), at=NOW)
+    (orphan,) = store.orphans()
+    assert (orphan.total_bytes, orphan.raw_bytes) == (10, 12)
+    store.record_usage(
+        [UsageChange(username="alice", total_bytes=1, raw_bytes=8, change_seq=3)], cursor=3
+    )
+    assert store.totals("alice") == Totals(billed_bytes=11, raw_bytes=13)
+    assert store.totals("nobody") == NOTHING
 
 
 def test_events_are_paged_oldest_first(store):

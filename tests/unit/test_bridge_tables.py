@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +10,7 @@ from bridge_builders import account, gib, panel_user
 from rich.console import Console
 
 from marzban_bridge.accounts import Balance, Event, balance
-from marzban_bridge.store import Orphan, RecordedEvent
+from marzban_bridge.store import RecordedEvent
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
@@ -19,6 +20,7 @@ from marzban_bridge.tables import (
     plan_table,
     users_table,
 )
+from marzban_bridge.usage import Orphan
 
 AT = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 LONG_NAME = "a_name_of_thirty_two_characters_"
@@ -63,14 +65,19 @@ def tables_about(name: str):
     event = Event(kind="reset", text=name, actor=name, before=name, after=name)
     return {
         "users": users_table([(held, balance(held, total_bytes=gib(3)))], title="Users"),
+        "users with ratios": users_table(
+            [(held, replace(balance(held, total_bytes=gib(3)), external_raw_bytes=gib(1)))]
+        ),
         "plan": plan_table([PlannedRow(name, "limit", name, gib(3), "disabled")]),
         "events": events_table([RecordedEvent(seq=1, at=AT, username=name, event=event)]),
-        "orphans": orphans_table([Orphan(username=name, first_seen_at=AT, total_bytes=gib(1))]),
+        "orphans": orphans_table(
+            [Orphan(username=name, first_seen_at=AT, total_bytes=gib(1), raw_bytes=gib(1))]
+        ),
     }
 
 
 @pytest.mark.parametrize("name", [*HOSTILE_NAMES, LONG_NAME, LONG_NAME * 8])
-@pytest.mark.parametrize("which", ["users", "plan", "events", "orphans"])
+@pytest.mark.parametrize("which", ["users", "users with ratios", "plan", "events", "orphans"])
 def test_whatever_a_name_is_a_table_fits_and_steers_no_terminal(which, name):
     text = drawn(tables_about(name)[which])
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
@@ -95,3 +102,15 @@ def test_markup_in_a_name_is_shown_and_not_obeyed(which, name):
 def test_a_status_says_what_the_bridge_has_to_do_with_it(fields, shown):
     one = account(**fields)
     assert shown in drawn(users_table([(one, balance(one, total_bytes=0))]))
+
+
+def test_raw_bytes_have_a_column_where_they_count_for_something_else():
+    one = account()
+    as_it_is = balance(one, total_bytes=gib(3))
+    same = replace(as_it_is, external_raw_bytes=gib(3))
+    doubled = replace(as_it_is, external_raw_bytes=gib(1.5))
+    assert "raw" not in drawn(users_table([(one, as_it_is), (one, same)]))
+    text = drawn(users_table(iter([(one, same), (one, doubled)])))
+    assert "raw" in text
+    assert "1.50 GiB" in text
+    assert text.count("3.00 GiB") == 3

@@ -1,0 +1,110 @@
+"""What a byte counts for, from a report to the panel: a real collector, a bridge, a panel."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from bridge_builders import gib
+from bridge_world import BridgeWorld
+from collectors import AS_OTHER, CollectorWorld, running, wire
+
+from collector.billing import Ratio, parse_ratio
+from collector.ledger.sqlite_ratios import set_ratio
+from marzban_bridge.accounts import MIB
+
+OUTSIDE = {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "other"}
+
+
+class Both:
+    """A collector and the bridge that reads it."""
+
+    def __init__(self, collector: CollectorWorld, bridge: BridgeWorld) -> None:
+        self.collector, self.bridge = collector, bridge
+
+    def set_ratio(self, ratio: str) -> None:
+        """Do what `ratios set` does, and let its second pass."""
+        set_ratio(self.collector.path, Ratio("de-1", parse_ratio(ratio), 0))
+        self.collector.app.state.collector._rules = None
+
+    async def report(self, amount_bytes: int, **options) -> None:
+        """Report in pieces: a byte of rounding for each would show in the sums."""
+        size = gib(0.5)
+        reports = [
+            wire("alice", bytes_uploaded=0, bytes_downloaded=size)
+            for _ in range(amount_bytes // size)
+        ]
+        answer = await self.collector.send(reports, **options)
+        assert answer.json()["accepted"] == len(reports)
+        self.bridge.clock.advance(seconds=1)
+        await self.bridge.bridge.reconciler.run_once()
+        self.bridge.panel.review()
+
+    @property
+    def status(self) -> str:
+        return self.bridge.panel.get_user("alice")["status"]
+
+    async def standing(self) -> dict[str, int]:
+        (user,) = (await self.bridge.get("/v1/users"))["users"]
+        return {name: user[name] for name in ("external_bytes", "external_raw_bytes")}
+
+
+@asynccontextmanager
+async def opened(folder):
+    collector = CollectorWorld(path=folder / "ledger.sqlite3", environment=OUTSIDE)
+    async with running(collector):
+        bridge = BridgeWorld(folder)
+        async with bridge.serving(httpx.ASGITransport(collector.app)):
+            bridge.panel.use_traffic("alice", 2 * MIB)
+            yield Both(collector, bridge)
+
+
+@pytest.fixture
+async def both(tmp_path):
+    async with opened(tmp_path) as both:
+        yield both
+
+
+async def test_at_ratio_2_five_gib_use_up_a_quota_of_ten(both):
+    both.set_ratio("2")
+    await both.report(gib(4.5))
+    assert both.status == "active"
+    await both.report(gib(0.5))
+    assert both.status == "limited"
+    assert await both.standing() == {"external_bytes": gib(10), "external_raw_bytes": gib(5)}
+
+
+async def test_at_ratio_0_no_amount_does(both):
+    both.set_ratio("0")
+    await both.report(gib(500))
+    assert both.status == "active"
+    assert both.bridge.panel.get_user("alice")["data_limit"] == gib(10)
+    assert await both.standing() == {"external_bytes": 0, "external_raw_bytes": gib(500)}
+
+
+async def test_what_a_reporter_outside_the_quota_says_is_stored_and_shown_and_limits_nobody(both):
+    await both.report(gib(500), headers=AS_OTHER)
+    assert both.status == "active"
+    assert await both.standing() == {"external_bytes": 0, "external_raw_bytes": gib(500)}
+    detailed = await both.bridge.get("/api/admin/usage/alice/detailed")
+    (server,) = detailed["servers"]
+    assert (server["download_bytes"], server["billed_bytes"]) == (gib(500), 0)
+    await both.report(gib(10))
+    assert both.status == "limited"
+
+
+async def test_a_ratio_that_is_set_later_leaves_what_was_billed_and_a_reset_begins_anew(both):
+    await both.report(gib(5))
+    both.set_ratio("2")
+    assert await both.standing() == {"external_bytes": gib(5), "external_raw_bytes": gib(5)}
+    await both.report(gib(2.5))
+    assert both.status == "limited"
+    assert await both.standing() == {"external_bytes": gib(10), "external_raw_bytes": gib(7.5)}
+    await both.bridge.ask("POST", "/v1/users/alice/reset")
+    assert both.status == "active"
+    assert await both.standing() == {"external_bytes": 0, "external_raw_bytes": 0}
+    await both.report(gib(1))
+    assert await both.standing() == {"external_bytes": gib(2), "external_raw_bytes": gib(1)}
+    detailed = await both.bridge.get("/api/admin/usage/alice/detailed")
+    assert [each["ratio"] for each in detailed["servers"]] == [2.0]
