@@ -87,6 +87,38 @@ def test_a_name_means_that_server_and_no_other(seeded, name, policy):
 
 
 @pytest.mark.parametrize("policy", Policy)
+def test_servers_show_what_was_used_what_it_counts_for_and_the_ratio(seeded, policy):
+    rows = seeded.query(
+        text_of(find("traffic-servers/5 Server Details A"), policy=policy, server=ALL)
+    )
+    assert {each["server"] for each in rows} == set(hostile_traffic.SERVERS)
+    for each in rows:
+        assert each["bytes"] == hostile_traffic.bytes_of(server=each["server"])
+        assert each["billed"] == hostile_traffic.billed_bytes_of(server=each["server"])
+        assert each["ratio"] == hostile_traffic.RATIOS.get(each["server"], 1)
+    [stat] = seeded.query(text_of(find("traffic-servers/9 "), policy=policy, server="b.c"))
+    assert stat["billed"] == 0
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_a_users_servers_show_what_was_used_and_what_it_counts_for(seeded, policy):
+    rows = seeded.query(
+        text_of(find("traffic-user/12 Traffic per Server A"), policy=policy, user="Зоя")
+    )
+    for each in rows:
+        where = {"user": "Зоя", "server": each["server"]}
+        assert each["bytes"] == hostile_traffic.bytes_of(**where)
+        assert each["billed"] == hostile_traffic.billed_bytes_of(**where)
+    assert len(rows) == 2
+
+
+def test_a_users_external_traffic_is_shown_as_it_counts_and_as_it_is(seeded):
+    [row] = seeded.query(text_of(find("traffic-user/7 "), user="b.c"))
+    assert row["Counts"] > 0
+    assert row["Raw"] == 2 * row["Counts"]
+
+
+@pytest.mark.parametrize("policy", Policy)
 def test_the_overview_adds_up(seeded, policy):
     def one(place, column):
         [row] = seeded.query(text_of(find(place), policy=policy))
@@ -95,6 +127,7 @@ def test_the_overview_adds_up(seeded, policy):
     assert one("traffic-overview/1 ", "users") == len(hostile_traffic.USERS)
     assert one("traffic-overview/2 ", "servers") == len(hostile_traffic.SERVERS)
     assert one("traffic-overview/3 ", "traffic") == hostile_traffic.bytes_of()
+    assert one("traffic-overview/26 ", "billed") == hostile_traffic.billed_bytes_of()
     assert one("traffic-overview/4 ", "connections") == len(hostile_traffic.reports())
     assert one("traffic-overview/5 ", "users") == 3
     assert one("traffic-overview/6 ", "users") == 2

@@ -37,6 +37,7 @@ NOW_MILLIS = int(datetime(2026, 1, 15, 12, 0, tzinfo=UTC).timestamp() * 1000)
 _DAY_MILLIS = 86_400_000
 HOURS = 24
 GIB = 1 << 30
+RATIOS = {"de-1.example.com": 3, "b.c": 0}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Report:
     upload_bytes: int
     download_bytes: int
     connections: int
+
+    @property
+    def billed_bytes(self) -> int:
+        return (self.upload_bytes + self.download_bytes) * RATIOS.get(self.server, 1)
 
 
 def reports() -> list[Report]:
@@ -76,6 +81,7 @@ def _usage(user: str, at_millis: int) -> str:
         "quota_bytes": quota,
         "marzban_bytes": used // 4,
         "external_bytes": used - used // 4,
+        "external_raw_bytes": 2 * (used - used // 4),
         "used_bytes": used,
         "used_ratio": ratio,
         "published_limit_bytes": quota,
@@ -105,6 +111,7 @@ def raw_lines() -> list[str]:
             {
                 "upload_bytes": each.upload_bytes,
                 "download_bytes": each.download_bytes,
+                "billed_bytes": each.billed_bytes,
                 "connections": each.connections,
             },
             each.at_millis * 1_000_000 + number,
@@ -129,6 +136,7 @@ def daily_lines() -> list[str]:
             {
                 "upload_bytes": sum(each.upload_bytes for each in found),
                 "download_bytes": sum(each.download_bytes for each in found),
+                "billed_bytes": sum(each.billed_bytes for each in found),
                 "connections": sum(each.connections for each in found),
                 "reports": len(found),
                 "last_used_at_millis": max(each.at_millis for each in found),
@@ -143,6 +151,15 @@ def bytes_of(user: str | None = None, server: str | None = None) -> int:
     """Return the traffic of a user, of a server, or of all."""
     return sum(
         each.upload_bytes + each.download_bytes
+        for each in reports()
+        if user in {None, each.user} and server in {None, each.server}
+    )
+
+
+def billed_bytes_of(user: str | None = None, server: str | None = None) -> int:
+    """Return what the traffic of a user, of a server, or of all counts for."""
+    return sum(
+        each.billed_bytes
         for each in reports()
         if user in {None, each.user} and server in {None, each.server}
     )
