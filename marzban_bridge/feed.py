@@ -14,7 +14,7 @@ from marzban_bridge.errors import (
     CollectorRefusedError,
     CollectorUnavailableError,
 )
-from marzban_bridge.store import UsageChange
+from marzban_bridge.history import Run, UsageChange
 
 PAGE_SIZE = 1000
 
@@ -29,6 +29,8 @@ class FeedPage:
     cursor: int
     """Where the next page begins."""
     changes: tuple[UsageChange, ...]
+    runs: tuple[Run, ...]
+    """The run that stored what was read last, and all later ones; none from older collectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,9 @@ def _parse_page(data: Mapping[str, Any]) -> FeedPage:
                 change_seq=_whole(change["change_seq"]),
             )
             for change in data["changes"]
+        ),
+        runs=tuple(
+            Run(_whole(run["after_seq"]), _text(run["token"])) for run in data.get("runs", ())
         ),
     )
 

@@ -118,6 +118,9 @@ MIGRATIONS: tuple[str, ...] = (
         ('folded_seq', CAST(coalesce(
             (SELECT seq FROM sqlite_sequence WHERE name = 'report'), 0) AS TEXT));
     """,
+    """
+    CREATE TABLE run (after_seq INTEGER PRIMARY KEY, token TEXT NOT NULL) STRICT;
+    """,
 )
 
 

@@ -88,6 +88,7 @@ def test_a_ledger_file_of_the_first_version_opens_with_all_it_holds(path):
     assert state == ExportState("raw"), "an export begins at the beginning"
     assert reports[-1].seq == 42
     assert days[-1].change_seq == 42
+    assert [each.after_seq for each in page.runs] == [41], "who stored the first is not known"
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
