@@ -181,3 +181,25 @@ def test_whoever_was_held_before_is_held_once_and_keeps_the_usage_of_then(world)
     assert external(world, "alice") == gib(5)
     world.one_pass()
     assert not world.account("alice").is_held
+
+
+def test_a_reset_settles_what_a_user_is_held_for(world):
+    """Whatever was lost, the new period begins at the total of now."""
+    copied = world.ledger.copied()
+    world.ledger.report("alice", gib(4))
+    world.one_pass()
+    world.ledger.restore(copied)
+    world.ledger.report("alice", gib(1))
+    world.one_pass()
+    assert world.account("alice").is_held
+    usage = world.run(world.bridge.actions.reset_user("alice", actor="root"))
+    assert usage.balance.used_bytes == 0
+    account = world.account("alice")
+    assert world.ledger.total_bytes("alice") - account.admin_baseline_bytes == gib(5)
+    world.ledger.report("alice", gib(2))
+    world.one_pass()
+    assert not world.account("alice").is_held
+    assert (external(world, "alice"), limit(world, "alice")) == (gib(2), gib(18))
+    rebase(world)
+    world.one_pass()
+    assert (external(world, "alice"), limit(world, "alice")) == (gib(2), gib(18))
