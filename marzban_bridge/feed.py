@@ -41,6 +41,16 @@ class Standing:
     mark: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownStore:
+    """A store, of this or another bridge, that the collector has heard of."""
+
+    name: str
+    position: int
+    panel: str
+    """Of which panel, as a mark of its host; empty when a bridge of an earlier version told."""
+
+
 class CollectorFeed:
     """The collector's feed and its one maintenance call, over HTTP.
 
@@ -85,9 +95,28 @@ class CollectorFeed:
             return None
         return Standing(position=data["position"], mark=data["mark"])
 
-    async def keep_standing(self, reader: str, *, position: int, mark: str) -> None:
-        """Have the collector remember how far a reader's books are."""
-        body = {"position": position, "mark": mark}
+    async def known_stores(self) -> tuple[KnownStore, ...]:
+        """Return the stores the collector has ever heard of."""
+        try:
+            response = await self._send("GET", "/v1/readers", {}, 10)
+        except CollectorNotFoundError:  # an older one, and an older bridge
+            return ()
+        data = self._object_of(response)
+        try:
+            return tuple(
+                KnownStore(
+                    name=_text(each["reader"]),
+                    position=_whole(each["position"]),
+                    panel=_text(each["panel"]),
+                )
+                for each in data["readers"]
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._refuse_shape(response) from error
+
+    async def keep_standing(self, reader: str, *, position: int, mark: str, panel: str) -> None:
+        """Have the collector remember how far a reader's books are, and of which panel."""
+        body = {"position": position, "mark": mark, "panel": panel}
         await self._send("PUT", f"/v1/readers/{reader}", {}, 10, json=body)
 
     async def usage(self, username: str) -> dict[str, object]:

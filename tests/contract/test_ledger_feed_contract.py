@@ -13,7 +13,7 @@ from collectors import ADMIN_KEY, CollectorWorld, running, wire
 from fake_ledger import FakeLedger
 
 from marzban_bridge.errors import CollectorRefusedError
-from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.feed import CollectorFeed, KnownStore, Standing
 from marzban_bridge.history import UsageChange
 
 
@@ -130,6 +130,23 @@ async def test_a_page_says_who_stored_what_it_begins_after_and_who_came_since(so
     assert (await feed.read(after=2)).runs == (first, second, third)
     assert (await feed.read(after=3)).runs == (second, third)
     assert (await feed.read(after=6)).runs == (third,)
+
+
+async def test_a_reader_is_remembered_by_its_newest_word_and_listed_for_who_comes_anew(feed):
+    assert await feed.known_stores() == ()
+    one, other = "1" * 32, "2" * 32
+    assert await feed.standing(one) is None
+    await feed.keep_standing(one, position=7, mark="aa", panel="cc")
+    await feed.keep_standing(one, position=5, mark="bb", panel="dd")
+    await feed.keep_standing(one, position=7, mark="bb", panel="dd")
+    assert await feed.standing(one) == Standing(position=7, mark="aa")
+    assert await feed.known_stores() == (KnownStore(name=one, position=7, panel="cc"),)
+    await feed.keep_standing(one, position=7, mark="aa", panel="ee")
+    await feed.keep_standing(other, position=0, mark="", panel="ff")
+    assert sorted(await feed.known_stores(), key=lambda each: each.name) == [
+        KnownStore(name=one, position=7, panel="ee"),
+        KnownStore(name=other, position=0, panel="ff"),
+    ]
 
 
 async def test_a_wrong_key_is_refused(source):

@@ -97,7 +97,7 @@ def until_vouched_for(stack):
             f"{stack.urls[COLLECTOR]}/v1/readers/{name}",
             headers={"authorization": f"Bearer {ADMIN_KEY}"},
         )
-        return answer.json() == {"position": position, "mark": mark}
+        return answer.json().items() >= {"position": position, "mark": mark}.items()
 
     until("the collector vouches for the store", is_known)
 
@@ -324,6 +324,31 @@ def test_the_newer_store_put_back_ends_the_doubt_by_itself(stack):
     until_ready(stack)
     stack.report("alice", GIB, "a3")
     until_limit(stack, "alice", 4)
+
+
+def test_a_store_that_is_gone_is_told_from_a_first_start_and_nobody_pays_for_the_past(stack):
+    """The panel shows what is left of each quota, and the ledger all traffic since for ever."""
+    stack.report("alice", 9 * GIB, "a1")
+    until("alice is limited", lambda: stack.user("alice")["status"] == "limited")
+    stack.reset_in_panel("alice")
+    until_limit(stack, "alice", 10)
+    stack.report("alice", 3 * GIB, "a2")
+    until_limit(stack, "alice", 7)
+    until_vouched_for(stack)
+    stack.stop(BRIDGE)
+    for each in stack.folder.glob("bridge.sqlite3*"):
+        each.unlink()
+    stack.start(BRIDGE)
+    until("it is said", lambda: stack.is_up(BRIDGE) and "it was lost" in reasons(stack))
+    assert "marzban-bridge rebase" in reasons(stack)
+    planned = stack.run("marzban_bridge", "plan")
+    assert "it was lost" in " ".join(planned.stderr.split())
+    assert limits(stack)["alice"] == ("active", 7 * GIB)
+    assert looks(stack) == 0
+    rebase(stack)
+    stack.report("alice", GIB, "a3")
+    until_limit(stack, "alice", 6)
+    assert stack.user("alice")["status"] == "active"
 
 
 @pytest.mark.parametrize("content", [b"", b"no database " * 900], ids=["empty", "garbage"])

@@ -60,6 +60,9 @@ class FakeLedger:
             raise httpx.ConnectError("the ledger is down", request=request)
         if request.headers.get("authorization") != f"Bearer {ADMIN_KEY}":
             return httpx.Response(401, json={"detail": "wrong key"})
+        if request.url.path == "/v1/readers":
+            found = [{"reader": name, **told} for name, told in self.standings.items()]
+            return httpx.Response(200, json={"readers": found})
         if request.url.path.startswith("/v1/readers/"):
             return self._answer_reader(request)
         if request.url.path != "/v1/usage/changes":
@@ -100,7 +103,8 @@ class FakeLedger:
         known = self.standings.get(reader)
         if request.method == "PUT":
             told = json.loads(request.content)
-            if known is None or told["position"] > known["position"]:
+            is_news = known is None or told["position"] > known["position"]
+            if is_news or (known and {**known, "panel": told["panel"]} == told):
                 known = self.standings[reader] = told
         if known is None:
             return httpx.Response(404, json={"detail": "this reader has never left word"})
