@@ -90,10 +90,14 @@ class CollectorFeed:
     async def standing(self, reader: str) -> Standing | None:
         """Return how far a reader's books were; None when the collector never heard of it."""
         try:
-            data = (await self._send("GET", f"/v1/readers/{reader}", {}, 10)).json()
+            response = await self._send("GET", f"/v1/readers/{reader}", {}, 10)
         except CollectorNotFoundError:
             return None
-        return Standing(position=data["position"], mark=data["mark"])
+        data = self._object_of(response)
+        try:
+            return Standing(position=_whole(data["position"]), mark=_text(data["mark"]))
+        except (LookupError, ValueError) as error:
+            raise self._refuse_shape(response) from error
 
     async def known_stores(self) -> tuple[KnownStore, ...]:
         """Return the stores the collector has ever heard of."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt, sqlite_export, sqlite_fold, sqlite_runs
-from collector.ledger.sqlite_file import connect, lock
+from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault, lock
 from collector.reports import MAX_AMOUNT_BYTES, Report
 from collector.schema import Policy
 
@@ -50,6 +50,9 @@ class SqliteLedger:
         try:
             verdict = self._db.execute("PRAGMA quick_check(3)").fetchone()[0]
         except sqlite3.DatabaseError as error:
+            if is_disk_at_fault(error):
+                self._db.close()
+                raise disk_at_fault(self.path, error) from error
             verdict = str(error)
         if verdict != "ok":
             self._db.close()
