@@ -276,6 +276,8 @@ class Settler:
         total_bytes = self._store.total_bytes(key)
         is_fresh = False
         for _ in range(MAX_STEPS):
+            if self._store.doubt:  # it may have begun while the panel was asked
+                return
             account = self._look(key, user, total_bytes)
             if account.reset_request:
                 user = await self._finish_reset(account)

@@ -140,3 +140,23 @@ def test_a_store_that_an_older_version_told_of_is_taken_for_ours(world):
     lose_store(world)
     with pytest.raises(StoreDoubtError):
         world.one_pass()
+
+
+def test_a_doubt_that_begins_while_the_panel_is_asked_stops_what_was_under_way(world, monkeypatch):
+    """The collector may come back, and not vouch for the store, in the middle of a look."""
+    world.ledger.report("alice", gib(1))
+    world.one_pass()
+    world.ledger.report("alice", gib(9))
+    world.run(world.bridge.reconciler._read_feed(wait_seconds=0))
+    ask = world.bridge.panel.get_user
+
+    async def ask_and_doubt(username):
+        user = await ask(username)
+        world.bridge.reconciler.witness.doubt("the store is an older one")
+        return user
+
+    monkeypatch.setattr(world.bridge.panel, "get_user", ask_and_doubt)
+    writes = len(world.transport.writes)
+    world.run(world.bridge.reconciler.settler.settle("alice", None, read_at=float("-inf")))
+    assert len(world.transport.writes) == writes
+    assert world.account("alice").seen_total_bytes == gib(1)
