@@ -7,7 +7,7 @@ baseline and deletes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -197,8 +197,24 @@ def account_key(username: str) -> str:
     return username.casefold()
 
 
+def trusted(account: Account, *, is_store_in_doubt: bool) -> Account:
+    """Return the account as it is to be shown: all are held while the store is in doubt."""
+    return replace(account, is_held=True) if is_store_in_doubt else account
+
+
+def standing_total(account: Account, *, total_bytes: int) -> int:
+    """Return the ledger total an account stands at.
+
+    Where the ledger has lost some of it, that is the one that was seen before: what the ledger says
+    since is neither what was used nor what a rebase will keep.
+    """
+    has_lost = account.is_held or total_bytes < account.seen_total_bytes
+    return account.seen_total_bytes if has_lost else total_bytes
+
+
 def balance(account: Account, *, total_bytes: int) -> Balance:
     """Work out how an account stands at the given ledger total."""
+    total_bytes = standing_total(account, total_bytes=total_bytes)
     return Balance(
         quota_bytes=account.quota_bytes,
         panel_bytes=account.sighting.used_bytes,

@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from marzban_bridge import reset_requests
-from marzban_bridge.accounts import Account, Balance, Enforcement, Event, account_key, balance
+from marzban_bridge.accounts import (
+    Account,
+    Balance,
+    Enforcement,
+    Event,
+    account_key,
+    balance,
+    standing_total,
+    trusted,
+)
 from marzban_bridge.errors import PanelRefusedError
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
@@ -83,6 +92,7 @@ class Actions:
             external_bytes = 0 if self._store.is_orphan(key) else self._store.total_bytes(key)
             quota_bytes = user.data_limit_bytes
         else:
+            account = self.shown(account)
             standing = balance(account, total_bytes=self._store.total_bytes(key))
             external_bytes, quota_bytes = standing.external_bytes, account.quota_bytes
         return UserUsage(
@@ -95,11 +105,19 @@ class Actions:
             ),
         )
 
+    def shown(self, account: Account) -> Account:
+        """Return an account as people are to see it: whether it is held, for whatever reason."""
+        return trusted(account, is_store_in_doubt=bool(self._store.doubt))
+
+    def _standing_total(self, account: Account) -> int:
+        total_bytes = self._store.total_bytes(account.key)
+        return standing_total(self.shown(account), total_bytes=total_bytes)
+
     def admin_usage(self, admin: PanelAdmin) -> AdminUsage:
         """Sum the external traffic of an admin's users since the admin's usage was reset."""
         accounts = list(self._store.accounts(admin=admin.username))
         external_bytes = sum(
-            self._store.total_bytes(each.key) - each.admin_baseline_bytes for each in accounts
+            self._standing_total(each) - each.admin_baseline_bytes for each in accounts
         )
         return AdminUsage(admin=admin, external_bytes=external_bytes, users=len(accounts))
 
@@ -117,7 +135,7 @@ class Actions:
         await self._panel.reset_admin_usage(username, bearer=bearer)
         accounts = list(self._store.accounts(admin=username))
         for each in accounts:
-            total_bytes = self._store.total_bytes(each.key)
+            total_bytes = self._standing_total(each)
             event = Event(
                 kind="admin_reset",
                 text=f"usage of admin {username} begins anew",

@@ -20,7 +20,7 @@ import uvicorn
 from rich.console import Console
 
 from collector.connections import bounded
-from marzban_bridge.accounts import balance
+from marzban_bridge.accounts import balance, trusted
 from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app, open_bridge
@@ -266,9 +266,9 @@ async def _with_bridge(settings: Settings, act: Callable[[Bridge], Awaitable[T]]
 
 
 def _show_users(store: Store) -> None:
+    shown = (trusted(account, is_store_in_doubt=bool(store.doubt)) for account in store.accounts())
     rows = [
-        (account, balance(account, total_bytes=store.total_bytes(account.key)))
-        for account in store.accounts()
+        (account, balance(account, total_bytes=store.total_bytes(account.key))) for account in shown
     ]
     console.print(users_table(rows))
     if orphans := store.orphans():

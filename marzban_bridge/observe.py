@@ -119,6 +119,17 @@ def observe(
     return Observation(account=account, events=tuple(events), reset=sign)
 
 
+def hold(account: Account, *, seen_bytes: int) -> tuple[Account, Event]:
+    """Leave an account as it is at a total that was read and is in no ledger any more."""
+    text = (
+        f"reports of {account.username} that were counted are in the ledger no more, as after a "
+        "restored backup; the user stays as it is until `marzban-bridge rebase`"
+    )
+    seen_total_bytes = max(seen_bytes, account.seen_total_bytes)
+    held = replace(account, is_held=True, seen_total_bytes=seen_total_bytes)
+    return held, Event(kind="conflict", text=text)
+
+
 def _hold(account: Account, *, total_bytes: int) -> Observation:
     if account.is_held:
         return Observation(account=account)

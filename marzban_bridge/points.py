@@ -21,12 +21,8 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def usage_line(account: Account, *, total_bytes: int, at: datetime) -> str | Refused:
-    """Return how an account stands at the given ledger total, if its names have a spelling.
-
-    A total below one already seen means that the ledger lost something: the account stands as it
-    did before.
-    """
-    standing = balance(account, total_bytes=max(total_bytes, account.seen_total_bytes))
+    """Return how an account stands at the given ledger total, if its names have a spelling."""
+    standing = balance(account, total_bytes=total_bytes)
     seen = account.sighting
     quota_bytes = standing.quota_bytes
     fields: dict[str, FieldValue | None] = {

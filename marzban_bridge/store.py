@@ -16,17 +16,9 @@ from typing import Any
 import msgspec
 
 from marzban_bridge.accounts import Account, Event, account_key
+from marzban_bridge.history import Run, UsageChange
 from marzban_bridge.lineage import Lineage
 from marzban_bridge.store_file import connect, lock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageChange:
-    """One user's cumulative external usage, as the collector's feed gives it."""
-
-    username: str
-    total_bytes: int
-    change_seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +116,18 @@ class Store:
         """The feed sequence number up to which usage has been read."""
         return int(self.meta("feed_cursor") or 0)
 
-    def record_usage(self, changes: Sequence[UsageChange], *, cursor: int) -> list[str]:
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The collector's runs that stored what was read, oldest first."""
+        return msgspec.json.decode(self.meta("feed_runs") or "[]", type=tuple[Run, ...])
+
+    def record_usage(
+        self, changes: Sequence[UsageChange], *, cursor: int, runs: Sequence[Run]
+    ) -> list[str]:
         """Store a page of the feed with the cursor behind it; return the accounts it touches."""
         with self._transaction():
+            if tuple(runs) != self.runs:
+                self.set_meta("feed_runs", msgspec.json.encode(runs).decode())
             self._db.executemany(
                 "INSERT INTO external_usage (username, account_key, total_bytes, change_seq) "
                 "VALUES (?, ?, ?, ?) ON CONFLICT (username) DO UPDATE SET "
@@ -146,7 +147,13 @@ class Store:
         with self._transaction():
             self._db.execute("DELETE FROM external_usage")
             self.set_meta("feed_cursor", "0")
+            self.set_meta("feed_runs", "[]")
             self.set_meta("ledger_id", ledger_id)
+
+    def keys_reported_after(self, change_seq: int) -> list[str]:
+        """Return the account keys whose usage, as read, has reports after a seq of the ledger."""
+        query = "SELECT DISTINCT account_key FROM external_usage WHERE change_seq > ?"
+        return [row[0] for row in self._db.execute(query, (change_seq,))]
 
     def total_bytes(self, key: str) -> int:
         """Return an account's external usage since for ever, over all spellings of its name."""

@@ -13,9 +13,10 @@ from clocks import ManualClock
 
 from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
 from marzban_bridge.accounts import Event
+from marzban_bridge.history import UsageChange
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.snapshots import GATHER_SECONDS, PAGE, Snapshots
-from marzban_bridge.store import Store, UsageChange
+from marzban_bridge.store import Store
 
 HEARTBEAT_SECONDS = 600
 
@@ -104,7 +105,7 @@ class Stand:
     def use(self, *names, total=gib(1)):
         seq = self.store.cursor + 1
         changes = [UsageChange(username=n, total_bytes=total, change_seq=seq) for n in names]
-        self.store.record_usage(changes, cursor=seq)
+        self.store.record_usage(changes, cursor=seq, runs=())
 
     def number(self, name, **labels):
         return self.metrics.registry.get_sample_value(name, labels)

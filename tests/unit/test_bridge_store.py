@@ -12,8 +12,9 @@ from bridge_builders import NOW, account, gib, next_plan, panel_user
 
 from marzban_bridge.accounts import Event, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
+from marzban_bridge.history import UsageChange
 from marzban_bridge.panel import Status
-from marzban_bridge.store import PendingResets, Store, UsageChange
+from marzban_bridge.store import PendingResets, Store
 from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS
 
 
@@ -49,7 +50,7 @@ def test_everything_survives_closing_the_file(tmp_path):
     path = tmp_path / "bridge.sqlite3"
     first = Store(path)
     first.save(account(), [Event(kind="adopted", text="hello")], at=NOW)
-    first.record_usage([change("alice", gib(7), 12)], cursor=12)
+    first.record_usage([change("alice", gib(7), 12)], cursor=12, runs=())
     first.close()
     second = Store(path)
     assert second.account("alice") == account()
@@ -61,17 +62,17 @@ def test_everything_survives_closing_the_file(tmp_path):
 
 
 def test_usage_is_summed_over_all_spellings_of_a_name(store):
-    touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2)
+    touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2, runs=())
     assert touched == ["alice"]
     assert store.total_bytes("alice") == 12
     assert store.spellings("alice") == ["alice", "Alice"]
-    store.record_usage([change("Alice", 6, 3)], cursor=3)
+    store.record_usage([change("Alice", 6, 3)], cursor=3, runs=())
     assert store.total_bytes("alice") == 13
     assert store.spellings("alice") == ["Alice", "alice"]
 
 
 def test_an_unknown_name_is_news_once_and_no_orphan_once_it_has_an_account(store):
-    store.record_usage([change("alice", 5, 1)], cursor=1)
+    store.record_usage([change("alice", 5, 1)], cursor=1, runs=())
     event = Event(kind="orphan", text="unknown")
     assert store.record_orphan("alice", username="alice", event=event, at=NOW)
     assert not store.record_orphan("alice", username="alice", event=event, at=NOW)
@@ -119,7 +120,7 @@ def test_accounts_are_found_by_their_owner_and_without_one(store):
 
 
 def test_keys_are_paged_over_reported_names_and_accounts(store):
-    store.record_usage([change(name, 1, seq) for seq, name in enumerate("ecab")], cursor=4)
+    store.record_usage([change(name, 1, seq) for seq, name in enumerate("ecab")], cursor=4, runs=())
     store.save(account(panel_user(username="D")), at=NOW)
     assert store.keys(limit=3) == ["a", "b", "c"]
     assert store.keys(after="c", limit=3) == ["d", "e"]
@@ -128,7 +129,7 @@ def test_keys_are_paged_over_reported_names_and_accounts(store):
 
 
 def test_forgetting_usage_begins_the_feed_anew(store):
-    store.record_usage([change("alice", 5, 9)], cursor=9)
+    store.record_usage([change("alice", 5, 9)], cursor=9, runs=())
     store.forget_usage(ledger_id="other")
     assert (store.cursor, store.total_bytes("alice"), store.meta("ledger_id")) == (0, 0, "other")
 
@@ -200,7 +201,7 @@ def test_every_change_is_told_after_it_is_stored(store):
     told = []
     store.on_change = lambda keys: told.append((list(keys), store._db.in_transaction))
     store.save(account(panel_user(username="Alice")), at=NOW)
-    store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2)
+    store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2, runs=())
     store.record_event("", Event(kind="cleanup", text="x"), at=NOW)
     event = Event(kind="orphan", text="x")
     store.record_orphan("bob", username="bob", event=event, at=NOW)
@@ -263,5 +264,5 @@ def test_a_damaged_file_is_refused_with_the_way_out(tmp_path):
 
 def test_a_failed_transaction_leaves_nothing_behind(store):
     with pytest.raises(OverflowError):
-        store.record_usage([change("alice", 5, 1), change("bob", 2**70, 2)], cursor=2)
+        store.record_usage([change("alice", 5, 1), change("bob", 2**70, 2)], cursor=2, runs=())
     assert (store.cursor, store.total_bytes("alice")) == (0, 0)
