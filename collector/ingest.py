@@ -265,9 +265,9 @@ class Ingest:
         except NotStoredError as error:
             # One request may be at fault; alone it fails alone.
             outcomes = [self._record_alone(item) for item in group] if group[1:] else [error]
-        except Exception as error:  # a defect must not leave callers waiting for ever
+        except Exception:  # a defect must not leave callers waiting for ever
             log.exception("the ledger writer met a defect")
-            outcomes = [NotStoredError(f"not stored: {error!r}")] * len(group)
+            outcomes = [NotStoredError("not stored: the collector's log says why")] * len(group)
         self._metrics.commit_seconds.observe(time.perf_counter() - started_at)
         self._metrics.group_reports.observe(sum(len(item.batch.reports) for item in group))
         self._note_health(outcomes)

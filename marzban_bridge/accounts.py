@@ -99,6 +99,14 @@ class ResetRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingResets:
+    """Resets that were asked for and are not finished."""
+
+    count: int
+    oldest_requested_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """One incarnation of a panel user: its quota, what was published instead, its period."""
 
@@ -207,8 +215,24 @@ def account_key(username: str) -> str:
     return username.casefold()
 
 
+def trusted(account: Account, *, is_store_in_doubt: bool) -> Account:
+    """Return the account as it is to be shown: all are held while the store is in doubt."""
+    return replace(account, is_held=True) if is_store_in_doubt else account
+
+
+def standing_total(account: Account, *, total_bytes: int) -> int:
+    """Return the ledger total an account stands at.
+
+    Where the ledger has lost some of it, that is the one that was seen before: what the ledger says
+    since is neither what was used nor what a rebase will keep.
+    """
+    has_lost = account.is_held or total_bytes < account.seen_total_bytes
+    return account.seen_total_bytes if has_lost else total_bytes
+
+
 def balance(account: Account, *, total_bytes: int) -> Balance:
     """Work out how an account stands at the given ledger total."""
+    total_bytes = standing_total(account, total_bytes=total_bytes)
     return Balance(
         quota_bytes=account.quota_bytes,
         panel_bytes=account.sighting.used_bytes,
@@ -218,7 +242,9 @@ def balance(account: Account, *, total_bytes: int) -> Balance:
 
 def standing(account: Account, totals: Totals) -> Balance:
     """Work out how an account stands, to be shown: with its raw bytes beside what they count."""
-    raw_bytes = max(0, totals.raw_bytes - account.raw_baseline_bytes)
+    has_lost = account.is_held or totals.billed_bytes < account.seen_total_bytes
+    raw_total_bytes = account.seen_raw_bytes if has_lost else totals.raw_bytes
+    raw_bytes = max(0, raw_total_bytes - account.raw_baseline_bytes)
     return replace(balance(account, total_bytes=totals.billed_bytes), external_raw_bytes=raw_bytes)
 
 

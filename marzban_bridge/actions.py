@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from marzban_bridge import reset_requests
-from marzban_bridge.accounts import Account, Balance, Enforcement, Event, account_key, standing
+from marzban_bridge.accounts import (
+    Account,
+    Balance,
+    Enforcement,
+    Event,
+    account_key,
+    standing,
+    standing_total,
+    trusted,
+)
 from marzban_bridge.errors import PanelRefusedError
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
@@ -89,15 +98,24 @@ class Actions:
                 external_raw_bytes=totals.raw_bytes,
             )
         else:
-            totals = self._store.totals(key)
-            found = replace(standing(account, totals), panel_bytes=user.used_bytes)
+            account = self.shown(account)
+            found = standing(account, self._store.totals(key))
+            found = replace(found, panel_bytes=user.used_bytes)
         return UserUsage(user=user, account=account, balance=found)
+
+    def shown(self, account: Account) -> Account:
+        """Return an account as people are to see it: whether it is held, for whatever reason."""
+        return trusted(account, is_store_in_doubt=bool(self._store.doubt))
+
+    def _standing_total(self, account: Account) -> int:
+        total_bytes = self._store.total_bytes(account.key)
+        return standing_total(self.shown(account), total_bytes=total_bytes)
 
     def admin_usage(self, admin: PanelAdmin) -> AdminUsage:
         """Sum the external traffic of an admin's users since the admin's usage was reset."""
         accounts = list(self._store.accounts(admin=admin.username))
         external_bytes = sum(
-            self._store.total_bytes(each.key) - each.admin_baseline_bytes for each in accounts
+            self._standing_total(each) - each.admin_baseline_bytes for each in accounts
         )
         return AdminUsage(admin=admin, external_bytes=external_bytes, users=len(accounts))
 
@@ -115,7 +133,7 @@ class Actions:
         await self._panel.reset_admin_usage(username, bearer=bearer)
         accounts = list(self._store.accounts(admin=username))
         for each in accounts:
-            total_bytes = self._store.total_bytes(each.key)
+            total_bytes = self._standing_total(each)
             event = Event(
                 kind="admin_reset",
                 text=f"usage of admin {username} begins anew",

@@ -19,6 +19,7 @@ from marzban_bridge.api import admin, confirm, dashboard, health, operations, we
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.api.errors import install_error_handlers
 from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.lineage import panel_mark
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.reconcile import Reconciler
@@ -72,7 +73,7 @@ async def open_bridge(
         clock=clock,
         metrics=metrics,
     )
-    witness = Witness(store=store, feed=feed, clock=clock)
+    witness = Witness(store=store, feed=feed, clock=clock, panel=panel_mark(settings.marzban_url))
     witness.check_store()
     reconciler = Reconciler(
         store=store,

@@ -20,7 +20,7 @@ import uvicorn
 from rich.console import Console
 
 from collector.connections import bounded
-from marzban_bridge.accounts import standing
+from marzban_bridge.accounts import standing, trusted
 from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app, open_bridge
@@ -276,7 +276,8 @@ async def _with_bridge(settings: Settings, act: Callable[[Bridge], Awaitable[T]]
 
 
 def _show_users(store: Store) -> None:
-    rows = [(account, standing(account, store.totals(account.key))) for account in store.accounts()]
+    shown = (trusted(account, is_store_in_doubt=bool(store.doubt)) for account in store.accounts())
+    rows = [(account, standing(account, store.totals(account.key))) for account in shown]
     console.print(users_table(rows))
     if orphans := store.orphans():
         console.print(orphans_table(orphans))

@@ -14,6 +14,7 @@ from marzban_bridge.errors import (
     CollectorRefusedError,
     CollectorUnavailableError,
 )
+from marzban_bridge.history import Run
 from marzban_bridge.usage import UsageChange
 
 PAGE_SIZE = 1000
@@ -29,6 +30,8 @@ class FeedPage:
     cursor: int
     """Where the next page begins."""
     changes: tuple[UsageChange, ...]
+    runs: tuple[Run, ...]
+    """The run that stored what was read last, and all later ones; none from older collectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,16 @@ class Standing:
 
     position: int
     mark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownStore:
+    """A store, of this or another bridge, that the collector has heard of."""
+
+    name: str
+    position: int
+    panel: str
+    """Of which panel, as a mark of its host; empty when a bridge of an earlier version told."""
 
 
 class CollectorFeed:
@@ -78,14 +91,37 @@ class CollectorFeed:
     async def standing(self, reader: str) -> Standing | None:
         """Return how far a reader's books were; None when the collector never heard of it."""
         try:
-            data = (await self._send("GET", f"/v1/readers/{reader}", {}, 10)).json()
+            response = await self._send("GET", f"/v1/readers/{reader}", {}, 10)
         except CollectorNotFoundError:
             return None
-        return Standing(position=data["position"], mark=data["mark"])
+        data = self._object_of(response)
+        try:
+            return Standing(position=_whole(data["position"]), mark=_text(data["mark"]))
+        except (LookupError, ValueError) as error:
+            raise self._refuse_shape(response) from error
 
-    async def keep_standing(self, reader: str, *, position: int, mark: str) -> None:
-        """Have the collector remember how far a reader's books are."""
-        body = {"position": position, "mark": mark}
+    async def known_stores(self) -> tuple[KnownStore, ...]:
+        """Return the stores the collector has ever heard of."""
+        try:
+            response = await self._send("GET", "/v1/readers", {}, 10)
+        except CollectorNotFoundError:  # an older one, and an older bridge
+            return ()
+        data = self._object_of(response)
+        try:
+            return tuple(
+                KnownStore(
+                    name=_text(each["reader"]),
+                    position=_whole(each["position"]),
+                    panel=_text(each["panel"]),
+                )
+                for each in data["readers"]
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._refuse_shape(response) from error
+
+    async def keep_standing(self, reader: str, *, position: int, mark: str, panel: str) -> None:
+        """Have the collector remember how far a reader's books are, and of which panel."""
+        body = {"position": position, "mark": mark, "panel": panel}
         await self._send("PUT", f"/v1/readers/{reader}", {}, 10, json=body)
 
     async def usage(self, username: str) -> dict[str, object]:
@@ -154,6 +190,9 @@ def _parse_page(data: Mapping[str, Any]) -> FeedPage:
         head=_whole(data["head"]),
         cursor=_whole(data["next"]),
         changes=tuple(_parse_change(change) for change in data["changes"]),
+        runs=tuple(
+            Run(_whole(run["after_seq"]), _text(run["token"])) for run in data.get("runs", ())
+        ),
     )
 
 

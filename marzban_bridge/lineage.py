@@ -6,12 +6,19 @@ import hashlib
 import secrets
 import sqlite3
 from datetime import datetime
+from urllib.parse import urlsplit
 
 
 def mark_as_copy(db: sqlite3.Connection, *, at: datetime) -> None:
     """Have a bridge that is started on this copy know that it is one."""
     statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('copied_at', ?)"
     db.execute(statement, (f"{at:%Y-%m-%d %H:%M} UTC",))
+
+
+def panel_mark(url: str) -> str:
+    """Return by what the collector knows a panel: its host, whatever the port and scheme."""
+    host = urlsplit(url).hostname or ""
+    return hashlib.sha256(host.lower().encode()).hexdigest()[:32]
 
 
 class Lineage:
@@ -24,6 +31,12 @@ class Lineage:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the store has no name yet: the collector was never asked about it."""
+        query = "SELECT 1 FROM meta WHERE key = 'store_id'"
+        return self._db.execute(query).fetchone() is None
 
     @property
     def name(self) -> str:

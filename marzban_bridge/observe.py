@@ -124,6 +124,21 @@ def observe(
     return Observation(account=account, events=tuple(events), reset=sign)
 
 
+def hold(account: Account, *, seen: Totals) -> tuple[Account, Event]:
+    """Leave an account as it is at totals that were read and are in no ledger any more."""
+    text = (
+        f"reports of {account.username} that were counted are in the ledger no more, as after a "
+        "restored backup; the user stays as it is until `marzban-bridge rebase`"
+    )
+    held = replace(
+        account,
+        is_held=True,
+        seen_total_bytes=max(seen.billed_bytes, account.seen_total_bytes),
+        seen_raw_bytes=max(seen.raw_bytes, account.seen_raw_bytes),
+    )
+    return held, Event(kind="conflict", text=text)
+
+
 def _hold(account: Account, *, total_bytes: int) -> Observation:
     if account.is_held:
         return Observation(account=account)

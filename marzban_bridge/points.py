@@ -22,13 +22,8 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def usage_line(account: Account, *, totals: Totals, at: datetime) -> str | Refused:
-    """Return how an account stands at the ledger's totals, if its names have a spelling.
-
-    A total below one already seen means that the ledger lost something: the account stands as it
-    did before.
-    """
-    least = Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
-    found = standing(account, totals if totals.billed_bytes >= least.billed_bytes else least)
+    """Return how an account stands at the ledger's totals, if its names have a spelling."""
+    found = standing(account, totals)
     seen = account.sighting
     quota_bytes = found.quota_bytes
     fields: dict[str, FieldValue | None] = {

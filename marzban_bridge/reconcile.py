@@ -24,6 +24,7 @@ from marzban_bridge.errors import (
     PanelUnavailableError,
 )
 from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.history import last_shared_seq, learn, went_back
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.outage import Outage
 from marzban_bridge.panel import Panel, PanelUser
@@ -112,8 +113,15 @@ class Reconciler:
 
     async def adopt_ledger(self) -> bool:
         """Read the feed from its start, whatever ledger it is now; return whether it is another."""
-        page = await self._feed.read(after=0)
+        cursor = self._store.cursor
+        page = await self._feed.read(after=cursor)
         is_new_ledger = self._store.meta("ledger_id") != page.ledger_id
+        if self._store.doubt:
+            pass  # whoever is in the store is put in step with the panel
+        elif is_new_ledger:
+            await self._hold_reported_after(0)
+        elif went_back(self._store.runs, page.runs, cursor=cursor, head=page.head):
+            await self._begin_anew(cursor)
         self._store.forget_usage(ledger_id=page.ledger_id)
         while await self._read_feed(wait_seconds=0):
             pass
@@ -163,19 +171,42 @@ class Reconciler:
             )
         self.collector_outage.recovered()
         self._metrics.collector_up.set(1)
-        if page.head < cursor:
-            log.error(
-                "the ledger went back from %d to %d, as after a restored backup; reading it anew",
-                cursor,
-                page.head,
-            )
-            self._store.record_usage((), cursor=0)
+        known = self._store.runs
+        if went_back(known, page.runs, cursor=cursor, head=page.head):
+            await self._begin_anew(cursor)
             return True
         if not page.changes:
             return False
-        touched = self._store.record_usage(page.changes, cursor=page.cursor)
+        touched = self._store.record_usage(
+            page.changes,
+            cursor=page.cursor,
+            runs=learn(known, page.runs, cursor=page.cursor),
+        )
         self.hurry(key for key in touched if self.settler.needs_look(key))
         return page.cursor < page.head
+
+    async def _begin_anew(self, cursor: int) -> None:
+        """Hold whom a ledger that went back lost reports of, and read all of it again.
+
+        Whether a total is above the one that was read says nothing then: it may have grown by
+        other reports, and those that were lost are missing all the same.
+        """
+        page = await self._feed.read(after=0)
+        shared_seq = last_shared_seq(self._store.runs, page.runs, head=page.head)
+        log.error(
+            "the ledger is not the one that was read up to %d: it went back to %d, as after a "
+            "restored backup, and is at %d; whose reports were lost is held until `marzban-bridge "
+            "rebase`; reading it anew",
+            cursor,
+            shared_seq,
+            page.head,
+        )
+        await self._hold_reported_after(shared_seq)
+        self._store.record_usage((), cursor=0, runs=())
+
+    async def _hold_reported_after(self, seq: int) -> None:
+        for key in self._store.keys_reported_after(seq):
+            await self.settler.hold(key)
 
     async def _work(self) -> None:
         await self.witness.wait_checked(longest_seconds=VOUCH_SECONDS)

@@ -53,7 +53,8 @@ def recover(
         seen.used_bytes < account.sighting.used_bytes
         or seen.logged_bytes != account.sighting.logged_bytes
     )
-    looked = replace(account, sighting=seen)
+    # The books are held against the ledger as it is now, whatever was seen of it before.
+    looked = replace(account, sighting=seen, is_held=False, seen_total_bytes=0)
     limit_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
     external_bytes = before_bytes = total_bytes - account.baseline_bytes
     if not was_reset and _explains(looked, total_bytes=total_bytes, enforcement=enforcement):

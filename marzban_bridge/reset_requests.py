@@ -87,7 +87,9 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
     """Close the request on the user as the panel shows it after its reset.
 
     The baseline is the total at the time of the request: what was reported since belongs to the
-    new period. Raises ValueError when there is no request to close.
+    new period. With that an account needs no longer be held: whatever the ledger lost was of the
+    old one. What the admin's users used goes on from where it was. Raises ValueError when there is
+    no request to close.
     """
     request = account.reset_request
     if request is None:
@@ -107,10 +109,15 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
         before=str(standing.used_bytes),
         after=str(seen.used_bytes),
     )
+    lost_bytes = account.seen_total_bytes - request.total_bytes if account.is_held else 0
     closed = replace(
         account,
+        is_held=False,
+        seen_total_bytes=request.total_bytes,
+        seen_raw_bytes=request.raw_total_bytes,
         baseline_bytes=request.total_bytes,
         raw_baseline_bytes=request.raw_total_bytes,
+        admin_baseline_bytes=account.admin_baseline_bytes - lost_bytes,
         period_started_at=request.requested_at,
         used_when_due_bytes=None,
         is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,

@@ -25,7 +25,7 @@ from marzban_bridge.accounts import (
 )
 from marzban_bridge.errors import PanelRefusedError, StoreDoubtError, UserNotFoundError
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.observe import Observation, adopt, observe
+from marzban_bridge.observe import Observation, adopt, hold, observe
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
 from marzban_bridge.plan import Change, ChangeKind, plan
 from marzban_bridge.policy import POLICIES
@@ -138,6 +138,16 @@ class Settler:
         """Raise StoreDoubtError while the store must not be acted on."""
         if self._store.doubt:
             raise StoreDoubtError(self._store.doubt)
+
+    async def hold(self, key: str) -> None:
+        """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
+        async with self._locks[key]:
+            account = self._store.account(key)
+            if account is None or account.is_held:
+                return
+            held, event = hold(account, seen=self._store.totals(key))
+            self._store.save(held, [event], at=self._clock())
+            log.error("%s user=%s %s", event.kind, account.username, event.text)
 
     async def _find(self, key: str) -> PanelUser:
         *others, last = self.spellings(key)
@@ -268,6 +278,8 @@ class Settler:
         totals = self._store.totals(key)
         is_fresh = False
         for _ in range(MAX_STEPS):
+            if self._store.doubt:  # it may have begun while the panel was asked
+                return
             account = self._look(key, user, totals)
             if account.reset_request:
                 user = await self._finish_reset(account)

@@ -21,7 +21,7 @@ from typing import Protocol
 from collector.influx.delivery import Delivered, Refused, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
 from collector.schema import EVENTS, USER_USAGE, Policy
-from marzban_bridge.accounts import Account
+from marzban_bridge.accounts import Account, trusted
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.outage import Outage
 from marzban_bridge.points import event_line, usage_line
@@ -185,7 +185,8 @@ class Snapshots:
         digests: dict[str, int] = {}
         now = self._clock()
         for account in accounts:
-            point = usage_line(account, totals=self._store.totals(account.key), at=now)
+            shown = trusted(account, is_store_in_doubt=bool(self._store.doubt))
+            point = usage_line(shown, totals=self._store.totals(account.key), at=now)
             digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)
             if not skips_written or self._written.get(account.key) != digest:
                 points.append(point)

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from marzban_bridge.accounts import Account, Event, account_key
+from marzban_bridge.accounts import Account, Event, PendingResets, account_key
+from marzban_bridge.history import Run
 from marzban_bridge.lineage import Lineage
 from marzban_bridge.store_file import connect, lock
 from marzban_bridge.usage import Orphan, Totals, UsageChange
@@ -29,14 +30,6 @@ class RecordedEvent:
     at: datetime
     username: str
     event: Event
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingResets:
-    """Resets that were asked for and are not finished."""
-
-    count: int
-    oldest_requested_at: datetime | None
 
 
 class Store:
@@ -107,9 +100,18 @@ class Store:
         """The feed sequence number up to which usage has been read."""
         return int(self.meta("feed_cursor") or 0)
 
-    def record_usage(self, changes: Sequence[UsageChange], *, cursor: int) -> list[str]:
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The collector's runs that stored what was read, oldest first."""
+        return msgspec.json.decode(self.meta("feed_runs") or "[]", type=tuple[Run, ...])
+
+    def record_usage(
+        self, changes: Sequence[UsageChange], *, cursor: int, runs: Sequence[Run]
+    ) -> list[str]:
         """Store a page of the feed with the cursor behind it; return the accounts it touches."""
         with self._transaction():
+            if tuple(runs) != self.runs:
+                self.set_meta("feed_runs", msgspec.json.encode(runs).decode())
             self._db.executemany(
                 "INSERT OR REPLACE INTO external_usage "
                 "(username, account_key, total_bytes, raw_bytes, change_seq) "
@@ -132,7 +134,13 @@ class Store:
         with self._transaction():
             self._db.execute("DELETE FROM external_usage")
             self.set_meta("feed_cursor", "0")
+            self.set_meta("feed_runs", "[]")
             self.set_meta("ledger_id", ledger_id)
+
+    def keys_reported_after(self, change_seq: int) -> list[str]:
+        """Return the account keys whose usage, as read, has reports after a seq of the ledger."""
+        query = "SELECT DISTINCT account_key FROM external_usage WHERE change_seq > ?"
+        return [row[0] for row in self._db.execute(query, (change_seq,))]
 
     def totals(self, key: str) -> Totals:
         """Return an account's external usage since for ever, over all spellings of its name."""

@@ -62,12 +62,10 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX account_resetting ON account (reset_requested_at)
         WHERE reset_requested_at IS NOT NULL;
     """,
-    # What was counted before ratios was counted as it was reported. The feed is read anew, in case
-    # the collector has known ratios for longer than the bridge.
+    # What was counted before ratios was counted as it was reported.
     """
     ALTER TABLE external_usage ADD COLUMN raw_bytes INTEGER NOT NULL DEFAULT 0;
     UPDATE external_usage SET raw_bytes = total_bytes;
-    UPDATE meta SET value = '0' WHERE key = 'feed_cursor';
     UPDATE account SET state = CAST(json_set(
         CAST(state AS TEXT),
         '$.raw_baseline_bytes', json_extract(CAST(state AS TEXT), '$.baseline_bytes'),

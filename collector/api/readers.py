@@ -12,7 +12,7 @@ from collector.api.context import CollectorPart
 from collector.api.problems import ProblemError, documented
 from collector.api.senders import require_admin
 from collector.ledger.sqlite_file import ledger_path
-from collector.ledger.sqlite_readers import Standing, keep_standing, standing_of
+from collector.ledger.sqlite_readers import Standing, keep_standing, standing_of, standings
 
 router = APIRouter(
     prefix="/v1/readers",
@@ -29,6 +29,33 @@ class ReaderStanding(BaseModel):
 
     position: int = Field(ge=0, le=2**62)
     mark: str = Field(pattern="^[0-9a-f]{0,64}$")
+    panel: str = Field("", pattern="^[0-9a-f]{0,64}$")
+    """Whose users the books are of, as a digest."""
+
+
+class KnownReader(ReaderStanding):
+    """A reader that has left word."""
+
+    reader: str
+
+
+class KnownReaders(BaseModel):
+    """All readers that ever left word."""
+
+    readers: list[KnownReader]
+
+
+@router.get("")
+async def known_readers(collector: CollectorPart) -> KnownReaders:
+    """List who has left word: a reader that begins anew can tell that its books were lost."""
+    path = ledger_path(collector.settings.ledger_url)
+    found = await asyncio.to_thread(standings, path)
+    return KnownReaders(
+        readers=[
+            KnownReader(reader=reader, position=each.position, mark=each.mark, panel=each.panel)
+            for reader, each in found.items()
+        ]
+    )
 
 
 @router.get("/{reader}", responses=documented(404))
@@ -38,7 +65,7 @@ async def reader_standing(reader: ReaderId, collector: CollectorPart) -> ReaderS
     found = await asyncio.to_thread(standing_of, path, reader)
     if found is None:
         raise ProblemError(404, "this reader has never left word")
-    return ReaderStanding(position=found.position, mark=found.mark)
+    return ReaderStanding(position=found.position, mark=found.mark, panel=found.panel)
 
 
 @router.put("/{reader}", responses=documented(400, 507))
@@ -47,6 +74,6 @@ async def keep_reader_standing(
 ) -> ReaderStanding:
     """Remember how far a reader's books are, never less than before; answer what is remembered."""
     path = ledger_path(collector.settings.ledger_url)
-    wanted = Standing(standing.position, standing.mark)
+    wanted = Standing(standing.position, standing.mark, standing.panel)
     kept = await asyncio.to_thread(keep_standing, path, reader, wanted)
-    return ReaderStanding(position=kept.position, mark=kept.mark)
+    return ReaderStanding(position=kept.position, mark=kept.mark, panel=kept.panel)

@@ -50,6 +50,17 @@ class UserChange(BaseModel):
     change_seq: int
 
 
+class CollectorRun(BaseModel):
+    """One life of the collector's process: it stored all after a sequence number.
+
+    The token is random. A reader that finds another run where it knows one reads a ledger that was
+    restored and has gone on since.
+    """
+
+    after_seq: int
+    token: str
+
+
 class ChangePage(BaseModel):
     """A page of the change feed; `next` is the `after` of the next page."""
 
@@ -58,6 +69,8 @@ class ChangePage(BaseModel):
     """The last sequence number given out; below `after` when the ledger was restored."""
     next: int
     changes: list[UserChange]
+    runs: list[CollectorRun]
+    """The run that stored what `after` names, if it is known, and all later ones."""
 
 
 class ServerStatistics(BaseModel):
@@ -173,6 +186,7 @@ def _page(page: Changes, after: int) -> ChangePage:
             )
             for each in page.changes
         ],
+        runs=[CollectorRun(after_seq=each.after_seq, token=each.token) for each in page.runs],
     )
 
 

@@ -51,6 +51,14 @@ class UserTotal(msgspec.Struct, frozen=True):
     change_seq: int
 
 
+class Run(msgspec.Struct, frozen=True):
+    """One life of a collector's process: it stored all reports after a seq, up to the next run."""
+
+    after_seq: int
+    token: str
+    """Random: a ledger that was restored from a copy and went on has others from there on."""
+
+
 class Changes(msgspec.Struct, frozen=True):
     """A page of users that changed, in the order of their last change."""
 
@@ -58,6 +66,8 @@ class Changes(msgspec.Struct, frozen=True):
     head: int
     """The last report that is in the sums."""
     changes: list[UserTotal]
+    runs: list[Run]
+    """The run that stored the report the page begins after, and all later ones."""
 
 
 class ServerUsage(msgspec.Struct, frozen=True):

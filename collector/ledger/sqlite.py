@@ -9,8 +9,8 @@ from pathlib import Path
 
 from collector.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
 from collector.errors import DiskFullError, LedgerError, NotStoredError
-from collector.ledger import Batch, Progress, Receipt, sqlite_export, sqlite_fold
-from collector.ledger.sqlite_file import connect, lock
+from collector.ledger import Batch, Progress, Receipt, sqlite_export, sqlite_fold, sqlite_runs
+from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault, lock
 from collector.reports import MAX_AMOUNT_BYTES, Report
 from collector.schema import Policy
 
@@ -36,6 +36,7 @@ class SqliteLedger:
         except BaseException:
             self._lock.close()
             raise
+        self._is_run_noted = False
         self._series: dict[_SeriesKey, int] = {}
         self._unindexed: dict[bytes, int] = {}
         """The keys of reports that are in no sum yet, with their seq."""
@@ -50,6 +51,9 @@ class SqliteLedger:
         try:
             verdict = self._db.execute("PRAGMA quick_check(3)").fetchone()[0]
         except sqlite3.DatabaseError as error:
+            if is_disk_at_fault(error):
+                self._db.close()
+                raise disk_at_fault(self.path, error) from error
             verdict = str(error)
         if verdict != "ok":
             self._db.close()
@@ -111,6 +115,8 @@ class SqliteLedger:
             group = _Group(self._last_seq, self._all_bytes, self._all_billed_bytes)
             known = self._known_seqs(batches)
             receipts = [self._take(batch, group, known, received_at_millis) for batch in batches]
+            if group.rows and not self._is_run_noted:
+                sqlite_runs.begin(self._db, after_seq=self._last_seq)
             self._db.executemany(
                 "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
                 "connections, reported_at, received_at, reporter, billed_bytes) "
@@ -121,6 +127,7 @@ class SqliteLedger:
                 self._fold_through(group.last_seq)
         self._last_seq, self._all_bytes = group.last_seq, group.all_bytes
         self._all_billed_bytes = group.all_billed_bytes
+        self._is_run_noted = self._is_run_noted or bool(group.rows)
         if defers_sums:
             self._unindexed.update((key, content[0]) for key, content in group.contents.items())
         else:

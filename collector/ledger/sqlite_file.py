@@ -118,6 +118,9 @@ MIGRATIONS: tuple[str, ...] = (
         ('folded_seq', CAST(coalesce(
             (SELECT seq FROM sqlite_sequence WHERE name = 'report'), 0) AS TEXT));
     """,
+    """
+    CREATE TABLE run (after_seq INTEGER PRIMARY KEY, token TEXT NOT NULL) STRICT;
+    """,
     # Everything so far counted as it was reported. Days are exported anew, with what they billed.
     """
     ALTER TABLE report ADD COLUMN billed_bytes INTEGER;
@@ -184,10 +187,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         db.close()
         if is_disk_at_fault(error):
-            raise LedgerError(
-                f"the ledger {path} cannot be used now ({error}): the disk is full or failing; "
-                "make room or mend it, and start again"
-            ) from error
+            raise disk_at_fault(path, error) from error
         raise LedgerError(
             f"the ledger {path} cannot be read ({error}): restore a backup; "
             "to begin with an empty ledger, move the file away yourself"
@@ -211,6 +211,14 @@ def is_disk_at_fault(error: sqlite3.Error) -> bool:
     """Tell whether the disk refused, rather than the file being damaged."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+
+def disk_at_fault(path: Path, error: sqlite3.Error) -> LedgerError:
+    """Return the error that says so, of a ledger that may be whole."""
+    return LedgerError(
+        f"the ledger {path} cannot be used now ({error}): the disk is full or failing; "
+        "make room or mend it, and start again"
+    )
 
 
 def _open(path: Path, *, mode: str = "rw") -> sqlite3.Connection:

@@ -21,6 +21,7 @@ from collector.ledger import (
     Summary,
     UserTotal,
     sqlite_export,
+    sqlite_runs,
 )
 from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_fold import folded_seq
@@ -65,12 +66,14 @@ class SqliteReader:
                 "ORDER BY change_seq LIMIT ?",
                 (after, limit),
             ).fetchall()
+            runs = sqlite_runs.runs_since(db, after)
         finally:
             db.execute("COMMIT")
         return Changes(
             ledger_id=self._ledger_id(),
             head=head,
             changes=[UserTotal(*each) for each in rows],
+            runs=runs,
         )
 
     def _ledger_id(self) -> str:

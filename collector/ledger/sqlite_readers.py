@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from collector.errors import DiskFullError, NotStoredError
@@ -22,6 +22,15 @@ class Standing:
 
     position: int
     mark: str
+    panel: str = ""
+    """Whose users the books are of, as a digest; empty when the reader did not say."""
+
+
+def standings(path: Path) -> dict[str, Standing]:
+    """Return how far the books of all readers were that ever left word, by reader."""
+    with closing(connect(path, read_only=True)) as db:
+        query = "SELECT substr(key, 8), value FROM meta WHERE key >= 'reader:' AND key < 'reader;'"
+        return {reader: Standing(**json.loads(value)) for reader, value in db.execute(query)}
 
 
 def standing_of(path: Path, reader: str) -> Standing | None:
@@ -39,7 +48,11 @@ def keep_standing(path: Path, reader: str, standing: Standing) -> Standing:
         try:
             db.execute("BEGIN IMMEDIATE")
             known = _standing(db, reader)
-            if known is None or standing.position > known.position:
+            if (
+                known is None
+                or standing.position > known.position
+                or replace(known, panel=standing.panel) == standing
+            ):
                 db.execute(
                     "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
                     (_key(reader), json.dumps(asdict(standing))),

@@ -20,7 +20,10 @@ MAX_BODY_BYTES = 4096
 
 
 class UserStanding(BaseModel):
-    """How a user with external traffic stands in its current period."""
+    """How a user with external traffic stood in its current period at the last look.
+
+    One that is held stands as it did before the ledger or the store lost something of it.
+    """
 
     username: str
     admin: str | None
@@ -187,6 +190,7 @@ async def planned(bridge: BridgePart, caller: CallerPart) -> list[PlannedChange]
 
 
 def _standing(bridge: Bridge, account: Account) -> UserStanding:
+    account = bridge.actions.shown(account)
     found = standing(account, bridge.store.totals(account.key))
     quota_bytes = account.quota_bytes
     return UserStanding(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import DAY, NOON_MILLIS, SqlitePlace, batch, report
 
+from collector.errors import NotStoredError
 from collector.ledger import (
     Backlog,
     DeadLetter,
@@ -153,6 +154,61 @@ def test_a_ledger_keeps_its_name_and_no_two_have_the_same(place, tmp_path):
         with closing(each.open()), closing(each.reader()) as reader:
             names.append(reader.changes(after=0, limit=1).ledger_id)
     assert names[0] == names[1] != names[2]
+
+
+class TestRuns:
+    """Who stored what, so that a reader can tell a ledger from an older copy of it."""
+
+    def runs(self, place, *, after=0):
+        with closing(place.reader()) as reader:
+            return reader.changes(after=after, limit=1).runs
+
+    def test_each_opening_that_stores_something_is_a_run_of_its_own(self, place):
+        for _ in range(3):
+            with closing(place.open()) as ledger:
+                store(ledger, batch(report(), report()))
+                store(ledger, batch(report()))
+        runs = self.runs(place)
+        assert [each.after_seq for each in runs] == [0, 3, 6]
+        assert len({each.token for each in runs}) == 3
+
+    def test_an_opening_that_stores_nothing_is_none(self, place):
+        with closing(place.open()) as ledger:
+            store(ledger, batch(report(key="k")))
+        with closing(place.open()) as ledger:
+            store(ledger, batch(report(key="k")))
+            store(ledger, batch(report(up=MAX_AMOUNT_BYTES, down=0)))
+            with pytest.raises(NotStoredError):
+                store(ledger, batch(report("broken \ud800")))
+            assert len(self.runs(place)) == 1
+            store(ledger, batch(report()))
+        assert [each.after_seq for each in self.runs(place)] == [0, 1]
+
+    def test_a_reader_is_told_who_stored_what_it_has_read_and_who_came_since(self, place):
+        for _ in range(3):
+            with closing(place.open()) as ledger:
+                store(ledger, batch(report(), report()))
+        first, second, third = self.runs(place)
+        for after, runs in ((1, [first, second, third]), (2, [first, second, third])):
+            assert self.runs(place, after=after) == runs
+        assert self.runs(place, after=3) == [second, third]
+        assert self.runs(place, after=6) == [third]
+        assert self.runs(place, after=7) == [third]
+
+    def test_what_was_stored_and_not_added_up_by_a_run_that_crashed_stays_its_own(self, place):
+        with closing(place.open()) as ledger:
+            store(ledger, batch(report(), report()), defers_sums=True)
+        with closing(place.open()) as ledger:
+            store(ledger, batch(report()))
+        assert [each.after_seq for each in self.runs(place)] == [0, 2]
+
+    def test_the_oldest_are_forgotten(self, place, monkeypatch):
+        monkeypatch.setattr("collector.ledger.sqlite_runs.MAX_RUNS", 3)
+        for _ in range(5):
+            with closing(place.open()) as ledger:
+                store(ledger, batch(report()))
+        assert [each.after_seq for each in self.runs(place)] == [2, 3, 4]
+        assert [each.after_seq for each in self.runs(place, after=1)] == [2, 3, 4]
 
 
 def test_amounts_are_whole_numbers_up_to_the_largest(ledger, reader):

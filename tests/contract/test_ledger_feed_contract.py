@@ -15,7 +15,7 @@ from fake_ledger import FakeLedger
 from collector.billing import Ratio
 from collector.ledger.sqlite_ratios import set_ratio
 from marzban_bridge.errors import CollectorRefusedError
-from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.feed import CollectorFeed, KnownStore, Standing
 from marzban_bridge.usage import UsageChange
 
 
@@ -32,6 +32,9 @@ class Fake:
 
     def set_ratio(self, ratio_millis: int) -> None:
         self.ledger.ratio_millis = ratio_millis
+
+    async def restart(self) -> None:
+        self.ledger.restart()
 
 
 class Real:
@@ -51,6 +54,10 @@ class Real:
     def set_ratio(self, ratio_millis: int) -> None:
         set_ratio(self.world.path, Ratio("de-1", ratio_millis, 0))
         self.world.app.state.collector._rules = None
+
+    async def restart(self) -> None:
+        """Have the next report stored as after a restart, without a second server here."""
+        self.world.app.state.collector.ingest._ledger._is_run_noted = False
 
 
 @asynccontextmanager
@@ -142,6 +149,37 @@ async def test_a_reader_ahead_of_a_restored_ledger_sees_its_head_at_once(source,
     await source.report("a", 1)
     page = await feed.read(after=50, wait_seconds=30)
     assert (page.head, page.cursor, page.changes) == (1, 50, ())
+
+
+async def test_a_page_says_who_stored_what_it_begins_after_and_who_came_since(source, feed):
+    assert (await feed.read(after=0)).runs == ()
+    for _ in range(3):
+        await source.report("a", 1)
+        await source.report("b", 1)
+        await source.restart()
+    first, second, third = (await feed.read(after=0)).runs
+    assert [each.after_seq for each in (first, second, third)] == [0, 2, 4]
+    assert len({each.token for each in (first, second, third)}) == 3
+    assert (await feed.read(after=2)).runs == (first, second, third)
+    assert (await feed.read(after=3)).runs == (second, third)
+    assert (await feed.read(after=6)).runs == (third,)
+
+
+async def test_a_reader_is_remembered_by_its_newest_word_and_listed_for_who_comes_anew(feed):
+    assert await feed.known_stores() == ()
+    one, other = "1" * 32, "2" * 32
+    assert await feed.standing(one) is None
+    await feed.keep_standing(one, position=7, mark="aa", panel="cc")
+    await feed.keep_standing(one, position=5, mark="bb", panel="dd")
+    await feed.keep_standing(one, position=7, mark="bb", panel="dd")
+    assert await feed.standing(one) == Standing(position=7, mark="aa")
+    assert await feed.known_stores() == (KnownStore(name=one, position=7, panel="cc"),)
+    await feed.keep_standing(one, position=7, mark="aa", panel="ee")
+    await feed.keep_standing(other, position=0, mark="", panel="ff")
+    assert sorted(await feed.known_stores(), key=lambda each: each.name) == [
+        KnownStore(name=one, position=7, panel="ee"),
+        KnownStore(name=other, position=0, panel="ff"),
+    ]
 
 
 async def test_a_wrong_key_is_refused(source):

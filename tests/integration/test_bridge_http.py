@@ -736,6 +736,46 @@ class TestHealth:
         assert any("rebase" in reason for reason in answer.json()["reasons"])
         assert (await world.get("/api/admin/usage/alice/detailed"))["is_held"] is True
 
+    @pytest.mark.parametrize("total", [1, gib(9)], ids=["fallen", "regrown"])
+    async def test_a_held_user_stands_everywhere_as_before_the_loss(self, world, total):
+        """Not at what the ledger says now: that is neither what was used nor what a rebase keeps."""
+        await world.use("alice", external_bytes=gib(2), panel_bytes=gib(1))
+        copied = world.ledger.copied()
+        await world.use("alice", external_bytes=gib(3))
+        world.ledger.restore(copied)
+        world.ledger.totals["alice"] = (0, 0, world.ledger.seq)
+        world.ledger.report("alice", total)
+        await world.bridge.reconciler.run_once()
+        (listed,) = (await world.get("/v1/users"))["users"]
+        assert (listed["is_held"], listed["external_bytes"]) == (True, gib(5))
+        assert (listed["used_bytes"], listed["used_ratio"]) == (gib(6), 0.6)
+        assert await world.get("/api/admin/usage/alice") == gib(6)
+        detailed = await world.get("/api/admin/usage/alice/detailed")
+        assert (detailed["is_held"], detailed["external_usage_bytes"]) == (True, gib(5))
+        assert await world.get("/api/admin/usage/shop") == gib(6)
+
+    async def test_all_are_shown_as_held_while_the_store_is_in_doubt(self, world):
+        await world.use("alice", external_bytes=gib(2))
+        world.bridge.reconciler.witness.doubt("it is an older one")
+        world.ledger.report("alice", gib(70))  # of periods that the older store knows nothing of
+        await until("read", lambda: world.bridge.store.total_bytes("alice") == gib(72))
+        (listed,) = (await world.get("/v1/users"))["users"]
+        assert (listed["is_held"], listed["external_bytes"]) == (True, gib(2))
+        detailed = await world.get("/api/admin/usage/alice/detailed")
+        assert (detailed["is_held"], detailed["external_usage_bytes"]) == (True, gib(2))
+
+    async def test_a_reset_of_an_admin_begins_anew_at_what_its_held_users_stand_at(self, world):
+        await world.use("alice", external_bytes=gib(2))
+        copied = world.ledger.copied()
+        await world.use("alice", external_bytes=gib(3))
+        world.ledger.restore(copied)
+        world.ledger.report("alice", gib(1))
+        await world.bridge.reconciler.run_once()
+        await world.ask("POST", "/api/admin/usage/reset/shop", params={"kind": "admin"})
+        assert await world.get("/api/admin/usage/shop") == 0
+        await world.bridge.actions.rebase(actor="root")
+        assert await world.get("/api/admin/usage/shop") == 0
+
     async def test_it_says_when_the_loop_has_stopped(self, world, monkeypatch):
         await world.use("alice", external_bytes=1)
 

@@ -221,7 +221,7 @@ class TestIds:
 
 
 class TestWho:
-    @pytest.mark.parametrize("path", ["/v1/reports", ORIGINAL])
+    @pytest.mark.parametrize("route", ["/v1/reports", ORIGINAL])
     @pytest.mark.parametrize(
         "headers",
         [
@@ -232,8 +232,8 @@ class TestWho:
             {"authorization": f"Bearer {KEY}x"},
         ],
     )
-    async def test_strangers_are_turned_away_and_nothing_is_stored(self, world, path, headers):
-        answer = await world.send(wire(), path=path, headers=headers)
+    async def test_strangers_are_turned_away_and_nothing_is_stored(self, world, route, headers):
+        answer = await world.send(wire(), path=route, headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
         assert await world.totals() == {}

@@ -90,18 +90,20 @@ def test_a_ledger_file_of_the_first_version_opens_with_all_it_holds(path):
     assert state == ExportState("raw"), "an export begins at the beginning"
     assert reports[-1].seq == 42
     assert days[-1].change_seq == 42
+    assert [each.after_seq for each in page.runs] == [41], "who stored the first is not known"
 
 
 def test_before_ratios_everything_counted_as_it_was_reported(path):
     """A file of the version before, in the middle of its work: some reports in no sum yet."""
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        for script in MIGRATIONS[:3]:
+        before = next(n for n, script in enumerate(MIGRATIONS) if "billed_bytes" in script)
+        for script in MIGRATIONS[:before]:
             db.executescript(script)
         db.executescript(
             f"""
             PRAGMA application_id = {APPLICATION_ID};
-            PRAGMA user_version = 3;
+            PRAGMA user_version = {before};
             INSERT INTO meta VALUES ('ledger_id', '0123456789abcdef0123456789abcdef');
             INSERT INTO series VALUES (1, 'alice', 'de-1', 443, 'vless', 10, 20, 1, 1, 1728000000000);
             INSERT INTO report VALUES
@@ -171,6 +173,39 @@ def test_a_damaged_ledger_is_an_error_that_names_the_way_out_and_is_left_alone(p
         SqliteLedger(path)
     assert str(path) in str(raised.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "not_words"),
+    [
+        (sqlite3.SQLITE_IOERR_READ, "full or failing.*start again", "restore"),
+        (sqlite3.SQLITE_FULL, "full or failing.*make room", "restore"),
+        (sqlite3.SQLITE_CORRUPT, "damaged.*restore a backup", "make room"),
+    ],
+)
+def test_a_failing_disk_is_not_taken_for_a_damaged_ledger(
+    path, monkeypatch, code, words, not_words
+):
+    """A ledger behind a broken disk is whole: restoring a backup would lose what came since."""
+    filled(path)
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+
+    class FailingCheck(sqlite3.Connection):
+        def execute(self, statement, *arguments):
+            if "quick_check" in statement:
+                raise error
+            return super().execute(statement, *arguments)
+
+    monkeypatch.setattr(
+        "collector.ledger.sqlite_file._open",
+        lambda path: sqlite3.connect(path, isolation_level=None, factory=FailingCheck),
+    )
+    with pytest.raises(LedgerError, match=words) as raised:
+        SqliteLedger(path)
+    assert not_words not in str(raised.value)
+    monkeypatch.undo()
+    SqliteLedger(path).close()
 
 
 def test_somebody_elses_database_is_refused_and_left_alone(path):

@@ -51,7 +51,9 @@ PAGE = {
     "changes": [
         {"username": "alice", "upload_bytes": 1, "download_bytes": 2, "change_seq": 2, "reports": 1}
     ],
+    "runs": [{"after_seq": 0, "token": "t"}],
 }
+READER = {"reader": "1" * 32, "position": 3, "mark": "a", "panel": "b"}
 header_names = st.sampled_from(["content-type", "content-encoding", "location", "x"])
 
 
@@ -240,16 +242,19 @@ async def ask_collector(answer, ask):
 
 
 @fuzz
-@given(answer=answers(PAGE, {"servers": []}))
+@given(answer=answers(PAGE, {"servers": []}, READER, {"readers": [READER]}))
 @example(answer=(200, {}, b"<html>"))
 @example(answer=(200, {}, json.dumps(PAGE | {"next": 0}).encode()))
 @example(answer=(200, {}, json.dumps(PAGE | {"head": 2**64}).encode()))
 @example(answer=(200, {}, json.dumps(PAGE | {"ledger_id": "\ud800"}).encode()))
+@example(answer=(200, {}, json.dumps(PAGE | {"runs": [{"after_seq": 2**64}]}).encode()))
 def test_no_answer_of_a_collector_surprises_the_bridge(answer):
     for ask in (
         lambda feed: feed.read(after=0),
         lambda feed: feed.usage("al/ice"),
         lambda feed: feed.cleanup(days=3),
+        lambda feed: feed.standing("1" * 32),
+        lambda feed: feed.known_stores(),
     ):
         with contextlib.suppress(CollectorRefusedError, CollectorUnavailableError):
             asyncio.run(ask_collector(answer, ask))

@@ -75,7 +75,7 @@ class WorkedPrograms:
         """Move every counter and histogram on, and set every gauge."""
         for metrics in (self.collector, self.bridge):
             for instrument in vars(metrics).values():
-                if isinstance(instrument, MetricWrapperBase) and not instrument._labelvalues:
+                if isinstance(instrument, MetricWrapperBase):
                     _use(instrument)
         for policy, seconds in RETENTION_SECONDS.items():
             self.collector.retention_seconds.labels(policy).set(seconds)

@@ -19,6 +19,7 @@ PURE = (
     "marzban_bridge/api/pages.py",
     "marzban_bridge/api/sign_ins.py",
     "marzban_bridge/api/throttle.py",
+    "marzban_bridge/history.py",
     "marzban_bridge/observe.py",
     "marzban_bridge/panel.py",
     "marzban_bridge/plan.py",
@@ -52,14 +53,26 @@ IMPURE = {
     "uvicorn",
 }
 WALL_CLOCK = {"now", "utcnow", "today"}
-KNOWS_THE_COLLECTOR = {"marzban_bridge/standalone.py"}
 SHARED = (
     "collector.schema",
-    "collector.influx",
+    "collector.influx.access",
+    "collector.influx.client",
+    "collector.influx.delivery",
+    "collector.influx.lines",
+    "collector.influx.outcome",
     "collector.errors.UnwritableError",
-    "collector.connections",
+    "collector.connections.bounded",
 )
-"""The names in InfluxDB, how it is written to, and how connections are bounded."""
+"""The names in InfluxDB, how it is written to, and how connections are bounded: decision 0009."""
+ONE_PROCESS = "marzban_bridge/standalone.py"
+SHARED_IN_ONE_PROCESS = (
+    *SHARED,
+    "collector.app",
+    "collector.settings",
+    "collector.errors.CollectorError",
+    "collector.ledger.sqlite.SqliteLedger",
+    "collector.ledger.sqlite_file.ledger_path",
+)
 
 
 def modules(package: str) -> list[str]:
@@ -99,25 +112,43 @@ def test_the_collector_does_not_know_the_bridge(module):
     assert not {name for name in imported(module) if name.startswith("marzban_bridge")}
 
 
-def is_shared(name: str) -> bool:
-    return any(name == each or name.startswith(f"{each}.") for each in SHARED)
+def is_shared(name: str, *, among: tuple[str, ...] = SHARED) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in among)
 
 
 @pytest.mark.parametrize("module", modules("marzban_bridge"))
-def test_only_the_one_process_mode_knows_more_of_the_collector_than_what_is_shared(module):
+def test_the_bridge_takes_from_the_collector_what_is_shared_and_no_more(module):
+    among = SHARED_IN_ONE_PROCESS if module == ONE_PROCESS else SHARED
     known = {name for name in imported(module) if name.split(".")[0] == "collector"}
-    assert not {name for name in known if not is_shared(name)} or module in KNOWS_THE_COLLECTOR
+    assert {name for name in known if not is_shared(name, among=among)} == set()
+
+
+def test_nothing_is_shared_that_nobody_takes():
+    taken = {name for module in modules("marzban_bridge") for name in imported(module)}
+    for each in SHARED_IN_ONE_PROCESS:
+        assert any(is_shared(name, among=(each,)) for name in taken), f"{each} is not needed"
+
+
+def test_what_is_shared_is_what_the_decision_says():
+    text = (ROOT / "docs/decisions/0009-what-the-bridge-takes-from-the-collector.md").read_text()
+    for each in SHARED:
+        package, _, last = each.rpartition(".")
+        assert f"`{each}`" in text or (f"`{package}." in text and f"`.{last}`" in text), each
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("collector.schema.EVENTS", True),
-        ("collector.influx", True),
         ("collector.influx.lines.to_line", True),
+        ("collector.influx.lines", True),
+        ("collector.influx", False),
+        ("collector.influx.tokens.make_token", False),
         ("collector.influxes.x", False),
         ("collector.schematics", False),
         ("collector.connections.bounded", True),
+        ("collector.connections", False),
+        ("collector.connections.room_for", False),
         ("collector.errors", False),
         ("collector.errors.CollectorError", False),
         ("collector.ledger.sqlite.SqliteLedger", False),

@@ -15,7 +15,8 @@ from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
 from marzban_bridge.accounts import Event
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.snapshots import GATHER_SECONDS, PAGE, Snapshots
-from marzban_bridge.store import Store, UsageChange
+from marzban_bridge.store import Store
+from marzban_bridge.usage import UsageChange
 
 HEARTBEAT_SECONDS = 600
 
@@ -107,7 +108,7 @@ class Stand:
             UsageChange(username=n, total_bytes=total, raw_bytes=total, change_seq=seq)
             for n in names
         ]
-        self.store.record_usage(changes, cursor=seq)
+        self.store.record_usage(changes, cursor=seq, runs=())
 
     def number(self, name, **labels):
         return self.metrics.registry.get_sample_value(name, labels)

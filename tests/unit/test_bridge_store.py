@@ -54,7 +54,7 @@ def test_everything_survives_closing_the_file(tmp_path):
     path = tmp_path / "bridge.sqlite3"
     first = Store(path)
     first.save(account(), [Event(kind="adopted", text="hello")], at=NOW)
-    first.record_usage([change("alice", gib(7), 12)], cursor=12)
+    first.record_usage([change("alice", gib(7), 12)], cursor=12, runs=())
     first.close()
     second = Store(path)
     assert second.account("alice") == account()
@@ -66,17 +66,17 @@ def test_everything_survives_closing_the_file(tmp_path):
 
 
 def test_usage_is_summed_over_all_spellings_of_a_name(store):
-    touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2)
+    touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2, runs=())
     assert touched == ["alice"]
     assert store.total_bytes("alice") == 12
     assert store.spellings("alice") == ["alice", "Alice"]
-    store.record_usage([change("Alice", 6, 3)], cursor=3)
+    store.record_usage([change("Alice", 6, 3)], cursor=3, runs=())
     assert store.total_bytes("alice") == 13
     assert store.spellings("alice") == ["Alice", "alice"]
 
 
 def test_an_unknown_name_is_news_once_and_no_orphan_once_it_has_an_account(store):
-    store.record_usage([change("alice", 5, 1)], cursor=1)
+    store.record_usage([change("alice", 5, 1)], cursor=1, runs=())
     event = Event(kind="orphan", text="unknown")
     assert store.record_orphan("alice", username="alice", event=event, at=NOW)
     assert not store.record_orphan("alice", username="alice", event=event, at=NOW)
@@ -124,7 +124,7 @@ def test_accounts_are_found_by_their_owner_and_without_one(store):
 
 
 def test_keys_are_paged_over_reported_names_and_accounts(store):
-    store.record_usage([change(name, 1, seq) for seq, name in enumerate("ecab")], cursor=4)
+    store.record_usage([change(name, 1, seq) for seq, name in enumerate("ecab")], cursor=4, runs=())
     store.save(account(panel_user(username="D")), at=NOW)
     assert store.keys(limit=3) == ["a", "b", "c"]
     assert store.keys(after="c", limit=3) == ["d", "e"]
@@ -133,7 +133,7 @@ def test_keys_are_paged_over_reported_names_and_accounts(store):
 
 
 def test_forgetting_usage_begins_the_feed_anew(store):
-    store.record_usage([change("alice", 5, 9)], cursor=9)
+    store.record_usage([change("alice", 5, 9)], cursor=9, runs=())
     store.forget_usage(ledger_id="other")
     assert (store.cursor, store.total_bytes("alice"), store.meta("ledger_id")) == (0, 0, "other")
 
@@ -190,7 +190,7 @@ def test_a_store_of_the_first_schema_knows_its_waiting_resets_after_the_migratio
         assert again.pending_resets().count == 1
 
 
-def test_before_ratios_raw_bytes_were_what_was_counted_and_the_feed_is_read_anew(tmp_path):
+def test_before_ratios_raw_bytes_were_what_was_counted(tmp_path):
     """A name in other letters than ASCII and numbers beyond a float's come through as they are."""
     path = tmp_path / "bridge.sqlite3"
     most = 2**62 - 1
@@ -220,20 +220,20 @@ def test_before_ratios_raw_bytes_were_what_was_counted_and_the_feed_is_read_anew
     with closing(Store(path)) as store:
         assert store.account(held.key) == held
         assert store.totals(held.key) == as_reported(most)
-        assert store.cursor == 0
+        assert store.cursor == 41
 
 
 def test_raw_bytes_are_kept_beside_what_they_count_for(store):
     one = UsageChange(username="Alice", total_bytes=10, raw_bytes=5, change_seq=1)
     other = UsageChange(username="alice", total_bytes=0, raw_bytes=7, change_seq=2)
-    store.record_usage([one, other], cursor=2)
+    store.record_usage([one, other], cursor=2, runs=())
     assert store.totals("alice") == Totals(billed_bytes=10, raw_bytes=12)
     assert store.total_bytes("alice") == 10
     store.record_orphan("alice", username="alice", event=Event(kind="orphan", text="x"), at=NOW)
     (orphan,) = store.orphans()
     assert (orphan.total_bytes, orphan.raw_bytes) == (10, 12)
     store.record_usage(
-        [UsageChange(username="alice", total_bytes=1, raw_bytes=8, change_seq=3)], cursor=3
+        [UsageChange(username="alice", total_bytes=1, raw_bytes=8, change_seq=3)], cursor=3, runs=()
     )
     assert store.totals("alice") == Totals(billed_bytes=11, raw_bytes=13)
     assert store.totals("nobody") == NOTHING
@@ -260,7 +260,7 @@ def test_every_change_is_told_after_it_is_stored(store):
     told = []
     store.on_change = lambda keys: told.append((list(keys), store._db.in_transaction))
     store.save(account(panel_user(username="Alice")), at=NOW)
-    store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2)
+    store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2, runs=())
     store.record_event("", Event(kind="cleanup", text="x"), at=NOW)
     event = Event(kind="orphan", text="x")
     store.record_orphan("bob", username="bob", event=event, at=NOW)
@@ -323,5 +323,5 @@ def test_a_damaged_file_is_refused_with_the_way_out(tmp_path):
 
 def test_a_failed_transaction_leaves_nothing_behind(store):
     with pytest.raises(OverflowError):
-        store.record_usage([change("alice", 5, 1), change("bob", 2**70, 2)], cursor=2)
+        store.record_usage([change("alice", 5, 1), change("bob", 2**70, 2)], cursor=2, runs=())
     assert (store.cursor, store.total_bytes("alice")) == (0, 0)
