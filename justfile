@@ -47,6 +47,10 @@ bench-intake *args:
 bench-outage *args:
     uv run python benchmarks/outage.py {{args}}
 
+# what 100,000 panel users cost the panel and the bridge, beside a poller of the whole list
+bench-bridge *args:
+    uv run --group bench python benchmarks/bridge.py {{args}}
+
 # half an hour of accidents of every kind: do the books balance, is every limit right after
 soak *args:
     uv run python benchmarks/soak.py {{args}}
