@@ -176,7 +176,7 @@ class Settler:
 
     async def hold(self, key: str) -> None:
         """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
-        async with self._locks[key]:
+        async with self._lock_of(key):
             account = self._store.account(key)
             if account is None or account.is_held:
                 return
