@@ -40,7 +40,7 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
-        self.requests_answered = self.requests.labels("200")
+        self.count_answered = self.requests.labels("200").inc
         self.queued_reports = Gauge(
             "collector_queued_reports", "Reports waiting for a commit", registry=self.registry
         )

@@ -77,7 +77,7 @@ async def take(
         for each in problem.problem.errors:
             metrics.refused.labels(field=_field_label(each.field)).inc()
         raise problem from error
-    metrics.requests_answered.inc()
+    metrics.count_answered()
     return sorted_, receipt
 
 
