@@ -43,6 +43,10 @@ demo:
 bench-intake *args:
     uv run --group bench python benchmarks/intake.py {{args}}
 
+# are reports taken as fast with 10 million in the ledger; bytes, memory, questions, purging
+bench-growth *args:
+    uv run --group bench python benchmarks/growth.py {{args}}
+
 # an hour's reports while InfluxDB is away: does anybody notice, how fast after
 bench-outage *args:
     uv run python benchmarks/outage.py {{args}}
