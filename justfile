@@ -43,9 +43,17 @@ demo:
 bench-intake *args:
     uv run --group bench python benchmarks/intake.py {{args}}
 
+# are reports taken as fast with 10 million in the ledger; bytes, memory, questions, purging
+bench-growth *args:
+    uv run --group bench python benchmarks/growth.py {{args}}
+
 # an hour's reports while InfluxDB is away: does anybody notice, how fast after
 bench-outage *args:
     uv run python benchmarks/outage.py {{args}}
+
+# what 100,000 panel users cost the panel and the bridge, beside a poller of the whole list
+bench-bridge *args:
+    uv run --group bench python benchmarks/bridge.py {{args}}
 
 # half an hour of accidents of every kind: do the books balance, is every limit right after
 soak *args:

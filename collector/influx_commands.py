@@ -13,7 +13,6 @@ from rich.table import Table
 from collector.errors import InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
-from collector.influx.tokens import issue_tokens
 from collector.ledger.sqlite_export import rewind
 from collector.ledger.sqlite_file import ledger_path
 from collector.ledger.sqlite_reader import SqliteReader
@@ -52,6 +51,8 @@ def bootstrap(
     if not changes and not is_mapped_now:
         print("the buckets are as they should be")
     if tokens is not None:
+        from collector.influx.tokens import issue_tokens  # noqa: PLC0415 - 14 MB that `serve` saves
+
         try:
             made = issue_tokens(access, tokens)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import os
 import sqlite3
 import sys
@@ -14,19 +15,31 @@ from dotenv import dotenv_values
 from rich.console import Console
 from rich.text import Text
 
-from marzban_bridge import __version__, commands, standalone
+from marzban_bridge import __version__, commands
 from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
-from marzban_bridge.demo import run as demo
-from marzban_bridge.demo import synthetic
 from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.logs import configure_logging, printable
 from marzban_bridge.settings import Settings
-from marzban_bridge.simulator import run as simulator
+
+STAND_INS = (
+    ("demo", "marzban_bridge.demo.run", "the whole product against a simulated panel, checked"),
+    ("simulator", "marzban_bridge.simulator.run", "serve a simulated panel to try things on"),
+    (
+        "synthetic",
+        "marzban_bridge.demo.synthetic",
+        "report made-up traffic for the simulator's crowd",
+    ),
+)
+"""Commands whose module has `add_arguments` and `run`; it is imported when the command is given.
+
+A bridge that runs for months has no use for a simulated panel in its memory.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors are one readable line."""
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = _parser(given).parse_args(given)
     configure_logging()
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
@@ -65,7 +78,7 @@ def _settings() -> Settings:
     return Settings.from_env(environment())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="marzban-bridge",
         description="Makes Marzban's data limit mean all traffic, its own plus external.",
@@ -124,13 +137,11 @@ def _parser() -> argparse.ArgumentParser:
         lambda it: commands.backup(_settings(), it.file),
     )
     backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
-    add("up", "collector and bridge in one process", lambda _: standalone.up(environment()))
-    demonstration = add("demo", "the whole product against a simulated panel, checked", _demo)
-    demo.add_arguments(demonstration)
-    simulated = add("simulator", "serve a simulated panel to try things on", simulator.run)
-    simulator.add_arguments(simulated)
-    made_up = add("synthetic", "report made-up traffic for the simulator's crowd", synthetic.run)
-    synthetic.add_arguments(made_up)
+    add("up", "collector and bridge in one process", _up)
+    for name, module, help_text in STAND_INS:
+        command = add(name, help_text, _stand_in(module))
+        if name in given:
+            importlib.import_module(module).add_arguments(command)
     return parser
 
 
@@ -141,8 +152,18 @@ def _plan(_: argparse.Namespace) -> int:
     return commands.plan(_settings())
 
 
-def _demo(arguments: argparse.Namespace) -> int:
-    return demo.run(arguments)
+def _up(_: argparse.Namespace) -> int:
+    from marzban_bridge import standalone  # noqa: PLC0415 - a bridge alone needs no collector
+
+    return standalone.up(environment())
+
+
+def _stand_in(module: str) -> Callable[[argparse.Namespace], int]:
+    def run(arguments: argparse.Namespace) -> int:
+        code: int = importlib.import_module(module).run(arguments)
+        return code
+
+    return run
 
 
 def _reset(arguments: argparse.Namespace) -> int:

@@ -154,6 +154,8 @@ def _hold(account: Account, *, total_bytes: int) -> Observation:
 def _settle_status_write(account: Account, seen: Sighting) -> Account:
     """Find out whether a status write that a crash interrupted had happened."""
     match account.intended_status:
+        case None:
+            return account
         case Status.DISABLED if seen.status is Status.DISABLED:
             return replace(account, is_disabled_by_us=True, intended_status=None)
         case Status.ACTIVE if seen.status is not Status.DISABLED:
@@ -261,7 +263,8 @@ def _adopt_quota_edit(account: Account, user: PanelUser) -> tuple[Account, Event
     """
     shown_bytes = user.data_limit_bytes
     intended_bytes = account.intended_bytes
-    account = replace(account, intended_bytes=None)
+    if intended_bytes is not None:
+        account = replace(account, intended_bytes=None)
     if intended_bytes is not None and is_same_limit(shown_bytes, intended_bytes):
         is_quota = intended_bytes == account.quota_bytes
         return replace(account, published_bytes=None if is_quota else intended_bytes), None

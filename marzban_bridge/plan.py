@@ -17,10 +17,11 @@ from marzban_bridge.accounts import (
     Account,
     Desired,
     Enforcement,
+    Event,
     desired,
     is_same_limit,
 )
-from marzban_bridge.panel import NextPlan, Status, UserUpdate
+from marzban_bridge.panel import NextPlan, PanelUser, Status, UserUpdate
 from marzban_bridge.resets import due_at
 
 PUBLISH_STEP_BYTES = 10 * MIB
@@ -186,3 +187,25 @@ def _limit_to_write(account: Account, target: Desired) -> int | None:
     if is_same_limit(target.data_limit_bytes, account.sighting.data_limit_bytes):
         return None
     return target.data_limit_bytes
+
+
+def event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
+    """Return what the audit trail says of a change that was carried out."""
+    kinds = {
+        ChangeKind.LIMIT: "limited",
+        ChangeKind.DISABLE: "limited",
+        ChangeKind.RELEASE: "released",
+        ChangeKind.ENABLE: "released",
+        ChangeKind.RESTORE: "restored",
+    }
+    return Event(
+        kind=kinds.get(change.kind, "published"),
+        text=change.reason,
+        before=_shown(before),
+        after=_shown(after),
+    )
+
+
+def _shown(user: PanelUser) -> str:
+    limit = "unlimited" if user.data_limit_bytes is None else str(user.data_limit_bytes)
+    return f"{user.status}, data limit {limit}"

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import (
@@ -37,6 +38,11 @@ log = logging.getLogger(__name__)
 CHUNK = 50
 CONCURRENT_USERS = 4
 FEED_WAIT_SECONDS = 25.0
+FEED_GATHER_SECONDS = 0.5
+"""The shortest time between two reads of a feed that has news all the time."""
+URGENT_IN_A_ROW = 4
+"""So many chunks of urgent users, then one of a pass under way: a flood of them starves no pass."""
+PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
 """So long users wait at the start for the collector to vouch for the store."""
@@ -148,6 +154,7 @@ class Reconciler:
         while True:
             try:
                 await self.witness.check()
+                cursor = self._store.cursor
                 has_more = await self._read_feed(wait_seconds=wait_seconds)
             except (CollectorUnavailableError, CollectorRefusedError) as error:
                 self._metrics.soft_errors.labels(source="collector").inc()
@@ -156,6 +163,8 @@ class Reconciler:
                 await asyncio.sleep(self.collector_outage.failed(str(error)))
                 continue
             wait_seconds = 0.0 if has_more else FEED_WAIT_SECONDS
+            if not has_more and self._store.cursor != cursor:
+                await asyncio.sleep(FEED_GATHER_SECONDS)
 
     async def _read_feed(self, *, wait_seconds: float) -> bool:
         """Take in one page of the feed; return whether there may be more at once."""
@@ -210,24 +219,25 @@ class Reconciler:
 
     async def _work(self) -> None:
         await self.witness.wait_checked(longest_seconds=VOUCH_SECONDS)
-        next_pass_at = time.monotonic()
+        next_pass_at = started_at = time.monotonic()
         chunks: AsyncIterator[list[str]] | None = None
-        started_at = time.monotonic()
+        urgent_in_a_row = 0
         while True:
             if self._store.doubt:
                 self._metrics.held.set(self._store.counts()["held"])
                 await asyncio.sleep(self._pass_seconds)
                 continue
-            urgent = self._take_urgent()
+            if chunks is None and time.monotonic() >= next_pass_at:
+                chunks, started_at, urgent_in_a_row = self._lap(), time.monotonic(), 0
+            is_turn_of_pass = chunks is not None and urgent_in_a_row >= URGENT_IN_A_ROW
+            urgent = {} if is_turn_of_pass else self._take_urgent()
+            urgent_in_a_row = urgent_in_a_row + 1 if urgent else 0
             keys: list[str] | None = list(urgent)
-            if not keys and chunks is None and time.monotonic() >= next_pass_at:
-                chunks, started_at = self._chunks(), time.monotonic()
             if not keys and chunks is not None:
                 keys = await anext(chunks, None)
                 if keys is None:
                     chunks = None
-                    next_pass_at = started_at + self._pass_seconds
-                    self._finish_pass(time.monotonic() - started_at)
+                    next_pass_at = self._finish_pass(started_at)
             if not keys:
                 await self._sleep_until(next_pass_at)
                 continue
@@ -244,7 +254,7 @@ class Reconciler:
                     self._metrics.reaction_seconds.observe(time.monotonic() - hurried_at)
 
     def _take_urgent(self) -> dict[str, float]:
-        keys = list(self._urgent)[:CHUNK]
+        keys = list(islice(self._urgent, CHUNK))
         return {key: self._urgent.pop(key) for key in keys}
 
     async def _sleep_until(self, monotonic_seconds: float) -> None:
@@ -264,20 +274,42 @@ class Reconciler:
             if time.monotonic() - logged_at >= PROGRESS_LOG_SECONDS:
                 logged_at = time.monotonic()
                 log.info("pass: %d users so far, %d failures", users, failures)
+        self._finish_pass(started_at)
         seconds = time.monotonic() - started_at
-        self._finish_pass(seconds)
         return PassResult(users=users, failures=failures, seconds=seconds)
 
-    def _finish_pass(self, seconds: float) -> None:
+    def _finish_pass(self, started_at: float) -> float:
+        """Count what there is after a pass; return when the next one begins.
+
+        A pass over so many users that it takes longer than its interval leaves the panel alone for
+        as long as it took.
+        """
+        seconds = time.monotonic() - started_at
         counts = self._store.counts()
         self._metrics.accounts.set(counts["accounts"])
         self._metrics.orphans.set(counts["orphans"])
         self._metrics.held.set(counts["held"])
         self._metrics.last_pass_timestamp_seconds.set(self._clock().timestamp())
         self._metrics.pass_seconds.set(seconds)
+        return started_at + max(self._pass_seconds, 2 * seconds)
 
-    async def _chunks(self) -> AsyncIterator[list[str]]:
-        after = ""
+    async def _lap(self) -> AsyncIterator[list[str]]:
+        """Yield everybody once, beginning where the last pass was left, if only by a crash.
+
+        What is yielded counts as done when the next is asked for.
+        """
+        begins_after = self._store.meta(PASS_POSITION) or ""
+        async for keys in self._chunks(after=begins_after):
+            yield keys
+            self._store.set_meta(PASS_POSITION, keys[-1])
+        async for keys in self._chunks():
+            if left := [key for key in keys if key <= begins_after]:
+                yield left
+                self._store.set_meta(PASS_POSITION, left[-1])
+            if len(left) < len(keys):
+                return
+
+    async def _chunks(self, *, after: str = "") -> AsyncIterator[list[str]]:
         while keys := self._store.keys(after=after, limit=CHUNK):
             yield keys
             after = keys[-1]
@@ -295,6 +327,22 @@ class Reconciler:
         """
         read_at = time.monotonic()
         users = await self._read_users(keys)
+        users = self.settler.take_in(users, read_at=read_at)
+        results = await self._settle_read(users, read_at=read_at)
+        self._metrics.looks.inc(len(keys))
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        self.panel_outage.recovered()
+        self._metrics.panel_up.set(1)
+        failures = sum(result is not None for result in results)
+        self._metrics.soft_errors.labels(source="user").inc(failures)
+        return failures
+
+    async def _settle_read(
+        self, users: Mapping[str, PanelUser | None], *, read_at: float
+    ) -> Sequence[BaseException | None]:
+        """Settle users, a few at the same time; return what each failed of."""
         gate = asyncio.Semaphore(CONCURRENT_USERS)
 
         async def settle(key: str, user: PanelUser | None) -> BridgeError | None:
@@ -311,15 +359,6 @@ class Reconciler:
                     return error
                 return None
 
-        results = await asyncio.gather(
+        return await asyncio.gather(
             *(settle(key, user) for key, user in users.items()), return_exceptions=True
         )
-        self._metrics.looks.inc(len(keys))
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        self.panel_outage.recovered()
-        self._metrics.panel_up.set(1)
-        failures = sum(result is not None for result in results)
-        self._metrics.soft_errors.labels(source="user").inc(failures)
-        return failures

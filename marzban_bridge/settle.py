@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from marzban_bridge import reset_requests
 from marzban_bridge.accounts import (
@@ -27,7 +27,7 @@ from marzban_bridge.errors import PanelRefusedError, StoreDoubtError, UserNotFou
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.observe import Observation, adopt, hold, observe
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
-from marzban_bridge.plan import Change, ChangeKind, plan
+from marzban_bridge.plan import Change, ChangeKind, event_of, plan
 from marzban_bridge.policy import POLICIES
 from marzban_bridge.store import Store
 from marzban_bridge.usage import NOTHING, Totals
@@ -76,7 +76,7 @@ class Settler:
         self._looked_at: dict[str, float] = {}
         self.hurry: Callable[[list[str]], None] = lambda _: None
         """Called with accounts that ought to be looked at soon."""
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def needs_look(self, key: str) -> bool:
         """Tell from what is stored whether new usage of this account calls for the panel."""
@@ -99,6 +99,34 @@ class Settler:
             change=self._plan(account, totals.billed_bytes),
         )
 
+    def take_in(
+        self, users: Mapping[str, PanelUser | None], *, read_at: float
+    ) -> dict[str, PanelUser | None]:
+        """Settle those users whose look reveals nothing and calls for nothing; return the others.
+
+        Nobody else runs meanwhile, so one commit for all is the same as one for each.
+        """
+        if self._store.doubt:
+            return {}
+        quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
+        self._store.save_all([account for account in quiet.values() if account])
+        now_seconds = time.monotonic()
+        self._looked_at.update((key, now_seconds) for key, account in quiet.items() if account)
+        return {key: user for key, user in users.items() if quiet[key] is None}
+
+    def _quiet_look(self, key: str, user: PanelUser | None, read_at: float) -> Account | None:
+        """Return the account after a look that has no consequences; None after any other."""
+        lock = self._locks.get(key)
+        is_old = read_at <= self._looked_at.get(key, float("-inf"))
+        if user is None or is_old or (lock and lock.locked()):
+            return None
+        totals = self._store.totals(key)
+        account, seen = self._fold(key, user, totals)
+        if seen is None or seen.events or seen.reset:
+            return None
+        change = self._plan(account, totals.billed_bytes)
+        return None if change and self._allows(change) else account
+
     async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
         """Settle the user as read from the panel; None when the panel did not list it.
 
@@ -107,11 +135,14 @@ class Settler:
         """
         if self._store.doubt:
             return
-        async with self._locks[key]:
+        async with self._lock_of(key):
             if read_at <= self._looked_at.get(key, float("-inf")):
                 user = None
             try:
-                await self._settle(key, user or await self._find(key))
+                if user:
+                    await self._settle(key, user)
+                else:
+                    await self._settle(key, await self._find(key), is_fresh=True)
             except UserNotFoundError:
                 self._lose(key)
 
@@ -123,7 +154,7 @@ class Settler:
         """
         self.refuse_in_doubt()
         key = account_key(username)
-        async with self._locks[key]:
+        async with self._lock_of(key):
             user = await self._panel.get_user(username)
             account = self._look(key, user, self._store.totals(key))
             if account.reset_request is None:
@@ -134,6 +165,13 @@ class Settler:
                 raise UserNotFoundError(user.username)
             return settled
 
+    def _lock_of(self, key: str) -> asyncio.Lock:
+        """Return what keeps a user to one at a time; it lasts as long as somebody holds it."""
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock
+
     def refuse_in_doubt(self) -> None:
         """Raise StoreDoubtError while the store must not be acted on."""
         if self._store.doubt:
@@ -141,7 +179,7 @@ class Settler:
 
     async def hold(self, key: str) -> None:
         """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
-        async with self._locks[key]:
+        async with self._lock_of(key):
             account = self._store.account(key)
             if account is None or account.is_held:
                 return
@@ -172,7 +210,7 @@ class Settler:
     async def release(self, account: Account) -> bool:
         """Give the panel back the admin's quota and status; return whether that took a write."""
         self.refuse_in_doubt()
-        async with self._locks[account.key]:
+        async with self._lock_of(account.key):
             user = await self._panel.get_user(account.username)
             totals = self._store.totals(account.key)
             account = self._look(account.key, user, totals)
@@ -273,10 +311,9 @@ class Settler:
         if self._store.record_orphan(key, username=username, event=event, at=now):
             log.warning("orphan user=%r: %s", username, event.text)
 
-    async def _settle(self, key: str, user: PanelUser) -> None:
+    async def _settle(self, key: str, user: PanelUser, *, is_fresh: bool = False) -> None:
         # Traffic that arrives meanwhile is for the next time; it comes with its own hint to look.
         totals = self._store.totals(key)
-        is_fresh = False
         for _ in range(MAX_STEPS):
             if self._store.doubt:  # it may have begun while the panel was asked
                 return
@@ -340,7 +377,7 @@ class Settler:
         written = replace(
             intended, needs_readd=False, restoration=None, remembered_limits=remembered
         )
-        self._store.save(written, [_event_of(change, user, after)], at=self._clock())
+        self._store.save(written, [event_of(change, user, after)], at=self._clock())
         return after
 
     async def _finish_reset(self, account: Account) -> PanelUser:
@@ -356,24 +393,3 @@ class Settler:
         self._metrics.resets.labels(cause="request").inc()
         log.info("reset user=%s by=%s %s", account.username, event.actor, event.text)
         return user
-
-
-def _event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
-    kinds = {
-        ChangeKind.LIMIT: "limited",
-        ChangeKind.DISABLE: "limited",
-        ChangeKind.RELEASE: "released",
-        ChangeKind.ENABLE: "released",
-        ChangeKind.RESTORE: "restored",
-    }
-    return Event(
-        kind=kinds.get(change.kind, "published"),
-        text=change.reason,
-        before=_shown(before),
-        after=_shown(after),
-    )
-
-
-def _shown(user: PanelUser) -> str:
-    limit = "unlimited" if user.data_limit_bytes is None else str(user.data_limit_bytes)
-    return f"{user.status}, data limit {limit}"

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 from marzban_bridge.accounts import Account, Event, PendingResets, account_key
 from marzban_bridge.history import Run
 from marzban_bridge.lineage import Lineage
-from marzban_bridge.store_file import connect, lock
+from marzban_bridge.store_file import connect, from_millis, lock, to_millis
 from marzban_bridge.usage import Orphan, Totals, UsageChange
 
 
@@ -206,23 +206,35 @@ class Store:
 
         With that it is no orphan, and a reset webhook that waited for it is taken into account.
         """
-        request = account.reset_request
         with self._transaction():
-            self._db.execute(
-                "INSERT OR REPLACE INTO account "
-                "(account_key, admin, is_held, reset_requested_at, state) VALUES (?, ?, ?, ?, ?)",
-                (
-                    account.key,
-                    account.admin,
-                    account.is_held,
-                    _to_millis(request.requested_at) if request else None,
-                    msgspec.json.encode(account),
-                ),
-            )
-            self._db.execute("DELETE FROM orphan WHERE account_key = ?", (account.key,))
-            self._db.execute("DELETE FROM announcement WHERE account_key = ?", (account.key,))
+            self._put(account)
             self._insert_events(account.username, events, at)
         self.on_change((account.key,))
+
+    def save_all(self, accounts: Sequence[Account]) -> None:
+        """Store accounts to which nothing happened, as `save` would, in one transaction."""
+        if not accounts:
+            return
+        with self._transaction():
+            for account in accounts:
+                self._put(account)
+        self.on_change([account.key for account in accounts])
+
+    def _put(self, account: Account) -> None:
+        request, key = account.reset_request, account.key
+        self._db.execute(
+            "INSERT OR REPLACE INTO account "
+            "(account_key, admin, is_held, reset_requested_at, state) VALUES (?, ?, ?, ?, ?)",
+            (
+                key,
+                account.admin,
+                account.is_held,
+                to_millis(request.requested_at) if request else None,
+                msgspec.json.encode(account),
+            ),
+        )
+        self._db.execute("DELETE FROM orphan WHERE account_key = ?", (key,))
+        self._db.execute("DELETE FROM announcement WHERE account_key = ?", (key,))
 
     def forget(self, key: str, event: Event, *, username: str, at: datetime) -> None:
         """Drop the account of a deleted user; its name is an orphan until it comes back."""
@@ -246,7 +258,7 @@ class Store:
         statement = (
             "INSERT OR IGNORE INTO orphan (account_key, username, first_seen_at) VALUES (?, ?, ?)"
         )
-        return self._db.execute(statement, (key, username, _to_millis(at))).rowcount > 0
+        return self._db.execute(statement, (key, username, to_millis(at))).rowcount > 0
 
     def is_orphan(self, key: str) -> bool:
         """Tell whether the panel is known not to have this name."""
@@ -276,7 +288,7 @@ class Store:
         return [
             Orphan(
                 username=row[0],
-                first_seen_at=_from_millis(row[1]),
+                first_seen_at=from_millis(row[1]),
                 total_bytes=row[2],
                 raw_bytes=row[3],
             )
@@ -293,10 +305,7 @@ class Store:
         self._db.executemany(
             "INSERT INTO event (at, username, kind, actor, text, value_before, value_after) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (_to_millis(at), username, e.kind, e.actor, e.text, e.before, e.after)
-                for e in events
-            ],
+            [(to_millis(at), username, e.kind, e.actor, e.text, e.before, e.after) for e in events],
         )
 
     def events(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
@@ -315,7 +324,7 @@ class Store:
     def last_event_before(self, at: datetime) -> int:
         """Return the place of the newest event that is older than a moment; 0 if none is."""
         query = "SELECT seq FROM event WHERE at < ? ORDER BY seq DESC LIMIT 1"
-        row = self._db.execute(query, (_to_millis(at),)).fetchone()
+        row = self._db.execute(query, (to_millis(at),)).fetchone()
         return 0 if row is None else int(row[0])
 
     def announce(
@@ -326,7 +335,7 @@ class Store:
         A redelivered webhook has the digest of the first delivery. The announcement stays until the
         next `save` of its account, so that a crash in between does not lose it.
         """
-        now = _to_millis(at)
+        now = to_millis(at)
         news: list[str] = []
         with self._transaction():
             self._db.execute(
@@ -349,13 +358,13 @@ class Store:
         """Return when a reset of all of an owner's users was last noticed."""
         query = "SELECT seen_at FROM reset_all WHERE admin = ?"
         row = self._db.execute(query, (admin or "",)).fetchone()
-        return None if row is None else _from_millis(row[0])
+        return None if row is None else from_millis(row[0])
 
     def record_reset_all(self, admin: str | None, *, at: datetime) -> None:
         """Remember that all users of an owner were reset in the panel."""
         self._db.execute(
             "INSERT OR REPLACE INTO reset_all (admin, seen_at) VALUES (?, ?)",
-            (admin or "", _to_millis(at)),
+            (admin or "", to_millis(at)),
         )
 
     def counts(self) -> Mapping[str, int]:
@@ -374,7 +383,7 @@ class Store:
             "WHERE reset_requested_at IS NOT NULL"
         ).fetchone()
         return PendingResets(
-            count=row[0], oldest_requested_at=None if row[1] is None else _from_millis(row[1])
+            count=row[0], oldest_requested_at=None if row[1] is None else from_millis(row[1])
         )
 
 
@@ -384,15 +393,7 @@ _SELECT_EVENT = "SELECT seq, at, username, kind, actor, text, value_before, valu
 def _event(row: tuple[Any, ...]) -> RecordedEvent:
     return RecordedEvent(
         seq=row[0],
-        at=_from_millis(row[1]),
+        at=from_millis(row[1]),
         username=row[2],
         event=Event(kind=row[3], actor=row[4], text=row[5], before=row[6], after=row[7]),
     )
-
-
-def _to_millis(at: datetime) -> int:
-    return int(at.timestamp() * 1000)
-
-
-def _from_millis(millis: int) -> datetime:
-    return datetime.fromtimestamp(millis / 1000, tz=UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -196,3 +197,13 @@ def lock(path: Path) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def to_millis(at: datetime) -> int:
+    """Return a moment as the store keeps it: milliseconds since 1970."""
+    return int(at.timestamp() * 1000)
+
+
+def from_millis(millis: int) -> datetime:
+    """Return a moment the store keeps."""
+    return datetime.fromtimestamp(millis / 1000, tz=UTC)

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from influxdb_client import BucketRetentionRules, DBRPCreate, InfluxDBClient
-from influxdb_client.domain.bucket import Bucket
-from influxdb_client.service.dbr_ps_service import DBRPsService
+import msgspec
 
 from collector.errors import InfluxRefusedError
 from collector.influx.access import InfluxAccess
-from collector.influx.client import answered, open_client
+from collector.influx.client import answered, ask, open_client
 from collector.schema import DATABASE, Policy
 
 DAY_SECONDS = 86_400
@@ -65,10 +63,46 @@ def shard_seconds(retention_seconds: int) -> int:
     return DAY_SECONDS if retention_seconds >= 2 * DAY_SECONDS else DAY_SECONDS // 24
 
 
+class _Rule(msgspec.Struct, rename="camel"):
+    every_seconds: int = FOR_EVER
+
+
+class _Bucket(msgspec.Struct, rename="camel"):
+    id: str
+    name: str
+    retention_rules: list[_Rule] = []
+
+    @property
+    def retention_seconds(self) -> int:
+        return self.retention_rules[0].every_seconds if self.retention_rules else FOR_EVER
+
+
+class _BucketPage(msgspec.Struct):
+    buckets: list[_Bucket] = []
+
+
+class _Org(msgspec.Struct):
+    id: str
+
+
+class _Orgs(msgspec.Struct):
+    orgs: list[_Org] | None = None
+
+
+class _Mapping(msgspec.Struct):
+    retention_policy: str
+    default: bool
+
+
+class _Mappings(msgspec.Struct):
+    content: list[_Mapping] | None = None
+
+
 class Buckets:
     """Reads and mends the buckets of one InfluxDB. Blocking.
 
-    Every method raises InfluxUnavailableError or InfluxRefusedError.
+    Every method raises InfluxUnavailableError, InfluxRefusedError, or SettingsError without a
+    readable token. What is as it should be is only read.
     """
 
     def __init__(self, access: InfluxAccess) -> None:
@@ -76,76 +110,66 @@ class Buckets:
 
     def current_seconds(self) -> dict[str, int]:
         """Return the retention of every bucket that the token may see; 0 is for ever."""
-        with answered(self._access.url), open_client(self._access) as client:
-            return {each.name: _retention_seconds(each) for each in self._all(client)}
+        return {each.name: each.retention_seconds for each in self._all()}
 
     def apply(self, changes: Iterable[BucketChange]) -> None:
         """Create and correct buckets; one that is corrected keeps its points."""
-        with answered(self._access.url), open_client(self._access) as client:
-            found = {each.name: each for each in self._all(client)}
-            for change in changes:
-                rules = [
-                    BucketRetentionRules(
-                        type="expire",
-                        every_seconds=change.to_seconds,
-                        shard_group_duration_seconds=shard_seconds(change.to_seconds),
-                    )
-                ]
-                bucket = found.get(change.policy.bucket)
-                if bucket is None:
-                    client.buckets_api().create_bucket(
-                        bucket_name=change.policy.bucket,
-                        org=self.org_id(client),
-                        retention_rules=rules,
-                    )
-                else:
-                    bucket.retention_rules = rules
-                    client.buckets_api().update_bucket(bucket)
+        changes = list(changes)
+        if not changes:
+            return
+        from collector.influx import official  # noqa: PLC0415 - 14 MB, and buckets change once
+
+        found = {each.name: each.id for each in self._all()}
+        for change in changes:
+            name = change.policy.bucket
+            rules = {
+                "retention_seconds": change.to_seconds,
+                "shard_seconds": shard_seconds(change.to_seconds),
+            }
+            if name in found:
+                official.correct_bucket(self._access, found[name], name, **rules)
+            else:
+                official.create_bucket(self._access, name, **rules)
 
     def map_default(self) -> bool:
         """Make `raw` what InfluxQL reads where a query names no policy; return if that was new."""
+        org_id = self.org_id()
         with answered(self._access.url), open_client(self._access) as client:
-            service = DBRPsService(client.api_client)
-            org_id = self.org_id(client)
-            known = service.get_dbr_ps(org_id=org_id, db=DATABASE).content or []
-            if any(each.retention_policy == Policy.RAW and each.default for each in known):
-                return False
-            bucket = next(each for each in self._all(client) if each.name == Policy.RAW.bucket)
-            mapping = DBRPCreate(
-                org_id=org_id,
-                bucket_id=bucket.id,
-                database=DATABASE,
-                retention_policy=Policy.RAW.value,
-                default=True,
-            )
-            service.post_dbrp(mapping)
-            return True
+            known = ask(client, "/api/v2/dbrps", _Mappings, orgID=org_id, db=DATABASE).content
+        if any(each.retention_policy == Policy.RAW and each.default for each in known or []):
+            return False
+        from collector.influx import official  # noqa: PLC0415 - 14 MB, and this is done once
+
+        official.map_default(self._access, org_id=org_id, bucket_id=self.ids()[Policy.RAW])
+        return True
 
     def ids(self) -> dict[Policy, str]:
         """Return the ids of our buckets."""
-        with answered(self._access.url), open_client(self._access) as client:
-            found = {each.name: str(each.id) for each in self._all(client)}
+        found = {each.name: each.id for each in self._all()}
         return {each: found[each.bucket] for each in Policy if each.bucket in found}
 
-    def org_id(self, client: InfluxDBClient) -> str:
+    def org_id(self) -> str:
         """Return the id of the organization."""
-        found = client.organizations_api().find_organizations(org=self._access.org)
+        with answered(self._access.url), open_client(self._access) as client:
+            found = ask(client, "/api/v2/orgs", _Orgs, org=self._access.org).orgs
         if not found:
             raise InfluxRefusedError(
                 f"{self._access.url} has no organization {self._access.org!r}; see to INFLUXDB_ORG"
             )
-        return str(found[0].id)
+        return found[0].id
 
-    def _all(self, client: InfluxDBClient) -> list[Bucket]:
-        found: list[Bucket] = []
-        while True:
-            page = client.buckets_api().find_buckets(
-                org=self._access.org, limit=PAGE, offset=len(found)
-            )
-            found += page.buckets
-            if len(page.buckets) < PAGE:
-                return found
-
-
-def _retention_seconds(bucket: Bucket) -> int:
-    return next((int(each.every_seconds) for each in bucket.retention_rules or []), FOR_EVER)
+    def _all(self) -> list[_Bucket]:
+        found: list[_Bucket] = []
+        with answered(self._access.url), open_client(self._access) as client:
+            while True:
+                page = ask(
+                    client,
+                    "/api/v2/buckets",
+                    _BucketPage,
+                    org=self._access.org,
+                    limit=PAGE,
+                    offset=len(found),
+                ).buckets
+                found += page
+                if len(page) < PAGE:
+                    return found

@@ -17,7 +17,7 @@ from influxdb_client import Authorization, InfluxDBClient, Permission, Permissio
 from collector.errors import InfluxRefusedError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets
-from collector.influx.client import answered, open_client
+from collector.influx.official import signed_in
 from collector.schema import Policy
 
 TOKEN_FILE = "token"  # noqa: S105 - the file's name
@@ -91,8 +91,8 @@ def _works(access: InfluxAccess, grant: Grant, ids: dict[Policy, str]) -> bool:
 
 
 def _make(access: InfluxAccess, grant: Grant, ids: dict[Policy, str]) -> str:
-    with answered(access.url), open_client(access) as client:
-        org_id = Buckets(access).org_id(client)
+    org_id = Buckets(access).org_id()
+    with signed_in(access) as client:
         _revoke(client, org_id, grant.description)
         permissions = [
             Permission(

@@ -27,6 +27,32 @@ from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_fold import folded_seq
 from collector.reporters import Reporter
 
+_ALL_SERIES = "SELECT * FROM series"
+_SERIES_OF_USER = "SELECT * FROM series WHERE username = :username"
+_DAYS_SUMS = (
+    "sum(u.upload_bytes) AS upload_bytes, sum(u.download_bytes) AS download_bytes, "
+    "sum(u.billed_bytes) AS billed_bytes, sum(u.connections) AS connections, "
+    "sum(u.reports) AS reports, max(u.last_used_at) AS last_used_at"
+)
+_SERIES_SINCE = f"""
+    SELECT s.username, s.server, s.port, s.protocol, d.* FROM (
+        SELECT u.series_id, {_DAYS_SUMS} FROM usage_day AS u WHERE u.day >= :since
+        GROUP BY u.series_id
+    ) AS d JOIN series AS s ON s.id = d.series_id
+"""
+# Days are ordered before series: a user's few rows are looked up day by day, and not searched for
+# among everybody's. The plus keeps SQLite from walking through all series to have them in order.
+_SERIES_OF_USER_SINCE = f"""
+    WITH RECURSIVE listed (day) AS (
+        SELECT max(:since, (SELECT min(day) FROM usage_day))
+        UNION ALL SELECT day + 1 FROM listed WHERE day < (SELECT max(day) FROM usage_day)
+    )
+    SELECT s.username, s.server, s.port, s.protocol, {_DAYS_SUMS}
+    FROM series AS s CROSS JOIN listed CROSS JOIN usage_day AS u
+    WHERE s.username = :username AND u.day = listed.day AND u.series_id = s.id
+    GROUP BY +s.id
+"""
+
 
 class SqliteReader:
     """Reads a ledger file; one connection per thread that asks."""
@@ -143,18 +169,16 @@ class SqliteReader:
 
     def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
         """Return usage by server, most first: of one user or of all, since a day or for ever."""
-        sums = (
-            "sum(u.upload_bytes), sum(u.download_bytes), sum(u.billed_bytes), "
-            "sum(u.connections), count(DISTINCT s.username), max(u.last_used_at)"
-        )
-        source = "series AS s JOIN usage_day AS u ON u.series_id = s.id AND u.day >= :since"
         if since_day is None:
-            source = "(SELECT *, id AS series_id FROM series) AS u JOIN series AS s ON s.id = u.id"
+            source = _ALL_SERIES if username is None else _SERIES_OF_USER
+        else:
+            source = _SERIES_SINCE if username is None else _SERIES_OF_USER_SINCE
+        # A user has one series on a server, port and protocol: to count series is to count users.
         rows = self._db.execute(
-            f"SELECT s.server, s.port, s.protocol, {sums} FROM {source} "
-            "WHERE :username IS NULL OR s.username = :username "
-            "GROUP BY s.server, s.port, s.protocol "
-            "ORDER BY sum(u.upload_bytes + u.download_bytes) DESC, s.server, s.port, s.protocol",
+            "SELECT server, port, protocol, sum(upload_bytes), sum(download_bytes), "
+            f"sum(billed_bytes), sum(connections), count(*), max(last_used_at) FROM ({source}) "
+            "GROUP BY server, port, protocol "
+            "ORDER BY sum(upload_bytes + download_bytes) DESC, server, port, protocol",
             {"username": username, "since": since_day},
         )
         return [ServerUsage(*row) for row in rows]
@@ -171,18 +195,13 @@ class SqliteReader:
 
     def summary(self, *, since_day: int | None) -> Summary:
         """Return the sums over everything, since a day or for ever."""
-        source = "series AS s"
-        if since_day is not None:
-            source = (
-                "(SELECT username, server, port, protocol, d.* FROM usage_day AS d "
-                "JOIN series ON series.id = d.series_id WHERE d.day >= :since) AS s"
-            )
+        source = _ALL_SERIES if since_day is None else _SERIES_SINCE
         row = self._db.execute(
             "SELECT count(DISTINCT username), count(DISTINCT server || char(31) || port), "
             "count(DISTINCT protocol), coalesce(sum(upload_bytes), 0), "
             "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
             "coalesce(sum(connections), 0), "
-            f"coalesce(sum(reports), 0) FROM {source}",
+            f"coalesce(sum(reports), 0) FROM ({source})",
             {"since": since_day},
         ).fetchone()
         return Summary(*row)

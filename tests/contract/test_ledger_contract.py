@@ -307,6 +307,36 @@ def test_statistics_by_server_are_for_ever_or_since_a_day(ledger, reader):
     assert [(d.day, d.upload_bytes, d.users) for d in days] == [(DAY - 1, 1, 1), (DAY, 10, 1)]
 
 
+def test_a_user_of_several_days_and_protocols_is_counted_once_a_server_and_protocol(ledger, reader):
+    stored = [
+        report(name, at=NOON_MILLIS - days_ago * DAY_MILLIS, protocol=protocol, up=1, down=0)
+        for days_ago in (0, 1, 5, 9)
+        for name in ("a", "b")
+        for protocol in ("vless", "trojan")
+    ]
+    store(ledger, batch(*stored, report("c", at=NOON_MILLIS - 9 * DAY_MILLIS)))
+    for since_day, days, users in ((DAY - 5, 3, 2), (DAY, 1, 2), (0, 4, 3)):
+        found = reader.servers_of(None, since_day=since_day)
+        counted = {each.protocol: each.users for each in found}
+        assert counted == {"vless": users, "trojan": 2}
+        of_a = reader.servers_of("a", since_day=since_day)
+        assert [(each.protocol, each.upload_bytes, each.users) for each in of_a] == [
+            ("trojan", days, 1),
+            ("vless", days, 1),
+        ]
+        assert reader.summary(since_day=since_day).users == users
+    assert reader.servers_of("a", since_day=DAY + 1) == []
+    assert reader.servers_of("c", since_day=DAY - 5) == []
+    assert {each.users for each in reader.servers_of("a", since_day=None)} == {1}
+
+
+def test_a_ledger_without_reports_has_no_statistics(reader):
+    for since_day in (None, 0, DAY):
+        assert reader.servers_of("a", since_day=since_day) == []
+        assert reader.servers_of(None, since_day=since_day) == []
+        assert reader.summary(since_day=since_day).users == 0
+
+
 def test_last_used_is_the_latest_moment_whatever_the_order_of_arrival(ledger, reader):
     store(ledger, batch(report(at=NOON_MILLIS), report(at=NOON_MILLIS - 5)))
     store(ledger, batch(report(at=NOON_MILLIS - 9)))

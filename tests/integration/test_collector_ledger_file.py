@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import NOON_MILLIS, batch, report
+from ledgers import DAY, NOON_MILLIS, batch, report
 
 from collector.billing import Ratio
 from collector.errors import DiskFullError, LedgerError, NotStoredError, SettingsError
@@ -303,6 +303,42 @@ def test_durability_is_set_to_what_an_acknowledgement_promises(path):
     with closing(SqliteLedger(path)) as ledger:
         assert ledger._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         assert ledger._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_dropping_the_ids_of_a_window_writes_far_less_than_they_take(path):
+    ids = [f"{number * 7919 % 20_000:016}" for number in range(20_000)]
+    with closing(SqliteLedger(path)) as ledger, closing(connect(path)) as beside:
+        ledger.record([batch(*(report(key=each) for each in ids))], received_at_millis=NOON_MILLIS)
+        forget = {"limit": 1, "keeps_unexported": False}
+        ledger.forget_reports(before_millis=1, **forget)  # the other table becomes the current one
+        beside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ledger.forget_reports(before_millis=NOON_MILLIS + 1, **forget)
+        written_bytes = path.with_name(path.name + "-wal").stat().st_size
+        (left,) = beside.execute("SELECT count(*) FROM report_key_0").fetchone()
+    assert left == 0
+    assert written_bytes < 100_000, "20,000 ids take about 600,000"
+
+
+def test_a_users_statistics_do_not_read_everybodys_rows(path):
+    stored = [
+        report(f"u{number}", at=NOON_MILLIS - days_ago * 86_400_000)
+        for number in range(2_000)
+        for days_ago in range(7)
+    ]
+    with closing(SqliteLedger(path)) as ledger:
+        ledger.record([batch(*stored)], received_at_millis=NOON_MILLIS)
+    with closing(SqliteReader(path)) as reader:
+        steps = [0]
+
+        def count() -> int:
+            steps[0] += 1
+            return 0
+
+        reader._db.set_progress_handler(count, 10)
+        for since_day in (None, DAY - 6):
+            assert len(reader.servers_of("u7", since_day=since_day)) == 1
+        assert steps[0] * 10 < 2_000
+        reader._db.set_progress_handler(None, 0)
 
 
 def test_a_reader_cannot_write(path):

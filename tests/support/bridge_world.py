@@ -36,8 +36,8 @@ class WaitingFeed(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if float(request.url.params.get("wait", 0)) and not self._ledger.is_down:
-            seq = self._ledger.seq
-            while seq == self._ledger.seq and not self._ledger.is_down:
+            after = int(request.url.params["after"])
+            while self._ledger.seq == after and not self._ledger.is_down:
                 await asyncio.sleep(0.01)
         return await self._inner.handle_async_request(request)
 

@@ -1,0 +1,254 @@
+"""What the bridge costs the panel and itself, beside a poller of the panel's whole user list.
+
+    uv run --group bench python benchmarks/bridge.py [--seconds 60]
+
+The bridge runs on core 0 alone; a simulated panel that counts its requests, a real collector and
+this command share core 1. Twice: 100,000 panel users of whom 10,000 have external traffic, and a
+tenth of both; 1,000 users change per minute in either. Every change is big enough to be published,
+which is the worst case. Idle is the same without changes, so the difference is what changes cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import counting_panel
+import naive_poller
+from bridge_processes import BRIDGE_CORE, OTHERS_CORE, ROOT, Stack, stack
+from counting_panel import GIB, name_of
+from rich.console import Console
+from rich.table import Table
+
+CHANGES_PER_MINUTE = 1000
+CHANGE_BYTES = 6 * GIB
+"""More than the 5 % of 100 GiB at which a limit is published."""
+SMALL_CHANGE_BYTES = 2**20
+FIRST_BYTES = 2**20
+SETTLE_SECONDS = 3.0
+console = Console(width=110)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What a stretch of time cost, per minute, and how fast changes arrived in the panel."""
+
+    name: str
+    changes: int
+    requests: Counter[str]
+    cpu_seconds: float
+    panel_cpu_seconds: float
+    written_mib: float
+    rss_mib: float
+    latencies: list[float]
+
+
+def main() -> int:
+    """Run it all and print the tables; or be one of the processes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60, help="length of each measurement (60)")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES)
+    parser.add_argument("--serve-panel", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--poll", metavar="URL", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve_panel:
+        users, port = arguments.serve_panel
+        counting_panel.serve(users=users, port=port)
+    elif arguments.poll:
+        os.sched_setaffinity(0, BRIDGE_CORE)
+        naive_poller.poll(arguments.poll)
+    else:
+        os.sched_setaffinity(0, OTHERS_CORE)
+        for size in arguments.sizes:
+            measure_small(arguments.seconds) if size == "small" else measure_large(
+                arguments.seconds
+            )
+    return 0
+
+
+def measure_small(seconds: int) -> None:
+    """Measure a panel of 10,000 users, 1,000 with external traffic."""
+    with tempfile.TemporaryDirectory() as folder, stack(Path(folder), panel_users=10_000) as it:
+        measure_steady(it, users=1000, seconds=seconds, title="10,000 panel users, 1,000 external")
+
+
+def measure_large(seconds: int) -> None:
+    """Measure a panel of 100,000 users, 10,000 with external traffic; then all of them."""
+    with tempfile.TemporaryDirectory() as folder, stack(Path(folder), panel_users=100_000) as it:
+        measure_steady(
+            it, users=10_000, seconds=seconds, title="100,000 panel users, 10,000 external"
+        )
+        measure_poller(it)
+        measure_full_pass(it, users=100_000)
+
+
+def measure_steady(it: Stack, *, users: int, seconds: int, title: str) -> None:
+    """Let the bridge adopt the users, then measure it under changes and idle."""
+    names = [name_of(number) for number in range(users)]
+    it.report(names, amount_bytes=FIRST_BYTES)
+    started_at = time.monotonic()
+    it.start("bridge")
+    it.wait_adopted(accounts=users)
+    console.print(
+        f"[bold]{title}[/]: adopted in {time.monotonic() - started_at:.1f} s with "
+        f"{it.counted()['requests']}, {it.cpu_seconds('bridge'):.1f} CPU s"
+    )
+    order = cycle(names)
+    windows = [
+        measure(it, "1,000 changes, all published", order, CHANGE_BYTES, seconds),
+        measure(it, "1,000 changes, too small", order, SMALL_CHANGE_BYTES, seconds),
+        measure(it, "idle", iter(()), 0, seconds),
+    ]
+    show(title, windows)
+
+
+def measure(
+    it: Stack, name: str, order: Iterator[str], amount_bytes: int, seconds: float
+) -> Window:
+    """Report changes at an even pace for so long, and take the difference of all counters."""
+    before = (it.cpu_seconds("bridge"), it.cpu_seconds("panel"), it.written_bytes())
+    requests = Counter(it.counted()["requests"])
+    started_at = time.monotonic()
+    sent_at = {} if not amount_bytes else send(it, order, amount_bytes, started_at + seconds)
+    time.sleep(max(0.0, started_at + seconds - time.monotonic()))
+    minutes = (time.monotonic() - started_at) / 60
+    after = (it.cpu_seconds("bridge"), it.cpu_seconds("panel"), it.written_bytes())
+    counted = it.counted()
+    cpu, panel_cpu, written = ((b - a) / minutes for a, b in zip(before, after, strict=True))
+    made = Counter(counted["requests"]) - requests
+    time.sleep(SETTLE_SECONDS)
+    return Window(
+        name=name,
+        changes=round(len(sent_at) / minutes),
+        requests=Counter({route: round(count / minutes) for route, count in made.items()}),
+        cpu_seconds=cpu,
+        panel_cpu_seconds=panel_cpu,
+        written_mib=written / 2**20,
+        rss_mib=it.rss_mib(),
+        latencies=latencies_of(it, sent_at),
+    )
+
+
+def send(it: Stack, order: Iterator[str], amount_bytes: int, until: float) -> dict[str, float]:
+    """Report a change of one user after the other; return when each was sent."""
+    sent_at: dict[str, float] = {}
+    pause_seconds = 60 / CHANGES_PER_MINUTE
+    next_at = time.monotonic()
+    while next_at < until:
+        time.sleep(max(0.0, next_at - time.monotonic()))
+        username = next(order)
+        sent_at[username] = time.monotonic()
+        it.report([username], amount_bytes=amount_bytes)
+        next_at += pause_seconds
+    return sent_at
+
+
+def latencies_of(it: Stack, sent_at: dict[str, float]) -> list[float]:
+    """Return the seconds from sending each report to its PUT arriving at the panel."""
+    written_at = it.counted()["written_at"]
+    return [written_at[name] - at for name, at in sent_at.items() if written_at.get(name, 0) > at]
+
+
+def measure_poller(it: Stack) -> None:
+    """Run the poller over the whole panel once."""
+    panel_before = it.cpu_seconds("panel")
+    command = [sys.executable, str(ROOT / "benchmarks" / "bridge.py"), "--poll", it.url("panel")]
+    output = subprocess.run(  # noqa: S603 - this very file
+        command, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    figures = json.loads(output)
+    console.print(
+        f"polling the whole list in pages of {naive_poller.PAGE}, each minute: "
+        f"{figures['requests']:,} requests, {figures['cpu_seconds']:.1f} CPU s, "
+        f"panel {it.cpu_seconds('panel') - panel_before:.1f} CPU s, "
+        f"{figures['seconds']:.1f} s, peak RSS {figures['peak_rss_mib']:.0f} MiB\n"
+    )
+
+
+def measure_full_pass(it: Stack, *, users: int) -> None:
+    """Give every panel user external traffic; time a pass over them, and interrupt another."""
+    names = [name_of(number) for number in range(users)]
+    it.report(names, amount_bytes=FIRST_BYTES)
+    started_at, cpu_before = time.monotonic(), it.cpu_seconds("bridge")
+    it.wait_adopted(accounts=users)
+    console.print(
+        f"[bold]{users:,} external users[/]: adopted in {time.monotonic() - started_at:.0f} s, "
+        f"{it.cpu_seconds('bridge') - cpu_before:.0f} CPU s, peak RSS "
+        f"{it.rss_mib(is_peak=True):.0f} MiB; stopped in {it.stop('bridge'):.1f} s"
+    )
+    before = Counter(it.counted()["requests"])
+    it.start("bridge")
+    sent_at: dict[str, float] = {}
+    order = cycle(names)
+    while it.metrics()["bridge_pass_seconds"] == 0:
+        sent_at |= send(it, order, CHANGE_BYTES, time.monotonic() + 2)
+    cpu_seconds, pass_seconds = it.cpu_seconds("bridge"), it.metrics()["bridge_pass_seconds"]
+    made = Counter(it.counted()["requests"]) - before
+    time.sleep(SETTLE_SECONDS)
+    console.print(
+        f"full pass: {pass_seconds:.1f} s, {cpu_seconds:.1f} CPU s with {len(sent_at):,} changes "
+        f"meanwhile; {dict(made)}; {describe(latencies_of(it, sent_at))}; "
+        f"RSS {it.rss_mib():.0f} MiB, peak {it.rss_mib(is_peak=True):.0f} MiB"
+    )
+    it.stop("bridge")
+    it.start("bridge")
+    time.sleep(pass_seconds / 2)
+    stop_seconds = it.stop("bridge")
+    (began, reached), before = it.counted()["lists"], it.signed_in()
+    it.start("bridge")
+    it.until("a list request", lambda: it.signed_in() > before and it.counted()["lists"][0])
+    resumed = it.counted()["lists"][0]
+    console.print(
+        f"SIGTERM within a pass: gone after {stop_seconds:.2f} s; the pass had begun with the list "
+        f"from {began[0]} and come to the one from {reached[0]}; after a restart it went on with "
+        f"the one from {resumed[0]}"
+    )
+
+
+def describe(latencies: Sequence[float]) -> str:
+    """Say how fast reports became limits in the panel."""
+    if not latencies:
+        return "-"
+    millis = sorted(each * 1000 for each in latencies)
+    p99 = millis[int(len(millis) * 0.99)]
+    return f"{statistics.median(millis):,.0f} / {p99:,.0f} ms"
+
+
+def show(title: str, windows: Sequence[Window]) -> None:
+    """Print what each window cost per minute."""
+    table = Table(title=f"{title}; per minute", title_justify="left")
+    table.add_column("")
+    for each in windows:
+        table.add_column(each.name, justify="right")
+    routes = sorted({route for each in windows for route in each.requests})
+    rows: list[tuple[str, list[Any]]] = [
+        ("changes", [f"{each.changes:,}" for each in windows]),
+        *((route, [f"{each.requests[route]:,}" for each in windows]) for route in routes),
+        ("panel requests", [f"{each.requests.total():,}" for each in windows]),
+        ("bridge CPU s", [f"{each.cpu_seconds:.2f}" for each in windows]),
+        ("bridge wrote MiB", [f"{each.written_mib:.1f}" for each in windows]),
+        ("panel CPU s", [f"{each.panel_cpu_seconds:.2f}" for each in windows]),
+        ("bridge RSS MiB", [f"{each.rss_mib:.0f}" for each in windows]),
+        ("report to PUT, median / p99", [describe(each.latencies) for each in windows]),
+    ]
+    for name, cells in rows:
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+SIZES = {"small": measure_small, "large": measure_large}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""A simulated panel that counts what it is asked, route by route, and when each user was written.
+
+Beside the panel's own paths it answers `GET /counted`. Times are `time.monotonic`, which on Linux
+is one clock for all processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs
+
+import uvicorn
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from marzban_bridge.reconcile import CHUNK
+from marzban_bridge.simulator.app import create_simulator_app
+from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.run import add_users
+
+PASSWORD = "the-panel-password-of-the-benchmark"  # noqa: S105 - of a panel that guards nothing
+GIB = 2**30
+QUOTA_BYTES = 100 * GIB
+USED_BYTES = GIB
+AGE = timedelta(days=10)
+
+
+class Counting:
+    """The panel's application with a counter in front."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._requests: Counter[str] = Counter()
+        self._written_at: dict[str, float] = {}
+        self._lists: list[str] = []
+        """Who was the first in each list of several users since the last sign-in."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count one request and have it answered."""
+        path: str = scope.get("path", "")
+        if path == "/counted":
+            await JSONResponse(self._counted())(scope, receive, send)
+            return
+        if scope["type"] == "http":
+            self._note(scope["method"], path, scope["query_string"].decode())
+        await self._app(scope, receive, send)
+
+    def _note(self, method: str, path: str, query: str) -> None:
+        if path.startswith("/api/user/"):
+            if method == "PUT":
+                self._written_at[path.removeprefix("/api/user/")] = time.monotonic()
+            path = "/api/user/{name}"
+        if path == "/api/users":
+            names = parse_qs(query).get("username", [])
+            self._lists += names[:1] if len(names) == CHUNK else []
+            path += "?username=…" if names else "?offset=…"
+        if path == "/api/admin/token":
+            self._lists.clear()
+        self._requests[f"{method} {path}"] += 1
+
+    def _counted(self) -> dict[str, object]:
+        return {
+            "requests": self._requests,
+            "written_at": self._written_at,
+            "lists": (self._lists[:1], self._lists[-1:]),
+        }
+
+
+def name_of(number: int) -> str:
+    """Return the name of a user of the panel."""
+    return f"user{number:06}"
+
+
+def serve(*, users: int, port: int) -> None:
+    """Serve a panel with so many users until killed."""
+    began_at = datetime.now(UTC) - AGE
+    is_seeded = False
+    panel = SimulatedPanel(
+        clock=lambda: datetime.now(UTC) if is_seeded else began_at,
+        admins={"admin": (PASSWORD, True)},
+        sends_webhooks=False,
+    )
+    add_users(
+        panel,
+        {
+            "users": [
+                {
+                    "username": name_of(number),
+                    "data_limit": QUOTA_BYTES,
+                    "used_traffic": USED_BYTES,
+                }
+                for number in range(users)
+            ]
+        },
+    )
+    is_seeded = True
+    config = uvicorn.Config(
+        Counting(create_simulator_app(panel)), port=port, log_config=None, access_log=False
+    )
+    asyncio.run(uvicorn.Server(config).serve())

@@ -1,0 +1,194 @@
+"""Passes over many users: where they go on, what they leave alone, what they cost the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import httpx
+import pytest
+from bridge_builders import gib
+from bridge_world import WaitingFeed, until
+from world import World
+
+from marzban_bridge import reconcile
+from marzban_bridge.reconcile import CHUNK
+
+NAMES = [f"user{number:03}" for number in range(2 * CHUNK + 20)]
+
+
+class Listening(httpx.AsyncBaseTransport):
+    """Remembers who was listed, and may do something at each list."""
+
+    def __init__(self, inner):
+        self._inner = inner
+        self.lists = []
+        self.on_list = lambda: None
+
+    async def handle_async_request(self, request):
+        if request.url.path == "/api/users":
+            self.lists.append(request.url.params.get_list("username"))
+            self.on_list()
+        return await self._inner.handle_async_request(request)
+
+
+@pytest.fixture
+def world(tmp_path):
+    opened = World(tmp_path)
+    for name in NAMES:
+        opened.panel.create_user(name, data_limit=gib(10))
+        opened.ledger.report(name, 1)
+    opened.one_pass()
+    feed = WaitingFeed(opened.ledger)
+    opened.ledger.transport = lambda: feed
+    opened.restart()
+    opened.transport._inner = Listening(opened.transport._inner)
+    yield opened
+    opened.close()
+
+
+@contextlib.asynccontextmanager
+async def running(world):
+    """Let the loop run; as at a start, its first pass begins at once."""
+    loop = asyncio.create_task(world.bridge.reconciler.run())
+    try:
+        yield
+    finally:
+        loop.cancel()
+        await asyncio.wait([loop])
+        assert loop.cancelled()
+
+
+def pass_ends(world):
+    return world.bridge.metrics.last_pass_timestamp_seconds._value.get() > 0
+
+
+def fail_the_second_list(panel):
+    def fail():
+        if len(panel.lists) == 2:
+            raise httpx.ConnectError("the panel is down")
+
+    panel.on_list = fail
+
+
+async def whole_pass(world):
+    world.bridge.metrics.last_pass_timestamp_seconds.set(0)
+    async with running(world):
+        await until("a whole pass", lambda: pass_ends(world))
+
+
+def test_a_pass_goes_on_after_a_restart_with_those_it_had_not_reached_and_sees_everybody(world):
+    panel = world.transport._inner
+    fail_the_second_list(panel)
+
+    async def be_interrupted():
+        async with running(world):
+            await until("the second list", lambda: len(panel.lists) == 2)
+
+    world.run(be_interrupted())
+    panel.lists.clear()
+    panel.on_list = lambda: None
+    world.restart()
+    world.run(whole_pass(world))
+    assert panel.lists[0][0] == NAMES[CHUNK]
+    assert sorted(name for names in panel.lists for name in names) == NAMES
+
+
+def test_a_pass_that_an_outage_cut_short_goes_on_with_the_chunk_that_failed(world):
+    panel = world.transport._inner
+    fail_the_second_list(panel)
+    world.run(whole_pass(world))
+    assert [names[0] for names in panel.lists[:3]] == [NAMES[0], NAMES[CHUNK], NAMES[CHUNK]]
+    assert sorted({name for names in panel.lists for name in names}) == NAMES
+
+
+def test_a_flood_of_urgent_users_does_not_keep_a_pass_from_its_end(world):
+    world.transport._inner.on_list = lambda: world.bridge.reconciler.hurry([NAMES[0]])
+    world.run(whole_pass(world))
+
+
+def test_an_urgent_user_is_next_while_a_pass_is_under_way(world):
+    panel = world.transport._inner
+
+    def hurry_once():
+        if len(panel.lists) == 1:
+            world.bridge.reconciler.hurry([NAMES[-1]])
+
+    panel.on_list = hurry_once
+
+    async def look():
+        async with running(world):
+            await until("the second list", lambda: len(panel.lists) >= 2)
+
+    world.run(look())
+    assert panel.lists[1] == [NAMES[-1]]
+
+
+def test_a_pass_that_reveals_nothing_is_a_commit_per_chunk_and_still_remembers_each_look(world):
+    statements = []
+    world.bridge.store._db.set_trace_callback(statements.append)
+    world.clock.advance(minutes=5)
+    world.run(world.bridge.reconciler.run_once())
+    world.bridge.store._db.set_trace_callback(None)
+    assert statements.count("COMMIT") == 3
+    assert {world.account(name).sighting.seen_at for name in NAMES} == {world.clock()}
+
+
+def test_who_needs_something_is_settled_beside_those_who_do_not(world):
+    world.panel.edit_in_dialog(NAMES[1], data_limit=gib(20))
+    world.ledger.report(NAMES[2], gib(4))
+    world.one_pass()
+    assert world.account(NAMES[1]).quota_bytes == gib(20)
+    assert world.panel.get_user(NAMES[2])["data_limit"] == gib(6) - 1
+    assert world.transport.writes == [("PUT", f"/api/user/{NAMES[2]}")]
+
+
+def test_nobody_is_taken_in_who_is_being_settled_or_was_since_the_reading(world):
+    settler = world.bridge.reconciler.settler
+    busy, settled, idle = NAMES[:3]
+    read_at = time.monotonic()
+    users = {name: world.run(world.bridge.panel.get_user(name)) for name in (busy, settled, idle)}
+    world.run(settler.settle(settled, users[settled], read_at=time.monotonic()))
+
+    async def take_in():
+        async with settler._lock_of(busy):
+            return settler.take_in(users, read_at=read_at)
+
+    assert set(world.run(take_in())) == {busy, settled}
+
+
+def test_a_webhook_that_waits_is_taken_into_account_by_a_pass_that_shows_no_reset(world):
+    world.bridge.store.announce([(b"1", NAMES[0])], at=world.clock(), remember_seconds=60)
+    world.ledger.report(NAMES[0], 5)
+    world.one_pass()
+    assert world.account(NAMES[0]).baseline_bytes == 6, "a user without panel traffic was reset"
+
+
+def test_a_pass_that_takes_longer_than_its_interval_leaves_the_panel_alone_for_as_long(world):
+    reconciler = world.bridge.reconciler
+    now = time.monotonic()
+    assert reconciler._finish_pass(now - 1) == pytest.approx(now + 59, abs=1)
+    assert reconciler._finish_pass(now - 300) == pytest.approx(now + 300, abs=5)
+
+
+def test_a_feed_that_always_has_news_is_read_now_and_then_only(world, monkeypatch):
+    monkeypatch.setattr(reconcile, "FEED_GATHER_SECONDS", 0.3)
+    reads = []
+    read = world.bridge.reconciler._feed.read
+
+    async def counting(**arguments):
+        reads.append(arguments)
+        return await read(**arguments)
+
+    monkeypatch.setattr(world.bridge.reconciler._feed, "read", counting)
+
+    async def follow():
+        started_at = time.monotonic()
+        async with running(world):
+            while len(reads) < 4:
+                world.ledger.report(NAMES[0], 1)
+                await asyncio.sleep(0.01)
+        return time.monotonic() - started_at
+
+    assert world.run(follow()) >= 0.6
