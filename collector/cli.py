@@ -32,6 +32,8 @@ from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter
 from collector.logs import configure_logging, printable
 from collector.reporters import hash_key, signing_secret
 from collector.settings import Settings
+from collector.source_commands import show_sources
+from collector.source_file import load_book
 
 console = Console()
 GRACEFUL_SECONDS = 10
@@ -91,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         "rebuild", help="write everything the ledger keeps again, into an empty InfluxDB"
     )
     rebuild.set_defaults(run=lambda _, settings: export_rebuild(settings))
+    sources = commands.add_parser("sources", help="what is known of other panels' traffic")
+    sources.set_defaults(run=lambda _, settings: show_sources(settings))
     reporters = commands.add_parser("reporters", help="who may report")
     actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
     add = actions.add_parser("add", help="make a key; it is shown once")
@@ -107,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     path = ledger_path(settings.ledger_url)
     SqliteLedger(path).close()  # a ledger that cannot be used is a one-line error, not a traceback
+    load_book(settings.sources_file)  # likewise
     _show_banner(settings)
     app = create_app(settings)
     config = uvicorn.Config(
@@ -172,7 +177,12 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     print(f"  curl -sS http://{settings.host}:{settings.port}/v1/reports \\")
     print(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
     print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
-    print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'')
+    print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'\n')
+    print("A 3x-ui takes this as its External Traffic Inform URI (docs/sources/3x-ui.md), with the")
+    print(
+        f"address it reaches this collector at:\n\n  http://{settings.host}:{settings.port}", end=""
+    )
+    print(f"/v1/sources/3x-ui/{key}")
     return 0
 
 

@@ -40,6 +40,12 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        self.retries = Counter(
+            "collector_source_retries",
+            "Pushes without an id that were taken for a retry of one before",
+            ["source"],
+            registry=self.registry,
+        )
         self.queued_reports = Gauge(
             "collector_queued_reports", "Reports waiting for a commit", registry=self.registry
         )
