@@ -24,6 +24,7 @@ from collector.app import create_app, wall_clock_millis
 from collector.backup import back_up
 from collector.connections import bounded
 from collector.errors import CollectorError, LedgerError
+from collector.import_command import add_import, import_file
 from collector.influx_commands import bootstrap, export_rebuild, export_status
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import ledger_path
@@ -93,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         "rebuild", help="write everything the ledger keeps again, into an empty InfluxDB"
     )
     rebuild.set_defaults(run=lambda _, settings: export_rebuild(settings))
+    take_over = commands.add_parser(
+        "import", help="count what the original panel's table, or a CSV, says; the collector is off"
+    )
+    add_import(take_over)
+    take_over.set_defaults(
+        run=lambda it, settings: import_file(it, settings, now_millis=wall_clock_millis())
+    )
     sources = commands.add_parser("sources", help="what is known of other panels' traffic")
     sources.set_defaults(run=lambda _, settings: show_sources(settings))
     reporters = commands.add_parser("reporters", help="who may report")
@@ -179,10 +187,8 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
     print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'\n')
     print("A 3x-ui takes this as its External Traffic Inform URI (docs/sources/3x-ui.md), with the")
-    print(
-        f"address it reaches this collector at:\n\n  http://{settings.host}:{settings.port}", end=""
-    )
-    print(f"/v1/sources/3x-ui/{key}")
+    print("address it reaches this collector at:\n")
+    print(f"  http://{settings.host}:{settings.port}/v1/sources/3x-ui/{key}")
     return 0
 
 
