@@ -18,6 +18,8 @@ _DECODE_ONE = msgspec.json.Decoder(WireReport)
 _MAX_COMMAS = 64 * MAX_REPORTS_PER_REQUEST
 """Bounds the memory of reading what is no reports, such as `[1,1,1,...`."""
 
+UNFIT = (msgspec.ValidationError, UnicodeEncodeError)
+"""What converting an item raises; the latter where broken Unicode is read as something else."""
 _AT_FIELD = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
@@ -152,9 +154,14 @@ def _check_count(count: int) -> None:
 
 
 def refusal_of(
-    index: int, error: msgspec.ValidationError, *, fields: Mapping[str, str] | None = None
+    index: int,
+    error: msgspec.ValidationError | UnicodeEncodeError,
+    *,
+    fields: Mapping[str, str] | None = None,
 ) -> Refusal:
     """Return what is wrong with an item; `fields` says what a foreign item's are called here."""
+    if isinstance(error, UnicodeEncodeError):
+        return Refusal(index, "report", "contains broken Unicode")
     message = str(error)
     if missing := _MISSING.search(message):
         return Refusal(index, missing["field"], "is required")

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from collector.bodies import refusal_of, whole_numbers
+from collector.bodies import UNFIT, refusal_of, whole_numbers
 from collector.identity import name_within
 from collector.reports import DAY_MILLIS, Limits, Refusal, Report, WireReport, accept
 
@@ -99,7 +99,7 @@ def read_row(
     sent = {key: value for key, value in fields.items() if key not in {"day", "moment"}}
     try:
         wire = msgspec.convert(_DEFAULTS | whole_numbers(sent), WireReport, strict=False)
-    except msgspec.ValidationError as error:
+    except UNFIT as error:
         return refusal_of(0, error)
     username = name_within(wire.user_token)
     if username is None:

@@ -10,7 +10,7 @@ import hashlib
 
 import msgspec
 
-from collector.reports import Amount, Refusal, WireReport
+from collector.reports import Refusal, WireReport
 
 MAX_ROWS = 100_000
 """The most users one payload may be about, moving or not."""
@@ -24,14 +24,6 @@ class Translated(msgspec.Struct, frozen=True):
     refusals: list[Refusal]
     ignored: int
     """Rows of zero bytes: dropped before anything else."""
-
-
-class Usage(msgspec.Struct, gc=False):
-    """One user's traffic as a source says it; `place` is where it was first named."""
-
-    place: int
-    upload_bytes: Amount
-    download_bytes: Amount
 
 
 def report_id(*, kind: str, message_id: str, foreign_user: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from collector.bodies import (
+    UNFIT,
     BodyTooLargeError,
     UnreadableBodyError,
     parse_json,
@@ -20,7 +21,7 @@ from collector.bodies import (
     whole_numbers,
 )
 from collector.reports import Amount, Refusal, WireReport
-from collector.sources import MAX_ROWS, Translated, Usage, report_id
+from collector.sources import MAX_ROWS, Translated, report_id
 from collector.sources.users import AS_THEY_ARE, Users
 
 KIND = "3x-ui"
@@ -39,6 +40,14 @@ class _Client(msgspec.Struct, gc=False):
     email: str = ""
     up: Amount = 0
     down: Amount = 0
+
+
+class _Usage(msgspec.Struct, gc=False):
+    """One user's traffic as its rows say it; `place` is where it was first named."""
+
+    place: int
+    upload_bytes: int
+    download_bytes: int
 
 
 class _Inform(msgspec.Struct):
@@ -70,22 +79,12 @@ def translate(body: bytes, panel: ThreeXUi, *, message_id: str | None) -> Transl
         rows, is_inform = _read_each(body, refusals)
     if not is_inform:
         raise UnreadableBodyError("this is no traffic of 3x-ui: there are no clientTraffics in it")
-    ignored = 0
-    usages: dict[str, Usage] = {}
-    for place, row in enumerate(rows):
-        if row is None or (row.up == 0 and row.down == 0):
-            ignored += row is not None
-        elif known := usages.get(row.email):
-            known.upload_bytes += row.up
-            known.download_bytes += row.down
-        else:
-            usages[row.email] = Usage(place, row.up, row.down)
+    usages, ignored = _add_up(rows, refusals)
     reports = []
     for email, usage in usages.items():
-        username = panel.users.username_of(email) if email else None
+        username = panel.users.username_of(email)
         if not username:
-            reason = panel.users.why_nobody(email) if email else "the client has no email"
-            refusals.append(Refusal(usage.place, "user_token", reason))
+            refusals.append(Refusal(usage.place, "user_token", panel.users.why_nobody(email)))
             continue
         wire = WireReport(
             username,
@@ -101,6 +100,23 @@ def translate(body: bytes, panel: ThreeXUi, *, message_id: str | None) -> Transl
     return Translated(reports, refusals, ignored)
 
 
+def _add_up(rows: list[_Client | None], refusals: list[Refusal]) -> tuple[dict[str, _Usage], int]:
+    """Return what each client moved, and how many rows moved nothing."""
+    ignored = 0
+    usages: dict[str, _Usage] = {}
+    for place, row in enumerate(rows):
+        if row is None or (row.up == 0 and row.down == 0):
+            ignored += row is not None
+        elif not row.email:
+            refusals.append(Refusal(place, "user_token", "the client has no email"))
+        elif known := usages.get(row.email):
+            known.upload_bytes += row.up
+            known.download_bytes += row.down
+        else:
+            usages[row.email] = _Usage(place, row.up, row.down)
+    return usages, ignored
+
+
 def _read_each(body: bytes, refusals: list[Refusal]) -> tuple[list[_Client | None], bool]:
     """Read row by row, so that a bad one is named and the others are kept."""
     inform = parse_json(body)
@@ -113,7 +129,7 @@ def _read_each(body: bytes, refusals: list[Refusal]) -> tuple[list[_Client | Non
     for place, row in enumerate(rows or []):
         try:
             clients.append(_convert(row))
-        except msgspec.ValidationError as error:
+        except UNFIT as error:
             clients.append(None)
             refusals.append(refusal_of(place, error, fields=_FIELDS))
     return clients, bool({"clientTraffics", "inboundTraffics"} & set(inform))

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from collector.bodies import (
+    UNFIT,
     BodyTooLargeError,
     UnreadableBodyError,
     parse_json,
@@ -115,7 +116,7 @@ def _read_each(
     for index, (uid, amounts) in enumerate(push.items()):
         try:
             rows.append((index, (uid, _convert(amounts))))
-        except msgspec.ValidationError as error:
+        except UNFIT as error:
             refusals.append(refusal_of(index, error, fields=_FIELDS))
     return rows
 

@@ -144,8 +144,7 @@ def test_a_name_is_read_from_a_token_without_asking_the_panel(user_token, name):
 @pytest.mark.parametrize(
     "columns",
     [
-        "id user_token config_server config_port protocol bytes_uploaded bytes_downloaded "
-        "date_collected timestamp",
+        "id user_token config_server config_port bytes_uploaded bytes_downloaded date_collected",
         "Username  SERVER bytes_uploaded bytes_downloaded reported_at",
     ],
 )
