@@ -9,7 +9,6 @@ medians over the rounds are compared. A report is counted when the answer after 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import os
 import random
@@ -34,10 +33,10 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from collector.app import create_app  # noqa: E402
-from collector.connections import bounded  # noqa: E402
 from collector.ledger import Batch, Receipt  # noqa: E402
 from collector.ledger.sqlite import SqliteLedger  # noqa: E402
 from collector.reports import Report, report_key  # noqa: E402
+from collector.serving import Server  # noqa: E402
 from collector.settings import Settings  # noqa: E402
 
 KEY = "rk_the-key-of-the-benchmark"
@@ -95,32 +94,31 @@ def serve(kind: str, folder: Path, port: int) -> None:
     """Serve as a contestant until killed."""
     os.sched_setaffinity(0, SERVER_CORE)
     if kind == "naive":
-        app = naive_app(folder / "naive.sqlite3")
-    else:
-        environment = {
+        naive = naive_app(folder / "naive.sqlite3")
+        uvicorn.Server(uvicorn.Config(naive, port=port, log_config=None, access_log=False)).run()
+        return
+    settings = Settings.from_env(
+        {
             "LEDGER_URL": f"sqlite:///{folder}/ledger.sqlite3",
             "COLLECTOR_REPORTER_KEYS": f"bench:{KEY}",
             "COLLECTOR_KEY_REQUESTS_PER_SECOND": "0",
+            "COLLECTOR_PORT": str(port),
         }
-        app = create_app(Settings.from_env(environment))
-    protocol = bounded(connections=1000, read_seconds=10)
-    config = uvicorn.Config(app, port=port, http=protocol, log_config=None, access_log=False)
+    )
+    server = (Server if kind == "ours" else _Acknowledging)(create_app(settings), settings)
+    server.run()
 
-    async def run() -> None:
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        if kind == "stores nothing":
 
-            async def acknowledge(batch: Batch) -> Receipt:
-                return Receipt(len(batch.reports), 0)
+class _Acknowledging(Server):
+    """A collector that answers as if it had stored."""
 
-            app.state.collector.ingest.submit = acknowledge
-        await task
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
 
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(run())
+        async def acknowledge(batch: Batch) -> Receipt:
+            return Receipt(len(batch.reports), 0)
+
+        self.config.app.state.collector.ingest.submit = acknowledge  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager
@@ -145,7 +143,6 @@ def _wait_for(port: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            time.sleep(0.3)  # the contestant that stores nothing changes its mind after it started
             return
         time.sleep(0.05)
     raise SystemExit("a contestant did not start")

@@ -17,7 +17,7 @@ from fastapi.openapi.utils import get_openapi
 import collector
 from collector.api import health, original_statistics, readers, reports, sources, usage
 from collector.api.context import Collector
-from collector.api.lean import Shortcut, by_path
+from collector.api.lean import LeanApp
 from collector.api.problems import install_problem_handlers
 from collector.body_room import BodyRoom
 from collector.export import Exporter
@@ -166,16 +166,17 @@ def create_app(
                     task.cancel()
                 await asyncio.wait(tasks)
 
-    app = FastAPI(
+    app = LeanApp(
         title="Traffic collector",
         version=collector.__version__,
         summary="Takes traffic reports and keeps exact, durable totals",
         lifespan=lifespan,
     )
     install_problem_handlers(app)
-    for module in (reports, sources, usage, readers, original_statistics, health):
+    for module in (reports, sources):
+        app.include_lean(module.router)
+    for module in (usage, readers, original_statistics, health):
         app.include_router(module.router)
-    app.add_middleware(Shortcut, routes=by_path(reports.router.routes))
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app
 

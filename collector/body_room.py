@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 
 class Place:
@@ -21,6 +20,12 @@ class Place:
         self.taken_bytes += amount_bytes
         return True
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.free_bytes += self.taken_bytes
+
 
 class BodyRoom:
     """A number of bytes that requests share for as long as they are being worked on."""
@@ -28,11 +33,6 @@ class BodyRoom:
     def __init__(self, most_bytes: int) -> None:
         self.free_bytes = most_bytes
 
-    @contextmanager
-    def place(self) -> Iterator[Place]:
-        """Give a request a place; what it took is free again afterwards."""
-        place = Place(self)
-        try:
-            yield place
-        finally:
-            self.free_bytes += place.taken_bytes
+    def place(self) -> Place:
+        """Give a request a place; what it takes is free again when its context ends."""
+        return Place(self)

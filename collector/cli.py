@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-import uvicorn
 from dotenv import dotenv_values
-from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +19,6 @@ from rich.text import Text
 from collector import __version__
 from collector.app import create_app, wall_clock_millis
 from collector.backup import back_up
-from collector.connections import bounded
 from collector.errors import CollectorError, LedgerError
 from collector.import_command import add_import, import_file
 from collector.influx_commands import bootstrap, export_rebuild, export_status
@@ -32,12 +28,12 @@ from collector.ledger.sqlite_reader import SqliteReader
 from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter
 from collector.logs import configure_logging, printable
 from collector.reporters import hash_key, signing_secret
+from collector.serving import Server
 from collector.settings import Settings
 from collector.source_commands import show_sources
 from collector.source_file import load_book
 
 console = Console()
-GRACEFUL_SECONDS = 10
 PROGRESS_SECONDS = 5.0
 
 
@@ -121,33 +117,9 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
     SqliteLedger(path).close()  # a ledger that cannot be used is a one-line error, not a traceback
     load_book(settings.sources_file)  # likewise
     _show_banner(settings)
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=bounded(connections=settings.max_connections, read_seconds=settings.read_seconds),
-        ws="none",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=GRACEFUL_SECONDS,
-    )
-    server = _Server(config, app)
+    server = Server(create_app(settings), settings)
     server.run()
     return 0 if server.started else 1
-
-
-class _Server(uvicorn.Server):
-    """A server that sends the feed's waiting readers home before it waits for open requests."""
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        super().__init__(config)
-        self._app = app
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, let open requests end, then store what is queued."""
-        self._app.state.collector.ingest.commits.close()
-        await super().shutdown(sockets)
 
 
 def _show_banner(settings: Settings) -> None:

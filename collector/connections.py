@@ -52,6 +52,42 @@ def room_for(connections: int) -> int:
     return max(1, min(connections, soft - FILES_BESIDE_CONNECTIONS))
 
 
+class WholeAnswers:
+    """A transport that writes an answer's head together with what follows it.
+
+    uvicorn writes them apart: two system calls for us, two packets for the other side.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.abort = transport.abort
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep a head back until more comes."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Write a head that nothing follows."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        """Close once everything is written."""
+        self.flush()
+        self._transport.close()
+
+
 class _TooManyPipelinedError(Exception):
     """Raised into the parser, which makes it a malformed request."""
 
@@ -71,7 +107,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._bytes_since_body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        super().connection_made(transport)
+        self._answers = WholeAnswers(transport)
+        super().connection_made(self._answers)  # type: ignore[arg-type]  # all that is used of one
         self.senders[self] = None
         self._set_deadline()
         if len(self.connections) > self.most:
@@ -113,6 +150,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._answers.flush()
         super().on_response_complete()
         if self.transport.is_closing():
             self._abort_later()

@@ -40,6 +40,7 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        self.requests_answered = self.requests.labels("200")
         self.retries = Counter(
             "collector_source_retries",
             "Pushes without an id that were taken for a retry of one before",
@@ -154,20 +155,26 @@ class Metrics:
             registry=self.registry,
         )
 
-        self._heard: set[str] = set()
+        self._heard: dict[str, Gauge] = {}
+        """By scope, when a reporter was last heard."""
 
     def note_heard(self, scope: str, *, at_seconds: float) -> None:
         """Note when a reporter with a key sent something; a scope of anybody else is ignored."""
-        kind, _, name = scope.partition(":")
-        if kind == "reporter":
-            self._heard.add(name)
-            self.reporter_last_report.labels(name).set(at_seconds)
+        last_report = self._heard.get(scope)
+        if last_report is None:
+            kind, _, name = scope.partition(":")
+            if kind != "reporter":
+                return
+            last_report = self._heard[scope] = self.reporter_last_report.labels(name)
+        last_report.set(at_seconds)
 
     def forget_reporters(self, is_gone: Callable[[str], bool]) -> None:
         """Drop reporters whose key was revoked: they are not silent, but gone."""
-        for name in [name for name in self._heard if is_gone(name)]:
-            self._heard.discard(name)
-            self.reporter_last_report.remove(name)
+        for scope in list(self._heard):
+            name = scope.partition(":")[2]
+            if is_gone(name):
+                del self._heard[scope]
+                self.reporter_last_report.remove(name)
 
     def expose_export(self) -> None:
         """Expose what is only true of a collector that has an InfluxDB to export to."""

@@ -56,6 +56,7 @@ class Collector:
     """For the bodies of requests without a key: nobody knows yet whose they are."""
     _ring: KeyRing | None = field(default=None, init=False)
     _ring_until_seconds: float = field(default=0.0, init=False)
+    _ring_reading: asyncio.Task[KeyRing] | None = field(default=None, init=False)
 
     async def read(self, query: Callable[[LedgerReader], T]) -> T:
         """Run a query of the ledger beside the event loop."""
@@ -68,17 +69,32 @@ class Collector:
         return await self.read(query)
 
     async def key_ring(self) -> KeyRing:
-        """Return the valid reporters, at most a second old: keys come and go beside us."""
+        """Return the valid reporters, at most a second old: keys come and go beside us.
+
+        However many ask at once, the ledger is read once.
+        """
+        if self._ring is not None and self.monotonic_seconds() < self._ring_until_seconds:
+            return self._ring
+        if self._ring_reading is None:
+            self._ring_reading = asyncio.create_task(self._read_key_ring())
+            self._ring_reading.add_done_callback(self._note_ring_read)
+        return await asyncio.shield(self._ring_reading)  # who asks may go away, others wait
+
+    async def _read_key_ring(self) -> KeyRing:
         now_seconds = self.monotonic_seconds()
-        if self._ring is None or now_seconds >= self._ring_until_seconds:
-            stored = await self.read(lambda reader: reader.reporters())
-            configured = [
-                Reporter(name=name, key_hash=hash_key(key), created_at_millis=0)
-                for name, key in self.settings.reporter_keys
-            ]
-            self._ring = KeyRing([*stored, *configured])
-            self._ring_until_seconds = now_seconds + KEY_RING_SECONDS
+        stored = await self.read(lambda reader: reader.reporters())
+        configured = [
+            Reporter(name=name, key_hash=hash_key(key), created_at_millis=0)
+            for name, key in self.settings.reporter_keys
+        ]
+        self._ring = KeyRing([*stored, *configured])
+        self._ring_until_seconds = now_seconds + KEY_RING_SECONDS
         return self._ring
+
+    def _note_ring_read(self, reading: asyncio.Task[KeyRing]) -> None:
+        self._ring_reading = None
+        if not reading.cancelled():
+            reading.exception()  # whoever waits is told; nobody may be left who does
 
 
 def collector_of(request: Request) -> Collector:

@@ -7,14 +7,13 @@ so the OpenAPI document is complete, and calls its function directly with what t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
-from fastapi import Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from collector.api.context import Collector, collector_of
 from collector.api.problems import answer_of, problem_of
@@ -58,24 +57,29 @@ class LeanRoute(APIRoute):
         await send({"type": "http.response.body", "body": body})
 
 
-class Shortcut:
-    """ASGI middleware that hands requests for lean routes to them, past routing and the rest."""
+class LeanApp(FastAPI):
+    """An application that hands requests for lean routes to them, past middleware and routing.
 
-    def __init__(self, app: ASGIApp, *, routes: Mapping[str, LeanRoute]) -> None:
-        self._app = app
-        self._routes = routes
+    A defect in a lean route reaches the server, which logs it and answers 500.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._lean: dict[tuple[str, str], LeanRoute] = {}
+
+    def include_lean(self, router: APIRouter) -> None:
+        """Include a router; paths with parameters need routing and get no short cut."""
+        self.include_router(router)
+        for route in router.routes:
+            if isinstance(route, LeanRoute) and "{" not in route.path:
+                self._lean |= {(method, route.path): route for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, or the application's lifespan."""
         if scope["type"] == "http" and not scope.get("root_path"):
-            route = self._routes.get(scope["path"])
-            if route is not None and scope["method"] in (route.methods or ()):
+            route = self._lean.get((scope["method"], scope["path"]))
+            if route is not None:
+                scope["app"] = self
                 await route.serve(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
-
-
-def by_path(routes: Iterable[BaseRoute]) -> dict[str, LeanRoute]:
-    """Return the lean ones of the routes, by their path; those with parameters need routing."""
-    lean = [each for each in routes if isinstance(each, LeanRoute)]
-    return {each.path: each for each in lean if "{" not in each.path}
+        await super().__call__(scope, receive, send)

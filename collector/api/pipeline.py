@@ -5,9 +5,7 @@ An outcome that is returned is on disk.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 
 from fastapi import Request
 
@@ -51,7 +49,7 @@ async def take(
 
     Raises ProblemError for whatever is no success, counted by its status and field.
     """
-    with counting_problems(collector.metrics):
+    with Counting(collector.metrics):
         reporter = await find_key_holder(collector, claimed)
         if reporter is None and collector.subscriptions is None and not claimed.is_signed:
             raise ProblemError(401, f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}")
@@ -59,6 +57,7 @@ async def take(
         with room.place() as place:
             sent, body = await read_body(
                 request,
+                claimed,
                 collector.settings.max_body_bytes,
                 place=place,
                 read_seconds=collector.settings.read_seconds,
@@ -75,18 +74,28 @@ async def take(
     return sorted_, receipt
 
 
-@contextlib.contextmanager
-def counting_problems(metrics: Metrics) -> Iterator[None]:
-    """Count a request by its outcome; whatever is wrong with it becomes a ProblemError."""
-    try:
-        yield
-    except (CollectorError, UnreadableBodyError, BodyTooLargeError) as error:
-        problem = problem_of(error)
-        metrics.requests.labels(status=str(problem.status)).inc()
-        for each in problem.problem.errors:
-            metrics.refused.labels(field=_field_label(each.field)).inc()
-        raise problem from error
-    metrics.requests.labels(status="200").inc()
+class Counting:
+    """Counts a request by its outcome; whatever is wrong with it becomes a ProblemError."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Count what it came to."""
+        if error is None:
+            self._metrics.requests_answered.inc()
+        elif isinstance(error, CollectorError | UnreadableBodyError | BodyTooLargeError):
+            problem = problem_of(error)
+            self._metrics.requests.labels(status=str(problem.status)).inc()
+            for each in problem.problem.errors:
+                self._metrics.refused.labels(field=_field_label(each.field)).inc()
+            if problem is not error:
+                raise problem from error
 
 
 async def _sort(
@@ -179,7 +188,8 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
         raise ProblemError(
             422, f"no report is valid: {reason or 'there is none'}", refusals=sorted_.refusals
         )
-    metrics.ignored.inc(sorted_.ignored)
+    if sorted_.ignored:
+        metrics.ignored.inc(sorted_.ignored)
     metrics.note_heard(scope, at_seconds=collector.now_millis() / 1000)
     for refusal in sorted_.refusals:
         metrics.refused.labels(field=_field_label(refusal.field)).inc()
@@ -190,7 +200,8 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
         reason = "would bring the sum of all traffic beyond what the ledger can count"
         raise ProblemError(422, reason, refusals=[Refusal(0, "bytes_uploaded", reason)])
     metrics.accepted.inc(receipt.accepted)
-    metrics.duplicates.inc(receipt.duplicates)
+    if receipt.duplicates:
+        metrics.duplicates.inc(receipt.duplicates)
     if receipt.conflicts:
         metrics.conflicts.inc(receipt.conflicts)
         log.warning(

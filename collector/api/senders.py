@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from collector.api.context import Collector, CollectorPart
@@ -41,8 +39,7 @@ HeaderId = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """What a request says of its sender and its reports' ids; nothing of it is verified."""
 
     key: str | None
@@ -50,6 +47,8 @@ class Claims:
     header_id: str | None
     is_signed: bool
     """Whether it carries a signature, right or wrong."""
+    body_length: bytes
+    body_encoding: bytes
 
 
 def declare_claims(
@@ -104,6 +103,8 @@ def read_claims(scope: Scope) -> Claims:
         signer=signer,
         header_id=ids[0] if ids else None,
         is_signed=b"webhook-signature" in headers,
+        body_length=headers.get(b"content-length", b""),
+        body_encoding=headers.get(b"content-encoding", b"").strip().lower(),
     )
 
 
@@ -112,15 +113,19 @@ LEAST_BYTES_PER_SECOND = 8192
 
 
 async def read_body(
-    request: Request, limit_bytes: int, *, place: Place, read_seconds: float
+    request: Request, claimed: Claims, limit_bytes: int, *, place: Place, read_seconds: float
 ) -> tuple[bytes, bytes]:
     """Read a body within bounds of size, time and room; return it as sent, and inflated."""
+    length = claimed.body_length
+    if length.isdigit() and (len(length) > 15 or int(length) > limit_bytes):
+        raise _too_large(limit_bytes)
     body = await _read(request, limit_bytes, place, read_seconds)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in {"identity", ""}:
+    encoding = claimed.body_encoding
+    if encoding in {b"identity", b""}:
         return body, body
-    if encoding not in {"gzip", "x-gzip"}:
-        raise ProblemError(415, f"content encoding {encoding[:40]!r} is not supported; send gzip")
+    if encoding not in {b"gzip", b"x-gzip"}:
+        named = encoding[:40].decode("latin-1")
+        raise ProblemError(415, f"content encoding {named!r} is not supported; send gzip")
     try:
         inflated = inflate(body, limit_bytes=limit_bytes)
     except BodyTooLargeError as error:
@@ -132,28 +137,34 @@ async def read_body(
 
 
 async def _read(request: Request, limit_bytes: int, place: Place, read_seconds: float) -> bytes:
-    too_large = ProblemError(413, f"a body may have at most {limit_bytes} bytes")
-    length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdecimal() and (len(length) > 15 or int(length) > limit_bytes):
-        raise too_large
     sent = bytearray()
     now_seconds = asyncio.get_running_loop().time
     latest = now_seconds() + read_seconds
+    is_whole = False
     try:
         async with asyncio.timeout_at(latest) as deadline:
-            async for chunk in request.stream():
+            while not is_whole:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":  # nobody is there to be answered
+                    raise ProblemError(400, "the body ends too early")
+                is_whole = not message.get("more_body", False)
+                chunk = message.get("body", b"")
                 _take(place, len(chunk))
+                if len(sent) + len(chunk) > limit_bytes:
+                    raise _too_large(limit_bytes)
+                if is_whole and not sent:
+                    return bytes(chunk)
                 sent += chunk
-                if len(sent) > limit_bytes:
-                    raise too_large
                 latest += len(chunk) / LEAST_BYTES_PER_SECOND
                 latest = min(latest, now_seconds() + read_seconds)  # haste earns no rest
                 deadline.reschedule(latest)
     except TimeoutError as error:
         raise ProblemError(408, "the body takes too long to arrive") from error
-    except ClientDisconnect as error:  # nobody is there to be answered
-        raise ProblemError(400, "the body ends too early") from error
     return bytes(sent)
+
+
+def _too_large(limit_bytes: int) -> ProblemError:
+    return ProblemError(413, f"a body may have at most {limit_bytes} bytes")
 
 
 def _take(place: Place, amount_bytes: int) -> None:

@@ -6,7 +6,6 @@ nowhere written: not to the log, not into an answer, not into a metric.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -15,7 +14,7 @@ from fastapi import APIRouter, Path, Request
 
 from collector.api.context import Collector, CollectorPart
 from collector.api.lean import LeanRoute
-from collector.api.pipeline import Sorted, counting_problems, store, throttle
+from collector.api.pipeline import Counting, Sorted, store, throttle
 from collector.api.problems import ProblemError, documented, refused_request
 from collector.api.reports import Answer, answer_for
 from collector.api.senders import Claims, MessagePart, find_key_holder, read_body
@@ -107,8 +106,8 @@ async def _take(
     request: Request, collector: Collector, claimed: Claims, key: str, translate: _Translate
 ) -> Answer:
     settings = collector.settings
-    with counting_problems(collector.metrics):
-        holder = dataclasses.replace(claimed, key=key.rstrip("/"))
+    with Counting(collector.metrics):
+        holder = claimed._replace(key=key.rstrip("/"))
         reporter = await find_key_holder(collector, holder)
         if reporter is None:  # a key is always there; the types do not know
             raise ProblemError(401, "the path ends with a reporter key")
@@ -116,6 +115,7 @@ async def _take(
         with collector.sources_room.place() as place:
             _, body = await read_body(
                 request,
+                claimed,
                 settings.max_source_body_bytes,
                 place=place,
                 read_seconds=settings.read_seconds,
