@@ -1,14 +1,15 @@
 """Other panels' own payloads in: `POST /v1/sources/3x-ui/{key}`, `POST /v1/sources/uniproxy/{key}`.
 
 Their senders cannot set headers, so the reporter's key is the end of the path. It is read there and
-nowhere written: not to the log, not into an answer, not into a metric.
+nowhere written: not to the log, not into an answer, not into a metric. What can set headers, as a
+relay or a mirror, leaves it out of the path.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Path, Request
 
@@ -17,7 +18,7 @@ from collector.api.lean import LeanRoute
 from collector.api.pipeline import Counting, Sorted, store, throttle
 from collector.api.problems import ProblemError, documented, refused_request
 from collector.api.reports import Answer, answer_for
-from collector.api.senders import Claims, MessagePart, find_key_holder, read_body
+from collector.api.senders import Claims, ClaimsPart, MessagePart, find_key_holder, read_body
 from collector.ledger import Receipt
 from collector.pushes import Push, message_id_of
 from collector.reporters import Reporter
@@ -45,25 +46,48 @@ _NODE = [
         ("node_type", "What it speaks; counted as the protocol"),
     )
 ]
-_Translate = Callable[[Reporter, bytes], Awaitable[Translated]]
+
+
+class _Post(NamedTuple):
+    """What somebody with a key sent."""
+
+    request: Request
+    collector: Collector
+    reporter: Reporter
+    body: bytes
+    message_id: str | None
+
+
+_Translate = Callable[[_Post], Awaitable[Translated]]
+
+
+@router.post("/3x-ui", responses=documented(*_STATUSES), openapi_extra={"requestBody": _OBJECT})
+async def take_3x_ui(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
+    """Count what 3x-ui's External Traffic Inform posts, relayed; the rest of it is left out."""
+    return await _take(request, collector, claimed, _three_x_ui)
 
 
 @router.post(
-    "/3x-ui/{key:path}",
-    responses=documented(*_STATUSES),
-    openapi_extra={"requestBody": _OBJECT},
+    "/3x-ui/{key:path}", responses=documented(*_STATUSES), openapi_extra={"requestBody": _OBJECT}
 )
-async def take_3x_ui(
+async def take_3x_ui_by_path(
     request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath
 ) -> Answer:
-    """Count what 3x-ui's External Traffic Inform posts; inbounds and outbounds are left out."""
+    """Count what 3x-ui's External Traffic Inform posts; the rest of it is left out."""
+    return await _take(request, collector, _with_key(claimed, key), _three_x_ui)
 
-    async def translate(reporter: Reporter, body: bytes) -> Translated:
-        book = collector.sources.book(now_seconds=collector.monotonic_seconds())
-        panel = book.three_x_ui(reporter.name)
-        return three_x_ui.translate(body, panel, message_id=claimed.header_id)
 
-    return await _take(request, collector, claimed, key, translate)
+@router.post(
+    "/uniproxy",
+    responses=documented(*_STATUSES),
+    openapi_extra={"requestBody": _OBJECT, "parameters": _NODE},
+)
+async def take_uniproxy(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
+    """Count what a node of a V2board-style panel pushes to it, mirrored here.
+
+    The same push of the same node within the source's retry window is a retry.
+    """
+    return await _take(request, collector, claimed, _uniproxy)
 
 
 @router.post(
@@ -71,46 +95,50 @@ async def take_3x_ui(
     responses=documented(*_STATUSES),
     openapi_extra={"requestBody": _OBJECT, "parameters": _NODE},
 )
-async def take_uniproxy(
-    request: Request,
-    collector: CollectorPart,
-    claimed: MessagePart,
-    *,
-    key: KeyInPath,
+async def take_uniproxy_by_path(
+    request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath
 ) -> Answer:
-    """Count what a node of a V2board-style panel pushes to it, mirrored here.
+    """Count the same, for what cannot set headers."""
+    return await _take(request, collector, _with_key(claimed, key), _uniproxy)
 
-    The same push of the same node within the source's retry window is a retry.
-    """
 
-    async def translate(reporter: Reporter, body: bytes) -> Translated:
-        node = node_of(request.query_params)
-        if not isinstance(node, Node):
-            raise refused_request(node)
-        book = collector.sources.book(now_seconds=collector.monotonic_seconds())
-        panel = book.uniproxy(reporter.name)
-        if panel is None:
-            raise ProblemError(
-                403,
-                f"nobody knows whose ids these are: there is no [uniproxy.{reporter.name}] in "
-                "COLLECTOR_SOURCES_FILE",
-            )
-        push = Push(reporter.name, node, panel, body)
-        message_id = claimed.header_id or await message_id_of(collector, push)
-        return uniproxy.translate(body, node, panel, message_id=message_id)
+def _with_key(claimed: Claims, key: str) -> Claims:
+    return claimed._replace(key=key.rstrip("/"))
 
-    return await _take(request, collector, claimed, key, translate)
+
+async def _three_x_ui(post: _Post) -> Translated:
+    book = post.collector.sources.book(now_seconds=post.collector.monotonic_seconds())
+    panel = book.three_x_ui(post.reporter.name)
+    return three_x_ui.translate(post.body, panel, message_id=post.message_id)
+
+
+async def _uniproxy(post: _Post) -> Translated:
+    node = node_of(post.request.query_params)
+    if not isinstance(node, Node):
+        raise refused_request(node)
+    collector, name = post.collector, post.reporter.name
+    panel = collector.sources.book(now_seconds=collector.monotonic_seconds()).uniproxy(name)
+    if panel is None:
+        raise ProblemError(
+            403,
+            f"nobody knows whose ids these are: there is no [uniproxy.{name}] in "
+            "COLLECTOR_SOURCES_FILE",
+        )
+    push = Push(name, node, panel, post.body)
+    message_id = post.message_id or await message_id_of(collector, push)
+    return uniproxy.translate(post.body, node, panel, message_id=message_id)
 
 
 async def _take(
-    request: Request, collector: Collector, claimed: Claims, key: str, translate: _Translate
+    request: Request, collector: Collector, claimed: Claims, translate: _Translate
 ) -> Answer:
     settings = collector.settings
     with Counting(collector.metrics):
-        holder = claimed._replace(key=key.rstrip("/"))
-        reporter = await find_key_holder(collector, holder)
-        if reporter is None:  # a key is always there; the types do not know
-            raise ProblemError(401, "the path ends with a reporter key")
+        reporter = await find_key_holder(collector, claimed)
+        if reporter is None:
+            raise ProblemError(
+                401, "end the path with a reporter key, or send it as Authorization: Bearer"
+            )
         throttle(collector.key_limit, reporter.name, collector)
         with collector.sources_room.place() as place:
             _, body = await read_body(
@@ -120,8 +148,8 @@ async def _take(
                 place=place,
                 read_seconds=settings.read_seconds,
             )
-            translated = await translate(reporter, body)
-            sorted_, receipt = await _store(collector, reporter, translated)
+            post = _Post(request, collector, reporter, body, claimed.header_id)
+            sorted_, receipt = await _store(collector, reporter, await translate(post))
     return answer_for(sorted_, receipt)
 
 

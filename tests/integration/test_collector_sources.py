@@ -255,6 +255,15 @@ class TestWhoMay:
         )
         assert answer.status_code == 401
 
+    @pytest.mark.parametrize("path_", ["/v1/sources/3x-ui", f"/v1/sources/uniproxy?{NODE}"])
+    async def test_what_can_set_headers_leaves_the_key_out_of_the_path(self, world, path_):
+        body = inform(alice=(1, 2)) if "3x-ui" in path_ else {"42": [1, 2]}
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            assert (await post(world, path_, body, **headers)).status_code == 401
+        answer = await post(world, path_, body, authorization=f"Bearer {KEY}")
+        assert answer.status_code == 200
+        assert await world.totals() == {"alice": 3}
+
     async def test_a_reporter_that_posts_too_often_is_told_to_wait(self, path, sources):
         world = a_world(path, sources, COLLECTOR_KEY_REQUESTS_PER_SECOND="1")
         async with running(world):
