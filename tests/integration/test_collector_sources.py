@@ -205,6 +205,26 @@ class TestUniProxy:
         assert sum(answer.json()["accepted"] for answer in answers) == 2
         assert await world.totals() == {"alice": 3, "bob": 7}
 
+    async def test_tries_that_overlap_across_the_end_of_a_step_are_one_push_too(
+        self, world, monkeypatch
+    ):
+        world.now_millis = NOON_MILLIS // 20_000 * 20_000 - 1
+        is_looking, may_go_on = asyncio.Event(), asyncio.Event()
+
+        async def look_slowly_once(*_):
+            if not is_looking.is_set():
+                is_looking.set()
+                await may_go_on.wait()
+
+        monkeypatch.setattr("collector.pushes._find_stored", look_slowly_once)
+        first = asyncio.create_task(post(world, UNIPROXY, {"42": [1, 2]}))
+        await is_looking.wait()
+        world.now_millis += 2
+        second = await post(world, UNIPROXY, {"42": [1, 2]})
+        may_go_on.set()
+        accepted = [answer.json()["accepted"] for answer in (await first, second)]
+        assert sorted(accepted) == [0, 1]
+
     async def test_a_first_try_that_was_not_stored_leaves_its_traffic_to_the_retry(
         self, world, monkeypatch
     ):
