@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PURE = (
     "collector/bodies.py",
+    "collector/client/answers.py",
+    "collector/client/delivery.py",
+    "collector/client/outbox.py",
+    "collector/client/pace.py",
+    "collector/client/receipt.py",
+    "collector/client/report.py",
     "collector/identity.py",
     "collector/rate_limit.py",
     "collector/reporters.py",
@@ -95,6 +104,30 @@ def test_a_deciding_module_is_told_the_time(module):
 @pytest.mark.parametrize("module", modules("collector"))
 def test_the_collector_does_not_know_the_bridge(module):
     assert not {name for name in imported(module) if name.startswith("marzban_bridge")}
+
+
+LIGHT = ("collector.client",)
+HEAVY = {
+    "fastapi",
+    "influxdb_client",
+    "msgspec",
+    "prometheus_client",
+    "pydantic",
+    "starlette",
+    "uvicorn",
+    "collector.app",
+    "collector.ledger",
+    "collector.reports",
+}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_a_sender_carries_nothing_of_the_server(module):
+    program = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(json.loads(done.stdout))
 
 
 def is_shared(name: str) -> bool:
