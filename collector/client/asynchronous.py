@@ -8,19 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import httpx
 
+from collector.client.async_wire import AsyncWire, deliver_forever
 from collector.client.delivery import (
     DEFAULT_BATCH_REPORTS,
-    Answer,
-    Call,
     Delivery,
     Empty,
-    Post,
     Progress,
     Setback,
     Step,
@@ -31,16 +28,7 @@ from collector.client.pace import Pace
 from collector.client.receipt import Receipt
 from collector.client.report import Report
 from collector.client.spool import DEFAULT_MAX_BYTES, REPORTS, Spool, wall_clock_millis
-from collector.client.target import (
-    DEFAULT_TIMEOUT_SECONDS,
-    IDLE_SECONDS,
-    LINGER_SECONDS,
-    MAX_ANSWER_BYTES,
-    Target,
-    undelivered,
-)
-
-T = TypeVar("T")
+from collector.client.target import DEFAULT_TIMEOUT_SECONDS, Target, undelivered
 
 
 class AsyncClient:
@@ -64,7 +52,7 @@ class AsyncClient:
         self._target = Target(
             url=url, key=key, subscription=subscription, batch_reports=batch_reports
         )
-        self._http = httpx.AsyncClient(timeout=timeout_seconds, transport=transport)
+        self._wire = AsyncWire(url, timeout_seconds=timeout_seconds, transport=transport)
         self._problem: str | None = None
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -100,7 +88,7 @@ class AsyncClient:
         deadline = now_seconds() + give_up_seconds
         receipt = Receipt()
         while True:
-            step = await self._drive(delivery.attempt())
+            step = await self._wire.drive(delivery.attempt())
             if isinstance(step, Empty):
                 return receipt
             if isinstance(step, Progress):
@@ -167,7 +155,7 @@ class AsyncClient:
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait([self._sender])
-        await self._http.aclose()
+        await self._wire.close()
         if self._spool is not None:
             self._spool.close()
 
@@ -186,30 +174,14 @@ class AsyncClient:
 
     def _start(self) -> None:
         if self._spool is not None and self._sender is None and not self._is_closed:
-            self._sender = asyncio.create_task(self._run(), name="traffic-sender")
-
-    async def _run(self) -> None:
-        pace = Pace(chance=random.random)
-        while True:
-            try:
-                step = await self._attempt()
-            except ClientError as error:
-                step = Setback(str(error))
-            if isinstance(step, Progress):
-                pace.succeed()
-            elif isinstance(step, Empty):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(IDLE_SECONDS):
-                        await self._wake.wait()
-                        self._wake.clear()
-                        await asyncio.sleep(LINGER_SECONDS)
-            else:
-                await asyncio.sleep(pace.wait_seconds(asked_seconds=step.after_seconds))
+            self._sender = asyncio.create_task(
+                deliver_forever(self._attempt, self._wake), name="traffic-sender"
+            )
 
     async def _attempt(self) -> Step:
         self._the_spool()
         async with self._sending:
-            step = await self._drive(self._delivery.attempt())
+            step = await self._wire.drive(self._delivery.attempt())
         self._problem = self._told(step) if isinstance(step, Setback) else None
         return step
 
@@ -219,31 +191,3 @@ class AsyncClient:
 
     def _told(self, step: Setback) -> str:
         return f"the collector at {self._target.url} {step.reason}"
-
-    async def _drive(self, asking: Generator[Post | Call, Any, T]) -> T:
-        result: Any = None
-        while True:
-            try:
-                asked = asking.send(result)
-            except StopIteration as end:
-                done: T = end.value
-                return done
-            if isinstance(asked, Call):
-                result = await asyncio.to_thread(asked.run)
-            else:
-                result = await self._post(asked)
-
-    async def _post(self, post: Post) -> Answer | str:
-        address = self._target.address(post.path)
-        try:
-            async with self._http.stream(
-                "POST", address, content=post.content, headers=dict(post.headers)
-            ) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        return "answers without end"
-        except httpx.HTTPError as error:
-            return f"does not answer ({type(error).__name__})"
-        return Answer(response.status_code, response.headers, bytes(body))

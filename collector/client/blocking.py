@@ -35,6 +35,7 @@ from collector.client.target import (
     LINGER_SECONDS,
     MAX_ANSWER_BYTES,
     Target,
+    join,
     undelivered,
 )
 
@@ -217,7 +218,7 @@ class Client:
             result = asked.run() if isinstance(asked, Call) else self._post(asked)
 
     def _post(self, post: Post) -> Answer | str:
-        address = self._target.address(post.path)
+        address = join(self._target.url, post.path)
         try:
             with self._http.stream(
                 "POST", address, content=post.content, headers=dict(post.headers)

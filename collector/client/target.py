@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 
@@ -47,10 +46,6 @@ class Target:
         """Return how reports become requests."""
         return Reports(self.key, self.subscription, self.batch_reports)
 
-    def address(self, path: str) -> str:
-        """Return the URL of a path at the collector."""
-        return self.url.rstrip("/") + path
-
     def encoded(self, reports: Sequence[Report]) -> list[tuple[str, bytes]]:
         """Return reports as id and body, with an id for each; ReportError if one has no owner."""
         return [self._encoded(each) for each in reports]
@@ -79,6 +74,11 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
+def join(url: str, path: str) -> str:
+    """Return the URL of a path at the collector."""
+    return url.rstrip("/") + path
+
+
 def check_url(url: str) -> None:
     """Raise ClientError unless this is the address of a web server, without a secret in it."""
     try:
@@ -89,11 +89,6 @@ def check_url(url: str) -> None:
         raise ClientError("expected a URL such as https://traffic.example.com")
     if parts.userinfo or parts.query or parts.fragment:
         raise ClientError("the URL is to have no password, query or fragment in it")
-
-
-def new_spool_path(spool: str | Path | None) -> Path | None:
-    """Return a spool's file as a path."""
-    return None if spool is None else Path(spool)
 
 
 def undelivered(outbox: MemoryOutbox, rejected: Sequence[SetAside], why: str) -> NotDeliveredError:
