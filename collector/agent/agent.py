@@ -85,15 +85,23 @@ class Agent:
         self._wire = AsyncWire(config.collector_url, timeout_seconds=SEND_TIMEOUT_SECONDS)
         self._problems: dict[str, str | None] = {}
         parcel = Reports(key=config.key, subscription=None)
-        self.senders = {REPORTS: self.sender(REPORTS, parcel)}
+        self.senders = {REPORTS: self._sender(REPORTS, parcel)}
+        if config.relay is not None:
+            from collector.agent.relay import Forward  # noqa: PLC0415 - with it, a web server
 
-    def sender(self, lane: str, parcel: Parcel) -> Sender:
+            for route in config.relay.routes:
+                self.senders[route.lane] = self._sender(route.lane, Forward(route))
+
+    def _sender(self, lane: str, parcel: Parcel) -> Sender:
         """Return what sends a lane of the spool."""
         delivery = Delivery(self.spool.lane(lane), parcel, now_millis=wall_clock_millis)
         return Sender(lane, self._wire, delivery, self.state.note_delivery)
 
     async def run(self) -> None:
         """Read and send until cancelled."""
+        for lane, items in self.spool.waiting_lanes().items():
+            if lane not in self.senders:
+                log.warning("lane_has_no_route lane=%s items=%d: they wait for one", lane, items)
         async with local_http() as http, asyncio.TaskGroup() as tasks:
             for source in self.config.sources:
                 tasks.create_task(self._watch(source, http))

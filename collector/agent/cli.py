@@ -153,6 +153,8 @@ async def _until_told(config: Config) -> int:
 def _check(_: argparse.Namespace, config: Config) -> int:
     for each in config.sources:
         print(f"source {each.name}: {each.kind}, every {each.interval_seconds:g} s")
+    for route in config.relay.routes if config.relay else ():
+        print(f"relay route {route.name}: post to /{route.kind}/<its secret>")
     print(f"collector {config.collector_url}, state {config.state}")
     print("The configuration is right. `traffic-agent run --dry-run` reads the sources.")
     return 0

@@ -12,6 +12,7 @@ from typing import Any
 from collector.agent.asks import Ask, Parse
 from collector.agent.errors import ConfigError
 from collector.agent.options import Options
+from collector.agent.routes import Relay, parse_relay
 from collector.agent.sources.kinds import KINDS, UNUSABLE
 from collector.agent.users import UserMap, compile_pattern
 
@@ -55,6 +56,7 @@ class Config:
     metrics_listen: tuple[str, int] | None
     metrics_file: str | None
     sources: tuple[Source, ...]
+    relay: Relay | None
 
 
 def parse(text: str, *, read_file: Callable[[str], str]) -> Config:
@@ -84,10 +86,13 @@ def parse(text: str, *, read_file: Callable[[str], str]) -> Config:
         _source(options, server=server, interval_seconds=interval_seconds, read_file=read_file)
         for options in top.tables("source", noun="source")
     ]
+    relay = None
+    if top.has("relay"):
+        relay = parse_relay(top.table("relay"), default_key=key or "")
     top.finish()
     _check_names(sources)
-    if not sources:
-        raise ConfigError("there is no [[source]]: nothing would be read")
+    if not sources and relay is None:
+        raise ConfigError("there is no [[source]] and no [relay]: nothing would be done")
     return Config(
         collector_url=url.rstrip("/"),
         key=key or "",
@@ -96,6 +101,7 @@ def parse(text: str, *, read_file: Callable[[str], str]) -> Config:
         metrics_listen=metrics_listen,
         metrics_file=metrics_file,
         sources=tuple(sources),
+        relay=relay,
     )
 
 

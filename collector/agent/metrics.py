@@ -24,6 +24,8 @@ class AgentMetrics(Collector):
         self._state = state
         self._sent = sent
         self._now = now
+        self.posts: Callable[[], Mapping[tuple[str, str], int]] = dict
+        """Returns what became of posts to the relay since the start, by route and outcome."""
 
     def registry(self) -> CollectorRegistry:
         """Return a registry with these numbers alone."""
@@ -53,6 +55,12 @@ class AgentMetrics(Collector):
             failing.add_metric([lane], float(lane not in problems))
         yield sent
         yield failing
+        posts = CounterMetricFamily(
+            "agent_relay_posts", "What became of posts to the relay", labels=["route", "outcome"]
+        )
+        for (route, outcome), count in self.posts().items():
+            posts.add_metric([route, outcome], count)
+        yield posts
         yield from _sources(self._state.standings())
 
 

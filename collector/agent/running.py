@@ -25,13 +25,24 @@ async def serve(agent: Agent) -> None:
         now=lambda: datetime.now(tz=UTC),
     )
     registry = metrics.registry()
+    relay = None
+    if agent.config.relay is not None:
+        # An agent that listens nowhere needs no web server in its memory.
+        from collector.agent.listening import listen  # noqa: PLC0415
+        from collector.agent.relay import RelayApp  # noqa: PLC0415
+
+        app = RelayApp(agent.config.relay.routes, agent.spool)
+        app.wakes = {name: each.wake for name, each in agent.senders.items()}
+        metrics.posts = lambda: app.posts
+        relay = listen(app, agent.config.relay.listen)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(agent.run())
+            if relay is not None:
+                tasks.create_task(relay)
             if agent.config.metrics_file is not None:
                 tasks.create_task(_write_metrics(registry, agent.config.metrics_file))
             if agent.config.metrics_listen is not None:
-                # An agent that listens nowhere needs no web server in its memory.
                 from collector.agent.listening import listen, metrics_app  # noqa: PLC0415
 
                 tasks.create_task(listen(metrics_app(registry), agent.config.metrics_listen))

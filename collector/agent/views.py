@@ -108,7 +108,8 @@ def show_dead_letters(console: Console, letters: Sequence[DeadLetter]) -> None:
     for column in ("when (UTC)", "lane", "reason", "what"):
         table.add_column(column)
     for each in letters:
-        what = each.body[:200].decode(errors="replace")
+        # What a relay keeps is compressed, behind a line that says what it is.
+        what = each.body.partition(b"\n")[0][:200].decode(errors="replace")
         table.add_row(
             f"{each.set_aside_at.astimezone(UTC):%Y-%m-%d %H:%M}",
             _text(each.lane),

@@ -164,6 +164,11 @@ class Spool:
         """Return the outbox of one lane."""
         return Lane(self, name)
 
+    def waiting_lanes(self) -> dict[str, int]:
+        """Return which lanes have something in them, and how much."""
+        with self.reading() as db:
+            return dict(db.execute("SELECT lane, items FROM backlog WHERE items > 0"))
+
     def backlog(self, lane: str | None = None) -> Backlog:
         """Return how much waits, in one lane or in all."""
         with self.reading() as db:

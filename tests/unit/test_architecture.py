@@ -17,6 +17,7 @@ PURE = (
     "collector/agent/counters.py",
     "collector/agent/deltas.py",
     "collector/agent/options.py",
+    "collector/agent/routes.py",
     "collector/agent/users.py",
     "collector/bodies.py",
     "collector/client/answers.py",
