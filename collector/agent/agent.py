@@ -11,11 +11,13 @@ from pathlib import Path
 
 import httpx
 
+from collector.agent.asks import ReadStream
 from collector.agent.config import Config, Source
 from collector.agent.errors import SourceError
 from collector.agent.polling import Gain, absorb
 from collector.agent.reading import local_http, read
 from collector.agent.state import State
+from collector.agent.streaming import follow
 from collector.client.async_wire import AsyncWire, deliver_forever
 from collector.client.delivery import (
     Delivery,
@@ -143,8 +145,11 @@ class Agent:
     async def look(self, source: Source, http: httpx.AsyncClient) -> Gain | None:
         """Read a source and queue what it brings; None when that did not work, and it is told."""
         try:
-            reading = await read(source, http)
-            brought = await asyncio.to_thread(absorb, source, self.state, reading)
+            if isinstance(source.ask, ReadStream):
+                brought = await follow(source, source.ask, self.state)
+            else:
+                reading = await read(source, http)
+                brought = await asyncio.to_thread(absorb, source, self.state, reading)
         except (SourceError, SpoolError) as error:
             await self._note(source, str(error))
             return None
@@ -170,6 +175,14 @@ class Agent:
             log.warning("state_fails: %s", error)
 
     def _tell(self, source: Source, brought: Gain) -> None:
+        if isinstance(source.ask, ReadStream):
+            if brought.advance.restarts:
+                log.warning(
+                    "stream_has_a_gap source=%s: what was read last is no longer in it, and more "
+                    "may be missing; raise EXPORT_TO_STREAM_MAXLEN",
+                    source.name,
+                )
+            return
         if brought.is_first:
             log.info(
                 "source_begins source=%s counters=%d: what they show so far %s",

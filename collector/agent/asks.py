@@ -33,5 +33,35 @@ class Run:
         return "\x1f".join(self.words)
 
 
-Ask = HttpGet | Run
+@dataclass(frozen=True, slots=True)
+class GrpcCalls:
+    """Make calls one after the other; the answer is their messages, framed as gRPC does."""
+
+    url: str
+    service: str
+    calls: tuple[tuple[str, bytes], ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """What must stay the same for counters to be comparable."""
+        return f"{self.url}/{self.service}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStream:
+    """Read what is new in a Redis stream; `nodes` says what its nodes are called here."""
+
+    url: str
+    stream: str
+    username: str | None
+    password: str | None = field(repr=False)
+    nodes: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """What must stay the same for the position in it to mean anything."""
+        return f"{self.url}\x1f{self.stream}"
+
+
+Ask = HttpGet | Run | GrpcCalls | ReadStream
 Parse = Callable[[bytes], Reading]

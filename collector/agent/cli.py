@@ -18,6 +18,7 @@ from rich.text import Text
 from collector import __version__
 from collector.agent import views
 from collector.agent.agent import Agent
+from collector.agent.asks import ReadStream
 from collector.agent.config import Config, Source
 from collector.agent.config_file import DEFAULT_PATH, is_readable_by_others, load
 from collector.agent.errors import AgentError, ConfigError, SourceError
@@ -26,6 +27,7 @@ from collector.agent.polling import Gain, gain
 from collector.agent.reading import local_http, read
 from collector.agent.running import serve
 from collector.agent.state import State
+from collector.agent.streaming import peek
 from collector.client.errors import ClientError
 from collector.client.spool import Spool
 from collector.logs import configure_logging, printable
@@ -100,7 +102,11 @@ async def _dry_run(config: Config, path: Path) -> int:
     async with local_http() as http:
         for source in config.sources:
             try:
-                looks.append((source, gain(source, state, await read(source, http))))
+                if isinstance(source.ask, ReadStream):
+                    brought = await peek(source, source.ask, state)
+                else:
+                    brought = gain(source, state, await read(source, http))
+                looks.append((source, brought))
             except SourceError as error:
                 looks.append((source, f"cannot be read: {error}"))
     state.spool.close()

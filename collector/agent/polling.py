@@ -42,7 +42,7 @@ def absorb(source: Source, state: State, reading: Reading) -> Gain:
         known = state.known(db, source.name, source.fingerprint)
         step = advance(known, reading, count_first=source.count_first)
         brought = _gain(source, step, reading, is_first=known is None)
-        state.spool.put_within(db, REPORTS, _queued(brought.reports))
+        state.spool.put_within(db, REPORTS, queued(brought.reports))
         seen = Seen(
             step.known,
             counters=len(reading.counters),
@@ -55,8 +55,11 @@ def absorb(source: Source, state: State, reading: Reading) -> Gain:
     return brought
 
 
-def _queued(reports: Sequence[Report]) -> list[tuple[str, bytes]]:
-    # The id is made with the row that holds it: the same for every attempt to send it.
+def queued(reports: Sequence[Report]) -> list[tuple[str, bytes]]:
+    """Return reports as they are queued.
+
+    An id is made with the row that holds it: the same for every attempt to send it.
+    """
     ids = [each.report_id or new_id() for each in reports]
     return [
         (report_id, encode(each, report_id=report_id))

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from collector.agent.asks import Ask, HttpGet, Run
+from collector.agent.asks import Ask, GrpcCalls, HttpGet, Run
 from collector.agent.config import Source
 from collector.agent.counters import Reading
 from collector.agent.errors import SourceError
+from collector.agent.grpc_calls import call_all
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_COMPLAINT = 200
@@ -41,7 +42,11 @@ async def read(source: Source, http: httpx.AsyncClient) -> Reading:
 async def _answer(ask: Ask, http: httpx.AsyncClient) -> bytes:
     if isinstance(ask, HttpGet):
         return await _get(ask, http)
-    return await _run(ask)
+    if isinstance(ask, Run):
+        return await _run(ask)
+    if isinstance(ask, GrpcCalls):
+        return await call_all(ask)
+    raise SourceError("a stream is read by its position")  # `streaming` does it
 
 
 async def _get(ask: HttpGet, http: httpx.AsyncClient) -> bytes:

@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS source (
     fingerprint TEXT NOT NULL DEFAULT '',
     started TEXT,
     ticks INTEGER,
+    position TEXT,
     read_at INTEGER,
     counters INTEGER NOT NULL DEFAULT 0,
     skipped INTEGER NOT NULL DEFAULT 0,
@@ -109,12 +110,32 @@ class State:
                 if old.get(counter) != each
             ],
         )
+        self._keep_standing(db, name, fingerprint, seen)
+
+    def position(self, db: sqlite3.Connection, name: str, fingerprint: str) -> str | None:
+        """Return up to where a stream was read; None before the first look at this very stream."""
+        row = db.execute(
+            "SELECT position FROM source WHERE name = ? AND fingerprint = ?", (name, fingerprint)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def keep_position(
+        self, db: sqlite3.Connection, name: str, fingerprint: str, position: str, seen: Seen
+    ) -> None:
+        """Remember up to where a stream was read, with what that brought."""
+        self._keep_standing(db, name, fingerprint, seen)
+        db.execute("UPDATE source SET position = ? WHERE name = ?", (position, name))
+
+    def _keep_standing(
+        self, db: sqlite3.Connection, name: str, fingerprint: str, seen: Seen
+    ) -> None:
         db.execute("INSERT OR IGNORE INTO source (name) VALUES (?)", (name,))
         life = seen.known.life
         db.execute(
-            "UPDATE source SET fingerprint = ?, started = ?, ticks = ?, read_at = ?, counters = ?, "
-            "skipped = ?, restarts = restarts + ?, reports = reports + ?, unmapped = ?, "
-            "unmapped_names = ?, problem = NULL WHERE name = ?",
+            "UPDATE source SET fingerprint = ?, started = ?, ticks = ?, position = NULL, "
+            "read_at = ?, counters = ?, skipped = ?, restarts = restarts + ?, "
+            "reports = reports + ?, unmapped = ?, unmapped_names = ?, problem = NULL "
+            "WHERE name = ?",
             (
                 fingerprint,
                 life.started,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collector.agent.asks import ReadStream
 from collector.agent.config import Source
 from collector.agent.polling import Gain
 from collector.agent.state import Standing
@@ -45,7 +46,9 @@ def show_gains(console: Console, looks: Sequence[tuple[Source, Gain | str]]) -> 
 def _summary(source: Source, brought: Gain | str) -> str:
     if isinstance(brought, str):
         return brought
-    parts = [f"{len(brought.advance.known.baselines)} counters, {len(brought.reports)} reports"]
+    parts = [f"{len(brought.reports)} reports"]
+    if not isinstance(source.ask, ReadStream):
+        parts.insert(0, f"{len(brought.advance.known.baselines)} counters")
     if brought.is_first and not source.count_first:
         parts.append("never read before: this is where counting would begin")
     if brought.advance.restarts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.agent import config
+from collector.agent import config, config_file
 from collector.agent.asks import HttpGet, Run
 from collector.agent.errors import ConfigError
 from collector.agent.users import UserMap, compile_pattern
@@ -76,6 +76,27 @@ def test_commands_are_words_for_no_shell():
     assert source('kind = "command"\ncommand = ["my", "tool"]').ask == Run(("my", "tool"))
 
 
+def test_what_is_known_of_each_kind_is_filled_in():
+    assert source('kind = "outline"').protocol == "shadowsocks"
+    assert source('kind = "singbox-ssm"').ask == HttpGet("http://127.0.0.1:9000/server/v1/stats")
+    assert source('kind = "xray-grpc"').ask.url == "http://127.0.0.1:10085"
+    assert source('kind = "xray-grpc"\naddress = "[::1]:5"').ask.url == "http://[::1]:5"
+    assert source('kind = "singbox-grpc"').ask.service.startswith("v2ray.")
+    only = source('kind = "remnawave"\npassword = "s3cret"\nnodes = { 3 = "de-3" }')
+    assert only.ask.stream == "ioraw:export:user_usage"
+    assert only.ask.nodes == {"3": "de-3"}
+    assert "s3cret" not in repr(only)
+
+
+def test_a_kind_whose_library_is_missing_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(config_file, "find_spec", lambda name: None)
+    path = tmp_path / "agent.toml"
+    path.write_text(SOURCE + 'kind = "remnawave"')
+    with pytest.raises(ConfigError, match=r"\[redis\]'$") as caught:
+        config_file.load(path)
+    assert f'{path}: source "wg": kind: remnawave needs the extra' in str(caught.value)
+
+
 def test_names_are_found_by_pattern_and_table():
     only = source("kind = 'xray-vars'\n[source.users]\nregex = '\\d+\\.(?P<user>.+)'")
     assert only.users.username("7.bob") == "bob"
@@ -145,6 +166,21 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
             SOURCE + "kind = 'hysteria2'\nurl = 'http://x/traffic?clear=1'",
             'source "wg": url: clear',
         ),
+        (SOURCE + "kind = 'singbox-ssm'\nurl = 'http://x/?clear=true'", 'source "wg": url: clear'),
+        (
+            SOURCE + "kind = 'outline'\nurl = 'https://x:1/secret/metrics/transfer'",
+            'source "wg": url: /metrics/transfer is a sliding window of 30 days',
+        ),
+        (SOURCE + "kind = 'xray-grpc'\naddress = 'x'", 'source "wg": address: expected host:port'),
+        (
+            SOURCE + "kind = 'remnawave'\nurl = 'http://x'",
+            'source "wg": url: expected a URL such as redis',
+        ),
+        (
+            SOURCE + "kind = 'remnawave'\nurl = 'redis://:pw@x'",
+            'source "wg": url: a password in a URL',
+        ),
+        (SOURCE + "kind = 'remnawave'\nnodes = [1]", 'source "wg": nodes: expected a table'),
         (SOURCE + "kind = 'wireguard'\nport = 70000", 'source "wg": port: expected a whole number'),
         (SOURCE + "kind = 'wireguard'\nport = true", 'source "wg": port: expected a whole number'),
         (SOURCE + "kind = 'wireguard'\ninterval_seconds = 0", 'source "wg": interval_seconds: '),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,17 @@ from hypothesis import strategies as st
 
 from collector.agent.counters import Counter, Life
 from collector.agent.errors import SourceError
-from collector.agent.sources import hysteria2, json_command, wireguard, xray
+from collector.agent.sources import (
+    hysteria2,
+    json_command,
+    outline,
+    remnawave,
+    singbox,
+    stats_service,
+    wireguard,
+    xray,
+)
+from collector.agent.sources.protobuf import fields, framed, text_field, unframed
 
 ALICE_KEY = "Xr0QIl4dBhq2xYq1vRO0ZQy0Lw1nJm6sB3d8E5u7F0g="
 BOB_KEY = "bq2xYq1vRO0ZQy0Lw1nJm6sB3d8E5u7F0gXr0QIl4dE="
@@ -137,7 +148,134 @@ def test_a_command_prints_a_list_of_counters_or_an_object_around_it():
     assert json_command.parse(encoded(rows)).counters == reading.counters
 
 
+OUTLINE = """
+# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds 1.79552160025e+09
+# TYPE shadowsocks_data_bytes counter
+shadowsocks_data_bytes{access_key="",dir="c>p",proto="tcp"} 512
+shadowsocks_data_bytes{access_key="1",dir="c>p",proto="tcp"} 1.542123e+06
+shadowsocks_data_bytes{access_key="1",dir="c>p",proto="udp"} 7
+shadowsocks_data_bytes{access_key="1",dir="c<p",proto="tcp"} 9.007199254740991e+15 1795521600000
+shadowsocks_data_bytes{access_key="1",dir="p>t",proto="tcp"} 1.5e+06
+shadowsocks_data_bytes{access_key="1",dir="p<t",proto="tcp"} 9e+06
+shadowsocks_data_bytes{dir="c<p",location="DE, Berlin",access_key="quo\\"te}"} 5
+shadowsocks_data_bytes{access_key="odd",dir="c<p"} NaN
+shadowsocks_data_bytes_per_location{dir="c>p",location="DE"} 999
+"""
+
+
+def test_outline_counts_what_client_and_proxy_exchange_by_access_key():
+    reading = outline.parse(OUTLINE.encode())
+    assert counted(reading) == {"1": (1542130, 9007199254740991), 'quo"te}': (0, 5)}
+    assert (reading.life, reading.skipped) == (Life(started="1.79552160025e+09"), 1)
+
+
+def test_outline_before_the_first_traffic_is_a_reading_of_nothing():
+    assert counted(outline.parse(b"# TYPE shadowsocks_ports gauge\nshadowsocks_ports 1\n")) == {}
+    with pytest.raises(SourceError, match="is this Outline's"):
+        outline.parse(b'{"bytesTransferredByUserId": {"1": 1008040941}}')
+
+
+def test_sing_box_s_shadowsocks_manager_lists_its_users():
+    users = [
+        {"username": "alice", "downlinkBytes": 20, "uplinkBytes": 10, "tcpSessions": 3},
+        {"username": "new", "uPSK": ""},
+        {"uplinkBytes": 1},
+        None,
+    ]
+    body = encoded({"uplinkBytes": 999, "downlinkBytes": 999, "users": users})
+    reading = singbox.parse(body)
+    assert (counted(reading), reading.skipped) == ({"alice": (10, 20), "new": (0, 0)}, 2)
+    assert counted(singbox.parse(b'{"users": null}')) == {}
+
+
+def stat(name, value):
+    return _field(1, text_field(1, name) + _number(2, value))
+
+
+def _field(number, message):
+    return text_field(number, "x" * len(message))[: -len(message)] + message
+
+
+def _number(number, value):
+    encoded_value = bytearray([number << 3])
+    while value > 0x7F:
+        encoded_value.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded_value.append(value)
+    return bytes(encoded_value)
+
+
+def answers(*, uptimes=(100, 100), stats=b""):
+    before, after = (_number(1, 5) + _number(10, uptime) for uptime in uptimes)
+    return framed(before) + framed(stats) + framed(after)
+
+
+def test_the_stats_service_names_users_and_says_since_when_it_counts():
+    stats = (
+        stat("user>>>alice>>>traffic>>>uplink", 2**40)
+        + stat("user>>>alice>>>traffic>>>downlink", 300)
+        + stat("inbound>>>in>>>traffic>>>uplink", 999)
+        + _field(1, text_field(1, "user>>>idle>>>traffic>>>uplink"))
+    )
+    reading = stats_service.parse(answers(stats=stats))
+    assert counted(reading) == {"alice": (2**40, 300), "idle": (0, 0)}
+    assert reading.life == Life(ticks=100)
+
+
+def test_a_restart_between_the_questions_is_no_reading():
+    with pytest.raises(SourceError, match="restarted while"):
+        stats_service.parse(answers(uptimes=(100, 1)))
+
+
+def test_a_message_is_read_by_the_numbers_of_its_fields_and_what_is_new_is_passed_over():
+    message = _number(1, 5) + text_field(7, "new") + b"\x41" + b"8" * 8 + b"\x45" + b"4" * 4
+    assert [number for number, _ in fields(message)] == [1, 7, 8, 8]
+    assert unframed(framed(message) + framed(b"")) == [message, b""]
+
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MESSAGE = {"v": "1", "nodeId": "3", "ts": "2026-11-24T11:59:30.000Z", "records": "42:100;7:5;42:1"}
+
+
+def test_remnawave_s_message_sums_a_user_s_parts_under_the_message_s_id():
+    found, skipped = remnawave.usages("1795521600000-0", MESSAGE, now=NOON)
+    assert [(each.user, each.amount_bytes, each.node) for each in found] == [
+        ("42", 101, "3"), ("7", 5, "3"),
+    ]  # fmt: skip
+    assert skipped == 0
+    assert found[0].used_at == NOON - timedelta(seconds=30)
+    assert remnawave.report_id(found[0]) == "remnawave/1795521600000-0/42"
+
+
+@pytest.mark.parametrize(
+    ("changes", "users", "skipped"),
+    [
+        ({"records": "42:0;7:5;x:1;9:-1;"}, ["7"], 2),
+        ({"records": ""}, [], 0),
+        ({"v": "2"}, [], 1),
+        ({"nodeId": "x"}, [], 1),
+        ({"new": "field"}, ["42", "7"], 0),
+    ],
+)
+def test_what_remnawave_says_and_makes_no_sense_is_skipped(changes, users, skipped):
+    found, odd = remnawave.usages("1-0", MESSAGE | changes, now=NOON)
+    assert ([each.user for each in found], odd) == (users, skipped)
+
+
+@pytest.mark.parametrize(
+    "ts", ["", "soon", "2026-11-24T12:00:00", "2020-01-01T00:00:00Z", "2026-11-24T12:05:00Z"]
+)
+def test_a_moment_no_collector_takes_is_left_out_and_the_bytes_are_not(ts):
+    found, _ = remnawave.usages("1-0", MESSAGE | {"ts": ts}, now=NOON)
+    assert [each.used_at for each in found] == [None, None]
+
+
 PARSERS = [
+    outline.parse,
+    singbox.parse,
+    stats_service.parse,
     xray.parse_vars,
     xray.parse_statsquery,
     hysteria2.parse,
@@ -149,7 +287,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4)
     | st.dictionaries(
         st.text(max_size=4) | st.sampled_from(["stats", "user", "stat", "name", "value", "uplink",
-            "tx", "counters", "upload_bytes", "memstats", "TotalAlloc"]), inner, max_size=5),
+            "tx", "users", "username", "counters", "upload_bytes", "memstats", "TotalAlloc"]), inner, max_size=5),
     max_leaves=20,
 )  # fmt: skip
 

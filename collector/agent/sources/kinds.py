@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from collector.agent.asks import Ask, Parse
 from collector.agent.options import Options
-from collector.agent.sources import hysteria2, json_command, wireguard, xray
+from collector.agent.sources import (
+    hysteria2,
+    json_command,
+    outline,
+    remnawave,
+    singbox,
+    stats_service,
+    wireguard,
+    xray,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +25,25 @@ class Kind:
 
     build: Callable[[Options], tuple[Ask, Parse]]
     protocol: str = "unknown"
+    extra: str | None = None
+    """What has to be installed beside the rest: the name of an extra of this package."""
 
 
 KINDS = {
     "xray-vars": Kind(xray.build_vars),
     "xray-command": Kind(xray.build_command),
+    "xray-grpc": Kind(stats_service.build_xray, extra="grpc"),
+    "singbox-grpc": Kind(stats_service.build_singbox, extra="grpc"),
+    "singbox-ssm": Kind(singbox.build, "shadowsocks"),
+    "outline": Kind(outline.build, "shadowsocks"),
+    "remnawave": Kind(remnawave.build, extra="redis"),
     "hysteria2": Kind(hysteria2.build, "hysteria2"),
     "wireguard": Kind(wireguard.build_wireguard, "wireguard"),
     "amneziawg": Kind(wireguard.build_amneziawg, "amneziawg"),
     "command": Kind(json_command.build),
 }
+EXTRAS = {"grpc": "h2", "redis": "redis"}
+"""The module by which an extra is known to be there."""
 UNUSABLE = {
     "clash": (
         "Clash's /connections does not say whose a connection is, so nothing can be billed by it; "
