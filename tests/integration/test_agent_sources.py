@@ -103,13 +103,17 @@ async def test_a_command_is_run_without_a_shell_and_its_complaint_is_shown():
         await counted('kind = "command"\ncommand = ["no-such-program"]')
 
 
+def is_gone(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().split()[2] == "Z"
+
+
 async def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path):
     pid = tmp_path / "pid"
     text = f'kind = "command"\ntimeout_seconds = 0.5\ncommand = ["sh", "-c", "sleep 999 & echo $! > {pid}; wait"]'
     with pytest.raises(SourceError, match="no answer within"):
         await counted(text)
-    status = Path(f"/proc/{pid.read_text().strip()}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"
+    assert is_gone(pid.read_text().strip())
 
 
 class StatsService:
@@ -251,6 +255,26 @@ async def test_a_stream_is_followed_from_where_it_ends_at_the_first_look(panel, 
     assert queued(state) == [("alice", "de-3", 5), ("bob", "de-3", 6), ("alice", "de-1-9", 8)]
     first_id = state.spool.first(REPORTS, most_items=1, most_bytes=1)[0].item_id
     assert first_id == f"remnawave/{message_id}/42"
+
+
+async def test_a_redis_user_that_may_only_read_the_stream_is_enough(panel, state):
+    panel.redis.acl_setuser(
+        "agent",
+        enabled=True,
+        passwords=["+secret-word"],
+        keys=["ioraw:export:user_usage"],
+        commands=["+xread", "+xrange", "+xrevrange"],
+    )
+    url = f"redis://127.0.0.1:{panel.port}"
+    only = source(
+        f'kind = "remnawave"\nurl = "{url}"\nusername = "agent"\npassword = "secret-word"'
+    )
+    await follow(only, only.ask, state)
+    panel.use("42:5")
+    panel.use("42:5")
+    assert len((await follow(only, only.ask, state)).reports) == 2
+    panel.use("42:5")
+    assert len((await follow(only, only.ask, state)).reports) == 1
 
 
 async def test_a_long_stream_is_read_to_its_end_page_by_page(panel, state):
