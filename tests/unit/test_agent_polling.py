@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 import pytest
 
@@ -10,7 +11,7 @@ from collector.agent import config
 from collector.agent.counters import Counter, Life, Reading
 from collector.agent.polling import absorb, gain
 from collector.agent.state import State
-from collector.client.errors import SpoolFullError
+from collector.client.errors import SpoolError, SpoolFullError
 from collector.client.spool import REPORTS, Spool
 
 HEAD = '[collector]\nurl = "http://c"\nkey = "rk_k"\n[agent]\nserver = "de-1"\n[[source]]\n'
@@ -69,6 +70,22 @@ def test_if_the_spool_is_full_the_baselines_stay_too(state):
     few = dict.fromkeys(list(users)[:10], 2)
     absorb(where, state, reading(**few))
     assert len(queued(state)) == 10
+
+
+def test_if_the_baselines_cannot_be_kept_nothing_is_queued(state, monkeypatch):
+    where = source()
+    absorb(where, state, reading(alice=1))
+
+    def fail(*_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "keep", fail)
+        with pytest.raises(SpoolError, match="disk I/O error"):
+            absorb(where, state, reading(alice=5))
+    assert queued(state) == []
+    absorb(where, state, reading(alice=6))
+    assert queued(state) == [("alice", 5)]
 
 
 def test_a_source_that_is_another_one_now_begins_anew(state):
