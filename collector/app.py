@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import collector
-from collector.api import health, original_statistics, readers, reports, usage
+from collector.api import health, original_statistics, readers, reports, sources, usage
 from collector.api.context import Collector
 from collector.api.lean import LeanApp
 from collector.api.problems import install_problem_handlers
@@ -32,6 +32,7 @@ from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.reports import DAY_MILLIS, Limits
 from collector.settings import Settings
+from collector.source_file import Sources
 from collector.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ READER_THREADS = 4
 KEY_BURST_SECONDS = 2
 USER_BURST_SECONDS = 6
 REPORTERS_BODIES = 16
+SOURCES_BODIES = 4
 STRANGERS_BODIES = 4
 """So many of the largest bodies may be in memory at once; strangers cannot crowd out reporters."""
 
@@ -58,8 +60,9 @@ async def open_collector(
 ) -> AsyncIterator[Collector]:
     """Open the ledger and start storing; at the end store what is queued and close.
 
-    Raises LedgerError when the ledger cannot be used.
+    Raises LedgerError when the ledger cannot be used, SettingsError for a wrong sources file.
     """
+    known_sources = Sources(settings.sources_file)
     path = ledger_path(settings.ledger_url)
     ledger = SqliteLedger(path)
     reader = SqliteReader(path)
@@ -112,6 +115,7 @@ async def open_collector(
             subscriptions=subscriptions,
             exporter=exporter,
             influx=influx,
+            sources=known_sources,
             metrics=metrics,
             now_millis=now_millis,
             monotonic_seconds=time.monotonic,
@@ -124,6 +128,7 @@ async def open_collector(
                 burst=max(1, settings.user_requests_per_second * USER_BURST_SECONDS),
             ),
             reporters_room=BodyRoom(REPORTERS_BODIES * settings.max_body_bytes),
+            sources_room=BodyRoom(SOURCES_BODIES * settings.max_source_body_bytes),
             strangers_room=BodyRoom(STRANGERS_BODIES * settings.max_body_bytes),
         )
     finally:
@@ -168,7 +173,8 @@ def create_app(
         lifespan=lifespan,
     )
     install_problem_handlers(app)
-    app.include_lean(reports.router)
+    for module in (reports, sources):
+        app.include_lean(module.router)
     for module in (usage, readers, original_statistics, health):
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ _DECODE_ONE = msgspec.json.Decoder(WireReport)
 _MAX_COMMAS = 64 * MAX_REPORTS_PER_REQUEST
 """Bounds the memory of reading what is no reports, such as `[1,1,1,...`."""
 
+UNFIT = (msgspec.ValidationError, UnicodeEncodeError)
+"""What converting an item raises; the latter where broken Unicode is read as something else."""
 _AT_FIELD = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
@@ -81,7 +84,7 @@ def _decode_array(text: bytes) -> Decoded:
 
 def _decode_each(text: bytes) -> Decoded:
     """Read item by item, so that each bad one names its field and the good ones are kept."""
-    items = _parse(text)
+    items = parse_json(text)
     _check_count(len(items))
     return _sort(items, is_array=True)
 
@@ -90,11 +93,11 @@ def _decode_single(text: bytes) -> Decoded:
     try:
         return Decoded([(0, _DECODE_ONE.decode(text))], [], is_array=False)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _sort([_parse(text)], is_array=False)
+        return _sort([parse_json(text)], is_array=False)
 
 
-def _parse(text: bytes) -> Any:
-    """Read JSON of any shape.
+def parse_json(text: bytes) -> Any:
+    """Read JSON of any shape; UnreadableBodyError or BodyTooLargeError for what is none.
 
     Lone surrogates, which the fast decoder calls broken JSON, come through: a report's own rules
     refuse them where they matter and name the field.
@@ -120,17 +123,23 @@ def _sort(items: list[Any], *, is_array: bool) -> Decoded:
         try:
             reports.append((index, _convert(item)))
         except msgspec.ValidationError as error:
-            refusals.append(_refusal_of(index, error))
+            refusals.append(refusal_of(index, error))
         except UnicodeEncodeError:  # met only where text is read as a moment
             refusals.append(Refusal(index, "reported_at", "contains broken Unicode"))
     return Decoded(reports, refusals, is_array=is_array)
 
 
 def _convert(item: Any) -> WireReport:
-    """Return a report, also of whole numbers written as 1024.0 or 1e3."""
+    return msgspec.convert(whole_numbers(item), WireReport)
+
+
+def whole_numbers(item: Any) -> Any:
+    """Return an object or array with whole numbers for what is written as 1024.0 or 1e3."""
     if isinstance(item, dict):
-        item = {key: _whole(value) for key, value in item.items()}
-    return msgspec.convert(item, WireReport)
+        return {key: _whole(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_whole(value) for value in item]
+    return item
 
 
 def _whole(value: Any) -> Any:
@@ -144,10 +153,19 @@ def _check_count(count: int) -> None:
         )
 
 
-def _refusal_of(index: int, error: msgspec.ValidationError) -> Refusal:
+def refusal_of(
+    index: int,
+    error: msgspec.ValidationError | UnicodeEncodeError,
+    *,
+    fields: Mapping[str, str] | None = None,
+) -> Refusal:
+    """Return what is wrong with an item; `fields` says what a foreign item's are called here."""
+    if isinstance(error, UnicodeEncodeError):
+        return Refusal(index, "report", "contains broken Unicode")
     message = str(error)
     if missing := _MISSING.search(message):
         return Refusal(index, missing["field"], "is required")
     if at := _AT_FIELD.search(message):
-        return Refusal(index, at["path"] or "report", message[: at.start()].lower())
+        path = at["path"] or "report"
+        return Refusal(index, (fields or {}).get(path, path), message[: at.start()].lower())
     return Refusal(index, "report", message.lower())

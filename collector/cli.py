@@ -21,6 +21,7 @@ from collector import __version__
 from collector.app import create_app, wall_clock_millis
 from collector.backup import back_up
 from collector.errors import CollectorError, LedgerError
+from collector.import_command import add_import, import_file
 from collector.influx_commands import bootstrap, export_rebuild, export_status
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import ledger_path
@@ -31,6 +32,8 @@ from collector.ratio_commands import ratios_clear, ratios_list, ratios_set
 from collector.reporters import hash_key, signing_secret
 from collector.serving import Server
 from collector.settings import Settings
+from collector.source_commands import show_sources
+from collector.source_file import load_book
 
 console = Console()
 PROGRESS_SECONDS = 5.0
@@ -89,6 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         "rebuild", help="write everything the ledger keeps again, into an empty InfluxDB"
     )
     rebuild.set_defaults(run=lambda _, settings: export_rebuild(settings))
+    take_over = commands.add_parser(
+        "import", help="count what the original panel's table, or a CSV, says; the collector is off"
+    )
+    add_import(take_over)
+    take_over.set_defaults(
+        run=lambda it, settings: import_file(it, settings, now_millis=wall_clock_millis())
+    )
+    sources = commands.add_parser("sources", help="what is known of other panels' traffic")
+    sources.set_defaults(run=lambda _, settings: show_sources(settings))
     reporters = commands.add_parser("reporters", help="who may report")
     actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
     add = actions.add_parser("add", help="make a key; it is shown once")
@@ -138,6 +150,7 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     path = ledger_path(settings.ledger_url)
     SqliteLedger(path).close()  # a ledger that cannot be used is a one-line error, not a traceback
+    load_book(settings.sources_file)  # likewise
     _show_banner(settings)
     server = Server(create_app(settings), settings)
     server.run()
@@ -188,7 +201,10 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     print(f"  curl -sS http://{settings.host}:{settings.port}/v1/reports \\")
     print(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
     print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
-    print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'')
+    print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'\n')
+    print("A 3x-ui takes this as its External Traffic Inform URI (docs/sources/3x-ui.md), with the")
+    print("address it reaches this collector at:\n")
+    print(f"  http://{settings.host}:{settings.port}/v1/sources/3x-ui/{key}")
     return 0
 
 

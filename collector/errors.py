@@ -15,6 +15,14 @@ class LedgerError(CollectorError):
     """The ledger cannot be used: locked, corrupt, foreign, or written by a newer version."""
 
 
+class LedgerInUseError(LedgerError):
+    """Another process writes the ledger."""
+
+
+class ImportFileError(CollectorError):
+    """A file cannot be imported: missing, unreadable, or without what is needed of it."""
+
+
 class NotStoredError(CollectorError):
     """A report was not stored; sending it again later is safe and may succeed."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from urllib.parse import urlsplit
 
@@ -32,6 +33,28 @@ def subscription_token(user_token: str) -> str | None:
     return user_token if is_token(user_token) else None
 
 
+def name_within(user_token: str) -> str | None:
+    """Return the username that a name, token or URL carries, asking nobody whether it is right.
+
+    None for a URL without one. For what an admin brings along, never for what strangers send.
+    """
+    token = subscription_token(user_token)
+    if token is None:
+        return None if is_url(user_token) else user_token
+    if _JWT.fullmatch(token):
+        return _subject(token) or token
+    return _payload(token).rpartition(",")[0] or token
+
+
+def _subject(jwt: str) -> str | None:
+    try:
+        claims = json.loads(_decode(jwt.split(".")[1]))
+    except (ValueError, RecursionError):
+        return None
+    subject = claims.get("sub") if isinstance(claims, dict) else None
+    return subject if isinstance(subject, str) and subject else None
+
+
 def is_plainly_a_name(user_token: str) -> bool:
     """Tell at a glance that a text is neither a token nor a URL; most usernames are told so."""
     return len(user_token) < _SHORTEST_TOKEN and ":" not in user_token
@@ -48,9 +71,16 @@ def is_token(text: str) -> bool:
         return True
     if not _TOKEN.fullmatch(text):
         return False
-    encoded = text[:-_SIGNATURE_LENGTH]
+    return _PAYLOAD.fullmatch(_payload(text)) is not None
+
+
+def _payload(token: str) -> str:
+    """Return what is signed in a token; nothing for what is no base64 of a text."""
     try:
-        payload = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+        return _decode(token[:-_SIGNATURE_LENGTH]).decode()
     except (binascii.Error, UnicodeDecodeError):
-        return False
-    return _PAYLOAD.fullmatch(payload) is not None
+        return ""
+
+
+def _decode(encoded: str) -> bytes:
+    return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))

@@ -41,6 +41,12 @@ class Metrics:
             registry=self.registry,
         )
         self.count_answered = self.requests.labels("200").inc
+        self.retries = Counter(
+            "collector_source_retries",
+            "Pushes without an id that were taken for a retry of one before",
+            ["source"],
+            registry=self.registry,
+        )
         self.queued_reports = Gauge(
             "collector_queued_reports", "Reports waiting for a commit", registry=self.registry
         )

@@ -192,6 +192,18 @@ class Settings:
         "The largest request body, also after gunzip",
         _whole(1024, 2**30),
     )
+    sources_file: Path | None = _variable(
+        "COLLECTOR_SOURCES_FILE",
+        "",
+        "What other panels do not say of themselves (docs/sources): servers, whose ids are whose",
+        _path,
+    )
+    max_source_body_bytes: int = _variable(
+        "COLLECTOR_MAX_SOURCE_BODY_BYTES",
+        32 * 2**20,
+        "The largest body of another panel: they name all their users, every few seconds",
+        _whole(1024, 2**30),
+    )
     max_connections: int = _variable(
         "COLLECTOR_MAX_CONNECTIONS",
         4096,

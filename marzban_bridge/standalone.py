@@ -27,6 +27,7 @@ from collector.connections import bounded
 from collector.errors import CollectorError
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import ledger_path
+from collector.source_file import load_book
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
 from marzban_bridge.commands import stop_process
@@ -118,6 +119,7 @@ def up(environment: Mapping[str, str]) -> int:
     try:
         where = collector.settings.Settings.from_env(collector_environment)
         SqliteLedger(ledger_path(where.ledger_url)).close()  # likewise the collector's ledger
+        load_book(where.sources_file)  # and what it knows of other panels
     except CollectorError as error:
         raise SettingsError(str(error)) from error
     with (

@@ -22,6 +22,7 @@ from collector.rate_limit import RateLimit
 from collector.reporters import KeyRing, Reporter, hash_key
 from collector.reports import Limits
 from collector.settings import Settings
+from collector.source_file import Sources
 from collector.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -53,12 +54,15 @@ class Collector:
     exporter: Exporter | None
     """None where no InfluxDB is configured."""
     influx: Influx | None
+    sources: Sources
     metrics: Metrics
     now_millis: Callable[[], int]
     monotonic_seconds: Callable[[], float]
     key_limit: RateLimit
     user_limit: RateLimit
     reporters_room: BodyRoom
+    sources_room: BodyRoom
+    """For what panels and nodes send, which is larger."""
     strangers_room: BodyRoom
     """For the bodies of requests without a key: nobody knows yet whose they are."""
     _rules: Rules | None = field(default=None, init=False)

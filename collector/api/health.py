@@ -35,7 +35,9 @@ async def healthz() -> Health:
 async def readyz(collector: CollectorPart) -> Response:
     """Say whether reports can be stored."""
     reasons = _reasons(collector)
-    warnings = collector.exporter.warnings if collector.exporter else []
+    warnings = list(collector.exporter.warnings) if collector.exporter else []
+    if collector.sources.problem:
+        warnings.append(collector.sources.problem)
     health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 

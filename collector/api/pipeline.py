@@ -16,6 +16,7 @@ from collector.bodies import BodyTooLargeError, Decoded, UnreadableBodyError, de
 from collector.errors import CollectorError, IdentityUnknownError
 from collector.identity import is_plainly_a_name, is_url, subscription_token
 from collector.ledger import Batch, Receipt
+from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.reporters import Reporter
 from collector.reports import Refusal, Report, WireReport, accept, is_empty
@@ -48,8 +49,7 @@ async def take(
 
     Raises ProblemError for whatever is no success, counted by its status and field.
     """
-    metrics = collector.metrics
-    try:
+    with Counting(collector.metrics):
         reporter = await find_key_holder(collector, claimed)
         if reporter is None and collector.subscriptions is None and not claimed.is_signed:
             raise ProblemError(401, f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}")
@@ -65,20 +65,37 @@ async def take(
             if reporter is None and claimed.is_signed:
                 reporter = await find_signer(collector, request, sent, claimed)
             if reporter:
-                _throttle(collector.key_limit, reporter.name, collector)
+                throttle(collector.key_limit, reporter.name, collector)
             decoded = decode(body)
             if decoded.is_array and not is_array_allowed:
                 raise ProblemError(422, "this path takes one report; post arrays to /v1/reports")
             sorted_, scope = await _sort(collector, decoded, reporter, claimed.header_id)
-            receipt = await _store(collector, sorted_, scope)
-    except (CollectorError, UnreadableBodyError, BodyTooLargeError) as error:
-        problem = problem_of(error)
-        metrics.requests.labels(status=str(problem.status)).inc()
-        for each in problem.problem.errors:
-            metrics.refused.labels(field=_field_label(each.field)).inc()
-        raise problem from error
-    metrics.count_answered()
+            receipt = await store(collector, sorted_, scope)
     return sorted_, receipt
+
+
+class Counting:
+    """Counts a request by its outcome; whatever is wrong with it becomes a ProblemError."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Count what it came to."""
+        if error is None:
+            self._metrics.count_answered()
+        elif isinstance(error, CollectorError | UnreadableBodyError | BodyTooLargeError):
+            problem = problem_of(error)
+            self._metrics.requests.labels(status=str(problem.status)).inc()
+            for each in problem.problem.errors:
+                self._metrics.refused.labels(field=_field_label(each.field)).inc()
+            if problem is not error:
+                raise problem from error
 
 
 async def _sort(
@@ -97,7 +114,7 @@ async def _sort(
             if scope not in {"", f"user:{username}"}:
                 raise ProblemError(401, "without a reporter key, a request is of one user only")
             if not scope:
-                _throttle(collector.user_limit, username, collector)
+                throttle(collector.user_limit, username, collector)
             scope = f"user:{username}"
         else:
             username = wire.user_token
@@ -158,7 +175,8 @@ async def _own_username(collector: Collector, wire: WireReport) -> str:
     return await collector.subscriptions.resolve(token)
 
 
-def _throttle(limit: RateLimit, caller: str, collector: Collector) -> None:
+def throttle(limit: RateLimit, caller: str, collector: Collector) -> None:
+    """Let a caller pass, or raise ProblemError 429 with when to come again."""
     wait_seconds = limit.take(caller, now_seconds=collector.monotonic_seconds())
     if wait_seconds:
         raise ProblemError(
@@ -166,7 +184,8 @@ def _throttle(limit: RateLimit, caller: str, collector: Collector) -> None:
         )
 
 
-async def _store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
+async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
+    """Store what is valid and count the rest; ProblemError 422 when nothing is valid."""
     metrics = collector.metrics
     if not sorted_.reports and not sorted_.ignored:
         reason = "; ".join(f"{each.field} {each.reason}" for each in sorted_.refusals[:3])

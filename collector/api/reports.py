@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from collector.api.context import CollectorPart
 from collector.api.lean import LeanRoute
-from collector.api.pipeline import take
+from collector.api.pipeline import Sorted, take
 from collector.api.problems import FieldError, documented
 from collector.api.senders import ClaimsPart
+from collector.ledger import Receipt
 from collector.reports import MAX_REPORTS_PER_REQUEST, WireReport
 
 router = APIRouter(tags=["reports"], route_class=LeanRoute)
@@ -66,6 +67,11 @@ class OriginalAnswer(BaseModel):
 async def take_reports(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
     """Store one report or an array of them; valid ones are stored even if others are refused."""
     sorted_, receipt = await take(request, collector, claimed)
+    return answer_for(sorted_, receipt)
+
+
+def answer_for(sorted_: Sorted, receipt: Receipt) -> Answer:
+    """Say what became of the reports of a request."""
     rejected = [
         FieldError(index=each.index, field=each.field, reason=each.reason)
         for each in sorted(sorted_.refusals, key=lambda refusal: refusal.index)

@@ -65,6 +65,15 @@ ClaimsPart = Annotated[Claims, Depends(declare_claims)]
 """For the functions of lean routes alone."""
 
 
+def declare_message(webhook_id: HeaderId = None, idempotency_key: HeaderId = None) -> Claims:
+    """Stand in the OpenAPI document for a sender whose key is in the path."""
+    raise NotImplementedError  # lean routes never resolve it
+
+
+MessagePart = Annotated[Claims, Depends(declare_message)]
+"""For the functions of lean routes alone."""
+
+
 def read_claims(scope: Scope) -> Claims:
     """Gather what a request claims; `webhook-id` goes before `Idempotency-Key`.
 

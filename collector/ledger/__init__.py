@@ -269,6 +269,10 @@ class LedgerReader(Protocol):
         """Return when the newest report that is still kept came from each sender, by its scope."""
         ...
 
+    def first_received_at(self, keys: Sequence[bytes]) -> int | None:
+        """Return when the first of the reports with these keys came, None when there is none."""
+        ...
+
     def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
         """Return the reports after a seq, in order."""
         ...

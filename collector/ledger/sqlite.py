@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -105,11 +105,17 @@ class SqliteLedger:
             raise NotStoredError(f"the ledger {self.path} did not store: {error}") from error
 
     def record(
-        self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
+        self,
+        batches: Sequence[Batch],
+        *,
+        received_at_millis: int,
+        defers_sums: bool = False,
+        alongside: Callable[[sqlite3.Connection, Sequence[Receipt]], None] | None = None,
     ) -> list[Receipt]:
         """Store all batches in one commit; returns when it is on disk.
 
-        With `defers_sums` the reports are stored, and in no sum before the next `fold`.
+        With `defers_sums` the reports are stored, and in no sum before the next `fold`. What
+        `alongside` writes is in the same commit; what it raises undoes all of it.
         """
         with self._transaction():
             group = _Group(self._last_seq, self._all_bytes, self._all_billed_bytes)
@@ -123,6 +129,8 @@ class SqliteLedger:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 group.rows,
             )
+            if alongside is not None:
+                alongside(self._db, receipts)
             if not defers_sums:
                 self._fold_through(group.last_seq)
         self._last_seq, self._all_bytes = group.last_seq, group.all_bytes

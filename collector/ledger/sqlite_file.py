@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from collector.errors import LedgerError, SettingsError
+from collector.errors import LedgerError, LedgerInUseError, SettingsError
 
 APPLICATION_ID = 0x54524C47
 BUSY_SECONDS = 10
@@ -120,6 +120,15 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     """
     CREATE TABLE run (after_seq INTEGER PRIMARY KEY, token TEXT NOT NULL) STRICT;
+    """,
+    """
+    CREATE TABLE imported (
+        identity BLOB NOT NULL,
+        protocol TEXT NOT NULL,
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        PRIMARY KEY (identity, protocol)
+    ) STRICT, WITHOUT ROWID;
     """,
     # Everything so far counted as it was reported. Days are exported anew, with what they billed.
     """
@@ -316,7 +325,7 @@ def lock(path: Path) -> IO[str]:
         file.seek(0)
         holder = file.read().strip()
         file.close()
-        raise LedgerError(
+        raise LedgerInUseError(
             f"the ledger {path} is in use by another collector"
             f"{f' (pid {holder})' if holder else ''}: one process writes a ledger"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from collector.billing import Ratio
@@ -24,7 +25,7 @@ from collector.ledger import (
     sqlite_runs,
 )
 from collector.ledger.sqlite_file import connect
-from collector.ledger.sqlite_fold import folded_seq
+from collector.ledger.sqlite_fold import folded_seq, seqs_of
 from collector.reporters import Reporter
 
 _ALL_SERIES = "SELECT * FROM series"
@@ -132,6 +133,18 @@ class SqliteReader:
         """Return when the newest report that is still kept came from each sender, by its scope."""
         query = "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
         return dict(self._db.execute(query).fetchall())
+
+    def first_received_at(self, keys: Sequence[bytes]) -> int | None:
+        """Return when the first of the reports with these keys came, None when there is none.
+
+        Reports that are in no sum yet are not found.
+        """
+        seqs = [seq for _, seq in seqs_of(self._db, keys)]
+        if not seqs:
+            return None
+        query = "SELECT received_at FROM report WHERE seq = ?"
+        row = self._db.execute(query, (min(seqs),)).fetchone()
+        return None if row is None else int(row[0])
 
     def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
         """Return the reports after a seq, in order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -67,6 +68,15 @@ class CollectorProcess:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == 200
         return False
+
+    def totals(self) -> dict[str, int]:
+        """Return every user's bytes since for ever, as a reader of the feed sees them."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+            connection.request("GET", "/v1/usage/changes?after=0", headers=headers)
+            changes = json.loads(connection.getresponse().read())["changes"]
+        return {each["username"]: each["upload_bytes"] + each["download_bytes"] for each in changes}
 
     def terminate(self) -> None:
         """Ask it to end and wait until it has."""

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PURE = (
+    "collector/agent/asks.py",
+    "collector/agent/config.py",
+    "collector/agent/counters.py",
+    "collector/agent/deltas.py",
+    "collector/agent/options.py",
+    "collector/agent/routes.py",
+    "collector/agent/users.py",
     "collector/billing.py",
     "collector/bodies.py",
+    "collector/client/answers.py",
+    "collector/client/delivery.py",
+    "collector/client/outbox.py",
+    "collector/client/pace.py",
+    "collector/client/receipt.py",
+    "collector/client/report.py",
     "collector/identity.py",
     "collector/rate_limit.py",
+    "collector/importing/books.py",
+    "collector/importing/differences.py",
+    "collector/importing/rows.py",
     "collector/reporters.py",
     "collector/reports.py",
+    "collector/sources/__init__.py",
+    "collector/sources/book.py",
+    "collector/sources/retries.py",
+    "collector/sources/three_x_ui.py",
+    "collector/sources/uniproxy.py",
+    "collector/sources/users.py",
     "marzban_bridge/accounts.py",
     "marzban_bridge/api/pages.py",
     "marzban_bridge/api/sign_ins.py",
@@ -79,6 +104,9 @@ def modules(package: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py"))
 
 
+PURE += tuple(modules("collector/agent/sources"))
+
+
 def imported(module: str) -> set[str]:
     tree = ast.parse((ROOT / module).read_text())
     names: set[str] = set()
@@ -110,6 +138,29 @@ def test_a_deciding_module_is_told_the_time(module):
 @pytest.mark.parametrize("module", modules("collector"))
 def test_the_collector_does_not_know_the_bridge(module):
     assert not {name for name in imported(module) if name.startswith("marzban_bridge")}
+
+
+LIGHT = ("collector.client", "collector.agent.cli")
+HEAVY = {
+    "fastapi",
+    "influxdb_client",
+    "msgspec",
+    "pydantic",
+    "starlette",
+    "uvicorn",
+    "collector.app",
+    "collector.ledger",
+    "collector.reports",
+}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_a_sender_carries_nothing_of_the_server(module):
+    program = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(json.loads(done.stdout))
 
 
 def is_shared(name: str, *, among: tuple[str, ...] = SHARED) -> bool:

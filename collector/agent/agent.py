@@ -1,0 +1,199 @@
+"""The running agent: each source on its own clock, one sender for each lane of the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from collector.agent.asks import ReadStream
+from collector.agent.config import Config, Source
+from collector.agent.errors import SourceError
+from collector.agent.polling import Gain, absorb
+from collector.agent.reading import local_http, read
+from collector.agent.state import State
+from collector.agent.streaming import follow
+from collector.client.async_wire import AsyncWire, deliver_forever
+from collector.client.delivery import (
+    Delivery,
+    Empty,
+    Parcel,
+    Progress,
+    Reports,
+    Setback,
+    Step,
+)
+from collector.client.errors import SpoolError
+from collector.client.pace import Pace
+from collector.client.spool import REPORTS, Spool, wall_clock_millis
+
+log = logging.getLogger(__name__)
+
+SEND_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Sender:
+    """Brings one lane of the spool to the collector, and says when that begins to fail or work."""
+
+    name: str
+    wire: AsyncWire
+    delivery: Delivery
+    note_problem: Callable[[str, str | None], None]
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: int = 0
+    problem: str | None = None
+
+    async def attempt(self) -> Step:
+        """Send once, and remember what is wrong."""
+        step = await self.wire.drive(self.delivery.attempt())
+        if isinstance(step, Progress):
+            self.sent += step.receipt.accepted + step.receipt.duplicates + step.receipt.ignored
+            for each in step.receipt.rejected:
+                log.warning(
+                    "set_aside lane=%s id=%s reason=%r", self.name, each.report_id, each.reason
+                )
+        if not isinstance(step, Empty):
+            self._note(step.reason if isinstance(step, Setback) else None)
+        return step
+
+    def _note(self, problem: str | None) -> None:
+        if problem == self.problem:
+            return
+        if problem is None:
+            log.info("delivery_works lane=%s", self.name)
+        else:
+            log.warning("delivery_fails lane=%s: the collector %s", self.name, problem)
+        self.problem = problem
+        self.note_problem(self.name, problem)
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        await deliver_forever(self.attempt, self.wake)
+
+
+class Agent:
+    """Sources, spool and sender of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.spool = Spool(Path(config.state), max_bytes=config.max_spool_bytes)
+        self.state = State(self.spool)
+        self._wire = AsyncWire(config.collector_url, timeout_seconds=SEND_TIMEOUT_SECONDS)
+        self._problems: dict[str, str | None] = {}
+        parcel = Reports(key=config.key, subscription=None)
+        self.senders = {REPORTS: self._sender(REPORTS, parcel)}
+        if config.relay is not None:
+            from collector.agent.relay import Forward  # noqa: PLC0415 - with it, a web server
+
+            for route in config.relay.routes:
+                self.senders[route.lane] = self._sender(route.lane, Forward(route))
+
+    def _sender(self, lane: str, parcel: Parcel) -> Sender:
+        """Return what sends a lane of the spool."""
+        delivery = Delivery(self.spool.lane(lane), parcel, now_millis=wall_clock_millis)
+        return Sender(lane, self._wire, delivery, self.state.note_delivery)
+
+    async def run(self) -> None:
+        """Read and send until cancelled."""
+        for lane, items in self.spool.waiting_lanes().items():
+            if lane not in self.senders:
+                log.warning("lane_has_no_route lane=%s items=%d: they wait for one", lane, items)
+        async with local_http() as http, asyncio.TaskGroup() as tasks:
+            for source in self.config.sources:
+                tasks.create_task(self._watch(source, http))
+            for sender in self.senders.values():
+                tasks.create_task(sender.run())
+
+    async def once(self, *, give_up_seconds: float) -> bool:
+        """Look at each source once and send what waits; tell whether all of that succeeded."""
+        async with local_http() as http:
+            gains = await asyncio.gather(*(self.look(each, http) for each in self.config.sources))
+        is_sent = [
+            await self._drain(sender, give_up_seconds=give_up_seconds)
+            for sender in self.senders.values()
+        ]
+        return all(each is not None for each in gains) and all(is_sent)
+
+    async def _drain(self, sender: Sender, *, give_up_seconds: float) -> bool:
+        pace = Pace(chance=random.random)
+        now_seconds = asyncio.get_running_loop().time
+        deadline = now_seconds() + give_up_seconds
+        while True:
+            step = await sender.attempt()
+            if isinstance(step, Empty):
+                return True
+            if isinstance(step, Setback):
+                wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
+                if step.is_denied or now_seconds() + wait_seconds > deadline:
+                    return False
+                await asyncio.sleep(wait_seconds)
+
+    async def _watch(self, source: Source, http: httpx.AsyncClient) -> None:
+        now_seconds = asyncio.get_running_loop().time
+        due_seconds = now_seconds()
+        while True:
+            await self.look(source, http)
+            due_seconds = max(due_seconds + source.interval_seconds, now_seconds())
+            await asyncio.sleep(due_seconds - now_seconds())
+
+    async def look(self, source: Source, http: httpx.AsyncClient) -> Gain | None:
+        """Read a source and queue what it brings; None when that did not work, and it is told."""
+        try:
+            if isinstance(source.ask, ReadStream):
+                brought = await follow(source, source.ask, self.state)
+            else:
+                reading = await read(source, http)
+                brought = await asyncio.to_thread(absorb, source, self.state, reading)
+        except (SourceError, SpoolError) as error:
+            await self._note(source, str(error))
+            return None
+        await self._note(source, None)
+        self._tell(source, brought)
+        if brought.reports:
+            self.senders[REPORTS].wake.set()
+        return brought
+
+    async def _note(self, source: Source, problem: str | None) -> None:
+        if self._problems.get(source.name, "") == problem:
+            return
+        was_told = self._problems.get(source.name) is not None
+        self._problems[source.name] = problem
+        if problem is None:
+            if was_told:
+                log.info("source_works source=%s", source.name)
+            return
+        log.warning("source_fails source=%s: %s", source.name, problem)
+        try:
+            await asyncio.to_thread(self.state.note_problem, source.name, problem)
+        except SpoolError as error:
+            log.warning("state_fails: %s", error)
+
+    def _tell(self, source: Source, brought: Gain) -> None:
+        if isinstance(source.ask, ReadStream):
+            if brought.advance.restarts:
+                log.warning(
+                    "stream_has_a_gap source=%s: what was read last is no longer in it, and more "
+                    "may be missing; raise EXPORT_TO_STREAM_MAXLEN",
+                    source.name,
+                )
+            return
+        if brought.is_first:
+            log.info(
+                "source_begins source=%s counters=%d: what they show so far %s",
+                source.name,
+                len(brought.advance.known.baselines),
+                "counts" if source.count_first else "is where counting begins",
+            )
+        if brought.advance.restarts:
+            log.info("source_restarted source=%s: its counters began anew", source.name)
+
+    async def close(self) -> None:
+        """Let go of connections and the state."""
+        await self._wire.close()
+        self.spool.close()

@@ -1,0 +1,198 @@
+"""`traffic-agent`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from collector import __version__
+from collector.agent import views
+from collector.agent.agent import Agent
+from collector.agent.asks import ReadStream
+from collector.agent.config import Config, Source
+from collector.agent.config_file import DEFAULT_PATH, is_readable_by_others, load
+from collector.agent.errors import AgentError, ConfigError, SourceError
+from collector.agent.lock import lock
+from collector.agent.polling import Gain, gain
+from collector.agent.reading import local_http, read
+from collector.agent.running import serve
+from collector.agent.state import State
+from collector.agent.streaming import peek
+from collector.client.errors import ClientError
+from collector.client.spool import Spool
+from collector.logs import configure_logging, printable
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; trouble is one readable line and 1, a wrong configuration one and 2."""
+    arguments = _parser().parse_args(argv)
+    configure_logging()
+    run: Callable[[argparse.Namespace, Config], int] = arguments.run
+    try:
+        return run(arguments, load(arguments.config))
+    except (AgentError, ClientError) as error:
+        line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(str(error).split())))
+        Console(stderr=True).print(line, soft_wrap=True)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="traffic-agent",
+        description="Reads what a VPN server has counted and reports it to a collector.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"({DEFAULT_PATH})"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="read and report until told to stop")
+    run.add_argument("--once", action="store_true", help="read and report once, then end")
+    run.add_argument(
+        "--dry-run", action="store_true", help="show what would be sent; send and change nothing"
+    )
+    run.add_argument(
+        "--give-up-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="with --once: try for so long to send (30); what is left is sent the next time",
+    )
+    run.set_defaults(run=_run)
+    check = commands.add_parser("check", help="is the configuration right")
+    check.set_defaults(run=_check)
+    status = commands.add_parser("status", help="what waits, how each source stands")
+    status.set_defaults(run=_status)
+    dead = commands.add_parser("dead-letters", help="what the collector refused, and why")
+    dead.add_argument("--requeue", action="store_true", help="send all of it once more")
+    dead.set_defaults(run=_dead_letters)
+    return parser
+
+
+def _run(arguments: argparse.Namespace, config: Config) -> int:
+    if arguments.dry_run:
+        path = Path(config.state)
+        with tempfile.TemporaryDirectory() as folder:
+            return asyncio.run(_dry_run(config, path if path.exists() else Path(folder) / "state"))
+    if is_readable_by_others(arguments.config):
+        log.warning("config_is_readable_by_others file=%s: chmod 640 it", arguments.config)
+    with lock(Path(config.state)):
+        if arguments.once:
+            return asyncio.run(_once(config, arguments.give_up_seconds))
+        return asyncio.run(_until_told(config))
+
+
+async def _dry_run(config: Config, path: Path) -> int:
+    state = State(Spool(path))
+    looks: list[tuple[Source, Gain | str]] = []
+    async with local_http() as http:
+        for source in config.sources:
+            try:
+                if isinstance(source.ask, ReadStream):
+                    brought = await peek(source, source.ask, state)
+                else:
+                    brought = gain(source, state, await read(source, http))
+                looks.append((source, brought))
+            except SourceError as error:
+                looks.append((source, f"cannot be read: {error}"))
+    state.spool.close()
+    views.show_gains(Console(), looks)
+    return int(any(isinstance(brought, str) for _, brought in looks))
+
+
+async def _once(config: Config, give_up_seconds: float) -> int:
+    agent = Agent(config)
+    try:
+        is_done = await agent.once(give_up_seconds=give_up_seconds)
+        left = agent.spool.backlog()
+    finally:
+        await agent.close()
+    print(f"{left.items} items wait to be sent", file=sys.stderr)
+    return 0 if is_done else 1
+
+
+async def _until_told(config: Config) -> int:
+    running = asyncio.current_task()
+    assert running is not None  # noqa: S101 - we are in one
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+
+    def stop() -> None:
+        told.set()
+        running.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    agent = Agent(config)
+    log.info(
+        "agent_starts sources=%d collector=%s state=%s waiting=%d",
+        len(config.sources),
+        config.collector_url,
+        config.state,
+        agent.spool.backlog().items,
+    )
+    try:
+        await serve(agent)
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+        log.info("agent_ends waiting=%d", agent.spool.backlog().items)
+    finally:
+        await agent.close()
+    return 0
+
+
+def _check(_: argparse.Namespace, config: Config) -> int:
+    for each in config.sources:
+        print(f"source {each.name}: {each.kind}, every {each.interval_seconds:g} s")
+    for route in config.relay.routes if config.relay else ():
+        print(f"relay route {route.name}: post to /{route.kind}/<its secret>")
+    print(f"collector {config.collector_url}, state {config.state}")
+    print("The configuration is right. `traffic-agent run --dry-run` reads the sources.")
+    return 0
+
+
+def _state_of(config: Config) -> State:
+    path = Path(config.state)
+    if not path.exists():
+        raise AgentError(f"there is no state at {path}: has the agent run yet?")
+    return State(Spool(path, max_bytes=config.max_spool_bytes))
+
+
+def _status(_: argparse.Namespace, config: Config) -> int:
+    state = _state_of(config)
+    problems = state.delivery_problems()
+    standings = state.standings()
+    views.show_status(
+        Console(),
+        backlog=state.spool.backlog(),
+        problems=problems,
+        standings=standings,
+        now=datetime.now(tz=UTC),
+    )
+    state.spool.close()
+    return int(bool(problems) or any(each.problem for each in standings))
+
+
+def _dead_letters(arguments: argparse.Namespace, config: Config) -> int:
+    state = _state_of(config)
+    if arguments.requeue:
+        print(f"{state.spool.requeue_dead_letters()} are sent once more.")
+    else:
+        views.show_dead_letters(Console(), state.spool.dead_letters())
+    state.spool.close()
+    return 0

@@ -1,0 +1,97 @@
+"""The agent's own numbers, in Prometheus's form: read from the state when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from collector.agent.state import Standing, State
+
+
+class AgentMetrics(Collector):
+    """Tells how much waits, since when, and how each source stands.
+
+    `sent` returns what each lane has delivered since the start.
+    """
+
+    def __init__(
+        self, state: State, *, sent: Callable[[], Mapping[str, int]], now: Callable[[], datetime]
+    ) -> None:
+        self._state = state
+        self._sent = sent
+        self._now = now
+        self.posts: Callable[[], Mapping[tuple[str, str], int]] = dict
+        """Returns what became of posts to the relay since the start, by route and outcome."""
+
+    def registry(self) -> CollectorRegistry:
+        """Return a registry with these numbers alone."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        return registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the numbers."""
+        backlog = self._state.spool.backlog()
+        oldest_seconds = 0.0
+        if backlog.oldest_at is not None:
+            oldest_seconds = max(0.0, (self._now() - backlog.oldest_at).total_seconds())
+        yield _gauge("agent_spool_items", "Reports that wait to be sent", backlog.items)
+        yield _gauge("agent_spool_bytes", "Their size", backlog.size_bytes)
+        yield _gauge("agent_spool_oldest_age_seconds", "Age of the oldest unsent", oldest_seconds)
+        aside = CounterMetricFamily("agent_set_aside", "Refused for good by the collector")
+        aside.add_metric([], backlog.set_aside_total)
+        yield aside
+        sent = CounterMetricFamily("agent_sent", "Delivered since the start", labels=["lane"])
+        failing = GaugeMetricFamily(
+            "agent_delivery_up", "1 while the collector takes it", labels=["lane"]
+        )
+        problems = self._state.delivery_problems()
+        for lane, count in self._sent().items():
+            sent.add_metric([lane], count)
+            failing.add_metric([lane], float(lane not in problems))
+        yield sent
+        yield failing
+        posts = CounterMetricFamily(
+            "agent_relay_posts", "What became of posts to the relay", labels=["route", "outcome"]
+        )
+        for (route, outcome), count in self.posts().items():
+            posts.add_metric([route, outcome], count)
+        yield posts
+        yield from _sources(self._state.standings())
+
+
+def _sources(standings: list[Standing]) -> Iterator[Metric]:
+    labels = ["source"]
+    up = GaugeMetricFamily("agent_source_up", "1 while it can be read", labels=labels)
+    read_at = GaugeMetricFamily(
+        "agent_source_last_read_timestamp_seconds", "Its last good reading", labels=labels
+    )
+    counters = GaugeMetricFamily("agent_source_counters", "In that reading", labels=labels)
+    unmapped = GaugeMetricFamily(
+        "agent_source_unmapped_names", "Names in it that are nobody's", labels=labels
+    )
+    skipped = GaugeMetricFamily(
+        "agent_source_skipped_rows", "Rows in it that made no sense", labels=labels
+    )
+    reports = CounterMetricFamily("agent_source_reports", "Reports it brought", labels=labels)
+    restarts = CounterMetricFamily(
+        "agent_source_restarts", "Counters that began anew", labels=labels
+    )
+    for each in standings:
+        up.add_metric([each.name], float(each.problem is None))
+        if each.read_at is not None:
+            read_at.add_metric([each.name], each.read_at.timestamp())
+        counters.add_metric([each.name], each.counters)
+        unmapped.add_metric([each.name], each.unmapped)
+        skipped.add_metric([each.name], each.skipped)
+        reports.add_metric([each.name], each.reports_total)
+        restarts.add_metric([each.name], each.restarts_total)
+    yield from (up, read_at, counters, unmapped, skipped, reports, restarts)
+
+
+def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, description, value=value)

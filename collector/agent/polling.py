@@ -1,0 +1,89 @@
+"""One look at a source: what it brings is queued in the transaction that moves its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from collector.agent.config import Source
+from collector.agent.counters import Reading
+from collector.agent.deltas import Advance, advance
+from collector.agent.state import Seen, State
+from collector.client.errors import ReportError
+from collector.client.report import Report, encode
+from collector.client.spool import REPORTS
+from collector.client.target import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a reading brings."""
+
+    reports: tuple[Report, ...]
+    unmapped_names: tuple[str, ...]
+    advance: Advance
+    is_first: bool
+
+
+def gain(source: Source, state: State, reading: Reading) -> Gain:
+    """Work out what a reading would bring, and change nothing."""
+    with state.spool.reading() as db:
+        known = state.known(db, source.name, source.fingerprint)
+    step = advance(known, reading, count_first=source.count_first)
+    return _gain(source, step, reading, is_first=known is None)
+
+
+def absorb(source: Source, state: State, reading: Reading) -> Gain:
+    """Queue what a reading brings and move the baselines, both on disk or neither.
+
+    Raises SpoolFullError: then the source goes on counting, and the next look brings it all.
+    """
+    with state.spool.transaction() as db:
+        known = state.known(db, source.name, source.fingerprint)
+        step = advance(known, reading, count_first=source.count_first)
+        brought = _gain(source, step, reading, is_first=known is None)
+        state.spool.put_within(db, REPORTS, queued(brought.reports))
+        seen = Seen(
+            step.known,
+            counters=len(reading.counters),
+            skipped=reading.skipped,
+            restarts=step.restarts,
+            reports=len(brought.reports),
+            unmapped_names=brought.unmapped_names,
+        )
+        state.keep(db, source.name, source.fingerprint, known, seen)
+    return brought
+
+
+def queued(reports: Sequence[Report]) -> list[tuple[str, bytes]]:
+    """Return reports as they are queued.
+
+    An id is made with the row that holds it: the same for every attempt to send it.
+    """
+    ids = [each.report_id or new_id() for each in reports]
+    return [
+        (report_id, encode(each, report_id=report_id))
+        for report_id, each in zip(ids, reports, strict=True)
+    ]
+
+
+def _gain(source: Source, step: Advance, reading: Reading, *, is_first: bool) -> Gain:
+    everybody = dict.fromkeys(each.user for each in reading.counters)
+    usernames = {each: source.users.username(each) for each in everybody}
+    reports = []
+    for delta in step.deltas:
+        try:
+            report = Report(
+                user=usernames[delta.counter.user] or "",
+                server=source.server,
+                port=source.port,
+                protocol=source.protocol,
+                upload_bytes=delta.upload_bytes,
+                download_bytes=delta.download_bytes,
+            )
+        except ReportError:  # nobody's, or a name no collector takes
+            usernames[delta.counter.user] = None
+        else:
+            reports.append(report)
+    unmapped = tuple(name for name, username in usernames.items() if username is None)
+    return Gain(tuple(reports), unmapped, step, is_first)

@@ -1,0 +1,35 @@
+"""Hysteria 2: `GET /traffic` of its traffic statistics API, without `clear`.
+
+`tx` is what the server sent on for the user, the user's upload; `rx` is the download.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+from collector.agent.asks import Ask, HttpGet, Parse
+from collector.agent.counters import Reading, Tally
+from collector.agent.options import Options
+from collector.agent.sources.xray import read_object
+
+
+def build(options: Options) -> tuple[Ask, Parse]:
+    """Return how to ask for the traffic; the secret goes bare into `Authorization`."""
+    url = options.url("url", "http://127.0.0.1:9999/traffic")
+    if "clear" in parse_qs(urlsplit(url).query, keep_blank_values=True):
+        raise options.error("url", "clear would take the counters from others who read them")
+    if urlsplit(url).path in {"", "/"}:
+        url = url.rstrip("/") + "/traffic"
+    secret = options.secret("secret", is_required=False)
+    return HttpGet(url, {} if secret is None else {"authorization": secret}), parse
+
+
+def parse(body: bytes) -> Reading:
+    """Read the answer of `/traffic`."""
+    tally = Tally()
+    for user, each in read_object(body).items():
+        if isinstance(each, dict):
+            tally.add(user, upload=each.get("tx", 0), download=each.get("rx", 0))
+        else:
+            tally.skipped += 1
+    return tally.reading()

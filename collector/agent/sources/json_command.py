@@ -1,0 +1,49 @@
+"""`command`: anything that prints cumulative counters as JSON.
+
+    {"started": "optional, differs after a restart",
+     "counters": [{"user": "alice", "upload_bytes": 1, "download_bytes": 2}]}
+
+or the list alone. `counter` tells several counters of one user apart.
+"""
+
+from __future__ import annotations
+
+import json
+
+from collector.agent.asks import Ask, Parse, Run
+from collector.agent.counters import Life, Reading, Tally
+from collector.agent.errors import SourceError
+from collector.agent.options import Options
+
+
+def build(options: Options) -> tuple[Ask, Parse]:
+    """Return how to run the command."""
+    return Run(options.words("command")), parse
+
+
+def parse(body: bytes) -> Reading:
+    """Read what the command printed."""
+    try:
+        printed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise SourceError("what it printed is not JSON") from error
+    started = None
+    if isinstance(printed, dict):
+        started = printed.get("started")
+        printed = printed.get("counters")
+    if not isinstance(printed, list):
+        raise SourceError('what it printed is no list of counters, nor has "counters"')
+    tally = Tally()
+    for each in printed:
+        user = each.get("user") if isinstance(each, dict) else None
+        if not isinstance(user, str):
+            tally.skipped += 1
+            continue
+        name = each.get("counter")
+        tally.add(
+            user,
+            upload=each.get("upload_bytes", 0),
+            download=each.get("download_bytes", 0),
+            name=f"{user}\x1f{name}" if isinstance(name, str | int) else "",
+        )
+    return tally.reading(Life(started=None if started is None else str(started)))

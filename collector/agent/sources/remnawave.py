@@ -1,0 +1,94 @@
+"""Remnawave: its Redis stream of usage, which names each message by an id of its own.
+
+A message holds what one node's users have used since the one before, as `userId:bytes` pairs and
+without a direction; here it is a download. The message's id makes the reports' ids, so whoever
+reads it, and however often, it counts once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from collector.agent.asks import Ask, Parse, ReadStream
+from collector.agent.counters import Reading
+from collector.agent.errors import SourceError
+from collector.agent.options import Options
+
+STREAM = "ioraw:export:user_usage"
+_RECORD = re.compile(r"(?P<user>\d{1,19}):(?P<amount>\d{1,19})", re.ASCII)
+_NODE = re.compile(r"\d{1,19}", re.ASCII)
+OLDEST = timedelta(days=6)
+FARTHEST = timedelta(minutes=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one user has used on one node, by one message."""
+
+    message_id: str
+    node: str
+    user: str
+    amount_bytes: int
+    used_at: datetime | None
+
+
+def build(options: Options) -> tuple[Ask, Parse]:
+    """Return how to read the stream."""
+    ask = ReadStream(
+        url=options.url("url", "redis://127.0.0.1:6379", schemes=("redis", "rediss")),
+        stream=options.text("stream", STREAM),
+        username=options.text("username", None),
+        password=options.secret("password", is_required=False),
+        nodes=options.mapping("nodes") or {},
+    )
+    return ask, _never
+
+
+def _never(_: bytes) -> Reading:
+    raise SourceError("a stream has no counters")
+
+
+def usages(
+    message_id: str, message: Mapping[str, str], *, now: datetime
+) -> tuple[list[Usage], int]:
+    """Read one message; return what it says, and how many parts made no sense.
+
+    A moment no collector takes, because it is old or of a clock that is ahead, is left out.
+    """
+    node = message.get("nodeId", "")
+    if message.get("v") != "1" or not _NODE.fullmatch(node):
+        return [], 1
+    used_at = _moment(message.get("ts", ""), now)
+    sums: Counter[str] = Counter()
+    skipped = 0
+    for part in message.get("records", "").split(";"):
+        found = _RECORD.fullmatch(part)
+        if found is None:
+            skipped += bool(part)
+        else:
+            sums[found["user"]] += int(found["amount"])
+    found_usages = [
+        Usage(message_id, node, user, amount_bytes, used_at)
+        for user, amount_bytes in sums.items()
+        if amount_bytes
+    ]
+    return found_usages, skipped
+
+
+def report_id(usage: Usage) -> str:
+    """Return the id of a report: the same whoever reads the message."""
+    return f"remnawave/{usage.message_id}/{usage.user}"
+
+
+def _moment(text: str, now: datetime) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None or not now - OLDEST < moment < now + FARTHEST:
+        return None
+    return moment

@@ -1,0 +1,36 @@
+"""sing-box: the statistics of its Shadowsocks manager, `GET /server/v1/stats`, without `clear`."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+from collector.agent.asks import Ask, HttpGet, Parse
+from collector.agent.counters import Reading, Tally
+from collector.agent.errors import SourceError
+from collector.agent.options import Options
+from collector.agent.sources.xray import read_object
+
+
+def build(options: Options) -> tuple[Ask, Parse]:
+    """Return how to ask for the statistics."""
+    url = options.url("url", "http://127.0.0.1:9000/server/v1/stats")
+    if "clear" in parse_qs(urlsplit(url).query, keep_blank_values=True):
+        raise options.error("url", "clear would take the counters from others who read them")
+    return HttpGet(url), parse
+
+
+def parse(body: bytes) -> Reading:
+    """Read the list of users; the sums over all of them are left out."""
+    users = read_object(body).get("users")
+    if users is None:  # nobody is managed yet
+        users = []
+    if not isinstance(users, list):
+        raise SourceError('"users" is no list: is this /server/v1/stats of a sing-box?')
+    tally = Tally()
+    for each in users:
+        name = each.get("username") if isinstance(each, dict) else None
+        if not isinstance(name, str):
+            tally.skipped += 1
+            continue
+        tally.add(name, upload=each.get("uplinkBytes", 0), download=each.get("downlinkBytes", 0))
+    return tally.reading()

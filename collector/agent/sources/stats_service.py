@@ -1,0 +1,60 @@
+"""The gRPC StatsService of Xray, and the same under V2Ray's name in sing-box.
+
+sing-box has it only when built with `with_v2ray_api`, and counts only the users its configuration
+lists. Uptime is asked before and after: a restart in between would mix two lives.
+"""
+
+from __future__ import annotations
+
+from collector.agent.asks import Ask, GrpcCalls, Parse
+from collector.agent.counters import Life, Reading, Tally
+from collector.agent.errors import SourceError
+from collector.agent.options import Options
+from collector.agent.sources.protobuf import fields, text_field, unframed
+from collector.agent.sources.xray import add_stat
+
+XRAY = "xray.app.stats.command.StatsService"
+SING_BOX = "v2ray.core.app.stats.command.StatsService"
+_PATTERN, _PATTERNS = 1, 3
+_UPTIME = 10
+
+
+def build_xray(options: Options) -> tuple[Ask, Parse]:
+    """Return how to ask Xray's API inbound."""
+    return _build(options, "127.0.0.1:10085", XRAY, text_field(_PATTERN, "user>>>"))
+
+
+def build_singbox(options: Options) -> tuple[Ask, Parse]:
+    """Return how to ask sing-box's V2Ray API."""
+    return _build(options, "127.0.0.1:8080", SING_BOX, text_field(_PATTERNS, "user>>>"))
+
+
+def _build(options: Options, address: str, service: str, query: bytes) -> tuple[Ask, Parse]:
+    host, port = options.address("address", address)
+    service = options.text("service", service)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    calls = (("GetSysStats", b""), ("QueryStats", query), ("GetSysStats", b""))
+    return GrpcCalls(url, service, calls), parse
+
+
+def parse(body: bytes) -> Reading:
+    """Read the three answers."""
+    messages = unframed(body)
+    if len(messages) != 3:
+        raise SourceError("there are not as many answers as questions")
+    before, stats, after = messages
+    if _uptime(after) < _uptime(before):
+        raise SourceError("it was restarted while it was being read")
+    tally = Tally()
+    for number, stat in fields(stats):
+        if number == 1 and isinstance(stat, bytes):
+            named = dict(fields(stat))
+            name = named.get(1, b"")
+            if isinstance(name, bytes):
+                add_stat(tally, name.decode(errors="replace"), named.get(2, 0))
+    return tally.reading(Life(ticks=_uptime(before)))
+
+
+def _uptime(message: bytes) -> int:
+    value = dict(fields(message)).get(_UPTIME, 0)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,42 @@
+"""WireGuard and AmneziaWG: what `wg show all transfer` and `awg show all transfer` print.
+
+Peers are known by their public key. What the server received is the user's upload.
+"""
+
+from __future__ import annotations
+
+import re
+
+from collector.agent.asks import Ask, Parse, Run
+from collector.agent.counters import Reading, Tally
+from collector.agent.errors import SourceError
+from collector.agent.options import Options
+
+_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+
+
+def build_wireguard(options: Options) -> tuple[Ask, Parse]:
+    """Return how to run `wg`."""
+    return Run(options.words("command", ("wg", "show", "all", "transfer"))), parse
+
+
+def build_amneziawg(options: Options) -> tuple[Ask, Parse]:
+    """Return how to run `awg`."""
+    return Run(options.words("command", ("awg", "show", "all", "transfer"))), parse
+
+
+def parse(body: bytes) -> Reading:
+    """Read lines of (interface,) public key, received bytes, sent bytes."""
+    tally = Tally()
+    for line in body.decode(errors="replace").splitlines():
+        columns = line.split()
+        if not columns:
+            continue
+        if len(columns) not in {3, 4} or not _KEY.fullmatch(columns[-3]):
+            raise SourceError(
+                'a line is not "interface, public key, received, sent": '
+                "the command is to be `show all transfer`"
+            )
+        key, received, sent = columns[-3:]
+        tally.add(key, upload=received, download=sent, name=" ".join(columns[:-2]))
+    return tally.reading()

@@ -1,0 +1,87 @@
+"""Xray: the page `/debug/vars` of its metrics, or what `xray api statsquery` prints.
+
+Both tell cumulative bytes by the user's `email`, as long as `policy` and `stats` are on. Neither
+is asked to reset anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from collector.agent.asks import Ask, HttpGet, Parse, Run
+from collector.agent.counters import Life, Reading, Tally, amount
+from collector.agent.errors import SourceError
+from collector.agent.options import Options
+
+_STAT = re.compile(r"user>>>(?P<user>.+)>>>traffic>>>(?P<direction>uplink|downlink)", re.DOTALL)
+DEFAULT_COMMAND = ("xray", "api", "statsquery", "--server=127.0.0.1:10085", "-pattern", "user>>>")
+
+
+def build_vars(options: Options) -> tuple[Ask, Parse]:
+    """Return how to ask for `/debug/vars`."""
+    return HttpGet(options.url("url", "http://127.0.0.1:11111/debug/vars")), parse_vars
+
+
+def build_command(options: Options) -> tuple[Ask, Parse]:
+    """Return how to run `xray api statsquery`."""
+    words = options.words("command", DEFAULT_COMMAND)
+    if any(word.lstrip("-").startswith("reset") for word in words):
+        raise options.error("command", "-reset would take the counters from others who read them")
+    return Run(words), parse_statsquery
+
+
+def parse_vars(body: bytes) -> Reading:
+    """Read `/debug/vars`; Go's memory statistics in it tell when the process began anew."""
+    page = read_object(body)
+    stats = page.get("stats")
+    if not isinstance(stats, dict):
+        raise SourceError('there is no "stats" in it: is this the metrics page of an Xray?')
+    tally = Tally()
+    users = stats.get("user")
+    for user, directions in users.items() if isinstance(users, dict) else ():
+        if isinstance(directions, dict):
+            up, down = directions.get("uplink", 0), directions.get("downlink", 0)
+            tally.add(user, upload=up, download=down)
+        else:
+            tally.skipped += 1
+    memory = page.get("memstats")
+    allocated = memory.get("TotalAlloc") if isinstance(memory, dict) else None
+    return tally.reading(Life(ticks=amount(allocated)))
+
+
+def parse_statsquery(body: bytes) -> Reading:
+    """Read what `xray api statsquery` prints: values are texts in newer versions."""
+    stats = read_object(body).get("stat", [])
+    if not isinstance(stats, list):
+        raise SourceError('"stat" is no list')
+    tally = Tally()
+    for each in stats:
+        if not isinstance(each, dict):
+            tally.skipped += 1
+            continue
+        add_stat(tally, each.get("name"), each.get("value", 0))
+    return tally.reading()
+
+
+def add_stat(tally: Tally, name: object, value: object) -> None:
+    """Add one named counter; those of no user are passed over."""
+    found = _STAT.fullmatch(name) if isinstance(name, str) else None
+    if found is None:
+        return
+    if found["direction"] == "uplink":
+        tally.add(found["user"], upload=value)
+    else:
+        tally.add(found["user"], download=value)
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object a source answered; SourceError if it is none."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise SourceError("the answer is not JSON") from error
+    if not isinstance(answer, dict):
+        raise SourceError("the answer is no JSON object")
+    return answer

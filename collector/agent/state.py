@@ -1,0 +1,192 @@
+"""What the agent remembers of its sources, in the spool's file: kept with the reports, or not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from collector.agent.counters import Life
+from collector.agent.deltas import Baseline, Known
+from collector.client.spool import Spool, wall_clock_millis
+
+MOST_NAMES = 20
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS source (
+    name TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL DEFAULT '',
+    started TEXT,
+    ticks INTEGER,
+    position TEXT,
+    read_at INTEGER,
+    counters INTEGER NOT NULL DEFAULT 0,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    restarts INTEGER NOT NULL DEFAULT 0,
+    reports INTEGER NOT NULL DEFAULT 0,
+    unmapped INTEGER NOT NULL DEFAULT 0,
+    unmapped_names TEXT NOT NULL DEFAULT '[]',
+    problem TEXT
+);
+CREATE TABLE IF NOT EXISTS baseline (
+    source TEXT NOT NULL,
+    counter TEXT NOT NULL,
+    upload_bytes INTEGER NOT NULL,
+    download_bytes INTEGER NOT NULL,
+    PRIMARY KEY (source, counter)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivery (lane TEXT PRIMARY KEY, problem TEXT) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a source stands: its last good reading, and what is wrong now."""
+
+    name: str
+    read_at: datetime | None
+    counters: int
+    skipped: int
+    restarts_total: int
+    reports_total: int
+    unmapped: int
+    """Names, in the last reading, that are nobody's."""
+    unmapped_names: tuple[str, ...]
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a reading leaves behind."""
+
+    known: Known
+    counters: int
+    skipped: int
+    restarts: int
+    reports: int
+    unmapped_names: Sequence[str]
+
+
+class State:
+    """Baselines and standings of sources."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+        with spool.transaction() as db:
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                db.execute(statement)
+
+    def known(self, db: sqlite3.Connection, name: str, fingerprint: str) -> Known | None:
+        """Return what a source's last reading said; None before the first of this very source."""
+        row = db.execute(
+            "SELECT started, ticks FROM source WHERE name = ? AND fingerprint = ?",
+            (name, fingerprint),
+        ).fetchone()
+        if row is None:
+            return None
+        baselines = db.execute(
+            "SELECT counter, upload_bytes, download_bytes FROM baseline WHERE source = ?", (name,)
+        )
+        return Known({each[0]: Baseline(each[1], each[2]) for each in baselines}, Life(*row))
+
+    def keep(
+        self, db: sqlite3.Connection, name: str, fingerprint: str, before: Known | None, seen: Seen
+    ) -> None:
+        """Remember a reading, within the transaction that queues what it brought."""
+        old = {} if before is None else before.baselines
+        new = seen.known.baselines
+        if before is None:
+            db.execute("DELETE FROM baseline WHERE source = ?", (name,))
+        db.executemany(
+            "DELETE FROM baseline WHERE source = ? AND counter = ?",
+            [(name, counter) for counter in old if counter not in new],
+        )
+        db.executemany(
+            "INSERT OR REPLACE INTO baseline VALUES (?, ?, ?, ?)",
+            [
+                (name, counter, each.upload_bytes, each.download_bytes)
+                for counter, each in new.items()
+                if old.get(counter) != each
+            ],
+        )
+        self._keep_standing(db, name, fingerprint, seen)
+
+    def position(self, db: sqlite3.Connection, name: str, fingerprint: str) -> str | None:
+        """Return up to where a stream was read; None before the first look at this very stream."""
+        row = db.execute(
+            "SELECT position FROM source WHERE name = ? AND fingerprint = ?", (name, fingerprint)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def keep_position(
+        self, db: sqlite3.Connection, name: str, fingerprint: str, position: str, seen: Seen
+    ) -> None:
+        """Remember up to where a stream was read, with what that brought."""
+        self._keep_standing(db, name, fingerprint, seen)
+        db.execute("UPDATE source SET position = ? WHERE name = ?", (position, name))
+
+    def _keep_standing(
+        self, db: sqlite3.Connection, name: str, fingerprint: str, seen: Seen
+    ) -> None:
+        db.execute("INSERT OR IGNORE INTO source (name) VALUES (?)", (name,))
+        life = seen.known.life
+        db.execute(
+            "UPDATE source SET fingerprint = ?, started = ?, ticks = ?, position = NULL, "
+            "read_at = ?, counters = ?, skipped = ?, restarts = restarts + ?, "
+            "reports = reports + ?, unmapped = ?, unmapped_names = ?, problem = NULL "
+            "WHERE name = ?",
+            (
+                fingerprint,
+                life.started,
+                life.ticks,
+                wall_clock_millis(),
+                seen.counters,
+                seen.skipped,
+                seen.restarts,
+                seen.reports,
+                len(seen.unmapped_names),
+                json.dumps(seen.unmapped_names[:MOST_NAMES]),
+                name,
+            ),
+        )
+
+    def note_problem(self, name: str, problem: str) -> None:
+        """Remember why a source could not be read."""
+        with self.spool.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO source (name) VALUES (?)", (name,))
+            db.execute("UPDATE source SET problem = ? WHERE name = ?", (problem, name))
+
+    def note_delivery(self, lane: str, problem: str | None) -> None:
+        """Remember why a lane of the spool is not delivered; None when it is."""
+        with self.spool.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO delivery VALUES (?, ?)", (lane, problem))
+
+    def delivery_problems(self) -> dict[str, str]:
+        """Return which lanes are not delivered, and why."""
+        with self.spool.reading() as db:
+            return dict(db.execute("SELECT lane, problem FROM delivery WHERE problem NOT NULL"))
+
+    def standings(self) -> list[Standing]:
+        """Return how all sources that were ever read stand."""
+        with self.spool.reading() as db:
+            rows = db.execute(
+                "SELECT name, read_at, counters, skipped, restarts, reports, unmapped, "
+                "unmapped_names, problem FROM source ORDER BY name"
+            ).fetchall()
+        return [_standing(row) for row in rows]
+
+
+def _standing(row: Sequence[object]) -> Standing:
+    name, read_at, counters, skipped, restarts, reports, unmapped, names, problem = row
+    return Standing(
+        name=str(name),
+        read_at=datetime.fromtimestamp(read_at / 1000, UTC) if isinstance(read_at, int) else None,
+        counters=int(str(counters)),
+        skipped=int(str(skipped)),
+        restarts_total=int(str(restarts)),
+        reports_total=int(str(reports)),
+        unmapped=int(str(unmapped)),
+        unmapped_names=tuple(json.loads(str(names))),
+        problem=None if problem is None else str(problem),
+    )

@@ -1,0 +1,145 @@
+"""What the command line shows: what would be sent, and how everything stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from collector.agent.asks import ReadStream
+from collector.agent.config import Source
+from collector.agent.polling import Gain
+from collector.agent.state import Standing
+from collector.client.outbox import Backlog, DeadLetter
+from collector.logs import printable
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def show_gains(console: Console, looks: Sequence[tuple[Source, Gain | str]]) -> None:
+    """Show what each source would bring now."""
+    table = Table(title="What would be sent", title_justify="left")
+    for column in ("source", "user", "server", "port", "protocol"):
+        table.add_column(column)
+    table.add_column("up", justify="right")
+    table.add_column("down", justify="right")
+    for source, brought in looks:
+        for each in () if isinstance(brought, str) else brought.reports:
+            table.add_row(
+                _text(source.name),
+                _text(each.user or ""),
+                _text(each.server),
+                str(each.port or ""),
+                _text(each.protocol),
+                size(each.upload_bytes),
+                size(each.download_bytes),
+            )
+    console.print(table)
+    for source, brought in looks:
+        console.print(_text(f"{source.name}: {_summary(source, brought)}"), soft_wrap=True)
+    console.print("Nothing was sent, and nothing was changed.")
+
+
+def _summary(source: Source, brought: Gain | str) -> str:
+    if isinstance(brought, str):
+        return brought
+    parts = [f"{len(brought.reports)} reports"]
+    if not isinstance(source.ask, ReadStream):
+        parts.insert(0, f"{len(brought.advance.known.baselines)} counters")
+    if brought.is_first and not source.count_first:
+        parts.append("never read before: this is where counting would begin")
+    if brought.advance.restarts:
+        parts.append("its counters began anew")
+    if brought.unmapped_names:
+        named = ", ".join(brought.unmapped_names[:5])
+        parts.append(f"{len(brought.unmapped_names)} names are nobody's: {named}")
+    return "; ".join(parts)
+
+
+def show_status(
+    console: Console,
+    *,
+    backlog: Backlog,
+    problems: dict[str, str],
+    standings: Sequence[Standing],
+    now: datetime,
+) -> None:
+    """Show what waits and how each source stands."""
+    waiting = f"{backlog.items} items wait to be sent, {size(backlog.size_bytes)}"
+    if backlog.oldest_at is not None:
+        waiting += f", the oldest for {age(backlog.oldest_at, now)}"
+    console.print(f"{waiting}.", highlight=False)
+    if backlog.set_aside_total:
+        console.print(
+            f"{backlog.set_aside_total} were refused and set aside: traffic-agent dead-letters",
+            highlight=False,
+        )
+    for lane, problem in problems.items():
+        console.print(_text(f"{lane}: not delivered: the collector {problem}"), soft_wrap=True)
+    table = Table(title="Sources", title_justify="left")
+    for column in ("source", "last read", "counters", "reports", "restarts", "state"):
+        table.add_column(column)
+    for each in standings:
+        table.add_row(
+            _text(each.name),
+            "never" if each.read_at is None else f"{age(each.read_at, now)} ago",
+            str(each.counters),
+            str(each.reports_total),
+            str(each.restarts_total),
+            _text(_state(each)),
+        )
+    console.print(table)
+
+
+def _state(standing: Standing) -> str:
+    parts = [standing.problem or "works"]
+    if standing.unmapped:
+        parts.append(
+            f"{standing.unmapped} names are nobody's: {', '.join(standing.unmapped_names)}"
+        )
+    if standing.skipped:
+        parts.append(f"{standing.skipped} rows made no sense")
+    return "; ".join(parts)
+
+
+def show_dead_letters(console: Console, letters: Sequence[DeadLetter]) -> None:
+    """Show what was set aside, newest first."""
+    table = Table(title="Set aside", title_justify="left")
+    for column in ("when (UTC)", "lane", "reason", "what"):
+        table.add_column(column)
+    for each in letters:
+        # What a relay keeps is compressed, behind a line that says what it is.
+        what = each.body.partition(b"\n")[0][:200].decode(errors="replace")
+        table.add_row(
+            f"{each.set_aside_at.astimezone(UTC):%Y-%m-%d %H:%M}",
+            _text(each.lane),
+            _text(each.reason),
+            _text(what),
+        )
+    console.print(table)
+
+
+def size(amount_bytes: int) -> str:
+    """Return an amount as people read it."""
+    amount, unit = float(amount_bytes), UNITS[0]
+    for unit in UNITS:
+        if amount < 1024 or unit == UNITS[-1]:
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == UNITS[0] else f"{amount:.1f} {unit}"
+
+
+def age(moment: datetime, now: datetime) -> str:
+    """Return how long ago something was."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _text(text: str) -> Text:
+    return Text(printable(text))

@@ -1,0 +1,194 @@
+"""Other panels' own payloads in: `POST /v1/sources/3x-ui/{key}`, `POST /v1/sources/uniproxy/{key}`.
+
+Their senders cannot set headers, so the reporter's key is the end of the path. It is read there and
+nowhere written: not to the log, not into an answer, not into a metric. What can set headers, as a
+relay or a mirror, leaves it out of the path.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Path, Request
+
+from collector.api.context import Collector, CollectorPart
+from collector.api.lean import LeanRoute
+from collector.api.pipeline import Counting, Sorted, store, throttle
+from collector.api.problems import ProblemError, documented, refused_request
+from collector.api.reports import Answer, answer_for
+from collector.api.senders import Claims, ClaimsPart, MessagePart, find_key_holder, read_body
+from collector.ledger import Receipt
+from collector.pushes import Push, message_id_of
+from collector.reporters import Reporter
+from collector.reports import accept
+from collector.sources import Translated, three_x_ui, uniproxy
+from collector.sources.uniproxy import NODE_PART, Node, node_of
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/sources", tags=["sources"], route_class=LeanRoute)
+
+_STATUSES = (400, 401, 403, 408, 413, 415, 422, 429, 503, 507)
+
+KeyInPath = Annotated[str, Path(description="A reporter key")]
+_OBJECT = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+_NODE = [
+    {
+        "name": name,
+        "in": "query",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "pattern": f"^{NODE_PART.pattern}$"},
+    }
+    for name, description in (
+        ("node_id", "The node's id in its panel"),
+        ("node_type", "What it speaks; counted as the protocol"),
+    )
+]
+
+
+class _Post(NamedTuple):
+    """What somebody with a key sent."""
+
+    request: Request
+    collector: Collector
+    reporter: Reporter
+    body: bytes
+    message_id: str | None
+
+
+_Translate = Callable[[_Post], Awaitable[Translated]]
+
+
+@router.post("/3x-ui", responses=documented(*_STATUSES), openapi_extra={"requestBody": _OBJECT})
+async def take_3x_ui(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
+    """Count what 3x-ui's External Traffic Inform posts, relayed; the rest of it is left out."""
+    return await _take(request, collector, claimed, _three_x_ui)
+
+
+@router.post(
+    "/3x-ui/{key:path}", responses=documented(*_STATUSES), openapi_extra={"requestBody": _OBJECT}
+)
+async def take_3x_ui_by_path(
+    request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath
+) -> Answer:
+    """Count what 3x-ui's External Traffic Inform posts; the rest of it is left out."""
+    return await _take(request, collector, _with_key(claimed, key), _three_x_ui)
+
+
+@router.post(
+    "/uniproxy",
+    responses=documented(*_STATUSES),
+    openapi_extra={"requestBody": _OBJECT, "parameters": _NODE},
+)
+async def take_uniproxy(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
+    """Count what a node of a V2board-style panel pushes to it, mirrored here.
+
+    The same push of the same node within the source's retry window is a retry.
+    """
+    return await _take(request, collector, claimed, _uniproxy)
+
+
+@router.post(
+    "/uniproxy/{key:path}",
+    responses=documented(*_STATUSES),
+    openapi_extra={"requestBody": _OBJECT, "parameters": _NODE},
+)
+async def take_uniproxy_by_path(
+    request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath
+) -> Answer:
+    """Count the same, for what cannot set headers."""
+    return await _take(request, collector, _with_key(claimed, key), _uniproxy)
+
+
+def _with_key(claimed: Claims, key: str) -> Claims:
+    return claimed._replace(key=key.rstrip("/"))
+
+
+async def _three_x_ui(post: _Post) -> Translated:
+    book = post.collector.sources.book(now_seconds=post.collector.monotonic_seconds())
+    panel = book.three_x_ui(post.reporter.name)
+    return three_x_ui.translate(post.body, panel, message_id=post.message_id)
+
+
+async def _uniproxy(post: _Post) -> Translated:
+    node = node_of(post.request.query_params)
+    if not isinstance(node, Node):
+        raise refused_request(node)
+    collector, name = post.collector, post.reporter.name
+    panel = collector.sources.book(now_seconds=collector.monotonic_seconds()).uniproxy(name)
+    if panel is None:
+        raise ProblemError(
+            403,
+            f"nobody knows whose ids these are: there is no [uniproxy.{name}] in "
+            "COLLECTOR_SOURCES_FILE",
+        )
+    push = Push(name, node, panel, post.body)
+    message_id = post.message_id or await message_id_of(collector, push)
+    return uniproxy.translate(post.body, node, panel, message_id=message_id)
+
+
+async def _take(
+    request: Request, collector: Collector, claimed: Claims, translate: _Translate
+) -> Answer:
+    settings = collector.settings
+    with Counting(collector.metrics):
+        reporter = await find_key_holder(collector, claimed)
+        if reporter is None:
+            raise ProblemError(
+                401, "end the path with a reporter key, or send it as Authorization: Bearer"
+            )
+        throttle(collector.key_limit, reporter.name, collector)
+        with collector.sources_room.place() as place:
+            _, body = await read_body(
+                request,
+                claimed,
+                settings.max_source_body_bytes,
+                place=place,
+                read_seconds=settings.read_seconds,
+            )
+            post = _Post(request, collector, reporter, body, claimed.header_id)
+            sorted_, receipt = await _store(collector, reporter, await translate(post))
+    return answer_for(sorted_, receipt)
+
+
+async def _store(
+    collector: Collector, reporter: Reporter, translated: Translated
+) -> tuple[Sorted, Receipt]:
+    scope = f"reporter:{reporter.name}"
+    sorted_ = Sorted(list(translated.refusals))
+    sorted_.ignored = translated.ignored
+    now_millis = collector.now_millis()
+    for index, wire in translated.reports:
+        outcome = accept(
+            wire,
+            index=index,
+            username=wire.user_token,
+            scope=scope,
+            fallback_id=None,
+            now_millis=now_millis,
+            limits=collector.limits,
+        )
+        sorted_.add(outcome)
+    if sorted_.refusals:
+        _note_refusals(collector, reporter, sorted_)
+    if not (sorted_.reports or sorted_.refusals):  # a quiet moment is no fault
+        collector.metrics.ignored.inc(sorted_.ignored)
+        collector.metrics.note_heard(scope, at_seconds=now_millis / 1000)
+        return sorted_, Receipt(0, 0)
+    return sorted_, await store(collector, sorted_, scope)
+
+
+def _note_refusals(collector: Collector, reporter: Reporter, sorted_: Sorted) -> None:
+    now_seconds = collector.monotonic_seconds()
+    if collector.sources.notes.take(reporter.name, now_seconds=now_seconds):
+        return
+    first = sorted_.refusals[0]
+    log.warning(
+        "source_refused reporter=%r count=%d: traffic is not counted, for example because %s %s",
+        reporter.name,
+        len(sorted_.refusals),
+        first.field,
+        first.reason,
+    )

@@ -1,0 +1,155 @@
+"""What a collector's answer means for what was sent; pure.
+
+Only a success that reads like a collector's ends an item's wait, and only a refusal of the item
+itself sets it aside. Everything else, a wrong address or key included, is no fault of the items:
+they stay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+LONGEST_REASON = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the collector says is wrong with one report; `index` is its place in the request."""
+
+    index: int
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The request was taken, but for the reports at fault."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    ignored: int = 0
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Not now: send the same later."""
+
+    reason: str
+    after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The collector does not know the sender."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """The request as a whole is refused: one of its items, or its size, is to blame."""
+
+    reason: str
+
+
+Verdict = Taken | Again | Denied | Unfit
+
+
+def judge_reports(
+    status: int, headers: Mapping[str, str], body: bytes, *, count: int, now: datetime
+) -> Verdict:
+    """Decide about a request of so many reports."""
+    if status == 200:
+        return _read_receipt(body, count)
+    if status == 422:
+        faults = _faults(_json(body).get("errors"), count)
+        if {each.index for each in faults} == set(range(count)):
+            return Taken(faults=faults)
+        return Unfit(_reason(status, body))
+    return _judge_other(status, headers, body, now)
+
+
+def judge_request(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: datetime
+) -> Verdict:
+    """Decide about a foreign payload that was passed on: any success takes it."""
+    if 200 <= status < 300:
+        return Taken(accepted=1)
+    if status == 422:
+        return Unfit(_reason(status, body))
+    return _judge_other(status, headers, body, now)
+
+
+def _judge_other(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Verdict:
+    if status == 401:
+        return Denied(_reason(status, body))
+    if status in {400, 413}:
+        return Unfit(_reason(status, body))
+    reason = _reason(status, body)
+    if 300 <= status < 400:
+        reason = f"answers {status}, a redirect; give the collector's own URL"
+    elif status == 404:
+        reason = "answers 404: there is no collector at this URL"
+    return Again(reason, retry_after_seconds(headers, now=now))
+
+
+def retry_after_seconds(headers: Mapping[str, str], *, now: datetime) -> float | None:
+    """Return how long the answer asks to wait, given in seconds or as a date."""
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdecimal() and len(text) < 10:
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())
+
+
+def _read_receipt(body: bytes, count: int) -> Verdict:
+    answer = _json(body)
+    accepted, duplicates, ignored = (
+        answer.get(name, 0) for name in ("accepted", "duplicates", "ignored")
+    )
+    counts = (accepted, duplicates, ignored)
+    if "accepted" not in answer or not all(type(each) is int for each in counts):
+        return Again("answers 200, but not as a collector does")
+    faults = _faults(answer.get("rejected"), count)
+    if sum(counts) + len({each.index for each in faults}) != count:
+        return Again(f"answers 200, but not about all of the {count} reports it was sent")
+    return Taken(accepted, duplicates, ignored, faults)
+
+
+def _faults(listed: Any, count: int) -> tuple[Fault, ...]:
+    faults: dict[int, Fault] = {}
+    for each in listed if isinstance(listed, list) else ():
+        if not isinstance(each, dict):
+            continue
+        index = each.get("index")
+        if type(index) is int and 0 <= index < count:
+            field, reason = str(each.get("field", "report")), str(each.get("reason", "is refused"))
+            faults.setdefault(index, Fault(index, field[:64], reason[:LONGEST_REASON]))
+    return tuple(faults.values())
+
+
+def _reason(status: int, body: bytes) -> str:
+    detail = _json(body).get("detail")
+    said = f": {detail[:LONGEST_REASON]}" if isinstance(detail, str) else ""
+    return f"answers {status}{said}"
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}

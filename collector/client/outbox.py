@@ -1,0 +1,111 @@
+"""What waits to be sent: the values, the port, and an outbox in memory for sending at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that waits, in the order of `seq`; its id was made once and stays.
+
+    An undated one leaves it to the collector to say when it was.
+    """
+
+    seq: int
+    item_id: str
+    body: bytes
+    queued_at_millis: int
+    is_undated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """An item that will not be taken, and why."""
+
+    item: Item
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an answer decides about the items of a request."""
+
+    done: Sequence[Item] = ()
+    set_aside: Sequence[SetAside] = ()
+    undated: Sequence[Item] = ()
+    """To be sent again without a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much waits to be sent, and since when; and how many were ever set aside."""
+
+    items: int
+    size_bytes: int
+    oldest_at: datetime | None
+    set_aside_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An item that was set aside."""
+
+    lane: str
+    item_id: str
+    body: bytes
+    reason: str
+    set_aside_at: datetime
+
+
+class Outbox(Protocol):
+    """Where a sender takes items from."""
+
+    def first(self, *, most_items: int, most_bytes: int) -> list[Item]:
+        """Return the oldest items within the bounds, at least one if there is one."""
+        ...
+
+    def settle(self, settlement: Settlement) -> None:
+        """Remove what is done or set aside, and remember what changes."""
+        ...
+
+
+@dataclass(slots=True)
+class MemoryOutbox:
+    """An outbox for one call, gone with it."""
+
+    items: list[Item]
+    rejected: list[SetAside] = field(default_factory=list)
+
+    def first(self, *, most_items: int, most_bytes: int) -> list[Item]:
+        """Return the oldest items within the bounds, at least one if there is one."""
+        return within(self.items, most_items=most_items, most_bytes=most_bytes)
+
+    def settle(self, settlement: Settlement) -> None:
+        """Remove what is done or set aside, and remember what changes."""
+        self.rejected += settlement.set_aside
+        gone = {each.seq for each in settlement.done}
+        gone |= {each.item.seq for each in settlement.set_aside}
+        undated = {each.seq for each in settlement.undated}
+        self.items = [
+            Item(each.seq, each.item_id, each.body, each.queued_at_millis, is_undated=True)
+            if each.seq in undated
+            else each
+            for each in self.items
+            if each.seq not in gone
+        ]
+
+
+def within(items: Sequence[Item], *, most_items: int, most_bytes: int) -> list[Item]:
+    """Return as many of the first items as the bounds allow, at least one if there is one."""
+    taken: list[Item] = []
+    size_bytes = 0
+    for each in items[:most_items]:
+        size_bytes += len(each.body)
+        if taken and size_bytes > most_bytes:
+            break
+        taken.append(each)
+    return taken

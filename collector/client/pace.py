@@ -1,0 +1,39 @@
+"""How long to wait before trying again; pure, given its randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+
+
+class Pace:
+    """Doubles the wait with each setback up to a longest one, with jitter; success resets it.
+
+    `chance` returns a number from 0 to 1. A wait the collector asks for is never undercut.
+    """
+
+    def __init__(
+        self,
+        *,
+        chance: Callable[[], float],
+        first_seconds: float = 1.0,
+        longest_seconds: float = 60.0,
+    ) -> None:
+        self._chance = chance
+        self._first_seconds = first_seconds
+        self._longest_seconds = longest_seconds
+        self._setbacks = 0
+
+    def succeed(self) -> None:
+        """Begin anew with the shortest wait."""
+        self._setbacks = 0
+
+    def wait_seconds(self, *, asked_seconds: float | None = None) -> float:
+        """Return how long to wait after one more setback."""
+        doubled = self._first_seconds * 2.0 ** min(self._setbacks, 32)
+        self._setbacks += 1
+        own_seconds = min(self._longest_seconds, doubled) * (0.5 + self._chance() / 2)
+        # Senders that were turned away together come back apart.
+        asked = min(asked_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS) * (1 + self._chance() / 10)
+        return max(own_seconds, asked)

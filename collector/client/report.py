@@ -1,0 +1,130 @@
+"""What is reported: one user's bytes on one server, and the JSON it is sent as; pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from collector.client.errors import ReportError
+
+MAX_AMOUNT_BYTES = 2**62
+MAX_CONNECTIONS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One user's traffic on one server since the report before; ReportError for nonsense.
+
+    `user` is the username, or None where the client's subscription says whose it is. Port 0 and
+    protocol `unknown` are for senders that do not know. Without `report_id` one is made; without
+    `reported_at` the moment of queueing counts.
+    """
+
+    server: str
+    upload_bytes: int
+    download_bytes: int
+    user: str | None = None
+    port: int = 0
+    protocol: str = "unknown"
+    connections: int = 1
+    reported_at: datetime | None = None
+    report_id: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("server", self.server, 255)
+        _check_text("protocol", self.protocol, 64)
+        if self.user is not None:
+            _check_text("user", self.user, 255)
+        if self.report_id is not None:
+            _check_text("report_id", self.report_id, 255)
+        _check_whole("upload_bytes", self.upload_bytes, MAX_AMOUNT_BYTES)
+        _check_whole("download_bytes", self.download_bytes, MAX_AMOUNT_BYTES)
+        _check_whole("port", self.port, 65535)
+        _check_whole("connections", self.connections, MAX_CONNECTIONS)
+        if self.reported_at is not None and self.reported_at.tzinfo is None:
+            raise ReportError("reported_at: expected a moment with a time zone")
+
+
+def encode(report: Report, *, report_id: str) -> bytes:
+    """Return a report as JSON, all but what is known only when it is sent."""
+    wire: dict[str, Any] = {
+        "report_id": report_id,
+        "server": report.server,
+        "port": report.port,
+        "protocol": report.protocol,
+        "bytes_uploaded": report.upload_bytes,
+        "bytes_downloaded": report.download_bytes,
+        "connections": report.connections,
+    }
+    if report.user is not None:
+        wire["user_token"] = report.user
+    if report.reported_at is not None:
+        wire["reported_at"] = report.reported_at.isoformat(timespec="milliseconds")
+    return json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode(body: bytes) -> Report:
+    """Return the report that `encode` wrote."""
+    wire = json.loads(body)
+    moment = wire.get("reported_at")
+    return Report(
+        user=wire.get("user_token"),
+        server=wire["server"],
+        port=wire["port"],
+        protocol=wire["protocol"],
+        upload_bytes=wire["bytes_uploaded"],
+        download_bytes=wire["bytes_downloaded"],
+        connections=wire["connections"],
+        reported_at=None if moment is None else datetime.fromisoformat(moment),
+        report_id=wire["report_id"],
+    )
+
+
+def without_moment(body: bytes) -> bytes:
+    """Return a report without the moment it names."""
+    wire = json.loads(body)
+    wire.pop("reported_at", None)
+    return json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def names_its_moment(body: bytes) -> bool:
+    """Tell whether a report says itself when it was; within a text the quotes would be escaped."""
+    return b'"reported_at":' in body
+
+
+def completed(body: bytes, *, subscription: str | None, queued_at_millis: int | None) -> bytes:
+    """Return what `encode` wrote with what is added on sending: the secret, and the moment.
+
+    The moment is the one of queueing, for a report that names none itself.
+    """
+    extra: dict[str, str] = {}
+    if subscription is not None:
+        extra["user_token"] = subscription
+    if queued_at_millis is not None and not names_its_moment(body):
+        moment = datetime.fromtimestamp(queued_at_millis / 1000, tz=UTC)
+        extra["reported_at"] = moment.isoformat(timespec="milliseconds")
+    if not extra:
+        return body
+    return json.dumps(extra, separators=(",", ":")).encode()[:-1] + b"," + body[1:]
+
+
+def _check_text(field: str, text: object, longest: int) -> None:
+    if not isinstance(text, str) or not 1 <= len(text) <= longest:
+        raise ReportError(f"{field}: expected a text of 1 to {longest} characters")
+    if not text.isprintable() and any(_is_unstorable(each) for each in text):
+        raise ReportError(f"{field}: contains control characters or broken Unicode")
+    if field != "report_id" and text.endswith("\\"):
+        raise ReportError(f"{field}: ends in a backslash")
+
+
+def _is_unstorable(character: str) -> bool:
+    code = ord(character)
+    is_control = code < 0x20 or 0x7F <= code <= 0x9F or code in {0x2028, 0x2029}
+    return is_control or 0xD800 <= code <= 0xDFFF
+
+
+def _check_whole(field: str, number: object, most: int) -> None:
+    if type(number) is not int or not 0 <= number <= most:
+        raise ReportError(f"{field}: expected a whole number from 0 to {most}")

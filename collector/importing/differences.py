@@ -1,0 +1,55 @@
+"""What of a file's sums is not counted yet; pure.
+
+The original table keeps one row per user, server, port and day, adds to it all day, and overwrites
+its protocol with the last one reported. So what counts is the sum over protocols: what it grew by
+is counted under the protocols that grew, and a label that was overwritten moves no byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Amounts(NamedTuple):
+    """Bytes both ways."""
+
+    upload_bytes: int
+    download_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Both together."""
+        return self.upload_bytes + self.download_bytes
+
+
+Sums = Mapping[str, Amounts]
+"""By protocol."""
+NOTHING = Amounts(0, 0)
+
+
+def total(sums: Sums) -> Amounts:
+    """Add up over protocols."""
+    return Amounts(
+        sum(each.upload_bytes for each in sums.values()),
+        sum(each.download_bytes for each in sums.values()),
+    )
+
+
+def difference(stated: Sums, counted: Sums) -> dict[str, Amounts] | None:
+    """Return by protocol what is stated beyond what was counted; None when less is stated."""
+    stated_total, counted_total = total(stated), total(counted)
+    uploads = stated_total.upload_bytes - counted_total.upload_bytes
+    downloads = stated_total.download_bytes - counted_total.download_bytes
+    if uploads < 0 or downloads < 0:
+        return None
+    found: dict[str, Amounts] = {}
+    for protocol, amounts in stated.items():
+        before = counted.get(protocol, NOTHING)
+        up = min(uploads, max(0, amounts.upload_bytes - before.upload_bytes))
+        down = min(downloads, max(0, amounts.download_bytes - before.download_bytes))
+        uploads -= up
+        downloads -= down
+        if up or down:
+            found[protocol] = Amounts(up, down)
+    return found

@@ -1,0 +1,169 @@
+"""One row of a foreign table or CSV: whose, where, how much, on which day; pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import msgspec
+
+from collector.bodies import UNFIT, refusal_of, whole_numbers
+from collector.identity import name_within
+from collector.reports import DAY_MILLIS, Limits, Refusal, Report, WireReport, accept
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "user_token": ("user_token", "username", "user"),
+    "server": ("server", "config_server"),
+    "port": ("port", "config_port"),
+    "protocol": ("protocol",),
+    "bytes_uploaded": ("bytes_uploaded", "upload_bytes"),
+    "bytes_downloaded": ("bytes_downloaded", "download_bytes"),
+    "connections": ("connections",),
+    "report_id": ("report_id",),
+    "day": ("date_collected", "day", "date"),
+    "moment": ("reported_at", "timestamp", "last_used_at", "updated_at", "created_at"),
+}
+"""What is read of a row, and the columns it may be in; the first that is there is taken."""
+
+NEEDED = ("user_token", "server", "bytes_uploaded", "bytes_downloaded")
+OLDEST_DAY = 10_957  # 2000-01-01: what is older is a clock that was never set
+_DEFAULTS = {"port": 0, "protocol": "unknown", "bytes_uploaded": 0, "bytes_downloaded": 0}
+_NOON_MILLIS = DAY_MILLIS // 2
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """Which of a file's columns are read, by what they are read as."""
+
+    columns: Mapping[str, str]
+
+    @property
+    def missing(self) -> list[str]:
+        """Name what has to be there and is not."""
+        missing = [
+            f"{field} (or {' or '.join(COLUMNS[field][1:])})" if COLUMNS[field][1:] else field
+            for field in NEEDED
+            if field not in self.columns
+        ]
+        if not {"day", "moment"} & set(self.columns):
+            missing.append(" or ".join((*COLUMNS["day"], *COLUMNS["moment"])))
+        return missing
+
+    def read(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row's fields; what is empty is left out."""
+        read = {field: row.get(column) for field, column in self.columns.items()}
+        return {field: value for field, value in read.items() if value not in {None, ""}}
+
+
+def layout_of(columns: list[str]) -> Layout:
+    """Find out which column is what."""
+    lower = {each.strip().lower(): each for each in columns}
+    found = {
+        field: next((lower[name] for name in names if name in lower), None)
+        for field, names in COLUMNS.items()
+    }
+    return Layout({field: column for field, column in found.items() if column is not None})
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row that may be counted; its report is dated within its day."""
+
+    identity: bytes
+    """The same for all rows whose sum is one statement."""
+    day: int
+    report: Report
+
+
+def amount_of(fields: Mapping[str, Any]) -> int:
+    """Return how many bytes a row speaks of, as far as that can be read."""
+    amounts = (_amount(fields.get(each, 0)) for each in ("bytes_uploaded", "bytes_downloaded"))
+    return sum(amounts)
+
+
+def _amount(value: Any) -> int:
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def read_row(
+    fields: Mapping[str, Any], *, origin: str, now_millis: int, limits: Limits
+) -> Row | Refusal | None:
+    """Return a row as it may be counted, why it may not, or None when it is of zero bytes."""
+    when = _when(fields, now_millis=now_millis)
+    if isinstance(when, Refusal):
+        return when
+    day, at_millis = when
+    sent = {key: value for key, value in fields.items() if key not in {"day", "moment"}}
+    try:
+        wire = msgspec.convert(_DEFAULTS | whole_numbers(sent), WireReport, strict=False)
+    except UNFIT as error:
+        return refusal_of(0, error)
+    username = name_within(wire.user_token)
+    if username is None:
+        return Refusal(0, "user_token", "is a URL without a subscription token in it")
+    report = accept(
+        wire,
+        index=0,
+        username=username,
+        scope=origin,
+        fallback_id=None,
+        now_millis=at_millis,
+        limits=limits,
+    )
+    if not isinstance(report, Report):
+        return report
+    return Row(_identity(origin, wire, day), day, report)
+
+
+def _identity(origin: str, wire: WireReport, day: int) -> bytes:
+    parts = ["sum", wire.user_token, wire.server, str(wire.port), str(day)]
+    if wire.report_id is not None:
+        parts = ["id", wire.report_id]
+    text = "\x1f".join((origin, *parts)).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _when(fields: Mapping[str, Any], *, now_millis: int) -> tuple[int, int] | Refusal:
+    """Return a row's day and a moment on it: its own, or noon where it names none on that day."""
+    moment = _moment_millis(fields.get("moment"))
+    day = _moment_millis(fields.get("day"))
+    within_day = moment if day is None else day
+    if within_day is None or (day is None and "day" in fields):
+        return Refusal(0, "day", "is no day that can be read, nor is there another")
+    number = within_day // DAY_MILLIS
+    if number < OLDEST_DAY:
+        return Refusal(0, "day", "is before the year 2000")
+    if number > now_millis // DAY_MILLIS + 1:
+        return Refusal(0, "day", "is in the future")
+    if moment is not None and moment // DAY_MILLIS == number:
+        return number, moment
+    return number, number * DAY_MILLIS + _NOON_MILLIS
+
+
+def _moment_millis(value: Any) -> int | None:
+    """Read a moment: ISO 8601, a day, or seconds or milliseconds since 1970; naive is UTC."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | date):
+        return None
+    try:
+        if isinstance(value, datetime):
+            moment = value
+        elif isinstance(value, date):
+            moment = datetime.combine(value, time())
+        else:
+            text = str(value).strip()
+            if text.replace(".", "", 1).isdecimal() and not _is_compact_day(text):
+                number = float(text)
+                return int(number if number >= 1e11 else number * 1000)
+            moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _is_compact_day(text: str) -> bool:
+    """Tell a day such as 20261101 from seconds: as those it would be in 1970."""
+    return len(text) == 8 and text.isdecimal()

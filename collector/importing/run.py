@@ -1,0 +1,161 @@
+"""Imports a file into a ledger that no collector has open, or works out what that would do."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from collector.errors import LedgerError, LedgerInUseError
+from collector.importing.books import Books
+from collector.importing.differences import Sums, difference, total
+from collector.importing.files import Rows
+from collector.importing.rows import Row, amount_of, read_row
+from collector.importing.staging import Staging, Statement
+from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite_file import connect
+from collector.ledger.sqlite_import import count, counted_of, has_memory, total_bytes
+from collector.reports import Limits, Refusal, Report
+
+STATEMENTS_PER_COMMIT = 5000
+
+Tell = Callable[[str, int, int | None], None]
+"""Is told what is being done, how far it is, and of how much."""
+_SHRUNK = Refusal(
+    0, "sum", "is less than what was counted of it before: was the table emptied in between?"
+)
+
+
+def read_rows(
+    rows: Rows,
+    staging: Staging,
+    *,
+    origin: str,
+    since_day: int | None,
+    now_millis: int,
+    limits: Limits,
+    tell: Tell,
+) -> Books:
+    """Add up a file's rows; those before a day are left out. Return what was read."""
+    books = Books()
+    for raw in rows:
+        books.rows += 1
+        if books.rows % 1000 == 0:
+            tell("reading", rows.done, rows.expected)
+        fields = rows.layout.read(raw)
+        amount_bytes = amount_of(fields)
+        books.bytes_read += amount_bytes
+        read = read_row(fields, origin=origin, now_millis=now_millis, limits=limits)
+        if read is None:
+            books.rows_of_nothing += 1
+        elif isinstance(read, Refusal):
+            books.refuse(read, rows=1, amount_bytes=amount_bytes)
+        elif since_day is not None and read.day < since_day:
+            books.rows_too_old += 1
+            books.bytes_too_old += amount_bytes
+        else:
+            _stage(read, staging, books)
+    tell("reading", rows.done, rows.done)
+    return books
+
+
+def _stage(row: Row, staging: Staging, books: Books) -> None:
+    books.note_day(row.day)
+    staging.add(row)
+
+
+def compare(staging: Staging, path: Path, books: Books, *, tell: Tell) -> None:
+    """Work out what an import would count, beside a collector that may run; change nothing."""
+    with _memory_of(path) as memory:
+        for statements in _pages(staging):
+            _growth(statements, memory, books)
+            tell("comparing", books.statements, None)
+
+
+def count_all(
+    staging: Staging, path: Path, books: Books, *, origin: str, now_millis: int, tell: Tell
+) -> int:
+    """Count what is not counted yet; return by how many bytes the ledger grew.
+
+    Raises LedgerInUseError while a collector runs. Each commit is whole: an import that ends early
+    is finished by the next.
+    """
+    try:
+        ledger = SqliteLedger(path)
+    except LedgerInUseError as error:
+        raise LedgerInUseError(
+            f"{error}. Stop the collector for the import, or look with --dry-run meanwhile"
+        ) from error
+    expected = staging.count()
+    with contextlib.closing(ledger), _memory_of(path) as memory:
+        if memory is None:
+            raise LedgerError(f"the ledger {path} has no place for imports: is it being restored?")
+        before_bytes = total_bytes(memory)
+        for statements in _pages(staging):
+            growth = _growth(statements, memory, books)
+            reports = list(_reports(growth))
+            if reports:
+                sums = {statement.identity: sums for statement, sums, _ in growth}
+                count(ledger, reports, sums, origin=origin, now_millis=now_millis)
+            tell("counting", books.statements, expected)
+        return total_bytes(memory) - before_bytes
+
+
+@contextlib.contextmanager
+def _memory_of(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Open what the ledger remembers of imports; None where there is no ledger or no memory yet."""
+    if not path.exists():
+        yield None
+        return
+    with contextlib.closing(connect(path, read_only=True)) as db:
+        yield db if has_memory(db) else None
+
+
+def _pages(staging: Iterable[Statement]) -> Iterator[list[Statement]]:
+    statements = iter(staging)
+    while page := list(islice(statements, STATEMENTS_PER_COMMIT)):
+        yield page
+
+
+_Growth = list[tuple[Statement, Sums, bool]]
+"""Statements, what of each is not counted yet, and whether anything of it is."""
+
+
+def _growth(
+    statements: Sequence[Statement], memory: sqlite3.Connection | None, books: Books
+) -> _Growth:
+    """Compare statements with what is counted of them, and note what becomes of each."""
+    identities = [each.identity for each in statements]
+    known = counted_of(memory, identities) if memory is not None else {}
+    growth: _Growth = []
+    for statement in statements:
+        books.statements += 1
+        stated, counted = statement.sums, known.get(statement.identity, {})
+        grown = difference(stated, counted)
+        if grown is None:
+            books.refuse(_SHRUNK, rows=1, amount_bytes=total(stated).total_bytes)
+            continue
+        grown_bytes = total(grown).total_bytes
+        books.bytes_there += total(stated).total_bytes - grown_bytes
+        if grown:
+            books.bytes_counted += grown_bytes
+            books.statements_counted += 1
+            books.users[next(iter(statement.reports.values())).username] += grown_bytes
+            growth.append((statement, grown, bool(counted)))
+    return growth
+
+
+def _reports(growth: _Growth) -> Iterator[Report]:
+    for statement, sums, is_known in growth:
+        for protocol, amounts in sums.items():
+            report = statement.reports[protocol]
+            yield msgspec.structs.replace(
+                report,
+                upload_bytes=amounts.upload_bytes,
+                download_bytes=amounts.download_bytes,
+                connections=0 if is_known else report.connections,
+            )

@@ -1,0 +1,139 @@
+"""3x-ui's External Traffic Inform: bytes per client since the panel's last look, every few seconds.
+
+Known from 2.5.3 to 3.6: the client rows' keys are in lower case, and rows gain and lose keys from
+version to version; `email`, `up` and `down` have always been there. Nearly all rows are of zero
+bytes. Inbounds and outbounds are listed beside the clients and carry the same bytes once more. A
+client's counter is one over all inbounds, so nobody can tell which of them it used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from collector.bodies import (
+    UNFIT,
+    BodyTooLargeError,
+    UnreadableBodyError,
+    parse_json,
+    refusal_of,
+    whole_numbers,
+)
+from collector.reports import Amount, Refusal, WireReport
+from collector.sources import MAX_ROWS, Translated, report_id
+from collector.sources.users import AS_THEY_ARE, Users
+
+KIND = "3x-ui"
+
+
+class ThreeXUi(msgspec.Struct, frozen=True):
+    """What a panel does not say of itself."""
+
+    server: str
+    port: int = 0
+    protocol: str = "unknown"
+    users: Users = AS_THEY_ARE
+
+
+class _Client(msgspec.Struct, gc=False):
+    email: str = ""
+    up: Amount = 0
+    down: Amount = 0
+
+
+class _Usage(msgspec.Struct, gc=False):
+    """One user's traffic as its rows say it; `place` is where it was first named."""
+
+    place: int
+    upload_bytes: int
+    download_bytes: int
+
+
+class _Inform(msgspec.Struct):
+    clients: list[_Client | None] | msgspec.UnsetType | None = msgspec.field(
+        name="clientTraffics", default=msgspec.UNSET
+    )
+    inbounds: msgspec.Raw | msgspec.UnsetType = msgspec.field(
+        name="inboundTraffics", default=msgspec.UNSET
+    )
+
+
+_DECODER = msgspec.json.Decoder(_Inform)
+_FIELDS = {"email": "user_token", "up": "bytes_uploaded", "down": "bytes_downloaded"}
+
+
+def translate(body: bytes, panel: ThreeXUi, *, message_id: str | None) -> Translated:
+    """Read what a panel posts; rows of the same client are one report.
+
+    Raises UnreadableBodyError for what is no such post, BodyTooLargeError for too many rows.
+    """
+    if body.count(b"{") > MAX_ROWS:
+        raise BodyTooLargeError(f"a post of 3x-ui may have at most {MAX_ROWS} rows")
+    refusals: list[Refusal] = []
+    try:
+        inform = _DECODER.decode(body)
+        is_inform = (inform.clients, inform.inbounds) != (msgspec.UNSET, msgspec.UNSET)
+        rows = inform.clients or []
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        rows, is_inform = _read_each(body, refusals)
+    if not is_inform:
+        raise UnreadableBodyError("this is no traffic of 3x-ui: there are no clientTraffics in it")
+    usages, ignored = _add_up(rows, refusals)
+    reports = []
+    for email, usage in usages.items():
+        username = panel.users.username_of(email)
+        if not username:
+            refusals.append(Refusal(usage.place, "user_token", panel.users.why_nobody(email)))
+            continue
+        wire = WireReport(
+            username,
+            panel.server,
+            panel.port,
+            panel.protocol,
+            usage.upload_bytes,
+            usage.download_bytes,
+        )
+        if message_id is not None:
+            wire.report_id = report_id(kind=KIND, message_id=message_id, foreign_user=email)
+        reports.append((usage.place, wire))
+    return Translated(reports, refusals, ignored)
+
+
+def _add_up(rows: list[_Client | None], refusals: list[Refusal]) -> tuple[dict[str, _Usage], int]:
+    """Return what each client moved, and how many rows moved nothing."""
+    ignored = 0
+    usages: dict[str, _Usage] = {}
+    for place, row in enumerate(rows):
+        if row is None or (row.up == 0 and row.down == 0):
+            ignored += row is not None
+        elif not row.email:
+            refusals.append(Refusal(place, "user_token", "the client has no email"))
+        elif known := usages.get(row.email):
+            known.upload_bytes += row.up
+            known.download_bytes += row.down
+        else:
+            usages[row.email] = _Usage(place, row.up, row.down)
+    return usages, ignored
+
+
+def _read_each(body: bytes, refusals: list[Refusal]) -> tuple[list[_Client | None], bool]:
+    """Read row by row, so that a bad one is named and the others are kept."""
+    inform = parse_json(body)
+    if not isinstance(inform, dict):
+        raise UnreadableBodyError("this is no traffic of 3x-ui: it is no JSON object")
+    rows = inform.get("clientTraffics")
+    if not isinstance(rows, list | None):
+        raise UnreadableBodyError("this is no traffic of 3x-ui: clientTraffics is no array")
+    clients: list[_Client | None] = []
+    for place, row in enumerate(rows or []):
+        try:
+            clients.append(_convert(row))
+        except UNFIT as error:
+            clients.append(None)
+            refusals.append(refusal_of(place, error, fields=_FIELDS))
+    return clients, bool({"clientTraffics", "inboundTraffics"} & set(inform))
+
+
+def _convert(row: Any) -> _Client | None:
+    return msgspec.convert(whole_numbers(row), _Client | None)

@@ -1,0 +1,48 @@
+"""Whose traffic is it: turns what a source calls a user into a username; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from collector.reports import MAX_USERNAME_LENGTH
+
+USERNAME_GROUP = "username"
+_SHOWN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """How a source's names become usernames: by a pattern, by a table, or as they are."""
+
+    pattern: re.Pattern[str] | None = None
+    """Has a group named `username` and has to fit the whole name."""
+    table: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def username_of(self, foreign: str) -> str | None:
+        """Return the username, None for a name that is nobody's."""
+        if self.table is not None:
+            return self.table.get(foreign)
+        if self.pattern is None:
+            return foreign
+        # Whatever is longer is no username; and it bounds what a pattern may be tried on.
+        if len(foreign) > MAX_USERNAME_LENGTH:
+            return None
+        found = self.pattern.fullmatch(foreign)
+        return found[USERNAME_GROUP] if found else None
+
+    def why_nobody(self, foreign: str) -> str:
+        """Say why a name is nobody's."""
+        shown = ascii(foreign[:_SHOWN])
+        if self.table is not None:
+            return f"{shown} is not in the source's table of users"
+        return f"{shown} does not fit the source's pattern of users"
+
+    def __str__(self) -> str:
+        if self.table is not None:
+            return f"table of {len(self.table)}"
+        return "as they are" if self.pattern is None else f"pattern {self.pattern.pattern}"
+
+
+AS_THEY_ARE = Users()

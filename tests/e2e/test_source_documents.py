@@ -1,0 +1,217 @@
+"""What the documents say to paste works: curl, shell, JavaScript, nginx, the sources file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from doc_servers import flaky_proxy, panel
+from processes import free_port
+
+from collector.importing.rows import COLUMNS, NEEDED
+from collector.sources.book import read_book
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """Return the code blocks of a document, without the indent of a list."""
+    text = (DOCS / document).read_text()
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"(?m)^{indent}", "", block) for indent, block in found]
+
+
+@pytest.fixture
+def sources(tmp_path):
+    return tmp_path / "sources.toml"
+
+
+@pytest.fixture
+def collector(tmp_path, sources):
+    sources.write_text("")
+    process = CollectorProcess(tmp_path, {"COLLECTOR_SOURCES_FILE": str(sources)})
+    process.start()
+    yield process
+    process.kill()
+
+
+def url_of(collector):
+    return f"http://127.0.0.1:{collector.port}"
+
+
+def totals(collector):
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    page = httpx.get(f"{url_of(collector)}/v1/usage/changes", headers=headers).json()
+    return {
+        each["username"]: (each["upload_bytes"], each["download_bytes"], each["reports"])
+        for each in page["changes"]
+    }
+
+
+def run(command, url, **options):
+    return subprocess.run(
+        command,
+        env={"PATH": os.environ["PATH"], "COLLECTOR_URL": url, "REPORTER_KEY": KEY},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        **options,
+    )
+
+
+def test_the_curl_of_a_report_is_counted_once_however_often_it_is_pasted(collector):
+    (curl,) = [each for each in blocks("report-with-curl.md", "sh") if each.startswith("curl")]
+    first, second = (run(["sh", "-c", curl], url_of(collector)).stdout for _ in range(2))
+    assert first == '{"accepted":1,"duplicates":0,"ignored":0,"rejected":[]}'
+    assert json.loads(second)["duplicates"] == 1
+    assert totals(collector) == {"alice": (1048576, 8388608, 1)}
+
+
+SHELL = "report_traffic alice de-1 443 vless 10 20"
+
+
+def shell(more):
+    (function,) = [each for each in blocks("report-with-curl.md", "sh") if "()" in each]
+    return ["sh", "-c", f"{function}\n{more}"]
+
+
+def test_the_shell_function_tries_again_with_one_id_until_it_is_counted_once(collector):
+    with flaky_proxy(url_of(collector)) as proxy:
+        ended = run(shell(SHELL), proxy.url)
+    assert ended.returncode == 0, ended.stderr
+    assert len(proxy.bodies) == 3
+    assert len(set(proxy.bodies)) == 1
+    assert totals(collector) == {"alice": (10, 20, 1)}
+
+
+def test_the_shell_function_gives_each_report_an_id_of_its_own(collector):
+    ended = run(shell(f"{SHELL} && {SHELL}"), url_of(collector))
+    assert ended.returncode == 0, ended.stderr
+    assert totals(collector) == {"alice": (20, 40, 2)}
+
+
+def test_the_shell_function_says_what_was_refused_and_does_not_try_again(collector):
+    ended = run(shell("report_traffic alice de-1 443 vless -1 20"), url_of(collector))
+    assert ended.returncode == 1
+    assert "refused: 422" in ended.stderr
+    assert totals(collector) == {}
+
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+
+def script(more=""):
+    function, call = blocks("report-with-curl.md", "js")
+    return f"{function}\n{more or call}"
+
+
+@needs_node
+def test_the_javascript_tries_again_with_one_id_until_it_is_counted_once(collector):
+    with flaky_proxy(url_of(collector)) as proxy:
+        ended = run(["node", "--input-type=module"], proxy.url, input=script())
+    assert ended.returncode == 0, ended.stderr
+    assert len(proxy.bodies) == 3
+    assert len(set(proxy.bodies)) == 1
+    assert totals(collector) == {"alice": (1048576, 8388608, 1)}
+
+
+@needs_node
+def test_the_javascript_says_what_was_refused_and_does_not_try_again(collector):
+    with flaky_proxy(url_of(collector)) as proxy:
+        proxy.bodies += [b"", b""]
+        more = (
+            "await reportTraffic({ user_token: 'alice' }, { url: process.env.COLLECTOR_URL, "
+            "key: process.env.REPORTER_KEY });"
+        )
+        ended = run(["node", "--input-type=module"], proxy.url, input=script(more))
+    assert ended.returncode != 0
+    assert "refused: 422" in ended.stderr
+    assert len(proxy.bodies) == 3
+
+
+@pytest.mark.parametrize("document", ["sources/3x-ui.md", "sources/v2board.md"])
+def test_the_sources_file_and_the_curl_of_a_panel_s_page_work_together(
+    collector, sources, document
+):
+    (toml,) = blocks(document, "toml")
+    read_book(toml)
+    (curl,) = [each for each in blocks(document, "sh") if each.startswith("curl")]
+    # A reporter of the test's name in place of the documented one; a 3x-ui needs no entry.
+    sources.write_text(toml.replace("uniproxy.shop", "uniproxy.load"))
+    curl = curl.replace("http://127.0.0.1:8080", "$COLLECTOR_URL")
+    poll(
+        "the file is read",
+        lambda: '"accepted":1' in run(["sh", "-c", curl], url_of(collector)).stdout,
+    )
+    assert totals(collector)["alice"][:2] == (1200, 88000)
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+@pytest.mark.parametrize("is_collector_up", [True, False])
+def test_the_nginx_lines_hand_the_collector_a_copy_and_the_panel_never_notices(
+    collector, sources, tmp_path, is_collector_up
+):
+    sources.write_text(blocks("sources/v2board.md", "toml")[0].replace("shop", "load"))
+    (lines,) = blocks("sources/v2board.md", "nginx")
+    port = free_port()
+    logs = tmp_path / "nginx"
+    logs.mkdir()
+    with panel() as served:
+        lines = lines.replace("http://127.0.0.1:7001", served.url)
+        lines = lines.replace("http://127.0.0.1:8080", url_of(collector)).replace("THE-KEY", KEY)
+        (tmp_path / "nginx.conf").write_text(
+            f"daemon off; pid {logs}/pid; error_log {logs}/error.log info;\n"
+            f"events {{}}\nhttp {{ access_log {logs}/access.log; client_body_temp_path {logs}/b;\n"
+            f"proxy_temp_path {logs}/p; fastcgi_temp_path {logs}/f; uwsgi_temp_path {logs}/u;\n"
+            f"scgi_temp_path {logs}/s;\nserver {{ listen 127.0.0.1:{port};\n{lines}\n}} }}\n"
+        )
+        if not is_collector_up:
+            collector.kill()
+        command = ["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+        nginx = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            push = f"http://127.0.0.1:{port}/api/v1/server/UniProxy/push"
+            query = "node_type=vless&node_id=7&token=panel-secret"
+            poll("nginx listens", lambda: _answers(f"http://127.0.0.1:{port}/"))
+            body = {"42": [1200, 88000], "44": [1, 1]}
+            for _ in range(2):  # a node that tries again
+                answer = httpx.post(f"{push}?{query}", json=body)
+                assert (answer.status_code, answer.json()) == (200, {"data": True})
+            if is_collector_up:
+                poll("the copy is counted", lambda: totals(collector))
+        finally:
+            nginx.terminate()
+            nginx.wait(30)
+    assert served.paths == [f"/api/v1/server/UniProxy/push?{query}"] * 2
+    assert [json.loads(each) for each in served.bodies] == [body, body]
+    if is_collector_up:
+        assert totals(collector) == {"alice": (1200, 88000, 1)}
+    written = "".join(each.read_text() for each in logs.glob("*.log"))
+    assert "UniProxy/push" in written
+    assert KEY not in written
+    assert "panel-secret" not in collector.log.read_text()
+
+
+def _answers(url):
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return None
+
+
+def test_the_columns_that_an_import_reads_are_the_documented_ones():
+    table = (DOCS / "import.md").read_text().split("## What is read")[1]
+    for field, names in COLUMNS.items():
+        if field != "connections":
+            for name in names:
+                assert f"`{name}`" in table
+    (example,) = blocks("import.md", "csv")
+    assert set(NEEDED) <= set(example.splitlines()[0].split(","))

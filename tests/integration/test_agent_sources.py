@@ -1,0 +1,347 @@
+"""Sources asked over real sockets: each form of answer, and what stands in the way of one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import time
+from concurrent import futures
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+from processes import free_port
+from redis import Redis, RedisError
+from vpn_servers import VpnServer
+
+from collector.agent import config
+from collector.agent.errors import SourceError
+from collector.agent.reading import local_http, read
+from collector.agent.sources.protobuf import fields, text_field
+from collector.agent.sources.stats_service import SING_BOX, XRAY
+from collector.agent.state import State
+from collector.agent.streaming import follow, peek
+from collector.client.errors import SpoolFullError
+from collector.client.report import decode
+from collector.client.spool import REPORTS, Spool
+
+HEAD = '[collector]\nurl = "http://c"\nkey = "rk_k"\n[agent]\nserver = "de-1"\n[[source]]\n'
+
+
+def source(text):
+    (only,) = config.parse(f'{HEAD}name = "x"\n{text}', read_file=lambda _: "").sources
+    return only
+
+
+async def counted(text):
+    async with local_http() as http:
+        reading = await read(source(text), http)
+    return {each.user: (each.upload_bytes, each.download_bytes) for each in reading.counters}
+
+
+@pytest.fixture
+def server():
+    server = VpnServer()
+    server.use("alice", 10, 20)
+    server.use("bob", 0, 3)
+    yield server
+    server.close()
+
+
+USED = {"alice": (10, 20), "bob": (0, 3)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("xray-vars", "/debug/vars"),
+        ("hysteria2", "/traffic"),
+        ("hysteria2", ""),
+        ("singbox-ssm", "/server/v1/stats"),
+        ("outline", "/metrics"),
+    ],
+)
+async def test_a_page_is_read_and_nothing_is_reset(server, kind, path):
+    for _ in range(2):
+        assert await counted(f'kind = "{kind}"\nurl = "{server.url}{path}"') == USED
+
+
+async def test_a_wrong_secret_is_said_and_not_repeated(server):
+    server.secret = "the-right-one"
+    text = f'kind = "hysteria2"\nurl = "{server.url}/traffic"\nsecret = "%s"'
+    assert await counted(text % "the-right-one") == USED
+    with pytest.raises(SourceError, match="answers 401: is the secret right") as caught:
+        await counted(text % "a-wrong-one")
+    assert "a-wrong-one" not in str(caught.value)
+
+
+async def test_what_stands_in_the_way_is_said(server):
+    with pytest.raises(SourceError, match="answers 404"):
+        await counted(f'kind = "xray-vars"\nurl = "{server.url}/other"')
+    with pytest.raises(SourceError, match=r"does not answer \(ConnectError\)"):
+        await counted(f'kind = "xray-vars"\nurl = "http://127.0.0.1:{free_port()}"')
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(SourceError, match=r"no answer within 0\.1 s"):
+            await counted(f'kind = "xray-vars"\nurl = "{url}"\ntimeout_seconds = 0.1')
+
+
+async def test_a_command_is_run_without_a_shell_and_its_complaint_is_shown():
+    printed = '[{\\"user\\": \\"a b; $HOME\\", \\"upload_bytes\\": 1}]'
+    assert await counted(f'kind = "command"\ncommand = ["echo", "{printed}"]') == {
+        "a b; $HOME": (1, 0)
+    }
+    with pytest.raises(SourceError, match=r"^sh ended with 3: no such interface$"):
+        await counted(
+            'kind = "command"\ncommand = ["sh", "-c", "echo no such interface >&2; exit 3"]'
+        )
+    with pytest.raises(SourceError, match="cannot run no-such-program: No such file"):
+        await counted('kind = "command"\ncommand = ["no-such-program"]')
+
+
+def is_gone(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().split()[2] == "Z"
+
+
+async def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path):
+    pid = tmp_path / "pid"
+    text = f'kind = "command"\ntimeout_seconds = 0.5\ncommand = ["sh", "-c", "sleep 999 & echo $! > {pid}; wait"]'
+    with pytest.raises(SourceError, match="no answer within"):
+        await counted(text)
+    assert is_gone(pid.read_text().strip())
+
+
+class StatsService:
+    """A real gRPC server that answers as Xray's API does, from counters of ours."""
+
+    def __init__(self, service):
+        self.uptimes = [50]
+        self.counters = {}
+        self.asked = []
+        self._server = grpc.server(futures.ThreadPoolExecutor(2))
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(handler)
+            for name, handler in (("QueryStats", self._query), ("GetSysStats", self._sys))
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, handlers),)
+        )
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def _query(self, request, context):
+        self.asked.append(dict(fields(request)))
+        answer = b""
+        for name, count in self.counters.items():
+            number, value = bytearray(b"\x10"), count
+            while value > 0x7F:
+                number.append(value & 0x7F | 0x80)
+                value >>= 7
+            number.append(value)
+            stat = text_field(1, name) + bytes(number)
+            answer += b"\x0a" + bytes([len(stat)]) + stat
+        return answer
+
+    def _sys(self, request, context):
+        uptime = self.uptimes.pop(0) if len(self.uptimes) > 1 else self.uptimes[0]
+        return b"\x08\x05\x50" + bytes([uptime])
+
+    def close(self):
+        self._server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("kind", "service", "pattern"), [("xray-grpc", XRAY, 1), ("singbox-grpc", SING_BOX, 3)]
+)
+async def test_the_stats_service_is_asked_for_users_and_not_to_reset(kind, service, pattern):
+    with closing(StatsService(service)) as stats:
+        stats.counters = {
+            "user>>>alice>>>traffic>>>uplink": 10,
+            "user>>>alice>>>traffic>>>downlink": 2**40,
+        }
+        text = f'kind = "{kind}"\naddress = "127.0.0.1:{stats.port}"'
+        assert await counted(text) == {"alice": (10, 2**40)}
+        assert stats.asked == [{pattern: b"user>>>"}]
+        stats.uptimes = [50, 1]
+        with pytest.raises(SourceError, match="restarted while"):
+            await counted(text)
+
+
+async def test_a_server_without_the_service_is_said_to_have_none(server):
+    stats = StatsService("another.Service")
+    with closing(stats), pytest.raises(SourceError, match="has no xray"):
+        await counted(f'kind = "xray-grpc"\naddress = "127.0.0.1:{stats.port}"')
+    with pytest.raises(SourceError, match="does not answer gRPC"):
+        await counted(f'kind = "xray-grpc"\naddress = "127.0.0.1:{server.url.rsplit(":", 1)[1]}"')
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A real Redis."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no redis-server on the PATH")
+    port = free_port()
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "pw"]
+    process = subprocess.Popen([program, *arguments, "--dir", tmp_path], stdout=subprocess.DEVNULL)
+    client = Redis(port=port, password="pw", decode_responses=True)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            client.ping()
+            break
+        except RedisError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    yield client
+    client.close()
+    process.terminate()
+    process.wait()
+
+
+class Panel:
+    """Remnawave, as far as its stream goes."""
+
+    def __init__(self, redis):
+        self.redis = redis
+        self.port = redis.connection_pool.connection_kwargs["port"]
+
+    def use(self, records, node=3):
+        ts = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message = {"v": "1", "nodeId": node, "ts": ts, "records": records}
+        return self.redis.xadd("ioraw:export:user_usage", message)
+
+    def source(self, text=""):
+        return source(
+            f'kind = "remnawave"\nurl = "redis://127.0.0.1:{self.port}"\npassword = "pw"\n{text}'
+            '\n[source.nodes]\n3 = "de-3"\n[source.users]\ntable = { 42 = "alice", 7 = "bob" }'
+        )
+
+
+@pytest.fixture
+def panel(redis):
+    return Panel(redis)
+
+
+@pytest.fixture
+def state(tmp_path):
+    spool = Spool(tmp_path / "state", max_bytes=600_000)
+    yield State(spool)
+    spool.close()
+
+
+def queued(state):
+    items = state.spool.first(REPORTS, most_items=10**6, most_bytes=10**9)
+    reports = [decode(each.body) for each in items]
+    return [(each.user, each.server, each.download_bytes) for each in reports]
+
+
+async def test_a_stream_is_followed_from_where_it_ends_at_the_first_look(panel, state):
+    panel.use("42:1000")
+    first = await follow(panel.source(), panel.source().ask, state)
+    assert first.is_first
+    message_id = panel.use("42:5;7:6;99:7")
+    panel.use("42:8", node=9)
+    assert len((await peek(panel.source(), panel.source().ask, state)).reports) == 3
+    assert queued(state) == []
+    brought = await follow(panel.source(), panel.source().ask, state)
+    assert brought.unmapped_names == ("99",)
+    await follow(panel.source(), panel.source().ask, state)
+    assert queued(state) == [("alice", "de-3", 5), ("bob", "de-3", 6), ("alice", "de-1-9", 8)]
+    first_id = state.spool.first(REPORTS, most_items=1, most_bytes=1)[0].item_id
+    assert first_id == f"remnawave/{message_id}/42"
+
+
+async def test_a_redis_user_that_may_only_read_the_stream_is_enough(panel, state):
+    panel.redis.acl_setuser(
+        "agent",
+        enabled=True,
+        passwords=["+secret-word"],
+        keys=["ioraw:export:user_usage"],
+        commands=["+xread", "+xrange", "+xrevrange"],
+    )
+    url = f"redis://127.0.0.1:{panel.port}"
+    only = source(
+        f'kind = "remnawave"\nurl = "{url}"\nusername = "agent"\npassword = "secret-word"'
+    )
+    await follow(only, only.ask, state)
+    panel.use("42:5")
+    panel.use("42:5")
+    assert len((await follow(only, only.ask, state)).reports) == 2
+    panel.use("42:5")
+    assert len((await follow(only, only.ask, state)).reports) == 1
+
+
+async def test_a_long_stream_is_read_to_its_end_page_by_page(panel, state):
+    for number in range(1, 1102):
+        panel.use(f"42:{number}")
+    only = panel.source("count_first = true")
+    await follow(only, only.ask, state)
+    assert sum(amount for _, _, amount in queued(state)) == 1101 * 1102 // 2
+
+
+async def test_if_the_spool_is_full_the_stream_keeps_the_rest(panel, state):
+    only = panel.source()
+    await follow(only, only.ask, state)
+    for _ in range(3000):
+        panel.use("42:1")
+    total = 0
+    with pytest.raises(SpoolFullError):
+        await follow(only, only.ask, state)
+    while True:
+        items = state.spool.first(REPORTS, most_items=10**6, most_bytes=10**9)
+        total += len(items)
+        with state.spool.transaction() as db:
+            db.execute("DELETE FROM item")
+            db.execute("DELETE FROM backlog")
+        try:
+            await follow(only, only.ask, state)
+        except SpoolFullError:
+            continue
+        break
+    assert total + len(queued(state)) == 3000
+
+
+async def test_a_stream_that_was_cut_behind_our_back_says_so(panel, state):
+    only = panel.source()
+    panel.use("42:1")
+    await follow(only, only.ask, state)
+    for _ in range(5):
+        panel.use("42:1")
+    panel.redis.xtrim("ioraw:export:user_usage", maxlen=2, approximate=False)
+    brought = await follow(only, only.ask, state)
+    assert brought.advance.restarts == 1
+    assert len(queued(state)) == 2
+    for _ in range(1100):
+        panel.use("42:1")
+    panel.redis.xtrim("ioraw:export:user_usage", maxlen=1050, approximate=False)
+    brought = await follow(only, only.ask, state)
+    assert (brought.advance.restarts, len(brought.reports)) == (1, 1050)
+    panel.use("42:1")
+    assert (await follow(only, only.ask, state)).advance.restarts == 0
+
+
+async def test_a_redis_that_refuses_or_is_away_is_a_source_error_without_its_password(panel, state):
+    text = f'kind = "remnawave"\nurl = "redis://127.0.0.1:{panel.port}"\npassword = "a-wrong-one"'
+    with pytest.raises(SourceError, match="AuthenticationError") as caught:
+        await follow(source(text), source(text).ask, state)
+    assert "a-wrong-one" not in str(caught.value)
+    text = f'kind = "remnawave"\nurl = "redis://127.0.0.1:{free_port()}"'
+    with pytest.raises(SourceError, match="ConnectionError"):
+        await follow(source(text), source(text).ask, state)
+
+
+async def test_reading_can_be_given_up_at_any_moment():
+    async with local_http() as http:
+        slow = source('kind = "command"\ncommand = ["sleep", "999"]')
+        task = asyncio.create_task(read(slow, http))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait([task])
+        assert task.cancelled()

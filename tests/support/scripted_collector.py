@@ -1,0 +1,59 @@
+"""A collector that answers as a test tells it, and counts each report it took once."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+Script = Callable[[list[dict[str, Any]]], httpx.Response | Exception | None]
+
+
+class ScriptedCollector:
+    """Remembers what it was sent; `script` may answer, or raise, in its place.
+
+    `answers` are used up first, one a request: a response, an exception, or "lost": the reports
+    are taken and the answer never arrives.
+    """
+
+    def __init__(self, script: Script = lambda _: None) -> None:
+        self.script = script
+        self.answers: list[httpx.Response | Exception | str] = []
+        self.requests: list[httpx.Request] = []
+        self.batches: list[list[dict[str, Any]]] = []
+        self.taken: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        content = request.read()
+        if request.headers.get("content-encoding") == "gzip":
+            content = gzip.decompress(content)
+        reports = json.loads(content)
+        self.batches.append(reports)
+        answer = self.answers.pop(0) if self.answers else self.script(reports)
+        if answer == "lost":
+            self._take(reports)
+            raise httpx.ReadTimeout("lost", request=request)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, httpx.Response) else self._take(reports)
+
+    async def asynchronously(self, request: httpx.Request) -> httpx.Response:
+        """Answer as for the other kind of client."""
+        await request.aread()
+        return self(request)
+
+    def _take(self, reports: list[dict[str, Any]]) -> httpx.Response:
+        accepted, rejected = 0, []
+        for index, each in enumerate(reports):
+            if each["server"] == "refused":
+                rejected.append({"index": index, "field": "server", "reason": "is refused"})
+            elif each["report_id"] not in self.taken:
+                self.taken[each["report_id"]] = each
+                accepted += 1
+        duplicates = len(reports) - accepted - len(rejected)
+        body = {"accepted": accepted, "duplicates": duplicates, "rejected": rejected}
+        return httpx.Response(200, json=body | {"ignored": 0})

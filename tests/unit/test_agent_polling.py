@@ -1,0 +1,139 @@
+"""A look at a source: baselines and reports are kept together, and a name decides whose they are."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+
+from collector.agent import config
+from collector.agent.counters import Counter, Life, Reading
+from collector.agent.polling import absorb, gain
+from collector.agent.state import State
+from collector.client.errors import SpoolError, SpoolFullError
+from collector.client.spool import REPORTS, Spool
+
+HEAD = '[collector]\nurl = "http://c"\nkey = "rk_k"\n[agent]\nserver = "de-1"\n[[source]]\n'
+
+
+def source(text='kind = "xray-vars"', name="x"):
+    (only,) = config.parse(f'{HEAD}name = "{name}"\n{text}', read_file=lambda _: "").sources
+    return only
+
+
+def reading(life=None, **users):
+    return Reading(tuple(Counter(u, u, up, 0) for u, up in users.items()), life or Life())
+
+
+@pytest.fixture
+def state(tmp_path):
+    spool = Spool(tmp_path / "state", max_bytes=10_000)
+    yield State(spool)
+    spool.close()
+
+
+def queued(state):
+    items = state.spool.first(REPORTS, most_items=1000, most_bytes=10**9)
+    return [
+        (w["user_token"], w["bytes_uploaded"]) for w in (json.loads(each.body) for each in items)
+    ]
+
+
+def test_reports_carry_the_source_s_labels_and_an_id_of_their_own(state):
+    where = source('kind = "wireguard"\nport = 51820')
+    absorb(where, state, reading(alice=1, bob=1))
+    absorb(where, state, reading(alice=3, bob=4))
+    items = state.spool.first(REPORTS, most_items=10, most_bytes=10**6)
+    wire = json.loads(items[0].body)
+    assert (wire["server"], wire["port"], wire["protocol"]) == ("de-1", 51820, "wireguard")
+    assert len({each.item_id for each in items}) == 2
+
+
+def test_to_work_out_what_would_be_sent_changes_nothing(state):
+    absorb(source(), state, reading(alice=1))
+    for _ in range(2):
+        assert [each.upload_bytes for each in gain(source(), state, reading(alice=5)).reports] == [
+            4
+        ]
+    assert queued(state) == []
+
+
+def test_if_the_spool_is_full_the_baselines_stay_too(state):
+    where = source()
+    users = {f"user{n}": 1 for n in range(500)}
+    absorb(where, state, reading(**users))
+    more = dict.fromkeys(users, 2)
+    with pytest.raises(SpoolFullError):
+        absorb(where, state, reading(**more))
+    assert queued(state) == []
+    few = dict.fromkeys(list(users)[:10], 2)
+    absorb(where, state, reading(**few))
+    assert len(queued(state)) == 10
+
+
+def test_if_the_baselines_cannot_be_kept_nothing_is_queued(state, monkeypatch):
+    where = source()
+    absorb(where, state, reading(alice=1))
+
+    def fail(*_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "keep", fail)
+        with pytest.raises(SpoolError, match="disk I/O error"):
+            absorb(where, state, reading(alice=5))
+    assert queued(state) == []
+    absorb(where, state, reading(alice=6))
+    assert queued(state) == [("alice", 5)]
+
+
+def test_a_source_that_is_another_one_now_begins_anew(state):
+    absorb(source(), state, reading(alice=1))
+    other = source('kind = "xray-vars"\nurl = "http://127.0.0.1:5/debug/vars"')
+    assert absorb(other, state, reading(alice=10**12)).is_first
+    assert queued(state) == []
+    assert absorb(other, state, reading(alice=10**12 + 1)).reports[0].upload_bytes == 1
+
+
+def test_sources_keep_to_themselves(state):
+    absorb(source(name="a"), state, reading(alice=10))
+    absorb(source(name="b"), state, reading(alice=1))
+    absorb(source(name="b"), state, reading(alice=3))
+    absorb(source(name="a"), state, reading(alice=11))
+    assert queued(state) == [("alice", 2), ("alice", 1)]
+
+
+def test_a_life_is_remembered(state):
+    absorb(source(), state, reading(Life(ticks=100), alice=1, gone=9))
+    absorb(source(), state, reading(Life(ticks=50), alice=2))
+    assert queued(state) == [("alice", 2)]
+    absorb(source(), state, reading(Life(ticks=60), alice=2, gone=10))
+    assert queued(state) == [("alice", 2), ("gone", 10)]
+
+
+def test_names_that_are_nobody_s_are_told_and_not_counted_and_not_counted_later(state):
+    strict = source('kind = "xray-vars"\n[source.users]\ntable = { a = "alice" }')
+    absorb(strict, state, reading(a=1, b=1))
+    absorb(strict, state, reading(a=2, b=1000))
+    assert queued(state) == [("alice", 1)]
+    (standing,) = state.standings()
+    assert (standing.unmapped, standing.unmapped_names) == (1, ("b",))
+    wider = source('kind = "xray-vars"\n[source.users]\ntable = { a = "alice", b = "bob" }')
+    absorb(wider, state, reading(a=2, b=1001))
+    assert queued(state) == [("alice", 1), ("bob", 1)]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "line\nbreak", "back\\", ""])
+def test_a_name_no_collector_takes_stops_nobody_else(state, name):
+    absorb(source(), state, Reading((Counter("n", name, 0, 0), Counter("a", "alice", 0, 0))))
+    absorb(source(), state, Reading((Counter("n", name, 5, 0), Counter("a", "alice", 5, 0))))
+    assert queued(state) == [("alice", 5)]
+    assert state.standings()[0].unmapped == 1
+
+
+def test_a_problem_is_remembered_until_the_next_good_reading(state):
+    state.note_problem("x", "no answer")
+    assert state.standings()[0].problem == "no answer"
+    absorb(source(), state, reading(alice=1))
+    assert state.standings()[0].problem is None

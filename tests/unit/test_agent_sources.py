@@ -1,0 +1,304 @@
+"""Each source's answer, as its versions give it: what it counts, and what cannot be understood."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.agent.counters import Counter, Life
+from collector.agent.errors import SourceError
+from collector.agent.sources import (
+    hysteria2,
+    json_command,
+    outline,
+    remnawave,
+    singbox,
+    stats_service,
+    wireguard,
+    xray,
+)
+from collector.agent.sources.protobuf import fields, framed, text_field, unframed
+
+ALICE_KEY = "Xr0QIl4dBhq2xYq1vRO0ZQy0Lw1nJm6sB3d8E5u7F0g="
+BOB_KEY = "bq2xYq1vRO0ZQy0Lw1nJm6sB3d8E5u7F0gXr0QIl4dE="
+
+XRAY_VARS = {
+    "cmdline": ["xray", "run"],
+    "memstats": {"TotalAlloc": 123456, "NumGC": 7},
+    "observatory": {},
+    "stats": {
+        "inbound": {"vless": {"uplink": 999, "downlink": 999}},
+        "outbound": {"direct": {"uplink": 999, "downlink": 999}},
+        "user": {
+            "alice": {"uplink": 1200, "downlink": 88000},
+            "7.bob": {"downlink": 5},
+            "only-up": {"uplink": 3},
+        },
+    },
+}
+
+
+def counted(reading):
+    return {each.user: (each.upload_bytes, each.download_bytes) for each in reading.counters}
+
+
+def encoded(value):
+    return json.dumps(value).encode()
+
+
+def test_xray_s_page_counts_users_and_nothing_twice():
+    reading = xray.parse_vars(encoded(XRAY_VARS))
+    assert counted(reading) == {"alice": (1200, 88000), "7.bob": (0, 5), "only-up": (3, 0)}
+    assert reading.life == Life(ticks=123456)
+    assert reading.skipped == 0
+
+
+def test_xray_without_users_yet_is_a_reading_of_nothing():
+    assert counted(xray.parse_vars(b'{"stats": {"user": {}}}')) == {}
+    assert counted(xray.parse_vars(b'{"stats": {}}')) == {}
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"memstats": {}}', b'{"stats": null}', b"[]", b"<html>", b"", b"\xff"]
+)
+def test_a_page_that_is_not_xray_s_is_said_to_be_none(body):
+    with pytest.raises(SourceError):
+        xray.parse_vars(body)
+
+
+def test_rows_that_make_no_sense_are_skipped_and_counted():
+    users = {
+        "a": {"uplink": -1},
+        "b": 7,
+        "": {"uplink": 1},
+        "c": {"uplink": "x"},
+        "d": {"uplink": 1},
+    }
+    reading = xray.parse_vars(encoded({"stats": {"user": users}}))
+    assert counted(reading) == {"d": (1, 0)}
+    assert reading.skipped == 4
+
+
+@pytest.mark.parametrize("as_printed", [int, str], ids=["numbers", "texts"])
+def test_xray_s_command_prints_numbers_or_texts_and_leaves_zeros_out(as_printed):
+    stats = [
+        {"name": "user>>>alice>>>traffic>>>uplink", "value": as_printed(10)},
+        {"name": "user>>>alice>>>traffic>>>downlink", "value": as_printed(20)},
+        {"name": "user>>>idle>>>traffic>>>downlink"},
+        {"name": "user>>>alice>>>online", "value": as_printed(1)},
+        {"name": "inbound>>>vless>>>traffic>>>uplink", "value": as_printed(999)},
+        {"name": "user>>>odd>>>name>>>traffic>>>uplink", "value": as_printed(1)},
+    ]
+    reading = xray.parse_statsquery(encoded({"stat": stats}))
+    assert counted(reading) == {"alice": (10, 20), "idle": (0, 0), "odd>>>name": (1, 0)}
+
+
+def test_xray_s_command_without_a_match_prints_an_empty_object():
+    assert counted(xray.parse_statsquery(b"{}\n")) == {}
+
+
+def test_hysteria_s_tx_is_the_user_s_upload():
+    body = b'{"wang":{"tx":514,"rx":4017},"joe":{"tx":3,"rx":0,"new":"field"}}'
+    assert counted(hysteria2.parse(body)) == {"wang": (514, 4017), "joe": (3, 0)}
+    assert counted(hysteria2.parse(b"{}")) == {}
+
+
+def test_wireguard_s_received_is_the_user_s_upload_by_interface_and_key():
+    printed = f"wg0\t{ALICE_KEY}\t1000\t2000\nwg1\t{ALICE_KEY}\t1\t2\nwg0\t{BOB_KEY}\t0\t0\n"
+    reading = wireguard.parse(printed.encode())
+    assert reading.counters == (
+        Counter(f"wg0 {ALICE_KEY}", ALICE_KEY, 1000, 2000),
+        Counter(f"wg1 {ALICE_KEY}", ALICE_KEY, 1, 2),
+        Counter(f"wg0 {BOB_KEY}", BOB_KEY, 0, 0),
+    )
+
+
+def test_one_interface_of_wireguard_prints_no_interface():
+    reading = wireguard.parse(f"{ALICE_KEY}\t5\t6\n\n".encode())
+    assert reading.counters == (Counter(ALICE_KEY, ALICE_KEY, 5, 6),)
+    assert wireguard.parse(b"").counters == ()
+
+
+@pytest.mark.parametrize(
+    "printed", [f"wg0\t{ALICE_KEY}\t(none)\tx\ty", "interface: wg0", f"wg0\t{ALICE_KEY}"]
+)
+def test_another_output_of_wg_is_not_taken_for_transfer(printed):
+    with pytest.raises(SourceError, match="show all transfer"):
+        wireguard.parse(printed.encode())
+
+
+def test_a_command_prints_a_list_of_counters_or_an_object_around_it():
+    rows = [
+        {"user": "alice", "upload_bytes": 1, "download_bytes": 2, "counter": "eth0"},
+        {"user": "alice", "upload_bytes": "10", "counter": "eth1"},
+        {"user": "bob"},
+        {"upload_bytes": 1},
+        "nonsense",
+    ]
+    reading = json_command.parse(encoded({"started": 17, "counters": rows}))
+    assert [(each.user, each.upload_bytes) for each in reading.counters] == [
+        ("alice", 1), ("alice", 10), ("bob", 0),
+    ]  # fmt: skip
+    assert len({each.name for each in reading.counters}) == 3
+    assert (reading.life, reading.skipped) == (Life(started="17"), 2)
+    assert json_command.parse(encoded(rows)).counters == reading.counters
+
+
+OUTLINE = """
+# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds 1.79552160025e+09
+# TYPE shadowsocks_data_bytes counter
+shadowsocks_data_bytes{access_key="",dir="c>p",proto="tcp"} 512
+shadowsocks_data_bytes{access_key="1",dir="c>p",proto="tcp"} 1.542123e+06
+shadowsocks_data_bytes{access_key="1",dir="c>p",proto="udp"} 7
+shadowsocks_data_bytes{access_key="1",dir="c<p",proto="tcp"} 9.007199254740991e+15 1795521600000
+shadowsocks_data_bytes{access_key="1",dir="p>t",proto="tcp"} 1.5e+06
+shadowsocks_data_bytes{access_key="1",dir="p<t",proto="tcp"} 9e+06
+shadowsocks_data_bytes{dir="c<p",location="DE, Berlin",access_key="quo\\"te}"} 5
+shadowsocks_data_bytes{access_key="odd",dir="c<p"} NaN
+shadowsocks_data_bytes_per_location{dir="c>p",location="DE"} 999
+"""
+
+
+def test_outline_counts_what_client_and_proxy_exchange_by_access_key():
+    reading = outline.parse(OUTLINE.encode())
+    assert counted(reading) == {"1": (1542130, 9007199254740991), 'quo"te}': (0, 5)}
+    assert (reading.life, reading.skipped) == (Life(started="1.79552160025e+09"), 1)
+
+
+def test_outline_before_the_first_traffic_is_a_reading_of_nothing():
+    assert counted(outline.parse(b"# TYPE shadowsocks_ports gauge\nshadowsocks_ports 1\n")) == {}
+    with pytest.raises(SourceError, match="is this Outline's"):
+        outline.parse(b'{"bytesTransferredByUserId": {"1": 1008040941}}')
+
+
+def test_sing_box_s_shadowsocks_manager_lists_its_users():
+    users = [
+        {"username": "alice", "downlinkBytes": 20, "uplinkBytes": 10, "tcpSessions": 3},
+        {"username": "new", "uPSK": ""},
+        {"uplinkBytes": 1},
+        None,
+    ]
+    body = encoded({"uplinkBytes": 999, "downlinkBytes": 999, "users": users})
+    reading = singbox.parse(body)
+    assert (counted(reading), reading.skipped) == ({"alice": (10, 20), "new": (0, 0)}, 2)
+    assert counted(singbox.parse(b'{"users": null}')) == {}
+
+
+def stat(name, value):
+    return _field(1, text_field(1, name) + _number(2, value))
+
+
+def _field(number, message):
+    return text_field(number, "x" * len(message))[: -len(message)] + message
+
+
+def _number(number, value):
+    encoded_value = bytearray([number << 3])
+    while value > 0x7F:
+        encoded_value.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded_value.append(value)
+    return bytes(encoded_value)
+
+
+def answers(*, uptimes=(100, 100), stats=b""):
+    before, after = (_number(1, 5) + _number(10, uptime) for uptime in uptimes)
+    return framed(before) + framed(stats) + framed(after)
+
+
+def test_the_stats_service_names_users_and_says_since_when_it_counts():
+    stats = (
+        stat("user>>>alice>>>traffic>>>uplink", 2**40)
+        + stat("user>>>alice>>>traffic>>>downlink", 300)
+        + stat("inbound>>>in>>>traffic>>>uplink", 999)
+        + _field(1, text_field(1, "user>>>idle>>>traffic>>>uplink"))
+    )
+    reading = stats_service.parse(answers(stats=stats))
+    assert counted(reading) == {"alice": (2**40, 300), "idle": (0, 0)}
+    assert reading.life == Life(ticks=100)
+
+
+def test_a_restart_between_the_questions_is_no_reading():
+    with pytest.raises(SourceError, match="restarted while"):
+        stats_service.parse(answers(uptimes=(100, 1)))
+
+
+def test_a_message_is_read_by_the_numbers_of_its_fields_and_what_is_new_is_passed_over():
+    message = _number(1, 5) + text_field(7, "new") + b"\x41" + b"8" * 8 + b"\x45" + b"4" * 4
+    assert [number for number, _ in fields(message)] == [1, 7, 8, 8]
+    assert unframed(framed(message) + framed(b"")) == [message, b""]
+
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MESSAGE = {"v": "1", "nodeId": "3", "ts": "2026-11-24T11:59:30.000Z", "records": "42:100;7:5;42:1"}
+
+
+def test_remnawave_s_message_sums_a_user_s_parts_under_the_message_s_id():
+    found, skipped = remnawave.usages("1795521600000-0", MESSAGE, now=NOON)
+    assert [(each.user, each.amount_bytes, each.node) for each in found] == [
+        ("42", 101, "3"), ("7", 5, "3"),
+    ]  # fmt: skip
+    assert skipped == 0
+    assert found[0].used_at == NOON - timedelta(seconds=30)
+    assert remnawave.report_id(found[0]) == "remnawave/1795521600000-0/42"
+
+
+@pytest.mark.parametrize(
+    ("changes", "users", "skipped"),
+    [
+        ({"records": "42:0;7:5;x:1;9:-1;"}, ["7"], 2),
+        ({"records": ""}, [], 0),
+        ({"v": "2"}, [], 1),
+        ({"nodeId": "x"}, [], 1),
+        ({"new": "field"}, ["42", "7"], 0),
+    ],
+)
+def test_what_remnawave_says_and_makes_no_sense_is_skipped(changes, users, skipped):
+    found, odd = remnawave.usages("1-0", MESSAGE | changes, now=NOON)
+    assert ([each.user for each in found], odd) == (users, skipped)
+
+
+@pytest.mark.parametrize(
+    "ts", ["", "soon", "2026-11-24T12:00:00", "2020-01-01T00:00:00Z", "2026-11-24T12:05:00Z"]
+)
+def test_a_moment_no_collector_takes_is_left_out_and_the_bytes_are_not(ts):
+    found, _ = remnawave.usages("1-0", MESSAGE | {"ts": ts}, now=NOON)
+    assert [each.used_at for each in found] == [None, None]
+
+
+PARSERS = [
+    outline.parse,
+    singbox.parse,
+    stats_service.parse,
+    xray.parse_vars,
+    xray.parse_statsquery,
+    hysteria2.parse,
+    wireguard.parse,
+    json_command.parse,
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(
+        st.text(max_size=4) | st.sampled_from(["stats", "user", "stat", "name", "value", "uplink",
+            "tx", "users", "username", "counters", "upload_bytes", "memstats", "TotalAlloc"]), inner, max_size=5),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+@given(body=st.binary(max_size=200) | JSON.map(encoded))
+def test_no_answer_whatever_it_is_does_more_than_fail_to_be_read(parse, body):
+    try:
+        reading = parse(body)
+    except SourceError:
+        return
+    for each in reading.counters:
+        assert each.upload_bytes >= 0
+        assert each.download_bytes >= 0

@@ -1,0 +1,128 @@
+"""What a collector's answer means for the reports in a request, and how long to wait after it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.client.answers import (
+    Again,
+    Denied,
+    Fault,
+    Taken,
+    Unfit,
+    judge_reports,
+    judge_request,
+    retry_after_seconds,
+)
+from collector.client.pace import LONGEST_RETRY_AFTER_SECONDS, Pace
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def judge(status, body=b"", *, count=3, headers=None):
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    return judge_reports(status, headers or {}, body, count=count, now=NOW)
+
+
+def error(index, field="server", reason="is too long"):
+    return {"index": index, "field": field, "reason": reason}
+
+
+def test_a_receipt_takes_all_but_the_reports_it_names():
+    receipt = {"accepted": 1, "duplicates": 1, "ignored": 0, "rejected": [error(2)]}
+    assert judge(200, receipt) == Taken(1, 1, 0, (Fault(2, "server", "is too long"),))
+
+
+def test_a_collector_of_an_older_version_may_leave_counts_out():
+    assert judge(200, {"accepted": 3}) == Taken(accepted=3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Welcome to the hotel</html>",
+        b"[]",
+        b'{"status":"success"}',
+        b'{"accepted":true}',
+        b'{"accepted":"3"}',
+        b'{"accepted":2}',
+        b'{"accepted":3,"rejected":[{"index":0}]}',
+        b'{"accepted":2,"rejected":[{"index":7}]}',
+    ],
+)
+def test_a_success_that_does_not_account_for_every_report_is_no_receipt(body):
+    assert isinstance(judge(200, body), Again)
+
+
+def test_if_none_is_valid_each_is_set_aside_with_its_reason():
+    verdict = judge(422, {"detail": "no report is valid", "errors": [error(n) for n in range(3)]})
+    assert verdict == Taken(faults=tuple(Fault(n, "server", "is too long") for n in range(3)))
+
+
+def test_a_refusal_that_does_not_name_every_report_blames_the_request():
+    assert isinstance(judge(422, {"detail": "beyond capacity", "errors": [error(0)]}), Unfit)
+    assert isinstance(judge(422, b"?"), Unfit)
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_what_cannot_be_read_blames_the_request(status):
+    assert isinstance(judge(status), Unfit)
+
+
+def test_an_unknown_key_is_told_apart():
+    verdict = judge(401, {"detail": "this reporter key is not valid"})
+    assert verdict == Denied("answers 401: this reporter key is not valid")
+
+
+@pytest.mark.parametrize(
+    "status", [301, 307, 403, 404, 405, 408, 415, 429, 500, 502, 503, 504, 507]
+)
+def test_what_is_no_fault_of_the_reports_keeps_them(status):
+    assert isinstance(judge(status), Again)
+    assert isinstance(judge_request(status, {}, b"", now=NOW), Again)
+
+
+def test_a_foreign_payload_is_taken_by_any_success_and_refused_by_what_names_it():
+    assert judge_request(204, {}, b"", now=NOW) == Taken(accepted=1)
+    assert isinstance(judge_request(422, {}, b"", now=NOW), Unfit)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
+        ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+        ("99999999999999", None),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(text, seconds):
+    assert retry_after_seconds({"retry-after": text}, now=NOW) == seconds
+
+
+def test_waits_double_with_jitter_up_to_the_longest_and_begin_anew_after_success():
+    pace = Pace(chance=lambda: 1.0, longest_seconds=10)
+    assert [pace.wait_seconds() for _ in range(6)] == [1, 2, 4, 8, 10, 10]
+    pace.succeed()
+    assert pace.wait_seconds() == 1
+    assert Pace(chance=lambda: 0.0).wait_seconds() == 0.5
+
+
+@given(st.lists(st.floats(0, 1e9) | st.none()), st.floats(0, 1))
+def test_a_wait_that_was_asked_for_is_never_undercut_nor_endless(asked, chance):
+    pace = Pace(chance=lambda: chance)
+    for each in asked:
+        wait = pace.wait_seconds(asked_seconds=each)
+        assert wait >= min(each or 0, LONGEST_RETRY_AFTER_SECONDS)
+        assert 0.5 <= wait <= LONGEST_RETRY_AFTER_SECONDS * 1.1

@@ -1,0 +1,206 @@
+"""The spool: durable, bounded, shared, and never replaced by an empty one."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from collector.client.errors import ReportError, SpoolError, SpoolFullError
+from collector.client.outbox import SetAside, Settlement
+from collector.client.report import Report, completed, decode, encode
+from collector.client.spool import ITEM_OVERHEAD_BYTES, REPORTS, Spool
+
+NOON_MILLIS = 1_795_521_600_000
+NOON = datetime.fromtimestamp(NOON_MILLIS / 1000, tz=UTC)
+
+
+@pytest.fixture
+def spool(tmp_path):
+    spool = Spool(tmp_path / "deep" / "spool.sqlite3", now_millis=lambda: NOON_MILLIS)
+    yield spool
+    spool.close()
+
+
+def first(spool, lane=REPORTS, most_items=100, most_bytes=10**6):
+    return spool.first(lane, most_items=most_items, most_bytes=most_bytes)
+
+
+def ids(items):
+    return [each.item_id for each in items]
+
+
+def test_items_come_out_in_the_order_they_went_in_by_lane(spool):
+    spool.put(REPORTS, [("a", b"1"), ("b", b"2")])
+    spool.put("relay", [("x", b"9")])
+    spool.put(REPORTS, [("c", b"3")])
+    assert ids(first(spool)) == ["a", "b", "c"]
+    assert ids(first(spool, "relay")) == ["x"]
+    assert ids(first(spool, most_items=2)) == ["a", "b"]
+
+
+def test_a_request_holds_what_fits_and_at_least_one(spool):
+    spool.put(REPORTS, [("a", b"1" * 50), ("b", b"2" * 50), ("c", b"3")])
+    assert ids(first(spool, most_bytes=100)) == ["a", "b"]
+    assert ids(first(spool, most_bytes=10)) == ["a"]
+
+
+def test_the_backlog_says_how_much_waits_since_when_and_what_was_set_aside(spool):
+    assert spool.backlog().oldest_at is None
+    spool.put(REPORTS, [("a", b"12345"), ("b", b"1")])
+    spool.put("relay", [("x", b"1")])
+    backlog = spool.backlog()
+    assert (backlog.items, backlog.size_bytes) == (3, 7 + 3 * ITEM_OVERHEAD_BYTES)
+    assert backlog.oldest_at == NOON
+    a, b = first(spool)
+    spool.settle(REPORTS, Settlement(done=[a], set_aside=[SetAside(b, "server is too long")]))
+    assert spool.backlog(REPORTS).items == 0
+    assert spool.backlog(REPORTS).set_aside_total == 1
+    assert spool.backlog().items == 1
+    (letter,) = spool.dead_letters()
+    assert (letter.item_id, letter.reason, letter.body) == ("b", "server is too long", b"1")
+
+
+def test_what_another_process_settled_is_not_settled_twice(spool):
+    spool.put(REPORTS, [("a", b"1")])
+    (a,) = first(spool)
+    other = Spool(spool.path)
+    other.settle(REPORTS, Settlement(done=[a]))
+    other.close()
+    spool.settle(REPORTS, Settlement(set_aside=[SetAside(a, "late")]))
+    assert spool.backlog().items == spool.backlog().size_bytes == 0
+    assert spool.dead_letters() == []
+
+
+def test_a_full_spool_refuses_all_of_what_does_not_fit_and_keeps_what_it_has(tmp_path):
+    spool = Spool(tmp_path / "spool", max_bytes=3 * (ITEM_OVERHEAD_BYTES + 10))
+    spool.put(REPORTS, [("a", b"0123456789")])
+    with pytest.raises(SpoolFullError, match="is full"):
+        spool.put(REPORTS, [(name, b"0123456789") for name in "bcd"])
+    assert ids(first(spool)) == ["a"]
+    spool.put(REPORTS, [(name, b"0123456789") for name in "bc"])
+    spool.settle(REPORTS, Settlement(done=first(spool)))
+    spool.put(REPORTS, [("d", b"0123456789")])
+    assert ids(first(spool)) == ["d"]
+    spool.close()
+
+
+def test_what_belongs_together_is_kept_together_or_not_at_all(spool):
+    def put_and_fail():
+        with spool.transaction() as db:
+            spool.put_within(db, REPORTS, [("a", b"1")])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        put_and_fail()
+    assert first(spool) == []
+
+
+def test_what_was_taken_survives_a_process_that_is_killed(tmp_path):
+    program = (
+        "import os, signal, sys, pathlib; from collector.client.spool import Spool\n"
+        "Spool(pathlib.Path(sys.argv[1])).put('reports', [('a', b'1')])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = tmp_path / "spool"
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert done.returncode == -9
+    spool = Spool(path)
+    assert ids(first(spool)) == ["a"]
+    spool.close()
+
+
+def test_its_file_is_for_its_owner_alone(spool):
+    assert stat.S_IMODE(spool.path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to be read as one" * 40])
+def test_a_file_that_is_no_spool_is_left_alone(tmp_path, content):
+    path = tmp_path / "spool"
+    path.write_bytes(content)
+    with pytest.raises(SpoolError, match="damaged"):
+        Spool(path)
+    assert path.read_bytes() == content
+
+
+def test_a_foreign_or_newer_database_is_refused(tmp_path):
+    db = sqlite3.connect(tmp_path / "foreign")
+    db.execute("CREATE TABLE t (x)")
+    db.close()
+    with pytest.raises(SpoolError, match="not a spool"):
+        Spool(tmp_path / "foreign")
+    Spool(tmp_path / "newer").close()
+    db = sqlite3.connect(tmp_path / "newer")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(SpoolError, match="newer"):
+        Spool(tmp_path / "newer")
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolError, match="cannot open the spool"):
+        Spool(tmp_path / "file" / "spool")
+
+
+def report(**changes):
+    fields = {"user": "alice", "server": "de-1", "upload_bytes": 1, "download_bytes": 2}
+    return Report(**fields | changes)
+
+
+def test_dead_letters_are_queued_again_under_their_ids_without_their_moment(spool):
+    body = encode(report(reported_at=NOON), report_id="a")
+    spool.put(REPORTS, [("a", body)])
+    spool.settle(REPORTS, Settlement(set_aside=[SetAside(first(spool)[0], "is too old")]))
+    assert spool.requeue_dead_letters() == 1
+    (again,) = first(spool)
+    assert again.is_undated
+    assert decode(again.body) == report(report_id="a")
+    assert spool.dead_letters() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"server": ""}, "server"),
+        ({"server": "x" * 256}, "server"),
+        ({"server": "a\nb"}, "server"),
+        ({"user": "\ud800"}, "user"),
+        ({"user": "back\\"}, "user"),
+        ({"upload_bytes": -1}, "upload_bytes"),
+        ({"download_bytes": True}, "download_bytes"),
+        ({"download_bytes": 1.0}, "download_bytes"),
+        ({"port": 65536}, "port"),
+        ({"reported_at": datetime(2026, 1, 1)}, "reported_at"),  # noqa: DTZ001 - the point
+        ({"report_id": ""}, "report_id"),
+    ],
+)
+def test_a_report_nobody_would_take_is_an_error_where_it_is_made(changes, field):
+    with pytest.raises(ReportError, match=f"^{field}: "):
+        report(**changes)
+
+
+def test_secret_and_moment_are_added_when_a_report_is_sent_and_not_before():
+    body = encode(report(user=None), report_id="a")
+    assert b"reported_at" not in body
+    assert decode(completed(body, subscription=None, queued_at_millis=None)).user is None
+    sent = decode(completed(body, subscription="https://p/sub/TOKEN", queued_at_millis=NOON_MILLIS))
+    assert (sent.user, sent.reported_at) == ("https://p/sub/TOKEN", NOON)
+
+
+def test_a_moment_the_report_names_itself_stays():
+    other = datetime(2026, 1, 1, tzinfo=UTC)
+    body = encode(report(reported_at=other, server='"reported_at":'), report_id="a")
+    assert (
+        decode(completed(body, subscription=None, queued_at_millis=NOON_MILLIS)).reported_at
+        == other
+    )
+    tricky = encode(report(server='"reported_at":'), report_id="a")
+    assert (
+        decode(completed(tricky, subscription=None, queued_at_millis=NOON_MILLIS)).reported_at
+        == NOON
+    )
