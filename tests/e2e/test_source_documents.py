@@ -107,7 +107,7 @@ def test_the_shell_function_says_what_was_refused_and_does_not_try_again(collect
     assert totals(collector) == {}
 
 
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on the PATH")
 
 
 def script(more=""):
@@ -159,7 +159,10 @@ def test_the_sources_file_and_the_curl_of_a_panel_s_page_work_together(
 PUSH = "/api/v1/server/UniProxy/push"
 QUERY = "node_type=vless&node_id=7&token=panel-secret"
 PUSHED = {"42": [1200, 88000], "44": [1, 1]}
-needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx") is None,
+    reason="no nginx on the PATH (Debian: apt install nginx-light)",
+)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def redis_server(folder: Path) -> Iterator[Redis]:
     """Run one on loopback; yield a client that may do everything."""
     program = shutil.which("redis-server")
     if program is None:
-        pytest.skip("redis-server is not installed")
+        pytest.skip("no redis-server on the PATH (Debian: apt install redis-server)")
     port = free_port()
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     process = subprocess.Popen(
