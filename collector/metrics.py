@@ -68,6 +68,11 @@ class Metrics:
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
             registry=self.registry,
         )
+        self.leads = Gauge(
+            "collector_leads",
+            "Whether this collector adds up, exports and purges (1) or another does (0)",
+            registry=None,
+        )
         self.lookups = Counter(
             "collector_subscription_lookups",
             "Subscription tokens to resolve, by result",
@@ -120,7 +125,7 @@ class Metrics:
         self.ledger_free_disk_bytes = Gauge(
             "collector_ledger_free_disk_bytes",
             "Free disk under the ledger",
-            registry=self.registry,
+            registry=None,
         )
         self.ledger_reports = Gauge(
             "collector_ledger_reports",
@@ -180,6 +185,14 @@ class Metrics:
             if is_gone(name):
                 del self._heard[scope]
                 self.reporter_last_report.remove(name)
+
+    def expose_disk(self) -> None:
+        """Expose what is only true of a ledger on this machine's disk."""
+        self.registry.register(self.ledger_free_disk_bytes)
+
+    def expose_leading(self) -> None:
+        """Expose what is only true of a collector that shares its ledger."""
+        self.registry.register(self.leads)
 
     def expose_export(self) -> None:
         """Expose what is only true of a collector that has an InfluxDB to export to."""
