@@ -175,11 +175,13 @@ class Ingest:
         self._submitted.clear()
 
     async def run(self, work: Callable[[Ledger], T]) -> T:
-        """Have the writing thread do something else with the ledger, between commits.
+        """Do something else with the ledger, between commits where one thread writes it.
 
         Raises NotStoredError when the collector is stopping, and what the work raises.
         """
         self._refuse_if_stopping()
+        if not self._adds_up:  # it may have to wait for the leader, and commits need not
+            return await asyncio.to_thread(work, self._ledger)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(_Task(work, future))
         return await future

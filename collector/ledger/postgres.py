@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -41,8 +42,8 @@ RACES = 20
 class PostgresLedger:
     """One collector's side of a ledger that others may write as well.
 
-    `record` and what the exporter notes belong to one thread. `lead`, `fold` and `forget_…` have a
-    connection of their own, one after the other: adding up holds no commit up. Opening makes the
+    `record` belongs to one thread. All else has another connection, one after the other, from any
+    thread: adding up holds no commit up. Opening makes the
     tables where there are none, and takes the lease if it is free.
     """
 
@@ -50,6 +51,7 @@ class PostgresLedger:
         self._writer = Link(url)
         self._keeper = Link(url, is_patient=True)
         self.lease = Lease() if lease_seconds is None else Lease(lease_seconds)
+        self._leading = threading.RLock()
         self._series = SeriesIds()
         self._series_of: tuple[int, str] = (0, "")
         self._led_by = ""
@@ -164,11 +166,18 @@ class PostgresLedger:
 
         Raises LedgerUnavailableError, and then this collector leads no more.
         """
+        with self._leading:
+            return self._lead()
+
+    def _lead(self) -> int:
         try:
             if self.lease.is_held and self.lease.is_due:
                 with contextlib.suppress(NotLeadingError):
                     self._as_leader(lambda _: None)
             seq, self._led_by, has_unfolded = self._keeper.ask(_head)
+            if self.lease.is_held and seq != self._folded_seq:
+                # Restored while in use, or a commit whose answer was lost: another run from here.
+                self.lease.lose()
             if not self.lease.is_held and not self._take():
                 return seq
             if has_unfolded:
@@ -190,21 +199,19 @@ class PostgresLedger:
 
     def fold(self) -> None:
         """Add up what is stored and in no sum yet; NotLeadingError where another leads."""
-        while True:
-            reports, seq = self._as_leader(self._fold_some)
-            self._folded_seq = seq
-            self._is_run_noted = self._is_run_noted or reports > 0
-            if reports < postgres_fold.FOLD_REPORTS:
-                return
+        reports = postgres_fold.FOLD_REPORTS
+        while reports >= postgres_fold.FOLD_REPORTS:
+            with self._leading:
+                reports, self._folded_seq = self._as_leader(self._fold_some)
+                self._is_run_noted = self._is_run_noted or reports > 0
 
     def _fold_some(self, db: Db) -> tuple[int, int]:
         if postgres_fold.folded_seq(db) != self._folded_seq:
-            # Restored while in use, or a commit whose answer was lost: another run from here on.
             self.lease.lose()
             raise NotLeadingError("the sums are not where this collector left them")
         return postgres_fold.fold(db, token=self.lease.token or "", is_run_noted=self._is_run_noted)
 
-    def _as_leader(self, work: Callable[[Db], T], *, link: Link | None = None) -> T:
+    def _as_leader(self, work: Callable[[Db], T]) -> T:
         """Run something in a transaction that the leader alone can commit."""
         begun = 0.0
 
@@ -213,7 +220,7 @@ class PostgresLedger:
             begun = self.lease.extend(db)
             return work(db)
 
-        result = (link or self._keeper).run(fenced)
+        result = self._keeper.run(fenced)
         self.lease.confirm(begun)
         return result
 
@@ -247,8 +254,7 @@ class PostgresLedger:
         """Store that an export went on; not if it was begun anew, or another leads, meanwhile."""
         try:
             return self._as_leader(
-                lambda db: postgres_export.advance(db, progress, at_millis=at_millis),
-                link=self._writer,
+                lambda db: postgres_export.advance(db, progress, at_millis=at_millis)
             )
         except NotLeadingError:
             return False
@@ -256,9 +262,7 @@ class PostgresLedger:
     def note_export_problem(self, stream: str, problem: str | None) -> None:
         """Store why an export does not go on, None when it does."""
         with contextlib.suppress(NotLeadingError):
-            self._as_leader(
-                lambda db: postgres_export.note_problem(db, stream, problem), link=self._writer
-            )
+            self._as_leader(lambda db: postgres_export.note_problem(db, stream, problem))
 
 
 def _wait_for_leader(db: Db) -> None:
