@@ -123,6 +123,11 @@ class PostgresServer:
             else:
                 return
 
+    def allow(self, network: str) -> None:
+        """Let clients of a network in, from the next start with `listen_addresses` on."""
+        with (self.data / "pg_hba.conf").open("a") as file:
+            file.write(f"host all all {network} scram-sha-256\n")
+
     def crash(self) -> None:
         """End it at once, without a checkpoint: as after a power loss, but for the kernel's cache."""
         self._end(signal.SIGQUIT)
@@ -144,9 +149,9 @@ class PostgresServer:
         self.crash()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def url(self, database: str, *, port: int | None = None) -> str:
+    def url(self, database: str, *, port: int | None = None, host: str = "127.0.0.1") -> str:
         """Return how to reach a database, directly or through a proxy's port."""
-        return f"postgresql://owner:{PASSWORD}@127.0.0.1:{port or self.port}/{database}"
+        return f"postgresql://owner:{PASSWORD}@{host}:{port or self.port}/{database}"
 
     def new_database(self) -> str:
         """Make an empty database and return its name."""
