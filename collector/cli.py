@@ -25,6 +25,7 @@ from collector.import_command import add_import, import_file
 from collector.influx_commands import bootstrap, export_rebuild, export_status
 from collector.ledger.place import LedgerPlace, file_of, place_of
 from collector.logs import configure_logging, printable
+from collector.migrate_command import add_migration, migrate_ledger
 from collector.ratio_commands import ratios_clear, ratios_list, ratios_set
 from collector.reporters import hash_key, signing_secret
 from collector.serving import Server
@@ -101,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     take_over.set_defaults(
         run=lambda it, settings: import_file(it, settings, now_millis=wall_clock_millis())
     )
+    move = commands.add_parser(
+        "migrate-ledger", help="move an embedded ledger to PostgreSQL; the collector is off"
+    )
+    add_migration(move)
+    move.set_defaults(run=migrate_ledger)
     sources = commands.add_parser("sources", help="what is known of other panels' traffic")
     sources.set_defaults(run=lambda _, settings: show_sources(settings))
     reporters = commands.add_parser("reporters", help="who may report")

@@ -172,18 +172,24 @@ _MET_ANOTHER = (
 )
 """What comes of two collectors that make the same tables at once."""
 TRIES = 40
+MIGRATION_MARK = "migration"
 
 
-def bring_forward(link: Link) -> None:
+def bring_forward(link: Link, *, is_migration: bool = False) -> None:
     """Make the tables, or bring them forward; safe beside other collectors.
 
-    Raises LedgerError for a ledger of a newer version or a user who may not, NotStoredError when
-    the server cannot be reached.
+    Raises LedgerError for a ledger of a newer version, one that is still being moved here, or a
+    user who may not; NotStoredError when the server cannot be reached.
     """
     for _ in range(TRIES):
         db = link.connect()
         try:
             _bring_forward(db, link.name)
+            if not is_migration and _is_unfinished(db):
+                raise LedgerError(
+                    f"a ledger is being moved to {link.name} and is not all there: run "
+                    "`traffic-collector migrate-ledger` again to its end"
+                )
         except _MET_ANOTHER:
             time.sleep(0.05)
         except pg.InsufficientPrivilege as error:
@@ -215,6 +221,10 @@ def _bring_forward(db: Db, name: str) -> None:
         keep = "INSERT INTO meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO "
         db.execute(f"{keep} NOTHING", ("ledger_id", secrets.token_hex(16)))
         db.execute(f"{keep} UPDATE SET value = excluded.value", ("version", str(version)))
+
+
+def _is_unfinished(db: Db) -> bool:
+    return bool(_number(db, "SELECT count(*) FROM meta WHERE key = %s", MIGRATION_MARK))
 
 
 def version_of(db: Db) -> int:

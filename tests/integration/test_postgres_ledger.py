@@ -27,6 +27,7 @@ from collector.ledger.postgres_link import SCHEMA, Link, translate
 from collector.ledger.postgres_reader import PostgresReader
 
 DEADLINE_SECONDS = 30
+DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
 
 @pytest.fixture
@@ -133,6 +134,7 @@ class TestSeveralCollectors:
         assert sum(each.accepted for each in receipts) == 200
         assert sum(each.duplicates for each in receipts) == 600
         assert sum(each.conflicts for each in receipts) == 0
+        assert execute(url, DEADLOCKS) == [(0,)]
 
     def test_a_commit_that_lost_a_race_is_tried_again_with_what_is_known_by_then(
         self, url, leader, other, monkeypatch
@@ -362,18 +364,37 @@ class TestRuns:
             until("connected again", lambda: looks(ledger))
             receipts = store(
                 ledger,
-                batch(report("a", key="1"), report("d", server="another"), report("e")),
+                batch(report("a", key="1"), report("d"), report("c", server="made-after-the-copy")),
                 defers_sums=False,
             )
             assert receipts == [Receipt(2, 1)]
             after = until("read again", lambda: changes(reader))
-            assert [each.username for each in after.changes] == ["a", "b", "d", "e"]
+            assert [each.username for each in after.changes] == ["a", "b", "d", "c"]
             assert after.runs[0] == before.runs[0]
             assert after.runs[-1].after_seq == 2
             assert after.runs[-1] not in before.runs
-            servers = {each.server for each in reader.servers_of(None, since_day=None)}
-            assert servers == {"de-1", "another"}
             assert reader.audit().problems == []
+
+    def test_tables_that_were_restored_within_their_database_are_noticed_without_a_broken_line(
+        self, url, leader, reader
+    ):
+        store(leader, batch(report("a", key="1")), defers_sums=False)
+        tables = ("folded", "run", "report_group", "report", "series", "usage_day", "user_total")
+        for table in tables:
+            execute(url, f"CREATE TABLE public.{table} AS SELECT * FROM {table}")
+        store(leader, batch(report("b", key="2")), defers_sums=False)
+        before = reader.changes(after=0, limit=9)
+        for table in tables:
+            execute(url, f"DELETE FROM {table}")
+            execute(url, f"INSERT INTO {table} SELECT * FROM public.{table}")
+        leader.lead()
+        receipts = store(leader, batch(report("b", key="2"), report("c")), defers_sums=False)
+        assert receipts == [Receipt(2, 0)]
+        after = reader.changes(after=0, limit=9)
+        assert [each.username for each in after.changes] == ["a", "b", "c"]
+        assert [each.after_seq for each in after.runs] == [0, 1]
+        assert len({each.token for each in (*before.runs, *after.runs)}) == 2
+        assert reader.audit().problems == []
 
 
 def changes(reader):
@@ -483,7 +504,8 @@ class TestFaults:
             store(leader, batch(report()), defers_sums=False)
             audit = reader.audit()
             assert (audit.reports, audit.problems) == (3, [])
-            assert len(reader.changes(after=0, limit=9).runs) == 2
+            runs = reader.changes(after=0, limit=9).runs
+            assert len({each.token for each in runs}) == 2
 
     @pytest.mark.parametrize(
         ("code", "kind"),
