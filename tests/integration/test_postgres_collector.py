@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -290,3 +291,63 @@ def test_a_process_with_a_file_does_not_carry_the_driver(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "psycopg" not in json.loads(done.stdout)
+
+
+@pytest.fixture
+def small_disk(postgres, tmp_path_factory):
+    """A database on a disk of its own that is soon full, and a way to make room on it."""
+    if os.geteuid() != 0:
+        pytest.skip("to mount a small disk needs root")
+    folder = postgres.home / f"disk-{time.monotonic_ns()}"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs may be mounted here: {mounted.stderr.decode()}")
+    name = folder.name.replace("-", "_")
+    try:
+        subprocess.run(["chown", "--reference", postgres.data, folder], check=True)
+        execute(postgres.url("postgres"), f"CREATE TABLESPACE {name} LOCATION '{folder}'")
+        execute(postgres.url("postgres"), f"CREATE DATABASE {name} TABLESPACE {name}")
+        yield (
+            postgres.url(name),
+            lambda: subprocess.run(["mount", "-o", "remount,size=256m", folder], check=True),
+        )
+        execute(postgres.url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+        execute(postgres.url("postgres"), f"DROP TABLESPACE {name}")
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+async def test_a_full_disk_of_the_server_is_507_and_nothing_acknowledged_is_lost(
+    small_disk, tmp_path
+):
+    url, make_room = small_disk
+    world = CollectorWorld(path=tmp_path / "unused", environment={"LEDGER_URL": url})
+    async with running(world):
+        taken = 0
+        for number in range(60):
+            reports = [wire(f"u{n}", report_id=f"{number}-{n}") for n in range(2000)]
+            answer = await world.send(reports)
+            if answer.status_code != 200:
+                break
+            taken += 2000
+        assert answer.status_code == 507, answer.text
+        assert "the disk under the ledger" in answer.json()["detail"]
+        assert (await world.client.get("/readyz")).status_code == 503
+        make_room()
+
+        async def is_taken():
+            return (await world.send(reports)).status_code == 200
+
+        await eventually("taken again", is_taken)
+
+        async def is_counted():
+            answer = await world.client.get("/v1/usage", headers=AS_ADMIN)
+            return answer.status_code == 200 and answer.json()["reports"] == taken + 2000
+
+        await eventually("counted", is_counted)
+        assert (await world.client.get("/readyz")).status_code == 200
