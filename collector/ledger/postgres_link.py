@@ -25,7 +25,8 @@ from collector.errors import (
     SettingsError,
 )
 
-log = logging.getLogger(__name__)
+# The driver tells of each try to connect; we tell of each change.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 Db = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")

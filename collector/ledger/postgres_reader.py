@@ -62,6 +62,8 @@ class PostgresReader:
             configure=prepare_session,
             check=ConnectionPool.check_connection,
             timeout=GET_SECONDS,
+            # Who asks next tries anew: an attempt that is left to itself waits longer each time.
+            reconnect_timeout=GET_SECONDS,
             open=True,
             name="ledger-reader",
         )
