@@ -63,6 +63,11 @@ def test_what_it_sets_is_a_setting_and_well_formed():
     )
 
 
+def test_the_image_has_the_driver():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert dockerfile.count("uv sync --locked --no-dev --extra postgres") == 2
+
+
 def test_every_variable_of_it_is_documented_and_a_new_env_has_a_password():
     named = set(re.findall(r"\$\{([A-Z_]+)", TEXT))
     assert named <= set(dotenv_values(ROOT / ".env.example"))

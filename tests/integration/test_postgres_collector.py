@@ -126,6 +126,17 @@ async def test_readers_of_the_feed_leave_word_at_any_of_them(start):
     assert (await first.get("/v1/readers"))["readers"] == [told | {"reader": "1" * 32}]
 
 
+async def test_the_ledger_is_shown_without_its_password(start, url):
+    first = await start()
+    for path in ("/v1/database", "/api/xpert/traffic-stats/database/info", "/readyz", "/metrics"):
+        answer = await first.client.get(path, headers=AS_ADMIN)
+        assert answer.status_code == 200
+        assert PASSWORD not in answer.text
+    facts = await first.get("/v1/database")
+    assert facts["location"] == url.replace(f":{PASSWORD}@", "@")
+    assert facts["size_bytes"] > 100_000
+
+
 async def test_a_cleanup_works_at_any_of_them(start):
     first, second = await start(), await start()
     await first.send(wire())
