@@ -83,8 +83,6 @@ async def open_collector(
     leading = None
     if place.is_shared:
         leading = _lead(ledger, reader, ingest, metrics, now_millis=now_millis, limits=limits)
-    else:
-        metrics.expose_disk()
     subscriptions = None
     if settings.marzban_url:
         subscriptions = Subscriptions(

@@ -125,7 +125,7 @@ class Metrics:
         self.ledger_free_disk_bytes = Gauge(
             "collector_ledger_free_disk_bytes",
             "Free disk under the ledger",
-            registry=None,
+            registry=self.registry,
         )
         self.ledger_reports = Gauge(
             "collector_ledger_reports",
@@ -186,13 +186,10 @@ class Metrics:
                 del self._heard[scope]
                 self.reporter_last_report.remove(name)
 
-    def expose_disk(self) -> None:
-        """Expose what is only true of a ledger on this machine's disk."""
-        self.registry.register(self.ledger_free_disk_bytes)
-
     def expose_leading(self) -> None:
-        """Expose what is only true of a collector that shares its ledger."""
+        """Expose what is true of a collector with a shared ledger, whose disk is a server's."""
         self.registry.register(self.leads)
+        self.registry.unregister(self.ledger_free_disk_bytes)
 
     def expose_export(self) -> None:
         """Expose what is only true of a collector that has an InfluxDB to export to."""

@@ -103,7 +103,7 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     answer_seconds = ANSWER_SECONDS
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Wait for an answer; LedgerUnavailableError, and no connection any more, without one."""
+        """Wait for an answer; OperationalError, and no connection any more, without one."""
         return super().wait(self._bounded(gen), *args, **kwargs)
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
@@ -115,8 +115,8 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
                 if not ready and time.monotonic() >= until_seconds:
                     gen.close()
                     self.close()
-                    raise LedgerUnavailableError(
-                        f"the ledger's server has not answered for {self.answer_seconds:g} s"
+                    raise psycopg.OperationalError(
+                        f"the server has not answered for {self.answer_seconds:g} s"
                     )
                 wanted = gen.send(ready)
         except StopIteration as end:
@@ -124,15 +124,8 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
             return value
 
 
-class PatientConnection(BoundedConnection):
-    """The same, for work that may take longer."""
-
-    answer_seconds = PATIENT_ANSWER_SECONDS
-
-
-def prepare_session(db: Db) -> None:
-    """Set what each session needs, as far as the engine knows it."""
-    seconds = getattr(db, "answer_seconds", ANSWER_SECONDS)
+def prepare_session(db: Db, *, seconds: float) -> None:
+    """Set what each session needs, as far as the engine knows it; no statement takes longer."""
     for statement in (*_SETTINGS, f"SET statement_timeout = {int(seconds * 900)}"):
         with suppress(pg.UndefinedObject, pg.FeatureNotSupported, pg.InvalidParameterValue):
             db.execute(statement)
@@ -140,10 +133,10 @@ def prepare_session(db: Db) -> None:
 
 def open_connection(conninfo: str, *, is_patient: bool = False) -> Db:
     """Connect; raises what psycopg raises."""
-    kind = PatientConnection if is_patient else BoundedConnection
-    db = kind.connect(conninfo, autocommit=True)
+    db = BoundedConnection.connect(conninfo, autocommit=True)
+    db.answer_seconds = PATIENT_ANSWER_SECONDS if is_patient else ANSWER_SECONDS
     try:
-        prepare_session(db)
+        prepare_session(db, seconds=db.answer_seconds)
     except BaseException:
         db.close()
         raise

@@ -30,8 +30,10 @@ from collector.ledger import (
     postgres_statistics,
 )
 from collector.ledger.postgres_link import (
+    ANSWER_SECONDS,
+    PATIENT_ANSWER_SECONDS,
+    BoundedConnection,
     Db,
-    PatientConnection,
     conninfo_of,
     name_of,
     prepare_session,
@@ -53,13 +55,13 @@ class PostgresReader:
 
     def __init__(self, url: str) -> None:
         self.name = name_of(url)
-        self._pool: ConnectionPool[PatientConnection] = ConnectionPool(
+        self._pool: ConnectionPool[BoundedConnection] = ConnectionPool(
             conninfo_of(url),
-            connection_class=PatientConnection,
+            connection_class=BoundedConnection,
             kwargs={"autocommit": True},
             min_size=1,
             max_size=MAX_CONNECTIONS,
-            configure=prepare_session,
+            configure=_prepare,
             check=ConnectionPool.check_connection,
             timeout=GET_SECONDS,
             # Who asks next tries anew: an attempt that is left to itself waits longer each time.
@@ -72,9 +74,13 @@ class PostgresReader:
         """Close all connections."""
         self._pool.close()
 
-    def _ask(self, work: Callable[[Db], T], *, is_snapshot: bool = False) -> T:
+    def _ask(
+        self, work: Callable[[Db], T], *, is_snapshot: bool = False, is_long: bool = False
+    ) -> T:
+        """Read; what reads through a whole table may take longer than what reports wait for."""
         try:
             with self._pool.connection() as db:
+                db.answer_seconds = PATIENT_ANSWER_SECONDS if is_long else ANSWER_SECONDS
                 return run_in(db, work, is_snapshot=True) if is_snapshot else work(db)
         except PoolTimeout as error:
             raise LedgerUnavailableError(f"the ledger {self.name} cannot be reached") from error
@@ -172,23 +178,33 @@ class PostgresReader:
 
     def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
         """Return usage by server, most first: of one user or of all, since a day or for ever."""
-        return self._ask(lambda db: postgres_statistics.servers_of(db, username, since_day))
+        return self._ask(
+            lambda db: postgres_statistics.servers_of(db, username, since_day), is_long=True
+        )
 
     def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:
         """Return a server's usage by day, oldest first."""
-        return self._ask(lambda db: postgres_statistics.days_of_server(db, server, port, since_day))
+        return self._ask(
+            lambda db: postgres_statistics.days_of_server(db, server, port, since_day), is_long=True
+        )
 
     def summary(self, *, since_day: int | None) -> Summary:
         """Return the sums over everything, since a day or for ever."""
-        return self._ask(lambda db: postgres_statistics.summary(db, since_day))
+        return self._ask(lambda db: postgres_statistics.summary(db, since_day), is_long=True)
 
     def facts(self) -> Facts:
         """Return the ledger's size and counts."""
-        return self._ask(lambda db: postgres_statistics.facts(db, self.name), is_snapshot=True)
+        return self._ask(
+            lambda db: postgres_statistics.facts(db, self.name), is_snapshot=True, is_long=True
+        )
 
     def audit(self) -> Audit:
         """Compare the sums of users, series and days with each other."""
-        return self._ask(postgres_statistics.audit, is_snapshot=True)
+        return self._ask(postgres_statistics.audit, is_snapshot=True, is_long=True)
+
+
+def _prepare(db: BoundedConnection) -> None:
+    prepare_session(db, seconds=PATIENT_ANSWER_SECONDS)
 
 
 def _changes(db: Db, after: int, limit: int) -> Changes:

@@ -167,8 +167,10 @@ class TestWithoutTheServer:
     async def test_reports_are_refused_for_now_and_taken_when_it_is_back(
         self, start, proxy, postgres, database, monkeypatch
     ):
-        monkeypatch.setattr("collector.ledger.postgres_link.BoundedConnection.answer_seconds", 1)
-        monkeypatch.setattr("collector.ledger.postgres_link.PatientConnection.answer_seconds", 1)
+        monkeypatch.setattr("collector.ledger.postgres_link.ANSWER_SECONDS", 1)
+        monkeypatch.setattr("collector.ledger.postgres_link.PATIENT_ANSWER_SECONDS", 1)
+        for name in ("ANSWER_SECONDS", "PATIENT_ANSWER_SECONDS"):
+            monkeypatch.setattr(f"collector.ledger.postgres_reader.{name}", 1)
         monkeypatch.setattr("collector.ledger.postgres_reader.GET_SECONDS", 0.5)
         world = await start(postgres.url(database, port=proxy.port))
         assert (await world.send(wire(report_id="a"))).status_code == 200

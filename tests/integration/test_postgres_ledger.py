@@ -462,7 +462,7 @@ class TestFaults:
     def test_a_server_that_does_not_answer_is_given_up_in_time_and_found_again(
         self, proxy, postgres, database, monkeypatch
     ):
-        monkeypatch.setattr("collector.ledger.postgres_link.BoundedConnection.answer_seconds", 0.5)
+        monkeypatch.setattr("collector.ledger.postgres_link.ANSWER_SECONDS", 0.5)
         with closing(PostgresLedger(postgres.url(database, port=proxy.port))) as ledger:
             store(ledger, batch(report(key="a")))
             proxy.freeze()
