@@ -67,7 +67,7 @@ def kept(ledger):
 
 def test_the_books_balance_whatever_befalls_four_collectors_and_their_server(tmp_path):
     """Clients send again at another collector; a reader wanders as well."""
-    seed = 6
+    seed = int(os.environ.get("CLUSTER_CHAOS_SEED", "6"))
     books, stop, nothing_left = TrueBooks(), threading.Event(), threading.Event()
     with running(tmp_path, 4) as cluster:
         senders = [WanderingSender(n, cluster.ports, books, stop, seed=seed) for n in range(6)]
