@@ -7,10 +7,10 @@ RUN pip install --no-cache-dir "uv>=0.9,<1"
 WORKDIR /app
 # The dependencies change less often than the code: a layer of their own
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --locked --no-dev --no-install-project
+RUN uv sync --locked --no-dev --extra postgres --no-install-project
 COPY collector collector
 COPY marzban_bridge marzban_bridge
-RUN uv sync --locked --no-dev --no-editable
+RUN uv sync --locked --no-dev --extra postgres --no-editable
 
 FROM python:${PYTHON}
 LABEL org.opencontainers.image.title="External traffic for Marzban" \

@@ -55,6 +55,14 @@ bench-outage *args:
 bench-bridge *args:
     uv run --group bench python benchmarks/bridge.py {{args}}
 
+# 1, 2 and 4 collectors on one PostgreSQL, an embedded ledger beside: what a report costs each
+bench-scale *args:
+    uv run python benchmarks/scale.py {{args}}
+
+# accidents to four collectors on one PostgreSQL, for ten minutes: do the books balance
+soak-cluster seconds="600":
+    CLUSTER_CHAOS_SECONDS={{seconds}} uv run pytest --timeout 1200 --log-cli-level=INFO -k books_balance tests/e2e/test_shared_ledger.py
+
 # half an hour of accidents of every kind: do the books balance, is every limit right after
 soak *args:
     uv run python benchmarks/soak.py {{args}}

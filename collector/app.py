@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from fastapi import FastAPI
@@ -25,9 +25,9 @@ from collector.gauges import keep_fresh
 from collector.influx.buckets import Buckets
 from collector.influx.client import Influx
 from collector.ingest import Ingest
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_file import identity_of, ledger_path
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.leading import Leading
+from collector.ledger import Ledger, LedgerReader
+from collector.ledger.place import SharedLedger, SharedReader, place_of
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.reports import DAY_MILLIS, Limits
@@ -63,9 +63,9 @@ async def open_collector(
     Raises LedgerError when the ledger cannot be used, SettingsError for a wrong sources file.
     """
     known_sources = Sources(settings.sources_file)
-    path = ledger_path(settings.ledger_url)
-    ledger = SqliteLedger(path)
-    reader = SqliteReader(path)
+    place = place_of(settings.ledger_url)
+    ledger = place.open()
+    reader = place.reader()
     metrics = Metrics()
     limits = Limits(
         ceiling_bytes=settings.report_ceiling_bytes,
@@ -78,7 +78,11 @@ async def open_collector(
         max_queued_reports=settings.max_queued_reports,
         limits=limits,
         keeps_unexported=bool(settings.influxdb_url),
+        adds_up=not place.is_shared,
     )
+    leading = None
+    if place.is_shared:
+        leading = _lead(ledger, reader, ingest, metrics, now_millis=now_millis, limits=limits)
     subscriptions = None
     if settings.marzban_url:
         subscriptions = Subscriptions(
@@ -101,18 +105,23 @@ async def open_collector(
             retention_seconds=settings.influx_retention_seconds,
             now_millis=now_millis,
             metrics=metrics,
+            leads=lambda: leading is None or leading.leads,
         )
         metrics.expose_export()
     ingest.start()
+    if leading:
+        leading.start()
     try:
         yield Collector(
             settings=settings,
             limits=limits,
-            ledger_identity=identity_of(path),
+            place=place,
+            ledger_identity=place.identity(),
             ingest=ingest,
             reader=reader,
             readers=readers,
             subscriptions=subscriptions,
+            leading=leading,
             exporter=exporter,
             influx=influx,
             sources=known_sources,
@@ -133,6 +142,8 @@ async def open_collector(
         )
     finally:
         await ingest.stop()
+        if leading:
+            await leading.stop()
         if exporter:
             await exporter.close()
         if subscriptions:
@@ -140,6 +151,30 @@ async def open_collector(
         readers.shutdown()
         reader.close()
         ledger.close()
+
+
+def _lead(
+    ledger: Ledger,
+    reader: LedgerReader,
+    ingest: Ingest,
+    metrics: Metrics,
+    *,
+    now_millis: Callable[[], int],
+    limits: Limits,
+) -> Leading:
+    leading = Leading(
+        cast("SharedLedger", ledger),
+        cast("SharedReader", reader),
+        commits=ingest.commits,
+        now_millis=now_millis,
+        metrics=metrics,
+        limits=limits,
+        keeps_unexported=ingest.keeps_unexported,
+        on_recovery=ingest.note_recovery,
+    )
+    ingest.on_stored = leading.wake
+    metrics.expose_leading()
+    return leading
 
 
 def create_app(

@@ -20,14 +20,12 @@ from rich.text import Text
 from collector import __version__
 from collector.app import create_app, wall_clock_millis
 from collector.backup import back_up
-from collector.errors import CollectorError, LedgerError
+from collector.errors import CollectorError, LedgerError, LedgerUnavailableError
 from collector.import_command import add_import, import_file
 from collector.influx_commands import bootstrap, export_rebuild, export_status
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_file import ledger_path
-from collector.ledger.sqlite_reader import SqliteReader
-from collector.ledger.sqlite_reporters import add_reporter, change_reporter, revoke_reporter
+from collector.ledger.place import LedgerPlace, file_of, place_of
 from collector.logs import configure_logging, printable
+from collector.migrate_command import add_migration, migrate_ledger
 from collector.ratio_commands import ratios_clear, ratios_list, ratios_set
 from collector.reporters import hash_key, signing_secret
 from collector.serving import Server
@@ -37,6 +35,11 @@ from collector.source_file import load_book
 
 console = Console()
 PROGRESS_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
+BACK_UP_BY_PG_DUMP = (
+    "back it up with PostgreSQL's own tools, `pg_dump --format=custom --schema=traffic`, or the "
+    "server's point-in-time recovery: docs/scale.md"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     take_over.set_defaults(
         run=lambda it, settings: import_file(it, settings, now_millis=wall_clock_millis())
     )
+    move = commands.add_parser(
+        "migrate-ledger", help="move an embedded ledger to PostgreSQL; the collector is off"
+    )
+    add_migration(move)
+    move.set_defaults(run=migrate_ledger)
     sources = commands.add_parser("sources", help="what is known of other panels' traffic")
     sources.set_defaults(run=lambda _, settings: show_sources(settings))
     reporters = commands.add_parser("reporters", help="who may report")
@@ -148,24 +156,39 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
-    path = ledger_path(settings.ledger_url)
-    SqliteLedger(path).close()  # a ledger that cannot be used is a one-line error, not a traceback
+    place = place_of(settings.ledger_url)
+    _prepare(place)  # a ledger that cannot be used is a one-line error, not a traceback
     load_book(settings.sources_file)  # likewise
-    _show_banner(settings)
+    _show_banner(settings, place)
     server = Server(create_app(settings), settings)
     server.run()
     return 0 if server.started else 1
 
 
-def _show_banner(settings: Settings) -> None:
-    reader = SqliteReader(ledger_path(settings.ledger_url))
+def _prepare(place: LedgerPlace) -> None:
+    """Make the ledger ready; a server that starts together with us is given time to."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            place.prepare()
+        except LedgerUnavailableError as error:
+            if time.monotonic() >= deadline:
+                raise
+            print(f"{error}; trying again", file=sys.stderr)
+            time.sleep(1)
+        else:
+            return
+
+
+def _show_banner(settings: Settings, place: LedgerPlace) -> None:
+    reader = place.reader()
     facts = reader.facts()
     valid = [each for each in reader.reporters() if each.revoked_at_millis is None]
     reader.close()
     count = len(valid) + len(settings.reporter_keys)
     lines = [
         f"collector on http://{settings.host}:{settings.port}  (API: /docs)",
-        f"ledger {ledger_path(settings.ledger_url)}: {facts.users} users",
+        f"ledger {place.name}: {facts.users} users",
         f"reporters: {count}"
         + ("" if count else "  -> traffic-collector reporters add NAME makes the first key"),
     ]
@@ -183,15 +206,14 @@ def _show_banner(settings: Settings) -> None:
 
 
 def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    path = ledger_path(settings.ledger_url)
-    key = add_reporter(
-        path,
+    place = place_of(settings.ledger_url)
+    key = place.add_reporter(
         arguments.name,
         now_millis=wall_clock_millis(),
         counts_toward_quota=arguments.counts_toward_quota,
     )
     print(f"Reporter {arguments.name}. Its key is shown this once:\n\n  {key}\n")
-    with closing(SqliteReader(path)) as reader:
+    with closing(place.reader()) as reader:
         made = {each.name: each for each in reader.reporters()}[arguments.name]
     if not made.counts_toward_quota:
         print("It is outside the quota: what it reports is stored and shown, and limits nobody.\n")
@@ -209,7 +231,7 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
-    reader = SqliteReader(ledger_path(settings.ledger_url))
+    reader = place_of(settings.ledger_url).reader()
     table = Table(title="Reporters", title_justify="left")
     last_reports = reader.last_reports()
     for column in ("name", "since (UTC)", "last report (UTC)", "quota", "state"):
@@ -235,33 +257,34 @@ def _quota_of(*, counts_toward_quota: bool) -> str:
 
 
 def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    path, name = ledger_path(settings.ledger_url), arguments.name
+    place, name = place_of(settings.ledger_url), arguments.name
     if name in dict(settings.reporter_keys):
         raise LedgerError(
             f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
         )
-    change_reporter(path, name, counts_toward_quota=arguments.counts_toward_quota)
+    place.change_reporter(name, counts_toward_quota=arguments.counts_toward_quota)
     verb = "counts" if arguments.counts_toward_quota else "does not count"
     print(f"What {name} reports from now on {verb} against quotas. What it reported stays billed.")
     return 0
 
 
 def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    path = ledger_path(settings.ledger_url)
+    place = place_of(settings.ledger_url)
     if arguments.name in dict(settings.reporter_keys):
         raise LedgerError(f"{arguments.name} is set in COLLECTOR_REPORTER_KEYS: remove it there")
-    revoke_reporter(path, arguments.name, now_millis=wall_clock_millis())
+    place.revoke_reporter(arguments.name, now_millis=wall_clock_millis())
     print(f"{arguments.name} is refused from now on. What it reported stays counted.")
     return 0
 
 
 def _check(_: argparse.Namespace, settings: Settings) -> int:
-    reader = SqliteReader(ledger_path(settings.ledger_url))
+    place = place_of(settings.ledger_url)
+    reader = place.reader()
     started_at = time.monotonic()
     audit, facts = reader.audit(), reader.facts()
     reporters = [each for each in reader.reporters() if each.revoked_at_millis is None]
     reader.close()
-    table = Table(title=f"Ledger {ledger_path(settings.ledger_url)}", title_justify="left")
+    table = Table(title=f"Ledger {place.name}", title_justify="left")
     table.add_column("what")
     table.add_column("value", justify="right")
     rows: Sequence[tuple[str, object]] = (
@@ -298,7 +321,7 @@ def _back_up(arguments: argparse.Namespace, settings: Settings) -> int:
             told_at = time.monotonic()
             print(f"{done_bytes / 2**20:.0f} of {all_bytes / 2**20:.0f} MiB", file=sys.stderr)
 
-    path = ledger_path(settings.ledger_url)
+    path = file_of(settings.ledger_url, instead=BACK_UP_BY_PG_DUMP)
     copy = back_up(path, arguments.file, on_progress=tell)
     print(
         f"{copy.path}: {copy.users} users, "

@@ -31,6 +31,10 @@ class QueueFullError(NotStoredError):
     """More reports are waiting to be stored than the queue takes."""
 
 
+class LedgerUnavailableError(NotStoredError):
+    """The ledger's server cannot be reached, or not now: every other call would fail as well."""
+
+
 class DiskFullError(NotStoredError):
     """The disk under the ledger is full."""
 

@@ -75,6 +75,7 @@ class Exporter:
         now_millis: Callable[[], int],
         metrics: Metrics,
         page_rows: int = PAGE_ROWS,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._reader = reader
         self._ingest = ingest
@@ -84,6 +85,8 @@ class Exporter:
         self._now_millis = now_millis
         self._metrics = metrics
         self._page_rows = page_rows
+        self._leads = leads
+        """Whether it is this collector's business: of those that share a ledger one exports."""
         self._threads = ThreadPoolExecutor(len(Policy), thread_name_prefix="export")
         self._pause_seconds: dict[Policy, float] = {}
         self._problems: dict[str, str] = {}
@@ -139,6 +142,10 @@ class Exporter:
         commits = self._ingest.commits
         while not commits.is_closed:
             signal = commits.subscribe()
+            if not self._leads():
+                self._problems.clear()
+                await _wait_for(signal)
+                continue
             try:
                 async with self._preparing:
                     if not self._is_prepared:
@@ -151,9 +158,7 @@ class Exporter:
             if step.has_more:
                 continue
             if not step.pause_seconds:
-                with contextlib.suppress(TimeoutError):  # an export may be begun anew beside us
-                    async with asyncio.timeout(IDLE_SECONDS):
-                        await signal.wait()
+                await _wait_for(signal)  # an export may be begun anew beside us
             pause_seconds = step.pause_seconds or GATHER_SECONDS[policy]
             await asyncio.sleep(pause_seconds)
 
@@ -166,6 +171,8 @@ class Exporter:
         result = await self._in_thread(
             lambda: deliver(page.lines, lambda lines: self._write(policy, lines))
         )
+        if not self._leads():
+            return Step()
         if not isinstance(result, Delivered):
             return await self._wait(policy, result)
         refused = [*page.refused, *result.refused]
@@ -213,6 +220,8 @@ class Exporter:
         return self._now_millis() - kept_seconds * 1000 + RETENTION_MARGIN_MILLIS
 
     def _write(self, policy: Policy, lines: Sequence[str]) -> Outcome:
+        if not self._leads():  # it may have been frozen since, and another be further by now
+            return Retry("another collector exports now")
         outcome = self._influx.write(policy.bucket, lines)
         name = type(outcome).__name__.lower()
         self._metrics.export_requests.labels(policy, name).inc()
@@ -246,3 +255,9 @@ class Exporter:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+async def _wait_for(signal: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(IDLE_SECONDS):
+            await signal.wait()

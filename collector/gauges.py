@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import sqlite3
 
 from collector.api.context import Collector
-from collector.errors import LedgerError
-from collector.ledger.sqlite_file import ledger_path
+from collector.errors import CollectorError
+from collector.metrics import Metrics
 from collector.schema import Policy
 
 log = logging.getLogger(__name__)
@@ -22,11 +21,11 @@ async def keep_fresh(collector: Collector) -> None:
     is_recalled = False
     while True:
         try:
-            if not is_recalled:
+            if not is_recalled or collector.leading:  # others hear reporters too
                 await _recall_reporters(collector)
                 is_recalled = True
             await refresh(collector)
-        except (LedgerError, OSError, sqlite3.Error) as error:
+        except (CollectorError, OSError, sqlite3.Error) as error:
             log.warning("the ledger's numbers could not be read: %s", error)
         await asyncio.sleep(REFRESH_SECONDS)
 
@@ -34,6 +33,12 @@ async def keep_fresh(collector: Collector) -> None:
 async def refresh(collector: Collector) -> None:
     """Read the ledger's size, counts and sums, and how far behind the export is."""
     metrics, settings = collector.metrics, collector.settings
+    metrics.retention_seconds.labels("reports").set(settings.dedup_window_days * 86_400)
+    ring = await collector.key_ring()
+    metrics.forget_reporters(lambda name: ring.by_name(name) is None)
+    if collector.leading and not collector.leading.leads:
+        _clear(metrics)  # one collector shows what is true of the ledger, or it would add up
+        return
     facts = await collector.read(lambda reader: reader.facts())
     metrics.ledger_size_bytes.set(facts.size_bytes)
     metrics.ledger_reports.set(facts.records)
@@ -43,15 +48,29 @@ async def refresh(collector: Collector) -> None:
     metrics.ledger_traffic_bytes.labels("upload").set(facts.upload_bytes)
     metrics.ledger_traffic_bytes.labels("download").set(facts.download_bytes)
     metrics.ledger_billed_bytes.set(facts.billed_bytes)
-    folder = ledger_path(settings.ledger_url).parent
-    metrics.ledger_free_disk_bytes.set(shutil.disk_usage(folder).free)
-    metrics.retention_seconds.labels("reports").set(settings.dedup_window_days * 86_400)
+    free_bytes = collector.place.free_disk_bytes()
+    if free_bytes is not None:
+        metrics.ledger_free_disk_bytes.set(free_bytes)
     if collector.exporter is not None:
         for policy, seconds in settings.influx_retention_seconds.items():
             metrics.retention_seconds.labels(policy).set(seconds)
         await _refresh_lag(collector)
-    ring = await collector.key_ring()
-    metrics.forget_reporters(lambda name: ring.by_name(name) is None)
+
+
+def _clear(metrics: Metrics) -> None:
+    for each in (
+        metrics.ledger_size_bytes,
+        metrics.ledger_reports,
+        metrics.ledger_day_rows,
+        metrics.ledger_users,
+        metrics.ledger_servers,
+        metrics.ledger_billed_bytes,
+        metrics.ledger_traffic_bytes.labels("upload"),
+        metrics.ledger_traffic_bytes.labels("download"),
+        metrics.export_lag_reports,
+        metrics.export_lag_seconds,
+    ):
+        each.set(0)
 
 
 async def _refresh_lag(collector: Collector) -> None:

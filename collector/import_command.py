@@ -17,7 +17,7 @@ from collector.importing.books import Books
 from collector.importing.files import open_rows
 from collector.importing.run import Grown, Tell, compare, count_all, read_rows
 from collector.importing.staging import Staging
-from collector.ledger.sqlite_file import ledger_path
+from collector.ledger.place import file_of
 from collector.logs import printable
 from collector.reporters import NAME
 from collector.reports import DAY_MILLIS, Limits
@@ -27,6 +27,10 @@ console = Console()
 
 DEFAULT_TABLE = "traffic_usage"
 DEFAULT_ORIGIN = "original"
+IMPORT_FIRST = (
+    "import into an embedded ledger (sqlite:///…), then move that one with `traffic-collector "
+    "migrate-ledger`: what was imported is remembered there and moves along"
+)
 SHOWN_USERS = 5
 SHOWN_REASONS = 20
 _EPOCH = date(1970, 1, 1)
@@ -68,7 +72,7 @@ def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis
             "--toward-quota: all of it would count in the running period at once; say from which "
             "day on: --since with the period's first day, or --all"
         )
-    path = ledger_path(settings.ledger_url)
+    path = file_of(settings.ledger_url, instead=IMPORT_FIRST)
     limits = Limits(ceiling_bytes=settings.report_ceiling_bytes)
     since_day = None if arguments.since is None else (arguments.since - _EPOCH).days
     with (

@@ -13,9 +13,7 @@ from rich.table import Table
 from collector.errors import InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
-from collector.ledger.sqlite_export import rewind
-from collector.ledger.sqlite_file import ledger_path
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.place import place_of
 from collector.schema import Policy
 from collector.settings import Settings
 
@@ -81,7 +79,7 @@ def _access(settings: Settings) -> InfluxAccess:
 
 def export_status(settings: Settings) -> int:
     """Show how far each stream is; exit code 1 while one does not go on."""
-    reader = SqliteReader(ledger_path(settings.ledger_url))
+    reader = place_of(settings.ledger_url).reader()
     states = {policy: reader.export_state(policy) for policy in Policy}
     backlogs = {policy: reader.backlog(policy) for policy in Policy}
     letters = reader.dead_letters(limit=SHOWN_DEAD_LETTERS)
@@ -119,11 +117,11 @@ def export_status(settings: Settings) -> int:
 def export_rebuild(settings: Settings) -> int:
     """Begin the export anew; the running collector, or the next one, writes everything again."""
     _access(settings)
-    path = ledger_path(settings.ledger_url)
-    reader = SqliteReader(path)
+    place = place_of(settings.ledger_url)
+    reader = place.reader()
     facts = reader.facts()
     reader.close()
-    rewind(path)
+    place.rewind_exports()
     print(f"{facts.records:,} reports and {facts.day_rows:,} daily sums will be written again,")
     print("by the collector, now if it runs. What InfluxDB has already only overwrites itself.")
     print("Reports older than the ledger keeps are in the daily sums alone.")

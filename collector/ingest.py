@@ -17,7 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from collector.errors import DiskFullError, NotStoredError, QueueFullError
+from collector.errors import (
+    DiskFullError,
+    LedgerUnavailableError,
+    NotStoredError,
+    QueueFullError,
+)
 from collector.ledger import Batch, Ledger, Receipt
 from collector.metrics import Metrics
 from collector.reports import Limits, purge_horizon_millis
@@ -101,6 +106,8 @@ class Ingest:
         max_group_reports: int = 10_000,
         limits: Limits,
         keeps_unexported: bool = False,
+        adds_up: bool = True,
+        on_stored: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._now_millis = now_millis
@@ -109,6 +116,10 @@ class Ingest:
         self._max_group_reports = max_group_reports
         self._limits = limits
         self.keeps_unexported = keeps_unexported
+        self._adds_up = adds_up
+        """Whether the writing thread adds up and purges; else whoever leads does, see `leading`."""
+        self.on_stored = on_stored
+        """Is called after each commit, by the writing thread."""
         self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
         self._submitted: list[_Store] = []
         self._queued_reports = 0
@@ -121,6 +132,7 @@ class Ingest:
         self._unfolded_since = 0.0
         self._fold_after_seconds = FOLD_SECONDS
         self.commits = CommitSignal()
+        self._is_unavailable = False
         self.last_error: str | None = None
         self.fold_error: str | None = None
         """Why reports that are stored are not in the sums."""
@@ -169,11 +181,13 @@ class Ingest:
         self._submitted.clear()
 
     async def run(self, work: Callable[[Ledger], T]) -> T:
-        """Have the writing thread do something else with the ledger, between commits.
+        """Do something else with the ledger, between commits where one thread writes it.
 
         Raises NotStoredError when the collector is stopping, and what the work raises.
         """
         self._refuse_if_stopping()
+        if not self._adds_up:  # it may have to wait for the leader, and commits need not
+            return await asyncio.to_thread(work, self._ledger)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(_Task(work, future))
         return await future
@@ -194,10 +208,10 @@ class Ingest:
         purge_at = time.monotonic() + PURGE_SECONDS
         is_last = False
         while not is_last:
-            wait_seconds = max(0.0, purge_at - time.monotonic())
+            wait_seconds = max(0.0, purge_at - time.monotonic()) if self._adds_up else None
             if self._unfolded:
                 pause_seconds = FOLD_RETRY_SECONDS if self.fold_error else FOLD_IDLE_SECONDS
-                wait_seconds = min(wait_seconds, pause_seconds)
+                wait_seconds = min(wait_seconds or pause_seconds, pause_seconds)
             group: list[_Store] = []
             other: _Task | None = None
             with contextlib.suppress(queue.Empty):
@@ -209,7 +223,7 @@ class Ingest:
             is_idle = not group and other is None
             if self._unfolded and (is_idle or is_last or self._is_fold_due()):
                 self._try_fold()
-            if time.monotonic() >= purge_at:
+            if self._adds_up and time.monotonic() >= purge_at:
                 purge_at = time.monotonic() + self._purge()
 
     def _is_fold_due(self) -> bool:
@@ -268,7 +282,7 @@ class Ingest:
         outcomes: list[Receipt | Exception]
         try:
             outcomes = list(self._record(group))
-        except DiskFullError as error:
+        except (DiskFullError, LedgerUnavailableError) as error:
             outcomes = [error] * len(group)
         except NotStoredError as error:
             # One request may be at fault; alone it fails alone.
@@ -283,11 +297,14 @@ class Ingest:
 
     def _record(self, group: Sequence[_Store]) -> list[Receipt]:
         batches = [item.batch for item in group]
-        is_busy = time.monotonic() - self._stored_at < BUSY_SECONDS
+        is_busy = not self._adds_up or time.monotonic() - self._stored_at < BUSY_SECONDS
         receipts = self._ledger.record(
             batches, received_at_millis=self._now_millis(), defers_sums=is_busy
         )
         self._stored_at = time.monotonic()
+        self.on_stored()
+        if not self._adds_up:
+            return receipts
         if not is_busy:
             self._unfolded = 0
         elif accepted := sum(receipt.accepted for receipt in receipts):
@@ -308,7 +325,14 @@ class Ingest:
             log.error("storing fails: %s", errors[0])
         if not errors and self.last_error is not None:
             log.warning("storing works again")
+        self._is_unavailable = any(isinstance(each, LedgerUnavailableError) for each in errors)
         self.last_error = str(errors[0]) if errors else None
+
+    def note_recovery(self) -> None:
+        """Forget that the ledger's server could not be reached: it can, if nothing came since."""
+        if self._is_unavailable:
+            self._is_unavailable = False
+            self.last_error = None
 
     def _answer(self, group: Sequence[_Store], outcomes: Sequence[Receipt | Exception]) -> None:
         if self._loop is None:
@@ -318,7 +342,8 @@ class Ingest:
             self._queued_reports -= sum(len(item.batch.reports) for item in group)
             for item, outcome in zip(group, outcomes, strict=True):
                 _resolve(item.future, outcome)
-            self.commits.notify()
+            if self._adds_up:
+                self.commits.notify()
 
         self._loop.call_soon_threadsafe(deliver)
 

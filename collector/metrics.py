@@ -68,6 +68,11 @@ class Metrics:
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
             registry=self.registry,
         )
+        self.leads = Gauge(
+            "collector_leads",
+            "Whether this collector adds up, exports and purges (1) or another does (0)",
+            registry=None,
+        )
         self.lookups = Counter(
             "collector_subscription_lookups",
             "Subscription tokens to resolve, by result",
@@ -180,6 +185,11 @@ class Metrics:
             if is_gone(name):
                 del self._heard[scope]
                 self.reporter_last_report.remove(name)
+
+    def expose_leading(self) -> None:
+        """Expose what is true of a collector with a shared ledger, whose disk is a server's."""
+        self.registry.register(self.leads)
+        self.registry.unregister(self.ledger_free_disk_bytes)
 
     def expose_export(self) -> None:
         """Expose what is only true of a collector that has an InfluxDB to export to."""

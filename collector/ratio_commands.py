@@ -11,9 +11,7 @@ from rich.text import Text
 
 from collector.billing import AS_REPORTED_MILLIS, Ratio, parse_ratio, show_ratio
 from collector.errors import SettingsError
-from collector.ledger.sqlite_file import ledger_path
-from collector.ledger.sqlite_ratios import clear_ratio, set_ratio
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.place import place_of
 from collector.logs import printable
 from collector.settings import Settings
 
@@ -26,14 +24,14 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
         wanted = Ratio(server, parse_ratio(ratio), now_millis)
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    path = ledger_path(settings.ledger_url)
-    before = set_ratio(path, wanted)
+    place = place_of(settings.ledger_url)
+    before = place.set_ratio(wanted)
     was = show_ratio(AS_REPORTED_MILLIS if before is None else before)
     _say(
         f"{server}: a byte counts {show_ratio(wanted.ratio_millis)} times from now on (before: "
         f"{was}). What was reported before stays as it was billed."
     )
-    with closing(SqliteReader(path)) as reader:
+    with closing(place.reader()) as reader:
         is_known = any(each.server == server for each in reader.servers_of(None, since_day=None))
     if not is_known:
         _say(
@@ -45,7 +43,7 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
 
 def ratios_clear(settings: Settings, server: str) -> int:
     """Have a byte on a server count as a byte again."""
-    clear_ratio(ledger_path(settings.ledger_url), server)
+    place_of(settings.ledger_url).clear_ratio(server)
     _say(f"{server}: a byte counts as a byte from now on. What was billed before stays.")
     return 0
 
@@ -55,7 +53,7 @@ def ratios_list(settings: Settings) -> int:
 
     A reporter outside the quota makes billed less than the ratio says.
     """
-    with closing(SqliteReader(ledger_path(settings.ledger_url))) as reader:
+    with closing(place_of(settings.ledger_url).reader()) as reader:
         ratios = {each.server: each for each in reader.ratios()}
         raw: dict[str, int] = dict.fromkeys(ratios, 0)
         billed: dict[str, int] = dict.fromkeys(ratios, 0)

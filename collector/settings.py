@@ -12,7 +12,7 @@ import httpx
 
 from collector.errors import SettingsError
 from collector.influx.access import InfluxAccess
-from collector.ledger.sqlite_file import ledger_path
+from collector.ledger.place import place_of
 from collector.reporters import MIN_KEY_LENGTH, NAME
 from collector.schema import Policy
 
@@ -60,7 +60,10 @@ def _path(raw: str) -> Path | None:
 
 
 def _ledger_url(raw: str) -> str:
-    ledger_path(raw)
+    try:
+        place_of(raw)
+    except SettingsError as error:
+        raise ValueError(str(error).removeprefix("LEDGER_URL: ")) from None
     return raw
 
 
@@ -134,8 +137,9 @@ class Settings:
     ledger_url: str = _variable(
         "LEDGER_URL",
         "sqlite:///./data/ledger.sqlite3",
-        "The ledger: all totals are in it, so back it up",
+        "The ledger: all totals are in it, so back it up; a file, or postgresql://… to share it",
         _ledger_url,
+        is_secret=True,
     )
     host: str = _variable("COLLECTOR_HOST", "127.0.0.1", "Address to listen on", _text)
     port: int = _variable("COLLECTOR_PORT", 8080, "Port to listen on", _whole(0, 65535))

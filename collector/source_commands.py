@@ -6,8 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collector.ledger.sqlite_file import ledger_path
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.place import place_of
 from collector.logs import printable
 from collector.settings import Settings
 from collector.source_file import load_book
@@ -27,7 +26,7 @@ def show_sources(settings: Settings) -> int:
         print("COLLECTOR_SOURCES_FILE says nothing of any source. A 3x-ui needs no entry: without")
         print("one it is called like its reporter, and its clients' emails are the usernames.")
         return 0
-    reader = SqliteReader(ledger_path(settings.ledger_url))
+    reader = place_of(settings.ledger_url).reader()
     valid = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
     reader.close()
     valid.update(name for name, _ in settings.reporter_keys)

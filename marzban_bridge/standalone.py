@@ -25,8 +25,7 @@ import collector.app
 import collector.settings
 from collector.connections import bounded
 from collector.errors import CollectorError
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_file import ledger_path
+from collector.ledger.place import place_of
 from collector.source_file import load_book
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
@@ -118,7 +117,7 @@ def up(environment: Mapping[str, str]) -> int:
         collector_environment["COLLECTOR_REPORTER_KEYS"] = f"{FIRST_REPORTER}:{reporter_key}"
     try:
         where = collector.settings.Settings.from_env(collector_environment)
-        SqliteLedger(ledger_path(where.ledger_url)).close()  # likewise the collector's ledger
+        place_of(where.ledger_url).prepare()  # likewise the collector's ledger
         load_book(where.sources_file)  # and what it knows of other panels
     except CollectorError as error:
         raise SettingsError(str(error)) from error

@@ -19,7 +19,7 @@ secret() {
 while IFS= read -r line; do
   case "$line" in
     COLLECTOR_ADMIN_KEY= | BRIDGE_WEBHOOK_SECRET= | BRIDGE_ACTION_TOKEN= | INFLUXDB_ADMIN_TOKEN= | \
-      INFLUXDB_PASSWORD= | GRAFANA_ADMIN_PASSWORD=)
+      INFLUXDB_PASSWORD= | GRAFANA_ADMIN_PASSWORD= | POSTGRES_PASSWORD=)
       echo "$line$(secret)"
       ;;
     *) echo "$line" ;;

@@ -6,12 +6,19 @@ import logging
 from collections.abc import Iterator
 
 import influx_engine
+import postgres_server
 import pytest
 from influx_engine import InfluxEngine
+from postgres_server import PostgresServer
+
+NONE_HERE = "none here, its tests are skipped"
 
 
-def pytest_report_header() -> str:
-    return f"InfluxDB: {influx_engine.describe() or 'none here, its tests are skipped'}"
+def pytest_report_header() -> list[str]:
+    return [
+        f"InfluxDB: {influx_engine.describe() or NONE_HERE}",
+        f"PostgreSQL: {postgres_server.describe() or NONE_HERE}",
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +47,14 @@ def influx(influx_server: InfluxEngine) -> InfluxEngine:
     influx_server.start()
     influx_server.reset()
     return influx_server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the session, fast and not durable; each test takes a database of it."""
+    if postgres_server.describe() is None:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql")
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.close()

@@ -16,7 +16,9 @@ from collector.body_room import BodyRoom
 from collector.export import Exporter
 from collector.influx.client import Influx
 from collector.ingest import Ingest
+from collector.leading import Leading
 from collector.ledger import LedgerReader
+from collector.ledger.place import LedgerPlace
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.reporters import KeyRing, Reporter, hash_key
@@ -45,12 +47,15 @@ class Collector:
 
     settings: Settings
     limits: Limits
-    ledger_identity: tuple[int, int] | None
-    """The ledger's file as it was opened; see `identity_of`."""
+    place: LedgerPlace
+    ledger_identity: object
+    """The ledger as it was opened; see `LedgerPlace.identity`."""
     ingest: Ingest
     reader: LedgerReader
     readers: Executor
     subscriptions: Subscriptions | None
+    leading: Leading | None
+    """None where no other collector can share the ledger."""
     exporter: Exporter | None
     """None where no InfluxDB is configured."""
     influx: Influx | None
@@ -76,8 +81,12 @@ class Collector:
 
     async def read_sums(self, query: Callable[[LedgerReader], T]) -> T:
         """Run a query that counts every report acknowledged so far."""
-        await self.ingest.catch_up()
+        await self.catch_up()
         return await self.read(query)
+
+    async def catch_up(self) -> None:
+        """Return once every report acknowledged so far is in the sums; NotStoredError if not."""
+        await (self.leading or self.ingest).catch_up()
 
     async def key_ring(self) -> KeyRing:
         """Return the valid reporters, at most a second old: keys come and go beside us."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import generate_latest
@@ -11,7 +9,6 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
 from collector.api.context import Collector, CollectorPart
-from collector.ledger.sqlite_file import identity_of, ledger_path
 
 router = APIRouter(tags=["health"])
 
@@ -50,18 +47,19 @@ def _reasons(collector: Collector) -> list[str]:
         reasons.append(f"the last commit failed: {collector.ingest.last_error}")
     if collector.ingest.fold_error:
         reasons.append(f"reports are stored, and not added up: {collector.ingest.fold_error}")
-    path = ledger_path(collector.settings.ledger_url)
-    if identity_of(path) != collector.ledger_identity:
+    if collector.leading and collector.leading.problem:
+        reasons.append(collector.leading.problem)
+    place = collector.place
+    if place.identity() != collector.ledger_identity:
         reasons.append(
-            f"the ledger {path} was removed or replaced while it is open: stop the senders, and "
-            "put it back from a backup before a restart"
+            f"the ledger {place.name} was removed or replaced while it is open: stop the senders, "
+            "and put it back from a backup before a restart"
         )
-    folder = path.parent
     try:
-        free_bytes = shutil.disk_usage(folder).free
+        free_bytes = place.free_disk_bytes()
     except OSError as error:
-        return [*reasons, f"the ledger's folder {folder} cannot be read: {error.strerror}"]
-    if free_bytes < collector.settings.min_free_disk_bytes:
+        return [*reasons, f"the folder of {place.name} cannot be read: {error.strerror}"]
+    if free_bytes is not None and free_bytes < collector.settings.min_free_disk_bytes:
         reasons.append(
             f"only {free_bytes} bytes are free under the ledger, less than the "
             f"{collector.settings.min_free_disk_bytes} of COLLECTOR_MIN_FREE_DISK_BYTES"

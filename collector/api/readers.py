@@ -11,8 +11,7 @@ from pydantic import BaseModel, Field
 from collector.api.context import CollectorPart
 from collector.api.problems import ProblemError, documented
 from collector.api.senders import require_admin
-from collector.ledger.sqlite_file import ledger_path
-from collector.ledger.sqlite_readers import Standing, keep_standing, standing_of, standings
+from collector.ledger.readers import Standing
 
 router = APIRouter(
     prefix="/v1/readers",
@@ -48,8 +47,7 @@ class KnownReaders(BaseModel):
 @router.get("")
 async def known_readers(collector: CollectorPart) -> KnownReaders:
     """List who has left word: a reader that begins anew can tell that its books were lost."""
-    path = ledger_path(collector.settings.ledger_url)
-    found = await asyncio.to_thread(standings, path)
+    found = await asyncio.to_thread(collector.place.standings)
     return KnownReaders(
         readers=[
             KnownReader(reader=reader, position=each.position, mark=each.mark, panel=each.panel)
@@ -61,8 +59,7 @@ async def known_readers(collector: CollectorPart) -> KnownReaders:
 @router.get("/{reader}", responses=documented(404))
 async def reader_standing(reader: ReaderId, collector: CollectorPart) -> ReaderStanding:
     """Return how far a reader's books were when it last said so."""
-    path = ledger_path(collector.settings.ledger_url)
-    found = await asyncio.to_thread(standing_of, path, reader)
+    found = await asyncio.to_thread(collector.place.standing_of, reader)
     if found is None:
         raise ProblemError(404, "this reader has never left word")
     return ReaderStanding(position=found.position, mark=found.mark, panel=found.panel)
@@ -73,7 +70,6 @@ async def keep_reader_standing(
     reader: ReaderId, standing: ReaderStanding, collector: CollectorPart
 ) -> ReaderStanding:
     """Remember how far a reader's books are, never less than before; answer what is remembered."""
-    path = ledger_path(collector.settings.ledger_url)
     wanted = Standing(standing.position, standing.mark, standing.panel)
-    kept = await asyncio.to_thread(keep_standing, path, reader, wanted)
+    kept = await asyncio.to_thread(collector.place.keep_standing, reader, wanted)
     return ReaderStanding(position=kept.position, mark=kept.mark, panel=kept.panel)

@@ -158,7 +158,7 @@ async def changes(
         while True:
             signal = commits.subscribe()
             if not wait:
-                await collector.ingest.catch_up()
+                await collector.catch_up()
             page = await collector.read(lambda reader: reader.changes(after=after, limit=limit))
             left_seconds = until_seconds - loop.time()
             has_answer = bool(page.changes) or page.head < after

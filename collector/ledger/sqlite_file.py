@@ -163,7 +163,8 @@ def ledger_path(url: str) -> Path:
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
         raise SettingsError(
             f"LEDGER_URL: {parts.scheme or url!r} is not supported; expected a file such as "
-            "sqlite:///./data/ledger.sqlite3 (four slashes for an absolute path)"
+            "sqlite:///./data/ledger.sqlite3 (four slashes for an absolute path), or a database: "
+            "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
         )
     return Path(parts.path[1:])
 

@@ -11,16 +11,21 @@ from collector.ledger.sqlite_file import connect
 from collector.reports import MAX_SERVER_LENGTH, fault_in_name
 
 
+def check_server(server: str) -> None:
+    """Raise LedgerError when no report can name a server so."""
+    fault = fault_in_name(server)
+    if fault is None and not 0 < len(server) <= MAX_SERVER_LENGTH:
+        fault = f"does not have 1 to {MAX_SERVER_LENGTH} characters"
+    if fault is not None:
+        raise LedgerError(f"no report names the server {server!r}: the name {fault}")
+
+
 def set_ratio(path: Path, ratio: Ratio) -> int | None:
     """Store how much a byte on a server counts from now on; return the ratio before, if any.
 
     Raises LedgerError when no server can be called so.
     """
-    fault = fault_in_name(ratio.server)
-    if fault is None and not 0 < len(ratio.server) <= MAX_SERVER_LENGTH:
-        fault = f"does not have 1 to {MAX_SERVER_LENGTH} characters"
-    if fault is not None:
-        raise LedgerError(f"no report names the server {ratio.server!r}: the name {fault}")
+    check_server(ratio.server)
     with closing(connect(path)) as db:
         db.execute("BEGIN IMMEDIATE")
         query = "SELECT ratio_millis FROM ratio WHERE server = ?"

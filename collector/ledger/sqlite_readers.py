@@ -1,29 +1,16 @@
-"""What readers of the feed had on file when they were last heard of.
-
-A reader keeps books of its own (the bridge: quotas, where periods began). When they are restored
-from an older backup, only somebody else can tell: the ledger remembers how far they were.
-"""
+"""How far the books of the feed's readers were, in an SQLite ledger."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from collector.errors import DiskFullError, NotStoredError
+from collector.ledger.readers import Standing, newer_of
 from collector.ledger.sqlite_file import connect
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far a reader's own books were, and a mark of the entry there."""
-
-    position: int
-    mark: str
-    panel: str = ""
-    """Whose users the books are of, as a digest; empty when the reader did not say."""
 
 
 def standings(path: Path) -> dict[str, Standing]:
@@ -48,22 +35,18 @@ def keep_standing(path: Path, reader: str, standing: Standing) -> Standing:
         try:
             db.execute("BEGIN IMMEDIATE")
             known = _standing(db, reader)
-            if (
-                known is None
-                or standing.position > known.position
-                or replace(known, panel=standing.panel) == standing
-            ):
+            kept = newer_of(known, standing)
+            if kept != known:
                 db.execute(
                     "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-                    (_key(reader), json.dumps(asdict(standing))),
+                    (_key(reader), json.dumps(asdict(kept))),
                 )
-                known = standing
             db.execute("COMMIT")
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise DiskFullError(f"the disk under the ledger {path} is full") from error
             raise NotStoredError(f"the reader's standing was not stored: {error}") from error
-        return known
+        return kept
 
 
 def _standing(db: sqlite3.Connection, reader: str) -> Standing | None:

@@ -10,6 +10,12 @@ from collector.ledger.sqlite_file import connect
 from collector.reporters import NAME, hash_key, new_key
 
 
+def check_name(name: str) -> None:
+    """Raise LedgerError when no reporter can be called so."""
+    if not NAME.fullmatch(name):
+        raise LedgerError(f"a reporter's name is 1 to 64 of A-Z a-z 0-9 . _ -, not {name!r}")
+
+
 def add_reporter(
     path: Path, name: str, *, now_millis: int, counts_toward_quota: bool | None = None
 ) -> str:
@@ -18,8 +24,7 @@ def add_reporter(
     Raises LedgerError when the name is malformed or taken. A revoked name may be taken again; with
     None as `counts_toward_quota` it then counts as it did, and a new name counts.
     """
-    if not NAME.fullmatch(name):
-        raise LedgerError(f"a reporter's name is 1 to 64 of A-Z a-z 0-9 . _ -, not {name!r}")
+    check_name(name)
     key = new_key()
     db = connect(path)
     try:

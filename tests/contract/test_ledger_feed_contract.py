@@ -13,7 +13,7 @@ from collectors import ADMIN_KEY, CollectorWorld, running, wire
 from fake_ledger import FakeLedger
 
 from collector.billing import Ratio
-from collector.ledger.sqlite_ratios import set_ratio
+from collector.ledger.postgres import PostgresLedger
 from marzban_bridge.errors import CollectorRefusedError
 from marzban_bridge.feed import CollectorFeed, KnownStore, Standing
 from marzban_bridge.usage import UsageChange
@@ -38,7 +38,7 @@ class Fake:
 
 
 class Real:
-    """A collector with a ledger file."""
+    """A collector with a ledger."""
 
     def __init__(self, world: CollectorWorld) -> None:
         self.world = world
@@ -52,26 +52,46 @@ class Real:
         assert answer.status_code == 200
 
     def set_ratio(self, ratio_millis: int) -> None:
-        set_ratio(self.world.path, Ratio("de-1", ratio_millis, 0))
+        self.world.app.state.collector.place.set_ratio(Ratio("de-1", ratio_millis, 0))
         self.world.app.state.collector._rules = None
 
     async def restart(self) -> None:
         """Have the next report stored as after a restart, without a second server here."""
-        self.world.app.state.collector.ingest._ledger._is_run_noted = False
+        ledger = self.world.app.state.collector.ingest._ledger
+        if isinstance(ledger, PostgresLedger):
+            ledger.fold()
+            ledger.lease.lose()
+            ledger.lead()
+        else:
+            ledger._is_run_noted = False
 
 
 @asynccontextmanager
-async def opened(kind: str, folder: Path) -> AsyncIterator[Fake | Real]:
-    if kind == "fake":
-        yield Fake()
-        return
-    async with running(CollectorWorld(path=folder / "ledger.sqlite3")) as world:
+async def opened(folder: Path, environment: dict[str, str]) -> AsyncIterator[Real]:
+    world = CollectorWorld(path=folder / "ledger.sqlite3", environment=environment)
+    async with running(world):
         yield Real(world)
 
 
-@pytest.fixture(params=["fake", "real"])
-async def source(request, tmp_path):
-    async with opened(request.param, tmp_path) as source:
+@pytest.fixture(params=["fake", "sqlite", "postgres"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def environment(request, kind):
+    if kind != "postgres":
+        return {}
+    server = request.getfixturevalue("postgres")
+    return {"LEDGER_URL": server.url(server.new_database())}
+
+
+@pytest.fixture
+async def source(kind, environment, tmp_path):
+    if kind == "fake":
+        yield Fake()
+        return
+    async with opened(tmp_path, environment) as source:
         yield source
 
 
@@ -147,6 +167,7 @@ async def test_a_full_page_says_where_the_next_begins(source, feed, monkeypatch)
 
 async def test_a_reader_ahead_of_a_restored_ledger_sees_its_head_at_once(source, feed):
     await source.report("a", 1)
+    await feed.read(after=0)  # it is in the sums by then, whoever adds up
     page = await feed.read(after=50, wait_seconds=30)
     assert (page.head, page.cursor, page.changes) == (1, 50, ())
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from collector.ledger import Batch, Ledger, LedgerReader
+from collector.ledger.postgres import PostgresLedger
+from collector.ledger.postgres_reader import PostgresReader
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_reader import SqliteReader
 from collector.reports import Report
@@ -45,14 +48,40 @@ def batch(*reports: Report, reporter: str = "reporter:r") -> Batch:
     return Batch(reporter, reports)
 
 
-@dataclass(kw_only=True)
-class SqlitePlace:
+class Place(Protocol):
     """Where a ledger is kept between openings."""
 
+    numbers_when_stored: bool
+    """Whether a report has its seq when it is stored, or when it is added up."""
+
+    def open(self) -> Ledger: ...
+
+    def reader(self) -> LedgerReader: ...
+
+
+@dataclass(kw_only=True)
+class SqlitePlace:
+    """A file."""
+
     path: Path
+    numbers_when_stored = True
 
     def open(self) -> Ledger:
         return SqliteLedger(self.path)
 
     def reader(self) -> LedgerReader:
         return SqliteReader(self.path)
+
+
+@dataclass(kw_only=True)
+class PostgresPlace:
+    """A database."""
+
+    url: str
+    numbers_when_stored = False
+
+    def open(self) -> PostgresLedger:
+        return PostgresLedger(self.url)
+
+    def reader(self) -> PostgresReader:
+        return PostgresReader(self.url)

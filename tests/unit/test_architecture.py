@@ -95,8 +95,7 @@ SHARED_IN_ONE_PROCESS = (
     "collector.app",
     "collector.settings",
     "collector.errors.CollectorError",
-    "collector.ledger.sqlite.SqliteLedger",
-    "collector.ledger.sqlite_file.ledger_path",
+    "collector.ledger.place.place_of",
     "collector.source_file.load_book",
 )
 

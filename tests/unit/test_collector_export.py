@@ -33,6 +33,7 @@ class World:
         self.metrics = Metrics()
         self.now_millis = NOON_MILLIS
         self.page_rows = page_rows
+        self.leads = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[World]:
@@ -54,6 +55,7 @@ class World:
             now_millis=lambda: self.now_millis,
             metrics=self.metrics,
             page_rows=self.page_rows,
+            leads=lambda: self.leads,
         )
         try:
             yield self
@@ -278,3 +280,35 @@ class TestAnyCourseOfEvents:
                     assert world.influx.sums(RAW)[1:] == expected
                     assert world.influx.sums(DAILY)[1:] == expected
                     assert world.influx.sums(RAW)[0] == facts.records
+
+
+async def test_who_does_not_lead_writes_nothing_and_begins_once_it_does(world):
+    world.leads = False
+    await world.store(report())
+    exporting = asyncio.create_task(world.exporter.run())
+    await asyncio.sleep(0.2)
+    assert (world.influx.requests, world.exporter.warnings) == (0, [])
+    world.leads = True
+    world.ingest.commits.notify()
+    async with asyncio.timeout(20):
+        while world.influx.sums(RAW)[0] < 1:
+            await asyncio.sleep(0.02)
+    exporting.cancel()
+    await asyncio.wait([exporting])
+
+
+async def test_who_lost_the_lead_on_the_way_writes_nothing_and_leaves_the_cursor(world, caplog):
+    """As after having been frozen between reading a page and writing it."""
+    await world.store(report())
+    read = world.reader.reports_after
+
+    def read_and_lose(*args, **kwargs):
+        world.leads = False
+        return read(*args, **kwargs)
+
+    world.exporter._reader.reports_after = read_and_lose
+    assert await world.exporter.step(RAW) == Step()
+    assert world.influx.requests == 0
+    assert world.reader.export_state(RAW).seq == 0
+    assert world.exporter.warnings == []
+    assert "export" not in caplog.text

@@ -11,7 +11,12 @@ import pytest
 from ledgers import NOON_MILLIS, batch, report
 
 from collector import ingest as ingest_module
-from collector.errors import DiskFullError, NotStoredError, QueueFullError
+from collector.errors import (
+    DiskFullError,
+    LedgerUnavailableError,
+    NotStoredError,
+    QueueFullError,
+)
 from collector.ingest import Ingest, fold_after_seconds
 from collector.ledger import Batch, Receipt
 from collector.metrics import Metrics
@@ -350,3 +355,61 @@ def test_adding_up_takes_a_fifth_of_the_time_at_most_and_waits_five_seconds_at_m
     last_fold_seconds, expected_seconds
 ):
     assert fold_after_seconds(last_fold_seconds) == pytest.approx(expected_seconds)
+
+
+class TestSharedLedger:
+    """Where another thread, or another collector, adds up and purges."""
+
+    async def test_reports_are_only_appended_and_whoever_adds_up_is_told(self, monkeypatch):
+        monkeypatch.setattr(ingest_module, "PURGE_SECONDS", 0.01)
+        stored = []
+        async with World(adds_up=False, on_stored=lambda: stored.append(1)) as world:
+            signal = world.ingest.commits.subscribe()
+            for _ in range(3):
+                await world.submit("alice")
+                await asyncio.sleep(0.06)
+            assert world.ledger.deferred == [True] * 3
+            assert (world.ledger.folds, world.ledger.forgotten_before) == (0, [])
+            assert len(stored) == 3
+            assert not signal.is_set()  # readers of sums are told when there are any
+
+    async def test_a_server_that_is_away_fails_all_of_a_group_at_once(self):
+        tries = []
+
+        def fail(batches):
+            tries.append(len(batches))
+            return LedgerUnavailableError("away")
+
+        async with World(adds_up=False) as world:
+            held = await world.hold_a_commit()
+            waiting = [world.submit("a"), world.submit("b"), world.submit("c")]
+            await queued(world, reports=4)
+            world.ledger.failure = fail
+            world.ledger.gate.set()
+            with pytest.raises(LedgerUnavailableError):
+                await held
+            for each in waiting:
+                with pytest.raises(LedgerUnavailableError):
+                    await each
+            assert tries == [1, 3]
+            assert world.ingest.last_error == "away"
+            world.ingest.note_recovery()
+            assert world.ingest.last_error is None
+
+    async def test_only_what_the_server_was_away_for_is_over_when_it_is_back(self):
+        async with World(adds_up=False) as world:
+            world.ledger.failure = lambda _: DiskFullError("full")
+            with pytest.raises(DiskFullError):
+                await world.submit("a")
+            world.ingest.note_recovery()
+            assert world.ingest.last_error == "full"
+
+    async def test_other_work_does_not_wait_for_a_commit(self):
+        async with World(adds_up=False) as world:
+            held = await world.hold_a_commit()
+            assert (
+                await world.ingest.run(lambda ledger: ledger.forget_days(before_day=1, limit=1))
+                == 0
+            )
+            world.ledger.gate.set()
+            await held

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collector.errors import SettingsError
+from collector.ledger.place import place_of
 from collector.settings import Settings
 
 KEY = "a-key-of-twenty-chars"
@@ -48,7 +49,8 @@ def test_values_are_taken():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("LEDGER_URL", "postgresql://localhost/ledger"),
+        ("LEDGER_URL", "mysql://localhost/ledger"),
+        ("LEDGER_URL", "postgresql://user:a%zzword@localhost/ledger"),
         ("COLLECTOR_PORT", "eighty"),
         ("COLLECTOR_PORT", "65536"),
         ("COLLECTOR_PORT", "-1"),
@@ -78,6 +80,42 @@ def test_reporters_outside_the_quota_are_configured_ones():
     assert settings.reporters_outside_quota == ("b", "a")
     with pytest.raises(SettingsError, match=r"entry 2 is no name in COLLECTOR_REPORTER_KEYS"):
         Settings.from_env(keys | {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "a,d"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:hunter2/x@db.example.com/ledger",
+        "postgresql://user:12/hunter2@db.example.com/ledger",
+        "postgresql://user:hunter2@x@db.example.com/ledger",
+        "postgresql://user:hunter2%zz@db.example.com/ledger",
+        "postgresql://user:hunter2@db.example.com/ledger?no_such_option=1",
+        "user:hunter2@db.example.com/ledger",
+    ],
+)
+def test_a_password_that_is_not_written_as_it_should_be_is_not_repeated(url):
+    with pytest.raises(SettingsError, match=r"^LEDGER_URL: ") as raised:
+        Settings.from_env({"LEDGER_URL": url})
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:hunter2@db:5433/l", "postgresql://u@db:5433/l"),
+        ("postgres://u:hunter2@db/l?sslmode=require", "postgresql://u@db/l"),
+        ("postgresql://u@a,b:5433/l?target_session_attrs=read-write", "postgresql://u@a,b:5433/l"),
+        (
+            "postgresql:///l?host=/run/postgresql&user=u&password=hunter2",
+            "postgresql://u@/run/postgresql/l",
+        ),
+        ("postgresql://u:p%40ss%2Fhunter2@[::1]/l", "postgresql://u@::1/l"),
+    ],
+)
+def test_a_ledger_on_a_server_is_named_without_its_password(url, shown):
+    settings = Settings.from_env({"LEDGER_URL": url})
+    assert place_of(settings.ledger_url).name == shown
+    assert "hunter2" not in repr(settings)
 
 
 def test_secrets_show_neither_in_the_representation_nor_in_errors():

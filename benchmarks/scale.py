@@ -1,0 +1,291 @@
+"""Reports a second of 1, 2 and 4 collectors on one PostgreSQL, an embedded ledger beside them.
+
+    uv run python benchmarks/scale.py [--rounds 3] [--seconds 10]
+
+Everything shares this machine's cores: collectors, PostgreSQL and the sender. So it shows what a
+report costs each of them, and whether collectors stand in each other's way; how far more machines
+go is worked out from that in docs/scale.md. PostgreSQL is durable (fsync, synchronous commits).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import itertools
+import os
+import selectors
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
+
+import random  # noqa: E402
+
+import httpx  # noqa: E402
+import msgspec  # noqa: E402
+from collector_process import ADMIN_KEY, KEY, CollectorProcess  # noqa: E402
+from postgres_server import PostgresServer, describe  # noqa: E402
+
+USERS, SERVERS = 20_000, 3
+LOADS = {"batches of 1,000": (1000, 8), "batches of 50": (50, 32), "single reports": (1, 128)}
+"""Reports in a request, and over how many connections."""
+console = Console(width=120)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one arrangement did with one load."""
+
+    acknowledged_per_second: float
+    added_up_per_second: float
+    p99_millis: float
+    collector_micros: float
+    """Processor time of all collectors for one report."""
+    server_micros: float
+    """That of PostgreSQL, with what adding up costs it."""
+    log_bytes: float
+    """What PostgreSQL wrote ahead for one report."""
+
+
+class Postgres:
+    """A durable server and what it has used."""
+
+    def __init__(self) -> None:
+        self.server = PostgresServer(is_durable=True)
+        self.server.start("-c", "shared_buffers=1GB", "-c", "max_wal_size=8GB")
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of the server, with its children that have ended."""
+        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text()
+        pids = [self.server.pid, *map(int, children.split())]
+        return sum(_cpu_seconds(pid, with_children=pid == self.server.pid) for pid in pids)
+
+    def log_position(self) -> int:
+        """Return how many bytes were ever written ahead."""
+        query = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
+        with psycopg.connect(self.server.url("postgres")) as db:
+            row = db.execute(query).fetchone()
+            assert row
+            return int(row[0])
+
+
+def main() -> int:
+    """Run the rounds and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10)
+    arguments = parser.parse_args()
+    console.print(f"{os.cpu_count()} cores for all; {describe()}")
+    postgres = Postgres()
+    runs: dict[tuple[str, str], list[Run]] = {}
+    try:
+        for number in range(arguments.rounds):
+            for load in LOADS:
+                for kind in ("embedded", "1 collector", "2 collectors", "4 collectors"):
+                    run = measure(kind, load, postgres, seconds=arguments.seconds)
+                    runs.setdefault((load, kind), []).append(run)
+                    console.print(
+                        f"round {number + 1}: {load}, {kind}: {run.acknowledged_per_second:,.0f}/s"
+                    )
+        show(runs)
+        console.print(sizes(postgres))
+    finally:
+        postgres.server.close()
+    return 0
+
+
+@contextlib.contextmanager
+def collectors(kind: str, url: str) -> Iterator[list[CollectorProcess]]:
+    """Run an arrangement."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        found = []
+        for number in range(1 if kind == "embedded" else int(kind[0])):
+            home = Path(folder) / str(number)
+            home.mkdir()
+            environment = {"COLLECTOR_KEY_REQUESTS_PER_SECOND": "0"}
+            if kind != "embedded":
+                environment["LEDGER_URL"] = url
+            process = CollectorProcess(home, environment)
+            stack.callback(process.kill)
+            process.start()
+            found.append(process)
+        yield found
+
+
+def measure(kind: str, load: str, postgres: Postgres, *, seconds: float) -> Run:
+    """Send a load for some time, then wait until all of it is in the sums."""
+    size, connections = LOADS[load]
+    url = postgres.server.url(postgres.server.new_database())
+    with collectors(kind, url) as processes:
+        ports = [each.port for each in processes]
+        send(ports, size, connections, seconds=min(2.0, seconds / 4))
+        until_added_up(ports[0])
+        pids = [each.pid for each in processes if each.pid]
+        cpu = sum(map(_cpu_seconds, pids)), postgres.cpu_seconds(), postgres.log_position()
+        started_at = time.perf_counter()
+        millis = send(ports, size, connections, seconds=seconds)
+        took = time.perf_counter() - started_at
+        until_added_up(ports[0])
+        took_in_all = time.perf_counter() - started_at
+        collector_seconds = sum(map(_cpu_seconds, pids)) - cpu[0]
+        server_seconds = postgres.cpu_seconds() - cpu[1]
+        log_bytes = postgres.log_position() - cpu[2]
+    reports = len(millis) * size
+    return Run(
+        acknowledged_per_second=reports / took,
+        added_up_per_second=reports / took_in_all,
+        p99_millis=sorted(millis)[int(len(millis) * 0.99)],
+        collector_micros=collector_seconds / reports * 1e6,
+        server_micros=0 if kind == "embedded" else server_seconds / reports * 1e6,
+        log_bytes=0 if kind == "embedded" else log_bytes / reports,
+    )
+
+
+def until_added_up(port: int) -> None:
+    """Wait until every report acknowledged so far is in the sums."""
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    while True:
+        found = httpx.get(f"http://127.0.0.1:{port}/v1/usage", headers=headers, timeout=60)
+        if found.status_code == 200:
+            return
+
+
+_dice = random.Random(7)  # noqa: S311 - made-up reports
+_TAG = "a-tag-of-12-"
+
+
+@functools.cache
+def _templates(size: int) -> list[bytes]:
+    """Make requests whose ids begin with a tag: to make each anew would take the sender longest."""
+    return [_request(size) for _ in range(max(40, 20_000 // size // 4))]
+
+
+def _requests(size: int) -> Iterator[bytes]:
+    templates = _templates(size)
+    for number in itertools.count():
+        tag = f"{os.urandom(4).hex()}{number % 10_000:04}".encode()
+        yield templates[number % len(templates)].replace(_TAG.encode(), tag)
+
+
+def _request(size: int) -> bytes:
+    reports = [
+        {
+            "report_id": f"{_TAG}{number}",
+            "user_token": f"user{_dice.randrange(USERS)}",
+            "server": f"server-{_dice.randrange(SERVERS)}",
+            "port": 443,
+            "protocol": "vless",
+            "bytes_uploaded": 1000,
+            "bytes_downloaded": 9000,
+        }
+        for number in range(size)
+    ]
+    body = msgspec.json.encode(reports if size > 1 else reports[0])
+    head = (
+        f"POST /v1/reports HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def send(ports: Sequence[int], size: int, connections: int, *, seconds: float) -> list[float]:
+    """Send over so many connections, each waiting for its answer; return milliseconds."""
+    waiting = _requests(size)
+    next(waiting)  # the templates are made before the clock runs
+    until = time.perf_counter() + seconds
+    millis: list[float] = []
+    with contextlib.ExitStack() as open_ones, selectors.DefaultSelector() as selector:
+        sent_at: dict[socket.socket, float] = {}
+
+        def next_one(connection: socket.socket) -> None:
+            if time.perf_counter() < until:
+                connection.sendall(next(waiting))
+                sent_at[connection] = time.perf_counter()
+                selector.register(connection, selectors.EVENT_READ)
+
+        for number in range(connections):
+            address = ("127.0.0.1", ports[number % len(ports)])
+            next_one(open_ones.enter_context(socket.create_connection(address)))
+        answers: dict[socket.socket, bytes] = dict.fromkeys(sent_at, b"")
+        while selector.get_map():
+            for key, _ in selector.select():
+                connection: socket.socket = key.fileobj  # type: ignore[assignment]
+                answers[connection] += connection.recv(65536)
+                if not answers[connection].endswith(b"}"):
+                    continue
+                assert answers[connection].startswith(b"HTTP/1.1 200"), answers[connection][:300]
+                answers[connection] = b""
+                millis.append((time.perf_counter() - sent_at[connection]) * 1000)
+                selector.unregister(connection)
+                next_one(connection)
+    return millis
+
+
+def sizes(postgres: Postgres) -> str:
+    """Fill a ledger, and return what a report, a user and a day's row take on disk."""
+    url = postgres.server.url(postgres.server.new_database())
+    with collectors("2 collectors", url) as processes:
+        ports = [each.port for each in processes]
+        millis = send(ports, 1000, 8, seconds=8)
+        until_added_up(ports[0])
+    with psycopg.connect(url, options="-c search_path=traffic", autocommit=True) as db:
+        db.execute("VACUUM ANALYZE")
+        found = []
+        for table in ("report", "usage_day", "series", "user_total"):
+            row = db.execute(
+                f"SELECT pg_total_relation_size('{table}'), count(*) FROM {table}"  # noqa: S608 - fixed names
+            ).fetchone()
+            assert row
+            found.append(f"{table}: {row[0] / row[1]:,.0f} bytes a row ({row[1]:,} rows)")
+    return f"{len(millis) * 1000:,} reports. " + "; ".join(found)
+
+
+def _cpu_seconds(pid: int, *, with_children: bool = False) -> float:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # it has ended, and is counted with its parent's children from now on
+        return 0.0
+    fields = stat.rpartition(")")[2].split()
+    ticks = sum(map(int, fields[11:15] if with_children else fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def show(runs: dict[tuple[str, str], list[Run]]) -> None:
+    """Print the medians."""
+    for load in LOADS:
+        table = Table(title=f"{load}, {LOADS[load][1]} connections", title_justify="left")
+        columns = ("", "acknowledged/s", "in the sums/s", "p99 ms")
+        for column in (*columns, "collectors' CPU", "PostgreSQL's CPU", "written ahead"):
+            table.add_column(column, justify="right" if column else "left")
+        for (of, kind), each in runs.items():
+            if of == load:
+                table.add_row(
+                    kind,
+                    f"{_median(each, 'acknowledged_per_second'):,.0f}",
+                    f"{_median(each, 'added_up_per_second'):,.0f}",
+                    f"{_median(each, 'p99_millis'):.0f}",
+                    f"{_median(each, 'collector_micros'):.1f} µs",
+                    f"{_median(each, 'server_micros'):.1f} µs",
+                    f"{_median(each, 'log_bytes'):,.0f} B",
+                )
+        console.print(table)
+
+
+def _median(runs: Sequence[Run], name: str) -> float:
+    return statistics.median(getattr(each, name) for each in runs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

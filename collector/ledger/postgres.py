@@ -1,0 +1,295 @@
+"""The writing side of a PostgreSQL ledger: any number of collectors append, one of them adds up.
+
+A commit appends a group of reports in a few statements, whatever its size. What a report changes
+beside its own row is left to the leader, see `postgres_fold`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from collector.errors import LedgerError, NotStoredError
+from collector.ledger import (
+    Batch,
+    Progress,
+    Receipt,
+    postgres_export,
+    postgres_fold,
+    postgres_purge,
+)
+from collector.ledger.postgres_group import Group, LostRaceError, known_contents
+from collector.ledger.postgres_lease import Lease, NotLeadingError
+from collector.ledger.postgres_link import Db, Link
+from collector.ledger.postgres_schema import bring_forward
+from collector.ledger.postgres_series import SeriesIds
+from collector.schema import Policy
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SUMS_SECONDS = 1.0
+"""How old the sum of all traffic may be by which a collector tells whether more would fit."""
+RACES = 20
+
+
+class PostgresLedger:
+    """One collector's side of a ledger that others may write as well.
+
+    `record` belongs to one thread. All else has another connection, one after the other, from any
+    thread: adding up holds no commit up. Opening makes the
+    tables where there are none, and takes the lease if it is free.
+    """
+
+    def __init__(self, url: str, *, lease_seconds: float | None = None) -> None:
+        self._writer = Link(url)
+        self._keeper = Link(url, is_patient=True)
+        self.lease = Lease() if lease_seconds is None else Lease(lease_seconds)
+        self._leading = threading.RLock()
+        self._series = SeriesIds()
+        self._series_of: tuple[int, str] = (0, "")
+        self._led_by = ""
+        self._is_run_noted = False
+        self._folded_seq = 0
+        self._all_bytes = self._all_billed_bytes = 0
+        self._sums_until_seconds = 0.0
+        try:
+            bring_forward(self._writer)
+            self.lead()
+        except NotStoredError as error:
+            self._drop()
+            raise LedgerError(str(error)) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    @property
+    def name(self) -> str:
+        """Where the ledger is, without secrets."""
+        return self._writer.name
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that adds up, as far as it knows."""
+        return self.lease.is_held
+
+    def close(self) -> None:
+        """Let go of the lease, and of the server."""
+        if self.lease.token is not None:
+            with contextlib.suppress(NotStoredError):
+                self._keeper.run(self.lease.release)
+        self._drop()
+
+    def _drop(self) -> None:
+        self._writer.close()
+        self._keeper.close()
+
+    # --- appending ---------------------------------------------------------------------------
+
+    def record(
+        self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
+    ) -> list[Receipt]:
+        """Store all batches in one commit; returns when it is on disk.
+
+        With `defers_sums`, or where another collector leads, the reports are in no sum before the
+        leader's next `fold`. Raises LedgerUnavailableError where the outcome is not known: then
+        ids are safe to be sent again.
+        """
+        for _ in range(RACES):
+            receipts = self._record(batches, received_at_millis)
+            if receipts is not None:
+                break
+        else:
+            raise NotStoredError("others store the same reports just now; send again")
+        if not defers_sums and self.lease.is_held:
+            with contextlib.suppress(NotStoredError):  # it is stored all the same
+                self.fold()
+        return receipts
+
+    def _record(self, batches: Sequence[Batch], received_at_millis: int) -> list[Receipt] | None:
+        """Store a group; None where another collector stored one of its ids meanwhile."""
+        self._refresh()
+        keys = [
+            report.report_key
+            for batch in batches
+            for report in batch.reports
+            if report.report_key is not None
+        ]
+        known = self._writer.ask(lambda db: known_contents(db, keys)) if keys else {}
+        group = Group(self._all_bytes, self._all_billed_bytes, known)
+        taken = [group.take(batch) for batch in batches]
+        if group.rows or group.duplicates:
+            fresh = [report for report, _ in group.rows]
+            self._writer.ask(lambda db: self._series.make(db, fresh))
+            doubled = [report for report, _ in group.duplicates]
+            self._writer.ask(lambda db: self._series.find(db, doubled))
+        receipts = [each.receipt(self._series.get) for each in taken]
+        if group.rows:
+            group_id = _new_group_id()
+            try:
+                self._writer.run(
+                    lambda db: group.store(
+                        db, group_id, self._series.get, received_at_millis=received_at_millis
+                    )
+                )
+            except LostRaceError:
+                return None
+            self._all_bytes += group.raw_bytes
+            self._all_billed_bytes += group.billed_bytes
+        return receipts
+
+    def _refresh(self) -> None:
+        """Forget series that were read of another connection or leader; sum up what is stored.
+
+        The sum is a second old, and without what others store meanwhile. It is refused at half of
+        what the integers hold, so there is room for the collectors that do not know of each other.
+        """
+        self._writer.connect()
+        if self._series_of != (self._writer.connections, self._led_by):
+            self._series.clear()
+            self._series_of = (self._writer.connections, self._led_by)
+        if time.monotonic() < self._sums_until_seconds:
+            return
+        self._all_bytes, self._all_billed_bytes = self._writer.ask(_all_sums)
+        self._sums_until_seconds = time.monotonic() + SUMS_SECONDS
+
+    # --- leading -----------------------------------------------------------------------------
+
+    def lead(self) -> int:
+        """Take or keep the lease if possible, then add up; return up to where the sums go.
+
+        Raises LedgerUnavailableError, and then this collector leads no more.
+        """
+        with self._leading:
+            return self._lead()
+
+    def _lead(self) -> int:
+        try:
+            if self.lease.is_held and self.lease.is_due:
+                with contextlib.suppress(NotLeadingError):
+                    self._as_leader(lambda _: None)
+            seq, self._led_by, has_unfolded = self._keeper.ask(_head)
+            if self.lease.is_held and seq != self._folded_seq:
+                # Restored while in use, or a commit whose answer was lost: another run from here.
+                self.lease.lose()
+            if not self.lease.is_held and not self._take():
+                return seq
+            if has_unfolded:
+                with contextlib.suppress(NotLeadingError):
+                    self.fold()
+        except NotStoredError:
+            self.lease.lose()
+            raise
+        return self._folded_seq if self.lease.is_held else seq
+
+    def _take(self) -> bool:
+        if not self._keeper.run(self.lease.take):
+            return False
+        self._is_run_noted = False
+        self._folded_seq = self._keeper.ask(postgres_fold.folded_seq)
+        log.info("leads the ledger %s, epoch %d", self.name, self.lease.epoch)
+        self.fold()
+        return True
+
+    def fold(self) -> None:
+        """Add up what is stored and in no sum yet; NotLeadingError where another leads."""
+        reports = postgres_fold.FOLD_REPORTS
+        while reports >= postgres_fold.FOLD_REPORTS:
+            with self._leading:
+                reports, self._folded_seq = self._as_leader(self._fold_some)
+                self._is_run_noted = self._is_run_noted or reports > 0
+
+    def _fold_some(self, db: Db) -> tuple[int, int]:
+        if postgres_fold.folded_seq(db) != self._folded_seq:
+            self.lease.lose()
+            raise NotLeadingError("the sums are not where this collector left them")
+        return postgres_fold.fold(db, token=self.lease.token or "", is_run_noted=self._is_run_noted)
+
+    def _as_leader(self, work: Callable[[Db], T]) -> T:
+        """Run something in a transaction that the leader alone can commit."""
+        begun = 0.0
+
+        def fenced(db: Db) -> T:
+            nonlocal begun
+            begun = self.lease.extend(db)
+            return work(db)
+
+        result = self._keeper.run(fenced)
+        self.lease.confirm(begun)
+        return result
+
+    # --- what the leader keeps ---------------------------------------------------------------
+
+    def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
+        """Drop up to `limit` of the oldest reports received before; return how many were.
+
+        Any collector may, one at a time: an admin's cleanup comes to whichever it comes to.
+        """
+
+        def forget(db: Db) -> int:
+            _wait_for_leader(db)
+            exported = postgres_export.state_of(db, Policy.RAW).seq if keeps_unexported else None
+            return postgres_purge.forget_reports(
+                db, before_millis=before_millis, limit=limit, through_seq=exported
+            )
+
+        return self._keeper.run(forget)
+
+    def forget_days(self, *, before_day: int, limit: int) -> int:
+        """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
+
+        def forget(db: Db) -> int:
+            _wait_for_leader(db)
+            return postgres_purge.forget_days(db, before_day=before_day, limit=limit)
+
+        return self._keeper.run(forget)
+
+    def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
+        """Store that an export went on; not if it was begun anew, or another leads, meanwhile."""
+        try:
+            return self._as_leader(
+                lambda db: postgres_export.advance(db, progress, at_millis=at_millis)
+            )
+        except NotLeadingError:
+            return False
+
+    def note_export_problem(self, stream: str, problem: str | None) -> None:
+        """Store why an export does not go on, None when it does."""
+        with contextlib.suppress(NotLeadingError):
+            self._as_leader(lambda db: postgres_export.note_problem(db, stream, problem))
+
+
+def _wait_for_leader(db: Db) -> None:
+    """Wait for the leader's transaction, and have the next one wait for this one."""
+    db.execute("SELECT 1 FROM lease WHERE name = 'leader' FOR UPDATE")
+
+
+def _head(db: Db) -> tuple[int, str, bool]:
+    """Return up to where the sums go, under whose token that is, and whether there is more."""
+    row = db.execute(
+        "SELECT f.seq, l.token, EXISTS (SELECT 1 FROM report_group WHERE first_seq IS NULL) "
+        "FROM folded AS f, lease AS l WHERE f.id = 1"
+    ).fetchone()
+    if row is None:
+        raise NotStoredError("the ledger has no sums: was it restored in part?")
+    return int(row[0]), str(row[1]), bool(row[2])
+
+
+def _all_sums(db: Db) -> tuple[int, int]:
+    row = db.execute(
+        "SELECT (f.raw_bytes + g.raw)::bigint, (f.billed_bytes + g.billed)::bigint FROM folded f, "
+        "(SELECT coalesce(sum(raw_bytes), 0) AS raw, coalesce(sum(billed_bytes), 0) AS billed "
+        "FROM report_group WHERE first_seq IS NULL) g WHERE f.id = 1"
+    ).fetchone()
+    return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+
+def _new_group_id() -> int:
+    """Make an id that is after those made before, and that no other collector makes."""
+    return (time.time_ns() // 1_000_000 << 21) | secrets.randbits(21)

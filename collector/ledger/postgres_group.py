@@ -1,0 +1,161 @@
+"""What one commit of a collector stores in a PostgreSQL ledger, and what became of each request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from collector.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
+from collector.ledger import Batch, Receipt
+from collector.ledger.postgres_link import Db
+from collector.reports import MAX_AMOUNT_BYTES, Report
+
+Content = tuple[int | None, int, int]
+"""A report's series, bytes up and down: what a repeated id must agree with."""
+IdOf = Callable[[Report], int | None]
+
+_STORE = """
+    INSERT INTO report (group_id, position, report_key, series_id, upload_bytes, download_bytes,
+        billed_bytes, connections, reported_at, reporter)
+    SELECT %s, position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
+        connections, reported_at, (%s::text[])[reporter]
+    FROM unnest(%s::int[], %s::bytea[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+        %s::int[], %s::bigint[], %s::int[])
+        AS r (position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
+            connections, reported_at, reporter)
+    ON CONFLICT (report_key) DO NOTHING
+"""
+
+
+def known_contents(db: Db, keys: Sequence[bytes]) -> dict[bytes, Content]:
+    """Return what is stored under those of the ids that are known."""
+    rows = db.execute(
+        "SELECT report_key, series_id, upload_bytes, download_bytes FROM report "
+        "WHERE report_key = ANY(%s::bytea[])",
+        (_blobs(keys),),
+    )
+    return {bytes(key): (series_id, up, down) for key, series_id, up, down in rows}
+
+
+@dataclass(slots=True)
+class Taken:
+    """What is taken of one request."""
+
+    accepted: int = 0
+    is_beyond_capacity: bool = False
+    duplicates: list[tuple[Report, Content | Report]] = field(default_factory=list)
+    """Reports whose id is known, with what is, or will be, stored under it."""
+
+    def receipt(self, id_of: IdOf) -> Receipt:
+        """Say what became of it, once the series of all its reports were looked up."""
+        conflicts = 0
+        for report, stored in self.duplicates:
+            content = _content(stored, id_of) if isinstance(stored, Report) else stored
+            conflicts += content != _content(report, id_of)
+        return Receipt(self.accepted, len(self.duplicates), conflicts, self.is_beyond_capacity)
+
+
+def _content(report: Report, id_of: IdOf) -> Content:
+    return (id_of(report), report.upload_bytes, report.download_bytes)
+
+
+class Group:
+    """The reports of one commit: those that are not known yet."""
+
+    def __init__(
+        self, all_bytes: int, all_billed_bytes: int, known: Mapping[bytes, Content]
+    ) -> None:
+        self._all_bytes = all_bytes
+        self._all_billed_bytes = all_billed_bytes
+        self._known = known
+        self._fresh: dict[bytes, Report] = {}
+        self.rows: list[tuple[Report, str]] = []
+        """Each with who reported it, in the order they are numbered in."""
+        self.duplicates: list[tuple[Report, Content | Report]] = []
+        self.raw_bytes = self.billed_bytes = 0
+
+    def take(self, batch: Batch) -> Taken:
+        """Take what is new of a request; all or nothing of it for want of room in the sums."""
+        if not self._has_room_for(batch.reports):
+            return Taken(is_beyond_capacity=True)
+        taken = Taken()
+        for report in batch.reports:
+            key = report.report_key
+            if key is not None:
+                stored = self._known.get(key) or self._fresh.get(key)
+                if stored is not None:
+                    taken.duplicates.append((report, stored))
+                    continue
+                self._fresh[key] = report
+            self.rows.append((report, batch.reporter))
+            taken.accepted += 1
+            self.raw_bytes += report.upload_bytes + report.download_bytes
+            self.billed_bytes += _billed(report)
+        self.duplicates += taken.duplicates
+        return taken
+
+    def _has_room_for(self, reports: Sequence[Report]) -> bool:
+        """Tell whether the sums stay within the ledger's integers, even if none is a duplicate."""
+        more_bytes = sum(each.upload_bytes + each.download_bytes for each in reports)
+        if self._all_bytes + self.raw_bytes + more_bytes > MAX_AMOUNT_BYTES:
+            return False
+        billed_bytes = self._all_billed_bytes + self.billed_bytes
+        most_billed_bytes = more_bytes * MAX_RATIO_MILLIS // AS_REPORTED_MILLIS
+        if billed_bytes + most_billed_bytes <= MAX_AMOUNT_BYTES:
+            return True
+        return billed_bytes + sum(map(_billed, reports)) <= MAX_AMOUNT_BYTES
+
+    def store(self, db: Db, group_id: int, id_of: IdOf, *, received_at_millis: int) -> None:
+        """Store the reports within a transaction; LostRaceError where an id is not new any more.
+
+        Ids are inserted in their order, so that two commits that share some wait for each other
+        and never both ways round.
+        """
+        rows = sorted(enumerate(self.rows), key=lambda row: (row[1][0].report_key or b"", row[0]))
+        scopes = dict.fromkeys(reporter for _, (_, reporter) in rows)
+        reporters = {reporter: number for number, reporter in enumerate(scopes, start=1)}
+        reports = [report for _, (report, _) in rows]
+        stored = db.execute(
+            _STORE,
+            (
+                group_id,
+                list(reporters),
+                _numbers(position for position, _ in rows),
+                _blobs(each.report_key for each in reports),
+                _numbers(id_of(each) for each in reports),
+                _numbers(each.upload_bytes for each in reports),
+                _numbers(each.download_bytes for each in reports),
+                _numbers(each.billed_bytes for each in reports),
+                _numbers(each.connections for each in reports),
+                _numbers(each.reported_at_millis for each in reports),
+                _numbers(reporters[reporter] for _, (_, reporter) in rows),
+            ),
+        ).rowcount
+        if stored != len(rows):
+            raise LostRaceError
+        db.execute(
+            "INSERT INTO report_group (id, reports, raw_bytes, billed_bytes, received_at) "
+            "VALUES (%s, %s, %s, %s, %s)",
+            (group_id, len(rows), self.raw_bytes, self.billed_bytes, received_at_millis),
+        )
+
+
+class LostRaceError(Exception):
+    """Another collector stored one of the ids meanwhile; this transaction must store nothing."""
+
+
+def _billed(report: Report) -> int:
+    if report.billed_bytes is None:
+        return report.upload_bytes + report.download_bytes
+    return report.billed_bytes
+
+
+def _numbers(values: Iterable[int | None]) -> str:
+    """Spell an array; one at a time would take the driver longer than storing it."""
+    return "{" + ",".join("NULL" if each is None else str(each) for each in values) + "}"
+
+
+def _blobs(values: Iterable[bytes | None]) -> str:
+    return (
+        "{" + ",".join("NULL" if each is None else f'"\\\\x{each.hex()}"' for each in values) + "}"
+    )

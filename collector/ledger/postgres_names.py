@@ -1,0 +1,101 @@
+"""Reporters, ratios and readers' standings in a PostgreSQL ledger, beside its collectors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from collector.billing import Ratio
+from collector.errors import LedgerError
+from collector.ledger.postgres_link import Db
+from collector.ledger.readers import Standing, newer_of
+from collector.reporters import hash_key, new_key
+
+
+def add_reporter(db: Db, name: str, *, now_millis: int, counts_toward_quota: bool | None) -> str:
+    """Store a new reporter and return its key; within a transaction, as all of these."""
+    key = new_key()
+    former = db.execute(
+        "DELETE FROM reporter WHERE name = %s AND revoked_at IS NOT NULL "
+        "RETURNING counts_toward_quota",
+        (name,),
+    ).fetchone()
+    if counts_toward_quota is None:
+        counts_toward_quota = former is None or bool(former[0])
+    made = db.execute(
+        "INSERT INTO reporter (name, key_hash, created_at, counts_toward_quota) "
+        "VALUES (%s, %s, %s, %s) ON CONFLICT (name) DO NOTHING",
+        (name, hash_key(key), now_millis, counts_toward_quota),
+    ).rowcount
+    if not made:
+        raise LedgerError(
+            f"there is a reporter {name!r} already: revoke it first to give it a new key"
+        )
+    return key
+
+
+def change_reporter(db: Db, name: str, *, counts_toward_quota: bool) -> bool:
+    """Say whether what a reporter reports from now on is billed; return whether there is one."""
+    return (
+        db.execute(
+            "UPDATE reporter SET counts_toward_quota = %s WHERE name = %s AND revoked_at IS NULL",
+            (counts_toward_quota, name),
+        ).rowcount
+        > 0
+    )
+
+
+def revoke_reporter(db: Db, name: str, *, now_millis: int) -> bool:
+    """Make a reporter's key invalid; return whether there was one."""
+    return (
+        db.execute(
+            "UPDATE reporter SET revoked_at = %s WHERE name = %s AND revoked_at IS NULL",
+            (now_millis, name),
+        ).rowcount
+        > 0
+    )
+
+
+def set_ratio(db: Db, ratio: Ratio) -> int | None:
+    """Store how much a byte on a server counts from now on; return the ratio before, if any."""
+    query = "SELECT ratio_millis FROM ratio WHERE server = %s FOR UPDATE"
+    before = db.execute(query, (ratio.server,)).fetchone()
+    db.execute(
+        "INSERT INTO ratio (server, ratio_millis, set_at) VALUES (%s, %s, %s) "
+        "ON CONFLICT (server) DO UPDATE SET ratio_millis = excluded.ratio_millis, "
+        "set_at = excluded.set_at",
+        (ratio.server, ratio.ratio_millis, ratio.set_at_millis),
+    )
+    return None if before is None else int(before[0])
+
+
+def clear_ratio(db: Db, server: str) -> bool:
+    """Have a byte on a server count as a byte again; return whether it had a ratio."""
+    return db.execute("DELETE FROM ratio WHERE server = %s", (server,)).rowcount > 0
+
+
+def standings(db: Db) -> dict[str, Standing]:
+    """Return how far the books of all readers were that ever left word, by reader."""
+    rows = db.execute("SELECT key, value FROM meta WHERE key LIKE 'reader:%'")
+    return {key.partition(":")[2]: Standing(**json.loads(value)) for key, value in rows}
+
+
+def standing_of(db: Db, reader: str) -> Standing | None:
+    """Return how far a reader's books were when it last said so; None for an unknown reader."""
+    row = db.execute("SELECT value FROM meta WHERE key = %s", (f"reader:{reader}",)).fetchone()
+    return None if row is None else Standing(**json.loads(row[0]))
+
+
+def keep_standing(db: Db, reader: str, standing: Standing) -> Standing:
+    """Store how far a reader's books are, never less than before; return what is stored then."""
+    key = f"reader:{reader}"
+    row = db.execute("SELECT value FROM meta WHERE key = %s FOR UPDATE", (key,)).fetchone()
+    known = None if row is None else Standing(**json.loads(row[0]))
+    kept = newer_of(known, standing)
+    if kept != known:
+        db.execute(
+            "INSERT INTO meta (key, value) VALUES (%s, %s) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, json.dumps(asdict(kept))),
+        )
+    return kept

@@ -1,0 +1,110 @@
+"""A PostgreSQL ledger as a place: one database that collectors share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
+
+from collector.billing import Ratio
+from collector.errors import LedgerError
+from collector.ledger import postgres_export, postgres_names
+from collector.ledger.postgres import PostgresLedger
+from collector.ledger.postgres_link import Db, Link, name_of
+from collector.ledger.postgres_reader import PostgresReader
+from collector.ledger.postgres_schema import bring_forward
+from collector.ledger.readers import Standing
+from collector.ledger.sqlite_ratios import check_server
+from collector.ledger.sqlite_reporters import check_name
+
+T = TypeVar("T")
+
+
+class PostgresPlace:
+    """A database, by its `postgresql://` URL. Its server keeps it, so its disk is the server's.
+
+    Raises NotStoredError and its kinds where the server cannot be reached.
+    """
+
+    is_shared = True
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.name = name_of(url)  # raises SettingsError for a malformed one
+
+    def prepare(self) -> None:
+        """Make the tables where there are none, and bring them forward."""
+        with closing(Link(self._url)) as link:
+            bring_forward(link)
+
+    def open(self) -> PostgresLedger:
+        """Open the writing side; it leads if nobody does."""
+        return PostgresLedger(self._url)
+
+    def reader(self) -> PostgresReader:
+        """Open the reading side."""
+        return PostgresReader(self._url)
+
+    def identity(self) -> None:
+        """Nothing: a database that was replaced is told by its own lease."""
+
+    def free_disk_bytes(self) -> None:
+        """Nothing: the disk is the server's."""
+
+    def _run(self, work: Callable[[Db], T]) -> T:
+        with closing(Link(self._url)) as link:
+            bring_forward(link)
+            return link.run(work)
+
+    def add_reporter(
+        self, name: str, *, now_millis: int, counts_toward_quota: bool | None = None
+    ) -> str:
+        """Store a new reporter and return its key."""
+        check_name(name)
+        return self._run(
+            lambda db: postgres_names.add_reporter(
+                db, name, now_millis=now_millis, counts_toward_quota=counts_toward_quota
+            )
+        )
+
+    def change_reporter(self, name: str, *, counts_toward_quota: bool) -> None:
+        """Say whether what a reporter reports from now on is billed."""
+        if not self._run(
+            lambda db: postgres_names.change_reporter(
+                db, name, counts_toward_quota=counts_toward_quota
+            )
+        ):
+            raise LedgerError(f"there is no reporter {name!r} to change; see `reporters list`")
+
+    def revoke_reporter(self, name: str, *, now_millis: int) -> None:
+        """Make a reporter's key invalid."""
+        if not self._run(
+            lambda db: postgres_names.revoke_reporter(db, name, now_millis=now_millis)
+        ):
+            raise LedgerError(f"there is no reporter {name!r} to revoke; see `reporters list`")
+
+    def set_ratio(self, ratio: Ratio) -> int | None:
+        """Store how much a byte on a server counts; return the ratio before."""
+        check_server(ratio.server)
+        return self._run(lambda db: postgres_names.set_ratio(db, ratio))
+
+    def clear_ratio(self, server: str) -> None:
+        """Have a byte on a server count as a byte again."""
+        if not self._run(lambda db: postgres_names.clear_ratio(db, server)):
+            raise LedgerError(f"the server {server!r} has no ratio; see `ratios list`")
+
+    def rewind_exports(self) -> None:
+        """Begin all exports anew."""
+        self._run(postgres_export.rewind)
+
+    def standings(self) -> dict[str, Standing]:
+        """Return how far the books of all readers were."""
+        return self._run(postgres_names.standings)
+
+    def standing_of(self, reader: str) -> Standing | None:
+        """Return how far a reader's books were."""
+        return self._run(lambda db: postgres_names.standing_of(db, reader))
+
+    def keep_standing(self, reader: str, standing: Standing) -> Standing:
+        """Store how far a reader's books are."""
+        return self._run(lambda db: postgres_names.keep_standing(db, reader, standing))
