@@ -229,15 +229,16 @@ class TestMemory:
             quiet.advance(5)
             await quiet.settle()
         remembered = quiet.snapshots._changed | quiet.snapshots._being_written
-        assert remembered <= {"alice", "bob"}
-        assert set(quiet.snapshots._written) <= {"alice", "bob", "carol"}
+        assert remembered <= {("default", "alice"), ("default", "bob")}
+        names = {name for _, name in quiet.snapshots._written}
+        assert names <= {"alice", "bob", "carol"}
 
     async def test_what_was_written_of_deleted_users_is_forgotten_at_the_heartbeat(self, quiet):
         event = Event(kind="deleted", text="gone")
         quiet.store.forget("alice", event, username="alice", at=NOW)
         quiet.advance(HEARTBEAT_SECONDS)
         await quiet.settle()
-        assert set(quiet.snapshots._written) == {"bob", "carol"}
+        assert {name for _, name in quiet.snapshots._written} == {"bob", "carol"}
 
 
 class TestEvents:

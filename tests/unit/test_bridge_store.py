@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
-from marzban_bridge.accounts import Event, ResetRequest, Restoration
+from marzban_bridge.accounts import Event, PendingResets, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
 from marzban_bridge.panel import Status
-from marzban_bridge.store import PendingResets, Store
+from marzban_bridge.store import Store
 from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS
 from marzban_bridge.usage import NOTHING, Totals, UsageChange
 
@@ -67,7 +67,7 @@ def test_everything_survives_closing_the_file(tmp_path):
 
 def test_usage_is_summed_over_all_spellings_of_a_name(store):
     touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2, runs=())
-    assert touched == ["alice"]
+    assert touched == {"default": ["alice"]}
     assert store.total_bytes("alice") == 12
     assert store.spellings("alice") == ["alice", "Alice"]
     store.record_usage([change("Alice", 6, 3)], cursor=3, runs=())
@@ -258,7 +258,7 @@ def test_the_last_event_before_a_moment_is_found(store):
 
 def test_every_change_is_told_after_it_is_stored(store):
     told = []
-    store.on_change = lambda keys: told.append((list(keys), store._db.in_transaction))
+    store.on_change = lambda panel, keys: told.append((panel, list(keys), store._db.in_transaction))
     store.save(account(panel_user(username="Alice")), at=NOW)
     store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2, runs=())
     store.record_event("", Event(kind="cleanup", text="x"), at=NOW)
@@ -267,11 +267,11 @@ def test_every_change_is_told_after_it_is_stored(store):
     store.record_orphan("bob", username="bob", event=event, at=NOW)
     store.forget("alice", Event(kind="deleted", text="x"), username="Alice", at=NOW)
     assert told == [
-        (["alice"], False),
-        (["alice", "bob"], False),
-        ([], False),
-        ([], False),
-        (["alice"], False),
+        ("default", ["alice"], False),
+        ("default", ["alice", "bob"], False),
+        ("default", [], False),
+        ("default", [], False),
+        ("default", ["alice"], False),
     ]
 
 
