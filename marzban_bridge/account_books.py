@@ -194,14 +194,14 @@ class AccountBooks(AuditTrail, UsageBooks):
         A name alone is nobody's once no panel knows it.
         """
         with self._handle.transaction():
-            was_listed = self._is_listed(key)
+            was_listed = self._listed_by(key)
             self._insert_orphan(key, username, at)
-            is_news = not was_listed and self._is_listed(key)
-            if is_news:
-                self._insert_events(username, [event], at)
-        if is_news:
+            news = self._listed_by(key) - was_listed
+            for panel in news:
+                self._insert_events(username, [event], at, panel=panel)
+        if news:
             self._handle.on_change(self.panel, ())
-        return is_news
+        return bool(news)
 
     def _insert_orphan(self, key: str, username: str, at: datetime) -> None:
         self._db.execute(
@@ -239,9 +239,10 @@ class AccountBooks(AuditTrail, UsageBooks):
             f"AND {own.format('NOT ')}{denied}))"
         )
 
-    def _is_listed(self, key: str) -> bool:
-        query = f"SELECT 1 {self._listed()} AND o.account_key = ?"
-        return self._db.execute(query, (key,)).fetchone() is not None
+    def _listed_by(self, key: str) -> set[str]:
+        """Return the panels for which a name is listed."""
+        query = f"SELECT o.panel {self._listed()} AND o.account_key = ?"
+        return {row[0] for row in self._db.execute(query, (key,))}
 
     def has_account(self, key: str) -> bool:
         """Tell whether the name has an account."""

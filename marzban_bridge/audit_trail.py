@@ -39,12 +39,15 @@ class AuditTrail:
             self._insert_events(username, [event], at)
         self._handle.on_change(self.panel, ())
 
-    def _insert_events(self, username: str, events: Iterable[Event], at: datetime) -> None:
+    def _insert_events(
+        self, username: str, events: Iterable[Event], at: datetime, *, panel: str | None = None
+    ) -> None:
+        panel = panel or self.panel
         self._db.executemany(
             "INSERT INTO event (at, panel, username, kind, actor, text, value_before, value_after) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (to_millis(at), self.panel, username, e.kind, e.actor, e.text, e.before, e.after)
+                (to_millis(at), panel, username, e.kind, e.actor, e.text, e.before, e.after)
                 for e in events
             ],
         )
