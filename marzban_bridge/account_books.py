@@ -23,14 +23,17 @@ class AccountBooks(AuditTrail, UsageBooks):
         """Return a page, in order, of the names that concern the panel.
 
         Those are the names with external usage or an account, and those that are offered to it.
-        Where quotas are shared, every name concerns every panel.
+        Where quotas are shared, every name concerns every panel, and so do those of users on
+        several panels that nothing was reported of.
         """
         of_panel = "" if self._handle.shares_quotas else " AND panel = ?3"
         query = (
             f"SELECT account_key FROM external_usage WHERE account_key > ?1{of_panel} "
             f"UNION SELECT account_key FROM account WHERE account_key > ?1{of_panel} "
         )
-        if self.panel != FIRST_PANEL and not self._handle.shares_quotas:
+        if self._handle.shares_quotas:
+            query += "UNION SELECT account_key FROM namesake WHERE account_key > ?1 "
+        elif self.panel != FIRST_PANEL:
             query += f"UNION {self._offers()} AND o.account_key > ?1 "
         arguments = (after, limit) if not of_panel else (after, limit, self.panel)
         rows = self._db.execute(f"{query}ORDER BY account_key LIMIT ?2", arguments)

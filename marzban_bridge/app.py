@@ -29,6 +29,7 @@ from marzban_bridge.panels_file import load_panels
 from marzban_bridge.reading import Reading
 from marzban_bridge.recognition import recognize
 from marzban_bridge.reconcile import Reconciler
+from marzban_bridge.roll_call import RollCall
 from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock, Settler
 from marzban_bridge.snapshots import Snapshots
@@ -143,7 +144,9 @@ async def open_bridges(
                 sign_ins=sign_ins,
                 action_throttles=action_throttles,
             )
-        yield Bridges(by_name=bridges)
+        roll_call = RollCall({name: each.panel for name, each in bridges.items()}, store=store)
+        roll_call.on_news = lambda panel, keys: reconcilers[panel].hurry(keys)
+        yield Bridges(by_name=bridges, roll_call=roll_call)
 
 
 def _transport_to(panel: str, given: Transports) -> httpx.AsyncBaseTransport | None:

@@ -5,7 +5,7 @@ One SQLite file, one process. Every method is one transaction and is durable whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,12 @@ from marzban_bridge.store_handle import StoreHandle
 from marzban_bridge.usage import Totals
 
 __all__ = ["RecordedEvent", "Store"]
+
+_AMBIGUOUS = (
+    "SELECT n.account_key, group_concat(DISTINCT n.panel), max(u.username) FROM namesake AS n "
+    "JOIN external_usage AS u ON u.account_key = n.account_key AND instr(u.username, '/') = 0 "
+    "GROUP BY n.account_key"
+)
 
 
 class Store(AccountBooks):
@@ -174,6 +180,40 @@ class Store(AccountBooks):
         ).fetchall():
             shared = msgspec.json.decode(state, type=SharedQuota)
             self._put_shared_quota(key, replace(shared, start=None))
+
+    def record_namesakes(self, found: Mapping[str, Collection[str]], *, is_all: bool) -> set[str]:
+        """Remember on which panels there are users of one name; return the names that are news.
+
+        `is_all`: no others exist any more.
+        """
+        wanted = {(key, panel) for key, panels in found.items() for panel in panels}
+        known = set(self._db.execute("SELECT account_key, panel FROM namesake").fetchall())
+        gone = known - wanted if is_all else set()
+        with self._handle.transaction():
+            self._db.executemany(
+                "INSERT INTO namesake (account_key, panel) VALUES (?, ?)", wanted - known
+            )
+            self._db.executemany("DELETE FROM namesake WHERE account_key = ? AND panel = ?", gone)
+        return {key for key, _ in wanted - known}
+
+    def ambiguous_names(self) -> int:
+        """Return how many names are reported alone and are users of several panels."""
+        return int(self._db.execute(f"SELECT count(*) FROM ({_AMBIGUOUS})").fetchone()[0])
+
+    def tell_ambiguous_names(self, *, at: datetime) -> list[str]:
+        """Leave an event about each such name that none was left about; return the names."""
+        rows = self._db.execute(f"{_AMBIGUOUS} HAVING NOT max(n.is_told)").fetchall()
+        for key, panels, username in rows:
+            books = self.of(self.placed_on(key))
+            text = (
+                f"there are users of this name on {panels.replace(',', ', ')}; what is reported of "
+                f"the name alone counts for {books.panel}: report it as PANEL/{username}"
+            )
+            with self._handle.transaction():
+                books._insert_events(username, [Event(kind="conflict", text=text)], at)
+                self._db.execute("UPDATE namesake SET is_told = 1 WHERE account_key = ?", (key,))
+            self.on_change(books.panel, ())
+        return [row[2] for row in rows]
 
     def public_name(self, username: str) -> str:
         """Return what a user is called outside its panel: as it is reported alone, or scoped."""

@@ -92,6 +92,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE namesake (
         account_key TEXT NOT NULL,
         panel TEXT NOT NULL,
+        is_told INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (account_key, panel)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE shared_quota (

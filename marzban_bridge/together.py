@@ -25,8 +25,10 @@ async def run(bridges: Bridges) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(reading.run())
             tasks.create_task(reading.witness.run())
-            for bridge in bridges.by_name.values():
+            for name, bridge in bridges.by_name.items():
                 tasks.create_task(bridge.reconciler.run())
+                if len(bridges.by_name) > 1:
+                    tasks.create_task(bridges.roll_call.run(name, clock=bridge.clock))
     except ExceptionGroup as group:
         raise group.exceptions[0] from group
 
@@ -38,6 +40,8 @@ async def run_once(bridges: Bridges) -> PassResult:
     """
     reading = bridges.first.reading
     await reading.to_end()
+    if len(bridges.by_name) > 1:
+        await bridges.roll_call.once(at=bridges.first.clock())
     results = await asyncio.gather(
         *(bridge.reconciler.pass_over_all() for bridge in bridges.by_name.values()),
         return_exceptions=True,

@@ -19,6 +19,7 @@ from marzban_bridge.panel_names import FIRST_PANEL, take_apart
 from marzban_bridge.panels_file import PanelSettings
 from marzban_bridge.reading import Reading
 from marzban_bridge.reconcile import Reconciler
+from marzban_bridge.roll_call import RollCall
 from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock
 from marzban_bridge.snapshots import Snapshots
@@ -61,6 +62,7 @@ class Bridges:
 
     by_name: Mapping[str, Bridge]
     """In the order in which names are looked for in them."""
+    roll_call: RollCall
 
     @property
     def first(self) -> Bridge:

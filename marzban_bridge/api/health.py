@@ -57,6 +57,11 @@ async def readyz(bridges: BridgesPart) -> Response:
     warnings = []
     if first.snapshots and (outage := first.snapshots.outage).reason:
         warnings.append(f"{outage.name}: {outage.reason}")
+    if (namesakes := first.store.ambiguous_names()) and not first.settings.quotas_span_panels:
+        warnings.append(
+            f"{namesakes} names are reported alone and are users of several panels: each counts "
+            "for one of them; see marzban-bridge events, docs/several-panels.md"
+        )
     health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 

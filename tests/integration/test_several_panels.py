@@ -11,7 +11,7 @@ from bridge_builders import gib
 from bridge_world import WaitingFeed, until
 from panels_world import SECRET, PanelsWorld
 
-from marzban_bridge import together
+from marzban_bridge import roll_call, together
 from marzban_bridge.app import create_app, open_bridges
 from marzban_bridge.errors import PanelError, SettingsError
 
@@ -415,3 +415,62 @@ async def test_nothing_waits_for_a_panel_that_does_not_answer(tmp_path):
     world.ledger.report("two/alice", gib(11))
     async with served(world):
         await until("the limit", lambda: world.shown("two")[0] == "disabled")
+
+
+class TestNamesakes:
+    """A name alone that is a user of several panels counts for one, and people are told so."""
+
+    def told(self, world):
+        found = world.bridge("default").store.events(limit=100)
+        return [
+            each.event.text for each in found if "reported of the name alone" in each.event.text
+        ]
+
+    def test_they_are_told_once_and_counted_until_there_are_none(self, world):
+        for panel in ("default", "three"):
+            world.create(panel, "Alice")
+        world.create("two", "bob")
+        world.ledger.report("alice", 1)
+        world.ledger.report("bob", 1)
+        world.look(3)
+        world.restart()
+        world.look(2)
+        (text,) = self.told(world)
+        assert "on default, three" in text
+        assert "counts for default: report it as PANEL/alice" in text
+        assert world.bridge("default").store.ambiguous_names() == 1
+        world.panels["three"].delete_user("Alice")
+        world.look()
+        assert world.bridge("default").store.ambiguous_names() == 0
+
+    def test_who_is_reported_by_panel_is_not_among_them(self, world):
+        for panel in ("default", "three"):
+            world.create(panel)
+            world.ledger.report(f"{panel}/alice", 1)
+        world.look(2)
+        assert self.told(world) == []
+
+    def test_one_on_a_panel_that_is_down_stays_known(self, world):
+        for panel in ("default", "three"):
+            world.create(panel)
+        world.ledger.report("alice", 1)
+        world.look(2)
+        world.restart()
+        world.transports["three"].is_down = True
+        world.look(2)
+        assert world.bridge("default").store.ambiguous_names() == 1
+
+    def test_pages_are_read_to_the_end_past_a_user_the_panel_fails_at(self, world, monkeypatch):
+        monkeypatch.setattr(roll_call, "PAGE", 8)
+        monkeypatch.setattr(roll_call, "PAUSE_SECONDS", 0)
+        for number in range(30):
+            for panel in ("default", "two"):
+                world.create(panel, f"user{number:02}")
+        broken = world.panels["two"].find("user05")
+        broken.created_at = None
+        world.ledger.report("user29", 1)
+        world.look()
+        names = world.bridges.roll_call._names
+        assert len(names["default"]) == 30
+        assert names["default"] - names["two"] <= {"user05"}
+        assert len(self.told(world)) == 1
