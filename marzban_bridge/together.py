@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from marzban_bridge.accounts import Account
 from marzban_bridge.api.context import Bridge, Bridges
-from marzban_bridge.errors import CollectorRefusedError
+from marzban_bridge.errors import BridgeError, CollectorRefusedError
 from marzban_bridge.reconcile import PassResult
 
 
@@ -46,11 +46,11 @@ async def run_once(bridges: Bridges) -> PassResult:
         *(bridge.reconciler.pass_over_all() for bridge in bridges.by_name.values()),
         return_exceptions=True,
     )
-    passes: list[PassResult] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        passes.append(result)
+    failures = [each for each in results if isinstance(each, BaseException)]
+    failures.sort(key=lambda each: isinstance(each, BridgeError))  # a defect is worse
+    if failures:
+        raise failures[0]
+    passes = [each for each in results if isinstance(each, PassResult)]
     with contextlib.suppress(CollectorRefusedError):  # an older one cannot vouch
         await reading.witness.leave_word()
     return PassResult(
