@@ -400,21 +400,39 @@ def test_a_pass_tells_of_a_panel_that_failed_once_the_others_are_done(world):
     assert world.shown("three")[0] == "disabled"
 
 
-async def test_nothing_waits_for_a_panel_that_does_not_answer(tmp_path):
-    """The loop of one hangs in a call; the other's user is limited meanwhile."""
+class Hanging(httpx.AsyncBaseTransport):
+    """A panel that takes calls and never answers."""
 
-    class Hanging(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request):
-            await asyncio.Event().wait()
-            raise AssertionError
+    async def handle_async_request(self, request):
+        await asyncio.Event().wait()
+        raise AssertionError
 
-    world = await asyncio.to_thread(PanelsWorld, tmp_path, "two")
-    await asyncio.to_thread(world.close)
+
+def test_nothing_waits_for_a_panel_that_does_not_answer(world):
+    world.run(world._stack.aclose())
     world.transports["default"] = Hanging()
     world.create("two")
     world.ledger.report("two/alice", gib(11))
-    async with served(world):
-        await until("the limit", lambda: world.shown("two")[0] == "disabled")
+
+    async def scenario():
+        async with served(world):
+            await until("the limit", lambda: world.shown("two")[0] == "disabled")
+
+    world.run(scenario())
+
+
+def test_two_panels_that_say_the_same_are_both_heard(world):
+    """Only the webhook tells of the reset of a user without panel traffic."""
+    for panel in ("default", "two"):
+        world.create(panel)
+        world.ledger.report(f"{panel}/alice", gib(2))
+    world.look()
+    for panel in ("default", "two"):
+        world.panels[panel].reset_user("alice")
+        store = world.bridge(panel).store
+        assert store.announce([(b"the same", "alice")], at=world.clock(), remember_seconds=60)
+    world.look()
+    assert [world.external(panel) for panel in ("default", "two")] == [0, 0]
 
 
 class TestNamesakes:

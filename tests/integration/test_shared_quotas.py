@@ -314,6 +314,24 @@ def test_after_a_restored_store_all_panels_are_put_in_step(world):
     assert not world.account("default").is_held
 
 
+def test_a_reset_that_a_restored_store_does_not_know_makes_no_odometer_fall(world):
+    world.use("default", 1)
+    world.use("two", 6)
+    world.look(3)
+    for panel in ("default", "two"):
+        world.panels[panel].reset_user("alice")
+    world.run(together.rebase(world.bridges, actor="test", is_restored=True))
+    world.look(3)
+    for panel in ("default", "two"):
+        assert not world.account(panel).is_held
+    world.use("two", 1)
+    world.look(3)
+    for panel in ("default", "two"):
+        assert not world.account(panel).is_held
+        world.panels[panel].review()
+        assert world.shown(panel)[0] == "active"
+
+
 def test_after_a_ledger_that_lost_something_all_are_held_and_rebased_together(world):
     world.use("two", 2)
     world.ledger.report("alice", gib(3) - 1)
