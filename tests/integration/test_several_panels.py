@@ -103,6 +103,15 @@ def test_a_name_of_a_panel_that_the_panel_does_not_have_is_an_orphan_of_that_pan
     assert world.external("default", "bob") is None
 
 
+def test_a_name_of_the_first_panel_is_offered_to_no_other(world):
+    world.create("two", "bob")
+    world.ledger.report("default/bob", gib(11))
+    world.look(3)
+    assert world.shown("two", "bob") == ("active", 10)
+    assert world.account("two", "bob") is None
+    assert world.events("default", "orphan") == ["bob"]
+
+
 def test_what_was_reported_before_a_panel_had_the_user_is_not_that_users_traffic(world):
     world.ledger.report("bob", gib(50))
     world.look(3)
@@ -162,11 +171,12 @@ def test_a_store_of_one_panel_goes_on_unchanged_when_others_are_added(opened):
     for panel in world.panels:
         world.create(panel)
     world.create("two", "bob")
+    world.create("two", "carol")
     world.ledger.report("alice", gib(4))
     world.ledger.report("bob", gib(99))
-    world.ledger.report("two/bob", gib(99))
+    world.ledger.report("two/carol", gib(99))
     world.look(2)
-    assert sorted(world.events("default", "orphan")) == ["bob", "two/bob"]
+    assert sorted(world.events("default", "orphan")) == ["bob", "two/carol"]
     before = world.account("default")
     world.restart(("default", "two"))
     world.look(3)
@@ -174,11 +184,12 @@ def test_a_store_of_one_panel_goes_on_unchanged_when_others_are_added(opened):
     assert (after.quota_bytes, after.baseline_bytes) == (before.quota_bytes, before.baseline_bytes)
     assert world.external("default") == gib(4)
     assert world.external("two") is None
-    assert world.external("two", "bob") == 0, "what was reported when nobody had it is nobody's"
+    for name in ("bob", "carol"):
+        assert world.external("two", name) == 0, "what was reported when nobody had it is nobody's"
     world.ledger.report("bob", gib(1))
-    world.ledger.report("two/bob", gib(1))
+    world.ledger.report("two/carol", gib(1))
     world.look(2)
-    assert world.external("two", "bob") == gib(2)
+    assert world.external("two", "bob") == world.external("two", "carol") == gib(1)
 
 
 def test_a_panel_that_is_taken_out_and_put_back_goes_on_where_it_was(world):
