@@ -14,7 +14,7 @@ from marzban_bridge.accounts import Event, PendingResets, ResetRequest, Restorat
 from marzban_bridge.errors import StoreError
 from marzban_bridge.panel import Status
 from marzban_bridge.store import Store
-from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS
+from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS, from_millis
 from marzban_bridge.usage import NOTHING, Totals, UsageChange
 
 
@@ -221,6 +221,51 @@ def test_before_ratios_raw_bytes_were_what_was_counted(tmp_path):
         assert store.account(held.key) == held
         assert store.totals(held.key) == as_reported(most)
         assert store.cursor == 41
+
+
+def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
+    path = tmp_path / "bridge.sqlite3"
+    waiting = resetting("bob")
+    with closing(sqlite3.connect(path)) as db:
+        for script in MIGRATIONS[:3]:
+            db.executescript(script)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 3")
+        for each in (account(is_held=True), waiting):
+            db.execute(
+                "INSERT INTO account VALUES (?, ?, ?, ?, ?)",
+                (
+                    *(each.key, "shop", each.is_held, msgspec.json.encode(each)),
+                    1000 if each.reset_request else None,
+                ),
+            )
+        db.execute("INSERT INTO external_usage VALUES ('Alice', 'alice', 5, 41, 6)")
+        db.execute("INSERT INTO external_usage VALUES ('gone', 'gone', 7, 42, 7)")
+        db.execute("INSERT INTO orphan VALUES ('gone', 'Gone', 1000)")
+        db.execute("INSERT INTO announcement VALUES ('bob', 1000)")
+        db.execute("INSERT INTO reset_all VALUES ('shop', 1000)")
+        db.execute("INSERT INTO webhook_seen VALUES (x'01', 1000)")
+        db.execute(
+            "INSERT INTO event (at, username, kind, actor, text) VALUES (1, 'alice', 'x', 'y', 'z')"
+        )
+        db.commit()
+    with closing(Store(path)) as store:
+        assert list(store.accounts(admin="shop")) == [account(is_held=True), waiting]
+        assert store.counts() == {"accounts": 2, "orphans": 1, "held": 1}
+        assert store.totals("alice") == Totals(billed_bytes=5, raw_bytes=6)
+        assert [each.username for each in store.orphans()] == ["Gone"]
+        assert store.is_announced("bob")
+        assert store.reset_all_at("shop") is not None
+        assert store.pending_resets().count == 1
+        assert [each.panel for each in store.events()] == ["default"]
+        assert store.announce([(b"\x01", "bob")], at=from_millis(1500), remember_seconds=1) == []
+        other = store.of("two")
+        assert list(other.accounts()) == []
+        assert other.counts() == {"accounts": 0, "orphans": 0, "held": 0}
+        assert (other.totals("alice"), other.events(), other.is_announced("bob")) == (
+            *(NOTHING, []),
+            False,
+        )
 
 
 def test_raw_bytes_are_kept_beside_what_they_count_for(store):
