@@ -22,9 +22,10 @@ PLAN = {
 }
 
 
-@pytest.fixture
-def world(tmp_path):
-    opened = World(tmp_path)
+@pytest.fixture(params=[False, True], ids=["own quota", "shared quota"])
+def world(tmp_path, request):
+    """One panel; that its quotas could span others must make no difference."""
+    opened = World(tmp_path, quotas_span_panels=request.param)
     yield opened
     opened.close()
 
