@@ -12,7 +12,7 @@ from marzban_bridge.api.health import SERVICE
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.listening import local_url
 from marzban_bridge.panel_names import FIRST_PANEL
-from marzban_bridge.panels_file import PanelSettings
+from marzban_bridge.panels_file import PanelSettings, load_panels
 from marzban_bridge.settings import Settings
 
 
@@ -25,12 +25,14 @@ class RunningBridge:
 
     @classmethod
     @contextlib.contextmanager
-    def find(cls, settings: Settings, panel: PanelSettings) -> Iterator[Self | None]:
+    def find(cls, settings: Settings, panel: PanelSettings | None = None) -> Iterator[Self | None]:
         """Yield the running bridge of a panel, signed in to; None when no bridge answers there.
 
-        Raises BridgeError when the bridge does not accept our sign-in. Nothing but a bridge is
-        told the password.
+        Without a panel it is the first one's. Raises SettingsError when that is not configured, and
+        BridgeError when the bridge does not accept our sign-in. Nothing but a bridge is told the
+        password.
         """
+        panel = panel or load_panels(settings)[0]
         url = local_url(settings.host, settings.port)
         with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
             if not _is_bridge(client):
