@@ -15,7 +15,7 @@ from rich.table import Table
 from collector.errors import ImportFileError, SettingsError
 from collector.importing.books import Books
 from collector.importing.files import open_rows
-from collector.importing.run import Tell, compare, count_all, read_rows
+from collector.importing.run import Grown, Tell, compare, count_all, read_rows
 from collector.importing.staging import Staging
 from collector.ledger.sqlite_file import ledger_path
 from collector.logs import printable
@@ -35,11 +35,16 @@ _EPOCH = date(1970, 1, 1)
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("file", metavar="FILE", help="SQLite or CSV; - is CSV on stdin")
-    which = parser.add_mutually_exclusive_group(required=True)
+    which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--since", metavar="DAY", type=date.fromisoformat, help="from this day on, as 2026-11-01"
     )
-    which.add_argument("--all", action="store_true", help="every day there is")
+    which.add_argument("--all", action="store_true", help="every day there is (the default)")
+    parser.add_argument(
+        "--toward-quota",
+        action="store_true",
+        help="have it count against quotas as if it were reported now; say --since or --all",
+    )
     parser.add_argument(
         "--origin",
         default=DEFAULT_ORIGIN,
@@ -57,6 +62,12 @@ def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis
     """
     if not NAME.fullmatch(arguments.origin):
         raise SettingsError(f"--origin {arguments.origin!r}: expected 1 to 64 of A-Z a-z 0-9 . _ -")
+    counts = arguments.toward_quota
+    if counts and not arguments.all and arguments.since is None:
+        raise SettingsError(
+            "--toward-quota: all of it would count in the running period at once; say from which "
+            "day on: --since with the period's first day, or --all"
+        )
     path = ledger_path(settings.ledger_url)
     limits = Limits(ceiling_bytes=settings.report_ceiling_bytes)
     since_day = None if arguments.since is None else (arguments.since - _EPOCH).days
@@ -76,14 +87,20 @@ def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis
         )
         if not books.rows:
             raise ImportFileError(f"{arguments.file} has no rows")
-        grown_bytes = None
+        grown = None
         if arguments.dry_run:
-            compare(staging, path, books, tell=tell)
+            compare(staging, path, books, counts_toward_quota=counts, tell=tell)
         else:
-            grown_bytes = count_all(
-                staging, path, books, origin=arguments.origin, now_millis=now_millis, tell=tell
+            grown = count_all(
+                staging,
+                path,
+                books,
+                origin=arguments.origin,
+                counts_toward_quota=counts,
+                now_millis=now_millis,
+                tell=tell,
             )
-    return _show(books, path, arguments, grown_bytes=grown_bytes)
+    return _show(books, path, arguments, grown=grown)
 
 
 @contextmanager
@@ -102,9 +119,7 @@ def _progress() -> Iterator[Tell]:
         yield tell
 
 
-def _show(
-    books: Books, path: Path, arguments: argparse.Namespace, *, grown_bytes: int | None
-) -> int:
+def _show(books: Books, path: Path, arguments: argparse.Namespace, *, grown: Grown | None) -> int:
     verb = "would be counted" if arguments.dry_run else "counted"
     table = Table(title=printable(f"{arguments.file} into {path}"), title_justify="left")
     table.add_column("what")
@@ -113,6 +128,7 @@ def _show(
     shrunk = books.refused_rows
     table.add_row("read", f"{books.rows:,}", f"{books.bytes_read:,}")
     table.add_row(f"{verb} (sums)", f"{books.statements_counted:,}", f"{books.bytes_counted:,}")
+    table.add_row("of it toward quotas", "", f"{books.bytes_billed:,}")
     table.add_row("counted by an import before", "", f"{books.bytes_there:,}")
     table.add_row("of zero bytes", f"{books.rows_of_nothing:,}", "0")
     if arguments.since is not None:
@@ -130,13 +146,15 @@ def _show(
         print(f"{days}; {verb} for {len(books.users)} users:")
     for username, amount_bytes in books.users.most_common(SHOWN_USERS):
         print(f"  {printable(username)}: {amount_bytes:,} bytes {verb}")
-    if books.users:
+    if books.users and arguments.toward_quota:
         print("It counts against their quotas as if it were reported now: see docs/import.md.")
-    is_right = books.is_balanced and grown_bytes in {None, books.bytes_counted}
-    if not is_right:
+    elif books.users:
+        print("It is stored and shown and limits nobody; --toward-quota would have it count.")
+    expected = Grown(books.bytes_counted, books.bytes_billed)
+    if not books.is_balanced or grown not in {None, expected}:
         print(
-            f"The books do NOT balance: {books.bytes_read:,} bytes read, the ledger grew by "
-            f"{grown_bytes if grown_bytes is not None else '-'}. Please report this."
+            f"The books do NOT balance: {books.bytes_read:,} bytes read, {expected} counted, the "
+            f"ledger grew by {grown or '-'}. Please report this."
         )
         return 1
     print("The books balance." + (" Nothing was changed." if arguments.dry_run else ""))

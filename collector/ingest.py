@@ -34,8 +34,13 @@ BUSY_SECONDS = 0.05
 FOLD_IDLE_SECONDS = 0.02
 """So long without a request, and what is left is added up."""
 FOLD_SECONDS = 1.0
+"""So long a report is in no sum while others keep coming, where adding up is quick."""
+FOLD_SHARE = 0.2
+"""Of the time may go into adding up: the fuller a ledger, the more pages a fold touches, and the
+more reports should share one."""
+FOLD_MAX_SECONDS = 5.0
 """The longest that a report is in no sum, but for the time that adding up takes."""
-FOLD_REPORTS = 50_000
+FOLD_REPORTS = 100_000
 FOLD_RETRY_SECONDS = 1.0
 
 
@@ -114,6 +119,7 @@ class Ingest:
         self._stored_at = -math.inf
         self._unfolded = 0
         self._unfolded_since = 0.0
+        self._fold_after_seconds = FOLD_SECONDS
         self.commits = CommitSignal()
         self.last_error: str | None = None
         self.fold_error: str | None = None
@@ -210,7 +216,7 @@ class Ingest:
         age_seconds = time.monotonic() - self._unfolded_since
         if self.fold_error:
             return age_seconds >= FOLD_RETRY_SECONDS
-        return self._unfolded >= FOLD_REPORTS or age_seconds >= FOLD_SECONDS
+        return self._unfolded >= FOLD_REPORTS or age_seconds >= self._fold_after_seconds
 
     def _try_fold(self) -> None:
         try:
@@ -231,7 +237,9 @@ class Ingest:
         if self.fold_error is not None:
             log.warning("adding up works again")
             self.fold_error = None
-        self._metrics.fold_seconds.observe(time.perf_counter() - started_at)
+        took_seconds = time.perf_counter() - started_at
+        self._fold_after_seconds = fold_after_seconds(took_seconds)
+        self._metrics.fold_seconds.observe(took_seconds)
         if self._loop:
             self._loop.call_soon_threadsafe(self.commits.notify)
 
@@ -336,6 +344,13 @@ class Ingest:
             log.warning("old reports could not be purged: %s", error)
             return PURGE_SECONDS
         return PURGE_AGAIN_SECONDS if removed == PURGE_ROWS else PURGE_SECONDS
+
+
+def fold_after_seconds(last_fold_seconds: float) -> float:
+    """Return how long to let reports gather before they are added up."""
+    return min(
+        FOLD_MAX_SECONDS, max(FOLD_SECONDS, last_fold_seconds * (1 - FOLD_SHARE) / FOLD_SHARE)
+    )
 
 
 def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:

@@ -47,7 +47,9 @@ class Sender:
     note_problem: Callable[[str, str | None], None]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     sent: int = 0
-    problem: str | None = None
+    problem: str | None = ""
+    """What is wrong, None if nothing is; empty before the first try: an agent that ended may have
+    left a note of its own."""
 
     async def attempt(self) -> Step:
         """Send once, and remember what is wrong."""
@@ -66,7 +68,8 @@ class Sender:
         if problem == self.problem:
             return
         if problem is None:
-            log.info("delivery_works lane=%s", self.name)
+            if self.problem:
+                log.info("delivery_works lane=%s", self.name)
         else:
             log.warning("delivery_fails lane=%s: the collector %s", self.name, problem)
         self.problem = problem

@@ -24,6 +24,7 @@ from collector.agent.config_file import DEFAULT_PATH, is_readable_by_others, loa
 from collector.agent.errors import AgentError, ConfigError, SourceError
 from collector.agent.lock import lock
 from collector.agent.polling import Gain, gain
+from collector.agent.probing import probe
 from collector.agent.reading import local_http, read
 from collector.agent.running import serve
 from collector.agent.state import State
@@ -63,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="read and report until told to stop")
     run.add_argument("--once", action="store_true", help="read and report once, then end")
     run.add_argument(
-        "--dry-run", action="store_true", help="show what would be sent; send and change nothing"
+        "--dry-run",
+        action="store_true",
+        help="show what would be sent, and whether the collector takes the key; change nothing",
     )
     run.add_argument(
         "--give-up-seconds",
@@ -110,8 +113,10 @@ async def _dry_run(config: Config, path: Path) -> int:
             except SourceError as error:
                 looks.append((source, f"cannot be read: {error}"))
     state.spool.close()
-    views.show_gains(Console(), looks)
-    return int(any(isinstance(brought, str) for _, brought in looks))
+    problems = await probe(config)
+    views.show_gains(Console(), looks, problems)
+    is_unread = any(isinstance(brought, str) for _, brought in looks)
+    return int(is_unread or any(problems.values()))
 
 
 async def _once(config: Config, give_up_seconds: float) -> int:
@@ -162,7 +167,7 @@ def _check(_: argparse.Namespace, config: Config) -> int:
     for route in config.relay.routes if config.relay else ():
         print(f"relay route {route.name}: post to /{route.kind}/<its secret>")
     print(f"collector {config.collector_url}, state {config.state}")
-    print("The configuration is right. `traffic-agent run --dry-run` reads the sources.")
+    print("The configuration is right. `run --dry-run` asks the sources and the collector.")
     return 0
 
 

@@ -81,6 +81,8 @@ def parse(text: str, *, read_file: Callable[[str], str]) -> Config:
     agent.finish()
     collector = top.table("collector")
     url, key = collector.url("url"), collector.secret("key")
+    if url.rstrip("/").endswith(("/v1", "/v1/reports")) or "/v1/sources" in url:
+        raise collector.error("url", "end it before /v1: the agent knows the paths itself")
     collector.finish()
     sources = [
         _source(options, server=server, interval_seconds=interval_seconds, read_file=read_file)

@@ -23,6 +23,10 @@ class Gain:
     unmapped_names: tuple[str, ...]
     advance: Advance
     is_first: bool
+    usernames: tuple[str, ...] = ()
+    """Whose counters there are."""
+    skipped: int = 0
+    """Rows that made no sense."""
 
 
 def gain(source: Source, state: State, reading: Reading) -> Gain:
@@ -86,4 +90,5 @@ def _gain(source: Source, step: Advance, reading: Reading, *, is_first: bool) ->
         else:
             reports.append(report)
     unmapped = tuple(name for name, username in usernames.items() if username is None)
-    return Gain(tuple(reports), unmapped, step, is_first)
+    known = tuple(dict.fromkeys(filter(None, usernames.values())))
+    return Gain(tuple(reports), unmapped, step, is_first, known, reading.skipped)

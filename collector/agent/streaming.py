@@ -62,14 +62,15 @@ def _joined(one: Gain, other: Gain) -> Gain:
     restarts = one.advance.restarts + other.advance.restarts
     names = dict.fromkeys(one.unmapped_names + other.unmapped_names)
     step = Advance((), other.advance.known, restarts)
-    return Gain(one.reports + other.reports, tuple(names), step, one.is_first)
+    skipped = one.skipped + other.skipped
+    return Gain(one.reports + other.reports, tuple(names), step, one.is_first, skipped=skipped)
 
 
 async def peek(source: Source, ask: ReadStream, state: State) -> Gain:
     """Return what the next page would bring, and change nothing."""
     async with _opened(source, ask) as redis:
         page = await _page(redis, source, ask, _position(source, state))
-    return _gain(source, ask, page)[0]
+    return _gain(source, ask, page)
 
 
 @asynccontextmanager
@@ -121,11 +122,11 @@ def _position(source: Source, state: State) -> str | None:
 
 
 def _absorb(source: Source, ask: ReadStream, state: State, page: Page) -> Gain:
-    brought, skipped = _gain(source, ask, page)
+    brought = _gain(source, ask, page)
     seen = Seen(
         brought.advance.known,
         counters=0,
-        skipped=skipped,
+        skipped=brought.skipped,
         restarts=int(page.has_gap),
         reports=len(brought.reports),
         unmapped_names=brought.unmapped_names,
@@ -136,7 +137,7 @@ def _absorb(source: Source, ask: ReadStream, state: State, page: Page) -> Gain:
     return brought
 
 
-def _gain(source: Source, ask: ReadStream, page: Page) -> tuple[Gain, int]:
+def _gain(source: Source, ask: ReadStream, page: Page) -> Gain:
     now = datetime.now(tz=UTC)
     reports: list[Report] = []
     unmapped: dict[str, None] = {}
@@ -150,7 +151,7 @@ def _gain(source: Source, ask: ReadStream, page: Page) -> tuple[Gain, int]:
             except ReportError:  # nobody's, or a name no collector takes
                 unmapped[usage.user] = None
     step = Advance((), Known({}, Life()), int(page.has_gap))
-    return Gain(tuple(reports), tuple(unmapped), step, page.is_first), skipped
+    return Gain(tuple(reports), tuple(unmapped), step, page.is_first, skipped=skipped)
 
 
 def _report(source: Source, ask: ReadStream, usage: Usage) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -16,11 +16,16 @@ from collector.agent.state import Standing
 from collector.client.outbox import Backlog, DeadLetter
 from collector.logs import printable
 
+MOST_SHOWN = 5
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def show_gains(console: Console, looks: Sequence[tuple[Source, Gain | str]]) -> None:
-    """Show what each source would bring now."""
+def show_gains(
+    console: Console,
+    looks: Sequence[tuple[Source, Gain | str]],
+    problems: Mapping[str, str | None],
+) -> None:
+    """Show what each source would bring now, and which keys the collector takes."""
     table = Table(title="What would be sent", title_justify="left")
     for column in ("source", "user", "server", "port", "protocol"):
         table.add_column(column)
@@ -40,6 +45,9 @@ def show_gains(console: Console, looks: Sequence[tuple[Source, Gain | str]]) -> 
     console.print(table)
     for source, brought in looks:
         console.print(_text(f"{source.name}: {_summary(source, brought)}"), soft_wrap=True)
+    for whose, problem in problems.items():
+        said = "takes it" if problem is None else problem
+        console.print(_text(f"{whose}: the collector {said}"), soft_wrap=True)
     console.print("Nothing was sent, and nothing was changed.")
 
 
@@ -50,13 +58,24 @@ def _summary(source: Source, brought: Gain | str) -> str:
     if not isinstance(source.ask, ReadStream):
         parts.insert(0, f"{len(brought.advance.known.baselines)} counters")
     if brought.is_first and not source.count_first:
-        parts.append("never read before: this is where counting would begin")
+        parts.append(f"never read before: this is where counting would begin{_of(brought)}")
     if brought.advance.restarts:
         parts.append("its counters began anew")
     if brought.unmapped_names:
-        named = ", ".join(brought.unmapped_names[:5])
+        named = ", ".join(brought.unmapped_names[:MOST_SHOWN])
         parts.append(f"{len(brought.unmapped_names)} names are nobody's: {named}")
+    if brought.skipped:
+        parts.append(f"{brought.skipped} rows made no sense")
     return "; ".join(parts)
+
+
+def _of(brought: Gain) -> str:
+    """Say whose counters there are, or some of them."""
+    names = brought.usernames
+    if not names:
+        return ""
+    more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+    return f", for {', '.join(names[:MOST_SHOWN])}{more}"
 
 
 def show_status(

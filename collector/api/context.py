@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 
-from collector.billing import Billing, show_ratio
+from collector.billing import Billing, Tariff, show_ratio
 from collector.body_room import BodyRoom
 from collector.export import Exporter
 from collector.influx.client import Influx
@@ -94,6 +94,11 @@ class Collector:
             self._rules_reading = asyncio.create_task(self._read_rules())
             self._rules_reading.add_done_callback(self._note_rules_read)
         return await asyncio.shield(self._rules_reading)  # who asks may go away, others wait
+
+    async def tariff_of(self, reporter: Reporter | None) -> Tariff | None:
+        """Return how what a reporter sends is billed now; None reports for itself, and counts."""
+        counts = reporter is None or reporter.counts_toward_quota
+        return (await self.rules()).billing.tariff(counts_toward_quota=counts)
 
     async def _read_rules(self) -> Rules:
         now_seconds = self.monotonic_seconds()

@@ -105,9 +105,7 @@ async def _sort(
     sorted_ = Sorted(list(decoded.refusals))
     limits, now_millis = collector.limits, collector.now_millis()
     scope = f"reporter:{reporter.name}" if reporter else ""
-    tariff = (await collector.rules()).billing.tariff(
-        counts_toward_quota=reporter is None or reporter.counts_toward_quota
-    )
+    tariff = await collector.tariff_of(reporter)
     for index, wire in decoded.reports:
         if reporter is None:
             username = await _own_username(collector, wire)

@@ -160,6 +160,7 @@ async def _store(
     sorted_ = Sorted(list(translated.refusals))
     sorted_.ignored = translated.ignored
     now_millis = collector.now_millis()
+    tariff = await collector.tariff_of(reporter)
     for index, wire in translated.reports:
         outcome = accept(
             wire,
@@ -169,6 +170,7 @@ async def _store(
             fallback_id=None,
             now_millis=now_millis,
             limits=collector.limits,
+            tariff=tariff,
         )
         sorted_.add(outcome)
     if sorted_.refusals:

@@ -18,6 +18,8 @@ class Books:
     rows_too_old: int = 0
     bytes_too_old: int = 0
     bytes_counted: int = 0
+    bytes_billed: int = 0
+    """What of it counts toward quotas."""
     bytes_there: int = 0
     """Counted by an import before."""
     statements: int = 0

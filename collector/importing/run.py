@@ -7,9 +7,11 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from collector.billing import Billing, Tariff
 from collector.errors import LedgerError, LedgerInUseError
 from collector.importing.books import Books
 from collector.importing.differences import Sums, difference, total
@@ -19,12 +21,22 @@ from collector.importing.staging import Staging, Statement
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_import import count, counted_of, has_memory, total_bytes
+from collector.ledger.sqlite_reader import SqliteReader
 from collector.reports import Limits, Refusal, Report
 
 STATEMENTS_PER_COMMIT = 5000
 
 Tell = Callable[[str, int, int | None], None]
 """Is told what is being done, how far it is, and of how much."""
+
+
+class Grown(NamedTuple):
+    """By how much a ledger's sums over all users grew."""
+
+    raw_bytes: int
+    billed_bytes: int
+
+
 _SHRUNK = Refusal(
     0, "sum", "is less than what was counted of it before: was the table emptied in between?"
 )
@@ -68,18 +80,32 @@ def _stage(row: Row, staging: Staging, books: Books) -> None:
     staging.add(row)
 
 
-def compare(staging: Staging, path: Path, books: Books, *, tell: Tell) -> None:
+def compare(
+    staging: Staging, path: Path, books: Books, *, counts_toward_quota: bool, tell: Tell
+) -> None:
     """Work out what an import would count, beside a collector that may run; change nothing."""
     with _memory_of(path) as memory:
+        has_ratios = memory is not None
+        tariff = _tariff(path if has_ratios else None, counts_toward_quota=counts_toward_quota)
         for statements in _pages(staging):
-            _growth(statements, memory, books)
+            _reports(_growth(statements, memory, books), tariff, books)
             tell("comparing", books.statements, None)
 
 
 def count_all(
-    staging: Staging, path: Path, books: Books, *, origin: str, now_millis: int, tell: Tell
-) -> int:
-    """Count what is not counted yet; return by how many bytes the ledger grew.
+    staging: Staging,
+    path: Path,
+    books: Books,
+    *,
+    origin: str,
+    counts_toward_quota: bool,
+    now_millis: int,
+    tell: Tell,
+) -> Grown:
+    """Count what is not counted yet; return by how much the ledger grew.
+
+    What does not count toward quotas is stored and shown, and billed nothing; what does is billed
+    by the ratios of now.
 
     Raises LedgerInUseError while a collector runs. Each commit is whole: an import that ends early
     is finished by the next.
@@ -94,15 +120,26 @@ def count_all(
     with contextlib.closing(ledger), _memory_of(path) as memory:
         if memory is None:
             raise LedgerError(f"the ledger {path} has no place for imports: is it being restored?")
-        before_bytes = total_bytes(memory)
+        tariff = _tariff(path, counts_toward_quota=counts_toward_quota)
+        raw_before_bytes, billed_before_bytes = total_bytes(memory)
         for statements in _pages(staging):
             growth = _growth(statements, memory, books)
-            reports = list(_reports(growth))
+            reports = _reports(growth, tariff, books)
             if reports:
                 sums = {statement.identity: sums for statement, sums, _ in growth}
                 count(ledger, reports, sums, origin=origin, now_millis=now_millis)
             tell("counting", books.statements, expected)
-        return total_bytes(memory) - before_bytes
+        raw_bytes, billed_bytes = total_bytes(memory)
+        return Grown(raw_bytes - raw_before_bytes, billed_bytes - billed_before_bytes)
+
+
+def _tariff(ledger: Path | None, *, counts_toward_quota: bool) -> Tariff | None:
+    """Return how an import is billed by the ratios in a ledger, if it knows of any."""
+    billing = Billing()
+    if ledger is not None:
+        with contextlib.closing(SqliteReader(ledger)) as reader:
+            billing = Billing(reader.ratios())
+    return billing.tariff(counts_toward_quota=counts_toward_quota)
 
 
 @contextlib.contextmanager
@@ -149,13 +186,22 @@ def _growth(
     return growth
 
 
-def _reports(growth: _Growth) -> Iterator[Report]:
+def _reports(growth: _Growth, tariff: Tariff | None, books: Books) -> list[Report]:
+    """Return what is to be counted, and note what it is billed."""
+    reports: list[Report] = []
     for statement, sums, is_known in growth:
         for protocol, amounts in sums.items():
             report = statement.reports[protocol]
-            yield msgspec.structs.replace(
-                report,
-                upload_bytes=amounts.upload_bytes,
-                download_bytes=amounts.download_bytes,
-                connections=0 if is_known else report.connections,
+            raw = amounts.total_bytes
+            billed = None if tariff is None else tariff.billed_bytes(report.server, raw)
+            books.bytes_billed += raw if billed is None else billed
+            reports.append(
+                msgspec.structs.replace(
+                    report,
+                    upload_bytes=amounts.upload_bytes,
+                    download_bytes=amounts.download_bytes,
+                    connections=0 if is_known else report.connections,
+                    billed_bytes=billed,
+                )
             )
+    return reports

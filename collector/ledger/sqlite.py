@@ -9,7 +9,15 @@ from pathlib import Path
 
 from collector.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
 from collector.errors import DiskFullError, LedgerError, NotStoredError
-from collector.ledger import Batch, Progress, Receipt, sqlite_export, sqlite_fold, sqlite_runs
+from collector.ledger import (
+    Batch,
+    Progress,
+    Receipt,
+    sqlite_export,
+    sqlite_fold,
+    sqlite_keys,
+    sqlite_runs,
+)
 from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault, lock
 from collector.reports import MAX_AMOUNT_BYTES, Report
 from collector.schema import Policy
@@ -168,7 +176,7 @@ class SqliteLedger:
         ]
         unindexed = self._unindexed
         known = {key: unindexed[key] for key in keys if key in unindexed} if unindexed else {}
-        known.update(sqlite_fold.seqs_of(self._db, keys))
+        known.update(sqlite_keys.seqs_of(self._db, keys))
         return known
 
     def _take(
@@ -252,7 +260,7 @@ class SqliteLedger:
         yet stays.
         """
         with self._transaction():
-            sqlite_fold.forget_keys(self._db, before_millis=before_millis)
+            sqlite_keys.forget(self._db, before_millis=before_millis)
             through_seq = self._folded_seq
             if keeps_unexported:
                 through_seq = min(through_seq, sqlite_export.state_of(self._db, Policy.RAW).seq)

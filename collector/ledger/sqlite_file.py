@@ -122,6 +122,13 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE run (after_seq INTEGER PRIMARY KEY, token TEXT NOT NULL) STRICT;
     """,
     """
+    CREATE TABLE report_key_recent (
+        key BLOB PRIMARY KEY,
+        seq INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO meta (key, value) VALUES ('key_hand', '0');
+    """,
+    """
     CREATE TABLE imported (
         identity BLOB NOT NULL,
         protocol TEXT NOT NULL,

@@ -4,19 +4,13 @@ A commit that appends rows touches a few pages at the end of one table. Adding e
 would touch five pages all over the file for every report; adding many up together touches each page
 once, however many reports fell on it. So a busy ledger appends now and adds up later, and what is
 not added up yet is known by one number, `folded_seq`, which moves in the same transaction.
-
-Report ids are indexed here too, in two tables of which one is current: when all of the other one
-are older than ids need to be remembered, it is emptied and becomes the current one. Emptying a
-table costs next to nothing; removing ids one by one would cost as much as adding them.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
 
-KEYS_PER_QUERY = 500
-KEY_TABLES = ("report_key_0", "report_key_1")
+from collector.ledger import sqlite_keys
 
 _FOLDING = """
     CREATE TEMP TABLE IF NOT EXISTS folding (
@@ -84,11 +78,7 @@ def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
     db.execute(_GATHER, (after, through))
     for statement in (_ADD_TO_SERIES, _ADD_TO_DAYS, _ADD_TO_USERS):
         db.execute(statement)
-    db.execute(
-        f"INSERT OR IGNORE INTO {KEY_TABLES[_current(db)]} (key, seq) SELECT report_key, seq "
-        "FROM report WHERE seq > ? AND seq <= ? AND report_key IS NOT NULL ORDER BY report_key",
-        (after, through),
-    )
+    sqlite_keys.index(db, after=after, through=through)
     db.execute("UPDATE meta SET value = ? WHERE key = 'folded_seq'", (str(through),))
 
 
@@ -96,31 +86,3 @@ def folded_seq(db: sqlite3.Connection) -> int:
     """Return up to which report the sums go."""
     row = db.execute("SELECT value FROM meta WHERE key = 'folded_seq'").fetchone()
     return int(row[0])
-
-
-def _current(db: sqlite3.Connection) -> int:
-    row = db.execute("SELECT value FROM meta WHERE key = 'key_table'").fetchone()
-    return int(row[0])
-
-
-def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Yield those of the keys that are indexed, with the seq of their report."""
-    for table in KEY_TABLES:
-        for start in range(0, len(keys), KEYS_PER_QUERY):
-            page = keys[start : start + KEYS_PER_QUERY]
-            marks = ",".join("?" * len(page))
-            yield from db.execute(f"SELECT key, seq FROM {table} WHERE key IN ({marks})", page)
-
-
-def forget_keys(db: sqlite3.Connection, *, before_millis: int) -> None:
-    """Empty the older table of keys once all of them came before a moment, and begin it anew."""
-    since = db.execute("SELECT value FROM meta WHERE key = 'key_table_since'").fetchone()
-    if int(since[0]) >= before_millis:
-        return
-    other = 1 - _current(db)
-    db.execute(f"DELETE FROM {KEY_TABLES[other]}")
-    db.execute("UPDATE meta SET value = ? WHERE key = 'key_table'", (str(other),))
-    db.execute(
-        "UPDATE meta SET value = CAST(coalesce((SELECT received_at FROM report "
-        "ORDER BY seq DESC LIMIT 1), 0) AS TEXT) WHERE key = 'key_table_since'"
-    )

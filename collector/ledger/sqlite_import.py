@@ -33,15 +33,18 @@ def counted_of(
 
 
 def has_memory(db: sqlite3.Connection) -> bool:
-    """Tell whether the ledger knows of imports; one of an older version does not yet."""
-    query = "SELECT count(*) FROM sqlite_master WHERE name = 'imported'"
-    return bool(db.execute(query).fetchone()[0])
+    """Tell whether the ledger knows of imports and ratios; one of an older version does not yet."""
+    query = "SELECT count(*) FROM sqlite_master WHERE name IN ('imported', 'ratio')"
+    return int(db.execute(query).fetchone()[0]) == 2
 
 
-def total_bytes(db: sqlite3.Connection) -> int:
-    """Return the sum of all users' traffic since for ever."""
-    query = "SELECT coalesce(sum(upload_bytes + download_bytes), 0) FROM user_total"
-    return int(db.execute(query).fetchone()[0])
+def total_bytes(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return the sums of all users' traffic since for ever: raw, and billed."""
+    raw_bytes, billed_bytes = db.execute(
+        "SELECT coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(billed_bytes), 0) "
+        "FROM user_total"
+    ).fetchone()
+    return raw_bytes, billed_bytes
 
 
 def count(

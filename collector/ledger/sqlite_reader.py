@@ -25,7 +25,8 @@ from collector.ledger import (
     sqlite_runs,
 )
 from collector.ledger.sqlite_file import connect
-from collector.ledger.sqlite_fold import folded_seq, seqs_of
+from collector.ledger.sqlite_fold import folded_seq
+from collector.ledger.sqlite_keys import seqs_of
 from collector.reporters import Reporter
 
 _ALL_SERIES = "SELECT * FROM series"

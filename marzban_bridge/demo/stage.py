@@ -54,6 +54,8 @@ class Stage:
     ends_at: float
     books: dict[str, Ledgerline] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
+    on_their_way: Counter[str] = field(default_factory=Counter)
+    """Reports that were sent and are in no books yet, by user."""
     counts: Counter[str] = field(default_factory=Counter)
     news: deque[str] = field(default_factory=lambda: deque(maxlen=200))
     started_at: float = field(default_factory=time.monotonic)
@@ -76,9 +78,17 @@ class Stage:
         return username not in self.paused and self.user(username)["status"] in SERVED
 
     async def pause(self, username: str) -> None:
-        """Stop a user's traffic; returns when no report of it is on its way."""
+        """Stop a user's traffic; returns when the bridge knows of all of it, or everything ends."""
         self.paused.add(username)
-        await asyncio.sleep(4 * TICK_SECONDS)
+        while not self._is_all_known(username) and time.monotonic() < self.ends_at:
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _is_all_known(self, username: str) -> bool:
+        known_bytes = self.bridge.store.total_bytes(username)
+        return (
+            not self.on_their_way[username]
+            and known_bytes == self.books[username].acknowledged_bytes
+        )
 
 
 async def use_panel_nodes(stage: Stage) -> None:
@@ -158,6 +168,8 @@ async def _post(
     is_repeat: bool = False,
 ) -> None:
     """Post until acknowledged, then enter it in the demo's books."""
+    names = [username or report["user_token"] for report in batch]
+    stage.on_their_way.update(names)
     while batch:
         url = f"{stage.collector_url}/v1/reports"
         answer = await client.post(url, json=[*batch, *garbage], headers=headers)
@@ -172,8 +184,9 @@ async def _post(
     stage.counts["reports counted"] += result["accepted"]
     stage.counts["repeated reports not counted again"] += result["duplicates"]
     stage.counts["bad reports refused"] += len(result["rejected"])
+    stage.on_their_way.subtract(names)
     if is_repeat:
         return
-    for report in batch:
-        line = stage.books.setdefault(username or report["user_token"], Ledgerline())
+    for name, report in zip(names, batch, strict=True):
+        line = stage.books.setdefault(name, Ledgerline())
         line.acknowledged_bytes += report["bytes_uploaded"] + report["bytes_downloaded"]

@@ -168,13 +168,34 @@ def test_wireguard_by_its_command_once_with_a_table_of_keys(collector, make_agen
     assert collector.totals() == {"alice": 1057}
 
 
-def test_a_dry_run_before_the_first_run_leaves_nothing_behind(server, make_agent):
-    server.use("alice", 1, 2)
+def test_a_dry_run_before_the_first_run_leaves_nothing_behind(collector, server, make_agent):
+    for name in ("alice", "bob", "carol", "dave", "erin", "frank"):
+        server.use(name, 1, 2)
     agent = make_agent(xray(server))
+    collector.start()
     look = agent.run("run", "--dry-run")
     assert look.returncode == 0
-    assert "this is where counting would begin" in look.stdout
+    begins = "this is where counting would begin, for alice, bob, carol, dave, erin and 1 more"
+    assert begins in look.stdout
+    assert "key: the collector takes it" in look.stdout
     assert not agent.state.exists()
+    assert collector.totals() == {}
+
+
+def test_a_dry_run_says_what_is_wrong_with_address_or_key(collector, server, make_agent):
+    agent = make_agent(
+        f'{xray(server)}[relay]\nlisten = "127.0.0.1:1"\n[[relay.route]]\nname = "panel"\n'
+        'kind = "3x-ui"\nsecret = "a-secret-of-some-length"\nkey = "rk_of-nobody"\n'
+    )
+    away = agent.run("run", "--dry-run")
+    assert away.returncode == 1
+    assert "key: the collector does not answer (ConnectError)" in away.stdout
+    collector.start()
+    wrong = agent.run("run", "--dry-run")
+    assert wrong.returncode == 1
+    assert "key: the collector takes it" in wrong.stdout
+    assert "key of relay route panel: the collector answers 401: this reporter key" in wrong.stdout
+    assert "rk_of-nobody" not in wrong.stdout + wrong.stderr
 
 
 def test_once_with_a_source_or_collector_that_does_not_answer_says_so_and_keeps_what_it_has(
@@ -191,8 +212,10 @@ def test_once_with_a_source_or_collector_that_does_not_answer_says_so_and_keeps_
     assert "does not answer" in done.stderr
     assert "1 items wait to be sent" in done.stderr
     collector.start()
+    assert "reports: not delivered" in agent.run("status").stdout
     assert agent.run("run", "--once").returncode == 1, "one source is still away"
     assert collector.totals() == {"alice": 3}
+    assert "not delivered" not in agent.run("status").stdout
 
 
 def test_a_wrong_configuration_is_one_line_and_exit_code_2(make_agent):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import random
 import threading
 from contextlib import closing
 
-import pytest
 from agent_process import AgentProcess
 from collector_process import CollectorProcess, poll
 from processes import free_port
@@ -95,10 +93,6 @@ def test_what_was_answered_is_passed_on_once_through_kills_and_a_receiver_that_i
     assert "rk_" not in log
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("collector.api.sources") is None,
-    reason="this collector takes no foreign payloads",
-)
 def test_a_real_collector_counts_what_a_panel_posted_while_it_was_down(tmp_path):
     port = free_port()
     collector = CollectorProcess(tmp_path)

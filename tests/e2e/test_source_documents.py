@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from agent_process import AgentProcess
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from doc_servers import flaky_proxy, panel
 from processes import free_port
@@ -105,7 +107,7 @@ def test_the_shell_function_says_what_was_refused_and_does_not_try_again(collect
     assert totals(collector) == {}
 
 
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on the PATH")
 
 
 def script(more=""):
@@ -154,50 +156,98 @@ def test_the_sources_file_and_the_curl_of_a_panel_s_page_work_together(
     assert totals(collector)["alice"][:2] == (1200, 88000)
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+PUSH = "/api/v1/server/UniProxy/push"
+QUERY = "node_type=vless&node_id=7&token=panel-secret"
+PUSHED = {"42": [1200, 88000], "44": [1, 1]}
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx") is None,
+    reason="no nginx on the PATH (Debian: apt install nginx-light)",
+)
+
+
+@contextmanager
+def nginx(folder, lines):
+    """Run an nginx with these lines in its server; yield its address."""
+    port = free_port()
+    logs = folder / "nginx"
+    logs.mkdir()
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {logs}/pid; error_log {logs}/error.log info;\n"
+        f"events {{}}\nhttp {{ access_log {logs}/access.log; client_body_temp_path {logs}/b;\n"
+        f"proxy_temp_path {logs}/p; fastcgi_temp_path {logs}/f; uwsgi_temp_path {logs}/u;\n"
+        f"scgi_temp_path {logs}/s;\nserver {{ listen 127.0.0.1:{port};\n{lines}\n}} }}\n"
+    )
+    command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        poll("nginx listens", lambda: _answers(f"http://127.0.0.1:{port}/"))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def push_twice(url):
+    """Push as a node does that tries again."""
+    for _ in range(2):
+        answer = httpx.post(f"{url}{PUSH}?{QUERY}", json=PUSHED)
+        assert (answer.status_code, answer.json()) == (200, {"data": True})
+
+
+@needs_nginx
 @pytest.mark.parametrize("is_collector_up", [True, False])
 def test_the_nginx_lines_hand_the_collector_a_copy_and_the_panel_never_notices(
     collector, sources, tmp_path, is_collector_up
 ):
     sources.write_text(blocks("sources/v2board.md", "toml")[0].replace("shop", "load"))
     (lines,) = blocks("sources/v2board.md", "nginx")
-    port = free_port()
-    logs = tmp_path / "nginx"
-    logs.mkdir()
+    lines = lines.replace("http://127.0.0.1:8080", url_of(collector)).replace("THE-KEY", KEY)
+    if not is_collector_up:
+        collector.kill()
     with panel() as served:
         lines = lines.replace("http://127.0.0.1:7001", served.url)
-        lines = lines.replace("http://127.0.0.1:8080", url_of(collector)).replace("THE-KEY", KEY)
-        (tmp_path / "nginx.conf").write_text(
-            f"daemon off; pid {logs}/pid; error_log {logs}/error.log info;\n"
-            f"events {{}}\nhttp {{ access_log {logs}/access.log; client_body_temp_path {logs}/b;\n"
-            f"proxy_temp_path {logs}/p; fastcgi_temp_path {logs}/f; uwsgi_temp_path {logs}/u;\n"
-            f"scgi_temp_path {logs}/s;\nserver {{ listen 127.0.0.1:{port};\n{lines}\n}} }}\n"
-        )
-        if not is_collector_up:
-            collector.kill()
-        command = ["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
-        nginx = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            push = f"http://127.0.0.1:{port}/api/v1/server/UniProxy/push"
-            query = "node_type=vless&node_id=7&token=panel-secret"
-            poll("nginx listens", lambda: _answers(f"http://127.0.0.1:{port}/"))
-            body = {"42": [1200, 88000], "44": [1, 1]}
-            for _ in range(2):  # a node that tries again
-                answer = httpx.post(f"{push}?{query}", json=body)
-                assert (answer.status_code, answer.json()) == (200, {"data": True})
+        with nginx(tmp_path, lines) as url:
+            push_twice(url)
             if is_collector_up:
                 poll("the copy is counted", lambda: totals(collector))
-        finally:
-            nginx.terminate()
-            nginx.wait(30)
-    assert served.paths == [f"/api/v1/server/UniProxy/push?{query}"] * 2
-    assert [json.loads(each) for each in served.bodies] == [body, body]
+    assert served.paths == [f"{PUSH}?{QUERY}"] * 2
+    assert [json.loads(each) for each in served.bodies] == [PUSHED, PUSHED]
     if is_collector_up:
         assert totals(collector) == {"alice": (1200, 88000, 1)}
-    written = "".join(each.read_text() for each in logs.glob("*.log"))
+    written = "".join(each.read_text() for each in (tmp_path / "nginx").glob("*.log"))
     assert "UniProxy/push" in written
     assert KEY not in written
     assert "panel-secret" not in collector.log.read_text()
+
+
+@needs_nginx
+def test_the_nginx_lines_of_the_relay_keep_the_copy_until_the_collector_is_back(
+    collector, sources, tmp_path
+):
+    sources.write_text(blocks("sources/v2board.md", "toml")[0].replace("shop", "load"))
+    (first, _) = blocks("sources/v2board.md", "nginx")[0].split("location = /_traffic")
+    (second,) = blocks("sources/relay.md", "nginx")
+    port = free_port()
+    route = blocks("sources/relay.md", "toml")[1].replace("127.0.0.1:8790", f"127.0.0.1:{port}")
+    agent = AgentProcess(tmp_path, url_of(collector), route)
+    collector.kill()
+    with panel() as served:
+        lines = first.replace("http://127.0.0.1:7001", served.url)
+        lines += second.replace("127.0.0.1:8790", f"127.0.0.1:{port}")
+        try:
+            agent.start()
+            poll("the relay listens", lambda: _answers(f"http://127.0.0.1:{port}/"))
+            with nginx(tmp_path, lines) as url:
+                push_twice(url)
+            agent.kill()
+            agent.start()
+            collector.start()
+            poll("the copy is counted", lambda: totals(collector))
+            assert agent.terminate() == 0
+        finally:
+            agent.kill()
+    assert len(served.bodies) == 2
+    assert totals(collector) == {"alice": (1200, 88000, 1)}
 
 
 def _answers(url):
@@ -205,6 +255,19 @@ def _answers(url):
         return httpx.get(url).status_code
     except httpx.TransportError:
         return None
+
+
+def test_the_commands_of_the_page_of_ratios_work_one_after_the_other(collector):
+    commands = [
+        line.split("#")[0].split()
+        for block in blocks("ratios.md", "sh")
+        for line in block.splitlines()
+    ]
+    assert len(commands) == 8
+    for program, *words in commands:
+        assert program == "traffic-collector"
+        ended = collector.run(*words)
+        assert ended.returncode == 0, (words, ended.stderr)
 
 
 def test_the_columns_that_an_import_reads_are_the_documented_ones():

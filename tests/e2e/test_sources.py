@@ -137,7 +137,7 @@ def test_a_wrong_sources_file_stops_the_start_with_one_line(stack, program):
     assert "Traceback" not in ended.stderr
 
 
-def test_what_an_original_panel_counted_limits_a_user_and_a_second_import_changes_nothing(stack):
+def test_what_an_original_panel_counted_limits_a_user_if_that_is_asked_for_and_only_once(stack):
     original = stack.folder / "xpert.db"
     with contextlib.closing(sqlite3.connect(original)) as db:
         db.execute(
@@ -154,14 +154,24 @@ def test_what_an_original_panel_counted_limits_a_user_and_a_second_import_change
     refused = stack.run("collector", "import", str(original), "--all")
     assert refused.returncode == 1
     assert "Stop the collector for the import" in refused.stderr
-    for _ in range(2):
+
+    def take_over(*options):
         stack.stop(COLLECTOR, signal.SIGTERM)
-        done = stack.run("collector", "import", str(original), "--all")
+        done = stack.run("collector", "import", str(original), *options)
         assert done.returncode == 0, done.stderr
         assert "The books balance." in done.stdout
         stack.start(COLLECTOR)
         stack.until_up(COLLECTOR)
+
+    take_over()
+    stack.report("alice", 2 * GIB, "after-it")
+    until("alice's limit is lowered", lambda: stack.user("alice")["data_limit"] < 10 * GIB)
+    assert stack.user("alice")["data_limit"] == 8 * GIB, "history limits nobody by surprise"
+    for _ in range(2):
+        take_over("--all", "--toward-quota", "--origin", "again")
         until("alice is limited", lambda: stack.user("alice")["status"] == "limited")
-        assert stack.user("alice")["data_limit"] == 4 * GIB
+        assert stack.user("alice")["data_limit"] == 2 * GIB
     usage = stack.ask_collector("/v1/usage/alice")
     assert {each["server"] for each in usage["servers"]} == {"de-1", "nl-1"}
+    assert usage["billed_bytes"] == 8 * GIB
+    assert usage["upload_bytes"] + usage["download_bytes"] == 14 * GIB

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
-import subprocess
-import time
-from concurrent import futures
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-import grpc
 import pytest
 from processes import free_port
-from redis import Redis, RedisError
+from redis_server import redis_server
+from stats_server import StatsService
 from vpn_servers import VpnServer
 
 from collector.agent import config
 from collector.agent.errors import SourceError
 from collector.agent.reading import local_http, read
-from collector.agent.sources.protobuf import fields, text_field
 from collector.agent.sources.stats_service import SING_BOX, XRAY
 from collector.agent.state import State
 from collector.agent.streaming import follow, peek
@@ -116,45 +111,6 @@ async def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path):
     assert is_gone(pid.read_text().strip())
 
 
-class StatsService:
-    """A real gRPC server that answers as Xray's API does, from counters of ours."""
-
-    def __init__(self, service):
-        self.uptimes = [50]
-        self.counters = {}
-        self.asked = []
-        self._server = grpc.server(futures.ThreadPoolExecutor(2))
-        handlers = {
-            name: grpc.unary_unary_rpc_method_handler(handler)
-            for name, handler in (("QueryStats", self._query), ("GetSysStats", self._sys))
-        }
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, handlers),)
-        )
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        self._server.start()
-
-    def _query(self, request, context):
-        self.asked.append(dict(fields(request)))
-        answer = b""
-        for name, count in self.counters.items():
-            number, value = bytearray(b"\x10"), count
-            while value > 0x7F:
-                number.append(value & 0x7F | 0x80)
-                value >>= 7
-            number.append(value)
-            stat = text_field(1, name) + bytes(number)
-            answer += b"\x0a" + bytes([len(stat)]) + stat
-        return answer
-
-    def _sys(self, request, context):
-        uptime = self.uptimes.pop(0) if len(self.uptimes) > 1 else self.uptimes[0]
-        return b"\x08\x05\x50" + bytes([uptime])
-
-    def close(self):
-        self._server.stop(None).wait()
-
-
 @pytest.mark.parametrize(
     ("kind", "service", "pattern"), [("xray-grpc", XRAY, 1), ("singbox-grpc", SING_BOX, 3)]
 )
@@ -182,26 +138,8 @@ async def test_a_server_without_the_service_is_said_to_have_none(server):
 
 @pytest.fixture
 def redis(tmp_path):
-    """A real Redis."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("no redis-server on the PATH")
-    port = free_port()
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "pw"]
-    process = subprocess.Popen([program, *arguments, "--dir", tmp_path], stdout=subprocess.DEVNULL)
-    client = Redis(port=port, password="pw", decode_responses=True)
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            client.ping()
-            break
-        except RedisError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    yield client
-    client.close()
-    process.terminate()
-    process.wait()
+    with redis_server(tmp_path) as client:
+        yield client
 
 
 class Panel:

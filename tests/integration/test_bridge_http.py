@@ -546,7 +546,14 @@ class TestListings:
 
     async def test_a_plan_tells_what_would_be_done_and_does_nothing(self, tmp_path):
         async with BridgeWorld(tmp_path, pass_seconds=86400).serving() as world:
-            await world.use("alice", external_bytes=gib(1))
+            # What runs beside the test has to be done with alice before she is changed.
+            passed_at = world.bridge.metrics.last_pass_timestamp_seconds
+            await until("the first pass is over", lambda: passed_at._value.get() > 0)
+            world.ledger.report("alice", gib(1))
+            await until(
+                "the report is published",
+                lambda: world.panel.get_user("alice")["data_limit"] == gib(9),
+            )
             world.panel.modify_user("alice", {"data_limit": gib(20)})
             before, writes = world.panel.get_user("alice"), world.faults.count("PUT")
             planned = await world.get("/v1/plan")

@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, batch, report
 
+from collector.billing import Ratio
 from collector.cli import main
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_import import has_memory
+from collector.ledger.sqlite_ratios import set_ratio
 from collector.ledger.sqlite_reader import SqliteReader
 from collector.reports import DAY_MILLIS
 
@@ -240,7 +242,7 @@ def test_a_ledger_of_before_imports_is_brought_forward_and_a_dry_run_reads_it_as
 
     with monkeypatch.context() as patched:
         patched.setattr(file, "MIGRATIONS", file.MIGRATIONS[:3])
-        SqliteLedger(path).close()
+        connect(path).close()
     with closing(connect(path, read_only=True)) as db:
         assert not has_memory(db)
     write_table("o.db", row())
@@ -323,10 +325,48 @@ def test_a_database_without_the_table_says_which_it_has(path, capsys):
     assert "has no table x: it has traffic_usage" in capsys.readouterr().err
 
 
-def test_what_to_import_has_to_be_said_for_it_counts_against_quotas(path, capsys):
-    with pytest.raises(SystemExit):
-        main(["import", "o.db"])
-    assert "--since --all is required" in capsys.readouterr().err
+def billed(path):
+    with closing(SqliteReader(path)) as reader:
+        return {
+            each.username: each.billed_bytes for each in reader.changes(after=0, limit=9).changes
+        }
+
+
+def test_history_limits_nobody_unless_that_is_asked_for(path, capsys):
+    write_table("o.db", row(), row(user="bob"))
+    do("o.db")
+    assert len(days(path)) == 2
+    assert billed(path) == {"alice": 0, "bob": 0}
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of it toward quotas │ │ 0" in out
+    assert "It is stored and shown and limits nobody" in out
+
+
+@pytest.mark.parametrize("which", [["--all"], ["--since", "2026-01-05"]])
+def test_what_counts_toward_quotas_is_billed_by_the_ratios_of_now(path, capsys, which):
+    SqliteLedger(path).close()
+    set_ratio(path, Ratio("de-1", 2000, 0))
+    write_table("o.db", row(), (*row(user="bob")[:1], "nl-1", *row()[2:]))
+    do("o.db", *which, "--toward-quota", "--dry-run")
+    assert billed(path) == {}
+    foreseen = capsys.readouterr().out
+    do("o.db", *which, "--toward-quota")
+    assert billed(path) == {"alice": 220, "bob": 110}
+    for out in (foreseen, capsys.readouterr().out):
+        assert "of it toward quotas │ │ 330" in " ".join(out.split())
+    set_ratio(path, Ratio("de-1", 5000, 1))
+    do("o.db", *which, "--toward-quota")
+    assert billed(path) == {"alice": 220, "bob": 110}, "what was counted stays as it was billed"
+    write_table("o.db", row(up=20))
+    do("o.db", *which, "--toward-quota")
+    assert billed(path) == {"alice": 220 + 50, "bob": 110}
+
+
+def test_from_which_day_on_has_to_be_said_of_what_counts_toward_quotas(path, capsys):
+    write_table("o.db", row())
+    do("o.db", "--toward-quota", code=1)
+    assert "say from which day on" in capsys.readouterr().err
+    assert not path.exists()
 
 
 class TestCsv:

@@ -10,6 +10,8 @@ from collectors import (
     ALICE_TOKEN,
     AS_OTHER,
     AS_REPORTER,
+    KEY,
+    OTHER_KEY,
     CollectorWorld,
     running,
     wire,
@@ -112,6 +114,59 @@ async def test_a_reporter_outside_the_quota_is_stored_and_shown_and_not_billed(p
         usage = await world.get("/v1/usage/alice")
         assert (usage["upload_bytes"], usage["download_bytes"]) == (10, 20)
         assert usage["billed_bytes"] == 0
+
+
+SOURCES = """
+[3x-ui]
+r = { server = "de-1" }
+other = { server = "de-1" }
+[uniproxy.r]
+users = "identity"
+nodes = { 7 = "de-1", 8 = "nl-1" }
+[uniproxy.other]
+users = "identity"
+nodes = { 7 = "de-1" }
+"""
+INFORM = {"clientTraffics": [{"email": "alice", "up": 10, "down": 20}]}
+PUSH = {"alice": [10, 20]}
+
+
+@pytest.mark.parametrize(
+    ("source", "body", "query"),
+    [("3x-ui", INFORM, ""), ("uniproxy", PUSH, "?node_type=vless&node_id=7")],
+)
+@pytest.mark.parametrize("is_key_in_path", [True, False])
+async def test_what_other_panels_post_is_billed_like_any_report(
+    path, tmp_path, source, body, query, is_key_in_path
+):
+    (tmp_path / "sources.toml").write_text(SOURCES)
+    environment = {
+        "COLLECTOR_SOURCES_FILE": str(tmp_path / "sources.toml"),
+        "COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "other",
+    }
+    async with running(Ratios(path=path, environment=environment)) as world:
+
+        async def post(key, message_id):
+            where = f"/{key}{query}" if is_key_in_path else query
+            headers = {"webhook-id": message_id}
+            if not is_key_in_path:
+                headers["authorization"] = f"Bearer {key}"
+            address = f"/v1/sources/{source}{where}"
+            answer = await world.send(body, path=address, headers=headers)
+            assert answer.status_code == 200, answer.text
+
+        await post(KEY, "m-1")
+        world.command("ratios", "set", "de-1", "2")
+        await post(KEY, "m-1")
+        assert await world.billed() == {"alice": 30}, "what comes again was billed"
+        await post(KEY, "m-2")
+        assert await world.billed() == {"alice": 30 + 60}
+        await post(OTHER_KEY, "m-3")
+        assert await world.billed() == {"alice": 30 + 60}, "outside the quota"
+        world.command("ratios", "set", "de-1", "0")
+        await post(KEY, "m-4")
+        assert await world.billed() == {"alice": 30 + 60}
+        assert await world.totals() == {"alice": 120}
 
 
 async def test_a_reporter_may_be_moved_in_and_out_while_it_reports(world, capsys):

@@ -105,11 +105,11 @@ class VpnServer:
         return json.dumps({"uplinkBytes": 0, "downlinkBytes": 0, "users": users}).encode()
 
     def _outline(self) -> bytes:
-        lines = [f"process_start_time_seconds {self.started}"]
+        lines = [f"process_start_time_seconds {self.started}", "shadowsocks_ports 1"]
         for user in self._users():
             for direction, amount in (("c>p", self.up[user]), ("c<p", self.down[user])):
                 labels = f'access_key="{user}",dir="{direction}",proto="tcp"'
-                lines.append(f"shadowsocks_data_bytes{{{labels}}} {amount:.9g}")
+                lines.append(f"shadowsocks_data_bytes{{{labels}}} {amount:.15e}")
         return "\n".join(lines).encode()
 
     def close(self) -> None:

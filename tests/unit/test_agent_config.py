@@ -137,6 +137,14 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
         ('[collector]\nurl = "https://u:p@x"\nkey="rk_k"', "[collector]: url: a password in a URL"),
         ('[collector]\nurl = "https://x"', "[collector]: key: is required (or key_file)"),
         (
+            '[collector]\nurl = "https://x/v1/reports/"\nkey="rk_k"',
+            "[collector]: url: end it before /v1",
+        ),
+        (
+            '[collector]\nurl = "https://x/v1/sources/3x-ui/rk_k"\nkey="rk_k"',
+            "[collector]: url: end it before /v1",
+        ),
+        (
             '[collector]\nurl = "https://x"\nkey_file = "no"',
             "[collector]: key_file: cannot be read",
         ),

@@ -59,6 +59,12 @@ def test_to_work_out_what_would_be_sent_changes_nothing(state):
     assert queued(state) == []
 
 
+def test_whose_counters_a_first_look_shows_is_known_though_nothing_is_sent_yet(state):
+    where = source('kind = "xray-vars"\n[source.users]\ntable = { a1 = "alice", a2 = "alice" }')
+    first = gain(where, state, reading(a1=1, a2=2, b=3))
+    assert (first.usernames, first.unmapped_names, first.reports) == (("alice",), ("b",), ())
+
+
 def test_if_the_spool_is_full_the_baselines_stay_too(state):
     where = source()
     users = {f"user{n}": 1 for n in range(500)}

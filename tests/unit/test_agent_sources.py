@@ -135,7 +135,8 @@ def test_a_command_prints_a_list_of_counters_or_an_object_around_it():
     rows = [
         {"user": "alice", "upload_bytes": 1, "download_bytes": 2, "counter": "eth0"},
         {"user": "alice", "upload_bytes": "10", "counter": "eth1"},
-        {"user": "bob"},
+        {"user": "bob", "download_bytes": 0},
+        {"user": "carol", "up": 1, "down": 2},
         {"upload_bytes": 1},
         "nonsense",
     ]
@@ -144,7 +145,7 @@ def test_a_command_prints_a_list_of_counters_or_an_object_around_it():
         ("alice", 1), ("alice", 10), ("bob", 0),
     ]  # fmt: skip
     assert len({each.name for each in reading.counters}) == 3
-    assert (reading.life, reading.skipped) == (Life(started="17"), 2)
+    assert (reading.life, reading.skipped) == (Life(started="17"), 3)
     assert json_command.parse(encoded(rows)).counters == reading.counters
 
 

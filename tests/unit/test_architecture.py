@@ -99,6 +99,7 @@ SHARED_IN_ONE_PROCESS = (
     "collector.errors.CollectorError",
     "collector.ledger.sqlite.SqliteLedger",
     "collector.ledger.sqlite_file.ledger_path",
+    "collector.source_file.load_book",
 )
 
 

@@ -12,7 +12,7 @@ from ledgers import NOON_MILLIS, batch, report
 
 from collector import ingest as ingest_module
 from collector.errors import DiskFullError, NotStoredError, QueueFullError
-from collector.ingest import Ingest
+from collector.ingest import Ingest, fold_after_seconds
 from collector.ledger import Batch, Receipt
 from collector.metrics import Metrics
 from collector.reports import DAY_MILLIS, MAX_AHEAD_MILLIS, Limits
@@ -230,7 +230,11 @@ async def test_a_sender_that_went_away_is_stored_all_the_same():
         world.ledger.gate.set()
         await held
         await world.submit("next")
-        assert world.ledger.commits == [["held"], ["gone"], ["next"]]
+        assert [each for commit in world.ledger.commits for each in commit] == [
+            "held",
+            "gone",
+            "next",
+        ]
         assert world.sample("collector_queued_reports") == 0
 
 
@@ -336,3 +340,13 @@ async def test_ids_are_purged_in_the_background_when_their_time_is_over(monkeypa
     async with World() as world:
         await asyncio.to_thread(world.ledger.forgotten.wait, 10)
     assert world.ledger.forgotten_before[0] == NOON_MILLIS - 7 * DAY_MILLIS - MAX_AHEAD_MILLIS - 1
+
+
+@pytest.mark.parametrize(
+    ("last_fold_seconds", "expected_seconds"),
+    [(0.0, 1.0), (0.25, 1.0), (0.5, 2.0), (1.25, 5.0), (60.0, 5.0)],
+)
+def test_adding_up_takes_a_fifth_of_the_time_at_most_and_waits_five_seconds_at_most(
+    last_fold_seconds, expected_seconds
+):
+    assert fold_after_seconds(last_fold_seconds) == pytest.approx(expected_seconds)

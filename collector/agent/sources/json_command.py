@@ -15,6 +15,8 @@ from collector.agent.counters import Life, Reading, Tally
 from collector.agent.errors import SourceError
 from collector.agent.options import Options
 
+_AMOUNTS = {"upload_bytes", "download_bytes"}
+
 
 def build(options: Options) -> tuple[Ask, Parse]:
     """Return how to run the command."""
@@ -36,7 +38,7 @@ def parse(body: bytes) -> Reading:
     tally = Tally()
     for each in printed:
         user = each.get("user") if isinstance(each, dict) else None
-        if not isinstance(user, str):
+        if not isinstance(user, str) or not _AMOUNTS & each.keys():
             tally.skipped += 1
             continue
         name = each.get("counter")

@@ -1,0 +1,90 @@
+"""Indexes the ids of reports, so that a report sent again is known.
+
+An id is a random key: in one large index every new one falls on another page, and a page is written
+for each. So new ids go into a small index, whose pages are in memory, and a hand that goes round
+the key space moves a stretch of it at a time into the large one, where many ids then fall on each
+page. How far it goes depends on how many ids came, so the small index stays small.
+
+There are two large indexes of which one is current: when all ids of the other one are older than
+ids need to be remembered, it is emptied and becomes the current one. Emptying an index costs next
+to nothing; removing ids one by one would cost as much as adding them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+RECENT = "report_key_recent"
+LASTING = ("report_key_0", "report_key_1")
+KEYS_PER_QUERY = 500
+KEYS_PER_ROUND = 500_000
+"""So many new ids, and the hand has gone round once; the small index holds half as many."""
+HAND_BYTES = 4
+HAND_STEPS = 2 ** (8 * HAND_BYTES)
+"""The places of the hand: the first bytes of keys, which are hashes and so spread evenly."""
+QUIET_SHARE = 1 / 256
+"""Of a round, done at each purge, so that ids move on when no new ones come."""
+
+
+def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
+    """Index the ids of the reports after one seq through another."""
+    added = db.execute(
+        f"INSERT OR IGNORE INTO {RECENT} (key, seq) SELECT report_key, seq "
+        "FROM report WHERE seq > ? AND seq <= ? AND report_key IS NOT NULL ORDER BY report_key",
+        (after, through),
+    ).rowcount
+    _move_on(db, share=added / KEYS_PER_ROUND)
+
+
+def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield those of the keys that are indexed, with the seq of their report."""
+    for table in (RECENT, *LASTING):
+        for start in range(0, len(keys), KEYS_PER_QUERY):
+            page = keys[start : start + KEYS_PER_QUERY]
+            marks = ",".join("?" * len(page))
+            yield from db.execute(f"SELECT key, seq FROM {table} WHERE key IN ({marks})", page)
+
+
+def forget(db: sqlite3.Connection, *, before_millis: int) -> None:
+    """Empty the older large index once all in it came before a moment, and begin it anew."""
+    _move_on(db, share=QUIET_SHARE)
+    since = db.execute("SELECT value FROM meta WHERE key = 'key_table_since'").fetchone()
+    if int(since[0]) >= before_millis:
+        return
+    other = 1 - _current(db)
+    db.execute(f"DELETE FROM {LASTING[other]}")
+    db.execute("UPDATE meta SET value = ? WHERE key = 'key_table'", (str(other),))
+    db.execute(
+        "UPDATE meta SET value = CAST(coalesce((SELECT received_at FROM report "
+        "ORDER BY seq DESC LIMIT 1), 0) AS TEXT) WHERE key = 'key_table_since'"
+    )
+
+
+def _current(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT value FROM meta WHERE key = 'key_table'").fetchone()
+    return int(row[0])
+
+
+def _move_on(db: sqlite3.Connection, *, share: float) -> None:
+    """Move the hand by a share of a round, and the ids that it passes."""
+    steps = min(HAND_STEPS, round(share * HAND_STEPS))
+    hand = int(db.execute("SELECT value FROM meta WHERE key = 'key_hand'").fetchone()[0])
+    end = hand + steps
+    for first, last in ((hand, min(end, HAND_STEPS)), (0, end - HAND_STEPS)):
+        if first < last:
+            _move(db, first, last)
+    db.execute("UPDATE meta SET value = ? WHERE key = 'key_hand'", (str(end % HAND_STEPS),))
+
+
+def _move(db: sqlite3.Connection, first: int, last: int) -> None:
+    """Move the ids from one place of the hand up to, and not including, another."""
+    where, bounds = "key >= ?", [first.to_bytes(HAND_BYTES)]
+    if last < HAND_STEPS:
+        where, bounds = "key >= ? AND key < ?", [*bounds, last.to_bytes(HAND_BYTES)]
+    db.execute(
+        f"INSERT OR IGNORE INTO {LASTING[_current(db)]} (key, seq) "
+        f"SELECT key, seq FROM {RECENT} WHERE {where} ORDER BY key",
+        bounds,
+    )
+    db.execute(f"DELETE FROM {RECENT} WHERE {where}", bounds)
