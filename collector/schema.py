@@ -55,7 +55,7 @@ DAILY_TRAFFIC = Measurement(
 
 USER_USAGE = Measurement(
     "user_usage",
-    ("user", "admin"),
+    ("user", "admin", "panel"),
     {
         "username": str,
         "status": str,
@@ -73,11 +73,12 @@ USER_USAGE = Measurement(
     },
 )
 """How a user stands: `external_bytes` is what external traffic counts for, `external_raw_bytes` the
-bytes themselves. Without `quota_bytes`, `used_ratio`, `published_limit_bytes` if unlimited."""
+bytes themselves. Without `quota_bytes`, `used_ratio`, `published_limit_bytes` if unlimited. A user
+of another panel than the first is called as its traffic is reported, `two/alice` if need be."""
 
 EVENTS = Measurement(
     "events",
-    ("user", "kind"),
+    ("user", "kind", "panel"),
     {"title": str, "text": str, "actor": str, "before": str, "after": str},
 )
 """What happened to a user, for annotations."""

@@ -96,6 +96,15 @@ class ResetRequest:
     restoration: Restoration = Restoration()
     is_panel_called: bool = False
     """The panel has done its part; only the books are left."""
+    shared_period: int | None = None
+    """Which period of a shared quota this follows; None begins a period by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Superseded:
+    """A limit in the panel that is not the admin's word on the quota: another panel's is."""
+
+    data_limit_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +164,19 @@ class Account:
     dropped_plan_at: datetime | None = None
     restoration: Restoration | None = None
     reset_request: ResetRequest | None = None
+    spent_before_bytes: int = 0
+    """What a user who shares a quota used on this panel before the panel's current period."""
+    shared_period: int | None = None
+    """The period of the shared quota that the account is in; None while it shares none."""
+    shared_version: int = 0
+    """Which of the shared quota's values the account has."""
+    superseded: Superseded | None = None
+    """The limit the panel showed when the quota was taken from another panel."""
+
+    @property
+    def odometer_bytes(self) -> int:
+        """What the user used on this panel since it shares a quota; never falls."""
+        return self.spent_before_bytes + self.sighting.used_bytes
 
     @property
     def key(self) -> str:
@@ -218,6 +240,20 @@ def account_key(username: str) -> str:
 def trusted(account: Account, *, is_store_in_doubt: bool) -> Account:
     """Return the account as it is to be shown: all are held while the store is in doubt."""
     return replace(account, is_held=True) if is_store_in_doubt else account
+
+
+def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
+    """Keep what an account has used where its totals become others without any use."""
+    shift_bytes = after.billed_bytes - before.billed_bytes
+    raw_shift_bytes = after.raw_bytes - before.raw_bytes
+    return replace(
+        account,
+        baseline_bytes=account.baseline_bytes + shift_bytes,
+        admin_baseline_bytes=account.admin_baseline_bytes + shift_bytes,
+        seen_total_bytes=account.seen_total_bytes + shift_bytes,
+        raw_baseline_bytes=account.raw_baseline_bytes + raw_shift_bytes,
+        seen_raw_bytes=account.seen_raw_bytes + raw_shift_bytes,
+    )
 
 
 def standing_total(account: Account, *, total_bytes: int) -> int:

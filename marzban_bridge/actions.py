@@ -14,6 +14,7 @@ from marzban_bridge.accounts import (
     Enforcement,
     Event,
     account_key,
+    shifted,
     standing,
     standing_total,
     trusted,
@@ -26,7 +27,7 @@ from marzban_bridge.reconcile import Reconciler
 from marzban_bridge.recovery import recover
 from marzban_bridge.settle import Clock
 from marzban_bridge.store import Store
-from marzban_bridge.usage import NOTHING
+from marzban_bridge.usage import NOTHING, Totals
 
 RESET_ALL_PHRASE = "reset all users"
 CLEANUP_PHRASE = "cleanup"
@@ -191,60 +192,38 @@ class Actions:
         self._store.record_event("", event, at=self._clock())
         return answer
 
-    async def rebase(self, *, actor: str, is_restored: bool = False) -> list[Account]:
-        """Accept the ledger as it is now, keeping each held user's external usage as it was.
-
-        For after a restored or replaced ledger. Reads the feed from the start, then moves each
-        baseline by what the total changed. Returns the accounts that moved.
-
-        When the store itself is an older one, or `is_restored` says so, each account is put in
-        step with the panel.
-        """
-        await self._reconciler.witness.check()
-        if is_restored:
-            self._reconciler.witness.doubt("the operator says that the store is a restored one")
-        if self._store.doubt:
-            return await self._take_over(actor=actor)
-        is_new_ledger = await self._reconciler.adopt_ledger()
+    def rebase(self, *, actor: str, is_new_ledger: bool) -> list[Account]:
+        """Move each baseline by what the total changed; return the accounts that moved."""
         moved: list[Account] = []
         for each in list(self._store.accounts()):
             total_bytes = self._store.total_bytes(each.key)
             if not each.is_held and total_bytes >= each.seen_total_bytes and not is_new_ledger:
                 continue
             shift_bytes = total_bytes - each.seen_total_bytes
-            raw_bytes = self._store.totals(each.key).raw_bytes
-            rebased = replace(
-                each,
-                is_held=False,
-                baseline_bytes=each.baseline_bytes + shift_bytes,
-                admin_baseline_bytes=each.admin_baseline_bytes + shift_bytes,
-                seen_total_bytes=total_bytes,
-                raw_baseline_bytes=each.raw_baseline_bytes + raw_bytes - each.seen_raw_bytes,
-                seen_raw_bytes=raw_bytes,
-            )
+            before = Totals(billed_bytes=each.seen_total_bytes, raw_bytes=each.seen_raw_bytes)
+            rebased = shifted(each, before=before, after=self._store.totals(each.key))
             text = f"the ledger is accepted as it is; the baseline moved by {shift_bytes} bytes"
             event = Event(kind="rebased", text=text, actor=actor)
+            rebased = replace(rebased, is_held=False)
             self._store.save(rebased, [event], at=self._clock())
             moved.append(rebased)
         return moved
 
-    async def _take_over(self, *, actor: str) -> list[Account]:
-        """Put every account in step with the panel, and begin a history of the store anew."""
-        await self._reconciler.adopt_ledger()
+    async def take_over(self, *, actor: str, is_ledger_newer: bool) -> list[Account]:
+        """Put every account in step with the panel, which knows what a restored store does not."""
         taken: list[Account] = []
         async for key, user in self._reconciler.panel_users():
             recovered, event = recover(
                 self._store.account(key),
                 user,
                 totals=self._store.totals(key),
-                is_ledger_newer=self._reconciler.witness.is_behind,
+                is_ledger_newer=is_ledger_newer,
                 enforcement=self._enforcement,
                 now=self._clock(),
                 actor=actor,
             )
             self._store.save(recovered, [event], at=self._clock())
             taken.append(recovered)
-        self._store.end_doubt()
         return taken
 
     async def release(self) -> AsyncIterator[tuple[Account, bool]]:

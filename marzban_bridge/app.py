@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 
 import httpx
@@ -14,15 +14,22 @@ from fastapi import FastAPI
 import marzban_bridge
 from collector.influx.access import InfluxAccess
 from collector.influx.client import Influx
+from marzban_bridge import together
 from marzban_bridge.actions import Actions
 from marzban_bridge.api import admin, confirm, dashboard, health, operations, webhooks
-from marzban_bridge.api.context import Bridge
+from marzban_bridge.api.context import Bridge, Bridges, new_action_throttles
 from marzban_bridge.api.errors import install_error_handlers
+from marzban_bridge.api.sign_ins import SignInThrottle
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.lineage import panel_mark
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.metrics import Metrics
+from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.panels_file import load_panels
+from marzban_bridge.reading import Reading
+from marzban_bridge.recognition import recognize
 from marzban_bridge.reconcile import Reconciler
+from marzban_bridge.roll_call import RollCall
 from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock, Settler
 from marzban_bridge.snapshots import Snapshots
@@ -31,6 +38,8 @@ from marzban_bridge.witness import Witness
 
 log = logging.getLogger(__name__)
 
+Transports = Mapping[str, httpx.AsyncBaseTransport] | httpx.AsyncBaseTransport | None
+
 
 def utc_now() -> datetime:
     """Read the wall clock."""
@@ -38,85 +47,128 @@ def utc_now() -> datetime:
 
 
 @contextlib.asynccontextmanager
-async def open_bridge(
+async def open_bridges(
     settings: Settings,
     *,
     clock: Clock = utc_now,
-    panel_transport: httpx.AsyncBaseTransport | None = None,
+    panel_transport: Transports = None,
     collector_transport: httpx.AsyncBaseTransport | None = None,
-) -> AsyncIterator[Bridge]:
+) -> AsyncIterator[Bridges]:
     """Open the store and the connections, and close them at the end.
 
-    Nothing runs by itself yet. Raises SettingsError when the panel is not configured and
-    StoreError when the store cannot be used.
+    Nothing runs by itself yet. Raises SettingsError when a panel is not configured and StoreError
+    when the store cannot be used, or is of other panels. `panel_transport` replaces the network to
+    the panels, for each by its name or for all.
     """
-    settings.require_panel()
-    metrics = Metrics()
-    store = Store(settings.store)
-    panel = Marzban(
-        settings.marzban_url,
-        username=settings.marzban_username,
-        password=settings.marzban_password,
-        timeout_seconds=settings.marzban_timeout_seconds,
-        transport=panel_transport,
-    )
-    feed = CollectorFeed(
-        settings.collector_url,
-        admin_key=settings.collector_admin_key,
-        transport=collector_transport,
-    )
-    settler = Settler(
-        store=store,
-        panel=panel,
-        enforcement=settings.enforcement,
-        keeps_next_plan=settings.keeps_next_plan,
-        clock=clock,
-        metrics=metrics,
-    )
-    witness = Witness(store=store, feed=feed, clock=clock, panel=panel_mark(settings.marzban_url))
-    witness.check_store()
-    reconciler = Reconciler(
-        store=store,
-        panel=panel,
-        feed=feed,
-        settler=settler,
-        witness=witness,
-        clock=clock,
-        metrics=metrics,
-        pass_seconds=settings.pass_seconds,
-    )
-    actions = Actions(
-        store=store,
-        panel=panel,
-        feed=feed,
-        reconciler=reconciler,
-        enforcement=settings.enforcement,
-        clock=clock,
-    )
-    metrics.introduce(public_url=settings.public_url)
+    panels = load_panels(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        store = Store(settings.store)
+        stack.callback(store.close)
+        recognize(store, panels)
+        store.configure([each.name for each in panels], shares_quotas=settings.quotas_span_panels)
+        feed = CollectorFeed(
+            settings.collector_url,
+            admin_key=settings.collector_admin_key,
+            transport=collector_transport,
+        )
+        stack.push_async_callback(feed.close)
+        witness = Witness(
+            store=store, feed=feed, clock=clock, panel=panel_mark(settings.marzban_url)
+        )
+        witness.check_store()
+        metrics = {each.name: Metrics() for each in panels}
+        first_metrics = metrics[FIRST_PANEL]
+        first_metrics.introduce(public_url=settings.public_url)
+        snapshots = _snapshots(settings, store=store, clock=clock, metrics=first_metrics)
+        if snapshots:
+            stack.callback(snapshots.close)
+        reconcilers: dict[str, Reconciler] = {}
+        reading = Reading(
+            store=store,
+            feed=feed,
+            witness=witness,
+            reconcilers=reconcilers,
+            metrics=first_metrics,
+        )
+        sign_ins, action_throttles = SignInThrottle(), new_action_throttles()
+        bridges: dict[str, Bridge] = {}
+        for each in panels:
+            panel = Marzban(
+                each.url,
+                username=each.username,
+                password=each.password,
+                timeout_seconds=each.timeout_seconds,
+                transport=_transport_to(each.name, panel_transport),
+            )
+            stack.push_async_callback(panel.close)
+            books = store.of(each.name)
+            settler = Settler(
+                store=books,
+                panel=panel,
+                enforcement=settings.enforcement,
+                keeps_next_plan=settings.keeps_next_plan,
+                clock=clock,
+                metrics=metrics[each.name],
+            )
+            reconciler = reconcilers[each.name] = Reconciler(
+                store=books,
+                panel=panel,
+                settler=settler,
+                witness=witness,
+                clock=clock,
+                metrics=metrics[each.name],
+                pass_seconds=settings.pass_seconds,
+            )
+            settler.hurry_others = _others_consider(each.name, reconcilers)
+            _watch_resets(metrics[each.name], books, clock)
+            actions = Actions(
+                store=books,
+                panel=panel,
+                feed=feed,
+                reconciler=reconciler,
+                enforcement=settings.enforcement,
+                clock=clock,
+            )
+            bridges[each.name] = Bridge(
+                settings=settings,
+                panel_settings=each,
+                store=books,
+                panel=panel,
+                feed=feed,
+                reading=reading,
+                reconciler=reconciler,
+                actions=actions,
+                snapshots=snapshots,
+                metrics=metrics[each.name],
+                clock=clock,
+                sign_ins=sign_ins,
+                action_throttles=action_throttles,
+            )
+        roll_call = RollCall({name: each.panel for name, each in bridges.items()}, store=store)
+        roll_call.on_news = lambda panel, keys: reconcilers[panel].hurry(keys)
+        yield Bridges(by_name=bridges, roll_call=roll_call)
+
+
+def _transport_to(panel: str, given: Transports) -> httpx.AsyncBaseTransport | None:
+    return given.get(panel) if isinstance(given, Mapping) else given
+
+
+def _others_consider(panel: str, reconcilers: Mapping[str, Reconciler]) -> Callable[[str], None]:
+    """Return what tells the other panels' loops of a name that may concern them now."""
+
+    def tell(key: str) -> None:
+        for name, reconciler in reconcilers.items():
+            if name != panel:
+                reconciler.consider([key])
+
+    return tell
+
+
+def _watch_resets(metrics: Metrics, store: Store, clock: Clock) -> None:
     metrics.watch_resets(
         pending=lambda: store.pending_resets().count,
         oldest_seconds=lambda: _oldest_reset_seconds(store, clock()),
     )
-    snapshots = _snapshots(settings, store=store, clock=clock, metrics=metrics)
-    try:
-        yield Bridge(
-            settings=settings,
-            store=store,
-            panel=panel,
-            feed=feed,
-            reconciler=reconciler,
-            actions=actions,
-            snapshots=snapshots,
-            metrics=metrics,
-            clock=clock,
-        )
-    finally:
-        if snapshots:
-            snapshots.close()
-        await panel.close()
-        await feed.close()
-        store.close()
 
 
 def _snapshots(
@@ -149,37 +201,39 @@ def create_app(
     settings: Settings,
     *,
     clock: Clock = utc_now,
-    panel_transport: httpx.AsyncBaseTransport | None = None,
+    panel_transport: Transports = None,
     collector_transport: httpx.AsyncBaseTransport | None = None,
     on_loop_failure: Callable[[BaseException], None] | None = None,
 ) -> FastAPI:
-    """Return the bridge as an ASGI application; its lifespan runs the loop.
+    """Return the bridge as an ASGI application; its lifespan runs the loops.
 
-    A fault that the loop cannot work around (a full disk under the store, a defect) ends the loop,
+    A fault that a loop cannot work around (a full disk under the store, a defect) ends all of them,
     makes `/readyz` say so, and is given to `on_loop_failure`.
     """
 
-    def note_end(loop: asyncio.Task[None], bridge: Bridge) -> None:
+    def note_end(loop: asyncio.Task[None], bridges: Bridges) -> None:
         error = None if loop.cancelled() else loop.exception()
         if error:
-            bridge.reconciler.panel_outage.reason = f"the loop stopped: {error!r}"
+            for bridge in bridges.by_name.values():
+                bridge.reconciler.panel_outage.reason = f"the loop stopped: {error!r}"
             if on_loop_failure:
                 on_loop_failure(error)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_bridge(
+        async with open_bridges(
             settings,
             clock=clock,
             panel_transport=panel_transport,
             collector_transport=collector_transport,
-        ) as bridge:
-            app.state.bridge = bridge
-            loop = asyncio.create_task(bridge.reconciler.run(), name="reconcile")
-            loop.add_done_callback(lambda task: note_end(task, bridge))
+        ) as bridges:
+            app.state.bridges = bridges
+            app.state.bridge = bridges.first
+            loop = asyncio.create_task(together.run(bridges), name="reconcile")
+            loop.add_done_callback(lambda task: note_end(task, bridges))
             tasks = [loop]
-            if bridge.snapshots:
-                tasks.append(asyncio.create_task(bridge.snapshots.run(), name="snapshots"))
+            if snapshots := bridges.first.snapshots:
+                tasks.append(asyncio.create_task(snapshots.run(), name="snapshots"))
             try:
                 yield
             finally:
@@ -196,4 +250,8 @@ def create_app(
     install_error_handlers(app)
     for module in (webhooks, admin, operations, dashboard, confirm, health):
         app.include_router(module.router)
+    for module in (webhooks, admin, operations, confirm):
+        app.include_router(
+            module.router, prefix="/panels/{panel}", include_in_schema=bool(settings.panels_file)
+        )
     return app

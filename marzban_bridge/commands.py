@@ -10,8 +10,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -20,12 +21,15 @@ import uvicorn
 from rich.console import Console
 
 from collector.connections import bounded
-from marzban_bridge.accounts import standing, trusted
+from marzban_bridge import together
+from marzban_bridge.accounts import Account, account_key, standing, trusted
 from marzban_bridge.actions import RESET_ALL_PHRASE
-from marzban_bridge.api.context import Bridge
-from marzban_bridge.app import create_app, open_bridge
+from marzban_bridge.api.context import Bridge, Bridges
+from marzban_bridge.app import create_app, open_bridges
 from marzban_bridge.backup import back_up
 from marzban_bridge.listening import listen
+from marzban_bridge.panel_names import FIRST_PANEL, scoped, take_apart
+from marzban_bridge.panels_file import PanelSettings, load_panels
 from marzban_bridge.remote import RunningBridge
 from marzban_bridge.settings import Settings
 from marzban_bridge.store import Store
@@ -66,7 +70,7 @@ def stop_process(error: BaseException) -> None:
 
 def run(settings: Settings) -> int:
     """Serve until told to stop."""
-    settings.require_panel()
+    panels = load_panels(settings)
     Store(
         settings.store
     ).close()  # a store that cannot be used is a one-line error, not a traceback
@@ -81,7 +85,7 @@ def run(settings: Settings) -> int:
         settings.host,
         settings.port,
         settings.enforcement,
-        settings.marzban_url,
+        " ".join(panel.url for panel in panels),
         settings.collector_url,
         settings.store,
         "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
@@ -102,9 +106,9 @@ def run(settings: Settings) -> int:
 
 async def once(settings: Settings) -> int:
     """Make one pass and show where everybody stands."""
-    async with open_bridge(settings) as bridge:
-        result = await bridge.reconciler.run_once()
-        _show_users(bridge.store)
+    async with open_bridges(settings) as bridges:
+        result = await together.run_once(bridges)
+        _show_users(bridges.first.store)
     _say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
     return 1 if result.failures else 0
 
@@ -112,17 +116,25 @@ async def once(settings: Settings) -> int:
 def plan(settings: Settings) -> int:
     """Show what a pass would change."""
 
-    async def preview(bridge: Bridge) -> list[PlannedRow]:
-        await _check_panel(bridge)
-        return [
-            PlannedRow.of(each.change) async for each in bridge.reconciler.previews() if each.change
-        ]
+    async def preview(bridges: Bridges) -> list[PlannedRow]:
+        rows: list[PlannedRow] = []
+        for bridge in bridges.by_name.values():
+            await _check_panel(bridge)
+            rows += [
+                _row(bridge.panel_settings, PlannedRow.of(each.change))
+                async for each in bridge.reconciler.previews()
+                if each.change
+            ]
+        return rows
 
-    with RunningBridge.find(settings) as running:
-        if running is None:
-            rows = asyncio.run(_with_bridge(settings, preview))
-        else:
-            rows = [PlannedRow(**change) for change in running.call("GET", "/v1/plan")]
+    rows: list[PlannedRow] = []
+    for panel in load_panels(settings):
+        with RunningBridge.find(settings, panel) as running:
+            if running is None:
+                rows = asyncio.run(_with_bridges(settings, preview))
+                break
+            found = running.call("GET", "/v1/plan")
+            rows += [_row(panel, PlannedRow(**change)) for change in found]
     if rows:
         console.print(plan_table(rows))
     else:
@@ -130,10 +142,14 @@ def plan(settings: Settings) -> int:
     return 0
 
 
+def _row(panel: PanelSettings, row: PlannedRow) -> PlannedRow:
+    return row._replace(username=scoped(panel.name, row.username))
+
+
 async def _check_panel(bridge: Bridge) -> None:
     """Say who we are in the panel; warn when that is not enough to see and write every user."""
     me = await bridge.panel.whoami()
-    console.print(f"Signed in to {bridge.settings.marzban_url} as {me.username}.", highlight=False)
+    console.print(f"Signed in to {bridge.panel_settings.url} as {me.username}.", highlight=False)
     if not me.is_sudo:
         log.warning(
             "%s is no sudo admin: users of others can be neither seen nor limited", me.username
@@ -156,43 +172,86 @@ def events(settings: Settings, username: str | None, limit: int) -> int:
     """Show what happened, oldest first."""
     store = Store(settings.store, read_only=True)
     try:
-        console.print(events_table(reversed(store.events(username=username, limit=limit))))
+        panels, name = list(store.panels), username
+        if username is not None:
+            panel, name = _place_of(store, username)
+            panels = [panel]
+        found = [
+            replace(each, username=books.public_name(each.username) if each.username else "")
+            for panel in panels
+            for books in (store.of(panel),)
+            for each in books.events(username=name, limit=limit)
+        ]
+        found.sort(key=lambda each: each.seq)
+        console.print(events_table(found[-limit:]))
     finally:
         store.close()
     return 0
 
 
+def _place_of(store: Store, username: str) -> tuple[str, str]:
+    """Return the panel whose user a name is outside it, and the name it has there."""
+    panel = take_apart(username, panels=store.panels).panel
+    if panel is not None:
+        return panel, username.partition("/")[2]
+    return store.placed_on(account_key(username)), username
+
+
 def reset_user(settings: Settings, username: str) -> int:
     """Begin a user's period anew."""
 
-    async def reset(bridge: Bridge) -> int:
-        usage = await bridge.actions.reset_user(username, actor="command line")
+    async def reset(bridges: Bridges) -> int:
+        bridge, name = bridges.find(username)
+        usage = await bridge.actions.reset_user(name, actor="command line")
         return usage.balance.used_bytes
 
-    with RunningBridge.find(settings) as running:
+    panels = {panel.name: panel for panel in load_panels(settings)}
+    panel, name = _find(settings, username, panels)
+    with RunningBridge.find(settings, panel) as running:
         if running is None:
-            used_bytes = asyncio.run(_with_bridge(settings, reset))
+            used_bytes = asyncio.run(_with_bridges(settings, reset))
         else:
-            path = f"/v1/users/{quote(username, safe='')}/reset"
+            path = f"/v1/users/{quote(name, safe='')}/reset"
             used_bytes = running.call("POST", path)["total_usage_bytes"]
     _say(f"{username} begins anew: {human_bytes(used_bytes)} used")
     return 0
 
 
-def reset_all(settings: Settings) -> int:
-    """Begin everybody's period anew, through the panel's own call."""
+def _find(
+    settings: Settings, username: str, panels: Mapping[str, PanelSettings]
+) -> tuple[PanelSettings, str]:
+    """Find whose user a name is, also where the store says it."""
+    name = take_apart(username, panels=panels)
+    if name.panel is not None:
+        return panels[name.panel], username.partition("/")[2]
+    placed_on = FIRST_PANEL
+    if len(panels) > 1 and settings.store.exists():
+        store = Store(settings.store, read_only=True)
+        try:
+            placed_on = store.placed_on(name.key)
+        finally:
+            store.close()
+    return panels.get(placed_on, panels[FIRST_PANEL]), username
 
-    async def reset(bridge: Bridge) -> int:
-        caller = await bridge.panel.whoami()
-        count = await bridge.actions.reset_all(bearer=None, caller=caller)
-        await bridge.reconciler.run_once()
+
+def reset_all(settings: Settings) -> int:
+    """Begin everybody's period anew, through the panels' own call."""
+
+    async def reset(bridges: Bridges) -> int:
+        count = 0
+        for bridge in bridges.by_name.values():
+            caller = await bridge.panel.whoami()
+            count += await bridge.actions.reset_all(bearer=None, caller=caller)
+        await together.run_once(bridges)
         return count
 
-    with RunningBridge.find(settings) as running:
-        if running is None:
-            count = asyncio.run(_with_bridge(settings, reset))
-        else:
-            count = running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
+    count = 0
+    for panel in load_panels(settings):
+        with RunningBridge.find(settings, panel) as running:
+            if running is None:
+                count = asyncio.run(_with_bridges(settings, reset))
+                break
+            count += running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
     _say(f"{count} users with external traffic begin anew")
     return 0
 
@@ -200,12 +259,13 @@ def reset_all(settings: Settings) -> int:
 def cleanup(settings: Settings, days: int) -> int:
     """Have the collector purge what is older than so many days."""
 
-    async def purge(bridge: Bridge) -> dict[str, object]:
-        return await bridge.actions.cleanup(days=days, actor="command line")
+    async def purge(bridges: Bridges) -> dict[str, object]:
+        return await bridges.first.actions.cleanup(days=days, actor="command line")
 
-    with RunningBridge.find(settings) as running:
+    first, *_ = load_panels(settings)
+    with RunningBridge.find(settings, first) as running:
         if running is None:
-            answer = asyncio.run(_with_bridge(settings, purge))
+            answer = asyncio.run(_with_bridges(settings, purge))
         else:
             answer = running.call("POST", "/v1/cleanup", params={"days": days})
     _say(
@@ -218,28 +278,29 @@ def cleanup(settings: Settings, days: int) -> int:
 async def release(settings: Settings) -> int:
     """Give every user its quota back and show what that took."""
     written = 0
-    async with open_bridge(settings) as bridge:
-        async for account, was_written in bridge.actions.release():
+    async with open_bridges(settings) as bridges:
+        async for bridge, account, was_written in together.release(bridges):
             written += was_written
             if was_written:
-                _say(f"{account.username}: quota and status are the admin's again")
+                name = bridge.store.public_name(account.username)
+                _say(f"{name}: quota and status are the admin's again")
     _say(f"{written} users were written to; the panel is as if the bridge had not been")
     return 0
 
 
 async def rebase(settings: Settings, *, is_restored: bool) -> int:
     """Accept the ledger as it is and show whose books moved."""
-    async with open_bridge(settings) as bridge:
-        moved = await bridge.actions.rebase(actor="command line", is_restored=is_restored)
+    async with open_bridges(settings) as bridges:
+        moved = await together.rebase(bridges, actor="command line", is_restored=is_restored)
         rows = [
             (
-                each,
+                _named(bridge.store, each),
                 standing(
                     each,
                     Totals(billed_bytes=each.seen_total_bytes, raw_bytes=each.seen_raw_bytes),
                 ),
             )
-            for each in moved
+            for bridge, each in moved
         ]
     console.print(
         users_table(rows, title="Users whose books moved; what is left to them is as before")
@@ -270,14 +331,26 @@ def _say(line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-async def _with_bridge(settings: Settings, act: Callable[[Bridge], Awaitable[T]]) -> T:
-    async with open_bridge(settings) as bridge:
-        return await act(bridge)
+async def _with_bridges(settings: Settings, act: Callable[[Bridges], Awaitable[T]]) -> T:
+    async with open_bridges(settings) as bridges:
+        return await act(bridges)
+
+
+def _named(store: Store, account: Account) -> Account:
+    """Return an account as it is shown beside those of other panels."""
+    return replace(account, username=store.public_name(account.username))
 
 
 def _show_users(store: Store) -> None:
-    shown = (trusted(account, is_store_in_doubt=bool(store.doubt)) for account in store.accounts())
-    rows = [(account, standing(account, store.totals(account.key))) for account in shown]
+    rows, orphans = [], []
+    for panel in store.panels:
+        books = store.of(panel)
+        for account in books.accounts():
+            shown = trusted(account, is_store_in_doubt=bool(store.doubt))
+            rows.append((_named(books, shown), standing(shown, books.totals(account.key))))
+        orphans += [
+            replace(each, username=scoped(panel, each.username)) for each in books.orphans()
+        ]
     console.print(users_table(rows))
-    if orphans := store.orphans():
+    if orphans:
         console.print(orphans_table(orphans))

@@ -92,6 +92,13 @@ class Marzban:
                     users += [parse_user(item) for item in _json(response)["users"]]
         return users
 
+    async def usernames(self, *, offset: int, limit: int) -> list[str]:
+        """Return a page of the names of all users, in their order."""
+        params = {"offset": offset, "limit": limit, "sort": "username"}
+        response = await self._call("GET", "/api/users", params=params)
+        with expecting("list of users"):
+            return [_name(item["username"]) for item in _json(response)["users"]]
+
     async def _get_one_by_one(self, usernames: Sequence[str]) -> list[PanelUser]:
         users: list[PanelUser] = []
         for username in usernames:

@@ -1,12 +1,27 @@
-"""The bridge's Prometheus instruments; bounded labels, never a user name."""
+"""The bridge's Prometheus instruments; bounded labels, never a user name.
+
+Each panel has its own; what concerns no panel in particular is counted by the first one's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 import marzban_bridge
+
+PROCESS_WIDE = frozenset(
+    {
+        "bridge",
+        "bridge_collector_up",
+        "bridge_influx_up",
+        "bridge_snapshot_points",
+        "bridge_snapshot_refused_points",
+    }
+)
 
 
 class Metrics:
@@ -127,3 +142,28 @@ class Metrics:
                 registry=self.registry,
             )
         self._influx_up.set(int(is_up))
+
+
+class Exposition(Collector):
+    """The instruments of all panels as one; of several, each sample says of which it is."""
+
+    def __init__(self, of_panels: Mapping[str, Metrics]) -> None:
+        self._of_panels = of_panels
+
+    def collect(self) -> Iterable[Metric]:
+        """Return every family once."""
+        families: dict[str, Metric] = {}
+        for place, (panel, metrics) in enumerate(self._of_panels.items()):
+            for family in metrics.registry.collect():
+                if family.name in PROCESS_WIDE:
+                    if place == 0:
+                        families[family.name] = family
+                    continue
+                exposed = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                label = {"panel": panel} if len(self._of_panels) > 1 else {}
+                exposed.samples += [
+                    each._replace(labels=label | each.labels) for each in family.samples
+                ]
+        return families.values()

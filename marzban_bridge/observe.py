@@ -263,6 +263,10 @@ def _adopt_quota_edit(account: Account, user: PanelUser) -> tuple[Account, Event
     """
     shown_bytes = user.data_limit_bytes
     intended_bytes = account.intended_bytes
+    if account.superseded:
+        if is_same_limit(shown_bytes, account.superseded.data_limit_bytes):
+            return replace(account, intended_bytes=None), None
+        account = replace(account, superseded=None)
     if intended_bytes is not None:
         account = replace(account, intended_bytes=None)
     if intended_bytes is not None and is_same_limit(shown_bytes, intended_bytes):

@@ -151,10 +151,15 @@ def _switch(
 def _publish(account: Account, target: Desired) -> Change | None:
     shown_bytes = account.sighting.data_limit_bytes
     limit_bytes = target.data_limit_bytes
-    if limit_bytes is None or shown_bytes is None:
+    if limit_bytes is None:
         return None
     used_bytes = account.sighting.used_bytes
     update = UserUpdate(username=account.username, data_limit_bytes=limit_bytes)
+    if shown_bytes is None:
+        reason = "the quota is shared with another panel, and this one shows none"
+        return Change(
+            kind=ChangeKind.PUBLISH, username=account.username, reason=reason, update=update
+        )
     if is_same_limit(shown_bytes, limit_bytes):
         if not account.needs_readd:
             return None

@@ -14,20 +14,27 @@ from collector.influx.delivery import Refused
 from collector.influx.lines import FieldValue, ordered_nanos, to_line
 from collector.schema import EVENTS, NOBODY, USER_USAGE
 from marzban_bridge.accounts import Account, standing
+from marzban_bridge.audit_trail import RecordedEvent
 from marzban_bridge.panel import Status
-from marzban_bridge.store import RecordedEvent
+from marzban_bridge.panel_names import FIRST_PANEL, PublicName, scoped
 from marzban_bridge.usage import Totals
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def usage_line(account: Account, *, totals: Totals, at: datetime) -> str | Refused:
-    """Return how an account stands at the ledger's totals, if its names have a spelling."""
+def usage_line(
+    account: Account, *, totals: Totals, at: datetime, name: PublicName | None = None
+) -> str | Refused:
+    """Return how an account stands at the ledger's totals, if its names have a spelling.
+
+    `name` is what the user is called outside its panel, and of which panel it is.
+    """
+    name = name or PublicName(FIRST_PANEL, account.username)
     found = standing(account, totals)
     seen = account.sighting
     quota_bytes = found.quota_bytes
     fields: dict[str, FieldValue | None] = {
-        "username": account.username,
+        "username": name.username,
         "status": seen.status.value,
         "quota_bytes": quota_bytes,
         "marzban_bytes": found.panel_bytes,
@@ -41,7 +48,8 @@ def usage_line(account: Account, *, totals: Totals, at: datetime) -> str | Refus
         "is_disabled_by_bridge": int(account.is_disabled_by_us),
         "is_held": int(account.is_held),
     }
-    tags = {"user": account.username, "admin": account.admin or NOBODY}
+    admin = scoped(name.panel, account.admin) if account.admin else NOBODY
+    tags = {"user": name.username, "admin": admin, "panel": name.panel}
     nanos = (at - _BEGINNING) // timedelta(microseconds=1) * 1000
     try:
         return to_line(USER_USAGE.name, tags, fields, nanos)
@@ -49,10 +57,13 @@ def usage_line(account: Account, *, totals: Totals, at: datetime) -> str | Refus
         return Refused(f"the user {account.username!r}", str(error))
 
 
-def event_line(recorded: RecordedEvent) -> str | Refused:
-    """Return an event, if the name of its user has a spelling."""
+def event_line(recorded: RecordedEvent, *, username: str | None = None) -> str | Refused:
+    """Return an event, if the name of its user has a spelling.
+
+    `username` is what the user is called outside its panel.
+    """
     event = recorded.event
-    user = recorded.username or NOBODY
+    user = username or recorded.username or NOBODY
     fields: dict[str, FieldValue | None] = {
         "title": f"{event.kind} {user}",
         "text": event.text,
@@ -60,7 +71,7 @@ def event_line(recorded: RecordedEvent) -> str | Refused:
         "before": event.before,
         "after": event.after,
     }
-    tags = {"user": user, "kind": event.kind}
+    tags = {"user": user, "kind": event.kind, "panel": recorded.panel}
     nanos = ordered_nanos(_millis(recorded.at), recorded.seq)
     try:
         return to_line(EVENTS.name, tags, fields, nanos)

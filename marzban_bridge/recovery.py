@@ -107,6 +107,9 @@ def recover(
         restoration=None,
         reset_request=None,
         fire_attempts=0,
+        spent_before_bytes=account.spent_before_bytes
+        + (account.sighting.used_bytes if was_reset else 0),
+        superseded=None,
     )
     return recovered, _event(account, recovered, text, actor)
 

@@ -11,31 +11,35 @@ import httpx
 from marzban_bridge.api.health import SERVICE
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.listening import local_url
+from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.panels_file import PanelSettings, load_panels
 from marzban_bridge.settings import Settings
 
 
 class RunningBridge:
     """A bridge that serves on this machine's configured address."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, panel: PanelSettings) -> None:
         self._client = client
+        self._prefix = "" if panel.name == FIRST_PANEL else f"/panels/{panel.name}"
 
     @classmethod
     @contextlib.contextmanager
-    def find(cls, settings: Settings) -> Iterator[Self | None]:
-        """Yield the running bridge, signed in to; None when no bridge answers there.
+    def find(cls, settings: Settings, panel: PanelSettings | None = None) -> Iterator[Self | None]:
+        """Yield the running bridge of a panel, signed in to; None when no bridge answers there.
 
-        Raises SettingsError when the panel is not configured, and BridgeError when the bridge
-        does not accept our sign-in. Nothing but a bridge is told the password.
+        Without a panel it is the first one's. Raises SettingsError when that is not configured, and
+        BridgeError when the bridge does not accept our sign-in. Nothing but a bridge is told the
+        password.
         """
-        settings.require_panel()
+        panel = panel or load_panels(settings)[0]
         url = local_url(settings.host, settings.port)
         with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
             if not _is_bridge(client):
                 yield None
                 return
-            form = {"username": settings.marzban_username, "password": settings.marzban_password}
-            found = cls(client)
+            form = {"username": panel.username, "password": panel.password}
+            found = cls(client, panel)
             token = found.call("POST", "/api/admin/token", data=form)["access_token"]
             client.headers["authorization"] = f"Bearer {token}"
             yield found
@@ -43,7 +47,7 @@ class RunningBridge:
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Call a route and return its JSON; BridgeError carries the bridge's own words."""
         try:
-            response = self._client.request(method, path, **arguments)
+            response = self._client.request(method, self._prefix + path, **arguments)
         except httpx.HTTPError as error:
             raise BridgeError(f"the running bridge does not answer: {error}") from error
         if not response.is_success:

@@ -30,6 +30,7 @@ def begin(
     actor: str,
     now: datetime,
     keeps_next_plan: bool = True,
+    shared_period: int | None = None,
 ) -> Account:
     """Note the request, and what the panel's reset will take from the user beyond its traffic.
 
@@ -54,6 +55,7 @@ def begin(
             ),
             next_plan=seen.next_plan if keeps_next_plan else None,
         ),
+        shared_period=shared_period,
     )
     return replace(account, reset_request=request)
 

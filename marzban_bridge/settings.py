@@ -40,7 +40,8 @@ def _text(raw: str) -> str:
     return raw
 
 
-def _url(raw: str) -> str:
+def whole_url(raw: str) -> str:
+    """Return a URL without its last slash; ValueError for what is none, or holds a password."""
     try:
         parts = urlsplit(raw)
         httpx.URL(raw)
@@ -62,14 +63,15 @@ def _names(raw: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in raw.split(","))))
 
 
-def _header_text(raw: str) -> str:
+def header_text(raw: str) -> str:
+    """Return a text that can go in a header; ValueError for another."""
     if not (raw.isascii() and raw.isprintable()) or " " in raw:
         raise ValueError("expected printable ASCII characters without spaces: it goes in a header")
     return raw
 
 
 def _long_secret(raw: str) -> str:
-    _header_text(raw)
+    header_text(raw)
     if raw and len(raw) < MIN_SECRET_LENGTH:
         raise ValueError(f"expected at least {MIN_SECRET_LENGTH} characters, better 40 random ones")
     return raw
@@ -96,7 +98,8 @@ def _connections(raw: str) -> int:
     return connections
 
 
-def _seconds(raw: str) -> float:
+def seconds_of(raw: str) -> float:
+    """Return a number of seconds to wait for something; ValueError for what is none."""
     seconds = float(raw)
     if not 0.05 <= seconds <= 86400:
         raise ValueError("expected a number of seconds from 0.05 to 86400")
@@ -132,7 +135,7 @@ class Settings:
         "MARZBAN_URL",
         "",
         "Where the panel answers, without a path: https://panel.example.com",
-        _url,
+        whole_url,
     )
     marzban_username: str = _variable(
         "MARZBAN_USERNAME", "", "A sudo admin of the panel; one of its own is best", _text
@@ -141,16 +144,28 @@ class Settings:
         "MARZBAN_PASSWORD", "", "That admin's password", _text, is_secret=True
     )
     marzban_timeout_seconds: float = _variable(
-        "MARZBAN_TIMEOUT_SECONDS", 15, "How long one call to the panel may take", _seconds
+        "MARZBAN_TIMEOUT_SECONDS", 15, "How long one call to the panel may take", seconds_of
+    )
+    panels_file: Path | None = _variable(
+        "BRIDGE_PANELS_FILE",
+        "",
+        "Further panels, as TOML; that of MARZBAN_URL is called default: docs/several-panels.md",
+        _path,
+    )
+    quotas_span_panels: bool = _variable(
+        "BRIDGE_QUOTAS_SPAN_PANELS",
+        "false",
+        "Users of one name on several panels share one quota, one period and their reports",
+        _flag,
     )
     collector_url: str = _variable(
-        "COLLECTOR_URL", "http://127.0.0.1:8080", "Where the collector answers", _url
+        "COLLECTOR_URL", "http://127.0.0.1:8080", "Where the collector answers", whole_url
     )
     collector_admin_key: str = _variable(
         "COLLECTOR_ADMIN_KEY",
         "",
         "The key that lets the bridge read the collector's feed",
-        _header_text,
+        header_text,
         is_secret=True,
     )
     store: Path = _variable(
@@ -170,13 +185,13 @@ class Settings:
         "BRIDGE_READ_SECONDS",
         15,
         "How long a request's head may take, and its body beyond a second per 8 KiB",
-        _seconds,
+        seconds_of,
     )
     webhook_secret: str = _variable(
         "BRIDGE_WEBHOOK_SECRET",
         "",
         "The panel's WEBHOOK_SECRET; empty refuses all webhooks and leaves polling",
-        _header_text,
+        header_text,
         is_secret=True,
     )
     enforcement: Enforcement = _variable(
@@ -186,7 +201,7 @@ class Settings:
         "BRIDGE_PASS_SECONDS",
         60,
         "How often every user with external traffic is looked at, to notice resets without webhook",
-        _seconds,
+        seconds_of,
     )
     keeps_next_plan: bool = _variable(
         "BRIDGE_KEEPS_NEXT_PLAN",
@@ -211,14 +226,17 @@ class Settings:
         "BRIDGE_PUBLIC_URL",
         "",
         "Where a browser reaches the bridge, for links from dashboards to its confirm pages",
-        _url,
+        whole_url,
     )
     influxdb_url: str = _variable(
-        "INFLUXDB_URL", "", "Where InfluxDB answers; empty: no time series, all else works", _url
+        "INFLUXDB_URL",
+        "",
+        "Where InfluxDB answers; empty: no time series, all else works",
+        whole_url,
     )
     influxdb_org: str = _variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", _text)
     influxdb_token: str = _variable(
-        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", _header_text, is_secret=True
+        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", header_text, is_secret=True
     )
     influxdb_token_file: Path | None = _variable(
         "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", _path
@@ -230,7 +248,7 @@ class Settings:
         "BRIDGE_SNAPSHOT_SECONDS",
         600,
         "How often everybody's standing is written to InfluxDB, beside every change of it",
-        _seconds,
+        seconds_of,
     )
 
     @classmethod

@@ -11,11 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
 
-from marzban_bridge import reset_requests
+from marzban_bridge import reset_requests, shared_quotas
 from marzban_bridge.accounts import (
     REMEMBERED_LIMITS,
     Account,
@@ -24,13 +24,13 @@ from marzban_bridge.accounts import (
     account_key,
 )
 from marzban_bridge.errors import PanelRefusedError, StoreDoubtError, UserNotFoundError
+from marzban_bridge.looks import Looks
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.observe import Observation, adopt, hold, observe
+from marzban_bridge.observe import hold
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
-from marzban_bridge.plan import Change, ChangeKind, event_of, plan
-from marzban_bridge.policy import POLICIES
+from marzban_bridge.plan import Change, ChangeKind, event_of
 from marzban_bridge.store import Store
-from marzban_bridge.usage import NOTHING, Totals
+from marzban_bridge.usage import Totals
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +38,6 @@ MAX_STEPS = 6
 """More changes in a row than any real course of events needs: something undoes our writes."""
 
 Clock = Callable[[], datetime]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """What a look shows and what would be done, without doing it."""
-
-    account: Account
-    total_bytes: int
-    change: Change | None
 
 
 class Settler:
@@ -68,36 +59,18 @@ class Settler:
     ) -> None:
         self._store = store
         self._panel = panel
-        self._enforcement = enforcement
-        self._allows = POLICIES[enforcement]
         self._keeps_next_plan = keeps_next_plan
         self._clock = clock
         self._metrics = metrics
+        self.looks = Looks(
+            store=store, clock=clock, enforcement=enforcement, keeps_next_plan=keeps_next_plan
+        )
         self._looked_at: dict[str, float] = {}
         self.hurry: Callable[[list[str]], None] = lambda _: None
         """Called with accounts that ought to be looked at soon."""
+        self.hurry_others: Callable[[str], None] = lambda _: None
+        """Called with a name whose shared quota has changed, for the other panels."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    def needs_look(self, key: str) -> bool:
-        """Tell from what is stored whether new usage of this account calls for the panel."""
-        account = self._store.account(key)
-        if account is None:
-            return not self._store.is_orphan(key)
-        total_bytes = self._store.total_bytes(key)
-        if total_bytes < account.seen_total_bytes:
-            return not account.is_held
-        change = self._plan(account, total_bytes)
-        return change is not None and self._allows(change)
-
-    def preview(self, key: str, user: PanelUser) -> Preview:
-        """Work out what settling the user would do first; stores and writes nothing."""
-        totals = self._store.totals(key)
-        account, _ = self._fold(key, user, totals)
-        return Preview(
-            account=account,
-            total_bytes=totals.billed_bytes,
-            change=self._plan(account, totals.billed_bytes),
-        )
 
     def take_in(
         self, users: Mapping[str, PanelUser | None], *, read_at: float
@@ -109,23 +82,27 @@ class Settler:
         if self._store.doubt:
             return {}
         quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
-        self._store.save_all([account for account in quiet.values() if account])
+        looked = {key: account for key, account in quiet.items() if account}
+        moved = [key for key, account in looked.items() if self.looks.has_moved(account)]
+        self._store.save_all(list(looked.values()))
         now_seconds = time.monotonic()
-        self._looked_at.update((key, now_seconds) for key, account in quiet.items() if account)
+        self._looked_at.update((key, now_seconds) for key in looked)
+        for key in moved:
+            self.hurry_others(key)
         return {key: user for key, user in users.items() if quiet[key] is None}
 
     def _quiet_look(self, key: str, user: PanelUser | None, read_at: float) -> Account | None:
         """Return the account after a look that has no consequences; None after any other."""
         lock = self._locks.get(key)
         is_old = read_at <= self._looked_at.get(key, float("-inf"))
-        if user is None or is_old or (lock and lock.locked()):
+        if user is None or is_old or (lock and lock.locked()) or self._store.is_offered(key):
             return None
         totals = self._store.totals(key)
-        account, seen = self._fold(key, user, totals)
-        if seen is None or seen.events or seen.reset:
+        look = self.looks.fold(key, user, totals)
+        if not look.is_quiet:
             return None
-        change = self._plan(account, totals.billed_bytes)
-        return None if change and self._allows(change) else account
+        change = self.looks.plan(look.account, totals.billed_bytes)
+        return None if change and self.looks.allows(change) else look.account
 
     async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
         """Settle the user as read from the panel; None when the panel did not list it.
@@ -139,10 +116,10 @@ class Settler:
             if read_at <= self._looked_at.get(key, float("-inf")):
                 user = None
             try:
-                if user:
-                    await self._settle(key, user)
-                else:
-                    await self._settle(key, await self._find(key), is_fresh=True)
+                is_fresh = user is None
+                user = user or await self._find(key)
+                self._store.claim(key, at=self._clock())
+                await self._settle(key, user, is_fresh=is_fresh)
             except UserNotFoundError:
                 self._lose(key)
 
@@ -156,6 +133,7 @@ class Settler:
         key = account_key(username)
         async with self._lock_of(key):
             user = await self._panel.get_user(username)
+            self._store.claim(key, at=self._clock())
             account = self._look(key, user, self._store.totals(key))
             if account.reset_request is None:
                 account = self.request_reset(account, cause=cause, actor=actor)
@@ -185,10 +163,10 @@ class Settler:
                 return
             held, event = hold(account, seen=self._store.totals(key))
             self._store.save(held, [event], at=self._clock())
-            log.error("%s user=%s %s", event.kind, account.username, event.text)
+            log.error("%s user=%s %s", event.kind, self._named(account), event.text)
 
     async def _find(self, key: str) -> PanelUser:
-        *others, last = self.spellings(key)
+        *others, last = self.looks.spellings(key)
         for name in others:
             with suppress(UserNotFoundError):
                 return await self._panel.get_user(name)
@@ -233,61 +211,27 @@ class Settler:
             self._look(account.key, after, totals)
             return True
 
-    def spellings(self, key: str) -> list[str]:
-        """Return the names under which the panel may know an account, the likeliest first.
-
-        Marzban on MySQL compares names without regard to case; on SQLite it does not, so a name
-        that was reported in another case than the panel's is found only by trying.
-        """
-        account = self._store.account(key)
-        if account:
-            return [account.username]
-        return list(dict.fromkeys([*self._store.spellings(key), key]))
-
-    def _plan(self, account: Account, total_bytes: int) -> Change | None:
-        # To observe is to plan as if limits were published, and then to change nothing.
-        return plan(
-            account, total_bytes=total_bytes, enforcement=self._enforcement, now=self._clock()
-        )
-
-    def _fold(
-        self, key: str, user: PanelUser, totals: Totals
-    ) -> tuple[Account, Observation | None]:
-        """Return the account after this look, and what the look revealed."""
-        now = self._clock()
-        account = self._store.account(key)
-        if account is None:
-            # What was reported while the panel had no such user is not this user's traffic.
-            baseline = totals if self._store.is_orphan(key) else NOTHING
-            return adopt(user, baseline=baseline, totals=totals, now=now), None
-        if account.reset_request:
-            return account, None
-        seen = observe(
-            account,
-            user,
-            totals=totals,
-            now=now,
-            was_announced=self._store.is_announced(key),
-            reset_all_at=self._store.reset_all_at(user.admin),
-            keeps_next_plan=self._keeps_next_plan,
-        )
-        return seen.account, seen
+    def _named(self, account: Account) -> str:
+        return self._store.public_name(account.username)
 
     def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Fold a look into the account and store it."""
         now = self._clock()
         self._looked_at[key] = time.monotonic()
-        account, seen = self._fold(key, user, totals)
-        if seen is None and account.reset_request:
+        look = self.looks.fold(key, user, totals)
+        account = look.account
+        if look.is_waiting:
             return account
-        events = seen.events if seen else (Event(kind="adopted", text="the user is accounted for"),)
-        if seen and seen.reset:
-            self._metrics.resets.labels(cause=seen.reset.cause.name.lower()).inc()
-            if seen.reset.wiped_log:
+        is_news_for_others = look.is_shared_anew or self.looks.has_moved(account)
+        if look.reset:
+            self._metrics.resets.labels(cause=look.reset.cause.name.lower()).inc()
+            if look.reset.wiped_log:
                 self._note_reset_all(user.admin, key, now)
-        self._store.save(account, events, at=now)
-        for event in events:
-            log.info("%s user=%s %s", event.kind, account.username, event.text)
+        self._store.save(account, look.events, at=now, shared=look.shared)
+        for event in look.events:
+            log.info("%s user=%s %s", event.kind, self._named(account), event.text)
+        if is_news_for_others:
+            self.hurry_others(key)
         return account
 
     def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
@@ -306,10 +250,12 @@ class Settler:
             event = Event(kind="deleted", text="the panel has no such user any more")
             self._store.forget(key, event, username=account.username, at=now)
             return
-        username = self.spellings(key)[0]
-        event = Event(kind="orphan", text="traffic is reported for a name the panel does not know")
+        username = self.looks.spellings(key)[0]
+        who = "the panel does" if len(self._store.panels) == 1 else "its panels do"
+        event = Event(kind="orphan", text=f"traffic is reported for a name {who} not know")
         if self._store.record_orphan(key, username=username, event=event, at=now):
             log.warning("orphan user=%r: %s", username, event.text)
+        self.hurry_others(key)
 
     async def _settle(self, key: str, user: PanelUser, *, is_fresh: bool = False) -> None:
         # Traffic that arrives meanwhile is for the next time; it comes with its own hint to look.
@@ -318,12 +264,14 @@ class Settler:
             if self._store.doubt:  # it may have begun while the panel was asked
                 return
             account = self._look(key, user, totals)
+            if (period := self.looks.must_follow(account)) is not None:
+                account = self._follow(account, period)
             if account.reset_request:
                 user = await self._finish_reset(account)
                 is_fresh = True
                 continue
-            change = self._plan(account, totals.billed_bytes)
-            if change is None or not self._allows(change):
+            change = self.looks.plan(account, totals.billed_bytes)
+            if change is None or not self.looks.allows(change):
                 return
             if not is_fresh:
                 # The list this user came from may be seconds old; an admin may have edited since.
@@ -332,13 +280,27 @@ class Settler:
                 continue
             user = await self._apply(account, user, change)
         text = f"{MAX_STEPS} changes in a row did not settle the user: something undoes them"
-        log.error("conflict user=%s %s", user.username, text)
+        log.error("conflict user=%s %s", self._store.public_name(user.username), text)
         self._metrics.changes.labels(kind="any", result="unsettled").inc()
         self._store.record_event(user.username, Event(kind="conflict", text=text), at=self._clock())
 
+    def _follow(self, account: Account, period: int) -> Account:
+        """Store that the user is to be reset because another panel's user of the name was."""
+        requested = reset_requests.begin(
+            account,
+            totals=self._store.totals(account.key),
+            cause="the quota is shared, and the user was reset on another panel",
+            actor="bridge",
+            now=self._clock(),
+            keeps_next_plan=self._keeps_next_plan,
+            shared_period=period,
+        )
+        self._store.save(requested, at=self._clock())
+        return requested
+
     async def _apply(self, account: Account, user: PanelUser, change: Change) -> PanelUser:
         """Carry out one change and return the user as the panel shows it then."""
-        log.info("%s user=%s %s", change.kind, account.username, change.reason)
+        log.info("%s user=%s %s", change.kind, self._named(account), change.reason)
         try:
             if change.kind is ChangeKind.RESET:
                 self.request_reset(account, cause=change.reason, actor="bridge")
@@ -389,7 +351,13 @@ class Settler:
             user = await self._panel.get_user(account.username)
         now = self._clock()
         completed, event = reset_requests.complete(account, user, now=now)
-        self._store.save(completed, [event], at=now)
+        shared = self._store.shared_quota(account.key)
+        if shared and account.reset_request:
+            period = account.reset_request.shared_period
+            completed, shared = shared_quotas.completed(account, completed, shared, period=period)
+        self._store.save(completed, [event], at=now, shared=shared)
+        if shared:
+            self.hurry_others(account.key)
         self._metrics.resets.labels(cause="request").inc()
-        log.info("reset user=%s by=%s %s", account.username, event.actor, event.text)
+        log.info("reset user=%s by=%s %s", self._named(account), event.actor, event.text)
         return user

@@ -24,6 +24,7 @@ from collector.schema import EVENTS, USER_USAGE, Policy
 from marzban_bridge.accounts import Account, trusted
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.outage import Outage
+from marzban_bridge.panel_names import PublicName
 from marzban_bridge.points import event_line, usage_line
 from marzban_bridge.settle import Clock
 from marzban_bridge.store import Store
@@ -41,6 +42,8 @@ REFUSAL_LOG_SECONDS = 600.0
 RETENTION_MARGIN = timedelta(minutes=1)
 """What would expire on its way is not sent."""
 EVENTS_CURSOR = "influx_events_cursor"
+_Place = tuple[str, str]
+"""A panel and the key of an account on it."""
 
 
 class Influx(Protocol):
@@ -74,6 +77,7 @@ class Snapshots:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
+        self._books = {panel: store.of(panel) for panel in store.panels}
         self._influx = influx
         self._clock = clock
         self._metrics = metrics
@@ -83,24 +87,27 @@ class Snapshots:
         self._jitter = jitter
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         self._wake = asyncio.Event()
-        self._changed: set[str] = set()
-        self._being_written: set[str] = set()
-        self._written: dict[str, int] = {}
+        self._changed: set[_Place] = set()
+        self._being_written: set[_Place] = set()
+        self._written: dict[_Place, int] = {}
         """What InfluxDB last stored of each account, as a digest: a look that shows nothing new is
         no change."""
         self._changes_due_at = math.inf
         self._everybody_due_at = self._resume_at = -math.inf
-        self._everybody_after: str | None = None
+        self._everybody_after: _Place | None = None
         self._may_have_events = True
         self._refusals_logged_at: dict[str, float] = {}
         self.outage = Outage("InfluxDB", reason=None, longest_pause_seconds=LONGEST_PAUSE_SECONDS)
         """Whether points are stored, and why not; up until it is shown otherwise."""
 
-    def touch(self, keys: Iterable[str]) -> None:
+    def touch(self, panel: str, keys: Iterable[str]) -> None:
         """Have these accounts looked at soon, and the audit trail."""
-        self._changed.update(
-            key for key in keys if key not in self._changed and self._store.has_account(key)
-        )
+        if books := self._books.get(panel):
+            self._changed.update(
+                (panel, key)
+                for key in keys
+                if (panel, key) not in self._changed and books.has_account(key)
+            )
         if self._changes_due_at == math.inf:
             self._changes_due_at = self._monotonic_seconds() + GATHER_SECONDS
             self._wake.set()
@@ -142,7 +149,7 @@ class Snapshots:
         if now_seconds >= self._everybody_due_at:
             self._everybody_due_at = now_seconds + self._heartbeat_seconds
             if self._everybody_after is None:
-                self._everybody_after = ""
+                self._everybody_after = (next(iter(self._books)), "")
                 self._written.clear()
         if self._may_have_events:
             await self._write_events()
@@ -162,7 +169,11 @@ class Snapshots:
         else:
             cursor = int(stored_cursor)
         page = self._store.events_after(cursor, limit=PAGE)
-        points = [event_line(each) for each in page if each.at >= oldest_at]
+        points = [
+            event_line(each, username=self._store.of(each.panel).public_name(each.username))
+            for each in page
+            if each.at >= oldest_at
+        ]
         if not await self._deliver(EVENTS.name, points):
             return
         if page:
@@ -170,27 +181,43 @@ class Snapshots:
         self._may_have_events = len(page) == PAGE
 
     async def _write_changed(self) -> None:
-        keys = set(itertools.islice(self._being_written, PAGE))
-        accounts = [account for key in keys if (account := self._store.account(key))]
+        places = set(itertools.islice(self._being_written, PAGE))
+        accounts = [
+            (panel, account)
+            for panel, key in places
+            if (account := self._books[panel].account(key))
+        ]
         if await self._write_accounts(accounts, skips_written=True):
-            self._being_written -= keys
+            self._being_written -= places
 
-    async def _write_everybody(self, after: str) -> None:
-        accounts = self._store.account_page(admin=None, after=after, limit=PAGE)
-        if await self._write_accounts(accounts, skips_written=False):
-            self._everybody_after = accounts[-1].key if len(accounts) == PAGE else None
+    async def _write_everybody(self, after: _Place) -> None:
+        panel, key = after
+        accounts = self._books[panel].account_page(admin=None, after=key, limit=PAGE)
+        found = [(panel, account) for account in accounts]
+        if not await self._write_accounts(found, skips_written=False):
+            return
+        if len(accounts) == PAGE:
+            self._everybody_after = (panel, accounts[-1].key)
+            return
+        panels = list(self._books)
+        later = panels[panels.index(panel) + 1 :]
+        self._everybody_after = (later[0], "") if later else None
 
-    async def _write_accounts(self, accounts: Iterable[Account], *, skips_written: bool) -> bool:
+    async def _write_accounts(
+        self, accounts: Iterable[tuple[str, Account]], *, skips_written: bool
+    ) -> bool:
         points: list[str | Refused] = []
-        digests: dict[str, int] = {}
+        digests: dict[_Place, int] = {}
         now = self._clock()
-        for account in accounts:
+        for panel, account in accounts:
+            books, place = self._books[panel], (panel, account.key)
             shown = trusted(account, is_store_in_doubt=bool(self._store.doubt))
-            point = usage_line(shown, totals=self._store.totals(account.key), at=now)
+            name = PublicName(panel, books.public_name(account.username))
+            point = usage_line(shown, totals=books.totals(account.key), at=now, name=name)
             digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)
-            if not skips_written or self._written.get(account.key) != digest:
+            if not skips_written or self._written.get(place) != digest:
                 points.append(point)
-                digests[account.key] = digest
+                digests[place] = digest
         is_written = await self._deliver(USER_USAGE.name, points)
         if is_written:
             self._written |= digests

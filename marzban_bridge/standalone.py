@@ -32,6 +32,7 @@ from marzban_bridge.app import create_app
 from marzban_bridge.commands import stop_process
 from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.listening import listen, loopback_url
+from marzban_bridge.panels_file import load_panels
 from marzban_bridge.settings import Settings
 from marzban_bridge.store import Store
 
@@ -105,7 +106,7 @@ def up(environment: Mapping[str, str]) -> int:
     Keys that nobody configured are made once and kept beside the bridge's store.
     """
     settings = Settings.from_env(environment)
-    settings.require_panel()
+    load_panels(settings)
     Store(settings.store).close()  # a store that cannot be used is a one-line error here
     folder = settings.store.parent
     admin_key, _ = _kept_key(folder / "collector-admin.key", settings.collector_admin_key, "ak_")

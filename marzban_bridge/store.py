@@ -5,395 +5,226 @@ One SQLite file, one process. Every method is one transaction and is durable whe
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import msgspec
 
-from marzban_bridge.accounts import Account, Event, PendingResets, account_key
-from marzban_bridge.history import Run
+from marzban_bridge.account_books import AccountBooks
+from marzban_bridge.accounts import Event, account_key
+from marzban_bridge.audit_trail import RecordedEvent
 from marzban_bridge.lineage import Lineage
-from marzban_bridge.store_file import connect, from_millis, lock, to_millis
-from marzban_bridge.usage import Orphan, Totals, UsageChange
+from marzban_bridge.panel_names import FIRST_PANEL, scoped
+from marzban_bridge.shared_quotas import SharedQuota, form, leave
+from marzban_bridge.store_handle import StoreHandle
+from marzban_bridge.usage import Totals
+
+__all__ = ["RecordedEvent", "Store"]
+
+_AMBIGUOUS = (
+    "SELECT n.account_key, group_concat(DISTINCT n.panel), max(u.username) FROM namesake AS n "
+    "JOIN external_usage AS u ON u.account_key = n.account_key AND instr(u.username, '/') = 0 "
+    "GROUP BY n.account_key"
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedEvent:
-    """An event with its place in the audit trail."""
-
-    seq: int
-    at: datetime
-    username: str
-    event: Event
-
-
-class Store:
-    """The bridge's memory in one SQLite file.
+class Store(AccountBooks):
+    """The bridge's memory in one SQLite file, of one panel; `of` gives that of another.
 
     Opening creates or migrates the file. Raises StoreError when another process has it open for
     writing, when it is damaged or not a bridge's store, or when a newer version wrote it.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.path = path
-        self.on_change: Callable[[Iterable[str]], None] = lambda _: None
-        """Called after a commit with the accounts it touched; with none after mere events."""
-        self._lock = None if read_only else lock(path)
-        try:
-            self._db = connect(path, read_only=read_only)
-        except BaseException:
-            if self._lock:
-                self._lock.close()
-            raise
-        self.lineage = Lineage(self._db)
-        self.doubt = self.meta("doubt")
-        """Why nobody may be changed on the strength of this store; None when all is well."""
+        self._be_of(StoreHandle(path, read_only=read_only), FIRST_PANEL)
+
+    def _be_of(self, handle: StoreHandle, panel: str) -> None:
+        self._handle = handle
+        self._db = handle.db
+        self.path = handle.path
+        self.panel = panel
+
+    def of(self, panel: str) -> Self:
+        """Return the memory of a panel in the same file."""
+        if panel == self.panel:
+            return self
+        other = type(self).__new__(type(self))
+        other._be_of(self._handle, panel)
+        return other
 
     def close(self) -> None:
         """Close the file and let another process have it."""
-        self._db.close()
-        if self._lock:
-            self._lock.close()
+        self._handle.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.OperationalError):  # SQLite may have rolled back by itself
-                self._db.execute("ROLLBACK")
-            raise
+    @property
+    def lineage(self) -> Lineage:
+        """The store's place in its own history."""
+        return self._handle.lineage
+
+    @property
+    def doubt(self) -> str | None:
+        """Why nobody may be changed on the strength of this store; None when all is well."""
+        return self._handle.doubt
+
+    @property
+    def on_change(self) -> Callable[[str, Iterable[str]], None]:
+        """What is called after a commit with a panel and the accounts of it that were touched.
+
+        With none of them after mere events.
+        """
+        return self._handle.on_change
+
+    @on_change.setter
+    def on_change(self, told: Callable[[str, Iterable[str]], None]) -> None:
+        self._handle.on_change = told
 
     def meta(self, key: str) -> str | None:
         """Return a stored fact about the bridge itself, None when there is none."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        return self._handle.meta(key)
 
     def set_meta(self, key: str, value: str) -> None:
         """Store a fact about the bridge itself."""
-        self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+        self._handle.set_meta(key, value)
+
+    def metas(self, prefix: str) -> dict[str, str]:
+        """Return the stored facts whose keys begin alike."""
+        rows = self._db.execute(
+            "SELECT key, value FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,)
+        )
+        return dict(rows.fetchall())
 
     def begin_doubt(self, reason: str, event: Event, *, at: datetime) -> None:
         """Have nobody changed on the strength of this store, over restarts."""
-        with self._transaction():
+        with self._handle.transaction():
             self.set_meta("doubt", reason)
             self._insert_events("", [event], at)
-        self.doubt = reason
-        self.on_change(())
+        self._handle.doubt = reason
+        self.on_change(self.panel, ())
 
     def end_doubt(self) -> None:
         """Trust the store again, as one that begins another history."""
-        with self._transaction():
+        with self._handle.transaction():
             self._db.execute("DELETE FROM meta WHERE key = 'doubt'")
             self.lineage.begin_anew()
-        self.doubt = None
+        self._handle.doubt = None
+
+    def configure(self, panels: Sequence[str], *, shares_quotas: bool) -> None:
+        """Say which panels there are, in order, and whether their users of one name share a quota.
+
+        Usage is counted for the panels it is for from then on. Whoever had a quota of its own and
+        shares one now, or the other way round, keeps what was used in its period.
+        """
+        handle = self._handle
+        handle.configure(panels)
+        with handle.transaction():
+            names = " ".join(handle.panels)
+            if names != (self.meta("panels") or FIRST_PANEL):
+                self._place_anew()
+                self.set_meta("panels", names)
+            if shares_quotas is handle.shares_quotas:
+                return
+            if shares_quotas:
+                self._form_shared_quotas()
+            else:
+                self._leave_shared_quotas()
+            handle.shares_quotas = shares_quotas
+            self.set_meta("shares_quotas", str(shares_quotas).lower())
+
+    def _form_shared_quotas(self) -> None:
+        """Have users of one name share a quota, with what each had used."""
+        for (key,) in self._db.execute("SELECT DISTINCT account_key FROM account").fetchall():
+            row = self._db.execute(
+                "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) "
+                "FROM external_usage AS u WHERE account_key = ? AND NOT EXISTS (SELECT 1 FROM "
+                "account AS a WHERE a.account_key = u.account_key AND a.panel = u.panel)",
+                (key,),
+            ).fetchone()
+            members = self.members(key)
+            quota, formed = form(members, nobodys=Totals(billed_bytes=row[0], raw_bytes=row[1]))
+            self._put_shared_quota(key, quota)
+            for panel, account in formed.items():
+                self.of(panel)._put(account)
+
+    def _leave_shared_quotas(self) -> None:
+        """Give everybody a quota of its own again."""
+        for (key,) in self._db.execute("SELECT DISTINCT account_key FROM account").fetchall():
+            left = [
+                (
+                    books,
+                    leave(account, shared=books._shared_totals(key), own=books._own_totals(key)),
+                )
+                for panel, account in self.members(key).items()
+                for books in (self.of(panel),)
+            ]
+            for books, account in left:
+                books._put(account)
+        self._db.execute("DELETE FROM shared_quota")
 
     @property
-    def cursor(self) -> int:
-        """The feed sequence number up to which usage has been read."""
-        return int(self.meta("feed_cursor") or 0)
+    def shares_quotas(self) -> bool:
+        """Whether users of one name on several panels share a quota."""
+        return self._handle.shares_quotas
 
     @property
-    def runs(self) -> tuple[Run, ...]:
-        """The collector's runs that stored what was read, oldest first."""
-        return msgspec.json.decode(self.meta("feed_runs") or "[]", type=tuple[Run, ...])
+    def panels(self) -> tuple[str, ...]:
+        """The panels that are configured, in their order."""
+        return self._handle.panels
 
-    def record_usage(
-        self, changes: Sequence[UsageChange], *, cursor: int, runs: Sequence[Run]
-    ) -> list[str]:
-        """Store a page of the feed with the cursor behind it; return the accounts it touches."""
-        with self._transaction():
-            if tuple(runs) != self.runs:
-                self.set_meta("feed_runs", msgspec.json.encode(runs).decode())
+    def loosen_shared_quotas(self) -> None:
+        """Have each shared period's beginning read anew from the accounts, after a rebase."""
+        for key, state in self._db.execute(
+            "SELECT account_key, state FROM shared_quota"
+        ).fetchall():
+            shared = msgspec.json.decode(state, type=SharedQuota)
+            self._put_shared_quota(key, replace(shared, start=None))
+
+    def record_namesakes(self, found: Mapping[str, Collection[str]], *, is_all: bool) -> set[str]:
+        """Remember on which panels there are users of one name; return the names that are news.
+
+        `is_all`: no others exist any more.
+        """
+        wanted = {(key, panel) for key, panels in found.items() for panel in panels}
+        known = set(self._db.execute("SELECT account_key, panel FROM namesake").fetchall())
+        gone = known - wanted if is_all else set()
+        with self._handle.transaction():
             self._db.executemany(
-                "INSERT OR REPLACE INTO external_usage "
-                "(username, account_key, total_bytes, raw_bytes, change_seq) "
-                "VALUES (?, ?, ?, ?, ?)",
-                [
-                    (
-                        *(each.username, account_key(each.username)),
-                        *(each.total_bytes, each.raw_bytes, each.change_seq),
-                    )
-                    for each in changes
-                ],
+                "INSERT INTO namesake (account_key, panel) VALUES (?, ?)", wanted - known
             )
-            self.set_meta("feed_cursor", str(cursor))
-        touched = list(dict.fromkeys(account_key(change.username) for change in changes))
-        self.on_change(touched)
-        return touched
+            self._db.executemany("DELETE FROM namesake WHERE account_key = ? AND panel = ?", gone)
+        return {key for key, _ in wanted - known}
 
-    def forget_usage(self, *, ledger_id: str) -> None:
-        """Drop all usage read so far, to read it anew from the named ledger."""
-        with self._transaction():
-            self._db.execute("DELETE FROM external_usage")
-            self.set_meta("feed_cursor", "0")
-            self.set_meta("feed_runs", "[]")
-            self.set_meta("ledger_id", ledger_id)
+    def ambiguous_names(self) -> int:
+        """Return how many names are reported alone and are users of several panels."""
+        return int(self._db.execute(f"SELECT count(*) FROM ({_AMBIGUOUS})").fetchone()[0])
 
-    def keys_reported_after(self, change_seq: int) -> list[str]:
-        """Return the account keys whose usage, as read, has reports after a seq of the ledger."""
-        query = "SELECT DISTINCT account_key FROM external_usage WHERE change_seq > ?"
-        return [row[0] for row in self._db.execute(query, (change_seq,))]
-
-    def totals(self, key: str) -> Totals:
-        """Return an account's external usage since for ever, over all spellings of its name."""
-        row = self._db.execute(
-            "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) "
-            "FROM external_usage WHERE account_key = ?",
-            (key,),
-        ).fetchone()
-        return Totals(billed_bytes=row[0], raw_bytes=row[1])
-
-    def total_bytes(self, key: str) -> int:
-        """Return what an account's external usage since for ever counts for."""
-        return self.totals(key).billed_bytes
-
-    def spellings(self, key: str) -> list[str]:
-        """Return the names as reported for an account key, the latest first."""
-        rows = self._db.execute(
-            "SELECT username FROM external_usage WHERE account_key = ? ORDER BY change_seq DESC",
-            (key,),
-        )
-        return [row[0] for row in rows]
-
-    def keys(self, *, after: str = "", limit: int = 100) -> list[str]:
-        """Return a page of all account keys with external usage or an account, in order."""
-        rows = self._db.execute(
-            "SELECT account_key FROM external_usage WHERE account_key > ?1 "
-            "UNION SELECT account_key FROM account WHERE account_key > ?1 "
-            "ORDER BY account_key LIMIT ?2",
-            (after, limit),
-        )
-        return [row[0] for row in rows]
-
-    def keys_of_owner(self, admin: str | None) -> list[str]:
-        """Return the account keys of one owner's users; None owns those without an owner."""
-        rows = self._db.execute("SELECT account_key FROM account WHERE admin IS ?", (admin,))
-        return [row[0] for row in rows]
-
-    def account(self, key: str) -> Account | None:
-        """Return an account, None when the name has none."""
-        row = self._db.execute("SELECT state FROM account WHERE account_key = ?", (key,)).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=Account)
-
-    def accounts(self, *, admin: str | None = None) -> Iterator[Account]:
-        """Yield all accounts, or those of one owner, by name."""
-        query = "SELECT state FROM account"
-        arguments: tuple[str, ...] = ()
-        if admin is not None:
-            query, arguments = f"{query} WHERE admin = ?", (admin,)
-        for row in self._db.execute(f"{query} ORDER BY account_key", arguments).fetchall():
-            yield msgspec.json.decode(row[0], type=Account)
-
-    def account_page(self, *, admin: str | None, after: str, limit: int) -> list[Account]:
-        """Return a page of accounts by name, of one owner or of all."""
-        query = (
-            "SELECT state FROM account WHERE account_key > ?1 AND (?2 IS NULL OR admin = ?2) "
-            "ORDER BY account_key LIMIT ?3"
-        )
-        rows = self._db.execute(query, (after, admin, limit))
-        return [msgspec.json.decode(row[0], type=Account) for row in rows]
-
-    def save(self, account: Account, events: Iterable[Event] = (), *, at: datetime) -> None:
-        """Store an account together with what happened to it.
-
-        With that it is no orphan, and a reset webhook that waited for it is taken into account.
-        """
-        with self._transaction():
-            self._put(account)
-            self._insert_events(account.username, events, at)
-        self.on_change((account.key,))
-
-    def save_all(self, accounts: Sequence[Account]) -> None:
-        """Store accounts to which nothing happened, as `save` would, in one transaction."""
-        if not accounts:
-            return
-        with self._transaction():
-            for account in accounts:
-                self._put(account)
-        self.on_change([account.key for account in accounts])
-
-    def _put(self, account: Account) -> None:
-        request, key = account.reset_request, account.key
-        self._db.execute(
-            "INSERT OR REPLACE INTO account "
-            "(account_key, admin, is_held, reset_requested_at, state) VALUES (?, ?, ?, ?, ?)",
-            (
-                key,
-                account.admin,
-                account.is_held,
-                to_millis(request.requested_at) if request else None,
-                msgspec.json.encode(account),
-            ),
-        )
-        self._db.execute("DELETE FROM orphan WHERE account_key = ?", (key,))
-        self._db.execute("DELETE FROM announcement WHERE account_key = ?", (key,))
-
-    def forget(self, key: str, event: Event, *, username: str, at: datetime) -> None:
-        """Drop the account of a deleted user; its name is an orphan until it comes back."""
-        with self._transaction():
-            self._db.execute("DELETE FROM account WHERE account_key = ?", (key,))
-            self._insert_orphan(key, username, at)
-            self._insert_events(username, [event], at)
-        self.on_change((key,))
-
-    def record_orphan(self, key: str, *, username: str, event: Event, at: datetime) -> bool:
-        """Note a reported name the panel does not know; return whether that is news."""
-        with self._transaction():
-            is_news = self._insert_orphan(key, username, at)
-            if is_news:
-                self._insert_events(username, [event], at)
-        if is_news:
-            self.on_change(())
-        return is_news
-
-    def _insert_orphan(self, key: str, username: str, at: datetime) -> bool:
-        statement = (
-            "INSERT OR IGNORE INTO orphan (account_key, username, first_seen_at) VALUES (?, ?, ?)"
-        )
-        return self._db.execute(statement, (key, username, to_millis(at))).rowcount > 0
-
-    def is_orphan(self, key: str) -> bool:
-        """Tell whether the panel is known not to have this name."""
-        query = "SELECT 1 FROM orphan WHERE account_key = ?"
-        return self._db.execute(query, (key,)).fetchone() is not None
-
-    def has_account(self, key: str) -> bool:
-        """Tell whether the name has an account."""
-        query = "SELECT 1 FROM account WHERE account_key = ?"
-        return self._db.execute(query, (key,)).fetchone() is not None
-
-    def is_known(self, key: str) -> bool:
-        """Tell whether the name has an account or has been reported."""
-        query = (
-            "SELECT 1 FROM account WHERE account_key = ?1 "
-            "UNION ALL SELECT 1 FROM external_usage WHERE account_key = ?1"
-        )
-        return self._db.execute(query, (key,)).fetchone() is not None
-
-    def orphans(self) -> list[Orphan]:
-        """Return the names that were reported and that the panel does not know."""
-        rows = self._db.execute(
-            "SELECT orphan.username, first_seen_at, coalesce(sum(total_bytes), 0), "
-            "coalesce(sum(raw_bytes), 0) FROM orphan LEFT JOIN external_usage USING (account_key) "
-            "GROUP BY account_key ORDER BY 3 DESC"
-        )
-        return [
-            Orphan(
-                username=row[0],
-                first_seen_at=from_millis(row[1]),
-                total_bytes=row[2],
-                raw_bytes=row[3],
+    def tell_ambiguous_names(self, *, at: datetime) -> list[str]:
+        """Leave an event about each such name that none was left about; return the names."""
+        rows = self._db.execute(f"{_AMBIGUOUS} HAVING NOT max(n.is_told)").fetchall()
+        for key, panels, username in rows:
+            books = self.of(self.placed_on(key))
+            text = (
+                f"there are users of this name on {panels.replace(',', ', ')}; what is reported of "
+                f"the name alone counts for {books.panel}: report it as PANEL/{username}"
             )
-            for row in rows
-        ]
+            with self._handle.transaction():
+                books._insert_events(username, [Event(kind="conflict", text=text)], at)
+                self._db.execute("UPDATE namesake SET is_told = 1 WHERE account_key = ?", (key,))
+            self.on_change(books.panel, ())
+        return [row[2] for row in rows]
 
-    def record_event(self, username: str, event: Event, *, at: datetime) -> None:
-        """Add to the audit trail."""
-        with self._transaction():
-            self._insert_events(username, [event], at)
-        self.on_change(())
+    def public_name(self, username: str) -> str:
+        """Return what a user is called outside its panel: as it is reported alone, or scoped."""
+        if self.panel == FIRST_PANEL:
+            return username
+        query = "SELECT 1 FROM placement WHERE account_key = ? AND panel = ? AND NOT is_released"
+        placed = self._db.execute(query, (account_key(username), self.panel)).fetchone()
+        return username if placed else scoped(self.panel, username)
 
-    def _insert_events(self, username: str, events: Iterable[Event], at: datetime) -> None:
-        self._db.executemany(
-            "INSERT INTO event (at, username, kind, actor, text, value_before, value_after) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(to_millis(at), username, e.kind, e.actor, e.text, e.before, e.after) for e in events],
-        )
-
-    def events(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
-        """Return the newest events first, of one user or of all."""
-        query = (
-            f"{_SELECT_EVENT} "
-            "WHERE ?1 IS NULL OR username = ?1 COLLATE NOCASE ORDER BY seq DESC LIMIT ?2"
-        )
-        return [_event(row) for row in self._db.execute(query, (username, limit))]
-
-    def events_after(self, seq: int, *, limit: int) -> list[RecordedEvent]:
-        """Return a page of the audit trail, oldest first."""
-        query = f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
-        return [_event(row) for row in self._db.execute(query, (seq, limit))]
-
-    def last_event_before(self, at: datetime) -> int:
-        """Return the place of the newest event that is older than a moment; 0 if none is."""
-        query = "SELECT seq FROM event WHERE at < ? ORDER BY seq DESC LIMIT 1"
-        row = self._db.execute(query, (to_millis(at),)).fetchone()
-        return 0 if row is None else int(row[0])
-
-    def announce(
-        self, announcements: Sequence[tuple[bytes, str]], *, at: datetime, remember_seconds: int
-    ) -> list[str]:
-        """Remember reset webhooks, given as (digest, account key); return the keys that are news.
-
-        A redelivered webhook has the digest of the first delivery. The announcement stays until the
-        next `save` of its account, so that a crash in between does not lose it.
-        """
-        now = to_millis(at)
-        news: list[str] = []
-        with self._transaction():
-            self._db.execute(
-                "DELETE FROM webhook_seen WHERE seen_at < ?", (now - remember_seconds * 1000,)
-            )
-            for digest, key in announcements:
-                statement = "INSERT OR IGNORE INTO webhook_seen (digest, seen_at) VALUES (?, ?)"
-                if self._db.execute(statement, (digest, now)).rowcount:
-                    statement = "INSERT OR REPLACE INTO announcement VALUES (?, ?)"
-                    self._db.execute(statement, (key, now))
-                    news.append(key)
-        return news
-
-    def is_announced(self, key: str) -> bool:
-        """Tell whether a reset webhook for the account waits to be taken into account."""
-        query = "SELECT 1 FROM announcement WHERE account_key = ?"
-        return self._db.execute(query, (key,)).fetchone() is not None
-
-    def reset_all_at(self, admin: str | None) -> datetime | None:
-        """Return when a reset of all of an owner's users was last noticed."""
-        query = "SELECT seen_at FROM reset_all WHERE admin = ?"
-        row = self._db.execute(query, (admin or "",)).fetchone()
-        return None if row is None else from_millis(row[0])
-
-    def record_reset_all(self, admin: str | None, *, at: datetime) -> None:
-        """Remember that all users of an owner were reset in the panel."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO reset_all (admin, seen_at) VALUES (?, ?)",
-            (admin or "", to_millis(at)),
-        )
-
-    def counts(self) -> Mapping[str, int]:
-        """Return how many accounts there are, how many of them are held, and how many orphans."""
-        row = self._db.execute(
-            "SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM orphan), "
-            "(SELECT count(*) FROM account WHERE is_held)"
-        ).fetchone()
-        held = row[0] if self.doubt else row[2]
-        return {"accounts": row[0], "orphans": row[1], "held": held}
-
-    def pending_resets(self) -> PendingResets:
-        """Return how many accounts wait for a reset to be finished, and since when."""
-        row = self._db.execute(
-            "SELECT count(*), min(reset_requested_at) FROM account "
-            "WHERE reset_requested_at IS NOT NULL"
-        ).fetchone()
-        return PendingResets(
-            count=row[0], oldest_requested_at=None if row[1] is None else from_millis(row[1])
-        )
-
-
-_SELECT_EVENT = "SELECT seq, at, username, kind, actor, text, value_before, value_after FROM event"
-
-
-def _event(row: tuple[Any, ...]) -> RecordedEvent:
-    return RecordedEvent(
-        seq=row[0],
-        at=from_millis(row[1]),
-        username=row[2],
-        event=Event(kind=row[3], actor=row[4], text=row[5], before=row[6], after=row[7]),
-    )
+    def placed_on(self, key: str) -> str:
+        """Return the panel for which a name alone counts."""
+        query = "SELECT panel FROM placement WHERE account_key = ? AND NOT is_released"
+        row = self._db.execute(query, (key,)).fetchone()
+        return str(row[0]) if row else FIRST_PANEL

@@ -78,6 +78,80 @@ MIGRATIONS: tuple[str, ...] = (
         json_extract(CAST(state AS TEXT), '$.reset_request.total_bytes')
     ) AS BLOB) WHERE reset_requested_at IS NOT NULL;
     """,
+    # Several panels: whatever there was is the first one's, which is called `default`.
+    """
+    ALTER TABLE external_usage ADD COLUMN panel TEXT NOT NULL DEFAULT 'default';
+    DROP INDEX external_usage_account;
+    CREATE INDEX external_usage_account ON external_usage (account_key, panel);
+    ALTER TABLE event ADD COLUMN panel TEXT NOT NULL DEFAULT 'default';
+    CREATE TABLE placement (
+        account_key TEXT PRIMARY KEY,
+        panel TEXT NOT NULL,
+        is_released INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE namesake (
+        account_key TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        is_told INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (account_key, panel)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE shared_quota (
+        account_key TEXT PRIMARY KEY,
+        departed_bytes INTEGER NOT NULL,
+        state BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE account_of_panel (
+        account_key TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        admin TEXT,
+        is_held INTEGER NOT NULL,
+        reset_requested_at INTEGER,
+        odometer_bytes INTEGER NOT NULL DEFAULT 0,
+        state BLOB NOT NULL,
+        PRIMARY KEY (account_key, panel)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO account_of_panel (account_key, panel, admin, is_held, reset_requested_at, state)
+        SELECT account_key, 'default', admin, is_held, reset_requested_at, state FROM account;
+    DROP TABLE account;
+    ALTER TABLE account_of_panel RENAME TO account;
+    CREATE INDEX account_held ON account (panel, account_key) WHERE is_held;
+    CREATE INDEX account_admin ON account (panel, admin);
+    CREATE INDEX account_resetting ON account (panel, reset_requested_at)
+        WHERE reset_requested_at IS NOT NULL;
+
+    CREATE TABLE orphan_of_panel (
+        account_key TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        username TEXT NOT NULL,
+        first_seen_at INTEGER NOT NULL,
+        PRIMARY KEY (account_key, panel)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO orphan_of_panel
+        SELECT account_key, 'default', username, first_seen_at FROM orphan;
+    DROP TABLE orphan;
+    ALTER TABLE orphan_of_panel RENAME TO orphan;
+
+    CREATE TABLE announcement_of_panel (
+        account_key TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        seen_at INTEGER NOT NULL,
+        PRIMARY KEY (account_key, panel)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO announcement_of_panel SELECT account_key, 'default', seen_at FROM announcement;
+    DROP TABLE announcement;
+    ALTER TABLE announcement_of_panel RENAME TO announcement;
+
+    CREATE TABLE reset_all_of_panel (
+        admin TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        seen_at INTEGER NOT NULL,
+        PRIMARY KEY (admin, panel)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO reset_all_of_panel SELECT admin, 'default', seen_at FROM reset_all;
+    DROP TABLE reset_all;
+    ALTER TABLE reset_all_of_panel RENAME TO reset_all;
+    """,
 )
 
 

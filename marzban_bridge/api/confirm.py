@@ -18,7 +18,7 @@ from marzban_bridge.api import pages
 from marzban_bridge.api.audit import audited
 from marzban_bridge.api.auth import FORM_TYPE, MAX_FORM_BYTES, Caller, sign_in_through
 from marzban_bridge.api.bodies import read_body
-from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.context import Bridge, BridgePart, user_of
 from marzban_bridge.api.errors import headers_of, status_of
 from marzban_bridge.api.pages import Question
 from marzban_bridge.errors import BridgeError, PanelError
@@ -65,11 +65,12 @@ async def ask_reset(username: str) -> HTMLResponse:
 
 
 @router.post("/users/{username:path}/reset")
-async def reset_user(username: str, request: Request, bridge: BridgePart) -> HTMLResponse:
+async def reset_user(username: str, request: Request) -> HTMLResponse:
     """Begin a user's period anew, if it is the admin's own or the admin is sudo."""
+    bridge, name = user_of(request, username)
 
     async def act(caller: Caller) -> Facts:
-        user = await bridge.panel.get_user_as(username, bearer=caller.bearer)
+        user = await bridge.panel.get_user_as(name, bearer=caller.bearer)
         after = await bridge.actions.reset_user(user.username, actor=caller.admin.username)
         standing = after.balance
         return (
@@ -80,7 +81,7 @@ async def reset_user(username: str, request: Request, bridge: BridgePart) -> HTM
         )
 
     question = _question_of_reset(username)
-    return await _carry_out(Action.RESET, question, request, bridge, act, username=username)
+    return await _carry_out(Action.RESET, question, request, bridge, act, username=name)
 
 
 @router.get("/reset-all")

@@ -6,22 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 
+from marzban_bridge.accounts import account_key
 from marzban_bridge.actions import Action, Actions
 from marzban_bridge.api.sign_ins import SignInThrottle
 from marzban_bridge.api.throttle import Throttle
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.metrics import Metrics
+from marzban_bridge.panel_names import FIRST_PANEL, take_apart
+from marzban_bridge.panels_file import PanelSettings
+from marzban_bridge.reading import Reading
 from marzban_bridge.reconcile import Reconciler
+from marzban_bridge.roll_call import RollCall
 from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock
 from marzban_bridge.snapshots import Snapshots
 from marzban_bridge.store import Store
 
 
-def _action_throttles() -> Mapping[Action, Throttle]:
+def new_action_throttles() -> Mapping[Action, Throttle]:
+    """Return how often one login may ask for what."""
     return {
         Action.RESET: Throttle(burst=20, refill_seconds=3),
         Action.RESET_ALL: Throttle(burst=3, refill_seconds=60),
@@ -31,12 +37,14 @@ def _action_throttles() -> Mapping[Action, Throttle]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridge:
-    """The wired parts of one running bridge."""
+    """The wired parts of a running bridge, as they concern one panel."""
 
     settings: Settings
+    panel_settings: PanelSettings
     store: Store
     panel: Marzban
     feed: CollectorFeed
+    reading: Reading
     reconciler: Reconciler
     actions: Actions
     snapshots: Snapshots | None
@@ -44,14 +52,61 @@ class Bridge:
     metrics: Metrics
     clock: Clock
     sign_ins: SignInThrottle = field(default_factory=SignInThrottle)
-    action_throttles: Mapping[Action, Throttle] = field(default_factory=_action_throttles)
+    action_throttles: Mapping[Action, Throttle] = field(default_factory=new_action_throttles)
     """How often one Grafana login may ask for what."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridges:
+    """One process's bridges, one for each panel: on one store, one feed and one InfluxDB."""
+
+    by_name: Mapping[str, Bridge]
+    """In the order in which names are looked for in them."""
+    roll_call: RollCall
+
+    @property
+    def first(self) -> Bridge:
+        """The bridge of the panel of `MARZBAN_URL`."""
+        return self.by_name[FIRST_PANEL]
+
+    def find(self, name: str) -> tuple[Bridge, str]:
+        """Return whose user a name is, as it is reported and shown in dashboards, and its name.
+
+        A name alone is a user of the panel for which what is reported of it counts.
+        """
+        panel = take_apart(name, panels=self.by_name).panel
+        if panel is not None:
+            return self.by_name[panel], name.partition("/")[2]
+        placed_on = self.first.store.placed_on(account_key(name))
+        return self.by_name.get(placed_on, self.first), name
+
+
 def bridge_of(request: Request) -> Bridge:
-    """Return the bridge that serves this request."""
-    bridge: Bridge = request.app.state.bridge
-    return bridge
+    """Return the bridge of the panel that a request names, else of the first; 404 for no panel."""
+    bridges = bridges_of(request)
+    name = request.path_params.get("panel")
+    if name is None:
+        return bridges.first
+    if bridge := bridges.by_name.get(name):
+        return bridge
+    raise HTTPException(404, f"there is no panel {name!r}")
+
+
+def user_of(request: Request, username: str) -> tuple[Bridge, str]:
+    """Return whose user a name in a request's path is, and the name it has there.
+
+    Without a panel in the path it is a name as it is reported and shown in dashboards.
+    """
+    if "panel" in request.path_params:
+        return bridge_of(request), username
+    return bridges_of(request).find(username)
+
+
+def bridges_of(request: Request) -> Bridges:
+    """Return the bridges that this process serves."""
+    bridges: Bridges = request.app.state.bridges
+    return bridges
 
 
 BridgePart = Annotated[Bridge, Depends(bridge_of)]
+BridgesPart = Annotated[Bridges, Depends(bridges_of)]

@@ -19,9 +19,10 @@ from marzban_bridge.actions import Action
 from marzban_bridge.api.admin import ResetAnswer
 from marzban_bridge.api.audit import audited
 from marzban_bridge.api.bodies import Body, described, read_model
-from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.context import Bridge, BridgePart, BridgesPart, user_of
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, Problem
 from marzban_bridge.api.operations import ResetAll, ResetAllAnswer
+from marzban_bridge.errors import BridgeError
 
 router = APIRouter(prefix="/actions", tags=["dashboard actions"])
 
@@ -112,11 +113,12 @@ async def _read(request: Request, bridge: Bridge, action: Action, model: type[Bo
 
 @router.post("/users/{username:path}/reset", responses=ANSWERS)
 async def reset_user(
-    username: str, bridge: BridgePart, actor: Annotated[str, Depends(_may(Action.RESET))]
+    username: str, request: Request, actor: Annotated[str, Depends(_may(Action.RESET))]
 ) -> ResetAnswer:
     """Begin a user's period anew, panel and external; a body is not looked at."""
-    with audited(bridge, Action.RESET, actor=actor, username=username):
-        after = await bridge.actions.reset_user(username, actor=actor)
+    bridge, name = user_of(request, username)
+    with audited(bridge, Action.RESET, actor=actor, username=name):
+        after = await bridge.actions.reset_user(name, actor=actor)
     return ResetAnswer(
         username=after.user.username,
         kind="user",
@@ -127,13 +129,23 @@ async def reset_user(
 
 @router.post("/reset-all", responses=ANSWERS, openapi_extra=described(ResetAll))
 async def reset_all(
-    request: Request, bridge: BridgePart, actor: Annotated[str, Depends(_may(Action.RESET_ALL))]
+    request: Request, bridges: BridgesPart, actor: Annotated[str, Depends(_may(Action.RESET_ALL))]
 ) -> ResetAllAnswer:
-    """Reset all users of the bridge's own admin, which restarts xray on every node."""
-    await _read(request, bridge, Action.RESET_ALL, ResetAll)
-    with audited(bridge, Action.RESET_ALL, actor=actor):
-        caller = await bridge.panel.whoami()
-        users = await bridge.actions.reset_all(bearer=None, caller=caller, actor=actor)
+    """Reset all users of the bridge's own admin on every panel, which restarts xray on every node.
+
+    A panel that fails keeps none of the others from it; then the answer is that failure.
+    """
+    await _read(request, bridges.first, Action.RESET_ALL, ResetAll)
+    users, failure = 0, None
+    for bridge in bridges.by_name.values():
+        try:
+            with audited(bridge, Action.RESET_ALL, actor=actor):
+                caller = await bridge.panel.whoami()
+                users += await bridge.actions.reset_all(bearer=None, caller=caller, actor=actor)
+        except BridgeError as error:
+            failure = failure or error
+    if failure:
+        raise failure
     return ResetAllAnswer(users=users)
 
 

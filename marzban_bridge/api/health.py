@@ -8,7 +8,8 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
-from marzban_bridge.api.context import BridgePart
+from marzban_bridge.api.context import BridgesPart
+from marzban_bridge.metrics import Exposition
 
 router = APIRouter(tags=["health"])
 
@@ -37,27 +38,37 @@ async def healthz() -> Health:
     response_model=Health,
     responses={503: {"model": Health, "description": "Not doing its work"}},
 )
-async def readyz(bridge: BridgePart) -> Response:
-    """Say whether the panel and the collector are reachable and no account is held.
+async def readyz(bridges: BridgesPart) -> Response:
+    """Say whether the panels and the collector are reachable and no account is held.
 
-    Warnings are about what is only looked at: InfluxDB.
+    Warnings are about what keeps nobody's limit from being held: InfluxDB, names on two panels.
     """
-    outages = (bridge.reconciler.panel_outage, bridge.reconciler.collector_outage)
+    first = bridges.first
+    outages = [
+        *(bridge.reconciler.panel_outage for bridge in bridges.by_name.values()),
+        first.reading.outage,
+    ]
     reasons = [f"{each.name}: {each.reason}" for each in outages if each.reason]
-    held = bridge.store.counts()["held"]
-    if bridge.store.doubt:
-        reasons.append(bridge.store.doubt)
+    held = sum(bridge.store.counts()["held"] for bridge in bridges.by_name.values())
+    if first.store.doubt:
+        reasons.append(first.store.doubt)
     elif held:
         reasons.append(f"{held} users are held: the ledger lost something; marzban-bridge rebase")
     warnings = []
-    if bridge.snapshots and (outage := bridge.snapshots.outage).reason:
+    if first.snapshots and (outage := first.snapshots.outage).reason:
         warnings.append(f"{outage.name}: {outage.reason}")
+    if (namesakes := first.store.ambiguous_names()) and not first.settings.quotas_span_panels:
+        warnings.append(
+            f"{namesakes} names are reported alone and are users of several panels: each counts "
+            "for one of them; see marzban-bridge events, docs/several-panels.md"
+        )
     health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(bridge: BridgePart) -> Response:
+async def metrics(bridges: BridgesPart) -> Response:
     """Expose the process's numbers in Prometheus' text format."""
-    body = generate_latest(bridge.metrics.registry)
+    of_panels = {name: bridge.metrics for name, bridge in bridges.by_name.items()}
+    body = generate_latest(Exposition(of_panels))
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -74,7 +74,7 @@ async def take_webhook(
     request: Request, bridge: BridgePart, x_webhook_secret: Annotated[str, Header()] = ""
 ) -> WebhookAnswer:
     """Take a batch of events; they are stored before the answer, and acted upon right after."""
-    secret = bridge.settings.webhook_secret
+    secret = bridge.panel_settings.webhook_secret
     if not secret or not hmac.compare_digest(secret.encode(), x_webhook_secret.encode()):
         bridge.metrics.webhooks.labels(result="refused").inc()
         raise HTTPException(

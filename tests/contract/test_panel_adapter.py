@@ -75,6 +75,16 @@ async def test_an_unlimited_user_has_no_limit(panel, make):
     assert (await panel.get_user(await make(data_limit=0))).data_limit_bytes is None
 
 
+async def test_names_are_read_in_pages_in_their_order(panel, make):
+    made = {await make() for _ in range(5)}
+    names = []
+    while page := await panel.usernames(offset=len(names), limit=2):
+        assert len(page) <= 2
+        names += page
+    assert made <= set(names)
+    assert len(names) == len(set(names))
+
+
 async def test_named_users_are_listed_and_unknown_names_left_out(panel, make):
     names = [await make() for _ in range(3)]
     users = await panel.get_users([*names, "nobody_at_all"])

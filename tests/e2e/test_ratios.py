@@ -12,6 +12,7 @@ from collectors import AS_OTHER, CollectorWorld, running, wire
 
 from collector.billing import Ratio, parse_ratio
 from collector.ledger.sqlite_ratios import set_ratio
+from marzban_bridge import together
 from marzban_bridge.accounts import MIB
 
 OUTSIDE = {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "other"}
@@ -38,7 +39,7 @@ class Both:
         answer = await self.collector.send(reports, **options)
         assert answer.json()["accepted"] == len(reports)
         self.bridge.clock.advance(seconds=1)
-        await self.bridge.bridge.reconciler.run_once()
+        await together.run_once(self.bridge.bridges)
         self.bridge.panel.review()
 
     @property

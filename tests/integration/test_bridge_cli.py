@@ -498,6 +498,45 @@ def test_commands_are_asked_of_a_running_bridge(place, folder, monkeypatch):
         assert PASSWORD not in process.out + process.err
 
 
+def test_two_panels_and_one_bridge_in_a_process_of_its_own(place, folder, monkeypatch):
+    port = free_port()
+    monkeypatch.setenv("BRIDGE_PORT", str(port))
+    two = SimulatedPanel(clock=utc_now, admins={"boss": ("of-two", True)}, secret="of two")
+    for panel in (place.panel, two):
+        panel.create_user("alice", data_limit=gib(10))
+    two.create_user("bob", data_limit=gib(10))
+    with served(create_simulator_app(two)) as url:
+        path = folder / "panels.toml"
+        path.write_text(f'[two]\nurl = "{url}"\nusername = "boss"\npassword = "of-two"\n')
+        monkeypatch.setenv("BRIDGE_PANELS_FILE", str(path))
+        place.report("alice", amount_bytes=gib(1))
+        place.report("two/alice", "bob", amount_bytes=gib(7))
+        assert place.run("plan").count("Signed in to") == 2
+        with closing(Process(folder, "run")) as process:
+            poll("the bridge", lambda: is_up(f"http://127.0.0.1:{port}"))
+            poll("the first's limit", lambda: place.panel.get_user("alice")["data_limit"] == gib(9))
+            poll("the second's limit", lambda: two.get_user("alice")["data_limit"] == gib(3))
+            poll("bob's limit", lambda: two.get_user("bob")["data_limit"] == gib(3))
+            assert "Nothing to change" in place.run("plan")
+            shown = place.run("users")
+            assert "two/alice" in shown
+            assert re.search(r"^ ?bob ", shown, re.MULTILINE)
+            assert "begins anew: 0 B used" in place.run("reset", "two/alice")
+            assert "begins anew: 0 B used" in place.run("reset", "bob")
+            assert (
+                two.get_user("alice")["data_limit"] == two.get_user("bob")["data_limit"] == gib(10)
+            )
+            assert place.panel.get_user("alice")["data_limit"] == gib(9)
+            assert "boss" in place.run("events", "two/alice")
+            assert "two/alice" not in place.run("events", "alice")
+            assert "3 users with external traffic" in place.run("reset", "--all", "--yes")
+            assert place.panel.get_user("alice")["data_limit"] == gib(10)
+            assert process.end() == 0
+            assert "Traceback" not in process.err
+            assert "of-two" not in process.err
+        assert "0 users were written to" in place.run("release")
+
+
 def test_a_fault_that_ends_the_loop_is_no_clean_end_for_a_supervisor(alone, monkeypatch):
     script = (
         "import sys; from marzban_bridge.cli import main; from marzban_bridge.reconcile import *\n"

@@ -12,7 +12,7 @@ from bridge_builders import gib
 from bridge_world import WaitingFeed, until
 from world import World
 
-from marzban_bridge import reconcile
+from marzban_bridge import reading, together
 from marzban_bridge.reconcile import CHUNK
 
 NAMES = [f"user{number:03}" for number in range(2 * CHUNK + 20)]
@@ -51,7 +51,7 @@ def world(tmp_path):
 @contextlib.asynccontextmanager
 async def running(world):
     """Let the loop run; as at a start, its first pass begins at once."""
-    loop = asyncio.create_task(world.bridge.reconciler.run())
+    loop = asyncio.create_task(together.run(world.bridges))
     try:
         yield
     finally:
@@ -129,7 +129,7 @@ def test_a_pass_that_reveals_nothing_is_a_commit_per_chunk_and_still_remembers_e
     statements = []
     world.bridge.store._db.set_trace_callback(statements.append)
     world.clock.advance(minutes=5)
-    world.run(world.bridge.reconciler.run_once())
+    world.run(together.run_once(world.bridges))
     world.bridge.store._db.set_trace_callback(None)
     assert statements.count("COMMIT") == 3
     assert {world.account(name).sighting.seen_at for name in NAMES} == {world.clock()}
@@ -173,15 +173,15 @@ def test_a_pass_that_takes_longer_than_its_interval_leaves_the_panel_alone_for_a
 
 
 def test_a_feed_that_always_has_news_is_read_now_and_then_only(world, monkeypatch):
-    monkeypatch.setattr(reconcile, "FEED_GATHER_SECONDS", 0.3)
+    monkeypatch.setattr(reading, "FEED_GATHER_SECONDS", 0.3)
     reads = []
-    read = world.bridge.reconciler._feed.read
+    read = world.bridge.feed.read
 
     async def counting(**arguments):
         reads.append(arguments)
         return await read(**arguments)
 
-    monkeypatch.setattr(world.bridge.reconciler._feed, "read", counting)
+    monkeypatch.setattr(world.bridge.feed, "read", counting)
 
     async def follow():
         started_at = time.monotonic()

@@ -10,6 +10,7 @@ from bridge_builders import gib
 from webhook_delivery import deliver
 from world import World
 
+from marzban_bridge import together
 from marzban_bridge.accounts import FLOOR_BYTES, GIB
 from marzban_bridge.panel import Status
 
@@ -21,9 +22,10 @@ PLAN = {
 }
 
 
-@pytest.fixture
-def world(tmp_path):
-    opened = World(tmp_path)
+@pytest.fixture(params=[False, True], ids=["own quota", "shared quota"])
+def world(tmp_path, request):
+    """One panel; that its quotas could span others must make no difference."""
+    opened = World(tmp_path, quotas_span_panels=request.param)
     yield opened
     opened.close()
 
@@ -309,7 +311,7 @@ def test_a_panel_that_is_down_is_taken_up_again_where_it_was_left(world):
     world.ledger.report("alice", gib(7))
     world.transport.is_down = True
     with pytest.raises(Exception, match="the panel is down"):
-        world.run(world.bridge.reconciler.run_once())
+        world.run(together.run_once(world.bridges))
     world.restart()
     world.transport.is_down = False
     world.one_pass()
@@ -350,7 +352,7 @@ def test_a_ledger_that_lost_something_changes_nothing_until_rebase(world):
     world.one_pass()
     assert world.account("alice").is_held
     assert user_of(world)["status"] == "limited"
-    world.run(world.bridge.actions.rebase(actor="root"))
+    world.run(together.rebase(world.bridges, actor="root"))
     account = world.account("alice")
     assert not account.is_held
     assert gib(2) - account.baseline_bytes == gib(7), "the usage is what it was"
@@ -397,8 +399,8 @@ def test_another_ledger_stops_the_bridge_until_rebase(world):
     world.ledger.totals = {"alice": (gib(1), gib(1), 1)}
     world.ledger.seq = 1
     with pytest.raises(Exception, match="another ledger"):
-        world.run(world.bridge.reconciler.run_once())
-    world.run(world.bridge.actions.rebase(actor="root"))
+        world.run(together.run_once(world.bridges))
+    world.run(together.rebase(world.bridges, actor="root"))
     world.one_pass()
     assert user_of(world)["status"] == Status.LIMITED
     world.clock.advance(seconds=1)

@@ -6,6 +6,8 @@ import pytest
 from bridge_builders import gib
 from world import World
 
+from marzban_bridge import together
+
 
 @pytest.fixture
 def world(tmp_path):
@@ -29,12 +31,13 @@ def external(world, name):
 
 
 def read_feed(world):
-    while world.run(world.bridge.reconciler._read_feed(wait_seconds=0)):
+    while world.run(world.bridge.reading.read(wait_seconds=0)):
         pass
 
 
 def rebase(world):
-    return world.run(world.bridge.actions.rebase(actor="root"))
+    moved = world.run(together.rebase(world.bridges, actor="root"))
+    return [account for _, account in moved]
 
 
 @pytest.mark.parametrize("is_restarted", [True, False], ids=["restarted", "same run"])

@@ -19,6 +19,7 @@ from world import World
 from collector.errors import CollectorError
 from collector.metrics import Metrics
 from collector.subscriptions import Subscriptions
+from marzban_bridge import together
 from marzban_bridge.errors import BridgeError, CollectorRefusedError, CollectorUnavailableError
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import MAX_NUMBER, Marzban
@@ -29,6 +30,7 @@ fuzz = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
 
 USER = {
     "username": "alice",
@@ -224,7 +226,7 @@ def test_a_panel_out_of_its_mind_changes_nothing_in_the_books(world, answer):
     writes = len(world.transport.writes)
     try:
         with pytest.raises(BridgeError):
-            world.run(world.bridge.reconciler.run_once())
+            world.run(together.run_once(world.bridges))
     finally:
         world.transport._inner = whole
     assert books_of(world.settings.store) == before

@@ -15,6 +15,7 @@ from bridge_builders import gib
 from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
 
+from marzban_bridge import together
 from marzban_bridge.app import create_app
 from marzban_bridge.settings import Settings
 from marzban_bridge.simulator.app import create_simulator_app
@@ -72,6 +73,7 @@ class BridgeWorld:
         )
         self.loop_failures: list[BaseException] = []
         self.client: httpx.AsyncClient
+        self.bridges: Any
         self.bridge: Any
 
     @contextlib.asynccontextmanager
@@ -90,7 +92,8 @@ class BridgeWorld:
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://bridge.test") as client,
         ):
-            self.client, self.bridge = client, app.state.bridge
+            self.client, self.bridges = client, app.state.bridges
+            self.bridge = self.bridges.first
             yield self
 
     def as_(self, admin: str) -> dict[str, str]:
@@ -126,7 +129,7 @@ class BridgeWorld:
         self.ledger.report(username, external_bytes)
         total_bytes = self.ledger.total_bytes(username)
         self.clock.advance(seconds=1)
-        await self.bridge.reconciler.run_once()
+        await together.run_once(self.bridges)
         assert self.bridge.store.total_bytes(username) == total_bytes
 
 

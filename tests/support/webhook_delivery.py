@@ -16,7 +16,7 @@ def deliver(world: Any, batch: list[dict[str, Any]], *, secret: str = "a-webhook
     app = FastAPI()
     install_error_handlers(app)
     app.include_router(webhooks.router)
-    app.state.bridge = world.bridge
+    app.state.bridges = world.bridges
 
     async def post() -> None:
         transport = httpx.ASGITransport(app)

@@ -12,9 +12,10 @@ import httpx
 from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
 
+from marzban_bridge import together
 from marzban_bridge.accounts import Account
-from marzban_bridge.api.context import Bridge
-from marzban_bridge.app import open_bridge
+from marzban_bridge.api.context import Bridge, Bridges
+from marzban_bridge.app import open_bridges
 from marzban_bridge.settings import Settings
 from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.panel import SimulatedPanel
@@ -71,10 +72,15 @@ class World:
         )
         self._loop = asyncio.new_event_loop()
         self._stack = contextlib.AsyncExitStack()
-        self.bridge = self._open()
+        self.bridges = self._open()
 
-    def _open(self) -> Bridge:
-        opening = open_bridge(
+    @property
+    def bridge(self) -> Bridge:
+        """The bridge of the first panel."""
+        return self.bridges.first
+
+    def _open(self) -> Bridges:
+        opening = open_bridges(
             self.settings,
             clock=self.clock,
             panel_transport=self.transport,
@@ -90,7 +96,7 @@ class World:
         """End the bridge's process and start another on the same store."""
         self.run(self._stack.aclose())
         self._stack = contextlib.AsyncExitStack()
-        self.bridge = self._open()
+        self.bridges = self._open()
 
     def attempt(self, work: Callable[[], Awaitable[Any]]) -> bool:
         """Run something that may die half-way; restart if it did. Return whether it survived."""
@@ -104,7 +110,7 @@ class World:
     def one_pass(self) -> None:
         """Read the feed and settle everybody, restarting as often as the process dies."""
         self.clock.advance(seconds=1)
-        while not self.attempt(lambda: self.bridge.reconciler.run_once()):  # noqa: PLW0108 - each try is another bridge
+        while not self.attempt(lambda: together.run_once(self.bridges)):
             pass
 
     def account(self, username: str) -> Account:

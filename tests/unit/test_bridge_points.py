@@ -32,7 +32,7 @@ def test_a_line_says_all_there_is_to_say_of_a_user():
     user = panel_user(admin="shop", used_bytes=gib(1), data_limit_bytes=gib(3))
     line = usage_line(account(user), totals=as_reported(gib(7)), at=NOW)
     assert line == (
-        "user_usage,admin=shop,user=alice "
+        "user_usage,admin=shop,panel=default,user=alice "
         'username="alice",status="active",'
         f"quota_bytes={gib(10)}i,marzban_bytes={gib(1)}i,external_bytes={gib(7)}i,"
         f"external_raw_bytes={gib(7)}i,"
@@ -122,7 +122,7 @@ def test_whom_the_bridge_disabled_is_told_apart():
 )
 def test_an_owner_keeps_its_name(name, spelling):
     line = usage_line(account(panel_user(admin=name)), totals=as_reported(0), at=NOW)
-    assert line.startswith(f"user_usage,admin={spelling},user=alice ")
+    assert line.startswith(f"user_usage,admin={spelling},panel=default,user=alice ")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\\"])
@@ -149,14 +149,14 @@ def recorded(seq=7, username="alice", at=NOW, **fields):
 
 def test_an_event_says_what_happened_to_whom_and_who_did_it():
     assert event_line(recorded(before="1", after="0")) == (
-        'events,kind=reset,user=alice title="reset alice",text="all anew",actor="root",'
+        'events,kind=reset,panel=default,user=alice title="reset alice",text="all anew",actor="root",'
         f'before="1",after="0" {NOW_MILLIS}000007'
     )
 
 
 def test_an_event_about_everybody_has_a_user_all_the_same():
     line = event_line(recorded(username="", kind="cleanup"))
-    assert line.startswith('events,kind=cleanup,user=- title="cleanup -",')
+    assert line.startswith('events,kind=cleanup,panel=default,user=- title="cleanup -",')
     assert "before" not in line
 
 

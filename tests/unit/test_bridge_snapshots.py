@@ -229,15 +229,16 @@ class TestMemory:
             quiet.advance(5)
             await quiet.settle()
         remembered = quiet.snapshots._changed | quiet.snapshots._being_written
-        assert remembered <= {"alice", "bob"}
-        assert set(quiet.snapshots._written) <= {"alice", "bob", "carol"}
+        assert remembered <= {("default", "alice"), ("default", "bob")}
+        names = {name for _, name in quiet.snapshots._written}
+        assert names <= {"alice", "bob", "carol"}
 
     async def test_what_was_written_of_deleted_users_is_forgotten_at_the_heartbeat(self, quiet):
         event = Event(kind="deleted", text="gone")
         quiet.store.forget("alice", event, username="alice", at=NOW)
         quiet.advance(HEARTBEAT_SECONDS)
         await quiet.settle()
-        assert set(quiet.snapshots._written) == {"bob", "carol"}
+        assert {name for _, name in quiet.snapshots._written} == {"bob", "carol"}
 
 
 class TestEvents:
@@ -503,3 +504,20 @@ class TestRunning:
         assert stand.influx.of("user_usage") == {"alice": 1}
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_users_and_events_of_all_panels_are_written_under_what_they_are_called_outside(stand):
+    stand.store.configure(["default", "two"], shares_quotas=False)
+    stand.restart()
+    two = stand.store.of("two")
+    stand.open_account("alice")
+    event = Event(kind="reset", text="x")
+    two.save(account(panel_user(username="alice", admin="shop")), [event], at=NOW)
+    two.save(account(panel_user(username="bob")), at=NOW)
+    await stand.settle()
+    assert {key.split(" ")[0] for key in stand.influx.points} == {
+        "user_usage,admin=-,panel=default,user=alice",
+        "user_usage,admin=two/shop,panel=two,user=two/alice",
+        "user_usage,admin=-,panel=two,user=two/bob",
+        "events,kind=reset,panel=two,user=two/alice",
+    }

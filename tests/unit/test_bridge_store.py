@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
-from marzban_bridge.accounts import Event, ResetRequest, Restoration
+from marzban_bridge.accounts import Event, PendingResets, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
 from marzban_bridge.panel import Status
-from marzban_bridge.store import PendingResets, Store
-from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS
+from marzban_bridge.store import Store
+from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS, from_millis
 from marzban_bridge.usage import NOTHING, Totals, UsageChange
 
 
@@ -67,7 +67,7 @@ def test_everything_survives_closing_the_file(tmp_path):
 
 def test_usage_is_summed_over_all_spellings_of_a_name(store):
     touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2, runs=())
-    assert touched == ["alice"]
+    assert touched == {"default": ["alice"]}
     assert store.total_bytes("alice") == 12
     assert store.spellings("alice") == ["alice", "Alice"]
     store.record_usage([change("Alice", 6, 3)], cursor=3, runs=())
@@ -223,6 +223,51 @@ def test_before_ratios_raw_bytes_were_what_was_counted(tmp_path):
         assert store.cursor == 41
 
 
+def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
+    path = tmp_path / "bridge.sqlite3"
+    waiting = resetting("bob")
+    with closing(sqlite3.connect(path)) as db:
+        for script in MIGRATIONS[:3]:
+            db.executescript(script)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 3")
+        for each in (account(is_held=True), waiting):
+            db.execute(
+                "INSERT INTO account VALUES (?, ?, ?, ?, ?)",
+                (
+                    *(each.key, "shop", each.is_held, msgspec.json.encode(each)),
+                    1000 if each.reset_request else None,
+                ),
+            )
+        db.execute("INSERT INTO external_usage VALUES ('Alice', 'alice', 5, 41, 6)")
+        db.execute("INSERT INTO external_usage VALUES ('gone', 'gone', 7, 42, 7)")
+        db.execute("INSERT INTO orphan VALUES ('gone', 'Gone', 1000)")
+        db.execute("INSERT INTO announcement VALUES ('bob', 1000)")
+        db.execute("INSERT INTO reset_all VALUES ('shop', 1000)")
+        db.execute("INSERT INTO webhook_seen VALUES (x'01', 1000)")
+        db.execute(
+            "INSERT INTO event (at, username, kind, actor, text) VALUES (1, 'alice', 'x', 'y', 'z')"
+        )
+        db.commit()
+    with closing(Store(path)) as store:
+        assert list(store.accounts(admin="shop")) == [account(is_held=True), waiting]
+        assert store.counts() == {"accounts": 2, "orphans": 1, "held": 1}
+        assert store.totals("alice") == Totals(billed_bytes=5, raw_bytes=6)
+        assert [each.username for each in store.orphans()] == ["Gone"]
+        assert store.is_announced("bob")
+        assert store.reset_all_at("shop") is not None
+        assert store.pending_resets().count == 1
+        assert [each.panel for each in store.events()] == ["default"]
+        assert store.announce([(b"\x01", "bob")], at=from_millis(1500), remember_seconds=1) == []
+        other = store.of("two")
+        assert list(other.accounts()) == []
+        assert other.counts() == {"accounts": 0, "orphans": 0, "held": 0}
+        assert (other.totals("alice"), other.events(), other.is_announced("bob")) == (
+            *(NOTHING, []),
+            False,
+        )
+
+
 def test_raw_bytes_are_kept_beside_what_they_count_for(store):
     one = UsageChange(username="Alice", total_bytes=10, raw_bytes=5, change_seq=1)
     other = UsageChange(username="alice", total_bytes=0, raw_bytes=7, change_seq=2)
@@ -258,7 +303,7 @@ def test_the_last_event_before_a_moment_is_found(store):
 
 def test_every_change_is_told_after_it_is_stored(store):
     told = []
-    store.on_change = lambda keys: told.append((list(keys), store._db.in_transaction))
+    store.on_change = lambda panel, keys: told.append((panel, list(keys), store._db.in_transaction))
     store.save(account(panel_user(username="Alice")), at=NOW)
     store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2, runs=())
     store.record_event("", Event(kind="cleanup", text="x"), at=NOW)
@@ -267,11 +312,11 @@ def test_every_change_is_told_after_it_is_stored(store):
     store.record_orphan("bob", username="bob", event=event, at=NOW)
     store.forget("alice", Event(kind="deleted", text="x"), username="Alice", at=NOW)
     assert told == [
-        (["alice"], False),
-        (["alice", "bob"], False),
-        ([], False),
-        ([], False),
-        (["alice"], False),
+        ("default", ["alice"], False),
+        ("default", ["alice", "bob"], False),
+        ("default", [], False),
+        ("default", [], False),
+        ("default", ["alice"], False),
     ]
 
 

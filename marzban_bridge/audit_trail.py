@@ -1,0 +1,87 @@
+"""The part of the store that says what happened: who, when, before, after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from marzban_bridge.accounts import Event
+from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.store_file import from_millis, to_millis
+from marzban_bridge.store_handle import StoreHandle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event with its place in the audit trail."""
+
+    seq: int
+    at: datetime
+    username: str
+    """As its panel spells it; empty for what is about nobody."""
+    event: Event
+    panel: str = FIRST_PANEL
+
+
+class AuditTrail:
+    """What happened on one panel, in a trail that all panels share."""
+
+    def __init__(self, handle: StoreHandle, panel: str) -> None:
+        self._handle = handle
+        self._db = handle.db
+        self.panel = panel
+
+    def record_event(self, username: str, event: Event, *, at: datetime) -> None:
+        """Add to the audit trail."""
+        with self._handle.transaction():
+            self._insert_events(username, [event], at)
+        self._handle.on_change(self.panel, ())
+
+    def _insert_events(
+        self, username: str, events: Iterable[Event], at: datetime, *, panel: str | None = None
+    ) -> None:
+        panel = panel or self.panel
+        self._db.executemany(
+            "INSERT INTO event (at, panel, username, kind, actor, text, value_before, value_after) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (to_millis(at), panel, username, e.kind, e.actor, e.text, e.before, e.after)
+                for e in events
+            ],
+        )
+
+    def events(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
+        """Return the newest events of the panel first, of one user or of all."""
+        query = (
+            f"{_SELECT_EVENT} WHERE panel = ?3 AND (?1 IS NULL OR username = ?1 COLLATE NOCASE) "
+            "ORDER BY seq DESC LIMIT ?2"
+        )
+        return [_event(row) for row in self._db.execute(query, (username, limit, self.panel))]
+
+    def events_after(self, seq: int, *, limit: int) -> list[RecordedEvent]:
+        """Return a page of the audit trail of all panels, oldest first."""
+        query = f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [_event(row) for row in self._db.execute(query, (seq, limit))]
+
+    def last_event_before(self, at: datetime) -> int:
+        """Return the place of the newest event that is older than a moment; 0 if none is."""
+        query = "SELECT seq FROM event WHERE at < ? ORDER BY seq DESC LIMIT 1"
+        row = self._db.execute(query, (to_millis(at),)).fetchone()
+        return 0 if row is None else int(row[0])
+
+
+_SELECT_EVENT = (
+    "SELECT seq, at, username, kind, actor, text, value_before, value_after, panel FROM event"
+)
+
+
+def _event(row: tuple[Any, ...]) -> RecordedEvent:
+    return RecordedEvent(
+        seq=row[0],
+        at=from_millis(row[1]),
+        username=row[2],
+        event=Event(kind=row[3], actor=row[4], text=row[5], before=row[6], after=row[7]),
+        panel=row[8],
+    )

@@ -1,0 +1,183 @@
+"""What one look at a user reveals: folded into its account, and into the quota it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from marzban_bridge import shared_quotas
+from marzban_bridge.accounts import Account, Enforcement, Event
+from marzban_bridge.observe import adopt, observe
+from marzban_bridge.panel import PanelUser
+from marzban_bridge.plan import Change, plan
+from marzban_bridge.policy import POLICIES
+from marzban_bridge.resets import ResetSign
+from marzban_bridge.shared_quotas import SharedQuota
+from marzban_bridge.store import Store
+from marzban_bridge.usage import NOTHING, Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """An account after a look at the panel, what the look revealed, and the quota it shares."""
+
+    account: Account
+    is_new: bool = False
+    is_waiting: bool = False
+    """A reset that was asked for comes first."""
+    events: tuple[Event, ...] = ()
+    reset: ResetSign | None = None
+    shared: SharedQuota | None = None
+    is_shared_anew: bool = False
+    """The shared quota, or its period, is another one than it was."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing but numbers changed."""
+        is_plain = not (self.is_new or self.is_waiting or self.events or self.reset)
+        is_behind = shared_quotas.is_behind(self.account, self.shared)
+        return is_plain and not self.is_shared_anew and not is_behind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a look shows and what would be done, without doing it."""
+
+    account: Account
+    total_bytes: int
+    change: Change | None
+
+
+class Looks:
+    """Folds looks at one panel's users into what is stored of them; stores nothing."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Callable[[], datetime],
+        enforcement: Enforcement,
+        keeps_next_plan: bool,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._enforcement = enforcement
+        self._keeps_next_plan = keeps_next_plan
+        self.allows = POLICIES[enforcement]
+        """Tells whether a planned change may be carried out."""
+
+    def needs_look(self, key: str) -> bool:
+        """Tell from what is stored whether new usage of this account calls for the panel."""
+        if self._store.is_offered(key):
+            return not self._store.is_orphan(key)
+        account = self._store.account(key)
+        if account is None:
+            return self._store.is_known(key) and not self._store.is_orphan(key)
+        if self.has_to_catch_up(account):
+            return True
+        total_bytes = self._store.total_bytes(key)
+        if total_bytes < account.seen_total_bytes:
+            return not account.is_held
+        change = self.plan(account, total_bytes)
+        return change is not None and self.allows(change)
+
+    def preview(self, key: str, user: PanelUser) -> Preview:
+        """Work out what settling the user would do first; stores and writes nothing."""
+        totals = self._store.totals(key)
+        account = self.fold(key, user, totals).account
+        return Preview(
+            account=account,
+            total_bytes=totals.billed_bytes,
+            change=self.plan(account, totals.billed_bytes),
+        )
+
+    def fold(self, key: str, user: PanelUser, totals: Totals) -> Look:
+        """Return the account after this look, and what the look revealed."""
+        now = self._clock()
+        before = self._store.account(key)
+        if before is None:
+            # What was reported while the panel had no such user is not this user's traffic.
+            baseline = totals if self._store.is_orphan(key) else NOTHING
+            account = adopt(user, baseline=baseline, totals=totals, now=now)
+            event = Event(kind="adopted", text="the user is accounted for")
+            return self._share(before, Look(account=account, is_new=True, events=(event,)))
+        if before.reset_request:
+            return Look(account=before, is_waiting=True, shared=self._store.shared_quota(key))
+        seen = observe(
+            before,
+            user,
+            totals=totals,
+            now=now,
+            was_announced=self._store.is_announced(key),
+            reset_all_at=self._store.reset_all_at(user.admin),
+            keeps_next_plan=self._keeps_next_plan,
+        )
+        return self._share(before, Look(account=seen.account, events=seen.events, reset=seen.reset))
+
+    def _share(self, before: Account | None, look: Look) -> Look:
+        if not self._store.shares_quotas:
+            return look
+        key = look.account.key
+        shared = self._store.shared_quota(key)
+        others = self._store.members(key)
+        others.pop(self._store.panel, None)
+        account, folded, events = shared_quotas.fold(
+            before,
+            look.account,
+            shared,
+            panel=self._store.panel,
+            order=self._store.panels,
+            was_reset=look.reset is not None,
+            others=others,
+        )
+        return replace(
+            look,
+            account=account,
+            events=(*look.events, *events),
+            shared=folded,
+            is_shared_anew=folded != shared,
+        )
+
+    def has_moved(self, account: Account) -> bool:
+        """Tell whether an account, not stored yet, says that a shared quota was used up further."""
+        if not self._store.shares_quotas:
+            return False
+        before = self._store.account(account.key)
+        return before is None or before.odometer_bytes != account.odometer_bytes
+
+    def has_to_catch_up(self, account: Account) -> bool:
+        """Tell whether a shared quota is another one, or in another period, than an account's."""
+        shared = self._store.shared_quota(account.key)
+        if shared is None:
+            return False
+        return account.shared_version != shared.version or self.must_follow(account) is not None
+
+    def must_follow(self, account: Account) -> int | None:
+        """Return the shared period that another panel began and this one has still to follow.
+
+        Who only observes follows none.
+        """
+        if account.reset_request or account.is_held or self._enforcement is Enforcement.OBSERVE:
+            return None
+        shared = self._store.shared_quota(account.key)
+        is_behind = shared is not None and shared_quotas.is_behind(account, shared)
+        return shared.period if shared and is_behind else None
+
+    def spellings(self, key: str) -> list[str]:
+        """Return the names under which the panel may know an account, the likeliest first.
+
+        Marzban on MySQL compares names without regard to case; on SQLite it does not, so a name
+        that was reported in another case than the panel's is found only by trying.
+        """
+        account = self._store.account(key)
+        if account:
+            return [account.username]
+        return list(dict.fromkeys([*self._store.spellings(key), key]))
+
+    def plan(self, account: Account, total_bytes: int) -> Change | None:
+        """Return the next change an account needs, allowed or not."""
+        # To observe is to plan as if limits were published, and then to change nothing.
+        return plan(
+            account, total_bytes=total_bytes, enforcement=self._enforcement, now=self._clock()
+        )

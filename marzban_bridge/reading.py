@@ -1,0 +1,141 @@
+"""Reads the collector's feed, once for all panels, and tells each whom it concerns.
+
+The collector's failures are soft: state is kept, the work is taken up again with a growing pause,
+and the change of state is logged once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
+from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.history import last_shared_seq, learn, went_back
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.outage import Outage
+from marzban_bridge.reconcile import Reconciler
+from marzban_bridge.store import Store
+from marzban_bridge.witness import Witness
+
+log = logging.getLogger(__name__)
+
+FEED_WAIT_SECONDS = 25.0
+FEED_GATHER_SECONDS = 0.5
+"""The shortest time between two reads of a feed that has news all the time."""
+
+
+class Reading:
+    """The one reader of the feed. `run` follows it for ever; `to_end` reads what there is."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        feed: CollectorFeed,
+        witness: Witness,
+        reconcilers: Mapping[str, Reconciler],
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self.witness = witness
+        self._reconcilers = reconcilers
+        self._metrics = metrics
+        self.outage = Outage("collector")
+
+    async def run(self) -> None:
+        """Take in the feed until cancelled."""
+        wait_seconds = 0.0
+        while True:
+            try:
+                await self.witness.check()
+                cursor = self._store.cursor
+                has_more = await self.read(wait_seconds=wait_seconds)
+            except (CollectorUnavailableError, CollectorRefusedError) as error:
+                self._metrics.soft_errors.labels(source="collector").inc()
+                self._metrics.collector_up.set(0)
+                wait_seconds = 0.0
+                await asyncio.sleep(self.outage.failed(str(error)))
+                continue
+            wait_seconds = 0.0 if has_more else FEED_WAIT_SECONDS
+            if not has_more and self._store.cursor != cursor:
+                await asyncio.sleep(FEED_GATHER_SECONDS)
+
+    async def to_end(self) -> None:
+        """Take in all there is now. Raises the collector's error when it cannot be reached."""
+        await self.witness.check()
+        while await self.read(wait_seconds=0):
+            pass
+
+    async def read(self, *, wait_seconds: float) -> bool:
+        """Take in one page of the feed; return whether there may be more at once."""
+        cursor = self._store.cursor
+        page = await self._feed.read(after=cursor, wait_seconds=wait_seconds)
+        known_id = self._store.meta("ledger_id")
+        if known_id is None:
+            self._store.set_meta("ledger_id", page.ledger_id)
+        elif known_id != page.ledger_id:
+            raise CollectorRefusedError(
+                f"the collector has another ledger now ({page.ledger_id}, was {known_id}): nothing "
+                "is changed until `marzban-bridge rebase`, or until the old ledger is back"
+            )
+        self.outage.recovered()
+        self._metrics.collector_up.set(1)
+        known = self._store.runs
+        if went_back(known, page.runs, cursor=cursor, head=page.head):
+            await self._begin_anew(cursor)
+            return True
+        if not page.changes:
+            return False
+        touched = self._store.record_usage(
+            page.changes,
+            cursor=page.cursor,
+            runs=learn(known, page.runs, cursor=page.cursor),
+        )
+        for panel, keys in touched.items():
+            if reconciler := self._reconcilers.get(panel):
+                reconciler.consider(keys)
+        return page.cursor < page.head
+
+    async def adopt_ledger(self) -> bool:
+        """Read the feed from its start, whatever ledger it is now; return whether it is another."""
+        cursor = self._store.cursor
+        page = await self._feed.read(after=cursor)
+        is_new_ledger = self._store.meta("ledger_id") != page.ledger_id
+        if self._store.doubt:
+            pass  # whoever is in the store is put in step with the panel
+        elif is_new_ledger:
+            await self._hold_reported_after(0)
+        elif went_back(self._store.runs, page.runs, cursor=cursor, head=page.head):
+            await self._begin_anew(cursor)
+        self._store.forget_usage(ledger_id=page.ledger_id)
+        while await self.read(wait_seconds=0):
+            pass
+        for reconciler in self._reconcilers.values():
+            reconciler.calm_down()
+        return is_new_ledger
+
+    async def _begin_anew(self, cursor: int) -> None:
+        """Hold whom a ledger that went back lost reports of, and read all of it again.
+
+        Whether a total is above the one that was read says nothing then: it may have grown by
+        other reports, and those that were lost are missing all the same.
+        """
+        page = await self._feed.read(after=0)
+        shared_seq = last_shared_seq(self._store.runs, page.runs, head=page.head)
+        log.error(
+            "the ledger is not the one that was read up to %d: it went back to %d, as after a "
+            "restored backup, and is at %d; whose reports were lost is held until `marzban-bridge "
+            "rebase`; reading it anew",
+            cursor,
+            shared_seq,
+            page.head,
+        )
+        await self._hold_reported_after(shared_seq)
+        self._store.record_usage((), cursor=0, runs=())
+
+    async def _hold_reported_after(self, seq: int) -> None:
+        for reconciler in self._reconcilers.values():
+            await reconciler.hold_reported_after(seq)

@@ -1,0 +1,115 @@
+"""Which names are users of several panels: asks all panels for all names, now and then.
+
+Where quotas are shared, those are settled on each panel though nothing was ever reported of them.
+Where they are not, a name that is reported alone counts for one of its users only, and people are
+told so. With one panel nobody is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from marzban_bridge.accounts import account_key
+from marzban_bridge.errors import PanelError, PanelFailingError
+from marzban_bridge.panel import PanelAdmin
+from marzban_bridge.store import Store
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 600.0
+RETRY_SECONDS = 30.0
+PAGE = 200
+PAUSE_SECONDS = 0.05
+"""Between two pages: nothing urgent waits for them, and the panel has other things to do."""
+
+
+class Roll(Protocol):
+    """A panel, as far as its names are asked for."""
+
+    async def usernames(self, *, offset: int, limit: int) -> list[str]:
+        """Return a page of the names of all users."""
+        ...
+
+    async def whoami(self) -> PanelAdmin:
+        """Raise when it is the panel that fails, and not one of its users."""
+        ...
+
+
+class RollCall:
+    """Knows the names on each panel as of the last time all of them were read."""
+
+    def __init__(self, panels: Mapping[str, Roll], *, store: Store) -> None:
+        self._panels = panels
+        self._store = store
+        self._names: dict[str, frozenset[str]] = {}
+        self.on_news: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
+        """Called with a panel and names of it that share a quota now."""
+
+    async def run(self, panel: str, *, clock: Callable[[], datetime]) -> None:
+        """Ask one panel for its names until cancelled."""
+        while True:
+            pause_seconds = INTERVAL_SECONDS
+            try:
+                await self._ask(panel)
+            except PanelError:
+                pause_seconds = RETRY_SECONDS  # the panel's own loop says so, once
+            else:
+                self._compare(at=clock())
+            await asyncio.sleep(pause_seconds)
+
+    async def once(self, *, at: datetime) -> None:
+        """Ask all panels once; of one that cannot be reached, what was known of it holds."""
+        results = await asyncio.gather(
+            *(self._ask(panel) for panel in self._panels), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, PanelError):
+                raise result
+        self._compare(at=at)
+
+    async def _ask(self, panel: str) -> None:
+        names: set[str] = set()
+        offset = 0
+        while True:
+            page = await self._page(panel, offset, PAGE)
+            names.update(account_key(name) for name in page if name)
+            if len(page) < PAGE:
+                break
+            offset += PAGE
+            await asyncio.sleep(PAUSE_SECONDS)
+        self._names[panel] = frozenset(names)
+
+    async def _page(self, panel: str, offset: int, limit: int) -> list[str]:
+        """Read a page; a user whom the panel fails at is an empty name."""
+        asked = self._panels[panel]
+        try:
+            return await asked.usernames(offset=offset, limit=limit)
+        except PanelFailingError:
+            await asked.whoami()
+            if limit == 1:
+                return [""]
+        half = limit // 2
+        first = await self._page(panel, offset, half)
+        if len(first) < half:
+            return first
+        return first + await self._page(panel, offset + half, limit - half)
+
+    def _compare(self, *, at: datetime) -> None:
+        """Find the names that several panels have, and say what follows from it."""
+        on_panels: dict[str, list[str]] = {}
+        for panel, names in self._names.items():
+            for name in names:
+                on_panels.setdefault(name, []).append(panel)
+        found = {name: panels for name, panels in on_panels.items() if len(panels) > 1}
+        is_all = len(self._names) == len(self._panels)
+        news = self._store.record_namesakes(found, is_all=is_all)
+        if not self._store.shares_quotas:
+            for name in self._store.tell_ambiguous_names(at=at):
+                log.warning("user=%r is a user of several panels and is reported alone", name)
+            return
+        for panel in self._panels:
+            self.on_news(panel, [name for name in news if panel in found[name]])

@@ -1,0 +1,245 @@
+"""One quota for the users of one name on several panels; decided from values alone.
+
+All that a name used counts: what was reported for it, and what each panel counted. To one panel,
+what was used on the others is external traffic like any other, so that its account is the same as
+ever and differs in two things: its baseline follows from where the shared period began, and its
+quota is the shared one.
+
+- What a panel counted since the beginning is its *odometer*: what it shows now, and what it showed
+  before its resets. It never falls, as the ledger's totals never do.
+- The shared period begins at a sum of everything. An account's baseline is that sum less what its
+  own panel had counted before the panel's period, so that panel and external usage always add up to
+  what was used since, on whichever panel that was.
+- The quota is the data limit of the first panel, in the configured order, that has the user; and
+  after that, whatever an admin sets on any of them, the last word.
+- A reset on one panel begins a period, and is asked for on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from marzban_bridge.accounts import (
+    Account,
+    Event,
+    Sighting,
+    Superseded,
+    is_same_limit,
+    shifted,
+)
+from marzban_bridge.usage import NOTHING, Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedQuota:
+    """The quota and the period that the users of one name share."""
+
+    quota_bytes: int | None
+    panel: str
+    """Whose data limit it is."""
+    version: int = 1
+    is_edited: bool = False
+    """An admin has set it since, so that no panel's place in the order matters any more."""
+    period: int = 0
+    start: Totals | None = None
+    """The sum of everything where the period began; None: as the accounts have it."""
+    departed_bytes: int = 0
+    """What users of the name counted on panels they are no longer on."""
+
+
+def spent_between(before: Sighting, after: Sighting) -> int:
+    """Return what the panel counted before `before` and no longer shows in `after`."""
+    logged_more_bytes = after.logged_bytes - before.logged_bytes
+    if logged_more_bytes > 0:
+        return logged_more_bytes
+    is_reset = after.used_bytes < before.used_bytes or logged_more_bytes < 0
+    return before.used_bytes if is_reset else 0
+
+
+def fold(
+    before: Account | None,
+    after: Account,
+    shared: SharedQuota | None,
+    *,
+    panel: str,
+    order: Sequence[str],
+    was_reset: bool,
+    others: Mapping[str, Account],
+) -> tuple[Account, SharedQuota, tuple[Event, ...]]:
+    """Fold a look at one panel's user, already folded into its account, into what is shared.
+
+    `before` is the account as it was stored, `was_reset` whether the look revealed a reset, and
+    `others` the same name's accounts on other panels, in order.
+    """
+    if before is not None and before.is_held:
+        return after, shared or _begin(after, panel), ()
+    is_same = before is not None and before.created_at == after.created_at
+    spent_bytes = 0
+    if before is not None:
+        spent_bytes = before.spent_before_bytes + (
+            spent_between(before.sighting, after.sighting)
+            if is_same
+            else before.sighting.used_bytes
+        )
+    after = replace(after, spent_before_bytes=spent_bytes)
+    if shared is None:
+        shared = _begin(after, panel)
+    if shared.start is None:
+        shared = replace(shared, start=_start_of(others, after))
+    if before is None or before.shared_period is None or not is_same:
+        after, shared = _join(after, shared, panel=panel, order=order)
+    elif after.quota_bytes != before.quota_bytes:
+        shared = replace(
+            shared,
+            quota_bytes=after.quota_bytes,
+            panel=panel,
+            version=shared.version + 1,
+            is_edited=True,
+        )
+        after = replace(after, shared_version=shared.version)
+    if was_reset and is_same:
+        after, shared = _reset(after, shared)
+    after, events = _take_quota(after, shared)
+    return _in_step(after, shared), shared, events
+
+
+def completed(
+    before: Account, after: Account, shared: SharedQuota, *, period: int | None
+) -> tuple[Account, SharedQuota]:
+    """Fold in a finished reset: one that was asked for, or one that follows a shared period."""
+    spent_bytes = before.spent_before_bytes + spent_between(before.sighting, after.sighting)
+    after = replace(after, spent_before_bytes=spent_bytes)
+    if period is None:
+        after, shared = _reset(replace(after, shared_period=shared.period), shared)
+    else:
+        after = replace(after, shared_period=period)
+    return _in_step(after, shared), shared
+
+
+def is_behind(account: Account, shared: SharedQuota | None) -> bool:
+    """Tell whether another panel has begun a period that this one has still to follow."""
+    return (
+        shared is not None
+        and account.shared_period is not None
+        and account.shared_period < shared.period
+    )
+
+
+def depart(shared: SharedQuota, account: Account) -> SharedQuota:
+    """Keep what a user counted who is no longer on its panel."""
+    return replace(shared, departed_bytes=shared.departed_bytes + account.odometer_bytes)
+
+
+def form(
+    members: Mapping[str, Account], *, nobodys: Totals
+) -> tuple[SharedQuota, dict[str, Account]]:
+    """Have accounts that each had a quota share one from now on, with what each had used.
+
+    `members` are in the order of the panels; `nobodys` is what was reported for the name and
+    counted for none of them.
+    """
+    panel, first = next(iter(members.items()))
+    start = Totals(
+        billed_bytes=nobodys.billed_bytes + sum(it.baseline_bytes for it in members.values()),
+        raw_bytes=nobodys.raw_bytes + sum(it.raw_baseline_bytes for it in members.values()),
+    )
+    shared = SharedQuota(quota_bytes=first.quota_bytes, panel=panel, start=start)
+    formed = {}
+    for name, account in members.items():
+        joined = replace(account, spent_before_bytes=0, shared_period=0, shared_version=0)
+        taken, _ = _take_quota(joined, shared)
+        formed[name] = _in_step(taken, shared)
+    return shared, formed
+
+
+def leave(account: Account, *, shared: Totals, own: Totals) -> Account:
+    """Give an account a quota of its own again; what is used of the period stays used.
+
+    The ledger's share of the totals is all that counts for it from now on.
+    """
+    standing = Totals(
+        billed_bytes=max(shared.billed_bytes, account.seen_total_bytes),
+        raw_bytes=max(shared.raw_bytes, account.seen_raw_bytes),
+    )
+    return replace(
+        shifted(account, before=standing, after=own),
+        seen_total_bytes=own.billed_bytes,
+        seen_raw_bytes=own.raw_bytes,
+        spent_before_bytes=0,
+        shared_period=None,
+        shared_version=0,
+        superseded=None,
+    )
+
+
+def _begin(account: Account, panel: str) -> SharedQuota:
+    return SharedQuota(quota_bytes=account.quota_bytes, panel=panel)
+
+
+def _start_of(others: Mapping[str, Account], account: Account) -> Totals:
+    """Read from the first account that is in a period where it began."""
+    source = next((it for it in others.values() if it.shared_period is not None), account)
+    return Totals(
+        billed_bytes=source.baseline_bytes + source.spent_before_bytes,
+        raw_bytes=source.raw_baseline_bytes + source.spent_before_bytes,
+    )
+
+
+def _join(
+    account: Account, shared: SharedQuota, *, panel: str, order: Sequence[str]
+) -> tuple[Account, SharedQuota]:
+    """Have an account share the quota; its own limit is the quota if no panel goes before its."""
+    place = {name: number for number, name in enumerate(order)}
+    goes_first = place.get(panel, len(place)) <= place.get(shared.panel, len(place))
+    version = 0
+    if goes_first and not shared.is_edited:
+        if panel != shared.panel or account.quota_bytes != shared.quota_bytes:
+            version = shared.version + 1
+            shared = replace(shared, quota_bytes=account.quota_bytes, panel=panel, version=version)
+        version = shared.version
+    return replace(account, shared_period=shared.period, shared_version=version), shared
+
+
+def _reset(account: Account, shared: SharedQuota) -> tuple[Account, SharedQuota]:
+    """Begin a period, unless another panel has begun it already and this is its echo here."""
+    if account.shared_period is not None and account.shared_period < shared.period:
+        return replace(account, shared_period=shared.period), shared
+    start = Totals(
+        billed_bytes=account.baseline_bytes + account.spent_before_bytes,
+        raw_bytes=account.raw_baseline_bytes + account.spent_before_bytes,
+    )
+    shared = replace(shared, period=shared.period + 1, start=start)
+    return replace(account, shared_period=shared.period), shared
+
+
+def _take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[Event, ...]]:
+    """Take the shared quota; a limit the panel shows instead of it is nobody's word."""
+    if account.shared_version == shared.version:
+        return account, ()
+    before_bytes, quota_bytes = account.quota_bytes, shared.quota_bytes
+    shown_bytes = account.sighting.data_limit_bytes
+    taken = replace(account, shared_version=shared.version, quota_bytes=quota_bytes)
+    if not is_same_limit(shown_bytes, quota_bytes):
+        taken = replace(taken, superseded=Superseded(data_limit_bytes=shown_bytes))
+    if is_same_limit(before_bytes, quota_bytes):
+        return taken, ()
+    event = Event(
+        kind="quota_changed",
+        text=f"the quota is shared with panel {shared.panel}, whose word it is",
+        before="unlimited" if before_bytes is None else str(before_bytes),
+        after="unlimited" if quota_bytes is None else str(quota_bytes),
+    )
+    return taken, (event,)
+
+
+def _in_step(account: Account, shared: SharedQuota) -> Account:
+    """Set the baseline from where the period began, once the account is in it."""
+    start = shared.start or NOTHING
+    if account.shared_period != shared.period or shared.start is None:
+        return account
+    return replace(
+        account,
+        baseline_bytes=start.billed_bytes - account.spent_before_bytes,
+        raw_baseline_bytes=start.raw_bytes - account.spent_before_bytes,
+    )

@@ -1,0 +1,99 @@
+"""What the bridges of all panels do together: run, make a pass, accept a restored ledger or store.
+
+A panel that is down holds up none of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from marzban_bridge.accounts import Account
+from marzban_bridge.api.context import Bridge, Bridges
+from marzban_bridge.errors import BridgeError, CollectorRefusedError
+from marzban_bridge.reconcile import PassResult
+
+
+async def run(bridges: Bridges) -> None:
+    """Read the feed and settle the users of all panels until cancelled.
+
+    Raises what one of the loops could not work around, and has ended the others then.
+    """
+    reading = bridges.first.reading
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(reading.run())
+            tasks.create_task(reading.witness.run())
+            for name, bridge in bridges.by_name.items():
+                tasks.create_task(bridge.reconciler.run())
+                if len(bridges.by_name) > 1:
+                    tasks.create_task(bridges.roll_call.run(name, clock=bridge.clock))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
+
+
+async def run_once(bridges: Bridges) -> PassResult:
+    """Read the feed to its end and settle every user of every panel once.
+
+    Raises the collector's error when it cannot be reached, and a panel's once the others are done.
+    """
+    reading = bridges.first.reading
+    await reading.to_end()
+    if len(bridges.by_name) > 1:
+        await bridges.roll_call.once(at=bridges.first.clock())
+    results = await asyncio.gather(
+        *(bridge.reconciler.pass_over_all() for bridge in bridges.by_name.values()),
+        return_exceptions=True,
+    )
+    failures = [each for each in results if isinstance(each, BaseException)]
+    failures.sort(key=lambda each: isinstance(each, BridgeError))  # a defect is worse
+    if failures:
+        raise failures[0]
+    passes = [each for each in results if isinstance(each, PassResult)]
+    with contextlib.suppress(CollectorRefusedError):  # an older one cannot vouch
+        await reading.witness.leave_word()
+    return PassResult(
+        users=sum(each.users for each in passes),
+        failures=sum(each.failures for each in passes),
+        seconds=max(each.seconds for each in passes),
+    )
+
+
+async def rebase(
+    bridges: Bridges, *, actor: str, is_restored: bool = False
+) -> list[tuple[Bridge, Account]]:
+    """Accept the ledger as it is now, keeping each held user's external usage as it was.
+
+    For after a restored or replaced ledger. Reads the feed from the start, then moves each baseline
+    by what the total changed. Returns the accounts that moved.
+
+    When the store itself is an older one, or `is_restored` says so, each account is put in step
+    with its panel; all panels have to be reachable for that.
+    """
+    reading, store = bridges.first.reading, bridges.first.store
+    await reading.witness.check()
+    if is_restored:
+        reading.witness.doubt("the operator says that the store is a restored one")
+    is_new_ledger = await reading.adopt_ledger()
+    is_in_doubt = bool(store.doubt)
+    moved: list[tuple[Bridge, Account]] = []
+    for bridge in bridges.by_name.values():
+        if is_in_doubt:
+            accounts = await bridge.actions.take_over(
+                actor=actor, is_ledger_newer=reading.witness.is_behind
+            )
+        else:
+            accounts = bridge.actions.rebase(actor=actor, is_new_ledger=is_new_ledger)
+        moved += [(bridge, account) for account in accounts]
+    store.loosen_shared_quotas()
+    if is_in_doubt:
+        store.end_doubt()
+    return moved
+
+
+async def release(bridges: Bridges) -> AsyncIterator[tuple[Bridge, Account, bool]]:
+    """Give every user back its quota and status; yield each with whether that took a write."""
+    for bridge in bridges.by_name.values():
+        async for account, was_written in bridge.actions.release():
+            yield bridge, account, was_written

@@ -1,0 +1,140 @@
+"""The panels there are, and what they and their users are called."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marzban_bridge.errors import SettingsError
+from marzban_bridge.panel_names import (
+    FIRST_PANEL,
+    PANEL_NAME,
+    ReportedName,
+    scoped,
+    take_apart,
+    without_panel,
+)
+from marzban_bridge.panels_file import load_panels
+from marzban_bridge.settings import Settings
+
+TWO = """
+[two]
+url = "https://two.example.com:8000/"
+username = "bridge"
+password = "hunter2-of-two"
+"""
+
+
+def settings(path=None):
+    return Settings(
+        marzban_url="https://one.example.com",
+        marzban_username="root",
+        marzban_password="hunter2-of-one",
+        marzban_timeout_seconds=7,
+        webhook_secret="secret-of-one",
+        panels_file=path,
+    )
+
+
+@pytest.fixture
+def load(tmp_path):
+    def write_and_load(text):
+        path = tmp_path / "panels.toml"
+        path.write_text(text)
+        return load_panels(settings(path))
+
+    return write_and_load
+
+
+def test_without_a_file_there_is_the_panel_of_the_environment():
+    (only,) = load_panels(settings())
+    assert (only.name, only.url, only.username) == ("default", "https://one.example.com", "root")
+    assert (only.password, only.webhook_secret) == ("hunter2-of-one", "secret-of-one")
+    with pytest.raises(SettingsError, match="MARZBAN_URL"):
+        load_panels(Settings())
+
+
+def test_panels_of_the_file_follow_in_its_order_and_take_what_it_does_not_say(load):
+    text = TWO + TWO.replace("two", "a-3") + 'webhook_secret = "its-own"\ntimeout_seconds = 3\n'
+    first, second, third = load(text)
+    assert [first.name, second.name, third.name] == ["default", "two", "a-3"]
+    assert (second.url, second.timeout_seconds) == ("https://two.example.com:8000", 7)
+    assert second.webhook_secret == "secret-of-one"
+    assert (third.webhook_secret, third.timeout_seconds) == ("its-own", 3)
+
+
+def test_a_password_is_in_no_representation(load):
+    assert "hunter2" not in repr(load(TWO))
+    assert "secret-of" not in repr(load(TWO))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[two", "it is not TOML"),
+        ("two = 1", "two must be a table"),
+        (TWO.replace("[two]", "[default]"), r"\[default\] is the panel of MARZBAN_URL"),
+        (TWO.replace("[two]", "[Two]"), "is no panel's name"),
+        (TWO.replace("[two]", '["a/b"]'), "is no panel's name"),
+        (TWO.replace("[two]", '[""]'), "is no panel's name"),
+        (TWO.replace("[two]", f"[{'x' * 33}]"), "is no panel's name"),
+        (TWO.replace('password = "hunter2-of-two"', ""), r"\[two\] password must be set"),
+        (TWO.replace('"hunter2-of-two"', "1"), r"\[two\] password must be set, as a text"),
+        (TWO.replace("https", "ftp"), r"\[two\] url: expected a URL"),
+        (TWO.replace("https://", "https://a:hunter2@"), r"\[two\] url: a URL with a name"),
+        (TWO + "timeout_seconds = 0", r"\[two\] timeout_seconds: expected a number"),
+        (TWO + 'webhook_secret = "a b"', r"\[two\] webhook_secret: expected printable"),
+        (TWO + "webhook_secret = 5", r"\[two\] webhook_secret must be a text"),
+        (TWO + "colour = 1", r"\[two\] colour is not known; known: password"),
+        (
+            TWO.replace("two.example.com:8000", "ONE.example.com"),
+            r"\[two\] url is that of panel default",
+        ),
+        ("".join(TWO.replace("two", f"p{n}") for n in range(64)), "at most 64 panels"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_and_tells_no_password(load, text, message):
+    with pytest.raises(SettingsError, match=f"BRIDGE_PANELS_FILE .*{message}") as refusal:
+        load(text)
+    assert "hunter2" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"BRIDGE_PANELS_FILE .*: No such file"):
+        load_panels(settings(tmp_path / "none.toml"))
+    (tmp_path / "latin").write_bytes(b"# \xe9")
+    with pytest.raises(SettingsError, match=r"BRIDGE_PANELS_FILE .*: it is not UTF-8"):
+        load_panels(settings(tmp_path / "latin"))
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        ("Alice", ReportedName("alice", None)),
+        ("two/Alice", ReportedName("alice", "two")),
+        ("TWO/alice", ReportedName("alice", "two")),
+        ("default/alice", ReportedName("alice", "default")),
+        ("two/a/b", ReportedName("a/b", "two")),
+        ("three/alice", ReportedName("three/alice", None)),
+        ("two/", ReportedName("two/", None)),
+        ("/alice", ReportedName("/alice", None)),
+        ("two", ReportedName("two", None)),
+    ],
+)
+def test_a_slash_tells_a_known_panel_from_a_user(reported, expected):
+    assert take_apart(reported, panels=("default", "two")) == expected
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1)
+
+
+@given(panel=st.from_regex(PANEL_NAME, fullmatch=True), username=NAMES)
+def test_what_a_user_is_called_outside_its_panel_leads_back_to_it(panel, username):
+    panels = {FIRST_PANEL, panel}
+    name = scoped(panel, username)
+    found = take_apart(name, panels=panels)
+    assert (found.panel or FIRST_PANEL) == panel
+    assert found.key == username.casefold()
+    assert without_panel(name, panels=panels) == username

@@ -1,0 +1,209 @@
+"""One quota for the users of one name: the arithmetic, on its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marzban_bridge.accounts import Superseded, sight
+from marzban_bridge.shared_quotas import (
+    SharedQuota,
+    completed,
+    depart,
+    fold,
+    form,
+    is_behind,
+    leave,
+    spent_between,
+)
+from marzban_bridge.usage import NOTHING, Totals
+
+ORDER = ("default", "two", "three")
+
+
+def both(amount):
+    return Totals(billed_bytes=amount, raw_bytes=amount)
+
+
+def joined(before, after, shared, panel="default", *, was_reset=False, others=None):
+    return fold(
+        before,
+        after,
+        shared,
+        panel=panel,
+        order=ORDER,
+        was_reset=was_reset,
+        others=others or {},
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "spent"),
+    [
+        ((0, 0), (0, 0), 0),
+        ((0, 5), (0, 9), 0),
+        ((0, 5), (5, 0), 5),
+        ((3, 5), (9, 1), 6),
+        ((0, 5), (0, 2), 5),
+        ((4, 5), (0, 0), 5),
+        ((4, 0), (0, 0), 0),
+    ],
+    ids=[
+        "nothing",
+        "traffic",
+        "a reset",
+        "a reset with traffic before it that was not seen",
+        "a log that was wiped, and traffic since",
+        "a wiped log",
+        "a wiped log of a user without traffic",
+    ],
+)
+def test_what_a_reset_took_from_the_counter_is_in_the_log_or_was_seen(before, after, spent):
+    one, other = (
+        sight(panel_user(logged_bytes=logged, used_bytes=used), seen_at=NOW)
+        for logged, used in (before, after)
+    )
+    assert spent_between(one, other) == spent
+
+
+def test_the_first_account_of_a_name_brings_its_quota_and_its_period():
+    opened = account(baseline_bytes=gib(3))
+    taken, shared, events = joined(None, opened, None)
+    assert (shared.quota_bytes, shared.panel) == (gib(10), "default")
+    assert shared.start == both(gib(3))
+    assert taken.baseline_bytes == gib(3)
+    assert events == ()
+
+
+def test_a_later_panel_takes_the_quota_and_says_so_and_its_own_limit_is_nobodys_word():
+    shared = SharedQuota(quota_bytes=gib(10), panel="default", start=both(gib(3)), period=4)
+    user = panel_user(data_limit_bytes=gib(20), used_bytes=gib(1))
+    taken, after, (event,) = joined(None, account(user, quota_bytes=gib(20)), shared, "two")
+    assert after == shared
+    assert taken.quota_bytes == gib(10)
+    assert taken.superseded == Superseded(data_limit_bytes=gib(20))
+    assert (taken.shared_period, taken.baseline_bytes) == (4, gib(3))
+    assert (event.kind, event.before, event.after) == (
+        "quota_changed",
+        str(gib(20)),
+        str(gib(10)),
+    )
+
+
+@pytest.mark.parametrize(("is_edited", "quota"), [(False, gib(20)), (True, gib(10))])
+def test_a_panel_that_goes_before_has_its_word_unless_an_admin_had_one_since(is_edited, quota):
+    shared = SharedQuota(
+        quota_bytes=gib(10), panel="two", start=NOTHING, version=3, is_edited=is_edited
+    )
+    opened = account(panel_user(data_limit_bytes=gib(20)), quota_bytes=gib(20))
+    taken, after, _ = joined(None, opened, shared)
+    assert taken.quota_bytes == after.quota_bytes == quota
+    assert taken.shared_version == after.version
+
+
+def test_a_user_created_again_on_the_panel_whose_word_it_is_brings_a_new_one():
+    before, shared, _ = joined(None, account(), None)
+    user = panel_user(created_at=CREATED_AT + timedelta(days=1), data_limit_bytes=gib(30))
+    again, after, _ = joined(before, account(user, quota_bytes=gib(30)), shared)
+    assert again.quota_bytes == after.quota_bytes == gib(30)
+
+
+def test_an_edit_is_the_quota_of_all():
+    before, shared, _ = joined(None, account(), None)
+    _, after, _ = joined(before, replace(before, quota_bytes=gib(30)), shared)
+    assert (after.quota_bytes, after.is_edited, after.version) == (gib(30), True, 2)
+
+
+def test_a_reset_begins_a_period_at_what_everything_was_then():
+    user = panel_user(used_bytes=gib(4))
+    before, shared, _ = joined(None, account(user), None)
+    assert before.odometer_bytes == gib(4)
+    seen = replace(
+        before,
+        sighting=sight(panel_user(used_bytes=gib(1), logged_bytes=gib(4)), seen_at=NOW),
+        baseline_bytes=gib(6),
+        raw_baseline_bytes=gib(6),
+    )
+    after, begun, _ = joined(before, seen, shared, was_reset=True)
+    assert (begun.period, begun.start) == (1, both(gib(10)))
+    assert after.odometer_bytes == gib(5)
+    assert after.baseline_bytes == gib(6)
+
+
+def test_a_reset_of_who_is_behind_is_the_one_that_was_still_to_follow():
+    before, shared, _ = joined(None, account(panel_user(used_bytes=gib(4))), None)
+    ahead = replace(shared, period=1, start=both(gib(20)))
+    assert is_behind(before, ahead)
+    seen = replace(
+        before, sighting=sight(panel_user(used_bytes=0, logged_bytes=gib(4)), seen_at=NOW)
+    )
+    after, same, _ = joined(before, seen, ahead, was_reset=True)
+    assert same == ahead
+    assert not is_behind(after, ahead)
+    assert after.baseline_bytes == gib(20) - gib(4)
+
+
+@pytest.mark.parametrize(("period", "expected"), [(None, 2), (1, 1)])
+def test_a_finished_reset_begins_a_period_or_follows_one(period, expected):
+    before, shared, _ = joined(None, account(panel_user(used_bytes=gib(4))), None)
+    ahead = replace(shared, period=1, start=both(gib(20)))
+    done = replace(
+        before,
+        baseline_bytes=gib(18),
+        raw_baseline_bytes=gib(18),
+        sighting=sight(panel_user(logged_bytes=gib(4)), seen_at=NOW),
+    )
+    after, shared = completed(before, done, ahead, period=period)
+    assert shared.period == after.shared_period == expected
+    assert after.spent_before_bytes == gib(4)
+    assert after.baseline_bytes == (gib(18) if period is None else gib(16))
+
+
+def test_a_held_account_is_left_as_it_is():
+    held = account(is_held=True)
+    after, _, events = joined(held, held, None)
+    assert (after, events) == (held, ())
+
+
+def test_who_departs_leaves_what_it_counted():
+    shared = SharedQuota(quota_bytes=None, panel="two", departed_bytes=1)
+    gone = account(panel_user(used_bytes=5), spent_before_bytes=7)
+    assert depart(shared, gone).departed_bytes == 13
+
+
+AMOUNTS = st.integers(min_value=0, max_value=2**50)
+
+
+@given(
+    used=st.lists(AMOUNTS, min_size=1, max_size=3),
+    external=st.lists(AMOUNTS, min_size=3, max_size=3),
+    baselines=st.lists(AMOUNTS, min_size=3, max_size=3),
+    nobodys=AMOUNTS,
+)
+def test_whoever_begins_to_share_stands_at_the_sum_and_whoever_ceases_stays_there(
+    used, external, baselines, nobodys
+):
+    members = {
+        panel: account(
+            panel_user(used_bytes=used_bytes),
+            baseline_bytes=baseline,
+            seen_total_bytes=baseline + more,
+        )
+        for panel, used_bytes, more, baseline in zip(ORDER, used, external, baselines, strict=False)
+    }
+    own = {panel: it.seen_total_bytes for panel, it in members.items()}
+    _, formed = form(members, nobodys=both(nobodys))
+    everything = nobodys + sum(own.values()) + sum(used)
+    total_used = sum(used) + sum(external[: len(used)])
+    for panel, member in formed.items():
+        elsewhere = everything - member.odometer_bytes
+        assert elsewhere - member.baseline_bytes + member.sighting.used_bytes == total_used
+        left = leave(member, shared=both(elsewhere), own=both(own[panel]))
+        assert own[panel] - left.baseline_bytes + left.sighting.used_bytes == total_used
+        assert left.seen_total_bytes == own[panel]
+        assert left.shared_period is None
