@@ -101,7 +101,7 @@ async def open_collector(
             reader=reader,
             ingest=ingest,
             influx=influx,
-            buckets=Buckets(access),
+            buckets=Buckets(access) if settings.influxdb_prepares_buckets else None,
             retention_seconds=settings.influx_retention_seconds,
             now_millis=now_millis,
             metrics=metrics,

@@ -70,7 +70,7 @@ class Exporter:
         reader: LedgerReader,
         ingest: Ingest,
         influx: Influx,
-        buckets: Buckets,
+        buckets: Buckets | None,
         retention_seconds: Mapping[Policy, int],
         now_millis: Callable[[], int],
         metrics: Metrics,
@@ -125,6 +125,8 @@ class Exporter:
                 log.warning("%s", problem)
 
     def _mend_buckets(self) -> str | None:
+        if self._buckets is None:
+            return None
         changes = plan_buckets(self._retention_seconds, self._buckets.current_seconds())
         try:
             self._buckets.apply(changes)

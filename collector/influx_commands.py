@@ -34,6 +34,11 @@ def bootstrap(
     SettingsError.
     """
     access = _access(settings)
+    if not settings.influxdb_prepares_buckets:
+        raise SettingsError(
+            "INFLUXDB_PREPARES_BUCKETS is false: make the buckets and tokens with InfluxDB's own "
+            "tools, see docs/time-series.md"
+        )
     if settings.influxdb_admin_token:
         access = replace(access, token=settings.influxdb_admin_token, token_file=None)
     buckets = Buckets(access)

@@ -55,6 +55,15 @@ def _url(raw: str) -> str:
     return raw.rstrip("/")
 
 
+def _flag(raw: str) -> bool:
+    folded = raw.strip().casefold()
+    if folded in {"1", "true", "yes", "on"}:
+        return True
+    if folded in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("expected true or false")
+
+
 def _path(raw: str) -> Path | None:
     return Path(raw) if raw else None
 
@@ -255,6 +264,12 @@ class Settings:
         "An operator's token, for `traffic-collector bootstrap` alone",
         _header_text,
         is_secret=True,
+    )
+    influxdb_prepares_buckets: bool = _variable(
+        "INFLUXDB_PREPARES_BUCKETS",
+        "true",
+        "Make buckets and see to their retention; false where InfluxDB is no 2.x: make them there",
+        _flag,
     )
     influxdb_raw_days: int = _variable(
         "INFLUXDB_RAW_DAYS", 30, "How long InfluxDB keeps a point per report", _whole(1, 36500)

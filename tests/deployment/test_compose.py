@@ -24,7 +24,8 @@ SERVICES = STACK["services"]
 OURS = {name for name, each in SERVICES.items() if "build" in each}
 PROGRAMS = {"collector": collector, "bridge": marzban_bridge}
 NOT_PASSED = {
-    "collector": {"INFLUXDB_TOKEN", "INFLUXDB_ADMIN_TOKEN"},
+    # the last: its InfluxDB is a 2.x of its own
+    "collector": {"INFLUXDB_TOKEN", "INFLUXDB_ADMIN_TOKEN", "INFLUXDB_PREPARES_BUCKETS"},
     "bridge": {"INFLUXDB_TOKEN"},
 }
 EXAMPLE = dotenv_values(ROOT / ".env.example")

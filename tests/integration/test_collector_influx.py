@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from collectors import AS_ADMIN, CollectorWorld, running, wire
+from fixed_answers import Server, serving
 
 from collector.cli import main
 from collector.errors import InfluxUnavailableError
@@ -68,6 +70,39 @@ class TestBootstrap:
                 while not await asyncio.to_thread(influx.query, count):
                     await asyncio.sleep(0.05)
             assert (await world.client.get("/readyz")).json()["warnings"] == []
+
+    async def test_where_buckets_are_made_elsewhere_nothing_but_writing_is_asked_for(
+        self, tmp_path
+    ):
+        """What every InfluxDB from 1.8 to 3.x and Cloud has is one route."""
+        with serving(Server(204, body=b"")) as server:
+            environment = {
+                "INFLUXDB_URL": server.url,
+                "INFLUXDB_TOKEN": "t",
+                "INFLUXDB_PREPARES_BUCKETS": "false",
+            }
+            world = CollectorWorld(
+                path=tmp_path / "l.sqlite3",
+                environment=environment,
+                now_millis=time.time_ns() // 10**6,
+            )
+            async with running(world), asyncio.timeout(30):
+                assert (await world.send(wire("alice", server="de 1"))).status_code == 200
+                while len({path for _, path, _ in server.asked}) < 2:
+                    await asyncio.sleep(0.05)
+                assert (await world.client.get("/readyz")).json()["warnings"] == []
+        assert {(method, urlsplit(path).path) for method, path, _ in server.asked} == {
+            ("POST", "/api/v2/write")
+        }
+        written_to = {parse_qs(urlsplit(path).query)["bucket"][0] for _, path, _ in server.asked}
+        assert written_to == {each.bucket for each in Policy}
+
+    def test_where_buckets_are_made_elsewhere_there_is_nothing_to_prepare(
+        self, environment, monkeypatch, capsys
+    ):
+        monkeypatch.setenv("INFLUXDB_PREPARES_BUCKETS", "false")
+        assert main(["bootstrap"]) == 1
+        assert "INFLUXDB_PREPARES_BUCKETS is false" in capsys.readouterr().err
 
     def test_a_folder_that_cannot_be_written_is_one_line(self, environment, tmp_path, capsys):
         (tmp_path / "file").write_text("")

@@ -9,6 +9,12 @@ from collector.influx.outcome import MAX_REASON_LENGTH, Drop, Halt, Retry, Split
 MALFORMED = '{"code":"invalid","message":"unable to parse \'x\': missing fields"}'
 PARTIAL = '{"code":"unprocessable entity","message":"partial write: type conflict dropped=3"}'
 
+# 3.x stores the other lines and says which it did not (`influxdb3_server/src/http.rs`, 3.10)
+PARTIAL_3 = (
+    '{"error":"partial write of line protocol occurred","data":[{"original_line":"traffic,us",'
+    '"line_number":3,"error_message":"invalid column type"}]}'
+)
+
 
 @pytest.mark.parametrize(
     ("status", "message", "lines", "kind"),
@@ -23,6 +29,8 @@ PARTIAL = '{"code":"unprocessable entity","message":"partial write: type conflic
         (422, PARTIAL, 4, Split),
         (422, PARTIAL, 3, Drop),  # all of them
         (422, PARTIAL, 1, Drop),
+        (400, PARTIAL_3, 10, Split),
+        (400, PARTIAL_3, 1, Drop),
         (401, "", 10, Halt),
         (403, "", 10, Halt),
         (404, "", 10, Halt),
