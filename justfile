@@ -21,7 +21,7 @@ lint:
 
 # all tests; pass arguments on: just test -k resets
 test *args:
-    uv run pytest {{args}}
+    uv run pytest -n 4 --dist loadfile {{args}}
 
 # the tests of pure decisions only, in seconds
 quick:

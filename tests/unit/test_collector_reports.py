@@ -270,7 +270,7 @@ class TestBodies:
             inflate(gzip.compress(b"0" * 50_000_000), limit_bytes=1000)
 
     @pytest.mark.parametrize(
-        "body", [b"", b"no gzip", gzip.compress(b"hello world")[:-9], zlib.compress(b"x")]
+        "body", [b"", b"no gzip", gzip.compress(b"hello world", mtime=0)[:-9], zlib.compress(b"x")]
     )
     def test_a_broken_gzip_stream_is_unreadable(self, body):
         with pytest.raises(UnreadableBodyError):
