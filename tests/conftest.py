@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
 from collections.abc import Iterator
 
 import influx_engine
@@ -12,6 +14,17 @@ from influx_engine import InfluxEngine
 from postgres_server import PostgresServer
 
 NONE_HERE = "none here, its tests are skipped"
+
+
+def pytest_configure() -> None:
+    """Have consoles made before a test sets their width, and without that of a worker's terminal.
+
+    A console that finds a width when it is made keeps it.
+    """
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+    for module in ("collector.cli", "marzban_bridge.commands"):
+        importlib.import_module(module)
 
 
 def pytest_report_header() -> list[str]:

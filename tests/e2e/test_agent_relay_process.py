@@ -78,7 +78,7 @@ def test_what_was_answered_is_passed_on_once_through_kills_and_a_receiver_that_i
         def passed_on() -> set[bytes]:
             return {body for _, body in receiver.posts.values()}
 
-        poll("all that was answered", lambda: answered <= passed_on())
+        poll("all that was answered", lambda: answered <= passed_on(), seconds=120)
         assert passed_on() <= posted
         assert len(receiver.posts) == len(passed_on()), "one id each, however often it was sent"
         assert agent.terminate() == 0
