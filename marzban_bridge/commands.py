@@ -22,17 +22,20 @@ from rich.console import Console
 
 from collector.connections import bounded
 from marzban_bridge import together
-from marzban_bridge.accounts import Account, account_key, standing, trusted
+from marzban_bridge.accounts import Account, Balance, account_key, standing, trusted
 from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import create_app, open_bridges
 from marzban_bridge.backup import back_up
+from marzban_bridge.errors import SettingsError
 from marzban_bridge.listening import listen
 from marzban_bridge.panel_names import FIRST_PANEL, scoped, take_apart
 from marzban_bridge.panels_file import PanelSettings, load_panels
+from marzban_bridge.reconcile import PassResult
 from marzban_bridge.remote import RunningBridge
 from marzban_bridge.settings import Settings
 from marzban_bridge.store import Store
+from marzban_bridge.store_place import is_there, open_to_read, url_of
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
@@ -71,9 +74,10 @@ def stop_process(error: BaseException) -> None:
 def run(settings: Settings) -> int:
     """Serve until told to stop."""
     panels = load_panels(settings)
-    Store(
-        settings.store
-    ).close()  # a store that cannot be used is a one-line error, not a traceback
+    if isinstance(settings.store, Path):
+        Store(settings.store).close()  # what cannot be used is a one-line error, not a traceback
+    else:
+        url_of(settings)
     failures: list[BaseException] = []
 
     def on_loop_failure(error: BaseException) -> None:
@@ -106,9 +110,13 @@ def run(settings: Settings) -> int:
 
 async def once(settings: Settings) -> int:
     """Make one pass and show where everybody stands."""
-    async with open_bridges(settings) as bridges:
+
+    async def make_a_pass(bridges: Bridges) -> PassResult:
         result = await together.run_once(bridges)
         _show_users(bridges.first.store)
+        return result
+
+    result = await _with_bridges(settings, make_a_pass)
     _say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
     return 1 if result.failures else 0
 
@@ -158,7 +166,7 @@ async def _check_panel(bridge: Bridge) -> None:
 
 def users(settings: Settings) -> int:
     """Show how every user with external traffic stood at the last look."""
-    store = Store(settings.store, read_only=True)
+    store = open_to_read(settings)
     try:
         _show_users(store)
         if store.doubt:
@@ -170,7 +178,7 @@ def users(settings: Settings) -> int:
 
 def events(settings: Settings, username: str | None, limit: int) -> int:
     """Show what happened, oldest first."""
-    store = Store(settings.store, read_only=True)
+    store = open_to_read(settings)
     try:
         panels, name = list(store.panels), username
         if username is not None:
@@ -225,8 +233,8 @@ def _find(
     if name.panel is not None:
         return panels[name.panel], username.partition("/")[2]
     placed_on = FIRST_PANEL
-    if len(panels) > 1 and settings.store.exists():
-        store = Store(settings.store, read_only=True)
+    if len(panels) > 1 and is_there(settings):
+        store = open_to_read(settings)
         try:
             placed_on = store.placed_on(name.key)
         finally:
@@ -277,22 +285,27 @@ def cleanup(settings: Settings, days: int) -> int:
 
 async def release(settings: Settings) -> int:
     """Give every user its quota back and show what that took."""
-    written = 0
-    async with open_bridges(settings) as bridges:
+
+    async def let_go(bridges: Bridges) -> int:
+        written = 0
         async for bridge, account, was_written in together.release(bridges):
             written += was_written
             if was_written:
                 name = bridge.store.public_name(account.username)
                 _say(f"{name}: quota and status are the admin's again")
+        return written
+
+    written = await _with_bridges(settings, let_go)
     _say(f"{written} users were written to; the panel is as if the bridge had not been")
     return 0
 
 
 async def rebase(settings: Settings, *, is_restored: bool) -> int:
     """Accept the ledger as it is and show whose books moved."""
-    async with open_bridges(settings) as bridges:
+
+    async def accept(bridges: Bridges) -> list[tuple[Account, Balance]]:
         moved = await together.rebase(bridges, actor="command line", is_restored=is_restored)
-        rows = [
+        return [
             (
                 _named(bridge.store, each),
                 standing(
@@ -302,6 +315,8 @@ async def rebase(settings: Settings, *, is_restored: bool) -> int:
             )
             for bridge, each in moved
         ]
+
+    rows = await _with_bridges(settings, accept)
     console.print(
         users_table(rows, title="Users whose books moved; what is left to them is as before")
     )
@@ -318,6 +333,11 @@ def backup(settings: Settings, target: Path) -> int:
             told_at = time.monotonic()
             log.info("%s of %s copied", human_bytes(done_bytes), human_bytes(all_bytes))
 
+    if not isinstance(settings.store, Path):
+        raise SettingsError(
+            "a store in PostgreSQL is backed up by its own tools: "
+            "pg_dump --format=custom --schema=bridge (docs/scale.md)"
+        )
     copy = back_up(settings.store, target, on_progress=tell)
     _say(
         f"{copy.path}: {copy.accounts} users, {human_bytes(copy.size_bytes)}, whole, "
@@ -332,8 +352,20 @@ def _say(line: str) -> None:
 
 
 async def _with_bridges(settings: Settings, act: Callable[[Bridges], Awaitable[T]]) -> T:
-    async with open_bridges(settings) as bridges:
-        return await act(bridges)
+    """Do something with the store, which nobody else may write meanwhile."""
+    if isinstance(settings.store, Path):
+        async with open_bridges(settings) as bridges:
+            return await act(bridges)
+    url = url_of(settings)
+    from marzban_bridge.leading import Leadership  # noqa: PLC0415 - the driver is an extra
+
+    leadership = Leadership(url)
+
+    async def lead(store: Store) -> T:
+        async with open_bridges(settings, store=store, guard=leadership.guard) as bridges:
+            return await act(bridges)
+
+    return await leadership.lead_once(lead)
 
 
 def _named(store: Store, account: Account) -> Account:
