@@ -312,5 +312,6 @@ async def _leading_or_following(
     try:
         yield
     finally:
+        await leadership.guard.drain()  # so that the lease can be given back at once
         task.cancel()
         await asyncio.wait([task])

@@ -10,22 +10,21 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import uvicorn
 from rich.console import Console
 
 from collector.connections import bounded
-from marzban_bridge import together
+from marzban_bridge import sole_writer, together
 from marzban_bridge.accounts import Account, Balance, account_key, standing, trusted
 from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge, Bridges
-from marzban_bridge.app import create_app, open_bridges
+from marzban_bridge.app import create_app
 from marzban_bridge.backup import back_up
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.listening import listen
@@ -34,6 +33,7 @@ from marzban_bridge.panels_file import PanelSettings, load_panels
 from marzban_bridge.reconcile import PassResult
 from marzban_bridge.remote import RunningBridge
 from marzban_bridge.settings import Settings
+from marzban_bridge.sole_writer import with_bridges
 from marzban_bridge.store import Store
 from marzban_bridge.store_place import is_there, open_to_read, url_of
 from marzban_bridge.tables import (
@@ -48,7 +48,6 @@ from marzban_bridge.usage import Totals
 
 log = logging.getLogger(__name__)
 console = Console()
-T = TypeVar("T")
 
 PROGRESS_SECONDS = 5.0
 RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE}
@@ -116,7 +115,7 @@ async def once(settings: Settings) -> int:
         _show_users(bridges.first.store)
         return result
 
-    result = await _with_bridges(settings, make_a_pass)
+    result = await with_bridges(settings, make_a_pass)
     _say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
     return 1 if result.failures else 0
 
@@ -139,7 +138,7 @@ def plan(settings: Settings) -> int:
     for panel in load_panels(settings):
         with RunningBridge.find(settings, panel) as running:
             if running is None:
-                rows = asyncio.run(_with_bridges(settings, preview))
+                rows = asyncio.run(with_bridges(settings, preview))
                 break
             found = running.call("GET", "/v1/plan")
             rows += [_row(panel, PlannedRow(**change)) for change in found]
@@ -217,7 +216,7 @@ def reset_user(settings: Settings, username: str) -> int:
     panel, name = _find(settings, username, panels)
     with RunningBridge.find(settings, panel) as running:
         if running is None:
-            used_bytes = asyncio.run(_with_bridges(settings, reset))
+            used_bytes = asyncio.run(with_bridges(settings, reset))
         else:
             path = f"/v1/users/{quote(name, safe='')}/reset"
             used_bytes = running.call("POST", path)["total_usage_bytes"]
@@ -257,7 +256,7 @@ def reset_all(settings: Settings) -> int:
     for panel in load_panels(settings):
         with RunningBridge.find(settings, panel) as running:
             if running is None:
-                count = asyncio.run(_with_bridges(settings, reset))
+                count = asyncio.run(with_bridges(settings, reset))
                 break
             count += running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
     _say(f"{count} users with external traffic begin anew")
@@ -273,7 +272,7 @@ def cleanup(settings: Settings, days: int) -> int:
     first, *_ = load_panels(settings)
     with RunningBridge.find(settings, first) as running:
         if running is None:
-            answer = asyncio.run(_with_bridges(settings, purge))
+            answer = asyncio.run(with_bridges(settings, purge))
         else:
             answer = running.call("POST", "/v1/cleanup", params={"days": days})
     _say(
@@ -295,7 +294,7 @@ async def release(settings: Settings) -> int:
                 _say(f"{name}: quota and status are the admin's again")
         return written
 
-    written = await _with_bridges(settings, let_go)
+    written = await with_bridges(settings, let_go)
     _say(f"{written} users were written to; the panel is as if the bridge had not been")
     return 0
 
@@ -316,7 +315,7 @@ async def rebase(settings: Settings, *, is_restored: bool) -> int:
             for bridge, each in moved
         ]
 
-    rows = await _with_bridges(settings, accept)
+    rows = await with_bridges(settings, accept)
     console.print(
         users_table(rows, title="Users whose books moved; what is left to them is as before")
     )
@@ -346,26 +345,19 @@ def backup(settings: Settings, target: Path) -> int:
     return 0
 
 
+async def move_store(settings: Settings, file: Path) -> int:
+    """Move a store from its file into PostgreSQL, and say what is there now."""
+    accounts, events = await sole_writer.move_store(settings, file)
+    _say(
+        f"{accounts} users and {events} events are in {settings.store}, each compared; "
+        f"{file} is as it was: put it away, no bridge may run on it any more"
+    )
+    return 0
+
+
 def _say(line: str) -> None:
     """Print a line as it is; names in it are data, and stay whole for whoever reads the output."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-async def _with_bridges(settings: Settings, act: Callable[[Bridges], Awaitable[T]]) -> T:
-    """Do something with the store, which nobody else may write meanwhile."""
-    if isinstance(settings.store, Path):
-        async with open_bridges(settings) as bridges:
-            return await act(bridges)
-    url = url_of(settings)
-    from marzban_bridge.leading import Leadership  # noqa: PLC0415 - the driver is an extra
-
-    leadership = Leadership(url)
-
-    async def lead(store: Store) -> T:
-        async with open_bridges(settings, store=store, guard=leadership.guard) as bridges:
-            return await act(bridges)
-
-    return await leadership.lead_once(lead)
 
 
 def _named(store: Store, account: Account) -> Account:

@@ -32,6 +32,10 @@ class WriteGuard:
         self._lease = lease
         self._try_seconds = try_seconds
         self._open_until_seconds = 0.0
+        self._under_way = 0
+        self._all_over = asyncio.Event()
+        self._all_over.set()
+        self._is_draining = False
 
     def headers(self) -> Mapping[str, str]:
         """Return what tells a panel's administrator which bridge wrote."""
@@ -50,6 +54,11 @@ class WriteGuard:
         """For how long a write that was not answered may still be on its way, at most."""
         return max(0.0, self._open_until_seconds - seconds_now())
 
+    async def drain(self) -> None:
+        """Wait until no try is under way, and let no other begin: those wait to be cancelled."""
+        self._is_draining = True
+        await self._all_over.wait()
+
     @contextlib.asynccontextmanager
     async def one_try(self) -> AsyncIterator[dict[str, Any]]:
         """Let one write be tried; yield what the request needs to look again before it sends.
@@ -57,6 +66,8 @@ class WriteGuard:
         Raises NotLeadingError instead of letting it begin or be sent, and httpx.ReadTimeout when
         its time is over.
         """
+        if self._is_draining:
+            await asyncio.Event().wait()
         until_seconds = seconds_now() + self._try_seconds
 
         async def look_again(event: str, _: object) -> None:
@@ -64,6 +75,8 @@ class WriteGuard:
                 self._demand(until_seconds)
 
         self._demand(until_seconds)
+        self._under_way += 1
+        self._all_over.clear()
         try:
             async with asyncio.timeout(self._try_seconds):
                 yield {"trace": look_again}
@@ -72,6 +85,10 @@ class WriteGuard:
             if isinstance(error, TimeoutError):
                 raise httpx.ReadTimeout(f"no answer for {self._try_seconds:g} s") from error
             raise
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._all_over.set()
 
     def _demand(self, until_seconds: float) -> None:
         now_seconds = seconds_now()

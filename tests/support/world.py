@@ -11,16 +11,15 @@ from typing import Any
 import httpx
 from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
-from shared_stores import open_shared
+from shared_stores import leading
 
 from marzban_bridge import together
 from marzban_bridge.accounts import Account
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import open_bridges
-from marzban_bridge.settings import Settings, StoreUrl
+from marzban_bridge.settings import Settings
 from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.panel import SimulatedPanel
-from marzban_bridge.write_guard import WriteGuard
 
 PASSWORD = "a-panel-password"
 
@@ -81,18 +80,12 @@ class World:
         return self.bridges.first
 
     def _open(self) -> Bridges:
-        store = guard = None
-        if isinstance(self.settings.store, StoreUrl):
-            store, lease = open_shared(self.settings.store.value)
-            self._stack.callback(store.close)
-            guard = WriteGuard(lease)
         opening = open_bridges(
             self.settings,
             clock=self.clock,
             panel_transport=self.transport,
             collector_transport=self.ledger.transport(),
-            store=store,
-            guard=guard,
+            **leading(self.settings.store, self._stack),
         )
         return self.run(self._stack.enter_async_context(opening))
 
