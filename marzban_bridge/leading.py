@@ -97,7 +97,7 @@ class Leadership:
             if not self._is_prepared:
                 await self._in_thread(lambda: shared_schema.prepare(self._url))
                 self._is_prepared = True
-            is_taken = await self._in_thread(lambda: self._link.run(self.lease.take))
+            is_taken = await self._in_thread(lambda: self._link.ask(self.lease.take))
         except StoreAwayError as error:
             self.problem = str(error)
             self._is_prepared = False
@@ -155,12 +155,10 @@ class Leadership:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                started_at = await self._in_thread(lambda: self._link.run(self.lease.extend))
+                await self._in_thread(lambda: self._link.ask(self.lease.extend))
             except StoreAwayError as error:
                 if not self.lease.is_held:
                     raise NotLeadingError(f"the lease could not be kept: {error}") from error
-            else:
-                self.lease.confirm(started_at)
 
     async def close(self) -> None:
         """Give the lease back: at once, or when writes that were not answered are over."""
@@ -174,7 +172,7 @@ class Leadership:
         def release(db: Db) -> None:
             self.lease.release(db, after_seconds=self.guard.open_seconds)
 
-        self._link.run(release)
+        self._link.ask(release)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Do what waits for the database where nothing else waits for it."""

@@ -1,9 +1,9 @@
 """Who leads among the bridges of one store: a row with a holder, a token, an epoch and a deadline.
 
-Deadlines are by the database's clock. Every transaction of the leader begins by moving the deadline
-of the lease with its own token: where another has taken the lease since, it finds no row and writes
+Deadlines are by the database's clock. Every transaction of the leader moves the deadline of the
+lease with its own token: where another has taken the lease since, it finds no row and writes
 nothing, however long its process was frozen. The row stays locked until its end, so nobody takes
-the lease in the middle of it.
+the lease in the middle of it. Each is one statement, so that whoever is frozen holds no lock.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ if TYPE_CHECKING:  # the driver is an extra
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 1.0
 STUCK_LEASES = 3
+MOVE_DEADLINE = (
+    "UPDATE lease SET expires_at = clock_timestamp() + %s * interval '1 second' "
+    "WHERE name = 'leader' AND token = %s RETURNING epoch"
+)
+"""The fence; with what `Lease.fence` says."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -66,30 +71,29 @@ class Lease:
         """Whether this process leads, and nobody can have taken the lease since."""
         return seconds_now() < self.until_seconds
 
-    def extend(self, db: Db) -> float:
-        """Begin a transaction of the leader; NotLeadingError where another leads.
+    @property
+    def fence(self) -> tuple[float, str]:
+        """The values for MOVE_DEADLINE."""
+        return self.seconds, self.token or "-"
 
-        Returns what `confirm` wants to know once it is committed.
-        """
+    def extend(self, db: Db) -> None:
+        """Move the deadline; NotLeadingError where another leads."""
         started_at = seconds_now()
-        row = None
-        if self.token is not None:
-            row = db.execute(
-                "UPDATE lease SET expires_at = clock_timestamp() + %s * interval '1 second' "
-                "WHERE name = 'leader' AND token = %s RETURNING epoch",
-                (self.seconds, self.token),
-            ).fetchone()
-        if row is None:
+        row = db.execute(MOVE_DEADLINE, self.fence).fetchone()
+        self.moved(started_at, is_mine=row is not None)
+
+    def moved(self, started_at: float, *, is_mine: bool) -> None:
+        """Note what came of a transaction that was begun then and is committed.
+
+        Raises NotLeadingError where it found no row.
+        """
+        if not is_mine:
             self.lose()
             raise NotLeadingError("another bridge has taken the lease")
-        return started_at
-
-    def confirm(self, started_at: float) -> None:
-        """Note that a transaction which began by `extend` is committed."""
         self._until_seconds = max(self._until_seconds, started_at + self.seconds)
 
     def take(self, db: Db) -> bool:
-        """Take the lease if it is free, or was ours; return whether; within a transaction.
+        """Take the lease if it is free, or was ours; return whether.
 
         It has another token each time.
         """
@@ -126,13 +130,13 @@ class Lease:
 
     def release(self, db: Db, *, after_seconds: float = 0.0) -> None:
         """Let another bridge lead at once, or when so much time has passed."""
-        token, self.token = self.token, None
+        (_, token), self.token = self.fence, None
         self.lose()
         db.execute(
             "UPDATE lease SET token = '', "
             "expires_at = clock_timestamp() + %s * interval '1 second' "
             "WHERE name = 'leader' AND token = %s",
-            (min(after_seconds, self.seconds), token or "-"),
+            (min(after_seconds, self.seconds), token),
         )
 
 

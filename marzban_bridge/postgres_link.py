@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -93,11 +93,15 @@ class PostgresLink:
             self._db = open_connection(self._url, answer_seconds=self._answer_seconds)
         return self._db
 
-    def run(self, work: Callable[[Db], T]) -> T:
-        """Run something in one transaction, from its beginning again where it met another.
+    def ask(self, work: Callable[[Db], T]) -> T:
+        """Run something whose statements are each a transaction of their own; raises as `run`.
 
-        What is not asked for is sent together: a transaction takes two round trips, or as many as
-        there are answers to wait for.
+        Nobody waits for a lock of a process that is frozen between two of them.
+        """
+        return self.run(work, is_one=False)
+
+    def run(self, work: Callable[[Db], T], *, is_one: bool = True) -> T:
+        """Run something in one transaction, from its beginning again where it met another.
 
         Only for what decides nothing outside the database. Raises StoreAwayError, and whatever the
         work raises; a commit whose answer was lost may still have happened.
@@ -106,7 +110,7 @@ class PostgresLink:
             for tries in range(1, MAX_TRIES + 1):
                 db = self.connect()
                 try:
-                    with _pipeline(db), db.transaction():
+                    with db.transaction() if is_one else nullcontext():
                         return work(db)
                 except (pg.SerializationFailure, pg.DeadlockDetected) as error:
                     if tries == MAX_TRIES:
@@ -128,7 +132,3 @@ class PostgresLink:
         """Close the connection, once nobody is within `run`; the next use opens another."""
         with self._guard:
             self._drop()
-
-
-def _pipeline(db: Db) -> AbstractContextManager[Any]:
-    return db.pipeline() if psycopg.Pipeline.is_supported() else nullcontext()

@@ -2,9 +2,9 @@
 
 Whoever leads is the only one to write, so what it has read stays true: all questions are answered
 from a copy in memory, which has the file's schema and takes the file's statements. What a
-transaction changes in the copy is written to PostgreSQL in one transaction there, which begins by
-moving the lease, before it is done here. When that fails, for whatever reason, nothing more is
-written: the copy is dropped, and whoever leads next reads the store anew.
+transaction changes in the copy is written to PostgreSQL by one statement, which begins by moving
+the lease, before it is done here. When that fails, for whatever reason, nothing more is written:
+the copy is dropped, and whoever leads next reads the store anew.
 
 The audit trail grows for ever, so that alone is not kept in memory but asked for.
 """
@@ -19,11 +19,10 @@ from typing import Any
 import psycopg
 
 from marzban_bridge.errors import NotLeadingError, StoreError
-from marzban_bridge.lease import Lease
+from marzban_bridge.lease import MOVE_DEADLINE, Lease, seconds_now
 from marzban_bridge.postgres_link import (
     FAULTS,
     PATIENT_ANSWER_SECONDS,
-    Db,
     PostgresLink,
     name_of,
     open_connection,
@@ -34,6 +33,7 @@ from marzban_bridge.store_file import in_memory
 from marzban_bridge.store_handle import StoreHandle
 
 _KEPT = tuple(table for table in TABLES if table is not EVENTS)
+_LED = "EXISTS (SELECT 1 FROM led)"
 _BY_NAME = {table.name: table for table in TABLES}
 
 
@@ -92,16 +92,19 @@ class SharedHandle(StoreHandle):
         self.db.execute("COMMIT")
 
     def _write(self, work: Sequence[tuple[str, list[list[Any]]]]) -> None:
-        """Write rows, as the leader; begun anew where it met another: all is decided before."""
+        """Write rows, as the leader; begun anew where it met another: all is decided before.
 
-        def write(db: Db) -> float:
-            started_at = self._lease.extend(db)
-            for statement, values in work:
-                db.execute(statement, values)
-            return started_at
-
+        It is one statement, whose first part is the fence: without a row of the lease the others
+        find nothing to do.
+        """
+        parts = [f"led AS ({MOVE_DEADLINE})"]
+        parts += [f"write_{number} AS ({part})" for number, (part, _) in enumerate(work)]
+        statement = f"WITH {', '.join(parts)} SELECT count(*) FROM led"
+        values = [*self._lease.fence, *(each for _, given in work for each in given)]
+        started_at = seconds_now()
         try:
-            self._lease.confirm(self._link.run(write))
+            found = self._link.ask(lambda db: db.execute(statement, values).fetchone())
+            self._lease.moved(started_at, is_mine=found == (1,))
         except StoreError as error:
             self._lose(str(error))
             raise NotLeadingError(str(error)) from error
@@ -242,9 +245,9 @@ def _changes(db: sqlite3.Connection) -> list[tuple[str, list[list[Any]]]]:
         ).fetchall()
         if gone:
             keys = [row[: len(table.keys)] for row in gone]
-            work.append((deletion(table), columns_of(table, table.keys, keys)))
+            work.append((deletion(table, where=_LED), columns_of(table, table.keys, keys)))
         if found:
-            work.append((upsert(table), columns_of(table, tuple(table.columns), found)))
+            work.append((upsert(table, where=_LED), columns_of(table, tuple(table.columns), found)))
     return work
 
 
@@ -260,7 +263,7 @@ def columns_of(
     ]
 
 
-def upsert(table: Table) -> str:
+def upsert(table: Table, *, where: str = "true") -> str:
     """Return what puts rows, whether they were there or not."""
     columns = ", ".join(table.columns)
     given = ", ".join(f"%s::{table.kind(column)}[]" for column in table.columns)
@@ -268,13 +271,13 @@ def upsert(table: Table) -> str:
         f"{column} = excluded.{column}" for column in table.columns if column not in table.keys
     )
     return (
-        f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({given}) "
+        f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({given}) WHERE {where} "
         f"ON CONFLICT ({', '.join(table.keys)}) DO UPDATE SET {news}"
     )
 
 
-def deletion(table: Table) -> str:
+def deletion(table: Table, *, where: str = "true") -> str:
     """Return what removes the rows of some keys."""
     keys = ", ".join(table.keys)
     given = ", ".join(f"%s::{table.kind(key)}[]" for key in table.keys)
-    return f"DELETE FROM {table.name} WHERE ({keys}) IN (SELECT * FROM unnest({given}))"
+    return f"DELETE FROM {table.name} WHERE ({keys}) IN (SELECT * FROM unnest({given})) AND {where}"

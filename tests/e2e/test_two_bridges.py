@@ -62,7 +62,7 @@ def test_a_follower_does_nothing_and_says_whom_it_follows(pair):
         ("POST", "/v1/reset-all"),
         ("POST", "/actions/reset-all"),
         ("POST", "/api/admin/token"),
-        ("GET", "/v1/users/user01"),
+        ("GET", "/v1/plan"),
     ):
         refused = follower.ask(path, method, headers={"x-webhook-secret": WEBHOOK_SECRET})
         assert refused.status_code == 503, path

@@ -24,8 +24,8 @@ def lead(url: str, *, seconds: float = 300) -> Lease:
     shared_schema.prepare(url)
     link = PostgresLink(url)
     lease = Lease(seconds)
-    link.run(lambda db: db.execute("UPDATE lease SET expires_at = clock_timestamp()"))
-    assert link.run(lease.take)
+    link.ask(lambda db: db.execute("UPDATE lease SET expires_at = clock_timestamp()"))
+    assert link.ask(lease.take)
     link.close()
     return lease
 
@@ -33,7 +33,7 @@ def lead(url: str, *, seconds: float = 300) -> Lease:
 def give_back(url: str, lease: Lease) -> None:
     """Let another one lead at once."""
     link = PostgresLink(url)
-    link.run(lease.release)
+    link.ask(lease.release)
     link.close()
 
 

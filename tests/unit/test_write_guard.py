@@ -74,7 +74,7 @@ def held(seconds):
     """Return a lease that is held for so long."""
     lease = Lease(seconds)
     lease.token = "mine"
-    lease.confirm(lease_module.seconds_now())
+    lease.moved(lease_module.seconds_now(), is_mine=True)
     return lease
 
 
