@@ -26,6 +26,7 @@ from marzban_bridge.shared_store import ReadHandle, SharedHandle
 from marzban_bridge.store import Store
 from marzban_bridge.store_file import in_memory
 from marzban_bridge.usage import UsageChange
+from marzban_bridge.write_guard import TRY_SECONDS
 
 HELLO = Event(kind="adopted", text="hello")
 
@@ -75,6 +76,8 @@ def test_a_bridge_that_lost_its_lease_stores_nothing(url, opened):
         with pytest.raises(NotLeadingError, match="another bridge has taken the lease"):
             former.save(account(quota_bytes=gib(99)), [HELLO], at=NOW)
     assert former.account("alice") == account(), "what was not stored is not remembered"
+    assert_written_through(store, url)
+    assert len(store.events()) == 1
     store.save(account(quota_bytes=gib(20)), [HELLO], at=NOW)
     assert [each.seq for each in store.events()] == [2, 1]
     assert_written_through(store, url)
@@ -211,6 +214,55 @@ async def test_a_leader_whose_lease_is_taken_is_cancelled_and_follows(url):
     await asyncio.wait([task])
     ((expired,),) = ask(url, "SELECT expires_at <= clock_timestamp() FROM lease")
     assert expired, "who ends gives the lease back"
+
+
+async def test_a_leader_that_cannot_keep_its_lease_is_cancelled_though_it_stores_nothing(
+    postgres, url
+):
+    line = TcpProxy(postgres.port)
+    far = postgres.url(url.rpartition("/")[2], port=line.port)
+    leadership = Leadership(far, lease=Lease(2))
+    led, ended = asyncio.Event(), asyncio.Event()
+
+    async def idle(store):
+        led.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(leadership.run(idle))
+    await led.wait()
+    line.freeze()
+    async with asyncio.timeout(10):
+        await ended.wait()
+    assert not leadership.lease.is_held
+    led.clear()
+    line.thaw()
+    async with asyncio.timeout(20):
+        await led.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    line.close()
+
+
+async def test_a_lease_is_not_given_back_before_a_write_without_an_answer_is_over(url):
+    leadership = Leadership(url)
+    led = asyncio.Event()
+
+    async def write(store):
+        async with leadership.guard.one_try():
+            led.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(leadership.run(write))
+    await led.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    left = "extract(epoch FROM expires_at - clock_timestamp())"
+    ((seconds, token),) = ask(url, f"SELECT {left}, token FROM lease")
+    assert TRY_SECONDS - 2 < seconds <= TRY_SECONDS
+    assert token == ""
 
 
 async def test_a_defect_ends_leading_and_gives_the_lease_back(url):
