@@ -321,10 +321,11 @@ class AccountBooks(AuditTrail, UsageBooks):
 
     def record_reset_all(self, admin: str | None, *, at: datetime) -> None:
         """Remember that all users of an owner were reset in the panel."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO reset_all (admin, panel, seen_at) VALUES (?, ?, ?)",
-            (admin or "", self.panel, to_millis(at)),
-        )
+        with self._handle.transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO reset_all (admin, panel, seen_at) VALUES (?, ?, ?)",
+                (admin or "", self.panel, to_millis(at)),
+            )
 
     def counts(self) -> Mapping[str, int]:
         """Return how many accounts there are, how many of them are held, and how many orphans."""

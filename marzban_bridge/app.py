@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 from fastapi import FastAPI
@@ -34,7 +37,9 @@ from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock, Settler
 from marzban_bridge.snapshots import Snapshots
 from marzban_bridge.store import Store
+from marzban_bridge.store_place import file_of, url_of
 from marzban_bridge.witness import Witness
+from marzban_bridge.write_guard import WriteGuard
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +58,20 @@ async def open_bridges(
     clock: Clock = utc_now,
     panel_transport: Transports = None,
     collector_transport: httpx.AsyncBaseTransport | None = None,
+    store: Store | None = None,
+    guard: WriteGuard | None = None,
 ) -> AsyncIterator[Bridges]:
-    """Open the store and the connections, and close them at the end.
+    """Open the store, unless it is given, and the connections; close what was opened at the end.
 
     Nothing runs by itself yet. Raises SettingsError when a panel is not configured and StoreError
     when the store cannot be used, or is of other panels. `panel_transport` replaces the network to
-    the panels, for each by its name or for all.
+    the panels, for each by its name or for all; `guard` is asked before each write to one.
     """
     panels = load_panels(settings)
     async with contextlib.AsyncExitStack() as stack:
-        store = Store(settings.store)
-        stack.callback(store.close)
+        if store is None:
+            store = Store(file_of(settings))
+            stack.callback(store.close)
         recognize(store, panels)
         store.configure([each.name for each in panels], shares_quotas=settings.quotas_span_panels)
         feed = CollectorFeed(
@@ -79,6 +87,7 @@ async def open_bridges(
         metrics = {each.name: Metrics() for each in panels}
         first_metrics = metrics[FIRST_PANEL]
         first_metrics.introduce(public_url=settings.public_url)
+        first_metrics.leads.set(1)
         snapshots = _snapshots(settings, store=store, clock=clock, metrics=first_metrics)
         if snapshots:
             stack.callback(snapshots.close)
@@ -99,6 +108,7 @@ async def open_bridges(
                 password=each.password,
                 timeout_seconds=each.timeout_seconds,
                 transport=_transport_to(each.name, panel_transport),
+                guard=guard,
             )
             stack.push_async_callback(panel.close)
             books = store.of(each.name)
@@ -207,39 +217,22 @@ def create_app(
 ) -> FastAPI:
     """Return the bridge as an ASGI application; its lifespan runs the loops.
 
-    A fault that a loop cannot work around (a full disk under the store, a defect) ends all of them,
+    With a store in PostgreSQL it leads or follows; `app.state.bridges` is None while it follows. A
+    fault that a loop cannot work around (a full disk under the store, a defect) ends all of them,
     makes `/readyz` say so, and is given to `on_loop_failure`.
     """
+    opening = functools.partial(
+        open_bridges,
+        settings,
+        clock=clock,
+        panel_transport=panel_transport,
+        collector_transport=collector_transport,
+    )
 
-    def note_end(loop: asyncio.Task[None], bridges: Bridges) -> None:
-        error = None if loop.cancelled() else loop.exception()
-        if error:
-            for bridge in bridges.by_name.values():
-                bridge.reconciler.panel_outage.reason = f"the loop stopped: {error!r}"
-            if on_loop_failure:
-                on_loop_failure(error)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_bridges(
-            settings,
-            clock=clock,
-            panel_transport=panel_transport,
-            collector_transport=collector_transport,
-        ) as bridges:
-            app.state.bridges = bridges
-            app.state.bridge = bridges.first
-            loop = asyncio.create_task(together.run(bridges), name="reconcile")
-            loop.add_done_callback(lambda task: note_end(task, bridges))
-            tasks = [loop]
-            if snapshots := bridges.first.snapshots:
-                tasks.append(asyncio.create_task(snapshots.run(), name="snapshots"))
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
+    def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
+        if isinstance(settings.store, Path):
+            return _alone(app, opening, on_loop_failure)
+        return _leading_or_following(app, url_of(settings), opening, on_loop_failure)
 
     app = FastAPI(
         title="Marzban bridge",
@@ -255,3 +248,70 @@ def create_app(
             module.router, prefix="/panels/{panel}", include_in_schema=bool(settings.panels_file)
         )
     return app
+
+
+OnFailure = Callable[[BaseException], None] | None
+Opening = Callable[..., AbstractAsyncContextManager[Bridges]]
+
+
+@contextlib.asynccontextmanager
+async def _alone(app: FastAPI, opening: Opening, on_loop_failure: OnFailure) -> AsyncIterator[None]:
+    """Do the work of a bridge whose store is its own."""
+
+    def note_end(loop: asyncio.Task[None]) -> None:
+        error = None if loop.cancelled() else loop.exception()
+        if error:
+            for bridge in app.state.bridges.by_name.values():
+                bridge.reconciler.panel_outage.reason = f"the loop stopped: {error!r}"
+            if on_loop_failure:
+                on_loop_failure(error)
+
+    async with opening() as bridges:
+        app.state.bridges = bridges
+        app.state.bridge = bridges.first
+        loop = asyncio.create_task(together.run(bridges), name="reconcile")
+        loop.add_done_callback(note_end)
+        tasks = [loop]
+        if snapshots := bridges.first.snapshots:
+            tasks.append(asyncio.create_task(snapshots.run(), name="snapshots"))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+@contextlib.asynccontextmanager
+async def _leading_or_following(
+    app: FastAPI, url: str, opening: Opening, on_loop_failure: OnFailure
+) -> AsyncIterator[None]:
+    """Do the work of a bridge whenever this one leads among those of its store."""
+    from marzban_bridge.leading import Leadership  # noqa: PLC0415 - the driver is an extra
+
+    leadership = Leadership(url)
+    app.state.leadership, app.state.bridges = leadership, None
+
+    async def lead(store: Store) -> None:
+        async with opening(store=store, guard=leadership.guard) as bridges:
+            app.state.bridges = bridges
+            try:
+                await together.run_all(bridges)
+            finally:
+                app.state.bridges = None
+
+    def note_end(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error:
+            leadership.problem = f"the loop stopped: {error!r}"
+            if on_loop_failure:
+                on_loop_failure(error)
+
+    task = asyncio.create_task(leadership.run(lead), name="leadership")
+    task.add_done_callback(note_end)
+    try:
+        yield
+    finally:
+        await leadership.guard.drain()  # so that the lease can be given back at once
+        task.cancel()
+        await asyncio.wait([task])

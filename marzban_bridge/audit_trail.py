@@ -54,21 +54,21 @@ class AuditTrail:
 
     def events(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
         """Return the newest events of the panel first, of one user or of all."""
-        query = (
-            f"{_SELECT_EVENT} WHERE panel = ?3 AND (?1 IS NULL OR username = ?1 COLLATE NOCASE) "
-            "ORDER BY seq DESC LIMIT ?2"
-        )
-        return [_event(row) for row in self._db.execute(query, (username, limit, self.panel))]
+        of_user = "" if username is None else " AND lower(username) = lower(?)"
+        query = f"{_SELECT_EVENT} WHERE panel = ?{of_user} ORDER BY seq DESC LIMIT ?"
+        name = () if username is None else (username,)
+        rows = self._handle.trail.execute(query, (self.panel, *name, limit))
+        return [_event(row) for row in rows]
 
     def events_after(self, seq: int, *, limit: int) -> list[RecordedEvent]:
         """Return a page of the audit trail of all panels, oldest first."""
         query = f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
-        return [_event(row) for row in self._db.execute(query, (seq, limit))]
+        return [_event(row) for row in self._handle.trail.execute(query, (seq, limit))]
 
     def last_event_before(self, at: datetime) -> int:
         """Return the place of the newest event that is older than a moment; 0 if none is."""
         query = "SELECT seq FROM event WHERE at < ? ORDER BY seq DESC LIMIT 1"
-        row = self._db.execute(query, (to_millis(at),)).fetchone()
+        row = self._handle.trail.execute(query, (to_millis(at),)).fetchone()
         return 0 if row is None else int(row[0])
 
 

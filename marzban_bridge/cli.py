@@ -137,6 +137,12 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         lambda it: commands.backup(_settings(), it.file),
     )
     backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
+    move = add(
+        "move-store",
+        "move a store from its file into PostgreSQL (BRIDGE_STORE); stop all bridges first",
+        lambda it: asyncio.run(commands.move_store(_settings(), it.file)),
+    )
+    move.add_argument("file", type=Path, metavar="FILE", help="the store's file until now")
     add("up", "collector and bridge in one process", _up)
     for name, module, help_text in STAND_INS:
         command = add(name, help_text, _stand_in(module))

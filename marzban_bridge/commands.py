@@ -10,29 +10,32 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import uvicorn
 from rich.console import Console
 
 from collector.connections import bounded
-from marzban_bridge import together
-from marzban_bridge.accounts import Account, account_key, standing, trusted
+from marzban_bridge import sole_writer, together
+from marzban_bridge.accounts import Account, Balance, account_key, standing, trusted
 from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge, Bridges
-from marzban_bridge.app import create_app, open_bridges
+from marzban_bridge.app import create_app
 from marzban_bridge.backup import back_up
+from marzban_bridge.errors import SettingsError
 from marzban_bridge.listening import listen
 from marzban_bridge.panel_names import FIRST_PANEL, scoped, take_apart
 from marzban_bridge.panels_file import PanelSettings, load_panels
+from marzban_bridge.reconcile import PassResult
 from marzban_bridge.remote import RunningBridge
 from marzban_bridge.settings import Settings
+from marzban_bridge.sole_writer import with_bridges
 from marzban_bridge.store import Store
+from marzban_bridge.store_place import is_there, open_to_read, url_of
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
@@ -45,7 +48,6 @@ from marzban_bridge.usage import Totals
 
 log = logging.getLogger(__name__)
 console = Console()
-T = TypeVar("T")
 
 PROGRESS_SECONDS = 5.0
 RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE}
@@ -71,9 +73,10 @@ def stop_process(error: BaseException) -> None:
 def run(settings: Settings) -> int:
     """Serve until told to stop."""
     panels = load_panels(settings)
-    Store(
-        settings.store
-    ).close()  # a store that cannot be used is a one-line error, not a traceback
+    if isinstance(settings.store, Path):
+        Store(settings.store).close()  # what cannot be used is a one-line error, not a traceback
+    else:
+        url_of(settings)
     failures: list[BaseException] = []
 
     def on_loop_failure(error: BaseException) -> None:
@@ -106,9 +109,13 @@ def run(settings: Settings) -> int:
 
 async def once(settings: Settings) -> int:
     """Make one pass and show where everybody stands."""
-    async with open_bridges(settings) as bridges:
+
+    async def make_a_pass(bridges: Bridges) -> PassResult:
         result = await together.run_once(bridges)
         _show_users(bridges.first.store)
+        return result
+
+    result = await with_bridges(settings, make_a_pass)
     _say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
     return 1 if result.failures else 0
 
@@ -131,7 +138,7 @@ def plan(settings: Settings) -> int:
     for panel in load_panels(settings):
         with RunningBridge.find(settings, panel) as running:
             if running is None:
-                rows = asyncio.run(_with_bridges(settings, preview))
+                rows = asyncio.run(with_bridges(settings, preview))
                 break
             found = running.call("GET", "/v1/plan")
             rows += [_row(panel, PlannedRow(**change)) for change in found]
@@ -158,7 +165,7 @@ async def _check_panel(bridge: Bridge) -> None:
 
 def users(settings: Settings) -> int:
     """Show how every user with external traffic stood at the last look."""
-    store = Store(settings.store, read_only=True)
+    store = open_to_read(settings)
     try:
         _show_users(store)
         if store.doubt:
@@ -170,7 +177,7 @@ def users(settings: Settings) -> int:
 
 def events(settings: Settings, username: str | None, limit: int) -> int:
     """Show what happened, oldest first."""
-    store = Store(settings.store, read_only=True)
+    store = open_to_read(settings)
     try:
         panels, name = list(store.panels), username
         if username is not None:
@@ -209,7 +216,7 @@ def reset_user(settings: Settings, username: str) -> int:
     panel, name = _find(settings, username, panels)
     with RunningBridge.find(settings, panel) as running:
         if running is None:
-            used_bytes = asyncio.run(_with_bridges(settings, reset))
+            used_bytes = asyncio.run(with_bridges(settings, reset))
         else:
             path = f"/v1/users/{quote(name, safe='')}/reset"
             used_bytes = running.call("POST", path)["total_usage_bytes"]
@@ -225,8 +232,8 @@ def _find(
     if name.panel is not None:
         return panels[name.panel], username.partition("/")[2]
     placed_on = FIRST_PANEL
-    if len(panels) > 1 and settings.store.exists():
-        store = Store(settings.store, read_only=True)
+    if len(panels) > 1 and is_there(settings):
+        store = open_to_read(settings)
         try:
             placed_on = store.placed_on(name.key)
         finally:
@@ -249,7 +256,7 @@ def reset_all(settings: Settings) -> int:
     for panel in load_panels(settings):
         with RunningBridge.find(settings, panel) as running:
             if running is None:
-                count = asyncio.run(_with_bridges(settings, reset))
+                count = asyncio.run(with_bridges(settings, reset))
                 break
             count += running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
     _say(f"{count} users with external traffic begin anew")
@@ -265,7 +272,7 @@ def cleanup(settings: Settings, days: int) -> int:
     first, *_ = load_panels(settings)
     with RunningBridge.find(settings, first) as running:
         if running is None:
-            answer = asyncio.run(_with_bridges(settings, purge))
+            answer = asyncio.run(with_bridges(settings, purge))
         else:
             answer = running.call("POST", "/v1/cleanup", params={"days": days})
     _say(
@@ -277,22 +284,27 @@ def cleanup(settings: Settings, days: int) -> int:
 
 async def release(settings: Settings) -> int:
     """Give every user its quota back and show what that took."""
-    written = 0
-    async with open_bridges(settings) as bridges:
+
+    async def let_go(bridges: Bridges) -> int:
+        written = 0
         async for bridge, account, was_written in together.release(bridges):
             written += was_written
             if was_written:
                 name = bridge.store.public_name(account.username)
                 _say(f"{name}: quota and status are the admin's again")
+        return written
+
+    written = await with_bridges(settings, let_go)
     _say(f"{written} users were written to; the panel is as if the bridge had not been")
     return 0
 
 
 async def rebase(settings: Settings, *, is_restored: bool) -> int:
     """Accept the ledger as it is and show whose books moved."""
-    async with open_bridges(settings) as bridges:
+
+    async def accept(bridges: Bridges) -> list[tuple[Account, Balance]]:
         moved = await together.rebase(bridges, actor="command line", is_restored=is_restored)
-        rows = [
+        return [
             (
                 _named(bridge.store, each),
                 standing(
@@ -302,6 +314,8 @@ async def rebase(settings: Settings, *, is_restored: bool) -> int:
             )
             for bridge, each in moved
         ]
+
+    rows = await with_bridges(settings, accept)
     console.print(
         users_table(rows, title="Users whose books moved; what is left to them is as before")
     )
@@ -318,6 +332,11 @@ def backup(settings: Settings, target: Path) -> int:
             told_at = time.monotonic()
             log.info("%s of %s copied", human_bytes(done_bytes), human_bytes(all_bytes))
 
+    if not isinstance(settings.store, Path):
+        raise SettingsError(
+            "a store in PostgreSQL is backed up by its own tools: "
+            "pg_dump --format=custom --schema=bridge (docs/scale.md)"
+        )
     copy = back_up(settings.store, target, on_progress=tell)
     _say(
         f"{copy.path}: {copy.accounts} users, {human_bytes(copy.size_bytes)}, whole, "
@@ -326,14 +345,19 @@ def backup(settings: Settings, target: Path) -> int:
     return 0
 
 
+async def move_store(settings: Settings, file: Path) -> int:
+    """Move a store from its file into PostgreSQL, and say what is there now."""
+    accounts, events = await sole_writer.move_store(settings, file)
+    _say(
+        f"{accounts} users and {events} events are in {settings.store}, each compared; "
+        f"{file} is as it was: put it away, no bridge may run on it any more"
+    )
+    return 0
+
+
 def _say(line: str) -> None:
     """Print a line as it is; names in it are data, and stay whole for whoever reads the output."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-async def _with_bridges(settings: Settings, act: Callable[[Bridges], Awaitable[T]]) -> T:
-    async with open_bridges(settings) as bridges:
-        return await act(bridges)
 
 
 def _named(store: Store, account: Account) -> Account:

@@ -19,6 +19,18 @@ class StoreDoubtError(StoreError):
     """The store is older than what the collector knows of it; it changes nobody until a rebase."""
 
 
+class StoreAwayError(StoreError):
+    """The database that the store is in cannot be used now; it may be again later."""
+
+
+class NotLeadingError(StoreError):
+    """This process may not write any more, to the store or to a panel: another one may lead."""
+
+
+class FollowingError(BridgeError):
+    """Another bridge leads, and nothing was done; that one, or this one later, can do it."""
+
+
 class PanelError(BridgeError):
     """The panel did not do what was asked."""
 

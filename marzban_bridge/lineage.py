@@ -5,8 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from marzban_bridge.store_handle import Trail
 
 
 def mark_as_copy(db: sqlite3.Connection, *, at: datetime) -> None:
@@ -29,8 +35,15 @@ class Lineage:
     restored and went another way.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        trail: Trail,
+        transaction: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._db = db
+        self._trail = trail
+        self._transaction = transaction
 
     @property
     def is_new(self) -> bool:
@@ -54,15 +67,16 @@ class Lineage:
 
     def begin_anew(self) -> str:
         """Be no copy, and take a name under which nothing is known of this store yet."""
-        self._db.execute("DELETE FROM meta WHERE key = 'copied_at'")
         name = secrets.token_hex(16)
-        statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('store_id', ?)"
-        self._db.execute(statement, (name,))
+        with self._transaction():
+            self._db.execute("DELETE FROM meta WHERE key = 'copied_at'")
+            statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('store_id', ?)"
+            self._db.execute(statement, (name,))
         return name
 
     def newest(self) -> tuple[int, str]:
         """Return the number of the newest entry and its mark; 0 when there is none."""
-        position = int(self._db.execute("SELECT max(seq) FROM event").fetchone()[0] or 0)
+        position = int(self._trail.execute("SELECT max(seq) FROM event").fetchone()[0] or 0)
         return position, self.mark_at(position) or ""
 
     def mark_at(self, position: int) -> str | None:
@@ -70,5 +84,5 @@ class Lineage:
         if position == 0:
             return ""
         query = "SELECT at, username, kind, text FROM event WHERE seq = ?"
-        row = self._db.execute(query, (position,)).fetchone()
+        row = self._trail.execute(query, (position,)).fetchone()
         return None if row is None else hashlib.sha256(repr(row).encode()).hexdigest()[:32]

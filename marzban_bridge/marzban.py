@@ -31,7 +31,9 @@ from marzban_bridge.panel import (
     Status,
     UserUpdate,
 )
+from marzban_bridge.write_guard import WriteGuard
 
+SIGN_IN_PATH = "/api/admin/token"
 MAX_NUMBER = 2**60
 """Beyond any quota, moment or counter of a panel; sums of a few still fit 64 bits."""
 MAX_NAME_LENGTH = 255
@@ -44,7 +46,7 @@ class Marzban:
     """A Marzban panel, signed in to with an admin's name and password.
 
     Signs in when first needed and again when its token is refused. `transport` replaces the
-    network in tests and in the one-process mode.
+    network in tests and in the one-process mode; a `guard` is asked before each try of each write.
     """
 
     def __init__(
@@ -55,10 +57,16 @@ class Marzban:
         password: str,
         timeout_seconds: float = 15,
         transport: httpx.AsyncBaseTransport | None = None,
+        guard: WriteGuard | None = None,
     ) -> None:
         self._client = httpx.AsyncClient(
-            base_url=url, timeout=timeout_seconds, transport=transport, follow_redirects=False
+            base_url=url,
+            timeout=timeout_seconds,
+            transport=transport or (guard.transport() if guard else None),
+            follow_redirects=False,
+            headers=guard.headers() if guard else None,
         )
+        self._guard = guard
         self._url = url
         self._username = username
         self._password = password
@@ -176,7 +184,7 @@ class Marzban:
     async def sign_in_as(self, body: bytes, *, content_type: str) -> httpx.Response:
         """Pass somebody's sign-in through and return the panel's answer as it is."""
         headers = {"content-type": content_type}
-        return await self._send("POST", "/api/admin/token", content=body, extra_headers=headers)
+        return await self._send("POST", SIGN_IN_PATH, content=body, extra_headers=headers)
 
     async def _call(
         self,
@@ -199,7 +207,7 @@ class Marzban:
             if self._token and self._token != stale:
                 return self._token
             form = {"username": self._username, "password": self._password}
-            response = await self._send("POST", "/api/admin/token", data=form)
+            response = await self._send("POST", SIGN_IN_PATH, data=form)
             if response.status_code in {401, 403, 422}:
                 raise PanelLoginError(
                     f"the panel at {self._url} refuses the sign-in of {self._username!r}: "
@@ -240,11 +248,18 @@ class Marzban:
         it is lost; what may be repeated is.
         """
         try:
-            return await self._client.request(method, path, **arguments)
+            return await self._try(method, path, **arguments)
         except (httpx.ReadError, httpx.RemoteProtocolError):
             if method not in {"GET", "PUT"}:
                 raise
+            return await self._try(method, path, **arguments)
+
+    async def _try(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Send a request once; NotLeadingError instead where it writes and another may lead."""
+        if self._guard is None or method == "GET" or path == SIGN_IN_PATH:
             return await self._client.request(method, path, **arguments)
+        async with self._guard.one_try() as extensions:
+            return await self._client.request(method, path, extensions=extensions, **arguments)
 
     def _checked(self, response: httpx.Response, *, username: str | None = None) -> httpx.Response:
         if response.is_success:

@@ -18,10 +18,24 @@ PROCESS_WIDE = frozenset(
         "bridge",
         "bridge_collector_up",
         "bridge_influx_up",
+        "bridge_leads",
         "bridge_snapshot_points",
         "bridge_snapshot_refused_points",
     }
 )
+
+
+def _leads(registry: CollectorRegistry) -> Gauge:
+    return Gauge(
+        "bridge_leads",
+        "Whether this bridge does the work (1) or follows one that does (0)",
+        registry=registry,
+    )
+
+
+FOLLOWING = CollectorRegistry()
+"""What a bridge exposes that follows another; its other numbers would be about nothing."""
+_leads(FOLLOWING)
 
 
 class Metrics:
@@ -111,6 +125,7 @@ class Metrics:
             ["measurement"],
             registry=self.registry,
         )
+        self.leads = _leads(self.registry)
         self._info = Info("bridge", "What this bridge is", registry=self.registry)
         self._influx_up: Gauge | None = None
 

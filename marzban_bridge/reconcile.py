@@ -18,6 +18,7 @@ from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import (
     BridgeError,
     CollectorUnavailableError,
+    NotLeadingError,
     PanelError,
     PanelFailingError,
     PanelLoginError,
@@ -260,7 +261,7 @@ class Reconciler:
                 except PanelFailingError as error:
                     log.error("user=%s could not be settled: %s", self._named(key), error)  # noqa: TRY400 - one line per failing user, no traceback
                     return error
-                except (PanelUnavailableError, PanelLoginError):
+                except (NotLeadingError, PanelUnavailableError, PanelLoginError):
                     raise
                 except BridgeError as error:
                     log.error("user=%s could not be settled: %s", self._named(key), error)  # noqa: TRY400 - one line per failing user, no traceback

@@ -55,6 +55,29 @@ def whole_url(raw: str) -> str:
     return raw.rstrip("/")
 
 
+@dataclass(frozen=True, slots=True)
+class StoreUrl:
+    """Where in PostgreSQL the bridge's store is; its password shows in no text of it."""
+
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.value)
+        try:
+            place = f"{parts.hostname or ''}:{parts.port or 5432}"
+        except ValueError:  # part of a password that is not written as it should be
+            place = ""
+        return f"postgresql://{place}" if place else "postgresql://…"
+
+
+def _store(raw: str) -> Path | StoreUrl:
+    if raw.startswith("postgresql://"):
+        return StoreUrl(raw)
+    if "://" in raw:  # not repeated: there may be a password in it
+        raise ValueError("expected a file, or postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+    return Path(raw)
+
+
 def _path(raw: str) -> Path | None:
     return Path(raw) if raw else None
 
@@ -168,8 +191,11 @@ class Settings:
         header_text,
         is_secret=True,
     )
-    store: Path = _variable(
-        "BRIDGE_STORE", "./data/bridge.sqlite3", "The bridge's own store: back it up", Path
+    store: Path | StoreUrl = _variable(
+        "BRIDGE_STORE",
+        "./data/bridge.sqlite3",
+        "The bridge's own store, a file or postgresql://… for two bridges: back it up",
+        _store,
     )
     host: str = _variable(
         "BRIDGE_HOST", "127.0.0.1", "Address to listen on for webhooks and the admin API", _text

@@ -22,6 +22,7 @@ from collector.influx.delivery import Delivered, Refused, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
 from collector.schema import EVENTS, USER_USAGE, Policy
 from marzban_bridge.accounts import Account, trusted
+from marzban_bridge.errors import NotLeadingError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.outage import Outage
 from marzban_bridge.panel_names import PublicName
@@ -118,6 +119,8 @@ class Snapshots:
         while True:
             try:
                 pause_seconds = await self.step()
+            except NotLeadingError:
+                raise
             except Exception as error:  # a defect here must not stop limits from being kept
                 log.exception("writing to InfluxDB met a defect; trying again")
                 self.outage.reason = f"a defect, see the log: {error!r}"

@@ -35,6 +35,7 @@ from marzban_bridge.listening import listen, loopback_url
 from marzban_bridge.panels_file import load_panels
 from marzban_bridge.settings import Settings
 from marzban_bridge.store import Store
+from marzban_bridge.store_place import file_of
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,9 @@ def up(environment: Mapping[str, str]) -> int:
     """
     settings = Settings.from_env(environment)
     load_panels(settings)
-    Store(settings.store).close()  # a store that cannot be used is a one-line error here
-    folder = settings.store.parent
+    path = file_of(settings)  # keys are kept beside it
+    Store(path).close()  # a store that cannot be used is a one-line error here
+    folder = path.parent
     admin_key, _ = _kept_key(folder / "collector-admin.key", settings.collector_admin_key, "ak_")
     has_no_reporters = not environment.get("COLLECTOR_REPORTER_KEYS")
     reporter_key, is_new = "", False

@@ -1,6 +1,6 @@
 """The bridge's own durable memory: accounts, usage read from the feed, events, the feed's cursor.
 
-One SQLite file, one process. Every method is one transaction and is durable when it returns.
+One process writes it. Every method is one transaction and is durable when it returns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from marzban_bridge.audit_trail import RecordedEvent
 from marzban_bridge.lineage import Lineage
 from marzban_bridge.panel_names import FIRST_PANEL, scoped
 from marzban_bridge.shared_quotas import SharedQuota, form, leave
-from marzban_bridge.store_handle import StoreHandle
+from marzban_bridge.store_handle import FileHandle, StoreHandle
 from marzban_bridge.usage import Totals
 
 __all__ = ["RecordedEvent", "Store"]
@@ -32,23 +32,25 @@ _AMBIGUOUS = (
 
 
 class Store(AccountBooks):
-    """The bridge's memory in one SQLite file, of one panel; `of` gives that of another.
+    """The bridge's memory of one panel; `of` gives that of another.
 
-    Opening creates or migrates the file. Raises StoreError when another process has it open for
-    writing, when it is damaged or not a bridge's store, or when a newer version wrote it.
+    With a path it is in one SQLite file, which is created or migrated. Raises StoreError when
+    another process has it open for writing, when it is damaged or not a bridge's store, or when a
+    newer version wrote it.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._be_of(StoreHandle(path, read_only=read_only), FIRST_PANEL)
+    def __init__(self, place: Path | StoreHandle, *, read_only: bool = False) -> None:
+        if not isinstance(place, StoreHandle):
+            place = FileHandle(place, read_only=read_only)
+        self._be_of(place, FIRST_PANEL)
 
     def _be_of(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
         self._db = handle.db
-        self.path = handle.path
         self.panel = panel
 
     def of(self, panel: str) -> Self:
-        """Return the memory of a panel in the same file."""
+        """Return the memory of a panel in the same store."""
         if panel == self.panel:
             return self
         other = type(self).__new__(type(self))
@@ -56,7 +58,7 @@ class Store(AccountBooks):
         return other
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
+        """Close the store and let another process have it."""
         self._handle.close()
 
     @property
@@ -175,11 +177,12 @@ class Store(AccountBooks):
 
     def loosen_shared_quotas(self) -> None:
         """Have each shared period's beginning read anew from the accounts, after a rebase."""
-        for key, state in self._db.execute(
-            "SELECT account_key, state FROM shared_quota"
-        ).fetchall():
-            shared = msgspec.json.decode(state, type=SharedQuota)
-            self._put_shared_quota(key, replace(shared, start=None))
+        with self._handle.transaction():
+            for key, state in self._db.execute(
+                "SELECT account_key, state FROM shared_quota"
+            ).fetchall():
+                shared = msgspec.json.decode(state, type=SharedQuota)
+                self._put_shared_quota(key, replace(shared, start=None))
 
     def record_namesakes(self, found: Mapping[str, Collection[str]], *, is_all: bool) -> set[str]:
         """Remember on which panels there are users of one name; return the names that are news.

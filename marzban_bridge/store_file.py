@@ -192,6 +192,14 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return db
 
 
+def in_memory() -> sqlite3.Connection:
+    """Return an empty store of the newest schema that is in no file; for any thread."""
+    db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    for script in MIGRATIONS:
+        db.executescript(f"BEGIN; {script} COMMIT;")
+    return db
+
+
 def is_disk_at_fault(error: sqlite3.Error) -> bool:
     """Tell whether the disk refused, rather than the file being damaged."""
     code = getattr(error, "sqlite_errorcode", None)

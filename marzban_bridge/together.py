@@ -33,6 +33,17 @@ async def run(bridges: Bridges) -> None:
         raise group.exceptions[0] from group
 
 
+async def run_all(bridges: Bridges) -> None:
+    """Do the same and write to InfluxDB, where there is one, until cancelled or not leading."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(run(bridges))
+            if snapshots := bridges.first.snapshots:
+                tasks.create_task(snapshots.run())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
+
+
 async def run_once(bridges: Bridges) -> PassResult:
     """Read the feed to its end and settle every user of every panel once.
 

@@ -6,12 +6,14 @@ import importlib
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import influx_engine
 import postgres_server
 import pytest
 from influx_engine import InfluxEngine
 from postgres_server import PostgresServer
+from shared_stores import ENGINES, FILE, StorePlace
 
 NONE_HERE = "none here, its tests are skipped"
 
@@ -71,3 +73,12 @@ def postgres() -> Iterator[PostgresServer]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(params=ENGINES)
+def store_place(request: pytest.FixtureRequest, tmp_path: Path) -> StorePlace:
+    """Where a bridge's store may be: in a file, or in a database of its own."""
+    if request.param == FILE:
+        return StorePlace(tmp_path / "bridge.sqlite3")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return StorePlace(server.url(server.new_database()))

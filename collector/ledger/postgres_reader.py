@@ -30,9 +30,7 @@ from collector.ledger import (
     postgres_statistics,
 )
 from collector.ledger.postgres_link import (
-    ANSWER_SECONDS,
     PATIENT_ANSWER_SECONDS,
-    BoundedConnection,
     Db,
     conninfo_of,
     name_of,
@@ -40,6 +38,7 @@ from collector.ledger.postgres_link import (
     run_in,
     translate,
 )
+from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection
 from collector.reporters import Reporter
 
 T = TypeVar("T")

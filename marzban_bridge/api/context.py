@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Request
 
@@ -12,6 +12,7 @@ from marzban_bridge.accounts import account_key
 from marzban_bridge.actions import Action, Actions
 from marzban_bridge.api.sign_ins import SignInThrottle
 from marzban_bridge.api.throttle import Throttle
+from marzban_bridge.errors import FollowingError
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.metrics import Metrics
@@ -24,6 +25,9 @@ from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock
 from marzban_bridge.snapshots import Snapshots
 from marzban_bridge.store import Store
+
+if TYPE_CHECKING:  # it needs the driver, which is an extra
+    from marzban_bridge.leading import Leadership
 
 
 def new_action_throttles() -> Mapping[Action, Throttle]:
@@ -103,9 +107,23 @@ def user_of(request: Request, username: str) -> tuple[Bridge, str]:
 
 
 def bridges_of(request: Request) -> Bridges:
-    """Return the bridges that this process serves."""
-    bridges: Bridges = request.app.state.bridges
+    """Return the bridges that this process serves; FollowingError while another one leads."""
+    bridges: Bridges | None = request.app.state.bridges
+    if bridges is None:
+        raise FollowingError(
+            f"{following(request.app.state.leadership)}; nothing was done here. Where both were "
+            "tried, the one that leads could not be reached or could not do it now"
+        )
     return bridges
+
+
+def following(leadership: Leadership) -> str:
+    """Say whom this process follows."""
+    if leadership.leader:
+        return f"this bridge follows {leadership.leader}, which leads"
+    if leadership.problem:
+        return f"this bridge follows, and does not know whom: {leadership.problem}"
+    return "this bridge follows, and nobody leads just now"
 
 
 BridgePart = Annotated[Bridge, Depends(bridge_of)]

@@ -13,6 +13,7 @@ from marzban_bridge.errors import (
     BridgeError,
     CollectorRefusedError,
     CollectorUnavailableError,
+    FollowingError,
     PanelError,
     PanelLoginError,
     PanelRefusedError,
@@ -68,7 +69,7 @@ def status_of(error: BridgeError) -> int:
             return status
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
             return 503
-        case StoreDoubtError():
+        case StoreDoubtError() | FollowingError():
             return 503
         case PanelError() | CollectorRefusedError():
             return 502

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
-from marzban_bridge.api.context import BridgesPart
-from marzban_bridge.metrics import Exposition
+from marzban_bridge.api.context import bridges_of, following
+from marzban_bridge.metrics import FOLLOWING, Exposition
 
 router = APIRouter(tags=["health"])
 
@@ -38,11 +38,17 @@ async def healthz() -> Health:
     response_model=Health,
     responses={503: {"model": Health, "description": "Not doing its work"}},
 )
-async def readyz(bridges: BridgesPart) -> Response:
+async def readyz(request: Request) -> Response:
     """Say whether the panels and the collector are reachable and no account is held.
+
+    A bridge that follows another is not ready, and says whom it follows.
 
     Warnings are about what keeps nobody's limit from being held: InfluxDB, names on two panels.
     """
+    if request.app.state.bridges is None:
+        reason = following(request.app.state.leadership)
+        return JSONResponse(Health(status="following", reasons=[reason]).model_dump(), 503)
+    bridges = bridges_of(request)
     first = bridges.first
     outages = [
         *(bridge.reconciler.panel_outage for bridge in bridges.by_name.values()),
@@ -67,8 +73,11 @@ async def readyz(bridges: BridgesPart) -> Response:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(bridges: BridgesPart) -> Response:
-    """Expose the process's numbers in Prometheus' text format."""
-    of_panels = {name: bridge.metrics for name, bridge in bridges.by_name.items()}
-    body = generate_latest(Exposition(of_panels))
+async def metrics(request: Request) -> Response:
+    """Expose the process's numbers in Prometheus' text format; who follows has only one."""
+    if request.app.state.bridges is None:
+        body = generate_latest(FOLLOWING)
+    else:
+        by_name = bridges_of(request).by_name
+        body = generate_latest(Exposition({name: each.metrics for name, each in by_name.items()}))
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

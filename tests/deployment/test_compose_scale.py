@@ -1,4 +1,4 @@
-"""The overlay for several collectors fits the compose file it is laid over, and its nginx serves."""
+"""The overlay for several collectors and two bridges fits the compose file, and its nginx serves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -20,6 +23,7 @@ from processes import free_port
 import collector.settings
 import marzban_bridge.settings
 from collector.api.usage import MAX_WAIT_SECONDS
+from marzban_bridge.api.webhooks import MAX_BODY_BYTES
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.scale.yml"
@@ -40,22 +44,30 @@ SERVICES = OVERLAY["services"]
 NEW = sorted(set(SERVICES) - set(BELOW["services"]))
 
 
-def test_there_are_three_collectors_behind_a_balancer_on_one_postgresql():
+def test_there_are_three_collectors_and_two_bridges_behind_a_balancer_on_one_postgresql():
     assert NEW == ["balancer", "postgres"]
     assert SERVICES["collector"]["deploy"]["replicas"] == 3
     assert SERVICES["collector"]["ports"] == []
-    assert SERVICES["balancer"]["ports"] == BELOW["services"]["collector"]["ports"]
+    assert SERVICES["bridge"]["deploy"]["replicas"] == 2
+    assert SERVICES["bridge"]["ports"] == []
+    assert SERVICES["balancer"]["ports"] == [
+        *BELOW["services"]["collector"]["ports"],
+        *BELOW["services"]["bridge"]["ports"],
+    ]
     assert SERVICES["bridge"]["environment"]["COLLECTOR_URL"] == "http://balancer:8080"
+    assert SERVICES["grafana"]["environment"]["BRIDGE_ADDRESS"] == "http://balancer:8090"
+    assert "BRIDGE_ADDRESS" in BELOW["services"]["grafana"]["environment"]
 
 
 def test_what_it_sets_is_a_setting_and_well_formed():
     for name, program in (("collector", collector), ("bridge", marzban_bridge)):
         environment = SERVICES[name]["environment"]
         known = {each.name for each in program.settings.Settings.variables()}
-        assert set(environment) <= known
+        assert set(environment) - {"FORWARDED_ALLOW_IPS"} <= known
         filled = {k: re.sub(r"\$\{\w+:\?[^}]*\}", "a-password", v) for k, v in environment.items()}
         program.settings.Settings.from_env(filled)
     url = SERVICES["collector"]["environment"]["LEDGER_URL"]
+    assert url == SERVICES["bridge"]["environment"]["BRIDGE_STORE"]
     made = SERVICES["postgres"]["environment"]
     assert url == (
         f"postgresql://{made['POSTGRES_USER']}:{made['POSTGRES_PASSWORD']}@postgres:5432/"
@@ -99,14 +111,15 @@ def test_what_is_mounted_is_there_and_named_volumes_are_declared():
                 assert source in volumes
 
 
-def test_prometheus_watches_the_same_and_every_collector():
+def test_prometheus_watches_the_same_and_every_collector_and_bridge():
     one = yaml.safe_load((ROOT / "provisioning/prometheus/prometheus.yml").read_text())
     many = yaml.safe_load((ROOT / "provisioning/scale/prometheus.yml").read_text())
     jobs = {each["job_name"]: each for each in many["scrape_configs"]}
-    assert jobs["collector"]["dns_sd_configs"][0]["names"] == ["collector"]
-    assert jobs["collector"]["dns_sd_configs"][0]["port"] == 8080
+    for name, port in (("collector", 8080), ("bridge", 8090)):
+        assert jobs[name]["dns_sd_configs"][0]["names"] == [name]
+        assert jobs[name]["dns_sd_configs"][0]["port"] == port
     for each in one["scrape_configs"]:
-        if each["job_name"] != "collector":
+        if each["job_name"] not in {"collector", "bridge"}:
             assert jobs[each["job_name"]] == each
 
 
@@ -132,7 +145,9 @@ def test_nginx_waits_longer_than_readers_do_and_takes_the_largest_body():
     text = NGINX.read_text()
     assert int(re.findall(r"proxy_read_timeout (\d+)s", text)[0]) > MAX_WAIT_SECONDS
     largest = collector.settings.Settings().max_source_body_bytes
-    assert int(re.findall(r"client_max_body_size (\d+)m", text)[0]) * 2**20 > largest
+    sizes = [int(each) * 2**20 for each in re.findall(r"client_max_body_size (\d+)m", text)]
+    assert sizes[0] > largest
+    assert sizes[1] > MAX_BODY_BYTES
 
 
 @pytest.fixture
@@ -149,21 +164,27 @@ def collectors(tmp_path, postgres):
         each.kill()
 
 
-@pytest.fixture
-def balancer(tmp_path, collectors):
+@contextlib.contextmanager
+def nginx(home, collector_ports, bridge_ports):
     """The nginx of the overlay, with loopback addresses where Docker's names would be."""
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed")
-    port, home = free_port(), tmp_path / "nginx"
+    ports = free_port(), free_port()
     home.mkdir()
-    servers = "".join(
-        f"server 127.0.0.1:{each.port} max_fails=1 fail_timeout=2s;\n" for each in collectors
-    )
+
+    def servers(given, options):
+        return "".join(f"server 127.0.0.1:{port} {options};\n" for port in given)
+
     text = NGINX.read_text()
     for given, ours in (
-        (r"server collector:8080 resolve [^;]*;", servers),
+        (
+            r"server collector:8080 resolve [^;]*;",
+            servers(collector_ports, "max_fails=1 fail_timeout=2s"),
+        ),
+        (r"server bridge:8090 resolve ([^;]*);", servers(bridge_ports, r"\1")),
         (r"resolver [^;]*;", ""),
-        (r"listen 8080;", f"listen 127.0.0.1:{port};"),
+        (r"listen 8080;", f"listen 127.0.0.1:{ports[0]};"),
+        (r"listen 8090;", f"listen 127.0.0.1:{ports[1]};"),
         (r"/tmp/", f"{home}/"),
         (r"/dev/stderr", f"{home}/error.log"),
     ):
@@ -173,17 +194,73 @@ def balancer(tmp_path, collectors):
     who = "user root; " if os.geteuid() == 0 else ""  # its folders are the user's of the tests
     command = ["nginx", "-p", str(home), "-c", str(home / "nginx.conf"), "-g", f"{who}daemon off;"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
 
     def answers():
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{url}/healthz").status_code == 200
+            return all(httpx.get(f"{url}/healthz").status_code for url in urls)
         return False
 
     poll("nginx listens", answers)
-    yield url, home
+    yield urls
     process.send_signal(signal.SIGTERM)
     process.wait(30)
+
+
+@pytest.fixture
+def balancer(tmp_path, collectors):
+    home = tmp_path / "nginx"
+    with nginx(home, [each.port for each in collectors], [1]) as (url, _):
+        yield url, home
+
+
+class FakeBridge(ThreadingHTTPServer):
+    """Answers what it is asked with one status, and counts; or breaks the line instead."""
+
+    def __init__(self, status):
+        self.status = status
+        self.asked = Counter()
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def port(self):
+        return self.server_address[1]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.asked[self.command] += 1
+        if not self.server.status:
+            return
+        self.send_response(self.server.status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_GET = do_POST  # noqa: N815 - its base's names
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("path", ["/v1/users/alice/reset", "/webhooks/marzban"])
+def test_through_nginx_every_request_reaches_the_bridge_that_leads_and_once(tmp_path, path):
+    leader, follower = FakeBridge(200), FakeBridge(503)
+    with nginx(tmp_path / "nginx", [1], [leader.port, follower.port]) as (_, url):
+        with httpx.Client() as client:
+            for _ in range(20):
+                assert client.post(f"{url}{path}", json={}).status_code == 200
+        assert leader.asked["POST"] == 20
+        leader.status = 503
+        assert httpx.post(f"{url}{path}", json={}).status_code == 503
+        leader.shutdown()
+        leader.server_close()
+        follower.status = 200
+        for _ in range(5):
+            assert httpx.post(f"{url}{path}", json={}).status_code == 200
+    follower.shutdown()
+    follower.server_close()
 
 
 def test_through_nginx_reports_are_taken_while_a_collector_is_gone(collectors, balancer):

@@ -34,8 +34,8 @@ class Listening(httpx.AsyncBaseTransport):
 
 
 @pytest.fixture
-def world(tmp_path):
-    opened = World(tmp_path)
+def world(tmp_path, store_place):
+    opened = World(tmp_path, store=store_place.setting)
     for name in NAMES:
         opened.panel.create_user(name, data_limit=gib(10))
         opened.ledger.report(name, 1)

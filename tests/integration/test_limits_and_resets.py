@@ -23,9 +23,9 @@ PLAN = {
 
 
 @pytest.fixture(params=[False, True], ids=["own quota", "shared quota"])
-def world(tmp_path, request):
+def world(tmp_path, store_place, request):
     """One panel; that its quotas could span others must make no difference."""
-    opened = World(tmp_path, quotas_span_panels=request.param)
+    opened = World(tmp_path, quotas_span_panels=request.param, store=store_place.setting)
     yield opened
     opened.close()
 

@@ -10,8 +10,8 @@ from marzban_bridge import together
 
 
 @pytest.fixture
-def world(tmp_path):
-    opened = World(tmp_path)
+def world(tmp_path, store_place):
+    opened = World(tmp_path, store=store_place.setting)
     for name in ("alice", "bob"):
         opened.panel.create_user(name, by="root", data_limit=gib(20))
         opened.panel.use_traffic(name, gib(1))

@@ -10,6 +10,7 @@ import pytest
 from bridge_builders import gib
 from bridge_world import WaitingFeed, until
 from panels_world import SECRET, PanelsWorld
+from shared_stores import leading
 
 from marzban_bridge import roll_call, together
 from marzban_bridge.app import create_app, open_bridges
@@ -17,11 +18,11 @@ from marzban_bridge.errors import PanelError, SettingsError
 
 
 @pytest.fixture
-def opened(tmp_path):
+def opened(tmp_path, store_place):
     worlds = []
 
     def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, **options))
+        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
         return worlds[-1]
 
     yield open_world
@@ -214,8 +215,10 @@ def test_a_panel_under_another_name_is_refused_until_it_has_its_own_again(opened
     world.run(world._stack.aclose())
 
     async def start():
-        async with open_bridges(world.settings, panel_transport=world.transports) as bridges:
-            return list(bridges.by_name)
+        async with contextlib.AsyncExitStack() as stack:
+            led = leading(world.settings.store, stack)
+            opening = open_bridges(world.settings, panel_transport=world.transports, **led)
+            return list((await stack.enter_async_context(opening)).by_name)
 
     path.write_text(as_it_was.replace("[two]", "[zwei]"))
     with pytest.raises(SettingsError, match="panel zwei has the address that panel two had"):
@@ -285,6 +288,7 @@ async def served(world):
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://bridge.test") as client,
     ):
+        await until("it leads", lambda: app.state.bridges)
         yield client, app.state.bridges
 
 

@@ -13,11 +13,11 @@ FLOOR = FLOOR_BYTES / gib(1)
 
 
 @pytest.fixture
-def opened(tmp_path):
+def opened(tmp_path, store_place):
     worlds = []
 
     def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, **options))
+        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
         return worlds[-1]
 
     yield open_world

@@ -47,7 +47,11 @@ def test_influxdb_is_read_with_a_token_from_a_file():
 
 
 def test_addresses_are_those_of_the_stack():
-    addresses = [each["url"] for each in datasources().values()]
+    environment = compose()["grafana"]["environment"]
+    addresses = [
+        each["url"].replace("${BRIDGE_ADDRESS}", environment["BRIDGE_ADDRESS"])
+        for each in datasources().values()
+    ]
     targets = [
         target
         for job in load("prometheus", "prometheus.yml")["scrape_configs"]
@@ -63,8 +67,9 @@ def test_every_variable_in_provisioning_is_documented_and_passed_to_grafana():
     for path in PROVISIONING.rglob("*.yaml"):
         if path.parent.name != "alerting":  # there `$` belongs to templates
             names |= set(re.findall(r"\$\{(\w+)\}", path.read_text()))
-    assert names == {"BRIDGE_ACTION_TOKEN"}
-    assert names <= dotenv_values(ROOT / ".env.example").keys()
+    assert names == {"BRIDGE_ACTION_TOKEN", "BRIDGE_ADDRESS"}
+    known = {**dotenv_values(ROOT / ".env.example"), "BRIDGE_ADDRESS": "the compose files' own"}
+    assert names <= known.keys()
     assert names <= compose()["grafana"]["environment"].keys()
 
 

@@ -12,6 +12,7 @@ import httpx
 from bridge_builders import gib
 from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
+from shared_stores import leading
 from world import AccidentProneTransport, Crashed
 
 from marzban_bridge import together
@@ -19,7 +20,7 @@ from marzban_bridge.accounts import Account
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import open_bridges
 from marzban_bridge.errors import PanelError
-from marzban_bridge.settings import Settings
+from marzban_bridge.settings import Settings, StoreUrl
 from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.panel import SimulatedPanel
 
@@ -41,9 +42,15 @@ class PanelsWorld:
     """Panels by name, the first of which is `default`; `close` ends it."""
 
     def __init__(
-        self, folder: Path, *names: str, spans: bool = False, configured: Sequence[str] = ()
+        self,
+        folder: Path,
+        *names: str,
+        spans: bool = False,
+        configured: Sequence[str] = (),
+        store: Path | StoreUrl | None = None,
     ) -> None:
         self.folder = folder
+        self.store = store or folder / "bridge.sqlite3"
         self.clock = ManualClock()
         self.ledger = FakeLedger()
         self.panels = {
@@ -70,7 +77,7 @@ class PanelsWorld:
             marzban_password=PASSWORD,
             collector_admin_key=ADMIN_KEY,
             webhook_secret=SECRET,
-            store=self.folder / "bridge.sqlite3",
+            store=self.store,
             panels_file=path if len(names) > 1 else None,
             quotas_span_panels=spans,
             **settings,
@@ -83,6 +90,7 @@ class PanelsWorld:
             clock=self.clock,
             panel_transport=self.transports,
             collector_transport=self.ledger.transport(),
+            **leading(self.settings.store, self._stack),
         )
         self._opened = names, spans, settings
         return self.run(self._stack.enter_async_context(opening))

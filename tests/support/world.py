@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
+from shared_stores import leading
 
 from marzban_bridge import together
 from marzban_bridge.accounts import Account
@@ -67,8 +68,7 @@ class World:
             marzban_password=PASSWORD,
             collector_admin_key=ADMIN_KEY,
             webhook_secret="a-webhook-secret",
-            store=folder / "bridge.sqlite3",
-            **settings,
+            **{"store": folder / "bridge.sqlite3"} | settings,
         )
         self._loop = asyncio.new_event_loop()
         self._stack = contextlib.AsyncExitStack()
@@ -85,6 +85,7 @@ class World:
             clock=self.clock,
             panel_transport=self.transport,
             collector_transport=self.ledger.transport(),
+            **leading(self.settings.store, self._stack),
         )
         return self.run(self._stack.enter_async_context(opening))
 

@@ -89,6 +89,7 @@ SHARED = (
     "collector.influx.outcome",
     "collector.errors.UnwritableError",
     "collector.connections.bounded",
+    "collector.postgres_connection",
 )
 """The names in InfluxDB, how it is written to, and how connections are bounded: decision 0009."""
 ONE_PROCESS = "marzban_bridge/standalone.py"

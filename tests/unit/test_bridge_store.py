@@ -19,7 +19,14 @@ from marzban_bridge.usage import NOTHING, Totals, UsageChange
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(store_place):
+    opened = store_place.open()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def file_store(tmp_path):
     opened = Store(tmp_path / "bridge.sqlite3")
     yield opened
     opened.close()
@@ -50,13 +57,12 @@ def test_an_account_comes_back_as_it_was_stored(store):
     assert list(store.accounts(admin="other")) == []
 
 
-def test_everything_survives_closing_the_file(tmp_path):
-    path = tmp_path / "bridge.sqlite3"
-    first = Store(path)
+def test_everything_survives_closing_the_store(store_place):
+    first = store_place.open()
     first.save(account(), [Event(kind="adopted", text="hello")], at=NOW)
     first.record_usage([change("alice", gib(7), 12)], cursor=12, runs=())
     first.close()
-    second = Store(path)
+    second = store_place.open()
     assert second.account("alice") == account()
     assert (second.cursor, second.total_bytes("alice")) == (12, gib(7))
     assert [(each.username, each.event.kind, each.at) for each in second.events()] == [
@@ -320,14 +326,14 @@ def test_every_change_is_told_after_it_is_stored(store):
     ]
 
 
-def test_a_second_writer_is_refused_and_told_who_has_the_file(tmp_path, store):
+def test_a_second_writer_is_refused_and_told_who_has_the_file(tmp_path, file_store):
     with pytest.raises(StoreError, match=r"in use by another process \(pid \d+\)"):
         Store(tmp_path / "bridge.sqlite3")
 
 
-def test_reading_beside_the_writer_is_possible_and_writing_is_not(tmp_path, store):
+def test_reading_beside_the_writer_is_possible_and_writing_is_not(store_place, store):
     store.save(account(), at=NOW)
-    reader = Store(tmp_path / "bridge.sqlite3", read_only=True)
+    reader = store_place.read()
     assert reader.account("alice") == account()
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.set_meta("a", "b")

@@ -19,6 +19,10 @@ HARMLESS = {
         "collector/ledger/postgres_lease.py",
         "standing.token == self.token",
     ): "it names who leads, and opens nothing",
+    (
+        "marzban_bridge/lease.py",
+        "standing.token == self.token",
+    ): "it names who leads, and opens nothing",
     ("marzban_bridge/marzban.py", "self._token != stale"): "both are ours; nobody can ask twice",
 }
 SIMULATOR = "marzban_bridge/simulator/"
