@@ -1,9 +1,10 @@
 """Indexes the ids of reports, so that a report sent again is known.
 
 An id is a random key: in one large index every new one falls on another page, and a page is written
-for each. So new ids go into a small index, whose pages are in memory, and a hand that goes round
-the key space moves a stretch of it at a time into the large one, where many ids then fall on each
-page. How far it goes depends on how many ids came, so the small index stays small.
+for each. So once there are many, new ids go into a small index, whose pages are in memory, and a
+hand that goes round the key space moves a stretch of it at a time into the large one, where many
+ids then fall on each page. How far it goes depends on how many ids came, so the small index stays
+small.
 
 There are two large indexes of which one is current: when all ids of the other one are older than
 ids need to be remembered, it is emptied and becomes the current one. Emptying an index costs next
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 RECENT = "report_key_recent"
 LASTING = ("report_key_0", "report_key_1")
-KEYS_PER_QUERY = 500
+KEYS_PER_QUERY = 512
 KEYS_PER_ROUND = 500_000
 """So many new ids, and the hand has gone round once; the small index holds half as many."""
 HAND_BYTES = 4
@@ -25,12 +26,17 @@ HAND_STEPS = 2 ** (8 * HAND_BYTES)
 """The places of the hand: the first bytes of keys, which are hashes and so spread evenly."""
 QUIET_SHARE = 1 / 256
 """Of a round, done at each purge, so that ids move on when no new ones come."""
+_HAVE_ANY = "SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM {each})" for each in (RECENT, *LASTING))
 
 
 def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
     """Index the ids of the reports after one seq through another."""
+    (first,) = db.execute("SELECT coalesce(min(seq), 0) FROM report").fetchone()
+    # While there are few, the large index is small as well.
+    is_direct = through - first < KEYS_PER_ROUND
+    table = LASTING[_current(db)] if is_direct else RECENT
     added = db.execute(
-        f"INSERT OR IGNORE INTO {RECENT} (key, seq) SELECT report_key, seq "
+        f"INSERT OR IGNORE INTO {table} (key, seq) SELECT report_key, seq "
         "FROM report WHERE seq > ? AND seq <= ? AND report_key IS NOT NULL ORDER BY report_key",
         (after, through),
     ).rowcount
@@ -39,11 +45,15 @@ def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
 
 def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
     """Yield those of the keys that are indexed, with the seq of their report."""
-    for table in (RECENT, *LASTING):
-        for start in range(0, len(keys), KEYS_PER_QUERY):
-            page = keys[start : start + KEYS_PER_QUERY]
-            marks = ",".join("?" * len(page))
-            yield from db.execute(f"SELECT key, seq FROM {table} WHERE key IN ({marks})", page)
+    for table, has_any in zip((RECENT, *LASTING), db.execute(_HAVE_ANY).fetchone(), strict=True):
+        for start in range(0, len(keys) if has_any else 0, KEYS_PER_QUERY):
+            page = list(keys[start : start + KEYS_PER_QUERY])
+            # As many marks as the next power of two: a few statements, which stay prepared.
+            spare = (1 << (len(page) - 1).bit_length()) - len(page)
+            marks = ",".join("?" * (len(page) + spare))
+            yield from db.execute(
+                f"SELECT key, seq FROM {table} WHERE key IN ({marks})", page + page[-1:] * spare
+            )
 
 
 def forget(db: sqlite3.Connection, *, before_millis: int) -> None:

@@ -78,12 +78,20 @@ def test_the_small_index_stays_small_and_the_hand_goes_round(path, monkeypatch):
 def test_without_new_ids_the_old_ones_move_on_at_each_purge(path, monkeypatch):
     forget = {"before_millis": 0, "limit": 1, "keeps_unexported": False}
     monkeypatch.setattr(sqlite_keys, "QUIET_SHARE", 1 / 8)
+    monkeypatch.setattr(sqlite_keys, "KEYS_PER_ROUND", 100)
     with closing(SqliteLedger(path)) as ledger, closing(connect(path)) as beside:
-        store(ledger, *range(64))
-        assert counts(beside)[sqlite_keys.RECENT] > 32
+        store(ledger, *range(150))
+        store(ledger, *range(150, 200))
+        assert counts(beside)[sqlite_keys.RECENT] > 10
         for _ in range(8):
             ledger.forget_reports(**forget)
-        assert counts(beside) == {"report_key_recent": 0, "report_key_0": 64, "report_key_1": 0}
+        assert counts(beside) == {"report_key_recent": 0, "report_key_0": 200, "report_key_1": 0}
+
+
+def test_while_there_are_few_ids_they_go_where_they_stay(path):
+    with closing(SqliteLedger(path)) as ledger, closing(connect(path)) as beside:
+        store(ledger, *range(200))
+        assert counts(beside) == {"report_key_recent": 0, "report_key_0": 200, "report_key_1": 0}
 
 
 def test_ids_that_were_still_in_the_small_index_outlive_the_change_of_the_large_ones(path):
