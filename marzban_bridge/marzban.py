@@ -134,6 +134,8 @@ class Marzban:
             body["on_hold_expire_duration"] = update.on_hold_expire_duration
         if update.next_plan is not None:
             body["next_plan"] = dict(update.next_plan.panel_fields)
+        if update.note is not None:
+            body["note"] = update.note
         path = _user_path(update.username)
         response = await self._call("PUT", path, json=body, username=update.username)
         return parse_user(_json(response))
@@ -306,6 +308,7 @@ def parse_user(data: Mapping[str, Any]) -> PanelUser:
             on_hold_expire_duration=_whole_or_none(data.get("on_hold_expire_duration")),
             next_plan=_parse_next_plan(data.get("next_plan")),
             admin=_text(owner["username"]) if owner else None,
+            note=None if data.get("note") is None else _text(data["note"]),
         )
 
 

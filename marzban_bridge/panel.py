@@ -77,6 +77,8 @@ class PanelUser:
     next_plan: NextPlan | None = None
     admin: str | None = None
     """Who owns the user; None when the panel's environment admin made it."""
+    note: str | None = None
+    """What the admin wrote about the user, and the line of the last write (`note_line`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,8 @@ class UserUpdate:
     on_hold_expire_duration: int | None = None
     next_plan: NextPlan | None = None
     """What the user has as next plan after the write: a panel drops one that is not sent along."""
+    note: str | None = None
+    """The whole note after the write; empty removes it."""
 
 
 class Panel(Protocol):

@@ -127,6 +127,18 @@ async def test_a_write_changes_what_it_names_and_keeps_the_next_plan(panel, make
     assert await panel.get_user(name) == after
 
 
+async def test_a_note_is_written_with_the_limit_and_read_back_and_removed(panel, make):
+    name = await make(note="paid until May")
+    assert (await panel.get_user(name)).note == "paid until May"
+    noted = "paid until May\nQuota 10.00 GiB; ‌۳ GiB [bridge 1a2b3c4d:17@eu-1 q1 l1 e1 t1 00000000]"
+    update = UserUpdate(username=name, data_limit_bytes=3 * G, note=noted)
+    assert (await panel.update_user(update)).note == noted
+    assert (await panel.get_users([name]))[0].note == noted
+    assert (await panel.update_user(UserUpdate(username=name, data_limit_bytes=G))).note == noted
+    removed = await panel.update_user(UserUpdate(username=name, note=""))
+    assert not removed.note
+
+
 async def test_a_limit_below_the_used_traffic_cuts_off_and_a_larger_one_lets_in(panel, make):
     name = await make(used_bytes=4 * G)
     cut = await panel.update_user(UserUpdate(username=name, data_limit_bytes=3 * G))
