@@ -243,11 +243,10 @@ class Exporter:
             self._influx.close()  # the next try reads the token anew
             self._is_prepared = False
             return Step(pause_seconds=HALT_PAUSE_SECONDS)
-        if why.after_seconds is not None:
-            return Step(pause_seconds=min(why.after_seconds or 1.0, LONGEST_PAUSE_SECONDS))
         doubled_seconds = self._pause_seconds.get(policy, FIRST_PAUSE_SECONDS / 2) * 2
         self._pause_seconds[policy] = min(doubled_seconds, LONGEST_PAUSE_SECONDS)
-        return Step(pause_seconds=self._pause_seconds[policy] * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
+        own_seconds = self._pause_seconds[policy] * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+        return Step(pause_seconds=max(own_seconds, why.after_seconds or 0.0))
 
     def _recovered(self, policy: Policy) -> None:
         self._metrics.influx_up.set(1)

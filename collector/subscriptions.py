@@ -10,12 +10,14 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import httpx
 
 from collector.errors import IdentityUnknownError, PanelUnavailableError, TooManyLookupsError
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
+from collector.retry_after import retry_after_seconds
 
 KNOWN_SECONDS = 300.0
 UNKNOWN_SECONDS = 15.0
@@ -23,6 +25,8 @@ REMEMBERED = 100_000
 LOOKUPS_PER_SECOND = 20.0
 LOOKUP_BURST = 100.0
 TIMEOUT_SECONDS = 5.0
+LONGEST_RETRY_AFTER_SECONDS = 60.0
+"""A panel that asks for a longer pause is asked again after this one: users wait to report."""
 
 
 class Subscriptions:
@@ -52,6 +56,7 @@ class Subscriptions:
         )
         self._answers: OrderedDict[bytes, tuple[str | None, float]] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[str | None]] = {}
+        self._resume_at_seconds = 0.0
         self._limit = RateLimit(per_second=LOOKUPS_PER_SECOND, burst=LOOKUP_BURST)
 
     async def close(self) -> None:
@@ -77,6 +82,9 @@ class Subscriptions:
     async def _ask_once(self, key: bytes, token: str) -> str | None:
         task = self._asking.get(key)
         if task is None:
+            if self._monotonic_seconds() < self._resume_at_seconds:
+                self._metrics.lookups.labels(result="unavailable").inc()
+                raise PanelUnavailableError("the panel asked to be left alone for a while")
             wait_seconds = self._limit.take("all", now_seconds=self._monotonic_seconds())
             if wait_seconds:
                 self._metrics.lookups.labels(result="limited").inc()
@@ -103,6 +111,7 @@ class Subscriptions:
             return None
         username = _username_of(response)
         if username is None:
+            self._heed(response.headers.get("retry-after"))
             self._metrics.lookups.labels(result="unavailable").inc()
             raise PanelUnavailableError(
                 f"the panel answers {response.status_code} for a subscription token; is "
@@ -111,6 +120,12 @@ class Subscriptions:
         self._remember(key, username, KNOWN_SECONDS)
         self._metrics.lookups.labels(result="known").inc()
         return username
+
+    def _heed(self, retry_after: str | None) -> None:
+        asked_seconds = retry_after_seconds(retry_after, now=datetime.now(UTC))
+        if asked_seconds:
+            pause_seconds = min(asked_seconds, LONGEST_RETRY_AFTER_SECONDS)
+            self._resume_at_seconds = self._monotonic_seconds() + pause_seconds
 
     def _remember(self, key: bytes, username: str | None, seconds: float) -> None:
         self._answers.pop(key, None)

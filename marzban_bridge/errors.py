@@ -38,6 +38,11 @@ class PanelError(BridgeError):
 class PanelUnavailableError(PanelError):
     """The panel is down, slow or failing; the same call may succeed later."""
 
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """How long to leave it alone, where that is known."""
+
 
 class PanelFailingError(PanelUnavailableError):
     """The panel answers, but with its own failure (5xx, 429); it may be about one user only."""
@@ -65,6 +70,11 @@ class UserNotFoundError(PanelRefusedError):
 
 class CollectorUnavailableError(BridgeError):
     """The collector is down, slow or failing; the same call may succeed later."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """How long to leave it alone, where that is known."""
 
 
 class CollectorRefusedError(BridgeError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ from marzban_bridge.errors import (
     CollectorUnavailableError,
 )
 from marzban_bridge.history import Run
+from marzban_bridge.retry_after import heeded_seconds
 from marzban_bridge.usage import UsageChange
 
 PAGE_SIZE = 1000
@@ -56,13 +59,20 @@ class CollectorFeed:
     """The collector's feed and its one maintenance call, over HTTP.
 
     Raises CollectorUnavailableError when the call may succeed later and CollectorRefusedError when
-    the collector says no.
+    the collector says no. A collector that asks to be left alone for a while is not asked before.
     """
 
     def __init__(
-        self, url: str, *, admin_key: str, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        *,
+        admin_key: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+        monotonic_seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
+        self._monotonic_seconds = monotonic_seconds
+        self._resume_at_seconds = 0.0
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {admin_key}"},
@@ -158,6 +168,11 @@ class CollectorFeed:
         timeout_seconds: float,
         json: dict[str, object] | None = None,
     ) -> httpx.Response:
+        if (wait_seconds := self._resume_at_seconds - self._monotonic_seconds()) > 0:
+            raise CollectorUnavailableError(
+                f"the collector at {self._url} asks to be left alone for now",
+                retry_after_seconds=wait_seconds,
+            )
         try:
             response = await self._client.request(
                 method, path, params=params, json=json, timeout=timeout_seconds
@@ -172,8 +187,13 @@ class CollectorFeed:
                 "COLLECTOR_ADMIN_KEY must be the same for both"
             )
         if response.status_code >= 500 or response.status_code == 429:
+            pause_seconds = heeded_seconds(
+                response.headers.get("retry-after"), now=datetime.now(UTC)
+            )
+            self._resume_at_seconds = self._monotonic_seconds() + (pause_seconds or 0.0)
             raise CollectorUnavailableError(
-                f"the collector at {self._url} answers {response.status_code} to {method} {path}"
+                f"the collector at {self._url} answers {response.status_code} to {method} {path}",
+                retry_after_seconds=pause_seconds,
             )
         if not response.is_success:
             kind = CollectorNotFoundError if response.status_code == 404 else CollectorRefusedError

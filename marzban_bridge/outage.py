@@ -37,11 +37,11 @@ class Outage:
             log.warning("%s is back", self.name)
         self.reason, self._pause_seconds, self._was_logged = None, 0.0, False
 
-    def failed(self, reason: str) -> float:
-        """Note a failure and return how many seconds to pause."""
+    def failed(self, reason: str, *, asked_seconds: float | None = None) -> float:
+        """Note a failure and return how many seconds to pause, no less than were asked for."""
         self.reason = reason
         if not self._was_logged:
             log.error("%s: %s; will keep trying", self.name, reason)
             self._was_logged = True
         self._pause_seconds = min(max(0.5, self._pause_seconds * 2), self._longest_pause_seconds)
-        return self._pause_seconds
+        return max(self._pause_seconds, asked_seconds or 0.0)

@@ -57,7 +57,10 @@ class Reading:
                 self._metrics.soft_errors.labels(source="collector").inc()
                 self._metrics.collector_up.set(0)
                 wait_seconds = 0.0
-                await asyncio.sleep(self.outage.failed(str(error)))
+                asked_seconds = None
+                if isinstance(error, CollectorUnavailableError):
+                    asked_seconds = error.retry_after_seconds
+                await asyncio.sleep(self.outage.failed(str(error), asked_seconds=asked_seconds))
                 continue
             wait_seconds = 0.0 if has_more else FEED_WAIT_SECONDS
             if not has_more and self._store.cursor != cursor:

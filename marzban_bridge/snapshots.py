@@ -250,7 +250,7 @@ class Snapshots:
         if isinstance(why, Halt):
             self._influx.close()  # the next try reads the token anew
         elif why.after_seconds is not None:
-            pause_seconds = min(max(pause_seconds, why.after_seconds), LONGEST_PAUSE_SECONDS)
+            pause_seconds = max(pause_seconds, why.after_seconds)
         pause_seconds *= 1 + JITTER_SHARE * self._jitter()
         self._resume_at = self._monotonic_seconds() + pause_seconds
 

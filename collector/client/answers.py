@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any
+
+from collector.retry_after import retry_after_seconds
 
 LONGEST_REASON = 300
 
@@ -96,23 +97,7 @@ def _judge_other(status: int, headers: Mapping[str, str], body: bytes, now: date
         reason = f"answers {status}, a redirect; give the collector's own URL"
     elif status == 404:
         reason = "answers 404: there is no collector at this URL"
-    return Again(reason, retry_after_seconds(headers, now=now))
-
-
-def retry_after_seconds(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Return how long the answer asks to wait, given in seconds or as a date."""
-    text = headers.get("retry-after", "").strip()
-    if not text:
-        return None
-    if text.isascii() and text.isdecimal() and len(text) < 10:
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    return Again(reason, retry_after_seconds(headers.get("retry-after"), now=now))
 
 
 def _read_receipt(body: bytes, count: int) -> Verdict:

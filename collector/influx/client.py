@@ -21,6 +21,7 @@ import msgspec
 from collector.errors import InfluxError, InfluxRefusedError, InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.outcome import Outcome, Retry, decide
+from collector.retry_after import retry_after_seconds
 
 T = TypeVar("T")
 
@@ -92,7 +93,9 @@ class Influx:
             answer.status_code,
             answer.text,
             lines=len(lines),
-            retry_after=answer.headers.get("retry-after"),
+            retry_after_seconds=retry_after_seconds(
+                answer.headers.get("retry-after"), now=datetime.now(UTC)
+            ),
         )
 
     def delete_before(self, bucket: str, before: datetime) -> None:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 MAX_REASON_LENGTH = 500
+LONGEST_RETRY_AFTER_SECONDS = 900.0
 _DROPPED = re.compile(r"dropped=(\d+)")
 
 
@@ -24,7 +25,7 @@ class Retry:
 
     reason: str
     after_seconds: float | None = None
-    """How long the server asks to wait; None leaves it to the caller."""
+    """How long the server asks to wait; the caller waits no less than it would by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,13 @@ class Halt:
 Outcome = Stored | Retry | Split | Drop | Halt
 
 
-def decide(status: int, message: str, *, lines: int, retry_after: str | None = None) -> Outcome:
+def decide(
+    status: int, message: str, *, lines: int, retry_after_seconds: float | None = None
+) -> Outcome:
     """Say what an answer to a write of so many lines means.
 
-    `message` is the answer's body, `retry_after` its header of that name in seconds.
+    `message` is the answer's body, `retry_after_seconds` how long it asks to wait. A wait longer
+    than LONGEST_RETRY_AFTER_SECONDS is a mistake of somebody's, and is not heeded to its end.
     """
     reason = " ".join([str(status), *message.split()])[:MAX_REASON_LENGTH]
     if status == 204:
@@ -67,7 +71,7 @@ def decide(status: int, message: str, *, lines: int, retry_after: str | None = N
     if status == 413:
         return Split(reason) if lines > 1 else Drop(reason)
     if status == 429 or status >= 500:
-        return Retry(reason, _seconds(retry_after))
+        return Retry(reason, _bounded(retry_after_seconds))
     if status == 401:
         return Halt(f"{reason}: InfluxDB does not know the token; see to INFLUXDB_TOKEN")
     if status == 403:
@@ -77,7 +81,5 @@ def decide(status: int, message: str, *, lines: int, retry_after: str | None = N
     return Halt(f"{reason}: this is no answer of InfluxDB's to a write; see to INFLUXDB_URL")
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    if retry_after is None or not re.fullmatch(r"[0-9]{1,5}", retry_after.strip()):
-        return None
-    return float(retry_after)
+def _bounded(seconds: float | None) -> float | None:
+    return None if seconds is None else min(seconds, LONGEST_RETRY_AFTER_SECONDS)

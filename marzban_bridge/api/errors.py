@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -78,5 +79,8 @@ def status_of(error: BridgeError) -> int:
 
 
 def headers_of(error: BridgeError) -> dict[str, str] | None:
-    """Say when to come again, where that helps."""
-    return {"retry-after": str(RETRY_AFTER_SECONDS)} if status_of(error) == 503 else None
+    """Say when to come again, where that helps: no sooner than the panel or the collector asks."""
+    if status_of(error) != 503:
+        return None
+    asked_seconds = getattr(error, "retry_after_seconds", None) or 0.0
+    return {"retry-after": str(max(RETRY_AFTER_SECONDS, math.ceil(asked_seconds)))}

@@ -56,6 +56,17 @@ def test_giving_the_connection_up_lets_a_write_that_is_under_way_end():
     assert [each.is_closed for each in clients] == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("60", 60.0), ("0", 0.0), ("Tue, 24 Nov 2099 12:00:30 GMT", 900.0)]
+)
+def test_a_busy_influxdb_says_when_to_come_again(header, seconds):
+    server = Server(429, headers=[("Retry-After", header)])
+    with serving(server), closing(Influx(access_to(server.url))) as influx:
+        outcome = influx.write("traffic/raw", [LINE])
+    assert isinstance(outcome, Retry)
+    assert outcome.after_seconds == seconds
+
+
 def test_the_token_is_read_anew_after_the_connection_was_given_up(tmp_path):
     path = tmp_path / "token"
     path.write_text("first\n")

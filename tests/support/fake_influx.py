@@ -17,6 +17,7 @@ class FakeInflux:
     url: str = "http://influx.test"
     points: dict[tuple[str, str, str], str] = field(default_factory=dict)
     is_down: bool = False
+    retry_after_seconds: float | None = None
     is_forbidden: bool = False
     is_bad: Callable[[str], bool] = lambda _: False
     requests: int = 0
@@ -26,7 +27,7 @@ class FakeInflux:
     def write(self, bucket: str, lines: Sequence[str]) -> Outcome:
         self.requests += 1
         if self.is_down:
-            return Retry("away")
+            return Retry("away", self.retry_after_seconds)
         if self.is_forbidden:
             return Halt("403 forbidden")
         if any(map(self.is_bad, lines)):

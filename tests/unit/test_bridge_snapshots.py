@@ -381,6 +381,15 @@ class TestOutages:
         assert await quiet.settle() == 1
         assert len(quiet.influx.writes) == tried
 
+    @pytest.mark.parametrize(("asked_seconds", "pause_seconds"), [(0.0, 0.5), (120.0, 120.0)])
+    async def test_a_pause_that_was_asked_for_is_neither_undercut_nor_none(
+        self, quiet, asked_seconds, pause_seconds
+    ):
+        quiet.influx.away = Retry("away", after_seconds=asked_seconds)
+        quiet.use("alice")
+        quiet.advance(GATHER_SECONDS)
+        assert await quiet.settle() == pause_seconds
+
     async def test_retries_of_many_bridges_spread(self, quiet):
         quiet.snapshots._jitter = lambda: 1.0
         quiet.influx.away = Retry("away", after_seconds=20)

@@ -17,7 +17,6 @@ from collector.client.answers import (
     Unfit,
     judge_reports,
     judge_request,
-    retry_after_seconds,
 )
 from collector.client.pace import LONGEST_RETRY_AFTER_SECONDS, Pace
 
@@ -94,21 +93,10 @@ def test_a_foreign_payload_is_taken_by_any_success_and_refused_by_what_names_it(
     assert isinstance(judge_request(422, {}, b"", now=NOW), Unfit)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("7", 7.0),
-        (" 120 ", 120.0),
-        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
-        ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0),
-        ("soon", None),
-        ("-5", None),
-        ("", None),
-        ("99999999999999", None),
-    ],
-)
-def test_retry_after_is_read_in_both_forms(text, seconds):
-    assert retry_after_seconds({"retry-after": text}, now=NOW) == seconds
+def test_a_busy_collector_says_when_to_come_again():
+    asked = {"retry-after": "Tue, 24 Nov 2026 12:00:30 GMT"}
+    verdict = judge_reports(503, asked, b"", count=1, now=NOW)
+    assert verdict == Again("answers 503", 30.0)
 
 
 def test_waits_double_with_jitter_up_to_the_longest_and_begin_anew_after_success():

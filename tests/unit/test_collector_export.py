@@ -134,6 +134,19 @@ async def test_while_influxdb_is_away_the_cursor_stands_still_and_pauses_grow_to
     assert world.reader.export_state(RAW).problem is None
 
 
+async def test_a_busy_influxdb_is_left_alone_for_as_long_as_it_asks(world):
+    await world.store(report())
+    world.influx.is_down, world.influx.retry_after_seconds = True, 120.0
+    assert (await world.exporter.step(RAW)).pause_seconds == 120.0
+
+
+async def test_an_influxdb_that_asks_for_no_pause_gets_one_that_grows(world):
+    await world.store(report())
+    world.influx.is_down, world.influx.retry_after_seconds = True, 0.0
+    pauses = [(await world.exporter.step(RAW)).pause_seconds for _ in range(12)]
+    assert min(pauses[6:]) > LONGEST_PAUSE_SECONDS / 3
+
+
 async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(world, caplog):
     await world.store(report())
     world.influx.is_down = True

@@ -124,6 +124,20 @@ async def test_a_panel_that_cannot_tell_is_not_an_unknown_token_and_is_asked_aga
     assert len(world.panel.asked) == 2
 
 
+@pytest.mark.parametrize(("retry_after", "pause_seconds"), [("30", 30), ("86400", 60)])
+async def test_a_panel_that_asks_for_a_pause_is_not_asked_meanwhile(
+    world, retry_after, pause_seconds
+):
+    world.panel.answer = lambda: httpx.Response(429, headers={"retry-after": retry_after})
+    for number in range(10):
+        with pytest.raises(PanelUnavailableError):
+            await world.subscriptions.resolve(f"{TOKEN}{number}")
+    assert len(world.panel.asked) == 1
+    world.panel.answer = None
+    world.now_seconds += pause_seconds
+    assert await world.subscriptions.resolve(TOKEN) == "alice"
+
+
 async def test_remembered_tokens_are_good_while_the_panel_is_down(world):
     await world.subscriptions.resolve(TOKEN)
     world.panel.answer = broken_connection

@@ -49,10 +49,10 @@ def test_each_status_leads_to_one_thing_to_do(status, message, lines, kind):
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7.0), (" 30 ", 30.0), (None, None), ("soon", None), ("-1", None)]
+    ("asked", "heeded"), [(None, None), (0.0, 0.0), (60.0, 60.0), (86_400.0, 900.0)]
 )
-def test_a_busy_server_says_when_to_come_again(header, seconds):
-    assert decide(429, "", lines=1, retry_after=header) == Retry("429", seconds)
+def test_a_busy_server_says_when_to_come_again_and_not_tomorrow(asked, heeded):
+    assert decide(429, "", lines=1, retry_after_seconds=asked) == Retry("429", heeded)
 
 
 @pytest.mark.parametrize(
