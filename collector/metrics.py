@@ -34,6 +34,11 @@ class Metrics:
             ["field"],
             registry=self.registry,
         )
+        self.beyond_capacity = Counter(
+            "collector_reports_beyond_capacity",
+            "Reports not stored, since their user's total is full",
+            registry=self.registry,
+        )
         self.requests = Counter(
             "collector_report_requests",
             "Requests with reports, by status",

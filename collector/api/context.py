@@ -21,6 +21,7 @@ from collector.ledger import LedgerReader
 from collector.ledger.place import LedgerPlace
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
+from collector.recent import RecentNames
 from collector.reporters import KeyRing, Reporter, hash_key
 from collector.reports import Limits
 from collector.settings import Settings
@@ -70,6 +71,8 @@ class Collector:
     """For what panels and nodes send, which is larger."""
     strangers_room: BodyRoom
     """For the bodies of requests without a key: nobody knows yet whose they are."""
+    full_users: RecentNames = field(default_factory=RecentNames)
+    """Users whose totals were too full for a report."""
     _rules: Rules | None = field(default=None, init=False)
     _rules_until_seconds: float = field(default=0.0, init=False)
     _rules_reading: asyncio.Task[Rules] | None = field(default=None, init=False)

@@ -35,6 +35,12 @@ async def readyz(collector: CollectorPart) -> Response:
     warnings = list(collector.exporter.warnings) if collector.exporter else []
     if collector.sources.problem:
         warnings.append(collector.sources.problem)
+    full_users = collector.full_users.names(now_seconds=collector.monotonic_seconds())
+    if full_users:
+        warnings.append(
+            f"the totals of {len(full_users)} users are full, and their reports are refused with "
+            "507; the log names them, and docs/alerts.md says what to do (User total full)"
+        )
     health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 

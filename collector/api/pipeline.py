@@ -29,10 +29,12 @@ class Sorted:
 
     def __init__(self, refusals: list[Refusal]) -> None:
         self.reports: list[Report] = []
+        self.indexes: list[int] = []
+        """The place in the request of each of `reports`."""
         self.refusals = refusals
         self.ignored = 0
 
-    def add(self, outcome: Report | Refusal | None) -> None:
+    def add(self, outcome: Report | Refusal | None, index: int) -> None:
         """Put what became of one report in its place; None reported nothing."""
         if outcome is None:
             self.ignored += 1
@@ -40,6 +42,7 @@ class Sorted:
             self.refusals.append(outcome)
         else:
             self.reports.append(outcome)
+            self.indexes.append(index)
 
 
 async def take(
@@ -119,7 +122,7 @@ async def _sort(
             if not is_plainly_a_name(username):
                 found = "" if is_empty(wire) else await _any_username(collector, wire, index)
                 if isinstance(found, Refusal):
-                    sorted_.add(found)
+                    sorted_.add(found, index)
                     continue
                 username = found
         fallback_id = header_id
@@ -135,7 +138,7 @@ async def _sort(
             limits=limits,
             tariff=tariff,
         )
-        sorted_.add(outcome)
+        sorted_.add(outcome, index)
     if reporter is None and not scope and not sorted_.refusals:
         raise ProblemError(401, _HOW_TO_AUTHENTICATE)
     return sorted_, scope
@@ -198,9 +201,8 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
     if not sorted_.reports:
         return Receipt(0, 0)
     receipt = await collector.ingest.submit(Batch(scope, sorted_.reports))
-    if receipt.is_beyond_capacity:
-        reason = "would bring the sum of all traffic beyond what the ledger can count"
-        raise ProblemError(422, reason, refusals=[Refusal(0, "bytes_uploaded", reason)])
+    if receipt.full:
+        _refuse_full(collector, sorted_, receipt)
     metrics.accepted.inc(receipt.accepted)
     if receipt.duplicates:
         metrics.duplicates.inc(receipt.duplicates)
@@ -213,6 +215,26 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
             scope,
         )
     return receipt
+
+
+_FULL = "the total of this user is full: the ledger counts up to 2^62 bytes for one user"
+
+
+def _refuse_full(collector: Collector, sorted_: Sorted, receipt: Receipt) -> None:
+    """Name the reports whose users' totals are full; 507 where no other report was stored.
+
+    A request that others' reports are in is answered for each: a user's full total must not hold up
+    theirs, which a sender that has to send all of it again would do.
+    """
+    collector.metrics.beyond_capacity.inc(len(receipt.full))
+    for name in dict.fromkeys(sorted_.reports[place].username for place in receipt.full):
+        if collector.full_users.note(name, now_seconds=collector.monotonic_seconds()):
+            log.error("user_total_full user=%r: its reports are refused with 507", name)
+    if not receipt.accepted and not receipt.duplicates:
+        raise ProblemError(507, f"nothing was stored: {_FULL}")
+    sorted_.refusals += [
+        Refusal(sorted_.indexes[place], "user_token", _FULL) for place in receipt.full
+    ]
 
 
 _FIELDS = frozenset(WireReport.__struct_fields__)

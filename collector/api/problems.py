@@ -77,7 +77,7 @@ _MEANING = {
     422: "Refused; `errors` names the fields",
     429: "Too many requests; see Retry-After",
     503: "Not stored or not verified now; see Retry-After",
-    507: "The disk is full; nothing was stored",
+    507: "The disk, or the user's total, is full; nothing was stored",
 }
 
 

@@ -172,7 +172,7 @@ async def _store(
             limits=collector.limits,
             tariff=tariff,
         )
-        sorted_.add(outcome)
+        sorted_.add(outcome, index)
     if sorted_.refusals:
         _note_refusals(collector, reporter, sorted_)
     if not (sorted_.reports or sorted_.refusals):  # a quiet moment is no fault

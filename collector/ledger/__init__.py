@@ -34,9 +34,9 @@ class Receipt(msgspec.Struct, frozen=True):
     duplicates: int
     conflicts: int = 0
     """Duplicates whose content differs from what was stored first under their id."""
-    is_beyond_capacity: bool = False
-    """Nothing was stored: the sum of all traffic, raw or billed, would no longer fit the ledger's
-    integers."""
+    full: tuple[int, ...] = ()
+    """Places in the batch of the reports that were not stored, since their user's total, raw or
+    billed, would be beyond what the ledger counts for one user."""
 
 
 class UserTotal(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from collector.ledger.postgres_schema import MIGRATION_MARK, bring_forward
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_readers import standings
+from collector.ledger.sqlite_sums import sum_of, whole
 
 PAGE_ROWS = 20_000
 _SMALL = {
@@ -144,11 +145,11 @@ class Migration:
     def _finish(self, source: sqlite3.Connection, counts: dict[str, int]) -> Moved:
         """Take the mark away: from here on the database is the ledger."""
         origin = _Source.of(source)
-        sums = source.execute(
-            "SELECT count(*), coalesce(sum(upload_bytes + download_bytes), 0), "
-            "coalesce(sum(billed_bytes), 0), coalesce(sum(reports), 0) FROM user_total"
+        users, raw, billed, reports = source.execute(
+            f"SELECT count(*), {sum_of('upload_bytes + download_bytes')}, "
+            f"{sum_of('billed_bytes')}, coalesce(sum(reports), 0) FROM user_total"
         ).fetchone()
-        users, raw_bytes, billed_bytes, reports = sums
+        raw_bytes, billed_bytes = whole(raw), whole(billed)
 
         def finish(db: Db) -> None:
             db.execute(

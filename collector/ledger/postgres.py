@@ -19,10 +19,12 @@ from collector.ledger import (
     Batch,
     Progress,
     Receipt,
+    postgres_capacity,
     postgres_export,
     postgres_fold,
     postgres_purge,
 )
+from collector.ledger.capacity import Capacity, Room
 from collector.ledger.postgres_group import Group, LostRaceError, known_contents
 from collector.ledger.postgres_lease import Lease, NotLeadingError
 from collector.ledger.postgres_link import Db, Link
@@ -34,8 +36,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SUMS_SECONDS = 1.0
-"""How old the sum of all traffic may be by which a collector tells whether more would fit."""
+CAPACITY_SECONDS = 60.0
+"""How old a look at the users' totals may be by which a collector tells whether more fits."""
+NEARLY_FULL_SECONDS = 1.0
+"""The same while a user is nearly full, whose reports may come to several collectors."""
+SPARE_BYTES = 2**56
+"""What a collector accepts without looking at the totals again. What others accept meanwhile it
+does not see: up to 32 of them together stay within what the ledger's integers hold beyond a full
+total."""
 RACES = 20
 
 
@@ -57,8 +65,8 @@ class PostgresLedger:
         self._led_by = ""
         self._is_run_noted = False
         self._folded_seq = 0
-        self._all_bytes = self._all_billed_bytes = 0
-        self._sums_until_seconds = 0.0
+        self._capacity = Capacity({}, spare_bytes=0)
+        self._capacity_until_seconds = 0.0
         try:
             bring_forward(self._writer)
             self.lead()
@@ -122,7 +130,8 @@ class PostgresLedger:
             if report.report_key is not None
         ]
         known = self._writer.ask(lambda db: known_contents(db, keys)) if keys else {}
-        group = Group(self._all_bytes, self._all_billed_bytes, known)
+        room = self._room_for(batches)
+        group = Group(known, room=room)
         taken = [group.take(batch) for batch in batches]
         if group.rows or group.duplicates:
             fresh = [report for report, _ in group.rows]
@@ -140,24 +149,34 @@ class PostgresLedger:
                 )
             except LostRaceError:
                 return None
-            self._all_bytes += group.raw_bytes
-            self._all_billed_bytes += group.billed_bytes
+            self._capacity.note(
+                raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=room
+            )
         return receipts
 
     def _refresh(self) -> None:
-        """Forget series that were read of another connection or leader; sum up what is stored.
-
-        The sum is a second old, and without what others store meanwhile. It is refused at half of
-        what the integers hold, so there is room for the collectors that do not know of each other.
-        """
+        """Forget series that were read of another connection or leader."""
         self._writer.connect()
         if self._series_of != (self._writer.connections, self._led_by):
             self._series.clear()
             self._series_of = (self._writer.connections, self._led_by)
-        if time.monotonic() < self._sums_until_seconds:
-            return
-        self._all_bytes, self._all_billed_bytes = self._writer.ask(_all_sums)
-        self._sums_until_seconds = time.monotonic() + SUMS_SECONDS
+
+    def _room_for(self, batches: Sequence[Batch]) -> Room | None:
+        """Return what decides about each report of a commit; None where all fit in any case."""
+        is_known = time.monotonic() < self._capacity_until_seconds
+        if is_known and self._capacity.is_ample(batches):
+            return None
+        if not (is_known and self._capacity.nearly_full):
+            found = self._writer.ask(postgres_capacity.nearly_full)
+            self._capacity = Capacity(found, spare_bytes=SPARE_BYTES)
+            kept_seconds = NEARLY_FULL_SECONDS if found else CAPACITY_SECONDS
+            self._capacity_until_seconds = time.monotonic() + kept_seconds
+        if self._capacity.is_ample(batches):
+            return None
+        return self._capacity.room(
+            batches,
+            lambda username: self._writer.ask(lambda db: postgres_capacity.total_of(db, username)),
+        )
 
     # --- leading -----------------------------------------------------------------------------
 
@@ -279,15 +298,6 @@ def _head(db: Db) -> tuple[int, str, bool]:
     if row is None:
         raise NotStoredError("the ledger has no sums: was it restored in part?")
     return int(row[0]), str(row[1]), bool(row[2])
-
-
-def _all_sums(db: Db) -> tuple[int, int]:
-    row = db.execute(
-        "SELECT (f.raw_bytes + g.raw)::bigint, (f.billed_bytes + g.billed)::bigint FROM folded f, "
-        "(SELECT coalesce(sum(raw_bytes), 0) AS raw, coalesce(sum(billed_bytes), 0) AS billed "
-        "FROM report_group WHERE first_seq IS NULL) g WHERE f.id = 1"
-    ).fetchone()
-    return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
 
 def _new_group_id() -> int:

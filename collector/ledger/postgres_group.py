@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from collector.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
 from collector.ledger import Batch, Receipt
+from collector.ledger.capacity import Room, billed_bytes_of
 from collector.ledger.postgres_link import Db
-from collector.reports import MAX_AMOUNT_BYTES, Report
+from collector.reports import Report
 
 Content = tuple[int | None, int, int]
 """A report's series, bytes up and down: what a repeated id must agree with."""
@@ -42,7 +42,8 @@ class Taken:
     """What is taken of one request."""
 
     accepted: int = 0
-    is_beyond_capacity: bool = False
+    full: list[int] = field(default_factory=list)
+    """Places of the reports whose user's total is too full for them."""
     duplicates: list[tuple[Report, Content | Report]] = field(default_factory=list)
     """Reports whose id is known, with what is, or will be, stored under it."""
 
@@ -52,7 +53,7 @@ class Taken:
         for report, stored in self.duplicates:
             content = _content(stored, id_of) if isinstance(stored, Report) else stored
             conflicts += content != _content(report, id_of)
-        return Receipt(self.accepted, len(self.duplicates), conflicts, self.is_beyond_capacity)
+        return Receipt(self.accepted, len(self.duplicates), conflicts, tuple(self.full))
 
 
 def _content(report: Report, id_of: IdOf) -> Content:
@@ -62,12 +63,10 @@ def _content(report: Report, id_of: IdOf) -> Content:
 class Group:
     """The reports of one commit: those that are not known yet."""
 
-    def __init__(
-        self, all_bytes: int, all_billed_bytes: int, known: Mapping[bytes, Content]
-    ) -> None:
-        self._all_bytes = all_bytes
-        self._all_billed_bytes = all_billed_bytes
+    def __init__(self, known: Mapping[bytes, Content], *, room: Room | None = None) -> None:
         self._known = known
+        self.room = room
+        """Decides about each report; None where all fit."""
         self._fresh: dict[bytes, Report] = {}
         self.rows: list[tuple[Report, str]] = []
         """Each with who reported it, in the order they are numbered in."""
@@ -75,35 +74,27 @@ class Group:
         self.raw_bytes = self.billed_bytes = 0
 
     def take(self, batch: Batch) -> Taken:
-        """Take what is new of a request; all or nothing of it for want of room in the sums."""
-        if not self._has_room_for(batch.reports):
-            return Taken(is_beyond_capacity=True)
+        """Take what is new of a request, and fits the totals of its users."""
         taken = Taken()
-        for report in batch.reports:
+        room = self.room
+        for place, report in enumerate(batch.reports):
             key = report.report_key
             if key is not None:
                 stored = self._known.get(key) or self._fresh.get(key)
                 if stored is not None:
                     taken.duplicates.append((report, stored))
                     continue
+            if room is not None and not room.take(report):
+                taken.full.append(place)
+                continue
+            if key is not None:
                 self._fresh[key] = report
             self.rows.append((report, batch.reporter))
             taken.accepted += 1
             self.raw_bytes += report.upload_bytes + report.download_bytes
-            self.billed_bytes += _billed(report)
+            self.billed_bytes += billed_bytes_of(report)
         self.duplicates += taken.duplicates
         return taken
-
-    def _has_room_for(self, reports: Sequence[Report]) -> bool:
-        """Tell whether the sums stay within the ledger's integers, even if none is a duplicate."""
-        more_bytes = sum(each.upload_bytes + each.download_bytes for each in reports)
-        if self._all_bytes + self.raw_bytes + more_bytes > MAX_AMOUNT_BYTES:
-            return False
-        billed_bytes = self._all_billed_bytes + self.billed_bytes
-        most_billed_bytes = more_bytes * MAX_RATIO_MILLIS // AS_REPORTED_MILLIS
-        if billed_bytes + most_billed_bytes <= MAX_AMOUNT_BYTES:
-            return True
-        return billed_bytes + sum(map(_billed, reports)) <= MAX_AMOUNT_BYTES
 
     def store(self, db: Db, group_id: int, id_of: IdOf, *, received_at_millis: int) -> None:
         """Store the reports within a transaction; LostRaceError where an id is not new any more.
@@ -142,12 +133,6 @@ class Group:
 
 class LostRaceError(Exception):
     """Another collector stored one of the ids meanwhile; this transaction must store nothing."""
-
-
-def _billed(report: Report) -> int:
-    if report.billed_bytes is None:
-        return report.upload_bytes + report.download_bytes
-    return report.billed_bytes
 
 
 def _numbers(values: Iterable[int | None]) -> str:

@@ -160,6 +160,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    # One user's total fits a bigint; what all users have together may not.
+    (
+        "ALTER TABLE folded ALTER COLUMN raw_bytes TYPE numeric",
+        "ALTER TABLE folded ALTER COLUMN billed_bytes TYPE numeric",
+        "ALTER TABLE report_group ALTER COLUMN raw_bytes TYPE numeric",
+        "ALTER TABLE report_group ALTER COLUMN billed_bytes TYPE numeric",
+    ),
 )
 _MET_ANOTHER = (
     pg.UniqueViolation,

@@ -1,4 +1,7 @@
-"""What people ask of a PostgreSQL ledger: sums by server and day, its size, whether it is whole."""
+"""What people ask of a PostgreSQL ledger: sums by server and day, its size, whether it is whole.
+
+One user's total fits a bigint; a sum over users may not, so sums are numeric, and read as integers.
+"""
 
 from __future__ import annotations
 
@@ -44,25 +47,25 @@ def servers_of(db: Db, username: str | None, since_day: int | None) -> list[Serv
         source = _SERIES_SINCE if username is None else _SERIES_OF_USER_SINCE
     # A user has one series on a server, port and protocol: to count series is to count users.
     rows = db.execute(
-        "SELECT server, port, protocol, sum(upload_bytes)::bigint, sum(download_bytes)::bigint, "
-        "sum(billed_bytes)::bigint, sum(connections)::bigint, count(*), max(last_used_at) "
+        "SELECT server, port, protocol, sum(upload_bytes), sum(download_bytes), "
+        "sum(billed_bytes), sum(connections), count(*), max(last_used_at) "
         f"FROM ({source}) AS found GROUP BY server, port, protocol "
         "ORDER BY sum(upload_bytes + download_bytes) DESC, server, port, protocol",
         {"username": username, "since": since_day},
     )
-    return [ServerUsage(*row) for row in rows]
+    return [ServerUsage(*row[:3], *map(int, row[3:])) for row in rows]
 
 
 def days_of_server(db: Db, server: str, port: int, since_day: int) -> list[DailyUsage]:
     """Return a server's usage by day, oldest first."""
     rows = db.execute(
-        "SELECT u.day, sum(u.upload_bytes)::bigint, sum(u.download_bytes)::bigint, "
+        "SELECT u.day, sum(u.upload_bytes), sum(u.download_bytes), "
         "count(DISTINCT s.username) "
         "FROM usage_day AS u JOIN series AS s ON s.id = u.series_id "
         "WHERE s.server = %s AND s.port = %s AND u.day >= %s GROUP BY u.day ORDER BY u.day",
         (server, port, since_day),
     )
-    return [DailyUsage(*row) for row in rows]
+    return [DailyUsage(*map(int, row)) for row in rows]
 
 
 def summary(db: Db, since_day: int | None) -> Summary:
@@ -70,13 +73,13 @@ def summary(db: Db, since_day: int | None) -> Summary:
     source = _ALL_SERIES if since_day is None else _SERIES_SINCE
     row = db.execute(
         "SELECT count(DISTINCT username), count(DISTINCT server || chr(31) || port), "
-        "count(DISTINCT protocol), coalesce(sum(upload_bytes), 0)::bigint, "
-        "coalesce(sum(download_bytes), 0)::bigint, coalesce(sum(billed_bytes), 0)::bigint, "
-        "coalesce(sum(connections), 0)::bigint, "
-        f"coalesce(sum(reports), 0)::bigint FROM ({source}) AS found",
+        "count(DISTINCT protocol), coalesce(sum(upload_bytes), 0), "
+        "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
+        "coalesce(sum(connections), 0), "
+        f"coalesce(sum(reports), 0) FROM ({source}) AS found",
         {"since": since_day},
     ).fetchone()
-    return Summary(*(row or ()))
+    return Summary(*map(int, row or ()))
 
 
 def facts(db: Db, name: str) -> Facts:
@@ -86,13 +89,14 @@ def facts(db: Db, name: str) -> Facts:
         "SELECT (SELECT coalesce(max(f.seq) - min(g.first_seq + g.purged) + 1, 0) "
         "FROM folded AS f, (SELECT first_seq, purged FROM report_group "
         "WHERE first_seq IS NOT NULL ORDER BY first_seq LIMIT 1) AS g), "
-        "(SELECT coalesce(sum(reports), 0)::bigint FROM report_group WHERE first_seq IS NULL), "
-        "(SELECT count(*) FROM usage_day), count(*), coalesce(sum(upload_bytes), 0)::bigint, "
-        "coalesce(sum(download_bytes), 0)::bigint, coalesce(sum(billed_bytes), 0)::bigint, "
+        "(SELECT coalesce(sum(reports), 0) FROM report_group WHERE first_seq IS NULL), "
+        "(SELECT count(*) FROM usage_day), count(*), coalesce(sum(upload_bytes), 0), "
+        "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
         "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series WHERE reports > 0) AS s), "
         "(SELECT value FROM meta WHERE key = 'ledger_id') FROM user_total"
     ).fetchone()
-    numbered, unfolded, day_rows, users, up, down, billed, servers, ledger_id = row or ()
+    *numbers, ledger_id = row or ()
+    numbered, unfolded, day_rows, users, up, down, billed, servers = map(int, numbers)
     return Facts(
         location=name,
         ledger_id=str(ledger_id),
@@ -110,7 +114,7 @@ def facts(db: Db, name: str) -> Facts:
 def _size_bytes(db: Db) -> int:
     """Return what the tables take; 0 for an engine that cannot say."""
     query = (
-        "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class AS c "
+        "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class AS c "
         "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'"
     )
     with suppress(pg.UndefinedFunction, pg.FeatureNotSupported), db.transaction():
@@ -121,18 +125,15 @@ def _size_bytes(db: Db) -> int:
 
 def audit(db: Db) -> Audit:
     """Compare the sums of users, series, days and kept reports with each other."""
-    sums = (
-        "coalesce(sum(upload_bytes + download_bytes), 0)::bigint, "
-        "coalesce(sum(billed_bytes), 0)::bigint"
-    )
-    reports_too = f"{sums}, coalesce(sum(reports), 0)::bigint"
+    sums = "coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(billed_bytes), 0)"
+    reports_too = f"{sums}, coalesce(sum(reports), 0)"
     user_bytes, user_billed, reports = _row(db, f"SELECT {reports_too} FROM user_total")
     series_bytes, series_billed, series_reports = _row(db, f"SELECT {reports_too} FROM series")
     day_bytes, day_billed = _row(db, f"SELECT {sums} FROM usage_day")
     folded, folded_billed, seq = _row(db, "SELECT raw_bytes, billed_bytes, seq FROM folded")
     (unfolded,) = _row(
         db,
-        "SELECT coalesce(sum(reports), 0)::bigint FROM report_group WHERE first_seq IS NULL",
+        "SELECT coalesce(sum(reports), 0) FROM report_group WHERE first_seq IS NULL",
     )
     problems: list[str] = []
     for what, one, other in (
@@ -173,7 +174,7 @@ def _lost_rows(db: Db) -> list[str]:
         ),
         (
             "reports too many or too few in their groups",
-            "SELECT coalesce(sum(abs(g.reports - g.purged - coalesce(r.kept, 0))), 0)::bigint "
+            "SELECT coalesce(sum(abs(g.reports - g.purged - coalesce(r.kept, 0))), 0) "
             "FROM report_group AS g LEFT JOIN (SELECT group_id, count(*) AS kept FROM report "
             "GROUP BY group_id) AS r ON r.group_id = g.id",
         ),
@@ -185,4 +186,5 @@ def _lost_rows(db: Db) -> list[str]:
 
 
 def _row(db: Db, query: str) -> tuple[int, ...]:
-    return db.execute(query).fetchone() or ()
+    """Return whole numbers: sums beyond 2^63 come as decimals."""
+    return tuple(map(int, db.execute(query).fetchone() or ()))

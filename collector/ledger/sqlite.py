@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from collector.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
 from collector.errors import DiskFullError, LedgerError, NotStoredError
 from collector.ledger import (
     Batch,
@@ -17,9 +16,11 @@ from collector.ledger import (
     sqlite_fold,
     sqlite_keys,
     sqlite_runs,
+    sqlite_sums,
 )
+from collector.ledger.capacity import Capacity, Room
 from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault, lock
-from collector.reports import MAX_AMOUNT_BYTES, Report
+from collector.reports import Report
 from collector.schema import Policy
 
 MAX_CACHED_SERIES = 500_000
@@ -76,19 +77,25 @@ class SqliteLedger:
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
         self._last_seq: int = row[0] if row else 0
         self._folded_seq = sqlite_fold.folded_seq(self._db)
-        query = (
-            "SELECT coalesce(sum(raw), 0), coalesce(sum(billed), 0) FROM ("
-            "SELECT upload_bytes + download_bytes AS raw, billed_bytes AS billed FROM user_total "
-            "UNION ALL SELECT upload_bytes + download_bytes, "
-            "coalesce(billed_bytes, upload_bytes + download_bytes) FROM report WHERE seq > ?)"
-        )
-        self._all_bytes: int
-        self._all_billed_bytes: int
-        self._all_bytes, self._all_billed_bytes = self._db.execute(
-            query, (self._folded_seq,)
-        ).fetchone()
+        self._capacity = self._read_capacity()
         query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
         self._unindexed = dict(self._db.execute(query, (self._folded_seq,)))
+
+    def _read_capacity(self) -> Capacity:
+        return Capacity(sqlite_sums.nearly_full(self._db, folded_seq=self._folded_seq))
+
+    def _room_for(self, batches: Sequence[Batch]) -> Room | None:
+        """Return what decides about each report of a commit; None where all fit in any case."""
+        if self._capacity.is_ample(batches):
+            return None
+        self._capacity = self._read_capacity()
+        if self._capacity.is_ample(batches):
+            return None
+        folded_seq = self._folded_seq
+        return self._capacity.room(
+            batches,
+            lambda username: sqlite_sums.total_of(self._db, username, folded_seq=folded_seq),
+        )
 
     def close(self) -> None:
         """Close the file and let another process have it."""
@@ -126,7 +133,8 @@ class SqliteLedger:
         `alongside` writes is in the same commit; what it raises undoes all of it.
         """
         with self._transaction():
-            group = _Group(self._last_seq, self._all_bytes, self._all_billed_bytes)
+            room = self._room_for(batches)
+            group = _Group(self._last_seq, room)
             known = self._known_seqs(batches)
             receipts = [self._take(batch, group, known, received_at_millis) for batch in batches]
             if group.rows and not self._is_run_noted:
@@ -141,8 +149,8 @@ class SqliteLedger:
                 alongside(self._db, receipts)
             if not defers_sums:
                 self._fold_through(group.last_seq)
-        self._last_seq, self._all_bytes = group.last_seq, group.all_bytes
-        self._all_billed_bytes = group.all_billed_bytes
+        self._last_seq = group.last_seq
+        self._capacity.note(raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=room)
         self._is_run_noted = self._is_run_noted or bool(group.rows)
         if defers_sums:
             self._unindexed.update((key, content[0]) for key, content in group.contents.items())
@@ -182,13 +190,12 @@ class SqliteLedger:
     def _take(
         self, batch: Batch, group: _Group, known: dict[bytes, int], received_at_millis: int
     ) -> Receipt:
-        reports = batch.reports
-        if not group.has_room_for(reports):
-            return Receipt(accepted=0, duplicates=0, is_beyond_capacity=True)
         duplicates: list[tuple[Report, int]] = []
+        full: list[int] = []
+        room = group.room
         seq, rows, contents, series = group.last_seq, group.rows, group.contents, self._series
         before, reporter = seq, batch.reporter
-        for report in reports:
+        for place, report in enumerate(batch.reports):
             key, up, down = report.report_key, report.upload_bytes, report.download_bytes
             if key is not None:
                 if (stored := known.get(key)) is not None:
@@ -197,6 +204,9 @@ class SqliteLedger:
                 if (content := contents.get(key)) is not None:
                     duplicates.append((report, content[0]))
                     continue
+            if room is not None and not room.take(report):
+                full.append(place)
+                continue
             series_key = (report.username, report.server, report.port, report.protocol)
             series_id = series.get(series_key) or self._series_id(series_key)
             seq += 1
@@ -209,11 +219,11 @@ class SqliteLedger:
                     *(report.reported_at_millis, received_at_millis, reporter, billed),
                 )
             )
-            group.all_bytes += up + down
-            group.all_billed_bytes += up + down if billed is None else billed
+            group.raw_bytes += up + down
+            group.billed_bytes += up + down if billed is None else billed
         group.last_seq = seq
         conflicts = self._count_conflicts(duplicates, group) if duplicates else 0
-        return Receipt(seq - before, len(duplicates), conflicts)
+        return Receipt(seq - before, len(duplicates), conflicts, tuple(full))
 
     def _count_conflicts(self, duplicates: Sequence[tuple[Report, int]], group: _Group) -> int:
         """Count the duplicates whose content is not what is stored, while that is still kept."""
@@ -296,26 +306,11 @@ class SqliteLedger:
 class _Group:
     """What one commit will store."""
 
-    def __init__(self, last_seq: int, all_bytes: int, all_billed_bytes: int) -> None:
+    def __init__(self, last_seq: int, room: Room | None) -> None:
         self.last_seq = last_seq
-        self.all_bytes = all_bytes
-        self.all_billed_bytes = all_billed_bytes
+        self.room = room
+        """Decides about each report; None where all fit."""
+        self.raw_bytes = self.billed_bytes = 0
         self.rows: list[tuple[object, ...]] = []
         self.contents: dict[bytes, tuple[int, _Content]] = {}
         """By key, the seq and content of the reports that have one."""
-
-    def has_room_for(self, reports: Sequence[Report]) -> bool:
-        """Tell whether the sums stay within the ledger's integers, even if none is a duplicate."""
-        more_bytes = sum(each.upload_bytes + each.download_bytes for each in reports)
-        if self.all_bytes + more_bytes > MAX_AMOUNT_BYTES:
-            return False
-        most_billed_bytes = more_bytes * MAX_RATIO_MILLIS // AS_REPORTED_MILLIS
-        if self.all_billed_bytes + most_billed_bytes <= MAX_AMOUNT_BYTES:
-            return True
-        billed_bytes = sum(
-            each.upload_bytes + each.download_bytes
-            if each.billed_bytes is None
-            else each.billed_bytes
-            for each in reports
-        )
-        return self.all_billed_bytes + billed_bytes <= MAX_AMOUNT_BYTES

@@ -9,6 +9,7 @@ from collector.errors import LedgerError
 from collector.importing.differences import Amounts, Sums
 from collector.ledger import Batch, Receipt
 from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite_sums import sum_of, whole
 from collector.reports import Report
 
 KEYS_PER_QUERY = 500
@@ -40,11 +41,11 @@ def has_memory(db: sqlite3.Connection) -> bool:
 
 def total_bytes(db: sqlite3.Connection) -> tuple[int, int]:
     """Return the sums of all users' traffic since for ever: raw, and billed."""
-    raw_bytes, billed_bytes = db.execute(
-        "SELECT coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(billed_bytes), 0) "
+    raw, billed = db.execute(
+        f"SELECT {sum_of('upload_bytes + download_bytes')}, {sum_of('billed_bytes')} "
         "FROM user_total"
     ).fetchone()
-    return raw_bytes, billed_bytes
+    return whole(raw), whole(billed)
 
 
 def count(
@@ -57,7 +58,7 @@ def count(
 ) -> None:
     """Store reports and, in the same commit, that they are counted under their identities.
 
-    Raises LedgerError when the sum of all traffic would not fit the ledger, NotStoredError and
+    Raises LedgerError when a user's total would not fit the ledger, NotStoredError and
     DiskFullError as any commit; then nothing is stored.
     """
     batch = Batch(f"import:{origin}", reports)
@@ -68,8 +69,8 @@ def _note(
     growth: Mapping[bytes, Sums],
 ) -> Callable[[sqlite3.Connection, Sequence[Receipt]], None]:
     def note(db: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
-        if any(receipt.is_beyond_capacity for receipt in receipts):
-            raise LedgerError("the sum of all traffic would be beyond what the ledger can count")
+        if any(receipt.full for receipt in receipts):
+            raise LedgerError("a user's total would be beyond what the ledger can count")
         db.executemany(
             "INSERT INTO imported (identity, protocol, upload_bytes, download_bytes) "
             "VALUES (?, ?, ?, ?) ON CONFLICT (identity, protocol) DO UPDATE SET "

@@ -27,6 +27,7 @@ from collector.ledger import (
 from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_fold import folded_seq
 from collector.ledger.sqlite_keys import seqs_of
+from collector.ledger.sqlite_sums import sum_of, whole
 from collector.reporters import Reporter
 
 _ALL_SERIES = "SELECT * FROM series"
@@ -54,6 +55,7 @@ _SERIES_OF_USER_SINCE = f"""
     WHERE s.username = :username AND u.day = listed.day AND u.series_id = s.id
     GROUP BY +s.id
 """
+_THREE_SUMS = ", ".join(map(sum_of, ("upload_bytes", "download_bytes", "billed_bytes")))
 
 
 class SqliteReader:
@@ -189,47 +191,44 @@ class SqliteReader:
             source = _SERIES_SINCE if username is None else _SERIES_OF_USER_SINCE
         # A user has one series on a server, port and protocol: to count series is to count users.
         rows = self._db.execute(
-            "SELECT server, port, protocol, sum(upload_bytes), sum(download_bytes), "
-            f"sum(billed_bytes), sum(connections), count(*), max(last_used_at) FROM ({source}) "
-            "GROUP BY server, port, protocol "
-            "ORDER BY sum(upload_bytes + download_bytes) DESC, server, port, protocol",
+            f"SELECT server, port, protocol, {_THREE_SUMS}, sum(connections), count(*), "
+            f"max(last_used_at) FROM ({source}) GROUP BY server, port, protocol "
+            "ORDER BY total(upload_bytes + download_bytes) DESC, server, port, protocol",
             {"username": username, "since": since_day},
         )
-        return [ServerUsage(*row) for row in rows]
+        return [ServerUsage(*row[:3], *map(whole, row[3:6]), *row[6:]) for row in rows]
 
     def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:
         """Return a server's usage by day, oldest first."""
         rows = self._db.execute(
-            "SELECT u.day, sum(u.upload_bytes), sum(u.download_bytes), count(DISTINCT s.username) "
-            "FROM usage_day AS u JOIN series AS s ON s.id = u.series_id "
+            f"SELECT u.day, {sum_of('u.upload_bytes')}, {sum_of('u.download_bytes')}, "
+            "count(DISTINCT s.username) FROM usage_day AS u JOIN series AS s ON s.id = u.series_id "
             "WHERE s.server = ? AND s.port = ? AND u.day >= ? GROUP BY u.day ORDER BY u.day",
             (server, port, since_day),
         )
-        return [DailyUsage(*row) for row in rows]
+        return [DailyUsage(day, whole(up), whole(down), users) for day, up, down, users in rows]
 
     def summary(self, *, since_day: int | None) -> Summary:
         """Return the sums over everything, since a day or for ever."""
         source = _ALL_SERIES if since_day is None else _SERIES_SINCE
         row = self._db.execute(
             "SELECT count(DISTINCT username), count(DISTINCT server || char(31) || port), "
-            "count(DISTINCT protocol), coalesce(sum(upload_bytes), 0), "
-            "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
-            "coalesce(sum(connections), 0), "
-            f"coalesce(sum(reports), 0) FROM ({source})",
+            f"count(DISTINCT protocol), {_THREE_SUMS}, "
+            f"coalesce(sum(connections), 0), coalesce(sum(reports), 0) FROM ({source})",
             {"since": since_day},
         ).fetchone()
-        return Summary(*row)
+        return Summary(*row[:3], *map(whole, row[3:6]), *row[6:])
 
     def facts(self) -> Facts:
         """Return the ledger's size and counts."""
         db = self._db
         # Reports are numbered and kept without gaps; counting them would read them all.
-        records, day_rows, users, upload_bytes, download_bytes, billed_bytes, servers = db.execute(
+        records, day_rows, users, *sums, servers = db.execute(
             "SELECT coalesce((SELECT max(seq) FROM report) - (SELECT min(seq) FROM report) + 1, 0),"
-            " (SELECT count(*) FROM usage_day), count(*), coalesce(sum(upload_bytes), 0), "
-            "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
+            f" (SELECT count(*) FROM usage_day), count(*), {_THREE_SUMS}, "
             "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series)) FROM user_total"
         ).fetchone()
+        upload_bytes, download_bytes, billed_bytes = map(whole, sums)
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         page_bytes = db.execute("PRAGMA page_size").fetchone()[0]
         return Facts(
@@ -251,14 +250,9 @@ class SqliteReader:
         problems = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)")]
         if problems == ["ok"]:
             problems = []
-        sums = "coalesce(sum(upload_bytes + download_bytes), 0), coalesce(sum(billed_bytes), 0)"
-        user_bytes, user_billed, reports = db.execute(
-            f"SELECT {sums}, coalesce(sum(reports), 0) FROM user_total"
-        ).fetchone()
-        series_bytes, series_billed, series_reports = db.execute(
-            f"SELECT {sums}, coalesce(sum(reports), 0) FROM series"
-        ).fetchone()
-        day_bytes, day_billed = db.execute(f"SELECT {sums} FROM usage_day").fetchone()
+        user_bytes, user_billed, reports = _sums_of(db, "user_total")
+        series_bytes, series_billed, series_reports = _sums_of(db, "series")
+        day_bytes, day_billed, _ = _sums_of(db, "usage_day")
         if (user_bytes, reports) != (series_bytes, series_reports):
             problems.append(
                 f"users sum to {user_bytes} bytes in {reports} reports, "
@@ -277,3 +271,12 @@ class SqliteReader:
         query = "SELECT count(*) FROM report WHERE seq > ?"
         unfolded = db.execute(query, (folded_seq(db),)).fetchone()[0]
         return Audit(problems, user_bytes, series_bytes, day_bytes, user_billed, reports, unfolded)
+
+
+def _sums_of(db: sqlite3.Connection, table: str) -> tuple[int, int, int]:
+    """Return the raw and the billed bytes of a table, and its reports."""
+    raw, billed, reports = db.execute(
+        f"SELECT {sum_of('upload_bytes + download_bytes')}, {sum_of('billed_bytes')}, "
+        f"coalesce(sum(reports), 0) FROM {table}"
+    ).fetchone()
+    return whole(raw), whole(billed), reports

@@ -233,12 +233,51 @@ def test_amounts_are_whole_numbers_up_to_the_largest(ledger, reader):
     assert reader.audit().series_bytes == 2**62 - 1
 
 
-def test_what_would_overflow_is_refused_alone_and_changes_nothing(ledger, reader):
-    store(ledger, batch(report(up=MAX_AMOUNT_BYTES - 10, down=0)))
-    receipts = store(ledger, batch(report(up=6, down=6)), batch(report("bob", up=5, down=5)))
-    assert [each.is_beyond_capacity for each in receipts] == [True, False]
-    assert totals(reader) == {"alice": (2**62 - 10, 0, 1), "bob": (5, 5, 1)}
-    assert reader.audit().problems == []
+class TestCapacity:
+    """A user's total stays within the ledger's integers; a full one is nobody else's trouble."""
+
+    FULL = report(up=MAX_AMOUNT_BYTES - 10, down=0)
+
+    @pytest.mark.parametrize("defers_sums", [False, True])
+    def test_a_report_beyond_its_user_s_total_is_not_stored_and_all_others_are(
+        self, ledger, reader, defers_sums
+    ):
+        store(ledger, batch(self.FULL), defers_sums=defers_sums)
+        mixed = batch(report(up=6, down=6), report("bob", up=5, down=5), report(up=4, down=6))
+        receipts = store(ledger, mixed, batch(report(up=1)), defers_sums=defers_sums)
+        assert receipts == [Receipt(2, 0, full=(0,)), Receipt(0, 0, full=(0,))]
+        ledger.fold()
+        assert totals(reader) == {"alice": (2**62 - 6, 6, 2), "bob": (5, 5, 1)}
+        assert reader.audit().problems == []
+
+    @pytest.mark.parametrize("defers_sums", [False, True])
+    def test_every_user_has_as_much_room_and_sums_over_users_are_exact(
+        self, ledger, reader, defers_sums
+    ):
+        names = ["a", "b", "c", "d"]
+        for name in names:
+            most = report(name, up=MAX_AMOUNT_BYTES // 2 - 1, down=MAX_AMOUNT_BYTES // 2)
+            assert store(ledger, batch(most), defers_sums=defers_sums) == [Receipt(1, 0)]
+        assert store(ledger, batch(report("e", up=1))) == [Receipt(1, 0)]
+        ledger.fold()
+        up, all_bytes = 4 * (2**61 - 1) + 1, 4 * (2**62 - 1) + 3
+        (server,) = reader.servers_of(None, since_day=None)
+        assert (server.upload_bytes, server.billed_bytes, server.users) == (up, all_bytes, 5)
+        assert reader.servers_of(None, since_day=DAY) == [server]
+        (day,) = reader.days_of_server("de-1", 443, since_day=DAY)
+        assert (day.upload_bytes, day.upload_bytes + day.download_bytes) == (up, all_bytes)
+        for since_day in (None, DAY):
+            summary = reader.summary(since_day=since_day)
+            assert (summary.upload_bytes, summary.billed_bytes) == (up, all_bytes)
+        facts, audit = reader.facts(), reader.audit()
+        assert (facts.upload_bytes, facts.billed_bytes) == (up, all_bytes)
+        assert (audit.user_bytes, audit.day_bytes, audit.problems) == (all_bytes, all_bytes, [])
+
+    def test_an_id_that_is_stored_is_known_although_its_user_is_full(self, ledger):
+        store(ledger, batch(report(up=MAX_AMOUNT_BYTES - 2, down=2, key="k")))
+        again = batch(report(up=MAX_AMOUNT_BYTES - 2, down=2, key="k"), report(up=1, key="l"))
+        assert store(ledger, again) == [Receipt(0, 1, full=(1,))]
+        assert store(ledger, batch(report(up=1, key="l"))) == [Receipt(0, 0, full=(0,))]
 
 
 @pytest.mark.parametrize(
@@ -481,13 +520,13 @@ class TestBilledBytes:
 
     @pytest.mark.parametrize("defers_sums", [False, True])
     def test_what_would_overflow_when_billed_is_refused_alone(self, ledger, reader, defers_sums):
-        full = Receipt(0, 0, is_beyond_capacity=True)
+        full = Receipt(0, 0, full=(0,))
         store(ledger, batch(report(billed=MAX_AMOUNT_BYTES - 10)), defers_sums=defers_sums)
-        over, fits = batch(report(billed=11)), batch(report("bob", up=0, down=1, billed=10))
+        over, fits = batch(report(billed=11)), batch(report(up=0, down=1, billed=10))
         assert store(ledger, over, fits, defers_sums=defers_sums) == [full, Receipt(1, 0)]
         ledger.fold()
-        assert store(ledger, batch(report("bob", up=0, down=1))) == [full]
-        assert store(ledger, batch(report("bob", up=0, down=1, billed=0))) == [Receipt(1, 0)]
+        assert store(ledger, batch(report(up=0, down=1))) == [full]
+        assert store(ledger, batch(report(up=0, down=1, billed=0))) == [Receipt(1, 0)]
         assert reader.audit().billed_bytes == MAX_AMOUNT_BYTES
         assert reader.audit().problems == []
 
@@ -495,12 +534,12 @@ class TestBilledBytes:
         with closing(place.open()) as ledger:
             store(ledger, batch(report(billed=MAX_AMOUNT_BYTES - 2)))
         with closing(place.open()) as ledger:
-            assert store(ledger, batch(report())) == [Receipt(0, 0, is_beyond_capacity=True)]
+            assert store(ledger, batch(report())) == [Receipt(0, 0, full=(0,))]
             assert store(ledger, batch(report(up=0))) == [Receipt(1, 0)]
 
     def test_an_amount_beyond_the_largest_integer_is_refused_and_not_an_error(self, ledger):
         most = report(up=2**60, down=2**60, billed=2**61 * 1000)
-        assert store(ledger, batch(most)) == [Receipt(0, 0, is_beyond_capacity=True)]
+        assert store(ledger, batch(most, report("bob"))) == [Receipt(1, 0, full=(0,))]
 
     def test_a_new_ledger_has_no_ratios(self, reader):
         assert reader.ratios() == []
@@ -562,7 +601,7 @@ class TestDeferredSums:
 
     def test_capacity_counts_what_is_in_no_sum_yet(self, ledger):
         store(ledger, batch(report(up=MAX_AMOUNT_BYTES - 10, down=0)), defers_sums=True)
-        full = Receipt(0, 0, is_beyond_capacity=True)
+        full = Receipt(0, 0, full=(0,))
         assert store(ledger, batch(report(up=11, down=0)), defers_sums=True) == [full]
         ledger.fold()
         assert store(ledger, batch(report(up=11, down=0))) == [full]

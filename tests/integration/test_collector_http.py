@@ -522,16 +522,51 @@ class TestFeed:
             (change,) = (await world.get("/v1/usage/changes"))["changes"]
         assert (change["upload_bytes"], change["download_bytes"]) == (2**60 - 1, 2**53 + 1)
 
-    async def test_what_no_longer_fits_the_books_is_refused_and_the_rest_goes_on(self, path):
+
+class TestFullTotals:
+    """A user's total ends at 2^62; nobody else's report has anything to do with it."""
+
+    HUGE = wire(bytes_uploaded=2**60, bytes_downloaded=2**60)
+
+    @pytest.fixture
+    async def world(self, path):
         environment = {"COLLECTOR_REPORT_CEILING_BYTES": str(2**60)}
         async with running(CollectorWorld(path=path, environment=environment)) as world:
-            huge = wire(bytes_uploaded=2**60, bytes_downloaded=2**60)
-            statuses = [(await world.send(huge)).status_code for _ in range(3)]
-            small = await world.send(wire(bytes_uploaded=0))
-            totals = await world.totals()
-        assert statuses == [200, 200, 422]
-        assert small.status_code == 422
-        assert totals == {"alice": 2**62}
+            statuses = [(await world.send(self.HUGE)).status_code for _ in range(2)]
+            assert statuses == [200, 200]
+            yield world
+
+    async def test_a_report_beyond_it_is_507_and_every_other_user_s_is_stored(self, world):
+        over = await world.send(self.HUGE)
+        assert (over.status_code, over.json()["errors"]) == (507, [])
+        assert "nothing was stored" in over.json()["detail"]
+        for _ in range(3):
+            assert (await world.send(self.HUGE | {"user_token": "bob"})).status_code in {200, 507}
+        assert (await world.send(wire("carol"))).status_code == 200
+        totals = await world.totals()
+        assert totals == {"alice": 2**62, "bob": 2**62, "carol": 30}
+        everything = await world.get("/v1/usage")
+        assert everything["upload_bytes"] + everything["download_bytes"] == 2**63 + 30
+
+    async def test_beside_others_reports_it_is_named_and_theirs_are_stored(self, world):
+        body = [wire("carol", bytes_uploaded=-1), wire(), wire("bob"), wire()]
+        answer = await world.send(body)
+        assert answer.status_code == 200
+        assert answer.json()["accepted"] == 1
+        found = [(each["index"], each["field"]) for each in answer.json()["rejected"]]
+        assert found == [(0, "bytes_uploaded"), (1, "user_token"), (3, "user_token")]
+
+    async def test_it_is_logged_once_counted_and_a_warning(self, world, caplog):
+        for _ in range(3):
+            await world.send(wire())
+        lines = [line for line in caplog.messages if "user_total_full" in line]
+        assert len(lines) == 1
+        assert "'alice'" in lines[0]
+        ready = await world.client.get("/readyz")
+        assert ready.status_code == 200
+        assert "the totals of 1 users are full" in ready.json()["warnings"][0]
+        metrics = (await world.client.get("/metrics")).text
+        assert "collector_reports_beyond_capacity_total 3.0" in metrics
 
 
 ADMIN_PATHS = [

@@ -19,7 +19,7 @@ from collector.errors import (
     LedgerUnavailableError,
     NotStoredError,
 )
-from collector.ledger import Progress, Receipt
+from collector.ledger import Progress, Receipt, postgres_schema
 from collector.ledger.postgres import PostgresLedger
 from collector.ledger.postgres_group import Group
 from collector.ledger.postgres_lease import NotLeadingError
@@ -88,7 +88,7 @@ def unfinished_commit(url, *reports):
     """Store reports in a transaction that is committed at the end of the context."""
     with closing(Link(url)) as link:
         link.ask(lambda db: db.execute("BEGIN"))
-        group = Group(0, 0, {})
+        group = Group({})
         group.take(batch(*reports))
         link.ask(lambda db: group.store(db, 1, lambda _: 1, received_at_millis=NOON_MILLIS))
         yield
@@ -407,7 +407,7 @@ def changes(reader):
 def looks(ledger):
     try:
         ledger.lead()
-        ledger._sums_until_seconds = 0.0
+        ledger._capacity_until_seconds = 0.0
         ledger.record([], received_at_millis=NOON_MILLIS)
     except NotStoredError:
         return False
@@ -605,3 +605,17 @@ class TestTables:
         ):
             execute(url, statement)
             assert any(text in each for each in reader.audit().problems)
+
+
+class TestAnOlderVersion:
+    def test_its_tables_are_brought_forward_with_what_is_in_them(self, url, monkeypatch):
+        monkeypatch.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
+        with closing(PostgresLedger(url)) as ledger:
+            store(ledger, batch(report("a", up=2**61, down=2**61 - 5)), defers_sums=False)
+            store(ledger, batch(report("b", up=3)))
+        monkeypatch.undo()
+        with closing(PostgresLedger(url)) as ledger, closing(PostgresReader(url)) as reader:
+            more = batch(*(report(name, up=2**61, down=2**61 - 9) for name in "bc"))
+            assert store(ledger, more, defers_sums=False) == [Receipt(2, 0)]
+            assert reader.audit().problems == []
+            assert reader.facts().upload_bytes == 3 * 2**61 + 3
