@@ -10,6 +10,7 @@ import msgspec
 from marzban_bridge.accounts import Account, Event, PendingResets, shifted
 from marzban_bridge.audit_trail import AuditTrail
 from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.resets import ResetAll
 from marzban_bridge.shared_quotas import SharedQuota, depart
 from marzban_bridge.store_file import from_millis, to_millis
 from marzban_bridge.usage import Orphan
@@ -313,19 +314,26 @@ class AccountBooks(AuditTrail, UsageBooks):
         query = "SELECT 1 FROM announcement WHERE account_key = ? AND panel = ?"
         return self._db.execute(query, (key, self.panel)).fetchone() is not None
 
-    def reset_all_at(self, admin: str | None) -> datetime | None:
-        """Return when a reset of all of an owner's users was last noticed."""
+    def reset_all(self, admin: str | None) -> ResetAll | None:
+        """Return the last reset of all of an owner's users that was noticed."""
         query = "SELECT seen_at FROM reset_all WHERE admin = ? AND panel = ?"
         row = self._db.execute(query, (admin or "", self.panel)).fetchone()
-        return None if row is None else from_millis(row[0])
+        if row is None:
+            return None
+        after_millis = int(self._handle.meta(self._reset_all_key(admin)) or row[0])
+        return ResetAll(seen_at=from_millis(row[0]), after=from_millis(after_millis))
 
-    def record_reset_all(self, admin: str | None, *, at: datetime) -> None:
+    def record_reset_all(self, admin: str | None, noticed: ResetAll) -> None:
         """Remember that all users of an owner were reset in the panel."""
         with self._handle.transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO reset_all (admin, panel, seen_at) VALUES (?, ?, ?)",
-                (admin or "", self.panel, to_millis(at)),
+                (admin or "", self.panel, to_millis(noticed.seen_at)),
             )
+            self._handle.set_meta(self._reset_all_key(admin), str(to_millis(noticed.after)))
+
+    def _reset_all_key(self, admin: str | None) -> str:
+        return f"reset_all_after:{self.panel}:{admin or ''}"
 
     def counts(self) -> Mapping[str, int]:
         """Return how many accounts there are, how many of them are held, and how many orphans."""

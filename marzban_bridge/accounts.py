@@ -9,7 +9,7 @@ bytes beside them are kept to be shown, and decide nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
@@ -145,6 +145,8 @@ class Account:
     admin_baseline_bytes: int = 0
     """The ledger's total when the usage of the owning admin was last reset."""
     is_disabled_by_us: bool = False
+    let_in_at: datetime | None = None
+    """When the user was found active although the bridge had disabled it."""
     intended_status: Status | None = None
     """The status of a write that is under way, likewise."""
     is_held: bool = False
@@ -155,6 +157,8 @@ class Account:
     """Until then one reset webhook is the echo of a reset that is already counted."""
     used_when_due_bytes: int | None = None
     """Panel traffic last seen before the periodic reset fell due."""
+    used_rose_at: datetime | None = None
+    """The last look that showed more panel traffic than the one before."""
     reset_all_seen_at: datetime | None = None
     """The latest reset-all that this account has taken into account."""
     fire_attempts: int = 0
@@ -230,6 +234,21 @@ class Desired:
     is_disabled: bool
     """Whether only the status can keep the user out."""
     balance: Balance = field(repr=False)
+
+
+def is_same_creation(one: datetime | None, other: datetime | None) -> bool:
+    """Tell whether two `created_at` are of one user.
+
+    SQLite keeps microseconds. MariaDB, to which a panel may be moved, keeps whole seconds: it cuts
+    the rest off, or rounds. So two that both have a fraction must be equal, and one without may be
+    up to a second from the other.
+    """
+    if one is None or other is None:
+        return one is other
+    if one.microsecond and other.microsecond:
+        return one == other
+    tolerance = timedelta(seconds=1 if one.microsecond or other.microsecond else 0)
+    return abs(one - other) <= tolerance
 
 
 def account_key(username: str) -> str:

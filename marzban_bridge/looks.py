@@ -110,7 +110,7 @@ class Looks:
             totals=totals,
             now=now,
             was_announced=self._store.is_announced(key),
-            reset_all_at=self._store.reset_all_at(user.admin),
+            reset_all=self._store.reset_all(user.admin),
             keeps_next_plan=self._keeps_next_plan,
         )
         return self._share(before, Look(account=seen.account, events=seen.events, reset=seen.reset))

@@ -10,19 +10,37 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from marzban_bridge.accounts import (
+    FLOOR_BYTES,
     Account,
     Event,
     Restoration,
     Sighting,
     balance,
+    is_same_creation,
     is_same_limit,
     looks_typed,
     sight,
 )
 from marzban_bridge.panel import NextPlan, PanelUser, Status
-from marzban_bridge.resets import ECHO_WINDOW, Cause, ResetSign, detect, due_at, period_start
+from marzban_bridge.resets import (
+    ECHO_WINDOW,
+    Cause,
+    ResetAll,
+    ResetSign,
+    detect,
+    due_at,
+    period_start,
+)
 from marzban_bridge.usage import Totals
 
+LET_IN = (
+    "the user was made active in the panel although the bridge had disabled it; that resets "
+    "nothing, and while the quota is used up the user is disabled again in a minute: press Reset "
+    "usage, or raise the data limit"
+)
+RECREATION_GAP = timedelta(minutes=10)
+"""A user created longer than this after the last look at its predecessor counts from when it is
+seen: most of what was reported in between is the predecessor's."""
 NEXT_PLAN_MEMORY = timedelta(minutes=10)
 """A next plan seen longer ago than this is not put back: an admin may have removed it since."""
 
@@ -62,18 +80,20 @@ def observe(
     totals: Totals,
     now: datetime,
     was_announced: bool = False,
-    reset_all_at: datetime | None = None,
+    reset_all: ResetAll | None = None,
     keeps_next_plan: bool = True,
 ) -> Observation:
     """Fold one look at the panel, at the ledger's totals of that moment, into the account.
 
     Idempotent: observing the same user again reveals nothing new. A user re-created under the same
-    name becomes a new account whose period begins at the current total. A total below the one
-    already seen holds the account: its books stay as they are until `rebase`.
+    name becomes a new account, whose period begins at the total of the last look at the user it
+    replaces, if that was shortly before its creation. A total below the one already seen holds the
+    account: its books stay as they are until `rebase`.
     """
     total_bytes = totals.billed_bytes
-    if user.created_at != account.created_at:
-        opened = adopt(user, baseline=totals, totals=totals, now=now)
+    if not is_same_creation(user.created_at, account.created_at):
+        baseline = _total_at_creation(account, user, totals=totals)
+        opened = adopt(user, baseline=baseline, totals=totals, now=now)
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
     if account.is_held or total_bytes < account.seen_total_bytes:
@@ -85,7 +105,7 @@ def observe(
     if due and now >= due and account.used_when_due_bytes is None:
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
 
-    sign = detect(account, seen, was_announced=was_announced, reset_all_at=reset_all_at)
+    sign = detect(account, seen, was_announced=was_announced, reset_all=reset_all)
     events: list[Event] = []
     if sign:
         account, reset_events = _reset(
@@ -100,8 +120,8 @@ def observe(
     if not (sign and sign.fired_plan):
         account, quota_event = _adopt_quota_edit(account, user)
         events += [quota_event] if quota_event else []
-    if account.is_disabled_by_us and user.status is not Status.DISABLED:
-        account = replace(account, is_disabled_by_us=False)
+    account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
+    events += let_in_events
     if sign or seen.next_plan != account.sighting.next_plan:
         account = replace(account, fire_attempts=0)
     if not sign and seen.next_plan is None and account.sighting.next_plan:
@@ -109,7 +129,10 @@ def observe(
         account = replace(account, dropped_plan=plan, dropped_plan_at=now)
     if was_announced and not sign:
         account = replace(account, echo_until=None)
-    took_reset_all = now if sign and sign.wiped_log else reset_all_at
+    took_reset_all = reset_all.seen_at if reset_all else None
+    if sign and sign.wiped_log:
+        took_reset_all = now
+    has_risen = seen.used_bytes > account.sighting.used_bytes
     account = replace(
         account,
         username=user.username,
@@ -117,11 +140,40 @@ def observe(
         sighting=seen,
         seen_total_bytes=total_bytes,
         seen_raw_bytes=totals.raw_bytes,
+        used_rose_at=now if has_risen else account.used_rose_at,
         reset_all_seen_at=max(
             filter(None, (account.reset_all_seen_at, took_reset_all)), default=None
         ),
     )
     return Observation(account=account, events=tuple(events), reset=sign)
+
+
+def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> Totals:
+    """Return the totals from which a user counts that took the place of an account's user.
+
+    Those of the last look at its predecessor, so that nothing is forgiven that was used between
+    the creation and this look. Where that look was long before the creation (or after it, by
+    another clock), what was reported since is rather the predecessor's: the user counts from now.
+    """
+    created_at, seen_at = user.created_at, account.sighting.seen_at
+    if created_at is None or abs(created_at - seen_at) > RECREATION_GAP:
+        return totals
+    return Totals(
+        billed_bytes=min(account.seen_total_bytes, totals.billed_bytes),
+        raw_bytes=min(account.seen_raw_bytes, totals.raw_bytes),
+    )
+
+
+def _let_in(
+    account: Account, user: PanelUser, *, now: datetime, was_reset: bool
+) -> tuple[Account, list[Event]]:
+    """Note that a user is active whom the bridge had disabled; that by itself is no reset."""
+    if user.status is Status.DISABLED:
+        return replace(account, let_in_at=None), []
+    if not account.is_disabled_by_us:
+        return (replace(account, let_in_at=None) if was_reset else account), []
+    let_in = replace(account, is_disabled_by_us=False, let_in_at=None if was_reset else now)
+    return let_in, [] if was_reset else [Event(kind="let_in", text=LET_IN)]
 
 
 def hold(account: Account, *, seen: Totals) -> tuple[Account, Event]:
@@ -199,7 +251,7 @@ def _reset(
         events.append(_quota_event(account.quota_bytes, quota_bytes, text))
     # Firing a plan makes a disabled user active without adding it to xray; other resets add it.
     out_of_xray = {Status.LIMITED} | ({Status.DISABLED} if sign.fired_plan else set())
-    echoes = sign.cause in {Cause.SEEN, Cause.ENABLED} and not was_announced
+    echoes = sign.cause in {Cause.SEEN, Cause.NEXT_PLAN} and not was_announced
     account = replace(
         account,
         quota_bytes=quota_bytes,
@@ -242,7 +294,8 @@ def _quota_of_fired_plan(
     """Work out what the panel would have made the limit, had external traffic been its own.
 
     The panel computed from the limit we published. Its flag decides whether what remained is
-    added; a quota that was overrun leaves nothing, and no debt.
+    added: `limit - used`, which is a debt where the quota was overrun. A debt larger than the plan
+    leaves the floor; the panel itself would set a limit below zero, and fail on it.
     """
     plan = sign.fired_plan
     if plan is None or not plan.data_limit_bytes or account.quota_bytes is None:
@@ -251,7 +304,7 @@ def _quota_of_fired_plan(
         return seen.data_limit_bytes
     external_bytes = total_bytes - account.baseline_bytes
     left_bytes = account.quota_bytes - external_bytes - sign.used_at_reset_bytes
-    return plan.data_limit_bytes + max(0, left_bytes)
+    return max(FLOOR_BYTES, plan.data_limit_bytes + left_bytes)
 
 
 def _adopt_quota_edit(account: Account, user: PanelUser) -> tuple[Account, Event | None]:

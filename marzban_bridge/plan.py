@@ -9,7 +9,7 @@ never waits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from marzban_bridge.accounts import (
@@ -26,6 +26,9 @@ from marzban_bridge.resets import due_at
 
 PUBLISH_STEP_BYTES = 10 * MIB
 PUBLISH_STEP_SHARE = 0.05
+LET_IN_GRACE = timedelta(seconds=60)
+"""How long a user stays active that the bridge had disabled and that was made active in the panel.
+The reset button looks like that until its webhook comes, within the panel's batch of 30 s."""
 MAX_FIRE_ATTEMPTS = 3
 """A next plan that does not fire must not keep a used-up quota open."""
 
@@ -81,7 +84,8 @@ def plan(
     if is_ours:
         return None if target.is_disabled else _enable(account, target)
     if target.is_disabled:
-        return _disable(account, target)
+        is_let_in = account.let_in_at is not None and now < account.let_in_at + LET_IN_GRACE
+        return None if is_let_in else _disable(account, target)
     return _publish(account, target)
 
 

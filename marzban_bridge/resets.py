@@ -6,7 +6,9 @@ Facts of Marzban 0.8.4 that this rests on:
   grows by what was used, or is wiped by a reset-all. A user who used nothing shows neither.
 - The reset button sends a webhook; the reset-all call and the periodic job send none.
 - The periodic job runs hourly over active and limited users, N whole days after the last reset.
-- The button, like the periodic job, deletes a next plan; it makes a disabled user active.
+- The button, like the periodic job, deletes a next plan; it makes a disabled user active. So do an
+  admin's edit and `/api/admin/{admin}/users/activate`, which reset nothing: that a user is active
+  again is no sign of a reset.
 - A next plan that fires sets the limit to the plan's, plus what remained if its flag
   `add_remaining_traffic` is *not* set (the flag acts inverted), and the expiry to the plan's.
 """
@@ -32,10 +34,18 @@ class Cause(StrEnum):
     SEEN = "used traffic was reset in the panel"
     WEBHOOK = "the panel's reset webhook, for a user without panel traffic"
     RESET_ALL = "a reset of all users in the panel"
-    ENABLED = "a user we had disabled was made active in the panel"
     CALENDAR = "the periodic reset fell due for a user without panel traffic"
     NEXT_PLAN = "the next plan fired"
     REQUEST = "a reset was asked of the bridge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetAll:
+    """A reset of all users of one owner, as one of them proved it."""
+
+    seen_at: datetime
+    after: datetime
+    """The look at that user before the one that proved it: the reset came later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +83,12 @@ def detect(
     after: Sighting,
     *,
     was_announced: bool = False,
-    reset_all_at: datetime | None = None,
+    reset_all: ResetAll | None = None,
 ) -> ResetSign | None:
     """Tell whether the panel reset the user between the account's sighting and `after`.
 
-    `was_announced`: a reset webhook that is no duplicate came for this user. `reset_all_at`: when
-    a reset of all users of this user's owner was last proved by another user.
+    `was_announced`: a reset webhook that is no duplicate came for this user. `reset_all`: the last
+    reset of all users of this user's owner that another user proved.
     """
     before = account.sighting
     logged_more_bytes = after.logged_bytes - before.logged_bytes
@@ -86,7 +96,8 @@ def detect(
     is_visible = after.used_bytes < before.used_bytes or logged_more_bytes != 0
 
     plan = before.next_plan
-    has_evidence = is_visible or account.fire_attempts > 0
+    has_evidence = is_visible or was_announced or account.fire_attempts > 0
+    has_evidence |= account.is_disabled_by_us and after.status is not Status.DISABLED
     if plan and _has_fired(plan, before, after, used_at_reset_bytes, has_evidence=has_evidence):
         return ResetSign(
             cause=Cause.NEXT_PLAN,
@@ -103,10 +114,12 @@ def detect(
             wiped_log=wiped_log,
         )
     if before.used_bytes > 0:
-        return None
-    invisible = _detect_invisible(
-        account, after, was_announced=was_announced, reset_all_at=reset_all_at
-    )
+        if not _may_be_wiped(account, after, reset_all):
+            return None
+        return ResetSign(
+            cause=Cause.RESET_ALL, used_at_reset_bytes=before.used_bytes, began_at=after.seen_at
+        )
+    invisible = _detect_invisible(account, after, was_announced=was_announced, reset_all=reset_all)
     if invisible is None:
         return None
     cause, began_at = invisible
@@ -127,20 +140,41 @@ def _has_fired(
     took_expiry = (after.expire or 0) == (plan.expire or 0)
     if after.data_limit_bytes != fired_limit_bytes or not took_expiry:
         return False
-    # Without evidence only the expiry can have fired it; an edit by hand may look alike otherwise.
-    return has_evidence or (after.expire or 0) != (before.expire or 0)
+    # Without evidence an edit by hand may look alike: an admin types the plan's own limit, and the
+    # dialog drops the plan. People do not type the plan's expiry, nor a limit with the rest added.
+    return has_evidence or remaining_bytes != 0 or (after.expire or 0) != (before.expire or 0)
+
+
+def _may_be_wiped(account: Account, after: Sighting, reset_all: ResetAll | None) -> bool:
+    """Tell whether a proved reset of all users explains what is shown of a user with traffic.
+
+    A user who used more since the reset than in the whole period before it shows a larger number,
+    and a log that was empty stays so. One whose traffic is the same to the byte was not reset.
+    """
+    before = account.sighting
+    if reset_all is None or not _is_news(account, reset_all):
+        return False
+    if before.logged_bytes != 0 or after.logged_bytes != 0:
+        return False
+    rose_at = account.used_rose_at
+    has_risen_since = rose_at is not None and rose_at > reset_all.after
+    return has_risen_since or after.used_bytes > before.used_bytes
+
+
+def _is_news(account: Account, reset_all: ResetAll | None) -> bool:
+    """Tell whether a reset of all users was proved that the account has not taken into account."""
+    known_at = account.reset_all_seen_at or account.period_started_at
+    return reset_all is not None and reset_all.seen_at > known_at
 
 
 def _detect_invisible(
-    account: Account, after: Sighting, *, was_announced: bool, reset_all_at: datetime | None
+    account: Account, after: Sighting, *, was_announced: bool, reset_all: ResetAll | None
 ) -> tuple[Cause, datetime] | None:
     """Look for a reset of a user who had used nothing, which leaves no trace in the numbers."""
     now = after.seen_at
-    if account.is_disabled_by_us and after.status is not Status.DISABLED:
-        return Cause.ENABLED, now
     if was_announced and not (account.echo_until and now < account.echo_until):
         return Cause.WEBHOOK, now
-    if reset_all_at and reset_all_at > (account.reset_all_seen_at or account.period_started_at):
+    if _is_news(account, reset_all):
         return Cause.RESET_ALL, now
     due = due_at(account)
     runs = {account.sighting.status, after.status} <= {Status.ACTIVE, Status.LIMITED}

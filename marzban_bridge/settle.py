@@ -29,6 +29,7 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.observe import hold
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
 from marzban_bridge.plan import Change, ChangeKind, event_of
+from marzban_bridge.resets import ResetAll
 from marzban_bridge.store import Store
 from marzban_bridge.usage import Totals
 
@@ -236,10 +237,11 @@ class Settler:
 
     def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
         """Remember a reset of all users, unless this user may be late news of the one known."""
-        noted_at = self._store.reset_all_at(admin)
+        noted = self._store.reset_all(admin)
         before = self._store.account(key)
-        if noted_at is None or (before and before.sighting.seen_at > noted_at):
-            self._store.record_reset_all(admin, at=now)
+        after = before.sighting.seen_at if before else now
+        if noted is None or after > noted.seen_at:
+            self._store.record_reset_all(admin, ResetAll(seen_at=now, after=after))
             log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
             self.hurry(self._store.keys_of_owner(admin))
 

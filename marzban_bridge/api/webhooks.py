@@ -23,11 +23,10 @@ router = APIRouter(tags=["webhooks"])
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 REMEMBER_SECONDS = 24 * 3600
-RESET_ACTION = "data_usage_reset"
+RESET_ACTIONS = frozenset({"data_usage_reset", "data_reset_by_next"})
 LOOK_ACTIONS = frozenset(
     {
-        RESET_ACTION,
-        "data_reset_by_next",
+        *RESET_ACTIONS,
         "user_created",
         "user_updated",
         "user_deleted",
@@ -89,7 +88,7 @@ async def take_webhook(
         and bridge.store.is_known(account_key(str(event["username"])))
     ]
     bridge.store.announce(
-        [(_digest(event), key) for key, event in hints if event["action"] == RESET_ACTION],
+        [(_digest(event), key) for key, event in hints if event["action"] in RESET_ACTIONS],
         at=bridge.clock(),
         remember_seconds=REMEMBER_SECONDS,
     )

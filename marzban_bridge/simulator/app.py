@@ -138,6 +138,20 @@ async def reset_admin_usage(username: str, _: Sudo, panel: Panel) -> dict[str, A
     return admin_answer(admin)
 
 
+@router.post("/admin/{username}/users/disable")
+async def disable_users(username: str, _: Sudo, panel: Panel) -> dict[str, str]:
+    """Suspend an admin's users."""
+    panel.disable_users_of(username)
+    return {"detail": "Users successfully disabled"}
+
+
+@router.post("/admin/{username}/users/activate")
+async def activate_users(username: str, _: Sudo, panel: Panel) -> dict[str, str]:
+    """Resume an admin's users."""
+    panel.activate_users_of(username)
+    return {"detail": "Users successfully activated"}
+
+
 @router.get("/system")
 async def system(panel: Panel, admin: Admin) -> dict[str, Any]:
     """Return the version and the counts of users; the machine's numbers are made up."""

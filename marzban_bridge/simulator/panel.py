@@ -222,6 +222,23 @@ class SimulatedPanel(PanelRecords):
                 rules.wipe(user)
             user.in_xray = user.status in XRAY_STATUSES
 
+    def disable_users_of(self, admin: str) -> None:
+        """Disable an admin's active users and those on hold; no webhook."""
+        self._switch_users_of(admin, rules.switch_off)
+
+    def activate_users_of(self, admin: str) -> None:
+        """Make an admin's disabled users active, whoever disabled them; no webhook."""
+        self._switch_users_of(admin, rules.switch_on)
+
+    def _switch_users_of(self, admin: str, switch: Callable[[SimulatedUser], None]) -> None:
+        """Xray is started anew with whoever belongs into it."""
+        owner = self.find_admin(admin).username
+        self.revision += 1
+        for user in self.users.values():
+            if user.owner == owner:
+                switch(user)
+            user.in_xray = user.status in XRAY_STATUSES
+
     def fire_next_plan(self, username: str) -> None:
         """Fire a user's next plan by hand.
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from marzban_bridge.panel import ResetStrategy, Status
-from marzban_bridge.simulator.users import ResetLog, SimulatedPlan, SimulatedUser
+from marzban_bridge.simulator.users import XRAY_STATUSES, ResetLog, SimulatedPlan, SimulatedUser
 
 REMINDER_PERCENT = 80
 REMINDER_DAYS = 3
@@ -106,6 +106,23 @@ def wipe(user: SimulatedUser) -> None:
         user.status = Status.ACTIVE
     user.reset_logs.clear()
     user.next_plan = None
+
+
+def switch_off(user: SimulatedUser) -> None:
+    """Do what suspending an admin's users does to one."""
+    if user.status in XRAY_STATUSES:
+        user.status = Status.DISABLED
+
+
+def switch_on(user: SimulatedUser) -> None:
+    """Do what resuming an admin's users does to one; it asks for no reason why it was disabled.
+
+    A user who was never online goes back on hold.
+    """
+    if user.status is not Status.DISABLED:
+        return
+    waits = user.expire is None and user.on_hold_expire_duration is not None
+    user.status = Status.ON_HOLD if waits and user.online_at is None else Status.ACTIVE
 
 
 def fire_next_plan(user: SimulatedUser, *, now: datetime) -> None:

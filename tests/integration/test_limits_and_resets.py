@@ -101,7 +101,18 @@ class TestResets:
         )
         world.panel.reset_user("alice")
         world.one_pass()
-        assert_usable(world, next_plan=next_plan)
+        if panel_bytes:
+            assert_usable(world, next_plan=next_plan)
+            return
+        # Without panel traffic only the webhook tells a reset from a user set active by hand.
+        assert (user_of(world)["status"], world.account("alice").baseline_bytes) == ("active", 0)
+        world.clock.advance(seconds=61)
+        world.one_pass()
+        assert user_of(world)["status"] == "disabled"
+        deliver_webhooks(world)
+        assert_usable(
+            world, next_plan=next_plan if next_plan is None else user_of(world)["next_plan"]
+        )
 
     def test_a_reset_of_all_users_which_sends_no_webhook(self, world, panel_bytes, next_plan):
         world.panel.create_user("witness", data_limit=gib(10))
@@ -156,11 +167,66 @@ class TestResets:
 @pytest.mark.parametrize("panel_bytes", [gib(4), 0])
 @pytest.mark.parametrize("adds_remaining", [True, False])
 def test_a_next_plan_fires_at_the_crossing(world, panel_bytes, adds_remaining):
-    """Its limit is the new quota; the overrun of the old one is no debt."""
+    """Its limit is the new quota, with what remained of the old one: here an overrun of 1 GiB."""
     plan = PLAN | {"fire_on_either": True, "add_remaining_traffic": adds_remaining}
     used_up(world, panel_bytes=panel_bytes, next_plan=plan)
     world.one_pass()
-    assert_usable(world, quota=gib(50))
+    assert_usable(world, quota=gib(50) if adds_remaining else gib(49))
+
+
+@pytest.mark.parametrize("way", ["reseller", "by hand"])
+def test_a_user_let_in_by_hand_is_forgiven_nothing(world, way):
+    """Neither by the switch for all of a reseller's users, nor in the dialog."""
+    world.panel.add_admin("shop", password="x")
+    world.panel.create_user("alice", data_limit=gib(10), by="shop")
+    world.ledger.report("alice", gib(12))
+    world.one_pass()
+    assert user_of(world)["status"] == "disabled"
+    if way == "reseller":
+        world.panel.disable_users_of("shop")
+        world.one_pass()
+        world.panel.activate_users_of("shop")
+    else:
+        world.panel.modify_user("alice", {"status": "active"})
+    world.one_pass()
+    assert user_of(world)["status"] == "active"
+    assert world.bridge.store.events(username="alice")[0].event.kind == "let_in"
+    world.clock.advance(seconds=61)
+    world.one_pass()
+    account = world.account("alice")
+    assert (user_of(world)["status"], account.is_disabled_by_us) == ("disabled", True)
+    assert (account.baseline_bytes, account.quota_bytes) == (0, gib(10))
+
+
+def test_a_reset_of_all_users_is_noticed_of_one_who_used_more_within_a_poll(world):
+    for name in ("alice", "witness"):
+        world.panel.create_user(name, data_limit=gib(10))
+        world.panel.use_traffic(name, gib(1))
+        world.ledger.report(name, gib(2))
+    world.one_pass()
+    world.panel.reset_all("root")
+    world.panel.use_traffic("alice", gib(3))
+    world.one_pass()
+    world.one_pass()
+    for name, used in (("alice", gib(3)), ("witness", 0)):
+        assert world.account(name).baseline_bytes == gib(2), name
+        assert user_of(world, name)["data_limit"] == gib(10)
+        assert user_of(world, name)["used_traffic"] == used
+
+
+@pytest.mark.parametrize("adds_remaining", [True, False])
+def test_a_next_plan_fired_by_hand_for_a_disabled_user_without_panel_traffic(world, adds_remaining):
+    plan = PLAN | {"add_remaining_traffic": adds_remaining}
+    used_up(world, panel_bytes=0, external_bytes=gib(10.5), next_plan=plan)
+    assert user_of(world)["status"] == "disabled"
+    world.panel.fire_next_plan("alice")
+    world.one_pass()
+    account, user = world.account("alice"), user_of(world)
+    assert account.quota_bytes == (gib(50) if adds_remaining else gib(49.5))
+    assert account.baseline_bytes == gib(10.5)
+    assert user["status"] == "active"
+    # The panel added the rest of what was published; lowering that waits for its step.
+    assert 0 <= user["data_limit"] - account.quota_bytes <= gib(0.5) + FLOOR_BYTES
 
 
 def test_a_monthly_user_without_any_traffic_in_the_panel_begins_anew_by_the_calendar(world):
@@ -390,7 +456,7 @@ def test_what_was_read_before_a_reset_is_not_taken_for_news_after_it(world):
     world.run(world.bridge.reconciler.settler.settle("alice", old, read_at=read_at))
     assert world.account("alice").baseline_bytes == baseline
     assert world.account("alice").sighting.used_bytes == 0
-    assert world.bridge.store.reset_all_at(None) is None
+    assert world.bridge.store.reset_all(None) is None
 
 
 def test_another_ledger_stops_the_bridge_until_rebase(world):

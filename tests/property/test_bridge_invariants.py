@@ -133,7 +133,7 @@ class BridgeMachine(RuleBasedStateMachine):
         if used:
             self.look()
         else:
-            # Without panel traffic only the webhook tells, or that we find the user let in.
+            # Without panel traffic only the webhook tells.
             self.deliver(self.world.panel.take_webhooks())
         begins = {books.totals}
         may_be_echo = awaits_echo and not used
@@ -206,6 +206,15 @@ class BridgeMachine(RuleBasedStateMachine):
             self.books[name].is_disabled_by_admin = False
             self.look()
 
+    @rule(name=st.sampled_from(NAMES), waits=st.booleans())
+    def let_in_by_hand_whom_the_bridge_disabled(self, name, waits):
+        """Resets nothing, however long the bridge is given to believe that it did."""
+        self.look()
+        if self.world.account(name).is_disabled_by_us:
+            self.world.panel.modify_user(name, {"status": "active"})
+            self.look()
+            self.world.clock.advance(seconds=61 if waits else 0)
+
     @rule(name=st.sampled_from(NAMES), quota=QUOTAS)
     def delete_and_create_again(self, name, quota):
         self.look()
@@ -244,6 +253,8 @@ class BridgeMachine(RuleBasedStateMachine):
 
     def settle(self):
         self.world.transport.crash_after_writes = None
+        self.look()
+        self.world.clock.advance(seconds=61)
         for _ in range(3):
             self.look()
             self.world.panel.review()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from bridge_builders import CREATED_AT, NOW, account, as_reported, gib, next_plan, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.accounts import FLOOR_BYTES, GIB, MIB, Restoration, balance
-from marzban_bridge.observe import NEXT_PLAN_MEMORY, adopt, observe
+from marzban_bridge.accounts import (
+    FLOOR_BYTES,
+    GIB,
+    MIB,
+    Restoration,
+    balance,
+    is_same_creation,
+)
+from marzban_bridge.observe import NEXT_PLAN_MEMORY, RECREATION_GAP, adopt, observe
 from marzban_bridge.panel import ResetStrategy, Status
-from marzban_bridge.resets import Cause
+from marzban_bridge.resets import Cause, ResetAll
 from marzban_bridge.usage import Totals
 
 LATER = NOW + timedelta(seconds=30)
@@ -96,9 +103,12 @@ def test_an_echo_is_used_up_by_one_webhook():
 
 def test_a_reset_all_is_taken_into_account_once():
     held, user = published()
-    first = looked(held, user, reset_all_at=NOW)
+    first = looked(held, user, reset_all=ResetAll(seen_at=NOW, after=NOW))
     assert first.reset.cause is Cause.RESET_ALL
-    assert looked(first.account, user, gib(8), reset_all_at=NOW).reset is None
+    assert (
+        looked(first.account, user, gib(8), reset_all=ResetAll(seen_at=NOW, after=NOW)).reset
+        is None
+    )
 
 
 def test_the_user_that_proves_a_reset_all_does_not_take_it_twice():
@@ -106,10 +116,13 @@ def test_the_user_that_proves_a_reset_all_does_not_take_it_twice():
     after = panel_user(data_limit_bytes=gib(3))
     first = looked(held, after)
     assert first.reset.wiped_log
-    assert looked(first.account, after, gib(8), reset_all_at=LATER).reset is None
+    assert (
+        looked(first.account, after, gib(8), reset_all=ResetAll(seen_at=LATER, after=NOW)).reset
+        is None
+    )
 
 
-def test_a_recreated_user_is_a_new_account_from_the_current_total():
+def test_a_recreated_user_is_a_new_account_with_the_quota_the_panel_shows():
     held, _ = published()
     reborn = panel_user(created_at=CREATED_AT + timedelta(days=1), data_limit_bytes=gib(30))
     after = looked(held, reborn, gib(9)).account
@@ -126,8 +139,16 @@ def test_an_echo_is_still_expected_after_a_look_without_webhook():
 def test_the_latest_reset_of_all_users_is_the_one_remembered():
     held, user = published(user={"used_bytes": gib(1)}, reset_all_seen_at=NOW)
     earlier = NOW - timedelta(hours=1)
-    assert looked(held, user, reset_all_at=earlier).account.reset_all_seen_at == NOW
-    assert looked(held, user, reset_all_at=LATER).account.reset_all_seen_at == LATER
+    assert (
+        looked(
+            held, user, reset_all=ResetAll(seen_at=earlier, after=earlier)
+        ).account.reset_all_seen_at
+        == NOW
+    )
+    assert (
+        looked(held, user, reset_all=ResetAll(seen_at=LATER, after=NOW)).account.reset_all_seen_at
+        == LATER
+    )
     assert looked(held, user).account.reset_all_seen_at == NOW
 
 
@@ -236,6 +257,78 @@ class TestStatusWrites:
         assert not after.account.is_disabled_by_us
         assert after.reset is None
 
+    def test_a_user_let_in_by_hand_keeps_what_was_used_and_is_told_of_once(self):
+        before = panel_user(status=Status.DISABLED, data_limit_bytes=FLOOR_BYTES)
+        held = account(before, is_disabled_by_us=True, published_bytes=FLOOR_BYTES)
+        let_in = looked(held, replace(before, status=Status.ACTIVE), gib(11))
+        assert (let_in.reset, let_in.account.baseline_bytes) == (None, 0)
+        assert let_in.account.let_in_at == LATER
+        assert [event.kind for event in let_in.events] == ["let_in"]
+        again = looked(let_in.account, replace(before, status=Status.ACTIVE), gib(11))
+        assert (again.events, again.account.let_in_at) == ((), LATER)
+        out = looked(let_in.account, before, gib(11))
+        assert (out.account.let_in_at, out.account.is_disabled_by_us) == (None, False)
+
+    def test_a_user_let_in_by_its_reset_is_not_told_of(self):
+        before = panel_user(status=Status.DISABLED, data_limit_bytes=FLOOR_BYTES)
+        held = account(before, is_disabled_by_us=True, published_bytes=FLOOR_BYTES)
+        active = replace(before, status=Status.ACTIVE)
+        seen = looked(held, active, gib(11), was_announced=True)
+        assert [event.kind for event in seen.events] == ["reset"]
+        assert seen.account.let_in_at is None
+        let_in = looked(held, active, gib(11)).account
+        late = looked(let_in, active, gib(12), was_announced=True)
+        assert (late.account.baseline_bytes, late.account.let_in_at) == (gib(12), None)
+
+
+class TestRecreation:
+    """A user that took the place of another of its name."""
+
+    @pytest.mark.parametrize(
+        ("created_after", "baseline"),
+        [
+            (timedelta(seconds=20), gib(5)),  # what came since the last look is the new user's
+            (RECREATION_GAP, gib(5)),
+            (RECREATION_GAP + timedelta(seconds=1), gib(9)),
+        ],
+    )
+    def test_counts_from_the_last_look_at_the_other(self, created_after, baseline):
+        held = account(panel_user(), seen_total_bytes=gib(5), quota_bytes=gib(40))
+        created = panel_user(created_at=NOW + created_after)
+        seen = looked(held, created, gib(9), at=NOW + created_after + timedelta(seconds=9))
+        assert seen.account.quota_bytes == gib(10)
+        assert (seen.account.baseline_bytes, seen.account.raw_baseline_bytes) == (
+            baseline,
+            baseline,
+        )
+        assert seen.account.seen_total_bytes == gib(9)
+        assert [event.kind for event in seen.events] == ["recreated"]
+
+    @pytest.mark.parametrize(
+        ("one", "other", "is_same"),
+        [
+            ("09:30:00.123456", "09:30:00.123456", True),
+            ("09:30:00.123456", "09:30:00.123457", False),  # re-created within the second
+            ("09:30:00.923456", "09:30:00", True),  # moved to MariaDB, which cuts
+            ("09:30:00.923456", "09:30:01", True),  # or rounds
+            ("09:30:00.123456", "09:30:02", False),
+            ("09:30:00", "09:30:00", True),
+            ("09:30:00", "09:30:01", False),
+        ],
+    )
+    def test_is_told_by_the_creation_as_exactly_as_the_database_keeps_it(self, one, other, is_same):
+        at, after = (datetime.fromisoformat(f"2026-05-01T{each}+00:00") for each in (one, other))
+        assert is_same_creation(at, after) is is_same
+        assert is_same_creation(after, at) is is_same
+        held = account(panel_user(created_at=at))
+        seen = looked(held, panel_user(created_at=after), 0)
+        assert ([event.kind for event in seen.events] == ["recreated"]) is not is_same
+
+    def test_without_a_creation_is_another_than_with_one(self):
+        assert is_same_creation(None, None)
+        assert not is_same_creation(None, NOW)
+        assert not is_same_creation(NOW, None)
+
 
 class TestNextPlans:
     """A plan that fired, and one that a reset dropped."""
@@ -308,10 +401,12 @@ class TestNextPlans:
         ("adds", "used", "external", "shown", "fired_limit", "quota"),
         [
             (True, gib(4), gib(7), gib(3), gib(20), gib(20)),
-            (False, gib(4), gib(7), gib(3), gib(19), gib(20)),  # overrun: no debt
+            (False, gib(4), gib(7), gib(3), gib(19), gib(19)),  # overrun by 1 GiB: a debt
+            (False, gib(4), gib(6.5), gib(3.5), gib(19.5), gib(19.5)),
             (False, gib(4), gib(5), gib(5), gib(21), gib(21)),  # fired by expiry, 1 GiB was left
             (False, gib(4), gib(5), gib(10), gib(26), gib(21)),  # nothing was published yet
-            (False, 0, gib(20), FLOOR_BYTES, gib(20) + FLOOR_BYTES, gib(20)),
+            (False, 0, gib(20), FLOOR_BYTES, gib(20) + FLOOR_BYTES, gib(10)),
+            (False, 0, gib(31), FLOOR_BYTES, gib(20) + FLOOR_BYTES, FLOOR_BYTES),
         ],
     )
     def test_the_quota_of_a_fired_plan_counts_external_traffic_as_used(
@@ -326,6 +421,7 @@ class TestNextPlans:
             external,
         )
         assert seen.reset.cause is Cause.NEXT_PLAN
+        assert seen.account.echo_until is not None, "its webhook is no second reset"
         assert seen.account.quota_bytes == quota
         assert seen.account.baseline_bytes == external
         assert seen.account.fire_attempts == 0

@@ -14,12 +14,14 @@ from marzban_bridge.resets import (
     CALENDAR_GRACE,
     ECHO_WINDOW,
     Cause,
+    ResetAll,
     detect,
     due_at,
     period_start,
 )
 
 LATER = NOW + timedelta(seconds=30)
+PROVED = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))
 
 
 def detected(before, after, *, at=LATER, **facts):
@@ -79,17 +81,14 @@ def test_the_echo_window_covers_the_panels_slowest_redelivery():
     assert timedelta(seconds=30 + 3 * 180) < ECHO_WINDOW
 
 
-def test_a_user_we_disabled_and_find_active_was_reset():
-    before = panel_user(status=Status.DISABLED, data_limit_bytes=FLOOR_BYTES)
-    after = panel_user(data_limit_bytes=FLOOR_BYTES)
-    assert detected(before, after, account={"is_disabled_by_us": True}).cause is Cause.ENABLED
-    assert detected(before, after) is None
-
-
-def test_a_user_with_panel_traffic_whom_we_disabled_and_find_active_was_not_reset():
-    before = panel_user(status=Status.DISABLED, used_bytes=gib(2))
-    after = panel_user(used_bytes=gib(2))
-    assert detected(before, after, account={"is_disabled_by_us": True}) is None
+@pytest.mark.parametrize("used", [0, gib(2)])
+@pytest.mark.parametrize(("was_announced", "cause"), [(False, None), (True, Cause.WEBHOOK)])
+def test_that_a_user_is_active_again_whom_we_disabled_is_no_reset(used, was_announced, cause):
+    """A resumed reseller's users and one set active by hand look so; a reset is announced."""
+    before = panel_user(status=Status.DISABLED, data_limit_bytes=FLOOR_BYTES, used_bytes=used)
+    after = replace(before, status=Status.ACTIVE)
+    sign = detected(before, after, account={"is_disabled_by_us": True}, was_announced=was_announced)
+    assert (sign and sign.cause) == (None if used else cause)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +101,41 @@ def test_a_user_with_panel_traffic_whom_we_disabled_and_find_active_was_not_rese
 )
 def test_a_reset_of_all_users_extends_to_those_where_it_cannot_be_seen(used, took_part_at, cause):
     user = panel_user(used_bytes=used)
-    sign = detected(user, user, reset_all_at=NOW, account={"reset_all_seen_at": took_part_at})
+    sign = detected(
+        user,
+        user,
+        reset_all=ResetAll(seen_at=NOW, after=NOW),
+        account={"reset_all_seen_at": took_part_at},
+    )
     assert (sign and sign.cause) == cause
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_proved", "facts", "cause"),
+    [
+        ((5, 0), (6, 0), True, {}, Cause.RESET_ALL),  # more than before within one poll
+        ((5, 0), (6, 0), True, {"reset_all_seen_at": NOW}, None),  # taken into account already
+        ((5, 0), (6, 0), False, {}, None),
+        ((5, 0), (5, 0), True, {}, None),  # to the byte: this one was not reset
+        ((5, 0), (5, 0), True, {"used_rose_at": NOW}, Cause.RESET_ALL),  # looked at before proof
+        ((5, 0), (5, 0), True, {"used_rose_at": PROVED.after}, None),
+        ((5, 3), (6, 3), True, {}, None),  # a reset of all would have wiped the log
+        ((5, 3), (5, 3), True, {"used_rose_at": NOW}, None),
+    ],
+)
+def test_a_reset_of_all_users_is_believed_of_one_who_used_more_since(
+    before, after, is_proved, facts, cause
+):
+    """Pairs are (used, logged) in GiB."""
+    sign = detected(
+        panel_user(used_bytes=gib(before[0]), logged_bytes=gib(before[1])),
+        panel_user(used_bytes=gib(after[0]), logged_bytes=gib(after[1])),
+        reset_all=PROVED if is_proved else None,
+        account=facts,
+    )
+    assert (sign and sign.cause) == cause
+    if sign:
+        assert (sign.used_at_reset_bytes, sign.wiped_log) == (gib(before[0]), False)
 
 
 DUE = CREATED_AT + timedelta(days=30)
@@ -184,6 +216,28 @@ def test_an_admin_who_applies_a_plan_by_hand_to_an_unused_account_resets_nothing
     before = panel_user(next_plan=next_plan())
     after = panel_user(data_limit_bytes=gib(20))
     assert detected(before, after) is None
+
+
+@pytest.mark.parametrize(
+    ("adds", "limit", "before_status", "was_announced", "fires"),
+    [
+        (False, gib(23), Status.ACTIVE, False, True),  # the published rest was added, to the byte
+        (False, gib(23) + 1, Status.ACTIVE, False, False),
+        (True, gib(20), Status.ACTIVE, False, False),  # an admin may have typed just that
+        (True, gib(20), Status.ACTIVE, True, True),
+        (True, gib(20), Status.DISABLED, False, True),  # firing lets in; a limit alone does not
+    ],
+)
+def test_a_plan_fired_by_hand_for_a_user_without_panel_traffic(
+    adds, limit, before_status, was_announced, fires
+):
+    """`active-next` sends no webhook and leaves no trace in traffic that is zero."""
+    plan = next_plan(adds_remaining_traffic=adds)
+    before = panel_user(data_limit_bytes=gib(3), next_plan=plan, status=before_status)
+    after = panel_user(data_limit_bytes=limit, expire=0)
+    facts = {"is_disabled_by_us": before_status is Status.DISABLED}
+    sign = detected(before, after, account=facts, was_announced=was_announced)
+    assert (sign is not None and sign.cause is Cause.NEXT_PLAN) is fires
 
 
 def test_a_plan_we_asked_to_fire_is_recognised_without_panel_traffic():

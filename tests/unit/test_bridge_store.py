@@ -13,6 +13,7 @@ from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_use
 from marzban_bridge.accounts import Event, PendingResets, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
 from marzban_bridge.panel import Status
+from marzban_bridge.resets import ResetAll
 from marzban_bridge.store import Store
 from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS, from_millis
 from marzban_bridge.usage import NOTHING, Totals, UsageChange
@@ -117,9 +118,11 @@ def test_an_announcement_waits_until_its_account_is_stored(store):
 
 
 def test_a_reset_of_all_users_is_remembered_by_owner(store):
-    store.record_reset_all(None, at=NOW)
-    assert store.reset_all_at(None) == NOW
-    assert store.reset_all_at("reseller") is None
+    noticed = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))
+    store.record_reset_all(None, noticed)
+    assert store.reset_all(None) == noticed
+    assert store.reset_all("reseller") is None
+    assert store.of("two").reset_all(None) is None
 
 
 def test_accounts_are_found_by_their_owner_and_without_one(store):
@@ -261,7 +264,8 @@ def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
         assert store.totals("alice") == Totals(billed_bytes=5, raw_bytes=6)
         assert [each.username for each in store.orphans()] == ["Gone"]
         assert store.is_announced("bob")
-        assert store.reset_all_at("shop") is not None
+        known = store.reset_all("shop")
+        assert known.after == known.seen_at, "an earlier version did not keep when it began"
         assert store.pending_resets().count == 1
         assert [each.panel for each in store.events()] == ["default"]
         assert store.announce([(b"\x01", "bob")], at=from_millis(1500), remember_seconds=1) == []
