@@ -206,6 +206,7 @@ def create_app(
         version=collector.__version__,
         summary="Takes traffic reports and keeps exact, durable totals",
         lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
     )
     install_problem_handlers(app)
     for module in (reports, sources):

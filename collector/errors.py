@@ -50,6 +50,10 @@ class PanelUnavailableError(CollectorError):
 class TooManyLookupsError(CollectorError):
     """More unknown subscription tokens arrive than the panel may be asked about."""
 
+    def __init__(self, message: str, *, wait_seconds: float) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
 
 class UnwritableError(CollectorError):
     """A point cannot be spelt in InfluxDB's line protocol."""

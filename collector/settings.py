@@ -15,6 +15,7 @@ from collector.influx.access import InfluxAccess
 from collector.ledger.place import place_of
 from collector.reporters import MIN_KEY_LENGTH, NAME
 from collector.schema import Policy
+from collector.strangers import forwarded_allow_ips
 
 
 class Variable(NamedTuple):
@@ -205,6 +206,12 @@ class Settings:
         "The largest request body, also after gunzip",
         _whole(1024, 2**30),
     )
+    max_keyless_body_bytes: int = _variable(
+        "COLLECTOR_MAX_KEYLESS_BODY_BYTES",
+        256 * 2**10,
+        "The largest body of a user who reports for itself, also after gunzip",
+        _whole(1024, 2**30),
+    )
     sources_file: Path | None = _variable(
         "COLLECTOR_SOURCES_FILE",
         "",
@@ -216,6 +223,12 @@ class Settings:
         32 * 2**20,
         "The largest body of another panel: they name all their users, every few seconds",
         _whole(1024, 2**30),
+    )
+    forwarded_allow_ips: tuple[str, ...] = _variable(
+        "FORWARDED_ALLOW_IPS",
+        "",
+        "Proxies whose X-Forwarded-For is believed: addresses or networks, or *; empty: none",
+        forwarded_allow_ips,
     )
     max_connections: int = _variable(
         "COLLECTOR_MAX_CONNECTIONS",

@@ -18,12 +18,15 @@ from collector.errors import IdentityUnknownError, PanelUnavailableError, TooMan
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.retry_after import retry_after_seconds
+from collector.strangers import Strangers
 
 KNOWN_SECONDS = 300.0
 UNKNOWN_SECONDS = 15.0
 REMEMBERED = 100_000
+REMEMBERED_UNKNOWN = 10_000
 LOOKUPS_PER_SECOND = 20.0
 LOOKUP_BURST = 100.0
+"""For what strangers send, and as much again for what senders with a key do."""
 TIMEOUT_SECONDS = 5.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 """A panel that asks for a longer pause is asked again after this one: users wait to report."""
@@ -54,49 +57,75 @@ class Subscriptions:
             transport=transport,
             follow_redirects=False,
         )
-        self._answers: OrderedDict[bytes, tuple[str | None, float]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        """By token, whose it is, and until when that need not be asked again."""
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        """Tokens that the panel did not know, and until when that is believed."""
         self._asking: dict[bytes, asyncio.Task[str | None]] = {}
         self._resume_at_seconds = 0.0
         self._limit = RateLimit(per_second=LOOKUPS_PER_SECOND, burst=LOOKUP_BURST)
+        self._strangers = Strangers(total_per_second=LOOKUPS_PER_SECOND, total_burst=LOOKUP_BURST)
 
     async def close(self) -> None:
         """Close the connections to the panel."""
         await self._client.aclose()
 
-    async def resolve(self, token: str) -> str:
+    async def resolve(self, token: str, *, stranger: str | None) -> str:
         """Return the username.
 
-        Raises IdentityUnknownError for a token the panel does not accept, PanelUnavailableError
-        when it cannot be asked, TooManyLookupsError when it is asked too much.
+        `stranger` is the address of who sends the token, None for a sender with a key. Raises
+        IdentityUnknownError for a token the panel does not accept, PanelUnavailableError when it
+        cannot be asked, TooManyLookupsError when it is asked too much. A token that was right once
+        is always asked about, however many wrong ones come meanwhile.
         """
         key = hashlib.sha256(token.encode()).digest()
-        username, until_seconds = self._answers.get(key, (None, 0.0))
-        if self._monotonic_seconds() < until_seconds:
+        now_seconds = self._monotonic_seconds()
+        username, until_seconds = self._known.get(key, (None, 0.0))
+        if now_seconds < until_seconds or now_seconds < self._unknown.get(key, 0.0):
             self._metrics.lookups.labels(result="remembered").inc()
         else:
-            username = await self._ask_once(key, token)
+            username = await self._ask_once(key, token, stranger)
         if username is None:
             raise IdentityUnknownError("the panel does not know this subscription token")
         return username
 
-    async def _ask_once(self, key: bytes, token: str) -> str | None:
+    async def _ask_once(self, key: bytes, token: str, stranger: str | None) -> str | None:
         task = self._asking.get(key)
         if task is None:
             if self._monotonic_seconds() < self._resume_at_seconds:
                 self._metrics.lookups.labels(result="unavailable").inc()
                 raise PanelUnavailableError("the panel asked to be left alone for a while")
-            wait_seconds = self._limit.take("all", now_seconds=self._monotonic_seconds())
-            if wait_seconds:
-                self._metrics.lookups.labels(result="limited").inc()
-                raise TooManyLookupsError("too many unknown subscription tokens; try again later")
+            is_known = key in self._known
+            if not is_known:
+                self._take_lookup(stranger)
             task = self._asking[key] = asyncio.create_task(self._ask(key, token))
             task.add_done_callback(lambda done: self._forget_asking(key, done))
+            if stranger is not None and not is_known:
+                task.add_done_callback(lambda done: self._judge(stranger, done))
         return await asyncio.shield(task)
+
+    def _take_lookup(self, stranger: str | None) -> None:
+        now_seconds = self._monotonic_seconds()
+        if stranger is None:
+            wait_seconds = self._limit.take("", now_seconds=now_seconds)
+        else:
+            wait_seconds = self._strangers.take(stranger, now_seconds=now_seconds)
+        if wait_seconds:
+            self._metrics.lookups.labels(result="limited").inc()
+            raise TooManyLookupsError(
+                "too many unknown subscription tokens; try again later", wait_seconds=wait_seconds
+            )
+
+    def _judge(self, stranger: str, done: asyncio.Task[str | None]) -> None:
+        """Hold a wrong token, and nothing else, against the address it came from."""
+        is_wrong = not done.cancelled() and not done.exception() and done.result() is None
+        if not is_wrong:
+            self._strangers.give_back(stranger, now_seconds=self._monotonic_seconds())
 
     def _forget_asking(self, key: bytes, done: asyncio.Task[str | None]) -> None:
         self._asking.pop(key, None)
         if not done.cancelled():
-            done.exception()  # whoever waited has it; if nobody did, there is nobody to tell
+            done.exception()  # who waited has it; where nobody did, there is nobody to tell
 
     async def _ask(self, key: bytes, token: str) -> str | None:
         try:
@@ -106,7 +135,10 @@ class Subscriptions:
             kind = type(error).__name__
             raise PanelUnavailableError(f"the panel does not answer ({kind})") from None
         if response.status_code in {400, 404, 422}:
-            self._remember(key, None, UNKNOWN_SECONDS)
+            self._known.pop(key, None)
+            self._unknown[key] = self._monotonic_seconds() + UNKNOWN_SECONDS
+            if len(self._unknown) > REMEMBERED_UNKNOWN:
+                self._unknown.popitem(last=False)
             self._metrics.lookups.labels(result="unknown").inc()
             return None
         username = _username_of(response)
@@ -117,7 +149,11 @@ class Subscriptions:
                 f"the panel answers {response.status_code} for a subscription token; is "
                 "MARZBAN_URL the panel and COLLECTOR_SUBSCRIPTION_PATH its subscription path?"
             )
-        self._remember(key, username, KNOWN_SECONDS)
+        self._unknown.pop(key, None)
+        self._known.pop(key, None)
+        self._known[key] = (username, self._monotonic_seconds() + KNOWN_SECONDS)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
         self._metrics.lookups.labels(result="known").inc()
         return username
 
@@ -126,12 +162,6 @@ class Subscriptions:
         if asked_seconds:
             pause_seconds = min(asked_seconds, LONGEST_RETRY_AFTER_SECONDS)
             self._resume_at_seconds = self._monotonic_seconds() + pause_seconds
-
-    def _remember(self, key: bytes, username: str | None, seconds: float) -> None:
-        self._answers.pop(key, None)
-        self._answers[key] = (username, self._monotonic_seconds() + seconds)
-        if len(self._answers) > REMEMBERED:
-            self._answers.popitem(last=False)
 
 
 def _username_of(response: httpx.Response) -> str | None:

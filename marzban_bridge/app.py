@@ -20,6 +20,7 @@ from collector.influx.client import Influx
 from marzban_bridge import together
 from marzban_bridge.actions import Actions
 from marzban_bridge.api import admin, confirm, dashboard, health, operations, webhooks
+from marzban_bridge.api.bearers import Bearers
 from marzban_bridge.api.context import Bridge, Bridges, new_action_throttles
 from marzban_bridge.api.errors import install_error_handlers
 from marzban_bridge.api.sign_ins import SignInThrottle
@@ -99,7 +100,7 @@ async def open_bridges(
             reconcilers=reconcilers,
             metrics=first_metrics,
         )
-        sign_ins, action_throttles = SignInThrottle(), new_action_throttles()
+        sign_ins, bearers, action_throttles = SignInThrottle(), Bearers(), new_action_throttles()
         bridges: dict[str, Bridge] = {}
         for each in panels:
             panel = Marzban(
@@ -152,6 +153,7 @@ async def open_bridges(
                 metrics=metrics[each.name],
                 clock=clock,
                 sign_ins=sign_ins,
+                bearers=bearers,
                 action_throttles=action_throttles,
             )
         roll_call = RollCall({name: each.panel for name, each in bridges.items()}, store=store)
@@ -239,6 +241,7 @@ def create_app(
         version=marzban_bridge.__version__,
         summary="Makes Marzban's data limit mean all traffic, its own plus external",
         lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
     )
     install_error_handlers(app)
     for module in (webhooks, admin, operations, dashboard, confirm, health):

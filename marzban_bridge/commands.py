@@ -100,6 +100,8 @@ def run(settings: Settings) -> int:
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_graceful_shutdown=5,
     )
     with listen(settings.host, settings.port) as listener:

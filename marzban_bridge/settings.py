@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from collector.strangers import forwarded_allow_ips
 from marzban_bridge.accounts import Enforcement
 from marzban_bridge.errors import SettingsError
 
@@ -201,6 +202,12 @@ class Settings:
         "BRIDGE_HOST", "127.0.0.1", "Address to listen on for webhooks and the admin API", _text
     )
     port: int = _variable("BRIDGE_PORT", 8090, "Port to listen on", _port)
+    forwarded_allow_ips: tuple[str, ...] = _variable(
+        "FORWARDED_ALLOW_IPS",
+        "",
+        "Proxies whose X-Forwarded-For is believed: addresses or networks, or *; empty: none",
+        forwarded_allow_ips,
+    )
     max_connections: int = _variable(
         "BRIDGE_MAX_CONNECTIONS",
         1024,

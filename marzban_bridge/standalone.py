@@ -73,11 +73,17 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: FastAPI, listener: socket.socket, *, connections: int = 1024, read_seconds: float = 15
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    connections: int = 1024,
+    read_seconds: float = 15,
+    proxies: Sequence[str] = (),
 ) -> AsyncIterator[None]:
     """Serve an application on an open socket for as long as the context lasts.
 
-    Raises BridgeError when the application does not start.
+    `proxies` are those whose `X-Forwarded-For` is believed. Raises BridgeError when the application
+    does not start.
     """
     config = uvicorn.Config(
         app,
@@ -85,6 +91,8 @@ async def serving(
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         timeout_graceful_shutdown=5,
     )
     server = _Server(config, app)
@@ -161,12 +169,14 @@ async def running_pair(
             collector_listener,
             connections=collector_settings.max_connections,
             read_seconds=collector_settings.read_seconds,
+            proxies=collector_settings.forwarded_allow_ips,
         ),
         serving(
             app,
             bridge_listener,
             connections=settings.max_connections,
             read_seconds=settings.read_seconds,
+            proxies=settings.forwarded_allow_ips,
         ),
     ):
         yield app.state.bridge

@@ -44,6 +44,7 @@ async def listen(app: App, address: tuple[str, int]) -> None:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # who posts is told by a secret, never by an address
         timeout_graceful_shutdown=2,
     )
     server = _Server(config)

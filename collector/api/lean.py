@@ -68,11 +68,15 @@ class LeanApp(FastAPI):
         self._lean: dict[tuple[str, str], LeanRoute] = {}
 
     def include_lean(self, router: APIRouter) -> None:
-        """Include a router; paths with parameters need routing and get no short cut."""
+        """Include a router; paths with parameters need routing and get no short cut.
+
+        A slash at the end of a path is let pass.
+        """
         self.include_router(router)
         for route in router.routes:
             if isinstance(route, LeanRoute) and "{" not in route.path:
-                self._lean |= {(method, route.path): route for method in route.methods or ()}
+                for path in (route.path, f"{route.path}/"):
+                    self._lean |= {(method, path): route for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's lifespan."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel
 
 from collector.api.context import Collector, CollectorPart
 from collector.api.problems import ProblemError, documented
-from collector.api.senders import AdminCredentials, is_admin, require_admin
+from collector.api.senders import AdminCredentials, address_of, is_admin, require_admin
 from collector.api.usage import at, clean_up, first_day, servers_of
 from collector.identity import subscription_token
 from collector.reports import DAY_MILLIS, MAX_TOKEN_LENGTH
@@ -219,13 +219,14 @@ async def cleanup(
 
 @router.get("/traffic-stats/{user_token:path}", responses=documented(404))
 async def user_statistics(
+    request: Request,
     user_token: Annotated[str, Path(min_length=1, max_length=MAX_TOKEN_LENGTH)],
     collector: CollectorPart,
     credentials: AdminCredentials,
     days: PeriodDays = 30,
 ) -> OriginalUser:
     """Return a user's traffic: to the admin by name, to the user by its own subscription token."""
-    username = await _username(collector, user_token, credentials)
+    username = await _username(request, collector, user_token, credentials)
     servers = await servers_of(collector, username, days)
     total_bytes = sum(each.upload_bytes + each.download_bytes for each in servers)
     return OriginalUser(
@@ -248,10 +249,12 @@ async def user_statistics(
     )
 
 
-async def _username(collector: Collector, user_token: str, credentials: AdminCredentials) -> str:
+async def _username(
+    request: Request, collector: Collector, user_token: str, credentials: AdminCredentials
+) -> str:
     token = subscription_token(user_token)
     if token is not None and collector.subscriptions is not None:
-        return await collector.subscriptions.resolve(token)
+        return await collector.subscriptions.resolve(token, stranger=address_of(request))
     if not is_admin(collector, credentials):
         raise ProblemError(
             401, "send the COLLECTOR_ADMIN_KEY, or ask with your own subscription token"

@@ -6,13 +6,28 @@ An outcome that is returned is on disk.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from fastapi import Request
 
 from collector.api.context import Collector
 from collector.api.problems import ProblemError, problem_of
-from collector.api.senders import Claims, find_key_holder, find_signer, read_body
-from collector.bodies import BodyTooLargeError, Decoded, UnreadableBodyError, decode
+from collector.api.senders import (
+    Claims,
+    address_of,
+    find_key_holder,
+    find_signer,
+    read_body,
+    unpack,
+    verify_signature,
+)
+from collector.bodies import (
+    BodyTooLargeError,
+    Decoded,
+    UnreadableBodyError,
+    decode,
+    first_user_token,
+)
 from collector.errors import CollectorError, IdentityUnknownError
 from collector.identity import is_plainly_a_name, is_url, subscription_token
 from collector.ledger import Batch, Receipt
@@ -52,27 +67,30 @@ async def take(
 
     Raises ProblemError for whatever is no success, counted by its status and field.
     """
+    settings = collector.settings
     with Counting(collector.metrics):
         reporter = await find_key_holder(collector, claimed)
-        if reporter is None and collector.subscriptions is None and not claimed.is_signed:
+        signer = await find_signer(collector, request, claimed) if reporter is None else None
+        is_keyless = reporter is None and signer is None
+        if is_keyless and collector.subscriptions is None:
             raise ProblemError(401, f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}")
+        limit_bytes = settings.max_keyless_body_bytes if is_keyless else settings.max_body_bytes
         room = collector.reporters_room if reporter else collector.strangers_room
         with room.place() as place:
-            sent, body = await read_body(
-                request,
-                claimed,
-                collector.settings.max_body_bytes,
-                place=place,
-                read_seconds=collector.settings.read_seconds,
+            body = await read_body(
+                request, claimed, limit_bytes, place=place, read_seconds=settings.read_seconds
             )
-            if reporter is None and claimed.is_signed:
-                reporter = await find_signer(collector, request, sent, claimed)
+            if signer:
+                verify_signature(collector, request, body, signer=signer)
+                reporter = signer
             if reporter:
                 throttle(collector.key_limit, reporter.name, collector)
+            body = unpack(body, claimed, limit_bytes, place=place)
+            sender = reporter or await _self_reporter(collector, request, body)
             decoded = decode(body)
             if decoded.is_array and not is_array_allowed:
                 raise ProblemError(422, "this path takes one report; post arrays to /v1/reports")
-            sorted_, scope = await _sort(collector, decoded, reporter, claimed.header_id)
+            sorted_, scope = await _sort(collector, decoded, sender, claimed.header_id)
             receipt = await store(collector, sorted_, scope)
     return sorted_, receipt
 
@@ -95,28 +113,73 @@ class Counting:
         elif isinstance(error, CollectorError | UnreadableBodyError | BodyTooLargeError):
             problem = problem_of(error)
             self._metrics.requests.labels(status=str(problem.status)).inc()
-            for each in problem.problem.errors:
+            for each in problem.refusals or problem.problem.errors:
                 self._metrics.refused.labels(field=_field_label(each.field)).inc()
             if problem is not error:
                 raise problem from error
 
 
+@dataclass(frozen=True, slots=True)
+class SelfReporter:
+    """A user without a key, by the token that proved it, and where the request comes from."""
+
+    username: str
+    address: str
+    tokens: set[str]
+    """Those of this request that are known to be the user's."""
+
+    @property
+    def scope(self) -> str:
+        """What the ids of its reports are unique within."""
+        return f"user:{self.username}"
+
+
+async def _self_reporter(collector: Collector, request: Request, body: bytes) -> SelfReporter:
+    """Find out who reports for itself, before the body is decoded; 401 for who proves nothing."""
+    token = subscription_token(first_user_token(body) or "")
+    if token is None:
+        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+    address = address_of(request)
+    username = await _whose(collector, token, address)
+    throttle(collector.user_limit, username, collector)
+    return SelfReporter(username, address, {token})
+
+
+async def _check_own(collector: Collector, sender: SelfReporter, wire: WireReport) -> None:
+    """Answer 401 unless a report is of the user who sends it."""
+    token = subscription_token(wire.user_token)
+    if token is None:
+        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+    if token in sender.tokens:
+        return
+    is_own = len(sender.tokens) < MOST_OWN_TOKENS
+    if not (is_own and await _whose(collector, token, sender.address) == sender.username):
+        raise ProblemError(401, "without a reporter key, a request is of one user only")
+    sender.tokens.add(token)
+
+
+async def _whose(collector: Collector, token: str, address: str) -> str:
+    if collector.subscriptions is None:
+        raise ProblemError(401, _NOT_VERIFIABLE)
+    return await collector.subscriptions.resolve(token, stranger=address)
+
+
 async def _sort(
-    collector: Collector, decoded: Decoded, reporter: Reporter | None, header_id: str | None
+    collector: Collector,
+    decoded: Decoded,
+    sender: Reporter | SelfReporter,
+    header_id: str | None,
 ) -> tuple[Sorted, str]:
     """Find out whose each report is and whether it may be counted."""
     sorted_ = Sorted(list(decoded.refusals))
     limits, now_millis = collector.limits, collector.now_millis()
-    scope = f"reporter:{reporter.name}" if reporter else ""
+    reporter = sender if isinstance(sender, Reporter) else None
+    scope = f"reporter:{sender.name}" if isinstance(sender, Reporter) else sender.scope
     tariff = await collector.tariff_of(reporter)
     for index, wire in decoded.reports:
-        if reporter is None:
-            username = await _own_username(collector, wire)
-            if scope not in {"", f"user:{username}"}:
-                raise ProblemError(401, "without a reporter key, a request is of one user only")
-            if not scope:
-                throttle(collector.user_limit, username, collector)
-            scope = f"user:{username}"
+        if isinstance(sender, SelfReporter):
+            await _check_own(collector, sender, wire)
+            username = sender.username
         else:
             username = wire.user_token
             if not is_plainly_a_name(username):
@@ -139,11 +202,11 @@ async def _sort(
             tariff=tariff,
         )
         sorted_.add(outcome, index)
-    if reporter is None and not scope and not sorted_.refusals:
-        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
     return sorted_, scope
 
 
+MOST_OWN_TOKENS = 8
+"""So many of one user's tokens a request without a key may carry: the panel is asked about each."""
 _HOW_TO_AUTHENTICATE = (
     "send Authorization: Bearer with a reporter key (`traffic-collector reporters add NAME`), or a "
     "Marzban subscription token as user_token"
@@ -161,19 +224,9 @@ async def _any_username(collector: Collector, wire: WireReport, index: int) -> s
     if collector.subscriptions is None:
         return Refusal(index, "user_token", _NOT_VERIFIABLE)
     try:
-        return await collector.subscriptions.resolve(token)
+        return await collector.subscriptions.resolve(token, stranger=None)
     except IdentityUnknownError:
         return Refusal(index, "user_token", "is a subscription token the panel does not know")
-
-
-async def _own_username(collector: Collector, wire: WireReport) -> str:
-    """Return who reports for itself; 401 for whoever cannot prove it."""
-    token = subscription_token(wire.user_token)
-    if token is None:
-        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
-    if collector.subscriptions is None:
-        raise ProblemError(401, _NOT_VERIFIABLE)
-    return await collector.subscriptions.resolve(token)
 
 
 def throttle(limit: RateLimit, caller: str, collector: Collector) -> None:

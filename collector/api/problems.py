@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from collector.bodies import BodyTooLargeError, UnreadableBodyError
@@ -24,6 +24,8 @@ from collector.errors import (
 from collector.reports import Refusal
 
 RETRY_AFTER_SECONDS = 2
+MOST_NAMED_ERRORS = 100
+"""So many errors are in one answer, however small the request was; the others are counted."""
 
 
 class FieldError(BaseModel):
@@ -34,11 +36,21 @@ class FieldError(BaseModel):
     reason: str
 
 
+More = Annotated[
+    int,
+    Field(
+        exclude_if=lambda count: count == 0,
+        description=f"How many more there are than the {MOST_NAMED_ERRORS} that are named",
+    ),
+]
+
+
 class Problem(BaseModel):
     """What went wrong, in words, and where."""
 
     detail: str
     errors: list[FieldError] = []
+    more_errors: More = 0
 
 
 class ProblemError(CollectorError):
@@ -54,11 +66,21 @@ class ProblemError(CollectorError):
     ) -> None:
         super().__init__(detail)
         self.status = status
+        self.refusals = refusals
         self.problem = Problem(
             detail=detail,
-            errors=[FieldError(index=r.index, field=r.field, reason=r.reason) for r in refusals],
+            errors=named(refusals),
+            more_errors=max(0, len(refusals) - MOST_NAMED_ERRORS),
         )
         self.retry_after_seconds = retry_after_seconds
+
+
+def named(refusals: Sequence[Refusal]) -> list[FieldError]:
+    """Return what an answer says of the first refusals."""
+    return [
+        FieldError(index=each.index, field=each.field, reason=each.reason)
+        for each in refusals[:MOST_NAMED_ERRORS]
+    ]
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -89,8 +111,11 @@ def install_problem_handlers(app: FastAPI) -> None:
         return answer_of(problem_of(error))
 
     @app.exception_handler(HTTPException)
-    async def answer_routing(request: Request, error: HTTPException) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
-        problem = Problem(detail=str(error.detail))
+    async def answer_routing(request: Request, error: HTTPException) -> JSONResponse:
+        detail = str(error.detail)
+        if error.status_code == 404 and request.url.path.endswith("/"):
+            detail = "there is nothing at this path; leave out the slash at its end"
+        problem = Problem(detail=detail)
         return JSONResponse(problem.model_dump(), error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -132,7 +157,7 @@ def problem_of(error: Exception) -> ProblemError:
         case IdentityUnknownError():
             return ProblemError(401, str(error))
         case TooManyLookupsError():
-            return ProblemError(429, str(error), retry_after_seconds=RETRY_AFTER_SECONDS)
+            return ProblemError(429, str(error), retry_after_seconds=error.wait_seconds)
         case DiskFullError():
             return ProblemError(507, str(error))
         case NotStoredError() | PanelUnavailableError():

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from collector.api.context import CollectorPart
 from collector.api.lean import LeanRoute
 from collector.api.pipeline import Sorted, take
-from collector.api.problems import FieldError, documented
+from collector.api.problems import MOST_NAMED_ERRORS, FieldError, More, documented, named
 from collector.api.senders import ClaimsPart
 from collector.ledger import Receipt
 from collector.reports import MAX_REPORTS_PER_REQUEST, WireReport
@@ -48,6 +48,7 @@ class Answer(BaseModel):
     ignored: int
     """Reports of zero bytes: dropped before anything else."""
     rejected: list[FieldError]
+    more_rejected: More = 0
 
 
 class OriginalAnswer(BaseModel):
@@ -72,15 +73,13 @@ async def take_reports(request: Request, collector: CollectorPart, claimed: Clai
 
 def answer_for(sorted_: Sorted, receipt: Receipt) -> Answer:
     """Say what became of the reports of a request."""
-    rejected = [
-        FieldError(index=each.index, field=each.field, reason=each.reason)
-        for each in sorted(sorted_.refusals, key=lambda refusal: refusal.index)
-    ]
+    refusals = sorted(sorted_.refusals, key=lambda refusal: refusal.index)
     return Answer(
         accepted=receipt.accepted,
         duplicates=receipt.duplicates,
         ignored=sorted_.ignored,
-        rejected=rejected,
+        rejected=named(refusals),
+        more_rejected=max(0, len(refusals) - MOST_NAMED_ERRORS),
     )
 
 

@@ -15,7 +15,7 @@ from collector.api.context import Collector, CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
 from collector.bodies import BodyTooLargeError, UnreadableBodyError, inflate
 from collector.body_room import Place
-from collector.reporters import Reporter, is_signature_valid
+from collector.reporters import Reporter, is_signature_valid, is_timely
 
 KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")
 ADMIN_KEY = HTTPBearer(auto_error=False, description="COLLECTOR_ADMIN_KEY", scheme_name="adminKey")
@@ -114,18 +114,21 @@ LEAST_BYTES_PER_SECOND = 8192
 
 async def read_body(
     request: Request, claimed: Claims, limit_bytes: int, *, place: Place, read_seconds: float
-) -> tuple[bytes, bytes]:
-    """Read a body within bounds of size, time and room; return it as sent, and inflated."""
+) -> bytes:
+    """Read a body as it is sent, within bounds of size, time and room."""
     length = claimed.body_length
     if length.isdigit() and (len(length) > 15 or int(length) > limit_bytes):
         raise _too_large(limit_bytes)
-    body = await _read(request, limit_bytes, place, read_seconds)
-    encoding = claimed.body_encoding
-    if encoding in {b"identity", b""}:
-        return body, body
-    if encoding not in {b"gzip", b"x-gzip"}:
-        named = encoding[:40].decode("latin-1")
+    if claimed.body_encoding not in {b"identity", b"", b"gzip", b"x-gzip"}:
+        named = claimed.body_encoding[:40].decode("latin-1")
         raise ProblemError(415, f"content encoding {named!r} is not supported; send gzip")
+    return await _read(request, limit_bytes, place, read_seconds)
+
+
+def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, place: Place) -> bytes:
+    """Undo a body's encoding, within the same bounds of size and room."""
+    if claimed.body_encoding in {b"identity", b""}:
+        return body
     try:
         inflated = inflate(body, limit_bytes=limit_bytes)
     except BodyTooLargeError as error:
@@ -133,7 +136,7 @@ async def read_body(
     except UnreadableBodyError as error:
         raise ProblemError(400, str(error)) from error
     _take(place, len(inflated))
-    return body, inflated
+    return inflated
 
 
 async def _read(request: Request, limit_bytes: int, place: Place, read_seconds: float) -> bytes:
@@ -183,21 +186,42 @@ async def find_key_holder(collector: Collector, claimed: Claims) -> Reporter | N
     return reporter
 
 
-async def find_signer(
-    collector: Collector, request: Request, body: bytes, claimed: Claims
-) -> Reporter:
-    """Return who signed the body as it was sent; 401 when nobody did."""
+async def find_signer(collector: Collector, request: Request, claimed: Claims) -> Reporter | None:
+    """Return whose signature the request says it carries; nothing is verified yet.
+
+    None for a request that carries none; 401 for one whose signature cannot fit, whatever the body.
+    """
+    if not claimed.is_signed:
+        return None
     if claimed.signer is None:
         raise ProblemError(401, "a signed request says whose signature it is: ?reporter=NAME")
-    reporter = (await collector.key_ring()).by_name(claimed.signer)
-    now_seconds = collector.now_millis() / 1000
-    if reporter is None or not is_signature_valid(
-        request.headers, body, key_hash=reporter.key_hash, now_seconds=now_seconds
+    signer = (await collector.key_ring()).by_name(claimed.signer)
+    if signer is None or not is_timely(request.headers, now_seconds=_now_seconds(collector)):
+        raise _unfit_signature()
+    return signer
+
+
+def verify_signature(
+    collector: Collector, request: Request, body: bytes, *, signer: Reporter
+) -> None:
+    """Answer 401 unless the signer signed the body as it was sent."""
+    if not is_signature_valid(
+        request.headers, body, key_hash=signer.key_hash, now_seconds=_now_seconds(collector)
     ):
-        raise ProblemError(
-            401, "the signature does not fit, or its timestamp is over 5 minutes off"
-        )
-    return reporter
+        raise _unfit_signature()
+
+
+def _now_seconds(collector: Collector) -> float:
+    return collector.now_millis() / 1000
+
+
+def _unfit_signature() -> ProblemError:
+    return ProblemError(401, "the signature does not fit, or its timestamp is over 5 minutes off")
+
+
+def address_of(request: Request) -> str:
+    """Return where the request comes from, as the proxies that are trusted say it."""
+    return request.client.host if request.client else ""
 
 
 def require_admin(collector: CollectorPart, credentials: AdminCredentials) -> None:

@@ -18,7 +18,14 @@ from collector.api.lean import LeanRoute
 from collector.api.pipeline import Counting, Sorted, store, throttle
 from collector.api.problems import ProblemError, documented, refused_request
 from collector.api.reports import Answer, answer_for
-from collector.api.senders import Claims, ClaimsPart, MessagePart, find_key_holder, read_body
+from collector.api.senders import (
+    Claims,
+    ClaimsPart,
+    MessagePart,
+    find_key_holder,
+    read_body,
+    unpack,
+)
 from collector.ledger import Receipt
 from collector.pushes import Push, message_id_of
 from collector.reporters import Reporter
@@ -141,13 +148,11 @@ async def _take(
             )
         throttle(collector.key_limit, reporter.name, collector)
         with collector.sources_room.place() as place:
-            _, body = await read_body(
-                request,
-                claimed,
-                settings.max_source_body_bytes,
-                place=place,
-                read_seconds=settings.read_seconds,
+            limit_bytes = settings.max_source_body_bytes
+            sent = await read_body(
+                request, claimed, limit_bytes, place=place, read_seconds=settings.read_seconds
             )
+            body = unpack(sent, claimed, limit_bytes, place=place)
             post = _Post(request, collector, reporter, body, claimed.header_id)
             sorted_, receipt = await _store(collector, reporter, await translate(post))
     return answer_for(sorted_, receipt)

@@ -108,6 +108,8 @@ def _read_receipt(body: bytes, count: int) -> Verdict:
     counts = (accepted, duplicates, ignored)
     if "accepted" not in answer or not all(type(each) is int for each in counts):
         return Again("answers 200, but not as a collector does")
+    if answer.get("more_rejected") and count > 1:
+        return Unfit("more reports are refused than the answer names")
     faults = _faults(answer.get("rejected"), count)
     if sum(counts) + len({each.index for each in faults}) != count:
         return Again(f"answers 200, but not about all of the {count} reports it was sent")

@@ -30,6 +30,8 @@ MOST_REPORTS = 10_000
 MOST_BYTES = 8 * 2**20
 """What a collector takes in one request."""
 DEFAULT_BATCH_REPORTS = 2_000
+MOST_REPORTS_WITHOUT_KEY = 400
+"""Of those who report for themselves a collector takes 256 KiB in one request."""
 ADDED_BYTES = 2_300
 """What a report grows by when it is sent, at most: a subscription and a moment."""
 GZIP_FROM_BYTES = 1_000

@@ -10,7 +10,12 @@ from datetime import UTC, datetime
 
 import httpx
 
-from collector.client.delivery import DEFAULT_BATCH_REPORTS, MOST_REPORTS, Reports
+from collector.client.delivery import (
+    DEFAULT_BATCH_REPORTS,
+    MOST_REPORTS,
+    MOST_REPORTS_WITHOUT_KEY,
+    Reports,
+)
 from collector.client.errors import ClientError, NotDeliveredError, ReportError
 from collector.client.outbox import Item, MemoryOutbox, SetAside
 from collector.client.report import Report, decode, encode
@@ -44,7 +49,8 @@ class Target:
 
     def parcel(self) -> Reports:
         """Return how reports become requests."""
-        return Reports(self.key, self.subscription, self.batch_reports)
+        most = MOST_REPORTS if self.key is not None else MOST_REPORTS_WITHOUT_KEY
+        return Reports(self.key, self.subscription, min(most, self.batch_reports))
 
     def encoded(self, reports: Sequence[Report]) -> list[tuple[str, bytes]]:
         """Return reports as id and body, with an id for each; ReportError if one has no owner."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,11 +12,13 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from marzban_bridge.api.context import Bridge, BridgePart
-from marzban_bridge.errors import PanelRefusedError
+from marzban_bridge.errors import PanelError, PanelRefusedError
+from marzban_bridge.marzban import bearer_of
 from marzban_bridge.panel import PanelAdmin
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES = 16 * 1024
+MAX_BEARER_LENGTH = 4096
 
 _BEARER = HTTPBearer(
     auto_error=False, description="A Marzban admin token, as from POST /api/admin/token"
@@ -36,20 +39,47 @@ class Caller:
 
 
 async def authenticate(
+    request: Request,
     bridge: BridgePart,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
 ) -> Caller:
-    """Ask the panel whose token it is; 401 when it is nobody's."""
+    """Ask the panel whose token it is; 401 when it is nobody's, 429 when many were nobody's.
+
+    A token that the panel accepted before is always asked about.
+    """
     headers = {"www-authenticate": "Bearer"}
     if credentials is None:
         raise HTTPException(401, "send Authorization: Bearer with a Marzban admin token", headers)
-    if not (credentials.credentials.isascii() and credentials.credentials.isprintable()):
+    bearer = credentials.credentials
+    if len(bearer) > MAX_BEARER_LENGTH or not (bearer.isascii() and bearer.isprintable()):
         raise HTTPException(401, "this is no Marzban admin token", headers)
+    refusal = HTTPException(401, "the panel does not accept this admin token", headers)
+    bearers, panel, address = bridge.bearers, bridge.panel_settings.name, address_of(request)
+    now_seconds = bridge.clock().timestamp()
+    if bearers.is_refused(panel, bearer, now_seconds=now_seconds):
+        raise refusal
+    wait_seconds = bearers.take(panel, bearer, address=address, now_seconds=now_seconds)
+    if wait_seconds:
+        raise HTTPException(
+            429,
+            "too many admin tokens that the panel does not know; sign in anew, or try again later",
+            {"retry-after": str(math.ceil(wait_seconds))},
+        )
     try:
-        admin = await bridge.panel.whoami(bearer=credentials.credentials)
+        admin = await bridge.panel.whoami(bearer=bearer)
     except PanelRefusedError as error:
-        raise HTTPException(401, "the panel does not accept this admin token", headers) from error
-    return Caller(admin=admin, bearer=credentials.credentials)
+        bearers.note_refused(panel, bearer, now_seconds=now_seconds)
+        raise refusal from error
+    except BaseException:
+        bearers.note_unanswered(panel, bearer, address=address, now_seconds=now_seconds)
+        raise
+    bearers.note_accepted(panel, bearer, address=address, now_seconds=now_seconds)
+    return Caller(admin=admin, bearer=bearer)
+
+
+def address_of(request: Request) -> str:
+    """Return where a request comes from, as the proxies that are trusted say it."""
+    return request.client.host if request.client else ""
 
 
 CallerPart = Annotated[Caller, Depends(authenticate)]
@@ -62,7 +92,7 @@ async def sign_in_through(
 
     429 to an address whose sign-ins were refused too often.
     """
-    address = request.client.host if request.client else ""
+    address = address_of(request)
     now_seconds = bridge.clock().timestamp()
     if wait_seconds := bridge.sign_ins.take(address, now_seconds=now_seconds):
         headers = {"retry-after": str(math.ceil(wait_seconds))}
@@ -74,4 +104,7 @@ async def sign_in_through(
     finally:
         if not is_refused:
             bridge.sign_ins.give_back(address, now_seconds=now_seconds)
+    if answer.is_success:
+        with contextlib.suppress(PanelError):  # the caller is told what the panel says, as it is
+            bridge.bearers.introduce(bridge.panel_settings.name, bearer_of(answer))
     return answer

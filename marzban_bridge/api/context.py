@@ -10,6 +10,7 @@ from fastapi import Depends, HTTPException, Request
 
 from marzban_bridge.accounts import account_key
 from marzban_bridge.actions import Action, Actions
+from marzban_bridge.api.bearers import Bearers
 from marzban_bridge.api.sign_ins import SignInThrottle
 from marzban_bridge.api.throttle import Throttle
 from marzban_bridge.errors import FollowingError
@@ -56,6 +57,7 @@ class Bridge:
     metrics: Metrics
     clock: Clock
     sign_ins: SignInThrottle = field(default_factory=SignInThrottle)
+    bearers: Bearers = field(default_factory=Bearers)
     action_throttles: Mapping[Action, Throttle] = field(default_factory=new_action_throttles)
     """How often one Grafana login may ask for what."""
 

@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from marzban_bridge.errors import (
     BridgeError,
@@ -41,6 +43,7 @@ FOR_ADMINS: dict[int | str, dict[str, Any]] = {
     **DOCUMENTED,
     403: {"model": Problem, "description": "The caller may not do that"},
     404: {"model": Problem, "description": "There is no such user or admin"},
+    429: {"model": Problem, "description": "Too many unknown tokens; see Retry-After"},
     502: {"model": Problem, "description": "The panel or the collector refused"},
 }
 
@@ -61,6 +64,13 @@ def install_error_handlers(app: FastAPI) -> None:
     async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
         reasons = [f"{each['loc'][-1]}: {str(each['msg']).lower()}" for each in error.errors()]
         return JSONResponse({"detail": "; ".join(reasons)}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def answer_routing(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and request.url.path.endswith("/"):
+            detail = "there is nothing at this path; leave out the slash at its end"
+            return JSONResponse({"detail": detail}, 404, error.headers)
+        return await http_exception_handler(request, error)
 
 
 def status_of(error: BridgeError) -> int:

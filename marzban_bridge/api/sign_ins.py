@@ -5,11 +5,8 @@ The panel sees every sign-in that is passed through as ours, so it cannot tell g
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
-
+from collector.strangers import network_of
 from marzban_bridge.api.throttle import Throttle
-
-MAX_ADDRESS_LENGTH = 45
 
 
 class SignInThrottle(Throttle):
@@ -26,19 +23,8 @@ class SignInThrottle(Throttle):
 
     def take(self, name: str, *, now_seconds: float) -> float:
         """Take a sign-in from an address."""
-        return super().take(_network(name), now_seconds=now_seconds)
+        return super().take(network_of(name), now_seconds=now_seconds)
 
     def give_back(self, name: str, *, now_seconds: float) -> None:
         """Forget a sign-in that was no wrong guess."""
-        super().give_back(_network(name), now_seconds=now_seconds)
-
-
-def _network(address: str) -> str:
-    """Return what one client can hardly have more of: an IPv4 address, or a /64 of IPv6."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address[:MAX_ADDRESS_LENGTH]  # a proxy may pass on anything
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return parsed.exploded[:19]
-    return address
+        super().give_back(network_of(name), now_seconds=now_seconds)

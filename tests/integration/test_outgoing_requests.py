@@ -74,7 +74,7 @@ async def test_a_users_token_does_not_follow_a_redirect(redirected):
         server.url, path="sub", monotonic_seconds=time.monotonic, metrics=Metrics()
     )
     with pytest.raises(PanelUnavailableError):
-        await closing(subscriptions, lambda it: it.resolve(ALICE_TOKEN))
+        await closing(subscriptions, lambda it: it.resolve(ALICE_TOKEN, stranger=""))
     assert [path for _, path, _ in server.asked] == [f"/sub/{ALICE_TOKEN}/info"]
     assert trap.asked == []
 
@@ -168,7 +168,7 @@ async def test_no_token_changes_which_address_is_asked(user_token):
         transport=httpx.MockTransport(answer),
     )
     with contextlib.suppress(CollectorError):
-        await closing(subscriptions, lambda it: it.resolve(token))
+        await closing(subscriptions, lambda it: it.resolve(token, stranger=""))
     (url,) = asked
     assert (url.scheme, url.host, url.port) == ("https", "panel.test", 8443)
     assert url.raw_path == f"/base/sub/{token}/info".encode()

@@ -288,7 +288,7 @@ def test_no_answer_of_a_panel_makes_a_user_of_what_is_none(answer):
             transport=transport(answer),
         )
         try:
-            return await subscriptions.resolve(ALICE_TOKEN)
+            return await subscriptions.resolve(ALICE_TOKEN, stranger="")
         finally:
             await subscriptions.close()
 

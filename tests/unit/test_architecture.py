@@ -29,6 +29,7 @@ PURE = (
     "collector/client/report.py",
     "collector/identity.py",
     "collector/rate_limit.py",
+    "collector/strangers.py",
     "collector/importing/books.py",
     "collector/importing/differences.py",
     "collector/importing/rows.py",
@@ -42,6 +43,7 @@ PURE = (
     "collector/sources/uniproxy.py",
     "collector/sources/users.py",
     "marzban_bridge/accounts.py",
+    "marzban_bridge/api/bearers.py",
     "marzban_bridge/api/pages.py",
     "marzban_bridge/api/sign_ins.py",
     "marzban_bridge/api/throttle.py",
@@ -92,8 +94,9 @@ SHARED = (
     "collector.errors.UnwritableError",
     "collector.connections.bounded",
     "collector.postgres_connection",
+    "collector.strangers",
 )
-"""The names in InfluxDB, how it is written to, and how connections are bounded: decision 0009."""
+"""The names in InfluxDB, how it is written to, and what bounds strangers: decision 0009."""
 ONE_PROCESS = "marzban_bridge/standalone.py"
 SHARED_IN_ONE_PROCESS = (
     *SHARED,

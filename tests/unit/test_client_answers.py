@@ -18,7 +18,9 @@ from collector.client.answers import (
     judge_reports,
     judge_request,
 )
+from collector.client.delivery import DEFAULT_BATCH_REPORTS, MOST_REPORTS_WITHOUT_KEY
 from collector.client.pace import LONGEST_RETRY_AFTER_SECONDS, Pace
+from collector.client.target import Target
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -114,3 +116,10 @@ def test_a_wait_that_was_asked_for_is_never_undercut_nor_endless(asked, chance):
         wait = pace.wait_seconds(asked_seconds=each)
         assert wait >= min(each or 0, LONGEST_RETRY_AFTER_SECONDS)
         assert 0.5 <= wait <= LONGEST_RETRY_AFTER_SECONDS * 1.1
+
+
+def test_who_reports_for_itself_sends_what_fits_a_request_without_a_key():
+    target = Target(url="https://traffic.example.com", subscription="a-subscription-token")
+    assert target.parcel().most_items == MOST_REPORTS_WITHOUT_KEY
+    with_key = Target(url="https://traffic.example.com", key="rk_a-key-for-tests")
+    assert with_key.parcel().most_items == DEFAULT_BATCH_REPORTS

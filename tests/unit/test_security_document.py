@@ -64,7 +64,7 @@ def test_every_comparison_is_in_the_document():
 def test_every_variable_that_is_named_is_there():
     both = (collector.settings.Settings, marzban_bridge.settings.Settings)
     known = {each.name for kind in both for each in kind.variables()}
-    known |= {"GRAFANA_ADMIN_PASSWORD", "WEBHOOK_SECRET", "FORWARDED_ALLOW_IPS"}
+    known |= {"GRAFANA_ADMIN_PASSWORD", "WEBHOOK_SECRET"}
     known |= {"POSTGRES_PASSWORD"}
     assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", TEXT)) <= known
 
