@@ -107,6 +107,7 @@ async def open_bridges(
                 each.url,
                 username=each.username,
                 password=each.password,
+                name=each.name,
                 timeout_seconds=each.timeout_seconds,
                 transport=_transport_to(each.name, panel_transport),
                 guard=guard,

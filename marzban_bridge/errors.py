@@ -45,11 +45,20 @@ class PanelUnavailableError(PanelError):
 
 
 class PanelFailingError(PanelUnavailableError):
-    """The panel answers, but with its own failure (5xx, 429); it may be about one user only."""
+    """The panel answers 500, its own failure; it may be about one user only."""
+
+
+class NotThePanelError(PanelUnavailableError):
+    """Something else answers in the panel's place: a proxy's page, another program."""
 
 
 class PanelLoginError(PanelError):
     """The panel refuses the bridge's own credentials; only the operator can mend that."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """How long no sign-in is tried."""
 
 
 class PanelRefusedError(PanelError):

@@ -5,7 +5,6 @@ Facts are of Marzban 0.8.4. Field names are spelt here as Marzban spells them, a
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ import httpx
 from marzban_bridge.errors import (
     PanelError,
     PanelFailingError,
-    PanelLoginError,
-    PanelRefusedError,
     PanelUnavailableError,
     UserNotFoundError,
 )
@@ -31,9 +28,10 @@ from marzban_bridge.panel import (
     Status,
     UserUpdate,
 )
+from marzban_bridge.panel_connection import SIGN_IN_PATH, PanelConnection
+from marzban_bridge.panel_names import FIRST_PANEL
 from marzban_bridge.write_guard import WriteGuard
 
-SIGN_IN_PATH = "/api/admin/token"
 MAX_NUMBER = 2**60
 """Beyond any quota, moment or counter of a panel; sums of a few still fit 64 bits."""
 MAX_NAME_LENGTH = 255
@@ -45,8 +43,9 @@ NAMES_PER_REQUEST = 50
 class Marzban:
     """A Marzban panel, signed in to with an admin's name and password.
 
-    Signs in when first needed and again when its token is refused. `transport` replaces the
-    network in tests and in the one-process mode; a `guard` is asked before each try of each write.
+    Signs in when first needed and again when its token is refused. Errors name the settings of the
+    panel called `name`. `transport` replaces the network in tests and in the one-process mode; a
+    `guard` is asked before each try of each write.
     """
 
     def __init__(
@@ -55,23 +54,24 @@ class Marzban:
         *,
         username: str,
         password: str,
+        name: str = FIRST_PANEL,
         timeout_seconds: float = 15,
         transport: httpx.AsyncBaseTransport | None = None,
         guard: WriteGuard | None = None,
     ) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            timeout=timeout_seconds,
-            transport=transport or (guard.transport() if guard else None),
-            follow_redirects=False,
-            headers=guard.headers() if guard else None,
+        connection = PanelConnection(
+            url,
+            username=username,
+            password=password,
+            name=name,
+            timeout_seconds=timeout_seconds,
+            transport=transport,
+            guard=guard,
+            read_token=bearer_of,
         )
-        self._guard = guard
-        self._url = url
-        self._username = username
-        self._password = password
-        self._token: str | None = None
-        self._sign_in = asyncio.Lock()
+        self._client = connection.client
+        self._session, self._gate = connection.session, connection.gate
+        self._call, self._send = connection.call, connection.send
 
     async def close(self) -> None:
         """Close the connections to the panel."""
@@ -86,14 +86,19 @@ class Marzban:
         """Return those of the named users that the panel lists.
 
         A user without `created_at` makes Marzban answer 500 for any page that contains it; the
-        page is then read one by one and that user left out.
+        page is then read one by one and that user left out. Whether it is the panel that fails is
+        asked once, and no page is taken apart for any other answer.
         """
         users: list[PanelUser] = []
+        is_there = False
         for start in range(0, len(usernames), NAMES_PER_REQUEST):
             names = usernames[start : start + NAMES_PER_REQUEST]
             try:
                 response = await self._call("GET", "/api/users", params={"username": list(names)})
             except PanelFailingError:
+                if not is_there:
+                    await self._demand_there()
+                    is_there = True
                 users += await self._get_one_by_one(names)
             else:
                 with expecting("list of users"):
@@ -114,9 +119,19 @@ class Marzban:
                 users.append(await self.get_user(username))
             except (UserNotFoundError, PanelFailingError):
                 continue
-        if not users:
-            await self.whoami()  # raises when it is the panel that fails, and not its users
         return users
+
+    async def _demand_there(self) -> None:
+        """Raise PanelUnavailableError when the panel fails at what has nothing to do with a user.
+
+        Marzban tells its environment's admin who it is without its database, so that is not asked.
+        """
+        try:
+            await self._call("GET", "/api/system")
+        except PanelFailingError as error:
+            raise PanelUnavailableError(
+                f"{error}: the panel, or its database, fails at everything"
+            ) from error
 
     async def update_user(self, update: UserUpdate) -> PanelUser:
         """Write only the given fields, with the next plan sent along so that it survives."""
@@ -186,93 +201,8 @@ class Marzban:
     async def sign_in_as(self, body: bytes, *, content_type: str) -> httpx.Response:
         """Pass somebody's sign-in through and return the panel's answer as it is."""
         headers = {"content-type": content_type}
-        return await self._send("POST", SIGN_IN_PATH, content=body, extra_headers=headers)
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        username: str | None = None,
-        bearer: str | None = None,
-        **arguments: Any,
-    ) -> httpx.Response:
-        token = bearer or self._token or await self._renew(stale=None)
-        response = await self._send(method, path, token=token, **arguments)
-        if response.status_code == 401 and bearer is None:
-            token = await self._renew(stale=token)
-            response = await self._send(method, path, token=token, **arguments)
-        return self._checked(response, username=username)
-
-    async def _renew(self, *, stale: str | None) -> str:
-        async with self._sign_in:
-            if self._token and self._token != stale:
-                return self._token
-            form = {"username": self._username, "password": self._password}
-            response = await self._send("POST", SIGN_IN_PATH, data=form)
-            if response.status_code in {401, 403, 422}:
-                raise PanelLoginError(
-                    f"the panel at {self._url} refuses the sign-in of {self._username!r}: "
-                    "check MARZBAN_USERNAME and MARZBAN_PASSWORD"
-                )
-            self._token = bearer_of(self._checked(response))
-            return self._token
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        token: str | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-        **arguments: Any,
-    ) -> httpx.Response:
-        headers = dict(extra_headers or {})
-        if token:
-            headers["authorization"] = f"Bearer {token}"
-        try:
-            response = await self._request(method, path, headers=headers, **arguments)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise PanelUnavailableError(
-                f"the panel at {self._url} does not answer {method} {path}: "
-                f"{type(error).__name__} {error}".rstrip()
-            ) from error
-        if response.status_code >= 500 or response.status_code == 429:
-            raise PanelFailingError(
-                f"the panel at {self._url} answers {response.status_code} to {method} {path}"
-            )
-        return response
-
-    async def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """Send a request, twice if need be.
-
-        After a 500 Marzban closes the connection without saying so, and whatever is sent next on
-        it is lost; what may be repeated is.
-        """
-        try:
-            return await self._try(method, path, **arguments)
-        except (httpx.ReadError, httpx.RemoteProtocolError):
-            if method not in {"GET", "PUT"}:
-                raise
-            return await self._try(method, path, **arguments)
-
-    async def _try(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """Send a request once; NotLeadingError instead where it writes and another may lead."""
-        if self._guard is None or method == "GET" or path == SIGN_IN_PATH:
-            return await self._client.request(method, path, **arguments)
-        async with self._guard.one_try() as extensions:
-            return await self._client.request(method, path, extensions=extensions, **arguments)
-
-    def _checked(self, response: httpx.Response, *, username: str | None = None) -> httpx.Response:
-        if response.is_success:
-            return response
-        request = response.request
-        if response.status_code == 404 and username is not None:
-            raise UserNotFoundError(username)
-        raise PanelRefusedError(
-            f"the panel at {self._url} answers {response.status_code} to {request.method} "
-            f"{request.url.path}: {response.text[:300]}",
-            status=response.status_code,
+        return await self._send(
+            "POST", SIGN_IN_PATH, content=body, extra_headers=headers, is_own=False
         )
 
 

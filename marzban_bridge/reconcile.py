@@ -148,13 +148,20 @@ class Reconciler:
                 await self._settle_all(keys)
             except PanelError as error:
                 self.hurry(urgent)
-                self._metrics.soft_errors.labels(source="panel").inc()
-                self._metrics.panel_up.set(0)
                 chunks, next_pass_at = None, time.monotonic()
-                await asyncio.sleep(self.panel_outage.failed(str(error)))
+                await asyncio.sleep(self._note_outage(error))
             else:
                 for hurried_at in urgent.values():
                     self._metrics.reaction_seconds.observe(time.monotonic() - hurried_at)
+
+    def _note_outage(self, error: PanelError) -> float:
+        """Note that the panel as a whole fails; return how many seconds to leave it alone."""
+        self._metrics.soft_errors.labels(source="panel").inc()
+        self._metrics.panel_up.set(0)
+        asked_seconds = None
+        if isinstance(error, PanelUnavailableError):
+            asked_seconds = error.retry_after_seconds
+        return self.panel_outage.failed(str(error), asked_seconds=asked_seconds)
 
     def _take_urgent(self) -> dict[str, float]:
         keys = list(islice(self._urgent, CHUNK))
@@ -251,17 +258,24 @@ class Reconciler:
     async def _settle_read(
         self, users: Mapping[str, PanelUser | None], *, read_at: float
     ) -> Sequence[BaseException | None]:
-        """Settle users, a few at the same time; return what each failed of."""
+        """Settle users, a few at the same time; return what each failed of.
+
+        Once the panel as a whole cannot be reached, those whose turn has not come are left alone.
+        """
         gate = asyncio.Semaphore(CONCURRENT_USERS)
+        outage: list[BridgeError] = []
 
         async def settle(key: str, user: PanelUser | None) -> BridgeError | None:
             async with gate:
+                if outage:
+                    raise outage[0]
                 try:
                     await self.settler.settle(key, user, read_at=read_at)
                 except PanelFailingError as error:
                     log.error("user=%s could not be settled: %s", self._named(key), error)  # noqa: TRY400 - one line per failing user, no traceback
                     return error
-                except (NotLeadingError, PanelUnavailableError, PanelLoginError):
+                except (NotLeadingError, PanelUnavailableError, PanelLoginError) as error:
+                    outage.append(error)
                     raise
                 except BridgeError as error:
                     log.error("user=%s could not be settled: %s", self._named(key), error)  # noqa: TRY400 - one line per failing user, no traceback

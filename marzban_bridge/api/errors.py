@@ -17,6 +17,7 @@ from marzban_bridge.errors import (
     CollectorRefusedError,
     CollectorUnavailableError,
     FollowingError,
+    NotThePanelError,
     PanelError,
     PanelLoginError,
     PanelRefusedError,
@@ -78,6 +79,8 @@ def status_of(error: BridgeError) -> int:
     match error:
         case PanelRefusedError(status=403 | 404 as status):
             return status
+        case NotThePanelError():
+            return 502
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
             return 503
         case StoreDoubtError() | FollowingError():

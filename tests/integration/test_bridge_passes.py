@@ -13,7 +13,8 @@ from bridge_world import WaitingFeed, until
 from world import World
 
 from marzban_bridge import reading, together
-from marzban_bridge.reconcile import CHUNK
+from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.reconcile import CHUNK, CONCURRENT_USERS
 
 NAMES = [f"user{number:03}" for number in range(2 * CHUNK + 20)]
 
@@ -25,8 +26,14 @@ class Listening(httpx.AsyncBaseTransport):
         self._inner = inner
         self.lists = []
         self.on_list = lambda: None
+        self.refuses_writes_with = None
+        self.writes = 0
 
     async def handle_async_request(self, request):
+        if request.method == "PUT":
+            self.writes += 1
+            if self.refuses_writes_with:
+                return httpx.Response(self.refuses_writes_with, request=request)
         if request.url.path == "/api/users":
             self.lists.append(request.url.params.get_list("username"))
             self.on_list()
@@ -192,3 +199,16 @@ def test_a_feed_that_always_has_news_is_read_now_and_then_only(world, monkeypatc
         return time.monotonic() - started_at
 
     assert world.run(follow()) >= 0.6
+
+
+def test_a_panel_that_goes_away_within_a_chunk_is_left_alone(world):
+    panel = world.transport._inner
+    panel.refuses_writes_with = 503
+    for name in NAMES[:CHUNK]:
+        world.ledger.report(name, gib(4))
+    with pytest.raises(PanelUnavailableError):
+        world.run(together.run_once(world.bridges))
+    assert panel.writes <= CONCURRENT_USERS
+    panel.refuses_writes_with = None
+    world.one_pass()
+    assert {world.panel.get_user(name)["data_limit"] for name in NAMES[:CHUNK]} == {gib(6) - 1}

@@ -53,7 +53,7 @@ async def closing(thing, work):
 async def test_the_panels_password_and_token_do_not_follow_a_redirect(redirected):
     server, trap = redirected
     panel = Marzban(server.url, username="root", password="hunter2")
-    panel._token = "a-token-from-before"
+    panel._session._token = "a-token-from-before"
     for work in (
         lambda panel: panel.get_user("alice"),
         lambda panel: panel.reset_user("alice"),
@@ -61,7 +61,7 @@ async def test_the_panels_password_and_token_do_not_follow_a_redirect(redirected
     ):
         with pytest.raises(BridgeError):
             await work(panel)
-    panel._token = None
+    panel._session._token = None
     with pytest.raises(BridgeError):
         await closing(panel, lambda panel: panel.get_users(["alice"]))
     assert server.asked

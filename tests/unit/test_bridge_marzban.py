@@ -32,6 +32,7 @@ USER = {
     "next_plan": None,
     "admin": {"username": "reseller", "is_sudo": False},
 }
+SYSTEM = {"version": "0.8.4", "total_user": 3}
 PLAN = {"data_limit": 5, "expire": 0, "add_remaining_traffic": True, "fire_on_either": False}
 
 
@@ -123,7 +124,11 @@ async def test_a_refused_sign_in_names_the_settings_and_not_the_password():
         ((403, {"detail": "no"}), PanelRefusedError),
         ((422, {"detail": {"data_limit": "bad"}}), PanelRefusedError),
         ((500, "oops"), PanelFailingError),
-        ((429, {}), PanelFailingError),
+        ((429, {}), PanelUnavailableError),
+        ((502, "oops"), PanelUnavailableError),
+        ((503, "oops"), PanelUnavailableError),
+        ((504, "oops"), PanelUnavailableError),
+        ((525, "oops"), PanelUnavailableError),
         (httpx.ConnectError("refused"), PanelUnavailableError),
         (httpx.ReadTimeout("slow"), PanelUnavailableError),
     ],
@@ -160,10 +165,10 @@ async def test_a_write_sends_only_what_changes_and_the_next_plan_as_it_was():
 
 
 async def test_a_page_that_is_no_json_is_not_taken_for_a_user():
-    html = httpx.Response(200, text="<html>a proxy's page</html>")
+    text = httpx.Response(200, text="ok")
     script = Script()
     transport = httpx.MockTransport(
-        lambda request: html if request.method == "GET" else script(request)
+        lambda request: text if request.method == "GET" else script(request)
     )
     panel = Marzban("http://panel", username="root", password="hunter2", transport=transport)
     with pytest.raises(PanelError, match="is not JSON: is MARZBAN_URL a Marzban panel"):
@@ -186,21 +191,50 @@ async def test_many_users_are_read_in_pages_of_names():
     assert [len(page) for page in names] == [50, 10]
 
 
-async def test_a_page_that_fails_is_read_one_by_one_without_the_broken_user():
-    script = Script((500, "oops"), (500, "oops"), (404, {}), (200, USER))
+async def test_a_page_that_fails_is_read_without_the_broken_user_once_the_panel_proved_to_be_there():
+    script = Script((500, "oops"), (200, SYSTEM), (500, "oops"), (404, {}), (200, USER))
     users = await script.panel().get_users(["broken", "gone", "alice"])
     assert [user.username for user in users] == ["alice"]
+    assert script.asked()[1:3] == ["GET /api/users", "GET /api/system"]
+
+
+async def test_whether_the_panel_is_there_is_asked_once_for_all_pages():
+    page = [(500, "oops"), *[(404, {})] * 49, (200, USER)]
+    script = Script(page[0], (200, SYSTEM), *page[1:], *page)
+    users = await script.panel().get_users([f"user{number}" for number in range(100)])
+    assert len(users) == 2
+    assert script.asked().count("GET /api/system") == 1
 
 
 async def test_a_panel_that_fails_for_everybody_is_down_and_not_empty():
-    script = Script((500, "oops"), (500, "oops"), (500, "oops"))
-    with pytest.raises(PanelFailingError):
-        await script.panel().get_users(["alice"])
+    script = Script((500, "oops"), (500, "oops"))
+    with pytest.raises(PanelUnavailableError, match="fails at everything") as caught:
+        await script.panel().get_users(["alice", "bob"])
+    assert not isinstance(caught.value, PanelFailingError), "that would be one user's trouble"
 
 
 async def test_one_broken_user_alone_does_not_make_the_panel_down():
-    script = Script((500, "oops"), (500, "oops"), (200, {"username": "root", "is_sudo": True}))
+    script = Script((500, "oops"), (200, SYSTEM), (500, "oops"))
     assert await script.panel().get_users(["broken"]) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(429, {}), (502, "oops"), (503, "oops"), (504, "oops"), httpx.ReadTimeout("slow")],
+)
+async def test_a_list_that_an_outage_refuses_is_not_taken_apart(answer):
+    script = Script(answer)
+    with pytest.raises(PanelUnavailableError):
+        await script.panel().get_users([f"user{number}" for number in range(100)])
+    assert script.asked() == ["POST /api/admin/token", "GET /api/users"]
+
+
+async def test_a_query_that_no_client_sends_is_a_refusal_and_no_outage():
+    script = Script((200, USER))
+    panel = script.panel()
+    with pytest.raises(PanelRefusedError):
+        await panel.get_users(["n" * 70_000])
+    assert (await panel.get_user("alice")).username == "alice"
 
 
 async def test_firing_a_next_plan_takes_the_panels_404_for_an_answer():

@@ -80,7 +80,7 @@ def held(seconds):
 
 def panel(server, guard):
     opened = Marzban(server.url, username="root", password="p", guard=guard, timeout_seconds=5)
-    opened._token = "t"
+    opened._session._token = "t"
     return opened
 
 
@@ -109,7 +109,7 @@ async def test_a_write_that_may_outlast_the_lease_is_not_begun(server, seconds):
 
 async def test_reading_and_signing_in_need_no_lease(server):
     opened = panel(server, WriteGuard(held(0)))
-    opened._token = None
+    opened._session._token = None
     await opened._call("GET", "/api/admin")
     await opened.close()
     assert any(each.startswith(b"POST /api/admin/token") for each in server.received)
