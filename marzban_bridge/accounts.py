@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from marzban_bridge.open_writes import OpenWrite
 from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
 from marzban_bridge.usage import Totals
 
@@ -138,8 +139,10 @@ class Account:
     sighting: Sighting
     published_bytes: int | None = None
     """The limit we wrote instead of the quota; None while the panel shows the quota itself."""
+    open_writes: tuple[OpenWrite, ...] = ()
+    """Writes whose limit or status may still appear in the panel, in the order they were made."""
     intended_bytes: int | None = None
-    """The limit of a write that is under way: after a crash it may or may not have happened."""
+    """The limit of a write that a version without `open_writes` left under way."""
     remembered_limits: tuple[int, ...] = ()
     """Limits we published lately: an edit dialog opened earlier may send one of them back."""
     admin_baseline_bytes: int = 0
@@ -148,7 +151,7 @@ class Account:
     let_in_at: datetime | None = None
     """When the user was found active although the bridge had disabled it."""
     intended_status: Status | None = None
-    """The status of a write that is under way, likewise."""
+    """The status of such a write."""
     is_held: bool = False
     """The ledger's total fell: nothing is changed until the operator rebases."""
     needs_readd: bool = False

@@ -118,6 +118,7 @@ async def open_bridges(
                 store=books,
                 panel=panel,
                 enforcement=settings.enforcement,
+                write_seconds=2 * each.timeout_seconds,
                 keeps_next_plan=settings.keeps_next_plan,
                 clock=clock,
                 metrics=metrics[each.name],

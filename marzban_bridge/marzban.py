@@ -6,7 +6,7 @@ Facts are of Marzban 0.8.4. Field names are spelt here as Marzban spells them, a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -133,7 +133,9 @@ class Marzban:
                 f"{error}: the panel, or its database, fails at everything"
             ) from error
 
-    async def update_user(self, update: UserUpdate) -> PanelUser:
+    async def update_user(
+        self, update: UserUpdate, *, on_lost_try: Callable[[], None] = lambda: None
+    ) -> PanelUser:
         """Write only the given fields, with the next plan sent along so that it survives."""
         body: dict[str, object] = {}
         if update.data_limit_bytes is not None:
@@ -152,7 +154,9 @@ class Marzban:
         if update.note is not None:
             body["note"] = update.note
         path = _user_path(update.username)
-        response = await self._call("PUT", path, json=body, username=update.username)
+        response = await self._call(
+            "PUT", path, json=body, username=update.username, on_lost_try=on_lost_try
+        )
         return parse_user(_json(response))
 
     async def reset_user(self, username: str) -> None:

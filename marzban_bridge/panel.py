@@ -5,7 +5,7 @@ Everything here is spelt in the bridge's own words; the adapter translates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -120,8 +120,14 @@ class Panel(Protocol):
         """Return those of the named users that the panel lists."""
         ...
 
-    async def update_user(self, update: UserUpdate) -> PanelUser:
-        """Write the update and return the user as the panel answers it."""
+    async def update_user(
+        self, update: UserUpdate, *, on_lost_try: Callable[[], None] = ...
+    ) -> PanelUser:
+        """Write the update and return the user as the panel answers it.
+
+        `on_lost_try` is called before the update is sent again because a first try got no answer:
+        the panel may carry that one out later.
+        """
         ...
 
     async def reset_user(self, username: str) -> None:

@@ -164,11 +164,13 @@ class PanelConnection:
         After a 500 Marzban closes the connection without saying so, and whatever is sent next on
         it is lost; what may be repeated is.
         """
+        on_lost_try: Callable[[], None] = arguments.pop("on_lost_try", lambda: None)
         try:
             return await self._try(method, path, **arguments)
         except (httpx.ReadError, httpx.RemoteProtocolError):
             if method not in {"GET", "PUT"}:
                 raise
+            on_lost_try()
             return await self._try(method, path, **arguments)
 
     async def _try(self, method: str, path: str, **arguments: Any) -> httpx.Response:

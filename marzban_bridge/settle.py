@@ -17,21 +17,25 @@ from weakref import WeakValueDictionary
 
 from marzban_bridge import reset_requests, shared_quotas
 from marzban_bridge.accounts import (
-    REMEMBERED_LIMITS,
     Account,
     Enforcement,
     Event,
     account_key,
 )
-from marzban_bridge.errors import PanelRefusedError, StoreDoubtError, UserNotFoundError
+from marzban_bridge.errors import (
+    PanelRefusedError,
+    StoreDoubtError,
+    UserNotFoundError,
+)
 from marzban_bridge.looks import Looks
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.observe import hold
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
-from marzban_bridge.plan import Change, ChangeKind, event_of
+from marzban_bridge.plan import Change, ChangeKind
 from marzban_bridge.resets import ResetAll
 from marzban_bridge.store import Store
 from marzban_bridge.usage import Totals
+from marzban_bridge.user_writes import UserWrites
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +61,13 @@ class Settler:
         keeps_next_plan: bool,
         clock: Clock,
         metrics: Metrics,
+        write_seconds: float = 30.0,
     ) -> None:
         self._store = store
         self._panel = panel
+        self._writes = UserWrites(
+            store=store, panel=panel, clock=clock, longest_seconds=write_seconds
+        )
         self._keeps_next_plan = keeps_next_plan
         self._clock = clock
         self._metrics = metrics
@@ -208,7 +216,7 @@ class Settler:
                 reason="the bridge lets go of the user",
                 update=update,
             )
-            after = await self._write(account, user, change, update)
+            after = await self._writes.write(account, user, change, update)
             self._look(account.key, after, totals)
             return True
 
@@ -312,7 +320,7 @@ class Settler:
                 await self._panel.fire_next_plan(account.username)
                 user = await self._panel.get_user(account.username)
             elif change.update:
-                user = await self._write(account, user, change, change.update)
+                user = await self._writes.write(account, user, change, change.update)
         except PanelRefusedError as error:
             self._metrics.changes.labels(kind=change.kind.value, result="refused").inc()
             if not isinstance(error, UserNotFoundError):
@@ -321,28 +329,6 @@ class Settler:
             raise
         self._metrics.changes.labels(kind=change.kind.value, result="applied").inc()
         return user
-
-    async def _write(
-        self, account: Account, user: PanelUser, change: Change, update: UserUpdate
-    ) -> PanelUser:
-        is_ours_to_set = change.kind is not ChangeKind.RESTORE or update.status is Status.ACTIVE
-        intended = replace(
-            account,
-            intended_bytes=update.data_limit_bytes,
-            intended_status=update.status if is_ours_to_set else None,
-        )
-        self._store.save(intended, at=self._clock())
-        after = await self._panel.update_user(
-            replace(update, next_plan=update.next_plan or user.next_plan)
-        )
-        remembered = intended.remembered_limits
-        if update.data_limit_bytes is not None:
-            remembered = (*remembered, update.data_limit_bytes)[-REMEMBERED_LIMITS:]
-        written = replace(
-            intended, needs_readd=False, restoration=None, remembered_limits=remembered
-        )
-        self._store.save(written, [event_of(change, user, after)], at=self._clock())
-        return after
 
     async def _finish_reset(self, account: Account) -> PanelUser:
         user = await self._panel.get_user(account.username)

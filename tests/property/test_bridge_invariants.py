@@ -8,9 +8,11 @@ books of its own.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from bridge_builders import gib
@@ -21,6 +23,9 @@ from webhook_delivery import deliver
 from world import World
 
 from marzban_bridge.accounts import FLOOR_BYTES, GIB, MIB, is_same_limit
+from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.open_writes import LATE_WRITE_SECONDS
+from marzban_bridge.panel import Status
 from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
 
 NAMES = ("alice", "bob", "carol")
@@ -192,7 +197,10 @@ class BridgeMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def disable_by_hand(self, name):
+        """While a DISABLE may still land, who disabled the user is not told from the values."""
         self.look()
+        if any(each.status is Status.DISABLED for each in self.world.account(name).open_writes):
+            return
         if self.world.panel.get_user(name)["status"] in {"active", "limited"}:
             self.world.panel.modify_user(name, {"status": "disabled"})
             self.books[name].is_disabled_by_admin = True
@@ -242,6 +250,24 @@ class BridgeMachine(RuleBasedStateMachine):
     @rule(writes=st.integers(min_value=1, max_value=3))
     def one_of_the_next_writes_kills_the_bridge(self, writes):
         self.world.transport.crash_after_writes = writes
+
+    @rule(name=st.sampled_from(NAMES), amount=AMOUNTS)
+    def a_write_times_out(self, name, amount):
+        """The panel carries it out when `what_timed_out_is_carried_out` says so, or never."""
+        self.world.transport.delayed_writes = 1
+        self.count(name, amount)
+        with contextlib.suppress(PanelUnavailableError):
+            self.look()
+        self.world.transport.delayed_writes = 0
+
+    @rule(newest_first=st.booleans(), seconds=st.sampled_from((1, 25, 240)))
+    def what_timed_out_is_carried_out(self, newest_first, seconds):
+        """As late as writes may land; longer ago, nobody can tell them from an admin's edits."""
+        oldest_at = self.world.clock() - timedelta(seconds=LATE_WRITE_SECONDS - seconds - 10)
+        self.world.transport.forget_delayed(before=oldest_at)
+        self.world.clock.advance(seconds=seconds)
+        self.world.run(self.world.transport.carry_out_delayed(newest_first=newest_first))
+        self.look()
 
     @rule()
     def restart(self):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from marzban_bridge.accounts import GIB, Account, sight
+from marzban_bridge.open_writes import OpenWrite
 from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
 from marzban_bridge.usage import Totals
 
@@ -47,6 +48,16 @@ def account(user: PanelUser | None = None, **fields: Any) -> Account:
     defaults["raw_baseline_bytes"] = fields.get("baseline_bytes", 0)
     defaults["seen_raw_bytes"] = fields.get("seen_total_bytes", 0)
     return Account(**(defaults | fields))
+
+
+def open_write(**fields: Any) -> OpenWrite:
+    """Return a write that may still be carried out for ten minutes."""
+    defaults: dict[str, Any] = {
+        "data_limit_bytes": None,
+        "status": None,
+        "may_land_until": NOW + timedelta(minutes=10),
+    }
+    return OpenWrite(**(defaults | fields))
 
 
 def as_reported(total_bytes: int) -> Totals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from shared_stores import leading
 from marzban_bridge import together
 from marzban_bridge.accounts import Account
 from marzban_bridge.api.context import Bridge, Bridges
-from marzban_bridge.app import open_bridges
+from marzban_bridge.app import open_bridges, utc_now
 from marzban_bridge.settings import Settings
 from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.panel import SimulatedPanel
@@ -31,15 +32,32 @@ class Crashed(BaseException):
 class AccidentProneTransport(httpx.AsyncBaseTransport):
     """Carries requests to the panel, and can die right after one was carried out."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(
+        self, inner: httpx.AsyncBaseTransport, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._inner = inner
+        self._clock = clock
         self.writes: list[tuple[str, str]] = []
         self.crash_after_writes: int | None = None
         self.is_down = False
+        self.delayed_writes = 0
+        """How many of the next PUTs time out, to be carried out when the test says so."""
+        self.delay_error: type[httpx.TransportError] = httpx.ReadTimeout
+        """What the bridge sees of such a PUT; it sends one again at once after a ReadError."""
+        self.before_next_write: Callable[[], Awaitable[Any]] | None = None
+        """What happens after the bridge's last look and before the panel takes its write."""
+        self._delayed: list[tuple[datetime, httpx.Request]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.is_down:
             raise httpx.ConnectError("the panel is down", request=request)
+        if request.method == "PUT" and self.delayed_writes:
+            self.delayed_writes -= 1
+            self._delayed.append((self._clock(), request))
+            raise self.delay_error("no answer in time", request=request)
+        if request.method == "PUT" and self.before_next_write:
+            happens, self.before_next_write = self.before_next_write, None
+            await happens()
         response = await self._inner.handle_async_request(request)
         is_write = request.method != "GET" and not request.url.path.endswith("/token")
         if is_write:
@@ -51,6 +69,17 @@ class AccidentProneTransport(httpx.AsyncBaseTransport):
                     raise Crashed
         return response
 
+    async def carry_out_delayed(self, *, newest_first: bool = False) -> int:
+        """Have the panel carry out the PUTs that timed out; return how many there were."""
+        delayed, self._delayed = self._delayed, []
+        for _, request in reversed(delayed) if newest_first else delayed:
+            await self._inner.handle_async_request(request)
+        return len(delayed)
+
+    def forget_delayed(self, *, before: datetime) -> None:
+        """Have the panel never carry out what timed out before a moment."""
+        self._delayed = [each for each in self._delayed if each[0] >= before]
+
 
 class World:
     """Everything a scenario needs; `close` ends it."""
@@ -60,7 +89,7 @@ class World:
         self.panel = SimulatedPanel(clock=self.clock, admins={"root": (PASSWORD, True)})
         self.ledger = FakeLedger()
         self.transport = AccidentProneTransport(
-            httpx.ASGITransport(create_simulator_app(self.panel))
+            httpx.ASGITransport(create_simulator_app(self.panel)), self.clock
         )
         self.settings = Settings(
             marzban_url="http://panel",

@@ -6,7 +6,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from bridge_builders import CREATED_AT, NOW, account, as_reported, gib, next_plan, panel_user
+from bridge_builders import (
+    CREATED_AT,
+    NOW,
+    account,
+    as_reported,
+    gib,
+    next_plan,
+    open_write,
+    panel_user,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,10 +224,10 @@ class TestQuotaEdits:
         self, shown, published_after
     ):
         intended = gib(2) if shown != gib(10) else gib(10)
-        held, user = published(intended_bytes=intended)
+        held, user = published(open_writes=(open_write(data_limit_bytes=intended),))
         after = looked(held, replace(user, data_limit_bytes=shown)).account
         assert (after.quota_bytes, after.published_bytes) == (gib(10), published_after)
-        assert after.intended_bytes is None
+        assert after.open_writes == held.open_writes
 
     def test_an_unlimited_account_with_no_write_under_way_stays_as_it_is(self):
         held = account(panel_user(data_limit_bytes=None), quota_bytes=None)
@@ -243,12 +252,21 @@ class TestStatusWrites:
     def test_a_status_write_is_recognised_after_a_crash(self, intended, seen, was_ours, is_ours):
         before = panel_user(status=Status.DISABLED if was_ours else Status.ACTIVE)
         held = account(
-            before, intended_status=intended, is_disabled_by_us=was_ours, seen_total_bytes=gib(7)
+            before,
+            open_writes=(open_write(status=intended),) if intended else (),
+            is_disabled_by_us=was_ours,
+            seen_total_bytes=gib(7),
         )
         after = looked(held, panel_user(status=seen))
         assert after.account.is_disabled_by_us is is_ours
-        assert after.account.intended_status is None
         assert after.reset is None
+
+    def test_an_admin_who_disables_with_another_limit_is_not_us(self):
+        write = open_write(status=Status.DISABLED, data_limit_bytes=gib(2))
+        held = account(panel_user(), open_writes=(write,))
+        after = looked(held, panel_user(status=Status.DISABLED, data_limit_bytes=gib(5))).account
+        assert not after.is_disabled_by_us
+        assert after.quota_bytes == gib(5)
 
     def test_a_user_with_traffic_whom_an_admin_enabled_is_not_ours_any_more(self):
         before = panel_user(status=Status.DISABLED, used_bytes=gib(4))

@@ -12,6 +12,7 @@ from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_use
 
 from marzban_bridge.accounts import Event, PendingResets, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
+from marzban_bridge.observe import observe
 from marzban_bridge.panel import Status
 from marzban_bridge.resets import ResetAll
 from marzban_bridge.store import Store
@@ -56,6 +57,28 @@ def test_an_account_comes_back_as_it_was_stored(store):
     assert store.account("alice") == kept
     assert list(store.accounts(admin="reseller")) == [kept]
     assert list(store.accounts(admin="other")) == []
+
+
+def test_an_account_of_a_version_without_open_writes_keeps_the_write_it_was_at(store):
+    """That one had the limit and the status of one write, and forgot them at the next look."""
+    store.save(account(panel_user(data_limit_bytes=gib(4)), published_bytes=gib(4)), at=NOW)
+    query = "SELECT state FROM account WHERE account_key = 'alice'"
+    state = msgspec.json.decode(store._db.execute(query).fetchone()[0])
+    del state["open_writes"]
+    state |= {"intended_bytes": gib(3), "intended_status": "disabled"}
+    with store._handle.transaction():
+        statement = "UPDATE account SET state = ? WHERE account_key = 'alice'"
+        store._db.execute(statement, (msgspec.json.encode(state),))
+    held = store.account("alice")
+    nothing = Totals(billed_bytes=0, raw_bytes=0)
+    looked = observe(held, panel_user(data_limit_bytes=gib(4)), totals=nothing, now=NOW).account
+    landed = panel_user(data_limit_bytes=gib(3), status=Status.DISABLED)
+    looked = observe(looked, landed, totals=nothing, now=NOW + timedelta(seconds=25)).account
+    assert (looked.quota_bytes, looked.published_bytes) == (gib(10), gib(3))
+    assert looked.is_disabled_by_us
+    assert looked.intended_bytes is looked.intended_status is None
+    store.save(looked, at=NOW)
+    assert store.account("alice") == looked
 
 
 def test_everything_survives_closing_the_store(store_place):

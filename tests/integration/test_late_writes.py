@@ -1,0 +1,262 @@
+"""A PUT that timed out and is carried out later sets no quota and locks nobody out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import httpx
+import pytest
+from bridge_builders import gib
+from world import World
+
+from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.open_writes import LATE_WRITE_SECONDS
+
+
+@pytest.fixture(params=[False, True], ids=["own quota", "shared quota"])
+def world(tmp_path, store_place, request):
+    opened = World(tmp_path, quotas_span_panels=request.param, store=store_place.setting)
+    yield opened
+    opened.close()
+
+
+def begin(world, *, quota_bytes=gib(100), panel_bytes=0):
+    world.panel.create_user("alice", data_limit=quota_bytes)
+    world.ledger.report("alice", 1)
+    if panel_bytes:
+        world.panel.use_traffic("alice", panel_bytes)
+    world.one_pass()
+
+
+def lose_the_write_of(world, external_bytes):
+    """Have the write that this report brings about time out."""
+    world.ledger.report("alice", external_bytes)
+    lose_the_next_write(world)
+
+
+def lose_the_next_write(world):
+    world.transport.delayed_writes = 1
+    with pytest.raises(PanelUnavailableError):
+        world.one_pass()
+    assert world.transport.delayed_writes == 0
+
+
+def land(world, *, after_seconds=25, newest_first=False):
+    """Have what timed out be carried out, and the bridge look."""
+    world.clock.advance(seconds=after_seconds)
+    assert world.run(world.transport.carry_out_delayed(newest_first=newest_first))
+    world.one_pass()
+
+
+def user(world):
+    return world.panel.get_user("alice")
+
+
+def assert_unchanged(world, *, quota_bytes, external_bytes):
+    assert world.account("alice").quota_bytes == quota_bytes
+    assert [each.event.kind for each in world.bridge.store.events()].count("quota_changed") == 0
+    assert user(world)["data_limit"] - (quota_bytes - external_bytes) <= gib(5)
+
+
+@pytest.mark.parametrize("after_seconds", [0, 25, 240])
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_late_publish_is_not_an_edit(world, after_seconds, is_restarted):
+    begin(world)
+    lose_the_write_of(world, gib(13.5))
+    world.ledger.report("alice", gib(7))
+    world.one_pass()
+    assert user(world)["data_limit"] == gib(100) - gib(20.5) - 1
+    if is_restarted:
+        world.restart()
+    land(world, after_seconds=after_seconds)
+    assert_unchanged(world, quota_bytes=gib(100), external_bytes=gib(20.5) + 1)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_several_late_writes_in_any_order_are_no_edits(world, newest_first):
+    begin(world)
+    for _ in range(4):
+        lose_the_write_of(world, gib(10))
+        world.clock.advance(seconds=20)
+    world.ledger.report("alice", gib(10))
+    world.one_pass()
+    land(world, newest_first=newest_first)
+    assert_unchanged(world, quota_bytes=gib(100), external_bytes=gib(50) + 1)
+    assert user(world)["data_limit"] == gib(50) - 1
+
+
+def test_a_first_try_that_lands_after_the_second_one_was_answered_is_no_edit(world):
+    begin(world)
+    world.transport.delay_error = httpx.ReadError
+    world.ledger.report("alice", gib(13.5))
+    world.transport.delayed_writes = 1
+    world.one_pass()
+    assert user(world)["data_limit"] == gib(100) - gib(13.5) - 1
+    world.ledger.report("alice", gib(10))
+    world.one_pass()
+    land(world)
+    assert_unchanged(world, quota_bytes=gib(100), external_bytes=gib(23.5) + 1)
+
+
+def test_a_write_whose_process_ended_before_the_answer_may_land_after_the_next(world):
+    begin(world)
+    lose_the_write_of(world, gib(13.5))
+    world.restart()
+    world.ledger.report("alice", gib(10))
+    world.one_pass()
+    land(world)
+    assert_unchanged(world, quota_bytes=gib(100), external_bytes=gib(23.5) + 1)
+
+
+def test_a_limit_of_before_a_reset_that_lands_after_it_is_no_quota(world):
+    begin(world, quota_bytes=gib(10), panel_bytes=gib(2))
+    lose_the_write_of(world, gib(3))
+    world.panel.reset_user("alice")
+    world.one_pass()
+    land(world)
+    assert world.account("alice").quota_bytes == gib(10)
+    assert user(world)["data_limit"] == gib(10)
+    assert user(world)["status"] == "active"
+
+
+def test_an_edit_that_differs_in_a_byte_is_heard_while_a_write_is_open(world):
+    begin(world)
+    lose_the_write_of(world, gib(13.5))
+    world.panel.modify_user("alice", {"data_limit": gib(100) - gib(13.5)})
+    world.one_pass()
+    assert world.account("alice").quota_bytes == gib(100) - gib(13.5)
+
+
+def test_a_save_of_the_dialog_that_shows_a_late_limit_is_no_edit(world):
+    begin(world)
+    lose_the_write_of(world, gib(13.5) + 123_456_789)
+    world.ledger.report("alice", gib(7))
+    world.one_pass()
+    world.run(world.transport.carry_out_delayed())
+    world.panel.edit_in_dialog("alice", note="touched")
+    world.one_pass()
+    assert world.account("alice").quota_bytes == gib(100)
+
+
+def test_when_a_write_can_no_longer_land_its_limit_is_an_edit_like_any_other(world):
+    begin(world)
+    lose_the_write_of(world, gib(13.5))
+    world.ledger.report("alice", gib(20))
+    world.one_pass()
+    world.clock.advance(seconds=LATE_WRITE_SECONDS + 60)
+    world.one_pass()
+    assert world.account("alice").open_writes == ()
+    typed = gib(100) - gib(13.5) - 1
+    world.panel.modify_user("alice", {"data_limit": typed})
+    world.one_pass()
+    assert world.account("alice").quota_bytes == typed
+
+
+def lose_a_disable(world):
+    """Use up the quota of a user without traffic on the panel; the DISABLE times out."""
+    begin(world, quota_bytes=gib(10))
+    lose_the_write_of(world, gib(11))
+    assert user(world)["status"] == "active"
+
+
+def test_a_late_disable_after_a_reset_locks_nobody_out(world):
+    lose_a_disable(world)
+    world.run(world.bridge.actions.reset_user("alice", actor="root"))
+    land(world)
+    assert user(world)["status"] == "active"
+    assert user(world)["data_limit"] == gib(10)
+    assert world.account("alice").quota_bytes == gib(10)
+    assert not world.account("alice").is_disabled_by_us
+
+
+def test_a_late_disable_after_an_enable_locks_nobody_out(world):
+    lose_a_disable(world)
+    world.one_pass()
+    assert user(world)["status"] == "disabled"
+    world.panel.modify_user("alice", {"data_limit": gib(40)})
+    world.one_pass()
+    assert user(world)["status"] == "active"
+    land(world)
+    assert user(world)["status"] == "active"
+    assert world.account("alice").quota_bytes == gib(40)
+    assert user(world)["data_limit"] == gib(29) - 1
+
+
+def test_a_disable_that_lands_right_before_a_write_of_a_limit_locks_nobody_out(world):
+    """The limit that the panel shows with the status is then the later write's."""
+    lose_a_disable(world)
+    world.panel.modify_user("alice", {"data_limit": gib(40)})
+    world.transport.before_next_write = world.transport.carry_out_delayed
+    world.one_pass()
+    assert user(world)["status"] == "active"
+    assert user(world)["data_limit"] == gib(29) - 1
+    assert world.account("alice").quota_bytes == gib(40)
+
+
+def test_a_late_enable_lets_nobody_in_and_is_no_reset(world):
+    begin(world, quota_bytes=gib(10))
+    world.ledger.report("alice", gib(11))
+    world.one_pass()
+    assert user(world)["status"] == "disabled"
+    world.panel.modify_user("alice", {"data_limit": gib(40)})
+    lose_the_next_write(world)
+    world.panel.modify_user("alice", {"data_limit": gib(10)})
+    world.one_pass()
+    assert user(world)["status"] == "disabled"
+    baseline_bytes = world.account("alice").baseline_bytes
+    land(world)
+    account = world.account("alice")
+    assert user(world)["status"] == "disabled"
+    assert (account.baseline_bytes, account.quota_bytes) == (baseline_bytes, gib(10))
+    assert account.is_disabled_by_us
+
+
+def test_a_late_enable_does_not_undo_what_an_admin_disabled(world):
+    begin(world, quota_bytes=gib(10))
+    world.ledger.report("alice", gib(11))
+    world.one_pass()
+    world.panel.modify_user("alice", {"data_limit": gib(40)})
+    lose_the_next_write(world)
+    world.one_pass()
+    assert user(world)["status"] == "active"
+    world.panel.modify_user("alice", {"status": "disabled", "data_limit": gib(30)})
+    world.one_pass()
+    land(world)
+    assert user(world)["status"] == "disabled"
+    account = world.account("alice")
+    assert (account.is_disabled_by_us, account.quota_bytes) == (False, gib(30))
+
+
+def test_a_write_to_a_user_that_was_deleted_since_sets_no_quota_of_its_successor(world):
+    begin(world)
+    lose_the_write_of(world, gib(13.5))
+    world.panel.delete_user("alice")
+    world.clock.advance(seconds=3)
+    world.panel.create_user("alice", data_limit=gib(50))
+    world.one_pass()
+    land(world)
+    assert world.account("alice").quota_bytes == gib(50)
+
+
+def test_a_late_disable_gives_a_user_who_was_put_on_hold_meanwhile_back_its_hold(world):
+    lose_a_disable(world)
+    world.panel.modify_user(
+        "alice", {"data_limit": gib(40), "status": "on_hold", "on_hold_expire_duration": 86400}
+    )
+    world.one_pass()
+    land(world)
+    assert user(world)["status"] == "on_hold"
+    assert user(world)["on_hold_expire_duration"] == 86400
+    assert world.account("alice").quota_bytes == gib(40)
+
+
+def test_what_is_open_is_bounded_by_time_however_often_a_write_fails(world):
+    begin(world)
+    for _ in range(15):
+        lose_the_write_of(world, gib(6))
+        world.clock.advance(seconds=60)
+    writes = world.account("alice").open_writes
+    assert len(writes) <= LATE_WRITE_SECONDS / 60 + 1
+    assert max(each.may_land_until for each in writes) <= world.clock() + timedelta(
+        seconds=LATE_WRITE_SECONDS
+    )
