@@ -11,18 +11,16 @@ from datetime import datetime, timedelta
 
 from marzban_bridge.accounts import (
     FLOOR_BYTES,
-    REMEMBERED_LIMITS,
     Account,
     Event,
     Restoration,
     Sighting,
     balance,
     is_same_creation,
-    is_same_limit,
-    looks_typed,
     sight,
 )
-from marzban_bridge.open_writes import OpenWrite, began, last_moment, sets_limit, still_open
+from marzban_bridge.open_writes import still_open
+from marzban_bridge.own_writes import quota_event, recognise_status, take_limit, with_previous_write
 from marzban_bridge.panel import NextPlan, PanelUser, Status
 from marzban_bridge.resets import (
     ECHO_WINDOW,
@@ -103,7 +101,7 @@ def observe(
         return _hold(account, total_bytes=total_bytes)
 
     seen = sight(user, seen_at=now)
-    account = _recognise_status(_with_write_of_previous_version(account, now=now), seen)
+    account = recognise_status(with_previous_write(account, now=now), seen)
     due = due_at(account)
     if due and now >= due and account.used_when_due_bytes is None:
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
@@ -121,7 +119,7 @@ def observe(
         )
         events += reset_events
     if not (sign and sign.fired_plan):
-        account, quota_event = _adopt_quota_edit(account, user)
+        account, quota_event = take_limit(account, user)
         events += [quota_event] if quota_event else []
     account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events
@@ -207,78 +205,6 @@ def _hold(account: Account, *, total_bytes: int) -> Observation:
     return Observation(account=held, events=(Event(kind="conflict", text=text),))
 
 
-def _with_write_of_previous_version(account: Account, *, now: datetime) -> Account:
-    """Keep a write that an earlier version left under way as an open one."""
-    if account.intended_bytes is None and account.intended_status is None:
-        return account
-    write = OpenWrite(
-        data_limit_bytes=account.intended_bytes,
-        status=account.intended_status,
-        may_land_until=last_moment(now),
-    )
-    return replace(
-        account,
-        open_writes=began(account.open_writes, write),
-        intended_bytes=None,
-        intended_status=None,
-    )
-
-
-def _recognise_status(account: Account, seen: Sighting) -> Account:
-    """Find out whether a status that has changed is one that the bridge wrote."""
-    was_disabled = account.sighting.status is Status.DISABLED
-    is_disabled = seen.status is Status.DISABLED
-    wrote = {each.status for each in account.open_writes if _fits(account, each, seen)}
-    if is_disabled and not was_disabled and Status.DISABLED in wrote:
-        return _disabled_by_us(account)
-    if not is_disabled and account.is_disabled_by_us and Status.ACTIVE in wrote:
-        return replace(account, is_disabled_by_us=False)
-    if was_disabled and not is_disabled and _has_let_in(account, seen):
-        return _put_back(account, Status.DISABLED)
-    return account
-
-
-def _has_let_in(account: Account, seen: Sighting) -> bool:
-    """Tell whether a write that landed late made a user active whom an admin had disabled.
-
-    Where the limit did not become the write's in the same moment it may as well be the admin.
-    """
-    return seen.data_limit_bytes != account.sighting.data_limit_bytes and any(
-        write.status is Status.ACTIVE and sets_limit(write, seen.data_limit_bytes)
-        for write in account.open_writes
-    )
-
-
-def _put_back(account: Account, status: Status) -> Account:
-    """Have the status written that the user had before a write landed late."""
-    if account.restoration:
-        return account
-    duration = account.sighting.on_hold_expire_duration if status is Status.ON_HOLD else None
-    restoration = Restoration(status=status, on_hold_expire_duration=duration)
-    return replace(account, restoration=restoration)
-
-
-def _disabled_by_us(account: Account) -> Account:
-    """Note that a write of the bridge disabled the user; one that landed late took it off hold."""
-    account = replace(account, is_disabled_by_us=True)
-    if account.sighting.status is not Status.ON_HOLD:
-        return account
-    return _put_back(account, Status.ON_HOLD)
-
-
-def _fits(account: Account, write: OpenWrite, seen: Sighting) -> bool:
-    """Tell whether what the panel shows may be what it held right after this write.
-
-    Another write of the bridge, without a status, may have set the limit since.
-    """
-    return (
-        write.data_limit_bytes is None
-        or is_same_limit(seen.data_limit_bytes, write.data_limit_bytes)
-        or is_same_limit(seen.data_limit_bytes, account.published_bytes or account.quota_bytes)
-        or any(sets_limit(each, seen.data_limit_bytes) for each in account.open_writes)
-    )
-
-
 def _reset(
     account: Account,
     seen: Sighting,
@@ -311,7 +237,7 @@ def _reset(
         )
     if quota_bytes != account.quota_bytes:
         text = "the next plan's limit is the quota"
-        events.append(_quota_event(account.quota_bytes, quota_bytes, text))
+        events.append(quota_event(account.quota_bytes, quota_bytes, text))
     # Firing a plan makes a disabled user active without adding it to xray; other resets add it.
     out_of_xray = {Status.LIMITED} | ({Status.DISABLED} if sign.fired_plan else set())
     echoes = sign.cause in {Cause.SEEN, Cause.NEXT_PLAN} and not was_announced
@@ -368,52 +294,3 @@ def _quota_of_fired_plan(
     external_bytes = total_bytes - account.baseline_bytes
     left_bytes = account.quota_bytes - external_bytes - sign.used_at_reset_bytes
     return max(FLOOR_BYTES, plan.data_limit_bytes + left_bytes)
-
-
-def _adopt_quota_edit(account: Account, user: PanelUser) -> tuple[Account, Event | None]:
-    """Take a limit that is not ours as the admin's new quota.
-
-    Ours are what we published, what a write that may have landed since may have published, and
-    what we published lately: an edit dialog that was opened before sends that back, rounded. Such a
-    stale number is told from a new one by being odd: people type whole hundredths of a GiB.
-    """
-    shown_bytes = user.data_limit_bytes
-    if account.superseded:
-        if is_same_limit(shown_bytes, account.superseded.data_limit_bytes):
-            return account, None
-        account = replace(account, superseded=None)
-    for write in account.open_writes:
-        if sets_limit(write, shown_bytes) or (
-            write.is_answered and is_same_limit(shown_bytes, write.data_limit_bytes)
-        ):
-            return _published(account, write), None
-    if account.published_bytes is not None and is_same_limit(shown_bytes, account.published_bytes):
-        return account, None
-    if is_same_limit(shown_bytes, account.quota_bytes):
-        return replace(account, published_bytes=None), None
-    is_stale = any(is_same_limit(shown_bytes, limit) for limit in account.remembered_limits)
-    if is_stale and shown_bytes is not None and not looks_typed(shown_bytes):
-        return account, None
-    changed = replace(account, quota_bytes=shown_bytes, published_bytes=None, remembered_limits=())
-    text = "the admin set a new data limit in the panel"
-    return changed, _quota_event(account.quota_bytes, shown_bytes, text)
-
-
-def _published(account: Account, write: OpenWrite) -> Account:
-    """Note which write's limit the panel shows; an edit dialog may send it back later."""
-    limit_bytes = write.data_limit_bytes
-    if limit_bytes is None or limit_bytes == account.quota_bytes:
-        return replace(account, published_bytes=None)
-    remembered = account.remembered_limits
-    if limit_bytes not in remembered:
-        remembered = (*remembered, limit_bytes)[-REMEMBERED_LIMITS:]
-    return replace(account, published_bytes=limit_bytes, remembered_limits=remembered)
-
-
-def _quota_event(before: int | None, after: int | None, text: str) -> Event:
-    return Event(
-        kind="quota_changed",
-        text=text,
-        before="unlimited" if before is None else str(before),
-        after="unlimited" if after is None else str(after),
-    )
