@@ -61,6 +61,24 @@ class TestFaults:
         app.state.faults.is_down = False
         assert (await client.get("/api/admin")).status_code == 401
 
+    async def test_lists_can_be_refused_and_nothing_else(self, app, client):
+        app.state.faults.list_status = 414
+        assert (await client.get("/api/users")).status_code == 414
+        assert (await client.get("/api/user/alice")).status_code == 401
+        app.state.faults.list_status = 0
+        assert (await client.get("/api/users")).status_code == 401
+
+    async def test_a_write_can_be_carried_out_after_it_was_given_up(self, app, client, panel):
+        panel.create_user("zoe", data_limit=5)
+        headers = {"authorization": f"Bearer {panel.sign_in('admin', 'admin')}"}
+        app.state.faults.late_put_seconds = 0.05
+        answer = await client.put("/api/user/zoe", json={"data_limit": 7}, headers=headers)
+        assert (answer.status_code, panel.get_user("zoe")["data_limit"]) == (504, 5)
+        async with asyncio.timeout(10):
+            while app.state.faults.count("PUT", "/api/user/zoe") < 2:  # the 504 is one
+                await asyncio.sleep(0)
+        assert panel.get_user("zoe")["data_limit"] == 7
+
     async def test_a_delayed_panel_can_time_out(self, app, client):
         app.state.faults.delay_seconds = 60
         with pytest.raises(TimeoutError):
