@@ -31,12 +31,13 @@ class AccountBooks(AuditTrail, UsageBooks):
         query = (
             f"SELECT account_key FROM external_usage WHERE account_key > ?1{of_panel} "
             f"UNION SELECT account_key FROM account WHERE account_key > ?1{of_panel} "
+            "UNION SELECT account_key FROM gone_account WHERE account_key > ?1 AND panel = ?3 "
         )
         if self._handle.shares_quotas:
             query += "UNION SELECT account_key FROM namesake WHERE account_key > ?1 "
         elif self.panel != FIRST_PANEL:
             query += f"UNION {self._offers()} AND o.account_key > ?1 "
-        arguments = (after, limit) if not of_panel else (after, limit, self.panel)
+        arguments = (after, limit, self.panel)
         rows = self._db.execute(f"{query}ORDER BY account_key LIMIT ?2", arguments)
         return [row[0] for row in rows]
 
@@ -116,18 +117,6 @@ class AccountBooks(AuditTrail, UsageBooks):
                 f"DELETE FROM {table} WHERE account_key = ? AND panel = ?",
                 (key, self.panel),
             )
-
-    def forget(self, key: str, event: Event, *, username: str, at: datetime) -> None:
-        """Drop the account of a deleted user; its name is an orphan until it comes back."""
-        with self._handle.transaction():
-            self._depart(key)
-            self._db.execute(
-                "DELETE FROM account WHERE account_key = ? AND panel = ?", (key, self.panel)
-            )
-            self._release(key)
-            self._insert_orphan(key, username, at)
-            self._insert_events(username, [event], at)
-        self._handle.on_change(self.panel, (key,))
 
     def claim(self, key: str, *, at: datetime) -> None:
         """Count a name alone for this panel from now on, if it is offered.
@@ -258,6 +247,7 @@ class AccountBooks(AuditTrail, UsageBooks):
         of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
         query = (
             "SELECT 1 FROM account WHERE account_key = ?1 AND panel = ?2 "
+            "UNION ALL SELECT 1 FROM gone_account WHERE account_key = ?1 AND panel = ?2 "
             f"UNION ALL SELECT 1 FROM external_usage WHERE account_key = ?1{of_panel}"
         )
         found = self._db.execute(query, (key, self.panel)).fetchone()
@@ -268,9 +258,11 @@ class AccountBooks(AuditTrail, UsageBooks):
         of_panel = "" if self._handle.shares_quotas else " AND u.panel = o.panel"
         rows = self._db.execute(
             "SELECT o.username, o.first_seen_at, coalesce(sum(u.total_bytes), 0), "
-            "coalesce(sum(u.raw_bytes), 0) FROM (SELECT account_key, panel, username, "
-            f"first_seen_at {self._listed()} AND o.panel = ?) AS o LEFT JOIN external_usage AS u "
-            f"ON u.account_key = o.account_key{of_panel} GROUP BY o.account_key ORDER BY 3 DESC",
+            "coalesce(sum(u.raw_bytes), 0), (SELECT gone_at FROM gone_account AS g WHERE "
+            "g.account_key = o.account_key AND g.panel = o.panel) FROM (SELECT account_key, "
+            f"panel, username, first_seen_at {self._listed()} AND o.panel = ?) AS o "
+            f"LEFT JOIN external_usage AS u ON u.account_key = o.account_key{of_panel} "
+            "GROUP BY o.account_key ORDER BY 3 DESC",
             (self.panel,),
         )
         return [
@@ -279,6 +271,7 @@ class AccountBooks(AuditTrail, UsageBooks):
                 first_seen_at=from_millis(row[1]),
                 total_bytes=row[2],
                 raw_bytes=row[3],
+                gone_at=None if row[4] is None else from_millis(row[4]),
             )
             for row in rows
         ]

@@ -23,6 +23,8 @@ FLOOR_BYTES = MIB
 ROUNDING_BYTES = 16 * 1024
 """Marzban's edit dialog re-sends a limit rounded to 0.00001 GiB (about 10.5 KiB)."""
 REMEMBERED_LIMITS = 8
+HALF_A_SECOND = 500_000
+"""In microseconds."""
 
 
 class Enforcement(StrEnum):
@@ -257,6 +259,25 @@ def is_same_creation(one: datetime | None, other: datetime | None) -> bool:
 def account_key(username: str) -> str:
     """Fold a name the way the panel compares it; one account per key."""
     return username.casefold()
+
+
+def is_same_creation(one: datetime | None, other: datetime | None) -> bool:
+    """Tell whether two readings of `created_at` are of one user.
+
+    Marzban keeps microseconds in SQLite and whole seconds in MariaDB and MySQL, which cut them off
+    or round them when a panel is moved. Where both readings have microseconds, those count.
+    """
+    if one is None or other is None:
+        return one is other
+    if one.microsecond and other.microsecond:
+        return one == other
+    return other in _whole_seconds(one) or one in _whole_seconds(other)
+
+
+def _whole_seconds(at: datetime) -> set[datetime]:
+    """Return what a database without fractions of a second makes of a moment."""
+    cut = at.replace(microsecond=0)
+    return {cut} if at.microsecond < HALF_A_SECOND else {cut, cut + timedelta(seconds=1)}
 
 
 def trusted(account: Account, *, is_store_in_doubt: bool) -> Account:

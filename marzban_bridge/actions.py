@@ -196,25 +196,42 @@ class Actions:
         """Move each baseline by what the total changed; return the accounts that moved."""
         moved: list[Account] = []
         for each in list(self._store.accounts()):
-            total_bytes = self._store.total_bytes(each.key)
-            if not each.is_held and total_bytes >= each.seen_total_bytes and not is_new_ledger:
-                continue
-            shift_bytes = total_bytes - each.seen_total_bytes
-            before = Totals(billed_bytes=each.seen_total_bytes, raw_bytes=each.seen_raw_bytes)
-            rebased = shifted(each, before=before, after=self._store.totals(each.key))
-            text = f"the ledger is accepted as it is; the baseline moved by {shift_bytes} bytes"
-            event = Event(kind="rebased", text=text, actor=actor)
-            rebased = replace(rebased, is_held=False)
-            self._store.save(rebased, [event], at=self._clock())
-            moved.append(rebased)
+            if rebased := self._rebased(each, actor=actor, is_new_ledger=is_new_ledger):
+                self._store.save(*rebased, at=self._clock())
+                moved.append(rebased[0])
+        for gone in list(self._store.gone_accounts()):
+            if rebased := self._rebased(gone.account, actor=actor, is_new_ledger=is_new_ledger):
+                account, events = rebased
+                kept = replace(
+                    gone,
+                    account=account,
+                    unscoped=self._store.unscoped_totals(account.key),
+                    is_name_taken=True,
+                )
+                self._store.save_gone(kept, *events, at=self._clock())
         return moved
+
+    def _rebased(
+        self, account: Account, *, actor: str, is_new_ledger: bool
+    ) -> tuple[Account, list[Event]] | None:
+        """Return the account at the ledger's total of now; None where the ledger goes on."""
+        totals = self._store.totals(account.key)
+        has_lost = account.is_held or totals.billed_bytes < account.seen_total_bytes
+        if not has_lost and not is_new_ledger:
+            return None
+        before = Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
+        shift_bytes = totals.billed_bytes - before.billed_bytes
+        text = f"the ledger is accepted as it is; the baseline moved by {shift_bytes} bytes"
+        rebased = replace(shifted(account, before=before, after=totals), is_held=False)
+        return rebased, [Event(kind="rebased", text=text, actor=actor)]
 
     async def take_over(self, *, actor: str, is_ledger_newer: bool) -> list[Account]:
         """Put every account in step with the panel, which knows what a restored store does not."""
         taken: list[Account] = []
         async for key, user in self._reconciler.panel_users():
+            gone = self._settler.looks.returning(key, user)
             recovered, event = recover(
-                self._store.account(key),
+                gone.account if gone else self._store.account(key),
                 user,
                 totals=self._store.totals(key),
                 is_ledger_newer=is_ledger_newer,
@@ -222,6 +239,10 @@ class Actions:
                 now=self._clock(),
                 actor=actor,
             )
+            if gone:
+                text = "the panel has this user again: its account is put in step with it"
+                event_of_return = Event(kind="returned", text=text, actor=actor)
+                self._store.take_up(gone, event_of_return, at=self._clock())
             self._store.save(recovered, [event], at=self._clock())
             taken.append(recovered)
         return taken

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from marzban_bridge import shared_quotas
-from marzban_bridge.accounts import Account, Enforcement, Event
+from marzban_bridge.accounts import Account, Enforcement, Event, is_same_creation
+from marzban_bridge.gone_accounts import GoneAccount
 from marzban_bridge.observe import adopt, observe
 from marzban_bridge.panel import PanelUser
 from marzban_bridge.plan import Change, plan
@@ -31,6 +32,8 @@ class Look:
     shared: SharedQuota | None = None
     is_shared_anew: bool = False
     """The shared quota, or its period, is another one than it was."""
+    replaced: Account | None = None
+    """The account of another user of this name, in whose place the look found this one."""
 
     @property
     def is_quiet(self) -> bool:
@@ -96,6 +99,8 @@ class Looks:
         """Return the account after this look, and what the look revealed."""
         now = self._clock()
         before = self._store.account(key)
+        if before is None and (gone := self.returning(key, user)):
+            before = gone.account  # only for a preview: it is taken up before it is settled
         if before is None:
             # What was reported while the panel had no such user is not this user's traffic.
             baseline = totals if self._store.is_orphan(key) else NOTHING
@@ -113,7 +118,20 @@ class Looks:
             reset_all=self._store.reset_all(user.admin),
             keeps_next_plan=self._keeps_next_plan,
         )
-        return self._share(before, Look(account=seen.account, events=seen.events, reset=seen.reset))
+        is_another = not is_same_creation(before.created_at, seen.account.created_at)
+        look = Look(
+            account=seen.account,
+            events=seen.events,
+            reset=seen.reset,
+            replaced=before if is_another else None,
+        )
+        return self._share(before, look)
+
+    def returning(self, key: str, user: PanelUser) -> GoneAccount | None:
+        """Return the account that was kept of this very user, if it is not the one that counts."""
+        gone = self._store.gone_account(key)
+        is_his = gone is not None and is_same_creation(gone.account.created_at, user.created_at)
+        return gone if is_his else None
 
     def _share(self, before: Account | None, look: Look) -> Look:
         if not self._store.shares_quotas:

@@ -138,6 +138,7 @@ def observe(
     account = replace(
         account,
         username=user.username,
+        created_at=user.created_at,
         admin=user.admin,
         sighting=seen,
         seen_total_bytes=total_bytes,

@@ -20,6 +20,7 @@ from marzban_bridge.accounts import (
     Enforcement,
     Event,
     desired,
+    is_same_creation,
     sight,
 )
 from marzban_bridge.observe import adopt
@@ -44,7 +45,7 @@ def recover(
     `is_ledger_newer`: the ledger was not restored along with the store.
     """
     total_bytes = totals.billed_bytes
-    if account is None or account.created_at != user.created_at:
+    if account is None or not is_same_creation(account.created_at, user.created_at):
         text = "not in the restored store: what the panel shows as limit is taken as the quota"
         opened = adopt(user, baseline=totals, totals=totals, now=now)
         return opened, _event(None, opened, text, actor)
@@ -84,6 +85,7 @@ def recover(
     recovered = replace(
         account,
         username=user.username,
+        created_at=user.created_at,
         admin=user.admin,
         quota_bytes=quota_bytes,
         baseline_bytes=baseline_bytes,

@@ -127,7 +127,7 @@ class Settler:
             try:
                 is_fresh = user is None
                 user = user or await self._find(key)
-                self._store.claim(key, at=self._clock())
+                self._recognize(key, user)
                 await self._settle(key, user, is_fresh=is_fresh)
             except UserNotFoundError:
                 self._lose(key)
@@ -142,7 +142,7 @@ class Settler:
         key = account_key(username)
         async with self._lock_of(key):
             user = await self._panel.get_user(username)
-            self._store.claim(key, at=self._clock())
+            self._recognize(key, user)
             account = self._look(key, user, self._store.totals(key))
             if account.reset_request is None:
                 account = self.request_reset(account, cause=cause, actor=actor)
@@ -168,10 +168,15 @@ class Settler:
         """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
         async with self._lock_of(key):
             account = self._store.account(key)
+            gone = None if account else self._store.gone_account(key)
+            account = gone.account if gone else account
             if account is None or account.is_held:
                 return
             held, event = hold(account, seen=self._store.totals(key))
-            self._store.save(held, [event], at=self._clock())
+            if gone:
+                self._store.save_gone(replace(gone, account=held), event, at=self._clock())
+            else:
+                self._store.save(held, [event], at=self._clock())
             log.error("%s user=%s %s", event.kind, self._named(account), event.text)
 
     async def _find(self, key: str) -> PanelUser:
@@ -223,6 +228,14 @@ class Settler:
     def _named(self, account: Account) -> str:
         return self._store.public_name(account.username)
 
+    def _recognize(self, key: str, user: PanelUser) -> None:
+        """Count a name that is offered for this user, and go on with its account if it was gone."""
+        self._store.claim(key, at=self._clock())
+        if gone := self.looks.returning(key, user):
+            text = "the panel has this user again: the account goes on as it was"
+            self._store.take_up(gone, Event(kind="returned", text=text), at=self._clock())
+            log.info("returned user=%s %s", self._named(gone.account), text)
+
     def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Fold a look into the account and store it."""
         now = self._clock()
@@ -236,6 +249,8 @@ class Settler:
             self._metrics.resets.labels(cause=look.reset.cause.name.lower()).inc()
             if look.reset.wiped_log:
                 self._note_reset_all(user.admin, key, now)
+        if look.replaced:
+            self._store.put_aside(look.replaced, at=now)
         self._store.save(account, look.events, at=now, shared=look.shared)
         for event in look.events:
             log.info("%s user=%s %s", event.kind, self._named(account), event.text)
@@ -257,7 +272,8 @@ class Settler:
         now = self._clock()
         account = self._store.account(key)
         if account:
-            event = Event(kind="deleted", text="the panel has no such user any more")
+            text = "the panel has no such user any more; its account is kept, should it come back"
+            event = Event(kind="deleted", text=text)
             self._store.forget(key, event, username=account.username, at=now)
             return
         username = self.looks.spellings(key)[0]

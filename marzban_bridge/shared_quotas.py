@@ -25,6 +25,7 @@ from marzban_bridge.accounts import (
     Event,
     Sighting,
     Superseded,
+    is_same_creation,
     is_same_limit,
     shifted,
 )
@@ -74,7 +75,7 @@ def fold(
     """
     if before is not None and before.is_held:
         return after, shared or _begin(after, panel), ()
-    is_same = before is not None and before.created_at == after.created_at
+    is_same = before is not None and is_same_creation(before.created_at, after.created_at)
     spent_bytes = 0
     if before is not None:
         spent_bytes = before.spent_before_bytes + (
@@ -129,6 +130,11 @@ def is_behind(account: Account, shared: SharedQuota | None) -> bool:
 def depart(shared: SharedQuota, account: Account) -> SharedQuota:
     """Keep what a user counted who is no longer on its panel."""
     return replace(shared, departed_bytes=shared.departed_bytes + account.odometer_bytes)
+
+
+def rejoin(shared: SharedQuota, *, departed_bytes: int) -> SharedQuota:
+    """Take out what a user counted who is back on its panel and counts by itself again."""
+    return replace(shared, departed_bytes=shared.departed_bytes - departed_bytes)
 
 
 def form(

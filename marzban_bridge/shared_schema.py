@@ -16,8 +16,10 @@ from psycopg import errors as pg
 from marzban_bridge.errors import StoreError
 from marzban_bridge.postgres_link import SCHEMA, Db, name_of, open_connection, translate
 
-VERSION = 4
+VERSION = 5
 """The file's schema that these tables have the columns of."""
+FIRST_VERSION = 4
+"""The oldest that is brought up to it; since then there were only further tables."""
 TRIES = 40
 
 
@@ -102,6 +104,9 @@ TABLES = (
         ("account_key",),
         {"account_key": "text!", "departed_bytes": "bigint!", "state": "bytea!"},
     ),
+    Table(
+        "gone_account", ("account_key", "panel"), {**_NAME, "gone_at": "bigint!", "state": "bytea!"}
+    ),
 )
 _OWN = (
     "CREATE TABLE IF NOT EXISTS lease (name text PRIMARY KEY, holder text NOT NULL, "
@@ -125,7 +130,7 @@ _MET_ANOTHER = (
 
 
 def prepare(url: str) -> None:
-    """Make the tables where there are none.
+    """Make the tables where there are none, and those that an older version did not have.
 
     Raises StoreAwayError when the server cannot be reached, and another StoreError for a store of
     another version, or a user who may not.
@@ -154,7 +159,7 @@ def prepare(url: str) -> None:
 
 def _prepare(db: Db, name: str) -> None:
     version = version_of(db)
-    if version not in {0, VERSION}:
+    if version and not FIRST_VERSION <= version <= VERSION:
         raise StoreError(
             f"{name} was written by another version (schema {version}, this version knows "
             f"{VERSION}): upgrade the bridge or restore a backup"

@@ -13,9 +13,9 @@ from typing import Self
 
 import msgspec
 
-from marzban_bridge.account_books import AccountBooks
 from marzban_bridge.accounts import Event, account_key
 from marzban_bridge.audit_trail import RecordedEvent
+from marzban_bridge.gone_books import GoneBooks
 from marzban_bridge.lineage import Lineage
 from marzban_bridge.panel_names import FIRST_PANEL, scoped
 from marzban_bridge.shared_quotas import SharedQuota, form, leave
@@ -31,7 +31,7 @@ _AMBIGUOUS = (
 )
 
 
-class Store(AccountBooks):
+class Store(GoneBooks):
     """The bridge's memory of one panel; `of` gives that of another.
 
     With a path it is in one SQLite file, which is created or migrated. Raises StoreError when
@@ -163,6 +163,8 @@ class Store(AccountBooks):
             ]
             for books, account in left:
                 books._put(account)
+        for panel in self._handle.known_panels:
+            self.of(panel)._leave_shared_quotas_of_gone()
         self._db.execute("DELETE FROM shared_quota")
 
     @property

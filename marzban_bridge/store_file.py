@@ -152,6 +152,16 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE reset_all;
     ALTER TABLE reset_all_of_panel RENAME TO reset_all;
     """,
+    # Accounts of users whom their panel no longer shows.
+    """
+    CREATE TABLE gone_account (
+        account_key TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        gone_at INTEGER NOT NULL,
+        state BLOB NOT NULL,
+        PRIMARY KEY (account_key, panel)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

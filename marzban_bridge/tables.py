@@ -134,11 +134,13 @@ def orphans_table(orphans: Iterable[Orphan]) -> Table:
     table = _table("Reported names the panel does not know", "name")
     table.add_column("external", justify="right", no_wrap=True)
     table.add_column("first seen (UTC)", no_wrap=True)
+    table.add_column("user deleted (UTC)", no_wrap=True)
     for each in orphans:
         table.add_row(
             _data(each.username),
             human_bytes(each.total_bytes),
             f"{each.first_seen_at:%Y-%m-%d %H:%M}",
+            f"{each.gone_at:%Y-%m-%d %H:%M}" if each.gone_at else "",
         )
     return table
 

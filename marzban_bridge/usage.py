@@ -40,3 +40,5 @@ class Orphan:
     first_seen_at: datetime
     total_bytes: int
     raw_bytes: int
+    gone_at: datetime | None = None
+    """When the panel was found to have this user no more; None for a name it never had."""

@@ -49,6 +49,8 @@ class OrphanName(BaseModel):
     external_bytes: int
     external_raw_bytes: int
     first_seen_at: str
+    deleted_at: str | None
+    """When its user was found deleted; null for a name that the panel never had."""
 
 
 class Users(BaseModel):
@@ -114,6 +116,7 @@ async def users(
                 external_bytes=each.total_bytes,
                 external_raw_bytes=each.raw_bytes,
                 first_seen_at=each.first_seen_at.isoformat(),
+                deleted_at=each.gone_at.isoformat() if each.gone_at else None,
             )
             for each in orphans
         ],

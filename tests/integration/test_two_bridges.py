@@ -284,6 +284,17 @@ def test_a_store_that_is_none_or_of_another_version_is_refused(url):
             opening()
 
 
+def test_a_store_of_an_earlier_version_gets_the_tables_it_has_not(url):
+    shared_schema.prepare(url)
+    with psycopg.connect(url, options="-c search_path=bridge", autocommit=True) as db:
+        db.execute("DROP TABLE gone_account")
+        db.execute("UPDATE version SET number = 4")
+    shared_schema.prepare(url)
+    store = Store(ReadHandle(url))
+    assert list(store.gone_accounts()) == []
+    store.close()
+
+
 def test_a_database_that_is_away_is_named_without_its_password(postgres):
     url = f"postgresql://owner:{PASSWORD}@127.0.0.1:1/nowhere"
     with pytest.raises(StoreAwayError, match=r"127\.0\.0\.1:1/nowhere cannot") as caught:

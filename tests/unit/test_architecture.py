@@ -47,6 +47,7 @@ PURE = (
     "marzban_bridge/api/pages.py",
     "marzban_bridge/api/sign_ins.py",
     "marzban_bridge/api/throttle.py",
+    "marzban_bridge/gone_accounts.py",
     "marzban_bridge/history.py",
     "marzban_bridge/observe.py",
     "marzban_bridge/panel.py",

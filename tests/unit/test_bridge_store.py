@@ -255,6 +255,30 @@ def test_before_ratios_raw_bytes_were_what_was_counted(tmp_path):
         assert store.cursor == 41
 
 
+def test_a_store_from_before_accounts_outlived_their_users_keeps_them_from_then_on(tmp_path):
+    path = tmp_path / "bridge.sqlite3"
+    kept = account(panel_user(admin="shop"))
+    with closing(sqlite3.connect(path)) as db:
+        for script in MIGRATIONS[:4]:
+            db.executescript(script)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 4")
+        db.execute(
+            "INSERT INTO account (account_key, panel, admin, is_held, state) "
+            "VALUES ('alice', 'default', 'shop', 0, ?)",
+            (msgspec.json.encode(kept),),
+        )
+        db.execute("INSERT INTO orphan VALUES ('gone', 'default', 'gone', 1000)")
+        db.commit()
+    with closing(Store(path)) as store:
+        assert list(store.accounts()) == [kept]
+        assert [(each.username, each.gone_at) for each in store.orphans()] == [("gone", None)]
+        store.forget("alice", Event(kind="deleted", text="gone"), username="alice", at=NOW)
+        gone = store.gone_account("alice")
+        assert gone is not None
+        assert (gone.account, gone.gone_at) == (kept, NOW)
+
+
 def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
     path = tmp_path / "bridge.sqlite3"
     waiting = resetting("bob")

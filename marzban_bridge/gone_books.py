@@ -1,0 +1,206 @@
+"""The part of the store that keeps the accounts of users whom the panel no longer shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+import msgspec
+
+from marzban_bridge.account_books import AccountBooks
+from marzban_bridge.accounts import Account, Event, shifted
+from marzban_bridge.gone_accounts import GoneAccount, returned
+from marzban_bridge.panel_names import FIRST_PANEL, take_apart
+from marzban_bridge.shared_quotas import depart, leave, rejoin
+from marzban_bridge.store_file import to_millis
+from marzban_bridge.usage import NOTHING, Totals
+
+
+class GoneBooks(AccountBooks):
+    """Accounts of users that one panel no longer shows, beside those of the users it has."""
+
+    def gone_account(self, key: str) -> GoneAccount | None:
+        """Return the account that was kept of a user who is gone, None when there is none."""
+        query = "SELECT state FROM gone_account WHERE account_key = ? AND panel = ?"
+        row = self._db.execute(query, (key, self.panel)).fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=GoneAccount)
+
+    def gone_accounts(self) -> Iterator[GoneAccount]:
+        """Yield all of them, by name."""
+        query = "SELECT state FROM gone_account WHERE panel = ? ORDER BY account_key"
+        for row in self._db.execute(query, (self.panel,)).fetchall():
+            yield msgspec.json.decode(row[0], type=GoneAccount)
+
+    def save_gone(self, gone: GoneAccount, event: Event, *, at: datetime) -> None:
+        """Store the account of a user who is gone, with what happened to it."""
+        with self._handle.transaction():
+            self._put_gone(gone)
+            self._insert_events(gone.account.username, [event], at)
+
+    def forget(self, key: str, event: Event, *, username: str, at: datetime) -> None:
+        """Put the account of a deleted user aside; its name is an orphan until it comes back.
+
+        From then on it is no account that counts: the name is free, as if it had been dropped.
+        """
+        account = self.account(key)
+        if account is None:
+            return
+        with self._handle.transaction():
+            self._put_gone(self._aside(account, at))
+            self._depart(key)
+            self._db.execute(
+                "DELETE FROM account WHERE account_key = ? AND panel = ?", (key, self.panel)
+            )
+            self._release(key)
+            self._insert_orphan(key, username, at)
+            self._insert_events(username, [event], at)
+        self._handle.on_change(self.panel, (key,))
+
+    def put_aside(self, account: Account, *, at: datetime) -> None:
+        """Keep the account of a user in whose place there is another; that one goes on counting."""
+        with self._handle.transaction():
+            self._put_gone(
+                GoneAccount(account=account, gone_at=at, unscoped=self.unscoped_totals(account.key))
+            )
+
+    def take_up(self, gone: GoneAccount, event: Event, *, at: datetime) -> Account:
+        """Have the account of a user who is back count again, in place of whichever there is."""
+        key = gone.account.key
+        current = self.account(key)
+        with self._handle.transaction():
+            self._db.execute(
+                "DELETE FROM gone_account WHERE account_key = ? AND panel = ?", (key, self.panel)
+            )
+            if current:
+                self.put_aside(current, at=at)
+            account = returned(
+                gone,
+                current=current,
+                unscoped=self.unscoped_totals(key),
+                is_name_kept=not gone.is_name_taken and self._has_name(key),
+            )
+            if self._handle.shares_quotas and current is None:
+                account = self._rejoin(account, gone)
+            self._put(account)
+            self._insert_events(account.username, [event], at)
+        self._handle.on_change(self.panel, (key,))
+        return account
+
+    def _aside(self, account: Account, at: datetime) -> GoneAccount:
+        """Keep what undoes a departure: what is added to the shared quota, or the quota itself."""
+        shared = self.shared_quota(account.key)
+        is_last = len(self.members(account.key)) == 1
+        return GoneAccount(
+            account=account,
+            gone_at=at,
+            unscoped=self.unscoped_totals(account.key),
+            departed_bytes=account.odometer_bytes if shared and not is_last else 0,
+            shared=shared if is_last else None,
+        )
+
+    def _rejoin(self, account: Account, gone: GoneAccount) -> Account:
+        """Take what a user counted out of what departed users did: it counts by itself again.
+
+        The quota that the last one to leave it took along is put back first. Where users of the
+        name share another one since, or none is left, it joins that like any other user.
+        """
+        key, shared = account.key, self.shared_quota(account.key)
+        keepers = [(self.panel, gone)] if gone.shared else self._keepers(key)
+        if shared is None and keepers:
+            panel, keeper = keepers[0]
+            shared = keeper.shared
+            if shared and keeper is not gone:
+                shared = depart(shared, keeper.account)
+                left = replace(keeper, shared=None, departed_bytes=keeper.account.odometer_bytes)
+                self._put_gone(left, panel=panel)
+        elif keepers:
+            shared = None
+        if shared is None:
+            return replace(account, spent_before_bytes=0, shared_period=None, shared_version=0)
+        self._put_shared_quota(key, rejoin(shared, departed_bytes=gone.departed_bytes))
+        return account
+
+    def _keepers(self, key: str) -> list[tuple[str, GoneAccount]]:
+        """Return, by panel, who was the last to share a quota that there is no more."""
+        rows = self._db.execute(
+            "SELECT panel, state FROM gone_account WHERE account_key = ?", (key,)
+        )
+        gone = [(panel, msgspec.json.decode(state, type=GoneAccount)) for panel, state in rows]
+        return [(panel, each) for panel, each in gone if each.shared]
+
+    def _put_gone(self, gone: GoneAccount, *, panel: str | None = None) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO gone_account (account_key, panel, gone_at, state) "
+            "VALUES (?, ?, ?, ?)",
+            (
+                *(gone.account.key, panel or self.panel, to_millis(gone.gone_at)),
+                msgspec.json.encode(gone),
+            ),
+        )
+
+    def _release(self, key: str) -> None:
+        """Have a name alone be nobody's, and not the first panel's user's for its past either."""
+        is_moved = self.panel != FIRST_PANEL and self._has_name(key)
+        moved = self.unscoped_totals(key) if is_moved else NOTHING
+        super()._release(key)
+        query = "SELECT state FROM account WHERE account_key = ? AND panel = ?"
+        row = self._db.execute(query, (key, FIRST_PANEL)).fetchone()
+        if row is None or not is_moved:
+            return
+        first = msgspec.json.decode(row[0], type=Account)
+        self._db.execute(
+            "UPDATE account SET state = ? WHERE account_key = ? AND panel = ?",
+            (msgspec.json.encode(shifted(first, before=NOTHING, after=moved)), key, FIRST_PANEL),
+        )
+
+    def _leave_shared_quotas_of_gone(self) -> None:
+        """Give those who are gone a quota of their own again, for when they are back."""
+        for gone in list(self.gone_accounts()):
+            account = gone.account
+            if account.shared_period is not None:
+                standing = Totals(
+                    billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes
+                )
+                account = leave(account, shared=standing, own=self._own_totals(account.key))
+            self._put_gone(replace(gone, account=account, departed_bytes=0, shared=None))
+
+    def _put(self, account: Account) -> None:
+        super()._put(account)
+        if len(self._handle.known_panels) > 1 and self._has_name(account.key):
+            self._note_name_taken(account.key)
+
+    def _note_name_taken(self, key: str) -> None:
+        """Remember that a name alone counts for this panel's user, and not for who is gone."""
+        rows = self._db.execute(
+            "SELECT panel, state FROM gone_account WHERE account_key = ? AND panel <> ?",
+            (key, self.panel),
+        ).fetchall()
+        for panel, state in rows:
+            gone = msgspec.json.decode(state, type=GoneAccount)
+            if not gone.is_name_taken:
+                self._put_gone(replace(gone, is_name_taken=True), panel=panel)
+
+    def _has_name(self, key: str) -> bool:
+        """Tell whether what is reported under a name alone counts for this panel."""
+        query = "SELECT panel FROM placement WHERE account_key = ? AND NOT is_released"
+        row = self._db.execute(query, (key,)).fetchone()
+        return (row[0] if row else FIRST_PANEL) == self.panel
+
+    def unscoped_totals(self, key: str) -> Totals:
+        """Return what is reported under the name alone and counts for this panel's user."""
+        if self._handle.shares_quotas or len(self._handle.known_panels) == 1:
+            return NOTHING
+        rows = self._db.execute(
+            "SELECT username, total_bytes, raw_bytes FROM external_usage "
+            "WHERE account_key = ? AND panel = ?",
+            (key, self.panel),
+        )
+        alone = [
+            row[1:]
+            for row in rows
+            if take_apart(row[0], panels=self._handle.known_panels).panel is None
+        ]
+        return Totals(
+            billed_bytes=sum(billed for billed, _ in alone), raw_bytes=sum(raw for _, raw in alone)
+        )
