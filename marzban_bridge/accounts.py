@@ -241,21 +241,6 @@ class Desired:
     balance: Balance = field(repr=False)
 
 
-def is_same_creation(one: datetime | None, other: datetime | None) -> bool:
-    """Tell whether two `created_at` are of one user.
-
-    SQLite keeps microseconds. MariaDB, to which a panel may be moved, keeps whole seconds: it cuts
-    the rest off, or rounds. So two that both have a fraction must be equal, and one without may be
-    up to a second from the other.
-    """
-    if one is None or other is None:
-        return one is other
-    if one.microsecond and other.microsecond:
-        return one == other
-    tolerance = timedelta(seconds=1 if one.microsecond or other.microsecond else 0)
-    return abs(one - other) <= tolerance
-
-
 def account_key(username: str) -> str:
     """Fold a name the way the panel compares it; one account per key."""
     return username.casefold()
