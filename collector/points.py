@@ -83,6 +83,10 @@ def _page(
 
 
 def _spell_report(row: ReportRow) -> str:
+    if row.voids_seq is not None:
+        # In the place of the point that the voided report has, or had, or is going to have.
+        nanos = ordered_nanos(row.reported_at_millis, row.voids_seq)
+        return f"upload_bytes=0i,download_bytes=0i,billed_bytes=0i,connections=0i {nanos}"
     return (
         f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
         f"billed_bytes={row.billed_bytes}i,connections={row.connections}i "

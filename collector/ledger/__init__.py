@@ -1,8 +1,9 @@
 """The ledger: exact, durable totals. The port and its values; adapters are beside it.
 
-Totals are cumulative since for ever and never go down. `seq` numbers reports in the order they
-were stored; a user's `change_seq` is the seq of the last report that touched it, so that the users
-changed after a seq can be read in pages.
+Totals are cumulative since for ever and never go down; what is taken back is a correction beside
+them (see `corrections`), and sums by server and day are less it. `seq` numbers reports in the order
+they were stored; a user's `change_seq` is the seq of the last report that touched it, so that the
+users changed after a seq can be read in pages.
 
 `upload_bytes` and `download_bytes` are raw, as they were reported. `billed_bytes` is what the same
 reports count for against quotas, each as it was decided when it was taken.
@@ -16,6 +17,14 @@ from typing import Protocol
 import msgspec
 
 from collector.billing import Ratio
+from collector.ledger.corrections import (
+    CORRECTED_REPORTS,
+    CorrectedSum,
+    Correction,
+    Stretch,
+    VoidPreview,
+    Wanted,
+)
 from collector.reporters import Reporter
 from collector.reports import Report
 
@@ -49,6 +58,12 @@ class UserTotal(msgspec.Struct, frozen=True):
     reports: int
     last_used_at_millis: int
     change_seq: int
+    corrected_upload_bytes: int = 0
+    """What corrections added, negative for what was taken back; so are the next two."""
+    corrected_download_bytes: int = 0
+    corrected_billed_bytes: int = 0
+    corrected_seq: int = 0
+    """The number of the user's newest line of a correction; 0 where there is none."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -135,6 +150,10 @@ class Audit(msgspec.Struct, frozen=True):
     reports: int
     unfolded: int
     """Reports that are stored and in none of these sums yet."""
+    correction_lines: int = 0
+    corrected_bytes: int = 0
+    """What corrections added, negative for what was taken back; all the sums are with it."""
+    corrected_billed_bytes: int = 0
 
 
 class ReportRow(msgspec.Struct, frozen=True, gc=False):
@@ -150,6 +169,8 @@ class ReportRow(msgspec.Struct, frozen=True, gc=False):
     billed_bytes: int
     connections: int
     reported_at_millis: int
+    voids_seq: int | None = None
+    """The report that this row takes back."""
 
 
 class DayRow(msgspec.Struct, frozen=True, gc=False):
@@ -245,6 +266,14 @@ class Ledger(Protocol):
         """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
         ...
 
+    def correct(self, *, now_millis: int, limit: int = CORRECTED_REPORTS) -> bool:
+        """Carry out a step of the oldest correction that is open; return whether there is more.
+
+        A step voids up to `limit` reports, in one commit. Where another collector leads a shared
+        ledger nothing is done.
+        """
+        ...
+
     def close(self) -> None:
         """Close the ledger and let another process have it."""
         ...
@@ -263,6 +292,22 @@ class LedgerReader(Protocol):
 
     def ratios(self) -> list[Ratio]:
         """Return the ratios that are set, by server."""
+        ...
+
+    def corrections(self, *, limit: int) -> list[Correction]:
+        """Return the newest corrections first."""
+        ...
+
+    def open_correction(self) -> Correction | None:
+        """Return the oldest correction that is not carried out to its end."""
+        ...
+
+    def preview(self, wanted: Wanted) -> VoidPreview:
+        """Work out what a void would take now, from whom."""
+        ...
+
+    def corrected_sum(self, stretch: Stretch) -> CorrectedSum:
+        """Return what corrections added to a user within a stretch, and what is of a period."""
         ...
 
     def last_reports(self) -> dict[str, int]:

@@ -228,6 +228,9 @@ def _copy_rest(db: Db, source: sqlite3.Connection, told: dict[str, Any]) -> None
             rows = [(*row[:-1], bool(row[-1])) for row in rows]
         with db.cursor() as cursor:
             cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+    db.execute("DELETE FROM meta WHERE key = 'dropped_days'")
+    for row in source.execute("SELECT key, value FROM meta WHERE key = 'dropped_days'"):
+        db.execute("INSERT INTO meta (key, value) VALUES (%s, %s)", row)
     db.execute("DELETE FROM heard")
     with db.cursor() as cursor:
         cursor.executemany(

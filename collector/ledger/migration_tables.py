@@ -109,8 +109,9 @@ class Reports(Table):
         ):
             reports = [row for _, row in together]
             first_seq, received_at = reports[0][0], reports[0][9]
-            raw_bytes = sum(row[3] + row[4] for row in reports)
-            billed_bytes = sum(row[3] + row[4] if row[5] is None else row[5] for row in reports)
+            counted = [row for row in reports if not row[8].startswith("correction:")]
+            raw_bytes = sum(row[3] + row[4] for row in counted)
+            billed_bytes = sum(row[3] + row[4] if row[5] is None else row[5] for row in counted)
             # Their numbers are far below the ids that collectors make of the time.
             groups.append(
                 (first_seq, len(reports), raw_bytes, billed_bytes, received_at, first_seq)
@@ -144,11 +145,24 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "user_total",
-        f"username, {_SUMS}, reports, last_used_at, change_seq",
+        f"username, {_SUMS}, reports, last_used_at, change_seq, corrected_upload_bytes, "
+        "corrected_download_bytes, corrected_billed_bytes, corrected_seq",
         key_columns=1,
         text_key=True,
     ),
     Reports(),
     Table("run", "after_seq, token", key_columns=1),
+    Table(
+        "correction",
+        "id, wanted, asked_at, done_at, problem, position_seq, through_seq, reports, "
+        "upload_bytes, download_bytes, billed_bytes",
+        key_columns=1,
+    ),
+    Table(
+        "correction_line",
+        "seq, correction_id, series_id, voids_seq, position_seq, received_at, upload_bytes, "
+        "download_bytes, billed_bytes",
+        key_columns=1,
+    ),
     Table("imported", f"identity, protocol, {_SUMS.rpartition(',')[0]}", key_columns=2),
 )

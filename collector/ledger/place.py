@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from collector.billing import Ratio
 from collector.errors import SettingsError
 from collector.ledger import Ledger, LedgerReader
+from collector.ledger.corrections import Wanted
 from collector.ledger.readers import Standing
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
@@ -93,6 +94,13 @@ class LedgerPlace(Protocol):
 
     def clear_ratio(self, server: str) -> None:
         """Have a byte on a server count as a byte again."""
+        ...
+
+    def ask_correction(self, wanted: Wanted, *, asked_at_millis: int) -> int:
+        """Store that a correction is wanted, beside running collectors too; return its number.
+
+        Whoever writes the ledger carries it out, see `Ledger.correct`.
+        """
         ...
 
     def rewind_exports(self) -> None:

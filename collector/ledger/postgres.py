@@ -20,11 +20,13 @@ from collector.ledger import (
     Progress,
     Receipt,
     postgres_capacity,
+    postgres_corrections,
     postgres_export,
     postgres_fold,
     postgres_purge,
 )
 from collector.ledger.capacity import Capacity, Room
+from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.postgres_group import Group, LostRaceError, known_contents
 from collector.ledger.postgres_lease import Lease, NotLeadingError
 from collector.ledger.postgres_link import Db, Link
@@ -225,10 +227,13 @@ class PostgresLedger:
                 self._is_run_noted = self._is_run_noted or reports > 0
 
     def _fold_some(self, db: Db) -> tuple[int, int]:
+        self._check_sums(db)
+        return postgres_fold.fold(db, token=self.lease.token or "", is_run_noted=self._is_run_noted)
+
+    def _check_sums(self, db: Db) -> None:
         if postgres_fold.folded_seq(db) != self._folded_seq:
             self.lease.lose()
             raise NotLeadingError("the sums are not where this collector left them")
-        return postgres_fold.fold(db, token=self.lease.token or "", is_run_noted=self._is_run_noted)
 
     def _as_leader(self, work: Callable[[Db], T]) -> T:
         """Run something in a transaction that the leader alone can commit."""
@@ -265,9 +270,48 @@ class PostgresLedger:
 
         def forget(db: Db) -> int:
             _wait_for_leader(db)
+            seq = postgres_fold.folded_seq(db)
+            postgres_corrections.note_dropped_days(db, before_day=before_day, seq=seq)
             return postgres_purge.forget_days(db, before_day=before_day, limit=limit)
 
         return self._keeper.run(forget)
+
+    def correct(self, *, now_millis: int, limit: int = CORRECTED_REPORTS) -> bool:
+        """Carry out a step of the oldest correction that is open; return whether there is more.
+
+        Where another collector leads, that one does.
+        """
+        with self._leading, contextlib.suppress(NotLeadingError):
+            if not self.lease.is_held:
+                return False
+            self.fold()  # only what is in the sums can be taken out of them
+            group_id = _new_group_id()
+            seq, has_more = self._as_leader(
+                lambda db: self._correct_some(db, group_id, now_millis=now_millis, limit=limit)
+            )
+            self._is_run_noted = self._is_run_noted or seq > self._folded_seq
+            self._folded_seq = seq
+            return has_more
+        return False
+
+    def _correct_some(
+        self, db: Db, group_id: int, *, now_millis: int, limit: int
+    ) -> tuple[int, bool]:
+        self._check_sums(db)
+        correction = postgres_corrections.open_correction(db)
+        if correction is None:
+            return self._folded_seq, False
+        seq, is_done = postgres_corrections.carry_out(
+            db,
+            correction,
+            last_seq=self._folded_seq,
+            group_id=group_id,
+            now_millis=now_millis,
+            limit=limit,
+        )
+        if seq > self._folded_seq and not self._is_run_noted:
+            postgres_fold.note_run(db, after_seq=self._folded_seq, token=self.lease.token or "")
+        return seq, not is_done or postgres_corrections.open_correction(db) is not None
 
     def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
         """Store that an export went on; not if it was begun anew, or another leads, meanwhile."""

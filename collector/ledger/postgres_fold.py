@@ -100,7 +100,7 @@ def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -
     for statement in (_ADD_TO_DAYS, _ADD_TO_SERIES, _ADD_TO_USERS, _HEAR):
         db.execute(statement, bounds)
     if not is_run_noted:
-        _note_run(db, after_seq=after, token=token)
+        note_run(db, after_seq=after, token=token)
     db.execute(
         "UPDATE folded SET seq = %s, raw_bytes = raw_bytes + %s, billed_bytes = billed_bytes + %s "
         "WHERE id = 1",
@@ -144,7 +144,7 @@ def is_any_unfolded(db: Db, ids: Sequence[int]) -> bool:
     return db.execute(query, (list(ids),)).fetchone() is not None
 
 
-def _note_run(db: Db, *, after_seq: int, token: str) -> None:
+def note_run(db: Db, *, after_seq: int, token: str) -> None:
     """Note who numbers what follows: see docs/decisions/0008."""
     db.execute(
         "INSERT INTO run (after_seq, token) VALUES (%s, %s) "

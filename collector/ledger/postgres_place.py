@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from collector.billing import Ratio
 from collector.errors import LedgerError
-from collector.ledger import postgres_export, postgres_names
+from collector.ledger import postgres_corrections, postgres_export, postgres_names
+from collector.ledger.corrections import Wanted
 from collector.ledger.postgres import PostgresLedger
 from collector.ledger.postgres_link import Db, Link, name_of
 from collector.ledger.postgres_reader import PostgresReader
@@ -92,6 +93,12 @@ class PostgresPlace:
         """Have a byte on a server count as a byte again."""
         if not self._run(lambda db: postgres_names.clear_ratio(db, server)):
             raise LedgerError(f"the server {server!r} has no ratio; see `ratios list`")
+
+    def ask_correction(self, wanted: Wanted, *, asked_at_millis: int) -> int:
+        """Store that a correction is wanted; return its number."""
+        return self._run(
+            lambda db: postgres_corrections.ask(db, wanted, asked_at_millis=asked_at_millis)
+        )
 
     def rewind_exports(self) -> None:
         """Begin all exports anew."""

@@ -25,9 +25,17 @@ from collector.ledger import (
     ServerUsage,
     Summary,
     UserTotal,
+    postgres_corrections,
     postgres_export,
     postgres_fold,
     postgres_statistics,
+)
+from collector.ledger.corrections import (
+    CorrectedSum,
+    Correction,
+    Stretch,
+    VoidPreview,
+    Wanted,
 )
 from collector.ledger.postgres_link import (
     PATIENT_ANSWER_SECONDS,
@@ -129,6 +137,26 @@ class PostgresReader:
         query = "SELECT server, ratio_millis, set_at FROM ratio ORDER BY server"
         return [Ratio(*row) for row in self._ask(lambda db: db.execute(query).fetchall())]
 
+    def corrections(self, *, limit: int) -> list[Correction]:
+        """Return the newest corrections first."""
+        return self._ask(lambda db: postgres_corrections.corrections(db, limit=limit))
+
+    def open_correction(self) -> Correction | None:
+        """Return the oldest correction that is not carried out to its end."""
+        return self._ask(postgres_corrections.open_correction)
+
+    def preview(self, wanted: Wanted) -> VoidPreview:
+        """Work out what a void would take now, from whom."""
+        return self._ask(
+            lambda db: postgres_corrections.preview(db, wanted), is_snapshot=True, is_long=True
+        )
+
+    def corrected_sum(self, stretch: Stretch) -> CorrectedSum:
+        """Return what corrections added to a user within a stretch, and what is of a period."""
+        return self._ask(
+            lambda db: postgres_corrections.corrected_sum(db, stretch), is_snapshot=True
+        )
+
     def last_reports(self) -> dict[str, int]:
         """Return when the newest report that is still kept came from each sender, by its scope."""
         query = (
@@ -211,7 +239,8 @@ def _changes(db: Db, after: int, limit: int) -> Changes:
     head = postgres_fold.folded_seq(db)
     rows = db.execute(
         "SELECT username, upload_bytes, download_bytes, billed_bytes, reports, last_used_at, "
-        "change_seq FROM user_total WHERE change_seq > %s ORDER BY change_seq LIMIT %s",
+        "change_seq, corrected_upload_bytes, corrected_download_bytes, corrected_billed_bytes, "
+        "corrected_seq FROM user_total WHERE change_seq > %s ORDER BY change_seq LIMIT %s",
         (after, limit),
     ).fetchall()
     runs = db.execute(
@@ -242,8 +271,9 @@ def _reports_after(db: Db, seq: int, limit: int) -> list[ReportRow]:
     rows = db.execute(
         "SELECT g.first_seq + r.position AS seq, username, server, port, protocol, r.upload_bytes, "
         "r.download_bytes, coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes), "
-        "r.connections, r.reported_at FROM report_group AS g "
+        "r.connections, r.reported_at, l.voids_seq FROM report_group AS g "
         "JOIN report AS r ON r.group_id = g.id JOIN series AS s ON s.id = r.series_id "
+        "LEFT JOIN correction_line AS l ON l.seq = g.first_seq + r.position "
         "WHERE g.first_seq >= %(group)s AND g.first_seq < %(until)s "
         "AND g.first_seq + r.position >= %(first)s AND g.first_seq + r.position < %(until)s "
         "ORDER BY g.first_seq + r.position",

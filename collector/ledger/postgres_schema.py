@@ -167,6 +167,48 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE report_group ALTER COLUMN raw_bytes TYPE numeric",
         "ALTER TABLE report_group ALTER COLUMN billed_bytes TYPE numeric",
     ),
+    # A user's totals go on growing; what is taken back of them is kept beside them.
+    (
+        """
+        CREATE TABLE IF NOT EXISTS correction (
+            id bigint PRIMARY KEY,
+            wanted text NOT NULL,
+            asked_at bigint NOT NULL,
+            done_at bigint,
+            problem text,
+            position_seq bigint,
+            through_seq bigint,
+            reports bigint NOT NULL DEFAULT 0,
+            upload_bytes text NOT NULL DEFAULT '0',
+            download_bytes text NOT NULL DEFAULT '0',
+            billed_bytes text NOT NULL DEFAULT '0'
+        )
+        """,
+        "CREATE INDEX IF NOT EXISTS correction_open ON correction (id) WHERE done_at IS NULL",
+        """
+        CREATE TABLE IF NOT EXISTS correction_line (
+            seq bigint PRIMARY KEY,
+            correction_id bigint NOT NULL,
+            series_id bigint NOT NULL,
+            voids_seq bigint UNIQUE,
+            position_seq bigint,
+            received_at bigint NOT NULL,
+            upload_bytes bigint NOT NULL,
+            download_bytes bigint NOT NULL,
+            billed_bytes bigint NOT NULL
+        )
+        """,
+        "CREATE INDEX IF NOT EXISTS correction_line_series ON correction_line (series_id, seq)",
+        *(
+            f"ALTER TABLE user_total ADD COLUMN IF NOT EXISTS {column} bigint NOT NULL DEFAULT 0"
+            for column in (
+                "corrected_upload_bytes",
+                "corrected_download_bytes",
+                "corrected_billed_bytes",
+                "corrected_seq",
+            )
+        ),
+    ),
 )
 _MET_ANOTHER = (
     pg.UniqueViolation,

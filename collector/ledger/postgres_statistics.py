@@ -9,12 +9,26 @@ from contextlib import suppress
 
 from psycopg import errors as pg
 
-from collector.ledger import Audit, DailyUsage, Facts, ServerUsage, Summary
+from collector.ledger import (
+    Audit,
+    DailyUsage,
+    Facts,
+    ServerUsage,
+    Summary,
+    postgres_corrections,
+)
+from collector.ledger.corrections import (
+    Sums,
+    disagreements,
+    disagreements_of_corrections,
+    disagreements_of_days,
+)
 from collector.ledger.postgres_link import SCHEMA, Db
 
-# A series without a report was made by a commit that did not come about.
-_ALL_SERIES = "SELECT * FROM series WHERE reports > 0"
-_SERIES_OF_USER = "SELECT * FROM series WHERE reports > 0 AND username = %(username)s"
+# A series without a report was made by a commit that did not come about, or they were voided.
+_IN_USE = "(u.reports > 0 OR u.upload_bytes <> 0 OR u.download_bytes <> 0)"
+_ALL_SERIES = f"SELECT * FROM series AS u WHERE {_IN_USE}"
+_SERIES_OF_USER = f"SELECT * FROM series AS u WHERE {_IN_USE} AND username = %(username)s"
 _DAYS_SUMS = (
     "sum(u.upload_bytes) AS upload_bytes, sum(u.download_bytes) AS download_bytes, "
     "sum(u.billed_bytes) AS billed_bytes, sum(u.connections) AS connections, "
@@ -22,7 +36,8 @@ _DAYS_SUMS = (
 )
 _SERIES_SINCE = f"""
     SELECT s.username, s.server, s.port, s.protocol, d.* FROM (
-        SELECT u.series_id, {_DAYS_SUMS} FROM usage_day AS u WHERE u.day >= %(since)s
+        SELECT u.series_id, {_DAYS_SUMS} FROM usage_day AS u
+        WHERE u.day >= %(since)s AND {_IN_USE}
         GROUP BY u.series_id
     ) AS d JOIN series AS s ON s.id = d.series_id
 """
@@ -34,7 +49,7 @@ _SERIES_OF_USER_SINCE = f"""
         greatest(%(since)s, (SELECT min(day) FROM usage_day)), (SELECT max(day) FROM usage_day)
     ) AS listed (day)
     JOIN usage_day AS u ON u.day = listed.day AND u.series_id = s.id
-    WHERE s.username = %(username)s
+    WHERE s.username = %(username)s AND {_IN_USE}
     GROUP BY s.id, s.username, s.server, s.port, s.protocol
 """
 
@@ -62,7 +77,8 @@ def days_of_server(db: Db, server: str, port: int, since_day: int) -> list[Daily
         "SELECT u.day, sum(u.upload_bytes), sum(u.download_bytes), "
         "count(DISTINCT s.username) "
         "FROM usage_day AS u JOIN series AS s ON s.id = u.series_id "
-        "WHERE s.server = %s AND s.port = %s AND u.day >= %s GROUP BY u.day ORDER BY u.day",
+        f"WHERE s.server = %s AND s.port = %s AND u.day >= %s AND {_IN_USE} "
+        "GROUP BY u.day ORDER BY u.day",
         (server, port, since_day),
     )
     return [DailyUsage(*map(int, row)) for row in rows]
@@ -90,8 +106,10 @@ def facts(db: Db, name: str) -> Facts:
         "FROM folded AS f, (SELECT first_seq, purged FROM report_group "
         "WHERE first_seq IS NOT NULL ORDER BY first_seq LIMIT 1) AS g), "
         "(SELECT coalesce(sum(reports), 0) FROM report_group WHERE first_seq IS NULL), "
-        "(SELECT count(*) FROM usage_day), count(*), coalesce(sum(upload_bytes), 0), "
-        "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
+        "(SELECT count(*) FROM usage_day), count(*), "
+        "coalesce(sum(upload_bytes + corrected_upload_bytes), 0), "
+        "coalesce(sum(download_bytes + corrected_download_bytes), 0), "
+        "coalesce(sum(billed_bytes + corrected_billed_bytes), 0), "
         "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series WHERE reports > 0) AS s), "
         "(SELECT value FROM meta WHERE key = 'ledger_id') FROM user_total"
     ).fetchone()
@@ -135,27 +153,30 @@ def audit(db: Db) -> Audit:
         db,
         "SELECT coalesce(sum(reports), 0) FROM report_group WHERE first_seq IS NULL",
     )
-    problems: list[str] = []
-    for what, one, other in (
-        ("series", (user_bytes, reports), (series_bytes, series_reports)),
-        ("the running sum", (user_bytes, reports), (folded, seq)),
-    ):
-        if one != other:
-            problems.append(
-                f"users sum to {one[0]} bytes in {one[1]} reports, "
-                f"{what} to {other[0]} bytes in {other[1]}"
-            )
-    for what, billed in (("series", series_billed), ("the running sum", folded_billed)):
-        if user_billed != billed:
-            problems.append(
-                f"users sum to {user_billed} billed bytes, {what} to {billed} billed bytes"
-            )
-    if day_bytes > user_bytes:
-        problems.append(f"days sum to {day_bytes} bytes, more than the users' {user_bytes}")
-    if day_billed > user_billed:
-        problems.append(f"days sum to {day_billed} billed bytes, more than the users'")
+    corrected = postgres_corrections.sums(db)
+    counted = Sums(user_bytes, user_billed, reports)
+    users = counted.plus(corrected.added)
+    series = Sums(series_bytes, series_billed, series_reports)
+    problems = disagreements(users, series, what="series")
+    running = Sums(folded, folded_billed, seq - corrected.lines)
+    problems += disagreements(counted, running, what="the running sum")
+    problems += disagreements_of_days(
+        counted, corrected, raw_bytes=day_bytes, billed_bytes=day_billed
+    )
+    problems += disagreements_of_corrections(corrected)
     problems += _lost_rows(db)
-    return Audit(problems, user_bytes, series_bytes, day_bytes, user_billed, reports, unfolded)
+    return Audit(
+        problems,
+        users.raw_bytes,
+        series_bytes,
+        day_bytes,
+        users.billed_bytes,
+        users.reports,
+        unfolded,
+        corrected.lines,
+        corrected.added.raw_bytes,
+        corrected.added.billed_bytes,
+    )
 
 
 def _lost_rows(db: Db) -> list[str]:

@@ -12,6 +12,7 @@ from collector.ledger import (
     Batch,
     Progress,
     Receipt,
+    sqlite_corrections,
     sqlite_export,
     sqlite_fold,
     sqlite_keys,
@@ -19,6 +20,7 @@ from collector.ledger import (
     sqlite_sums,
 )
 from collector.ledger.capacity import Capacity, Room
+from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault, lock
 from collector.reports import Report
 from collector.schema import Policy
@@ -300,7 +302,27 @@ class SqliteLedger:
                 "DELETE FROM usage_day WHERE (day, series_id) IN (SELECT day, series_id "
                 "FROM usage_day WHERE day < ? ORDER BY day, series_id LIMIT ?)"
             )
+            sqlite_corrections.note_dropped_days(
+                self._db, before_day=before_day, seq=self._folded_seq
+            )
             return self._db.execute(statement, (before_day, limit)).rowcount
+
+    def correct(self, *, now_millis: int, limit: int = CORRECTED_REPORTS) -> bool:
+        """Carry out a step of the oldest correction that is open; return whether there is more."""
+        correction = sqlite_corrections.open_correction(self._db)
+        if correction is None:
+            return False
+        self.fold()  # only what is in the sums can be taken out of them
+        with self._transaction():
+            last_seq, is_done = sqlite_corrections.carry_out(
+                self._db, correction, last_seq=self._last_seq, now_millis=now_millis, limit=limit
+            )
+            is_stored = last_seq > self._last_seq
+            if is_stored and not self._is_run_noted:
+                sqlite_runs.begin(self._db, after_seq=self._last_seq)
+        self._last_seq = self._folded_seq = last_seq
+        self._is_run_noted = self._is_run_noted or is_stored
+        return not is_done or sqlite_corrections.open_correction(self._db) is not None
 
 
 class _Group:

@@ -154,6 +154,39 @@ MIGRATIONS: tuple[str, ...] = (
         set_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    # A user's totals go on growing; what is taken back of them is kept beside them.
+    """
+    CREATE TABLE correction (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        wanted TEXT NOT NULL,
+        asked_at INTEGER NOT NULL,
+        done_at INTEGER,
+        problem TEXT,
+        position_seq INTEGER,
+        through_seq INTEGER,
+        reports INTEGER NOT NULL DEFAULT 0,
+        upload_bytes TEXT NOT NULL DEFAULT '0',
+        download_bytes TEXT NOT NULL DEFAULT '0',
+        billed_bytes TEXT NOT NULL DEFAULT '0'
+    ) STRICT;
+    CREATE INDEX correction_open ON correction (id) WHERE done_at IS NULL;
+    CREATE TABLE correction_line (
+        seq INTEGER PRIMARY KEY,
+        correction_id INTEGER NOT NULL REFERENCES correction (id),
+        series_id INTEGER NOT NULL REFERENCES series (id),
+        voids_seq INTEGER UNIQUE,
+        position_seq INTEGER,
+        received_at INTEGER NOT NULL,
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        billed_bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX correction_line_series ON correction_line (series_id, seq);
+    ALTER TABLE user_total ADD COLUMN corrected_upload_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_total ADD COLUMN corrected_download_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_total ADD COLUMN corrected_billed_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_total ADD COLUMN corrected_seq INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

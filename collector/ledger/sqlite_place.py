@@ -7,12 +7,14 @@ from pathlib import Path
 
 from collector.billing import Ratio
 from collector.ledger import (
+    sqlite_corrections,
     sqlite_export,
     sqlite_file,
     sqlite_ratios,
     sqlite_readers,
     sqlite_reporters,
 )
+from collector.ledger.corrections import Wanted
 from collector.ledger.readers import Standing
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_reader import SqliteReader
@@ -74,6 +76,10 @@ class SqlitePlace:
     def clear_ratio(self, server: str) -> None:
         """Have a byte on a server count as a byte again."""
         sqlite_ratios.clear_ratio(self.path, server)
+
+    def ask_correction(self, wanted: Wanted, *, asked_at_millis: int) -> int:
+        """Store that a correction is wanted; return its number."""
+        return sqlite_corrections.ask(self.path, wanted, asked_at_millis=asked_at_millis)
 
     def rewind_exports(self) -> None:
         """Begin all exports anew."""

@@ -21,8 +21,20 @@ from collector.ledger import (
     ServerUsage,
     Summary,
     UserTotal,
+    sqlite_corrections,
     sqlite_export,
     sqlite_runs,
+)
+from collector.ledger.corrections import (
+    CorrectedSum,
+    Correction,
+    Stretch,
+    Sums,
+    VoidPreview,
+    Wanted,
+    disagreements,
+    disagreements_of_corrections,
+    disagreements_of_days,
 )
 from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_fold import folded_seq
@@ -30,8 +42,10 @@ from collector.ledger.sqlite_keys import seqs_of
 from collector.ledger.sqlite_sums import sum_of, whole
 from collector.reporters import Reporter
 
-_ALL_SERIES = "SELECT * FROM series"
-_SERIES_OF_USER = "SELECT * FROM series WHERE username = :username"
+# Of a series all of whose reports were voided nothing is left to be shown.
+_IN_USE = "(u.reports > 0 OR u.upload_bytes <> 0 OR u.download_bytes <> 0)"
+_ALL_SERIES = f"SELECT * FROM series AS u WHERE {_IN_USE}"
+_SERIES_OF_USER = f"SELECT * FROM series AS u WHERE username = :username AND {_IN_USE}"
 _DAYS_SUMS = (
     "sum(u.upload_bytes) AS upload_bytes, sum(u.download_bytes) AS download_bytes, "
     "sum(u.billed_bytes) AS billed_bytes, sum(u.connections) AS connections, "
@@ -39,7 +53,7 @@ _DAYS_SUMS = (
 )
 _SERIES_SINCE = f"""
     SELECT s.username, s.server, s.port, s.protocol, d.* FROM (
-        SELECT u.series_id, {_DAYS_SUMS} FROM usage_day AS u WHERE u.day >= :since
+        SELECT u.series_id, {_DAYS_SUMS} FROM usage_day AS u WHERE u.day >= :since AND {_IN_USE}
         GROUP BY u.series_id
     ) AS d JOIN series AS s ON s.id = d.series_id
 """
@@ -52,10 +66,14 @@ _SERIES_OF_USER_SINCE = f"""
     )
     SELECT s.username, s.server, s.port, s.protocol, {_DAYS_SUMS}
     FROM series AS s CROSS JOIN listed CROSS JOIN usage_day AS u
-    WHERE s.username = :username AND u.day = listed.day AND u.series_id = s.id
+    WHERE s.username = :username AND u.day = listed.day AND u.series_id = s.id AND {_IN_USE}
     GROUP BY +s.id
 """
 _THREE_SUMS = ", ".join(map(sum_of, ("upload_bytes", "download_bytes", "billed_bytes")))
+_NET_SUMS = ", ".join(
+    sum_of(f"{each} + corrected_{each}")
+    for each in ("upload_bytes", "download_bytes", "billed_bytes")
+)
 
 
 class SqliteReader:
@@ -92,7 +110,8 @@ class SqliteReader:
             head = folded_seq(db)
             rows = db.execute(
                 "SELECT username, upload_bytes, download_bytes, billed_bytes, reports, "
-                "last_used_at, change_seq FROM user_total WHERE change_seq > ? "
+                "last_used_at, change_seq, corrected_upload_bytes, corrected_download_bytes, "
+                "corrected_billed_bytes, corrected_seq FROM user_total WHERE change_seq > ? "
                 "ORDER BY change_seq LIMIT ?",
                 (after, limit),
             ).fetchall()
@@ -132,6 +151,22 @@ class SqliteReader:
         rows = self._db.execute("SELECT server, ratio_millis, set_at FROM ratio ORDER BY server")
         return [Ratio(*row) for row in rows]
 
+    def corrections(self, *, limit: int) -> list[Correction]:
+        """Return the newest corrections first."""
+        return sqlite_corrections.corrections(self._db, limit=limit)
+
+    def open_correction(self) -> Correction | None:
+        """Return the oldest correction that is not carried out to its end."""
+        return sqlite_corrections.open_correction(self._db)
+
+    def preview(self, wanted: Wanted) -> VoidPreview:
+        """Work out what a void would take now, from whom."""
+        return sqlite_corrections.preview(self._db, wanted)
+
+    def corrected_sum(self, stretch: Stretch) -> CorrectedSum:
+        """Return what corrections added to a user within a stretch, and what is of a period."""
+        return sqlite_corrections.corrected_sum(self._db, stretch)
+
     def last_reports(self) -> dict[str, int]:
         """Return when the newest report that is still kept came from each sender, by its scope."""
         query = "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
@@ -152,10 +187,11 @@ class SqliteReader:
     def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
         """Return the reports after a seq, in order."""
         rows = self._db.execute(
-            "SELECT seq, username, server, port, protocol, r.upload_bytes, r.download_bytes, "
+            "SELECT r.seq, username, server, port, protocol, r.upload_bytes, r.download_bytes, "
             "coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes), r.connections, "
-            "reported_at FROM report AS r JOIN series AS s ON s.id = r.series_id "
-            "WHERE seq > ? ORDER BY seq LIMIT ?",
+            "reported_at, l.voids_seq FROM report AS r JOIN series AS s ON s.id = r.series_id "
+            "LEFT JOIN correction_line AS l ON l.seq = r.seq "
+            "WHERE r.seq > ? ORDER BY r.seq LIMIT ?",
             (seq, limit),
         )
         return [ReportRow(*row) for row in rows]
@@ -203,7 +239,8 @@ class SqliteReader:
         rows = self._db.execute(
             f"SELECT u.day, {sum_of('u.upload_bytes')}, {sum_of('u.download_bytes')}, "
             "count(DISTINCT s.username) FROM usage_day AS u JOIN series AS s ON s.id = u.series_id "
-            "WHERE s.server = ? AND s.port = ? AND u.day >= ? GROUP BY u.day ORDER BY u.day",
+            f"WHERE s.server = ? AND s.port = ? AND u.day >= ? AND {_IN_USE} "
+            "GROUP BY u.day ORDER BY u.day",
             (server, port, since_day),
         )
         return [DailyUsage(day, whole(up), whole(down), users) for day, up, down, users in rows]
@@ -225,8 +262,9 @@ class SqliteReader:
         # Reports are numbered and kept without gaps; counting them would read them all.
         records, day_rows, users, *sums, servers = db.execute(
             "SELECT coalesce((SELECT max(seq) FROM report) - (SELECT min(seq) FROM report) + 1, 0),"
-            f" (SELECT count(*) FROM usage_day), count(*), {_THREE_SUMS}, "
-            "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series)) FROM user_total"
+            f" (SELECT count(*) FROM usage_day), count(*), {_NET_SUMS}, "
+            "(SELECT count(*) FROM (SELECT DISTINCT server, port FROM series WHERE reports > 0)) "
+            "FROM user_total"
         ).fetchone()
         upload_bytes, download_bytes, billed_bytes = map(whole, sums)
         pages = db.execute("PRAGMA page_count").fetchone()[0]
@@ -253,24 +291,29 @@ class SqliteReader:
         user_bytes, user_billed, reports = _sums_of(db, "user_total")
         series_bytes, series_billed, series_reports = _sums_of(db, "series")
         day_bytes, day_billed, _ = _sums_of(db, "usage_day")
-        if (user_bytes, reports) != (series_bytes, series_reports):
-            problems.append(
-                f"users sum to {user_bytes} bytes in {reports} reports, "
-                f"series to {series_bytes} bytes in {series_reports}"
-            )
-        if user_billed != series_billed:
-            problems.append(
-                f"users sum to {user_billed} billed bytes, series to {series_billed} billed bytes"
-            )
-        if day_bytes > user_bytes:
-            problems.append(f"days sum to {day_bytes} bytes, more than the users' {user_bytes}")
-        if day_billed > user_billed:
-            problems.append(
-                f"days sum to {day_billed} billed bytes, more than the users' {user_billed}"
-            )
+        corrected = sqlite_corrections.sums(db)
+        counted = Sums(user_bytes, user_billed, reports)
+        users = counted.plus(corrected.added)
+        series = Sums(series_bytes, series_billed, series_reports)
+        problems += disagreements(users, series, what="series")
+        problems += disagreements_of_days(
+            counted, corrected, raw_bytes=day_bytes, billed_bytes=day_billed
+        )
+        problems += disagreements_of_corrections(corrected)
         query = "SELECT count(*) FROM report WHERE seq > ?"
         unfolded = db.execute(query, (folded_seq(db),)).fetchone()[0]
-        return Audit(problems, user_bytes, series_bytes, day_bytes, user_billed, reports, unfolded)
+        return Audit(
+            problems,
+            users.raw_bytes,
+            series_bytes,
+            day_bytes,
+            users.billed_bytes,
+            users.reports,
+            unfolded,
+            corrected.lines,
+            corrected.added.raw_bytes,
+            corrected.added.billed_bytes,
+        )
 
 
 def _sums_of(db: sqlite3.Connection, table: str) -> tuple[int, int, int]:

@@ -1,0 +1,295 @@
+"""What takes counted bytes back: what is asked for, what came of it, and what of it is whose.
+
+A correction is a fact beside the totals. For every report that it voids, and for an adjustment as a
+whole, the ledger has a line with what is added to the sums, which is negative for what is taken
+back. See docs/decisions/0018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+CORRECTED_REPORTS = 10_000
+"""At most so many reports are voided in one commit."""
+LOOKED_THROUGH_REPORTS = 50_000
+"""At most so many are looked at for it: commits of reports wait meanwhile."""
+ADJUSTMENT_SERVER = "adjustment"
+ADJUSTMENT_PORT = 0
+ADJUSTMENT_PROTOCOL = "none"
+
+
+class Kind(StrEnum):
+    """How bytes are taken back."""
+
+    VOID = "void"
+    """Reports that are kept are taken out of all sums."""
+    ADJUST = "adjust"
+    """An amount is added to a user, or taken off."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A correction as it is asked for."""
+
+    kind: Kind
+    reason: str
+    actor: str
+    """Who asks."""
+    username: str | None = None
+    """Whose reports; None voids those of all users. An adjustment has one."""
+    scope: str | None = None
+    """Who reported what is voided, as `reporter:NAME`."""
+    since_millis: int | None = None
+    """A void: received at or after. An adjustment: of which moment it is; None is now."""
+    until_millis: int | None = None
+    """A void: received before."""
+    raw_bytes: int = 0
+    """An adjustment: what is added, negative for what is taken off."""
+    billed_bytes: int = 0
+    server: str | None = None
+    """An adjustment: to which series it is added."""
+    port: int | None = None
+    protocol: str | None = None
+
+
+class Correction(msgspec.Struct, frozen=True, kw_only=True):
+    """A correction and what came of it so far."""
+
+    number: int
+    wanted: Wanted
+    asked_at_millis: int
+    done_at_millis: int | None = None
+    """None until it is carried out to its end."""
+    problem: str | None = None
+    """Why it was not carried out."""
+    reports: int = 0
+    """So many were voided."""
+    upload_bytes: int = 0
+    """What was added to the sums, negative for what was taken back; so are the next two."""
+    download_bytes: int = 0
+    billed_bytes: int = 0
+
+    @property
+    def raw_bytes(self) -> int:
+        """What was added in both directions."""
+        return self.upload_bytes + self.download_bytes
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """What one report that is voided, or an adjustment, adds to the sums."""
+
+    series_id: int
+    upload_bytes: int
+    download_bytes: int
+    billed_bytes: int
+    connections: int
+    reported_at: int
+    received_at: int
+    voids_seq: int | None
+    is_placed: bool
+    """Whether its number says which period it is of; a day does otherwise."""
+
+
+class Affected(msgspec.Struct, frozen=True):
+    """What a void would take from one user."""
+
+    username: str
+    reports: int
+    upload_bytes: int
+    download_bytes: int
+    billed_bytes: int
+
+
+class VoidPreview(msgspec.Struct, frozen=True):
+    """What a void would do now."""
+
+    users: list[Affected]
+    """The most bytes first."""
+    voided_before: int
+    """So many of the reports that it names are voided already."""
+    kept_since_millis: int | None
+    """When the oldest report that is kept came; None when none is."""
+
+
+class CorrectedSum(msgspec.Struct, frozen=True):
+    """What corrections added to a user, negative for what was taken back, within a stretch."""
+
+    billed_bytes: int
+    raw_bytes: int
+    period_billed_bytes: int
+    """What of it belongs to the period that was asked about; so is the next."""
+    period_raw_bytes: int
+    corrections: list[Correction]
+    """Those that it is of, the newest first; a few, where there are many."""
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines of a user's corrections are asked about, and where a period began."""
+
+    username: str
+    after_seq: int
+    """Lines after this number."""
+    through_seq: int
+    """And up to this one."""
+    period_seq: int | None
+    """The period has what was reported after this number; None where that is not known."""
+    period_since_millis: int
+    """When it began: for what has no number of its own, and where `period_seq` is not known."""
+
+
+SHOWN_CORRECTIONS = 10
+
+
+def correction_of(row: tuple[object, ...]) -> Correction:
+    """Read a row with the columns of COLUMNS."""
+    number, wanted, asked_at, done_at, problem, reports, up, down, billed = row
+    return Correction(
+        number=int(str(number)),
+        wanted=msgspec.json.decode(str(wanted), type=Wanted),
+        asked_at_millis=int(str(asked_at)),
+        done_at_millis=None if done_at is None else int(str(done_at)),
+        problem=None if problem is None else str(problem),
+        reports=int(str(reports)),
+        upload_bytes=int(str(up)),
+        download_bytes=int(str(down)),
+        billed_bytes=int(str(billed)),
+    )
+
+
+COLUMNS = (
+    "id, wanted, asked_at, done_at, problem, reports, upload_bytes, download_bytes, billed_bytes"
+)
+
+
+def refusal_of(wanted: Wanted, *, raw_bytes: int, billed_bytes: int, most_bytes: int) -> str | None:
+    """Say why a user with so many bytes cannot be adjusted; None when it can."""
+    for what, has, more in (
+        ("", raw_bytes, wanted.raw_bytes),
+        ("billed ", billed_bytes, wanted.billed_bytes),
+    ):
+        if has + more < 0:
+            return f"{wanted.username} has {has} {what}bytes in all, less than {-more}"
+        if has + more > most_bytes:
+            return f"{wanted.username} would have more {what}bytes than a ledger holds"
+    return None
+
+
+class Sums(msgspec.Struct, frozen=True):
+    """The sums over a table of the ledger, to be held against those over another."""
+
+    raw_bytes: int
+    billed_bytes: int
+    reports: int
+
+    def plus(self, other: Sums) -> Sums:
+        """Return both together."""
+        return Sums(
+            self.raw_bytes + other.raw_bytes,
+            self.billed_bytes + other.billed_bytes,
+            self.reports + other.reports,
+        )
+
+
+class Corrected(msgspec.Struct, frozen=True):
+    """The sums over all corrections, as each table that knows of them has them."""
+
+    lines: int
+    added: Sums
+    """By the lines; `reports` is how many were voided, as a negative number."""
+    of_users: tuple[int, int]
+    """By the users' sums: raw and billed."""
+    of_corrections: tuple[int, int, int]
+    """By the corrections themselves: raw, billed, and reports voided."""
+    most_added: tuple[int, int]
+    """What lines that add rather than take back come to: raw and billed."""
+
+
+def disagreements(one: Sums, other: Sums, *, what: str) -> list[str]:
+    """Say where the sums over users are not those over something else."""
+    problems = []
+    if (one.raw_bytes, one.reports) != (other.raw_bytes, other.reports):
+        problems.append(
+            f"users sum to {one.raw_bytes} bytes in {one.reports} reports, "
+            f"{what} to {other.raw_bytes} bytes in {other.reports}"
+        )
+    if one.billed_bytes != other.billed_bytes:
+        problems.append(
+            f"users sum to {one.billed_bytes} billed bytes, "
+            f"{what} to {other.billed_bytes} billed bytes"
+        )
+    return problems
+
+
+def disagreements_of_days(
+    users: Sums, corrected: Corrected, *, raw_bytes: int, billed_bytes: int
+) -> list[str]:
+    """Say where days sum to more than was ever counted; days that were dropped are missing."""
+    problems = []
+    if raw_bytes > users.raw_bytes + corrected.most_added[0]:
+        problems.append(f"days sum to {raw_bytes} bytes, more than the users' {users.raw_bytes}")
+    if billed_bytes > users.billed_bytes + corrected.most_added[1]:
+        problems.append(
+            f"days sum to {billed_bytes} billed bytes, more than the users' {users.billed_bytes}"
+        )
+    return problems
+
+
+def disagreements_of_corrections(corrected: Corrected) -> list[str]:
+    """Say where what the ledger has of its corrections does not agree."""
+    problems = []
+    lines = (corrected.added.raw_bytes, corrected.added.billed_bytes)
+    if corrected.of_users != lines:
+        problems.append(
+            f"corrections sum to {lines[0]} bytes, {lines[1]} billed, by their lines, and to "
+            f"{corrected.of_users[0]}, {corrected.of_users[1]} billed, by the users'"
+        )
+    if corrected.of_corrections != (*lines, -corrected.added.reports):
+        problems.append(
+            f"corrections sum to {lines[0]} bytes of {-corrected.added.reports} reports by their "
+            f"lines, and say {corrected.of_corrections[0]} bytes of {corrected.of_corrections[2]}"
+        )
+    return problems
+
+
+CORRECTIONS_SUMS = "SELECT upload_bytes, download_bytes, billed_bytes, reports FROM correction"
+
+
+def of_corrections(rows: Iterable[Sequence[object]]) -> tuple[int, int, int]:
+    """Sum what CORRECTIONS_SUMS found: raw, billed, and reports voided."""
+    raw_bytes = billed_bytes = reports = 0
+    for up, down, billed, voided in rows:
+        raw_bytes += int(str(up)) + int(str(down))
+        billed_bytes += int(str(billed))
+        reports += int(str(voided))
+    return raw_bytes, billed_bytes, reports
+
+
+def noted(
+    correction: Correction,
+    lines: Sequence[Line],
+    *,
+    position: int | None,
+    through: int | None,
+    done_at_millis: int | None,
+    problem: str | None,
+) -> tuple[int | str | None, ...]:
+    """Return what is stored of a correction after a step, in the order of NOTED.
+
+    Sums are over any number of users, and texts for that: they may be beyond 2^63.
+    """
+    return (
+        *(position, through, done_at_millis, problem),
+        correction.reports + sum(it.voids_seq is not None for it in lines),
+        str(correction.upload_bytes + sum(it.upload_bytes for it in lines)),
+        str(correction.download_bytes + sum(it.download_bytes for it in lines)),
+        str(correction.billed_bytes + sum(it.billed_bytes for it in lines)),
+        correction.number,
+    )
+
+
+NOTED = (
+    "UPDATE correction SET position_seq = ?, through_seq = ?, done_at = ?, problem = ?, "
+    "reports = ?, upload_bytes = ?, download_bytes = ?, billed_bytes = ? WHERE id = ?"
+)
