@@ -15,11 +15,20 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import collector
-from collector.api import health, original_statistics, readers, reports, sources, usage
+from collector.api import (
+    corrections,
+    health,
+    original_statistics,
+    readers,
+    reports,
+    sources,
+    usage,
+)
 from collector.api.context import Collector
 from collector.api.lean import LeanApp
 from collector.api.problems import install_problem_handlers
 from collector.body_room import BodyRoom
+from collector.corrections import carry_out_corrections
 from collector.export import Exporter
 from collector.gauges import keep_fresh
 from collector.influx.buckets import Buckets
@@ -191,7 +200,10 @@ def create_app(
             settings, now_millis=now_millis, panel_transport=panel_transport
         ) as opened:
             app.state.collector = opened
-            tasks = [_in_background(keep_fresh(opened), name="gauges")]
+            tasks = [
+                _in_background(keep_fresh(opened), name="gauges"),
+                _in_background(carry_out_corrections(opened), name="corrections"),
+            ]
             if opened.exporter:
                 tasks.append(_in_background(opened.exporter.run(), name="export"))
             try:
@@ -211,7 +223,7 @@ def create_app(
     install_problem_handlers(app)
     for module in (reports, sources):
         app.include_lean(module.router)
-    for module in (usage, readers, original_statistics, health):
+    for module in (usage, corrections, readers, original_statistics, health):
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app

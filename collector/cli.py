@@ -20,6 +20,7 @@ from rich.text import Text
 from collector import __version__
 from collector.app import create_app, wall_clock_millis
 from collector.backup import back_up
+from collector.correction_commands import add_adjust, add_void, adjust, corrections_list, void
 from collector.errors import CollectorError, LedgerError, LedgerUnavailableError
 from collector.import_command import add_import, import_file
 from collector.influx_commands import bootstrap, export_rebuild, export_status
@@ -134,8 +135,28 @@ def _parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser("revoke", help="make a reporter's key invalid, within a second")
     revoke.add_argument("name")
     revoke.set_defaults(run=_revoke_reporter)
+    _add_correction_commands(commands)
     _add_ratio_commands(commands.add_parser("ratios", help="how much a byte on a server counts"))
     return parser
+
+
+def _add_correction_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    voiding = commands.add_parser(
+        "void", help="take reports that are kept out of all sums; a dry run without --yes"
+    )
+    add_void(voiding)
+    voiding.set_defaults(
+        run=lambda it, settings: void(it, settings, now_millis=wall_clock_millis())
+    )
+    adjusting = commands.add_parser(
+        "adjust", help="add bytes to a user, or take them off; a dry run without --yes"
+    )
+    add_adjust(adjusting)
+    adjusting.set_defaults(
+        run=lambda it, settings: adjust(it, settings, now_millis=wall_clock_millis())
+    )
+    corrected = commands.add_parser("corrections", help="what was voided and adjusted, by whom")
+    corrected.set_defaults(run=lambda _, settings: corrections_list(settings))
 
 
 def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
@@ -299,6 +320,8 @@ def _check(_: argparse.Namespace, settings: Settings) -> int:
         ("sum over series", f"{audit.series_bytes} bytes"),
         ("sum over the days kept", f"{audit.day_bytes} bytes"),
         ("billed, over users", f"{audit.billed_bytes} bytes"),
+        ("of it by corrections", f"{audit.corrected_bytes:+d} bytes"),
+        ("of it by corrections, billed", f"{audit.corrected_billed_bytes:+d} bytes"),
         ("reporters", len(reporters) + len(settings.reporter_keys)),
         ("panel", _panel_state(settings)),
     )

@@ -48,6 +48,12 @@ class UserChange(BaseModel):
     reports: int
     last_used_at: datetime
     change_seq: int
+    corrected_upload_bytes: int
+    """What corrections added, negative for what was taken back; the totals are without it."""
+    corrected_download_bytes: int
+    corrected_billed_bytes: int
+    corrected_seq: int
+    """The number of the newest line of a correction; `/v1/corrections/sum` sums them."""
 
 
 class CollectorRun(BaseModel):
@@ -183,6 +189,10 @@ def _page(page: Changes, after: int) -> ChangePage:
                 reports=each.reports,
                 last_used_at=at(each.last_used_at_millis),
                 change_seq=each.change_seq,
+                corrected_upload_bytes=each.corrected_upload_bytes,
+                corrected_download_bytes=each.corrected_download_bytes,
+                corrected_billed_bytes=each.corrected_billed_bytes,
+                corrected_seq=each.corrected_seq,
             )
             for each in page.changes
         ],

@@ -10,8 +10,8 @@ import pytest
 from ledgers import DAY, NOON_MILLIS, Place, PostgresPlace, SqlitePlace, batch, report
 from postgres_server import PostgresServer
 
-from collector.ledger import Correction, Ledger, LedgerReader, Stretch, Wanted
-from collector.ledger.corrections import Kind
+from collector.ledger import Ledger, LedgerReader
+from collector.ledger.corrections import Correction, Kind, Stretch, Wanted
 from collector.ledger.place import LedgerPlace, place_of
 from collector.points import raw_page
 
