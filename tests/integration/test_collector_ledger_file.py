@@ -13,7 +13,9 @@ from ledgers import DAY, NOON_MILLIS, batch, report
 
 from collector.billing import Ratio
 from collector.errors import DiskFullError, LedgerError, NotStoredError, SettingsError
-from collector.ledger import ExportState, sqlite_keys
+from collector.ledger import ExportState, sqlite_file, sqlite_keys
+from collector.ledger.corrections import Kind, Wanted
+from collector.ledger.place import place_of
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import APPLICATION_ID, MIGRATIONS, connect, ledger_path
 from collector.ledger.sqlite_ratios import clear_ratio, set_ratio
@@ -94,7 +96,8 @@ def test_a_ledger_file_of_the_first_version_opens_with_all_it_holds(path):
 
 
 @pytest.mark.parametrize(
-    "first_that_is_new", ["report_key_recent", "TABLE imported", "ADD COLUMN billed_bytes"]
+    "first_that_is_new",
+    ["report_key_recent", "TABLE imported", "ADD COLUMN billed_bytes"],
 )
 def test_before_ratios_everything_counted_as_it_was_reported(path, first_that_is_new):
     """A file of a version before, in the middle of its work: some reports in no sum yet."""
@@ -134,6 +137,40 @@ def test_before_ratios_everything_counted_as_it_was_reported(path, first_that_is
         assert reader.export_state("daily").seq == 0, (
             "days are written again, with what they billed"
         )
+
+
+def test_a_file_from_before_corrections_opens_with_all_it_holds_and_can_be_corrected(path):
+    with pytest.MonkeyPatch.context() as patched:
+        before = next(n for n, script in enumerate(MIGRATIONS) if "TABLE correction " in script)
+        patched.setattr(sqlite_file, "MIGRATIONS", MIGRATIONS[:before])
+        connect(path).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(
+            """
+            INSERT INTO series VALUES (1, 'alice', 'de-1', 443, 'vless', 10, 20, 1, 1, 5, 45);
+            INSERT INTO report VALUES
+                (41, NULL, 1, 10, 20, 1, 1728000000000, 1728000000000, 'reporter:r', 45);
+            INSERT INTO usage_day VALUES (20000, 1, 10, 20, 1, 1, 1728000000000, 41, 45);
+            INSERT INTO user_total VALUES ('alice', 10, 20, 1, 1728000000000, 41, 45);
+            UPDATE meta SET value = '41' WHERE key = 'folded_seq';
+            """
+        )
+    wanted = Wanted(
+        kind=Kind.VOID,
+        reason="",
+        actor="a",
+        scope="reporter:r",
+        since_millis=0,
+        until_millis=2**60,
+    )
+    place_of(f"sqlite:///{path}").ask_correction(wanted, asked_at_millis=1)
+    with closing(SqliteLedger(path)) as ledger, closing(SqliteReader(path)) as reader:
+        assert not ledger.correct(now_millis=2)
+        (change,) = reader.changes(after=0, limit=10).changes
+        assert (change.billed_bytes, change.corrected_billed_bytes) == (45, -45)
+        assert (change.change_seq, change.corrected_seq) == (42, 42)
+        assert reader.facts().billed_bytes == 0
+        assert reader.audit().problems == []
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):

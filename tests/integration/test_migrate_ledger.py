@@ -16,6 +16,7 @@ from collector.billing import Ratio
 from collector.errors import LedgerError, LedgerInUseError, LedgerUnavailableError
 from collector.importing.differences import Amounts
 from collector.ledger import DeadLetter, Progress
+from collector.ledger.corrections import Kind, Stretch, Wanted
 from collector.ledger.migration import Migration
 from collector.ledger.place import place_of
 from collector.ledger.readers import Standing
@@ -103,6 +104,16 @@ def full(path):
     return path
 
 
+VOID = Wanted(
+    kind=Kind.VOID,
+    reason="x",
+    actor="a",
+    scope="reporter:r1",
+    since_millis=0,
+    until_millis=2 * NOON_MILLIS,
+)
+
+
 def move(path, url, *, restarts=False, page_rows=50, tell=lambda *_: None):
     return Migration(path, url, tell=tell, page_rows=page_rows).run(restarts=restarts)
 
@@ -121,6 +132,8 @@ def everything(reader):
         "export": [reader.export_state(each) for each in ("raw", "daily")],
         "backlog": [reader.backlog(each) for each in ("raw", "daily")],
         "letters": reader.dead_letters(limit=9),
+        "corrections": reader.corrections(limit=9),
+        "corrected": [reader.corrected_sum(Stretch(username=name, after_seq=0, through_seq=10**6, period_seq=None, period_since_millis=NOON_MILLIS)) for name in NAMES],
         "servers": [reader.servers_of(name, since_day=day) for name in (None, "bob") for day in (None, DAY)],
         "summary": [reader.summary(since_day=day) for day in (None, 0, DAY)],
         "facts": (facts.records, facts.day_rows, facts.users, facts.servers, facts.billed_bytes),
@@ -182,6 +195,36 @@ def test_a_ledger_goes_on_where_it_was(full, url):
         old = {"before_millis": NOON_MILLIS + 10, "limit": 1000, "keeps_unexported": False}
         assert ledger.forget_reports(**old) == 10 * 13 - 37
         assert reader.audit().problems == []
+
+
+def test_corrections_move_too_and_what_was_voided_is_not_voided_again(full, url):
+    old = place_of(f"sqlite:///{full}")
+    old.ask_correction(VOID, asked_at_millis=1)
+    old.ask_correction(
+        Wanted(
+            kind=Kind.ADJUST, reason="y", actor="a", username="bob", raw_bytes=-1, billed_bytes=2
+        ),
+        asked_at_millis=2,
+    )
+    with closing(SqlitePlace(path=full).open()) as ledger:
+        while ledger.correct(now_millis=NOON_MILLIS + 5000, limit=100):
+            pass
+    old.ask_correction(VOID, asked_at_millis=3)  # still open
+    moved = move(full, url)
+    before = in_file(full)
+    assert in_database(url) == before
+    assert moved.rows["correction"] == 3
+    assert moved.rows["correction_line"] == before["corrections"][2].reports + 1 > 300
+    with (
+        closing(PostgresPlace(url=url).open()) as ledger,
+        closing(PostgresPlace(url=url).reader()) as reader,
+    ):
+        while ledger.correct(now_millis=NOON_MILLIS + 6000):
+            pass
+        last = reader.corrections(limit=1)[0]
+        assert (last.number, last.reports, last.done_at_millis) == (3, 0, NOON_MILLIS + 6000)
+        assert reader.audit().problems == []
+        assert place_of(url).ask_correction(VOID, asked_at_millis=4) == 4
 
 
 def test_an_empty_ledger_moves_too(path, url):
