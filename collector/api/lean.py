@@ -15,10 +15,13 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
+from collector import answer_mark
 from collector.api.context import Collector, collector_of
 from collector.api.problems import answer_of, problem_of
 from collector.api.senders import Claims, read_claims
 from collector.errors import CollectorError
+
+_MARK = (answer_mark.HEADER.encode(), answer_mark.VALUE.encode())
 
 
 class _Endpoint(Protocol):
@@ -52,6 +55,7 @@ class LeanRoute(APIRoute):
         headers = [
             (b"content-length", str(len(body)).encode()),
             (b"content-type", b"application/json"),
+            _MARK,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from collector import answer_mark
 from collector.bodies import BodyTooLargeError, UnreadableBodyError
 from collector.errors import (
     CollectorError,
@@ -135,7 +136,7 @@ def refused_request(faults: Mapping[str, str]) -> ProblemError:
 
 def answer_of(error: ProblemError) -> JSONResponse:
     """Return the HTTP answer that says what is wrong."""
-    headers = {}
+    headers = {answer_mark.HEADER: answer_mark.VALUE}
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(max(1, ceil(error.retry_after_seconds)))
     if error.status == 408:

@@ -1,8 +1,9 @@
 """What a collector's answer means for what was sent; pure.
 
-Only a success that reads like a collector's ends an item's wait, and only a refusal of the item
-itself sets it aside. Everything else, a wrong address or key included, is no fault of the items:
-they stay.
+Only a collector's own word counts, good or bad (`answer_mark`): its receipt ends an item's wait,
+its refusal of the item itself sets it aside. Everything else, a wrong address or key included, is
+no fault of the items: they stay. Whatever another program answers means that the collector was not
+reached.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from collector.answer_mark import is_collectors
 from collector.retry_after import retry_after_seconds
 
 LONGEST_REASON = 300
@@ -66,6 +68,8 @@ def judge_reports(
     status: int, headers: Mapping[str, str], body: bytes, *, count: int, now: datetime
 ) -> Verdict:
     """Decide about a request of so many reports."""
+    if other := _other_than_collector(status, headers, body, now):
+        return other
     if status == 200:
         return _read_receipt(body, count)
     if status == 422:
@@ -79,7 +83,9 @@ def judge_reports(
 def judge_request(
     status: int, headers: Mapping[str, str], body: bytes, *, now: datetime
 ) -> Verdict:
-    """Decide about a foreign payload that was passed on: any success takes it."""
+    """Decide about a foreign payload that was passed on: any success of a collector takes it."""
+    if other := _other_than_collector(status, headers, body, now):
+        return other
     if 200 <= status < 300:
         return Taken(accepted=1)
     if status == 422:
@@ -87,17 +93,30 @@ def judge_request(
     return _judge_other(status, headers, body, now)
 
 
+def _other_than_collector(
+    status: int, headers: Mapping[str, str], body: bytes, now: datetime
+) -> Again | None:
+    """Return what an answer means that no collector gave; None for a collector's own."""
+    if is_collectors(headers, _json(body)):
+        return None
+    kind = headers.get("content-type", "").partition(";")[0].strip()
+    what = f" with {kind}" if kind else ""
+    says = f"is not reached: something else answers {status}{what}"
+    if status == 429 or status >= 500:
+        says = _reason(status, body)
+    if 300 <= status < 400:
+        says = f"answers {status}, a redirect; give the collector's own URL"
+    elif status == 404:
+        says = "answers 404: there is no collector at this URL"
+    return Again(says, retry_after_seconds(headers.get("retry-after"), now=now))
+
+
 def _judge_other(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Verdict:
     if status == 401:
         return Denied(_reason(status, body))
     if status in {400, 413}:
         return Unfit(_reason(status, body))
-    reason = _reason(status, body)
-    if 300 <= status < 400:
-        reason = f"answers {status}, a redirect; give the collector's own URL"
-    elif status == 404:
-        reason = "answers 404: there is no collector at this URL"
-    return Again(reason, retry_after_seconds(headers.get("retry-after"), now=now))
+    return Again(_reason(status, body), retry_after_seconds(headers.get("retry-after"), now=now))
 
 
 def _read_receipt(body: bytes, count: int) -> Verdict:

@@ -12,6 +12,7 @@ import pytest
 from collector.agent import config
 from collector.agent.errors import ConfigError
 from collector.agent.relay import MAX_BODY_BYTES, Forward, RelayApp
+from collector.answer_mark import HEADER, VALUE
 from collector.client.answers import Again, Denied, Taken, Unfit
 from collector.client.delivery import Answer
 from collector.client.spool import Spool
@@ -163,9 +164,19 @@ async def test_a_full_spool_is_said_to_the_sender_and_once_to_the_log(client, sp
 )  # fmt: skip
 def test_a_post_is_passed_on_until_it_is_taken_or_refused_for_what_it_is(routes, status, kind):
     verdict = Forward(routes[0]).judge(
-        Answer(status, {}, b"{}"), count=1, now=datetime(2026, 11, 24, tzinfo=UTC)
+        Answer(status, {HEADER: VALUE}, b"{}"), count=1, now=datetime(2026, 11, 24, tzinfo=UTC)
     )
     assert isinstance(verdict, kind)
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 401, 413, 422])
+def test_a_post_stays_whatever_another_program_answers(routes, status):
+    verdict = Forward(routes[0]).judge(
+        Answer(status, {"content-type": "text/html"}, b"<html></html>"),
+        count=1,
+        now=datetime(2026, 11, 24, tzinfo=UTC),
+    )
+    assert isinstance(verdict, Again)
 
 
 def test_no_secret_is_in_what_is_shown_of_the_routes(routes):

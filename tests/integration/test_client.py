@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 from collector_process import KEY, CollectorProcess, poll
-from scripted_collector import ScriptedCollector
+from scripted_collector import ScriptedCollector, refusal
 
 from collector.client import (
     AsyncClient,
@@ -176,7 +176,7 @@ def test_a_request_that_is_refused_as_a_whole_is_taken_apart_until_the_culprit_i
     make, collector, tmp_path
 ):
     def answer(reports):
-        return httpx.Response(400) if any(r["server"] == "bad" for r in reports) else None
+        return refusal(400) if any(r["server"] == "bad" for r in reports) else None
 
     collector.script = answer
     client = make(spool=tmp_path / "spool")
@@ -186,10 +186,28 @@ def test_a_request_that_is_refused_as_a_whole_is_taken_apart_until_the_culprit_i
     assert len(collector.taken) == 19
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 413, 422])
+def test_what_a_web_server_in_between_answers_loses_nothing_and_is_told(
+    make, collector, tmp_path, status
+):
+    page = httpx.Response(status, html="<h1>The plain HTTP request was sent to HTTPS port</h1>")
+    collector.script = lambda _: page
+    client = make(spool=tmp_path / "spool")
+    client.queue(*(report() for _ in range(50)))
+    backlog = client.flush(timeout_seconds=0.1)
+    assert (backlog.items, backlog.set_aside_total, client.dead_letters()) == (50, 0, [])
+    assert f"is not reached: something else answers {status} with text/html" in client.problem
+    with pytest.raises(NotDeliveredError, match="is not reached"):
+        client.send(report(), give_up_seconds=0)
+    collector.script = lambda _: None
+    assert client.flush().items == 0
+    assert (len(collector.taken), client.problem) == (50, None)
+
+
 def test_a_wrong_key_is_a_clear_error_and_the_spool_keeps_everything(make, collector, tmp_path):
     client = make(spool=tmp_path / "spool")
     client.queue(report())
-    collector.script = lambda _: httpx.Response(401, json={"detail": "not valid"})
+    collector.script = lambda _: refusal(401, "not valid")
     with pytest.raises(UnauthorizedError, match=r"collector\.test") as caught:
         client.flush()
     assert KEY not in str(caught.value)
@@ -288,7 +306,7 @@ def test_a_thread_sends_what_is_queued_by_itself(collector, tmp_path):
 
 
 async def test_a_task_sends_what_is_queued_by_itself_and_says_why_it_cannot(collector, tmp_path):
-    collector.answers = [httpx.Response(401, json={"detail": "not valid"})]
+    collector.answers = [refusal(401, "not valid")]
     transport = httpx.MockTransport(collector.asynchronously)
     async with (
         asyncio.timeout(30),

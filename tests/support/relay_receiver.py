@@ -6,12 +6,18 @@ import gzip
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from collector.answer_mark import HEADER, VALUE
+
 
 class RelayReceiver:
-    """Remembers path and body by `webhook-id`; `status` may be set to fail."""
+    """Remembers path and body by `webhook-id`; `status` may be set to fail.
+
+    Without `is_collector` it answers as any other program.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self.status = 200
+        self.is_collector = True
         self.posts: dict[str, tuple[str, bytes]] = {}
         self.requests = 0
         receiver = self
@@ -28,6 +34,8 @@ class RelayReceiver:
                     receiver.posts.setdefault(self.headers["webhook-id"], (self.path, body))
                 answer = b'{"detail": "as told"}'
                 self.send_response(receiver.status)
+                if receiver.is_collector:
+                    self.send_header(HEADER, VALUE)
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)

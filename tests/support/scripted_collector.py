@@ -9,7 +9,14 @@ from typing import Any
 
 import httpx
 
+from collector.answer_mark import HEADER, VALUE
+
 Script = Callable[[list[dict[str, Any]]], httpx.Response | Exception | None]
+
+
+def refusal(status: int, detail: str = "is refused") -> httpx.Response:
+    """Return a collector's refusal of a whole request."""
+    return httpx.Response(status, json={"detail": detail, "errors": []}, headers={HEADER: VALUE})
 
 
 class ScriptedCollector:
@@ -56,4 +63,4 @@ class ScriptedCollector:
                 accepted += 1
         duplicates = len(reports) - accepted - len(rejected)
         body = {"accepted": accepted, "duplicates": duplicates, "rejected": rejected}
-        return httpx.Response(200, json=body | {"ignored": 0})
+        return httpx.Response(200, json=body | {"ignored": 0}, headers={HEADER: VALUE})

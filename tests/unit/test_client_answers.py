@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.answer_mark import HEADER, VALUE
 from collector.client.answers import (
     Again,
     Denied,
@@ -25,10 +27,15 @@ from collector.client.target import Target
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
+MARKED = {HEADER: VALUE}
+
+
 def judge(status, body=b"", *, count=3, headers=None):
+    """Decide about an answer of a collector, unless `headers` say otherwise."""
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
-    return judge_reports(status, headers or {}, body, count=count, now=NOW)
+    headers = MARKED if headers is None else headers
+    return judge_reports(status, headers, body, count=count, now=NOW)
 
 
 def error(index, field="server", reason="is too long"):
@@ -77,6 +84,57 @@ def test_what_cannot_be_read_blames_the_request(status):
     assert isinstance(judge(status), Unfit)
 
 
+PAGE = b"<html><h1>400 Bad Request</h1>The plain HTTP request was sent to HTTPS port</html>"
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 400, 401, 413, 422])
+@pytest.mark.parametrize(
+    "body",
+    [
+        PAGE,
+        b"",
+        b"{}",
+        b"ok",
+        b'{"status": "success"}',
+        b'{"detail": "Bad Request"}',
+        b'{"detail": [{"loc": ["body"], "msg": "field required"}]}',  # another FastAPI program
+        b'{"errors": []}',
+        b'{"accepted": true}',
+    ],
+)
+def test_what_another_program_answers_is_no_verdict(status, body):
+    """50 of 50 reports were set aside behind a TLS port's 400, 20 of 20 lost behind a page's 200."""
+    headers = {"content-type": "text/html; charset=utf-8"}
+    for verdict in (
+        judge(status, body, headers=headers),
+        judge_request(status, headers, body, now=NOW),
+    ):
+        assert isinstance(verdict, Again), verdict
+        assert verdict.reason == f"is not reached: something else answers {status} with text/html"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, {"accepted": 3, "duplicates": 0, "ignored": 0, "rejected": []}, Taken(accepted=3)),
+        (
+            401,
+            {"detail": "this key is not valid", "errors": []},
+            Denied("answers 401: this key is not valid"),
+        ),
+        (400, {"detail": "not JSON", "errors": []}, Unfit("answers 400: not JSON")),
+        (413, {"detail": "too large", "errors": []}, Unfit("answers 413: too large")),
+        (422, {"detail": "full", "errors": []}, Unfit("answers 422: full")),
+    ],
+)
+def test_a_collector_of_before_the_mark_is_known_by_its_fields(status, body, expected):
+    assert judge(status, body, headers={}) == expected
+
+
+def test_the_mark_is_found_in_headers_of_either_case():
+    assert judge(400, headers=httpx.Headers({"Traffic-Collector": "1"})) == Unfit("answers 400")
+
+
 def test_an_unknown_key_is_told_apart():
     verdict = judge(401, {"detail": "this reporter key is not valid"})
     assert verdict == Denied("answers 401: this reporter key is not valid")
@@ -91,8 +149,8 @@ def test_what_is_no_fault_of_the_reports_keeps_them(status):
 
 
 def test_a_foreign_payload_is_taken_by_any_success_and_refused_by_what_names_it():
-    assert judge_request(204, {}, b"", now=NOW) == Taken(accepted=1)
-    assert isinstance(judge_request(422, {}, b"", now=NOW), Unfit)
+    assert judge_request(204, MARKED, b"", now=NOW) == Taken(accepted=1)
+    assert isinstance(judge_request(422, MARKED, b"", now=NOW), Unfit)
 
 
 def test_a_busy_collector_says_when_to_come_again():
