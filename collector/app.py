@@ -28,6 +28,7 @@ from collector.api.context import Collector
 from collector.api.lean import LeanApp
 from collector.api.problems import install_problem_handlers
 from collector.body_room import BodyRoom
+from collector.byte_bounds import Bounds, ByteBounds
 from collector.corrections import carry_out_corrections
 from collector.export import Exporter
 from collector.gauges import keep_fresh
@@ -76,10 +77,7 @@ async def open_collector(
     ledger = place.open()
     reader = place.reader()
     metrics = Metrics()
-    limits = Limits(
-        ceiling_bytes=settings.report_ceiling_bytes,
-        dedup_window_millis=settings.dedup_window_days * DAY_MILLIS,
-    )
+    limits = _limits(settings, settings.key_bounds)
     ingest = Ingest(
         ledger,
         now_millis=now_millis,
@@ -124,6 +122,7 @@ async def open_collector(
         yield Collector(
             settings=settings,
             limits=limits,
+            user_limits=_limits(settings, settings.user_bounds),
             place=place,
             ledger_identity=place.identity(),
             ingest=ingest,
@@ -145,6 +144,8 @@ async def open_collector(
                 per_second=settings.user_requests_per_second,
                 burst=max(1, settings.user_requests_per_second * USER_BURST_SECONDS),
             ),
+            key_bytes=ByteBounds(settings.key_bounds),
+            user_bytes=ByteBounds(settings.user_bounds),
             reporters_room=BodyRoom(REPORTERS_BODIES * settings.max_body_bytes),
             sources_room=BodyRoom(SOURCES_BODIES * settings.max_source_body_bytes),
             strangers_room=BodyRoom(STRANGERS_BODIES * settings.max_body_bytes),
@@ -160,6 +161,16 @@ async def open_collector(
         readers.shutdown()
         reader.close()
         ledger.close()
+
+
+def _limits(settings: Settings, bounds: Bounds) -> Limits:
+    """Return what holds for each report of a kind of sender."""
+    return Limits(
+        ceiling_bytes=settings.report_ceiling_bytes,
+        dedup_window_millis=settings.dedup_window_days * DAY_MILLIS,
+        request_bytes=bounds.request_bytes,
+        request_setting=bounds.setting_of("request"),
+    )
 
 
 def _lead(

@@ -39,6 +39,13 @@ class Metrics:
             "Reports not stored, since their user's total is full",
             registry=self.registry,
         )
+        self.beyond_bounds = Counter(
+            "collector_requests_beyond_bounds",
+            "Requests refused, since their sender reports more bytes than its settings allow; of "
+            "users without a key `reporter` is empty",
+            ["reporter", "span"],
+            registry=self.registry,
+        )
         self.requests = Counter(
             "collector_report_requests",
             "Requests with reports, by status",

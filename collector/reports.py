@@ -101,6 +101,10 @@ class Limits(msgspec.Struct, frozen=True):
     """The most one report may carry in either direction."""
     dedup_window_millis: int = 7 * DAY_MILLIS
     """Ids are remembered for so long; an older `reported_at` is refused."""
+    request_bytes: int = MAX_AMOUNT_BYTES
+    """The most that a request, so each report of it, may carry both ways together."""
+    request_setting: str = ""
+    """The setting of that."""
 
 
 def purge_horizon_millis(limits: Limits, *, now_millis: int) -> int:
@@ -145,6 +149,8 @@ def accept(
         return _too_much(index, "bytes_uploaded", limits)
     if wire.bytes_downloaded > limits.ceiling_bytes:
         return _too_much(index, "bytes_downloaded", limits)
+    if wire.bytes_uploaded + wire.bytes_downloaded > limits.request_bytes:
+        return _too_much_together(wire, index, limits)
     reported_at_millis = now_millis
     if wire.reported_at is not None:
         reported_at_millis = int(wire.reported_at.timestamp() * 1000)
@@ -202,4 +208,14 @@ def fault_in_name(text: str) -> str | None:
 
 def _too_much(index: int, field: str, limits: Limits) -> Refusal:
     reason = f"is above the ceiling of {limits.ceiling_bytes} bytes for one report"
+    return Refusal(index, field, reason)
+
+
+def _too_much_together(wire: WireReport, index: int, limits: Limits) -> Refusal:
+    is_upload = wire.bytes_uploaded > wire.bytes_downloaded
+    field = "bytes_uploaded" if is_upload else "bytes_downloaded"
+    reason = (
+        f"brings the report to {wire.bytes_uploaded + wire.bytes_downloaded} bytes both ways, "
+        f"above the {limits.request_bytes} of {limits.request_setting}"
+    )
     return Refusal(index, field, reason)

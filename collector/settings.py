@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from collector.byte_bounds import Bounds
 from collector.errors import SettingsError
 from collector.influx.access import InfluxAccess
 from collector.ledger.place import place_of
@@ -188,6 +189,42 @@ class Settings:
         "The most one report may carry in either direction",
         _whole(1, 2**60),
     )
+    user_request_bytes: int = _variable(
+        "COLLECTOR_USER_REQUEST_BYTES",
+        4 * 2**40,
+        "The most bytes, both ways, in one request of a user without a key; so in one report",
+        _whole(1, 2**62),
+    )
+    user_hour_bytes: int = _variable(
+        "COLLECTOR_USER_HOUR_BYTES",
+        8 * 2**40,
+        "The most bytes that arrive from one user without a key in an hour (UTC); beyond, 429",
+        _whole(1, 2**62),
+    )
+    user_day_bytes: int = _variable(
+        "COLLECTOR_USER_DAY_BYTES",
+        32 * 2**40,
+        "The same in a day; 10.8 TB is 1 Gbit/s all day",
+        _whole(1, 2**62),
+    )
+    key_request_bytes: int = _variable(
+        "COLLECTOR_KEY_REQUEST_BYTES",
+        64 * 2**40,
+        "The most bytes, both ways, in one request with a reporter key",
+        _whole(1, 2**62),
+    )
+    key_hour_bytes: int = _variable(
+        "COLLECTOR_KEY_HOUR_BYTES",
+        256 * 2**40,
+        "The most bytes that arrive with one reporter key in an hour (UTC); beyond, 429",
+        _whole(1, 2**62),
+    )
+    key_day_bytes: int = _variable(
+        "COLLECTOR_KEY_DAY_BYTES",
+        2**51,
+        "The same in a day; 108 TB is 10 Gbit/s all day",
+        _whole(1, 2**62),
+    )
     dedup_window_days: int = _variable(
         "COLLECTOR_DEDUP_WINDOW_DAYS",
         7,
@@ -304,6 +341,20 @@ class Settings:
         )
 
     @property
+    def user_bounds(self) -> Bounds:
+        """How many bytes a user without a key may report."""
+        return Bounds(
+            "COLLECTOR_USER", self.user_request_bytes, self.user_hour_bytes, self.user_day_bytes
+        )
+
+    @property
+    def key_bounds(self) -> Bounds:
+        """How many bytes a reporter with a key may report."""
+        return Bounds(
+            "COLLECTOR_KEY", self.key_request_bytes, self.key_hour_bytes, self.key_day_bytes
+        )
+
+    @property
     def influx_retention_seconds(self) -> Mapping[Policy, int]:
         """How long each retention policy keeps its points; 0 is for ever."""
         return {
@@ -326,7 +377,18 @@ class Settings:
                 raise SettingsError(f"{variable.name}: {error}") from None
         settings = cls(**values)
         settings._refuse_unknown_names()
+        settings._refuse_unreachable_bounds()
         return settings
+
+    def _refuse_unreachable_bounds(self) -> None:
+        for bounds in (self.user_bounds, self.key_bounds):
+            for less, more in (("request", "hour"), ("hour", "day")):
+                if bounds.bytes_of(less) > bounds.bytes_of(more):
+                    raise SettingsError(
+                        f"{bounds.setting_of(less)}: {bounds.bytes_of(less)} is above the "
+                        f"{bounds.bytes_of(more)} of {bounds.setting_of(more)}; what one {less} "
+                        f"may bring has to fit in one {more}"
+                    )
 
     def _refuse_unknown_names(self) -> None:
         known = dict(self.reporter_keys)

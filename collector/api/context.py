@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from collector.billing import Billing, Tariff, show_ratio
 from collector.body_room import BodyRoom
+from collector.byte_bounds import ByteBounds
 from collector.export import Exporter
 from collector.influx.client import Influx
 from collector.ingest import Ingest
@@ -48,6 +49,8 @@ class Collector:
 
     settings: Settings
     limits: Limits
+    user_limits: Limits
+    """The same for users without a key."""
     place: LedgerPlace
     ledger_identity: object
     """The ledger as it was opened; see `LedgerPlace.identity`."""
@@ -66,6 +69,9 @@ class Collector:
     monotonic_seconds: Callable[[], float]
     key_limit: RateLimit
     user_limit: RateLimit
+    key_bytes: ByteBounds
+    user_bytes: ByteBounds
+    """How much users without a key may report."""
     reporters_room: BodyRoom
     sources_room: BodyRoom
     """For what panels and nodes send, which is larger."""
@@ -73,6 +79,8 @@ class Collector:
     """For the bodies of requests without a key: nobody knows yet whose they are."""
     full_users: RecentNames = field(default_factory=RecentNames)
     """Users whose totals were too full for a report."""
+    bounded_senders: RecentNames = field(default_factory=RecentNames)
+    """Senders that came to the bounds of their bytes, by scope."""
     _rules: Rules | None = field(default=None, init=False)
     _rules_until_seconds: float = field(default=0.0, init=False)
     _rules_reading: asyncio.Task[Rules] | None = field(default=None, init=False)

@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
+from collector.api.admission import warnings_of
 from collector.api.context import Collector, CollectorPart
 
 router = APIRouter(tags=["health"])
@@ -41,6 +42,7 @@ async def readyz(collector: CollectorPart) -> Response:
             f"the totals of {len(full_users)} users are full, and their reports are refused with "
             "507; the log names them, and docs/alerts.md says what to do (User total full)"
         )
+    warnings += warnings_of(collector)
     health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 

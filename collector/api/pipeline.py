@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from collector.api.admission import admit, settle
 from collector.api.context import Collector
 from collector.api.problems import ProblemError, problem_of
 from collector.api.senders import (
@@ -172,8 +173,9 @@ async def _sort(
 ) -> tuple[Sorted, str]:
     """Find out whose each report is and whether it may be counted."""
     sorted_ = Sorted(list(decoded.refusals))
-    limits, now_millis = collector.limits, collector.now_millis()
+    now_millis = collector.now_millis()
     reporter = sender if isinstance(sender, Reporter) else None
+    limits = collector.limits if reporter else collector.user_limits
     scope = f"reporter:{sender.name}" if isinstance(sender, Reporter) else sender.scope
     tariff = await collector.tariff_of(reporter)
     for index, wire in decoded.reports:
@@ -253,7 +255,11 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
         metrics.refused.labels(field=_field_label(refusal.field)).inc()
     if not sorted_.reports:
         return Receipt(0, 0)
-    receipt = await collector.ingest.submit(Batch(scope, sorted_.reports))
+    admitted_bytes = await admit(collector, scope, sorted_.reports)
+    try:
+        receipt = await collector.ingest.submit(Batch(scope, sorted_.reports))
+    finally:
+        settle(collector, scope, admitted_bytes)
     if receipt.full:
         _refuse_full(collector, sorted_, receipt)
     metrics.accepted.inc(receipt.accepted)

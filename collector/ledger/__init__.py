@@ -27,6 +27,7 @@ from collector.ledger.corrections import (
 )
 from collector.reporters import Reporter
 from collector.reports import Report
+from collector.sender_days import SenderBytes
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -312,6 +313,13 @@ class LedgerReader(Protocol):
 
     def last_reports(self) -> dict[str, int]:
         """Return when the newest report that is still kept came from each sender, by its scope."""
+        ...
+
+    def sender_bytes(self, sender: str, *, hour: int) -> SenderBytes:
+        """Return what a sender, by its scope, reported in an hour since 1970 and in its day.
+
+        With what is in no sum yet.
+        """
         ...
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:

@@ -19,12 +19,12 @@ class Table:
     """
 
     def __init__(
-        self, name: str, columns: str, *, key_columns: int, text_key: bool = False
+        self, name: str, columns: str, *, key_columns: int, text_key: str | None = None
     ) -> None:
         self.name = name
         self._columns = [each.strip() for each in columns.split(",")]
         self._key = self._columns[:key_columns]
-        self._ordered = [f'{each} COLLATE "C"' if text_key else each for each in self._key]
+        self._ordered = [f'{each} COLLATE "C"' if each == text_key else each for each in self._key]
 
     def key_of(self, row: Row) -> Row:
         """Return what a row is found by."""
@@ -148,7 +148,13 @@ TABLES: tuple[Table, ...] = (
         f"username, {_SUMS}, reports, last_used_at, change_seq, corrected_upload_bytes, "
         "corrected_download_bytes, corrected_billed_bytes, corrected_seq",
         key_columns=1,
-        text_key=True,
+        text_key="username",
+    ),
+    Table(
+        "sender_day",
+        "day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes",
+        key_columns=2,
+        text_key="sender",
     ),
     Reports(),
     Table("run", "after_seq, token", key_columns=1),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from collector.ledger import postgres_senders
 from collector.ledger.postgres_link import Db
 
 FOLD_REPORTS = 50_000
@@ -69,11 +70,6 @@ _ADD_TO_USERS = f"""
         last_used_at = greatest(u.last_used_at, excluded.last_used_at),
         change_seq = excluded.change_seq
 """
-_HEAR = f"""
-    INSERT INTO heard AS h (scope, received_at)
-    SELECT reporter, max(received_at) FROM ({_NUMBERED}) AS numbered GROUP BY reporter
-    ON CONFLICT (scope) DO UPDATE SET received_at = greatest(h.received_at, excluded.received_at)
-"""
 
 
 def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -> tuple[int, int]:
@@ -97,8 +93,9 @@ def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -
         ([each for each, _ in groups], firsts),
     )
     bounds = {"after": after, "through": through}
-    for statement in (_ADD_TO_DAYS, _ADD_TO_SERIES, _ADD_TO_USERS, _HEAR):
+    for statement in (_ADD_TO_DAYS, _ADD_TO_SERIES, _ADD_TO_USERS):
         db.execute(statement, bounds)
+    postgres_senders.add(db, after=after, through=through)
     if not is_run_noted:
         note_run(db, after_seq=after, token=token)
     db.execute(

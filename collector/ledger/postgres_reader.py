@@ -28,6 +28,7 @@ from collector.ledger import (
     postgres_corrections,
     postgres_export,
     postgres_fold,
+    postgres_senders,
     postgres_statistics,
 )
 from collector.ledger.corrections import (
@@ -48,6 +49,7 @@ from collector.ledger.postgres_link import (
 )
 from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection
 from collector.reporters import Reporter
+from collector.sender_days import SenderBytes
 
 T = TypeVar("T")
 
@@ -164,6 +166,12 @@ class PostgresReader:
             "(SELECT min(received_at) FROM report_group)"
         )
         return dict(self._ask(lambda db: db.execute(query).fetchall()))
+
+    def sender_bytes(self, sender: str, *, hour: int) -> SenderBytes:
+        """Return what a sender reported in an hour and its day, as of one moment."""
+        return self._ask(
+            lambda db: postgres_senders.bytes_of(db, sender, hour=hour), is_snapshot=True
+        )
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:
         """Return when the first of the reports with these keys came, None when there is none."""

@@ -209,6 +209,36 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             )
         ),
     ),
+    (
+        """
+        CREATE TABLE IF NOT EXISTS sender_day (
+            day int NOT NULL,
+            sender text NOT NULL,
+            raw_bytes bigint NOT NULL,
+            hour bigint NOT NULL,
+            hour_bytes bigint NOT NULL,
+            earlier_hour_bytes bigint NOT NULL,
+            PRIMARY KEY (day, sender)
+        )
+        """,
+        """
+        INSERT INTO sender_day (day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes)
+        WITH hours AS (
+            SELECT r.reporter, g.received_at / 3600000 AS hour,
+                sum(r.upload_bytes + r.download_bytes) AS bytes
+            FROM report_group AS g JOIN report AS r ON r.group_id = g.id
+            WHERE g.first_seq IS NOT NULL GROUP BY 1, 2
+        ), days AS (
+            SELECT reporter, hour / 24 AS day, max(hour) AS last FROM hours GROUP BY 1, 2
+        )
+        SELECT d.day, d.reporter, sum(h.bytes), d.last,
+            sum(CASE WHEN h.hour = d.last THEN h.bytes ELSE 0 END),
+            max(CASE WHEN h.hour < d.last THEN h.bytes ELSE 0 END)
+        FROM days AS d JOIN hours AS h ON h.reporter = d.reporter AND h.hour / 24 = d.day
+        GROUP BY d.day, d.reporter, d.last
+        ON CONFLICT (day, sender) DO NOTHING
+        """,
+    ),
 )
 _MET_ANOTHER = (
     pg.UniqueViolation,

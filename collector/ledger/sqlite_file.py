@@ -187,6 +187,31 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE user_total ADD COLUMN corrected_billed_bytes INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE user_total ADD COLUMN corrected_seq INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    CREATE TABLE sender_day (
+        day INTEGER NOT NULL,
+        sender TEXT NOT NULL,
+        raw_bytes INTEGER NOT NULL,
+        hour INTEGER NOT NULL,
+        hour_bytes INTEGER NOT NULL,
+        earlier_hour_bytes INTEGER NOT NULL,
+        PRIMARY KEY (day, sender)
+    ) STRICT, WITHOUT ROWID;
+    WITH hours AS MATERIALIZED (
+        SELECT reporter, received_at / 3600000 AS hour, sum(upload_bytes + download_bytes) AS bytes
+        FROM report
+        WHERE seq <= (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'folded_seq')
+        GROUP BY 1, 2
+    ), days AS MATERIALIZED (
+        SELECT reporter, hour / 24 AS day, max(hour) AS last FROM hours GROUP BY 1, 2
+    )
+    INSERT INTO sender_day
+        SELECT d.day, d.reporter, sum(h.bytes), d.last,
+            sum(CASE WHEN h.hour = d.last THEN h.bytes ELSE 0 END),
+            max(CASE WHEN h.hour < d.last THEN h.bytes ELSE 0 END)
+        FROM days AS d JOIN hours AS h ON h.reporter = d.reporter AND h.hour / 24 = d.day
+        GROUP BY d.day, d.reporter;
+    """,
 )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from collector.ledger import sqlite_keys
+from collector.ledger import sqlite_keys, sqlite_senders
 
 _FOLDING = """
     CREATE TEMP TABLE IF NOT EXISTS folding (
@@ -78,6 +78,7 @@ def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
     db.execute(_GATHER, (after, through))
     for statement in (_ADD_TO_SERIES, _ADD_TO_DAYS, _ADD_TO_USERS):
         db.execute(statement)
+    sqlite_senders.add(db, after=after, through=through)
     sqlite_keys.index(db, after=after, through=through)
     db.execute("UPDATE meta SET value = ? WHERE key = 'folded_seq'", (str(through),))
 

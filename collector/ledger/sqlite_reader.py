@@ -24,6 +24,7 @@ from collector.ledger import (
     sqlite_corrections,
     sqlite_export,
     sqlite_runs,
+    sqlite_senders,
 )
 from collector.ledger.corrections import (
     CorrectedSum,
@@ -41,6 +42,7 @@ from collector.ledger.sqlite_fold import folded_seq
 from collector.ledger.sqlite_keys import seqs_of
 from collector.ledger.sqlite_sums import sum_of, whole
 from collector.reporters import Reporter
+from collector.sender_days import SenderBytes
 
 # Of a series all of whose reports were voided nothing is left to be shown.
 _IN_USE = "(u.reports > 0 OR u.upload_bytes <> 0 OR u.download_bytes <> 0)"
@@ -171,6 +173,15 @@ class SqliteReader:
         """Return when the newest report that is still kept came from each sender, by its scope."""
         query = "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
         return dict(self._db.execute(query).fetchall())
+
+    def sender_bytes(self, sender: str, *, hour: int) -> SenderBytes:
+        """Return what a sender reported in an hour and its day, as of one moment."""
+        db = self._db
+        db.execute("BEGIN")
+        try:
+            return sqlite_senders.bytes_of(db, sender, hour=hour, folded_seq=folded_seq(db))
+        finally:
+            db.execute("COMMIT")
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:
         """Return when the first of the reports with these keys came, None when there is none.

@@ -716,3 +716,35 @@ class TestExport:
         assert ledger.forget_reports(before_millis=100, limit=10, keeps_unexported=False) == 1
         assert [row.seq for row in reader.reports_after(0, limit=10)] == [2, 3, 4]
         assert reader.facts().records == 3
+
+
+class TestSenders:
+    """What each sender reported in an hour and a day, by when it arrived."""
+
+    HOUR = NOON_MILLIS // 3_600_000
+
+    @pytest.mark.parametrize("defers_sums", [False, True])
+    def test_each_sender_s_bytes_are_known_at_once_and_after_they_are_added_up(
+        self, ledger, reader, defers_sums
+    ):
+        ours, theirs = "reporter:r", "user:alice"
+        for at in (NOON_MILLIS - DAY_MILLIS, NOON_MILLIS - 3_600_000, NOON_MILLIS, NOON_MILLIS + 1):
+            reports = batch(report(up=1, down=2, key="again"), report("bob", up=4, down=0))
+            store(ledger, reports, batch(report(up=0, down=1), reporter=theirs), at=at)
+            store(ledger, reports, at=at, defers_sums=defers_sums)
+        for _ in range(2):
+            assert reader.sender_bytes(ours, hour=self.HOUR) == (16, 24)
+            assert reader.sender_bytes(ours, hour=self.HOUR + 1) == (0, 24)
+            assert reader.sender_bytes(ours, hour=self.HOUR - 24) == (11, 11)
+            assert reader.sender_bytes(theirs, hour=self.HOUR) == (2, 3)
+            assert reader.sender_bytes("user:bob", hour=self.HOUR) == (0, 0)
+            ledger.fold()
+
+    def test_they_are_known_after_a_restart_and_forgotten_after_days(self, place):
+        with closing(place.open()) as ledger:
+            store(ledger, batch(report(up=1, down=0)), at=NOON_MILLIS)
+        with closing(place.open()) as ledger, closing(place.reader()) as reader:
+            store(ledger, batch(report()), at=NOON_MILLIS + 14 * DAY_MILLIS)
+            assert reader.sender_bytes("reporter:r", hour=self.HOUR) == (1, 1)
+            store(ledger, batch(report()), at=NOON_MILLIS + 15 * DAY_MILLIS)
+            assert reader.sender_bytes("reporter:r", hour=self.HOUR) == (0, 0)

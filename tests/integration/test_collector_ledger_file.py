@@ -127,6 +127,7 @@ def test_before_ratios_everything_counted_as_it_was_reported(path, first_that_is
         (change,) = reader.changes(after=0, limit=10).changes
         assert (change.upload_bytes, change.download_bytes, change.billed_bytes) == (11, 23, 38)
         assert [each.billed_bytes for each in reader.reports_after(0, limit=9)] == [30, 3, 5]
+        assert reader.sender_bytes("reporter:r", hour=20_000 * 24 + 12) == (1, 34)
         assert [each.billed_bytes for each in reader.servers_of(None, since_day=None)] == [38]
         (day,) = reader.days_after(0, limit=9)
         assert (day.billed_bytes, day.connections, day.reports) == (38, 3, 3)

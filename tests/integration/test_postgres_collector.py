@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 import psycopg
 import pytest
-from collectors import AS_ADMIN, CollectorWorld, running, wire
+from collectors import ALICE_TOKEN, AS_ADMIN, BOB_TOKEN, CollectorWorld, running, wire
 from postgres_server import PASSWORD
 from tcp_proxy import TcpProxy
 
@@ -64,6 +64,19 @@ async def eventually(what, holds, *, seconds=20.0):
 
 def leads(world):
     return world.app.state.collector.leading.leads
+
+
+async def test_a_sender_has_its_bound_once_with_a_sixteenth_more_for_each_collector(start):
+    """As decision 0017 says; each report is below the part that passes without a reading."""
+    small = {f"COLLECTOR_USER_{span}_BYTES": "16000" for span in ("REQUEST", "HOUR", "DAY")}
+    worlds = [await start(**small, COLLECTOR_USER_REQUESTS_PER_SECOND="0") for _ in range(2)]
+    mine = wire(ALICE_TOKEN, bytes_uploaded=450, bytes_downloaded=450)
+    statuses = [(await worlds[n % 2].send(mine, headers={})).status_code for n in range(30)]
+    taken_bytes = 900 * statuses.count(200)
+    assert 16_000 - 900 < taken_bytes <= 16_000 + 2 * 1000
+    assert statuses[-6:] == [429] * 6
+    assert (await worlds[0].send(wire(BOB_TOKEN), headers={})).status_code == 200
+    assert await worlds[0].totals() == {"alice": taken_bytes, "bob": 30}
 
 
 async def test_what_any_of_them_took_all_of_them_show_at_once(start):

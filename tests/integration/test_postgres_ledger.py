@@ -19,7 +19,7 @@ from collector.errors import (
     LedgerUnavailableError,
     NotStoredError,
 )
-from collector.ledger import Progress, Receipt, postgres_schema
+from collector.ledger import Progress, Receipt, postgres_schema, postgres_senders
 from collector.ledger.postgres import PostgresLedger
 from collector.ledger.postgres_group import Group
 from collector.ledger.postgres_lease import NotLeadingError
@@ -610,12 +610,19 @@ class TestTables:
 class TestAnOlderVersion:
     def test_its_tables_are_brought_forward_with_what_is_in_them(self, url, monkeypatch):
         monkeypatch.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
+        monkeypatch.setattr(postgres_senders, "add", lambda db, *, after, through: None)
+        hour = NOON_MILLIS // 3_600_000
         with closing(PostgresLedger(url)) as ledger:
-            store(ledger, batch(report("a", up=2**61, down=2**61 - 5)), defers_sums=False)
+            first = batch(report("a", up=1, down=0), report("a", up=2**40, down=2**40))
+            for at in (NOON_MILLIS - 7_200_000, NOON_MILLIS - 3_600_000):
+                ledger.record([batch(report("d"))], received_at_millis=at)
+            store(ledger, first, defers_sums=False)
             store(ledger, batch(report("b", up=3)))
         monkeypatch.undo()
         with closing(PostgresLedger(url)) as ledger, closing(PostgresReader(url)) as reader:
+            found = reader.sender_bytes("reporter:r", hour=hour)
+            assert found == (2**41 + 6, 2**41 + 12)
             more = batch(*(report(name, up=2**61, down=2**61 - 9) for name in "bc"))
             assert store(ledger, more, defers_sums=False) == [Receipt(2, 0)]
             assert reader.audit().problems == []
-            assert reader.facts().upload_bytes == 3 * 2**61 + 3
+            assert reader.facts().billed_bytes == 2 * (2**62 - 9) + 2**41 + 12 > 2**63

@@ -1,0 +1,75 @@
+"""What each sender reported by day, in a PostgreSQL ledger; see `collector.sender_days`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from collector.ledger.postgres_link import Db
+from collector.sender_days import (
+    HOUR_MILLIS,
+    KEPT_DAYS,
+    HourBytes,
+    SenderBytes,
+    SenderDay,
+    day_of,
+    grown,
+    in_hour,
+)
+
+_HOURS = f"""
+    SELECT r.reporter, g.received_at / {HOUR_MILLIS} AS hour,
+        sum(r.upload_bytes::numeric + r.download_bytes), max(g.received_at)
+    FROM report_group AS g JOIN report AS r ON r.group_id = g.id
+"""
+_NUMBERED = "WHERE g.first_seq > %(after)s AND g.first_seq <= %(through)s GROUP BY 1, 2"
+_UNFOLDED = "WHERE g.first_seq IS NULL AND r.reporter = %s GROUP BY 1, 2"
+_COLUMNS = "day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes"
+_HEAR = """
+    INSERT INTO heard AS h (scope, received_at)
+    SELECT * FROM unnest(%s::text[], %s::bigint[])
+    ON CONFLICT (scope) DO UPDATE SET received_at = greatest(h.received_at, excluded.received_at)
+"""
+_KEEP = f"""
+    INSERT INTO sender_day ({_COLUMNS}) SELECT * FROM
+    unnest(%s::int[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+    ON CONFLICT (day, sender) DO UPDATE SET raw_bytes = excluded.raw_bytes, hour = excluded.hour,
+        hour_bytes = excluded.hour_bytes, earlier_hour_bytes = excluded.earlier_hour_bytes
+"""
+
+
+def add(db: Db, *, after: int, through: int) -> None:
+    """Add up the reports after one number through another, and note when each sender was heard."""
+    rows = db.execute(f"{_HOURS} {_NUMBERED}", {"after": after, "through": through}).fetchall()
+    heard: dict[str, int] = {}
+    for sender, _, _, received_at in rows:
+        heard[sender] = max(received_at, heard.get(sender, 0))
+    names = sorted(heard)
+    db.execute(_HEAR, (names, [heard[name] for name in names]))
+    hours = _hours(rows)
+    keys = {(day_of(each.hour), each.sender) for each in hours}
+    known = _rows(db, sorted(keys))
+    changed = sorted(grown({(row.day, row.sender): row for row in known}, hours))
+    db.execute(_KEEP, [list(column) for column in zip(*changed, strict=True)] or [[]] * 6)
+    if len(known) < len(changed):
+        db.execute("DELETE FROM sender_day WHERE day <= %s", (changed[-1].day - KEPT_DAYS,))
+
+
+def bytes_of(db: Db, sender: str, *, hour: int) -> SenderBytes:
+    """Return what a sender reported in an hour and its day, with what is in no sum yet."""
+    unfolded = _hours(db.execute(f"{_HOURS} {_UNFOLDED}", (sender,)))
+    rows = _rows(db, [(day_of(hour), sender)])
+    return in_hour(rows[0] if rows else None, unfolded, hour=hour)
+
+
+def _hours(rows: Iterable[Sequence[Any]]) -> list[HourBytes]:
+    return [HourBytes(sender, int(hour), int(amount)) for sender, hour, amount, _ in rows]
+
+
+def _rows(db: Db, keys: Sequence[tuple[int, str]]) -> list[SenderDay]:
+    query = (
+        f"SELECT {_COLUMNS} FROM sender_day WHERE (day, sender) IN "
+        "(SELECT * FROM unnest(%s::int[], %s::text[]))"
+    )
+    found = db.execute(query, ([day for day, _ in keys], [sender for _, sender in keys]))
+    return [SenderDay(*row) for row in found]
