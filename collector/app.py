@@ -41,6 +41,7 @@ from collector.ledger.place import SharedLedger, SharedReader, place_of
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.reports import DAY_MILLIS, Limits
+from collector.server_bounds import ServerBounds
 from collector.settings import Settings
 from collector.source_file import Sources
 from collector.subscriptions import Subscriptions
@@ -146,6 +147,8 @@ async def open_collector(
             ),
             key_bytes=ByteBounds(settings.key_bounds),
             user_bytes=ByteBounds(settings.user_bounds),
+            key_servers=ServerBounds(settings.key_servers_per_day),
+            user_servers=ServerBounds(settings.user_servers_per_day),
             reporters_room=BodyRoom(REPORTERS_BODIES * settings.max_body_bytes),
             sources_room=BodyRoom(SOURCES_BODIES * settings.max_source_body_bytes),
             strangers_room=BodyRoom(STRANGERS_BODIES * settings.max_body_bytes),

@@ -46,6 +46,13 @@ class Metrics:
             ["reporter", "span"],
             registry=self.registry,
         )
+        self.under_other = Counter(
+            "collector_reports_under_other",
+            "Reports counted under the server `other`, since their sender named too many servers "
+            "that day; of users without a key `reporter` is empty",
+            ["reporter"],
+            registry=self.registry,
+        )
         self.requests = Counter(
             "collector_report_requests",
             "Requests with reports, by status",

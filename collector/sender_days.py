@@ -13,6 +13,8 @@ from collector.reports import MAX_AMOUNT_BYTES
 
 KEPT_DAYS = 15
 """So many days of a sender are kept, the current one included."""
+LATE_DAYS = 8
+"""Reports name moments up to so many days before they arrive, with the default window for ids."""
 HOURS_PER_DAY = 24
 HOUR_MILLIS = 3_600_000
 
@@ -48,6 +50,11 @@ class SenderBytes(NamedTuple):
 def day_of(hour: int) -> int:
     """Return the day that an hour is of, as days since 1970."""
     return hour // HOURS_PER_DAY
+
+
+def user_of(sender: str) -> str | None:
+    """Return the user who reports for itself; None for a reporter with a key."""
+    return sender.removeprefix("user:") if sender.startswith("user:") else None
 
 
 def grown(

@@ -225,6 +225,18 @@ class Settings:
         "The same in a day; 108 TB is 10 Gbit/s all day",
         _whole(1, 2**62),
     )
+    user_servers_per_day: int = _variable(
+        "COLLECTOR_USER_SERVERS_PER_DAY",
+        256,
+        "Servers, with port and protocol, one user without a key may name a day; then `other`",
+        _whole(1, 1_000_000),
+    )
+    key_servers_per_day: int = _variable(
+        "COLLECTOR_KEY_SERVERS_PER_DAY",
+        4096,
+        "The same for one reporter key",
+        _whole(1, 1_000_000),
+    )
     dedup_window_days: int = _variable(
         "COLLECTOR_DEDUP_WINDOW_DAYS",
         7,

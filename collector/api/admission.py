@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from collector.api.context import Collector
 from collector.api.problems import ProblemError
 from collector.byte_bounds import ByteBounds
-from collector.reports import Report
+from collector.reports import DAY_MILLIS, Report
+from collector.server_bounds import OTHER_SERVER
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,29 @@ def settle(collector: Collector, scope: str, amount_bytes: int) -> None:
     _bounds_of(collector, scope).settle(scope, amount_bytes)
 
 
+async def bound_servers(
+    collector: Collector, scope: str, reports: Sequence[Report]
+) -> Sequence[Report]:
+    """Return the reports, those of servers beyond the sender's bound of a day under `other`."""
+    bounds = collector.key_servers if scope.startswith(_REPORTER) else collector.user_servers
+    now_millis = collector.now_millis()
+    if bounds.must_read(scope, reports, now_millis=now_millis):
+        day = now_millis // DAY_MILLIS
+        places = await collector.read(lambda reader: reader.sender_places(scope, day=day))
+        bounds.note_read(scope, places, now_millis=now_millis)
+    bounded, moved = bounds.bound(scope, reports, now_millis=now_millis)
+    if moved:
+        collector.metrics.under_other.labels(reporter=_reporter_of(scope)).inc(moved)
+        if collector.crowded_senders.note(scope, now_seconds=collector.monotonic_seconds()):
+            log.warning(
+                "sender_names_too_many_servers sender=%r: it named more servers today than its "
+                "setting allows; further ones are counted under %r",
+                scope,
+                OTHER_SERVER,
+            )
+    return bounded
+
+
 def _bounds_of(collector: Collector, scope: str) -> ByteBounds:
     return collector.key_bytes if scope.startswith(_REPORTER) else collector.user_bytes
 
@@ -64,8 +88,7 @@ async def _read(collector: Collector, bounds: ByteBounds, scope: str) -> None:
 
 def _note(collector: Collector, scope: str, span: str) -> None:
     """Count a refusal and, once an hour for each sender, log it."""
-    reporter = scope.removeprefix(_REPORTER) if scope.startswith(_REPORTER) else ""
-    collector.metrics.beyond_bounds.labels(reporter=reporter, span=span).inc()
+    collector.metrics.beyond_bounds.labels(reporter=_reporter_of(scope), span=span).inc()
     if collector.bounded_senders.note(scope, now_seconds=collector.monotonic_seconds()):
         log.warning(
             "sender_beyond_bound sender=%r span=%s: it reports more than its settings allow; "
@@ -75,18 +98,27 @@ def _note(collector: Collector, scope: str, span: str) -> None:
         )
 
 
+def _reporter_of(scope: str) -> str:
+    """Return a label that is bounded: the name of a key, or nothing for a user without one."""
+    return scope.removeprefix(_REPORTER) if scope.startswith(_REPORTER) else ""
+
+
 def warnings_of(collector: Collector) -> list[str]:
     """Say which senders reached their bounds within the last hour; users are not named."""
-    scopes = collector.bounded_senders.names(now_seconds=collector.monotonic_seconds())
-    keys = sorted(each.removeprefix(_REPORTER) for each in scopes if each.startswith(_REPORTER))
-    warnings = []
-    if keys:
-        warnings.append(
-            f"reporters that report more than COLLECTOR_KEY_…_BYTES allow: {', '.join(keys)}"
-        )
-    if users := len(scopes) - len(keys):
-        warnings.append(
-            f"{users} users without a key report more than COLLECTOR_USER_…_BYTES allow; the log "
-            "names them"
-        )
+    now_seconds = collector.monotonic_seconds()
+    warnings: list[str] = []
+    for names, what in (
+        (collector.bounded_senders, "report more than COLLECTOR_{kind}_…_BYTES allow"),
+        (
+            collector.crowded_senders,
+            "name more servers than COLLECTOR_{kind}_SERVERS_PER_DAY; the rest is under 'other'",
+        ),
+    ):
+        scopes = names.names(now_seconds=now_seconds)
+        keys = sorted(_reporter_of(each) for each in scopes if each.startswith(_REPORTER))
+        if keys:
+            warnings.append(f"reporters {what.format(kind='KEY')}: {', '.join(keys)}")
+        if users := len(scopes) - len(keys):
+            told = what.format(kind="USER")
+            warnings.append(f"{users} users without a key {told}; the log names them")
     return warnings

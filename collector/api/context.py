@@ -25,6 +25,7 @@ from collector.rate_limit import RateLimit
 from collector.recent import RecentNames
 from collector.reporters import KeyRing, Reporter, hash_key
 from collector.reports import Limits
+from collector.server_bounds import ServerBounds
 from collector.settings import Settings
 from collector.source_file import Sources
 from collector.subscriptions import Subscriptions
@@ -72,6 +73,9 @@ class Collector:
     key_bytes: ByteBounds
     user_bytes: ByteBounds
     """How much users without a key may report."""
+    key_servers: ServerBounds
+    user_servers: ServerBounds
+    """How many servers users without a key may name."""
     reporters_room: BodyRoom
     sources_room: BodyRoom
     """For what panels and nodes send, which is larger."""
@@ -81,6 +85,8 @@ class Collector:
     """Users whose totals were too full for a report."""
     bounded_senders: RecentNames = field(default_factory=RecentNames)
     """Senders that came to the bounds of their bytes, by scope."""
+    crowded_senders: RecentNames = field(default_factory=RecentNames)
+    """Senders that named more servers than they may, by scope."""
     _rules: Rules | None = field(default=None, init=False)
     _rules_until_seconds: float = field(default=0.0, init=False)
     _rules_reading: asyncio.Task[Rules] | None = field(default=None, init=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from collector.api.admission import admit, settle
+from collector.api.admission import admit, bound_servers, settle
 from collector.api.context import Collector
 from collector.api.problems import ProblemError, problem_of
 from collector.api.senders import (
@@ -257,7 +257,8 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
         return Receipt(0, 0)
     admitted_bytes = await admit(collector, scope, sorted_.reports)
     try:
-        receipt = await collector.ingest.submit(Batch(scope, sorted_.reports))
+        reports = await bound_servers(collector, scope, sorted_.reports)
+        receipt = await collector.ingest.submit(Batch(scope, reports))
     finally:
         settle(collector, scope, admitted_bytes)
     if receipt.full:

@@ -28,6 +28,7 @@ from collector.ledger.corrections import (
 from collector.reporters import Reporter
 from collector.reports import Report
 from collector.sender_days import SenderBytes
+from collector.server_bounds import Place
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -319,6 +320,13 @@ class LedgerReader(Protocol):
         """Return what a sender, by its scope, reported in an hour since 1970 and in its day.
 
         With what is in no sum yet.
+        """
+        ...
+
+    def sender_places(self, sender: str, *, day: int) -> list[Place]:
+        """Return the servers, ports and protocols that a sender named on a day since 1970.
+
+        By when it arrived. Of a user without a key: all that were reported for that user.
         """
         ...
 

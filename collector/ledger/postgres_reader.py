@@ -50,6 +50,7 @@ from collector.ledger.postgres_link import (
 from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection
 from collector.reporters import Reporter
 from collector.sender_days import SenderBytes
+from collector.server_bounds import Place
 
 T = TypeVar("T")
 
@@ -172,6 +173,10 @@ class PostgresReader:
         return self._ask(
             lambda db: postgres_senders.bytes_of(db, sender, hour=hour), is_snapshot=True
         )
+
+    def sender_places(self, sender: str, *, day: int) -> list[Place]:
+        """Return the servers, ports and protocols that a sender named on a day."""
+        return self._ask(lambda db: postgres_senders.places_of(db, sender, day=day), is_long=True)
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:
         """Return when the first of the reports with these keys came, None when there is none."""

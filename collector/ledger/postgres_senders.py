@@ -6,16 +6,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from collector.ledger.postgres_link import Db
+from collector.reports import DAY_MILLIS
 from collector.sender_days import (
     HOUR_MILLIS,
     KEPT_DAYS,
+    LATE_DAYS,
     HourBytes,
     SenderBytes,
     SenderDay,
     day_of,
     grown,
     in_hour,
+    user_of,
 )
+from collector.server_bounds import Place
 
 _HOURS = f"""
     SELECT r.reporter, g.received_at / {HOUR_MILLIS} AS hour,
@@ -24,6 +28,18 @@ _HOURS = f"""
 """
 _NUMBERED = "WHERE g.first_seq > %(after)s AND g.first_seq <= %(through)s GROUP BY 1, 2"
 _UNFOLDED = "WHERE g.first_seq IS NULL AND r.reporter = %s GROUP BY 1, 2"
+_PLACES_OF_USER = """
+    SELECT DISTINCT s.server, s.port, s.protocol
+    FROM series AS s CROSS JOIN generate_series(%(first_day)s::int, %(day)s + 1) AS listed (day)
+    JOIN usage_day AS u ON u.day = listed.day AND u.series_id = s.id
+    WHERE s.username = %(username)s
+        AND u.change_seq >= (SELECT min(first_seq) FROM report_group WHERE received_at >= %(since)s)
+"""
+_PLACES_OF_KEY = """
+    SELECT DISTINCT s.server, s.port, s.protocol FROM report_group AS g
+    JOIN report AS r ON r.group_id = g.id JOIN series AS s ON s.id = r.series_id
+    WHERE g.received_at >= %(since)s AND r.reporter = %(sender)s
+"""
 _COLUMNS = "day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes"
 _HEAR = """
     INSERT INTO heard AS h (scope, received_at)
@@ -60,6 +76,19 @@ def bytes_of(db: Db, sender: str, *, hour: int) -> SenderBytes:
     unfolded = _hours(db.execute(f"{_HOURS} {_UNFOLDED}", (sender,)))
     rows = _rows(db, [(day_of(hour), sender)])
     return in_hour(rows[0] if rows else None, unfolded, hour=hour)
+
+
+def places_of(db: Db, sender: str, *, day: int) -> list[Place]:
+    """Return the servers, ports and protocols that a sender named on a day, by when it arrived.
+
+    Of a user without a key: those that were reported for that user, whoever reported them.
+    """
+    bounds: dict[str, Any] = {"since": day * DAY_MILLIS, "sender": sender}
+    username = user_of(sender)
+    if username is None:
+        return db.execute(_PLACES_OF_KEY, bounds).fetchall()
+    bounds |= {"username": username, "first_day": day - LATE_DAYS, "day": day}
+    return db.execute(_PLACES_OF_USER, bounds).fetchall()
 
 
 def _hours(rows: Iterable[Sequence[Any]]) -> list[HourBytes]:

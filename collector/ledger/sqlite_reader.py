@@ -43,6 +43,7 @@ from collector.ledger.sqlite_keys import seqs_of
 from collector.ledger.sqlite_sums import sum_of, whole
 from collector.reporters import Reporter
 from collector.sender_days import SenderBytes
+from collector.server_bounds import Place
 
 # Of a series all of whose reports were voided nothing is left to be shown.
 _IN_USE = "(u.reports > 0 OR u.upload_bytes <> 0 OR u.download_bytes <> 0)"
@@ -182,6 +183,10 @@ class SqliteReader:
             return sqlite_senders.bytes_of(db, sender, hour=hour, folded_seq=folded_seq(db))
         finally:
             db.execute("COMMIT")
+
+    def sender_places(self, sender: str, *, day: int) -> list[Place]:
+        """Return the servers, ports and protocols that a sender named on a day."""
+        return sqlite_senders.places_of(self._db, sender, day=day)
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:
         """Return when the first of the reports with these keys came, None when there is none.

@@ -5,16 +5,20 @@ from __future__ import annotations
 import sqlite3
 
 from collector.ledger.sqlite_sums import sum_of, whole
+from collector.reports import DAY_MILLIS
 from collector.sender_days import (
     HOUR_MILLIS,
     KEPT_DAYS,
+    LATE_DAYS,
     HourBytes,
     SenderBytes,
     SenderDay,
     day_of,
     grown,
     in_hour,
+    user_of,
 )
+from collector.server_bounds import Place
 
 _HOURS = f"""
     SELECT reporter, received_at / {HOUR_MILLIS} AS hour, {sum_of("upload_bytes + download_bytes")}
@@ -23,6 +27,22 @@ _HOURS = f"""
 _COLUMNS = "day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes"
 _ROW = f"SELECT {_COLUMNS} FROM sender_day WHERE day = ? AND sender = ?"
 _MOST_SEQ = 2**62
+# A user's few rows are looked up day by day; the report that changed a row last says when that was.
+_PLACES_OF_USER = """
+    WITH RECURSIVE listed (day) AS (
+        SELECT :first_day UNION ALL SELECT day + 1 FROM listed WHERE day <= :day
+    )
+    SELECT DISTINCT s.server, s.port, s.protocol
+    FROM series AS s CROSS JOIN listed CROSS JOIN usage_day AS u
+    JOIN report AS r ON r.seq = u.change_seq
+    WHERE s.username = :username AND u.day = listed.day AND u.series_id = s.id
+        AND r.received_at >= :since
+"""
+_PLACES_OF_KEY = """
+    SELECT DISTINCT s.server, s.port, s.protocol FROM report AS r
+    JOIN series AS s ON s.id = r.series_id
+    WHERE r.seq >= :first_seq AND r.reporter = :sender AND r.received_at >= :since
+"""
 
 
 def add(db: sqlite3.Connection, *, after: int, through: int) -> None:
@@ -48,6 +68,37 @@ def bytes_of(db: sqlite3.Connection, sender: str, *, hour: int, folded_seq: int)
     )
     unfolded = [HourBytes(name, of_hour, whole(amount)) for name, of_hour, amount in rows]
     return in_hour(_row(db, day_of(hour), sender), unfolded, hour=hour)
+
+
+def places_of(db: sqlite3.Connection, sender: str, *, day: int) -> list[Place]:
+    """Return the servers, ports and protocols that a sender named on a day, by when it arrived.
+
+    Of a user without a key: those that were reported for that user, whoever reported them.
+    """
+    since = day * DAY_MILLIS
+    username = user_of(sender)
+    if username is not None:
+        bounds = {"username": username, "first_day": day - LATE_DAYS, "day": day, "since": since}
+        return list(db.execute(_PLACES_OF_USER, bounds))
+    first_seq = _first_seq_since(db, since)
+    bounds = {"first_seq": first_seq, "sender": sender, "since": since}
+    return list(db.execute(_PLACES_OF_KEY, bounds))
+
+
+def _first_seq_since(db: sqlite3.Connection, millis: int) -> int:
+    """Return where reports begin that arrived since a moment; they are in that order."""
+    first, last = db.execute(
+        "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM report"
+    ).fetchone()
+    query = "SELECT seq, received_at FROM report WHERE seq >= ? ORDER BY seq LIMIT 1"
+    while first < last:
+        middle = (first + last) // 2
+        seq, received_at = db.execute(query, (middle,)).fetchone()
+        if received_at >= millis:
+            last = middle
+        else:
+            first = seq + 1
+    return int(first)
 
 
 def _row(db: sqlite3.Connection, day: int, sender: str) -> SenderDay | None:

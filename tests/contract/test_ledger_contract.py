@@ -748,3 +748,20 @@ class TestSenders:
             assert reader.sender_bytes("reporter:r", hour=self.HOUR) == (1, 1)
             store(ledger, batch(report()), at=NOON_MILLIS + 15 * DAY_MILLIS)
             assert reader.sender_bytes("reporter:r", hour=self.HOUR) == (0, 0)
+
+    @pytest.mark.parametrize("sender", ["reporter:r", "user:alice"])
+    def test_the_places_that_a_sender_named_are_known_by_when_they_arrived(
+        self, ledger, reader, sender
+    ):
+        store(ledger, batch(report(server="old"), reporter=sender), at=NOON_MILLIS - DAY_MILLIS)
+        store(ledger, batch(report(server="others"), reporter="reporter:other"), at=NOON_MILLIS)
+        late = report(server="late", port=7, at=NOON_MILLIS - 3 * DAY_MILLIS)
+        store(ledger, batch(late, report(), reporter=sender), at=NOON_MILLIS + 1)
+        found = set(reader.sender_places(sender, day=DAY))
+        assert {("late", 7, "vless"), ("de-1", 443, "vless")} <= found
+        assert not {each for each in found if each[0] == "old"}
+        store(ledger, batch(report(), reporter=sender), at=NOON_MILLIS + DAY_MILLIS)
+        found = reader.sender_places(sender, day=DAY + 1)
+        assert found == [("de-1", 443, "vless")]
+        assert reader.sender_places("reporter:unknown", day=DAY) == []
+        assert reader.sender_places("user:unknown", day=DAY) == []

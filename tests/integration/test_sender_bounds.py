@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
-from collectors import ALICE_TOKEN, BOB_TOKEN, CollectorWorld, running, wire
+from collectors import ALICE_TOKEN, AS_REPORTER, BOB_TOKEN, CollectorWorld, running, wire
 from ledgers import NOON_MILLIS
+
+from collector.billing import Ratio
+from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite_ratios import set_ratio
 
 ALONE: dict[str, str] = {}
 SMALL = {
@@ -123,4 +129,65 @@ class TestBounds:
         assert "alice" not in warning
         reporter = "r" if kind == "KEY" else ""
         counted = f'collector_requests_beyond_bounds_total{{reporter="{reporter}",span="hour"}} 2.0'
+        assert counted in (await world.client.get("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    ("token", "headers", "kind"), [(ALICE_TOKEN, ALONE, "USER"), ("alice", AS_REPORTER, "KEY")]
+)
+class TestServers:
+    FEW = SMALL | {f"COLLECTOR_{kind}_SERVERS_PER_DAY": "20" for kind in ("USER", "KEY")}
+
+    @pytest.fixture
+    async def world(self, path):
+        async with running(CollectorWorld(path=path, environment=self.FEW)) as world:
+            yield world
+
+    async def servers(self, world):
+        return {each["server"]: each for each in await world.get("/v1/servers")}
+
+    async def test_one_sender_makes_a_bounded_number_of_series_and_each_byte_counts(
+        self, world, token, headers, kind
+    ):
+        for turn in range(3):
+            names = [f"s{turn}-{n}" for n in range(16)]
+            sent = [
+                wire(token, server=name, bytes_uploaded=1, bytes_downloaded=1) for name in names
+            ]
+            assert (await world.send(sent, headers=headers)).json()["accepted"] == 16
+        found = await self.servers(world)
+        assert len(found) == 21
+        assert (found["other"]["port"], found["other"]["protocol"]) == (0, "unknown")
+        assert found["other"]["upload_bytes"] == 48 - 20
+        assert await world.totals() == {"alice": 96}
+
+    async def test_a_restart_does_not_begin_the_day_anew(self, path, token, headers, kind):
+        for turn in range(3):
+            async with running(CollectorWorld(path=path, environment=self.FEW)) as world:
+                sent = [wire(token, server=f"s{turn}-{n}") for n in range(16)]
+                await world.send(sent, headers=headers)
+                found = await self.servers(world)
+        assert len(found) == 21
+
+    async def test_a_server_beyond_is_billed_by_its_own_ratio(self, path, token, headers, kind):
+        with closing(SqliteLedger(path)):
+            set_ratio(path, Ratio("dear", 3000, 0))
+        async with running(CollectorWorld(path=path, environment=self.FEW)) as world:
+            await world.send([wire(token, server=f"s{n}") for n in range(20)], headers=headers)
+            await world.send(wire(token, server="dear"), headers=headers)
+            assert (await self.servers(world))["other"]["billed_bytes"] == 90
+
+    async def test_it_is_logged_once_counted_and_a_warning(
+        self, world, token, headers, kind, caplog
+    ):
+        for turn in range(3):
+            sent = [wire(token, server=f"s{turn}-{n}") for n in range(20)]
+            await world.send(sent, headers=headers)
+        lines = [line for line in caplog.messages if "sender_names_too_many_servers" in line]
+        assert len(lines) == 1
+        (warning,) = (await world.client.get("/readyz")).json()["warnings"]
+        assert f"COLLECTOR_{kind}_SERVERS_PER_DAY" in warning
+        assert "alice" not in warning
+        reporter = "r" if kind == "KEY" else ""
+        counted = f'collector_reports_under_other_total{{reporter="{reporter}"}} 40.0'
         assert counted in (await world.client.get("/metrics")).text
