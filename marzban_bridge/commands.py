@@ -157,12 +157,9 @@ def _row(panel: PanelSettings, row: PlannedRow) -> PlannedRow:
 
 async def _check_panel(bridge: Bridge) -> None:
     """Say who we are in the panel; warn when that is not enough to see and write every user."""
-    me = await bridge.panel.whoami()
-    console.print(f"Signed in to {bridge.panel_settings.url} as {me.username}.", highlight=False)
-    if not me.is_sudo:
-        log.warning(
-            "%s is no sudo admin: users of others can be neither seen nor limited", me.username
-        )
+    found = await bridge.reconciler.check_panel()
+    version = f" (Marzban {found.version})" if found.version else ""
+    _say(f"Signed in to {bridge.panel_settings.url} as {found.admin}{version}.")
 
 
 def users(settings: Settings) -> int:

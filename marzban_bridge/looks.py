@@ -11,12 +11,13 @@ from marzban_bridge.accounts import Account, Enforcement, Event, is_same_creatio
 from marzban_bridge.gone_accounts import GoneAccount
 from marzban_bridge.observe import adopt, observe
 from marzban_bridge.panel import PanelUser
-from marzban_bridge.plan import Change, plan
+from marzban_bridge.plan import Change, ChangeKind, plan
 from marzban_bridge.policy import POLICIES
 from marzban_bridge.resets import ResetSign
 from marzban_bridge.shared_quotas import SharedQuota
 from marzban_bridge.store import Store
 from marzban_bridge.usage import NOTHING, Totals
+from marzban_bridge.work_queue import Urgency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +71,30 @@ class Looks:
         self.allows = POLICIES[enforcement]
         """Tells whether a planned change may be carried out."""
 
-    def needs_look(self, key: str) -> bool:
-        """Tell from what is stored whether new usage of this account calls for the panel."""
-        if self._store.is_offered(key):
-            return not self._store.is_orphan(key)
-        account = self._store.account(key)
+    def urgency(self, key: str) -> Urgency | None:
+        """Tell from what is stored how urgently new usage of this account calls for the panel."""
+        account = None if self._store.is_offered(key) else self._store.account(key)
         if account is None:
-            return self._store.is_known(key) and not self._store.is_orphan(key)
+            is_known = self._store.is_offered(key) or self._store.is_known(key)
+            return Urgency.PUBLISH if is_known and not self._store.is_orphan(key) else None
         if self.has_to_catch_up(account):
-            return True
+            return Urgency.CROSSING
         total_bytes = self._store.total_bytes(key)
         if total_bytes < account.seen_total_bytes:
-            return not account.is_held
+            return None if account.is_held else Urgency.CROSSING
         change = self.plan(account, total_bytes)
-        return change is not None and self.allows(change)
+        if change is None or not self.allows(change):
+            return None
+        return Urgency.PUBLISH if change.kind is ChangeKind.PUBLISH else Urgency.CROSSING
+
+    def only_moves(self, key: str, user: PanelUser) -> bool:
+        """Tell whether all a look calls for is that the published limit follows the usage."""
+        account, totals = self._store.account(key), self._store.totals(key)
+        if account is None or account.reset_request or self._store.is_offered(key):
+            return False
+        look = self.fold(key, user, totals)
+        change = self.plan(look.account, totals.billed_bytes)
+        return look.is_quiet and change is not None and change.kind is ChangeKind.PUBLISH
 
     def preview(self, key: str, user: PanelUser) -> Preview:
         """Work out what settling the user would do first; stores and writes nothing."""

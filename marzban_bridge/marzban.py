@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -15,14 +15,17 @@ from urllib.parse import quote
 import httpx
 
 from marzban_bridge.errors import (
+    NotThePanelError,
     PanelError,
     PanelFailingError,
+    PanelRefusedError,
     PanelUnavailableError,
     UserNotFoundError,
 )
 from marzban_bridge.panel import (
     NextPlan,
     PanelAdmin,
+    PanelCheck,
     PanelUser,
     ResetStrategy,
     Status,
@@ -36,6 +39,7 @@ MAX_NUMBER = 2**60
 """Beyond any quota, moment or counter of a panel; sums of a few still fit 64 bits."""
 MAX_NAME_LENGTH = 255
 MAX_REASON_LENGTH = 200
+MAX_VERSION_LENGTH = 40
 NAMES_PER_REQUEST = 50
 """Keeps the query string of a filtered user list well under common 8 KiB limits."""
 
@@ -72,10 +76,40 @@ class Marzban:
         self._client = connection.client
         self._session, self._gate = connection.session, connection.gate
         self._call, self._send = connection.call, connection.send
+        self._version: str | None = None
+        self._version_outages = 0
 
     async def close(self) -> None:
         """Close the connections to the panel."""
         await self._client.aclose()
+
+    async def check(self) -> PanelCheck:
+        """Say who the bridge is in the panel, and what the panel is.
+
+        NotThePanelError where there is no such question. The version is asked for once, and again
+        after an outage: it may be another one then.
+        """
+        try:
+            me = await self.whoami()
+            if self._version is None or self._version_outages != self._gate.failures:
+                self._version_outages = self._gate.failures
+                self._version = await self._ask_version()
+        except PanelRefusedError as error:
+            raise NotThePanelError(
+                f"{error}; Marzban does not answer so: is MARZBAN_URL a Marzban panel?"
+            ) from error
+        return PanelCheck(admin=me.username, is_sudo=me.is_sudo, version=self._version)
+
+    async def _ask_version(self) -> str | None:
+        try:
+            response = await self._call("GET", "/api/system")
+        except PanelRefusedError:
+            return None
+        with suppress(PanelError), expecting("system object"):
+            data = _json(response)
+            _whole(data["total_user"])
+            return _text(data["version"])[:MAX_VERSION_LENGTH]
+        return None
 
     async def get_user(self, username: str) -> PanelUser:
         """Return one user; the panel compares names without regard to case."""

@@ -11,6 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+TRIED_VERSION = "0.8"
+"""Of Marzban; its patch versions behave alike."""
+
 
 class Status(StrEnum):
     """The panel's states of a user."""
@@ -92,6 +95,37 @@ class PanelAdmin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PanelCheck:
+    """What a panel says of itself and of the admin the bridge is there; as a text for the log."""
+
+    admin: str
+    is_sudo: bool
+    version: str | None
+    """None where it does not say it as Marzban does."""
+
+    def __str__(self) -> str:
+        return f"signed in as {self.admin}; it is Marzban {self.version or 'of an unknown version'}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps the bridge from seeing or changing what it should, and what to do."""
+        found = []
+        if not self.is_sudo:
+            found.append(
+                f"{self.admin} is no sudo admin, so that users of other admins can be neither seen "
+                "nor limited: make it one (marzban cli admin update), or give the bridge another"
+            )
+        if self.version is None:
+            found.append("it does not say its version as Marzban 0.8.4 does: is it a Marzban?")
+        elif not self.version.lstrip("v").startswith(f"{TRIED_VERSION}."):
+            found.append(
+                f"it is Marzban {self.version}; what the bridge relies on was tried with 0.8.4: "
+                "watch it with BRIDGE_ENFORCEMENT=observe first"
+            )
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserUpdate:
     """The fields of one user that a single write changes; None leaves a field as it is."""
 
@@ -111,6 +145,10 @@ class Panel(Protocol):
     Every method raises PanelUnavailableError when the call may succeed later, PanelLoginError
     when the bridge's credentials are refused, and PanelRefusedError when the panel says no.
     """
+
+    async def check(self) -> PanelCheck:
+        """Say who the bridge is in the panel; cheap. Raises when it is none, or another program."""
+        ...
 
     async def get_user(self, username: str) -> PanelUser:
         """Return one user; raise UserNotFoundError when there is none of that name."""

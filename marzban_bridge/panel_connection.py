@@ -111,6 +111,11 @@ class PanelConnection:
                 f"the panel at {self._url} refuses the sign-in of {self._username!r}: "
                 f"check {settings}"
             )
+        if response.status_code in {404, 405}:
+            raise NotThePanelError(
+                f"the panel at {self._url} answers {response.status_code} to a sign-in: there is "
+                f"no Marzban; {self._url_setting} must be the panel's own address, without a path"
+            )
         return self._read_token(self._checked(response))
 
     async def send(

@@ -25,7 +25,8 @@ class PanelGate:
         self._monotonic_seconds = monotonic_seconds
         self._resume_at_seconds = 0.0
         self._failure: PanelUnavailableError | None = None
-        self._failures = 0
+        self.failures = 0
+        """How often the panel was found away."""
         self._probing = asyncio.Lock()
 
     def _is_away(self) -> bool:
@@ -52,10 +53,10 @@ class PanelGate:
         self._refuse_too_early()
         if not self._is_away():
             return False
-        failures = self._failures
+        failures = self.failures
         await self._probing.acquire()
         try:
-            if self._failures != failures and self._is_away():
+            if self.failures != failures and self._is_away():
                 raise _copy_of(self._failure)
             self._refuse_too_early()
         except PanelUnavailableError:
@@ -83,7 +84,7 @@ class PanelGate:
             raise
         except PanelUnavailableError as error:
             self._failure = error
-            self._failures += 1
+            self.failures += 1
             if is_own and error.retry_after_seconds:
                 self._resume_at_seconds = self._monotonic_seconds() + error.retry_after_seconds
             raise

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import (
@@ -27,18 +26,22 @@ from marzban_bridge.errors import (
 from marzban_bridge.looks import Preview
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.outage import Outage
-from marzban_bridge.panel import Panel, PanelUser
+from marzban_bridge.panel import Panel, PanelCheck, PanelUser
 from marzban_bridge.panel_names import FIRST_PANEL
 from marzban_bridge.settle import Clock, Settler
 from marzban_bridge.store import Store
 from marzban_bridge.witness import Witness
+from marzban_bridge.work_queue import Urgency, WorkQueue
 
 log = logging.getLogger(__name__)
 
 CHUNK = 50
 CONCURRENT_USERS = 4
 URGENT_IN_A_ROW = 4
-"""So many chunks of urgent users, then one of a pass under way: a flood of them starves no pass."""
+"""So many chunks of urgent users, then one of a pass under way: a flood of them starves no pass.
+
+A pass settles only whom something is due of; whose published limit moves has its turn afterwards.
+"""
 PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
@@ -79,25 +82,31 @@ class Reconciler:
         self._clock = clock
         self._metrics = metrics
         self._pass_seconds = pass_seconds
-        self._urgent: dict[str, float] = {}
+        self._queue = WorkQueue()
         self._wake = asyncio.Event()
+        self._pass: AsyncIterator[list[str]] | None = None
+        self._pass_started_at = self._next_pass_at = 0.0
+        self._urgent_in_a_row = 0
+        self.panel_check: PanelCheck | None = None
+        """What the panel last said of the bridge and of itself."""
         is_first = store.panel == FIRST_PANEL
         self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
         self.panel_outage = Outage("panel" if is_first else f"panel {store.panel}")
 
-    def hurry(self, keys: Iterable[str]) -> None:
-        """Have these accounts looked at before anything else."""
-        for key in keys:
-            self._urgent.setdefault(key, time.monotonic())
+    def hurry(self, keys: Iterable[str], urgency: Urgency = Urgency.CROSSING) -> None:
+        """Have these accounts looked at before anything that is less urgent."""
+        self._queue.add(keys, urgency, now_seconds=time.monotonic())
         self._wake.set()
 
     def consider(self, keys: Iterable[str]) -> None:
         """Have those of these accounts looked at soon for which what is stored calls for it."""
-        self.hurry(key for key in keys if self.settler.looks.needs_look(key))
+        for key in keys:
+            if (urgency := self.settler.looks.urgency(key)) is not None:
+                self.hurry([key], urgency)
 
     def calm_down(self) -> None:
         """Leave everybody to the next pass."""
-        self._urgent.clear()
+        self._queue.clear()
 
     async def hold_reported_after(self, seq: int) -> None:
         """Leave whoever has reports after a seq of the ledger as it is: they were lost."""
@@ -121,38 +130,92 @@ class Reconciler:
 
     async def run(self) -> None:
         """Settle users until cancelled."""
-        await self._witness.wait_checked(longest_seconds=VOUCH_SECONDS)
-        next_pass_at = started_at = time.monotonic()
-        chunks: AsyncIterator[list[str]] | None = None
-        urgent_in_a_row = 0
+        await asyncio.gather(
+            self._greet_panel(), self._witness.wait_checked(longest_seconds=VOUCH_SECONDS)
+        )
+        self._next_pass_at = time.monotonic()
         while True:
             if self._store.doubt:
                 self._metrics.held.set(self._store.counts()["held"])
                 await asyncio.sleep(self._pass_seconds)
-                continue
-            if chunks is None and time.monotonic() >= next_pass_at:
-                chunks, started_at, urgent_in_a_row = self._lap(), time.monotonic(), 0
-            is_turn_of_pass = chunks is not None and urgent_in_a_row >= URGENT_IN_A_ROW
-            urgent = {} if is_turn_of_pass else self._take_urgent()
-            urgent_in_a_row = urgent_in_a_row + 1 if urgent else 0
-            keys: list[str] | None = list(urgent)
-            if not keys and chunks is not None:
-                keys = await anext(chunks, None)
-                if keys is None:
-                    chunks = None
-                    next_pass_at = self._finish_pass(started_at)
-            if not keys:
-                await self._sleep_until(next_pass_at)
+                await self._greet_panel()
                 continue
             try:
-                await self._settle_all(keys)
+                is_idle = not await self._step()
             except PanelError as error:
-                self.hurry(urgent)
-                chunks, next_pass_at = None, time.monotonic()
+                self._pass, self._next_pass_at = None, time.monotonic()
                 await asyncio.sleep(self._note_outage(error))
             else:
-                for hurried_at in urgent.values():
-                    self._metrics.reaction_seconds.observe(time.monotonic() - hurried_at)
+                if is_idle:
+                    await self._sleep_until(self._next_pass_at)
+
+    async def _step(self) -> bool:
+        """Settle a few of the urgent users, or of a pass; return whether there was anything to do.
+
+        Raises when the panel as a whole cannot be reached.
+        """
+        if self._pass is None and time.monotonic() >= self._next_pass_at:
+            await self.check_panel()
+            self._pass, self._pass_started_at = self._lap(), time.monotonic()
+            self._urgent_in_a_row = 0
+        is_turn_of_pass = self._pass is not None and self._urgent_in_a_row >= URGENT_IN_A_ROW
+        if self._queue and not is_turn_of_pass:
+            self._urgent_in_a_row += 1
+            await self._settle_urgent()
+            return True
+        self._urgent_in_a_row = 0
+        if self._pass is None:
+            return False
+        keys = await anext(self._pass, None)
+        if keys is None:
+            self._pass = None
+            self._next_pass_at = self._finish_pass(self._pass_started_at)
+        else:
+            await self._settle_all(keys, defers_publishes=True)
+        return True
+
+    async def _settle_urgent(self) -> int:
+        """Settle those whose turn it is and return how many failed on their own account."""
+        urgency, batch = self._queue.take(limit=CHUNK, few=CONCURRENT_USERS)
+        since_seconds = dict(batch.since_seconds)
+        left: list[str] = []
+        try:
+            failures = await self._settle_all(
+                list(since_seconds), gave_way=left if batch.gives_way else None
+            )
+        except PanelError:
+            self._queue.put_back(since_seconds, urgency)
+            raise
+        self._queue.put_back({key: since_seconds.pop(key) for key in left}, urgency)
+        for at in since_seconds.values():
+            self._metrics.reaction_seconds.observe(time.monotonic() - at)
+        return failures
+
+    async def check_panel(self) -> PanelCheck:
+        """Ask the panel who the bridge is there, and say in the log what was not so before.
+
+        Raises the panel's errors, which say what to do.
+        """
+        found = await self._panel.check()
+        if found != self.panel_check:
+            log.info("%s: %s", self.panel_outage.name, found)
+            for warning in found.warnings:
+                log.warning("%s: %s", self.panel_outage.name, warning)
+        self.panel_check = found
+        return found
+
+    async def _greet_panel(self) -> None:
+        """Look at the panel before anybody is settled, so that what is wrong is said at once."""
+        try:
+            await self.check_panel()
+        except PanelError as error:
+            self._note_outage(error)
+        else:
+            self._note_up()
+
+    def _note_up(self) -> None:
+        self.panel_outage.recovered()
+        self._metrics.panel_up.set(1)
 
     def _note_outage(self, error: PanelError) -> float:
         """Note that the panel as a whole fails; return how many seconds to leave it alone."""
@@ -163,13 +226,9 @@ class Reconciler:
             asked_seconds = error.retry_after_seconds
         return self.panel_outage.failed(str(error), asked_seconds=asked_seconds)
 
-    def _take_urgent(self) -> dict[str, float]:
-        keys = list(islice(self._urgent, CHUNK))
-        return {key: self._urgent.pop(key) for key in keys}
-
     async def _sleep_until(self, monotonic_seconds: float) -> None:
         self._wake.clear()
-        if self._urgent:
+        if self._queue:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.01, monotonic_seconds - time.monotonic())):
@@ -177,16 +236,19 @@ class Reconciler:
 
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
-        self._urgent.clear()
+        self._queue.clear()
         self.settler.refuse_in_doubt()
+        await self.check_panel()
         started_at = logged_at = time.monotonic()
         users = failures = 0
         async for keys in self._chunks():
-            failures += await self._settle_all(keys)
+            failures += await self._settle_all(keys, defers_publishes=True)
             users += len(keys)
             if time.monotonic() - logged_at >= PROGRESS_LOG_SECONDS:
                 logged_at = time.monotonic()
                 log.info("pass: %d users so far, %d failures", users, failures)
+        while self._queue:
+            failures += await self._settle_urgent()
         self._finish_pass(started_at)
         seconds = time.monotonic() - started_at
         return PassResult(users=users, failures=failures, seconds=seconds)
@@ -197,6 +259,7 @@ class Reconciler:
         A pass over so many users that it takes longer than its interval leaves the panel alone for
         as long as it took.
         """
+        self._note_up()
         seconds = time.monotonic() - started_at
         counts = self._store.counts()
         self._metrics.accounts.set(counts["accounts"])
@@ -233,21 +296,33 @@ class Reconciler:
         found = {account_key(user.username): user for user in listed}
         return {key: found.get(key) for key in keys}
 
-    async def _settle_all(self, keys: Sequence[str]) -> int:
+    async def _settle_all(
+        self,
+        keys: Sequence[str],
+        *,
+        defers_publishes: bool = False,
+        gave_way: list[str] | None = None,
+    ) -> int:
         """Settle these users and return how many failed on their own account.
 
-        Raises when the panel as a whole cannot be reached or refuses our sign-in.
+        `defers_publishes`: those of whom nothing is due but that their published limit follows
+        have it done later. `gave_way`: takes those that were not begun when something more
+        urgent came. Raises when the panel as a whole cannot be reached or refuses our sign-in.
         """
         read_at = time.monotonic()
         users = await self._read_users(keys)
         users = self.settler.take_in(users, read_at=read_at)
-        results = await self._settle_read(users, read_at=read_at)
+        if defers_publishes:
+            looks = self.settler.looks
+            moving = [key for key, user in users.items() if user and looks.only_moves(key, user)]
+            self.hurry(moving, Urgency.PUBLISH)
+            users = {key: user for key, user in users.items() if key not in set(moving)}
+        results = await self._settle_read(users, read_at=read_at, gave_way=gave_way)
         self._metrics.looks.inc(len(keys))
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        self.panel_outage.recovered()
-        self._metrics.panel_up.set(1)
+        self._note_up()
         failures = sum(result is not None for result in results)
         self._metrics.soft_errors.labels(source="user").inc(failures)
         return failures
@@ -256,7 +331,11 @@ class Reconciler:
         return self._store.public_name(key)
 
     async def _settle_read(
-        self, users: Mapping[str, PanelUser | None], *, read_at: float
+        self,
+        users: Mapping[str, PanelUser | None],
+        *,
+        read_at: float,
+        gave_way: list[str] | None = None,
     ) -> Sequence[BaseException | None]:
         """Settle users, a few at the same time; return what each failed of.
 
@@ -269,6 +348,9 @@ class Reconciler:
             async with gate:
                 if outage:
                     raise outage[0]
+                if gave_way is not None and self._queue.has(Urgency.CROSSING):
+                    gave_way.append(key)
+                    return None
                 try:
                     await self.settler.settle(key, user, read_at=read_at)
                 except PanelFailingError as error:

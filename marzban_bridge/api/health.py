@@ -60,7 +60,12 @@ async def readyz(request: Request) -> Response:
         reasons.append(first.store.doubt)
     elif held:
         reasons.append(f"{held} users are held: the ledger lost something; marzban-bridge rebase")
-    warnings = []
+    warnings = [
+        f"{bridge.reconciler.panel_outage.name}: {warning}"
+        for bridge in bridges.by_name.values()
+        if bridge.reconciler.panel_check
+        for warning in bridge.reconciler.panel_check.warnings
+    ]
     if first.snapshots and (outage := first.snapshots.outage).reason:
         warnings.append(f"{outage.name}: {outage.reason}")
     if (namesakes := first.store.ambiguous_names()) and not first.settings.quotas_span_panels:

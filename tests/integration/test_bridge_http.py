@@ -787,7 +787,7 @@ class TestHealth:
     async def test_it_says_when_the_loop_has_stopped(self, world, monkeypatch):
         await world.use("alice", external_bytes=1)
 
-        async def break_down(keys):
+        async def break_down(keys, **_):
             raise RuntimeError("the disk is full")
 
         monkeypatch.setattr(world.bridge.reconciler, "_settle_all", break_down)

@@ -28,10 +28,16 @@ class Listening(httpx.AsyncBaseTransport):
         self.on_list = lambda: None
         self.refuses_writes_with = None
         self.writes = 0
+        self.written = []
+        self.write_seconds = 0.0
+        self.on_write = lambda: None
 
     async def handle_async_request(self, request):
         if request.method == "PUT":
             self.writes += 1
+            self.written.append(request.url.path.rpartition("/")[2])
+            self.on_write()
+            await asyncio.sleep(self.write_seconds)
             if self.refuses_writes_with:
                 return httpx.Response(self.refuses_writes_with, request=request)
         if request.url.path == "/api/users":
@@ -212,3 +218,44 @@ def test_a_panel_that_goes_away_within_a_chunk_is_left_alone(world):
     panel.refuses_writes_with = None
     world.one_pass()
     assert {world.panel.get_user(name)["data_limit"] for name in NAMES[:CHUNK]} == {gib(6) - 1}
+
+
+CROSSING = NAMES[-1]
+MOVING = NAMES[: 2 * CHUNK]
+
+
+def report_all_moving(world):
+    for name in MOVING:
+        world.ledger.report(name, gib(1))
+
+
+def test_a_crossing_comes_before_all_whose_limit_only_moves(world, monkeypatch):
+    """Also while these are being written, each of them slowly."""
+    monkeypatch.setattr(reading, "FEED_GATHER_SECONDS", 0.01)
+    panel = world.transport._inner
+    panel.write_seconds = 0.02
+
+    def cross():
+        if len(panel.written) == 10:
+            world.ledger.report(CROSSING, gib(11))
+
+    panel.on_write = cross
+    report_all_moving(world)
+
+    async def settle():
+        async with running(world):
+            await until("all writes", lambda: len(panel.written) >= len(MOVING) + 1)
+
+    world.run(settle())
+    assert sorted(set(panel.written)) == sorted([*MOVING, CROSSING])
+    assert panel.written.index(CROSSING) < 10 + CHUNK
+    assert world.panel.get_user(CROSSING)["status"] == "disabled"
+
+
+def test_whom_a_pass_finds_at_a_crossing_comes_before_those_it_found_moving(world):
+    panel = world.transport._inner
+    report_all_moving(world)
+    world.ledger.report(CROSSING, gib(11))
+    world.one_pass()
+    assert panel.written[0] == CROSSING
+    assert sorted(panel.written) == sorted([*MOVING, CROSSING])

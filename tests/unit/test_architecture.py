@@ -51,6 +51,7 @@ PURE = (
     "marzban_bridge/history.py",
     "marzban_bridge/observe.py",
     "marzban_bridge/panel.py",
+    "marzban_bridge/panel_answers.py",
     "marzban_bridge/panel_names.py",
     "marzban_bridge/plan.py",
     "marzban_bridge/points.py",
@@ -63,6 +64,7 @@ PURE = (
     "marzban_bridge/simulator/panel.py",
     "marzban_bridge/simulator/rules.py",
     "marzban_bridge/usage.py",
+    "marzban_bridge/work_queue.py",
 )
 IMPURE = {
     "aiohttp",
