@@ -53,7 +53,11 @@ class Sender:
 
     async def attempt(self) -> Step:
         """Send once, and remember what is wrong."""
-        step = await self.wire.drive(self.delivery.attempt())
+        try:
+            step = await self.wire.drive(self.delivery.attempt())
+        except SpoolError as error:
+            self._note(f"cannot be told what was delivered: {error}")
+            raise
         if isinstance(step, Progress):
             self.sent += step.receipt.accepted + step.receipt.duplicates + step.receipt.ignored
             for each in step.receipt.rejected:
@@ -73,7 +77,10 @@ class Sender:
         else:
             log.warning("delivery_fails lane=%s: the collector %s", self.name, problem)
         self.problem = problem
-        self.note_problem(self.name, problem)
+        try:
+            self.note_problem(self.name, problem)
+        except SpoolError as error:  # the log and the metrics say it all the same
+            log.warning("state_fails: %s", error)
 
     async def run(self) -> None:
         """Send until cancelled."""

@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what waits, how each source stands")
     status.set_defaults(run=_status)
     dead = commands.add_parser("dead-letters", help="what the collector refused, and why")
-    dead.add_argument("--requeue", action="store_true", help="send all of it once more")
+    then = dead.add_mutually_exclusive_group()
+    then.add_argument("--requeue", action="store_true", help="send all of it once more")
+    then.add_argument("--discard", action="store_true", help="forget all of it, to make room")
     dead.set_defaults(run=_dead_letters)
     return parser
 
@@ -197,6 +199,8 @@ def _dead_letters(arguments: argparse.Namespace, config: Config) -> int:
     state = _state_of(config)
     if arguments.requeue:
         print(f"{state.spool.requeue_dead_letters()} are sent once more.")
+    elif arguments.discard:
+        print(f"{state.spool.discard_dead_letters()} are forgotten.")
     else:
         views.show_dead_letters(Console(), state.spool.dead_letters())
     state.spool.close()

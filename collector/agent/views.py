@@ -93,7 +93,8 @@ def show_status(
     console.print(f"{waiting}.", highlight=False)
     if backlog.set_aside_total:
         console.print(
-            f"{backlog.set_aside_total} were refused and set aside: traffic-agent dead-letters",
+            f"{backlog.set_aside_total} were refused and set aside, "
+            f"{size(backlog.set_aside_bytes)} of them are kept: traffic-agent dead-letters",
             highlight=False,
         )
     for lane, problem in problems.items():

@@ -138,6 +138,10 @@ class AsyncClient:
         self._wake.set()
         return count
 
+    async def discard_dead_letters(self) -> int:
+        """Forget what was set aside, which makes room in the spool; return how many there were."""
+        return await asyncio.to_thread(self._the_spool().discard_dead_letters)
+
     @property
     def problem(self) -> str | None:
         """Why nothing is delivered just now; None while all is well."""
@@ -181,7 +185,11 @@ class AsyncClient:
     async def _attempt(self) -> Step:
         self._the_spool()
         async with self._sending:
-            step = await self._wire.drive(self._delivery.attempt())
+            try:
+                step = await self._wire.drive(self._delivery.attempt())
+            except ClientError as error:
+                self._problem = str(error)
+                raise
         self._problem = self._told(step) if isinstance(step, Setback) else None
         return step
 

@@ -149,6 +149,10 @@ class Client:
         self._wake.set()
         return count
 
+    def discard_dead_letters(self) -> int:
+        """Forget what was set aside, which makes room in the spool; return how many there were."""
+        return self._the_spool().discard_dead_letters()
+
     @property
     def problem(self) -> str | None:
         """Why nothing is delivered just now; None while all is well."""
@@ -196,7 +200,11 @@ class Client:
     def _attempt(self) -> Step:
         self._the_spool()
         with self._sending:
-            step = self._drive(self._delivery.attempt())
+            try:
+                step = self._drive(self._delivery.attempt())
+            except ClientError as error:
+                self._problem = str(error)
+                raise
         self._problem = self._told(step) if isinstance(step, Setback) else None
         return step
 

@@ -48,6 +48,8 @@ class Backlog:
     size_bytes: int
     oldest_at: datetime | None
     set_aside_total: int
+    set_aside_bytes: int = 0
+    """Of those that are still kept: they take room in the spool until they are looked at."""
 
 
 @dataclass(frozen=True, slots=True)

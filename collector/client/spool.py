@@ -1,14 +1,14 @@
 """A durable, bounded outbox in one SQLite file: what it took survives a crash of any kind.
 
-Items wait in lanes, each in its own order; the bound is on all lanes together. A full spool
-refuses, it never drops. The file may be shared by processes: ids keep what they send apart. Other
-tables may live in it and change in the same transaction (`transaction`).
+Items wait in lanes, each in its own order; the bound is on all lanes together, and on what was set
+aside. A full spool refuses, it never drops. What is delivered leaves it on a full disk too. The
+file may be shared by processes: ids keep what they send apart. Other tables may live in it and
+change in the same transaction (`transaction`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 import time
@@ -19,45 +19,19 @@ from pathlib import Path
 from collector.client.errors import SpoolError, SpoolFullError
 from collector.client.outbox import Backlog, DeadLetter, Item, SetAside, Settlement, within
 from collector.client.report import without_moment
+from collector.client.reserve import Reserve
+from collector.client.spool_file import explained, prepare, touch
 
-APPLICATION_ID = 0x54524650
 DEFAULT_MAX_BYTES = 256 * 2**20
-MAX_DEAD_LETTERS = 10_000
-"""Older ones are forgotten, and stay counted."""
 ITEM_OVERHEAD_BYTES = 96
 """About what a row costs beside its body."""
 BUSY_SECONDS = 10
-MAX_JOURNAL_BYTES = 16 * 2**20
 REPORTS = "reports"
 """The lane of reports; the others hold foreign payloads."""
-SCHEMA = """
-CREATE TABLE item (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    lane TEXT NOT NULL,
-    item_id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    queued_at INTEGER NOT NULL,
-    is_undated INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX item_lane ON item (lane, seq);
-CREATE TABLE backlog (
-    lane TEXT PRIMARY KEY,
-    items INTEGER NOT NULL DEFAULT 0,
-    size_bytes INTEGER NOT NULL DEFAULT 0,
-    set_aside INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE dead_letter (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    lane TEXT NOT NULL,
-    item_id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    reason TEXT NOT NULL,
-    set_aside_at INTEGER NOT NULL
-);
-"""
-VERSION = 1
+_HELD = "SELECT coalesce(sum(size_bytes), 0), coalesce(sum(set_aside_bytes), 0) FROM backlog"
 _BACKLOG = """
 SELECT coalesce(sum(items), 0), coalesce(sum(size_bytes), 0), coalesce(sum(set_aside), 0),
+    coalesce(sum(set_aside_bytes), 0),
     min((SELECT queued_at FROM item WHERE item.lane = backlog.lane ORDER BY seq LIMIT 1))
 FROM backlog WHERE ? IS NULL OR lane = ?
 """
@@ -86,40 +60,34 @@ class Spool:
         self._max_bytes = max_bytes
         self._now_millis = now_millis
         self._lock = threading.RLock()
-        with _explained(path):
-            _touch(path)
+        self._reserve = Reserve(path)
+        with explained(path):
+            touch(path)
             self._db = sqlite3.connect(
                 path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
             )
         try:
-            with _explained(path):
-                self._prepare()
+            self._open()
         except SpoolError:
             self._db.close()
             raise
 
-    def _prepare(self) -> None:
-        db = self._db
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
-        with self.transaction():
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            is_new = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if is_new:
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                for statement in filter(str.strip, SCHEMA.split(";")):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            elif db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise SpoolError(f"{self.path} is an SQLite file, but not a spool")
-            elif version > VERSION:
-                raise SpoolError(f"the spool {self.path} was written by a newer version: upgrade")
+    def _open(self) -> None:
+        """Prepare the file; its journal takes the reserve's place on a full disk."""
+        try:
+            with explained(self.path):
+                prepare(self._db, self.path)
+        except SpoolError:
+            if not self._reserve.give_back():
+                raise
+            with explained(self.path):
+                prepare(self._db, self.path)
+        self._reserve.take()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Give a connection whose changes are kept all together, on disk, or not at all."""
-        with self._lock, _explained(self.path):
+        with self._lock, explained(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -132,7 +100,7 @@ class Spool:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Give a connection to read by."""
-        with self._lock, _explained(self.path):
+        with self._lock, explained(self.path):
             yield self._db
 
     def put(self, lane: str, items: Sequence[tuple[str, bytes]]) -> None:
@@ -146,12 +114,15 @@ class Spool:
         """Keep items as part of a transaction of the caller's."""
         if not items:
             return
+        if not self._reserve.take():
+            raise SpoolFullError(f"the disk under the spool {self.path} is full")
         added_bytes = sum(_size(body) for _, body in items)
-        held_bytes = db.execute("SELECT coalesce(sum(size_bytes), 0) FROM backlog").fetchone()[0]
-        if held_bytes + added_bytes > self._max_bytes:
+        waiting_bytes, aside_bytes = db.execute(_HELD).fetchone()
+        if waiting_bytes + aside_bytes + added_bytes > self._max_bytes:
+            aside = f", {aside_bytes} were refused and set aside" if aside_bytes else ""
             raise SpoolFullError(
-                f"the spool {self.path} is full: {held_bytes} of {self._max_bytes} bytes wait to "
-                "be sent"
+                f"the spool {self.path} is full: of {self._max_bytes} bytes {waiting_bytes} wait "
+                f"to be sent{aside}"
             )
         now_millis = self._now_millis()
         db.executemany(
@@ -172,8 +143,10 @@ class Spool:
     def backlog(self, lane: str | None = None) -> Backlog:
         """Return how much waits, in one lane or in all."""
         with self.reading() as db:
-            items, size_bytes, set_aside, oldest = db.execute(_BACKLOG, (lane, lane)).fetchone()
-        return Backlog(items, size_bytes, None if oldest is None else _moment(oldest), set_aside)
+            row = db.execute(_BACKLOG, (lane, lane)).fetchone()
+        items, size_bytes, set_aside, aside_bytes, oldest = row
+        oldest_at = None if oldest is None else _moment(oldest)
+        return Backlog(items, size_bytes, oldest_at, set_aside, aside_bytes)
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
         """Return what was set aside last, newest first."""
@@ -195,6 +168,7 @@ class Spool:
         """
         with self.transaction() as db:
             rows = db.execute("SELECT lane, item_id, body FROM dead_letter ORDER BY id").fetchall()
+            db.execute("UPDATE backlog SET set_aside_bytes = 0")
             for lane, item_id, body in rows:
                 undated = without_moment(body) if lane == REPORTS else body
                 self.put_within(db, lane, [(item_id, undated)])
@@ -202,6 +176,12 @@ class Spool:
                        "(SELECT item_id FROM dead_letter)")  # fmt: skip
             db.execute("DELETE FROM dead_letter")
         return len(rows)
+
+    def discard_dead_letters(self) -> int:
+        """Forget everything that was set aside, which makes room; return how many there were."""
+        with self.transaction() as db:
+            db.execute("UPDATE backlog SET set_aside_bytes = 0")
+            return db.execute("DELETE FROM dead_letter").rowcount
 
     def first(self, lane: str, *, most_items: int, most_bytes: int) -> list[Item]:
         """Return a lane's oldest items within the bounds, at least one if there is one."""
@@ -218,7 +198,24 @@ class Spool:
         return within(items, most_items=most_items, most_bytes=most_bytes)
 
     def settle(self, lane: str, settlement: Settlement) -> None:
-        """Keep what an answer decided; what another process settled meanwhile stays settled."""
+        """Keep what an answer decided; what another process settled meanwhile stays settled.
+
+        Needs no room on the disk but the reserve's.
+        """
+        with self._lock:  # or what is queued meanwhile takes the room that was given back
+            try:
+                self._settle(lane, settlement)
+            except SpoolError:
+                if not self._reserve.give_back():
+                    raise
+                self._settle(lane, settlement)
+            if not self._reserve.take():
+                # What was settled is in the journal; written back, it leaves its room there.
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._reserve.take()
+
+    def _settle(self, lane: str, settlement: Settlement) -> None:
         with self.transaction() as db:
             removed = [each for each in settlement.done if _remove(db, each)]
             for each in settlement.set_aside:
@@ -238,11 +235,7 @@ class Spool:
             "VALUES (?, ?, ?, ?, ?)",
             (lane, letter.item.item_id, letter.item.body, letter.reason, self._now_millis()),
         )
-        db.execute(
-            "DELETE FROM dead_letter WHERE id <= (SELECT max(id) FROM dead_letter) - ?",
-            (MAX_DEAD_LETTERS,),
-        )
-        _count(db, lane, set_aside=1)
+        _count(db, lane, set_aside=1, set_aside_bytes=_size(letter.item.body))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -271,13 +264,19 @@ def _remove(db: sqlite3.Connection, item: Item) -> bool:
 
 
 def _count(
-    db: sqlite3.Connection, lane: str, *, items: int = 0, size_bytes: int = 0, set_aside: int = 0
+    db: sqlite3.Connection,
+    lane: str,
+    *,
+    items: int = 0,
+    size_bytes: int = 0,
+    set_aside: int = 0,
+    set_aside_bytes: int = 0,
 ) -> None:
     db.execute("INSERT OR IGNORE INTO backlog (lane) VALUES (?)", (lane,))
     db.execute(
         "UPDATE backlog SET items = items + ?, size_bytes = size_bytes + ?, "
-        "set_aside = set_aside + ? WHERE lane = ?",
-        (items, size_bytes, set_aside, lane),
+        "set_aside = set_aside + ?, set_aside_bytes = set_aside_bytes + ? WHERE lane = ?",
+        (items, size_bytes, set_aside, set_aside_bytes, lane),
     )
 
 
@@ -287,27 +286,3 @@ def _size(body: bytes) -> int:
 
 def _moment(millis: int) -> datetime:
     return datetime.fromtimestamp(millis / 1000, tz=UTC)
-
-
-def _touch(path: Path) -> None:
-    """Make the file before SQLite does, readable by its owner alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise SpoolFullError(f"the disk under the spool {path} is full") from error
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            raise SpoolError(
-                f"the spool {path} is damaged ({error}): move it away to begin anew; what waited "
-                "in it is lost"
-            ) from error
-        raise SpoolError(f"the spool {path} cannot be used: {error}") from error
-    except OSError as error:
-        raise SpoolError(f"cannot open the spool {path}: {error}") from error

@@ -6,12 +6,19 @@ import contextlib
 import signal
 import time
 
+import httpx
 import pytest
 from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
+from scripted_collector import ScriptedCollector, refusal
 from soak_chaos import fill, small_disk
 
+from collector.client import Client, Report
+from collector.client.errors import SpoolError
+from collector.client.report import encode
+from collector.client.spool import REPORTS, Spool
 from marzban_bridge.accounts import GIB
 
+REPORT = Report(user="alice", server="de-1" + "x" * 200, upload_bytes=1, download_bytes=2)
 USERS = [{"username": "alice", "data_limit": 10 * GIB, "used_traffic": 4 * GIB}]
 SUM = 'SELECT sum("download_bytes") AS bytes FROM "{}"."traffic"'
 
@@ -141,3 +148,56 @@ def test_a_store_on_a_full_disk_ends_the_bridge_and_a_restart_with_room_is_right
         )
         stack.reset_in_panel("alice")
         until("alice has its quota", lambda: stack.user("alice")["data_limit"] == 10 * GIB)
+
+
+def fill_spool(client):
+    for _ in range(10_000):
+        client.queue(REPORT, REPORT)
+
+
+def test_a_spool_on_a_full_disk_empties_and_says_what_it_meets(tmp_path, disk):
+    """What was delivered leaves it without new room, and its place is free for what comes then."""
+    taken = ScriptedCollector()
+    path = disk / "spool.sqlite3"
+    spool = Spool(path)
+    ballast = None
+    try:
+        spool.put(REPORTS, [(f"r{n}", encode(REPORT, report_id=f"r{n}")) for n in range(3000)])
+        spool.close()
+        ballast = fill(disk)
+        with Client(
+            "http://collector.test",
+            key="rk_x",
+            spool=path,
+            batch_reports=100,
+            transport=httpx.MockTransport(taken),
+        ) as client:
+            with pytest.raises(SpoolError):
+                fill_spool(client)
+            assert client.flush(timeout_seconds=30).items == 0
+            assert client.problem is None
+        assert len(taken.taken) >= 3000
+    finally:
+        spool.close()
+        if ballast:
+            ballast.unlink()
+
+
+def test_a_spool_that_cannot_be_read_is_named_by_the_clients_problem(tmp_path, monkeypatch):
+    taken = ScriptedCollector()
+    taken.script = lambda _: refusal(503)
+    path = tmp_path / "spool.sqlite3"
+    with Client(
+        "http://collector.test", key="rk_x", spool=path, transport=httpx.MockTransport(taken)
+    ) as client:
+        client.queue(REPORT)
+        until("the collector is named", lambda: client.problem and "answers 503" in client.problem)
+
+        def fail(*_, **__):
+            raise SpoolError(f"the spool {path} is damaged")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Spool, "first", fail)
+            until("the spool is named", lambda: client.problem == f"the spool {path} is damaged")
+        taken.script = lambda _: None
+        until("all is well", lambda: client.flush().items == 0 and client.problem is None)

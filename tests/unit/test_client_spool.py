@@ -13,6 +13,7 @@ import pytest
 from collector.client.errors import ReportError, SpoolError, SpoolFullError
 from collector.client.outbox import SetAside, Settlement
 from collector.client.report import Report, completed, decode, encode
+from collector.client.reserve import Reserve
 from collector.client.spool import ITEM_OVERHEAD_BYTES, REPORTS, Spool
 
 NOON_MILLIS = 1_795_521_600_000
@@ -87,6 +88,70 @@ def test_a_full_spool_refuses_all_of_what_does_not_fit_and_keeps_what_it_has(tmp
     spool.put(REPORTS, [("d", b"0123456789")])
     assert ids(first(spool)) == ["d"]
     spool.close()
+
+
+def set_aside_all(spool, reason="is refused"):
+    spool.settle(REPORTS, Settlement(set_aside=[SetAside(each, reason) for each in first(spool)]))
+
+
+def test_what_was_set_aside_is_never_dropped_and_counts_against_the_bound(tmp_path):
+    spool = Spool(tmp_path / "spool", max_bytes=3 * (ITEM_OVERHEAD_BYTES + 10))
+    spool.put(REPORTS, [(name, b'{"a": 123}') for name in "abc"])
+    set_aside_all(spool)
+    backlog = spool.backlog()
+    assert (backlog.items, backlog.set_aside_total) == (0, 3)
+    assert backlog.set_aside_bytes == 3 * (ITEM_OVERHEAD_BYTES + 10)
+    with pytest.raises(SpoolFullError, match=r"0 wait to be sent, 318 were refused and set aside"):
+        spool.put(REPORTS, [("d", b"0")])
+    assert [each.item_id for each in spool.dead_letters()] == ["c", "b", "a"]
+    assert spool.requeue_dead_letters() == 3, "they are within the bound already"
+    assert (spool.backlog().items, spool.backlog().set_aside_bytes) == (3, 0)
+    set_aside_all(spool)
+    assert spool.discard_dead_letters() == 3
+    assert spool.dead_letters() == []
+    spool.put(REPORTS, [(name, b'{"a": 123}') for name in "efg"])
+    assert spool.backlog().set_aside_total == 6, "how many there ever were stays known"
+    spool.close()
+
+
+def test_more_dead_letters_than_anybody_reads_are_all_kept(spool):
+    for start in range(0, 12_000, 4_000):
+        spool.put(REPORTS, [(str(number), b"1") for number in range(start, start + 4_000)])
+        spool.settle(
+            REPORTS,
+            Settlement(set_aside=[SetAside(each, "?") for each in first(spool, most_items=4_000)]),
+        )
+    assert len(spool.dead_letters(limit=20_000)) == 12_000
+
+
+def test_a_spool_of_the_first_version_is_brought_forward_with_what_was_set_aside(tmp_path):
+    path = tmp_path / "spool"
+    spool = Spool(path)
+    spool.put(REPORTS, [("a", b"0123"), ("b", b"01")])
+    set_aside_all(spool)
+    spool.close()
+    db = sqlite3.connect(path)
+    db.execute("ALTER TABLE backlog DROP COLUMN set_aside_bytes")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    spool = Spool(path)
+    assert spool.backlog().set_aside_bytes == 6 + 2 * ITEM_OVERHEAD_BYTES
+    assert spool.backlog().set_aside_total == 2
+    spool.close()
+
+
+def test_the_reserve_is_taken_given_back_and_taken_again(tmp_path):
+    reserve = Reserve(tmp_path / "spool", size_bytes=5000)
+    file = tmp_path / "spool.reserve"
+    assert not reserve.give_back()
+    assert reserve.take()
+    assert reserve.take()
+    assert (file.stat().st_size, stat.S_IMODE(file.stat().st_mode)) == (5000, 0o600)
+    assert file.stat().st_blocks * 512 >= 5000, "it takes room, it is no hole"
+    assert reserve.give_back()
+    assert not file.exists()
+    assert not Reserve(tmp_path / "absent" / "spool").take()
 
 
 def test_what_belongs_together_is_kept_together_or_not_at_all(spool):
