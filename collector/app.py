@@ -49,6 +49,7 @@ from collector.subscriptions import Subscriptions
 log = logging.getLogger(__name__)
 
 READER_THREADS = 4
+STATISTICS_THREADS = 2
 KEY_BURST_SECONDS = 2
 USER_BURST_SECONDS = 6
 REPORTERS_BODIES = 16
@@ -101,6 +102,7 @@ async def open_collector(
             transport=panel_transport,
         )
     readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="ledger-reader")
+    statistics_readers = ThreadPoolExecutor(STATISTICS_THREADS, thread_name_prefix="statistics")
     influx = exporter = None
     if settings.influxdb_url:
         access = settings.influx_access()
@@ -129,6 +131,7 @@ async def open_collector(
             ingest=ingest,
             reader=reader,
             readers=readers,
+            statistics_readers=statistics_readers,
             subscriptions=subscriptions,
             leading=leading,
             exporter=exporter,
@@ -162,6 +165,7 @@ async def open_collector(
         if subscriptions:
             await subscriptions.close()
         readers.shutdown()
+        statistics_readers.shutdown()
         reader.close()
         ledger.close()
 

@@ -60,7 +60,7 @@ async def bound_servers(
     now_millis = collector.now_millis()
     if bounds.must_read(scope, reports, now_millis=now_millis):
         day = now_millis // DAY_MILLIS
-        places = await collector.read(lambda reader: reader.sender_places(scope, day=day))
+        places = await collector.read_long(lambda reader: reader.sender_places(scope, day=day))
         bounds.note_read(scope, places, now_millis=now_millis)
     bounded, moved = bounds.bound(scope, reports, now_millis=now_millis)
     if moved:

@@ -58,6 +58,8 @@ class Collector:
     ingest: Ingest
     reader: LedgerReader
     readers: Executor
+    statistics_readers: Executor
+    """For what reads through a table: nobody who reports waits behind it."""
     subscriptions: Subscriptions | None
     leading: Leading | None
     """None where no other collector can share the ledger."""
@@ -99,7 +101,12 @@ class Collector:
     async def read_sums(self, query: Callable[[LedgerReader], T]) -> T:
         """Run a query that counts every report acknowledged so far."""
         await self.catch_up()
-        return await self.read(query)
+        return await self.read_long(query)
+
+    async def read_long(self, query: Callable[[LedgerReader], T]) -> T:
+        """Run a query that may read through a table; what is quick does not wait behind it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.statistics_readers, query, self.reader)
 
     async def catch_up(self) -> None:
         """Return once every report acknowledged so far is in the sums; NotStoredError if not."""

@@ -13,9 +13,19 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel
 
 from collector.api.context import Collector, CollectorPart
+from collector.api.pipeline import throttle
 from collector.api.problems import ProblemError, documented
 from collector.api.senders import AdminCredentials, address_of, is_admin, require_admin
-from collector.api.usage import at, clean_up, first_day, servers_of
+from collector.api.usage import (
+    MOST_SERVERS,
+    After,
+    Limit,
+    at,
+    clean_up,
+    first_day,
+    top_servers,
+    usage_of,
+)
 from collector.identity import subscription_token
 from collector.reports import DAY_MILLIS, MAX_TOKEN_LENGTH
 
@@ -159,21 +169,18 @@ async def server_statistics(
     by_day = await collector.read_sums(
         lambda reader: reader.days_of_server(server, port, since_day=since_day)
     )
-    totals = [
-        each
-        for each in await servers_of(collector, None, days)
-        if (each.server, each.port) == (server, port)
-    ]
-    total_bytes = sum(each.upload_bytes + each.download_bytes for each in totals)
-    connections = sum(each.connections for each in totals)
+    sums = await collector.read_sums(
+        lambda reader: reader.sums_of_server(server, port, since_day=since_day)
+    )
+    total_bytes = sums.upload_bytes + sums.download_bytes
     return OriginalServerPage(
         server=server,
         port=port,
         period_days=days,
-        unique_users=max((each.users for each in totals), default=0),
+        unique_users=sums.users,
         total_gb_used=_gib(total_bytes),
-        total_connections=connections,
-        avg_gb_per_connection=_gib(total_bytes // connections) if connections else 0.0,
+        total_connections=sums.connections,
+        avg_gb_per_connection=_gib(total_bytes // sums.connections) if sums.connections else 0.0,
         daily_stats=[
             OriginalDay(
                 date=datetime.fromtimestamp(each.day * DAY_MILLIS / 1000, tz=UTC)
@@ -223,15 +230,21 @@ async def user_statistics(
     user_token: Annotated[str, Path(min_length=1, max_length=MAX_TOKEN_LENGTH)],
     collector: CollectorPart,
     credentials: AdminCredentials,
+    *,
     days: PeriodDays = 30,
+    after: After = 0,
+    limit: Limit = MOST_SERVERS,
 ) -> OriginalUser:
-    """Return a user's traffic: to the admin by name, to the user by its own subscription token."""
+    """Return a user's traffic: to the admin by name, to the user by its own subscription token.
+
+    The total is over all servers; `servers` is a page of them, those with most traffic first. A
+    user may ask as often as it may report.
+    """
     username = await _username(request, collector, user_token, credentials)
-    servers = await servers_of(collector, username, days)
-    total_bytes = sum(each.upload_bytes + each.download_bytes for each in servers)
+    sums, servers = await usage_of(collector, username, days, after=after, limit=limit)
     return OriginalUser(
         user_token=user_token,
-        total_gb_used=_gib(total_bytes),
+        total_gb_used=_gib(sums.upload_bytes + sums.download_bytes),
         period_days=days,
         servers=[
             OriginalServer(
@@ -254,7 +267,9 @@ async def _username(
 ) -> str:
     token = subscription_token(user_token)
     if token is not None and collector.subscriptions is not None:
-        return await collector.subscriptions.resolve(token, stranger=address_of(request))
+        username = await collector.subscriptions.resolve(token, stranger=address_of(request))
+        throttle(collector.user_limit, username, collector)
+        return username
     if not is_admin(collector, credentials):
         raise ProblemError(
             401, "send the COLLECTOR_ADMIN_KEY, or ask with your own subscription token"
@@ -265,7 +280,7 @@ async def _username(
 async def _global(collector: Collector, days: int) -> OriginalGlobal:
     since_day = first_day(collector, days)
     found = await collector.read_sums(lambda reader: reader.summary(since_day=since_day))
-    top = (await servers_of(collector, None, days))[:TOP_SERVERS]
+    top = await top_servers(collector, days, limit=TOP_SERVERS)
     return OriginalGlobal(
         total_users=found.users,
         total_servers=found.servers,

@@ -15,7 +15,7 @@ from collector.api.problems import documented
 from collector.api.senders import require_admin
 from collector.billing import AS_REPORTED_MILLIS, Billing
 from collector.errors import CollectorError
-from collector.ledger import Changes, ServerUsage
+from collector.ledger import Changes, ServerUsage, UsageSums
 from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH, purge_horizon_millis
 from collector.schema import Policy
 
@@ -34,6 +34,15 @@ CLEANUP_ROWS = 10_000
 Days = Annotated[
     int | None, Query(ge=1, le=36500, description="The last so many UTC days; without, for ever")
 ]
+MOST_SERVERS = 1000
+"""In one answer: it is made by the event loop, which does nothing else meanwhile."""
+After = Annotated[
+    int,
+    Query(
+        ge=0, le=10_000_000, description="Leaves out so many servers, of those with most traffic"
+    ),
+]
+Limit = Annotated[int, Query(ge=1, le=MOST_SERVERS, description="The most servers in the answer")]
 Username = Annotated[str, Path(min_length=1, max_length=MAX_USERNAME_LENGTH)]
 
 
@@ -105,7 +114,10 @@ class UserStatistics(BaseModel):
     download_bytes: int
     billed_bytes: int
     connections: int
+    server_count: int
+    """How many servers, with port and protocol, there are in all."""
     servers: list[ServerStatistics]
+    """A page of them, those with most traffic first; `after` and `limit` say which."""
 
 
 class GlobalStatistics(BaseModel):
@@ -202,18 +214,23 @@ def _page(page: Changes, after: int) -> ChangePage:
 
 @router.get("/usage/{username:path}", responses=documented(404))
 async def user_statistics(
-    username: Username, collector: CollectorPart, days: Days = None
+    username: Username,
+    collector: CollectorPart,
+    days: Days = None,
+    after: After = 0,
+    limit: Limit = MOST_SERVERS,
 ) -> UserStatistics:
     """Return a user's traffic by server; a user who was never reported has none."""
-    servers = await servers_of(collector, username, days)
+    sums, servers = await usage_of(collector, username, days, after=after, limit=limit)
     billing = (await collector.rules()).billing
     return UserStatistics(
         username=username,
         days=days,
-        upload_bytes=sum(each.upload_bytes for each in servers),
-        download_bytes=sum(each.download_bytes for each in servers),
-        billed_bytes=sum(each.billed_bytes for each in servers),
-        connections=sum(each.connections for each in servers),
+        upload_bytes=sums.upload_bytes,
+        download_bytes=sums.download_bytes,
+        billed_bytes=sums.billed_bytes,
+        connections=sums.connections,
+        server_count=sums.series,
         servers=[_server(each, billing) for each in servers],
     )
 
@@ -237,10 +254,13 @@ async def global_statistics(collector: CollectorPart, days: Days = None) -> Glob
 
 
 @router.get("/servers")
-async def server_statistics(collector: CollectorPart, days: Days = None) -> list[ServerStatistics]:
-    """Return traffic by server, most first."""
+async def server_statistics(
+    collector: CollectorPart, days: Days = None, after: After = 0, limit: Limit = MOST_SERVERS
+) -> list[ServerStatistics]:
+    """Return a page of traffic by server, most first."""
     billing = (await collector.rules()).billing
-    return [_server(each, billing) for each in await servers_of(collector, None, days)]
+    servers = await top_servers(collector, days, after=after, limit=limit)
+    return [_server(each, billing) for each in servers]
 
 
 @router.get("/database")
@@ -313,13 +333,26 @@ async def _delete_points(collector: Collector, before_day: int) -> str:
     return "deleted"
 
 
-async def servers_of(
-    collector: Collector, username: str | None, days: int | None
+async def top_servers(
+    collector: Collector, days: int | None, *, after: int = 0, limit: int
 ) -> list[ServerUsage]:
-    """Read usage by server, of one user or of all."""
+    """Read a page of usage by server, of all users."""
     since_day = first_day(collector, days)
     return await collector.read_sums(
-        lambda reader: reader.servers_of(username, since_day=since_day)
+        lambda reader: reader.servers_of(None, since_day=since_day, after=after, limit=limit)
+    )
+
+
+async def usage_of(
+    collector: Collector, username: str, days: int | None, *, after: int, limit: int
+) -> tuple[UsageSums, list[ServerUsage]]:
+    """Read a user's sums over all servers, and a page of usage by server."""
+    since_day = first_day(collector, days)
+    return await collector.read_sums(
+        lambda reader: (
+            reader.sums_of_user(username, since_day=since_day),
+            reader.servers_of(username, since_day=since_day, after=after, limit=limit),
+        )
     )
 
 

@@ -101,6 +101,18 @@ class ServerUsage(msgspec.Struct, frozen=True):
     last_used_at_millis: int | None
 
 
+class UsageSums(msgspec.Struct, frozen=True):
+    """Traffic of a user, or on a server and port, over all its servers or users."""
+
+    series: int
+    """Of one user: servers, with port and protocol."""
+    users: int
+    upload_bytes: int
+    download_bytes: int
+    billed_bytes: int
+    connections: int
+
+
 class DailyUsage(msgspec.Struct, frozen=True):
     """Traffic on one UTC day, as days since 1970."""
 
@@ -354,8 +366,26 @@ class LedgerReader(Protocol):
         """Return the newest dead letters first."""
         ...
 
-    def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
-        """Return usage by server, of one user or of all, since a day or for ever."""
+    def servers_of(
+        self,
+        username: str | None,
+        *,
+        since_day: int | None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[ServerUsage]:
+        """Return usage by server, most first, of one user or of all, since a day or for ever.
+
+        Leaves out the first `after` of them, and returns up to `limit`; None for all.
+        """
+        ...
+
+    def sums_of_user(self, username: str, *, since_day: int | None) -> UsageSums:
+        """Return the sums over all servers of a user, since a day or for ever."""
+        ...
+
+    def sums_of_server(self, server: str, port: int, *, since_day: int | None) -> UsageSums:
+        """Return the sums over all users of a server, since a day or for ever."""
         ...
 
     def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:

@@ -24,6 +24,7 @@ from collector.ledger import (
     Run,
     ServerUsage,
     Summary,
+    UsageSums,
     UserTotal,
     postgres_corrections,
     postgres_export,
@@ -216,10 +217,33 @@ class PostgresReader:
         """Return the newest dead letters first."""
         return self._ask(lambda db: postgres_export.dead_letters(db, limit=limit))
 
-    def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
+    def servers_of(
+        self,
+        username: str | None,
+        *,
+        since_day: int | None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[ServerUsage]:
         """Return usage by server, most first: of one user or of all, since a day or for ever."""
         return self._ask(
-            lambda db: postgres_statistics.servers_of(db, username, since_day), is_long=True
+            lambda db: postgres_statistics.servers_of(
+                db, username, since_day, after=after, limit=limit
+            ),
+            is_long=True,
+        )
+
+    def sums_of_user(self, username: str, *, since_day: int | None) -> UsageSums:
+        """Return the sums over all servers of a user, since a day or for ever."""
+        return self._ask(
+            lambda db: postgres_statistics.sums_of_user(db, username, since_day), is_long=True
+        )
+
+    def sums_of_server(self, server: str, port: int, *, since_day: int | None) -> UsageSums:
+        """Return the sums over all users of a server, since a day or for ever."""
+        return self._ask(
+            lambda db: postgres_statistics.sums_of_server(db, server, port, since_day),
+            is_long=True,
         )
 
     def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:

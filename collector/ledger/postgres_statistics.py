@@ -5,6 +5,7 @@ One user's total fits a bigint; a sum over users may not, so sums are numeric, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from psycopg import errors as pg
@@ -15,6 +16,7 @@ from collector.ledger import (
     Facts,
     ServerUsage,
     Summary,
+    UsageSums,
     postgres_corrections,
 )
 from collector.ledger.corrections import (
@@ -54,21 +56,51 @@ _SERIES_OF_USER_SINCE = f"""
 """
 
 
-def servers_of(db: Db, username: str | None, since_day: int | None) -> list[ServerUsage]:
+def servers_of(
+    db: Db, username: str | None, since_day: int | None, *, after: int, limit: int | None
+) -> list[ServerUsage]:
     """Return usage by server, most first: of one user or of all, since a day or for ever."""
-    if since_day is None:
-        source = _ALL_SERIES if username is None else _SERIES_OF_USER
-    else:
-        source = _SERIES_SINCE if username is None else _SERIES_OF_USER_SINCE
     # A user has one series on a server, port and protocol: to count series is to count users.
     rows = db.execute(
         "SELECT server, port, protocol, sum(upload_bytes), sum(download_bytes), "
         "sum(billed_bytes), sum(connections), count(*), max(last_used_at) "
-        f"FROM ({source}) AS found GROUP BY server, port, protocol "
-        "ORDER BY sum(upload_bytes + download_bytes) DESC, server, port, protocol",
-        {"username": username, "since": since_day},
+        f"FROM ({_source(username, since_day)}) AS found GROUP BY server, port, protocol "
+        "ORDER BY sum(upload_bytes + download_bytes) DESC, server, port, protocol "
+        "LIMIT %(limit)s OFFSET %(after)s",
+        {"username": username, "since": since_day, "after": after, "limit": limit},
     )
     return [ServerUsage(*row[:3], *map(int, row[3:])) for row in rows]
+
+
+def sums_of_user(db: Db, username: str, since_day: int | None) -> UsageSums:
+    """Return the sums over all servers of a user, since a day or for ever."""
+    return _sums_of(db, _source(username, since_day), {"username": username, "since": since_day})
+
+
+def sums_of_server(db: Db, server: str, port: int, since_day: int | None) -> UsageSums:
+    """Return the sums over all users of a server, since a day or for ever."""
+    source = (
+        f"SELECT * FROM ({_source(None, since_day)}) AS every "
+        "WHERE server = %(server)s AND port = %(port)s"
+    )
+    return _sums_of(db, source, {"server": server, "port": port, "since": since_day})
+
+
+def _sums_of(db: Db, source: str, parameters: Mapping[str, object]) -> UsageSums:
+    row = db.execute(
+        "SELECT count(*), count(DISTINCT username), coalesce(sum(upload_bytes), 0), "
+        "coalesce(sum(download_bytes), 0), coalesce(sum(billed_bytes), 0), "
+        f"coalesce(sum(connections), 0) FROM ({source}) AS found",
+        parameters,
+    ).fetchone()
+    return UsageSums(*map(int, row or ()))
+
+
+def _source(username: str | None, since_day: int | None) -> str:
+    """Return the query for the series of one user or of all, since a day or for ever."""
+    if since_day is None:
+        return _ALL_SERIES if username is None else _SERIES_OF_USER
+    return _SERIES_SINCE if username is None else _SERIES_OF_USER_SINCE
 
 
 def days_of_server(db: Db, server: str, port: int, since_day: int) -> list[DailyUsage]:

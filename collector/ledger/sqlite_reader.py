@@ -20,6 +20,7 @@ from collector.ledger import (
     ReportRow,
     ServerUsage,
     Summary,
+    UsageSums,
     UserTotal,
     sqlite_corrections,
     sqlite_export,
@@ -235,20 +236,51 @@ class SqliteReader:
         """Return the newest dead letters first."""
         return sqlite_export.dead_letters(self._db, limit=limit)
 
-    def servers_of(self, username: str | None, *, since_day: int | None) -> list[ServerUsage]:
+    def servers_of(
+        self,
+        username: str | None,
+        *,
+        since_day: int | None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[ServerUsage]:
         """Return usage by server, most first: of one user or of all, since a day or for ever."""
-        if since_day is None:
-            source = _ALL_SERIES if username is None else _SERIES_OF_USER
-        else:
-            source = _SERIES_SINCE if username is None else _SERIES_OF_USER_SINCE
         # A user has one series on a server, port and protocol: to count series is to count users.
         rows = self._db.execute(
             f"SELECT server, port, protocol, {_THREE_SUMS}, sum(connections), count(*), "
-            f"max(last_used_at) FROM ({source}) GROUP BY server, port, protocol "
-            "ORDER BY total(upload_bytes + download_bytes) DESC, server, port, protocol",
-            {"username": username, "since": since_day},
+            f"max(last_used_at) FROM ({_source(username, since_day)}) "
+            "GROUP BY server, port, protocol "
+            "ORDER BY total(upload_bytes + download_bytes) DESC, server, port, protocol "
+            "LIMIT :limit OFFSET :after",
+            {
+                "username": username,
+                "since": since_day,
+                "after": after,
+                "limit": -1 if limit is None else limit,
+            },
         )
         return [ServerUsage(*row[:3], *map(whole, row[3:6]), *row[6:]) for row in rows]
+
+    def sums_of_user(self, username: str, *, since_day: int | None) -> UsageSums:
+        """Return the sums over all servers of a user, since a day or for ever."""
+        source = _source(username, since_day)
+        return self._sums(source, {"username": username, "since": since_day})
+
+    def sums_of_server(self, server: str, port: int, *, since_day: int | None) -> UsageSums:
+        """Return the sums over all users of a server, since a day or for ever."""
+        source = (
+            f"SELECT * FROM ({_source(None, since_day)}) WHERE server = :server AND port = :port"
+        )
+        return self._sums(source, {"server": server, "port": port, "since": since_day})
+
+    def _sums(self, source: str, parameters: dict[str, object]) -> UsageSums:
+        series, users, *sums, connections = self._db.execute(
+            f"SELECT count(*), count(DISTINCT username), {_THREE_SUMS}, "
+            f"coalesce(sum(connections), 0) FROM ({source})",
+            parameters,
+        ).fetchone()
+        up, down, billed = map(whole, sums)
+        return UsageSums(series, users, up, down, billed, connections)
 
     def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:
         """Return a server's usage by day, oldest first."""
@@ -339,3 +371,10 @@ def _sums_of(db: sqlite3.Connection, table: str) -> tuple[int, int, int]:
         f"coalesce(sum(reports), 0) FROM {table}"
     ).fetchone()
     return whole(raw), whole(billed), reports
+
+
+def _source(username: str | None, since_day: int | None) -> str:
+    """Return the query for the series of one user or of all, since a day or for ever."""
+    if since_day is None:
+        return _ALL_SERIES if username is None else _SERIES_OF_USER
+    return _SERIES_SINCE if username is None else _SERIES_OF_USER_SINCE

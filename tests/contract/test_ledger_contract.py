@@ -23,6 +23,7 @@ from collector.ledger import (
     LedgerReader,
     Progress,
     Receipt,
+    UsageSums,
 )
 from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES
 
@@ -360,6 +361,25 @@ def test_statistics_by_server_are_for_ever_or_since_a_day(ledger, reader):
     assert (today_sum.upload_bytes, today_sum.connections, today_sum.reports) == (110, 2, 2)
     days = reader.days_of_server("de-1", 443, since_day=DAY - 1)
     assert [(d.day, d.upload_bytes, d.users) for d in days] == [(DAY - 1, 1, 1), (DAY, 10, 1)]
+
+
+@pytest.mark.parametrize("since_day", [None, DAY])
+def test_servers_are_read_in_pages_and_summed_over_all(ledger, reader, since_day):
+    reports = [report("a", server=f"s{n}", up=n, down=0, connections=2) for n in range(1, 8)]
+    store(ledger, batch(*reports, report("b", server="s1", protocol="x", up=100, down=0)))
+    everything = reader.servers_of("a", since_day=since_day)
+    pages = [
+        reader.servers_of("a", since_day=since_day, after=after, limit=3) for after in (0, 3, 6, 9)
+    ]
+    assert [len(page) for page in pages] == [3, 3, 1, 0]
+    assert [each for page in pages for each in page] == everything
+    assert everything[0].server == "s7"
+    sums = reader.sums_of_user("a", since_day=since_day)
+    assert (sums.series, sums.users, sums.upload_bytes, sums.connections) == (7, 1, 28, 14)
+    assert reader.sums_of_user("c", since_day=since_day) == UsageSums(0, 0, 0, 0, 0, 0)
+    sums = reader.sums_of_server("s1", 443, since_day=since_day)
+    assert (sums.series, sums.users, sums.upload_bytes, sums.billed_bytes) == (2, 2, 101, 101)
+    assert reader.sums_of_server("s1", 1, since_day=since_day).users == 0
 
 
 def test_a_user_of_several_days_and_protocols_is_counted_once_a_server_and_protocol(ledger, reader):
