@@ -36,8 +36,8 @@ from marzban_bridge.usage import Totals
 LET_IN = (
     "the user was made active in the panel although the bridge had disabled it; that resets "
     "nothing, and while the quota is used up the user is disabled again in a minute: raise its "
-    "data limit, or reset it with `marzban-bridge reset` or from a dashboard; the panel's own Reset "
-    "usage is heard of such a user through the panel's webhook alone (WEBHOOK_ADDRESS)"
+    "data limit, or reset it with `marzban-bridge reset` or from a dashboard; the panel's own "
+    "Reset usage is heard of such a user through the panel's webhook alone (WEBHOOK_ADDRESS)"
 )
 RECREATION_GAP = timedelta(minutes=10)
 """A user created longer than this after the last look at its predecessor counts from when it is
