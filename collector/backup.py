@@ -9,8 +9,6 @@ and grows by what is reported.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import sqlite3
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 
 from collector.errors import LedgerError
 from collector.ledger.sqlite_file import APPLICATION_ID, connect
+from collector.private_files import BESIDE_SQLITE, make_private, put_in_place
 
 PAGES_PER_STEP = 2048
 
@@ -49,11 +48,11 @@ def back_up(ledger: Path, target: Path, *, on_progress: Callable[[int, int], Non
         with closing(connect(ledger, read_only=True)) as source:
             _copy(source, draft, on_progress)
         users = _verify(draft)
-        _put_in_place(draft, target)
+        put_in_place(draft, target)
     except (sqlite3.Error, OSError) as error:
         raise LedgerError(f"the ledger was not copied to {target}: {error}") from error
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for suffix in BESIDE_SQLITE:
             draft.with_name(draft.name + suffix).unlink(missing_ok=True)
     return Copy(
         path=target,
@@ -64,7 +63,7 @@ def back_up(ledger: Path, target: Path, *, on_progress: Callable[[int, int], Non
 
 
 def _copy(source: sqlite3.Connection, draft: Path, on_progress: Callable[[int, int], None]) -> None:
-    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    make_private(draft)
     page_bytes = source.execute("PRAGMA page_size").fetchone()[0]
     source.execute("BEGIN")
     source.execute("SELECT count(*) FROM meta").fetchone()  # from here on it is of this moment
@@ -88,23 +87,3 @@ def _verify(draft: Path) -> int:
         if verdict != "ok" or application_id != APPLICATION_ID:
             raise LedgerError(f"the copy is not whole ({verdict}) and was dropped: see to the disk")
         return int(db.execute("SELECT count(DISTINCT username) FROM series").fetchone()[0])
-
-
-def _put_in_place(draft: Path, target: Path) -> None:
-    """Give a draft its name once all of it is on disk; never to the cost of another file."""
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if target.exists():
-            raise
-        draft.rename(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system that syncs no folders
-            os.fsync(folder)
-    finally:
-        os.close(folder)

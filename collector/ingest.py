@@ -25,7 +25,7 @@ from collector.errors import (
 )
 from collector.ledger import Batch, Ledger, Receipt
 from collector.metrics import Metrics
-from collector.reports import Limits, purge_horizon_millis
+from collector.reports import Limits, kept_millis, purge_horizon_millis
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ class Ingest:
         self._unfolded = 0
         self._unfolded_since = 0.0
         self._fold_after_seconds = FOLD_SECONDS
+        self._aged_at = time.monotonic()
         self.commits = CommitSignal()
         self._is_unavailable = False
         self.last_error: str | None = None
@@ -359,11 +360,18 @@ class Ingest:
     def _purge(self) -> float:
         """Drop some reports whose ids need not be known any more; return when to come again."""
         before_millis = purge_horizon_millis(self._limits, now_millis=self._now_millis())
+        now_seconds = time.monotonic()
         try:
+            old_seq = self._ledger.age(
+                ran_millis=int((now_seconds - self._aged_at) * 1000),
+                kept_millis=kept_millis(self._limits),
+            )
+            self._aged_at = now_seconds
             removed = self._ledger.forget_reports(
                 before_millis=before_millis,
                 limit=PURGE_ROWS,
                 keeps_unexported=self.keeps_unexported,
+                through_seq=old_seq,
             )
         except NotStoredError as error:
             log.warning("old reports could not be purged: %s", error)

@@ -17,7 +17,7 @@ from collector.errors import NotStoredError
 from collector.ingest import PURGE_AGAIN_SECONDS, PURGE_ROWS, PURGE_SECONDS, CommitSignal
 from collector.ledger.place import SharedLedger, SharedReader
 from collector.metrics import Metrics
-from collector.reports import Limits, purge_horizon_millis
+from collector.reports import Limits, kept_millis, purge_horizon_millis
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Leading:
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-leading", daemon=True)
         self._purge_at = time.monotonic() + PURGE_SECONDS
+        self._aged_at = time.monotonic()
         self._known: tuple[int, bool] | None = None
         self.problem: str | None = None
         """Why the ledger cannot be looked at now, for people."""
@@ -119,7 +120,9 @@ class Leading:
             self._known = (head, leads)
             self._metrics.leads.set(leads)
             self._tell()
-        if leads and time.monotonic() >= self._purge_at:
+        if not leads:
+            self._aged_at = time.monotonic()  # the time is the leader's to count
+        elif time.monotonic() >= self._purge_at:
             self._purge_at = time.monotonic() + self._purge()
 
     def _note(self, error: Exception) -> None:
@@ -134,9 +137,16 @@ class Leading:
 
     def _purge(self) -> float:
         """Drop some reports whose ids need not be known any more; return when to come again."""
+        now_seconds = time.monotonic()
+        old_seq = self._ledger.age(
+            ran_millis=int((now_seconds - self._aged_at) * 1000),
+            kept_millis=kept_millis(self._limits),
+        )
+        self._aged_at = now_seconds
         removed = self._ledger.forget_reports(
             before_millis=purge_horizon_millis(self._limits, now_millis=self._now_millis()),
             limit=PURGE_ROWS,
             keeps_unexported=self._keeps_unexported,
+            through_seq=old_seq,
         )
         return PURGE_AGAIN_SECONDS if removed == PURGE_ROWS else PURGE_SECONDS

@@ -28,6 +28,11 @@ class Metrics:
         self.ignored = Counter(
             "collector_reports_ignored", "Reports of zero bytes", registry=self.registry
         )
+        self.ahead = Counter(
+            "collector_reports_ahead",
+            "Reports dated in the future, taken with the time of their arrival",
+            registry=self.registry,
+        )
         self.refused = Counter(
             "collector_reports_refused",
             "Reports refused, by the field at fault",

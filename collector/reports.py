@@ -64,7 +64,11 @@ class WireReport(msgspec.Struct, gc=False):
         | None
     ) = None
     reported_at: (
-        Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339 with a time zone")] | None
+        Annotated[
+            datetime,
+            msgspec.Meta(tz=True, description="RFC 3339 with a time zone; in the future: now"),
+        ]
+        | None
     ) = None
     connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
 
@@ -107,17 +111,29 @@ class Limits(msgspec.Struct, frozen=True):
     """The setting of that."""
 
 
-def purge_horizon_millis(limits: Limits, *, now_millis: int) -> int:
-    """Return before which moment of arrival a report cannot be sent again and still be taken.
+def kept_millis(limits: Limits) -> int:
+    """Return for how long after its arrival a report may be sent again and still be taken.
 
     A report may be dated minutes ahead of its arrival, so its id is kept as much longer.
     """
-    return now_millis - limits.dedup_window_millis - MAX_AHEAD_MILLIS - 1
+    return limits.dedup_window_millis + MAX_AHEAD_MILLIS + 1
+
+
+def purge_horizon_millis(limits: Limits, *, now_millis: int) -> int:
+    """Return before which moment of arrival a report cannot be sent again and still be taken."""
+    return now_millis - kept_millis(limits)
 
 
 def report_key(scope: str, report_id: str) -> bytes:
     """Fold an id with who reports into 16 bytes, so that nobody can swallow another's report."""
     return hashlib.blake2b(f"{scope}\x1f{report_id}".encode(), digest_size=16).digest()
+
+
+def is_ahead(wire: WireReport, *, now_millis: int) -> bool:
+    """Tell whether a report is dated where only a wrong clock can be: it counts as arriving now."""
+    if wire.reported_at is None:
+        return False
+    return wire.reported_at.timestamp() * 1000 > now_millis + MAX_AHEAD_MILLIS
 
 
 def is_empty(wire: WireReport) -> bool:
@@ -138,6 +154,7 @@ def accept(
 ) -> Report | Refusal | None:
     """Turn a well-formed report into one that may be counted; None when it reports nothing.
 
+    One that is dated more than 5 minutes ahead has the moment of its arrival instead.
     `fallback_id` is the id of the request's headers, for a report without one of its own. `tariff`
     is how the sender's reports are billed at this moment; None bills them as reported.
     """
@@ -154,11 +171,14 @@ def accept(
     reported_at_millis = now_millis
     if wire.reported_at is not None:
         reported_at_millis = int(wire.reported_at.timestamp() * 1000)
-        if reported_at_millis > now_millis + MAX_AHEAD_MILLIS:
-            return Refusal(index, "reported_at", "is more than 5 minutes in the future")
+        if is_ahead(wire, now_millis=now_millis):
+            reported_at_millis = now_millis
         if reported_at_millis < now_millis - limits.dedup_window_millis:
             days = limits.dedup_window_millis // DAY_MILLIS
-            return Refusal(index, "reported_at", f"is older than the {days} days that are taken")
+            reason = (
+                f"is older than the {days} days that are taken; if the clock is wrong, leave it out"
+            )
+            return Refusal(index, "reported_at", reason)
     own_id = wire.report_id or fallback_id
     billed_bytes = None
     if tariff is not None:

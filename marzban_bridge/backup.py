@@ -7,8 +7,6 @@ copy anew; `VACUUM INTO` would build every index anew, and cannot say how far it
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import sqlite3
 import time
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from collector.private_files import BESIDE_SQLITE, make_private, put_in_place
 from marzban_bridge.errors import StoreError
 from marzban_bridge.lineage import mark_as_copy
 from marzban_bridge.store_file import APPLICATION_ID, connect
@@ -49,11 +48,11 @@ def back_up(store: Path, target: Path, *, on_progress: Callable[[int, int], None
         with closing(connect(store, read_only=True)) as source:
             _copy(source, draft, on_progress)
         accounts = _verify(draft)
-        _put_in_place(draft, target)
+        put_in_place(draft, target)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"the store was not copied to {target}: {error}") from error
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for suffix in BESIDE_SQLITE:
             draft.with_name(draft.name + suffix).unlink(missing_ok=True)
     return Copy(
         path=target,
@@ -64,7 +63,7 @@ def back_up(store: Path, target: Path, *, on_progress: Callable[[int, int], None
 
 
 def _copy(source: sqlite3.Connection, draft: Path, on_progress: Callable[[int, int], None]) -> None:
-    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    make_private(draft)
     page_bytes = source.execute("PRAGMA page_size").fetchone()[0]
     source.execute("BEGIN")
     source.execute("SELECT count(*) FROM meta").fetchone()  # from here on it is of this moment
@@ -89,23 +88,3 @@ def _verify(draft: Path) -> int:
             raise StoreError(f"the copy is not whole ({verdict}) and was dropped: see to the disk")
         mark_as_copy(db, at=datetime.now(UTC))
         return int(db.execute("SELECT count(*) FROM account").fetchone()[0])
-
-
-def _put_in_place(draft: Path, target: Path) -> None:
-    """Give a draft its name once all of it is on disk; never to the cost of another file."""
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if target.exists():
-            raise
-        draft.rename(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system that syncs no folders
-            os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -26,6 +25,7 @@ import collector.settings
 from collector.connections import bounded
 from collector.errors import CollectorError
 from collector.ledger.place import place_of
+from collector.private_files import keep_private, make_private, put_in_place
 from collector.source_file import load_book
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
@@ -222,13 +222,15 @@ def _kept_key(path: Path, configured: str, prefix: str) -> tuple[str, bool]:
         return configured, False
     with contextlib.suppress(FileNotFoundError):
         if kept := path.read_text().strip():
+            keep_private(path)
             return kept, False
     key = prefix + secrets.token_urlsafe(32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # an empty one, left by a crash
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key + "\n")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # an empty one
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    make_private(draft)
+    draft.write_text(key + "\n")
+    put_in_place(draft, path)
     return key, True
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sqlite3
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from collector.private_files import BESIDE_SQLITE, keep_private, make_private, put_in_place
 from marzban_bridge.errors import StoreError
 
 APPLICATION_ID = 0x4D42524B
@@ -184,6 +187,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
     try:
         _prepare(db, path, read_only=read_only)
+        if not read_only:
+            keep_private(path, suffixes=BESIDE_SQLITE)
     except sqlite3.DatabaseError as error:
         db.close()
         if is_disk_at_fault(error):
@@ -217,7 +222,7 @@ def is_disk_at_fault(error: sqlite3.Error) -> bool:
 
 
 def _create(path: Path) -> None:
-    """Make an empty store beside its place, then put it there whole.
+    """Make an empty store beside its place, then put it there whole, unless one is there by then.
 
     So a crash at any moment leaves either no store or a whole one, and an empty file is damage.
     """
@@ -226,20 +231,16 @@ def _create(path: Path) -> None:
         raise StoreError(
             f"{remains} is there, but its store {path} is not: restore both from a backup"
         )
-    draft = path.with_name(path.name + ".new")
-    for suffix in ("", "-wal", "-shm"):
-        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-    db = sqlite3.connect(draft, isolation_level=None, timeout=BUSY_SECONDS)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
-        _prepare(db, draft, read_only=False)
+        make_private(draft)
+        with closing(sqlite3.connect(draft, isolation_level=None, timeout=BUSY_SECONDS)) as db:
+            _prepare(db, draft, read_only=False)
+        with suppress(FileExistsError):
+            put_in_place(draft, path)
     finally:
-        db.close()
-    draft.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        for suffix in BESIDE_SQLITE:
+            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
 
 
 def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
@@ -274,7 +275,11 @@ def lock(path: Path) -> IO[str]:
     The right ends with the process, however it ends.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = path.with_name(path.name + ".lock").open("a+")
+    beside = path.with_name(path.name + ".lock")
+    with suppress(FileExistsError):
+        make_private(beside)
+    keep_private(beside)
+    file = beside.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

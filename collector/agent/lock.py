@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
 from typing import IO
 
 from collector.agent.errors import AgentError
+from collector.private_files import keep_private, make_private
 
 
 def lock(state: Path) -> IO[str]:
@@ -17,7 +19,11 @@ def lock(state: Path) -> IO[str]:
     """
     try:
         state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = state.with_name(state.name + ".lock").open("a+")
+        beside = state.with_name(state.name + ".lock")
+        with contextlib.suppress(FileExistsError):
+            make_private(beside)
+        keep_private(beside)
+        file = beside.open("a+")
     except OSError as error:
         raise AgentError(f"cannot write beside the state {state}: {error}") from error
     try:

@@ -35,7 +35,7 @@ from collector.ledger import Batch, Receipt
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.reporters import Reporter
-from collector.reports import Refusal, Report, WireReport, accept, is_empty
+from collector.reports import Refusal, Report, WireReport, accept, is_ahead, is_empty
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,8 @@ async def _sort(
             tariff=tariff,
         )
         sorted_.add(outcome, index)
+        if isinstance(outcome, Report) and is_ahead(wire, now_millis=now_millis):
+            collector.metrics.ahead.inc()
     return sorted_, scope
 
 

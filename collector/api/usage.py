@@ -16,7 +16,7 @@ from collector.api.senders import require_admin
 from collector.billing import AS_REPORTED_MILLIS, Billing
 from collector.errors import CollectorError
 from collector.ledger import Changes, ServerUsage, UsageSums
-from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH, purge_horizon_millis
+from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH, kept_millis, purge_horizon_millis
 from collector.schema import Policy
 
 router = APIRouter(
@@ -286,7 +286,8 @@ async def cleanup(
 ) -> CleanupAnswer:
     """Remove daily rows, reports and points older than so many days; totals stay.
 
-    Reports are kept for the deduplication window all the same, and until they are in InfluxDB.
+    Reports are kept all the same until they are in InfluxDB, and for the deduplication window, by
+    the clock and by the time that collectors ran.
     """
     return await clean_up(collector, days)
 
@@ -299,11 +300,15 @@ async def clean_up(collector: Collector, days: int) -> CleanupAnswer:
     )
     before_day = collector.now_millis() // DAY_MILLIS - days
     removed_reports = removed_days = 0
+    old_seq = await collector.ingest.run(
+        lambda ledger: ledger.age(ran_millis=0, kept_millis=kept_millis(collector.limits))
+    )
     while removed := await collector.ingest.run(
         lambda ledger: ledger.forget_reports(
             before_millis=before_millis,
             limit=CLEANUP_ROWS,
             keeps_unexported=collector.ingest.keeps_unexported,
+            through_seq=old_seq,
         )
     ):
         removed_reports += removed

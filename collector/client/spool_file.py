@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from collector.client.errors import SpoolError, SpoolFullError
+from collector.private_files import BESIDE_SQLITE, keep_private, make_private
 
 APPLICATION_ID = 0x54524650
 MAX_JOURNAL_BYTES = 16 * 2**20
@@ -64,6 +64,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+    keep_private(path, suffixes=BESIDE_SQLITE)
 
 
 def _bring_forward(db: sqlite3.Connection, path: Path) -> None:
@@ -89,7 +90,8 @@ def _run(db: sqlite3.Connection, script: str) -> None:
 def touch(path: Path) -> None:
     """Make the file before SQLite does, readable by its owner alone."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with contextlib.suppress(FileExistsError):
+        make_private(path)
 
 
 @contextlib.contextmanager

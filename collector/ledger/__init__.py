@@ -261,10 +261,25 @@ class Ledger(Protocol):
         """Add up what is stored and in no sum yet; a ledger that is opened does so by itself."""
         ...
 
-    def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
+    def age(self, *, ran_millis: int, kept_millis: int) -> int:
+        """Note that a collector ran so much longer than at the last call.
+
+        Return the seq up to which reports came before `kept_millis` of the time that was run.
+        """
+        ...
+
+    def forget_reports(
+        self,
+        *,
+        before_millis: int,
+        limit: int,
+        keeps_unexported: bool,
+        through_seq: int | None = None,
+    ) -> int:
         """Drop up to `limit` of the oldest reports received before; return how many were.
 
-        With `keeps_unexported`, what is not in InfluxDB yet stays.
+        With `keeps_unexported`, what is not in InfluxDB yet stays; so does what is after
+        `through_seq`, if that is given, and its ids are remembered.
         """
         ...
 

@@ -250,7 +250,23 @@ class PostgresLedger:
 
     # --- what the leader keeps ---------------------------------------------------------------
 
-    def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
+    def age(self, *, ran_millis: int, kept_millis: int) -> int:
+        """Note that a collector ran so much longer; return up to which seq reports are old."""
+
+        def age(db: Db) -> int:
+            _wait_for_leader(db)
+            return postgres_purge.age(db, ran_millis=ran_millis, kept_millis=kept_millis)
+
+        return self._keeper.run(age)
+
+    def forget_reports(
+        self,
+        *,
+        before_millis: int,
+        limit: int,
+        keeps_unexported: bool,
+        through_seq: int | None = None,
+    ) -> int:
         """Drop up to `limit` of the oldest reports received before; return how many were.
 
         Any collector may, one at a time: an admin's cleanup comes to whichever it comes to.
@@ -258,9 +274,12 @@ class PostgresLedger:
 
         def forget(db: Db) -> int:
             _wait_for_leader(db)
-            exported = postgres_export.state_of(db, Policy.RAW).seq if keeps_unexported else None
+            last = through_seq
+            if keeps_unexported:
+                exported_seq = postgres_export.state_of(db, Policy.RAW).seq
+                last = exported_seq if last is None else min(last, exported_seq)
             return postgres_purge.forget_reports(
-                db, before_millis=before_millis, limit=limit, through_seq=exported
+                db, before_millis=before_millis, limit=limit, through_seq=last
             )
 
         return self._keeper.run(forget)

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from collector.ledger import postgres_fold
+from collector.ledger.aging import Ages
 from collector.ledger.postgres_link import Db
+
+
+def age(db: Db, *, ran_millis: int, kept_millis: int) -> int:
+    """Note that a collector ran so much longer; return up to which seq reports are old."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
+    ages = Ages.parse(row[0] if row else None).later(
+        ran_millis=ran_millis, seq=postgres_fold.folded_seq(db), kept_millis=kept_millis
+    )
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES ('ages', %s) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (ages.format(),),
+    )
+    return ages.old_through(kept_millis=kept_millis)
 
 
 def forget_reports(db: Db, *, before_millis: int, limit: int, through_seq: int | None) -> int:

@@ -19,6 +19,7 @@ from collector.ledger import (
     sqlite_runs,
     sqlite_sums,
 )
+from collector.ledger.aging import Ages
 from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault, lock
@@ -265,17 +266,37 @@ class SqliteLedger:
         self._series[key] = series_id
         return series_id
 
-    def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
+    def age(self, *, ran_millis: int, kept_millis: int) -> int:
+        """Note that a collector ran so much longer; return up to which seq reports are old."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
+        ages = Ages.parse(row[0] if row else None).later(
+            ran_millis=ran_millis, seq=self._last_seq, kept_millis=kept_millis
+        )
+        with self._transaction():
+            keep = "INSERT OR REPLACE INTO meta (key, value) VALUES ('ages', ?)"
+            self._db.execute(keep, (ages.format(),))
+        return ages.old_through(kept_millis=kept_millis)
+
+    def forget_reports(
+        self,
+        *,
+        before_millis: int,
+        limit: int,
+        keeps_unexported: bool,
+        through_seq: int | None = None,
+    ) -> int:
         """Drop up to `limit` of the oldest reports received before; return how many were.
 
         Their ids are forgotten at some time after. With `keeps_unexported`, what is not in InfluxDB
-        yet stays.
+        yet stays; so does what is after `through_seq`, and its ids.
         """
         with self._transaction():
-            sqlite_keys.forget(self._db, before_millis=before_millis)
-            through_seq = self._folded_seq
+            sqlite_keys.forget(self._db, before_millis=before_millis, through_seq=through_seq)
+            last = self._folded_seq
             if keeps_unexported:
-                through_seq = min(through_seq, sqlite_export.state_of(self._db, Policy.RAW).seq)
+                last = min(last, sqlite_export.state_of(self._db, Policy.RAW).seq)
+            if through_seq is not None:
+                last = min(last, through_seq)
             # Only from the front, so that what is kept has no gaps, wherever clocks jumped.
             statement = (
                 "DELETE FROM report WHERE seq IN (SELECT seq FROM "
@@ -283,7 +304,7 @@ class SqliteLedger:
                 "(SELECT seq, received_at FROM report WHERE seq <= ? ORDER BY seq LIMIT ?)) "
                 "WHERE latest < ?)"
             )
-            return self._db.execute(statement, (through_seq, limit, before_millis)).rowcount
+            return self._db.execute(statement, (last, limit, before_millis)).rowcount
 
     def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
         """Store that an export went on, unless it was begun anew meanwhile; return whether."""

@@ -12,6 +12,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from collector.errors import LedgerError, LedgerInUseError, SettingsError
+from collector.private_files import BESIDE_SQLITE, keep_private, make_private, put_in_place
 
 APPLICATION_ID = 0x54524C47
 BUSY_SECONDS = 10
@@ -251,6 +252,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if read_only:
             db.execute("PRAGMA query_only = ON")
         else:
+            keep_private(path, suffixes=BESIDE_SQLITE)
             # A copy made by VACUUM INTO comes without it, and readers would stop the writer.
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
@@ -299,10 +301,10 @@ def disk_at_fault(path: Path, error: sqlite3.Error) -> LedgerError:
     )
 
 
-def _open(path: Path, *, mode: str = "rw") -> sqlite3.Connection:
-    """Open a file; only mode `rwc` makes one where there is none, or none any more."""
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a file; never make one where there is none, or none any more."""
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
+        f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
         isolation_level=None,
         timeout=BUSY_SECONDS,
@@ -324,7 +326,8 @@ def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
-        db = _open(draft, mode="rwc")
+        make_private(draft)
+        db = _open(draft)
         try:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute("PRAGMA journal_mode = WAL")
@@ -335,14 +338,10 @@ def _create(path: Path) -> None:
         finally:
             db.close()
         with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
+            put_in_place(draft, path)
     finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        for suffix in BESIDE_SQLITE:
+            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
 
 
 def _verify(db: sqlite3.Connection, path: Path) -> None:
@@ -379,7 +378,11 @@ def lock(path: Path) -> IO[str]:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = path.with_name(path.name + ".lock").open("a+")
+        beside = path.with_name(path.name + ".lock")
+        with contextlib.suppress(FileExistsError):
+            make_private(beside)
+        keep_private(beside)
+        file = beside.open("a+")
     except OSError as error:
         raise LedgerError(
             f"cannot write beside the ledger {path}: {error}; the collector's user must own the "

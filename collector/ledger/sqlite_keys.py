@@ -26,6 +26,8 @@ HAND_STEPS = 2 ** (8 * HAND_BYTES)
 """The places of the hand: the first bytes of keys, which are hashes and so spread evenly."""
 QUIET_SHARE = 1 / 256
 """Of a round, done at each purge, so that ids move on when no new ones come."""
+SINCE_SEQ = "key_table_since_seq"
+"""Up to which seq reports went when the current large index was begun."""
 _HAVE_ANY = "SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM {each})" for each in (RECENT, *LASTING))
 
 
@@ -56,35 +58,54 @@ def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[byt
             )
 
 
-def forget(db: sqlite3.Connection, *, before_millis: int) -> None:
-    """Empty the older large index once all in it came before a moment, and begin it anew."""
+def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | None) -> None:
+    """Empty the older large index once all in it came before a moment, and begin it anew.
+
+    And not before all in it are up to `through_seq`, if that is given.
+    """
     _move_on(db, share=QUIET_SHARE)
-    since = db.execute("SELECT value FROM meta WHERE key = 'key_table_since'").fetchone()
-    if int(since[0]) >= before_millis:
+    since_millis = int(_meta(db, "key_table_since") or 0)
+    if since_millis >= before_millis:
         return
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
+    last_seq = row[0] if row else 0
+    if through_seq is not None:
+        since_seq = _meta(db, SINCE_SEQ)
+        if since_seq is None and since_millis:  # begun before this was noted
+            since_seq = str(last_seq)
+            _set_meta(db, SINCE_SEQ, since_seq)
+        if int(since_seq or 0) > through_seq:
+            return
+    received_at = db.execute("SELECT received_at FROM report ORDER BY seq DESC LIMIT 1").fetchone()
     other = 1 - _current(db)
     db.execute(f"DELETE FROM {LASTING[other]}")
-    db.execute("UPDATE meta SET value = ? WHERE key = 'key_table'", (str(other),))
-    db.execute(
-        "UPDATE meta SET value = CAST(coalesce((SELECT received_at FROM report "
-        "ORDER BY seq DESC LIMIT 1), 0) AS TEXT) WHERE key = 'key_table_since'"
-    )
+    _set_meta(db, "key_table", str(other))
+    _set_meta(db, "key_table_since", str(received_at[0] if received_at else 0))
+    _set_meta(db, SINCE_SEQ, str(last_seq))
+
+
+def _meta(db: sqlite3.Connection, key: str) -> str | None:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
 
 def _current(db: sqlite3.Connection) -> int:
-    row = db.execute("SELECT value FROM meta WHERE key = 'key_table'").fetchone()
-    return int(row[0])
+    return int(_meta(db, "key_table") or 0)
 
 
 def _move_on(db: sqlite3.Connection, *, share: float) -> None:
     """Move the hand by a share of a round, and the ids that it passes."""
     steps = min(HAND_STEPS, round(share * HAND_STEPS))
-    hand = int(db.execute("SELECT value FROM meta WHERE key = 'key_hand'").fetchone()[0])
+    hand = int(_meta(db, "key_hand") or 0)
     end = hand + steps
     for first, last in ((hand, min(end, HAND_STEPS)), (0, end - HAND_STEPS)):
         if first < last:
             _move(db, first, last)
-    db.execute("UPDATE meta SET value = ? WHERE key = 'key_hand'", (str(end % HAND_STEPS),))
+    _set_meta(db, "key_hand", str(end % HAND_STEPS))
 
 
 def _move(db: sqlite3.Connection, first: int, last: int) -> None:

@@ -656,6 +656,62 @@ def test_an_id_is_known_for_the_window_and_forgotten_after_another(ledger, reade
     assert store(ledger, batch(report("bob", key="day 20")), at=now) == [Receipt(0, 1)]
 
 
+class TestAClockThatJumps:
+    """What is old by a wall clock alone is not old."""
+
+    kept_millis = 7 * DAY_MILLIS
+
+    def purge(self, ledger, *, now: int, ran_millis: int) -> int:
+        old_seq = ledger.age(ran_millis=ran_millis, kept_millis=self.kept_millis)
+        return ledger.forget_reports(
+            before_millis=now - self.kept_millis,
+            limit=10,
+            keeps_unexported=False,
+            through_seq=old_seq,
+        )
+
+    def test_no_id_is_forgotten_by_a_clock_that_jumps_ahead(self, ledger):
+        store(ledger, batch(report(key="a")))
+        for _ in range(5):
+            assert self.purge(ledger, now=NOON_MILLIS + 365 * DAY_MILLIS, ran_millis=60_000) == 0
+        assert store(ledger, batch(report(key="a"))) == [Receipt(0, 1)]
+
+    def test_nor_one_that_came_while_the_clock_was_ahead(self, ledger):
+        ahead = NOON_MILLIS + 20 * DAY_MILLIS
+        store(ledger, batch(report(key="a")), at=ahead)
+        self.purge(ledger, now=ahead, ran_millis=60_000)
+        for _ in range(5):
+            self.purge(ledger, now=ahead + 20 * DAY_MILLIS, ran_millis=60_000)
+        assert store(ledger, batch(report(key="a"))) == [Receipt(0, 1)]
+
+    def test_what_is_old_by_both_is_forgotten(self, ledger):
+        store(ledger, batch(report(key="a")))
+        self.purge(ledger, now=NOON_MILLIS, ran_millis=60_000)
+        store(ledger, batch(report("bob", key="b")), at=NOON_MILLIS + 8 * DAY_MILLIS)
+        removed = 0
+        for day in range(8, 40):
+            now = NOON_MILLIS + day * DAY_MILLIS
+            removed += self.purge(ledger, now=now, ran_millis=DAY_MILLIS)
+        assert removed == 2
+        assert store(ledger, batch(report(key="a")), at=now) == [Receipt(1, 0)]
+
+    def test_what_is_old_by_the_time_that_was_run_alone_is_not(self, ledger):
+        store(ledger, batch(report(key="a")))
+        for _ in range(40):
+            assert self.purge(ledger, now=NOON_MILLIS, ran_millis=DAY_MILLIS) == 0
+        assert store(ledger, batch(report(key="a"))) == [Receipt(0, 1)]
+
+    def test_the_time_that_was_run_is_kept_when_it_is_opened_again(self, place):
+        with closing(place.open()) as ledger:
+            store(ledger, batch(report(key="a")))
+            for _ in range(8):
+                self.purge(ledger, now=NOON_MILLIS, ran_millis=DAY_MILLIS // 2)
+        with closing(place.open()) as ledger:
+            for _ in range(4):
+                self.purge(ledger, now=NOON_MILLIS, ran_millis=DAY_MILLIS)
+            assert self.purge(ledger, now=NOON_MILLIS + 9 * DAY_MILLIS, ran_millis=0) == 1
+
+
 class TestExport:
     """What is read for InfluxDB, and how far that has come."""
 

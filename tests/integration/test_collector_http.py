@@ -224,6 +224,26 @@ class TestIds:
         assert (await world.send(body)).json()["duplicates"] == 1
         assert await world.totals() == {"alice": 30}
 
+    async def test_a_clock_that_jumps_ahead_forgets_no_id(self, world):
+        await world.send(wire(report_id="x"))
+        world.now_millis += 8 * DAY_MILLIS
+        ingest = world.app.state.collector.ingest
+        for _ in range(2):
+            await ingest.run(lambda _: ingest._purge())
+        await world.client.post("/v1/maintenance/cleanup", params={"days": 1}, headers=AS_ADMIN)
+        world.now_millis -= 8 * DAY_MILLIS
+        assert (await world.send(wire(report_id="x"))).json()["duplicates"] == 1
+        assert await world.totals() == {"alice": 30}
+
+    async def test_a_report_dated_ahead_is_counted_when_it_arrives(self, world):
+        for days, ahead in enumerate((3_600_000, 365 * DAY_MILLIS)):
+            answer = await world.send(wire(reported_at=iso(world.now_millis + ahead)))
+            assert (answer.status_code, answer.json()["accepted"]) == (200, 1)
+            page = await world.get("/v1/usage/alice", days=1)
+            assert page["servers"][0]["upload_bytes"] == 10 * (days + 1)
+        metrics = (await world.client.get("/metrics")).text
+        assert "collector_reports_ahead_total 2.0" in metrics
+
 
 class TestWho:
     @pytest.mark.parametrize("route", ["/v1/reports", ORIGINAL])
@@ -714,7 +734,7 @@ class TestStatistics:
             "series_data": "none",
         }
         assert await world.totals() == before
-        world.now_millis += 30 * DAY_MILLIS
+        await world.let_days_pass(30)
         answer = await world.client.post(
             "/api/xpert/traffic-stats/cleanup", params={"days": 20}, headers=AS_ADMIN
         )

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from ledgers import NOON_MILLIS
 
 from collector.app import create_app
+from collector.reports import DAY_MILLIS, Limits, kept_millis
 from collector.settings import Settings
 
 ADMIN_KEY = "an-admin-key-for-tests"
@@ -89,6 +90,16 @@ class CollectorWorld:
         response = await self.client.get(path, params=params, headers=AS_ADMIN)
         assert response.status_code == 200, response.text
         return response.json()
+
+    async def let_days_pass(self, days: int) -> None:
+        """Move the clock, and the time that collectors of the ledger ran."""
+        self.now_millis += days * DAY_MILLIS
+        for _ in range(2):
+            await self.app.state.collector.ingest.run(
+                lambda ledger: ledger.age(
+                    ran_millis=days * DAY_MILLIS, kept_millis=kept_millis(Limits())
+                )
+            )
 
     async def totals(self) -> dict[str, int]:
         """Return all users' bytes since for ever."""

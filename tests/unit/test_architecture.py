@@ -97,6 +97,7 @@ SHARED = (
     "collector.errors.UnwritableError",
     "collector.connections.bounded",
     "collector.postgres_connection",
+    "collector.private_files",
     "collector.strangers",
 )
 """The names in InfluxDB, how it is written to, and what bounds strangers: decision 0009."""

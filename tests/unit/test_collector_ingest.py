@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -33,6 +34,8 @@ class MemoryLedger:
         self.is_in_commit = threading.Event()
         self.failure: Callable[[Sequence[Batch]], Exception | None] = lambda _: None
         self.forgotten_before: list[int] = []
+        self.forgotten_through: list[int | None] = []
+        self.ran_millis = 0
         self.forgotten = threading.Event()
         self.folds = 0
         self.deferred: list[bool] = []
@@ -58,8 +61,20 @@ class MemoryLedger:
         self.commits.append([each.username for one in batches for each in one.reports])
         return [Receipt(len(each.reports), 0) for each in batches]
 
-    def forget_reports(self, *, before_millis: int, limit: int, keeps_unexported: bool) -> int:
+    def age(self, *, ran_millis: int, kept_millis: int) -> int:
+        self.ran_millis += ran_millis
+        return 17
+
+    def forget_reports(
+        self,
+        *,
+        before_millis: int,
+        limit: int,
+        keeps_unexported: bool,
+        through_seq: int | None = None,
+    ) -> int:
         self.forgotten_before.append(before_millis)
+        self.forgotten_through.append(through_seq)
         self.forgotten.set()
         return 0
 
@@ -345,6 +360,18 @@ async def test_ids_are_purged_in_the_background_when_their_time_is_over(monkeypa
     async with World() as world:
         await asyncio.to_thread(world.ledger.forgotten.wait, 10)
     assert world.ledger.forgotten_before[0] == NOON_MILLIS - 7 * DAY_MILLIS - MAX_AHEAD_MILLIS - 1
+    assert world.ledger.forgotten_through[0] == 17
+
+
+async def test_the_time_that_it_ran_is_told_once(monkeypatch):
+    monkeypatch.setattr("collector.ingest.PURGE_SECONDS", 0.002)
+    started_at = time.monotonic()
+    async with World() as world:
+        while len(world.ledger.forgotten_before) < 50:
+            await asyncio.sleep(0.01)
+    ran_millis = (time.monotonic() - started_at) * 1000
+    assert ran_millis / 2 < world.ledger.ran_millis + len(world.ledger.forgotten_before)
+    assert world.ledger.ran_millis <= ran_millis
 
 
 @pytest.mark.parametrize(
