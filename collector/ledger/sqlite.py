@@ -22,7 +22,8 @@ from collector.ledger import (
 from collector.ledger.aging import Ages
 from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS
-from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault, lock
+from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault
+from collector.ledger.sqlite_lock import lock
 from collector.reports import Report
 from collector.schema import Policy
 
