@@ -74,6 +74,14 @@ def sight(user: PanelUser, *, seen_at: datetime) -> Sighting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenLine:
+    """The line of ours that stood in the user's note at the last look, and the limit beside it."""
+
+    number: int
+    data_limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
     """What a reset took from a user beyond its traffic, still to be put back."""
 
@@ -143,6 +151,10 @@ class Account:
     """The limit we wrote instead of the quota; None while the panel shows the quota itself."""
     open_writes: tuple[OpenWrite, ...] = ()
     """Writes whose limit or status may still appear in the panel, in the order they were made."""
+    write_number: int = 0
+    """How many writes this store has made to the user; the line in the note says which."""
+    seen_line: SeenLine | None = None
+    """None where the note had no line of ours at the last look."""
     intended_bytes: int | None = None
     """The limit of a write that a version without `open_writes` left under way."""
     remembered_limits: tuple[int, ...] = ()

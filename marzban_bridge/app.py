@@ -119,6 +119,7 @@ async def open_bridges(
                 panel=panel,
                 enforcement=settings.enforcement,
                 write_seconds=2 * each.timeout_seconds,
+                uses_notes=settings.uses_notes,
                 keeps_next_plan=settings.keeps_next_plan,
                 clock=clock,
                 metrics=metrics[each.name],

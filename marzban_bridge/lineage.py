@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from marzban_bridge.store_handle import Trail
 
+NOTE_NAME_LENGTH = 8
+
 
 def mark_as_copy(db: sqlite3.Connection, *, at: datetime) -> None:
     """Have a bridge that is started on this copy know that it is one."""
@@ -60,6 +62,18 @@ class Lineage:
         return self.begin_anew()
 
     @property
+    def name_in_notes(self) -> str | None:
+        """How the store is called in users' notes; None while it has no name."""
+        return None if self.is_new else self.name[:NOTE_NAME_LENGTH]
+
+    @property
+    def names_in_notes(self) -> frozenset[str]:
+        """How it is and was called there: it gets another name when it is rebased."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'former_names'").fetchone()
+        former = frozenset(row[0].split()) if row else frozenset()
+        return former | ({self.name_in_notes} if self.name_in_notes else frozenset())
+
+    @property
     def copied_at(self) -> str | None:
         """When this store was copied by `backup`, if it is a copy."""
         row = self._db.execute("SELECT value FROM meta WHERE key = 'copied_at'").fetchone()
@@ -67,8 +81,11 @@ class Lineage:
 
     def begin_anew(self) -> str:
         """Be no copy, and take a name under which nothing is known of this store yet."""
-        name = secrets.token_hex(16)
+        name, known = secrets.token_hex(16), sorted(self.names_in_notes)
         with self._transaction():
+            if known:
+                statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('former_names', ?)"
+                self._db.execute(statement, (" ".join(known),))
             self._db.execute("DELETE FROM meta WHERE key = 'copied_at'")
             statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('store_id', ?)"
             self._db.execute(statement, (name,))

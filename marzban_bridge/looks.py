@@ -9,7 +9,8 @@ from datetime import datetime
 from marzban_bridge import shared_quotas
 from marzban_bridge.accounts import Account, Enforcement, Event, is_same_creation
 from marzban_bridge.gone_accounts import GoneAccount
-from marzban_bridge.observe import adopt, observe
+from marzban_bridge.note_line import Lines, lines_for, without_lines
+from marzban_bridge.observe import adopt, observe, succeeding
 from marzban_bridge.panel import PanelUser
 from marzban_bridge.plan import Change, ChangeKind, plan
 from marzban_bridge.policy import POLICIES
@@ -63,7 +64,9 @@ class Looks:
         clock: Callable[[], datetime],
         enforcement: Enforcement,
         keeps_next_plan: bool,
+        uses_notes: bool,
     ) -> None:
+        self._uses_notes = uses_notes
         self._store = store
         self._clock = clock
         self._enforcement = enforcement
@@ -115,7 +118,10 @@ class Looks:
         if before is None:
             # What was reported while the panel had no such user is not this user's traffic.
             baseline = totals if self._store.is_orphan(key) else NOTHING
-            account = adopt(user, baseline=baseline, totals=totals, now=now)
+            line = self.lines(user).own
+            account = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
+            if gone := self._store.gone_account(key):
+                account = succeeding(account, gone.account, now=now)
             event = Event(kind="adopted", text="the user is accounted for")
             return self._share(before, Look(account=account, is_new=True, events=(event,)))
         if before.reset_request:
@@ -128,6 +134,7 @@ class Looks:
             was_announced=self._store.is_announced(key),
             reset_all=self._store.reset_all(user.admin),
             keeps_next_plan=self._keeps_next_plan,
+            line=self.lines(user).own,
         )
         is_another = not is_same_creation(before.created_at, seen.account.created_at)
         look = Look(
@@ -143,6 +150,21 @@ class Looks:
         gone = self._store.gone_account(key)
         is_his = gone is not None and is_same_creation(gone.account.created_at, user.created_at)
         return gone if is_his else None
+
+    def lines(self, user: PanelUser) -> Lines:
+        """Return the lines in a user's note; none of its own where notes are left alone.
+
+        Lines of then may be older than what was published since without one.
+        """
+        if not user.note:
+            return Lines()
+        names = self._store.lineage.names_in_notes
+        lines = lines_for(user.note, username=user.username, own_stores=names)
+        return lines if self._uses_notes else replace(lines, own=None)
+
+    def text_of_admin(self, user: PanelUser) -> str:
+        """Return a user's note without the lines of this store."""
+        return without_lines(user.note, stores=self._store.lineage.names_in_notes)
 
     def _share(self, before: Account | None, look: Look) -> Look:
         if not self._store.shares_quotas:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 MAX_NOTE_LENGTH = 500
@@ -72,6 +72,27 @@ def read_lines(note: str | None, *, username: str) -> list[NoteLine]:
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """The lines of one note, as one bridge sees them."""
+
+    own: NoteLine | None = None
+    """The line of the bridge's own store; None also where several contradict each other."""
+    others: tuple[NoteLine, ...] = ()
+    """Those of other stores."""
+
+
+def lines_for(note: str | None, *, username: str, own_stores: Collection[str]) -> Lines:
+    """Return the lines of a user's note; `own_stores`: what the bridge's store is called in them.
+
+    That is its name, and those it had before it was rebased.
+    """
+    lines = read_lines(note, username=username)
+    own = [line for line in lines if line.store in own_stores]
+    others = tuple(line for line in lines if line.store not in own_stores)
+    return Lines(own=own[0] if len(own) == 1 else None, others=others)
+
+
 def with_line(note: str | None, line: NoteLine, *, username: str) -> str | None:
     """Return the note with this line as its last, in place of the earlier ones of its store.
 
@@ -83,7 +104,7 @@ def with_line(note: str | None, line: NoteLine, *, username: str) -> str | None:
     return noted if len(noted) <= MAX_NOTE_LENGTH else None
 
 
-def without_lines(note: str | None, *, stores: Sequence[str] | None = None) -> str:
+def without_lines(note: str | None, *, stores: Collection[str] | None = None) -> str:
     """Return the note without the lines of these stores, or of all: the admin's own text.
 
     Lines that no longer match their checksum are removed too: a bridge wrote them.

@@ -17,10 +17,18 @@ from marzban_bridge.accounts import (
     Sighting,
     balance,
     is_same_creation,
+    is_same_limit,
     sight,
 )
+from marzban_bridge.note_line import NoteLine
 from marzban_bridge.open_writes import still_open
-from marzban_bridge.own_writes import quota_event, recognise_status, take_limit, with_previous_write
+from marzban_bridge.own_writes import (
+    quota_event,
+    recognise_status,
+    seen_line,
+    take_limit,
+    with_previous_write,
+)
 from marzban_bridge.panel import NextPlan, PanelUser, Status
 from marzban_bridge.resets import (
     ECHO_WINDOW,
@@ -55,14 +63,27 @@ class Observation:
     reset: ResetSign | None = None
 
 
-def adopt(user: PanelUser, *, baseline: Totals, totals: Totals, now: datetime) -> Account:
-    """Open the account of a user seen for the first time; the quota is what the panel shows."""
+def adopt(
+    user: PanelUser,
+    *,
+    baseline: Totals,
+    totals: Totals,
+    now: datetime,
+    line: NoteLine | None = None,
+) -> Account:
+    """Open the account of a user seen for the first time; the quota is what the panel shows.
+
+    Where that limit is one that this store published, the line beside it says the quota.
+    """
+    is_published = line is not None and is_same_limit(line.limit_bytes, user.data_limit_bytes)
     started_at = period_start(created_at=user.created_at, strategy=user.reset_strategy, now=now)
     return Account(
         username=user.username,
         created_at=user.created_at,
         admin=user.admin,
-        quota_bytes=user.data_limit_bytes,
+        quota_bytes=line.quota_bytes if line and is_published else user.data_limit_bytes,
+        published_bytes=user.data_limit_bytes if is_published else None,
+        write_number=line.number if line else 0,
         baseline_bytes=baseline.billed_bytes,
         admin_baseline_bytes=baseline.billed_bytes,
         seen_total_bytes=totals.billed_bytes,
@@ -71,6 +92,15 @@ def adopt(user: PanelUser, *, baseline: Totals, totals: Totals, now: datetime) -
         period_started_at=started_at,
         sighting=sight(user, seen_at=now),
         reset_all_seen_at=now,
+    )
+
+
+def succeeding(opened: Account, before: Account, *, now: datetime) -> Account:
+    """Let a new account know of the writes to an earlier user of the name, which may still land."""
+    return replace(
+        opened,
+        open_writes=still_open(before.open_writes, seen_at=now),
+        write_number=max(before.write_number, opened.write_number),
     )
 
 
@@ -83,26 +113,27 @@ def observe(
     was_announced: bool = False,
     reset_all: ResetAll | None = None,
     keeps_next_plan: bool = True,
+    line: NoteLine | None = None,
 ) -> Observation:
     """Fold one look at the panel, at the ledger's totals of that moment, into the account.
 
     Idempotent: observing the same user again reveals nothing new. A user re-created under the same
     name becomes a new account, whose period begins at the total of the last look at the user it
     replaces, if that was shortly before its creation. A total below the one already seen holds the
-    account: its books stay as they are until `rebase`.
+    account: its books stay as they are until `rebase`. `line` is this store's in the user's note.
     """
     total_bytes = totals.billed_bytes
     if not is_same_creation(user.created_at, account.created_at):
         baseline = _total_at_creation(account, user, totals=totals)
-        opened = adopt(user, baseline=baseline, totals=totals, now=now)
-        opened = replace(opened, open_writes=still_open(account.open_writes, seen_at=now))
+        opened = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
+        opened = succeeding(opened, account, now=now)
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
-    if account.is_held or total_bytes < account.seen_total_bytes:
-        return _hold(account, total_bytes=total_bytes)
+    if held := _hold(account, total_bytes=total_bytes, line=line):
+        return held
 
     seen = sight(user, seen_at=now)
-    account = recognise_status(with_previous_write(account, now=now), seen)
+    account = recognise_status(with_previous_write(account, now=now), seen, line)
     due = due_at(account)
     if due and now >= due and account.used_when_due_bytes is None:
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
@@ -120,7 +151,7 @@ def observe(
         )
         events += reset_events
     if not (sign and sign.fired_plan):
-        account, quota_event = take_limit(account, user)
+        account, quota_event = take_limit(account, user, line)
         events += [quota_event] if quota_event else []
     account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events
@@ -142,6 +173,7 @@ def observe(
         created_at=user.created_at,
         admin=user.admin,
         sighting=seen,
+        seen_line=seen_line(user, line),
         seen_total_bytes=total_bytes,
         seen_raw_bytes=totals.raw_bytes,
         used_rose_at=now if has_risen else account.used_rose_at,
@@ -195,14 +227,24 @@ def hold(account: Account, *, seen: Totals) -> tuple[Account, Event]:
     return held, Event(kind="conflict", text=text)
 
 
-def _hold(account: Account, *, total_bytes: int) -> Observation:
+def _hold(account: Account, *, total_bytes: int, line: NoteLine | None) -> Observation | None:
+    """Leave an account as it is that is held, or whose ledger or store lost something."""
     if account.is_held:
         return Observation(account=account)
-    lost_bytes = account.seen_total_bytes - total_bytes
-    text = (
-        f"the ledger's total of {account.username} fell by {lost_bytes} bytes, as after a restored "
-        "backup; the user stays as it is until `marzban-bridge rebase`"
-    )
+    if total_bytes < account.seen_total_bytes:
+        text = (
+            f"the ledger's total of {account.username} fell by "
+            f"{account.seen_total_bytes - total_bytes} bytes, as after a restored backup; the user "
+            "stays as it is until `marzban-bridge rebase`"
+        )
+    elif line is not None and line.number > account.write_number:
+        text = (
+            f"the note of {account.username} in the panel has write {line.number} of this store, "
+            f"which knows of {account.write_number}: the store is older than the panel, as after a "
+            "restored backup; the user stays as it is until `marzban-bridge rebase --restored`"
+        )
+    else:
+        return None
     held = replace(account, is_held=True)
     return Observation(account=held, events=(Event(kind="conflict", text=text),))
 

@@ -1,6 +1,7 @@
 """Whose are the limit and the status that the panel shows: the bridge's own, or an admin's?
 
-Decides by the values, as decisions 0004 and 0015 say.
+Where the user's note has a line of this store, the line beside the limit decides (decision 0015);
+else the values do (0004).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from marzban_bridge.accounts import (
     Account,
     Event,
     Restoration,
+    SeenLine,
     Sighting,
     is_same_limit,
     looks_typed,
 )
+from marzban_bridge.note_line import NoteLine
 from marzban_bridge.open_writes import OpenWrite, began, last_moment, sets_limit
 from marzban_bridge.panel import PanelUser, Status
 
@@ -38,29 +41,64 @@ def with_previous_write(account: Account, *, now: datetime) -> Account:
     )
 
 
-def recognise_status(account: Account, seen: Sighting) -> Account:
+def recognise_status(account: Account, seen: Sighting, line: NoteLine | None) -> Account:
     """Find out whether a status that has changed is one that the bridge wrote."""
     was_disabled = account.sighting.status is Status.DISABLED
     is_disabled = seen.status is Status.DISABLED
-    wrote = {each.status for each in account.open_writes if _fits(account, each, seen)}
-    if is_disabled and not was_disabled and Status.DISABLED in wrote:
-        return _disabled_by_us(account)
-    if not is_disabled and account.is_disabled_by_us and Status.ACTIVE in wrote:
-        return replace(account, is_disabled_by_us=False)
-    if was_disabled and not is_disabled and _has_let_in(account, seen):
+    if was_disabled is is_disabled:
+        return account
+    if is_disabled:
+        return _disabled_by_us(account) if _wrote_disabled(account, seen, line) else account
+    if account.is_disabled_by_us:
+        is_ours = _wrote_active(account, seen, line)
+        return replace(account, is_disabled_by_us=False) if is_ours else account
+    if _has_let_in(account, seen, line):
         return _put_back(account, Status.DISABLED)
     return account
 
 
-def _has_let_in(account: Account, seen: Sighting) -> bool:
+def _wrote_disabled(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+    if line is None:
+        return _wrote(account, Status.DISABLED, seen, account.open_writes)
+    return (_is_new(account, line) and line.is_disabled) or _wrote(
+        account, Status.DISABLED, seen, _unnoted(account)
+    )
+
+
+def _wrote_active(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+    if line is None:
+        return _wrote(account, Status.ACTIVE, seen, account.open_writes)
+    return (_is_new(account, line) and not line.is_disabled) or _wrote(
+        account, Status.ACTIVE, seen, _unnoted(account)
+    )
+
+
+def _has_let_in(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
     """Tell whether a write that landed late made a user active whom an admin had disabled.
 
-    Where the limit did not become the write's in the same moment it may as well be the admin.
+    Without a line, and where the limit did not become the write's in the same moment, it may as
+    well be the admin.
     """
+    lets_in = [each for each in account.open_writes if each.status is Status.ACTIVE]
+    if line is not None:
+        return _is_new(account, line) and line.number in {each.number for each in lets_in}
     return seen.data_limit_bytes != account.sighting.data_limit_bytes and any(
-        write.status is Status.ACTIVE and sets_limit(write, seen.data_limit_bytes)
-        for write in account.open_writes
+        sets_limit(write, seen.data_limit_bytes) for write in lets_in
     )
+
+
+def _is_new(account: Account, line: NoteLine) -> bool:
+    """Tell whether the line came to the note since the last look."""
+    return account.seen_line is None or account.seen_line.number != line.number
+
+
+def _unnoted(account: Account) -> tuple[OpenWrite, ...]:
+    """Return the open writes that carry no line."""
+    return tuple(each for each in account.open_writes if not each.number)
+
+
+def _wrote(account: Account, status: Status, seen: Sighting, writes: tuple[OpenWrite, ...]) -> bool:
+    return any(each.status is status and _fits(account, each, seen) for each in writes)
 
 
 def _put_back(account: Account, status: Status) -> Account:
@@ -93,23 +131,53 @@ def _fits(account: Account, write: OpenWrite, seen: Sighting) -> bool:
     )
 
 
-def take_limit(account: Account, user: PanelUser) -> tuple[Account, Event | None]:
-    """Take a limit that is not ours as the admin's new quota.
-
-    Ours are what we published, what a write that may have landed since may have published, and
-    what we published lately: an edit dialog that was opened before sends that back, rounded. Such a
-    stale number is told from a new one by being odd: people type whole hundredths of a GiB.
-    """
+def take_limit(
+    account: Account, user: PanelUser, line: NoteLine | None
+) -> tuple[Account, Event | None]:
+    """Take a limit that is not ours as the admin's new quota."""
     shown_bytes = user.data_limit_bytes
     if account.superseded:
         if is_same_limit(shown_bytes, account.superseded.data_limit_bytes):
             return account, None
         account = replace(account, superseded=None)
+    return _by_value(account, shown_bytes) if line is None else _by_line(account, shown_bytes, line)
+
+
+def _by_line(
+    account: Account, shown_bytes: int | None, line: NoteLine
+) -> tuple[Account, Event | None]:
+    """Decide by the line that stands beside the limit, the newest or an older one.
+
+    The limit of the line is ours: one that we published, that landed late, or that an edit dialog
+    opened before sends back. Where neither has changed since the last look there is nothing to
+    decide: a plan that fired, for example, changes a limit and no note.
+    """
+    if account.seen_line == SeenLine(number=line.number, data_limit_bytes=shown_bytes):
+        return account, None
+    for write in _unnoted(account):
+        if sets_limit(write, shown_bytes):
+            return _published(account, write.data_limit_bytes), None
+    if shown_bytes is not None and shown_bytes == account.published_bytes:
+        return account, None
+    if is_same_limit(shown_bytes, line.limit_bytes):
+        return _published(account, shown_bytes), None
+    if is_same_limit(shown_bytes, account.quota_bytes):
+        return replace(account, published_bytes=None), None
+    return _edited(account, shown_bytes)
+
+
+def _by_value(account: Account, shown_bytes: int | None) -> tuple[Account, Event | None]:
+    """Decide by the limit alone.
+
+    Ours are what we published, what a write that may have landed since may have published, and
+    what we published lately: an edit dialog that was opened before sends that back, rounded. Such a
+    stale number is told from a new one by being odd: people type whole hundredths of a GiB.
+    """
     for write in account.open_writes:
         if sets_limit(write, shown_bytes) or (
             write.is_answered and is_same_limit(shown_bytes, write.data_limit_bytes)
         ):
-            return _published(account, write), None
+            return _published(account, write.data_limit_bytes), None
     if account.published_bytes is not None and is_same_limit(shown_bytes, account.published_bytes):
         return account, None
     if is_same_limit(shown_bytes, account.quota_bytes):
@@ -117,14 +185,24 @@ def take_limit(account: Account, user: PanelUser) -> tuple[Account, Event | None
     is_stale = any(is_same_limit(shown_bytes, limit) for limit in account.remembered_limits)
     if is_stale and shown_bytes is not None and not looks_typed(shown_bytes):
         return account, None
+    return _edited(account, shown_bytes)
+
+
+def _edited(account: Account, shown_bytes: int | None) -> tuple[Account, Event | None]:
     changed = replace(account, quota_bytes=shown_bytes, published_bytes=None, remembered_limits=())
     text = "the admin set a new data limit in the panel"
     return changed, quota_event(account.quota_bytes, shown_bytes, text)
 
 
-def _published(account: Account, write: OpenWrite) -> Account:
-    """Note which write's limit the panel shows; an edit dialog may send it back later."""
-    limit_bytes = write.data_limit_bytes
+def seen_line(user: PanelUser, line: NoteLine | None) -> SeenLine | None:
+    """Return what later looks need of the line beside a user's limit."""
+    if line is None:
+        return None
+    return SeenLine(number=line.number, data_limit_bytes=user.data_limit_bytes)
+
+
+def _published(account: Account, limit_bytes: int | None) -> Account:
+    """Note which limit of ours the panel shows; an edit dialog may send it back later."""
     if limit_bytes is None or limit_bytes == account.quota_bytes:
         return replace(account, published_bytes=None)
     remembered = account.remembered_limits

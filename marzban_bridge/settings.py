@@ -242,6 +242,12 @@ class Settings:
         "Put back a next plan that a reset in the panel dropped",
         _flag,
     )
+    uses_notes: bool = _variable(
+        "BRIDGE_NOTES",
+        "true",
+        "Write quota, published limit and external bytes into the note of the panel's user",
+        _flag,
+    )
     action_token: str = _variable(
         "BRIDGE_ACTION_TOKEN",
         "",

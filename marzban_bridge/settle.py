@@ -62,17 +62,26 @@ class Settler:
         clock: Clock,
         metrics: Metrics,
         write_seconds: float = 30.0,
+        uses_notes: bool = True,
     ) -> None:
         self._store = store
         self._panel = panel
         self._writes = UserWrites(
-            store=store, panel=panel, clock=clock, longest_seconds=write_seconds
+            store=store,
+            panel=panel,
+            clock=clock,
+            longest_seconds=write_seconds,
+            uses_notes=uses_notes,
         )
         self._keeps_next_plan = keeps_next_plan
         self._clock = clock
         self._metrics = metrics
         self.looks = Looks(
-            store=store, clock=clock, enforcement=enforcement, keeps_next_plan=keeps_next_plan
+            store=store,
+            clock=clock,
+            enforcement=enforcement,
+            keeps_next_plan=keeps_next_plan,
+            uses_notes=uses_notes,
         )
         self._looked_at: dict[str, float] = {}
         self.hurry: Callable[[list[str]], None] = lambda _: None
@@ -208,12 +217,15 @@ class Settler:
             account = self._look(account.key, user, totals)
             shown_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
             is_limit_ours = quota_bytes is not None and shown_bytes != quota_bytes
-            if not is_limit_ours and not account.is_disabled_by_us:
+            text = self.looks.text_of_admin(user)
+            has_line = text != (user.note or "")
+            if not is_limit_ours and not account.is_disabled_by_us and not has_line:
                 return False
             update = UserUpdate(
                 username=user.username,
                 data_limit_bytes=quota_bytes if is_limit_ours else None,
                 status=Status.ACTIVE if account.is_disabled_by_us else None,
+                note=text if has_line else None,
             )
             change = Change(
                 kind=ChangeKind.RELEASE,

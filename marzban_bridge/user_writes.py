@@ -6,12 +6,14 @@ from an admin's edit.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge.accounts import REMEMBERED_LIMITS, Account
 from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.note_line import NoteLine, place_of, with_line, without_lines
 from marzban_bridge.open_writes import OpenWrite, answered, began, given_up, last_moment
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
 from marzban_bridge.plan import Change, ChangeKind, event_of
@@ -28,11 +30,14 @@ class UserWrites:
         panel: Panel,
         clock: Callable[[], datetime],
         longest_seconds: float,
+        uses_notes: bool,
     ) -> None:
         self._store = store
         self._panel = panel
         self._clock = clock
         self._longest_seconds = longest_seconds
+        self._uses_notes = uses_notes
+        self._place = place_of(socket.gethostname())
 
     async def write(
         self, account: Account, user: PanelUser, change: Change, update: UserUpdate
@@ -43,12 +48,18 @@ class UserWrites:
         """
         update = _against_open_status(account, update)
         is_ours_to_set = change.kind is not ChangeKind.RESTORE or update.status is Status.ACTIVE
+        status = update.status if is_ours_to_set else None
+        number = account.write_number + 1
+        update, is_noted = self._noted(account, user, update, status=status, number=number)
         write = OpenWrite(
             data_limit_bytes=update.data_limit_bytes,
-            status=update.status if is_ours_to_set else None,
+            status=status,
             may_land_until=last_moment(self._clock(), timeout_seconds=self._longest_seconds),
+            number=number if is_noted else 0,
         )
-        opened = replace(account, open_writes=began(account.open_writes, write))
+        opened = replace(
+            account, open_writes=began(account.open_writes, write), write_number=number
+        )
         self._store.save(opened, at=self._clock())
         lost_tries: list[datetime] = []
         try:
@@ -72,6 +83,59 @@ class UserWrites:
         )
         self._store.save(written, [event_of(change, user, after)], at=self._clock())
         return after
+
+    def _noted(
+        self,
+        account: Account,
+        user: PanelUser,
+        update: UserUpdate,
+        *,
+        status: Status | None,
+        number: int,
+    ) -> tuple[UserUpdate, bool]:
+        """Have a write that sets a limit or a status describe itself; return whether it does.
+
+        Where the admin's text leaves no room an earlier line goes: it is about another limit.
+        """
+        lineage = self._store.lineage
+        store = lineage.name_in_notes
+        sets_something = update.data_limit_bytes is not None or update.status is not None
+        says_note = update.note is not None  # one without the line, before an uninstall
+        if not self._uses_notes or store is None or not sets_something or says_note:
+            return update, False
+        left = without_lines(user.note, stores=lineage.names_in_notes)
+        line = self._line(account, user, update, status=status, number=number, store=store)
+        note = with_line(left, line, username=user.username) if line else None
+        if note is not None:
+            return replace(update, note=note), True
+        return (update if left == (user.note or "") else replace(update, note=left)), False
+
+    def _line(
+        self,
+        account: Account,
+        user: PanelUser,
+        update: UserUpdate,
+        *,
+        status: Status | None,
+        number: int,
+        store: str,
+    ) -> NoteLine | None:
+        total_bytes = self._store.totals(account.key).billed_bytes
+        external_bytes = total_bytes - account.baseline_bytes
+        if external_bytes < 0:  # a total that fell; what the period began at cannot be said
+            return None
+        limit_bytes = update.data_limit_bytes
+        stays_disabled = update.status is None and account.is_disabled_by_us
+        return NoteLine(
+            store=store,
+            number=number,
+            place=self._place,
+            quota_bytes=account.quota_bytes,
+            limit_bytes=user.data_limit_bytes if limit_bytes is None else limit_bytes,
+            external_bytes=external_bytes,
+            total_bytes=total_bytes,
+            is_disabled=status is Status.DISABLED or stays_disabled,
+        )
 
 
 def _against_open_status(account: Account, update: UserUpdate) -> UserUpdate:

@@ -13,9 +13,14 @@ from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.open_writes import LATE_WRITE_SECONDS
 
 
+@pytest.fixture(params=[True, False], ids=["notes", "no notes"])
+def uses_notes(request):
+    return request.param
+
+
 @pytest.fixture(params=[False, True], ids=["own quota", "shared quota"])
-def world(tmp_path, store_place, request):
-    opened = World(tmp_path, quotas_span_panels=request.param, store=store_place.setting)
+def world(tmp_path, request, uses_notes):
+    opened = World(tmp_path, quotas_span_panels=request.param, uses_notes=uses_notes)
     yield opened
     opened.close()
 
@@ -227,15 +232,40 @@ def test_a_late_enable_does_not_undo_what_an_admin_disabled(world):
     assert (account.is_disabled_by_us, account.quota_bytes) == (False, gib(30))
 
 
-def test_a_write_to_a_user_that_was_deleted_since_sets_no_quota_of_its_successor(world):
+@pytest.mark.parametrize("is_seen_gone", [False, True])
+def test_a_write_to_a_user_that_was_deleted_since_sets_no_quota_of_its_successor(
+    world, is_seen_gone
+):
     begin(world)
     lose_the_write_of(world, gib(13.5))
     world.panel.delete_user("alice")
+    if is_seen_gone:
+        world.one_pass()
     world.clock.advance(seconds=3)
     world.panel.create_user("alice", data_limit=gib(50))
     world.one_pass()
     land(world)
     assert world.account("alice").quota_bytes == gib(50)
+
+
+def test_an_admin_who_disables_while_a_disable_is_open_is_heard_where_the_note_tells(
+    world, uses_notes
+):
+    lose_a_disable(world)
+    world.panel.modify_user("alice", {"status": "disabled"})
+    world.one_pass()
+    assert world.account("alice").is_disabled_by_us is not uses_notes
+
+
+def test_a_typed_limit_equal_to_one_that_is_open_is_heard_where_the_note_tells(world, uses_notes):
+    begin(world)
+    lose_the_write_of(world, gib(13.5))
+    intended = gib(100) - gib(13.5) - 1
+    world.ledger.report("alice", gib(20))
+    world.one_pass()
+    world.panel.modify_user("alice", {"data_limit": intended})
+    world.one_pass()
+    assert world.account("alice").quota_bytes == (intended if uses_notes else gib(100))
 
 
 def test_a_late_disable_gives_a_user_who_was_put_on_hold_meanwhile_back_its_hold(world):

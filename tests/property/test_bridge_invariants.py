@@ -54,10 +54,12 @@ class Books:
 class BridgeMachine(RuleBasedStateMachine):
     """Rules are what people, panels and fate do."""
 
+    uses_notes = True
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.world = World(self.folder)
+        self.world = World(self.folder, uses_notes=self.uses_notes)
         self.books: dict[str, Books] = {}
         self.late_webhooks: list[dict[str, object]] = []
         self.ratio_millis = 1000
@@ -185,6 +187,10 @@ class BridgeMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), quota=QUOTAS, is_fatal=st.booleans())
     def edit_the_quota(self, name, quota, is_fatal):
         self.look()
+        if not self.uses_notes and any(
+            each.data_limit_bytes == quota for each in self.world.account(name).open_writes
+        ):
+            return  # to the byte what a write may still set
         self.world.panel.modify_user(name, {"data_limit": quota})
         self.books[name].quota_bytes = quota
         self.world.transport.crash_after_writes = 1 if is_fatal else None
@@ -199,7 +205,8 @@ class BridgeMachine(RuleBasedStateMachine):
     def disable_by_hand(self, name):
         """While a DISABLE may still land, who disabled the user is not told from the values."""
         self.look()
-        if any(each.status is Status.DISABLED for each in self.world.account(name).open_writes):
+        writes = self.world.account(name).open_writes
+        if not self.uses_notes and any(each.status is Status.DISABLED for each in writes):
             return
         if self.world.panel.get_user(name)["status"] in {"active", "limited"}:
             self.world.panel.modify_user(name, {"status": "disabled"})
@@ -337,6 +344,16 @@ TestBridgeInvariants.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+class MachineWithoutNotes(BridgeMachine):
+    """The same where users' notes are left alone, and only the values tell."""
+
+    uses_notes = False
+
+
+TestBridgeInvariantsWithoutNotes = MachineWithoutNotes.TestCase
+TestBridgeInvariantsWithoutNotes.settings = TestBridgeInvariants.settings
 
 
 class RatioMachine(BridgeMachine):

@@ -82,12 +82,22 @@ class AccidentProneTransport(httpx.AsyncBaseTransport):
 
 
 class World:
-    """Everything a scenario needs; `close` ends it."""
+    """Everything a scenario needs; `close` ends it.
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.clock = ManualClock()
-        self.panel = SimulatedPanel(clock=self.clock, admins={"root": (PASSWORD, True)})
-        self.ledger = FakeLedger()
+    Another bridge on the same panel, or on the same ledger, is made with the first one's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        panel: SimulatedPanel | None = None,
+        ledger: FakeLedger | None = None,
+        **settings: Any,
+    ) -> None:
+        self.clock = panel.clock if panel else ManualClock()
+        self.panel = panel or SimulatedPanel(clock=self.clock, admins={"root": (PASSWORD, True)})
+        self.ledger = ledger or FakeLedger()
         self.transport = AccidentProneTransport(
             httpx.ASGITransport(create_simulator_app(self.panel)), self.clock
         )

@@ -48,6 +48,7 @@ def test_values_are_read_and_urls_lose_their_last_slash():
         ("BRIDGE_PASS_SECONDS", "0"),
         ("BRIDGE_PASS_SECONDS", "nan"),
         ("BRIDGE_KEEPS_NEXT_PLAN", "perhaps"),
+        ("BRIDGE_NOTES", "maybe"),
         ("BRIDGE_SNAPSHOT_SECONDS", "0"),
         ("BRIDGE_ACTION_TOKEN", "nineteen-characters"),
         ("BRIDGE_PUBLIC_URL", "bridge.example.com"),
