@@ -251,7 +251,10 @@ def test_a_write_to_a_user_that_was_deleted_since_sets_no_quota_of_its_successor
 def test_an_admin_who_disables_while_a_disable_is_open_is_heard_where_the_note_tells(
     world, uses_notes
 ):
-    lose_a_disable(world)
+    begin(world, quota_bytes=gib(10))
+    world.ledger.report("alice", gib(3))
+    world.one_pass()
+    lose_the_write_of(world, gib(8))
     world.panel.modify_user("alice", {"status": "disabled"})
     world.one_pass()
     assert world.account("alice").is_disabled_by_us is not uses_notes

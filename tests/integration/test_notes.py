@@ -86,11 +86,11 @@ def test_a_line_that_no_longer_has_room_goes_because_it_is_about_another_limit(w
     begin(world)
     line = user(world)["note"].removeprefix(TEXT)
     text = "y" * (MAX_NOTE_LENGTH - len(line))
-    world.panel.modify_user("alice", {"note": text + line, "data_limit": gib(100)})
+    world.panel.modify_user("alice", {"note": text + line, "data_limit": gib(50)})
     world.one_pass()
-    assert (user(world)["note"], user(world)["data_limit"]) == (text, gib(97))
+    assert (user(world)["note"], user(world)["data_limit"]) == (text, gib(47))
     world.one_pass()
-    assert world.account("alice").quota_bytes == gib(100)
+    assert world.account("alice").quota_bytes == gib(50)
 
 
 def test_a_disabled_user_is_said_to_be(world):

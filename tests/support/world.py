@@ -96,7 +96,11 @@ class World:
         **settings: Any,
     ) -> None:
         self.clock = panel.clock if panel else ManualClock()
-        self.panel = panel or SimulatedPanel(clock=self.clock, admins={"root": (PASSWORD, True)})
+        self.panel = panel or SimulatedPanel(
+            clock=self.clock,
+            admins={"root": (PASSWORD, True)},
+            token_minutes=0,  # months pass here, and the bridge counts its sign-ins in real seconds
+        )
         self.ledger = ledger or FakeLedger()
         self.transport = AccidentProneTransport(
             httpx.ASGITransport(create_simulator_app(self.panel)), self.clock
