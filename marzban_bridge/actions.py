@@ -19,7 +19,7 @@ from marzban_bridge.accounts import (
     standing_total,
     trusted,
 )
-from marzban_bridge.errors import PanelRefusedError
+from marzban_bridge.errors import ObservingError, PanelRefusedError
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.panel import PanelAdmin, PanelUser
@@ -32,6 +32,11 @@ from marzban_bridge.usage import NOTHING, Totals
 RESET_ALL_PHRASE = "reset all users"
 CLEANUP_PHRASE = "cleanup"
 """Typed by whoever asks for what concerns everybody, so that no slip of the hand does it."""
+
+HOW_TO_CHANGE = (
+    "if the panel is to be changed all the same, say so: ?change_panel=true (API), "
+    "--change-the-panel (command line), or the box on the confirm page"
+)
 
 
 class Action(StrEnum):
@@ -120,17 +125,35 @@ class Actions:
         )
         return AdminUsage(admin=admin, external_bytes=external_bytes, users=len(accounts))
 
-    async def reset_user(self, username: str, *, actor: str) -> UserUsage:
-        """Reset a user's traffic, the panel's and external; UserNotFoundError when unknown."""
+    def _demand_change(self, what: str, *, changes_panel: bool) -> None:
+        """Raise ObservingError where nothing is to be changed, unless it was said explicitly."""
+        if self._enforcement is Enforcement.OBSERVE and not changes_panel:
+            raise ObservingError(
+                f"nothing was done: BRIDGE_ENFORCEMENT=observe changes nothing in the panel, and "
+                f"{what} would; {HOW_TO_CHANGE}"
+            )
+
+    async def reset_user(
+        self, username: str, *, actor: str, changes_panel: bool = False
+    ) -> UserUsage:
+        """Reset a user's traffic, the panel's and external; UserNotFoundError when unknown.
+
+        Raises ObservingError while the bridge only observes, unless `changes_panel` says that the
+        panel is to be changed all the same. So do all methods that take it.
+        """
+        self._demand_change("a reset", changes_panel=changes_panel)
         cause = "a reset was asked for"
         account = await self._settler.reset(username, cause=cause, actor=actor)
         return self.user_usage(await self._panel.get_user(account.username))
 
-    async def reset_admin(self, username: str, *, bearer: str | None, actor: str) -> int:
+    async def reset_admin(
+        self, username: str, *, bearer: str | None, actor: str, changes_panel: bool = False
+    ) -> int:
         """Begin an admin's usage anew, in the panel and here; return how many users it spans.
 
         The users' own accounts and quotas are not touched.
         """
+        self._demand_change("this reset", changes_panel=changes_panel)
         await self._panel.reset_admin_usage(username, bearer=bearer)
         accounts = list(self._store.accounts(admin=username))
         for each in accounts:
@@ -147,7 +170,12 @@ class Actions:
         return len(accounts)
 
     async def reset_all(
-        self, *, bearer: str | None, caller: PanelAdmin, actor: str | None = None
+        self,
+        *,
+        bearer: str | None,
+        caller: PanelAdmin,
+        actor: str | None = None,
+        changes_panel: bool = False,
     ) -> int:
         """Reset all users of the caller through the panel's own call; return how many had accounts.
 
@@ -155,6 +183,7 @@ class Actions:
         environment's admin. It restarts xray on every node. Each account's request is stored first,
         so that a crash in between loses none. `actor` is who asked, if not the caller itself.
         """
+        self._demand_change("a reset of all users", changes_panel=changes_panel)
         self._settler.refuse_in_doubt()
         actor = actor or caller.username
         admins = await self._panel.admins(bearer=bearer)
@@ -247,8 +276,9 @@ class Actions:
             taken.append(recovered)
         return taken
 
-    async def release(self) -> AsyncIterator[tuple[Account, bool]]:
+    async def release(self, *, changes_panel: bool = False) -> AsyncIterator[tuple[Account, bool]]:
         """Give every user back its quota and status; yield each with whether that took a write."""
+        self._demand_change("a release", changes_panel=changes_panel)
         for each in list(self._store.accounts()):
             yield each, await self._settler.release(each)
             await asyncio.sleep(0)

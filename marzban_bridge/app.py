@@ -87,7 +87,9 @@ async def open_bridges(
         witness.check_store()
         metrics = {each.name: Metrics() for each in panels}
         first_metrics = metrics[FIRST_PANEL]
-        first_metrics.introduce(public_url=settings.public_url)
+        first_metrics.introduce(
+            public_url=settings.public_url, enforcement=settings.enforcement.value
+        )
         first_metrics.leads.set(1)
         snapshots = _snapshots(settings, store=store, clock=clock, metrics=first_metrics)
         if snapshots:

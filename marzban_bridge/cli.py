@@ -113,16 +113,18 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     whom.add_argument("user", nargs="?")
     whom.add_argument("--all", action="store_true", help="all users, through the panel")
     reset.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
+    _add_change(reset)
     cleanup = add("cleanup", "purge the collector's old rows; totals and quotas stay", _cleanup)
     cleanup.add_argument(
         "--days", type=_days, required=True, metavar="N", help="what is older than so many days"
     )
     cleanup.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
-    add(
+    release = add(
         "release",
         "give every user the admin's quota back, before an uninstall; stop the bridge first",
-        lambda _: asyncio.run(commands.release(_settings())),
+        lambda it: asyncio.run(commands.release(_settings(), changes_panel=it.change_the_panel)),
     )
+    _add_change(release)
     rebase = add(
         "rebase",
         "accept ledger and store as they are now, after a restore; stop the bridge first",
@@ -154,6 +156,14 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
 Adder = argparse.ArgumentParser
 
 
+def _add_change(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--change-the-panel",
+        action="store_true",
+        help="also with BRIDGE_ENFORCEMENT=observe, which changes nothing otherwise",
+    )
+
+
 def _plan(_: argparse.Namespace) -> int:
     return commands.plan(_settings())
 
@@ -174,12 +184,14 @@ def _stand_in(module: str) -> Callable[[argparse.Namespace], int]:
 
 def _reset(arguments: argparse.Namespace) -> int:
     if not arguments.all:
-        return commands.reset_user(_settings(), arguments.user)
+        return commands.reset_user(
+            _settings(), arguments.user, changes_panel=arguments.change_the_panel
+        )
     if not arguments.yes:
         print("This resets the traffic of all users and restarts xray on every node.")
         if not _is_confirmed(RESET_ALL_PHRASE):
             return 1
-    return commands.reset_all(_settings())
+    return commands.reset_all(_settings(), changes_panel=arguments.change_the_panel)
 
 
 def _cleanup(arguments: argparse.Namespace) -> int:

@@ -203,12 +203,14 @@ def _place_of(store: Store, username: str) -> tuple[str, str]:
     return store.placed_on(account_key(username)), username
 
 
-def reset_user(settings: Settings, username: str) -> int:
+def reset_user(settings: Settings, username: str, *, changes_panel: bool = False) -> int:
     """Begin a user's period anew."""
 
     async def reset(bridges: Bridges) -> int:
         bridge, name = bridges.find(username)
-        usage = await bridge.actions.reset_user(name, actor="command line")
+        usage = await bridge.actions.reset_user(
+            name, actor="command line", changes_panel=changes_panel
+        )
         return usage.balance.used_bytes
 
     panels = {panel.name: panel for panel in load_panels(settings)}
@@ -218,9 +220,15 @@ def reset_user(settings: Settings, username: str) -> int:
             used_bytes = asyncio.run(with_bridges(settings, reset))
         else:
             path = f"/v1/users/{quote(name, safe='')}/reset"
-            used_bytes = running.call("POST", path)["total_usage_bytes"]
+            answer = running.call("POST", path, params=_change(changes_panel))
+            used_bytes = answer["total_usage_bytes"]
     _say(f"{username} begins anew: {human_bytes(used_bytes)} used")
     return 0
+
+
+def _change(changes_panel: bool) -> Mapping[str, str]:  # noqa: FBT001 - it becomes a parameter
+    """Return what tells a running bridge to change the panel though it only observes."""
+    return {"change_panel": "true"} if changes_panel else {}
 
 
 def _find(
@@ -240,14 +248,16 @@ def _find(
     return panels.get(placed_on, panels[FIRST_PANEL]), username
 
 
-def reset_all(settings: Settings) -> int:
+def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:
     """Begin everybody's period anew, through the panels' own call."""
 
     async def reset(bridges: Bridges) -> int:
         count = 0
         for bridge in bridges.by_name.values():
             caller = await bridge.panel.whoami()
-            count += await bridge.actions.reset_all(bearer=None, caller=caller)
+            count += await bridge.actions.reset_all(
+                bearer=None, caller=caller, changes_panel=changes_panel
+            )
         await together.run_once(bridges)
         return count
 
@@ -257,7 +267,10 @@ def reset_all(settings: Settings) -> int:
             if running is None:
                 count = asyncio.run(with_bridges(settings, reset))
                 break
-            count += running.call("POST", "/v1/reset-all", json=RESET_ALL_BODY)["users"]
+            answer = running.call(
+                "POST", "/v1/reset-all", json=RESET_ALL_BODY, params=_change(changes_panel)
+            )
+            count += answer["users"]
     _say(f"{count} users with external traffic begin anew")
     return 0
 
@@ -281,12 +294,14 @@ def cleanup(settings: Settings, days: int) -> int:
     return 0
 
 
-async def release(settings: Settings) -> int:
+async def release(settings: Settings, *, changes_panel: bool = False) -> int:
     """Give every user its quota back and show what that took."""
 
     async def let_go(bridges: Bridges) -> int:
         written = 0
-        async for bridge, account, was_written in together.release(bridges):
+        async for bridge, account, was_written in together.release(
+            bridges, changes_panel=changes_panel
+        ):
             written += was_written
             if was_written:
                 name = bridge.store.public_name(account.username)

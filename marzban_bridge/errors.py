@@ -31,6 +31,10 @@ class FollowingError(BridgeError):
     """Another bridge leads, and nothing was done; that one, or this one later, can do it."""
 
 
+class ObservingError(BridgeError):
+    """The bridge only observes (BRIDGE_ENFORCEMENT), and this would change the panel."""
+
+
 class PanelError(BridgeError):
     """The panel did not do what was asked."""
 

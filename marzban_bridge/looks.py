@@ -226,6 +226,25 @@ class Looks:
             return [account.username]
         return list(dict.fromkeys([*self._store.spellings(key), key]))
 
+    def may_finish(self, account: Account) -> bool:
+        """Tell whether a reset that was asked for may go on by itself.
+
+        Who observes now, and did not when it was asked for, changes nothing more in the panel.
+        """
+        request, observes = account.reset_request, self._enforcement is Enforcement.OBSERVE
+        return not observes or (request is not None and request.is_panel_called)
+
+    def as_asked(self, change: Change) -> Change | None:
+        """Return what may be done of a change after a reset that somebody asked for by name.
+
+        Who observes puts back what that reset took from the user, and publishes no limit.
+        """
+        if self.allows(change):
+            return change
+        if change.kind is not ChangeKind.RESTORE or change.update is None:
+            return None
+        return replace(change, update=replace(change.update, data_limit_bytes=None))
+
     def plan(self, account: Account, total_bytes: int) -> Change | None:
         """Return the next change an account needs, allowed or not."""
         # To observe is to plan as if limits were published, and then to change nothing.

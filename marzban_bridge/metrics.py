@@ -129,9 +129,15 @@ class Metrics:
         self._info = Info("bridge", "What this bridge is", registry=self.registry)
         self._influx_up: Gauge | None = None
 
-    def introduce(self, *, public_url: str) -> None:
-        """Say what this bridge is and where browsers reach it."""
-        self._info.info({"public_url": public_url, "version": marzban_bridge.__version__})
+    def introduce(self, *, public_url: str, enforcement: str) -> None:
+        """Say what this bridge is and does, and where browsers reach it."""
+        self._info.info(
+            {
+                "public_url": public_url,
+                "version": marzban_bridge.__version__,
+                "enforcement": enforcement,
+            }
+        )
 
     def watch_resets(
         self, *, pending: Callable[[], float], oldest_seconds: Callable[[], float]

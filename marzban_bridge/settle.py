@@ -155,7 +155,7 @@ class Settler:
             account = self._look(key, user, self._store.totals(key))
             if account.reset_request is None:
                 account = self.request_reset(account, cause=cause, actor=actor)
-            await self._settle(key, user)
+            await self._settle(key, user, is_asked=True)
             settled = self._store.account(key)
             if settled is None:
                 raise UserNotFoundError(user.username)
@@ -295,7 +295,10 @@ class Settler:
             log.warning("orphan user=%r: %s", username, event.text)
         self.hurry_others(key)
 
-    async def _settle(self, key: str, user: PanelUser, *, is_fresh: bool = False) -> None:
+    async def _settle(
+        self, key: str, user: PanelUser, *, is_fresh: bool = False, is_asked: bool = False
+    ) -> None:
+        """Bring the user to where it should be; where we observe, no further than was asked for."""
         # Traffic that arrives meanwhile is for the next time; it comes with its own hint to look.
         totals = self._store.totals(key)
         for _ in range(MAX_STEPS):
@@ -305,11 +308,17 @@ class Settler:
             if (period := self.looks.must_follow(account)) is not None:
                 account = self._follow(account, period)
             if account.reset_request:
+                if not (is_asked or self.looks.may_finish(account)):
+                    return
                 user = await self._finish_reset(account)
                 is_fresh = True
                 continue
             change = self.looks.plan(account, totals.billed_bytes)
-            if change is None or not self.looks.allows(change):
+            if change and is_asked:
+                change = self.looks.as_asked(change)
+            elif change and not self.looks.allows(change):
+                change = None
+            if change is None:
                 return
             if not is_fresh:
                 # The list this user came from may be seconds old; an admin may have edited since.

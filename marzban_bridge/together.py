@@ -103,8 +103,13 @@ async def rebase(
     return moved
 
 
-async def release(bridges: Bridges) -> AsyncIterator[tuple[Bridge, Account, bool]]:
-    """Give every user back its quota and status; yield each with whether that took a write."""
+async def release(
+    bridges: Bridges, *, changes_panel: bool = False
+) -> AsyncIterator[tuple[Bridge, Account, bool]]:
+    """Give every user back its quota and status; yield each with whether that took a write.
+
+    Raises ObservingError while the bridge only observes, unless `changes_panel`.
+    """
     for bridge in bridges.by_name.values():
-        async for account, was_written in bridge.actions.release():
+        async for account, was_written in bridge.actions.release(changes_panel=changes_panel):
             yield bridge, account, was_written

@@ -22,7 +22,7 @@ from marzban_bridge.api.auth import (
 )
 from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import Bridge, BridgePart
-from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, Problem
+from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES, Problem
 from marzban_bridge.errors import BridgeError, PanelError, UserNotFoundError
 
 router = APIRouter(prefix="/api/admin", tags=["admin"])
@@ -158,18 +158,29 @@ async def detailed_usage(
     return _detail_user(found, await _servers(bridge, found))
 
 
-@router.post("/usage/reset/{username}", responses=FOR_ADMINS)
+@router.post("/usage/reset/{username}", responses=FOR_ADMINS | OF_CHANGES)
 async def reset_usage(
-    username: str, bridge: BridgePart, caller: CallerPart, kind: Kind | None = None
+    username: str,
+    bridge: BridgePart,
+    caller: CallerPart,
+    kind: Kind | None = None,
+    change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
 ) -> ResetAnswer:
-    """Begin a user's period anew, panel and external; or an admin's usage, and no user's."""
+    """Begin a user's period anew, panel and external; or an admin's usage, and no user's.
+
+    A bridge that only observes does so with `change_panel` alone.
+    """
     found = await _find(bridge, caller, username, kind)
     actor = caller.admin.username
     if isinstance(found, AdminUsage):
         name = found.admin.username
-        users = await bridge.actions.reset_admin(name, bearer=caller.bearer, actor=actor)
+        users = await bridge.actions.reset_admin(
+            name, bearer=caller.bearer, actor=actor, changes_panel=change_panel
+        )
         return ResetAnswer(username=name, kind="admin", total_usage_bytes=0, users=users)
-    after = await bridge.actions.reset_user(found.user.username, actor=actor)
+    after = await bridge.actions.reset_user(
+        found.user.username, actor=actor, changes_panel=change_panel
+    )
     return ResetAnswer(
         username=after.user.username,
         kind="user",

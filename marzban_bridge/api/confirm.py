@@ -8,6 +8,7 @@ URL says.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, HTTPException, Request
@@ -21,7 +22,7 @@ from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import Bridge, BridgePart, user_of
 from marzban_bridge.api.errors import headers_of, status_of
 from marzban_bridge.api.pages import Question
-from marzban_bridge.errors import BridgeError, PanelError
+from marzban_bridge.errors import BridgeError, ObservingError, PanelError
 from marzban_bridge.marzban import bearer_of
 from marzban_bridge.tables import human_bytes
 
@@ -30,7 +31,17 @@ router = APIRouter(prefix="/confirm", include_in_schema=False)
 
 MAX_FIELDS = 10
 Facts = Iterable[tuple[str, str]]
-Act = Callable[[Caller], Awaitable[Facts]]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Who signed in, and whether the panel is to be changed though the bridge only observes."""
+
+    caller: Caller
+    changes_panel: bool
+
+
+Act = Callable[[Confirmed], Awaitable[Facts]]
 
 RESET_ALL = Question(
     title="Reset all users",
@@ -69,9 +80,12 @@ async def reset_user(username: str, request: Request) -> HTMLResponse:
     """Begin a user's period anew, if it is the admin's own or the admin is sudo."""
     bridge, name = user_of(request, username)
 
-    async def act(caller: Caller) -> Facts:
+    async def act(asked: Confirmed) -> Facts:
+        caller = asked.caller
         user = await bridge.panel.get_user_as(name, bearer=caller.bearer)
-        after = await bridge.actions.reset_user(user.username, actor=caller.admin.username)
+        after = await bridge.actions.reset_user(
+            user.username, actor=caller.admin.username, changes_panel=asked.changes_panel
+        )
         standing = after.balance
         return (
             ("Status", after.user.status.value),
@@ -94,8 +108,11 @@ async def ask_reset_all() -> HTMLResponse:
 async def reset_all(request: Request, bridge: BridgePart) -> HTMLResponse:
     """Reset all users of a sudo admin."""
 
-    async def act(caller: Caller) -> Facts:
-        users = await bridge.actions.reset_all(bearer=caller.bearer, caller=caller.admin)
+    async def act(asked: Confirmed) -> Facts:
+        caller = asked.caller
+        users = await bridge.actions.reset_all(
+            bearer=caller.bearer, caller=caller.admin, changes_panel=asked.changes_panel
+        )
         return [("Users with external traffic", str(users))]
 
     return await _carry_out(Action.RESET_ALL, RESET_ALL, request, bridge, act)
@@ -117,7 +134,8 @@ async def cleanup(request: Request, bridge: BridgePart, days: str = "") -> HTMLR
     if count is None:
         return _refuse_days()
 
-    async def act(caller: Caller) -> Facts:
+    async def act(asked: Confirmed) -> Facts:
+        caller = asked.caller
         answer = await bridge.actions.cleanup(days=count, actor=caller.admin.username)
         return [(name.replace("_", " "), str(value)) for name, value in answer.items()]
 
@@ -146,9 +164,9 @@ async def _carry_out(
 ) -> HTMLResponse:
     """Do what the form asks for; say what came of it, or why it has to be asked again."""
     try:
-        caller = await _confirmed(question, request, bridge)
+        asked = await _confirmed(question, request, bridge)
         if question.phrase:
-            caller.require_sudo()
+            asked.caller.require_sudo()
     except HTTPException as refusal:
         bridge.metrics.actions.labels(action.value, "denied").inc()
         page = pages.ask(question, problem=str(refusal.detail))
@@ -157,14 +175,16 @@ async def _carry_out(
         bridge.metrics.actions.labels(action.value, "failed").inc()
         return _ask_again(question, error)
     try:
-        with audited(bridge, action, actor=caller.admin.username, username=username):
-            facts = await act(caller)
+        with audited(bridge, action, actor=asked.caller.admin.username, username=username):
+            facts = await act(asked)
+    except ObservingError as error:
+        return _ask_again(replace(question, wants_change=True), error)
     except BridgeError as error:
         return _ask_again(question, error)
     return _html(pages.tell(question, facts))
 
 
-async def _confirmed(question: Question, request: Request, bridge: Bridge) -> Caller:
+async def _confirmed(question: Question, request: Request, bridge: Bridge) -> Confirmed:
     """Return who signed in, once the words are typed right; a slip there costs no sign-in."""
     body = await read_body(request, max_bytes=MAX_FORM_BYTES, what="a form")
     try:
@@ -183,7 +203,8 @@ async def _confirmed(question: Question, request: Request, bridge: Bridge) -> Ca
     if not answer.is_success:
         raise PanelError(f"the panel answers {answer.status_code} to a sign-in")
     bearer = bearer_of(answer)
-    return Caller(admin=await bridge.panel.whoami(bearer=bearer), bearer=bearer)
+    caller = Caller(admin=await bridge.panel.whoami(bearer=bearer), bearer=bearer)
+    return Confirmed(caller, changes_panel=form.get("change_panel") == "true")
 
 
 def _ask_again(question: Question, error: BridgeError) -> HTMLResponse:

@@ -20,7 +20,7 @@ from marzban_bridge.api.admin import ResetAnswer
 from marzban_bridge.api.audit import audited
 from marzban_bridge.api.bodies import Body, described, read_model
 from marzban_bridge.api.context import Bridge, BridgePart, BridgesPart, user_of
-from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, Problem
+from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES, Problem
 from marzban_bridge.api.operations import ResetAll, ResetAllAnswer
 from marzban_bridge.errors import BridgeError
 
@@ -33,6 +33,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     status: answer for status, answer in FOR_ADMINS.items() if status != 401
 } | {
     **OF_BODIES,
+    **OF_CHANGES,
     429: {"model": Problem, "description": "Asked for too often by one login"},
 }
 

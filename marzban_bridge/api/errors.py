@@ -18,6 +18,7 @@ from marzban_bridge.errors import (
     CollectorUnavailableError,
     FollowingError,
     NotThePanelError,
+    ObservingError,
     PanelError,
     PanelLoginError,
     PanelRefusedError,
@@ -48,6 +49,9 @@ FOR_ADMINS: dict[int | str, dict[str, Any]] = {
     502: {"model": Problem, "description": "The panel or the collector refused"},
 }
 
+OF_CHANGES: dict[int | str, dict[str, Any]] = {
+    409: {"model": Problem, "description": "The bridge only observes, and this changes the panel"},
+}
 OF_BODIES: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "The body takes too long to arrive"},
     413: {"model": Problem, "description": "The body is too large"},
@@ -79,6 +83,8 @@ def status_of(error: BridgeError) -> int:
     match error:
         case PanelRefusedError(status=403 | 404 as status):
             return status
+        case ObservingError():
+            return 409
         case NotThePanelError():
             return 502
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():

@@ -25,6 +25,8 @@ class Health(BaseModel):
     reasons: list[str] = []
     warnings: list[str] = []
     """What does not keep the bridge from its work."""
+    enforcement: str | None = None
+    """How limits are made to hold; `observe` changes nothing in the panel."""
 
 
 @router.get("/healthz")
@@ -73,7 +75,12 @@ async def readyz(request: Request) -> Response:
             f"{namesakes} names are reported alone and are users of several panels: each counts "
             "for one of them; see marzban-bridge events, docs/several-panels.md"
         )
-    health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
+    health = Health(
+        status="unready" if reasons else "ok",
+        reasons=reasons,
+        warnings=warnings,
+        enforcement=first.settings.enforcement.value,
+    )
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 
 

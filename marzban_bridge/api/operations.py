@@ -12,7 +12,7 @@ from marzban_bridge.api.admin import ResetAnswer, reset_usage
 from marzban_bridge.api.auth import CallerPart
 from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import Bridge, BridgePart
-from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES
+from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 
@@ -123,18 +123,37 @@ async def users(
     )
 
 
-@router.post("/users/{username}/reset", responses=FOR_ADMINS)
-async def reset_user(username: str, bridge: BridgePart, caller: CallerPart) -> ResetAnswer:
-    """Begin a user's period anew, panel and external."""
-    return await reset_usage(username, bridge, caller, kind="user")
+@router.post("/users/{username}/reset", responses=FOR_ADMINS | OF_CHANGES)
+async def reset_user(
+    username: str,
+    bridge: BridgePart,
+    caller: CallerPart,
+    change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+) -> ResetAnswer:
+    """Begin a user's period anew, panel and external; if the bridge only observes, when told to."""
+    return await reset_usage(username, bridge, caller, kind="user", change_panel=change_panel)
 
 
-@router.post("/reset-all", responses=FOR_ADMINS | OF_BODIES, openapi_extra=described(ResetAll))
-async def reset_all(request: Request, bridge: BridgePart, caller: CallerPart) -> ResetAllAnswer:
-    """Reset all users of the caller through the panel, which restarts xray on every node."""
+@router.post(
+    "/reset-all",
+    responses=FOR_ADMINS | OF_BODIES | OF_CHANGES,
+    openapi_extra=described(ResetAll),
+)
+async def reset_all(
+    request: Request,
+    bridge: BridgePart,
+    caller: CallerPart,
+    change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+) -> ResetAllAnswer:
+    """Reset all users of the caller through the panel, which restarts xray on every node.
+
+    A bridge that only observes does so with `change_panel` alone.
+    """
     caller.require_sudo()
     await read_model(request, ResetAll, max_bytes=MAX_BODY_BYTES, what="a confirmation")
-    count = await bridge.actions.reset_all(bearer=caller.bearer, caller=caller.admin)
+    count = await bridge.actions.reset_all(
+        bearer=caller.bearer, caller=caller.admin, changes_panel=change_panel
+    )
     return ResetAllAnswer(users=count)
 
 

@@ -15,6 +15,7 @@ CSS = (
     "overflow-wrap:anywhere}"
     "h1{font-size:1.4rem}label{display:block;margin:1rem 0}"
     "input,button{font:inherit;width:100%;box-sizing:border-box;padding:.5rem}"
+    ".box input{width:auto;margin-right:.5rem}"
     ".problem{border-left:.25rem solid #c33;padding-left:.75rem}"
     "dt{float:left;min-width:9rem}dd{margin:0}"
 )
@@ -41,6 +42,8 @@ class Question:
     """What has to be typed, for what concerns everybody."""
     name: str | None = None
     """The user it is about, as the URL names it; shown behind the title."""
+    wants_change: bool = False
+    """The bridge only observes: a box has to be ticked for the panel to be changed all the same."""
 
 
 def ask(question: Question, *, problem: str | None = None) -> str:
@@ -53,6 +56,11 @@ def ask(question: Question, *, problem: str | None = None) -> str:
         parts.append(
             f"<label>Type <b>{escape(question.phrase)}</b> to confirm"
             '<input name="confirm" required autocomplete="off" autocapitalize="none"></label>'
+        )
+    if question.wants_change:
+        parts.append(
+            '<label class="box"><input type="checkbox" name="change_panel" value="true">'
+            "Change the panel all the same</label>"
         )
     parts.append(
         "<label>Name of a Marzban admin"

@@ -158,6 +158,7 @@ async def test_a_panel_as_it_should_be_is_said_to_be_one(tmp_path, caplog):
         "service": "marzban-bridge",
         "reasons": [],
         "warnings": [],
+        "enforcement": "limit",
     }
     assert "panel: signed in as root; it is Marzban 0.8.4" in caplog.text
 

@@ -75,6 +75,8 @@ class BridgeWorld:
         self.client: httpx.AsyncClient
         self.bridges: Any
         self.bridge: Any
+        self.own_sign_ins = 0
+        """How often the bridge signed in for itself at its start."""
 
     @contextlib.asynccontextmanager
     async def serving(
@@ -94,6 +96,9 @@ class BridgeWorld:
         ):
             self.client, self.bridges = client, app.state.bridges
             self.bridge = self.bridges.first
+            outage = self.bridge.reconciler.panel_outage
+            await until("the first look", lambda: outage.reason != "not reached yet")
+            self.own_sign_ins = self.faults.count("POST", "/api/admin/token")
             yield self
 
     def as_(self, admin: str) -> dict[str, str]:

@@ -66,7 +66,7 @@ class WorkedPrograms:
         self.collector = collector.metrics.Metrics()
         self.collector.expose_export()
         self.bridge = marzban_bridge.metrics.Metrics()
-        self.bridge.introduce(public_url="https://bridge.example.com")
+        self.bridge.introduce(public_url="https://bridge.example.com", enforcement="limit")
         self.bridge.watch_resets(pending=lambda: 0.0, oldest_seconds=lambda: 0.0)
         self.bridge.influx_answered(is_up=True)
         self.work()
