@@ -9,7 +9,7 @@ import msgspec
 
 from marzban_bridge.accounts import Account, Event, PendingResets, shifted
 from marzban_bridge.audit_trail import AuditTrail
-from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.panel_names import FIRST_PANEL, folded
 from marzban_bridge.resets import ResetAll
 from marzban_bridge.shared_quotas import SharedQuota, depart
 from marzban_bridge.store_file import from_millis, to_millis
@@ -181,26 +181,11 @@ class AccountBooks(AuditTrail, UsageBooks):
             for panel in sorted(found, key=lambda panel: (order.get(panel, len(order)), panel))
         }
 
-    def record_orphan(self, key: str, *, username: str, event: Event, at: datetime) -> bool:
-        """Note that the panel does not know a reported name; return whether it is nobody's now.
-
-        A name alone is nobody's once no panel knows it.
-        """
-        with self._handle.transaction():
-            was_listed = self._listed_by(key)
-            self._insert_orphan(key, username, at)
-            news = self._listed_by(key) - was_listed
-            for panel in news:
-                self._insert_events(username, [event], at, panel=panel)
-        if news:
-            self._handle.on_change(self.panel, ())
-        return bool(news)
-
-    def _insert_orphan(self, key: str, username: str, at: datetime) -> None:
+    def _insert_orphan(self, key: str, username: str, at: datetime, *, panel: str = "") -> None:
         self._db.execute(
-            "INSERT OR IGNORE INTO orphan (account_key, panel, username, first_seen_at) "
-            "VALUES (?, ?, ?, ?)",
-            (key, self.panel, username, to_millis(at)),
+            "INSERT OR IGNORE INTO orphan (account_key, panel, username, first_seen_at, folded, "
+            "candidates) VALUES (?, ?, ?, ?, ?, '[]')",
+            (key, panel or self.panel, username, to_millis(at), folded(key)),
         )
 
     def is_orphan(self, key: str) -> bool:

@@ -8,6 +8,7 @@ bytes beside them are kept to be shown, and decide nothing.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -131,7 +132,7 @@ class Account:
     """One incarnation of a panel user: its quota, what was published instead, its period."""
 
     username: str
-    """As the panel spells it; the panel compares names without regard to case."""
+    """As the panel spells it: `Alice` and `alice` are two users."""
     created_at: datetime | None
     """Tells a re-created user from the one that was deleted."""
     admin: str | None
@@ -254,8 +255,8 @@ class Desired:
 
 
 def account_key(username: str) -> str:
-    """Fold a name the way the panel compares it; one account per key."""
-    return username.casefold()
+    """Return the name under which an account is stored: the panel's spelling, as Unicode NFC."""
+    return unicodedata.normalize("NFC", username)
 
 
 def is_same_creation(one: datetime | None, other: datetime | None) -> bool:
@@ -286,6 +287,12 @@ def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
     """Keep what an account has used where its totals become others without any use."""
     shift_bytes = after.billed_bytes - before.billed_bytes
     raw_shift_bytes = after.raw_bytes - before.raw_bytes
+    if request := account.reset_request:
+        request = replace(
+            request,
+            total_bytes=request.total_bytes + shift_bytes,
+            raw_total_bytes=request.raw_total_bytes + raw_shift_bytes,
+        )
     return replace(
         account,
         baseline_bytes=account.baseline_bytes + shift_bytes,
@@ -293,6 +300,7 @@ def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
         seen_total_bytes=account.seen_total_bytes + shift_bytes,
         raw_baseline_bytes=account.raw_baseline_bytes + raw_shift_bytes,
         seen_raw_bytes=account.seen_raw_bytes + raw_shift_bytes,
+        reset_request=request,
     )
 
 

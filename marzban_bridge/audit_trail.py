@@ -54,7 +54,7 @@ class AuditTrail:
 
     def events(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
         """Return the newest events of the panel first, of one user or of all."""
-        of_user = "" if username is None else " AND lower(username) = lower(?)"
+        of_user = "" if username is None else " AND username = ?"
         query = f"{_SELECT_EVENT} WHERE panel = ?{of_user} ORDER BY seq DESC LIMIT ?"
         name = () if username is None else (username,)
         rows = self._handle.trail.execute(query, (self.panel, *name, limit))

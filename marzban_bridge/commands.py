@@ -21,7 +21,7 @@ from rich.console import Console
 
 from collector.connections import bounded
 from marzban_bridge import sole_writer, together
-from marzban_bridge.accounts import Account, Balance, account_key, standing, trusted
+from marzban_bridge.accounts import Account, Balance, standing, trusted
 from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import create_app
@@ -197,10 +197,7 @@ def events(settings: Settings, username: str | None, limit: int) -> int:
 
 def _place_of(store: Store, username: str) -> tuple[str, str]:
     """Return the panel whose user a name is outside it, and the name it has there."""
-    panel = take_apart(username, panels=store.panels).panel
-    if panel is not None:
-        return panel, username.partition("/")[2]
-    return store.placed_on(account_key(username)), username
+    return store.place_of(username)
 
 
 def reset_user(settings: Settings, username: str, *, changes_panel: bool = False) -> int:
@@ -236,16 +233,15 @@ def _find(
 ) -> tuple[PanelSettings, str]:
     """Find whose user a name is, also where the store says it."""
     name = take_apart(username, panels=panels)
-    if name.panel is not None:
-        return panels[name.panel], username.partition("/")[2]
-    placed_on = FIRST_PANEL
     if len(panels) > 1 and is_there(settings):
         store = open_to_read(settings)
         try:
-            placed_on = store.placed_on(name.key)
+            panel, key = store.place_of(username)
         finally:
             store.close()
-    return panels.get(placed_on, panels[FIRST_PANEL]), username
+        if panel in panels:
+            return panels[panel], key
+    return panels[name.panel or FIRST_PANEL], name.key
 
 
 def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:

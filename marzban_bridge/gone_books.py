@@ -183,17 +183,19 @@ class GoneBooks(AccountBooks):
 
     def _has_name(self, key: str) -> bool:
         """Tell whether what is reported under a name alone counts for this panel."""
-        query = "SELECT panel FROM placement WHERE account_key = ? AND NOT is_released"
-        row = self._db.execute(query, (key,)).fetchone()
-        return (row[0] if row else FIRST_PANEL) == self.panel
+        return self.placed_on(key) == self.panel
 
     def unscoped_totals(self, key: str) -> Totals:
         """Return what is reported under the name alone and counts for this panel's user."""
         if self._handle.shares_quotas or len(self._handle.known_panels) == 1:
             return NOTHING
         rows = self._db.execute(
-            "SELECT username, total_bytes, raw_bytes FROM external_usage "
-            "WHERE account_key = ? AND panel = ?",
+            "SELECT u.username, u.total_bytes - coalesce(a.offset_bytes, 0), "
+            "u.raw_bytes - coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
+            "LEFT JOIN alias AS a ON a.username = u.username "
+            "WHERE u.account_key = ?1 AND u.panel = ?2 "
+            "UNION ALL SELECT '', total_bytes, raw_bytes FROM kept_usage "
+            "WHERE account_key = ?1 AND panel = ?2",
             (key, self.panel),
         )
         alone = [

@@ -215,16 +215,10 @@ class Looks:
         is_behind = shared is not None and shared_quotas.is_behind(account, shared)
         return shared.period if shared and is_behind else None
 
-    def spellings(self, key: str) -> list[str]:
-        """Return the names under which the panel may know an account, the likeliest first.
-
-        Marzban on MySQL compares names without regard to case; on SQLite it does not, so a name
-        that was reported in another case than the panel's is found only by trying.
-        """
+    def name(self, key: str) -> str:
+        """Return the name by which the panel is asked for an account, or for a name without one."""
         account = self._store.account(key)
-        if account:
-            return [account.username]
-        return list(dict.fromkeys([*self._store.spellings(key), key]))
+        return account.username if account else key
 
     def may_finish(self, account: Account) -> bool:
         """Tell whether a reset that was asked for may go on by itself.

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
+from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import (
     NotThePanelError,
     PanelError,
@@ -32,7 +33,8 @@ from marzban_bridge.panel import (
     UserUpdate,
 )
 from marzban_bridge.panel_connection import SIGN_IN_PATH, PanelConnection
-from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.panel_names import FIRST_PANEL, folded
+from marzban_bridge.panel_pages import past_failures
 from marzban_bridge.write_guard import WriteGuard
 
 MAX_NUMBER = 2**60
@@ -40,6 +42,7 @@ MAX_NUMBER = 2**60
 MAX_NAME_LENGTH = 255
 MAX_REASON_LENGTH = 200
 MAX_VERSION_LENGTH = 40
+NAMES_PER_PAGE = 200
 NAMES_PER_REQUEST = 50
 """Keeps the query string of a filtered user list well under common 8 KiB limits."""
 
@@ -112,9 +115,9 @@ class Marzban:
         return None
 
     async def get_user(self, username: str) -> PanelUser:
-        """Return one user; the panel compares names without regard to case."""
+        """Return the user of exactly this name; UserNotFoundError when there is none."""
         response = await self._call("GET", _user_path(username), username=username)
-        return parse_user(_json(response))
+        return _asked_for(parse_user(_json(response)), username)
 
     async def get_users(self, usernames: Sequence[str]) -> list[PanelUser]:
         """Return those of the named users that the panel lists.
@@ -141,7 +144,29 @@ class Marzban:
 
     async def usernames(self, *, offset: int, limit: int) -> list[str]:
         """Return a page of the names of all users, in their order."""
-        params = {"offset": offset, "limit": limit, "sort": "username"}
+        return await self._names(offset, limit, search=None)
+
+    async def names_like(self, username: str) -> list[str]:
+        """Return the names of all users that are equal to a name without case.
+
+        The panel's search finds names and notes that contain the text, `%` and `_` standing for
+        anything. A page with a user that makes the panel fail is read in parts, without that user.
+        """
+
+        async def ask(offset: int, limit: int) -> list[str]:
+            return await self._names(offset, limit, search=username)
+
+        found: list[str] = []
+        while True:
+            page = await past_failures(ask, self.whoami, offset=len(found), limit=NAMES_PER_PAGE)
+            found += page
+            if len(page) < NAMES_PER_PAGE:
+                return [name for name in found if name and folded(name) == folded(username)]
+
+    async def _names(self, offset: int, limit: int, *, search: str | None) -> list[str]:
+        params: dict[str, str | int] = {"offset": offset, "limit": limit, "sort": "username"}
+        if search is not None:
+            params["search"] = search
         response = await self._call("GET", "/api/users", params=params)
         with expecting("list of users"):
             return [_name(item["username"]) for item in _json(response)["users"]]
@@ -191,7 +216,7 @@ class Marzban:
         response = await self._call(
             "PUT", path, json=body, username=update.username, on_lost_try=on_lost_try
         )
-        return parse_user(_json(response))
+        return _asked_for(parse_user(_json(response)), update.username)
 
     async def reset_user(self, username: str) -> None:
         """Press the panel's "Reset usage" for one user."""
@@ -234,7 +259,7 @@ class Marzban:
     async def get_user_as(self, username: str, *, bearer: str) -> PanelUser:
         """Return a user if the bearer of the token may see it; the panel decides."""
         response = await self._call("GET", _user_path(username), username=username, bearer=bearer)
-        return parse_user(_json(response))
+        return _asked_for(parse_user(_json(response)), username)
 
     async def sign_in_as(self, body: bytes, *, content_type: str) -> httpx.Response:
         """Pass somebody's sign-in through and return the panel's answer as it is."""
@@ -278,6 +303,13 @@ def parse_user(data: Mapping[str, Any]) -> PanelUser:
             admin=_text(owner["username"]) if owner else None,
             note=None if data.get("note") is None else _text(data["note"]),
         )
+
+
+def _asked_for(user: PanelUser, username: str) -> PanelUser:
+    """Return the user if it is the one asked for; a database may pad names with blanks."""
+    if account_key(user.username) != account_key(username):
+        raise UserNotFoundError(username)
+    return user
 
 
 def bearer_of(response: httpx.Response) -> str:

@@ -151,11 +151,15 @@ class Panel(Protocol):
         ...
 
     async def get_user(self, username: str) -> PanelUser:
-        """Return one user; raise UserNotFoundError when there is none of that name."""
+        """Return the user of exactly this name; raise UserNotFoundError when there is none."""
         ...
 
     async def get_users(self, usernames: Sequence[str]) -> list[PanelUser]:
         """Return those of the named users that the panel lists."""
+        ...
+
+    async def names_like(self, username: str) -> list[str]:
+        """Return the names of all users that are equal to a name without case."""
         ...
 
     async def update_user(

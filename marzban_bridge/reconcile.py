@@ -291,10 +291,12 @@ class Reconciler:
             after = keys[-1]
 
     async def _read_users(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
-        names = [name for key in keys for name in self.settler.looks.spellings(key)]
-        listed = await self._panel.get_users(names)
+        names = map(self.settler.looks.name, keys)
+        aliases = self._store.aliases_of(keys)
+        listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
         found = {account_key(user.username): user for user in listed}
-        return {key: found.get(key) for key in keys}
+        parted = self.settler.part(name for name in aliases if name in found)
+        return {key: found.get(key) for key in (*keys, *parted)}
 
     async def _settle_all(
         self,

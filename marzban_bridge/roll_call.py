@@ -14,8 +14,9 @@ from datetime import datetime
 from typing import Protocol
 
 from marzban_bridge.accounts import account_key
-from marzban_bridge.errors import PanelError, PanelFailingError
+from marzban_bridge.errors import PanelError
 from marzban_bridge.panel import PanelAdmin
+from marzban_bridge.panel_pages import past_failures
 from marzban_bridge.store import Store
 
 log = logging.getLogger(__name__)
@@ -72,31 +73,21 @@ class RollCall:
         self._compare(at=at)
 
     async def _ask(self, panel: str) -> None:
+        asked = self._panels[panel]
+
+        async def ask(offset: int, limit: int) -> list[str]:
+            return await asked.usernames(offset=offset, limit=limit)
+
         names: set[str] = set()
         offset = 0
         while True:
-            page = await self._page(panel, offset, PAGE)
+            page = await past_failures(ask, asked.whoami, offset=offset, limit=PAGE)
             names.update(account_key(name) for name in page if name)
             if len(page) < PAGE:
                 break
             offset += PAGE
             await asyncio.sleep(PAUSE_SECONDS)
         self._names[panel] = frozenset(names)
-
-    async def _page(self, panel: str, offset: int, limit: int) -> list[str]:
-        """Read a page; a user whom the panel fails at is an empty name."""
-        asked = self._panels[panel]
-        try:
-            return await asked.usernames(offset=offset, limit=limit)
-        except PanelFailingError:
-            await asked.whoami()
-            if limit == 1:
-                return [""]
-        half = limit // 2
-        first = await self._page(panel, offset, half)
-        if len(first) < half:
-            return first
-        return first + await self._page(panel, offset + half, limit - half)
 
     def _compare(self, *, at: datetime) -> None:
         """Find the names that several panels have, and say what follows from it."""

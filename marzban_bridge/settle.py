@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -130,6 +129,7 @@ class Settler:
         """
         if self._store.doubt:
             return
+        owners: list[str] = []
         async with self._lock_of(key):
             if read_at <= self._looked_at.get(key, float("-inf")):
                 user = None
@@ -139,7 +139,10 @@ class Settler:
                 self._recognize(key, user)
                 await self._settle(key, user, is_fresh=is_fresh)
             except UserNotFoundError:
-                self._lose(key)
+                owners = await self._lose(key)
+        for owner in owners:
+            if self._store.is_known(owner):
+                await self.settle(owner, None, read_at=time.monotonic())
 
     async def reset(self, username: str, *, cause: str, actor: str) -> Account:
         """Reset the user in the panel and here; return the account afterwards.
@@ -189,11 +192,7 @@ class Settler:
             log.error("%s user=%s %s", event.kind, self._named(account), event.text)
 
     async def _find(self, key: str) -> PanelUser:
-        *others, last = self.looks.spellings(key)
-        for name in others:
-            with suppress(UserNotFoundError):
-                return await self._panel.get_user(name)
-        return await self._panel.get_user(last)
+        return await self._panel.get_user(self.looks.name(key))
 
     def request_reset(self, account: Account, *, cause: str, actor: str) -> Account:
         """Store that the user is to be reset, at the total of now; `settle` carries it out."""
@@ -280,20 +279,35 @@ class Settler:
             log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
             self.hurry(self._store.keys_of_owner(admin))
 
-    def _lose(self, key: str) -> None:
-        now = self._clock()
+    async def _lose(self, key: str) -> list[str]:
+        """Note that the panel has no such user; return whose the name is by the rule for names."""
         account = self._store.account(key)
         if account:
             text = "the panel has no such user any more; its account is kept, should it come back"
             event = Event(kind="deleted", text=text)
-            self._store.forget(key, event, username=account.username, at=now)
-            return
-        username = self.looks.spellings(key)[0]
-        who = "the panel does" if len(self._store.panels) == 1 else "its panels do"
-        event = Event(kind="orphan", text=f"traffic is reported for a name {who} not know")
-        if self._store.record_orphan(key, username=username, event=event, at=now):
-            log.warning("orphan user=%r: %s", username, event.text)
-        self.hurry_others(key)
+            self._store.forget(key, event, username=account.username, at=self._clock())
+            return []
+        candidates = await self._panel.names_like(key)
+        was_unknown = self._store.is_unknown(key)
+        owners = self._store.record_unknown(key, candidates=candidates, at=self._clock())
+        if owners:
+            log.info("user=%r is reported, which counts for %s", key, ", ".join(owners))
+        elif self._store.is_unknown(key) and not was_unknown:
+            log.warning("orphan user=%r: traffic is reported for a name without a user", key)
+        for each in (key, *owners):
+            self.hurry_others(each)
+        return owners
+
+    def part(self, names: Iterable[str]) -> list[str]:
+        """Have names that count for other users count for their own, whom the panel has now.
+
+        Returns those of which that is news.
+        """
+        parted = [name for name in names if self._store.part(name, at=self._clock())]
+        for name in parted:
+            log.info("user=%r is in the panel now, and no other's name any more", name)
+            self.hurry_others(name)
+        return parted
 
     async def _settle(
         self, key: str, user: PanelUser, *, is_fresh: bool = False, is_asked: bool = False

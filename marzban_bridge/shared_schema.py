@@ -16,10 +16,8 @@ from psycopg import errors as pg
 from marzban_bridge.errors import StoreError
 from marzban_bridge.postgres_link import SCHEMA, Db, name_of, open_connection, translate
 
-VERSION = 5
+VERSION = 6
 """The file's schema that these tables have the columns of."""
-FIRST_VERSION = 4
-"""The oldest that is brought up to it; since then there were only further tables."""
 TRIES = 40
 
 
@@ -89,7 +87,29 @@ TABLES = (
     Table(
         "orphan",
         ("account_key", "panel"),
-        {**_NAME, "username": "text!", "first_seen_at": "bigint!"},
+        {
+            **_NAME,
+            "username": "text!",
+            "first_seen_at": "bigint!",
+            "folded": "text!",
+            "candidates": "text!",
+        },
+    ),
+    Table(
+        "alias",
+        ("username",),
+        {
+            "username": "text!",
+            "account_key": "text!",
+            "folded": "text!",
+            "offset_bytes": "bigint!",
+            "raw_offset_bytes": "bigint!",
+        },
+    ),
+    Table(
+        "kept_usage",
+        ("account_key", "panel"),
+        {**_NAME, "total_bytes": "bigint!", "raw_bytes": "bigint!"},
     ),
     EVENTS,
     Table("webhook_seen", ("digest",), {"digest": "bytea!", "seen_at": "bigint!"}),
@@ -130,7 +150,7 @@ _MET_ANOTHER = (
 
 
 def prepare(url: str) -> None:
-    """Make the tables where there are none, and those that an older version did not have.
+    """Make the tables where there are none; those of an earlier version are left to the leader.
 
     Raises StoreAwayError when the server cannot be reached, and another StoreError for a store of
     another version, or a user who may not.
@@ -159,12 +179,12 @@ def prepare(url: str) -> None:
 
 def _prepare(db: Db, name: str) -> None:
     version = version_of(db)
-    if version and not FIRST_VERSION <= version <= VERSION:
+    if version > VERSION:
         raise StoreError(
             f"{name} was written by another version (schema {version}, this version knows "
             f"{VERSION}): upgrade the bridge or restore a backup"
         )
-    if version == VERSION:
+    if version:
         return
     query = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
     if db.execute(query, (SCHEMA,)).fetchone() is None:

@@ -12,27 +12,26 @@ The audit trail grows for ever, so that alone is not kept in memory but asked fo
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 
+from marzban_bridge import shared_upgrade
 from marzban_bridge.errors import NotLeadingError, StoreError
 from marzban_bridge.lease import MOVE_DEADLINE, Lease, seconds_now
 from marzban_bridge.postgres_link import (
     FAULTS,
-    PATIENT_ANSWER_SECONDS,
     PostgresLink,
     name_of,
     open_connection,
     translate,
 )
-from marzban_bridge.shared_schema import EVENTS, TABLES, VERSION, Table, version_of
-from marzban_bridge.store_file import in_memory
+from marzban_bridge.shared_rows import columns_of, deletion, load, upsert
+from marzban_bridge.shared_schema import EVENTS, TABLES, Table, version_of
 from marzban_bridge.store_handle import StoreHandle
 
-_KEPT = tuple(table for table in TABLES if table is not EVENTS)
 _LED = "EXISTS (SELECT 1 FROM led)"
 _BY_NAME = {table.name: table for table in TABLES}
 
@@ -47,7 +46,9 @@ class SharedHandle(StoreHandle):
         self.lost: str | None = None
         """Why nothing may be written any more."""
         try:
-            super().__init__(_load(url), trail=self._trail)
+            if shared_upgrade.is_due(url):
+                shared_upgrade.upgrade(url, lease)
+            super().__init__(load(url), trail=self._trail)
         except BaseException:
             self._trail.close()
             raise
@@ -119,7 +120,7 @@ class ReadHandle(StoreHandle):
     def __init__(self, url: str) -> None:
         self._trail = PostgresTrail(url)
         try:
-            super().__init__(_load(url), trail=self._trail)
+            super().__init__(load(url), trail=self._trail)
         except BaseException:
             self._trail.close()
             raise
@@ -155,53 +156,12 @@ class PostgresTrail:
 
 
 def is_there(url: str) -> bool:
-    """Tell whether there is a store, of this version; StoreAwayError when that is unknown."""
+    """Tell whether there is a store; StoreAwayError when that is unknown."""
     db = open_connection(url)
     try:
-        return version_of(db) == VERSION
+        return version_of(db) > 0
     finally:
         db.close()
-
-
-def _load(url: str) -> sqlite3.Connection:
-    """Read the whole store, as of one moment, into a copy; all but the audit trail."""
-    name = name_of(url)
-    source = open_connection(url, answer_seconds=PATIENT_ANSWER_SECONDS)
-    copy = in_memory()
-    try:
-        with source.transaction():
-            source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            _demand_version(version_of(source), name)
-            copy.execute("BEGIN")
-            for table in _KEPT:
-                columns = ", ".join(table.columns)
-                places = ", ".join("?" * len(table.columns))
-                copy.executemany(
-                    f"INSERT INTO {table.name} ({columns}) VALUES ({places})",
-                    source.execute(f"SELECT {columns} FROM {table.name}"),
-                )
-            newest = source.execute("SELECT coalesce(max(seq), 0) FROM event").fetchall()
-            copy.executemany("INSERT INTO sqlite_sequence (name, seq) VALUES ('event', ?)", newest)
-            copy.execute("COMMIT")
-    except FAULTS as error:
-        copy.close()
-        raise translate(error, name) from error
-    except BaseException:
-        copy.close()
-        raise
-    finally:
-        with suppress(psycopg.Error):
-            source.close()
-    return copy
-
-
-def _demand_version(found: int, name: str) -> None:
-    if not found:
-        raise StoreError(f"there is no bridge store at {name}: has the bridge run yet?")
-    if found != VERSION:
-        raise StoreError(
-            f"{name} was written by another version (schema {found}, this version knows {VERSION})"
-        )
 
 
 def _watch(db: sqlite3.Connection) -> None:
@@ -249,35 +209,3 @@ def _changes(db: sqlite3.Connection) -> list[tuple[str, list[list[Any]]]]:
         if found:
             work.append((upsert(table, where=_LED), columns_of(table, tuple(table.columns), found)))
     return work
-
-
-def columns_of(
-    table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> list[list[Any]]:
-    """Turn rows into a list for each column; PostgreSQL's texts cannot hold U+0000."""
-    return [
-        [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
-        if table.kind(column) == "text"
-        else list(values)
-        for column, values in zip(columns, zip(*rows, strict=True), strict=True)
-    ]
-
-
-def upsert(table: Table, *, where: str = "true") -> str:
-    """Return what puts rows, whether they were there or not."""
-    columns = ", ".join(table.columns)
-    given = ", ".join(f"%s::{table.kind(column)}[]" for column in table.columns)
-    news = ", ".join(
-        f"{column} = excluded.{column}" for column in table.columns if column not in table.keys
-    )
-    return (
-        f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({given}) WHERE {where} "
-        f"ON CONFLICT ({', '.join(table.keys)}) DO UPDATE SET {news}"
-    )
-
-
-def deletion(table: Table, *, where: str = "true") -> str:
-    """Return what removes the rows of some keys."""
-    keys = ", ".join(table.keys)
-    given = ", ".join(f"%s::{table.kind(key)}[]" for key in table.keys)
-    return f"DELETE FROM {table.name} WHERE ({keys}) IN (SELECT * FROM unnest({given})) AND {where}"

@@ -15,8 +15,8 @@ import msgspec
 
 from marzban_bridge.accounts import Event, account_key
 from marzban_bridge.audit_trail import RecordedEvent
-from marzban_bridge.gone_books import GoneBooks
 from marzban_bridge.lineage import Lineage
+from marzban_bridge.name_books import NameBooks
 from marzban_bridge.panel_names import FIRST_PANEL, scoped
 from marzban_bridge.shared_quotas import SharedQuota, form, leave
 from marzban_bridge.store_handle import FileHandle, StoreHandle
@@ -25,13 +25,13 @@ from marzban_bridge.usage import Totals
 __all__ = ["RecordedEvent", "Store"]
 
 _AMBIGUOUS = (
-    "SELECT n.account_key, group_concat(DISTINCT n.panel), max(u.username) FROM namesake AS n "
+    "SELECT n.account_key, group_concat(DISTINCT n.panel) FROM namesake AS n "
     "JOIN external_usage AS u ON u.account_key = n.account_key AND instr(u.username, '/') = 0 "
     "GROUP BY n.account_key"
 )
 
 
-class Store(GoneBooks):
+class Store(NameBooks):
     """The bridge's memory of one panel; `of` gives that of another.
 
     With a path it is in one SQLite file, which is created or migrated. Raises StoreError when
@@ -140,7 +140,7 @@ class Store(GoneBooks):
         for (key,) in self._db.execute("SELECT DISTINCT account_key FROM account").fetchall():
             row = self._db.execute(
                 "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) "
-                "FROM external_usage AS u WHERE account_key = ? AND NOT EXISTS (SELECT 1 FROM "
+                "FROM counted_usage AS u WHERE account_key = ? AND NOT EXISTS (SELECT 1 FROM "
                 "account AS a WHERE a.account_key = u.account_key AND a.panel = u.panel)",
                 (key,),
             ).fetchone()
@@ -208,17 +208,17 @@ class Store(GoneBooks):
     def tell_ambiguous_names(self, *, at: datetime) -> list[str]:
         """Leave an event about each such name that none was left about; return the names."""
         rows = self._db.execute(f"{_AMBIGUOUS} HAVING NOT max(n.is_told)").fetchall()
-        for key, panels, username in rows:
+        for key, panels in rows:
             books = self.of(self.placed_on(key))
             text = (
                 f"there are users of this name on {panels.replace(',', ', ')}; what is reported of "
-                f"the name alone counts for {books.panel}: report it as PANEL/{username}"
+                f"the name alone counts for {books.panel}: report it as PANEL/{key}"
             )
             with self._handle.transaction():
-                books._insert_events(username, [Event(kind="conflict", text=text)], at)
+                books._insert_events(key, [Event(kind="conflict", text=text)], at)
                 self._db.execute("UPDATE namesake SET is_told = 1 WHERE account_key = ?", (key,))
             self.on_change(books.panel, ())
-        return [row[2] for row in rows]
+        return [row[0] for row in rows]
 
     def public_name(self, username: str) -> str:
         """Return what a user is called outside its panel: as it is reported alone, or scoped."""
@@ -227,9 +227,3 @@ class Store(GoneBooks):
         query = "SELECT 1 FROM placement WHERE account_key = ? AND panel = ? AND NOT is_released"
         placed = self._db.execute(query, (account_key(username), self.panel)).fetchone()
         return username if placed else scoped(self.panel, username)
-
-    def placed_on(self, key: str) -> str:
-        """Return the panel for which a name alone counts."""
-        query = "SELECT panel FROM placement WHERE account_key = ? AND NOT is_released"
-        row = self._db.execute(query, (key,)).fetchone()
-        return str(row[0]) if row else FIRST_PANEL

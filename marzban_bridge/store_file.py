@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import sqlite3
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import IO
 
 from collector.private_files import BESIDE_SQLITE, keep_private, make_private, put_in_place
 from marzban_bridge.errors import StoreError
+from marzban_bridge.name_migration import spell_names_as_panels
 
 APPLICATION_ID = 0x4D42524B
 BUSY_SECONDS = 10
@@ -165,11 +167,42 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (account_key, panel)
     ) STRICT, WITHOUT ROWID;
     """,
+    # Names are the panel's own spelling; `name_migration` gives every row its name.
+    """
+    CREATE TABLE alias (
+        username TEXT PRIMARY KEY,
+        account_key TEXT NOT NULL,
+        folded TEXT NOT NULL,
+        offset_bytes INTEGER NOT NULL,
+        raw_offset_bytes INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX alias_account ON alias (account_key);
+    CREATE INDEX alias_folded ON alias (folded);
+    CREATE TABLE kept_usage (
+        account_key TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        total_bytes INTEGER NOT NULL,
+        raw_bytes INTEGER NOT NULL,
+        PRIMARY KEY (account_key, panel)
+    ) STRICT, WITHOUT ROWID;
+    CREATE VIEW counted_usage AS
+        SELECT u.account_key, u.panel, u.total_bytes - coalesce(a.offset_bytes, 0) AS total_bytes,
+            u.raw_bytes - coalesce(a.raw_offset_bytes, 0) AS raw_bytes
+        FROM external_usage AS u LEFT JOIN alias AS a ON a.username = u.username
+        UNION ALL SELECT account_key, panel, total_bytes, raw_bytes FROM kept_usage;
+    ALTER TABLE orphan ADD COLUMN folded TEXT NOT NULL DEFAULT '';
+    ALTER TABLE orphan ADD COLUMN candidates TEXT NOT NULL DEFAULT '[]';
+    CREATE INDEX orphan_folded ON orphan (folded, panel);
+    """,
 )
+STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {6: spell_names_as_panels}
+"""What has to be done after a migration's script and cannot be said in SQL, by its number."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open and verify a store; create or migrate it unless reading only.
+
+    A reader of a store that is not migrated yet gets a copy in memory that is.
 
     Raises StoreError when the file is missing for a reader, is damaged, is not a bridge's store, or
     was written by a newer version.
@@ -204,15 +237,50 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     except StoreError:
         db.close()
         raise
-    return db
+    return _migrated_copy(db) if read_only else db
+
+
+def _migrated_copy(db: sqlite3.Connection) -> sqlite3.Connection:
+    """Return the store itself where it is of the newest schema."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+        return db
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    db.backup(copy)
+    db.close()
+    migrate(copy)
+    copy.execute("PRAGMA query_only = ON")
+    return copy
 
 
 def in_memory() -> sqlite3.Connection:
     """Return an empty store of the newest schema that is in no file; for any thread."""
+    return memory_of_version(len(MIGRATIONS))
+
+
+def memory_of_version(version: int) -> sqlite3.Connection:
+    """Return an empty store of an earlier schema that is in no file; for any thread."""
     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    for script in MIGRATIONS:
+    for script in MIGRATIONS[:version]:
         db.executescript(f"BEGIN; {script} COMMIT;")
+    db.execute(f"PRAGMA user_version = {version}")
     return db
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring a store to the newest schema, each migration whole or not at all."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        try:
+            db.executescript(f"BEGIN; {script}")
+            if step := STEPS.get(number):
+                step(db)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {number}")
+            db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
 
 
 def is_disk_at_fault(error: sqlite3.Error) -> bool:
@@ -262,11 +330,7 @@ def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         return
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        db.executescript(
-            f"BEGIN; {script} PRAGMA application_id = {APPLICATION_ID};"
-            f"PRAGMA user_version = {number}; COMMIT;"
-        )
+    migrate(db)
 
 
 def lock(path: Path) -> IO[str]:

@@ -16,8 +16,8 @@ from typing import Any
 from marzban_bridge.errors import StoreError
 from marzban_bridge.lease import Lease
 from marzban_bridge.postgres_link import PATIENT_ANSWER_SECONDS, Db, PostgresLink
+from marzban_bridge.shared_rows import columns_of, upsert
 from marzban_bridge.shared_schema import EVENTS, TABLES, Table
-from marzban_bridge.shared_store import columns_of, upsert
 from marzban_bridge.store_file import connect, lock
 
 ROWS_PER_STATEMENT = 2000

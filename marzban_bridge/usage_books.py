@@ -2,7 +2,8 @@
 
 What is reported as `two/alice` is panel two's. A name alone is the first panel's until that panel
 is known not to have it; then it is offered to the next ones in their order, and the first that has
-it keeps it, until it deletes the user.
+it keeps it, until it deletes the user. A name that no panel spells so may count for the user who is
+called the same without case: `name_books` decides that, and it is kept as an alias.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from marzban_bridge.accounts import account_key
 from marzban_bridge.history import Run
-from marzban_bridge.panel_names import FIRST_PANEL, take_apart, without_panel
+from marzban_bridge.panel_names import FIRST_PANEL, folded, owner_of, take_apart
 from marzban_bridge.store_handle import StoreHandle
 from marzban_bridge.usage import Totals, UsageChange
 
 _SUM_USAGE = (
     "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) "
-    "FROM external_usage WHERE account_key = ?"
+    "FROM counted_usage WHERE account_key = ?"
 )
 
 
@@ -51,7 +51,7 @@ class UsageBooks:
                 self._handle.set_meta("feed_runs", msgspec.json.encode(runs).decode())
             rows = []
             for each in changes:
-                panel, key = self._place_of(each.username)
+                panel, key = self._place_reported(each.username)
                 touched.setdefault(panel, {})[key] = None
                 rows.append(
                     (
@@ -76,13 +76,37 @@ class UsageBooks:
     def _place_of(self, username: str) -> tuple[str, str]:
         """Return for which panel, and for which of its names, a reported name counts."""
         name = take_apart(username, panels=self._handle.known_panels)
-        if name.panel is not None:
-            return name.panel, name.key
+        query = "SELECT account_key FROM alias WHERE username = ?"
+        row = self._db.execute(query, (username,)).fetchone()
+        key = name.key if row is None else str(row[0])
+        return name.panel or self.placed_on(key), key
+
+    def _place_reported(self, username: str) -> tuple[str, str]:
+        """Do the same for a report; where a panel is named that was asked already, it is decided.
+
+        A name alone that no panel has is listed as unknown. What is reported for one panel is not,
+        and counts from its first byte.
+        """
+        panel, key = self._place_of(username)
+        name = take_apart(username, panels=self._handle.known_panels)
+        if self._handle.shares_quotas or name.panel is None or key != name.key:
+            return panel, key
+        query = "SELECT candidates FROM orphan WHERE account_key = ? AND panel = ?"
+        row = self._db.execute(query, (key, panel)).fetchone()
+        owner = row and owner_of(key, msgspec.json.decode(row[0], type=list[str]))
+        query = "SELECT 1 FROM external_usage WHERE username = ?"
+        if not owner or self._db.execute(query, (username,)).fetchone():
+            return panel, key
+        self._db.execute("INSERT INTO alias VALUES (?, ?, ?, 0, 0)", (username, owner, folded(key)))
+        return panel, owner
+
+    def placed_on(self, key: str) -> str:
+        """Return the panel for which a name alone counts."""
         if len(self._handle.known_panels) == 1:
-            return FIRST_PANEL, name.key
+            return FIRST_PANEL
         query = "SELECT panel FROM placement WHERE account_key = ? AND NOT is_released"
-        row = self._db.execute(query, (name.key,)).fetchone()
-        return (row[0] if row else FIRST_PANEL), name.key
+        row = self._db.execute(query, (key,)).fetchone()
+        return str(row[0]) if row else FIRST_PANEL
 
     def _place_anew(self) -> None:
         """Count what was read for the panels it is for, after others were configured.
@@ -105,10 +129,10 @@ class UsageBooks:
                 (*wanted, username),
             )
             self._db.execute(
-                "INSERT OR IGNORE INTO orphan (account_key, panel, username, first_seen_at) "
-                "SELECT ?, ?, username, first_seen_at FROM orphan "
+                "INSERT OR IGNORE INTO orphan (account_key, panel, username, first_seen_at, "
+                "folded, candidates) SELECT ?, ?, username, first_seen_at, ?, '[]' FROM orphan "
                 "WHERE account_key = ? AND panel = ?",
-                (wanted[1], wanted[0], key, panel),
+                (wanted[1], wanted[0], folded(wanted[1]), key, panel),
             )
             self._db.execute("DELETE FROM orphan WHERE account_key = ? AND panel = ?", (key, panel))
 
@@ -153,21 +177,6 @@ class UsageBooks:
     def total_bytes(self, key: str) -> int:
         """Return what an account's external usage since for ever counts for."""
         return self.totals(key).billed_bytes
-
-    def spellings(self, key: str) -> list[str]:
-        """Return the names as reported for an account key, without a panel's, the latest first."""
-        if self._handle.shares_quotas:
-            panels: Sequence[str] = tuple(self._handle.known_panels)
-        else:
-            is_offered = self.is_offered(key)
-            panels = (self.panel, FIRST_PANEL) if is_offered else (self.panel,)
-        rows = self._db.execute(
-            "SELECT username FROM external_usage WHERE account_key = ? "
-            f"AND panel IN ({', '.join('?' * len(panels))}) ORDER BY change_seq DESC",
-            (key, *panels),
-        )
-        names = (without_panel(row[0], panels=self._handle.known_panels) for row in rows)
-        return list(dict.fromkeys(names))
 
     def reported_names(self, key: str) -> list[str]:
         """Return the names under which the collector has an account's usage, the latest first."""
@@ -228,5 +237,9 @@ class UsageBooks:
         ).fetchall()
         self._db.executemany(
             "UPDATE external_usage SET panel = ? WHERE username = ?",
-            [(target, name) for (name,) in names if account_key(name) == key],
+            [
+                (target, name)
+                for (name,) in names
+                if take_apart(name, panels=self._handle.known_panels).panel is None
+            ],
         )

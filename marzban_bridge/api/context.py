@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Request
 
-from marzban_bridge.accounts import account_key
 from marzban_bridge.actions import Action, Actions
 from marzban_bridge.api.bearers import Bearers
 from marzban_bridge.api.sign_ins import SignInThrottle
@@ -17,7 +16,7 @@ from marzban_bridge.errors import FollowingError
 from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panel_names import FIRST_PANEL, take_apart
+from marzban_bridge.panel_names import FIRST_PANEL
 from marzban_bridge.panels_file import PanelSettings
 from marzban_bridge.reading import Reading
 from marzban_bridge.reconcile import Reconciler
@@ -80,11 +79,10 @@ class Bridges:
 
         A name alone is a user of the panel for which what is reported of it counts.
         """
-        panel = take_apart(name, panels=self.by_name).panel
-        if panel is not None:
-            return self.by_name[panel], name.partition("/")[2]
-        placed_on = self.first.store.placed_on(account_key(name))
-        return self.by_name.get(placed_on, self.first), name
+        panel, key = self.first.store.place_of(name)
+        if panel in self.by_name:
+            return self.by_name[panel], key
+        return self.first, name
 
 
 def bridge_of(request: Request) -> Bridge:

@@ -82,17 +82,22 @@ async def take_webhook(
     body = await read_body(request, max_bytes=MAX_BODY_BYTES, what="a webhook batch")
     events = _parse(body)
     hints = [
-        (account_key(str(event["username"])), event)
+        (name, event, keys)
         for event in events
         if event["action"] in LOOK_ACTIONS
-        and bridge.store.is_known(account_key(str(event["username"])))
+        for name in (account_key(str(event["username"])),)
+        if (keys := bridge.store.keys_of_name(name))
     ]
     bridge.store.announce(
-        [(_digest(event), key) for key, event in hints if event["action"] in RESET_ACTIONS],
+        [
+            (_digest(event), name)
+            for name, event, keys in hints
+            if event["action"] in RESET_ACTIONS and name in keys
+        ],
         at=bridge.clock(),
         remember_seconds=REMEMBER_SECONDS,
     )
-    bridge.reconciler.hurry(key for key, _ in hints)
+    bridge.reconciler.hurry(key for _, _, keys in hints for key in keys)
     bridge.metrics.webhooks.labels(result="taken").inc()
     return WebhookAnswer(events=len(events), hints=len(hints))
 

@@ -29,8 +29,8 @@ class SimulatedPanel(PanelRecords):
 
     `admins` maps names to (password, is_sudo). The first is the admin of the panel's environment:
     it has no database row, so users it creates have no owner and its "Reset all" means everybody.
-    `database` decides what differs between the databases under a panel: MySQL compares usernames
-    without regard to case, SQLite as Marzban 0.8.4 sets it up does not, and breaks on less.
+    `database` decides what differs between the databases under a panel: MySQL ignores blanks at
+    the end of usernames, SQLite does not, and breaks on less. Both tell `Alice` from `alice`.
     `by` names the acting admin, by default that of the environment. What the panel refuses is a
     RefusedError with the status and body of its answer.
     """

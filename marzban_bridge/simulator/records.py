@@ -50,8 +50,11 @@ class PanelRecords:
         """Grows with every change, for whoever keeps a copy."""
 
     def key(self, username: str) -> str:
-        """Return what the panel's database compares of a username."""
-        return username.lower() if self.database == "mysql" else username
+        """Return what the panel's database compares of a username.
+
+        Marzban 0.8.4 tells `Alice` from `alice` on both; MySQL pads names with blanks to compare.
+        """
+        return username.rstrip(" ") if self.database == "mysql" else username
 
     def find(self, username: str) -> SimulatedUser:
         """Return a user; RefusedError 404 if there is none of that name."""

@@ -149,7 +149,7 @@ class TestResets:
             panel_bytes=panel_bytes,
             next_plan=next_plan,
         )
-        world.run(world.bridge.actions.reset_user("ALICE", actor="root"))
+        world.run(world.bridge.actions.reset_user("alice", actor="root"))
         assert_usable(world, next_plan=next_plan)
 
     def test_our_own_reset_of_all_users(self, world, panel_bytes, next_plan):
@@ -321,8 +321,8 @@ def test_a_recreated_user_begins_with_nothing_used(world):
     world.panel.create_user("Alice", data_limit=gib(3))
     world.ledger.report("alice", gib(1))
     world.one_pass()
-    assert user_of(world)["data_limit"] == gib(3)
-    account = world.account("alice")
+    assert user_of(world, "Alice")["data_limit"] == gib(3)
+    account = world.account("Alice")
     assert (account.username, account.quota_bytes) == ("Alice", gib(3))
 
 

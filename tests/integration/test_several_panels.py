@@ -463,14 +463,14 @@ class TestNamesakes:
         for panel in ("default", "three"):
             world.create(panel, "Alice")
         world.create("two", "bob")
-        world.ledger.report("alice", 1)
+        world.ledger.report("Alice", 1)
         world.ledger.report("bob", 1)
         world.look(3)
         world.restart()
         world.look(2)
         (text,) = self.told(world)
         assert "on default, three" in text
-        assert "counts for default: report it as PANEL/alice" in text
+        assert "counts for default: report it as PANEL/Alice" in text
         assert world.bridge("default").store.ambiguous_names() == 1
         world.panels["three"].delete_user("Alice")
         world.look()

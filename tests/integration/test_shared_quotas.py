@@ -361,12 +361,12 @@ def test_the_number_of_writes_grows_with_the_logarithm_of_the_traffic(world):
 def test_names_that_nothing_was_reported_of_share_a_quota_as_well(opened):
     world = opened("two", spans=True)
     world.create("default", "bob", limit=10)
-    world.create("two", "BOB", limit=20)
+    world.create("two", "bob", limit=20)
     world.create("two", "carol", limit=20)
-    world.use("two", 9, "BOB")
+    world.use("two", 9, "bob")
     world.use("default", 2, "bob")
     world.look(3)
-    for panel, name in (("default", "bob"), ("two", "BOB")):
+    for panel, name in (("default", "bob"), ("two", "bob")):
         world.panels[panel].review()
         assert world.shown(panel, name)[0] == "limited"
     assert world.account("two", "carol") is None

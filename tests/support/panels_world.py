@@ -133,7 +133,7 @@ class PanelsWorld:
         return self.bridges.by_name[panel]
 
     def account(self, panel: str, username: str = "alice") -> Account | None:
-        return self.bridge(panel).store.account(username.casefold())
+        return self.bridge(panel).store.account(username)
 
     def external(self, panel: str, username: str = "alice") -> int | None:
         account = self.account(panel, username)

@@ -159,7 +159,7 @@ class World:
 
     def account(self, username: str) -> Account:
         """Return the bridge's account of a user."""
-        account = self.bridge.store.account(username.casefold())
+        account = self.bridge.store.account(username)
         assert account is not None, f"no account for {username}"
         return account
 

@@ -95,21 +95,21 @@ def test_everything_survives_closing_the_store(store_place):
     second.close()
 
 
-def test_usage_is_summed_over_all_spellings_of_a_name(store):
+def test_usage_is_summed_over_all_names_that_count_for_an_account(store):
     touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2, runs=())
-    assert touched == {"default": ["alice"]}
+    assert touched == {"default": ["Alice", "alice"]}
+    assert store.record_unknown("Alice", candidates=["alice"], at=NOW) == ["alice"]
     assert store.total_bytes("alice") == 12
-    assert store.spellings("alice") == ["alice", "Alice"]
-    store.record_usage([change("Alice", 6, 3)], cursor=3, runs=())
+    touched = store.record_usage([change("Alice", 6, 3)], cursor=3, runs=())
+    assert touched == {"default": ["alice"]}
     assert store.total_bytes("alice") == 13
-    assert store.spellings("alice") == ["Alice", "alice"]
 
 
 def test_an_unknown_name_is_news_once_and_no_orphan_once_it_has_an_account(store):
     store.record_usage([change("alice", 5, 1)], cursor=1, runs=())
-    event = Event(kind="orphan", text="unknown")
-    assert store.record_orphan("alice", username="alice", event=event, at=NOW)
-    assert not store.record_orphan("alice", username="alice", event=event, at=NOW)
+    for _ in range(2):
+        assert store.record_unknown("alice", candidates=(), at=NOW) == []
+    assert [each.event.kind for each in store.events()] == ["orphan"]
     assert [(each.username, each.total_bytes) for each in store.orphans()] == [("alice", 5)]
     store.save(account(), at=NOW)
     assert not store.is_orphan("alice")
@@ -157,7 +157,7 @@ def test_accounts_are_found_by_their_owner_and_without_one(store):
 
 def test_keys_are_paged_over_reported_names_and_accounts(store):
     store.record_usage([change(name, 1, seq) for seq, name in enumerate("ecab")], cursor=4, runs=())
-    store.save(account(panel_user(username="D")), at=NOW)
+    store.save(account(panel_user(username="d")), at=NOW)
     assert store.keys(limit=3) == ["a", "b", "c"]
     assert store.keys(after="c", limit=3) == ["d", "e"]
     assert store.is_known("d")
@@ -309,7 +309,7 @@ def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
         assert list(store.accounts(admin="shop")) == [account(is_held=True), waiting]
         assert store.counts() == {"accounts": 2, "orphans": 1, "held": 1}
         assert store.totals("alice") == Totals(billed_bytes=5, raw_bytes=6)
-        assert [each.username for each in store.orphans()] == ["Gone"]
+        assert [each.username for each in store.orphans()] == ["gone"]
         assert store.is_announced("bob")
         known = store.reset_all("shop")
         assert known.after == known.seen_at, "an earlier version did not keep when it began"
@@ -329,9 +329,10 @@ def test_raw_bytes_are_kept_beside_what_they_count_for(store):
     one = UsageChange(username="Alice", total_bytes=10, raw_bytes=5, change_seq=1)
     other = UsageChange(username="alice", total_bytes=0, raw_bytes=7, change_seq=2)
     store.record_usage([one, other], cursor=2, runs=())
+    store.record_unknown("Alice", candidates=["alice"], at=NOW)
     assert store.totals("alice") == Totals(billed_bytes=10, raw_bytes=12)
     assert store.total_bytes("alice") == 10
-    store.record_orphan("alice", username="alice", event=Event(kind="orphan", text="x"), at=NOW)
+    store.record_unknown("alice", candidates=(), at=NOW)
     (orphan,) = store.orphans()
     assert (orphan.total_bytes, orphan.raw_bytes) == (10, 12)
     store.record_usage(
@@ -364,16 +365,15 @@ def test_every_change_is_told_after_it_is_stored(store):
     store.save(account(panel_user(username="Alice")), at=NOW)
     store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2, runs=())
     store.record_event("", Event(kind="cleanup", text="x"), at=NOW)
-    event = Event(kind="orphan", text="x")
-    store.record_orphan("bob", username="bob", event=event, at=NOW)
-    store.record_orphan("bob", username="bob", event=event, at=NOW)
-    store.forget("alice", Event(kind="deleted", text="x"), username="Alice", at=NOW)
+    store.record_unknown("bob", candidates=(), at=NOW)
+    store.record_unknown("bob", candidates=(), at=NOW)
+    store.forget("Alice", Event(kind="deleted", text="x"), username="Alice", at=NOW)
     assert told == [
-        ("default", ["alice"], False),
-        ("default", ["alice", "bob"], False),
+        ("default", ["Alice"], False),
+        ("default", ["Alice", "bob"], False),
         ("default", [], False),
         ("default", [], False),
-        ("default", ["alice"], False),
+        ("default", ["Alice"], False),
     ]
 
 

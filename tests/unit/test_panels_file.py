@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.panel_names import (
     FIRST_PANEL,
@@ -13,7 +14,6 @@ from marzban_bridge.panel_names import (
     ReportedName,
     scoped,
     take_apart,
-    without_panel,
 )
 from marzban_bridge.panels_file import load_panels
 from marzban_bridge.settings import Settings
@@ -112,8 +112,8 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("reported", "expected"),
     [
-        ("Alice", ReportedName("alice", None)),
-        ("two/Alice", ReportedName("alice", "two")),
+        ("Alice", ReportedName("Alice", None)),
+        ("Two/Alice", ReportedName("Alice", "two")),
         ("TWO/alice", ReportedName("alice", "two")),
         ("default/alice", ReportedName("alice", "default")),
         ("two/a/b", ReportedName("a/b", "two")),
@@ -136,5 +136,4 @@ def test_what_a_user_is_called_outside_its_panel_leads_back_to_it(panel, usernam
     name = scoped(panel, username)
     found = take_apart(name, panels=panels)
     assert (found.panel or FIRST_PANEL) == panel
-    assert found.key == username.casefold()
-    assert without_panel(name, panels=panels) == username
+    assert found.key == account_key(username)
