@@ -21,6 +21,7 @@ from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
 from marzban_bridge.leading import Leadership
 from marzban_bridge.lease import Lease, standing_of
 from marzban_bridge.postgres_link import PostgresLink, open_connection
+from marzban_bridge.resets import ResetAll
 from marzban_bridge.settings import StoreUrl
 from marzban_bridge.shared_store import ReadHandle, SharedHandle
 from marzban_bridge.store import Store
@@ -148,7 +149,8 @@ def test_whatever_is_done_is_written_through(url, opened, seed):
             case 5:
                 each.announce([(bytes([number]), name)], at=NOW, remember_seconds=60)
             case 6:
-                each.record_reset_all(dice.choice((None, name)), at=NOW)
+                all_of_them = ResetAll(seen_at=NOW, after=NOW)
+                each.record_reset_all(dice.choice((None, name)), all_of_them)
             case 7:
                 store.record_namesakes({name: {"default", "two"}}, is_all=True)
                 store.of("two").claim(name, at=NOW)
