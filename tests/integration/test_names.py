@@ -107,8 +107,7 @@ def test_a_user_of_exactly_the_name_takes_it_over_and_what_was_counted_stays(wor
     world.panel.create_user("ALICE", data_limit=gib(30))
     if is_announced:
         deliver(world, world.panel.take_webhooks())
-        keys = list(world.bridge.reconciler._take_urgent())
-        world.run(world.bridge.reconciler._settle_all(keys))
+        world.run(world.bridge.reconciler._settle_urgent())
         assert external(world, "ALICE") == 0
     world.one_pass()
     (text,) = events(world, "name_parted")
