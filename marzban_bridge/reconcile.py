@@ -186,7 +186,8 @@ class Reconciler:
         except PanelError:
             self._queue.put_back(since_seconds, urgency)
             raise
-        self._queue.put_back({key: since_seconds.pop(key) for key in left}, urgency)
+        now_seconds = time.monotonic()
+        self._queue.put_back({key: since_seconds.pop(key, now_seconds) for key in left}, urgency)
         for at in since_seconds.values():
             self._metrics.reaction_seconds.observe(time.monotonic() - at)
         return failures
