@@ -17,6 +17,7 @@ from marzban_bridge.policy import POLICIES
 from marzban_bridge.resets import ResetSign
 from marzban_bridge.shared_quotas import SharedQuota
 from marzban_bridge.store import Store
+from marzban_bridge.typed_limits import TypedLimit, TypedLimits
 from marzban_bridge.usage import NOTHING, Totals
 from marzban_bridge.work_queue import Urgency
 
@@ -65,7 +66,9 @@ class Looks:
         enforcement: Enforcement,
         keeps_next_plan: bool,
         uses_notes: bool,
+        typed_limits: TypedLimits,
     ) -> None:
+        self._typed_limits = typed_limits
         self._uses_notes = uses_notes
         self._store = store
         self._clock = clock
@@ -135,6 +138,7 @@ class Looks:
             reset_all=self._store.reset_all(user.admin),
             keeps_next_plan=self._keeps_next_plan,
             line=self.lines(user).own,
+            typed_limit=self._meaning_of_typed_limit(user),
         )
         is_another = not is_same_creation(before.created_at, seen.account.created_at)
         look = Look(
@@ -189,6 +193,11 @@ class Looks:
             shared=folded,
             is_shared_anew=folded != shared,
         )
+
+    def _meaning_of_typed_limit(self, user: PanelUser) -> TypedLimit:
+        """Tell what a limit means that is none of ours; where none is published it is the quota."""
+        is_published = self._enforcement is Enforcement.LIMIT
+        return self._typed_limits.of(user.admin) if is_published else TypedLimit.QUOTA
 
     def has_moved(self, account: Account) -> bool:
         """Tell whether an account, not stored yet, says that a shared quota was used up further."""

@@ -39,6 +39,7 @@ from marzban_bridge.resets import (
     due_at,
     period_start,
 )
+from marzban_bridge.typed_limits import TypedLimit, quota_of_typed_limit
 from marzban_bridge.usage import Totals
 
 LET_IN = (
@@ -114,13 +115,15 @@ def observe(
     reset_all: ResetAll | None = None,
     keeps_next_plan: bool = True,
     line: NoteLine | None = None,
+    typed_limit: TypedLimit = TypedLimit.QUOTA,
 ) -> Observation:
     """Fold one look at the panel, at the ledger's totals of that moment, into the account.
 
     Idempotent: observing the same user again reveals nothing new. A user re-created under the same
     name becomes a new account, whose period begins at the total of the last look at the user it
     replaces, if that was shortly before its creation. A total below the one already seen holds the
-    account: its books stay as they are until `rebase`. `line` is this store's in the user's note.
+    account: its books stay as they are until `rebase`. `line` is this store's in the user's note,
+    `typed_limit` what another limit means than ours.
     """
     total_bytes = totals.billed_bytes
     if not is_same_creation(user.created_at, account.created_at):
@@ -152,6 +155,9 @@ def observe(
         events += reset_events
     if not (sign and sign.fired_plan):
         account, quota_event = take_limit(account, user, line)
+        account, quota_event = _as_meant(
+            account, quota_event, meaning=typed_limit, total_bytes=total_bytes
+        )
         events += [quota_event] if quota_event else []
     account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events
@@ -182,6 +188,25 @@ def observe(
         ),
     )
     return Observation(account=account, events=tuple(events), reset=sign)
+
+
+def _as_meant(
+    account: Account, typed: Event | None, *, meaning: TypedLimit, total_bytes: int
+) -> tuple[Account, Event | None]:
+    """Take an admin's new limit, if `typed` tells of one, for the quota that it means."""
+    if typed is None:
+        return account, None
+    typed_bytes = account.quota_bytes
+    external_bytes = balance(account, total_bytes=total_bytes).external_bytes
+    quota_bytes = quota_of_typed_limit(typed_bytes, external_bytes=external_bytes, meaning=meaning)
+    if quota_bytes == typed_bytes:
+        return account, typed
+    text = (
+        f"{typed.text}; it is taken for what shall be left (BRIDGE_TYPED_LIMIT_MEANS), so that the "
+        f"{external_bytes} bytes used elsewhere in the period come on top"
+    )
+    account = replace(account, quota_bytes=quota_bytes, published_bytes=typed_bytes)
+    return account, replace(typed, text=text, after=str(quota_bytes))
 
 
 def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> Totals:

@@ -6,6 +6,7 @@ username = "bridge"
 password = "..."
 webhook_secret = "..."                   # if it is not BRIDGE_WEBHOOK_SECRET
 timeout_seconds = 15                     # if it is not MARZBAN_TIMEOUT_SECONDS
+typed_limit_means = "left"               # if it is not BRIDGE_TYPED_LIMIT_MEANS
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.panel_names import FIRST_PANEL, PANEL_NAME
 from marzban_bridge.settings import Settings, header_text, seconds_of, whole_url
+from marzban_bridge.typed_limits import HINT, TypedLimits
 
 MAX_PANELS = 64
 T = TypeVar("T")
@@ -33,6 +35,7 @@ class PanelSettings:
     password: str = field(repr=False)
     timeout_seconds: float
     webhook_secret: str = field(repr=False)
+    typed_limits: TypedLimits
 
 
 def load_panels(settings: Settings) -> tuple[PanelSettings, ...]:
@@ -45,6 +48,7 @@ def load_panels(settings: Settings) -> tuple[PanelSettings, ...]:
         password=settings.marzban_password,
         timeout_seconds=settings.marzban_timeout_seconds,
         webhook_secret=settings.webhook_secret,
+        typed_limits=settings.typed_limits,
     )
     path = settings.panels_file
     if path is None:
@@ -90,7 +94,14 @@ def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]
 
 
 def _panel(name: str, entry: Mapping[str, Any], first: PanelSettings) -> PanelSettings:
-    known = {"url", "username", "password", "webhook_secret", "timeout_seconds"}
+    known = {
+        "url",
+        "username",
+        "password",
+        "webhook_secret",
+        "timeout_seconds",
+        "typed_limit_means",
+    }
     if unknown := sorted(set(entry) - known):
         raise SettingsError(
             f"[{name}] {unknown[0]} is not known; known: {', '.join(sorted(known))}"
@@ -105,6 +116,9 @@ def _panel(name: str, entry: Mapping[str, Any], first: PanelSettings) -> PanelSe
     if not isinstance(secret, str):
         raise SettingsError(f"[{name}] webhook_secret must be a text")
     timeout = entry.get("timeout_seconds", first.timeout_seconds)
+    meant = entry.get("typed_limit_means", str(first.typed_limits))
+    if not isinstance(meant, str):
+        raise SettingsError(f"[{name}] typed_limit_means must be a text, as in {HINT!r}")
     return PanelSettings(
         name=name,
         url=_checked(name, "url", lambda: whole_url(values["url"])),
@@ -112,6 +126,7 @@ def _panel(name: str, entry: Mapping[str, Any], first: PanelSettings) -> PanelSe
         password=values["password"],
         timeout_seconds=_checked(name, "timeout_seconds", lambda: seconds_of(str(timeout))),
         webhook_secret=_checked(name, "webhook_secret", lambda: header_text(secret)),
+        typed_limits=_checked(name, "typed_limit_means", lambda: TypedLimits.parse(meant)),
     )
 
 

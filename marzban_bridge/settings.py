@@ -13,6 +13,7 @@ import httpx
 from collector.strangers import forwarded_allow_ips
 from marzban_bridge.accounts import Enforcement
 from marzban_bridge.errors import SettingsError
+from marzban_bridge.typed_limits import TypedLimits
 
 MIN_SECRET_LENGTH = 20
 
@@ -247,6 +248,13 @@ class Settings:
         "true",
         "Write quota, published limit and external bytes into the note of the panel's user",
         _flag,
+    )
+    typed_limits: TypedLimits = _variable(
+        "BRIDGE_TYPED_LIMIT_MEANS",
+        "quota",
+        "A limit set in the panel is the quota, or what shall be left: quota, shop=left; "
+        "docs/typed-limits.md",
+        TypedLimits.parse,
     )
     action_token: str = _variable(
         "BRIDGE_ACTION_TOKEN",

@@ -33,6 +33,7 @@ from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
 from marzban_bridge.plan import Change, ChangeKind
 from marzban_bridge.resets import ResetAll
 from marzban_bridge.store import Store
+from marzban_bridge.typed_limits import TypedLimits
 from marzban_bridge.usage import Totals
 from marzban_bridge.user_writes import UserWrites
 
@@ -62,6 +63,7 @@ class Settler:
         metrics: Metrics,
         write_seconds: float = 30.0,
         uses_notes: bool = True,
+        typed_limits: TypedLimits | None = None,
     ) -> None:
         self._store = store
         self._panel = panel
@@ -81,6 +83,7 @@ class Settler:
             enforcement=enforcement,
             keeps_next_plan=keeps_next_plan,
             uses_notes=uses_notes,
+            typed_limits=typed_limits or TypedLimits(),
         )
         self._looked_at: dict[str, float] = {}
         self.hurry: Callable[[list[str]], None] = lambda _: None

@@ -63,6 +63,7 @@ PURE = (
     "marzban_bridge/shared_quotas.py",
     "marzban_bridge/simulator/panel.py",
     "marzban_bridge/simulator/rules.py",
+    "marzban_bridge/typed_limits.py",
     "marzban_bridge/usage.py",
     "marzban_bridge/work_queue.py",
 )

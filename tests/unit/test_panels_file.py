@@ -137,3 +137,14 @@ def test_what_a_user_is_called_outside_its_panel_leads_back_to_it(panel, usernam
     found = take_apart(name, panels=panels)
     assert (found.panel or FIRST_PANEL) == panel
     assert found.key == account_key(username)
+
+
+def test_what_a_typed_limit_means_is_each_panels_own(load):
+    text = TWO + 'typed_limit_means = "left, shop=quota"\n' + TWO.replace("two", "three")
+    first, second, third = load(text)
+    assert str(first.typed_limits) == str(third.typed_limits) == "quota"
+    assert str(second.typed_limits) == "left, shop=quota"
+    with pytest.raises(SettingsError, match=r"\[two\] typed_limit_means: expected quota or left"):
+        load(TWO + 'typed_limit_means = "rest"\n')
+    with pytest.raises(SettingsError, match=r"\[two\] typed_limit_means must be a text"):
+        load(TWO + "typed_limit_means = 1\n")
