@@ -119,7 +119,9 @@ async def once(settings: Settings) -> int:
 
     result = await with_bridges(settings, make_a_pass)
     _say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
-    return 1 if result.failures else 0
+    if result.doubt:
+        _say(result.doubt)
+    return 1 if result.failures or result.doubt else 0
 
 
 def plan(settings: Settings) -> int:
@@ -169,6 +171,9 @@ def users(settings: Settings) -> int:
         _show_users(store)
         if store.doubt:
             _say(store.doubt)
+        for panel in store.panels:
+            if text := store.of(panel).panel_doubt:
+                _say(text)
     finally:
         store.close()
     return 0

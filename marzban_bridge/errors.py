@@ -19,6 +19,10 @@ class StoreDoubtError(StoreError):
     """The store is older than what the collector knows of it; it changes nobody until a rebase."""
 
 
+class PanelDoubtError(BridgeError):
+    """A panel shows its users as no admin would leave them; none is changed for now."""
+
+
 class StoreAwayError(StoreError):
     """The database that the store is in cannot be used now; it may be again later."""
 

@@ -35,13 +35,15 @@ class Look:
     shared: SharedQuota | None = None
     is_shared_anew: bool = False
     """The shared quota, or its period, is another one than it was."""
+    is_past: bool = False
+    """The panel shows the user as it was some time ago."""
     replaced: Account | None = None
     """The account of another user of this name, in whose place the look found this one."""
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing but numbers changed."""
-        is_plain = not (self.is_new or self.is_waiting or self.events or self.reset)
+        is_plain = not (self.is_new or self.is_waiting or self.is_past or self.events or self.reset)
         is_behind = shared_quotas.is_behind(self.account, self.shared)
         return is_plain and not self.is_shared_anew and not is_behind
 
@@ -145,6 +147,7 @@ class Looks:
             account=seen.account,
             events=seen.events,
             reset=seen.reset,
+            is_past=seen.is_past,
             replaced=before if is_another else None,
         )
         return self._share(before, look)

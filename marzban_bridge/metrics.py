@@ -91,6 +91,12 @@ class Metrics:
             "Accounts held because the ledger lost something; see marzban-bridge rebase",
             registry=self.registry,
         )
+        self.in_doubt = Gauge(
+            "bridge_panel_in_doubt",
+            "Whether no user of the panel is changed (1), by reason; see marzban-bridge plan",
+            ["reason"],
+            registry=self.registry,
+        )
         self.last_pass_timestamp_seconds = Gauge(
             "bridge_last_pass_timestamp_seconds",
             "When every user was last looked at",

@@ -33,10 +33,12 @@ from marzban_bridge.panel import NextPlan, PanelUser, Status
 from marzban_bridge.resets import (
     ECHO_WINDOW,
     Cause,
+    Fall,
     ResetAll,
     ResetSign,
     detect,
     due_at,
+    fall_of,
     period_start,
 )
 from marzban_bridge.typed_limits import TypedLimit, quota_of_typed_limit
@@ -62,6 +64,8 @@ class Observation:
     account: Account
     events: tuple[Event, ...] = ()
     reset: ResetSign | None = None
+    is_past: bool = False
+    """The panel shows the user as it was some time ago; the account is left as it is."""
 
 
 def adopt(
@@ -122,8 +126,9 @@ def observe(
     Idempotent: observing the same user again reveals nothing new. A user re-created under the same
     name becomes a new account, whose period begins at the total of the last look at the user it
     replaces, if that was shortly before its creation. A total below the one already seen holds the
-    account: its books stay as they are until `rebase`. `line` is this store's in the user's note,
-    `typed_limit` what another limit means than ours.
+    account: its books stay as they are until `rebase`. So do those of a user who is shown as it was
+    some time ago. `line` is this store's in the user's note, `typed_limit` what another limit means
+    than ours.
     """
     total_bytes = totals.billed_bytes
     if not is_same_creation(user.created_at, account.created_at):
@@ -132,10 +137,9 @@ def observe(
         opened = succeeding(opened, account, now=now)
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
-    if held := _hold(account, total_bytes=total_bytes, line=line):
-        return held
-
     seen = sight(user, seen_at=now)
+    if left := _left_alone(account, seen, total_bytes=total_bytes, line=line):
+        return left
     account = recognise_status(with_previous_write(account, now=now), seen, line)
     due = due_at(account)
     if due and now >= due and account.used_when_due_bytes is None:
@@ -207,6 +211,16 @@ def _as_meant(
     )
     account = replace(account, quota_bytes=quota_bytes, published_bytes=typed_bytes)
     return account, replace(typed, text=text, after=str(quota_bytes))
+
+
+def _left_alone(
+    account: Account, seen: Sighting, *, total_bytes: int, line: NoteLine | None
+) -> Observation | None:
+    """Return the account as it is where ledger or store lost something, or the panel went back."""
+    if held := _hold(account, total_bytes=total_bytes, line=line):
+        return held
+    is_past = fall_of(account.sighting, seen) is Fall.PAST and detect(account, seen) is None
+    return Observation(account=account, is_past=True) if is_past else None
 
 
 def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> Totals:

@@ -18,6 +18,7 @@ from marzban_bridge.errors import (
     BridgeError,
     CollectorUnavailableError,
     NotLeadingError,
+    PanelDoubtError,
     PanelError,
     PanelFailingError,
     PanelLoginError,
@@ -55,6 +56,8 @@ class PassResult:
     users: int
     failures: int
     seconds: float
+    doubt: str | None = None
+    """Why no user was changed."""
 
 
 class Reconciler:
@@ -118,8 +121,14 @@ class Reconciler:
         with contextlib.suppress(CollectorUnavailableError):  # a look does no harm without it
             await self._witness.check()
         self.settler.refuse_in_doubt()
-        async for key, user in self.panel_users():
-            yield self.settler.looks.preview(key, user)
+        async for keys in self._chunks():
+            read_at = time.monotonic()
+            users = await self._read_users(keys)
+            for key, user in users.items():
+                if text := await self.settler.census.preview(key, user, read_at=read_at):
+                    raise PanelDoubtError(text)
+                if user is not None:
+                    yield self.settler.looks.preview(key, user)
 
     async def panel_users(self) -> AsyncIterator[tuple[str, PanelUser]]:
         """Yield every user with external usage or an account, as the panel shows it now."""
@@ -135,10 +144,8 @@ class Reconciler:
         )
         self._next_pass_at = time.monotonic()
         while True:
-            if self._store.doubt:
-                self._metrics.held.set(self._store.counts()["held"])
-                await asyncio.sleep(self._pass_seconds)
-                await self._greet_panel()
+            if self._store.doubt or self._store.panel_doubts:
+                await self._wait_in_doubt()
                 continue
             try:
                 is_idle = not await self._step()
@@ -218,6 +225,27 @@ class Reconciler:
         self.panel_outage.recovered()
         self._metrics.panel_up.set(1)
 
+    async def _wait_in_doubt(self) -> None:
+        """Look whether a panel in doubt is as it was; if not, wait until the next pass is due.
+
+        What was to be looked at soon is left to that pass. A store in doubt waits for the operator.
+        """
+        pause_seconds = self._pass_seconds
+        if self._store.doubt:
+            self._metrics.held.set(self._store.counts()["held"])
+            await asyncio.sleep(pause_seconds)
+            await self._greet_panel()
+            return
+        self.calm_down()
+        try:
+            is_over = not await self.settler.census.look_again()
+        except PanelError as error:
+            pause_seconds = self._note_outage(error)
+        else:
+            self._note_up()
+            pause_seconds = 0.0 if is_over else pause_seconds
+        await asyncio.sleep(pause_seconds)
+
     def _note_outage(self, error: PanelError) -> float:
         """Note that the panel as a whole fails; return how many seconds to leave it alone."""
         self._metrics.soft_errors.labels(source="panel").inc()
@@ -238,6 +266,10 @@ class Reconciler:
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
         self._queue.clear()
+        if self._store.panel_doubts:
+            await self.settler.census.look_again()
+        if self._store.panel_doubts:
+            return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.panel_doubt)
         self.settler.refuse_in_doubt()
         await self.check_panel()
         started_at = logged_at = time.monotonic()
@@ -252,7 +284,9 @@ class Reconciler:
             failures += await self._settle_urgent()
         self._finish_pass(started_at)
         seconds = time.monotonic() - started_at
-        return PassResult(users=users, failures=failures, seconds=seconds)
+        return PassResult(
+            users=users, failures=failures, seconds=seconds, doubt=self._store.panel_doubt
+        )
 
     def _finish_pass(self, started_at: float) -> float:
         """Count what there is after a pass; return when the next one begins.

@@ -28,6 +28,22 @@ ECHO_WINDOW = timedelta(minutes=15)
 """The longest a reset's webhook was seen to need: a 30 s batch and three retries 180 s apart."""
 
 
+LOGGED_SHARE = 0.9
+"""The least part of the used traffic that a reset's log has of it.
+
+Marzban reads the traffic and logs it in two steps; what its nodes report in between is lost.
+"""
+
+
+class Fall(StrEnum):
+    """What used traffic and the log together say of a user's row."""
+
+    NONE = "nothing fell"
+    RESET = "the log took what had been used"
+    UNCLEAR = "reset with all users, or a row from the past"
+    PAST = "a row from the past: no reset does this"
+
+
 class Cause(StrEnum):
     """How a reset came about, as far as it can be told."""
 
@@ -60,6 +76,23 @@ class ResetSign:
     """The panel's log did not keep the used traffic: only a reset of all users does that."""
 
 
+def fall_of(before: Sighting, after: Sighting) -> Fall:
+    """Tell a reset from a row that went back, as after a restored backup.
+
+    A reset of one user logs what had been used. A reset of all users wipes the log, and used
+    traffic begins anew from zero. Nothing else moves the log, or has used traffic fall.
+    """
+    logged_more_bytes = after.logged_bytes - before.logged_bytes
+    if logged_more_bytes > 0:
+        is_whole = logged_more_bytes >= LOGGED_SHARE * before.used_bytes
+        return Fall.RESET if is_whole else Fall.PAST
+    if logged_more_bytes < 0:
+        return Fall.PAST if after.logged_bytes else Fall.UNCLEAR
+    if after.used_bytes >= before.used_bytes:
+        return Fall.NONE
+    return Fall.PAST if before.logged_bytes else Fall.UNCLEAR
+
+
 def due_at(account: Account) -> datetime | None:
     """Return when the panel's periodic reset falls due, None for users without one."""
     days = account.sighting.reset_strategy.period_days
@@ -88,7 +121,9 @@ def detect(
     """Tell whether the panel reset the user between the account's sighting and `after`.
 
     `was_announced`: a reset webhook that is no duplicate came for this user. `reset_all`: the last
-    reset of all users of this user's owner that another user proved.
+    reset of all users of this user's owner that another user proved. A row from the past is no
+    reset; where a reset of all users shows the same, the caller has ruled the past out
+    (`panel_doubt`).
     """
     before = account.sighting
     logged_more_bytes = after.logged_bytes - before.logged_bytes
@@ -105,6 +140,8 @@ def detect(
             began_at=after.seen_at,
             fired_plan=plan,
         )
+    if fall_of(before, after) is Fall.PAST:
+        return None
     if is_visible:
         wiped_log = logged_more_bytes < 0 or (logged_more_bytes == 0 and before.used_bytes > 0)
         return ResetSign(

@@ -30,6 +30,7 @@ from marzban_bridge.looks import Looks
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.observe import hold
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
+from marzban_bridge.panel_census import Census
 from marzban_bridge.plan import Change, ChangeKind
 from marzban_bridge.resets import ResetAll
 from marzban_bridge.store import Store
@@ -65,6 +66,7 @@ class Settler:
         uses_notes: bool = True,
         typed_limits: TypedLimits | None = None,
     ) -> None:
+        self.census = Census(store=store, panel=panel, clock=clock, metrics=metrics)
         self._store = store
         self._panel = panel
         self._writes = UserWrites(
@@ -99,7 +101,7 @@ class Settler:
 
         Nobody else runs meanwhile, so one commit for all is the same as one for each.
         """
-        if self._store.doubt:
+        if self._is_in_doubt:
             return {}
         quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
         looked = {key: account for key, account in quiet.items() if account}
@@ -130,19 +132,20 @@ class Settler:
         `read_at`: when the reading began, by `time.monotonic`. What was read before somebody else
         settled the user meanwhile is old, might look like a reset undone, and is read anew.
         """
-        if self._store.doubt:
+        if self._is_in_doubt:
             return
         owners: list[str] = []
         async with self._lock_of(key):
-            if read_at <= self._looked_at.get(key, float("-inf")):
-                user = None
+            looked_at = self._looked_at.get(key, float("-inf"))
+            if read_at <= looked_at:
+                user, read_at = None, looked_at
+            is_fresh = user is None
             try:
-                is_fresh = user is None
                 user = user or await self._find(key)
-                self._recognize(key, user)
-                await self._settle(key, user, is_fresh=is_fresh)
+                await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
             except UserNotFoundError:
-                owners = await self._lose(key)
+                if not await self.census.is_doubtful(key, None, read_at=read_at):
+                    owners = await self._lose(key)
         for owner in owners:
             if self._store.is_known(owner):
                 await self.settle(owner, None, read_at=time.monotonic())
@@ -156,12 +159,14 @@ class Settler:
         self.refuse_in_doubt()
         key = account_key(username)
         async with self._lock_of(key):
+            read_at = time.monotonic()
             user = await self._panel.get_user(username)
+            await self._believe(key, user, read_at=read_at)
             self._recognize(key, user)
             account = self._look(key, user, self._store.totals(key))
             if account.reset_request is None:
                 account = self.request_reset(account, cause=cause, actor=actor)
-            await self._settle(key, user, is_asked=True)
+            await self._settle(key, user, read_at=read_at, is_asked=True)
             settled = self._store.account(key)
             if settled is None:
                 raise UserNotFoundError(user.username)
@@ -175,9 +180,19 @@ class Settler:
         return lock
 
     def refuse_in_doubt(self) -> None:
-        """Raise StoreDoubtError while the store must not be acted on."""
+        """Raise StoreDoubtError or PanelDoubtError while no user of the panel may be changed."""
         if self._store.doubt:
             raise StoreDoubtError(self._store.doubt)
+        self.census.refuse_in_doubt()
+
+    @property
+    def _is_in_doubt(self) -> bool:
+        return bool(self._store.doubt or self._store.panel_doubts)
+
+    async def _believe(self, key: str, user: PanelUser, *, read_at: float) -> None:
+        """Raise PanelDoubtError where it is the panel that changed, and not the user."""
+        if await self.census.is_doubtful(key, user, read_at=read_at):
+            self.census.refuse_in_doubt()
 
     async def hold(self, key: str) -> None:
         """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
@@ -214,7 +229,9 @@ class Settler:
         """Give the panel back the admin's quota and status; return whether that took a write."""
         self.refuse_in_doubt()
         async with self._lock_of(account.key):
+            read_at = time.monotonic()
             user = await self._panel.get_user(account.username)
+            await self._believe(account.key, user, read_at=read_at)
             totals = self._store.totals(account.key)
             account = self._look(account.key, user, totals)
             shown_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
@@ -313,14 +330,25 @@ class Settler:
         return parted
 
     async def _settle(
-        self, key: str, user: PanelUser, *, is_fresh: bool = False, is_asked: bool = False
+        self,
+        key: str,
+        user: PanelUser,
+        *,
+        read_at: float,
+        is_fresh: bool = False,
+        is_asked: bool = False,
     ) -> None:
         """Bring the user to where it should be; where we observe, no further than was asked for."""
-        # Traffic that arrives meanwhile is for the next time; it comes with its own hint to look.
         totals = self._store.totals(key)
-        for _ in range(MAX_STEPS):
-            if self._store.doubt:  # it may have begun while the panel was asked
+        for step in range(MAX_STEPS):
+            if await self.census.is_doubtful(key, user, read_at=read_at):
                 return
+            if self._is_in_doubt:  # it may have begun while the panel was asked
+                return
+            if step == 0:
+                self._recognize(key, user)
+                # Traffic that arrives meanwhile is for the next time; it comes with its own hint.
+                totals = self._store.totals(key)
             account = self._look(key, user, totals)
             if (period := self.looks.must_follow(account)) is not None:
                 account = self._follow(account, period)

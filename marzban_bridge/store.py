@@ -15,8 +15,8 @@ import msgspec
 
 from marzban_bridge.accounts import Event, account_key
 from marzban_bridge.audit_trail import RecordedEvent
+from marzban_bridge.doubt_books import DoubtBooks
 from marzban_bridge.lineage import Lineage
-from marzban_bridge.name_books import NameBooks
 from marzban_bridge.panel_names import FIRST_PANEL, scoped
 from marzban_bridge.shared_quotas import SharedQuota, form, leave
 from marzban_bridge.store_handle import FileHandle, StoreHandle
@@ -31,7 +31,7 @@ _AMBIGUOUS = (
 )
 
 
-class Store(NameBooks):
+class Store(DoubtBooks):
     """The bridge's memory of one panel; `of` gives that of another.
 
     With a path it is in one SQLite file, which is created or migrated. Raises StoreError when

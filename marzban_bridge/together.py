@@ -68,6 +68,7 @@ async def run_once(bridges: Bridges) -> PassResult:
         users=sum(each.users for each in passes),
         failures=sum(each.failures for each in passes),
         seconds=max(each.seconds for each in passes),
+        doubt="; ".join(each.doubt for each in passes if each.doubt) or None,
     )
 
 

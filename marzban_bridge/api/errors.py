@@ -19,6 +19,7 @@ from marzban_bridge.errors import (
     FollowingError,
     NotThePanelError,
     ObservingError,
+    PanelDoubtError,
     PanelError,
     PanelLoginError,
     PanelRefusedError,
@@ -89,7 +90,7 @@ def status_of(error: BridgeError) -> int:
             return 502
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
             return 503
-        case StoreDoubtError() | FollowingError():
+        case StoreDoubtError() | PanelDoubtError() | FollowingError():
             return 503
         case PanelError() | CollectorRefusedError():
             return 502

@@ -41,7 +41,7 @@ async def healthz() -> Health:
     responses={503: {"model": Health, "description": "Not doing its work"}},
 )
 async def readyz(request: Request) -> Response:
-    """Say whether the panels and the collector are reachable and no account is held.
+    """Say whether the panels and the collector are reachable, and no account or panel is held.
 
     A bridge that follows another is not ready, and says whom it follows.
 
@@ -57,6 +57,7 @@ async def readyz(request: Request) -> Response:
         first.reading.outage,
     ]
     reasons = [f"{each.name}: {each.reason}" for each in outages if each.reason]
+    reasons += [text for bridge in bridges.by_name.values() if (text := bridge.store.panel_doubt)]
     held = sum(bridge.store.counts()["held"] for bridge in bridges.by_name.values())
     if first.store.doubt:
         reasons.append(first.store.doubt)

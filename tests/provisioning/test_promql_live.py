@@ -51,6 +51,7 @@ def test_the_bridges_address_is_found_for_the_links_to_its_pages(prometheus):
         ("marzban-unreachable", 1),
         ("influxdb-unreachable", 1),
         ("held-users", 0),
+        ("panel-in-doubt", 0),
     ],
 )
 def test_a_healthy_stack_gives_quiet_alerts(prometheus, uid, value):

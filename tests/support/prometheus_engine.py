@@ -38,6 +38,7 @@ LABEL_VALUES = {
     "reporter": ("de-1", "wg o'neil"),
     "result": ("applied", "refused"),
     "source": ("panel", "collector"),
+    "reason": ("users_gone", "went_back"),
     "status": ("200", "422", "503"),
     "stream": ("raw", "daily"),
 }

@@ -52,6 +52,7 @@ PURE = (
     "marzban_bridge/observe.py",
     "marzban_bridge/panel.py",
     "marzban_bridge/panel_answers.py",
+    "marzban_bridge/panel_doubt.py",
     "marzban_bridge/panel_names.py",
     "marzban_bridge/plan.py",
     "marzban_bridge/points.py",

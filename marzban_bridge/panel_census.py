@@ -1,0 +1,172 @@
+"""Looks at some of a panel's users before a change of one of them is believed.
+
+`panel_doubt` decides; this asks the panel and stores what follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+from marzban_bridge.accounts import Account, account_key
+from marzban_bridge.errors import PanelDoubtError
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panel import Panel, PanelUser
+from marzban_bridge.panel_doubt import (
+    DoubtKind,
+    PanelDoubt,
+    Reading,
+    Shown,
+    is_over,
+    judge,
+    text_of,
+    witnesses_of,
+)
+from marzban_bridge.store import Store
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 50
+"""Users that are looked at, in one request."""
+IS_OVER = "the panel shows its users as they were before; they are settled again"
+
+
+class Census:
+    """Knows whether one panel is in doubt, and finds out.
+
+    One list of users that was read brings about one sample at most, however many of them changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._clock = clock
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._readings: list[Reading] = []
+        self._sampled_at = float("-inf")
+        self._sampled_owners: set[str | None] = set()
+        self.note()
+
+    def refuse_in_doubt(self) -> None:
+        """Raise PanelDoubtError while no account of the panel may be changed."""
+        if text := self._store.panel_doubt:
+            raise PanelDoubtError(text)
+
+    async def is_doubtful(self, key: str, user: PanelUser | None, *, read_at: float) -> bool:
+        """Tell whether what the panel shows of a user must not be believed.
+
+        `user`: as read at `read_at` by `time.monotonic` or after; None when the panel has none.
+        Where several users changed alike, or one went back, the panel is in doubt from then on.
+        """
+        if self._store.panel_doubts:
+            return True
+        kind, readings = await self._find_out(key, user, read_at=read_at)
+        if kind is None:
+            return False
+        self._begin(kind, readings)
+        return True
+
+    async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:
+        """Return why the panel would be in doubt, without storing it."""
+        kind, readings = await self._find_out(key, user, read_at=read_at)
+        return None if kind is None else self._text(kind, readings)
+
+    async def look_again(self) -> bool:
+        """Look at users again while the panel is in doubt; return whether it still is."""
+        for doubt in self._store.panel_doubts:
+            if doubt.kind not in set(DoubtKind):
+                continue  # it is another part's to end
+            keys = [*doubt.witnesses, *self._store.sample(admin=None, besides="", limit=SAMPLE)]
+            readings = await self._read(list(dict.fromkeys(keys))[:SAMPLE])
+            if is_over(doubt, readings):
+                self.end(doubt.kind, IS_OVER)
+            elif kind := judge(readings):
+                self._begin(kind, readings, known=doubt)
+        return bool(self._store.panel_doubts)
+
+    def end(self, kind: str, text: str, *, actor: str = "bridge") -> None:
+        """Trust the panel again, as far as this kind of doubt is concerned."""
+        if self._store.end_panel_doubt(kind, text, actor=actor, at=self._clock()):
+            log.warning("panel %s is in doubt no more: %s", self._store.panel, text)
+        self.note()
+
+    def note(self) -> None:
+        """Have the metric say what is stored."""
+        doubts = {each.kind for each in self._store.panel_doubts}
+        for kind in {*DoubtKind, *doubts}:
+            self._metrics.in_doubt.labels(reason=str(kind)).set(int(kind in doubts))
+
+    async def _find_out(
+        self, key: str, user: PanelUser | None, *, read_at: float
+    ) -> tuple[DoubtKind | None, list[Reading]]:
+        account = self._store.account(key)
+        if account is None or account.is_held:
+            return None, []
+        subject = self._reading(account, user)
+        if subject.shown is Shown.AS_BEFORE:
+            return None, []
+        others = [] if subject.shown is Shown.WENT_BACK else await self._sample(account, read_at)
+        readings = [subject, *(each for each in others if each.account.key != key)]
+        return judge(readings), readings
+
+    async def _sample(self, account: Account, read_at: float) -> list[Reading]:
+        """Read some other users, unless that was done since the user in question was read."""
+        async with self._lock:
+            if self._sampled_at < read_at or account.admin not in self._sampled_owners:
+                is_further = self._sampled_at >= read_at
+                self._sampled_at = time.monotonic()
+                keys = self._store.sample(admin=account.admin, besides=account.key, limit=SAMPLE)
+                self._readings = await self._read(keys)
+                owners = self._sampled_owners if is_further else set()
+                self._sampled_owners = {*owners, account.admin}
+            return self._readings
+
+    async def _read(self, keys: Iterable[str]) -> list[Reading]:
+        accounts: Mapping[str, Account] = {
+            key: account for key in keys if (account := self._store.account(key))
+        }
+        if not accounts:
+            return []
+        listed = await self._panel.get_users([each.username for each in accounts.values()])
+        found = {account_key(user.username): user for user in listed}
+        # What was settled while the panel answered may be newer than the answer.
+        return [
+            self._reading(account, found.get(key))
+            for key, account in accounts.items()
+            if self._store.account(key) == account
+        ]
+
+    def _reading(self, account: Account, user: PanelUser | None) -> Reading:
+        return Reading(account=account, user=user, read_at=self._clock())
+
+    def _text(self, kind: DoubtKind, readings: list[Reading]) -> str:
+        count = max(1, len(witnesses_of(kind, readings)))
+        return text_of(kind, panel=self._store.panel, count=count, looked_at=len(readings))
+
+    def _begin(
+        self, kind: DoubtKind, readings: list[Reading], *, known: PanelDoubt | None = None
+    ) -> None:
+        witnesses = witnesses_of(kind, readings)
+        now = self._clock()
+        doubt = PanelDoubt(
+            kind=kind, text=self._text(kind, readings), since=now, witnesses=witnesses
+        )
+        if known and known.kind == kind:
+            both = dict.fromkeys((*known.witnesses, *witnesses))
+            doubt = PanelDoubt(
+                kind=kind, text=known.text, since=known.since, witnesses=tuple(both)[:SAMPLE]
+            )
+        if self._store.begin_panel_doubt(doubt, at=now):
+            log.error("%s", doubt.text)
+        self.note()

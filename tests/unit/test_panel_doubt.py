@@ -1,0 +1,224 @@
+"""Is it the user that changed, or the panel?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from bridge_builders import NOW, account, gib, panel_user
+
+from marzban_bridge.accounts import Account, sight
+from marzban_bridge.panel import PanelUser, Status
+from marzban_bridge.panel_doubt import (
+    DoubtKind,
+    PanelDoubt,
+    Reading,
+    Shown,
+    is_over,
+    judge,
+    witnesses_of,
+)
+from marzban_bridge.resets import Fall, fall_of
+
+LATER = NOW + timedelta(seconds=60)
+OLD_LIMIT = gib(7) + 12_345
+PUBLISHED = gib(6) + 54_321
+
+
+def kept(name="alice", *, used=0.0, logged=0.0, **fields) -> Account:
+    user = panel_user(username=name, used_bytes=gib(used), logged_bytes=gib(logged))
+    return account(user, **fields)
+
+
+def shown(before: Account, *, used=None, logged=None, **fields) -> PanelUser:
+    seen = before.sighting
+    used_bytes = seen.used_bytes if used is None else gib(used)
+    logged_bytes = seen.logged_bytes if logged is None else gib(logged)
+    return panel_user(
+        username=before.username, used_bytes=used_bytes, logged_bytes=logged_bytes, **fields
+    )
+
+
+def read(before: Account, user: PanelUser | None, **fields) -> Reading:
+    return Reading(account=before, user=user, read_at=LATER, **fields)
+
+
+def as_before(name, **fields):
+    before = kept(name, **fields)
+    return read(before, shown(before))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fall"),
+    [
+        # (used, logged), in GiB
+        ((1, 0), (1, 0), Fall.NONE),
+        ((1, 5), (2, 5), Fall.NONE),
+        ((5, 0), (0, 5), Fall.RESET),
+        ((5, 2), (1, 7.5), Fall.RESET),
+        ((0, 0), (0, 3), Fall.RESET),
+        ((5, 2), (0, 6.9), Fall.RESET),  # what a node reported while the reset was made
+        ((5, 2), (0, 4), Fall.PAST),
+        ((5, 2), (3, 2), Fall.PAST),
+        ((5, 2), (0, 2), Fall.PAST),
+        ((5, 9), (6, 2), Fall.PAST),
+        ((5, 9), (0, 2), Fall.PAST),
+        ((5, 9), (0, 0), Fall.UNCLEAR),
+        ((5, 9), (6, 0), Fall.UNCLEAR),
+        ((5, 0), (0, 0), Fall.UNCLEAR),
+        ((5, 0), (3, 0), Fall.UNCLEAR),
+    ],
+)
+def test_what_used_traffic_and_log_say_together(before, after, fall):
+    one, other = (
+        sight(panel_user(used_bytes=gib(used), logged_bytes=gib(logged)), seen_at=NOW)
+        for used, logged in (before, after)
+    )
+    assert fall_of(one, other) is fall
+
+
+class TestOneUser:
+    @pytest.mark.parametrize(
+        ("before", "user", "what"),
+        [
+            (kept(used=1), None, Shown.GONE),
+            (kept(used=1), {"created_at": NOW}, Shown.RECREATED),
+            (kept(used=1), {"used": 2}, Shown.AS_BEFORE),
+            (kept(used=5, logged=1), {"used": 3}, Shown.WENT_BACK),
+            (kept(used=5), {"used": 3}, Shown.UNCLEAR),
+            (kept(), {"data_limit_bytes": gib(9)}, Shown.OTHER_LIMIT),
+        ],
+    )
+    def test_is_held_against_its_account(self, before, user, what):
+        assert read(before, user if user is None else shown(before, **user)).shown is what
+
+    def test_a_limit_of_earlier_tells_the_past_from_a_reset_of_all_users(self):
+        before = kept(used=5, published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT, PUBLISHED))
+        fell = shown(before, used=1, data_limit_bytes=OLD_LIMIT)
+        assert read(before, fell).shown is Shown.WENT_BACK
+        assert read(before, replace(fell, data_limit_bytes=PUBLISHED)).shown is Shown.UNCLEAR
+        same = shown(before, data_limit_bytes=OLD_LIMIT)
+        assert read(before, same).shown is Shown.OLD_LIMIT
+
+    def test_a_line_of_an_earlier_write_does_as_well(self):
+        before = kept(used=5)
+        fell = shown(before, used=1)
+        assert read(before, fell, is_line_older=True).shown is Shown.WENT_BACK
+        assert read(before, shown(before), is_line_older=True).shown is Shown.AS_BEFORE
+
+
+class TestTogether:
+    def gone(self, count, of, **fields):
+        users = [kept(f"user{number}", used=1, **fields) for number in range(of)]
+        return [
+            read(each, None if number < count else shown(each)) for number, each in enumerate(users)
+        ]
+
+    @pytest.mark.parametrize(
+        ("count", "of", "kind"),
+        [
+            (1, 1, None),
+            (2, 2, None),
+            (3, 3, DoubtKind.USERS_GONE),
+            (3, 9, DoubtKind.USERS_GONE),
+            (3, 10, None),
+            (16, 50, None),
+            (17, 50, DoubtKind.USERS_GONE),
+        ],
+    )
+    def test_three_and_a_third_who_are_gone_are_the_panels_doing(self, count, of, kind):
+        assert judge(self.gone(count, of)) is kind
+
+    def test_those_who_were_expired_or_limited_do_not_count(self):
+        readings = self.gone(9, 9)
+        cleaned = [
+            read(
+                replace(
+                    each.account, sighting=replace(each.account.sighting, status=Status.EXPIRED)
+                ),
+                None,
+            )
+            for each in readings
+        ]
+        assert judge(cleaned) is None
+        assert judge([*cleaned, *self.gone(3, 9)]) is DoubtKind.USERS_GONE
+
+    def test_many_who_were_created_anew(self):
+        users = [kept(f"user{number}") for number in range(3)]
+        readings = [read(each, shown(each, created_at=NOW)) for each in users]
+        assert judge(readings) is DoubtKind.USERS_RECREATED
+        assert judge(readings[:2]) is None
+
+    def test_one_who_went_back_is_enough(self):
+        before = kept(used=5, logged=1)
+        went_back = read(before, shown(before, used=3))
+        readings = [went_back, *(as_before(f"user{number}", used=1) for number in range(20))]
+        assert judge(readings) is DoubtKind.WENT_BACK
+        assert witnesses_of(DoubtKind.WENT_BACK, readings) == ("alice",)
+
+    def test_limits_of_earlier_have_to_be_shown_by_many(self):
+        users = [
+            kept(f"user{number}", published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT,))
+            for number in range(3)
+        ]
+        readings = [read(each, shown(each, data_limit_bytes=OLD_LIMIT)) for each in users]
+        assert judge(readings) is DoubtKind.WENT_BACK
+        assert judge(readings[:2]) is None
+
+
+class TestResetAll:
+    def fell(self, *, used=0.0, seen_at=NOW, **fields):
+        before = kept(used=5, seen_at=seen_at, **fields)
+        return read(before, shown(before, used=used))
+
+    def test_without_anybody_to_speak_against_it_it_is_one(self):
+        assert judge([self.fell(used=0.5)]) is None
+
+    @pytest.mark.parametrize("fields", [{"used": 2}, {"used": 0, "logged": 2}])
+    def test_a_user_of_the_same_owner_who_was_not_reset_speaks_against_it(self, fields):
+        assert judge([self.fell(), as_before("bob", **fields)]) is DoubtKind.WENT_BACK
+
+    def test_another_owners_user_does_not(self):
+        before = replace(kept("bob", used=2), admin="shop")
+        assert judge([self.fell(), read(before, shown(before))]) is None
+
+    def test_nor_one_who_had_used_nothing(self):
+        assert judge([self.fell(), as_before("bob")]) is None
+
+    @pytest.mark.parametrize("field", ["period_started_at", "reset_all_seen_at", "used_rose_at"])
+    def test_nor_one_whose_traffic_is_newer_than_the_last_look(self, field):
+        before = kept("bob", used=2, seen_at=LATER, **{field: NOW + timedelta(seconds=1)})
+        assert judge([self.fell(), read(before, shown(before))]) is None
+
+    def test_more_traffic_than_there_can_be_since_the_last_look_is_traffic_of_earlier(self):
+        assert judge([self.fell(used=4.5)]) is DoubtKind.WENT_BACK
+        assert judge([self.fell(used=4.5, seen_at=NOW - timedelta(minutes=5))]) is None
+
+
+class TestEnd:
+    def doubt(self, kind, *witnesses):
+        return PanelDoubt(kind=kind, text="why", since=NOW, witnesses=witnesses)
+
+    def test_a_panel_whose_users_are_back_is_in_doubt_no_more(self):
+        doubt = self.doubt(DoubtKind.USERS_GONE, "alice")
+        assert is_over(doubt, [as_before("alice"), as_before("bob")])
+        users = [kept(f"user{number}") for number in range(3)]
+        assert not is_over(doubt, [read(each, None) for each in users])
+
+    @pytest.mark.parametrize(
+        ("fields", "is_so"),
+        [
+            ({}, True),
+            ({"used": 6}, True),
+            ({"used": 6, "data_limit_bytes": OLD_LIMIT}, False),
+            ({"used": 6, "data_limit_bytes": gib(10)}, False),
+            ({"used": 0, "logged": 6}, False),
+        ],
+    )
+    def test_who_went_back_has_to_have_its_limit_and_its_log_again(self, fields, is_so):
+        before = kept(
+            used=5, logged=1, published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT, PUBLISHED)
+        )
+        user = shown(before, **{"data_limit_bytes": PUBLISHED} | fields)
+        assert is_over(self.doubt(DoubtKind.WENT_BACK, "alice"), [read(before, user)]) is is_so
