@@ -30,7 +30,7 @@ from marzban_bridge.errors import SettingsError
 from marzban_bridge.listening import listen
 from marzban_bridge.panel_names import FIRST_PANEL, scoped, take_apart
 from marzban_bridge.panels_file import PanelSettings, load_panels
-from marzban_bridge.reconcile import PassResult
+from marzban_bridge.pass_result import PassResult
 from marzban_bridge.remote import RunningBridge
 from marzban_bridge.settings import Settings
 from marzban_bridge.sole_writer import with_bridges

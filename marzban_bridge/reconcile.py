@@ -11,7 +11,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import (
@@ -29,6 +28,7 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.outage import Outage
 from marzban_bridge.panel import Panel, PanelCheck, PanelUser
 from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.pass_result import PassResult
 from marzban_bridge.settle import Clock, Settler
 from marzban_bridge.store import Store
 from marzban_bridge.witness import Witness
@@ -47,17 +47,6 @@ PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
 """So long users wait at the start for the collector to vouch for the store."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassResult:
-    """What one pass over all users came to."""
-
-    users: int
-    failures: int
-    seconds: float
-    doubt: str | None = None
-    """Why no user was changed."""
 
 
 class Reconciler:
@@ -266,9 +255,7 @@ class Reconciler:
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
         self._queue.clear()
-        if self._store.panel_doubts:
-            await self.settler.census.look_again()
-        if self._store.panel_doubts:
+        if self._store.panel_doubts and await self.settler.census.look_again():
             return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.panel_doubt)
         self.settler.refuse_in_doubt()
         await self.check_panel()

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from marzban_bridge.accounts import Account
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.errors import BridgeError, CollectorRefusedError
-from marzban_bridge.reconcile import PassResult
+from marzban_bridge.pass_result import PassResult
 
 
 async def run(bridges: Bridges) -> None:
