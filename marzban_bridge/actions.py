@@ -192,7 +192,7 @@ class Actions:
         accounts = list(self._store.accounts(admin=scope))
         cause = "a reset of all users was asked for"
         requested = [
-            self._settler.request_reset(each, cause=cause, actor=actor) for each in accounts
+            self._settler.resets.request(each, cause=cause, actor=actor) for each in accounts
         ]
         try:
             await self._panel.reset_all(bearer=bearer)

@@ -14,6 +14,7 @@ from datetime import datetime
 from marzban_bridge.accounts import Account, account_key
 from marzban_bridge.errors import PanelDoubtError
 from marzban_bridge.metrics import Metrics
+from marzban_bridge.note_line import NoteLine
 from marzban_bridge.panel import Panel, PanelUser
 from marzban_bridge.panel_doubt import (
     DoubtKind,
@@ -47,7 +48,9 @@ class Census:
         panel: Panel,
         clock: Callable[[], datetime],
         metrics: Metrics,
+        own_line: Callable[[PanelUser], NoteLine | None],
     ) -> None:
+        self._own_line = own_line
         self._store = store
         self._panel = panel
         self._clock = clock
@@ -148,7 +151,13 @@ class Census:
         ]
 
     def _reading(self, account: Account, user: PanelUser | None) -> Reading:
-        return Reading(account=account, user=user, read_at=self._clock())
+        line, seen = (self._own_line(user) if user else None), account.seen_line
+        return Reading(
+            account=account,
+            user=user,
+            read_at=self._clock(),
+            is_line_older=bool(line and seen and line.number < seen.number),
+        )
 
     def _text(self, kind: DoubtKind, readings: list[Reading]) -> str:
         count = max(1, len(witnesses_of(kind, readings)))

@@ -14,7 +14,6 @@ from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
 
-from marzban_bridge import reset_requests, shared_quotas
 from marzban_bridge.accounts import (
     Account,
     Enforcement,
@@ -36,6 +35,7 @@ from marzban_bridge.resets import ResetAll
 from marzban_bridge.store import Store
 from marzban_bridge.typed_limits import TypedLimits
 from marzban_bridge.usage import Totals
+from marzban_bridge.user_resets import UserResets
 from marzban_bridge.user_writes import UserWrites
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,6 @@ class Settler:
         uses_notes: bool = True,
         typed_limits: TypedLimits | None = None,
     ) -> None:
-        self.census = Census(store=store, panel=panel, clock=clock, metrics=metrics)
         self._store = store
         self._panel = panel
         self._writes = UserWrites(
@@ -76,7 +75,13 @@ class Settler:
             longest_seconds=write_seconds,
             uses_notes=uses_notes,
         )
-        self._keeps_next_plan = keeps_next_plan
+        self.resets = UserResets(
+            store=store,
+            panel=panel,
+            clock=clock,
+            metrics=metrics,
+            keeps_next_plan=keeps_next_plan,
+        )
         self._clock = clock
         self._metrics = metrics
         self.looks = Looks(
@@ -86,6 +91,13 @@ class Settler:
             keeps_next_plan=keeps_next_plan,
             uses_notes=uses_notes,
             typed_limits=typed_limits or TypedLimits(),
+        )
+        self.census = Census(
+            store=store,
+            panel=panel,
+            clock=clock,
+            metrics=metrics,
+            own_line=lambda user: self.looks.lines(user).own,
         )
         self._looked_at: dict[str, float] = {}
         self.hurry: Callable[[list[str]], None] = lambda _: None
@@ -165,7 +177,7 @@ class Settler:
             self._recognize(key, user)
             account = self._look(key, user, self._store.totals(key))
             if account.reset_request is None:
-                account = self.request_reset(account, cause=cause, actor=actor)
+                account = self.resets.request(account, cause=cause, actor=actor)
             await self._settle(key, user, read_at=read_at, is_asked=True)
             settled = self._store.account(key)
             if settled is None:
@@ -211,19 +223,6 @@ class Settler:
 
     async def _find(self, key: str) -> PanelUser:
         return await self._panel.get_user(self.looks.name(key))
-
-    def request_reset(self, account: Account, *, cause: str, actor: str) -> Account:
-        """Store that the user is to be reset, at the total of now; `settle` carries it out."""
-        requested = reset_requests.begin(
-            account,
-            totals=self._store.totals(account.key),
-            cause=cause,
-            actor=actor,
-            now=self._clock(),
-            keeps_next_plan=self._keeps_next_plan,
-        )
-        self._store.save(requested, at=self._clock())
-        return requested
 
     async def release(self, account: Account) -> bool:
         """Give the panel back the admin's quota and status; return whether that took a write."""
@@ -341,9 +340,8 @@ class Settler:
         """Bring the user to where it should be; where we observe, no further than was asked for."""
         totals = self._store.totals(key)
         for step in range(MAX_STEPS):
-            if await self.census.is_doubtful(key, user, read_at=read_at):
-                return
-            if self._is_in_doubt:  # it may have begun while the panel was asked
+            # Either may have begun while the panel was asked.
+            if await self.census.is_doubtful(key, user, read_at=read_at) or self._store.doubt:
                 return
             if step == 0:
                 self._recognize(key, user)
@@ -351,18 +349,16 @@ class Settler:
                 totals = self._store.totals(key)
             account = self._look(key, user, totals)
             if (period := self.looks.must_follow(account)) is not None:
-                account = self._follow(account, period)
+                account = self.resets.follow(account, period)
             if account.reset_request:
                 if not (is_asked or self.looks.may_finish(account)):
                     return
-                user = await self._finish_reset(account)
+                user = await self.resets.finish(account)
+                if self._store.shares_quotas:
+                    self.hurry_others(key)
                 is_fresh = True
                 continue
-            change = self.looks.plan(account, totals.billed_bytes)
-            if change and is_asked:
-                change = self.looks.as_asked(change)
-            elif change and not self.looks.allows(change):
-                change = None
+            change = self._next_change(account, totals, is_asked=is_asked)
             if change is None:
                 return
             if not is_fresh:
@@ -376,26 +372,18 @@ class Settler:
         self._metrics.changes.labels(kind="any", result="unsettled").inc()
         self._store.record_event(user.username, Event(kind="conflict", text=text), at=self._clock())
 
-    def _follow(self, account: Account, period: int) -> Account:
-        """Store that the user is to be reset because another panel's user of the name was."""
-        requested = reset_requests.begin(
-            account,
-            totals=self._store.totals(account.key),
-            cause="the quota is shared, and the user was reset on another panel",
-            actor="bridge",
-            now=self._clock(),
-            keeps_next_plan=self._keeps_next_plan,
-            shared_period=period,
-        )
-        self._store.save(requested, at=self._clock())
-        return requested
+    def _next_change(self, account: Account, totals: Totals, *, is_asked: bool) -> Change | None:
+        change = self.looks.plan(account, totals.billed_bytes)
+        if change and is_asked:
+            return self.looks.as_asked(change)
+        return change if change and self.looks.allows(change) else None
 
     async def _apply(self, account: Account, user: PanelUser, change: Change) -> PanelUser:
         """Carry out one change and return the user as the panel shows it then."""
         log.info("%s user=%s %s", change.kind, self._named(account), change.reason)
         try:
             if change.kind is ChangeKind.RESET:
-                self.request_reset(account, cause=change.reason, actor="bridge")
+                self.resets.request(account, cause=change.reason, actor="bridge")
             elif change.kind is ChangeKind.FIRE_NEXT_PLAN:
                 asked = replace(account, fire_attempts=account.fire_attempts + 1)
                 self._store.save(asked, at=self._clock())
@@ -410,24 +398,4 @@ class Settler:
                 self._store.record_event(account.username, event, at=self._clock())
             raise
         self._metrics.changes.labels(kind=change.kind.value, result="applied").inc()
-        return user
-
-    async def _finish_reset(self, account: Account) -> PanelUser:
-        user = await self._panel.get_user(account.username)
-        if reset_requests.is_call_needed(account, user):
-            await self._panel.reset_user(account.username)
-            account = reset_requests.panel_called(account)
-            self._store.save(account, at=self._clock())
-            user = await self._panel.get_user(account.username)
-        now = self._clock()
-        completed, event = reset_requests.complete(account, user, now=now)
-        shared = self._store.shared_quota(account.key)
-        if shared and account.reset_request:
-            period = account.reset_request.shared_period
-            completed, shared = shared_quotas.completed(account, completed, shared, period=period)
-        self._store.save(completed, [event], at=now, shared=shared)
-        if shared:
-            self.hurry_others(account.key)
-        self._metrics.resets.labels(cause="request").inc()
-        log.info("reset user=%s by=%s %s", self._named(account), event.actor, event.text)
         return user

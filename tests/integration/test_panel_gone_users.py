@@ -96,7 +96,7 @@ def test_a_reset_that_waits_for_a_user_who_is_gone_is_finished_when_it_is_back(w
     world.ledger.report("alice", gib(3))
     world.one_pass()
     settler = world.bridge.reconciler.settler
-    settler.request_reset(world.account("alice"), cause="asked for", actor="root")
+    settler.resets.request(world.account("alice"), cause="asked for", actor="root")
     put_back_after_a_pass(world)
     assert world.bridge.store.pending_resets().count == 0
     user = world.panel.get_user("alice")

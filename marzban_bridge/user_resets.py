@@ -1,0 +1,81 @@
+"""Resets of single users that the bridge carries out itself: stored first, then done in the panel.
+
+After a crash in between the next look at the user finishes what was begun.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from marzban_bridge import reset_requests, shared_quotas
+from marzban_bridge.accounts import Account
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panel import Panel, PanelUser
+from marzban_bridge.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class UserResets:
+    """Resets of the users of one panel. Panel errors pass through; the request stays then."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        keeps_next_plan: bool,
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._clock = clock
+        self._metrics = metrics
+        self._keeps_next_plan = keeps_next_plan
+
+    def request(self, account: Account, *, cause: str, actor: str) -> Account:
+        """Store that the user is to be reset, at the total of now; `finish` carries it out."""
+        return self._begin(account, cause=cause, actor=actor, shared_period=None)
+
+    def follow(self, account: Account, period: int) -> Account:
+        """Store that the user is to be reset because another panel's user of the name was."""
+        cause = "the quota is shared, and the user was reset on another panel"
+        return self._begin(account, cause=cause, actor="bridge", shared_period=period)
+
+    def _begin(
+        self, account: Account, *, cause: str, actor: str, shared_period: int | None
+    ) -> Account:
+        requested = reset_requests.begin(
+            account,
+            totals=self._store.totals(account.key),
+            cause=cause,
+            actor=actor,
+            now=self._clock(),
+            keeps_next_plan=self._keeps_next_plan,
+            shared_period=shared_period,
+        )
+        self._store.save(requested, at=self._clock())
+        return requested
+
+    async def finish(self, account: Account) -> PanelUser:
+        """Carry out what was requested; return the user as the panel shows it then."""
+        user = await self._panel.get_user(account.username)
+        if reset_requests.is_call_needed(account, user):
+            await self._panel.reset_user(account.username)
+            account = reset_requests.panel_called(account)
+            self._store.save(account, at=self._clock())
+            user = await self._panel.get_user(account.username)
+        now = self._clock()
+        completed, event = reset_requests.complete(account, user, now=now)
+        shared = self._store.shared_quota(account.key)
+        if shared and account.reset_request:
+            period = account.reset_request.shared_period
+            completed, shared = shared_quotas.completed(account, completed, shared, period=period)
+        self._store.save(completed, [event], at=now, shared=shared)
+        self._metrics.resets.labels(cause="request").inc()
+        name = self._store.public_name(account.username)
+        log.info("reset user=%s by=%s %s", name, event.actor, event.text)
+        return user
