@@ -89,6 +89,7 @@ class Collector:
     """Senders that came to the bounds of their bytes, by scope."""
     crowded_senders: RecentNames = field(default_factory=RecentNames)
     """Senders that named more servers than they may, by scope."""
+    dropping_series: asyncio.Lock = field(default_factory=asyncio.Lock)
     _rules: Rules | None = field(default=None, init=False)
     _rules_until_seconds: float = field(default=0.0, init=False)
     _rules_reading: asyncio.Task[Rules] | None = field(default=None, init=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -15,7 +17,7 @@ from collector.api.problems import documented
 from collector.api.senders import require_admin
 from collector.billing import AS_REPORTED_MILLIS, Billing
 from collector.errors import CollectorError
-from collector.ledger import Changes, ServerUsage, UsageSums
+from collector.ledger import Changes, IdleSeries, Ledger, ServerUsage, UsageSums
 from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH, kept_millis, purge_horizon_millis
 from collector.schema import Policy
 
@@ -28,6 +30,10 @@ router = APIRouter(
 
 MAX_WAIT_SECONDS = 30
 MAX_SEQ = 2**62
+IDLE_SERIES = 50_000
+"""Looked for at once."""
+SERIES_ROWS = 2000
+"""Dropped in one commit."""
 CLEANUP_ROWS = 10_000
 """Removed in one commit, so that reports arriving meanwhile do not wait for long."""
 
@@ -154,6 +160,8 @@ class CleanupAnswer(BaseModel):
     days: int
     removed_reports: int
     removed_day_rows: int
+    removed_series: int
+    """Servers of a user that no day is left of: their sums are under the server `other` now."""
     series_data: str
     """What became of the points in InfluxDB: `deleted`, `none`, or why they are still there."""
 
@@ -287,7 +295,8 @@ async def cleanup(
     """Remove daily rows, reports and points older than so many days; totals stay.
 
     Reports are kept all the same until they are in InfluxDB, and for the deduplication window, by
-    the clock and by the time that collectors ran.
+    the clock and by the time that collectors ran. Of each user's servers that no day and no report
+    is left of, those used last are kept.
     """
     return await clean_up(collector, days)
 
@@ -320,8 +329,31 @@ async def clean_up(collector: Collector, days: int) -> CleanupAnswer:
         days=days,
         removed_reports=removed_reports,
         removed_day_rows=removed_days,
+        removed_series=await _forget_series(collector),
         series_data=await _delete_points(collector, before_day),
     )
+
+
+async def _forget_series(collector: Collector) -> int:
+    """Drop the series that neither days nor kept reports refer to, but for some of each user."""
+    removed = 0
+    async with collector.dropping_series:
+        while True:
+            found = await collector.read_sums(
+                lambda reader: reader.idle_series(
+                    kept_per_user=collector.settings.user_servers_per_day, limit=IDLE_SERIES
+                )
+            )
+            before = removed
+            for start in range(0, len(found), SERIES_ROWS):
+                part = found[start : start + SERIES_ROWS]
+                removed += await collector.ingest.run(partial(_drop, part))
+            if removed == before:
+                return removed
+
+
+def _drop(found: Sequence[IdleSeries], ledger: Ledger) -> int:
+    return ledger.forget_series(found)
 
 
 async def _delete_points(collector: Collector, before_day: int) -> str:

@@ -101,6 +101,20 @@ class ServerUsage(msgspec.Struct, frozen=True):
     last_used_at_millis: int | None
 
 
+class IdleSeries(msgspec.Struct, frozen=True, gc=False):
+    """A series that no kept report and no day refers to, as it was found.
+
+    Its sums are in the totals for ever. Those that are not zero are added to the user's series of
+    the server `other` when it is dropped, so that series and users sum to the same.
+    """
+
+    id: int
+    reports: int
+    upload_bytes: int
+    download_bytes: int
+    billed_bytes: int
+
+
 class UsageSums(msgspec.Struct, frozen=True):
     """Traffic of a user, or on a server and port, over all its servers or users."""
 
@@ -303,6 +317,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def forget_series(self, found: Sequence[IdleSeries]) -> int:
+        """Drop series that are still as they were found; return how many. No sum changes."""
+        ...
+
     def close(self) -> None:
         """Close the ledger and let another process have it."""
         ...
@@ -392,6 +410,13 @@ class LedgerReader(Protocol):
         """Return usage by server, most first, of one user or of all, since a day or for ever.
 
         Leaves out the first `after` of them, and returns up to `limit`; None for all.
+        """
+        ...
+
+    def idle_series(self, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
+        """Return up to `limit` series that no kept report and no day refers to.
+
+        Without those of each user that were used last, as far as there is anything in their sums.
         """
         ...
 

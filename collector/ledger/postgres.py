@@ -17,6 +17,7 @@ from typing import TypeVar
 from collector.errors import LedgerError, NotStoredError
 from collector.ledger import (
     Batch,
+    IdleSeries,
     Progress,
     Receipt,
     postgres_capacity,
@@ -24,10 +25,11 @@ from collector.ledger import (
     postgres_export,
     postgres_fold,
     postgres_purge,
+    postgres_series,
 )
 from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS
-from collector.ledger.postgres_group import Group, LostRaceError, known_contents
+from collector.ledger.postgres_group import Group, LostRaceError, StaleSeriesError, known_contents
 from collector.ledger.postgres_lease import Lease, NotLeadingError
 from collector.ledger.postgres_link import Db, Link
 from collector.ledger.postgres_schema import bring_forward
@@ -64,6 +66,7 @@ class PostgresLedger:
         self._leading = threading.RLock()
         self._series = SeriesIds()
         self._series_of: tuple[int, str] = (0, "")
+        self._series_epoch = 0
         self._led_by = ""
         self._is_run_noted = False
         self._folded_seq = 0
@@ -146,10 +149,17 @@ class PostgresLedger:
             try:
                 self._writer.run(
                     lambda db: group.store(
-                        db, group_id, self._series.get, received_at_millis=received_at_millis
+                        db,
+                        group_id,
+                        self._series.get,
+                        epoch=self._series_epoch,
+                        received_at_millis=received_at_millis,
                     )
                 )
             except LostRaceError:
+                return None
+            except StaleSeriesError:
+                self._series_of = (0, "")
                 return None
             self._capacity.note(
                 raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=room
@@ -157,10 +167,11 @@ class PostgresLedger:
         return receipts
 
     def _refresh(self) -> None:
-        """Forget series that were read of another connection or leader."""
+        """Forget series that were read of another connection or leader, or have been dropped."""
         self._writer.connect()
         if self._series_of != (self._writer.connections, self._led_by):
             self._series.clear()
+            self._series_epoch = self._writer.ask(postgres_series.epoch)
             self._series_of = (self._writer.connections, self._led_by)
 
     def _room_for(self, batches: Sequence[Batch]) -> Room | None:
@@ -292,6 +303,15 @@ class PostgresLedger:
             seq = postgres_fold.folded_seq(db)
             postgres_corrections.note_dropped_days(db, before_day=before_day, seq=seq)
             return postgres_purge.forget_days(db, before_day=before_day, limit=limit)
+
+        return self._keeper.run(forget)
+
+    def forget_series(self, found: Sequence[IdleSeries]) -> int:
+        """Drop series that are still as they were found; return how many. No sum changes."""
+
+        def forget(db: Db) -> int:
+            _wait_for_leader(db)
+            return postgres_series.drop(db, found)
 
         return self._keeper.run(forget)
 

@@ -25,6 +25,12 @@ _STORE = """
             connections, reported_at, reporter)
     ON CONFLICT (report_key) DO NOTHING
 """
+# Whoever drops series waits for the rows that are locked here, and is waited for.
+_STORE_GROUP = """
+    INSERT INTO report_group (id, reports, raw_bytes, billed_bytes, received_at)
+    SELECT %s::bigint, %s::int, %s::numeric, %s::numeric, %s::bigint
+    FROM (SELECT epoch FROM series_epoch WHERE epoch = %s FOR KEY SHARE) AS e
+"""
 
 
 def known_contents(db: Db, keys: Sequence[bytes]) -> dict[bytes, Content]:
@@ -96,8 +102,12 @@ class Group:
         self.duplicates += taken.duplicates
         return taken
 
-    def store(self, db: Db, group_id: int, id_of: IdOf, *, received_at_millis: int) -> None:
+    def store(
+        self, db: Db, group_id: int, id_of: IdOf, *, epoch: int, received_at_millis: int
+    ) -> None:
         """Store the reports within a transaction; LostRaceError where an id is not new any more.
+
+        StaleSeriesError where series were dropped since the given epoch: some may be remembered.
 
         Ids are inserted in their order, so that two commits that share some wait for each other
         and never both ways round.
@@ -124,15 +134,17 @@ class Group:
         ).rowcount
         if stored != len(rows):
             raise LostRaceError
-        db.execute(
-            "INSERT INTO report_group (id, reports, raw_bytes, billed_bytes, received_at) "
-            "VALUES (%s, %s, %s, %s, %s)",
-            (group_id, len(rows), self.raw_bytes, self.billed_bytes, received_at_millis),
-        )
+        amounts = (group_id, len(rows), self.raw_bytes, self.billed_bytes, received_at_millis)
+        if not db.execute(_STORE_GROUP, (*amounts, epoch)).rowcount:
+            raise StaleSeriesError
 
 
 class LostRaceError(Exception):
     """Another collector stored one of the ids meanwhile; this transaction must store nothing."""
+
+
+class StaleSeriesError(Exception):
+    """Series were dropped meanwhile; this transaction must store nothing."""
 
 
 def _numbers(values: Iterable[int | None]) -> str:

@@ -20,6 +20,7 @@ from collector.ledger import (
     DeadLetter,
     ExportState,
     Facts,
+    IdleSeries,
     ReportRow,
     Run,
     ServerUsage,
@@ -30,6 +31,7 @@ from collector.ledger import (
     postgres_export,
     postgres_fold,
     postgres_senders,
+    postgres_series,
     postgres_statistics,
 )
 from collector.ledger.corrections import (
@@ -230,6 +232,13 @@ class PostgresReader:
             lambda db: postgres_statistics.servers_of(
                 db, username, since_day, after=after, limit=limit
             ),
+            is_long=True,
+        )
+
+    def idle_series(self, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
+        """Return series that no kept report and no day refers to."""
+        return self._ask(
+            lambda db: postgres_series.idle(db, kept_per_user=kept_per_user, limit=limit),
             is_long=True,
         )
 

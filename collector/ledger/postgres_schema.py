@@ -239,6 +239,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ON CONFLICT (day, sender) DO NOTHING
         """,
     ),
+    # Moved on by whoever drops series, so that no collector stores a report of one it remembers.
+    (
+        "CREATE TABLE IF NOT EXISTS series_epoch "
+        "(id int PRIMARY KEY CHECK (id = 1), epoch bigint NOT NULL)",
+        "INSERT INTO series_epoch (id, epoch) VALUES (1, 1) ON CONFLICT (id) DO NOTHING",
+    ),
 )
 _MET_ANOTHER = (
     pg.UniqueViolation,

@@ -10,6 +10,7 @@ from pathlib import Path
 from collector.errors import DiskFullError, LedgerError, NotStoredError
 from collector.ledger import (
     Batch,
+    IdleSeries,
     Progress,
     Receipt,
     sqlite_corrections,
@@ -17,6 +18,7 @@ from collector.ledger import (
     sqlite_fold,
     sqlite_keys,
     sqlite_runs,
+    sqlite_series,
     sqlite_sums,
 )
 from collector.ledger.aging import Ages
@@ -345,6 +347,14 @@ class SqliteLedger:
         self._last_seq = self._folded_seq = last_seq
         self._is_run_noted = self._is_run_noted or is_stored
         return not is_done or sqlite_corrections.open_correction(self._db) is not None
+
+    def forget_series(self, found: Sequence[IdleSeries]) -> int:
+        """Drop series that are still as they were found; return how many. No sum changes."""
+        self.fold()
+        with self._transaction():
+            dropped = sqlite_series.drop(self._db, found)
+        self._series.clear()
+        return dropped
 
 
 class _Group:

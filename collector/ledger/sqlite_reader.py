@@ -17,6 +17,7 @@ from collector.ledger import (
     DeadLetter,
     ExportState,
     Facts,
+    IdleSeries,
     ReportRow,
     ServerUsage,
     Summary,
@@ -26,6 +27,7 @@ from collector.ledger import (
     sqlite_export,
     sqlite_runs,
     sqlite_senders,
+    sqlite_series,
 )
 from collector.ledger.corrections import (
     CorrectedSum,
@@ -260,6 +262,10 @@ class SqliteReader:
             },
         )
         return [ServerUsage(*row[:3], *map(whole, row[3:6]), *row[6:]) for row in rows]
+
+    def idle_series(self, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
+        """Return series that no kept report and no day refers to."""
+        return sqlite_series.idle(self._db, kept_per_user=kept_per_user, limit=limit)
 
     def sums_of_user(self, username: str, *, since_day: int | None) -> UsageSums:
         """Return the sums over all servers of a user, since a day or for ever."""

@@ -841,3 +841,87 @@ class TestSenders:
         assert found == [("de-1", 443, "vless")]
         assert reader.sender_places("reporter:unknown", day=DAY) == []
         assert reader.sender_places("user:unknown", day=DAY) == []
+
+
+class TestDroppingSeries:
+    """A series that no day and no report refers to is dropped; what it summed is not."""
+
+    def filled(self, ledger, *, days=(5, 0), servers=6):
+        for days_ago in days:
+            at = NOON_MILLIS - days_ago * DAY_MILLIS
+            reports = [
+                report(name, server=f"{days_ago}-{n}", up=n, at=at + n, billed=n + 3)
+                for n in range(servers)
+                for name in ("alice", "bob")
+            ]
+            store(ledger, batch(*reports), at=at)
+
+    def purge(self, ledger, *, before_day=DAY):
+        before = NOON_MILLIS - DAY_MILLIS
+        ledger.forget_reports(before_millis=before, limit=1000, keeps_unexported=False)
+        ledger.forget_days(before_day=before_day, limit=1000)
+
+    def sums(self, reader):
+        summary = reader.summary(since_day=None)
+        facts = (summary.upload_bytes, summary.billed_bytes, summary.connections, summary.reports)
+        return (totals(reader), facts, reader.summary(since_day=DAY), reader.audit())
+
+    def servers(self, reader, name="alice"):
+        return {each.server: each.upload_bytes for each in reader.servers_of(name, since_day=None)}
+
+    def test_those_with_days_or_reports_stay(self, ledger, reader):
+        self.filled(ledger)
+        assert reader.idle_series(kept_per_user=0, limit=100) == []
+        ledger.forget_days(before_day=DAY, limit=1000)
+        assert reader.idle_series(kept_per_user=0, limit=100) == []
+        self.purge(ledger)
+        assert len(reader.idle_series(kept_per_user=0, limit=100)) == 12
+        assert len(reader.idle_series(kept_per_user=0, limit=5)) == 5
+
+    def test_each_user_keeps_those_used_last_and_the_rest_is_under_other(self, ledger, reader):
+        self.filled(ledger)
+        self.purge(ledger)
+        before = self.sums(reader)
+        idle = reader.idle_series(kept_per_user=2, limit=100)
+        assert ledger.forget_series(idle) == 8
+        shown = {"5-5": 5, "5-4": 4, "other": 0 + 1 + 2 + 3} | {f"0-{n}": n for n in range(6)}
+        assert self.servers(reader) == self.servers(reader, "bob") == shown
+        assert self.sums(reader) == before
+        assert reader.audit().problems == []
+        assert reader.idle_series(kept_per_user=2, limit=100) == []
+        assert ledger.forget_series(reader.idle_series(kept_per_user=0, limit=100)) == 4
+        assert self.servers(reader)["other"] == 15
+        assert self.sums(reader) == before
+
+    def test_one_that_is_used_meanwhile_stays(self, ledger, reader):
+        self.filled(ledger)
+        self.purge(ledger)
+        idle = reader.idle_series(kept_per_user=0, limit=100)
+        store(ledger, batch(report(server="5-1", up=100)))
+        store(ledger, batch(report(server="5-2", up=100)), defers_sums=True)
+        before = totals(reader)["alice"]
+        assert ledger.forget_series(idle) == 10
+        ledger.fold()
+        assert self.servers(reader)["5-1"] == 101
+        assert self.servers(reader)["5-2"] == 102
+        assert totals(reader)["alice"][0] == before[0] + 100
+        assert reader.audit().problems == []
+
+    def test_one_that_was_dropped_is_made_anew_by_its_next_report(self, ledger, reader):
+        self.filled(ledger)
+        self.purge(ledger)
+        ledger.forget_series(reader.idle_series(kept_per_user=0, limit=100))
+        for defers_sums in (True, False):
+            store(ledger, batch(report(server="5-5", up=7)), defers_sums=defers_sums)
+        assert self.servers(reader)["5-5"] == 14
+        assert [row.server for row in reader.days_after(12 * 2, limit=9)] == ["5-5"]
+        assert reader.audit().problems == []
+
+    def test_a_ledger_that_was_reopened_shows_the_same(self, place):
+        with closing(place.open()) as ledger, closing(place.reader()) as reader:
+            self.filled(ledger)
+            self.purge(ledger)
+            ledger.forget_series(reader.idle_series(kept_per_user=1, limit=100))
+            before = self.sums(reader), self.servers(reader)
+        with closing(place.open()) as ledger, closing(place.reader()) as reader:
+            assert (self.sums(reader), self.servers(reader)) == before

@@ -359,3 +359,24 @@ def test_a_purge_of_reports_keeps_what_corrections_are_made_of(home, ledger, rea
     assert reader.audit().problems == []
     carry_out(home, ledger, void())
     assert net(reader) == {"alice": (0, 0)}
+
+
+def test_a_series_that_was_voided_is_dropped_with_its_days_and_its_lines_stay_the_user_s(
+    home, ledger, reader
+):
+    attack = [report(server=f"s{n}", up=n, down=0) for n in range(1, 30)]
+    ledger.record([batch(*attack, report("bob"))], received_at_millis=NOON_MILLIS)
+    ledger.record([batch(report(), reporter="reporter:honest")], received_at_millis=NOON_MILLIS)
+    carry_out(home, ledger, void(username="alice"))
+    carry_out(home, ledger, adjust("alice", -3))
+    asked = stretch(period_seq=0)
+    before = net(reader), gross(reader), reader.corrected_sum(asked)
+    ledger.forget_reports(before_millis=10 * NOON_MILLIS, limit=1000, keeps_unexported=False)
+    ledger.forget_days(before_day=DAY + 1000, limit=1000)
+    idle = reader.idle_series(kept_per_user=256, limit=100)
+    assert ledger.forget_series(idle) == len(idle) == 29
+    assert (net(reader), gross(reader), reader.corrected_sum(asked)) == before
+    assert reader.audit().problems == []
+    shown = {it.server: it.upload_bytes for it in reader.servers_of(None, since_day=None)}
+    assert {name for name in shown if name.startswith("s")} == set()
+    assert shown["de-1"] == 2

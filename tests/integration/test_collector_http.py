@@ -731,6 +731,7 @@ class TestStatistics:
             "days": 1,
             "removed_reports": 0,
             "removed_day_rows": 1,
+            "removed_series": 0,
             "series_data": "none",
         }
         assert await world.totals() == before

@@ -7,7 +7,7 @@ import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from collectors import AS_ADMIN, CollectorWorld, running, wire
+from collectors import ALICE_TOKEN, AS_ADMIN, CollectorWorld, running, wire
 from fixed_answers import Server, serving
 
 from collector.cli import main
@@ -70,6 +70,30 @@ class TestBootstrap:
                 while not await asyncio.to_thread(influx.query, count):
                     await asyncio.sleep(0.05)
             assert (await world.client.get("/readyz")).json()["warnings"] == []
+
+    async def test_one_sender_makes_as_few_series_in_influxdb_as_in_the_ledger(
+        self, tmp_path, influx
+    ):
+        world = CollectorWorld(
+            path=tmp_path / "l.sqlite3",
+            environment=influx.environment()
+            | {"COLLECTOR_USER_SERVERS_PER_DAY": "20", "COLLECTOR_USER_REQUESTS_PER_SECOND": "0"},
+            now_millis=time.time_ns() // 10**6,
+        )
+        async with running(world):
+            for turn in range(5):
+                names = [f"invented-{turn}-{n}" for n in range(40)]
+                sent = [wire(ALICE_TOKEN, server=name) for name in names]
+                assert (await world.send(sent, headers={})).json()["accepted"] == 40
+            for policy in ("raw", "daily"):
+                count = f'SELECT sum("download_bytes") AS n FROM "{policy}"."traffic"'
+                async with asyncio.timeout(30):
+                    while (await asyncio.to_thread(influx.query, count) or [{"n": 0}])[0][
+                        "n"
+                    ] != 200 * 20:
+                        await asyncio.sleep(0.05)
+                by_series = f'SELECT count("upload_bytes") FROM "{policy}"."traffic" GROUP BY *'
+                assert len(await asyncio.to_thread(influx.query, by_series)) == 21
 
     async def test_where_buckets_are_made_elsewhere_nothing_but_writing_is_asked_for(
         self, tmp_path

@@ -19,7 +19,7 @@ from collector.errors import (
     LedgerUnavailableError,
     NotStoredError,
 )
-from collector.ledger import Progress, Receipt, postgres_schema, postgres_senders
+from collector.ledger import Progress, Receipt, postgres_series
 from collector.ledger.postgres import PostgresLedger
 from collector.ledger.postgres_group import Group
 from collector.ledger.postgres_lease import NotLeadingError
@@ -90,7 +90,11 @@ def unfinished_commit(url, *reports):
         link.ask(lambda db: db.execute("BEGIN"))
         group = Group({})
         group.take(batch(*reports))
-        link.ask(lambda db: group.store(db, 1, lambda _: 1, received_at_millis=NOON_MILLIS))
+        link.ask(
+            lambda db: group.store(
+                db, 1, lambda _: 1, epoch=postgres_series.epoch(db), received_at_millis=NOON_MILLIS
+            )
+        )
         yield
         link.ask(lambda db: db.execute("COMMIT"))
 
@@ -607,18 +611,79 @@ class TestTables:
             assert any(text in each for each in reader.audit().problems)
 
 
+class TestDroppedSeries:
+    """Another collector remembers the ids of series."""
+
+    @pytest.fixture
+    def idle(self, leader, other, reader):
+        store(leader, batch(report(server="gone", key="first")))
+        store(other, batch(report(server="gone", up=10)))
+        leader.lead()
+        leader.forget_reports(before_millis=NOON_MILLIS + 1, limit=10, keeps_unexported=False)
+        leader.forget_days(before_day=NOON_MILLIS, limit=10)
+        found = reader.idle_series(kept_per_user=0, limit=10)
+        assert len(found) == 1
+        return found
+
+    def uploads(self, reader):
+        return {it.server: it.upload_bytes for it in reader.servers_of(None, since_day=None)}
+
+    def test_who_remembers_one_that_was_dropped_makes_it_anew(self, leader, other, reader, idle):
+        assert leader.forget_series(idle) == 1
+        assert store(other, batch(report(server="gone", up=100))) == [Receipt(1, 0)]
+        leader.lead()
+        assert self.uploads(reader) == {"other": 11, "gone": 100}
+        assert reader.audit().problems == []
+
+    def test_one_whose_report_is_being_committed_is_waited_for_and_stays(
+        self, url, leader, reader, idle
+    ):
+        series_id = idle[0].id
+        with closing(Link(url)) as link, closing(PostgresLedger(url)) as third:
+            link.ask(lambda db: db.execute("BEGIN"))
+            group = Group({})
+            group.take(batch(report(server="gone", up=100)))
+            link.ask(
+                lambda db: group.store(
+                    db,
+                    7,
+                    lambda _: series_id,
+                    epoch=postgres_series.epoch(db),
+                    received_at_millis=NOON_MILLIS,
+                )
+            )
+            dropped = []
+            thread = threading.Thread(target=lambda: dropped.append(third.forget_series(idle)))
+            thread.start()
+            until("it waits", lambda: is_waiting(url, "series_epoch"))
+            link.ask(lambda db: db.execute("COMMIT"))
+            thread.join(20)
+        assert dropped == [0]
+        leader.lead()
+        assert self.uploads(reader) == {"gone": 111}
+        assert reader.audit().problems == []
+
+
+def is_waiting(url, table):
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+    return execute(url, query, (f"%{table}%",))[0][0] > 0
+
+
 class TestAnOlderVersion:
-    def test_its_tables_are_brought_forward_with_what_is_in_them(self, url, monkeypatch):
-        monkeypatch.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
-        monkeypatch.setattr(postgres_senders, "add", lambda db, *, after, through: None)
+    def test_its_tables_are_brought_forward_with_what_is_in_them(self, url):
         hour = NOON_MILLIS // 3_600_000
         with closing(PostgresLedger(url)) as ledger:
-            first = batch(report("a", up=1, down=0), report("a", up=2**40, down=2**40))
             for at in (NOON_MILLIS - 7_200_000, NOON_MILLIS - 3_600_000):
                 ledger.record([batch(report("d"))], received_at_millis=at)
+            first = batch(report("a", up=1, down=0), report("a", up=2**40, down=2**40))
             store(ledger, first, defers_sums=False)
             store(ledger, batch(report("b", up=3)))
-        monkeypatch.undo()
+        for table in ("folded", "report_group"):
+            for column in ("raw_bytes", "billed_bytes"):
+                execute(url, f"ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint")
+        for table in ("sender_day", "series_epoch"):
+            execute(url, f"DROP TABLE {table}")
+        execute(url, "UPDATE meta SET value = '1' WHERE key = 'version'")
         with closing(PostgresLedger(url)) as ledger, closing(PostgresReader(url)) as reader:
             found = reader.sender_bytes("reporter:r", hour=hour)
             assert found == (2**41 + 6, 2**41 + 12)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-from collectors import ALICE_TOKEN, AS_REPORTER, BOB_TOKEN, CollectorWorld, running, wire
+from collectors import ALICE_TOKEN, AS_ADMIN, AS_REPORTER, BOB_TOKEN, CollectorWorld, running, wire
 from ledgers import NOON_MILLIS
 
 from collector.billing import Ratio
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_ratios import set_ratio
+from collector.reports import kept_millis
 
 ALONE: dict[str, str] = {}
 SMALL = {
@@ -191,3 +192,35 @@ class TestServers:
         reporter = "r" if kind == "KEY" else ""
         counted = f'collector_reports_under_other_total{{reporter="{reporter}"}} 40.0'
         assert counted in (await world.client.get("/metrics")).text
+
+
+async def test_a_cleanup_drops_what_was_invented_and_no_total(path):
+    few = SMALL | {"COLLECTOR_USER_SERVERS_PER_DAY": "4"}
+    async with running(CollectorWorld(path=path, environment=few)) as world:
+        for turn in range(3):
+            sent = [wire(ALICE_TOKEN, server=f"s{turn}-{n}") for n in range(4)]
+            await world.send(sent, headers=ALONE)
+            world.now_millis += 24 * HOUR
+        before = await world.get("/v1/usage/alice")
+        assert before["server_count"] == 12
+        for days_later, removed in ((0, 0), (30, 8), (0, 0)):
+            world.now_millis += days_later * 24 * HOUR
+            await ran(world, days_later * 24 * HOUR)
+            answer = await world.client.post("/v1/maintenance/cleanup?days=1", headers=AS_ADMIN)
+            assert answer.json()["removed_series"] == removed
+        after = await world.get("/v1/usage/alice")
+        shown = {each["server"]: each["upload_bytes"] for each in after.pop("servers")}
+        assert shown == {f"s2-{n}": 10 for n in range(4)} | {"other": 80}
+        del before["servers"]
+        assert after == before | {"server_count": 5}
+        assert await world.totals() == {"alice": 360}
+        await world.send([wire(ALICE_TOKEN, server="s0-1")], headers=ALONE)
+        assert (await world.get("/v1/usage/alice"))["server_count"] == 6
+
+
+async def ran(world, millis):
+    """Have the collector count so much time as time that it ran, which keeps ids from going."""
+    collector = world.app.state.collector
+    kept = kept_millis(collector.limits)
+    for _ in range(2):
+        await collector.ingest.run(lambda ledger: ledger.age(ran_millis=millis, kept_millis=kept))
