@@ -21,7 +21,7 @@ from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
 from collector.ledger.place import LedgerPlace, SharedLedger, place_of
 from collector.ledger.sqlite_ratios import check_server
 from collector.logs import printable
-from collector.reports import fault_in_name
+from collector.reports import canonical, fault_in_name
 from collector.settings import Settings
 
 console = Console()
@@ -47,7 +47,9 @@ def add_void(parser: argparse.ArgumentParser) -> None:
         help="whose reports: a key's name, or user:NAME for a user who reports for itself, or "
         "import:ORIGIN",
     )
-    parser.add_argument("--user", metavar="USER", help="only what was reported for this user")
+    parser.add_argument(
+        "--user", type=canonical, metavar="USER", help="only what was reported for this user"
+    )
     parser.add_argument(
         "--since", required=True, metavar="T", help="received from then on: 2026-11-28T09:30Z, 3h"
     )
@@ -57,7 +59,9 @@ def add_void(parser: argparse.ArgumentParser) -> None:
 
 def add_adjust(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `adjust`."""
-    parser.add_argument("user", metavar="USER", help="as reports name it, letter by letter")
+    parser.add_argument(
+        "user", type=canonical, metavar="USER", help="as reports name it, letter by letter"
+    )
     parser.add_argument(
         "--bytes", required=True, metavar="±N", help="to add; negative to take off (--bytes=-N)"
     )

@@ -22,8 +22,10 @@ _SIGNATURE_LENGTH = 10
 def subscription_token(user_token: str) -> str | None:
     """Return the token within a subscription token or URL; None for what is a plain username.
 
-    Only the token is ever taken from a URL: who is asked about it is for the settings to say.
+    Only the token is ever taken from a URL: who is asked about it is for the settings to say. A
+    blank around either is none of it, and is left by copying.
     """
+    user_token = user_token.strip()
     if is_url(user_token):
         try:
             segments = [part for part in urlsplit(user_token).path.split("/") if part]
@@ -62,7 +64,7 @@ def is_plainly_a_name(user_token: str) -> bool:
 
 def is_url(user_token: str) -> bool:
     """Tell whether somebody sent a URL."""
-    return user_token[:8].lower().startswith(("http://", "https://"))
+    return user_token.lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
 def is_token(text: str) -> bool:

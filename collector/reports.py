@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from datetime import datetime
 from typing import Annotated
 
@@ -25,6 +26,7 @@ MAX_AHEAD_MILLIS = 5 * 60 * 1000
 # Half of a surrogate pair is no character: JSON can spell it, nothing can store it.
 _UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+_BLANKS = "begins or ends with a blank, as no username does"
 _BACKSLASH = "ends in a backslash, which no time series can be named by"
 
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_BYTES)]
@@ -154,12 +156,14 @@ def accept(
 ) -> Report | Refusal | None:
     """Turn a well-formed report into one that may be counted; None when it reports nothing.
 
-    One that is dated more than 5 minutes ahead has the moment of its arrival instead.
-    `fallback_id` is the id of the request's headers, for a report without one of its own. `tariff`
-    is how the sender's reports are billed at this moment; None bills them as reported.
+    The username is kept in Unicode NFC. A report that is dated more than 5 minutes ahead has the
+    moment of its arrival instead. `fallback_id` is the id of the request's headers, for a report
+    without one of its own. `tariff` is how the sender's reports are billed at this moment; None
+    bills them as reported.
     """
     if is_empty(wire):
         return None
+    username = canonical(username)
     if refusal := _refuse_names(wire, username, index):
         return refusal
     if wire.bytes_uploaded > limits.ceiling_bytes:
@@ -205,8 +209,11 @@ def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None
     server, protocol, report_id = wire.server, wire.protocol, wire.report_id or ""
     # Nearly every report is right: one look at all of its names, and a closer one if that fails.
     all_names = f"{username}{server}{protocol}{report_id}"
-    if "\\" not in all_names and all_names.isprintable():
+    is_trimmed = username == username.strip()
+    if "\\" not in all_names and is_trimmed and all_names.isprintable():
         return None
+    if not is_trimmed:
+        return Refusal(index, "user_token", _BLANKS)
     for field, text in (
         ("user_token", username),
         ("server", server),
@@ -217,6 +224,11 @@ def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None
         if fault is not None and (field != "report_id" or fault != _BACKSLASH):
             return Refusal(index, field, fault)
     return None
+
+
+def canonical(username: str) -> str:
+    """Return a username as it is stored: in Unicode NFC, so that what looks alike is one name."""
+    return username if username.isascii() else unicodedata.normalize("NFC", username)
 
 
 def fault_in_name(text: str) -> str | None:

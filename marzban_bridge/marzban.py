@@ -387,7 +387,8 @@ def _utc(text: str) -> datetime:
 
 
 def _user_path(username: str) -> str:
-    if username in {"", ".", ".."} or "/" in username:
-        # It would name something else: Marzban takes an encoded slash for a slash.
+    if username in {"", ".", ".."} or "/" in username or username != username.strip():
+        # It would name something else: Marzban takes an encoded slash for a slash, and MariaDB a
+        # name for that with blanks at its end.
         raise UserNotFoundError(username)
     return f"/api/user/{quote(username, safe='')}"

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 class UserMap:
     """Takes the part of a name that a pattern finds, then looks it up in a table.
 
-    Without a pattern the name is taken whole; without a table it is the username.
+    Without a pattern the name is taken whole; without a table it is the username, less the blanks
+    around it.
     """
 
     pattern: re.Pattern[str] | None = None
@@ -26,7 +27,7 @@ class UserMap:
             name = found["user"] or ""
         if self.table is not None:
             return self.table.get(name)
-        return name or None
+        return name.strip() or None
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:

@@ -27,7 +27,7 @@ from collector.api.usage import (
     usage_of,
 )
 from collector.identity import subscription_token
-from collector.reports import DAY_MILLIS, MAX_TOKEN_LENGTH
+from collector.reports import DAY_MILLIS, MAX_TOKEN_LENGTH, canonical
 
 router = APIRouter(
     prefix="/api/xpert",
@@ -274,7 +274,7 @@ async def _username(
         raise ProblemError(
             401, "send the COLLECTOR_ADMIN_KEY, or ask with your own subscription token"
         )
-    return user_token
+    return canonical(user_token)
 
 
 async def _global(collector: Collector, days: int) -> OriginalGlobal:

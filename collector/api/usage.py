@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from collector.api.context import Collector, CollectorPart
 from collector.api.problems import documented
@@ -18,7 +18,13 @@ from collector.api.senders import require_admin
 from collector.billing import AS_REPORTED_MILLIS, Billing
 from collector.errors import CollectorError
 from collector.ledger import Changes, IdleSeries, Ledger, ServerUsage, UsageSums
-from collector.reports import DAY_MILLIS, MAX_USERNAME_LENGTH, kept_millis, purge_horizon_millis
+from collector.reports import (
+    DAY_MILLIS,
+    MAX_USERNAME_LENGTH,
+    canonical,
+    kept_millis,
+    purge_horizon_millis,
+)
 from collector.schema import Policy
 
 router = APIRouter(
@@ -49,7 +55,9 @@ After = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=MOST_SERVERS, description="The most servers in the answer")]
-Username = Annotated[str, Path(min_length=1, max_length=MAX_USERNAME_LENGTH)]
+Username = Annotated[
+    str, Path(min_length=1, max_length=MAX_USERNAME_LENGTH), AfterValidator(canonical)
+]
 
 
 class UserChange(BaseModel):

@@ -37,6 +37,8 @@ class Report:
         _check_text("protocol", self.protocol, 64)
         if self.user is not None:
             _check_text("user", self.user, 255)
+            if self.user != self.user.strip():
+                raise ReportError("user: begins or ends with a blank, as no username does")
         if self.report_id is not None:
             _check_text("report_id", self.report_id, 255)
         _check_whole("upload_bytes", self.upload_bytes, MAX_AMOUNT_BYTES)

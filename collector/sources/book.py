@@ -161,9 +161,11 @@ def _pattern(text: Any, where: str) -> re.Pattern[str]:
 def _name(value: Any, where: str, most: int) -> str:
     _expect(value, str, where, "a name in quotes")
     name = str(value)
-    if not 0 < len(name) <= most or not name.isprintable() or name.endswith("\\"):
+    is_trimmed = name == name.strip()
+    if not (0 < len(name) <= most and name.isprintable() and is_trimmed) or name.endswith("\\"):
         raise SettingsError(
-            f"{where}: expected 1 to {most} printable characters, the last no backslash"
+            f"{where}: expected 1 to {most} printable characters, the first and last no blank, the "
+            "last no backslash"
         )
     return name
 

@@ -21,16 +21,21 @@ class Users:
     table: Mapping[str, str] | None = field(default=None, repr=False)
 
     def username_of(self, foreign: str) -> str | None:
-        """Return the username, None for a name that is nobody's."""
+        """Return the username, None for a name that is nobody's.
+
+        Blanks around it are none of it: here nobody states a username, another program's name is
+        made into one.
+        """
         if self.table is not None:
             return self.table.get(foreign)
         if self.pattern is None:
-            return foreign
+            return foreign.strip() or None
         # Whatever is longer is no username; and it bounds what a pattern may be tried on.
         if len(foreign) > MAX_USERNAME_LENGTH:
             return None
         found = self.pattern.fullmatch(foreign)
-        return found[USERNAME_GROUP] if found else None
+        name = found[USERNAME_GROUP] if found else None
+        return (name or "").strip() or None
 
     def why_nobody(self, foreign: str) -> str:
         """Say why a name is nobody's."""

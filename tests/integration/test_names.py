@@ -9,6 +9,8 @@ from webhook_delivery import deliver
 from world import World
 
 from marzban_bridge import together
+from marzban_bridge.errors import UserNotFoundError
+from marzban_bridge.panel import UserUpdate
 
 
 @pytest.fixture
@@ -120,6 +122,37 @@ def test_a_user_of_exactly_the_name_takes_it_over_and_what_was_counted_stays(wor
     deliver(world, world.panel.take_webhooks())
     world.one_pass()
     assert (limit(world, "alice"), limit(world, "ALICE")) == (10, 30)
+
+
+def test_a_name_that_only_a_padding_database_takes_for_a_users_is_nobodys(world):
+    """MariaDB finds `usr1` for `usr1 `: it was adopted anew, its limit taken for its quota, each pass.
+
+    The intake refuses such names now; stores of before have them.
+    """
+    world.panel.create_user("usr1", data_limit=gib(10))
+    world.ledger.report("usr1", gib(2))
+    world.ledger.report("usr1 ", gib(3))
+    for _ in range(3):
+        world.one_pass()
+        assert limit(world, "usr1") == 8
+    assert world.account("usr1").quota_bytes == gib(10)
+    assert unknown(world) == ["usr1 "]
+
+
+@pytest.mark.parametrize("ask", ["get_user", "reset_user", "update"])
+def test_the_name_in_an_answer_is_compared_with_the_one_asked_for(world, ask):
+    world.panel.create_user("usr1", data_limit=gib(10))
+    world.panel.use_traffic("usr1", gib(1))
+    panel = world.bridge.panel
+    calls = {
+        "get_user": lambda: panel.get_user("usr1 "),
+        "reset_user": lambda: panel.reset_user("usr1 "),
+        "update": lambda: panel.update_user(UserUpdate(username="usr1 ", data_limit_bytes=1)),
+    }
+    with pytest.raises(UserNotFoundError):
+        world.run(calls[ask]())
+    user = world.panel.get_user("usr1")
+    assert (user["data_limit"], user["used_traffic"]) == (gib(10), gib(1)), "nothing was written"
 
 
 def test_a_third_user_leaves_a_decision_as_it_is(world):

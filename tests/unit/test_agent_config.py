@@ -108,6 +108,7 @@ def test_names_are_found_by_pattern_and_table():
     both = UserMap(compile_pattern(r"(?P<user>\w+)@.*"), {"a": "alice"})
     assert (both.username("a@x"), both.username("b@x")) == ("alice", None)
     assert UserMap().username("as-it-is") == "as-it-is"
+    assert (UserMap().username(" alice "), UserMap().username(" ")) == ("alice", None)
 
 
 def test_counters_of_another_place_are_not_compared():

@@ -266,3 +266,14 @@ async def test_somebody_elses_token_is_used_as_it_is_and_not_renewed():
     assert caught.value.status == 401
     assert script.asked() == ["GET /api/admin"]
     assert script.requests[0].headers["authorization"] == "Bearer theirs"
+
+
+@pytest.mark.parametrize("asked", ["Alice", "alice2", "alic"])
+async def test_an_answer_about_another_user_than_asked_for_is_no_such_user(asked):
+    update = UserUpdate(username=asked, data_limit_bytes=1)
+    with pytest.raises(UserNotFoundError):
+        await Script((200, USER)).panel().get_user(asked)
+    with pytest.raises(UserNotFoundError):
+        await Script((200, USER)).panel().update_user(update)
+    with pytest.raises(UserNotFoundError):
+        await Script((200, USER)).panel().get_user_as(asked, bearer="t")

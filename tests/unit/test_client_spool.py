@@ -236,6 +236,7 @@ def test_dead_letters_are_queued_again_under_their_ids_without_their_moment(spoo
         ({"server": "a\nb"}, "server"),
         ({"user": "\ud800"}, "user"),
         ({"user": "back\\"}, "user"),
+        ({"user": "alice "}, "user"),
         ({"upload_bytes": -1}, "upload_bytes"),
         ({"download_bytes": True}, "download_bytes"),
         ({"download_bytes": 1.0}, "download_bytes"),

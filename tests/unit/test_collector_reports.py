@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import unicodedata
 import zlib
 from datetime import UTC, datetime
 
@@ -328,3 +329,13 @@ class TestBodies:
                     now_millis=NOW_MILLIS,
                     limits=Limits(),
                 )
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8))
+def test_a_username_that_is_taken_has_no_blank_around_it_and_one_spelling(name):
+    found = taken(GOOD | {"user_token": name})
+    if isinstance(found, Report):
+        assert found.username == found.username.strip()
+        assert found.username == unicodedata.normalize("NFC", name)
+    else:
+        assert found.field == "user_token"

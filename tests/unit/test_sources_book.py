@@ -57,6 +57,7 @@ def test_without_a_file_a_3x_ui_is_called_like_its_reporter_and_nobody_knows_who
         ("[3x-ui.a]\nserer = 'x'", r"\[3x-ui.a\] has an unknown key 'serer'; known: server, port"),
         ("[3x-ui.a]\nserver = ''", r"\[3x-ui.a\] server: expected 1 to 255 printable"),
         ("[3x-ui.a]\nserver = 'a\\'", "the last no backslash"),
+        ("[3x-ui.a]\nserver = 'a '", "the first and last no blank"),
         ("[3x-ui.a]\nserver = 3", r"\[3x-ui.a\] server: expected a name in quotes"),
         ("[3x-ui.a]\nport = 70000", r"\[3x-ui.a\] port: expected a port from 1 to 65535"),
         ("[3x-ui.a]\nport = true", "expected a port"),
