@@ -34,7 +34,7 @@ from marzban_bridge.panel import (
 )
 from marzban_bridge.panel_connection import SIGN_IN_PATH, PanelConnection
 from marzban_bridge.panel_names import FIRST_PANEL, folded
-from marzban_bridge.panel_pages import past_failures
+from marzban_bridge.panel_pages import once, past_failing_names, past_failures
 from marzban_bridge.write_guard import WriteGuard
 
 MAX_NUMBER = 2**60
@@ -123,24 +123,20 @@ class Marzban:
         """Return those of the named users that the panel lists.
 
         A user without `created_at` makes Marzban answer 500 for any page that contains it; the
-        page is then read one by one and that user left out. Whether it is the panel that fails is
-        asked once, and no page is taken apart for any other answer.
+        page is then read in parts and that user left out. Whether it is the panel that fails is
+        asked first, and no page is taken apart for any other answer.
         """
         users: list[PanelUser] = []
-        is_there = False
+        prove = once(self.demand_there)
         for start in range(0, len(usernames), NAMES_PER_REQUEST):
             names = usernames[start : start + NAMES_PER_REQUEST]
-            try:
-                response = await self._call("GET", "/api/users", params={"username": list(names)})
-            except PanelFailingError:
-                if not is_there:
-                    await self._demand_there()
-                    is_there = True
-                users += await self._get_one_by_one(names)
-            else:
-                with expecting("list of users"):
-                    users += [parse_user(item) for item in _json(response)["users"]]
+            users += await past_failing_names(self._list, prove, names)
         return users
+
+    async def _list(self, names: Sequence[str]) -> list[PanelUser]:
+        response = await self._call("GET", "/api/users", params={"username": list(names)})
+        with expecting("list of users"):
+            return [parse_user(item) for item in _json(response)["users"]]
 
     async def usernames(self, *, offset: int, limit: int) -> list[str]:
         """Return a page of the names of all users, in their order."""
@@ -157,8 +153,9 @@ class Marzban:
             return await self._names(offset, limit, search=username)
 
         found: list[str] = []
+        prove = once(self.demand_there)
         while True:
-            page = await past_failures(ask, self.whoami, offset=len(found), limit=NAMES_PER_PAGE)
+            page = await past_failures(ask, prove, offset=len(found), limit=NAMES_PER_PAGE)
             found += page
             if len(page) < NAMES_PER_PAGE:
                 return [name for name in found if name and folded(name) == folded(username)]
@@ -171,16 +168,7 @@ class Marzban:
         with expecting("list of users"):
             return [_name(item["username"]) for item in _json(response)["users"]]
 
-    async def _get_one_by_one(self, usernames: Sequence[str]) -> list[PanelUser]:
-        users: list[PanelUser] = []
-        for username in usernames:
-            try:
-                users.append(await self.get_user(username))
-            except (UserNotFoundError, PanelFailingError):
-                continue
-        return users
-
-    async def _demand_there(self) -> None:
+    async def demand_there(self) -> None:
         """Raise PanelUnavailableError when the panel fails at what has nothing to do with a user.
 
         Marzban tells its environment's admin who it is without its database, so that is not asked.

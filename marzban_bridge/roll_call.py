@@ -15,8 +15,7 @@ from typing import Protocol
 
 from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import PanelError
-from marzban_bridge.panel import PanelAdmin
-from marzban_bridge.panel_pages import past_failures
+from marzban_bridge.panel_pages import once, past_failures
 from marzban_bridge.store import Store
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class Roll(Protocol):
         """Return a page of the names of all users."""
         ...
 
-    async def whoami(self) -> PanelAdmin:
+    async def demand_there(self) -> None:
         """Raise when it is the panel that fails, and not one of its users."""
         ...
 
@@ -79,9 +78,9 @@ class RollCall:
             return await asked.usernames(offset=offset, limit=limit)
 
         names: set[str] = set()
-        offset = 0
+        prove, offset = once(asked.demand_there), 0
         while True:
-            page = await past_failures(ask, asked.whoami, offset=offset, limit=PAGE)
+            page = await past_failures(ask, prove, offset=offset, limit=PAGE)
             names.update(account_key(name) for name in page if name)
             if len(page) < PAGE:
                 break
