@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Sequence
 
 from collector.api.context import Collector
 from collector.errors import CollectorError
 from collector.metrics import Metrics
+from collector.reports import DAY_MILLIS
 from collector.schema import Policy
+from collector.spikes import SHOWN_DAYS, BusyHour, by_reporter, describe, spikes_of
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 15.0
+MOST_BUSY_HOURS = 1000
 
 
 async def keep_fresh(collector: Collector) -> None:
@@ -37,8 +41,10 @@ async def refresh(collector: Collector) -> None:
     ring = await collector.key_ring()
     metrics.forget_reporters(lambda name: ring.by_name(name) is None)
     if collector.leading and not collector.leading.leads:
+        _show_spikes(collector, ())
         _clear(metrics)  # one collector shows what is true of the ledger, or it would add up
         return
+    await _refresh_spikes(collector)
     facts = await collector.read(lambda reader: reader.facts())
     metrics.ledger_size_bytes.set(facts.size_bytes)
     metrics.ledger_reports.set(facts.records)
@@ -71,6 +77,33 @@ def _clear(metrics: Metrics) -> None:
         metrics.export_lag_seconds,
     ):
         each.set(0)
+
+
+async def _refresh_spikes(collector: Collector) -> None:
+    """Look for senders that report far beyond their past, and log each once a day."""
+    today, rule = collector.now_millis() // DAY_MILLIS, collector.settings.spike_rule
+    days = range(today - SHOWN_DAYS + 1, today + 1)
+    hours = await collector.read_long(
+        lambda reader: reader.busy_hours(
+            days=days, above_bytes=rule.floor_bytes, limit=MOST_BUSY_HOURS
+        )
+    )
+    spikes = spikes_of(hours, rule)
+    known = {(each.sender, each.day) for each in collector.spikes}
+    for each in spikes:
+        if (each.sender, each.day) not in known:
+            collector.metrics.spikes.inc()
+            log.warning("traffic_spike sender=%r: %s", each.sender, describe(each))
+    _show_spikes(collector, spikes)
+
+
+def _show_spikes(collector: Collector, spikes: Sequence[BusyHour]) -> None:
+    gauge, shown = collector.metrics.sender_spike_bytes, by_reporter(spikes)
+    for gone in by_reporter(collector.spikes).keys() - shown.keys():
+        gauge.remove(gone)
+    for name, amount_bytes in shown.items():
+        gauge.labels(name).set(amount_bytes)
+    collector.spikes = spikes
 
 
 async def _refresh_lag(collector: Collector) -> None:

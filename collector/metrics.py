@@ -58,6 +58,18 @@ class Metrics:
             ["reporter"],
             registry=self.registry,
         )
+        self.sender_spike_bytes = Gauge(
+            "collector_sender_spike_bytes",
+            "The largest hour of a reporter, today or yesterday, that is far beyond its past; "
+            "of users without a key the largest, with an empty `reporter`",
+            ["reporter"],
+            registry=self.registry,
+        )
+        self.spikes = Counter(
+            "collector_spikes",
+            "Days on which a sender had an hour far beyond its past, as this process found them",
+            registry=self.registry,
+        )
         self.requests = Counter(
             "collector_report_requests",
             "Requests with reports, by status",

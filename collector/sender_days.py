@@ -11,8 +11,12 @@ from typing import NamedTuple
 
 from collector.reports import MAX_AMOUNT_BYTES
 
-KEPT_DAYS = 15
-"""So many days of a sender are kept, the current one included."""
+PAST_DAYS = 14
+"""So many days before a day are what it is compared with."""
+KEPT_DAYS = PAST_DAYS + 2
+"""So many days of a sender are kept: today and yesterday are compared with those before."""
+REPORTER, USER = "reporter:", "user:"
+"""What the scopes of senders begin with."""
 LATE_DAYS = 8
 """Reports name moments up to so many days before they arrive, with the default window for ids."""
 HOURS_PER_DAY = 24
@@ -54,7 +58,7 @@ def day_of(hour: int) -> int:
 
 def user_of(sender: str) -> str | None:
     """Return the user who reports for itself; None for a reporter with a key."""
-    return sender.removeprefix("user:") if sender.startswith("user:") else None
+    return sender.removeprefix(USER) if sender.startswith(USER) else None
 
 
 def grown(

@@ -16,6 +16,7 @@ from collector.influx.access import InfluxAccess
 from collector.ledger.place import place_of
 from collector.reporters import MIN_KEY_LENGTH, NAME
 from collector.schema import Policy
+from collector.spikes import SpikeRule
 from collector.strangers import forwarded_allow_ips
 
 
@@ -237,6 +238,18 @@ class Settings:
         "The same for one reporter key",
         _whole(1, 1_000_000),
     )
+    spike_factor: int = _variable(
+        "COLLECTOR_SPIKE_FACTOR",
+        10,
+        "A sender's hour with more than so many times its largest of 14 days is a spike",
+        _whole(1, 1_000_000),
+    )
+    spike_floor_bytes: int = _variable(
+        "COLLECTOR_SPIKE_FLOOR_BYTES",
+        50 * 2**30,
+        "No hour with less than this is a spike, of no sender",
+        _whole(0, 2**62),
+    )
     dedup_window_days: int = _variable(
         "COLLECTOR_DEDUP_WINDOW_DAYS",
         7,
@@ -351,6 +364,11 @@ class Settings:
             token=self.influxdb_token,
             token_file=self.influxdb_token_file,
         )
+
+    @property
+    def spike_rule(self) -> SpikeRule:
+        """What is a spike."""
+        return SpikeRule(self.spike_factor, self.spike_floor_bytes)
 
     @property
     def user_bounds(self) -> Bounds:

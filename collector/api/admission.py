@@ -9,11 +9,13 @@ from collector.api.context import Collector
 from collector.api.problems import ProblemError
 from collector.byte_bounds import ByteBounds
 from collector.reports import DAY_MILLIS, Report
+from collector.sender_days import REPORTER
 from collector.server_bounds import OTHER_SERVER
+from collector.spikes import describe
 
 log = logging.getLogger(__name__)
 
-_REPORTER = "reporter:"
+MOST_SHOWN_SPIKES = 10
 
 
 async def admit(collector: Collector, scope: str, reports: Sequence[Report]) -> int:
@@ -56,7 +58,7 @@ async def bound_servers(
     collector: Collector, scope: str, reports: Sequence[Report]
 ) -> Sequence[Report]:
     """Return the reports, those of servers beyond the sender's bound of a day under `other`."""
-    bounds = collector.key_servers if scope.startswith(_REPORTER) else collector.user_servers
+    bounds = collector.key_servers if scope.startswith(REPORTER) else collector.user_servers
     now_millis = collector.now_millis()
     if bounds.must_read(scope, reports, now_millis=now_millis):
         day = now_millis // DAY_MILLIS
@@ -76,7 +78,7 @@ async def bound_servers(
 
 
 def _bounds_of(collector: Collector, scope: str) -> ByteBounds:
-    return collector.key_bytes if scope.startswith(_REPORTER) else collector.user_bytes
+    return collector.key_bytes if scope.startswith(REPORTER) else collector.user_bytes
 
 
 async def _read(collector: Collector, bounds: ByteBounds, scope: str) -> None:
@@ -100,7 +102,7 @@ def _note(collector: Collector, scope: str, span: str) -> None:
 
 def _reporter_of(scope: str) -> str:
     """Return a label that is bounded: the name of a key, or nothing for a user without one."""
-    return scope.removeprefix(_REPORTER) if scope.startswith(_REPORTER) else ""
+    return scope.removeprefix(REPORTER) if scope.startswith(REPORTER) else ""
 
 
 def warnings_of(collector: Collector) -> list[str]:
@@ -115,10 +117,17 @@ def warnings_of(collector: Collector) -> list[str]:
         ),
     ):
         scopes = names.names(now_seconds=now_seconds)
-        keys = sorted(_reporter_of(each) for each in scopes if each.startswith(_REPORTER))
+        keys = sorted(_reporter_of(each) for each in scopes if each.startswith(REPORTER))
         if keys:
             warnings.append(f"reporters {what.format(kind='KEY')}: {', '.join(keys)}")
         if users := len(scopes) - len(keys):
             told = what.format(kind="USER")
             warnings.append(f"{users} users without a key {told}; the log names them")
+    warnings += [
+        f"reporter {_reporter_of(each.sender)} had a spike: {describe(each)}"
+        for each in collector.spikes[:MOST_SHOWN_SPIKES]
+        if each.sender.startswith(REPORTER)
+    ]
+    if users := sum(not each.sender.startswith(REPORTER) for each in collector.spikes):
+        warnings.append(f"{users} users without a key had a spike; GET /v1/spikes names them")
     return warnings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple, TypeVar
@@ -28,6 +28,7 @@ from collector.reports import Limits
 from collector.server_bounds import ServerBounds
 from collector.settings import Settings
 from collector.source_file import Sources
+from collector.spikes import BusyHour
 from collector.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ class Collector:
     """Senders that came to the bounds of their bytes, by scope."""
     crowded_senders: RecentNames = field(default_factory=RecentNames)
     """Senders that named more servers than they may, by scope."""
+    spikes: Sequence[BusyHour] = ()
+    """What senders reported far beyond their past, today or yesterday; see `gauges`."""
     dropping_series: asyncio.Lock = field(default_factory=asyncio.Lock)
     _rules: Rules | None = field(default=None, init=False)
     _rules_until_seconds: float = field(default=0.0, init=False)

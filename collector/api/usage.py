@@ -148,6 +148,16 @@ class GlobalStatistics(BaseModel):
     reports: int
 
 
+class SpikeStatistics(BaseModel):
+    """A sender's largest hour of a UTC day, far beyond its largest of the 14 days before."""
+
+    sender: str
+    """`reporter:NAME`, or `user:NAME` of a user who reports for itself."""
+    day: datetime
+    hour_bytes: int
+    past_hour_bytes: int
+
+
 class DatabaseFacts(BaseModel):
     """The ledger as a database."""
 
@@ -277,6 +287,23 @@ async def server_statistics(
     billing = (await collector.rules()).billing
     servers = await top_servers(collector, days, after=after, limit=limit)
     return [_server(each, billing) for each in servers]
+
+
+@router.get("/spikes")
+async def spikes(collector: CollectorPart) -> list[SpikeStatistics]:
+    """List the senders with an hour far beyond their past, today or yesterday, largest first.
+
+    As they were found at most 15 s ago. Where collectors share a ledger, the one that leads knows.
+    """
+    return [
+        SpikeStatistics(
+            sender=each.sender,
+            day=at(each.day * DAY_MILLIS),
+            hour_bytes=each.hour_bytes,
+            past_hour_bytes=each.past_hour_bytes,
+        )
+        for each in collector.spikes[:MOST_SERVERS]
+    ]
 
 
 @router.get("/database")

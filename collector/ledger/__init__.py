@@ -29,6 +29,7 @@ from collector.reporters import Reporter
 from collector.reports import Report
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place
+from collector.spikes import BusyHour
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -365,6 +366,13 @@ class LedgerReader(Protocol):
         """Return what a sender, by its scope, reported in an hour since 1970 and in its day.
 
         With what is in no sum yet.
+        """
+        ...
+
+    def busy_hours(self, *, days: Sequence[int], above_bytes: int, limit: int) -> list[BusyHour]:
+        """Return the senders with an hour of more than so many bytes on some days.
+
+        Up to `limit` for each day, those with the largest hours.
         """
         ...
 

@@ -54,6 +54,7 @@ from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection
 from collector.reporters import Reporter
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place
+from collector.spikes import BusyHour
 
 T = TypeVar("T")
 
@@ -175,6 +176,15 @@ class PostgresReader:
         """Return what a sender reported in an hour and its day, as of one moment."""
         return self._ask(
             lambda db: postgres_senders.bytes_of(db, sender, hour=hour), is_snapshot=True
+        )
+
+    def busy_hours(self, *, days: Sequence[int], above_bytes: int, limit: int) -> list[BusyHour]:
+        """Return the senders with an hour of more than so many bytes on some days."""
+        return self._ask(
+            lambda db: postgres_senders.busy_hours(
+                db, days=days, above_bytes=above_bytes, limit=limit
+            ),
+            is_long=True,
         )
 
     def sender_places(self, sender: str, *, day: int) -> list[Place]:

@@ -11,6 +11,7 @@ from collector.sender_days import (
     HOUR_MILLIS,
     KEPT_DAYS,
     LATE_DAYS,
+    PAST_DAYS,
     HourBytes,
     SenderBytes,
     SenderDay,
@@ -20,6 +21,7 @@ from collector.sender_days import (
     user_of,
 )
 from collector.server_bounds import Place
+from collector.spikes import BusyHour
 
 _HOURS = f"""
     SELECT r.reporter, g.received_at / {HOUR_MILLIS} AS hour,
@@ -39,6 +41,15 @@ _PLACES_OF_KEY = """
     SELECT DISTINCT s.server, s.port, s.protocol FROM report_group AS g
     JOIN report AS r ON r.group_id = g.id JOIN series AS s ON s.id = r.series_id
     WHERE g.received_at >= %(since)s AND r.reporter = %(sender)s
+"""
+_LARGEST = "greatest({0}.hour_bytes, {0}.earlier_hour_bytes)"
+_BUSY = f"""
+    SELECT d.sender, d.day, {_LARGEST.format("d")}, coalesce((
+        SELECT max({_LARGEST.format("p")}) FROM generate_series(%(first)s::int, %(day)s - 1)
+            AS listed (day) JOIN sender_day AS p ON p.day = listed.day AND p.sender = d.sender
+    ), 0)
+    FROM sender_day AS d WHERE d.day = %(day)s AND {_LARGEST.format("d")} > %(above)s
+    ORDER BY 3 DESC, 1 LIMIT %(limit)s
 """
 _COLUMNS = "day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes"
 _HEAR = """
@@ -89,6 +100,15 @@ def places_of(db: Db, sender: str, *, day: int) -> list[Place]:
         return db.execute(_PLACES_OF_KEY, bounds).fetchall()
     bounds |= {"username": username, "first_day": day - LATE_DAYS, "day": day}
     return db.execute(_PLACES_OF_USER, bounds).fetchall()
+
+
+def busy_hours(db: Db, *, days: Sequence[int], above_bytes: int, limit: int) -> list[BusyHour]:
+    """Return the senders with a large hour on some days, with the largest of the days before."""
+    found: list[BusyHour] = []
+    for day in days:
+        bounds = {"day": day, "first": day - PAST_DAYS, "above": above_bytes, "limit": limit}
+        found += [BusyHour(*row) for row in db.execute(_BUSY, bounds)]
+    return found
 
 
 def _hours(rows: Iterable[Sequence[Any]]) -> list[HourBytes]:

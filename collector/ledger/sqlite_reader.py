@@ -47,6 +47,7 @@ from collector.ledger.sqlite_sums import sum_of, whole
 from collector.reporters import Reporter
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place
+from collector.spikes import BusyHour
 
 # Of a series all of whose reports were voided nothing is left to be shown.
 _IN_USE = "(u.reports > 0 OR u.upload_bytes <> 0 OR u.download_bytes <> 0)"
@@ -186,6 +187,10 @@ class SqliteReader:
             return sqlite_senders.bytes_of(db, sender, hour=hour, folded_seq=folded_seq(db))
         finally:
             db.execute("COMMIT")
+
+    def busy_hours(self, *, days: Sequence[int], above_bytes: int, limit: int) -> list[BusyHour]:
+        """Return the senders with an hour of more than so many bytes on some days."""
+        return sqlite_senders.busy_hours(self._db, days=days, above_bytes=above_bytes, limit=limit)
 
     def sender_places(self, sender: str, *, day: int) -> list[Place]:
         """Return the servers, ports and protocols that a sender named on a day."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 from collector.ledger.sqlite_sums import sum_of, whole
 from collector.reports import DAY_MILLIS
@@ -10,6 +11,7 @@ from collector.sender_days import (
     HOUR_MILLIS,
     KEPT_DAYS,
     LATE_DAYS,
+    PAST_DAYS,
     HourBytes,
     SenderBytes,
     SenderDay,
@@ -19,6 +21,7 @@ from collector.sender_days import (
     user_of,
 )
 from collector.server_bounds import Place
+from collector.spikes import BusyHour
 
 _HOURS = f"""
     SELECT reporter, received_at / {HOUR_MILLIS} AS hour, {sum_of("upload_bytes + download_bytes")}
@@ -26,6 +29,7 @@ _HOURS = f"""
 """
 _COLUMNS = "day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes"
 _ROW = f"SELECT {_COLUMNS} FROM sender_day WHERE day = ? AND sender = ?"
+_LARGEST = "max(hour_bytes, earlier_hour_bytes)"
 _MOST_SEQ = 2**62
 # A user's few rows are looked up day by day; the report that changed a row last says when that was.
 _PLACES_OF_USER = """
@@ -83,6 +87,29 @@ def places_of(db: sqlite3.Connection, sender: str, *, day: int) -> list[Place]:
     first_seq = _first_seq_since(db, since)
     bounds = {"first_seq": first_seq, "sender": sender, "since": since}
     return list(db.execute(_PLACES_OF_KEY, bounds))
+
+
+def busy_hours(
+    db: sqlite3.Connection, *, days: Sequence[int], above_bytes: int, limit: int
+) -> list[BusyHour]:
+    """Return the senders with a large hour on some days, with the largest of the days before."""
+    marks = ",".join("?" * PAST_DAYS)
+    past = (
+        f"SELECT coalesce(max({_LARGEST}), 0) FROM sender_day WHERE day IN ({marks}) AND sender = ?"
+    )
+    found: list[BusyHour] = []
+    for day in days:
+        rows = db.execute(
+            f"SELECT sender, {_LARGEST} FROM sender_day WHERE day = ? AND {_LARGEST} > ? "
+            "ORDER BY 2 DESC, 1 LIMIT ?",
+            (day, above_bytes, limit),
+        ).fetchall()
+        before = range(day - PAST_DAYS, day)
+        found += [
+            BusyHour(sender, day, largest, db.execute(past, (*before, sender)).fetchone()[0])
+            for sender, largest in rows
+        ]
+    return found
 
 
 def _first_seq_since(db: sqlite3.Connection, millis: int) -> int:

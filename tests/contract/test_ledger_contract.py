@@ -820,10 +820,27 @@ class TestSenders:
         with closing(place.open()) as ledger:
             store(ledger, batch(report(up=1, down=0)), at=NOON_MILLIS)
         with closing(place.open()) as ledger, closing(place.reader()) as reader:
-            store(ledger, batch(report()), at=NOON_MILLIS + 14 * DAY_MILLIS)
-            assert reader.sender_bytes("reporter:r", hour=self.HOUR) == (1, 1)
             store(ledger, batch(report()), at=NOON_MILLIS + 15 * DAY_MILLIS)
+            assert reader.sender_bytes("reporter:r", hour=self.HOUR) == (1, 1)
+            store(ledger, batch(report()), at=NOON_MILLIS + 16 * DAY_MILLIS)
             assert reader.sender_bytes("reporter:r", hour=self.HOUR) == (0, 0)
+
+    def test_large_hours_are_found_with_the_largest_of_the_days_before(self, ledger, reader):
+        ours, theirs = "reporter:r", "user:alice"
+        for days_ago, hour, sender, amount in (
+            (15, 0, ours, 900), (14, 3, ours, 20), (14, 4, ours, 50), (3, 0, ours, 40),
+            (1, 0, ours, 100), (1, 5, ours, 7), (0, 0, ours, 30), (0, 1, ours, 60), (0, 1, ours, 1),
+            (0, 2, theirs, 500), (0, 0, "user:quiet", 10),
+        ):  # fmt: skip
+            at = NOON_MILLIS - days_ago * DAY_MILLIS + hour * 3_600_000
+            store(ledger, batch(report(up=amount, down=0), reporter=sender), at=at)
+        hours = reader.busy_hours(days=[DAY - 1, DAY], above_bytes=10, limit=9)
+        assert sorted(hours) == [
+            (ours, DAY - 1, 100, 900),
+            (ours, DAY, 61, 100),
+            (theirs, DAY, 500, 0),
+        ]
+        assert reader.busy_hours(days=[DAY], above_bytes=10, limit=1) == [(theirs, DAY, 500, 0)]
 
     @pytest.mark.parametrize("sender", ["reporter:r", "user:alice"])
     def test_the_places_that_a_sender_named_are_known_by_when_they_arrived(

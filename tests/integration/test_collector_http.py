@@ -594,6 +594,7 @@ ADMIN_PATHS = [
     ("GET", "/v1/usage"),
     ("GET", "/v1/servers"),
     ("GET", "/v1/database"),
+    ("GET", "/v1/spikes"),
     ("POST", "/v1/maintenance/cleanup?days=1"),
     ("GET", "/api/xpert/traffic-stats/alice"),
     ("GET", "/api/xpert/traffic-stats/global"),
