@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from marzban_bridge.open_writes import OpenWrite
 from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
-from marzban_bridge.usage import Totals
+from marzban_bridge.usage import Seqs, Totals, merged
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -105,6 +105,8 @@ class ResetRequest:
     total_bytes: int
     raw_total_bytes: int
     requested_at: datetime
+    seqs: Seqs | None = None
+    """Up to which number of the ledger each name was in these totals."""
     restoration: Restoration = Restoration()
     is_panel_called: bool = False
     """The panel has done its part; only the books are left."""
@@ -194,6 +196,15 @@ class Account:
     """Which of the shared quota's values the account has."""
     superseded: Superseded | None = None
     """The limit the panel showed when the quota was taken from another panel."""
+    period_seqs: Seqs | None = None
+    """By reported name, up to which number of the ledger its reports are before the period; None
+    where that is not known."""
+    admin_seqs: Seqs | None = None
+    """The same for when the usage of the owning admin was last reset."""
+    seen_seqs: Seqs | None = None
+    """The same for the last look."""
+    corrected_seqs: Seqs = ()
+    """By reported name, up to which number of the ledger corrections are in the baselines."""
 
     @property
     def odometer_bytes(self) -> int:
@@ -284,7 +295,11 @@ def trusted(account: Account, *, is_store_in_doubt: bool) -> Account:
 
 
 def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
-    """Keep what an account has used where its totals become others without any use."""
+    """Keep what an account has used where its totals become others without any use.
+
+    Where `before` does not say of which names it was, everything up to now is taken as it is: what
+    corrections take back of that later changes nothing here.
+    """
     shift_bytes = after.billed_bytes - before.billed_bytes
     raw_shift_bytes = after.raw_bytes - before.raw_bytes
     if request := account.reset_request:
@@ -293,8 +308,13 @@ def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
             total_bytes=request.total_bytes + shift_bytes,
             raw_total_bytes=request.raw_total_bytes + raw_shift_bytes,
         )
+    joined = tuple(set(after.seqs or ()) - set(before.seqs or ()))
     return replace(
         account,
+        period_seqs=_joined(account.period_seqs, joined),
+        admin_seqs=_joined(account.admin_seqs, joined),
+        seen_seqs=_joined(account.seen_seqs, joined),
+        corrected_seqs=merged(account.corrected_seqs, joined),
         baseline_bytes=account.baseline_bytes + shift_bytes,
         admin_baseline_bytes=account.admin_baseline_bytes + shift_bytes,
         seen_total_bytes=account.seen_total_bytes + shift_bytes,
@@ -302,6 +322,11 @@ def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
         seen_raw_bytes=account.seen_raw_bytes + raw_shift_bytes,
         reset_request=request,
     )
+
+
+def _joined(seqs: Seqs | None, others: Seqs) -> Seqs | None:
+    """Have what was reported of names up to now be before a period, without any use in it."""
+    return None if seqs is None else merged(seqs, others)
 
 
 def standing_total(account: Account, *, total_bytes: int) -> int:

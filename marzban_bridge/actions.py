@@ -27,7 +27,7 @@ from marzban_bridge.reconcile import Reconciler
 from marzban_bridge.recovery import recover
 from marzban_bridge.settle import Clock
 from marzban_bridge.store import Store
-from marzban_bridge.usage import NOTHING, Totals
+from marzban_bridge.usage import Totals
 
 RESET_ALL_PHRASE = "reset all users"
 CLEANUP_PHRASE = "cleanup"
@@ -96,12 +96,14 @@ class Actions:
         key = account_key(user.username)
         account = self._store.account(key)
         if account is None:
-            totals = NOTHING if self._store.is_orphan(key) else self._store.totals(key)
+            totals, before = self._store.totals(key), self._store.opening(key)
+            if self._store.is_orphan(key):
+                before = totals
             found = Balance(
                 quota_bytes=user.data_limit_bytes,
                 panel_bytes=user.used_bytes,
-                external_bytes=totals.billed_bytes,
-                external_raw_bytes=totals.raw_bytes,
+                external_bytes=totals.billed_bytes - before.billed_bytes,
+                external_raw_bytes=totals.raw_bytes - before.raw_bytes,
             )
         else:
             account = self.shown(account)
@@ -165,7 +167,8 @@ class Actions:
                 before=str(total_bytes - each.admin_baseline_bytes),
                 after="0",
             )
-            anew = replace(each, admin_baseline_bytes=total_bytes)
+            seqs = self._store.totals(each.key).seqs
+            anew = replace(each, admin_baseline_bytes=total_bytes, admin_seqs=seqs)
             self._store.save(anew, [event], at=self._clock())
         return len(accounts)
 

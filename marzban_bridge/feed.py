@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from marzban_bridge.corrections import Answer, Question, Source
 from marzban_bridge.errors import (
     CollectorNotFoundError,
     CollectorRefusedError,
@@ -87,7 +88,11 @@ class CollectorFeed:
 
     async def read(self, *, after: int, wait_seconds: float = 0) -> FeedPage:
         """Return the changes after a sequence number, waiting for the first if asked to."""
-        params = {"after": after, "wait": wait_seconds, "limit": PAGE_SIZE}
+        params: dict[str, int | float | str] = {
+            "after": after,
+            "wait": wait_seconds,
+            "limit": PAGE_SIZE,
+        }
         response = await self._send("GET", "/v1/usage/changes", params, wait_seconds + 10)
         data = self._object_of(response)
         try:
@@ -134,6 +139,37 @@ class CollectorFeed:
         body = {"position": position, "mark": mark, "panel": panel}
         await self._send("PUT", f"/v1/readers/{reader}", {}, 10, json=body)
 
+    async def corrected(self, question: Question) -> Answer:
+        """Return what corrections added to a name within a stretch of the ledger."""
+        params: dict[str, int | float | str] = {
+            "username": question.username,
+            "after_seq": question.after_seq,
+            "through_seq": question.through_seq,
+            "period_since": question.period_since.isoformat(),
+        }
+        if question.period_seq is not None:
+            params["period_seq"] = question.period_seq
+        response = await self._send("GET", "/v1/corrections/sum", params, 10)
+        data = self._object_of(response)
+        try:
+            return Answer(
+                billed_bytes=_signed(data["period_billed_bytes"]),
+                raw_bytes=_signed(data["period_raw_bytes"]),
+                all_billed_bytes=_signed(data["billed_bytes"]),
+                sources=tuple(
+                    Source(
+                        number=_whole(each["number"]),
+                        kind=_text(each["kind"]),
+                        reason=_text(each["reason"]),
+                        actor=_text(each["actor"]),
+                        scope="" if each["scope"] is None else _text(each["scope"]),
+                    )
+                    for each in data["corrections"]
+                ),
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._refuse_shape(response) from error
+
     async def usage(self, username: str) -> dict[str, object]:
         """Return the collector's statistics of one user, by server, since for ever."""
         path = f"/v1/usage/{quote(username, safe='')}"
@@ -164,7 +200,7 @@ class CollectorFeed:
         self,
         method: str,
         path: str,
-        params: dict[str, int | float],
+        params: dict[str, int | float | str],
         timeout_seconds: float,
         json: dict[str, object] | None = None,
     ) -> httpx.Response:
@@ -219,7 +255,15 @@ def _parse_page(data: Mapping[str, Any]) -> FeedPage:
 def _parse_change(data: Mapping[str, Any]) -> UsageChange:
     raw_bytes = _whole(_whole(data["upload_bytes"]) + _whole(data["download_bytes"]))
     # A collector from before ratios says nothing of billed bytes: all counts as it was reported.
+    corrected_bytes = _signed(data.get("corrected_billed_bytes", 0))
+    corrected_raw_bytes = _signed(
+        _signed(data.get("corrected_upload_bytes", 0))
+        + _signed(data.get("corrected_download_bytes", 0))
+    )
     return UsageChange(
+        corrected_bytes=corrected_bytes,
+        corrected_raw_bytes=corrected_raw_bytes,
+        corrected_seq=_whole(data.get("corrected_seq", 0)),
         username=_text(data["username"]),
         total_bytes=_whole(data.get("billed_bytes", raw_bytes)),
         raw_bytes=raw_bytes,
@@ -230,6 +274,13 @@ def _parse_change(data: Mapping[str, Any]) -> UsageChange:
 def _whole(value: object) -> int:
     """Return a number the store can hold; ValueError for what is none."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError("a whole number is expected where there is none")
+    return value
+
+
+def _signed(value: object) -> int:
+    """Return a number the store can hold, which may be negative; ValueError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) < value < 2**63:
         raise ValueError("a whole number is expected where there is none")
     return value
 

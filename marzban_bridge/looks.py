@@ -18,7 +18,7 @@ from marzban_bridge.resets import ResetSign
 from marzban_bridge.shared_quotas import SharedQuota
 from marzban_bridge.store import Store
 from marzban_bridge.typed_limits import TypedLimit, TypedLimits
-from marzban_bridge.usage import NOTHING, Totals
+from marzban_bridge.usage import Totals
 from marzban_bridge.work_queue import Urgency
 
 
@@ -122,7 +122,7 @@ class Looks:
             before = gone.account  # only for a preview: it is taken up before it is settled
         if before is None:
             # What was reported while the panel had no such user is not this user's traffic.
-            baseline = totals if self._store.is_orphan(key) else NOTHING
+            baseline = totals if self._store.is_orphan(key) else self._store.opening(key)
             line = self.lines(user).own
             account = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
             if gone := self._store.gone_account(key):

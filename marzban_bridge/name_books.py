@@ -23,6 +23,7 @@ from marzban_bridge.panel_names import (
     scoped,
     take_apart,
 )
+from marzban_bridge.usage_books import COUNTED_FROM
 
 
 class NameBooks(GoneBooks):
@@ -131,12 +132,13 @@ class NameBooks(GoneBooks):
         `is_past`: what was reported until now does not. `stays`: it goes on to count where it did.
         """
         query = (
-            "SELECT u.account_key, u.panel, u.total_bytes, u.raw_bytes, "
+            "SELECT u.account_key, u.panel, u.total_bytes, u.raw_bytes, u.change_seq, "
             "coalesce(a.offset_bytes, 0), coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
             "LEFT JOIN alias AS a ON a.username = u.username WHERE u.username = ?"
         )
         row = self._db.execute(query, (username,)).fetchone()
-        old_key, old_panel, total_bytes, raw_bytes, offset_bytes, raw_offset_bytes = row
+        old_key, old_panel, total_bytes, raw_bytes, change_seq, *offsets = row
+        offset_bytes, raw_offset_bytes = offsets
         if stays:
             self._db.execute(
                 "INSERT INTO kept_usage VALUES (?, ?, ?, ?) ON CONFLICT (account_key, panel) DO "
@@ -146,6 +148,7 @@ class NameBooks(GoneBooks):
             )
         if is_past:
             offset_bytes, raw_offset_bytes = total_bytes, raw_bytes
+            self._handle.set_meta(COUNTED_FROM + username, str(change_seq))
         name = self._take_apart(username)
         self._db.execute(
             "INSERT OR REPLACE INTO alias (username, account_key, folded, offset_bytes, "

@@ -97,6 +97,10 @@ def adopt(
         period_started_at=started_at,
         sighting=sight(user, seen_at=now),
         reset_all_seen_at=now,
+        period_seqs=baseline.seqs,
+        admin_seqs=baseline.seqs,
+        seen_seqs=totals.seqs,
+        corrected_seqs=totals.seqs or (),
     )
 
 
@@ -186,6 +190,7 @@ def observe(
         seen_line=seen_line(user, line),
         seen_total_bytes=total_bytes,
         seen_raw_bytes=totals.raw_bytes,
+        seen_seqs=totals.seqs,
         used_rose_at=now if has_risen else account.used_rose_at,
         reset_all_seen_at=max(
             filter(None, (account.reset_all_seen_at, took_reset_all)), default=None
@@ -236,6 +241,7 @@ def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> 
     return Totals(
         billed_bytes=min(account.seen_total_bytes, totals.billed_bytes),
         raw_bytes=min(account.seen_raw_bytes, totals.raw_bytes),
+        seqs=account.seen_seqs,
     )
 
 
@@ -329,6 +335,8 @@ def _reset(
         quota_bytes=quota_bytes,
         baseline_bytes=total_bytes,
         raw_baseline_bytes=totals.raw_bytes,
+        period_seqs=totals.seqs,
+        corrected_seqs=totals.seqs or (),
         period_started_at=sign.began_at,
         used_when_due_bytes=None,
         published_bytes=_published_after(sign, seen, quota_bytes, account.published_bytes),

@@ -17,11 +17,14 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.outage import Outage
 from marzban_bridge.reconcile import Reconciler
 from marzban_bridge.store import Store
+from marzban_bridge.usage import CorrectedName
 from marzban_bridge.witness import Witness
 
 log = logging.getLogger(__name__)
 
 FEED_WAIT_SECONDS = 25.0
+CORRECTION_SECONDS = 1.0
+"""The same while a correction has still to be applied, as during a reset."""
 FEED_GATHER_SECONDS = 0.5
 """The shortest time between two reads of a feed that has news all the time."""
 
@@ -44,6 +47,8 @@ class Reading:
         self._reconcilers = reconcilers
         self._metrics = metrics
         self.outage = Outage("collector")
+        self._uncorrected = set(store.corrected_names())
+        """Names whose corrections may not be in all baselines."""
 
     async def run(self) -> None:
         """Take in the feed until cancelled."""
@@ -62,7 +67,11 @@ class Reading:
                     asked_seconds = error.retry_after_seconds
                 await asyncio.sleep(self.outage.failed(str(error), asked_seconds=asked_seconds))
                 continue
-            wait_seconds = 0.0 if has_more else FEED_WAIT_SECONDS
+            wait_seconds = FEED_WAIT_SECONDS
+            if self._uncorrected:
+                wait_seconds = CORRECTION_SECONDS
+            if has_more:
+                wait_seconds = 0.0
             if not has_more and self._store.cursor != cursor:
                 await asyncio.sleep(FEED_GATHER_SECONDS)
 
@@ -91,16 +100,37 @@ class Reading:
             await self._begin_anew(cursor)
             return True
         if not page.changes:
+            await self._correct()
             return False
         touched = self._store.record_usage(
             page.changes,
             cursor=page.cursor,
             runs=learn(known, page.runs, cursor=page.cursor),
         )
-        for panel, keys in touched.items():
-            if reconciler := self._reconcilers.get(panel):
-                reconciler.consider(keys)
+        self._uncorrected.update(each.username for each in page.changes if each.corrected_seq)
+        try:
+            await self._correct()  # first: nobody is cut off for what was taken back
+        finally:
+            for panel, keys in touched.items():
+                if reconciler := self._reconcilers.get(panel):
+                    reconciler.consider(keys)
         return page.cursor < page.head
+
+    async def _correct(self) -> None:
+        """Have all accounts follow the corrections of their names that they have not followed."""
+        for username in sorted(self._uncorrected):
+            name = self._store.corrected_name(username)
+            if name is None or await self._correct_name(name):
+                self._uncorrected.discard(username)
+
+    async def _correct_name(self, name: CorrectedName) -> bool:
+        panels = tuple(self._reconcilers) if self._store.shares_quotas else (name.panel,)
+        is_done = True
+        for panel in panels:
+            if reconciler := self._reconcilers.get(panel):
+                is_done &= await reconciler.settler.correct(name, self._feed.corrected)
+                reconciler.consider([name.key])
+        return is_done
 
     async def adopt_ledger(self) -> bool:
         """Read the feed from its start, whatever ledger it is now; return whether it is another."""

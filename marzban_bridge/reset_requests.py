@@ -48,6 +48,7 @@ def begin(
         total_bytes=totals.billed_bytes,
         raw_total_bytes=totals.raw_bytes,
         requested_at=now,
+        seqs=totals.seqs,
         restoration=Restoration(
             status=seen.status if is_status_lost else None,
             on_hold_expire_duration=(
@@ -119,6 +120,9 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
         seen_raw_bytes=request.raw_total_bytes,
         baseline_bytes=request.total_bytes,
         raw_baseline_bytes=request.raw_total_bytes,
+        period_seqs=request.seqs,
+        seen_seqs=request.seqs,
+        corrected_seqs=request.seqs or (),
         admin_baseline_bytes=account.admin_baseline_bytes - lost_bytes,
         period_started_at=request.requested_at,
         used_when_due_bytes=None,

@@ -29,7 +29,7 @@ from marzban_bridge.accounts import (
     is_same_limit,
     shifted,
 )
-from marzban_bridge.usage import NOTHING, Totals
+from marzban_bridge.usage import NOTHING, Seqs, Totals, merged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,8 @@ class SharedQuota:
     period: int = 0
     start: Totals | None = None
     """The sum of everything where the period began; None: as the accounts have it."""
+    corrected_seqs: Seqs = ()
+    """By reported name, up to which number of the ledger corrections are in `start`."""
     departed_bytes: int = 0
     """What users of the name counted on panels they are no longer on."""
 
@@ -87,7 +89,8 @@ def fold(
     if shared is None:
         shared = _begin(after, panel)
     if shared.start is None:
-        shared = replace(shared, start=_start_of(others, after))
+        source = next((it for it in others.values() if it.shared_period is not None), after)
+        shared = replace(shared, start=_start_of(source), corrected_seqs=source.corrected_seqs)
     if before is None or before.shared_period is None or not is_same:
         after, shared = _join(after, shared, panel=panel, order=order)
     elif after.quota_bytes != before.quota_bytes:
@@ -149,8 +152,12 @@ def form(
     start = Totals(
         billed_bytes=nobodys.billed_bytes + sum(it.baseline_bytes for it in members.values()),
         raw_bytes=nobodys.raw_bytes + sum(it.raw_baseline_bytes for it in members.values()),
+        seqs=_all_seqs([nobodys.seqs, *(it.period_seqs for it in members.values())]),
     )
-    shared = SharedQuota(quota_bytes=first.quota_bytes, panel=panel, start=start)
+    corrected = _all_seqs([nobodys.seqs, *(it.corrected_seqs for it in members.values())])
+    shared = SharedQuota(
+        quota_bytes=first.quota_bytes, panel=panel, start=start, corrected_seqs=corrected or ()
+    )
     formed = {}
     for name, account in members.items():
         joined = replace(account, spent_before_bytes=0, shared_period=0, shared_version=0)
@@ -167,6 +174,7 @@ def leave(account: Account, *, shared: Totals, own: Totals) -> Account:
     standing = Totals(
         billed_bytes=max(shared.billed_bytes, account.seen_total_bytes),
         raw_bytes=max(shared.raw_bytes, account.seen_raw_bytes),
+        seqs=own.seqs,
     )
     return replace(
         shifted(account, before=standing, after=own),
@@ -183,12 +191,22 @@ def _begin(account: Account, panel: str) -> SharedQuota:
     return SharedQuota(quota_bytes=account.quota_bytes, panel=panel)
 
 
-def _start_of(others: Mapping[str, Account], account: Account) -> Totals:
-    """Read from the first account that is in a period where it began."""
-    source = next((it for it in others.values() if it.shared_period is not None), account)
+def _all_seqs(parts: Sequence[Seqs | None]) -> Seqs | None:
+    """Return the numbers of all names; None where they are not known of somebody."""
+    together: Seqs = ()
+    for part in parts:
+        if part is None:
+            return None
+        together = merged(together, part)
+    return together
+
+
+def _start_of(account: Account) -> Totals:
+    """Read from an account where the shared period that it is in began."""
     return Totals(
-        billed_bytes=source.baseline_bytes + source.spent_before_bytes,
-        raw_bytes=source.raw_baseline_bytes + source.spent_before_bytes,
+        billed_bytes=account.baseline_bytes + account.spent_before_bytes,
+        raw_bytes=account.raw_baseline_bytes + account.spent_before_bytes,
+        seqs=account.period_seqs,
     )
 
 
@@ -211,11 +229,12 @@ def _reset(account: Account, shared: SharedQuota) -> tuple[Account, SharedQuota]
     """Begin a period, unless another panel has begun it already and this is its echo here."""
     if account.shared_period is not None and account.shared_period < shared.period:
         return replace(account, shared_period=shared.period), shared
-    start = Totals(
-        billed_bytes=account.baseline_bytes + account.spent_before_bytes,
-        raw_bytes=account.raw_baseline_bytes + account.spent_before_bytes,
+    shared = replace(
+        shared,
+        period=shared.period + 1,
+        start=_start_of(account),
+        corrected_seqs=account.corrected_seqs,
     )
-    shared = replace(shared, period=shared.period + 1, start=start)
     return replace(account, shared_period=shared.period), shared
 
 
@@ -248,4 +267,6 @@ def _in_step(account: Account, shared: SharedQuota) -> Account:
         account,
         baseline_bytes=start.billed_bytes - account.spent_before_bytes,
         raw_baseline_bytes=start.raw_bytes - account.spent_before_bytes,
+        period_seqs=start.seqs,
+        corrected_seqs=shared.corrected_seqs,
     )

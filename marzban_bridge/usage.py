@@ -5,8 +5,16 @@ Quotas, baselines and everything that is decided are in billed bytes. Raw bytes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+
+Seqs = tuple[tuple[str, int], ...]
+"""Reported names, each with a number of the ledger."""
+
+
+def merged(seqs: Seqs, others: Seqs) -> Seqs:
+    """Return the numbers of all names; where both have one, the other's."""
+    return tuple(sorted({**dict(seqs), **dict(others)}.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +27,12 @@ class UsageChange:
     raw_bytes: int
     """The bytes themselves; the same where no server has a ratio."""
     change_seq: int
+    corrected_bytes: int = 0
+    """What corrections added to what it counts for, negative for what was taken back; the totals
+    are without it."""
+    corrected_raw_bytes: int = 0
+    corrected_seq: int = 0
+    """The number of the newest line of a correction; 0 where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +41,27 @@ class Totals:
 
     billed_bytes: int
     raw_bytes: int
+    seqs: Seqs | None = field(default=None, compare=False)
+    """Up to which number of the ledger each reported name is in it; None where that is not known.
+    What is reported of a name after its number is not in these totals."""
 
 
 NOTHING = Totals(billed_bytes=0, raw_bytes=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectedName:
+    """A reported name whose bytes were corrected, and whose they are."""
+
+    username: str
+    panel: str
+    key: str
+    through_seq: int
+    """Up to which number of the ledger the name's total was read."""
+    corrected_seq: int
+    """The number of the newest line of a correction of it."""
+    counted_from_seq: int = 0
+    """What was reported up to this number does not count for the account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,26 @@ import msgspec
 from marzban_bridge.history import Run
 from marzban_bridge.panel_names import FIRST_PANEL, folded, owner_of, take_apart
 from marzban_bridge.store_handle import StoreHandle
-from marzban_bridge.usage import Totals, UsageChange
+from marzban_bridge.usage import CorrectedName, Seqs, Totals, UsageChange
 
 _SUM_USAGE = (
     "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) "
     "FROM counted_usage WHERE account_key = ?"
 )
+
+
+CORRECTED = "corrected:"
+"""Before a reported name: what corrections added to it, by the feed."""
+COUNTED_FROM = "counted_from:"
+"""Before a reported name that counts for another: up to which number it does not."""
+
+
+class Corrected(msgspec.Struct, frozen=True):
+    """What corrections added to a reported name since for ever."""
+
+    seq: int
+    billed_bytes: int
+    raw_bytes: int
 
 
 class UsageBooks:
@@ -65,6 +79,7 @@ class UsageBooks:
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 rows,
             )
+            self._note_corrected(changes)
             self._handle.set_meta("feed_cursor", str(cursor))
         if self._handle.shares_quotas:
             everybody = {key: None for keys in touched.values() for key in keys}
@@ -72,6 +87,49 @@ class UsageBooks:
         for panel, keys in touched.items():
             self._handle.on_change(panel, list(keys))
         return {panel: list(keys) for panel, keys in touched.items()}
+
+    def _note_corrected(self, changes: Sequence[UsageChange]) -> None:
+        """Store what corrections added to names; a ledger that went back may have fewer of them."""
+        self._db.executemany(
+            "DELETE FROM meta WHERE key = ?",
+            [(CORRECTED + each.username,) for each in changes if not each.corrected_seq],
+        )
+        for each in changes:
+            if each.corrected_seq:
+                told = Corrected(each.corrected_seq, each.corrected_bytes, each.corrected_raw_bytes)
+                key, value = CORRECTED + each.username, msgspec.json.encode(told).decode()
+                self._handle.set_meta(key, value)
+
+    def corrected_names(self) -> list[str]:
+        """Return the reported names that corrections added something to, or took back."""
+        rows = self._db.execute(
+            "SELECT substr(key, ?2) FROM meta WHERE substr(key, 1, ?2 - 1) = ?1",
+            (CORRECTED, len(CORRECTED) + 1),
+        )
+        return [row[0] for row in rows]
+
+    def corrected_name(self, username: str) -> CorrectedName | None:
+        """Return whose a reported name is that was corrected; None where it is not there."""
+        query = "SELECT panel, account_key, change_seq FROM external_usage WHERE username = ?"
+        row = self._db.execute(query, (username,)).fetchone()
+        told = self._corrected(username)
+        if row is None or told is None:
+            return None
+        return CorrectedName(
+            username=username,
+            panel=row[0],
+            key=row[1],
+            through_seq=row[2],
+            corrected_seq=told.seq,
+            counted_from_seq=self._counted_from(username),
+        )
+
+    def _counted_from(self, username: str) -> int:
+        return int(self._handle.meta(COUNTED_FROM + username) or 0)
+
+    def _corrected(self, username: str) -> Corrected | None:
+        told = self._handle.meta(CORRECTED + username)
+        return None if told is None else msgspec.json.decode(told, type=Corrected)
 
     def _place_of(self, username: str) -> tuple[str, str]:
         """Return for which panel, and for which of its names, a reported name counts."""
@@ -140,6 +198,7 @@ class UsageBooks:
         """Drop all usage read so far, to read it anew from the named ledger."""
         with self._handle.transaction():
             self._db.execute("DELETE FROM external_usage")
+            self._db.execute("DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (CORRECTED,))
             self._handle.set_meta("feed_cursor", "0")
             self._handle.set_meta("feed_runs", "[]")
             self._handle.set_meta("ledger_id", ledger_id)
@@ -162,7 +221,7 @@ class UsageBooks:
 
     def _own_totals(self, key: str) -> Totals:
         row = self._db.execute(f"{_SUM_USAGE} AND panel = ?", (key, self.panel)).fetchone()
-        return Totals(billed_bytes=row[0], raw_bytes=row[1])
+        return Totals(billed_bytes=row[0], raw_bytes=row[1], seqs=self._seqs(key))
 
     def _shared_totals(self, key: str) -> Totals:
         row = self._db.execute(_SUM_USAGE, (key,)).fetchone()
@@ -172,7 +231,34 @@ class UsageBooks:
             "FROM shared_quota WHERE account_key = ?1), 0)",
             (key, self.panel),
         ).fetchone()[0]
-        return Totals(billed_bytes=row[0] + other_bytes, raw_bytes=row[1] + other_bytes)
+        return Totals(
+            billed_bytes=row[0] + other_bytes, raw_bytes=row[1] + other_bytes, seqs=self._seqs(key)
+        )
+
+    def _seqs(self, key: str) -> Seqs:
+        """Return the names that an account's usage is reported under, and how far it was read."""
+        of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
+        rows = self._db.execute(
+            f"SELECT username, change_seq FROM external_usage WHERE account_key = ?1{of_panel} "
+            "ORDER BY username",
+            (key, self.panel) if of_panel else (key,),
+        )
+        return tuple(rows.fetchall())
+
+    def opening(self, key: str) -> Totals:
+        """Return where an account begins to whose user everything since for ever belongs.
+
+        All is in its period; what corrections took back was never used.
+        """
+        seqs = self._seqs(key)
+        # Of a name that counts only from some number on, what was taken back may be from before.
+        whole = [name for name, _ in seqs if not self._counted_from(name)]
+        told = [found for name in whole if (found := self._corrected(name))]
+        return Totals(
+            billed_bytes=-sum(each.billed_bytes for each in told),
+            raw_bytes=-sum(each.raw_bytes for each in told),
+            seqs=tuple((name, 0) for name, _ in seqs),
+        )
 
     def total_bytes(self, key: str) -> int:
         """Return what an account's external usage since for ever counts for."""

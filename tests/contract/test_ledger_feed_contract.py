@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import fake_ledger
 import httpx
 import pytest
 from collectors import ADMIN_KEY, CollectorWorld, running, wire
 from fake_ledger import FakeLedger
+from ledgers import NOON_MILLIS
 
 from collector.billing import Ratio
+from collector.corrections import carry_out_open
+from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.postgres import PostgresLedger
+from marzban_bridge.corrections import Question
 from marzban_bridge.errors import CollectorRefusedError
 from marzban_bridge.feed import CollectorFeed, KnownStore, Standing
 from marzban_bridge.usage import UsageChange
@@ -36,6 +43,12 @@ class Fake:
     async def restart(self) -> None:
         self.ledger.restart()
 
+    async def void(self, *seqs: int) -> None:
+        self.ledger.void(*seqs)
+
+    async def adjust(self, username: str, amount_bytes: int, *, day: datetime | None) -> None:
+        self.ledger.adjust(username, amount_bytes, day=day)
+
 
 class Real:
     """A collector with a ledger."""
@@ -50,10 +63,38 @@ class Real:
             wire(username, bytes_uploaded=0, bytes_downloaded=amount_bytes)
         )
         assert answer.status_code == 200
+        self.world.now_millis += 60_000
 
     def set_ratio(self, ratio_millis: int) -> None:
         self.world.app.state.collector.place.set_ratio(Ratio("de-1", ratio_millis, 0))
         self.world.app.state.collector._rules = None
+
+    async def void(self, *seqs: int) -> None:
+        """Void reports by their numbers: each of them came a minute after the one before."""
+        for seq in seqs:
+            await self._correct(
+                kind=Kind.VOID,
+                scope="reporter:r",
+                since_millis=NOON_MILLIS + (seq - 1) * 60_000,
+                until_millis=NOON_MILLIS + seq * 60_000,
+            )
+
+    async def adjust(self, username: str, amount_bytes: int, *, day: datetime | None) -> None:
+        await self._correct(
+            kind=Kind.ADJUST,
+            username=username,
+            raw_bytes=amount_bytes,
+            billed_bytes=amount_bytes,
+            since_millis=None if day is None else int(day.timestamp() * 1000),
+        )
+
+    async def _correct(self, **fields: Any) -> None:
+        wanted = Wanted(reason="stolen key", actor="root", **fields)
+        collector = self.world.app.state.collector
+        await asyncio.to_thread(
+            collector.place.ask_correction, wanted, asked_at_millis=self.world.now_millis
+        )
+        await carry_out_open(collector)
 
     async def restart(self) -> None:
         """Have the next report stored as after a restart, without a second server here."""
@@ -210,3 +251,69 @@ async def test_a_wrong_key_is_refused(source):
     with pytest.raises(CollectorRefusedError, match="COLLECTOR_ADMIN_KEY"):
         await feed.read(after=0)
     await feed.close()
+
+
+NOON = datetime.fromtimestamp(NOON_MILLIS / 1000, tz=UTC)
+
+
+def asking(username: str = "a", **changes: Any) -> Question:
+    return Question(
+        **{
+            "username": username,
+            "after_seq": 0,
+            "through_seq": 100,
+            "period_seq": 0,
+            "period_since": NOON - timedelta(days=9),
+        }
+        | changes
+    )
+
+
+async def test_corrections_leave_totals_and_stand_beside_them(source, feed):
+    for amount_bytes in (1, 10, 100):
+        await source.report("a", amount_bytes)
+    await source.report("b", 1000)
+    await source.void(2)
+    await source.adjust("a", -5, day=None)
+    page = await feed.read(after=4)
+    assert page.changes == (
+        UsageChange(
+            username="a",
+            total_bytes=111,
+            raw_bytes=111,
+            change_seq=6,
+            corrected_bytes=-15,
+            corrected_raw_bytes=-15,
+            corrected_seq=6,
+        ),
+    )
+    assert page.head == 6
+
+
+async def test_what_corrections_took_back_is_told_by_number_and_period(source, feed):
+    for amount_bytes in (1, 10, 100):
+        await source.report("a", amount_bytes)
+    await source.void(1, 3)  # lines 4 and 5
+    await source.adjust("a", -5, day=None)  # line 6
+    await source.adjust("a", -2, day=NOON - timedelta(days=3))  # line 7
+    for changes, expected in (
+        ({}, -108),
+        ({"period_seq": 1}, -107),
+        ({"period_seq": 3}, -7),
+        ({"period_seq": 6}, -2),
+        ({"period_seq": 6, "period_since": NOON - timedelta(days=2)}, 0),
+        ({"period_seq": None}, -108),
+        ({"after_seq": 4}, -107),
+        ({"through_seq": 4}, -1),
+        ({"after_seq": 5, "through_seq": 6}, -5),
+        ({"username": "b"}, 0),
+    ):
+        answer = await feed.corrected(asking(**changes))
+        assert (answer.billed_bytes, answer.raw_bytes) == (expected, expected), changes
+    answer = await feed.corrected(asking(period_seq=9))
+    assert answer.all_billed_bytes == -108
+    assert {(it.kind, it.reason, it.actor) for it in answer.sources} <= {
+        ("void", "stolen key", "root"),
+        ("adjust", "stolen key", "root"),
+        ("adjust", "spike", "root"),
+    }
