@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -20,14 +20,6 @@ from marzban_bridge.accounts import (
     Event,
     account_key,
 )
-from marzban_bridge.corrections import (
-    Answer,
-    Question,
-    corrected,
-    corrected_together,
-    question,
-    question_of_admin,
-)
 from marzban_bridge.errors import (
     PanelRefusedError,
     StoreDoubtError,
@@ -35,7 +27,6 @@ from marzban_bridge.errors import (
 )
 from marzban_bridge.looks import Looks
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.observe import hold
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
 from marzban_bridge.panel_census import Census
 from marzban_bridge.plan import Change, ChangeKind
@@ -43,6 +34,7 @@ from marzban_bridge.resets import ResetAll
 from marzban_bridge.store import Store
 from marzban_bridge.typed_limits import TypedLimits
 from marzban_bridge.usage import CorrectedName, Totals
+from marzban_bridge.user_books import Ask, UserBooks
 from marzban_bridge.user_resets import UserResets
 from marzban_bridge.user_writes import UserWrites
 
@@ -52,7 +44,6 @@ MAX_STEPS = 6
 """More changes in a row than any real course of events needs: something undoes our writes."""
 
 Clock = Callable[[], datetime]
-Ask = Callable[[Question], Awaitable[Answer]]
 
 
 class Settler:
@@ -77,6 +68,7 @@ class Settler:
     ) -> None:
         self._store = store
         self._panel = panel
+        self._books = UserBooks(store=store, clock=clock)
         self._writes = UserWrites(
             store=store,
             panel=panel,
@@ -218,66 +210,12 @@ class Settler:
     async def hold(self, key: str) -> None:
         """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
         async with self._lock_of(key):
-            account = self._store.account(key)
-            gone = None if account else self._store.gone_account(key)
-            account = gone.account if gone else account
-            if account is None or account.is_held:
-                return
-            held, event = hold(account, seen=self._store.totals(key))
-            if gone:
-                self._store.save_gone(replace(gone, account=held), event, at=self._clock())
-            else:
-                self._store.save(held, [event], at=self._clock())
-            log.error("%s user=%s %s", event.kind, self._named(account), event.text)
+            self._books.hold(key)
 
     async def correct(self, name: CorrectedName, ask: Ask) -> bool:
-        """Move the baselines by what corrections took back of a name; return whether that is done.
-
-        What was applied is stored with the baselines, so that nothing is applied twice. A reset
-        that is under way comes first, and `rebase` for a user who is held. Raises what `ask` does.
-        """
-        key = name.key
-        async with self._lock_of(key):
-            account = self._store.account(key)
-            gone = None if account else self._store.gone_account(key)
-            account = gone.account if gone else account
-            shared = None if gone else self._store.shared_quota(key)
-            if account is None or account.is_held:
-                return True
-            asked = question(account, name, shared=shared)
-            if asked is None:
-                return True
-            if account.reset_request or (shared and shared.start is None):
-                return False
-            answer, of_admin = await ask(asked), None
-            if asked_of_admin := question_of_admin(account, name):
-                of_admin = await ask(asked_of_admin)
-            return self._take_back(name, asked, answer, of_admin)
-
-    def _take_back(
-        self, name: CorrectedName, asked: Question, answer: Answer, of_admin: Answer | None
-    ) -> bool:
-        """Store what was answered, unless another question is to be asked by now."""
-        key, now = name.key, self._clock()
-        account = self._store.account(key)
-        gone = None if account else self._store.gone_account(key)
-        account = gone.account if gone else account
-        shared = None if gone else self._store.shared_quota(key)
-        if account is None or question(account, name, shared=shared) != asked:
-            return False
-        if account.reset_request or account.is_held:
-            return False
-        totals = self._store.totals(key)
-        taken, event = corrected(account, asked, answer, totals=totals, of_admin=of_admin)
-        if gone:
-            self._store.save_gone(replace(gone, account=taken), event, at=now)
-        elif shared:
-            together = corrected_together(shared, account, taken, asked)
-            self._store.save(taken, [event], at=now, shared=together)
-        else:
-            self._store.save(taken, [event], at=now)
-        log.info("%s user=%s %s", event.kind, self._named(account), event.text)
-        return True
+        """Have a name's user follow corrections of the ledger; return whether that is done."""
+        async with self._lock_of(name.key):
+            return await self._books.correct(name, ask)
 
     async def _find(self, key: str) -> PanelUser:
         return await self._panel.get_user(self.looks.name(key))

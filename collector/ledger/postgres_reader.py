@@ -27,6 +27,7 @@ from collector.ledger import (
     Summary,
     UsageSums,
     UserTotal,
+    postgres_corrected,
     postgres_corrections,
     postgres_export,
     postgres_fold,
@@ -146,7 +147,7 @@ class PostgresReader:
 
     def corrections(self, *, limit: int) -> list[Correction]:
         """Return the newest corrections first."""
-        return self._ask(lambda db: postgres_corrections.corrections(db, limit=limit))
+        return self._ask(lambda db: postgres_corrected.corrections(db, limit=limit))
 
     def open_correction(self) -> Correction | None:
         """Return the oldest correction that is not carried out to its end."""
@@ -155,14 +156,12 @@ class PostgresReader:
     def preview(self, wanted: Wanted) -> VoidPreview:
         """Work out what a void would take now, from whom."""
         return self._ask(
-            lambda db: postgres_corrections.preview(db, wanted), is_snapshot=True, is_long=True
+            lambda db: postgres_corrected.preview(db, wanted), is_snapshot=True, is_long=True
         )
 
     def corrected_sum(self, stretch: Stretch) -> CorrectedSum:
         """Return what corrections added to a user within a stretch, and what is of a period."""
-        return self._ask(
-            lambda db: postgres_corrections.corrected_sum(db, stretch), is_snapshot=True
-        )
+        return self._ask(lambda db: postgres_corrected.corrected_sum(db, stretch), is_snapshot=True)
 
     def last_reports(self) -> dict[str, int]:
         """Return when the newest report that is still kept came from each sender, by its scope."""

@@ -17,7 +17,7 @@ from collector.ledger import (
     ServerUsage,
     Summary,
     UsageSums,
-    postgres_corrections,
+    postgres_corrected,
 )
 from collector.ledger.corrections import (
     Sums,
@@ -185,7 +185,7 @@ def audit(db: Db) -> Audit:
         db,
         "SELECT coalesce(sum(reports), 0) FROM report_group WHERE first_seq IS NULL",
     )
-    corrected = postgres_corrections.sums(db)
+    corrected = postgres_corrected.sums(db)
     counted = Sums(user_bytes, user_billed, reports)
     users = counted.plus(corrected.added)
     series = Sums(series_bytes, series_billed, series_reports)

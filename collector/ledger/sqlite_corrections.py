@@ -16,39 +16,26 @@ from collector.ledger.corrections import (
     ADJUSTMENT_SERVER,
     COLUMNS,
     CORRECTED_REPORTS,
-    CORRECTIONS_SUMS,
     LOOKED_THROUGH_REPORTS,
     NOTED,
-    SHOWN_CORRECTIONS,
-    Affected,
-    Corrected,
-    CorrectedSum,
     Correction,
     Kind,
     Line,
-    Stretch,
-    Sums,
-    VoidPreview,
     Wanted,
     correction_of,
     noted,
-    of_corrections,
     refusal_of,
 )
+from collector.ledger.sqlite_corrected import CHOSEN, chosen
 from collector.ledger.sqlite_file import connect
-from collector.ledger.sqlite_sums import sum_of, whole
 from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES
 
-_CHOSEN = (
-    "r.reporter = :scope AND r.received_at >= :since AND r.received_at < :until "
-    "AND (:username IS NULL OR s.username = :username)"
-)
 _CANDIDATES = f"""
     SELECT r.seq, r.series_id, r.upload_bytes, r.download_bytes,
         coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes), r.connections, r.reported_at,
         r.received_at
     FROM report AS r JOIN series AS s ON s.id = r.series_id
-    WHERE r.seq > :after AND r.seq <= :through AND {_CHOSEN}
+    WHERE r.seq > :after AND r.seq <= :through AND {CHOSEN}
         AND NOT EXISTS (SELECT 1 FROM correction_line AS l WHERE l.voids_seq = r.seq)
     ORDER BY r.seq LIMIT :limit
 """
@@ -127,12 +114,6 @@ def open_correction(db: sqlite3.Connection) -> Correction | None:
     return None if row is None else correction_of(row)
 
 
-def corrections(db: sqlite3.Connection, *, limit: int) -> list[Correction]:
-    """Return the newest corrections first."""
-    rows = db.execute(f"SELECT {COLUMNS} FROM correction ORDER BY id DESC LIMIT ?", (limit,))
-    return [correction_of(row) for row in rows]
-
-
 def carry_out(
     db: sqlite3.Connection,
     correction: Correction,
@@ -160,10 +141,7 @@ def carry_out(
         {
             "after": position,
             "through": until,
-            "scope": wanted.scope,
-            "since": wanted.since_millis,
-            "until": wanted.until_millis,
-            "username": wanted.username,
+            **chosen(wanted),
             "limit": limit,
         },
     ).fetchall()
@@ -325,74 +303,3 @@ def note_dropped_days(db: sqlite3.Connection, *, before_day: int, seq: int) -> N
     if before_day >= dropped_days(db)[0]:
         value = msgspec.json.encode((before_day, seq)).decode()
         db.execute("INSERT OR REPLACE INTO meta VALUES ('dropped_days', ?)", (value,))
-
-
-def preview(db: sqlite3.Connection, wanted: Wanted) -> VoidPreview:
-    """Work out what a void would take now, from whom."""
-    rows = db.execute(
-        "SELECT s.username, l.seq IS NOT NULL AS is_voided, count(*), sum(r.upload_bytes), "
-        "sum(r.download_bytes), sum(coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)) "
-        "FROM report AS r JOIN series AS s ON s.id = r.series_id "
-        f"LEFT JOIN correction_line AS l ON l.voids_seq = r.seq WHERE {_CHOSEN} "
-        "GROUP BY s.username, is_voided ORDER BY sum(r.upload_bytes + r.download_bytes) DESC, 1",
-        {
-            "scope": wanted.scope,
-            "since": wanted.since_millis,
-            "until": wanted.until_millis,
-            "username": wanted.username,
-        },
-    ).fetchall()
-    first = db.execute("SELECT received_at FROM report ORDER BY seq LIMIT 1").fetchone()
-    return VoidPreview(
-        users=[Affected(row[0], *row[2:]) for row in rows if not row[1]],
-        voided_before=sum(row[2] for row in rows if row[1]),
-        kept_since_millis=None if first is None else first[0],
-    )
-
-
-def corrected_sum(db: sqlite3.Connection, stretch: Stretch) -> CorrectedSum:
-    """Return what corrections added to a user within a stretch, and what of it is of a period."""
-    arguments = msgspec.structs.asdict(stretch)
-    lines = (
-        "FROM correction_line AS l WHERE l.series_id IN "
-        "(SELECT id FROM series WHERE username = :username) "
-        "AND l.seq > :after_seq AND l.seq <= :through_seq"
-    )
-    in_period = (
-        "CASE WHEN l.position_seq IS NULL OR :period_seq IS NULL "
-        "THEN l.received_at >= :period_since_millis ELSE l.position_seq > :period_seq END"
-    )
-    billed, raw, period_billed, period_raw = db.execute(
-        "SELECT coalesce(sum(billed_bytes), 0), coalesce(sum(upload_bytes + download_bytes), 0), "
-        f"coalesce(sum(billed_bytes) FILTER (WHERE {in_period}), 0), "
-        f"coalesce(sum(upload_bytes + download_bytes) FILTER (WHERE {in_period}), 0) {lines}",
-        arguments,
-    ).fetchone()
-    shown = db.execute(
-        f"SELECT {COLUMNS} FROM correction WHERE id IN (SELECT correction_id {lines}) "
-        f"ORDER BY id DESC LIMIT {SHOWN_CORRECTIONS}",
-        arguments,
-    )
-    corrections = [correction_of(row) for row in shown]
-    return CorrectedSum(billed, raw, period_billed, period_raw, corrections)
-
-
-def sums(db: sqlite3.Connection) -> Corrected:
-    """Return what all corrections come to, by each table that knows of them."""
-    raw, billed = "upload_bytes + download_bytes", "billed_bytes"
-    lines, voided, *found = db.execute(
-        f"SELECT count(*), count(voids_seq), {sum_of(raw)}, {sum_of(billed)}, "
-        f"{sum_of(f'max({raw}, 0)')}, {sum_of(f'max({billed}, 0)')} FROM correction_line"
-    ).fetchone()
-    added_raw, added_billed, most_raw, most_billed = map(whole, found)
-    users = db.execute(
-        f"SELECT {sum_of('corrected_upload_bytes + corrected_download_bytes')}, "
-        f"{sum_of('corrected_billed_bytes')} FROM user_total"
-    ).fetchone()
-    return Corrected(
-        lines=lines,
-        added=Sums(added_raw, added_billed, -voided),
-        of_users=(whole(users[0]), whole(users[1])),
-        of_corrections=of_corrections(db.execute(CORRECTIONS_SUMS)),
-        most_added=(most_raw, most_billed),
-    )

@@ -23,6 +23,7 @@ from collector.ledger import (
     Summary,
     UsageSums,
     UserTotal,
+    sqlite_corrected,
     sqlite_corrections,
     sqlite_export,
     sqlite_runs,
@@ -160,7 +161,7 @@ class SqliteReader:
 
     def corrections(self, *, limit: int) -> list[Correction]:
         """Return the newest corrections first."""
-        return sqlite_corrections.corrections(self._db, limit=limit)
+        return sqlite_corrected.corrections(self._db, limit=limit)
 
     def open_correction(self) -> Correction | None:
         """Return the oldest correction that is not carried out to its end."""
@@ -168,11 +169,11 @@ class SqliteReader:
 
     def preview(self, wanted: Wanted) -> VoidPreview:
         """Work out what a void would take now, from whom."""
-        return sqlite_corrections.preview(self._db, wanted)
+        return sqlite_corrected.preview(self._db, wanted)
 
     def corrected_sum(self, stretch: Stretch) -> CorrectedSum:
         """Return what corrections added to a user within a stretch, and what is of a period."""
-        return sqlite_corrections.corrected_sum(self._db, stretch)
+        return sqlite_corrected.corrected_sum(self._db, stretch)
 
     def last_reports(self) -> dict[str, int]:
         """Return when the newest report that is still kept came from each sender, by its scope."""
@@ -350,7 +351,7 @@ class SqliteReader:
         user_bytes, user_billed, reports = _sums_of(db, "user_total")
         series_bytes, series_billed, series_reports = _sums_of(db, "series")
         day_bytes, day_billed, _ = _sums_of(db, "usage_day")
-        corrected = sqlite_corrections.sums(db)
+        corrected = sqlite_corrected.sums(db)
         counted = Sums(user_bytes, user_billed, reports)
         users = counted.plus(corrected.added)
         series = Sums(series_bytes, series_billed, series_reports)
