@@ -144,6 +144,8 @@ def plan(settings: Settings) -> int:
             if running is None:
                 rows = asyncio.run(with_bridges(settings, preview))
                 break
+            for complaint in running.complaints():
+                log.warning("%s", complaint)
             found = running.call("GET", "/v1/plan")
             rows += [_row(panel, PlannedRow(**change)) for change in found]
     if rows:

@@ -56,6 +56,10 @@ class PanelFailingError(PanelUnavailableError):
     """The panel answers 500, its own failure; it may be about one user only."""
 
 
+class PanelBusyError(PanelUnavailableError):
+    """The panel, or a proxy before it, is asked too much (429)."""
+
+
 class NotThePanelError(PanelUnavailableError):
     """Something else answers in the panel's place: a proxy's page, another program."""
 

@@ -54,7 +54,7 @@ def other_than_panel(
     is_challenge = headers.get("cf-mitigated", "").lower() == "challenge" or any(
         mark in beginning for mark in CHALLENGE_MARKS
     )
-    if is_challenge or status in {401, 403, 429}:
+    if is_challenge or status in {401, 403}:
         return (
             "a page of a proxy or firewall before the panel, not the panel (this is no wrong "
             f"password): let the bridge's address pass to /api/, or have {url_setting} name the "

@@ -13,6 +13,7 @@ import httpx
 
 from marzban_bridge.errors import (
     NotThePanelError,
+    PanelBusyError,
     PanelFailingError,
     PanelLoginError,
     PanelRefusedError,
@@ -156,8 +157,10 @@ class PanelConnection:
         pause_seconds = heeded_seconds(headers.get("retry-after"), now=datetime.now(UTC))
         says = f"the panel at {self._url} answers {status} to {request}"
         other = other_than_panel(status, headers, response.content, url_setting=self._url_setting)
-        if other and not (is_outage(status) and status != 429):
+        if other and not is_outage(status):
             raise NotThePanelError(f"{says}: {other}", retry_after_seconds=pause_seconds)
+        if status == 429:
+            raise PanelBusyError(says, retry_after_seconds=pause_seconds)
         if is_outage(status):
             raise PanelUnavailableError(says, retry_after_seconds=pause_seconds)
         if status == 500:

@@ -44,6 +44,14 @@ class RunningBridge:
             client.headers["authorization"] = f"Bearer {token}"
             yield found
 
+    def complaints(self) -> list[str]:
+        """Return what `/readyz` says is wrong or odd; none where it cannot be asked."""
+        try:
+            said = self._client.get("/readyz").json()
+            return [str(each) for each in (*said["reasons"], *said["warnings"])]
+        except (httpx.HTTPError, ValueError, TypeError, KeyError):
+            return []
+
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Call a route and return its JSON; BridgeError carries the bridge's own words."""
         try:

@@ -498,6 +498,18 @@ def test_commands_are_asked_of_a_running_bridge(place, folder, monkeypatch):
         assert PASSWORD not in process.out + process.err
 
 
+def test_a_plan_of_a_running_bridge_begins_with_what_readyz_says(place, folder, monkeypatch):
+    port = free_port()
+    monkeypatch.setenv("BRIDGE_PORT", str(port))
+    place.panel.admins["root"].is_sudo = False
+    with closing(Process(folder, "run")) as process:
+        process.until_said("no sudo admin")
+        poll("the bridge", lambda: is_up(f"http://127.0.0.1:{port}"))
+        said = place.run("plan", code=1)
+        assert "no sudo admin" in said
+        assert "the running bridge answers 403" in said
+
+
 def test_two_panels_and_one_bridge_in_a_process_of_its_own(place, folder, monkeypatch):
     port = free_port()
     monkeypatch.setenv("BRIDGE_PORT", str(port))

@@ -695,6 +695,7 @@ class TestHealth:
             "service": "marzban-bridge",
             "reasons": [],
             "warnings": [],
+            "enforcement": "limit",
         }
 
     async def test_it_lives_whatever_is_down(self, world):

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from marzban_bridge.errors import (
+    PanelBusyError,
     PanelError,
     PanelFailingError,
     PanelLoginError,
@@ -124,7 +125,7 @@ async def test_a_refused_sign_in_names_the_settings_and_not_the_password():
         ((403, {"detail": "no"}), PanelRefusedError),
         ((422, {"detail": {"data_limit": "bad"}}), PanelRefusedError),
         ((500, "oops"), PanelFailingError),
-        ((429, {}), PanelUnavailableError),
+        ((429, {}), PanelBusyError),
         ((502, "oops"), PanelUnavailableError),
         ((503, "oops"), PanelUnavailableError),
         ((504, "oops"), PanelUnavailableError),

@@ -51,7 +51,6 @@ async def complaint(url: str, *, name: str = "default", transport=None) -> Panel
         (404, HTML, b"<html>404</html>", "must be the panel's own address"),
         (200, {}, b"<!doctype html><p>hi", "a web page, not Marzban's API"),
         (500, HTML, b"<html>500</html>", "a web page, not Marzban's API"),
-        (429, HTML, b"<html>slow down</html>", "a page of a proxy or firewall"),
         (
             400,
             HTML,

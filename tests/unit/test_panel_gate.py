@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from marzban_bridge.errors import PanelFailingError, PanelUnavailableError
+from marzban_bridge.errors import PanelBusyError, PanelFailingError, PanelUnavailableError
 from marzban_bridge.panel_gate import PanelGate
 
 
@@ -104,6 +104,39 @@ async def test_a_strangers_pause_is_the_strangers_alone(panel):
     await settled()
     await panel.answer()
     await asking
+
+
+async def test_strangers_hold_up_each_other_and_never_the_bridge(panel):
+    await panel.go_away(is_own=False)
+    strangers = panel.start(5, is_own=False)
+    await settled()
+    assert panel.arrived == 2, "one of them is tried at a time"
+    own = panel.start(3)
+    await settled()
+    assert panel.arrived == 5, "the bridge's own wait for none of them"
+    await panel.answer(PanelUnavailableError("503"))
+    results = await asyncio.gather(*strangers, *own, return_exceptions=True)
+    assert {str(each) for each in results} == {"503"}
+    strangers, own = panel.start(5, is_own=False), panel.start(5)
+    await settled()
+    assert panel.arrived == 7, "one of either"
+    await panel.answer()
+    await settled()
+    await panel.answer()
+    await asyncio.gather(*strangers, *own)
+
+
+async def test_a_429_to_a_stranger_keeps_nobody_from_asking(panel):
+    (asking,) = panel.start(is_own=False)
+    await settled()
+    await panel.answer(PanelBusyError("429", retry_after_seconds=60))
+    with pytest.raises(PanelBusyError):
+        await asking
+    asking = [*panel.start(3), *panel.start(3, is_own=False)]
+    await settled()
+    assert panel.arrived == 7
+    await panel.answer()
+    await asyncio.gather(*asking)
 
 
 async def test_a_500_says_that_the_panel_is_there(panel):
