@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +22,12 @@ from collector import __version__
 from collector.app import create_app, wall_clock_millis
 from collector.backup import back_up
 from collector.correction_commands import add_adjust, add_void, adjust, corrections_list, void
-from collector.errors import CollectorError, LedgerError, LedgerUnavailableError
+from collector.errors import CollectorError, LedgerError, LedgerUnavailableError, SettingsError
 from collector.import_command import add_import, import_file
 from collector.influx_commands import bootstrap, export_rebuild, export_status
 from collector.ledger.place import LedgerPlace, file_of, place_of
+from collector.ledger.sqlite_file import fault_of, ledger_path
+from collector.listening import ListenError, listen
 from collector.logs import configure_logging, printable
 from collector.migrate_command import add_migration, migrate_ledger
 from collector.ratio_commands import ratios_clear, ratios_list, ratios_set
@@ -48,19 +51,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     configure_logging()
     run: Callable[[argparse.Namespace, Settings], int] = arguments.run
+    settings: Settings | None = None
     try:
-        return run(arguments, Settings.from_env(environment()))
-    except CollectorError as error:
-        line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(str(error).split())))
-        Console(stderr=True).print(line, soft_wrap=True)
-        return 1
+        settings = Settings.from_env(environment())
+        return run(arguments, settings)
+    except (CollectorError, ListenError) as error:
+        return _complain(str(error))
+    except sqlite3.Error as error:
+        return _complain(_fault_of(settings, error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}")
     except KeyboardInterrupt:
         return 130
 
 
+def _fault_of(settings: Settings | None, error: sqlite3.Error) -> str:
+    if settings is None or not settings.ledger_url.startswith("sqlite:"):
+        return f"a file cannot be read: {error}"
+    return str(fault_of(ledger_path(settings.ledger_url), error))
+
+
+def _complain(message: str) -> int:
+    """Say on one line what went wrong; return the exit code."""
+    line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(message.split())))
+    Console(stderr=True).print(line, soft_wrap=True)
+    return 1
+
+
 def environment() -> Mapping[str, str]:
-    """Return the process's environment over what a `.env` file in this folder says."""
-    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    """Return the process's environment over what a `.env` file in this folder says.
+
+    Raises SettingsError when that file is not text.
+    """
+    try:
+        read = dotenv_values(".env")
+    except UnicodeDecodeError as error:
+        path = Path(".env").absolute()
+        raise SettingsError(f"{path} must be UTF-8 text: {error.reason}") from error
+    from_file = {name: value for name, value in read.items() if value is not None}
     return from_file | os.environ
 
 
@@ -178,11 +207,12 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     place = place_of(settings.ledger_url)
-    _prepare(place)  # a ledger that cannot be used is a one-line error, not a traceback
-    load_book(settings.sources_file)  # likewise
-    _show_banner(settings, place)
-    server = Server(create_app(settings), settings)
-    server.run()
+    load_book(settings.sources_file)  # what cannot be used is a one-line error, not a traceback
+    with listen(settings.host, settings.port) as listener:  # before anything is touched
+        _prepare(place)
+        _show_banner(settings, place)
+        server = Server(create_app(settings), settings)
+        server.run(sockets=[listener])
     return 0 if server.started else 1
 
 

@@ -65,9 +65,19 @@ def _read(url: str) -> dict[str, str]:
 
 
 def text_of(error: Exception) -> str:
-    """Return what an error says, on one line: the server's own words where they are."""
+    """Return what an error says, on one line: the server's own words where they are.
+
+    The driver's advice, and the failures of further addresses, are left out.
+    """
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return " ".join((primary or str(error) or type(error).__name__).split())
+    lines = [" ".join(line.split()) for line in (primary or str(error)).splitlines()]
+    said = [line for line in lines if line] or [type(error).__name__]
+    text = said[0]
+    for line in said[1:]:
+        if not text.endswith(":"):
+            break
+        text = f"{text} {line}"
+    return text.rstrip(": ") or type(error).__name__
 
 
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):

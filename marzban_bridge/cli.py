@@ -69,7 +69,8 @@ def environment() -> Mapping[str, str]:
     try:
         read = dotenv_values(".env")
     except UnicodeDecodeError as error:
-        raise SettingsError(f".env must be UTF-8 text: {error.reason}") from error
+        path = Path(".env").absolute()
+        raise SettingsError(f"{path} must be UTF-8 text: {error.reason}") from error
     from_file = {name: value for name, value in read.items() if value is not None}
     return from_file | os.environ
 

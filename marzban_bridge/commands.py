@@ -9,8 +9,9 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -73,10 +74,15 @@ def stop_process(error: BaseException) -> None:
 def run(settings: Settings) -> int:
     """Serve until told to stop."""
     panels = load_panels(settings)
-    if isinstance(settings.store, Path):
-        Store(settings.store).close()  # what cannot be used is a one-line error, not a traceback
-    else:
-        url_of(settings)
+    with listen(settings.host, settings.port) as listener:  # before anything is touched
+        if isinstance(settings.store, Path):
+            Store(settings.store).close()  # what cannot be used is one line, not a traceback
+        else:
+            url_of(settings)
+        return _serve(settings, panels, listener)
+
+
+def _serve(settings: Settings, panels: Sequence[PanelSettings], listener: socket.socket) -> int:
     failures: list[BaseException] = []
 
     def on_loop_failure(error: BaseException) -> None:
@@ -104,8 +110,7 @@ def run(settings: Settings) -> int:
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_graceful_shutdown=5,
     )
-    with listen(settings.host, settings.port) as listener:
-        _Server(config).run(sockets=[listener])
+    _Server(config).run(sockets=[listener])
     return 1 if failures else 0
 
 

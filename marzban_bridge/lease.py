@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from collector.boot_clock import seconds_now
 from marzban_bridge.errors import NotLeadingError, StoreAwayError
 
 if TYPE_CHECKING:  # the driver is an extra
@@ -29,12 +29,6 @@ MOVE_DEADLINE = (
     "WHERE name = 'leader' AND token = %s RETURNING epoch"
 )
 """The fence; with what `Lease.fence` says."""
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def seconds_now() -> float:
-    """Read a clock that only goes forward, also while the machine sleeps."""
-    return time.clock_gettime(_CLOCK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import socket
 
+from collector import listening
 from marzban_bridge.errors import SettingsError
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Open a listening socket; SettingsError when the address is taken or not this machine's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, reuse_port=False)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        return listening.listen(host, port)
+    except listening.ListenError as error:
+        raise SettingsError(str(error)) from error
 
 
 def loopback_url(listener: socket.socket) -> str:

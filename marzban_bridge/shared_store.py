@@ -18,9 +18,10 @@ from typing import Any
 
 import psycopg
 
+from collector.boot_clock import seconds_now
 from marzban_bridge import shared_upgrade
 from marzban_bridge.errors import NotLeadingError, StoreError
-from marzban_bridge.lease import MOVE_DEADLINE, Lease, seconds_now
+from marzban_bridge.lease import MOVE_DEADLINE, Lease
 from marzban_bridge.postgres_link import (
     FAULTS,
     PostgresLink,

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 __all__ = ["listen", "loopback_url", "running_pair", "serving", "up"]
 
 FIRST_REPORTER = "first"
+ADMIN_KEY_FILE = "collector-admin.key"
 
 
 class _Server(uvicorn.Server):
@@ -117,25 +118,25 @@ def up(environment: Mapping[str, str]) -> int:
     settings = Settings.from_env(environment)
     load_panels(settings)
     path = file_of(settings)  # keys are kept beside it
-    Store(path).close()  # a store that cannot be used is a one-line error here
-    folder = path.parent
-    admin_key, _ = _kept_key(folder / "collector-admin.key", settings.collector_admin_key, "ak_")
-    has_no_reporters = not environment.get("COLLECTOR_REPORTER_KEYS")
-    reporter_key, is_new = "", False
-    collector_environment = dict(environment) | {"COLLECTOR_ADMIN_KEY": admin_key}
-    if has_no_reporters:
-        reporter_key, is_new = _kept_key(folder / "first-reporter.key", "", "rk_")
-        collector_environment["COLLECTOR_REPORTER_KEYS"] = f"{FIRST_REPORTER}:{reporter_key}"
-    try:
-        where = collector.settings.Settings.from_env(collector_environment)
-        place_of(where.ledger_url).prepare()  # likewise the collector's ledger
-        load_book(where.sources_file)  # and what it knows of other panels
-    except CollectorError as error:
-        raise SettingsError(str(error)) from error
-    with (
+    where = _collector_settings(environment)
+    with (  # before anything is touched
         listen(where.host, where.port) as collector_listener,
         listen(settings.host, settings.port) as bridge_listener,
     ):
+        Store(path).close()  # a store that cannot be used is a one-line error here
+        folder, own = path.parent, dict(environment)
+        admin_key, _ = _kept_key(folder / ADMIN_KEY_FILE, settings.collector_admin_key, "ak_")
+        own["COLLECTOR_ADMIN_KEY"] = admin_key
+        reporter_key, is_new = "", False
+        if not environment.get("COLLECTOR_REPORTER_KEYS"):
+            reporter_key, is_new = _kept_key(folder / "first-reporter.key", "", "rk_")
+            own["COLLECTOR_REPORTER_KEYS"] = f"{FIRST_REPORTER}:{reporter_key}"
+        try:
+            where = _collector_settings(own)
+            place_of(where.ledger_url).prepare()  # likewise the collector's ledger
+            load_book(where.sources_file)  # and what it knows of other panels
+        except CollectorError as error:
+            raise SettingsError(str(error)) from error
         bridge_settings = replace(
             settings,
             collector_url=loopback_url(collector_listener),
@@ -143,9 +144,14 @@ def up(environment: Mapping[str, str]) -> int:
         )
         if is_new:
             _show_first_key(reporter_key, loopback_url(collector_listener))
-        return asyncio.run(
-            _up(collector_environment, bridge_settings, collector_listener, bridge_listener)
-        )
+        return asyncio.run(_up(own, bridge_settings, collector_listener, bridge_listener))
+
+
+def _collector_settings(environment: Mapping[str, str]) -> collector.settings.Settings:
+    try:
+        return collector.settings.Settings.from_env(environment)
+    except CollectorError as error:
+        raise SettingsError(str(error)) from error
 
 
 @contextlib.asynccontextmanager
@@ -158,10 +164,7 @@ async def running_pair(
     on_loop_failure: Callable[[BaseException], None],
 ) -> AsyncIterator[Bridge]:
     """Run a collector and a bridge that reads it; yield the bridge."""
-    try:
-        collector_settings = collector.settings.Settings.from_env(collector_environment)
-    except CollectorError as error:
-        raise SettingsError(str(error)) from error
+    collector_settings = _collector_settings(collector_environment)
     app = create_app(settings, on_loop_failure=on_loop_failure)
     async with (
         serving(

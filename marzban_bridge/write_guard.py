@@ -17,8 +17,9 @@ from typing import Any
 import httpx
 
 import marzban_bridge
+from collector.boot_clock import seconds_now
 from marzban_bridge.errors import NotLeadingError
-from marzban_bridge.lease import Lease, seconds_now
+from marzban_bridge.lease import Lease
 
 TRY_SECONDS = 7.0
 """How long one write to a panel may take. A lease that is moved once a second outlasts it."""

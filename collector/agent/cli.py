@@ -26,7 +26,7 @@ from collector.agent.lock import lock
 from collector.agent.polling import Gain, gain
 from collector.agent.probing import probe
 from collector.agent.reading import local_http, read
-from collector.agent.running import serve
+from collector.agent.running import Listeners, listening, serve
 from collector.agent.state import State
 from collector.agent.streaming import peek
 from collector.client.errors import ClientError
@@ -95,10 +95,11 @@ def _run(arguments: argparse.Namespace, config: Config) -> int:
             return asyncio.run(_dry_run(config, path if path.exists() else Path(folder) / "state"))
     if is_readable_by_others(arguments.config):
         log.warning("config_is_readable_by_others file=%s: chmod 640 it", arguments.config)
-    with lock(Path(config.state)):
-        if arguments.once:
+    if arguments.once:
+        with lock(Path(config.state)):
             return asyncio.run(_once(config, arguments.give_up_seconds))
-        return asyncio.run(_until_told(config))
+    with listening(config) as listeners, lock(Path(config.state)):
+        return asyncio.run(_until_told(config, listeners))
 
 
 async def _dry_run(config: Config, path: Path) -> int:
@@ -132,7 +133,7 @@ async def _once(config: Config, give_up_seconds: float) -> int:
     return 0 if is_done else 1
 
 
-async def _until_told(config: Config) -> int:
+async def _until_told(config: Config, listeners: Listeners) -> int:
     running = asyncio.current_task()
     assert running is not None  # noqa: S101 - we are in one
     loop = asyncio.get_running_loop()
@@ -153,7 +154,7 @@ async def _until_told(config: Config) -> int:
         agent.spool.backlog().items,
     )
     try:
-        await serve(agent)
+        await serve(agent, listeners)
     except asyncio.CancelledError:
         if not told.is_set():
             raise

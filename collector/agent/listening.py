@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 
-from collector.agent.errors import AgentError
 from collector.connections import bounded
 
 Scope = MutableMapping[str, Any]
@@ -32,13 +32,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def listen(app: App, address: tuple[str, int]) -> None:
-    """Serve until cancelled; AgentError when the address is taken."""
-    host, port = address
+async def serve_on(app: App, listener: socket.socket) -> None:
+    """Serve on an open socket until cancelled."""
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=bounded(connections=MAX_CONNECTIONS, read_seconds=READ_SECONDS),
         ws="none",
         lifespan="off",
@@ -49,13 +46,11 @@ async def listen(app: App, address: tuple[str, int]) -> None:
     )
     server = _Server(config)
     try:
-        await server.serve()
+        await server.serve(sockets=[listener])
     except asyncio.CancelledError:
         if server.started:
-            await server.shutdown()  # requests that are being answered are answered
+            await server.shutdown(sockets=[listener])  # what is being answered is answered
         raise
-    except SystemExit:
-        raise AgentError(f"cannot listen on {host}:{port}: the log says why") from None
 
 
 def metrics_app(registry: CollectorRegistry) -> App:

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, write_to_textfile
 
 from collector.agent.agent import Agent
+from collector.agent.config import Config
 from collector.agent.errors import AgentError
 from collector.agent.metrics import AgentMetrics
+from collector.listening import ListenError, listen
 
 log = logging.getLogger(__name__)
 
 METRICS_FILE_SECONDS = 15.0
 
 
-async def serve(agent: Agent) -> None:
-    """Run until cancelled; AgentError for an address that cannot be listened on."""
+class Listeners(NamedTuple):
+    """The sockets an agent serves on, where it does."""
+
+    relay: socket.socket | None
+    metrics: socket.socket | None
+
+
+@contextlib.contextmanager
+def listening(config: Config) -> Iterator[Listeners]:
+    """Open what the configuration says to listen on; AgentError when an address is taken."""
+    relay, metrics = config.relay and config.relay.listen, config.metrics_listen
+    with contextlib.ExitStack() as stack:
+        try:
+            listeners = Listeners(
+                relay=stack.enter_context(listen(*relay)) if relay else None,
+                metrics=stack.enter_context(listen(*metrics)) if metrics else None,
+            )
+        except ListenError as error:
+            raise AgentError(str(error)) from error
+        yield listeners
+
+
+async def serve(agent: Agent, listeners: Listeners) -> None:
+    """Run until cancelled."""
     metrics = AgentMetrics(
         agent.state,
         sent=lambda: {name: each.sent for name, each in agent.senders.items()},
@@ -26,15 +54,15 @@ async def serve(agent: Agent) -> None:
     )
     registry = metrics.registry()
     relay = None
-    if agent.config.relay is not None:
+    if agent.config.relay is not None and listeners.relay is not None:
         # An agent that listens nowhere needs no web server in its memory.
-        from collector.agent.listening import listen  # noqa: PLC0415
+        from collector.agent.listening import serve_on  # noqa: PLC0415
         from collector.agent.relay import RelayApp  # noqa: PLC0415
 
         app = RelayApp(agent.config.relay.routes, agent.spool)
         app.wakes = {name: each.wake for name, each in agent.senders.items()}
         metrics.posts = lambda: app.posts
-        relay = listen(app, agent.config.relay.listen)
+        relay = serve_on(app, listeners.relay)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(agent.run())
@@ -42,10 +70,10 @@ async def serve(agent: Agent) -> None:
                 tasks.create_task(relay)
             if agent.config.metrics_file is not None:
                 tasks.create_task(_write_metrics(registry, agent.config.metrics_file))
-            if agent.config.metrics_listen is not None:
-                from collector.agent.listening import listen, metrics_app  # noqa: PLC0415
+            if listeners.metrics is not None:
+                from collector.agent.listening import metrics_app, serve_on  # noqa: PLC0415
 
-                tasks.create_task(listen(metrics_app(registry), agent.config.metrics_listen))
+                tasks.create_task(serve_on(metrics_app(registry), listeners.metrics))
     except ExceptionGroup as group:
         expected = group.subgroup(AgentError)
         if expected is None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import time
 from dataclasses import dataclass
 from datetime import datetime
 
+from collector.boot_clock import seconds_now
 from collector.errors import NotStoredError
 from collector.ledger.postgres_link import Db
 
@@ -52,12 +52,12 @@ class Lease:
     @property
     def is_held(self) -> bool:
         """Whether this process led a moment ago and nobody can have taken the lease since."""
-        return self.token is not None and time.monotonic() < self._until_seconds
+        return self.token is not None and seconds_now() < self._until_seconds
 
     @property
     def is_due(self) -> bool:
         """Whether the deadline should be moved, though there is nothing to do."""
-        left_seconds = self._until_seconds - time.monotonic()
+        left_seconds = self._until_seconds - seconds_now()
         return left_seconds < self.seconds - RENEW_SECONDS
 
     def extend(self, db: Db) -> float:
@@ -65,7 +65,7 @@ class Lease:
 
         Returns what `confirm` wants to know once it is committed.
         """
-        started_at = time.monotonic()
+        started_at = seconds_now()
         row = None
         if self.token is not None:
             row = db.execute(
@@ -88,7 +88,7 @@ class Lease:
         It has another token each time: what was stored under one was stored by one process, in one
         unbroken connection.
         """
-        started_at, token = time.monotonic(), secrets.token_hex(8)
+        started_at, token = seconds_now(), secrets.token_hex(8)
         standing = standing_of(db)
         is_free = standing.is_expired or standing.token == self.token or self._is_stuck(standing)
         if not is_free:
@@ -110,7 +110,7 @@ class Lease:
         A leader moves it all the time. One that lies hours ahead is left over from before the
         database's clock was set back.
         """
-        now_seconds = time.monotonic()
+        now_seconds = seconds_now()
         if self._watched is None or self._watched[0] != standing:
             self._watched = (standing, now_seconds)
         return now_seconds - self._watched[1] > STUCK_LEASES * self.seconds

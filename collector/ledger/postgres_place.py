@@ -43,7 +43,9 @@ class PostgresPlace:
         return PostgresLedger(self._url)
 
     def reader(self) -> PostgresReader:
-        """Open the reading side."""
+        """Open the reading side; where that cannot be, the error says why."""
+        with closing(Link(self._url)) as link:
+            link.connect()
         return PostgresReader(self._url)
 
     def identity(self) -> None:

@@ -263,12 +263,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             _migrate(db)
     except sqlite3.DatabaseError as error:
         db.close()
-        if is_disk_at_fault(error):
-            raise disk_at_fault(path, error) from error
-        raise LedgerError(
-            f"the ledger {path} cannot be read ({error}): restore a backup; "
-            "to begin with an empty ledger, move the file away yourself"
-        ) from error
+        raise fault_of(path, error) from error
     except LedgerError:
         db.close()
         raise
@@ -296,6 +291,19 @@ def disk_at_fault(path: Path, error: sqlite3.Error) -> LedgerError:
         f"the ledger {path} cannot be used now ({error}): the disk is full or failing; "
         "make room or mend it, and start again"
     )
+
+
+def fault_of(path: Path, error: sqlite3.Error) -> LedgerError:
+    """Return what a fault that SQLite met in a ledger means, and what to do about it."""
+    if is_disk_at_fault(error):
+        return disk_at_fault(path, error)
+    is_about_use = isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError)
+    if not is_about_use or "decode" in str(error):  # a text of which bytes were lost
+        return LedgerError(
+            f"the ledger {path} cannot be read ({error}): it is damaged, or none; restore a backup;"
+            " to begin with an empty ledger, move the file away yourself"
+        )
+    return LedgerError(f"the ledger {path} cannot be used now ({error}); try again")
 
 
 def _open(path: Path) -> sqlite3.Connection:

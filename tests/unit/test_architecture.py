@@ -99,6 +99,8 @@ SHARED = (
     "collector.errors.UnwritableError",
     "collector.connections.bounded",
     "collector.postgres_connection",
+    "collector.boot_clock",
+    "collector.listening",
     "collector.private_files",
     "collector.strangers",
 )
