@@ -8,8 +8,6 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -22,7 +20,7 @@ from collector import __version__
 from collector.app import create_app, wall_clock_millis
 from collector.backup import back_up
 from collector.correction_commands import add_adjust, add_void, adjust, corrections_list, void
-from collector.errors import CollectorError, LedgerError, LedgerUnavailableError, SettingsError
+from collector.errors import CollectorError, LedgerUnavailableError, SettingsError
 from collector.import_command import add_import, import_file
 from collector.influx_commands import bootstrap, export_rebuild, export_status
 from collector.ledger.place import LedgerPlace, file_of, place_of
@@ -31,7 +29,7 @@ from collector.listening import ListenError, listen
 from collector.logs import configure_logging, printable
 from collector.migrate_command import add_migration, migrate_ledger
 from collector.ratio_commands import ratios_clear, ratios_list, ratios_set
-from collector.reporters import hash_key, signing_secret
+from collector.reporter_commands import add_reporters
 from collector.serving import Server
 from collector.settings import Settings
 from collector.source_commands import show_sources
@@ -139,31 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     move.set_defaults(run=migrate_ledger)
     sources = commands.add_parser("sources", help="what is known of other panels' traffic")
     sources.set_defaults(run=lambda _, settings: show_sources(settings))
-    reporters = commands.add_parser("reporters", help="who may report")
-    actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
-    add = actions.add_parser("add", help="make a key; it is shown once")
-    add.add_argument("name")
-    add.add_argument(
-        "--outside-quota",
-        action="store_false",
-        dest="counts_toward_quota",
-        default=None,
-        help="store and show what it reports, but let it limit nobody",
-    )
-    add.set_defaults(run=_add_reporter)
-    listing = actions.add_parser("list", help="all reporters, without their keys")
-    listing.set_defaults(run=_list_reporters)
-    change = actions.add_parser(
-        "change", help="whether what it reports counts against quotas, within a second"
-    )
-    change.add_argument("name")
-    counts = change.add_mutually_exclusive_group(required=True)
-    counts.add_argument("--outside-quota", action="store_false", dest="counts_toward_quota")
-    counts.add_argument("--counts", action="store_true", dest="counts_toward_quota")
-    change.set_defaults(run=_change_reporter)
-    revoke = actions.add_parser("revoke", help="make a reporter's key invalid, within a second")
-    revoke.add_argument("name")
-    revoke.set_defaults(run=_revoke_reporter)
+    add_reporters(commands.add_parser("reporters", help="who may report"))
     _add_correction_commands(commands)
     _add_ratio_commands(commands.add_parser("ratios", help="how much a byte on a server counts"))
     return parser
@@ -256,78 +230,6 @@ def _show_banner(settings: Settings, place: LedgerPlace) -> None:
         print(line, file=sys.stderr)
 
 
-def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place = place_of(settings.ledger_url)
-    key = place.add_reporter(
-        arguments.name,
-        now_millis=wall_clock_millis(),
-        counts_toward_quota=arguments.counts_toward_quota,
-    )
-    print(f"Reporter {arguments.name}. Its key is shown this once:\n\n  {key}\n")
-    with closing(place.reader()) as reader:
-        made = {each.name: each for each in reader.reporters()}[arguments.name]
-    if not made.counts_toward_quota:
-        print("It is outside the quota: what it reports is stored and shown, and limits nobody.\n")
-    print("For Standard Webhooks signatures, the secret of the same key, to be used with")
-    print(f"?reporter={arguments.name} in the URL:\n\n  {signing_secret(hash_key(key))}\n")
-    print("Try it:\n")
-    print(f"  curl -sS http://{settings.host}:{settings.port}/v1/reports \\")
-    print(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
-    print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
-    print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'\n')
-    print("A 3x-ui takes this as its External Traffic Inform URI (docs/sources/3x-ui.md), with the")
-    print("address it reaches this collector at:\n")
-    print(f"  http://{settings.host}:{settings.port}/v1/sources/3x-ui/{key}")
-    return 0
-
-
-def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
-    reader = place_of(settings.ledger_url).reader()
-    table = Table(title="Reporters", title_justify="left")
-    last_reports = reader.last_reports()
-    for column in ("name", "since (UTC)", "last report (UTC)", "quota", "state"):
-        table.add_column(column)
-    for each in reader.reporters():
-        state = "valid"
-        if each.revoked_at_millis is not None:
-            state = f"revoked {_moment(each.revoked_at_millis)}"
-        last = _moment(last_reports.get(f"reporter:{each.name}"))
-        quota = _quota_of(counts_toward_quota=each.counts_toward_quota)
-        table.add_row(each.name, _moment(each.created_at_millis), last, quota, state)
-    for name, _ in settings.reporter_keys:
-        last = _moment(last_reports.get(f"reporter:{name}"))
-        quota = _quota_of(counts_toward_quota=name not in settings.reporters_outside_quota)
-        table.add_row(name, "", last, quota, "valid, from COLLECTOR_REPORTER_KEYS")
-    reader.close()
-    console.print(table)
-    return 0
-
-
-def _quota_of(*, counts_toward_quota: bool) -> str:
-    return "counts" if counts_toward_quota else "outside"
-
-
-def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place, name = place_of(settings.ledger_url), arguments.name
-    if name in dict(settings.reporter_keys):
-        raise LedgerError(
-            f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
-        )
-    place.change_reporter(name, counts_toward_quota=arguments.counts_toward_quota)
-    verb = "counts" if arguments.counts_toward_quota else "does not count"
-    print(f"What {name} reports from now on {verb} against quotas. What it reported stays billed.")
-    return 0
-
-
-def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place = place_of(settings.ledger_url)
-    if arguments.name in dict(settings.reporter_keys):
-        raise LedgerError(f"{arguments.name} is set in COLLECTOR_REPORTER_KEYS: remove it there")
-    place.revoke_reporter(arguments.name, now_millis=wall_clock_millis())
-    print(f"{arguments.name} is refused from now on. What it reported stays counted.")
-    return 0
-
-
 def _check(_: argparse.Namespace, settings: Settings) -> int:
     place = place_of(settings.ledger_url)
     reader = place.reader()
@@ -391,12 +293,6 @@ def _panel_state(settings: Settings) -> str:
     except httpx.HTTPError as error:
         return f"does not answer ({type(error).__name__})"
     return f"answers ({status})"
-
-
-def _moment(millis: int | None) -> str:
-    if millis is None:
-        return ""
-    return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M}"
 
 
 if __name__ == "__main__":

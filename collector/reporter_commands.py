@@ -1,0 +1,124 @@
+"""`traffic-collector reporters`: who may report, whatever made their keys."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from collector.app import wall_clock_millis
+from collector.errors import LedgerError
+from collector.ledger.place import place_of
+from collector.reporters import hash_key, signing_secret
+from collector.settings import Settings
+
+console = Console()
+
+
+def add_reporters(reporters: argparse.ArgumentParser) -> None:
+    """Add the arguments of `reporters`."""
+    actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="make a key; it is shown once")
+    add.add_argument("name")
+    add.add_argument(
+        "--outside-quota",
+        action="store_false",
+        dest="counts_toward_quota",
+        default=None,
+        help="store and show what it reports, but let it limit nobody",
+    )
+    add.set_defaults(run=_add_reporter)
+    listing = actions.add_parser("list", help="all reporters, without their keys")
+    listing.set_defaults(run=_list_reporters)
+    change = actions.add_parser(
+        "change", help="whether what it reports counts against quotas, within a second"
+    )
+    change.add_argument("name")
+    counts = change.add_mutually_exclusive_group(required=True)
+    counts.add_argument("--outside-quota", action="store_false", dest="counts_toward_quota")
+    counts.add_argument("--counts", action="store_true", dest="counts_toward_quota")
+    change.set_defaults(run=_change_reporter)
+    revoke = actions.add_parser("revoke", help="make a reporter's key invalid, within a second")
+    revoke.add_argument("name")
+    revoke.set_defaults(run=_revoke_reporter)
+
+
+def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place = place_of(settings.ledger_url)
+    key = place.add_reporter(
+        arguments.name,
+        now_millis=wall_clock_millis(),
+        counts_toward_quota=arguments.counts_toward_quota,
+    )
+    print(f"Reporter {arguments.name}. Its key is shown this once:\n\n  {key}\n")
+    with closing(place.reader()) as reader:
+        made = {each.name: each for each in reader.reporters()}[arguments.name]
+    if not made.counts_toward_quota:
+        print("It is outside the quota: what it reports is stored and shown, and limits nobody.\n")
+    print("For Standard Webhooks signatures, the secret of the same key, to be used with")
+    print(f"?reporter={arguments.name} in the URL:\n\n  {signing_secret(hash_key(key))}\n")
+    print("Try it:\n")
+    print(f"  curl -sS http://{settings.host}:{settings.port}/v1/reports \\")
+    print(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
+    print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
+    print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'\n')
+    print("A 3x-ui takes this as its External Traffic Inform URI (docs/sources/3x-ui.md), with the")
+    print("address it reaches this collector at:\n")
+    print(f"  http://{settings.host}:{settings.port}/v1/sources/3x-ui/{key}")
+    return 0
+
+
+def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
+    reader = place_of(settings.ledger_url).reader()
+    table = Table(title="Reporters", title_justify="left")
+    last_reports = reader.last_reports()
+    for column in ("name", "since (UTC)", "last report (UTC)", "quota", "state"):
+        table.add_column(column)
+    for each in reader.reporters():
+        state = "valid"
+        if each.revoked_at_millis is not None:
+            state = f"revoked {_moment(each.revoked_at_millis)}"
+        last = _moment(last_reports.get(f"reporter:{each.name}"))
+        quota = _quota_of(counts_toward_quota=each.counts_toward_quota)
+        table.add_row(each.name, _moment(each.created_at_millis), last, quota, state)
+    for name, _ in settings.reporter_keys:
+        last = _moment(last_reports.get(f"reporter:{name}"))
+        quota = _quota_of(counts_toward_quota=name not in settings.reporters_outside_quota)
+        table.add_row(name, "", last, quota, "valid, from COLLECTOR_REPORTER_KEYS")
+    reader.close()
+    console.print(table)
+    return 0
+
+
+def _quota_of(*, counts_toward_quota: bool) -> str:
+    return "counts" if counts_toward_quota else "outside"
+
+
+def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place, name = place_of(settings.ledger_url), arguments.name
+    if name in dict(settings.reporter_keys):
+        raise LedgerError(
+            f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
+        )
+    place.change_reporter(name, counts_toward_quota=arguments.counts_toward_quota)
+    verb = "counts" if arguments.counts_toward_quota else "does not count"
+    print(f"What {name} reports from now on {verb} against quotas. What it reported stays billed.")
+    return 0
+
+
+def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place = place_of(settings.ledger_url)
+    if arguments.name in dict(settings.reporter_keys):
+        raise LedgerError(f"{arguments.name} is set in COLLECTOR_REPORTER_KEYS: remove it there")
+    place.revoke_reporter(arguments.name, now_millis=wall_clock_millis())
+    print(f"{arguments.name} is refused from now on. What it reported stays counted.")
+    return 0
+
+
+def _moment(millis: int | None) -> str:
+    if millis is None:
+        return ""
+    return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M}"
