@@ -79,25 +79,30 @@ class AccountBooks(AuditTrail, UsageBooks):
         *,
         at: datetime,
         shared: SharedQuota | None = None,
+        takes_announcement: bool = False,
     ) -> None:
         """Store an account together with what happened to it, and the quota it shares.
 
-        With that it is no orphan, and a reset webhook that waited for it is taken into account.
+        With that it is no orphan. `takes_announcement`: it has taken into account a reset webhook
+        that waited for it.
         """
         with self._handle.transaction():
             self._put(account)
+            if takes_announcement:
+                self._take_announcement(account.key)
             if shared:
                 self._put_shared_quota(account.key, shared)
             self._insert_events(account.username, events, at)
         self._handle.on_change(self.panel, (account.key,))
 
     def save_all(self, accounts: Sequence[Account]) -> None:
-        """Store accounts to which nothing happened, as `save` would, in one transaction."""
+        """Store accounts after a look at which nothing happened to them, in one transaction."""
         if not accounts:
             return
         with self._handle.transaction():
             for account in accounts:
                 self._put(account)
+                self._take_announcement(account.key)
         self._handle.on_change(self.panel, [account.key for account in accounts])
 
     def _put(self, account: Account) -> None:
@@ -112,11 +117,14 @@ class AccountBooks(AuditTrail, UsageBooks):
                 msgspec.json.encode(account),
             ),
         )
-        for table in ("orphan", "announcement"):
-            self._db.execute(
-                f"DELETE FROM {table} WHERE account_key = ? AND panel = ?",
-                (key, self.panel),
-            )
+        self._db.execute(
+            "DELETE FROM orphan WHERE account_key = ? AND panel = ?", (key, self.panel)
+        )
+
+    def _take_announcement(self, key: str) -> None:
+        self._db.execute(
+            "DELETE FROM announcement WHERE account_key = ? AND panel = ?", (key, self.panel)
+        )
 
     def claim(self, key: str, *, at: datetime) -> None:
         """Count a name alone for this panel from now on, if it is offered.
@@ -266,8 +274,9 @@ class AccountBooks(AuditTrail, UsageBooks):
     ) -> list[str]:
         """Remember reset webhooks, given as (digest, account key); return the keys that are news.
 
-        A redelivered webhook has the digest of the first delivery. The announcement stays until the
-        next `save` of its account, so that a crash in between does not lose it.
+        A redelivered webhook has the digest of the first delivery. The announcement stays until a
+        look has taken it into account (`save`), so that neither a crash in between loses it nor a
+        write that is stored meanwhile, nor that the user was taken for gone.
         """
         now = to_millis(at)
         news: list[str] = []

@@ -275,7 +275,7 @@ class Actions:
                 text = "the panel has this user again: its account is put in step with it"
                 event_of_return = Event(kind="returned", text=text, actor=actor)
                 self._store.take_up(gone, event_of_return, at=self._clock())
-            self._store.save(recovered, [event], at=self._clock())
+            self._store.save(recovered, [event], at=self._clock(), takes_announcement=True)
             taken.append(recovered)
         return taken
 

@@ -277,7 +277,13 @@ class Settler:
                 self._note_reset_all(user.admin, key, now)
         if look.replaced:
             self._store.put_aside(look.replaced, at=now)
-        self._store.save(account, look.events, at=now, shared=look.shared)
+        self._store.save(
+            account,
+            look.events,
+            at=now,
+            shared=look.shared,
+            takes_announcement=not look.is_past,
+        )
         for event in look.events:
             log.info("%s user=%s %s", event.kind, self._named(account), event.text)
         if is_news_for_others:

@@ -11,7 +11,7 @@ from webhook_delivery import deliver
 from world import World
 
 from marzban_bridge import together
-from marzban_bridge.accounts import FLOOR_BYTES, GIB
+from marzban_bridge.accounts import FLOOR_BYTES, GIB, Enforcement
 from marzban_bridge.panel import Status
 
 PLAN = {
@@ -385,7 +385,7 @@ def test_a_panel_that_is_down_is_taken_up_again_where_it_was_left(world):
 
 
 def test_observing_changes_nothing(tmp_path):
-    world = World(tmp_path, enforcement="observe")
+    world = World(tmp_path, enforcement=Enforcement.OBSERVE)
     try:
         used_up(world)
         assert user_of(world)["data_limit"] == gib(10)

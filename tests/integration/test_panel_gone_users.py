@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from bridge_builders import gib
 from panels_world import PanelsWorld
+from webhook_delivery import deliver
 from world import World
 
 from marzban_bridge.accounts import FLOOR_BYTES
@@ -88,6 +89,27 @@ def test_a_user_we_had_disabled_is_still_ours_to_enable(world):
     world.panel.modify_user("alice", {"data_limit": gib(20)})
     world.one_pass()
     assert world.panel.get_user("alice")["status"] == "active"
+
+
+def test_a_reset_that_is_announced_before_the_return_was_noticed_is_one(world):
+    """The button is pressed in the panel that is back, before the bridge has looked again."""
+    world.panel.create_user("alice", data_limit=gib(10))
+    world.ledger.report("alice", gib(11))
+    world.one_pass()
+    assert world.panel.get_user("alice")["status"] == "disabled"
+    snapshot = to_snapshot(world.panel)
+    world.panel.users = {}
+    looks(world)
+    assert world.bridge.store.account("alice") is None
+    restore_snapshot(world.panel, snapshot)
+    world.panel.take_webhooks()
+    world.panel.reset_user("alice")
+    deliver(world, world.panel.take_webhooks())
+    looks(world)
+    account = world.account("alice")
+    assert (account.baseline_bytes, account.quota_bytes) == (gib(11), gib(10))
+    user = world.panel.get_user("alice")
+    assert (user["status"], user["data_limit"]) == ("active", gib(10))
 
 
 def test_a_reset_that_waits_for_a_user_who_is_gone_is_finished_when_it_is_back(world):

@@ -133,10 +133,12 @@ def test_a_redelivered_webhook_is_no_news(store):
     assert store.announce([(b"1", "alice")], at=later, remember_seconds=60) == ["alice"]
 
 
-def test_an_announcement_waits_until_its_account_is_stored(store):
+def test_an_announcement_waits_until_a_look_has_taken_it_into_account(store):
     store.announce([(b"1", "alice")], at=NOW, remember_seconds=60)
     assert store.is_announced("alice")
     store.save(account(), at=NOW)
+    assert store.is_announced("alice"), "a write that is stored meanwhile has not heard of it"
+    store.save(account(), at=NOW, takes_announcement=True)
     assert not store.is_announced("alice")
 
 
