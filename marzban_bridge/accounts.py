@@ -83,6 +83,15 @@ class SeenLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnexplainedEdit:
+    """A smaller limit that nobody types, soon after a write of ours, taken for the new quota."""
+
+    quota_bytes: int | None
+    """The quota before it."""
+    found_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
     """What a reset took from a user beyond its traffic, still to be put back."""
 
@@ -158,6 +167,11 @@ class Account:
     """How many writes this store has made to the user; the line in the note says which."""
     seen_line: SeenLine | None = None
     """None where the note had no line of ours at the last look."""
+    known_lines: tuple[str, ...] = ()
+    """Lines of other stores that stood in the note when no bridge renewed them any more."""
+    limit_written_at: datetime | None = None
+    """When the panel last answered a write of a limit."""
+    unexplained_edit: UnexplainedEdit | None = None
     intended_bytes: int | None = None
     """The limit of a write that a version without `open_writes` left under way."""
     remembered_limits: tuple[int, ...] = ()

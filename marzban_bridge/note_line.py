@@ -155,6 +155,8 @@ def _checksum(line: NoteLine, username: str) -> str:
 
 
 def _words(line: NoteLine) -> str:
+    if line.quota_bytes is None and line.limit_bytes is None:
+        return "Quota not known to this bridge, which changes nothing."
     quota, elsewhere = _shown(line.quota_bytes), _shown(line.external_bytes)
     if line.is_disabled:
         return f"Quota {quota}; {elsewhere} used elsewhere, so the user is disabled."

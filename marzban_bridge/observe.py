@@ -80,7 +80,8 @@ def adopt(
 
     Where that limit is one that this store published, the line beside it says the quota.
     """
-    is_published = line is not None and is_same_limit(line.limit_bytes, user.data_limit_bytes)
+    knows_limit = line is not None and line.limit_bytes is not None
+    is_published = knows_limit and is_same_limit(line.limit_bytes, user.data_limit_bytes)
     started_at = period_start(created_at=user.created_at, strategy=user.reset_strategy, now=now)
     return Account(
         username=user.username,
@@ -162,7 +163,7 @@ def observe(
         )
         events += reset_events
     if not (sign and sign.fired_plan):
-        account, quota_event = take_limit(account, user, line)
+        account, quota_event = take_limit(account, user, line, now=now)
         account, quota_event = _as_meant(
             account, quota_event, meaning=typed_limit, total_bytes=total_bytes
         )
@@ -203,8 +204,8 @@ def _as_meant(
     account: Account, typed: Event | None, *, meaning: TypedLimit, total_bytes: int
 ) -> tuple[Account, Event | None]:
     """Take an admin's new limit, if `typed` tells of one, for the quota that it means."""
-    if typed is None:
-        return account, None
+    if typed is None or typed.kind != "quota_changed":
+        return account, typed
     typed_bytes = account.quota_bytes
     external_bytes = balance(account, total_bytes=total_bytes).external_bytes
     quota_bytes = quota_of_typed_limit(typed_bytes, external_bytes=external_bytes, meaning=meaning)

@@ -7,7 +7,7 @@ else the values do (0004).
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from marzban_bridge.accounts import (
     REMEMBERED_LIMITS,
@@ -16,12 +16,16 @@ from marzban_bridge.accounts import (
     Restoration,
     SeenLine,
     Sighting,
+    UnexplainedEdit,
     is_same_limit,
     looks_typed,
 )
 from marzban_bridge.note_line import NoteLine
 from marzban_bridge.open_writes import OpenWrite, began, last_moment, sets_limit
 from marzban_bridge.panel import PanelUser, Status
+
+UNEXPLAINED_WINDOW = timedelta(minutes=5)
+"""How soon after a write of ours, and after each other, smaller odd limits are another bridge's."""
 
 
 def with_previous_write(account: Account, *, now: datetime) -> Account:
@@ -132,7 +136,7 @@ def _fits(account: Account, write: OpenWrite, seen: Sighting) -> bool:
 
 
 def take_limit(
-    account: Account, user: PanelUser, line: NoteLine | None
+    account: Account, user: PanelUser, line: NoteLine | None, *, now: datetime
 ) -> tuple[Account, Event | None]:
     """Take a limit that is not ours as the admin's new quota."""
     shown_bytes = user.data_limit_bytes
@@ -140,7 +144,9 @@ def take_limit(
         if is_same_limit(shown_bytes, account.superseded.data_limit_bytes):
             return account, None
         account = replace(account, superseded=None)
-    return _by_value(account, shown_bytes) if line is None else _by_line(account, shown_bytes, line)
+    if line is not None:
+        return _by_line(account, shown_bytes, line)
+    return _by_value(account, shown_bytes, now=now)
 
 
 def _by_line(
@@ -166,7 +172,9 @@ def _by_line(
     return _edited(account, shown_bytes)
 
 
-def _by_value(account: Account, shown_bytes: int | None) -> tuple[Account, Event | None]:
+def _by_value(
+    account: Account, shown_bytes: int | None, *, now: datetime
+) -> tuple[Account, Event | None]:
     """Decide by the limit alone.
 
     Ours are what we published, what a write that may have landed since may have published, and
@@ -183,9 +191,40 @@ def _by_value(account: Account, shown_bytes: int | None) -> tuple[Account, Event
     if is_same_limit(shown_bytes, account.quota_bytes):
         return replace(account, published_bytes=None), None
     is_stale = any(is_same_limit(shown_bytes, limit) for limit in account.remembered_limits)
-    if is_stale and shown_bytes is not None and not looks_typed(shown_bytes):
-        return account, None
-    return _edited(account, shown_bytes)
+    if shown_bytes is None or looks_typed(shown_bytes):
+        return _edited(account, shown_bytes)
+    return (account, None) if is_stale else _odd(account, shown_bytes, now=now)
+
+
+def _odd(account: Account, shown_bytes: int, *, now: datetime) -> tuple[Account, Event | None]:
+    """Take a limit that nobody types for the quota once; hold the user at the second in a row.
+
+    Another bridge that leaves notes alone publishes such limits right after this one does, and each
+    takes the other's for its quota: in seconds there is nothing left of it.
+    """
+    first = account.unexplained_edit
+    if first and now - first.found_at <= UNEXPLAINED_WINDOW:
+        text = (
+            f"the limit of {account.username} changed twice within minutes to what no admin types: "
+            "another bridge or a script writes to this panel. The user stays as it is, with the "
+            "quota of before; stop the other one, then `marzban-bridge rebase`"
+        )
+        held = replace(
+            account,
+            is_held=True,
+            quota_bytes=first.quota_bytes,
+            published_bytes=shown_bytes,
+            unexplained_edit=None,
+        )
+        return held, Event(kind="conflict", text=text)
+    wrote_at, ours_bytes = account.limit_written_at, account.published_bytes or account.quota_bytes
+    is_after_ours = wrote_at is not None and now - wrote_at <= UNEXPLAINED_WINDOW
+    is_smaller = ours_bytes is not None and shown_bytes < ours_bytes
+    changed, event = _edited(account, shown_bytes)
+    if is_after_ours and is_smaller:
+        edit = UnexplainedEdit(quota_bytes=account.quota_bytes, found_at=now)
+        changed = replace(changed, unexplained_edit=edit)
+    return changed, event
 
 
 def _edited(account: Account, shown_bytes: int | None) -> tuple[Account, Event | None]:

@@ -71,11 +71,13 @@ class UserWrites:
             writes = given_up(opened.open_writes, until=last_moment(self._clock()))
             self._store.save(replace(opened, open_writes=writes), at=self._clock())
             raise
-        remembered = opened.remembered_limits
+        remembered, wrote_at = opened.remembered_limits, opened.limit_written_at
         if update.data_limit_bytes is not None:
             remembered = (*remembered, update.data_limit_bytes)[-REMEMBERED_LIMITS:]
+            wrote_at = self._clock()
         written = replace(
             opened,
+            limit_written_at=wrote_at,
             needs_readd=False,
             restoration=None,
             remembered_limits=remembered,
@@ -83,6 +85,43 @@ class UserWrites:
         )
         self._store.save(written, [event_of(change, user, after)], at=self._clock())
         return after
+
+    async def claim(self, account: Account | None, username: str) -> bool:
+        """Write a line of ours into a user's note, and nothing else; False where it has no room.
+
+        Without an account it says that this bridge does not know the quota. Panel errors pass
+        through.
+        """
+        store = self._store.lineage.name_in_notes
+        if not self._uses_notes or store is None:
+            return False
+        user = await self._panel.get_user(username)
+        if account is None:
+            number, quota_bytes, limit_bytes = int(self._clock().timestamp()), None, None
+            external_bytes = total_bytes = 0
+        else:
+            number, quota_bytes = account.write_number + 1, account.quota_bytes
+            limit_bytes, total_bytes = user.data_limit_bytes, account.seen_total_bytes
+            external_bytes = max(0, total_bytes - account.baseline_bytes)
+        line = NoteLine(
+            store=store,
+            number=number,
+            place=self._place,
+            quota_bytes=quota_bytes,
+            limit_bytes=limit_bytes,
+            external_bytes=external_bytes,
+            total_bytes=max(total_bytes, external_bytes),
+            is_disabled=account is not None and account.is_disabled_by_us,
+        )
+        text = without_lines(user.note, stores=self._store.lineage.names_in_notes)
+        note = with_line(text, line, username=user.username)
+        if note is None:
+            return False
+        if account:
+            self._store.save(replace(account, write_number=number), at=self._clock())
+        update = UserUpdate(username=user.username, note=note, next_plan=user.next_plan)
+        await self._panel.update_user(update)
+        return True
 
     def _noted(
         self,
@@ -96,14 +135,14 @@ class UserWrites:
         """Have a write that sets a limit or a status describe itself; return whether it does.
 
         Where the admin's text leaves no room an earlier line goes: it is about another limit.
+        Lines of other bridges go too; those that are still there are not written beside.
         """
-        lineage = self._store.lineage
-        store = lineage.name_in_notes
+        store = self._store.lineage.name_in_notes
         sets_something = update.data_limit_bytes is not None or update.status is not None
         says_note = update.note is not None  # one without the line, before an uninstall
         if not self._uses_notes or store is None or not sets_something or says_note:
             return update, False
-        left = without_lines(user.note, stores=lineage.names_in_notes)
+        left = without_lines(user.note)
         line = self._line(account, user, update, status=status, number=number, store=store)
         note = with_line(left, line, username=user.username) if line else None
         if note is not None:
