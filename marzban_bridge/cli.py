@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from rich.console import Console
 from rich.text import Text
 
-from marzban_bridge import __version__, commands
+from marzban_bridge import __version__, commands, rebuild_command
 from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.logs import configure_logging, printable
@@ -134,6 +134,15 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     rebase.add_argument(
         "--restored", action="store_true", help="the store is a copy not made by `backup`"
     )
+    rebuild = add(
+        "rebuild",
+        "rebuild a lost store from the lines in users' notes; stop the bridge first",
+        lambda it: asyncio.run(
+            rebuild_command.rebuild(_settings(), from_store=it.store, is_carried_out=it.yes)
+        ),
+    )
+    rebuild.add_argument("--store", metavar="NAME", help="whose lines, where there are several")
+    rebuild.add_argument("--yes", action="store_true", help="do it; else it is only shown")
     backup = add(
         "backup",
         "copy the store while it is in use, and verify the copy",

@@ -329,10 +329,7 @@ async def rebase(settings: Settings, *, is_restored: bool) -> int:
         return [
             (
                 _named(bridge.store, each),
-                standing(
-                    each,
-                    Totals(billed_bytes=each.seen_total_bytes, raw_bytes=each.seen_raw_bytes),
-                ),
+                standing(each, seen_totals(each)),
             )
             for bridge, each in moved
         ]
@@ -342,6 +339,11 @@ async def rebase(settings: Settings, *, is_restored: bool) -> int:
         users_table(rows, title="Users whose books moved; what is left to them is as before")
     )
     return 0
+
+
+def seen_totals(account: Account) -> Totals:
+    """Return the ledger's totals as of the last look at a user."""
+    return Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
 
 
 def backup(settings: Settings, target: Path) -> int:

@@ -80,8 +80,11 @@ def adopt(
 
     Where that limit is one that this store published, the line beside it says the quota.
     """
-    knows_limit = line is not None and line.limit_bytes is not None
-    is_published = knows_limit and is_same_limit(line.limit_bytes, user.data_limit_bytes)
+    is_published = (
+        line is not None
+        and line.limit_bytes is not None
+        and is_same_limit(line.limit_bytes, user.data_limit_bytes)
+    )
     started_at = period_start(created_at=user.created_at, strategy=user.reset_strategy, now=now)
     return Account(
         username=user.username,

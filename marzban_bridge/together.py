@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from marzban_bridge import rebuilding
 from marzban_bridge.accounts import Account
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.errors import BridgeError, CollectorRefusedError
 from marzban_bridge.pass_result import PassResult
+from marzban_bridge.rebuilding import Rebuilding
 
 
 async def run(bridges: Bridges) -> None:
@@ -102,6 +104,43 @@ async def rebase(
     if is_in_doubt:
         store.end_doubt()
     return moved
+
+
+async def rebuild(
+    bridges: Bridges, *, from_store: str | None, is_carried_out: bool, actor: str
+) -> list[tuple[Bridge, Rebuilding]]:
+    """Take quotas, baselines and who was disabled from the lines in users' notes.
+
+    For after a lost store, or where a bridge is to go on in another's place; without
+    `is_carried_out` nothing is stored. Raises BridgeError where a note has lines of several
+    stores and `from_store` does not say which, and where quotas span panels.
+    """
+    reading, store = bridges.first.reading, bridges.first.store
+    if store.shares_quotas:
+        raise BridgeError(
+            "with BRIDGE_QUOTAS_SPAN_PANELS a line says what one panel was told of a quota that "
+            "all share: rebuild with the setting off, and turn it on again afterwards"
+        )
+    await reading.to_end()
+    found = [
+        (
+            bridge,
+            await rebuilding.read(
+                bridge.store,
+                bridge.panel,
+                from_store=from_store,
+                clock=bridge.clock,
+                actor=actor,
+            ),
+        )
+        for bridge in bridges.by_name.values()
+    ]
+    if is_carried_out:
+        for bridge, each in found:
+            rebuilding.keep(bridge.store, each, at=bridge.clock())
+        if store.doubt:
+            store.end_doubt()
+    return found
 
 
 async def release(

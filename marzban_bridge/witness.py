@@ -99,8 +99,8 @@ class Witness:
                 "the bridge's store is a new one, and the collector knows of another for this "
                 "panel: it was lost, or BRIDGE_STORE names another file. The panel shows only what "
                 "is left of each quota, so that nobody is changed until the store is back, from a "
-                "backup if need be, or until `marzban-bridge rebase`, which takes what the panel "
-                "shows as the quotas"
+                "backup if need be, or until `marzban-bridge rebuild`, which takes the quotas from "
+                "the users' notes, or `marzban-bridge rebase`, which takes what the panel shows"
             )
         elif known:
             log.warning(

@@ -62,7 +62,10 @@ async def readyz(request: Request) -> Response:
     if first.store.doubt:
         reasons.append(first.store.doubt)
     elif held:
-        reasons.append(f"{held} users are held: the ledger lost something; marzban-bridge rebase")
+        reasons.append(
+            f"{held} users are held, mostly because the ledger lost something: marzban-bridge "
+            "events says why, and rebase lets go of them"
+        )
     warnings = [
         f"{bridge.reconciler.panel_outage.name}: {warning}"
         for bridge in bridges.by_name.values()

@@ -1,0 +1,51 @@
+"""Takes the books of a user whose account is lost from the line in the user's note.
+
+The line was written together with a limit, and says what quota, baseline and status were behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from marzban_bridge.accounts import Account, Event, is_same_limit
+from marzban_bridge.note_line import NoteLine
+from marzban_bridge.observe import adopt
+from marzban_bridge.own_writes import seen_line
+from marzban_bridge.panel import PanelUser, Status
+from marzban_bridge.usage import Totals
+
+
+def recovered_from(
+    line: NoteLine, user: PanelUser, *, totals: Totals, now: datetime, actor: str
+) -> tuple[Account, Event]:
+    """Return the account as the line has it, at the ledger's totals, and the event to say so.
+
+    Where another limit stands beside the line, an admin has set it since: it is the quota. Where
+    the ledger's total is below the line's, the ledger has lost something: the user is held at the
+    line's total until `rebase`.
+    """
+    is_whole = totals.billed_bytes >= line.total_bytes
+    external_bytes = max(totals.billed_bytes, line.total_bytes) - line.baseline_bytes
+    baseline = Totals(billed_bytes=line.baseline_bytes, raw_bytes=totals.raw_bytes - external_bytes)
+    is_limit_ours = is_same_limit(line.limit_bytes, user.data_limit_bytes)
+    quota_bytes = line.quota_bytes if is_limit_ours else user.data_limit_bytes
+    is_published = is_limit_ours and user.data_limit_bytes != quota_bytes
+    opened = adopt(user, baseline=baseline, totals=totals, now=now)
+    account = replace(
+        opened,
+        quota_bytes=quota_bytes,
+        is_held=not is_whole,
+        seen_total_bytes=max(totals.billed_bytes, line.total_bytes),
+        published_bytes=user.data_limit_bytes if is_published else None,
+        is_disabled_by_us=line.is_disabled and user.status is Status.DISABLED,
+        write_number=line.number,
+        seen_line=seen_line(user, line),
+    )
+    text = f"the books are those of the line in the user's note, of write {line.number}"
+    if not is_limit_ours:
+        text += "; the limit beside it is another one: it is the quota"
+    if not is_whole:
+        text += "; the ledger has less than the line knows of: held until `marzban-bridge rebase`"
+    after = f"quota {quota_bytes}, baseline {baseline.billed_bytes}"
+    return account, Event(kind="rebuilt", text=text, actor=actor, after=after)
