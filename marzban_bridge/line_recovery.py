@@ -11,7 +11,6 @@ from datetime import datetime
 from marzban_bridge.accounts import Account, Event, is_same_limit
 from marzban_bridge.note_line import NoteLine
 from marzban_bridge.observe import adopt
-from marzban_bridge.own_writes import seen_line
 from marzban_bridge.panel import PanelUser, Status
 from marzban_bridge.usage import Totals
 
@@ -40,7 +39,6 @@ def recovered_from(
         published_bytes=user.data_limit_bytes if is_published else None,
         is_disabled_by_us=line.is_disabled and user.status is Status.DISABLED,
         write_number=line.number,
-        seen_line=seen_line(user, line),
     )
     text = f"the books are those of the line in the user's note, of write {line.number}"
     if not is_limit_ours:

@@ -198,6 +198,23 @@ def _limit_to_write(account: Account, target: Desired) -> int | None:
     return target.data_limit_bytes
 
 
+def releasing(account: Account, user: PanelUser, *, text_of_admin: str) -> Change | None:
+    """Return what gives a user back its quota, its status and its note; None for nothing."""
+    quota_bytes = account.quota_bytes
+    is_limit_ours = quota_bytes is not None and user.data_limit_bytes != quota_bytes
+    has_line = text_of_admin != (user.note or "")
+    if not is_limit_ours and not account.is_disabled_by_us and not has_line:
+        return None
+    update = UserUpdate(
+        username=user.username,
+        data_limit_bytes=quota_bytes if is_limit_ours else None,
+        status=Status.ACTIVE if account.is_disabled_by_us else None,
+        note=text_of_admin if has_line else None,
+    )
+    reason = "the bridge lets go of the user"
+    return Change(kind=ChangeKind.RELEASE, username=user.username, reason=reason, update=update)
+
+
 def event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
     """Return what the audit trail says of a change that was carried out."""
     kinds = {

@@ -92,7 +92,10 @@ def _rebuild(
         event = Event(kind="rebuilt", text=text, actor=actor)
     names = store.lineage.names_in_notes
     known = tuple(f"{each.store}:{each.number}" for each in _lines(user) if each.store not in names)
-    account = replace(account, known_lines=known)
+    numbers = [each.number for each in _lines(user) if each.store in names]
+    account = replace(
+        account, known_lines=known, write_number=max(account.write_number, *numbers, 0)
+    )
     return Rebuilt(account=account, event=event, has_line=line is not None)
 
 

@@ -114,7 +114,7 @@ class Reconciler:
             read_at = time.monotonic()
             users = await self._read_users(keys)
             for key, user in users.items():
-                if text := await self.settler.census.preview(key, user, read_at=read_at):
+                if text := await self.settler.trust.preview(key, user, read_at=read_at):
                     raise PanelDoubtError(text)
                 if user is not None:
                     yield self.settler.looks.preview(key, user)
@@ -227,7 +227,7 @@ class Reconciler:
             return
         self.calm_down()
         try:
-            is_over = not await self.settler.census.look_again()
+            is_over = not await self.settler.trust.look_again(self.panel_users())
         except PanelError as error:
             pause_seconds = self._note_outage(error)
         else:
@@ -255,7 +255,7 @@ class Reconciler:
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
         self._queue.clear()
-        if self._store.panel_doubts and await self.settler.census.look_again():
+        if self._store.panel_doubts and await self.settler.trust.look_again(self.panel_users()):
             return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.panel_doubt)
         self.settler.refuse_in_doubt()
         await self.check_panel()
@@ -270,6 +270,8 @@ class Reconciler:
         while self._queue:
             failures += await self._settle_urgent()
         self._finish_pass(started_at)
+        if self._store.panel_doubts:
+            await self.settler.trust.look_again(self.panel_users())
         seconds = time.monotonic() - started_at
         return PassResult(
             users=users, failures=failures, seconds=seconds, doubt=self._store.panel_doubt

@@ -22,15 +22,16 @@ from marzban_bridge.accounts import (
 )
 from marzban_bridge.errors import (
     PanelRefusedError,
-    StoreDoubtError,
     UserNotFoundError,
 )
 from marzban_bridge.looks import Looks
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
+from marzban_bridge.panel import Panel, PanelUser
 from marzban_bridge.panel_census import Census
-from marzban_bridge.plan import Change, ChangeKind
+from marzban_bridge.panel_trust import PanelTrust
+from marzban_bridge.plan import Change, ChangeKind, releasing
 from marzban_bridge.resets import ResetAll
+from marzban_bridge.second_bridge import SecondBridge
 from marzban_bridge.store import Store
 from marzban_bridge.typed_limits import TypedLimits
 from marzban_bridge.usage import CorrectedName, Totals
@@ -93,13 +94,17 @@ class Settler:
             uses_notes=uses_notes,
             typed_limits=typed_limits or TypedLimits(),
         )
-        self.census = Census(
+        census = Census(
             store=store,
             panel=panel,
             clock=clock,
             metrics=metrics,
             own_line=lambda user: self.looks.lines(user).own,
         )
+        second_bridge = SecondBridge(
+            store=store, looks=self.looks, writes=self._writes, clock=clock, metrics=metrics
+        )
+        self.trust = PanelTrust(store=store, census=census, second_bridge=second_bridge)
         self._looked_at: dict[str, float] = {}
         self.hurry: Callable[[list[str]], None] = lambda _: None
         """Called with accounts that ought to be looked at soon."""
@@ -114,7 +119,7 @@ class Settler:
 
         Nobody else runs meanwhile, so one commit for all is the same as one for each.
         """
-        if self._is_in_doubt:
+        if self.trust.is_in_doubt:
             return {}
         quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
         looked = {key: account for key, account in quiet.items() if account}
@@ -132,6 +137,8 @@ class Settler:
         is_old = read_at <= self._looked_at.get(key, float("-inf"))
         if user is None or is_old or (lock and lock.locked()) or self._store.is_offered(key):
             return None
+        if self.trust.second_bridge.reason(key, user):
+            return None
         totals = self._store.totals(key)
         look = self.looks.fold(key, user, totals)
         if not look.is_quiet:
@@ -145,7 +152,7 @@ class Settler:
         `read_at`: when the reading began, by `time.monotonic`. What was read before somebody else
         settled the user meanwhile is old, might look like a reset undone, and is read anew.
         """
-        if self._is_in_doubt:
+        if self.trust.is_in_doubt:
             return
         owners: list[str] = []
         async with self._lock_of(key):
@@ -157,7 +164,7 @@ class Settler:
                 user = user or await self._find(key)
                 await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
             except UserNotFoundError:
-                if not await self.census.is_doubtful(key, None, read_at=read_at):
+                if not await self.trust.census.is_doubtful(key, None, read_at=read_at):
                     owners = await self._lose(key)
         for owner in owners:
             if self._store.is_known(owner):
@@ -174,7 +181,7 @@ class Settler:
         async with self._lock_of(key):
             read_at = time.monotonic()
             user = await self._panel.get_user(username)
-            await self._believe(key, user, read_at=read_at)
+            await self.trust.demand(key, user, read_at=read_at)
             self._recognize(key, user)
             account = self._look(key, user, self._store.totals(key))
             if account.reset_request is None:
@@ -194,18 +201,7 @@ class Settler:
 
     def refuse_in_doubt(self) -> None:
         """Raise StoreDoubtError or PanelDoubtError while no user of the panel may be changed."""
-        if self._store.doubt:
-            raise StoreDoubtError(self._store.doubt)
-        self.census.refuse_in_doubt()
-
-    @property
-    def _is_in_doubt(self) -> bool:
-        return bool(self._store.doubt or self._store.panel_doubts)
-
-    async def _believe(self, key: str, user: PanelUser, *, read_at: float) -> None:
-        """Raise PanelDoubtError where it is the panel that changed, and not the user."""
-        if await self.census.is_doubtful(key, user, read_at=read_at):
-            self.census.refuse_in_doubt()
+        self.trust.refuse_in_doubt()
 
     async def hold(self, key: str) -> None:
         """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
@@ -226,28 +222,13 @@ class Settler:
         async with self._lock_of(account.key):
             read_at = time.monotonic()
             user = await self._panel.get_user(account.username)
-            await self._believe(account.key, user, read_at=read_at)
+            await self.trust.demand(account.key, user, read_at=read_at)
             totals = self._store.totals(account.key)
             account = self._look(account.key, user, totals)
-            shown_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
-            is_limit_ours = quota_bytes is not None and shown_bytes != quota_bytes
-            text = self.looks.text_of_admin(user)
-            has_line = text != (user.note or "")
-            if not is_limit_ours and not account.is_disabled_by_us and not has_line:
+            change = releasing(account, user, text_of_admin=self.looks.text_of_admin(user))
+            if change is None or change.update is None:
                 return False
-            update = UserUpdate(
-                username=user.username,
-                data_limit_bytes=quota_bytes if is_limit_ours else None,
-                status=Status.ACTIVE if account.is_disabled_by_us else None,
-                note=text if has_line else None,
-            )
-            change = Change(
-                kind=ChangeKind.RELEASE,
-                username=user.username,
-                reason="the bridge lets go of the user",
-                update=update,
-            )
-            after = await self._writes.write(account, user, change, update)
+            after = await self._writes.write(account, user, change, change.update)
             self._look(account.key, after, totals)
             return True
 
@@ -343,7 +324,7 @@ class Settler:
         totals = self._store.totals(key)
         for step in range(MAX_STEPS):
             # Either may have begun while the panel was asked.
-            if await self.census.is_doubtful(key, user, read_at=read_at) or self._store.doubt:
+            if await self.trust.is_doubtful(key, user, read_at=read_at) or self._store.doubt:
                 return
             if step == 0:
                 self._recognize(key, user)

@@ -53,7 +53,7 @@ def test_neither_shrinks_the_quota_to_nothing_within_seconds(pair):
 
 def test_after_a_rebase_the_quota_of_before_is_published(pair):
     test_neither_shrinks_the_quota_to_nothing_within_seconds(pair)
-    world = next(each for each in pair if each.account("alice").quota_bytes == gib(10))
+    world = next(each for each in pair if each.account("alice").is_held)
     world.run(together.rebase(world.bridges, actor="root"))
     world.one_pass()
     account = world.account("alice")
