@@ -21,6 +21,7 @@ from marzban_bridge.accounts import (
 )
 from marzban_bridge.errors import ObservingError, PanelRefusedError
 from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.line_recovery import recovered_from
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.panel import PanelAdmin, PanelUser
 from marzban_bridge.reconcile import Reconciler
@@ -262,22 +263,43 @@ class Actions:
         taken: list[Account] = []
         async for key, user in self._reconciler.panel_users():
             gone = self._settler.looks.returning(key, user)
-            recovered, event = recover(
-                gone.account if gone else self._store.account(key),
-                user,
-                totals=self._store.totals(key),
-                is_ledger_newer=is_ledger_newer,
-                enforcement=self._enforcement,
-                now=self._clock(),
-                actor=actor,
+            before = gone.account if gone else self._store.account(key)
+            recovered, event = self._in_step(
+                before, user, actor=actor, is_ledger_newer=is_ledger_newer
             )
             if gone:
                 text = "the panel has this user again: its account is put in step with it"
                 event_of_return = Event(kind="returned", text=text, actor=actor)
                 self._store.take_up(gone, event_of_return, at=self._clock())
+            others = self._settler.looks.lines(user).others
+            recovered = replace(recovered, known_lines=tuple(line.name for line in others))
             self._store.save(recovered, [event], at=self._clock(), takes_announcement=True)
             taken.append(recovered)
         return taken
+
+    def _in_step(
+        self, before: Account | None, user: PanelUser, *, actor: str, is_ledger_newer: bool
+    ) -> tuple[Account, Event]:
+        """Take an account from the line in the user's note, where that is newer than the store."""
+        totals, now = self._store.totals(account_key(user.username)), self._clock()
+        line = self._settler.looks.lines(user).own
+        if line and line.limit_bytes and (before is None or line.number > before.write_number):
+            account, event = recovered_from(
+                line, user, totals=totals, now=now, actor=actor, accepts_ledger=True
+            )
+            if before:
+                admin_bytes = min(before.admin_baseline_bytes, totals.billed_bytes)
+                account = replace(account, admin_baseline_bytes=admin_bytes)
+            return account, event
+        return recover(
+            before,
+            user,
+            totals=totals,
+            is_ledger_newer=is_ledger_newer,
+            enforcement=self._enforcement,
+            now=now,
+            actor=actor,
+        )
 
     async def release(self, *, changes_panel: bool = False) -> AsyncIterator[tuple[Account, bool]]:
         """Give every user back its quota and status; yield each with whether that took a write."""

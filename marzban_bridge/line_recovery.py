@@ -16,17 +16,28 @@ from marzban_bridge.usage import Totals
 
 
 def recovered_from(
-    line: NoteLine, user: PanelUser, *, totals: Totals, now: datetime, actor: str
+    line: NoteLine,
+    user: PanelUser,
+    *,
+    totals: Totals,
+    now: datetime,
+    actor: str,
+    accepts_ledger: bool = False,
 ) -> tuple[Account, Event]:
     """Return the account as the line has it, at the ledger's totals, and the event to say so.
 
     Where another limit stands beside the line, an admin has set it since: it is the quota. Where
     the ledger's total is below the line's, the ledger has lost something: the user is held at the
-    line's total until `rebase`.
+    line's total until `rebase`, or goes on with the line's external usage if `accepts_ledger`.
     """
     is_whole = totals.billed_bytes >= line.total_bytes
     external_bytes = max(totals.billed_bytes, line.total_bytes) - line.baseline_bytes
-    baseline = Totals(billed_bytes=line.baseline_bytes, raw_bytes=totals.raw_bytes - external_bytes)
+    seen_bytes = max(totals.billed_bytes, line.total_bytes)
+    if not is_whole and accepts_ledger:
+        external_bytes, seen_bytes = line.external_bytes, totals.billed_bytes
+    baseline = Totals(
+        billed_bytes=seen_bytes - external_bytes, raw_bytes=totals.raw_bytes - external_bytes
+    )
     is_limit_ours = is_same_limit(line.limit_bytes, user.data_limit_bytes)
     quota_bytes = line.quota_bytes if is_limit_ours else user.data_limit_bytes
     is_published = is_limit_ours and user.data_limit_bytes != quota_bytes
@@ -34,8 +45,8 @@ def recovered_from(
     account = replace(
         opened,
         quota_bytes=quota_bytes,
-        is_held=not is_whole,
-        seen_total_bytes=max(totals.billed_bytes, line.total_bytes),
+        is_held=not is_whole and not accepts_ledger,
+        seen_total_bytes=seen_bytes,
         published_bytes=user.data_limit_bytes if is_published else None,
         is_disabled_by_us=line.is_disabled and user.status is Status.DISABLED,
         write_number=line.number,
@@ -43,7 +54,7 @@ def recovered_from(
     text = f"the books are those of the line in the user's note, of write {line.number}"
     if not is_limit_ours:
         text += "; the limit beside it is another one: it is the quota"
-    if not is_whole:
+    if account.is_held:
         text += "; the ledger has less than the line knows of: held until `marzban-bridge rebase`"
     after = f"quota {quota_bytes}, baseline {baseline.billed_bytes}"
     return account, Event(kind="rebuilt", text=text, actor=actor, after=after)

@@ -54,6 +54,11 @@ class NoteLine:
     """Whether the user is disabled because the bridge disabled it."""
 
     @property
+    def name(self) -> str:
+        """What tells the line from every other one in notes of this user."""
+        return f"{self.store}:{self.number}"
+
+    @property
     def baseline_bytes(self) -> int:
         """The ledger's total where the period began."""
         return self.total_bytes - self.external_bytes

@@ -140,10 +140,10 @@ class SecondBridge:
             return []
         account = self._store.account(key)
         known = account.known_lines if account else self._seen.get(key, ())
-        return [line for line in others if _name_of(line) not in known]
+        return [line for line in others if line.name not in known]
 
     def _remember(self, key: str, others: Sequence[NoteLine]) -> None:
-        names = tuple(_name_of(line) for line in others)
+        names = tuple(line.name for line in others)
         account = self._store.account(key)
         if account is None:
             if names:
@@ -197,10 +197,6 @@ class SecondBridge:
     def _other(self) -> OtherBridge | None:
         stored = self._store.meta(self._meta)
         return None if stored is None else msgspec.json.decode(stored, type=OtherBridge)
-
-
-def _name_of(line: NoteLine) -> str:
-    return f"{line.store}:{line.number}"
 
 
 def _left_alone_text(line: NoteLine, username: str) -> str:

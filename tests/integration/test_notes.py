@@ -8,6 +8,7 @@ from world import World
 
 from marzban_bridge import together
 from marzban_bridge.accounts import MIB, Enforcement
+from marzban_bridge.backup import back_up
 from marzban_bridge.note_line import MAX_NOTE_LENGTH, NoteLine, read_lines, with_line
 
 TEXT = "paid until March\nTelegram: @alice 🌍"
@@ -281,3 +282,27 @@ def _release(world):
         return [each async for each in together.release(world.bridges)]
 
     return world.run(release())
+
+
+def test_a_restored_store_takes_what_it_missed_from_newer_lines(world, tmp_path):
+    """By the values the quota would be the backup's, and what was used since be forgiven."""
+    begin(world)
+    copy = tmp_path / "copy.sqlite3"
+    back_up(world.settings.store, copy, on_progress=lambda *_: None)
+    world.panel.modify_user("alice", {"data_limit": gib(30)})
+    world.ledger.report("alice", gib(5))
+    world.one_pass()
+    assert (line_of(world).quota_bytes, user(world)["data_limit"]) == (gib(30), gib(22))
+    baseline_bytes, number = world.account("alice").baseline_bytes, line_of(world).number
+    world.run(world._stack.aclose())
+    for each in world.settings.store.parent.glob("bridge.sqlite3*"):
+        each.unlink()
+    copy.rename(world.settings.store)
+    world.restart()
+    world.run(together.rebase(world.bridges, actor="root"))
+    account = world.account("alice")
+    assert (account.quota_bytes, account.baseline_bytes) == (gib(30), baseline_bytes)
+    assert account.write_number == number
+    writes = list(world.transport.writes)
+    world.one_pass()
+    assert world.transport.writes == writes
