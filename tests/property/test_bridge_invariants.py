@@ -22,11 +22,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from webhook_delivery import deliver
 from world import World
 
+from marzban_bridge import together
 from marzban_bridge.accounts import FLOOR_BYTES, GIB, MIB, is_same_limit
 from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.note_line import NoteLine, read_lines, with_line
 from marzban_bridge.open_writes import LATE_WRITE_SECONDS
 from marzban_bridge.panel import Status
 from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
+from marzban_bridge.second_bridge import GONE_SECONDS
 
 NAMES = ("alice", "bob", "carol")
 QUOTAS = st.integers(min_value=1, max_value=40).map(lambda half: half * gib(0.5) + 1_234_567)
@@ -337,13 +340,70 @@ class BridgeMachine(RuleBasedStateMachine):
         assert -16 * 1024 <= user["data_limit"] - exact <= step + MIB
 
 
-TestBridgeInvariants = BridgeMachine.TestCase
-TestBridgeInvariants.settings = settings(
+MACHINE_SETTINGS = settings(
     max_examples=60,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+class MachineWithNotes(BridgeMachine):
+    """The same with what only the lines in the notes bring the bridge through."""
+
+    @rule(name=st.sampled_from(NAMES))
+    def another_bridge_leaves_a_line(self, name):
+        """Nobody is changed until it counts as gone."""
+        self.look()
+        note = self.world.panel.get_user(name)["note"]
+        line = NoteLine(
+            store="0abcdef0",
+            number=int(self.world.clock().timestamp()),
+            place="trial",
+            quota_bytes=gib(1),
+            limit_bytes=gib(1),
+            external_bytes=0,
+            total_bytes=0,
+        )
+        self.world.panel.modify_user(name, {"note": with_line(note, line, username=name)})
+        writes = len(self.world.transport.writes)
+        self.count(name, 3 * GIB)
+        self.look()
+        assert len(self.world.transport.writes) <= writes + 1, "no more than a line of ours"
+        self.world.clock.advance(seconds=GONE_SECONDS)
+        self.look()
+        assert not self.world.bridge.store.panel_doubts
+
+    @rule()
+    def the_store_is_lost_and_rebuilt(self):
+        """Where each user's line says what the limit beside it means.
+
+        What a store remembers of webhooks, and of writes that may still land, is lost with it.
+        """
+        self.look()
+        for name in NAMES:
+            user = self.world.panel.get_user(name)
+            lines = read_lines(user["note"], username=name)
+            if [line.limit_bytes for line in lines] != [user["data_limit"]]:
+                return
+            if lines[0].quota_bytes != self.books[name].quota_bytes:
+                return
+            if lines[0].baseline_bytes != self.world.account(name).baseline_bytes:
+                return  # a reset after which nothing had to be written
+            if self.world.account(name).raw_baseline_bytes != lines[0].baseline_bytes:
+                return
+        self.world.panel.take_webhooks()
+        self.late_webhooks = []
+        self.world.transport.forget_delayed(before=self.world.clock() + timedelta(seconds=1))
+        self.world.lose_store()
+        self.world.run(
+            together.rebuild(self.world.bridges, from_store=None, is_carried_out=True, actor="root")
+        )
+        self.look()
+
+
+TestBridgeInvariantsWithNotes = MachineWithNotes.TestCase
+TestBridgeInvariantsWithNotes.settings = MACHINE_SETTINGS
 
 
 class MachineWithoutNotes(BridgeMachine):
@@ -353,7 +413,7 @@ class MachineWithoutNotes(BridgeMachine):
 
 
 TestBridgeInvariantsWithoutNotes = MachineWithoutNotes.TestCase
-TestBridgeInvariantsWithoutNotes.settings = TestBridgeInvariants.settings
+TestBridgeInvariantsWithoutNotes.settings = MACHINE_SETTINGS
 
 
 class RatioMachine(BridgeMachine):
@@ -370,4 +430,4 @@ class RatioMachine(BridgeMachine):
 
 
 TestBridgeInvariantsWithRatios = RatioMachine.TestCase
-TestBridgeInvariantsWithRatios.settings = TestBridgeInvariants.settings
+TestBridgeInvariantsWithRatios.settings = MACHINE_SETTINGS

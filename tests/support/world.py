@@ -142,6 +142,15 @@ class World:
         self._stack = contextlib.AsyncExitStack()
         self.bridges = self._open()
 
+    def lose_store(self) -> None:
+        """End the bridge's process and start another, whose store is not there any more."""
+        assert isinstance(self.settings.store, Path)
+        self.run(self._stack.aclose())
+        for each in self.settings.store.parent.glob(f"{self.settings.store.name}*"):
+            each.unlink()
+        self._stack = contextlib.AsyncExitStack()
+        self.bridges = self._open()
+
     def attempt(self, work: Callable[[], Awaitable[Any]]) -> bool:
         """Run something that may die half-way; restart if it did. Return whether it survived."""
         try:
