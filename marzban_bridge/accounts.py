@@ -89,6 +89,8 @@ class UnexplainedEdit:
     quota_bytes: int | None
     """The quota before it."""
     found_at: datetime
+    has_held: bool = False
+    """It has held the user: when that is let go, the limit of then is the other bridge's as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -203,6 +203,8 @@ def _odd(account: Account, shown_bytes: int, *, now: datetime) -> tuple[Account,
     takes the other's for its quota: in seconds there is nothing left of it.
     """
     first = account.unexplained_edit
+    if first and first.has_held:
+        return replace(account, published_bytes=shown_bytes, unexplained_edit=None), None
     if first and now - first.found_at <= UNEXPLAINED_WINDOW:
         text = (
             f"the limit of {account.username} changed twice within minutes to what no admin types: "
@@ -214,7 +216,7 @@ def _odd(account: Account, shown_bytes: int, *, now: datetime) -> tuple[Account,
             is_held=True,
             quota_bytes=first.quota_bytes,
             published_bytes=shown_bytes,
-            unexplained_edit=None,
+            unexplained_edit=replace(first, has_held=True),
         )
         return held, Event(kind="conflict", text=text)
     wrote_at, ours_bytes = account.limit_written_at, account.published_bytes or account.quota_bytes
