@@ -90,7 +90,7 @@ class UnexplainedEdit:
     """The quota before it."""
     found_at: datetime
     has_held: bool = False
-    """It has held the user: when that is let go, the limit of then is the other bridge's as well."""
+    """It has held the user; the limit when that is let go is the other bridge's as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

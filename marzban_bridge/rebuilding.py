@@ -74,7 +74,7 @@ async def read(
 def keep(store: Store, rebuilding: Rebuilding, *, at: datetime) -> None:
     """Store the accounts, with an event for each."""
     for rebuilt in rebuilding.accounts:
-        store.save(rebuilt.account, [rebuilt.event], at=at)
+        store.save(rebuilt.account, [rebuilt.event], at=at, takes_announcement=True)
 
 
 def _rebuild(
