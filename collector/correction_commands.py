@@ -30,6 +30,8 @@ SHOWN_USERS = 20
 SHOWN_CORRECTIONS = 100
 PATIENCE_SECONDS = 600.0
 LOOK_SECONDS = 0.2
+TRY_HERE_SECONDS = 2.0
+"""So often the command tries whether nobody else writes the ledger."""
 MAX_REASON_LENGTH = 500
 MAX_PORT = 65_535
 _AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
@@ -275,6 +277,7 @@ def _carry_out(place: LedgerPlace, wanted: Wanted, *, now_millis: int) -> int:
     """Ask for a correction, and see that it is carried out: by who writes the ledger, or here."""
     number = place.ask_correction(wanted, asked_at_millis=now_millis)
     deadline = time.monotonic() + PATIENCE_SECONDS
+    try_here_at = time.monotonic()
     with closing(place.reader()) as reader:
         while not (done := _find(reader, number)).done_at_millis:
             if time.monotonic() > deadline:
@@ -282,8 +285,10 @@ def _carry_out(place: LedgerPlace, wanted: Wanted, *, now_millis: int) -> int:
                     f"correction {number} is asked for, and not done yet: the collector that "
                     "writes the ledger carries it out; see `traffic-collector corrections`"
                 )
-            with suppress(LedgerInUseError):  # then the collector that has it does
-                _carry_out_here(place, now_millis=now_millis)
+            if time.monotonic() >= try_here_at:
+                try_here_at = time.monotonic() + TRY_HERE_SECONDS
+                with suppress(LedgerInUseError):  # then the collector that has it does
+                    _carry_out_here(place, now_millis=now_millis)
             time.sleep(LOOK_SECONDS)
     if done.problem is not None:
         raise LedgerError(f"{done.problem}; nothing was changed")

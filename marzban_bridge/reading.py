@@ -122,6 +122,7 @@ class Reading:
             name = self._store.corrected_name(username)
             if name is None or await self._correct_name(name):
                 self._uncorrected.discard(username)
+            await asyncio.sleep(0)  # at the start these may be all names ever corrected
 
     async def _correct_name(self, name: CorrectedName) -> bool:
         panels = tuple(self._reconcilers) if self._store.shares_quotas else (name.panel,)

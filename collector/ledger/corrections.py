@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-CORRECTED_REPORTS = 10_000
+CORRECTED_REPORTS = 5_000
 """At most so many reports are voided in one commit."""
 LOOKED_THROUGH_REPORTS = 50_000
 """At most so many are looked at for it: commits of reports wait meanwhile."""

@@ -113,13 +113,15 @@ _ADD_TO_USERS = f"""
 
 def ask(db: Db, wanted: Wanted, *, asked_at_millis: int) -> int:
     """Store that a correction is wanted; return its number; within a transaction."""
-    db.execute("SELECT 1 FROM lease WHERE name = 'leader' FOR UPDATE")  # one number at a time
-    row = db.execute(
-        "INSERT INTO correction (id, wanted, asked_at) "
-        "SELECT coalesce(max(id), 0) + 1, %s, %s FROM correction RETURNING id",
-        (msgspec.json.encode(wanted).decode(), asked_at_millis),
-    ).fetchone()
-    return int((row or (0,))[0])
+    row = None
+    while row is None:  # somebody else may have asked at this moment, and have the number
+        row = db.execute(
+            "INSERT INTO correction (id, wanted, asked_at) "
+            "SELECT coalesce(max(id), 0) + 1, %s, %s FROM correction "
+            "ON CONFLICT (id) DO NOTHING RETURNING id",
+            (msgspec.json.encode(wanted).decode(), asked_at_millis),
+        ).fetchone()
+    return int(row[0])
 
 
 def open_correction(db: Db) -> Correction | None:

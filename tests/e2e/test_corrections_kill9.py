@@ -19,7 +19,7 @@ from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.place import place_of
 
 ROUNDS = 6
-REPORTS = 2 * CORRECTED_REPORTS + 5_000
+REPORTS = 3 * CORRECTED_REPORTS
 """Three steps of a void."""
 
 

@@ -10,6 +10,7 @@ from world import World
 
 from marzban_bridge import together
 from marzban_bridge.accounts import FLOOR_BYTES
+from marzban_bridge.errors import StoreDoubtError
 
 
 @pytest.fixture(params=[False, True], ids=["own quota", "shared quota"])
@@ -273,3 +274,33 @@ def test_of_a_name_that_came_to_count_only_what_counts_is_taken_back(world):
     world.ledger.void(unknown)
     look(world)
     assert external(world) == gib(3)
+
+
+def test_an_older_store_put_back_after_a_void_gives_nothing_back_twice(tmp_path):
+    world = World(tmp_path)
+    world.panel.create_user("alice", data_limit=gib(10))
+    world.panel.use_traffic("alice", gib(1))
+    spike = world.ledger.report("alice", gib(2))
+    world.ledger.report("alice", gib(3))
+    look(world)
+    world.run(world._stack.aclose())
+    copied = world.settings.store.read_bytes()
+    world.restart()
+    world.ledger.void(spike)
+    look(world)
+    assert (external(world), user(world)["data_limit"]) == (gib(3), gib(7))
+    world.run(world._stack.aclose())
+    for each in world.settings.store.parent.glob("bridge.sqlite3-*"):
+        each.unlink()
+    world.settings.store.write_bytes(copied)
+    world.restart()
+    with pytest.raises(StoreDoubtError):
+        world.one_pass()
+    world.run(together.rebase(world.bridges, actor="root"))
+    look(world)
+    assert (external(world), user(world)["data_limit"]) == (gib(3), gib(7))
+    assert world.account("alice").quota_bytes == gib(10)
+    world.ledger.void(spike)
+    look(world)
+    assert external(world) == gib(3)
+    world.close()

@@ -371,3 +371,31 @@ def test_names_that_nothing_was_reported_of_share_a_quota_as_well(opened):
         assert world.shown(panel, name)[0] == "limited"
     assert world.account("two", "carol") is None
     assert world.shown("two", "carol") == ("active", 20)
+
+
+def test_what_is_taken_back_is_given_back_on_every_panel(world):
+    world.use("default", 2)
+    world.use("two", 3)
+    spike = world.ledger.report("alice", gib(100))
+    other = world.ledger.report("two/alice", gib(1))
+    world.look(3)
+    for panel in ("default", "two"):
+        world.panels[panel].review()
+        assert world.shown(panel)[0] == "limited"
+    world.ledger.void(spike)
+    world.look(3)
+    for panel in ("default", "two"):
+        world.panels[panel].review()
+        assert world.shown(panel)[0] == "active"
+        assert used(world, panel) == gib(6) + 1
+    world.panels["two"].reset_user("alice")
+    world.look(3)
+    world.ledger.report("alice", gib(1))
+    world.ledger.void(other)  # the reset on one of them has forgiven it on both
+    world.look(3)
+    assert used(world, "default") == used(world, "two") == gib(1)
+    late = world.ledger.report("two/alice", gib(2))
+    world.look(2)
+    world.ledger.void(late)
+    world.look(3)
+    assert used(world, "default") == used(world, "two") == gib(1)
