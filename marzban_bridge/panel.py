@@ -150,6 +150,10 @@ class Panel(Protocol):
         """Say who the bridge is in the panel; cheap. Raises when it is none, or another program."""
         ...
 
+    async def demand_there(self) -> None:
+        """Raise PanelUnavailableError when the panel fails at what concerns none of its users."""
+        ...
+
     async def get_user(self, username: str) -> PanelUser:
         """Return the user of exactly this name; raise UserNotFoundError when there is none."""
         ...

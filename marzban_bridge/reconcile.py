@@ -10,17 +10,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from marzban_bridge.accounts import account_key
+from marzban_bridge.chunk import CONCURRENT_USERS, Chunk
 from marzban_bridge.errors import (
-    BridgeError,
     CollectorUnavailableError,
-    NotLeadingError,
     PanelDoubtError,
     PanelError,
-    PanelFailingError,
-    PanelLoginError,
     PanelUnavailableError,
 )
 from marzban_bridge.looks import Preview
@@ -37,7 +34,6 @@ from marzban_bridge.work_queue import Urgency, WorkQueue
 log = logging.getLogger(__name__)
 
 CHUNK = 50
-CONCURRENT_USERS = 4
 URGENT_IN_A_ROW = 4
 """So many chunks of urgent users, then one of a pass under way: a flood of them starves no pass.
 
@@ -343,53 +339,16 @@ class Reconciler:
             moving = [key for key, user in users.items() if user and looks.only_moves(key, user)]
             self.hurry(moving, Urgency.PUBLISH)
             users = {key: user for key, user in users.items() if key not in set(moving)}
-        results = await self._settle_read(users, read_at=read_at, gave_way=gave_way)
+        chunk = Chunk(
+            settler=self.settler,
+            panel=self._panel,
+            named=self._store.public_name,
+            gives_way=lambda: gave_way is not None and self._queue.has(Urgency.CROSSING),
+        )
+        failures = await chunk.settle(users, read_at=read_at)
+        if gave_way is not None:
+            gave_way += chunk.left
         self._metrics.looks.inc(len(keys))
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
         self._note_up()
-        failures = sum(result is not None for result in results)
         self._metrics.soft_errors.labels(source="user").inc(failures)
         return failures
-
-    def _named(self, key: str) -> str:
-        return self._store.public_name(key)
-
-    async def _settle_read(
-        self,
-        users: Mapping[str, PanelUser | None],
-        *,
-        read_at: float,
-        gave_way: list[str] | None = None,
-    ) -> Sequence[BaseException | None]:
-        """Settle users, a few at the same time; return what each failed of.
-
-        Once the panel as a whole cannot be reached, those whose turn has not come are left alone.
-        """
-        gate = asyncio.Semaphore(CONCURRENT_USERS)
-        outage: list[BridgeError] = []
-
-        async def settle(key: str, user: PanelUser | None) -> BridgeError | None:
-            async with gate:
-                if outage:
-                    raise outage[0]
-                if gave_way is not None and self._queue.has(Urgency.CROSSING):
-                    gave_way.append(key)
-                    return None
-                try:
-                    await self.settler.settle(key, user, read_at=read_at)
-                except PanelFailingError as error:
-                    log.error("user=%s could not be settled: %s", self._named(key), error)  # noqa: TRY400 - one line per failing user, no traceback
-                    return error
-                except (NotLeadingError, PanelUnavailableError, PanelLoginError) as error:
-                    outage.append(error)
-                    raise
-                except BridgeError as error:
-                    log.error("user=%s could not be settled: %s", self._named(key), error)  # noqa: TRY400 - one line per failing user, no traceback
-                    return error
-                return None
-
-        return await asyncio.gather(
-            *(settle(key, user) for key, user in users.items()), return_exceptions=True
-        )

@@ -13,8 +13,9 @@ from bridge_world import WaitingFeed, until
 from world import World
 
 from marzban_bridge import reading, together
+from marzban_bridge.chunk import CONCURRENT_USERS, FAILING_USERS
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.reconcile import CHUNK, CONCURRENT_USERS
+from marzban_bridge.reconcile import CHUNK
 
 NAMES = [f"user{number:03}" for number in range(2 * CHUNK + 20)]
 
@@ -27,12 +28,16 @@ class Listening(httpx.AsyncBaseTransport):
         self.lists = []
         self.on_list = lambda: None
         self.refuses_writes_with = None
-        self.writes = 0
+        self.writes = self.asked = 0
+        self.fails_at = lambda _: False
         self.written = []
         self.write_seconds = 0.0
         self.on_write = lambda: None
 
     async def handle_async_request(self, request):
+        self.asked += 1
+        if self.fails_at(request):
+            return httpx.Response(500, text="Internal Server Error", request=request)
         if request.method == "PUT":
             self.writes += 1
             self.written.append(request.url.path.rpartition("/")[2])
@@ -259,3 +264,29 @@ def test_whom_a_pass_finds_at_a_crossing_comes_before_those_it_found_moving(worl
     world.one_pass()
     assert panel.written[0] == CROSSING
     assert sorted(panel.written) == sorted([*MOVING, CROSSING])
+
+
+def test_a_panel_that_fails_at_one_user_serves_the_others_and_is_not_away(world, caplog):
+    panel = world.transport._inner
+    panel.fails_at = lambda request: request.url.path == f"/api/user/{NAMES[0]}"
+    for name in NAMES[:CHUNK]:
+        world.ledger.report(name, gib(4))
+    result = world.run(together.run_once(world.bridges))
+    assert result.failures == 1
+    assert f"user={NAMES[0]} could not be settled" in caplog.text
+    assert world.bridge.reconciler.panel_outage.is_up
+    others = NAMES[1:CHUNK]
+    assert {world.panel.get_user(name)["data_limit"] for name in others} == {gib(6) - 1}
+
+
+def test_a_panel_whose_database_goes_away_within_a_chunk_is_away_and_asked_a_few_times(world):
+    world.one_pass()
+    panel = world.transport._inner
+    panel.asked = 0
+    panel.fails_at = lambda request: request.url.path.startswith(("/api/user/", "/api/system"))
+    for name in NAMES[:CHUNK]:
+        world.ledger.report(name, gib(4))
+    with pytest.raises(PanelUnavailableError, match="fails at everything"):
+        world.run(together.run_once(world.bridges))
+    lists_and_sign_in = 5
+    assert panel.asked <= lists_and_sign_in + FAILING_USERS + 2 * CONCURRENT_USERS
