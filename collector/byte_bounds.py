@@ -83,20 +83,36 @@ class Reading(NamedTuple):
 class ByteBounds:
     """Holds senders of one kind to their bounds.
 
-    For each request: `must_read`, and then the ledger is read between `begin_reading` and
-    `note_read`; `let_through`; once its outcome is known, `settle`.
+    For each request that `passes_at_once` does not let through: `must_read`, and then the ledger is
+    read between `begin_reading` and `note_read`; `let_through`. Once the outcome of a request is
+    known, `settle`.
     """
 
     def __init__(self, bounds: Bounds, *, remembered: int = REMEMBERED) -> None:
         self.bounds = bounds
+        self._share_bytes = bounds.hour_bytes // SHARE
         self._remembered = remembered
         self._senders: OrderedDict[str, _Known] = OrderedDict()
+
+    def passes_at_once(self, sender: str, amount_bytes: int, *, now_millis: int) -> bool:
+        """Let a request through, as `let_through` does, if a glance shows that nothing is near."""
+        known = self._senders.get(sender)
+        if (
+            known is None
+            or known.hour != now_millis // HOUR_MILLIS
+            or known.unread_bytes + amount_bytes > self._share_bytes
+            or known.hour_bytes + amount_bytes > self.bounds.hour_bytes
+            or known.day_bytes + amount_bytes > self.bounds.day_bytes
+        ):
+            return False
+        self._count(known, amount_bytes)
+        return True
 
     def must_read(self, sender: str, amount_bytes: int, *, now_millis: int) -> bool:
         """Tell whether the ledger has to be read before a request can be decided about."""
         known = self._known(sender, now_millis)
         if self._beyond(known, amount_bytes, now_millis) is None:
-            return known.unread_bytes + amount_bytes > self.bounds.hour_bytes // SHARE
+            return known.unread_bytes + amount_bytes > self._share_bytes
         read_at_millis = known.read_at_millis
         return read_at_millis is None or not (
             0 <= now_millis - read_at_millis < READ_AGAIN_MILLIS and not known.unread_bytes
@@ -125,12 +141,15 @@ class ByteBounds:
         known = self._known(sender, now_millis)
         if beyond := self._beyond(known, amount_bytes, now_millis):
             return beyond
+        self._count(known, amount_bytes)
+        return None
+
+    def _count(self, known: _Known, amount_bytes: int) -> None:
         known.hour_bytes += amount_bytes
         known.day_bytes += amount_bytes
         known.unread_bytes += amount_bytes
         known.pending_bytes += amount_bytes
         known.let_through_bytes += amount_bytes
-        return None
 
     def settle(self, sender: str, amount_bytes: int) -> None:
         """Note that a request that was let through is stored, or is not."""

@@ -35,6 +35,8 @@ async def admit(collector: Collector, scope: str, reports: Sequence[Report]) -> 
             f"{limits.request_bytes} of {limits.setting_of('request')}: send fewer at once",
         )
     now_millis = collector.now_millis()
+    if bounds.passes_at_once(scope, amount_bytes, now_millis=now_millis):
+        return amount_bytes
     if bounds.must_read(scope, amount_bytes, now_millis=now_millis):
         await _read(collector, bounds, scope)
     beyond = bounds.let_through(scope, amount_bytes, now_millis=now_millis)
@@ -60,6 +62,8 @@ async def bound_servers(
     """Return the reports, those of servers beyond the sender's bound of a day under `other`."""
     bounds = collector.key_servers if scope.startswith(REPORTER) else collector.user_servers
     now_millis = collector.now_millis()
+    if bounds.are_known(scope, reports, now_millis=now_millis):
+        return reports
     if bounds.must_read(scope, reports, now_millis=now_millis):
         day = now_millis // DAY_MILLIS
         places = await collector.read_long(lambda reader: reader.sender_places(scope, day=day))
