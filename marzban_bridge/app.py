@@ -19,7 +19,7 @@ from collector.influx.access import InfluxAccess
 from collector.influx.client import Influx
 from marzban_bridge import together
 from marzban_bridge.actions import Actions
-from marzban_bridge.api import admin, confirm, dashboard, health, operations, webhooks
+from marzban_bridge.api import acceptance, admin, confirm, dashboard, health, operations, webhooks
 from marzban_bridge.api.bearers import Bearers
 from marzban_bridge.api.context import Bridge, Bridges, new_action_throttles
 from marzban_bridge.api.errors import install_error_handlers
@@ -29,6 +29,7 @@ from marzban_bridge.lineage import panel_mark
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.panel_rebase import PanelRebase
 from marzban_bridge.panels_file import load_panels
 from marzban_bridge.reading import Reading
 from marzban_bridge.recognition import recognize
@@ -155,6 +156,7 @@ async def open_bridges(
                 reading=reading,
                 reconciler=reconciler,
                 actions=actions,
+                panel_rebase=PanelRebase(store=books, reconciler=reconciler, clock=clock),
                 snapshots=snapshots,
                 metrics=metrics[each.name],
                 clock=clock,
@@ -250,9 +252,9 @@ def create_app(
         redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
     )
     install_error_handlers(app)
-    for module in (webhooks, admin, operations, dashboard, confirm, health):
+    for module in (webhooks, admin, operations, acceptance, dashboard, confirm, health):
         app.include_router(module.router)
-    for module in (webhooks, admin, operations, confirm):
+    for module in (webhooks, admin, operations, acceptance, confirm):
         app.include_router(
             module.router, prefix="/panels/{panel}", include_in_schema=bool(settings.panels_file)
         )

@@ -15,10 +15,11 @@ from dotenv import dotenv_values
 from rich.console import Console
 from rich.text import Text
 
-from marzban_bridge import __version__, commands, rebuild_command
+from marzban_bridge import __version__, commands, panel_commands, rebuild_command
 from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.logs import configure_logging, printable
+from marzban_bridge.panel_rebase import REBASE_PANEL_PHRASE
 from marzban_bridge.settings import Settings
 
 STAND_INS = (
@@ -129,7 +130,17 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     rebase = add(
         "rebase",
         "accept ledger and store as they are now, after a restore; stop the bridge first",
-        lambda it: asyncio.run(commands.rebase(_settings(), is_restored=it.restored)),
+        _rebase,
+    )
+    rebase.add_argument(
+        "--panel",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="accept this panel instead, restored, moved or emptied; beside a running bridge too",
+    )
+    rebase.add_argument(
+        "--yes", action="store_true", help="with --panel: do not ask for a typed confirmation"
     )
     rebase.add_argument(
         "--restored", action="store_true", help="the store is a copy not made by `backup`"
@@ -202,6 +213,16 @@ def _reset(arguments: argparse.Namespace) -> int:
         if not _is_confirmed(RESET_ALL_PHRASE):
             return 1
     return commands.reset_all(_settings(), changes_panel=arguments.change_the_panel)
+
+
+def _rebase(arguments: argparse.Namespace) -> int:
+    if arguments.panel is None:
+        return asyncio.run(commands.rebase(_settings(), is_restored=arguments.restored))
+    return panel_commands.rebase_panel(
+        _settings(),
+        arguments.panel or None,
+        confirmed=lambda: arguments.yes or _is_confirmed(REBASE_PANEL_PHRASE),
+    )
 
 
 def _cleanup(arguments: argparse.Namespace) -> int:

@@ -61,14 +61,11 @@ class DoubtBooks(NameBooks):
     def _set_panel_doubts(self, doubts: Sequence[PanelDoubt]) -> None:
         self._handle.set_meta(self._doubt_meta, msgspec.json.encode(doubts).decode())
 
-    def sample(self, *, admin: str | None, besides: str, limit: int) -> list[str]:
+    def sample(self, *, admin: str | None, limit: int) -> list[str]:
         """Return some accounts of the panel, at random; up to half of them of one owner's users."""
-        query = (
-            "SELECT account_key FROM account WHERE panel = ?1 AND account_key <> ?2 "
-            "{} ORDER BY random() LIMIT ?3"
-        )
+        query = "SELECT account_key FROM account WHERE panel = ?1 {} ORDER BY random() LIMIT ?2"
         of_owner = self._db.execute(
-            query.format("AND admin IS ?4"), (self.panel, besides, limit // 2, admin)
+            query.format("AND admin IS ?3"), (self.panel, limit // 2, admin)
         ).fetchall()
-        of_all = self._db.execute(query.format(""), (self.panel, besides, limit)).fetchall()
+        of_all = self._db.execute(query.format(""), (self.panel, limit)).fetchall()
         return list(dict.fromkeys(row[0] for row in (*of_owner, *of_all)))[:limit]

@@ -75,27 +75,32 @@ class Census:
         if self._store.panel_doubts:
             return True
         kind, readings = await self._find_out(key, user, read_at=read_at)
-        if kind is None:
-            return False
-        self._begin(kind, readings)
-        return True
+        if kind:
+            self.begin(kind, readings)
+        # It may have begun with another user while the panel was asked.
+        return bool(self._store.panel_doubts)
+
+    def is_as_before(self, key: str, user: PanelUser) -> bool:
+        """Tell whether a user shows nothing for which others would have to be looked at."""
+        account = self._store.account(key)
+        return account is None or self.reading(account, user).shown is Shown.AS_BEFORE
 
     async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:
         """Return why the panel would be in doubt, without storing it."""
         kind, readings = await self._find_out(key, user, read_at=read_at)
-        return None if kind is None else self._text(kind, readings)
+        return None if kind is None else self.text(kind, readings)
 
     async def look_again(self) -> bool:
         """Look at users again while the panel is in doubt; return whether it still is."""
         for doubt in self._store.panel_doubts:
             if doubt.kind not in set(DoubtKind):
                 continue  # it is another part's to end
-            keys = [*doubt.witnesses, *self._store.sample(admin=None, besides="", limit=SAMPLE)]
+            keys = [*doubt.witnesses, *self._store.sample(admin=None, limit=SAMPLE)]
             readings = await self._read(list(dict.fromkeys(keys))[:SAMPLE])
             if is_over(doubt, readings):
                 self.end(doubt.kind, IS_OVER)
             elif kind := judge(readings):
-                self._begin(kind, readings, known=doubt)
+                self.begin(kind, readings, known=doubt)
         return bool(self._store.panel_doubts)
 
     def end(self, kind: str, text: str, *, actor: str = "bridge") -> None:
@@ -116,7 +121,7 @@ class Census:
         account = self._store.account(key)
         if account is None or account.is_held:
             return None, []
-        subject = self._reading(account, user)
+        subject = self.reading(account, user)
         if subject.shown is Shown.AS_BEFORE:
             return None, []
         others = [] if subject.shown is Shown.WENT_BACK else await self._sample(account, read_at)
@@ -129,7 +134,7 @@ class Census:
             if self._sampled_at < read_at or account.admin not in self._sampled_owners:
                 is_further = self._sampled_at >= read_at
                 self._sampled_at = time.monotonic()
-                keys = self._store.sample(admin=account.admin, besides=account.key, limit=SAMPLE)
+                keys = self._store.sample(admin=account.admin, limit=SAMPLE)
                 self._readings = await self._read(keys)
                 owners = self._sampled_owners if is_further else set()
                 self._sampled_owners = {*owners, account.admin}
@@ -145,12 +150,13 @@ class Census:
         found = {account_key(user.username): user for user in listed}
         # What was settled while the panel answered may be newer than the answer.
         return [
-            self._reading(account, found.get(key))
+            self.reading(account, found.get(key))
             for key, account in accounts.items()
             if self._store.account(key) == account
         ]
 
-    def _reading(self, account: Account, user: PanelUser | None) -> Reading:
+    def reading(self, account: Account, user: PanelUser | None) -> Reading:
+        """Hold a user as it was just read against its account."""
         line, seen = (self._own_line(user) if user else None), account.seen_line
         return Reading(
             account=account,
@@ -159,17 +165,19 @@ class Census:
             is_line_older=bool(line and seen and line.number < seen.number),
         )
 
-    def _text(self, kind: DoubtKind, readings: list[Reading]) -> str:
+    def text(self, kind: DoubtKind, readings: list[Reading]) -> str:
+        """Say what is wrong with the panel."""
         count = max(1, len(witnesses_of(kind, readings)))
         return text_of(kind, panel=self._store.panel, count=count, looked_at=len(readings))
 
-    def _begin(
+    def begin(
         self, kind: DoubtKind, readings: list[Reading], *, known: PanelDoubt | None = None
     ) -> None:
+        """Have no account of the panel changed from now on."""
         witnesses = witnesses_of(kind, readings)
         now = self._clock()
         doubt = PanelDoubt(
-            kind=kind, text=self._text(kind, readings), since=now, witnesses=witnesses
+            kind=kind, text=self.text(kind, readings), since=now, witnesses=witnesses
         )
         if known and known.kind == kind:
             both = dict.fromkeys((*known.witnesses, *witnesses))

@@ -32,6 +32,9 @@ LEAST_SHARE = 1 / 3
 FASTEST_BYTES_PER_SECOND = 50_000_000
 FASTEST_BYTES_AT_ONCE = GIB
 """More than this since the last look is no new traffic after a reset, but traffic of earlier."""
+MUCH_TRAFFIC_BYTES = GIB // 4
+"""A user who had used less may use half of it again between two looks."""
+KEPT_SHARE = 0.5
 MAX_WITNESSES = 25
 CLEANED_UP = frozenset({Status.EXPIRED, Status.LIMITED})
 """What the panel's own "delete expired users" takes, many at once."""
@@ -65,7 +68,7 @@ class Shown(StrEnum):
     RECREATED = "another user of the name"
     WENT_BACK = "as it was some time ago"
     UNCLEAR = "reset with all users, or as it was some time ago"
-    OLD_LIMIT = "a limit that was published some time ago"
+    OLD_LIMIT = "a limit, or the line of a write, of some time ago"
     OTHER_LIMIT = "a limit that is not the bridge's"
 
 
@@ -105,7 +108,7 @@ def _compare(reading: Reading) -> Shown:
     if fall is Fall.UNCLEAR:
         is_proved = is_old_limit or reading.is_line_older
         return Shown.WENT_BACK if is_proved else Shown.UNCLEAR
-    if is_old_limit:
+    if is_old_limit or reading.is_line_older:
         return Shown.OLD_LIMIT
     return Shown.AS_BEFORE if _is_limit_ours(account, user) else Shown.OTHER_LIMIT
 
@@ -136,12 +139,15 @@ def _shows_old_limit(account: Account, user: PanelUser) -> bool:
 def judge(readings: Sequence[Reading]) -> DoubtKind | None:
     """Tell what is wrong with the panel, None where only its users changed.
 
-    One user whose row provably went back is enough. That users are gone, created anew, or show
-    limits of earlier has to be seen of at least three and a third of them. Users that were expired
-    or limited do not count among those who are gone: the panel deletes them together.
+    One user whose row provably went back is enough, or one that shows a limit of earlier where
+    another may be reset with all users: such a reset changes no limit. That users are gone, created
+    anew, or show limits of earlier has to be seen of at least three and a third of them. Users that
+    were expired or limited do not count among those who are gone: the panel deletes them together.
     """
     shown = Counter(reading.shown for reading in readings)
-    if shown[Shown.WENT_BACK] or any(_is_no_reset_all(each, readings) for each in readings):
+    is_contradicted = any(_is_no_reset_all(each, readings) for each in readings)
+    is_mixed = shown[Shown.UNCLEAR] and shown[Shown.OLD_LIMIT]
+    if shown[Shown.WENT_BACK] or is_contradicted or is_mixed or _have_kept_most(readings):
         return DoubtKind.WENT_BACK
     if _are_many(shown[Shown.OLD_LIMIT], len(readings)):
         return DoubtKind.WENT_BACK
@@ -151,6 +157,23 @@ def judge(readings: Sequence[Reading]) -> DoubtKind | None:
     if _are_many(sum(each.shown is Shown.GONE for each in lasting), len(lasting)):
         return DoubtKind.USERS_GONE
     return None
+
+
+def _have_kept_most(readings: Sequence[Reading]) -> bool:
+    """Tell whether users who may be reset with all users have too much of their traffic left.
+
+    After such a reset they have what they used since the last look; after a restored backup most of
+    what they had.
+    """
+    fell = [
+        (each.account.sighting.used_bytes, each.sighting.used_bytes)
+        for each in readings
+        if each.shown is Shown.UNCLEAR
+        and each.sighting is not None
+        and each.account.sighting.used_bytes >= MUCH_TRAFFIC_BYTES
+    ]
+    kept = sum(after >= before * KEPT_SHARE for before, after in fell)
+    return kept >= LEAST_USERS and kept >= len(fell) * KEPT_SHARE
 
 
 def _are_many(count: int, all_of_them: int) -> bool:

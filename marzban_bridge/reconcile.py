@@ -106,9 +106,9 @@ class Reconciler:
         with contextlib.suppress(CollectorUnavailableError):  # a look does no harm without it
             await self._witness.check()
         self.settler.refuse_in_doubt()
-        async for keys in self._chunks():
+        async for keys in self.chunks():
             read_at = time.monotonic()
-            users = await self._read_users(keys)
+            users = await self.read_users(keys)
             for key, user in users.items():
                 if text := await self.settler.trust.preview(key, user, read_at=read_at):
                     raise PanelDoubtError(text)
@@ -117,8 +117,8 @@ class Reconciler:
 
     async def panel_users(self) -> AsyncIterator[tuple[str, PanelUser]]:
         """Yield every user with external usage or an account, as the panel shows it now."""
-        async for keys in self._chunks():
-            for key, user in (await self._read_users(keys)).items():
+        async for keys in self.chunks():
+            for key, user in (await self.read_users(keys)).items():
                 if user is not None:
                     yield key, user
 
@@ -257,7 +257,7 @@ class Reconciler:
         await self.check_panel()
         started_at = logged_at = time.monotonic()
         users = failures = 0
-        async for keys in self._chunks():
+        async for keys in self.chunks():
             failures += await self._settle_all(keys, defers_publishes=True)
             users += len(keys)
             if time.monotonic() - logged_at >= PROGRESS_LOG_SECONDS:
@@ -295,22 +295,24 @@ class Reconciler:
         What is yielded counts as done when the next is asked for.
         """
         begins_after = self._store.meta(self._position) or ""
-        async for keys in self._chunks(after=begins_after):
+        async for keys in self.chunks(after=begins_after):
             yield keys
             self._store.set_meta(self._position, keys[-1])
-        async for keys in self._chunks():
+        async for keys in self.chunks():
             if left := [key for key in keys if key <= begins_after]:
                 yield left
                 self._store.set_meta(self._position, left[-1])
             if len(left) < len(keys):
                 return
 
-    async def _chunks(self, *, after: str = "") -> AsyncIterator[list[str]]:
+    async def chunks(self, *, after: str = "") -> AsyncIterator[list[str]]:
+        """Yield the names that concern the panel, in order, some at a time."""
         while keys := self._store.keys(after=after, limit=CHUNK):
             yield keys
             after = keys[-1]
 
-    async def _read_users(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
+    async def read_users(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
+        """Return the users of these names as the panel lists them; None for those it has not."""
         names = map(self.settler.looks.name, keys)
         aliases = self._store.aliases_of(keys)
         listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
@@ -332,7 +334,7 @@ class Reconciler:
         urgent came. Raises when the panel as a whole cannot be reached or refuses our sign-in.
         """
         read_at = time.monotonic()
-        users = await self._read_users(keys)
+        users = await self.read_users(keys)
         users = self.settler.take_in(users, read_at=read_at)
         if defers_publishes:
             looks = self.settler.looks

@@ -141,7 +141,7 @@ class Settler:
             return None
         totals = self._store.totals(key)
         look = self.looks.fold(key, user, totals)
-        if not look.is_quiet:
+        if not look.is_quiet or not self.trust.census.is_as_before(key, user):
             return None
         change = self.looks.plan(look.account, totals.billed_bytes)
         return None if change and self.looks.allows(change) else look.account

@@ -140,6 +140,19 @@ def rejoin(shared: SharedQuota, *, departed_bytes: int) -> SharedQuota:
     return replace(shared, departed_bytes=shared.departed_bytes - departed_bytes)
 
 
+def forgive(shared: SharedQuota, lost_bytes: int) -> SharedQuota:
+    """Begin the period later by what a panel had counted in it and does not know any more."""
+    if shared.start is None:
+        return shared
+    return replace(
+        shared,
+        start=Totals(
+            billed_bytes=shared.start.billed_bytes + lost_bytes,
+            raw_bytes=shared.start.raw_bytes + lost_bytes,
+        ),
+    )
+
+
 def form(
     members: Mapping[str, Account], *, nobodys: Totals
 ) -> tuple[SharedQuota, dict[str, Account]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -141,6 +141,41 @@ def orphans_table(orphans: Iterable[Orphan]) -> Table:
             human_bytes(each.total_bytes),
             f"{each.first_seen_at:%Y-%m-%d %H:%M}",
             f"{each.gone_at:%Y-%m-%d %H:%M}" if each.gone_at else "",
+        )
+    return table
+
+
+class PanelRebaseRow(Protocol):
+    """What is shown of an account where a panel is accepted as it is."""
+
+    username: str
+    what: str
+    quota_bytes: int | None
+    external_bytes: int
+    marzban_bytes_before: int
+    marzban_bytes: int | None
+    published_limit_bytes: int | None
+    status: str | None
+
+
+def panel_rebase_table(rows: Iterable[PanelRebaseRow]) -> Table:
+    """Show what accepting a panel takes from where; accounts that stay as they are last."""
+    table = _table("What accepting the panel would do", "user")
+    for name in ("quota (ours)", "external (ours)", "panel (then)", "panel (now)", "panel limit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status")
+    table.add_column("what", overflow="fold")
+    for row in sorted(rows, key=lambda row: (row.what.startswith("kept"), row.username)):
+        is_there = row.marzban_bytes is not None
+        table.add_row(
+            _data(row.username),
+            human_bytes(row.quota_bytes),
+            human_bytes(row.external_bytes),
+            human_bytes(row.marzban_bytes_before),
+            human_bytes(row.marzban_bytes) if is_there else "-",
+            human_bytes(row.published_limit_bytes) if is_there else "-",
+            row.status or "-",
+            row.what,
         )
     return table
 

@@ -17,6 +17,7 @@ from marzban_bridge.feed import CollectorFeed
 from marzban_bridge.marzban import Marzban
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.panel_rebase import PanelRebase
 from marzban_bridge.panels_file import PanelSettings
 from marzban_bridge.reading import Reading
 from marzban_bridge.reconcile import Reconciler
@@ -51,6 +52,7 @@ class Bridge:
     reading: Reading
     reconciler: Reconciler
     actions: Actions
+    panel_rebase: PanelRebase
     snapshots: Snapshots | None
     """None when no InfluxDB is configured."""
     metrics: Metrics

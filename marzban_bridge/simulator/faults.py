@@ -15,6 +15,8 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from marzban_bridge.simulator.database import PanelDatabase
+
 REMEMBERED_REQUESTS = 100_000
 FILE_SECONDS = 0.2
 LIST_PATH = "/api/users"
@@ -132,8 +134,13 @@ class FaultsMiddleware:
 
 
 @contextlib.asynccontextmanager
-async def following(faults: Faults, path: Path | None) -> AsyncIterator[None]:
-    """Have the faults that a file asks for, from when it is there until it is gone."""
+async def following(
+    faults: Faults, path: Path | None, *, database: PanelDatabase
+) -> AsyncIterator[None]:
+    """Have the faults that a file asks for, from when it is there until it is gone.
+
+    What befalls the database is asked for by a list that grows: `"database": ["dump a", "empty"]`.
+    """
     if path is None:
         yield
         return
@@ -145,6 +152,7 @@ async def following(faults: Faults, path: Path | None) -> AsyncIterator[None]:
             faults.is_down = bool(wanted.get("is_down", False))
             faults.late_put_seconds = float(wanted.get("late_put_seconds", 0))
             faults.list_status = int(wanted.get("list_status", 0))
+            database.follow(wanted.get("database", []))
             await asyncio.sleep(FILE_SECONDS)
 
     following_it = asyncio.ensure_future(follow(path))

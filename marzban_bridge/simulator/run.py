@@ -27,6 +27,7 @@ from marzban_bridge.simulator.crowd import (
     crowd,
     describe_panel,
 )
+from marzban_bridge.simulator.database import PanelDatabase
 from marzban_bridge.simulator.errors import RefusedError
 from marzban_bridge.simulator.faults import following
 from marzban_bridge.simulator.panel import SimulatedPanel
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--faults",
         type=Path,
         metavar="FILE",
-        help="JSON with `delay_seconds` and `is_down`, followed",
+        help="JSON with `delay_seconds`, `is_down`, `database` and others, followed",
     )
     add("--webhook-address", metavar="URL", help="where to send webhooks")
     add("--webhook-secret", metavar="TEXT", help="the secret to send along")
@@ -175,7 +176,7 @@ async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
         async with (
             jobs_running(panel, intervals=intervals, receiver=receiver),
             _kept(panel, arguments.state),
-            following(app.state.faults, arguments.faults),
+            following(app.state.faults, arguments.faults, database=PanelDatabase(panel)),
             _crowded(panel, crowd(arguments.crowd), speed=arguments.speed),
         ):
             await server.serve(sockets=[listener])

@@ -105,7 +105,7 @@ class TestOneUser:
         before = kept(used=5)
         fell = shown(before, used=1)
         assert read(before, fell, is_line_older=True).shown is Shown.WENT_BACK
-        assert read(before, shown(before), is_line_older=True).shown is Shown.AS_BEFORE
+        assert read(before, shown(before), is_line_older=True).shown is Shown.OLD_LIMIT
 
 
 class TestTogether:
@@ -190,6 +190,22 @@ class TestResetAll:
     def test_nor_one_whose_traffic_is_newer_than_the_last_look(self, field):
         before = kept("bob", used=2, seen_at=LATER, **{field: NOW + timedelta(seconds=1)})
         assert judge([self.fell(), read(before, shown(before))]) is None
+
+    def test_a_limit_of_earlier_beside_it_speaks_against_it(self):
+        before = kept("bob", published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT,))
+        other = read(before, shown(before, data_limit_bytes=OLD_LIMIT))
+        assert judge([self.fell(), other]) is DoubtKind.WENT_BACK
+        assert judge([other, as_before("carol", used=1)]) is None
+
+    @pytest.mark.parametrize(
+        ("left", "kind"), [((1, 1, 1), DoubtKind.WENT_BACK), ((1, 1, 0), None), ((0, 0, 0), None)]
+    )
+    def test_users_who_have_most_of_their_traffic_left_were_not_reset(self, left, kind):
+        users = [kept(f"user{number}", used=1.5) for number in range(3)]
+        readings = [
+            read(each, shown(each, used=used)) for each, used in zip(users, left, strict=True)
+        ]
+        assert judge(readings) is kind
 
     def test_more_traffic_than_there_can_be_since_the_last_look_is_traffic_of_earlier(self):
         assert judge([self.fell(used=4.5)]) is DoubtKind.WENT_BACK
