@@ -37,9 +37,10 @@ from collector.influx.client import Influx
 from collector.ingest import Ingest
 from collector.leading import Leading
 from collector.ledger import Ledger, LedgerReader
-from collector.ledger.place import SharedLedger, SharedReader, place_of
+from collector.ledger.place import LedgerPlace, SharedLedger, SharedReader, place_of
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
+from collector.reporters import configured_by
 from collector.reports import DAY_MILLIS, Limits
 from collector.server_bounds import ServerBounds
 from collector.settings import Settings
@@ -78,6 +79,7 @@ async def open_collector(
     place = place_of(settings.ledger_url)
     ledger = place.open()
     reader = place.reader()
+    _note_configured(place, reader, settings, now_millis())
     metrics = Metrics()
     limits = _limits(settings, settings.key_bounds)
     ingest = Ingest(
@@ -178,6 +180,26 @@ def _limits(settings: Settings, bounds: Bounds) -> Limits:
         request_bytes=bounds.request_bytes,
         request_setting=bounds.setting_of("request"),
     )
+
+
+def _note_configured(
+    place: LedgerPlace, reader: LedgerReader, settings: Settings, now_millis: int
+) -> None:
+    """Have the keys of the environment listed with all others; say which of them are refused."""
+    own = configured_by(
+        settings.reporter_keys,
+        outside_quota=settings.reporters_outside_quota,
+        now_millis=now_millis,
+    )
+    place.note_configured(own)
+    hashes = {each.key_hash for each in own}
+    for each in reader.configured():
+        if each.key_hash in hashes and each.revoked_at_millis is not None:
+            log.warning(
+                "reporter_key_is_revoked name=%s: `reporters revoke` made it invalid; take it out "
+                "of COLLECTOR_REPORTER_KEYS, or put another key there",
+                each.name,
+            )
 
 
 def _lead(

@@ -12,7 +12,14 @@ from rich.table import Table
 from collector.app import wall_clock_millis
 from collector.errors import LedgerError
 from collector.ledger.place import place_of
-from collector.reporters import hash_key, signing_secret
+from collector.reporters import (
+    Configured,
+    Reporter,
+    configured_by,
+    hash_key,
+    merge_configured,
+    signing_secret,
+)
 from collector.settings import Settings
 
 console = Console()
@@ -72,25 +79,46 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
-    reader = place_of(settings.ledger_url).reader()
+    with closing(place_of(settings.ledger_url).reader()) as reader:
+        last_reports = reader.last_reports()
+        reporters = reader.reporters()
+        noted = reader.configured()
+    own = merge_configured(noted, _own(settings))
+    started = {each.key_hash for each in noted}
+    found: list[tuple[Reporter | Configured, str, str]] = [
+        *((each, "reporters add", "valid") for each in reporters),
+        *(
+            (each, "COLLECTOR_REPORTER_KEYS", "valid")
+            for each in (own if settings.reporter_keys else noted)
+        ),
+    ]
     table = Table(title="Reporters", title_justify="left")
-    last_reports = reader.last_reports()
-    for column in ("name", "since (UTC)", "last report (UTC)", "quota", "state"):
+    for column in ("name", "made by", "since (UTC)", "last report (UTC)", "quota", "state"):
         table.add_column(column)
-    for each in reader.reporters():
-        state = "valid"
+    for each, origin, valid in found:
+        state = valid
         if each.revoked_at_millis is not None:
             state = f"revoked {_moment(each.revoked_at_millis)}"
-        last = _moment(last_reports.get(f"reporter:{each.name}"))
-        quota = _quota_of(counts_toward_quota=each.counts_toward_quota)
-        table.add_row(each.name, _moment(each.created_at_millis), last, quota, state)
-    for name, _ in settings.reporter_keys:
-        last = _moment(last_reports.get(f"reporter:{name}"))
-        quota = _quota_of(counts_toward_quota=name not in settings.reporters_outside_quota)
-        table.add_row(name, "", last, quota, "valid, from COLLECTOR_REPORTER_KEYS")
-    reader.close()
+        elif isinstance(each, Configured) and each.key_hash not in started:
+            state = "valid when a collector is started"
+        table.add_row(
+            each.name,
+            origin,
+            _moment(each.created_at_millis),
+            _moment(last_reports.get(f"reporter:{each.name}")),
+            _quota_of(counts_toward_quota=each.counts_toward_quota),
+            state,
+        )
     console.print(table)
     return 0
+
+
+def _own(settings: Settings) -> list[Configured]:
+    return configured_by(
+        settings.reporter_keys,
+        outside_quota=settings.reporters_outside_quota,
+        now_millis=wall_clock_millis(),
+    )
 
 
 def _quota_of(*, counts_toward_quota: bool) -> str:
@@ -99,7 +127,12 @@ def _quota_of(*, counts_toward_quota: bool) -> str:
 
 def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     place, name = place_of(settings.ledger_url), arguments.name
-    if name in dict(settings.reporter_keys):
+    with closing(place.reader()) as reader:
+        stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
+        configured = {each.name for each in reader.configured()} | dict(
+            settings.reporter_keys
+        ).keys()
+    if name not in stored and name in configured:
         raise LedgerError(
             f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
         )
@@ -110,11 +143,22 @@ def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place = place_of(settings.ledger_url)
-    if arguments.name in dict(settings.reporter_keys):
-        raise LedgerError(f"{arguments.name} is set in COLLECTOR_REPORTER_KEYS: remove it there")
-    place.revoke_reporter(arguments.name, now_millis=wall_clock_millis())
-    print(f"{arguments.name} is refused from now on. What it reported stays counted.")
+    place, name, now_millis = place_of(settings.ledger_url), arguments.name, wall_clock_millis()
+    with closing(place.reader()) as reader:
+        is_stored = any(
+            each.name == name and each.revoked_at_millis is None for each in reader.reporters()
+        )
+    if name in dict(settings.reporter_keys):
+        place.note_configured(_own(settings))  # no collector may have been started with it yet
+    is_configured = place.revoke_configured(name, now_millis=now_millis)
+    if is_stored or not is_configured:
+        place.revoke_reporter(name, now_millis=now_millis)
+    print(f"{name} is refused from now on. What it reported stays counted.")
+    if is_configured:
+        print(
+            "Its key is in COLLECTOR_REPORTER_KEYS of a collector: it is refused there as well, "
+            "also after a restart. Take it out, or put another key there."
+        )
     return 0
 
 

@@ -11,10 +11,12 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MIN_KEY_LENGTH = 20
@@ -31,6 +33,73 @@ class Reporter:
     revoked_at_millis: int | None = None
     counts_toward_quota: bool = True
     """Whether what it reports is billed; otherwise it is stored and shown, and limits nobody."""
+
+
+MAX_CONFIGURED = 1000
+
+
+class Configured(NamedTuple):
+    """A key of COLLECTOR_REPORTER_KEYS, as the ledger knows it: listed and revoked like others."""
+
+    name: str
+    key_hash: bytes
+    created_at_millis: int
+    """When a collector first had it."""
+    revoked_at_millis: int | None
+    counts_toward_quota: bool
+
+
+def configured_by(
+    keys: Iterable[tuple[str, str]], *, outside_quota: Container[str], now_millis: int
+) -> list[Configured]:
+    """Return what COLLECTOR_REPORTER_KEYS and COLLECTOR_REPORTERS_OUTSIDE_QUOTA say."""
+    return [
+        Configured(name, hash_key(key), now_millis, None, name not in outside_quota)
+        for name, key in keys
+    ]
+
+
+def parse_configured(text: str | None) -> list[Configured]:
+    """Read what `format_configured` wrote; None is nothing yet."""
+    return [
+        Configured(name, bytes.fromhex(key_hash), int(created_at), revoked_at, bool(counts))
+        for name, key_hash, created_at, revoked_at, counts in json.loads(text or "[]")
+    ]
+
+
+def format_configured(configured: Iterable[Configured]) -> str:
+    """Return the text that a ledger keeps."""
+    return json.dumps([(each.name, each.key_hash.hex(), *each[2:]) for each in configured])
+
+
+def merge_configured(kept: Iterable[Configured], now: Iterable[Configured]) -> list[Configured]:
+    """Return the keys that are configured now, with what was known of them, and the revoked ones.
+
+    A revoked key stays so wherever it is configured again; the same name may have another key.
+    """
+    known = {each.key_hash: each for each in kept}
+    merged = [
+        each
+        if (before := known.pop(each.key_hash, None)) is None
+        else each._replace(
+            created_at_millis=before.created_at_millis, revoked_at_millis=before.revoked_at_millis
+        )
+        for each in now
+    ]
+    revoked = [each for each in known.values() if each.revoked_at_millis is not None]
+    return [*merged, *revoked[-MAX_CONFIGURED:]]
+
+
+def revoke_configured(
+    kept: Iterable[Configured], name: str, *, now_millis: int
+) -> list[Configured]:
+    """Return the keys with the valid ones of a name revoked."""
+    return [
+        each._replace(revoked_at_millis=now_millis)
+        if each.name == name and each.revoked_at_millis is None
+        else each
+        for each in kept
+    ]
 
 
 def new_key() -> str:

@@ -24,8 +24,9 @@ import collector.app
 import collector.settings
 from collector.connections import bounded
 from collector.errors import CollectorError
-from collector.ledger.place import place_of
+from collector.ledger.place import LedgerPlace, place_of
 from collector.private_files import keep_private, make_private, put_in_place
+from collector.reporters import hash_key
 from collector.source_file import load_book
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
@@ -113,7 +114,8 @@ async def serving(
 def up(environment: Mapping[str, str]) -> int:
     """Run collector and bridge until told to stop; return the exit code.
 
-    Keys that nobody configured are made once and kept beside the bridge's store.
+    An admin key that is not configured is made once and kept beside the bridge's store. Where there
+    is no reporter at all, the first one is made, and its key shown this once.
     """
     settings = Settings.from_env(environment)
     load_panels(settings)
@@ -125,16 +127,16 @@ def up(environment: Mapping[str, str]) -> int:
     ):
         Store(path).close()  # a store that cannot be used is a one-line error here
         folder, own = path.parent, dict(environment)
-        admin_key, _ = _kept_key(folder / ADMIN_KEY_FILE, settings.collector_admin_key, "ak_")
+        admin_key = _kept_key(folder / ADMIN_KEY_FILE, settings.collector_admin_key)
         own["COLLECTOR_ADMIN_KEY"] = admin_key
-        reporter_key, is_new = "", False
-        if not environment.get("COLLECTOR_REPORTER_KEYS"):
-            reporter_key, is_new = _kept_key(folder / "first-reporter.key", "", "rk_")
-            own["COLLECTOR_REPORTER_KEYS"] = f"{FIRST_REPORTER}:{reporter_key}"
         try:
             where = _collector_settings(own)
-            place_of(where.ledger_url).prepare()  # likewise the collector's ledger
+            place = place_of(where.ledger_url)
+            place.prepare()  # likewise the collector's ledger
             load_book(where.sources_file)  # and what it knows of other panels
+            first_key = ""
+            if not where.reporter_keys:
+                first_key = _first_reporter(place, folder / "first-reporter.key")
         except CollectorError as error:
             raise SettingsError(str(error)) from error
         bridge_settings = replace(
@@ -142,8 +144,8 @@ def up(environment: Mapping[str, str]) -> int:
             collector_url=loopback_url(collector_listener),
             collector_admin_key=admin_key,
         )
-        if is_new:
-            _show_first_key(reporter_key, loopback_url(collector_listener))
+        if first_key:
+            _show_first_key(first_key, loopback_url(collector_listener))
         return asyncio.run(_up(own, bridge_settings, collector_listener, bridge_listener))
 
 
@@ -219,22 +221,42 @@ async def _up(
     return 1 if failures else 0
 
 
-def _kept_key(path: Path, configured: str, prefix: str) -> tuple[str, bool]:
-    """Return the configured key, else the one kept in a file, else a new one; and if it is new."""
+def _first_reporter(place: LedgerPlace, former: Path) -> str:
+    """Make the first reporter of a ledger without any; return its key, nothing where there is one.
+
+    `former` is where older versions kept that key, beside the ledger and its list of reporters.
+    """
+    with contextlib.closing(place.reader()) as reader:
+        reporters = reader.reporters()
+    now_millis = collector.app.wall_clock_millis()
+    with contextlib.suppress(FileNotFoundError):
+        key = former.read_text().strip()
+        if key and hash_key(key) not in {each.key_hash for each in reporters}:
+            names = {each.name for each in reporters}
+            name = FIRST_REPORTER if FIRST_REPORTER not in names else f"{FIRST_REPORTER}-of-up"
+            place.add_reporter(name, now_millis=now_millis, key=key)
+            log.info("the key of %s is in the list of `traffic-collector reporters` now", former)
+        former.unlink()
+        return ""
+    return "" if reporters else place.add_reporter(FIRST_REPORTER, now_millis=now_millis)
+
+
+def _kept_key(path: Path, configured: str) -> str:
+    """Return the configured admin key, else the one kept in a file, else a new one."""
     if configured:
-        return configured, False
+        return configured
     with contextlib.suppress(FileNotFoundError):
         if kept := path.read_text().strip():
             keep_private(path)
-            return kept, False
-    key = prefix + secrets.token_urlsafe(32)
+            return kept
+    key = "ak_" + secrets.token_urlsafe(32)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # an empty one
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     make_private(draft)
     draft.write_text(key + "\n")
     put_in_place(draft, path)
-    return key, True
+    return key
 
 
 def _show_first_key(key: str, url: str) -> None:

@@ -23,7 +23,7 @@ from collector.ledger.place import LedgerPlace
 from collector.metrics import Metrics
 from collector.rate_limit import RateLimit
 from collector.recent import RecentNames
-from collector.reporters import KeyRing, Reporter, hash_key
+from collector.reporters import KeyRing, Reporter, configured_by
 from collector.reports import Limits
 from collector.server_bounds import ServerBounds
 from collector.settings import Settings
@@ -139,15 +139,24 @@ class Collector:
 
     async def _read_rules(self) -> Rules:
         now_seconds = self.monotonic_seconds()
-        stored, ratios = await self.read(lambda reader: (reader.reporters(), reader.ratios()))
+        stored, noted, ratios = await self.read(
+            lambda reader: (reader.reporters(), reader.configured(), reader.ratios())
+        )
+        revoked = {each.key_hash for each in noted if each.revoked_at_millis is not None}
+        own = configured_by(
+            self.settings.reporter_keys,
+            outside_quota=self.settings.reporters_outside_quota,
+            now_millis=0,
+        )
         configured = [
             Reporter(
-                name=name,
-                key_hash=hash_key(key),
+                name=each.name,
+                key_hash=each.key_hash,
                 created_at_millis=0,
-                counts_toward_quota=name not in self.settings.reporters_outside_quota,
+                counts_toward_quota=each.counts_toward_quota,
             )
-            for name, key in self.settings.reporter_keys
+            for each in own
+            if each.key_hash not in revoked
         ]
         billing = Billing(ratios)
         if self._rules is not None and self._rules.billing.ratios != billing.ratios:

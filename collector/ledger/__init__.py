@@ -25,7 +25,7 @@ from collector.ledger.corrections import (
     VoidPreview,
     Wanted,
 )
-from collector.reporters import Reporter
+from collector.reporters import Configured, Reporter
 from collector.reports import Report
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place
@@ -332,6 +332,10 @@ class LedgerReader(Protocol):
 
     def changes(self, *, after: int, limit: int) -> Changes:
         """Return the users changed after a seq."""
+        ...
+
+    def configured(self) -> list[Configured]:
+        """Return the keys of collectors' environments, those revoked since too."""
         ...
 
     def reporters(self) -> list[Reporter]:

@@ -6,6 +6,7 @@ database, which any number share.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from collector.errors import SettingsError
 from collector.ledger import Ledger, LedgerReader
 from collector.ledger.corrections import Wanted
 from collector.ledger.readers import Standing
+from collector.reporters import Configured
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
 
@@ -75,9 +77,25 @@ class LedgerPlace(Protocol):
         ...
 
     def add_reporter(
-        self, name: str, *, now_millis: int, counts_toward_quota: bool | None = None
+        self,
+        name: str,
+        *,
+        now_millis: int,
+        counts_toward_quota: bool | None = None,
+        key: str | None = None,
     ) -> str:
-        """Store a new reporter and return its key, which cannot be read back later."""
+        """Store a new reporter and return its key, which cannot be read back later.
+
+        It is a new one unless it is given.
+        """
+        ...
+
+    def note_configured(self, configured: Sequence[Configured]) -> None:
+        """Note which keys the environment of a collector has, so that they are listed."""
+        ...
+
+    def revoke_configured(self, name: str, *, now_millis: int) -> bool:
+        """Make the environment's key of a name invalid; return whether there was a valid one."""
         ...
 
     def change_reporter(self, name: str, *, counts_toward_quota: bool) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 
 from collector.billing import Ratio
 from collector.errors import LedgerError
 from collector.ledger.postgres_link import Db
 from collector.ledger.readers import Standing, newer_of
-from collector.reporters import hash_key, new_key
+from collector.reporters import Configured, format_configured, hash_key, new_key, parse_configured
 
 
-def add_reporter(db: Db, name: str, *, now_millis: int, counts_toward_quota: bool | None) -> str:
+def add_reporter(
+    db: Db,
+    name: str,
+    *,
+    now_millis: int,
+    counts_toward_quota: bool | None,
+    key: str | None = None,
+) -> str:
     """Store a new reporter and return its key; within a transaction, as all of these."""
-    key = new_key()
+    key = key or new_key()
     former = db.execute(
         "DELETE FROM reporter WHERE name = %s AND revoked_at IS NOT NULL "
         "RETURNING counts_toward_quota",
@@ -32,6 +40,29 @@ def add_reporter(db: Db, name: str, *, now_millis: int, counts_toward_quota: boo
             f"there is a reporter {name!r} already: revoke it first to give it a new key"
         )
     return key
+
+
+def configured(db: Db) -> list[Configured]:
+    """Return the keys of the environment that are noted."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'configured_reporters'").fetchone()
+    return parse_configured(row[0] if row else None)
+
+
+def keep_configured(db: Db, change: Callable[[list[Configured]], list[Configured]]) -> bool:
+    """Change which keys of the environment are noted; return whether that changed anything."""
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES ('configured_reporters', '[]') "
+        "ON CONFLICT (key) DO NOTHING"
+    )
+    db.execute("SELECT 1 FROM meta WHERE key = 'configured_reporters' FOR UPDATE")
+    before = configured(db)
+    after = change(before)
+    if after != before:
+        db.execute(
+            "UPDATE meta SET value = %s WHERE key = 'configured_reporters'",
+            (format_configured(after),),
+        )
+    return after != before
 
 
 def change_reporter(db: Db, name: str, *, counts_toward_quota: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from collector.ledger.postgres_schema import bring_forward
 from collector.ledger.readers import Standing
 from collector.ledger.sqlite_ratios import check_server
 from collector.ledger.sqlite_reporters import check_name
+from collector.reporters import Configured, merge_configured, revoke_configured
 
 T = TypeVar("T")
 
@@ -60,13 +61,34 @@ class PostgresPlace:
             return link.run(work)
 
     def add_reporter(
-        self, name: str, *, now_millis: int, counts_toward_quota: bool | None = None
+        self,
+        name: str,
+        *,
+        now_millis: int,
+        counts_toward_quota: bool | None = None,
+        key: str | None = None,
     ) -> str:
         """Store a new reporter and return its key."""
         check_name(name)
         return self._run(
             lambda db: postgres_names.add_reporter(
-                db, name, now_millis=now_millis, counts_toward_quota=counts_toward_quota
+                db, name, now_millis=now_millis, counts_toward_quota=counts_toward_quota, key=key
+            )
+        )
+
+    def note_configured(self, configured: Sequence[Configured]) -> None:
+        """Note which keys the environment of a collector has."""
+        self._run(
+            lambda db: postgres_names.keep_configured(
+                db, lambda kept: merge_configured(kept, configured)
+            )
+        )
+
+    def revoke_configured(self, name: str, *, now_millis: int) -> bool:
+        """Make the environment's key of a name invalid."""
+        return self._run(
+            lambda db: postgres_names.keep_configured(
+                db, lambda kept: revoke_configured(kept, name, now_millis=now_millis)
             )
         )
 

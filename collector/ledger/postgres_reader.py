@@ -31,6 +31,7 @@ from collector.ledger import (
     postgres_corrections,
     postgres_export,
     postgres_fold,
+    postgres_names,
     postgres_senders,
     postgres_series,
     postgres_statistics,
@@ -52,7 +53,7 @@ from collector.ledger.postgres_link import (
     translate,
 )
 from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection
-from collector.reporters import Reporter
+from collector.reporters import Configured, Reporter
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place
 from collector.spikes import BusyHour
@@ -120,6 +121,10 @@ class PostgresReader:
     def changes(self, *, after: int, limit: int) -> Changes:
         """Return the users changed after a seq, as of one moment."""
         return self._ask(lambda db: _changes(db, after, limit), is_snapshot=True)
+
+    def configured(self) -> list[Configured]:
+        """Return the keys of collectors' environments."""
+        return self._ask(postgres_names.configured)
 
     def reporters(self) -> list[Reporter]:
         """Return all reporters by name, revoked ones too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from collector.billing import Ratio
@@ -18,6 +19,7 @@ from collector.ledger.corrections import Wanted
 from collector.ledger.readers import Standing
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_reader import SqliteReader
+from collector.reporters import Configured, merge_configured, revoke_configured
 
 
 class SqlitePlace:
@@ -54,11 +56,30 @@ class SqlitePlace:
         return shutil.disk_usage(self.path.parent).free
 
     def add_reporter(
-        self, name: str, *, now_millis: int, counts_toward_quota: bool | None = None
+        self,
+        name: str,
+        *,
+        now_millis: int,
+        counts_toward_quota: bool | None = None,
+        key: str | None = None,
     ) -> str:
         """Store a new reporter and return its key."""
         return sqlite_reporters.add_reporter(
-            self.path, name, now_millis=now_millis, counts_toward_quota=counts_toward_quota
+            self.path,
+            name,
+            now_millis=now_millis,
+            counts_toward_quota=counts_toward_quota,
+            key=key,
+        )
+
+    def note_configured(self, configured: Sequence[Configured]) -> None:
+        """Note which keys the environment of a collector has."""
+        sqlite_reporters.keep_configured(self.path, lambda kept: merge_configured(kept, configured))
+
+    def revoke_configured(self, name: str, *, now_millis: int) -> bool:
+        """Make the environment's key of a name invalid."""
+        return sqlite_reporters.keep_configured(
+            self.path, lambda kept: revoke_configured(kept, name, now_millis=now_millis)
         )
 
     def change_reporter(self, name: str, *, counts_toward_quota: bool) -> None:

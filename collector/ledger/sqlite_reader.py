@@ -26,6 +26,7 @@ from collector.ledger import (
     sqlite_corrected,
     sqlite_corrections,
     sqlite_export,
+    sqlite_reporters,
     sqlite_runs,
     sqlite_senders,
     sqlite_series,
@@ -45,7 +46,7 @@ from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_fold import folded_seq
 from collector.ledger.sqlite_keys import seqs_of
 from collector.ledger.sqlite_sums import sum_of, whole
-from collector.reporters import Reporter
+from collector.reporters import Configured, Reporter
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place
 from collector.spikes import BusyHour
@@ -136,6 +137,10 @@ class SqliteReader:
     def _ledger_id(self) -> str:
         query = "SELECT value FROM meta WHERE key = 'ledger_id'"
         return str(self._db.execute(query).fetchone()[0])
+
+    def configured(self) -> list[Configured]:
+        """Return the keys of collectors' environments."""
+        return sqlite_reporters.configured(self._db)
 
     def reporters(self) -> list[Reporter]:
         """Return all reporters by name, revoked ones too."""

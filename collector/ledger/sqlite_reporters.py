@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from collector.errors import LedgerError
 from collector.ledger.sqlite_file import connect
-from collector.reporters import NAME, hash_key, new_key
+from collector.reporters import (
+    NAME,
+    Configured,
+    format_configured,
+    hash_key,
+    new_key,
+    parse_configured,
+)
 
 
 def check_name(name: str) -> None:
@@ -17,7 +26,12 @@ def check_name(name: str) -> None:
 
 
 def add_reporter(
-    path: Path, name: str, *, now_millis: int, counts_toward_quota: bool | None = None
+    path: Path,
+    name: str,
+    *,
+    now_millis: int,
+    counts_toward_quota: bool | None = None,
+    key: str | None = None,
 ) -> str:
     """Store a new reporter and return its key, which cannot be read back later.
 
@@ -25,7 +39,7 @@ def add_reporter(
     None as `counts_toward_quota` it then counts as it did, and a new name counts.
     """
     check_name(name)
-    key = new_key()
+    key = key or new_key()
     db = connect(path)
     try:
         db.execute("BEGIN IMMEDIATE")
@@ -80,3 +94,22 @@ def revoke_reporter(path: Path, name: str, *, now_millis: int) -> None:
         db.close()
     if not changed:
         raise LedgerError(f"there is no reporter {name!r} to revoke; see `reporters list`")
+
+
+def configured(db: sqlite3.Connection) -> list[Configured]:
+    """Return the keys of the environment that are noted."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'configured_reporters'").fetchone()
+    return parse_configured(row[0] if row else None)
+
+
+def keep_configured(path: Path, change: Callable[[list[Configured]], list[Configured]]) -> bool:
+    """Change which keys of the environment are noted; return whether that changed anything."""
+    with closing(connect(path)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        before = configured(db)
+        after = change(before)
+        if after != before:
+            keep = "INSERT OR REPLACE INTO meta (key, value) VALUES ('configured_reporters', ?)"
+            db.execute(keep, (format_configured(after),))
+        db.execute("COMMIT")
+    return after != before

@@ -121,12 +121,12 @@ def test_one_of_another_user_is_warned_about(tmp_path, opened, monkeypatch, capl
 
 def test_so_are_the_agent_s_lock_and_the_keys_that_up_makes(tmp_path, umask):
     with agent_lock.lock(tmp_path / "state"):
-        _kept_key(tmp_path / "first-reporter.key", "", "rk_")
+        _kept_key(tmp_path / "admin.key", "")
         assert loose(tmp_path) == {}
-    for name in ("first-reporter.key", "state.lock"):
+    for name in ("admin.key", "state.lock"):
         (tmp_path / name).chmod(0o644)
     with agent_lock.lock(tmp_path / "state"):
-        _kept_key(tmp_path / "first-reporter.key", "", "rk_")
+        _kept_key(tmp_path / "admin.key", "")
         assert loose(tmp_path) == {}
 
 

@@ -111,7 +111,9 @@ SHARED_IN_ONE_PROCESS = (
     "collector.app",
     "collector.settings",
     "collector.errors.CollectorError",
+    "collector.ledger.place.LedgerPlace",
     "collector.ledger.place.place_of",
+    "collector.reporters.hash_key",
     "collector.source_file.load_book",
 )
 
