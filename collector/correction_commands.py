@@ -112,6 +112,7 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
     if (wanted.since_millis or 0) >= (wanted.until_millis or 0):
         raise SettingsError("--since: there is nothing between it and --until, or now")
     place = place_of(settings.ledger_url)
+    name = scope.removeprefix("reporter:")
     with closing(place.reader()) as reader:
         preview = reader.preview(wanted)
         is_valid = any(
@@ -247,7 +248,9 @@ def _show_preview(wanted: Wanted, preview: VoidPreview, name: str) -> None:
     rest = len(preview.users) - SHOWN_USERS
     table.add_section()
     table.add_row(
-        f"{len(preview.users):,} users" + (f", {rest:,} of them not shown" if rest > 0 else ""),
+        f"{len(preview.users):,} user"
+        + ("" if len(preview.users) == 1 else "s")
+        + (f", {rest:,} of them not shown" if rest > 0 else ""),
         f"{sum(it.reports for it in preview.users):,}",
         f"{sum(it.upload_bytes for it in preview.users):,}",
         f"{sum(it.download_bytes for it in preview.users):,}",

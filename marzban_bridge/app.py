@@ -137,6 +137,7 @@ async def open_bridges(
                 metrics=metrics[each.name],
                 pass_seconds=settings.pass_seconds,
             )
+            settler.reconsider = reading.reconsider
             settler.hurry_others = _others_consider(each.name, reconcilers)
             _watch_resets(metrics[each.name], books, clock)
             actions = Actions(

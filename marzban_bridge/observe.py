@@ -143,6 +143,8 @@ def observe(
         baseline = _total_at_creation(account, user, totals=totals)
         opened = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
         opened = succeeding(opened, account, now=now)
+        # What was taken back since that beginning may be in the predecessor's account alone.
+        opened = replace(opened, corrected_seqs=baseline.seqs or ())
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
     seen = sight(user, seen_at=now)

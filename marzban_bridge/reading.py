@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
 from marzban_bridge.feed import CollectorFeed
@@ -49,6 +49,10 @@ class Reading:
         self.outage = Outage("collector")
         self._uncorrected = set(store.corrected_names())
         """Names whose corrections may not be in all baselines."""
+
+    def reconsider(self, names: Iterable[str]) -> None:
+        """Have the corrections of these reported names followed, by whoever has not."""
+        self._uncorrected.update(names)
 
     async def run(self) -> None:
         """Take in the feed until cancelled."""
@@ -119,9 +123,14 @@ class Reading:
     async def _correct(self) -> None:
         """Have all accounts follow the corrections of their names that they have not followed."""
         for username in sorted(self._uncorrected):
-            name = self._store.corrected_name(username)
-            if name is None or await self._correct_name(name):
-                self._uncorrected.discard(username)
+            self._uncorrected.discard(username)
+            is_done = False
+            try:
+                name = self._store.corrected_name(username)
+                is_done = name is None or await self._correct_name(name)
+            finally:
+                if not is_done:
+                    self._uncorrected.add(username)
             await asyncio.sleep(0)  # at the start these may be all names ever corrected
 
     async def _correct_name(self, name: CorrectedName) -> bool:

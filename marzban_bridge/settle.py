@@ -110,6 +110,8 @@ class Settler:
         """Called with accounts that ought to be looked at soon."""
         self.hurry_others: Callable[[str], None] = lambda _: None
         """Called with a name whose shared quota has changed, for the other panels."""
+        self.reconsider: Callable[[list[str]], None] = lambda _: None
+        """Called with reported names whose corrections another account has to follow now."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def take_in(
@@ -242,6 +244,7 @@ class Settler:
             text = "the panel has this user again: the account goes on as it was"
             self._store.take_up(gone, Event(kind="returned", text=text), at=self._clock())
             log.info("returned user=%s %s", self._named(gone.account), text)
+            self.reconsider(self._store.reported_names(key))
 
     def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Fold a look into the account and store it."""
@@ -258,6 +261,7 @@ class Settler:
                 self._note_reset_all(user.admin, key, now)
         if look.replaced:
             self._store.put_aside(look.replaced, at=now)
+            self.reconsider(self._store.reported_names(key))
         self._store.save(
             account,
             look.events,

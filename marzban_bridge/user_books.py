@@ -53,7 +53,7 @@ class UserBooks:
         that is under way comes first, and `rebase` for a user who is held. Raises what `ask` does.
         """
         account, gone = self._account(name.key)
-        shared = None if gone else self._store.shared_quota(name.key)
+        shared = gone.shared if gone else self._store.shared_quota(name.key)
         if account is None or account.is_held:
             return True
         asked = question(account, name, shared=shared)
@@ -71,7 +71,7 @@ class UserBooks:
     ) -> bool:
         """Store what was answered, unless another question is to be asked by now."""
         account, gone = self._account(name.key)
-        shared = None if gone else self._store.shared_quota(name.key)
+        shared = gone.shared if gone else self._store.shared_quota(name.key)
         if account is None or question(account, name, shared=shared) != asked:
             return False
         if account.reset_request or account.is_held:
@@ -99,6 +99,7 @@ class UserBooks:
     ) -> None:
         now = self._clock()
         if gone:
-            self._store.save_gone(replace(gone, account=account), event, at=now)
+            kept = replace(gone, account=account, shared=shared or gone.shared)
+            self._store.save_gone(kept, event, at=now)
         else:
             self._store.save(account, [event], at=now, shared=shared)

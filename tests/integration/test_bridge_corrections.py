@@ -304,3 +304,37 @@ def test_an_older_store_put_back_after_a_void_gives_nothing_back_twice(tmp_path)
     look(world)
     assert external(world) == gib(3)
     world.close()
+
+
+def test_a_user_who_was_made_again_is_given_back_what_was_taken_back_since(world):
+    world.ledger.report("alice", gib(1))
+    look(world)
+    world.panel.delete_user("alice")
+    world.panel.create_user("alice", data_limit=gib(10))
+    spike = world.ledger.report("alice", gib(5))
+    world.ledger.report("alice", gib(2))
+    world.ledger.void(spike)
+    while world.run(world.bridge.reading.read(wait_seconds=0)):
+        pass
+    world.clock.advance(seconds=1)
+    world.run(world.bridge.reconciler.pass_over_all())
+    assert "recreated" in {it.event.kind for it in world.bridge.store.events()}
+    look(world)
+    goes_on = world.bridge.store.shares_quotas  # whoever joins a shared period joins all of it
+    assert external(world) == (gib(3) if goes_on else gib(2))
+
+
+def test_a_user_who_is_back_is_given_back_what_was_taken_back_meanwhile(world):
+    spike = world.ledger.report("alice", gib(5))
+    world.ledger.report("alice", gib(1))
+    look(world)
+    alice = world.panel.find("alice")
+    world.panel.users.pop("alice")
+    look(world)
+    assert world.bridge.store.account("alice") is None
+    world.ledger.void(spike)
+    look(world)
+    world.panel.users["alice"] = alice
+    look(world)
+    look(world)
+    assert external(world) == gib(1)
