@@ -6,11 +6,13 @@ the byte: the new period begins at what was acknowledged until then.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +21,16 @@ import httpx
 from processes import ADMIN_KEY, BRIDGE, COLLECTOR, PANEL, PANEL_PASSWORD, Stack, until
 from soak_load import Books
 
+from collector.errors import LedgerError
+from collector.ledger.place import place_of
 from marzban_bridge.accounts import FLOOR_BYTES, Account
 from marzban_bridge.errors import StoreError
 from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
 from marzban_bridge.store import Store
 
 ROUNDING_BYTES = 2**14
+SPIKE_BYTES = 200 * 2**30
+SPIKE_REPORTER, SPIKE_KEY = "spike", "rk_the-key-that-was-stolen-in-the-soak"
 T = TypeVar("T")
 
 
@@ -63,6 +69,11 @@ class AdminAtWork(threading.Thread):
         self._taken_seconds = taken_seconds
         self._client = httpx.Client(timeout=60, trust_env=False)
         self.done_counts: Counter[str] = Counter()
+        self._at_work = threading.RLock()
+
+    def paused(self) -> AbstractContextManager[object]:
+        """Keep the admin from work; what it has begun comes to its end before."""
+        return self._at_work
 
     def run(self) -> None:
         try:
@@ -72,9 +83,12 @@ class AdminAtWork(threading.Thread):
                     continue
                 name = self._dice.choice(names)
                 work = self._dice.choice(
-                    (self._reset, self._reset, self._set_quota, self._recreate)
+                    (
+                        *(self._reset, self._reset, self._set_quota, self._recreate),
+                        *(self._adjust, self._void),
+                    )
                 )
-                with self._books.quiet(name) as total_bytes:
+                with self._at_work, self._books.quiet(name) as total_bytes:
                     until(
                         f"the bridge has read all of {name}",
                         lambda name=name, total=total_bytes: self._is_read(name, total),
@@ -137,6 +151,80 @@ class AdminAtWork(threading.Thread):
         self.meant[name] = Meant(quota_bytes=quota_bytes, baseline_bytes=total_bytes)
         self._until_taken(f"the new {name}", name)
 
+    def _adjust(self, name: str, total_bytes: int) -> None:
+        """Take off some of what is used; the period's beginning moves by it."""
+        external_bytes = total_bytes - self.meant[name].baseline_bytes
+        amount = self._dice.randrange(1, external_bytes // 2 + 2) if external_bytes > 1 else 0
+        if not amount:
+            return
+        self._correct("adjust", name, f"--bytes=-{amount}")
+        self._books.corrected(amount, adjustments=1)
+        self._until_corrected(name, amount)
+
+    def _void(self, name: str, total_bytes: int) -> None:
+        """Have a stolen key report a spike, and take it back."""
+        amount = self._dice.randrange(1, SPIKE_BYTES)
+        report = {
+            "report_id": f"spike-{self.done_counts['void']}",
+            "user_token": name,
+            "server": "server-0",
+            "port": 443,
+            "protocol": "vless",
+            "bytes_uploaded": amount,
+            "bytes_downloaded": 0,
+        }
+        until("the spike is taken", lambda: self._spike(report), seconds=self._taken_seconds)
+        self._books.landed([report])
+        until(
+            f"the bridge has read the spike of {name}",
+            lambda: self._is_read(name, total_bytes + amount),
+            seconds=self._taken_seconds,
+        )
+        spans = ("--since", "2020-01-01T00:00Z", "--until", "2100-01-01T00:00Z")
+        self._correct("void", "--reporter", SPIKE_REPORTER, "--user", name, *spans)
+        self._books.corrected(amount)
+        self._until_corrected(name, amount)
+
+    def _spike(self, report: dict[str, Any]) -> bool:
+        try:
+            answer = self._client.post(
+                f"{self._stack.urls[COLLECTOR]}/v1/reports",
+                json=[report],
+                headers={"authorization": f"Bearer {SPIKE_KEY}"},
+            )
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == 200
+
+    def _correct(self, *arguments: str) -> None:
+        """Ask for a correction; again only if a crash cut it short."""
+        reason = f"soak {self.done_counts.total()}"
+        until(
+            f"{arguments[0]} is carried out",
+            lambda: self._is_corrected(reason) or self._ask_correction(*arguments, reason=reason),
+            seconds=self._taken_seconds,
+        )
+
+    def _ask_correction(self, *arguments: str, reason: str) -> bool:
+        done = self._stack.run("collector", *arguments, "--reason", reason, "--yes")
+        if done.returncode:
+            print(f"{arguments[0]} was cut short: {done.stderr[-300:]}", flush=True)  # noqa: T201
+        return not done.returncode
+
+    def _is_corrected(self, reason: str) -> bool:
+        ledger = self._store.with_name("ledger.sqlite3")
+        try:
+            with contextlib.closing(place_of(f"sqlite:///{ledger}").reader()) as reader:
+                found = [it for it in reader.corrections(limit=5) if it.wanted.reason == reason]
+        except LedgerError:
+            return False
+        return any(each.done_at_millis for each in found)
+
+    def _until_corrected(self, name: str, amount: int) -> None:
+        meant = self.meant[name]
+        self.meant[name] = replace(meant, baseline_bytes=meant.baseline_bytes + amount)
+        self._until_taken(f"the correction of {name}", name)
+
     def _is_deleted(self, name: str) -> bool:
         self._try(PANEL, "DELETE", f"/api/user/{name}")
         return self._try(PANEL, "GET", f"/api/user/{name}", expects=404) is not None
@@ -188,8 +276,9 @@ class AdminAtWork(threading.Thread):
         return self._ask_store(lambda store: store.account(name))
 
     def _is_read(self, name: str, total_bytes: int) -> bool:
-        read = self._ask_store(lambda store: (store.total_bytes(name), store.has_account(name)))
-        return read == (total_bytes, True)
+        """Tell whether the bridge has looked at the user since its last report."""
+        account = self.account(name)
+        return account is not None and account.seen_total_bytes == total_bytes
 
     def _ask_store(self, question: Callable[[Store], T]) -> T | None:
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 from influx_engine import InfluxEngine
 from processes import BRIDGE, COLLECTOR, PANEL, Stack
+from soak_lies import LyingPanel
 from soak_load import Books
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -110,6 +111,7 @@ class Chaos:
         dice: random.Random,
         slow_seconds: float,
         slow_for_seconds: float,
+        lies: LyingPanel,
     ) -> None:
         self._stack = stack
         self._influx = influx
@@ -122,6 +124,7 @@ class Chaos:
         self._dice = dice
         self._slow = {"delay_seconds": slow_seconds}
         self._slow_for_seconds = slow_for_seconds
+        self._lies = lies
         self._sockets: list[socket.socket] = []
         self._timers: list[threading.Timer] = []
         self.counts: Counter[str] = Counter()
@@ -129,7 +132,11 @@ class Chaos:
 
     def cause(self, *, kills: bool) -> str:
         """Cause an accident and say which; without `kills` the three programs live on."""
-        accidents: list[Callable[[], str]] = [self.slow_panel, self.half_open]
+        accidents: list[Callable[[], str]] = [
+            *(self.slow_panel, self.half_open),
+            *(self._lies.empty, self._lies.restore, self._lies.refuse_lists),
+            self._lies.carry_out_late,
+        ]
         if self._clock:
             accidents.append(self.step_clock)
         if self._influx:

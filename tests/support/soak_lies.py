@@ -1,5 +1,5 @@
 """A world that lies, for a soak: a panel emptied or restored for a while, lists that are refused,
-names that are nobody's, and a sender that fills all bounds.
+names that are no user's, and a user who reports for itself as much as the bounds allow.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ LIST_STATUSES = (400, 413, 414, 429, 503)
 STRANGE_NAMES = ("x" * 255, "é" * 120, "a b", "u", "../admin", "no\u200bbody", "😀" * 60)
 REFUSED_NAMES = (" user0", "user0 ", "user0\t")
 UP_SECONDS = 60
+GREEDY_BYTES = 64 * 2**20
+GREEDY_BOUNDS = {
+    "COLLECTOR_USER_REQUEST_BYTES": str(2**30),
+    "COLLECTOR_USER_HOUR_BYTES": str(2 * 2**30),
+    "COLLECTOR_USER_DAY_BYTES": str(4 * 2**30),
+    "COLLECTOR_USER_SERVERS_PER_DAY": "16",
+}
+"""What a user who reports for itself meets within a minute."""
 
 
 class LyingPanel:
@@ -167,3 +175,69 @@ class Stranger(threading.Thread):
             )
         except httpx.HTTPError:
             return None
+
+
+class Greedy(threading.Thread):
+    """A user who reports for itself all that it may, and is told when it is too much."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        books: Books,
+        stop: threading.Event,
+        *,
+        username: str,
+        pause_seconds: float,
+    ) -> None:
+        super().__init__(name="greedy", daemon=True)
+        self._stack = stack
+        self._books = books
+        self._stop_asked = stop
+        self._username = username
+        self._pause_seconds = pause_seconds
+        self._client = httpx.Client(timeout=10, trust_env=False)
+        self._sent = 0
+        self.refused = 0
+
+    def run(self) -> None:
+        try:
+            token = self._stack.user(self._username)["subscription_url"].rpartition("/")[2]
+            while not self._stop_asked.wait(self._pause_seconds):
+                self._report(token)
+        except Exception as error:  # noqa: BLE001 - the verdict says so
+            self._books.note(f"the greedy user ended: {error!r}")
+        finally:
+            self._client.close()
+
+    def _report(self, token: str) -> None:
+        """Send one large report on a server of its own until there is a verdict about it."""
+        self._sent += 1
+        report = {
+            "report_id": f"greedy-{self._sent}",
+            "user_token": token,
+            "server": f"made-up-{self._sent}",
+            "port": 443,
+            "protocol": "vless",
+            "bytes_uploaded": GREEDY_BYTES,
+            "bytes_downloaded": 0,
+        }
+        while not self._stop_asked.is_set():
+            try:
+                answer = self._client.post(
+                    f"{self._stack.urls[COLLECTOR]}/v1/reports", json=[report]
+                )
+            except httpx.HTTPError:
+                time.sleep(0.2)
+                continue
+            if answer.status_code == 200:
+                self._books.landed([report | {"user_token": self._username}])
+                return
+            if answer.status_code == 429:
+                self.refused += 1
+                return
+            if answer.status_code == 401:  # the panel that is to know the token is empty
+                return
+            if answer.status_code not in RETRIED:
+                self._books.note(f"a user who reports for itself was answered {answer.text[:200]}")
+                return
+            time.sleep(0.2)

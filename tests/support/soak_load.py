@@ -65,6 +65,8 @@ class Books:
         self.names = names
         self.bytes: Counter[str] = Counter()
         self.reports = 0
+        self.corrected_bytes = 0
+        self.adjustments = 0
         self.duplicates = 0
         self.garbage = 0
         self.retries: Counter[str] = Counter()
@@ -89,6 +91,12 @@ class Books:
                 name = each["user_token"]
                 self.bytes[name] += each["bytes_uploaded"] + each["bytes_downloaded"]
                 self._in_flight[name] -= 1
+
+    def corrected(self, taken_off_bytes: int, *, adjustments: int = 0) -> None:
+        """Write down what was taken out of the sums again; totals of users go on growing."""
+        with self._lock:
+            self.corrected_bytes += taken_off_bytes
+            self.adjustments += adjustments
 
     def note(self, defect: str) -> None:
         """Write down something that must not happen."""
