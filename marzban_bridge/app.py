@@ -122,6 +122,7 @@ async def open_bridges(
                 panel=panel,
                 enforcement=settings.enforcement,
                 write_seconds=2 * each.timeout_seconds,
+                pass_seconds=settings.pass_seconds,
                 uses_notes=settings.uses_notes,
                 typed_limits=each.typed_limits,
                 keeps_next_plan=settings.keeps_next_plan,

@@ -43,6 +43,10 @@ class PanelError(BridgeError):
     """The panel did not do what was asked."""
 
 
+class OddUserError(PanelError):
+    """The panel shows a user in a way the bridge cannot read; the user is left as it is."""
+
+
 class PanelUnavailableError(PanelError):
     """The panel is down, slow or failing; the same call may succeed later."""
 

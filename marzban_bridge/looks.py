@@ -12,6 +12,7 @@ from marzban_bridge.gone_accounts import GoneAccount
 from marzban_bridge.note_line import Lines, lines_for, without_lines
 from marzban_bridge.observe import adopt, observe, succeeding
 from marzban_bridge.panel import PanelUser
+from marzban_bridge.panel_dialect import Dialect
 from marzban_bridge.plan import Change, ChangeKind, plan
 from marzban_bridge.policy import POLICIES
 from marzban_bridge.resets import ResetSign
@@ -69,7 +70,9 @@ class Looks:
         keeps_next_plan: bool,
         uses_notes: bool,
         typed_limits: TypedLimits,
+        dialect: Dialect,
     ) -> None:
+        self._dialect = dialect
         self._typed_limits = typed_limits
         self._uses_notes = uses_notes
         self._store = store
@@ -226,6 +229,11 @@ class Looks:
         shared = self._store.shared_quota(account.key)
         is_behind = shared is not None and shared_quotas.is_behind(account, shared)
         return shared.period if shared and is_behind else None
+
+    def may_be_user(self, key: str) -> bool:
+        """Tell whether a user of the panel can be called so, or was."""
+        is_known = self._store.has_account(key) or self._store.gone_account(key) is not None
+        return is_known or self._dialect.can_name_user(key)
 
     def name(self, key: str) -> str:
         """Return the name by which the panel is asked for an account, or for a name without one."""

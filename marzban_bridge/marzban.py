@@ -5,11 +5,9 @@ Facts are of Marzban 0.8.4. Field names are spelt here as Marzban spells them, a
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from urllib.parse import quote
 
 import httpx
@@ -17,34 +15,44 @@ import httpx
 from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import (
     NotThePanelError,
+    OddUserError,
     PanelError,
     PanelFailingError,
     PanelRefusedError,
     PanelUnavailableError,
     UserNotFoundError,
 )
+from marzban_bridge.marzban_answers import (
+    bearer_of,
+    expecting,
+    json_of,
+    name_in,
+    parse_admin,
+    parse_user,
+    read_into,
+    text_of,
+    whole,
+)
 from marzban_bridge.panel import (
-    NextPlan,
+    Listed,
     PanelAdmin,
     PanelCheck,
     PanelUser,
-    ResetStrategy,
-    Status,
     UserUpdate,
 )
 from marzban_bridge.panel_connection import SIGN_IN_PATH, PanelConnection
+from marzban_bridge.panel_dialect import MARZBAN
 from marzban_bridge.panel_names import FIRST_PANEL, folded
-from marzban_bridge.panel_pages import once, past_failing_names, past_failures
+from marzban_bridge.panel_pages import Prove, once, past_failures
+from marzban_bridge.panel_queries import queries
 from marzban_bridge.write_guard import WriteGuard
 
-MAX_NUMBER = 2**60
-"""Beyond any quota, moment or counter of a panel; sums of a few still fit 64 bits."""
-MAX_NAME_LENGTH = 255
-MAX_REASON_LENGTH = 200
+log = logging.getLogger(__name__)
+
 MAX_VERSION_LENGTH = 40
 NAMES_PER_PAGE = 200
-NAMES_PER_REQUEST = 50
-"""Keeps the query string of a filtered user list well under common 8 KiB limits."""
+REFUSALS_OF_A_LIST = frozenset({400, 404, 413, 414, 422, 431})
+"""Of the panel, or of what is before it: about what is in the list, or how long that makes it."""
 
 
 class Marzban:
@@ -66,6 +74,7 @@ class Marzban:
         transport: httpx.AsyncBaseTransport | None = None,
         guard: WriteGuard | None = None,
     ) -> None:
+        self.dialect = MARZBAN
         connection = PanelConnection(
             url,
             username=username,
@@ -109,37 +118,59 @@ class Marzban:
         except PanelRefusedError:
             return None
         with suppress(PanelError), expecting("system object"):
-            data = _json(response)
-            _whole(data["total_user"])
-            return _text(data["version"])[:MAX_VERSION_LENGTH]
+            data = json_of(response)
+            whole(data["total_user"])
+            return text_of(data["version"])[:MAX_VERSION_LENGTH]
         return None
 
     async def get_user(self, username: str) -> PanelUser:
         """Return the user of exactly this name; UserNotFoundError when there is none."""
         response = await self._call("GET", _user_path(username), username=username)
-        return _asked_for(parse_user(_json(response)), username)
+        return _asked_for(parse_user(json_of(response)), username)
 
-    async def get_users(self, usernames: Sequence[str]) -> list[PanelUser]:
-        """Return those of the named users that the panel lists.
+    async def get_users(self, usernames: Sequence[str]) -> Listed:
+        """Return those of the named users that the panel lists, each read by itself.
 
-        A user without `created_at` makes Marzban answer 500 for any page that contains it; the
-        page is then read in parts and that user left out. Whether it is the panel that fails is
-        asked first, and no page is taken apart for any other answer.
+        A user that cannot be read is set aside. A user without `created_at` makes Marzban answer
+        500 for any page that contains it, and what is before the panel may refuse a list: that is
+        halved, down to the one user who is set aside. Whether it is the panel that fails is asked
+        first, and no list is taken apart for an outage.
         """
-        users: list[PanelUser] = []
-        prove = once(self.demand_there)
-        for start in range(0, len(usernames), NAMES_PER_REQUEST):
-            names = usernames[start : start + NAMES_PER_REQUEST]
-            users += await past_failing_names(self._list, prove, names)
-        return users
+        listed, prove = Listed(), once(self.demand_there)
+        for names in queries(usernames):
+            await self._list(names, listed, prove)
+        return listed
 
-    async def _list(self, names: Sequence[str]) -> list[PanelUser]:
-        response = await self._call("GET", "/api/users", params={"username": list(names)})
-        with expecting("list of users"):
-            return [parse_user(item) for item in _json(response)["users"]]
+    async def _list(self, names: Sequence[str], listed: Listed, prove: Prove) -> None:
+        if listed.is_refused:
+            await self._get_one_by_one(names, listed)
+            return
+        try:
+            response = await self._call("GET", "/api/users", params={"username": list(names)})
+        except PanelFailingError:
+            await prove()
+            if len(names) == 1:
+                listed.aside[names[0]] = "the panel fails at it (500)"
+                return
+        except PanelRefusedError as error:
+            if error.status not in REFUSALS_OF_A_LIST:
+                raise
+            if len(names) == 1:
+                # Where this one can be asked for by itself, lists are refused whatever is in them.
+                listed.is_refused = await self._get_one_by_one(names, listed)
+                return
+        else:
+            with expecting("list of users"):
+                items = list(json_of(response)["users"])
+            for item in items:
+                read_into(listed, item)
+            return
+        half = len(names) // 2
+        await self._list(names[:half], listed, prove)
+        await self._list(names[half:], listed, prove)
 
     async def usernames(self, *, offset: int, limit: int) -> list[str]:
-        """Return a page of the names of all users, in their order."""
+        """Return a page of the names of all users, in their order; an odd one is empty."""
         return await self._names(offset, limit, search=None)
 
     async def names_like(self, username: str) -> list[str]:
@@ -166,7 +197,27 @@ class Marzban:
             params["search"] = search
         response = await self._call("GET", "/api/users", params=params)
         with expecting("list of users"):
-            return [_name(item["username"]) for item in _json(response)["users"]]
+            items = list(json_of(response)["users"])
+        return [name_in(item) or "" for item in items]
+
+    async def _get_one_by_one(self, usernames: Sequence[str], listed: Listed) -> bool:
+        """Ask for each user by itself; return whether the panel took all of these questions."""
+        is_taken = True
+        for username in usernames:
+            try:
+                listed.users.append(await self.get_user(username))
+            except UserNotFoundError:
+                continue
+            except PanelFailingError:
+                listed.aside[username] = "the panel fails at it (500)"
+            except OddUserError as error:
+                listed.aside[username] = str(error)
+            except PanelRefusedError as error:
+                if error.status not in REFUSALS_OF_A_LIST:
+                    raise
+                is_taken = False
+                listed.aside[username] = f"the panel refuses to be asked for it ({error.status})"
+        return is_taken
 
     async def demand_there(self) -> None:
         """Raise PanelUnavailableError when the panel fails at what has nothing to do with a user.
@@ -204,7 +255,7 @@ class Marzban:
         response = await self._call(
             "PUT", path, json=body, username=update.username, on_lost_try=on_lost_try
         )
-        return _asked_for(parse_user(_json(response)), update.username)
+        return _asked_for(parse_user(json_of(response)), update.username)
 
     async def reset_user(self, username: str) -> None:
         """Press the panel's "Reset usage" for one user."""
@@ -224,20 +275,30 @@ class Marzban:
     async def whoami(self, *, bearer: str | None = None) -> PanelAdmin:
         """Return whose token it is; PanelRefusedError with status 401 when it is nobody's."""
         response = await self._call("GET", "/api/admin", bearer=bearer)
-        return _parse_admin(_json(response))
+        return parse_admin(json_of(response))
 
     async def admins(self, *, bearer: str | None = None) -> list[PanelAdmin]:
-        """Return the admins in the panel's database; the environment's admin is not among them."""
+        """Return the admins in the panel's database; the environment's admin is not among them.
+
+        One that cannot be read is left out, with a line in the log.
+        """
         response = await self._call("GET", "/api/admins", bearer=bearer)
         with expecting("list of admins"):
-            return [_parse_admin(item) for item in _json(response)]
+            items = list(json_of(response))
+        found = []
+        for item in items:
+            try:
+                found.append(parse_admin(item))
+            except PanelError as error:
+                log.warning("one of the panel's admins is left out: %s", error)
+        return found
 
     async def admin_usage_bytes(self, username: str, *, bearer: str | None = None) -> int:
         """Return the panel's own traffic counter of an admin."""
         path = f"/api/admin/usage/{quote(username, safe='')}"
         response = await self._call("GET", path, bearer=bearer)
         with expecting("counter of an admin"):
-            return _whole(_json(response))
+            return whole(json_of(response))
 
     async def reset_admin_usage(self, username: str, *, bearer: str | None = None) -> None:
         """Set the panel's traffic counter of an admin to zero."""
@@ -247,7 +308,7 @@ class Marzban:
     async def get_user_as(self, username: str, *, bearer: str) -> PanelUser:
         """Return a user if the bearer of the token may see it; the panel decides."""
         response = await self._call("GET", _user_path(username), username=username, bearer=bearer)
-        return _asked_for(parse_user(_json(response)), username)
+        return _asked_for(parse_user(json_of(response)), username)
 
     async def sign_in_as(self, body: bytes, *, content_type: str) -> httpx.Response:
         """Pass somebody's sign-in through and return the panel's answer as it is."""
@@ -257,121 +318,11 @@ class Marzban:
         )
 
 
-@contextmanager
-def expecting(what: str) -> Iterator[None]:
-    """Make of an answer with another shape, whichever way it surprises, a PanelError."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__} {error}"[:MAX_REASON_LENGTH]
-        raise PanelError(
-            f"the panel's {what} is not as Marzban 0.8.4 gives it ({reason}): "
-            "is MARZBAN_URL a Marzban panel?"
-        ) from error
-
-
-def parse_user(data: Mapping[str, Any]) -> PanelUser:
-    """Read a user object of the panel; PanelError when it is not one.
-
-    `data_limit` null and 0 both mean unlimited. `created_at` is UTC without saying so.
-    """
-    with expecting("user object"):
-        created_at, limit, owner = data.get("created_at"), data["data_limit"], data.get("admin")
-        return PanelUser(
-            username=_name(data["username"]),
-            status=Status(data["status"]),
-            data_limit_bytes=None if limit is None else _whole(limit) or None,
-            used_bytes=_whole(data["used_traffic"]),
-            lifetime_bytes=_whole(data["lifetime_used_traffic"]),
-            reset_strategy=ResetStrategy(data.get("data_limit_reset_strategy") or "no_reset"),
-            created_at=_utc(created_at) if created_at else None,
-            expire=_whole_or_none(data.get("expire")),
-            on_hold_expire_duration=_whole_or_none(data.get("on_hold_expire_duration")),
-            next_plan=_parse_next_plan(data.get("next_plan")),
-            admin=_text(owner["username"]) if owner else None,
-            note=None if data.get("note") is None else _text(data["note"]),
-        )
-
-
 def _asked_for(user: PanelUser, username: str) -> PanelUser:
     """Return the user if it is the one asked for; a database may pad names with blanks."""
     if account_key(user.username) != account_key(username):
         raise UserNotFoundError(username)
     return user
-
-
-def bearer_of(response: httpx.Response) -> str:
-    """Read the token of a sign-in's answer; PanelError when there is none that fits a header."""
-    data = _json(response)
-    with expecting("answer to a sign-in"):
-        token = data["access_token"]
-        if not isinstance(token, str) or not token or not (token.isascii() and token.isprintable()):
-            raise ValueError("no token")
-        return token
-
-
-def _json(response: httpx.Response) -> Any:
-    """Return the answer's JSON; PanelError for what a proxy or another program may answer."""
-    try:
-        return response.json()
-    except (ValueError, RecursionError) as error:
-        raise PanelError(
-            f"{response.request.url.copy_with(query=None)} answers {response.status_code} with "
-            "something that is not JSON: is MARZBAN_URL a Marzban panel?"
-        ) from error
-
-
-def _parse_admin(data: Mapping[str, Any]) -> PanelAdmin:
-    with expecting("admin object"):
-        is_sudo = data["is_sudo"]
-        if not isinstance(is_sudo, bool):
-            raise TypeError("is_sudo is neither true nor false")
-        used_bytes = _whole_or_none(data.get("users_usage")) or 0
-        return PanelAdmin(username=_text(data["username"]), is_sudo=is_sudo, used_bytes=used_bytes)
-
-
-def _parse_next_plan(data: Mapping[str, Any] | None) -> NextPlan | None:
-    if not data:
-        return None
-    json.dumps(data, allow_nan=False, ensure_ascii=False).encode()  # it has to be sent back
-    return NextPlan(
-        data_limit_bytes=_whole_or_none(data.get("data_limit")),
-        expire=_whole_or_none(data.get("expire")),
-        adds_remaining_traffic=bool(data.get("add_remaining_traffic", False)),
-        fires_on_either=bool(data.get("fire_on_either", True)),
-        panel_fields=dict(data),
-    )
-
-
-def _whole(value: object) -> int:
-    """Return a number the books can hold."""
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_NUMBER:
-        raise ValueError("a number is expected where there is none")
-    return value
-
-
-def _whole_or_none(value: object) -> int | None:
-    return None if value is None else _whole(value)
-
-
-def _text(value: object) -> str:
-    """Return a text that can be stored and sent."""
-    if not isinstance(value, str):
-        raise TypeError("a text is expected where there is none")
-    value.encode()
-    return value
-
-
-def _name(value: object) -> str:
-    name = _text(value)
-    if not name or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
-        raise ValueError("no username")
-    return name
-
-
-def _utc(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _user_path(username: str) -> str:

@@ -91,6 +91,11 @@ class Metrics:
             "Accounts held because the ledger lost something; see marzban-bridge rebase",
             registry=self.registry,
         )
+        self.set_aside = Gauge(
+            "bridge_set_aside_users",
+            "Users whom the panel shows as the bridge cannot read them; they are left as they are",
+            registry=self.registry,
+        )
         self.in_doubt = Gauge(
             "bridge_panel_in_doubt",
             "Whether no user of the panel is changed (1), by reason; see marzban-bridge plan",

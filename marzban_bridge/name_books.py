@@ -15,6 +15,7 @@ import msgspec
 
 from marzban_bridge.accounts import Event
 from marzban_bridge.gone_books import GoneBooks
+from marzban_bridge.panel_dialect import Dialect
 from marzban_bridge.panel_names import (
     FIRST_PANEL,
     ReportedName,
@@ -29,9 +30,17 @@ from marzban_bridge.usage_books import COUNTED_FROM
 class NameBooks(GoneBooks):
     """Reported names beside the accounts of one panel's users."""
 
-    def record_unknown(self, key: str, *, candidates: Collection[str], at: datetime) -> list[str]:
+    def record_unknown(
+        self,
+        key: str,
+        *,
+        candidates: Collection[str] | None,
+        at: datetime,
+        dialect: Dialect | None = None,
+    ) -> list[str]:
         """Note that the panel has no user of a reported name, only these, equal without case.
 
+        `candidates` None: those that were noted before. `dialect`: the rule that names no user so.
         Where the rule says whose the name is, it counts for that user from now on, but not what was
         reported while it was listed as unknown. Otherwise it is listed, with an event, once no
         panel has it. Returns the accounts that got a name. Of a name that is none any more, because
@@ -42,14 +51,15 @@ class NameBooks(GoneBooks):
         with self._handle.transaction():
             was_listed = self._listed_by(key)
             self._insert_orphan(key, key, at)
-            self._db.execute(
-                "UPDATE orphan SET candidates = ? WHERE account_key = ? AND panel = ?",
-                (msgspec.json.encode(sorted(candidates)).decode(), key, self.panel),
-            )
+            if candidates is not None:
+                self._db.execute(
+                    "UPDATE orphan SET candidates = ? WHERE account_key = ? AND panel = ?",
+                    (msgspec.json.encode(sorted(candidates)).decode(), key, self.panel),
+                )
             owners = self._match(key, was_listed, at=at)
             news = self._listed_by(key) - was_listed
             for panel in news:
-                self._insert_events(key, [self._unknown_event(key)], at, panel=panel)
+                self._insert_events(key, [self._unknown_event(key, dialect)], at, panel=panel)
         if news or owners:
             self._handle.on_change(self.panel, owners)
         return owners
@@ -58,7 +68,7 @@ class NameBooks(GoneBooks):
         """Tell whether a reported name is listed as no user's."""
         return bool(self._listed_by(key))
 
-    def _unknown_event(self, key: str) -> Event:
+    def _unknown_event(self, key: str, dialect: Dialect | None) -> Event:
         who = "the panel does" if len(self._handle.panels) == 1 else "its panels do"
         text = f"traffic is reported for a name {who} not know"
         names = [
@@ -66,6 +76,8 @@ class NameBooks(GoneBooks):
         ]
         if names:
             text += f"; names are case-sensitive: report it as {' or as '.join(names)}"
+        elif dialect:
+            text += f", and no user of {dialect.panel} can have: {dialect.rule}"
         return Event(kind="orphan", text=text)
 
     def _candidates(self, key: str) -> dict[str, list[str]]:
@@ -140,12 +152,7 @@ class NameBooks(GoneBooks):
         old_key, old_panel, total_bytes, raw_bytes, change_seq, *offsets = row
         offset_bytes, raw_offset_bytes = offsets
         if stays:
-            self._db.execute(
-                "INSERT INTO kept_usage VALUES (?, ?, ?, ?) ON CONFLICT (account_key, panel) DO "
-                "UPDATE SET total_bytes = total_bytes + excluded.total_bytes, "
-                "raw_bytes = raw_bytes + excluded.raw_bytes",
-                (old_key, old_panel, total_bytes - offset_bytes, raw_bytes - raw_offset_bytes),
-            )
+            self._keep(old_key, old_panel, total_bytes - offset_bytes, raw_bytes - raw_offset_bytes)
         if is_past:
             offset_bytes, raw_offset_bytes = total_bytes, raw_bytes
             self._handle.set_meta(COUNTED_FROM + username, str(change_seq))
@@ -161,6 +168,15 @@ class NameBooks(GoneBooks):
             (key, panel, username),
         )
         return int(total_bytes - offset_bytes)
+
+    def _keep(self, key: str, panel: str, billed_bytes: int, raw_bytes: int) -> None:
+        """Have bytes go on to count for an account that are reported under no name of it."""
+        query = "SELECT total_bytes, raw_bytes FROM kept_usage WHERE account_key = ? AND panel = ?"
+        kept = self._db.execute(query, (key, panel)).fetchone() or (0, 0)
+        self._db.execute(
+            "INSERT OR REPLACE INTO kept_usage VALUES (?, ?, ?, ?)",
+            (key, panel, kept[0] + billed_bytes, kept[1] + raw_bytes),
+        )
 
     def aliases_of(self, keys: Iterable[str]) -> list[str]:
         """Return the names, spelt otherwise, that count for these accounts and may be users."""

@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from marzban_bridge.panel_dialect import Dialect
+
 TRIED_VERSION = "0.8"
 """Of Marzban; its patch versions behave alike."""
 
@@ -139,6 +141,17 @@ class UserUpdate:
     """The whole note after the write; empty removes it."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Listed:
+    """What a panel answers about many names: its users, and those that have to be left alone."""
+
+    users: list[PanelUser] = field(default_factory=list)
+    aside: dict[str, str] = field(default_factory=dict)
+    """By name, why a user cannot be read, or not be asked for."""
+    is_refused: bool = False
+    """Whether something refuses lists of users, whichever they are."""
+
+
 class Panel(Protocol):
     """A panel, as far as the bridge uses it.
 
@@ -155,11 +168,16 @@ class Panel(Protocol):
         ...
 
     async def get_user(self, username: str) -> PanelUser:
-        """Return the user of exactly this name; raise UserNotFoundError when there is none."""
+        """Return the user of exactly this name.
+
+        Raises UserNotFoundError when there is none, and OddUserError for one that cannot be read.
+        """
         ...
 
-    async def get_users(self, usernames: Sequence[str]) -> list[PanelUser]:
-        """Return those of the named users that the panel lists."""
+    dialect: Dialect
+
+    async def get_users(self, usernames: Sequence[str]) -> Listed:
+        """Return those of the named users that the panel lists, each read by itself."""
         ...
 
     async def names_like(self, username: str) -> list[str]:

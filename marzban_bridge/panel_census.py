@@ -147,12 +147,13 @@ class Census:
         if not accounts:
             return []
         listed = await self._panel.get_users([each.username for each in accounts.values()])
-        found = {account_key(user.username): user for user in listed}
+        found = {account_key(user.username): user for user in listed.users}
+        aside = set(map(account_key, listed.aside))  # they are there, and say nothing
         # What was settled while the panel answered may be newer than the answer.
         return [
             self.reading(account, found.get(key))
             for key, account in accounts.items()
-            if self._store.account(key) == account
+            if self._store.account(key) == account and key not in aside
         ]
 
     def reading(self, account: Account, user: PanelUser | None) -> Reading:

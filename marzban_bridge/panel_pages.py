@@ -6,12 +6,10 @@ must not become a request for each user.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
 
 from marzban_bridge.errors import PanelFailingError
 
-T = TypeVar("T")
 Prove = Callable[[], Awaitable[object]]
 """Raises when it is the panel that fails, and not one of its users."""
 
@@ -47,18 +45,3 @@ async def past_failures(
     if len(first) < half:
         return first
     return first + await past_failures(ask, prove, offset=offset + half, limit=limit - half)
-
-
-async def past_failing_names(
-    ask: Callable[[Sequence[str]], Awaitable[list[T]]], prove: Prove, names: Sequence[str]
-) -> list[T]:
-    """Return what `ask` finds of names, without those at whom the panel fails."""
-    try:
-        return await ask(names)
-    except PanelFailingError:
-        await prove()
-        if len(names) == 1:
-            return []
-    half = len(names) // 2
-    first = await past_failing_names(ask, prove, names[:half])
-    return first + await past_failing_names(ask, prove, names[half:])

@@ -81,7 +81,7 @@ class PanelRebase:
     async def _look_at_all(self) -> list[_Seen]:
         seen: list[_Seen] = []
         async for keys in self._reconciler.chunks():
-            for key, user in (await self._reconciler.read_users(keys)).items():
+            for key, user in (await self._settler.reader.read(keys)).items():
                 gone = self._settler.looks.returning(key, user) if user else None
                 account = gone.account if gone else self._store.account(key)
                 if account is not None:

@@ -143,7 +143,7 @@ async def _all_users(panel: Marzban) -> AsyncIterator[PanelUser]:
     offset = 0
     while True:
         page = await past_failures(ask, panel.whoami, offset=offset, limit=PAGE)
-        for user in await panel.get_users([name for name in page if name]):
+        for user in (await panel.get_users([name for name in page if name])).users:
             yield user
         if len(page) < PAGE:
             return

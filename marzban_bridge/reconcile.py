@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from marzban_bridge.accounts import account_key
 from marzban_bridge.chunk import CONCURRENT_USERS, Chunk
 from marzban_bridge.errors import (
     CollectorUnavailableError,
@@ -75,6 +74,8 @@ class Reconciler:
         self._pass: AsyncIterator[list[str]] | None = None
         self._pass_started_at = self._next_pass_at = 0.0
         self._urgent_in_a_row = 0
+        self._reader = settler.reader
+        self.set_aside = settler.reader.set_aside
         self.panel_check: PanelCheck | None = None
         """What the panel last said of the bridge and of itself."""
         is_first = store.panel == FIRST_PANEL
@@ -83,6 +84,8 @@ class Reconciler:
 
     def hurry(self, keys: Iterable[str], urgency: Urgency = Urgency.CROSSING) -> None:
         """Have these accounts looked at before anything that is less urgent."""
+        keys = list(keys)
+        self._reader.unknown.announced(key for key in keys if not self._store.has_account(key))
         self._queue.add(keys, urgency, now_seconds=time.monotonic())
         self._wake.set()
 
@@ -91,6 +94,8 @@ class Reconciler:
         for key in keys:
             if (urgency := self.settler.looks.urgency(key)) is not None:
                 self.hurry([key], urgency)
+            else:
+                self._reader.unknown.reported([key])
 
     def calm_down(self) -> None:
         """Leave everybody to the next pass."""
@@ -108,7 +113,7 @@ class Reconciler:
         self.settler.refuse_in_doubt()
         async for keys in self.chunks():
             read_at = time.monotonic()
-            users = await self.read_users(keys)
+            users = await self._reader.read(keys)
             for key, user in users.items():
                 if text := await self.settler.trust.preview(key, user, read_at=read_at):
                     raise PanelDoubtError(text)
@@ -118,7 +123,7 @@ class Reconciler:
     async def panel_users(self) -> AsyncIterator[tuple[str, PanelUser]]:
         """Yield every user with external usage or an account, as the panel shows it now."""
         async for keys in self.chunks():
-            for key, user in (await self.read_users(keys)).items():
+            for key, user in (await self._reader.read(keys)).items():
                 if user is not None:
                     yield key, user
 
@@ -311,15 +316,6 @@ class Reconciler:
             yield keys
             after = keys[-1]
 
-    async def read_users(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
-        """Return the users of these names as the panel lists them; None for those it has not."""
-        names = map(self.settler.looks.name, keys)
-        aliases = self._store.aliases_of(keys)
-        listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
-        found = {account_key(user.username): user for user in listed}
-        parted = self.settler.part(name for name in aliases if name in found)
-        return {key: found.get(key) for key in (*keys, *parted)}
-
     async def _settle_all(
         self,
         keys: Sequence[str],
@@ -333,8 +329,11 @@ class Reconciler:
         have it done later. `gave_way`: takes those that were not begun when something more
         urgent came. Raises when the panel as a whole cannot be reached or refuses our sign-in.
         """
+        keys = [key for key in keys if self._reader.is_due(key)]
+        if not keys:
+            return 0
         read_at = time.monotonic()
-        users = await self.read_users(keys)
+        users = await self._reader.read(keys)
         users = self.settler.take_in(users, read_at=read_at)
         if defers_publishes:
             looks = self.settler.looks

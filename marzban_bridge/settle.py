@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -36,6 +36,7 @@ from marzban_bridge.store import Store
 from marzban_bridge.typed_limits import TypedLimits
 from marzban_bridge.usage import CorrectedName, Totals
 from marzban_bridge.user_books import Ask, UserBooks
+from marzban_bridge.user_reader import UserReader
 from marzban_bridge.user_resets import UserResets
 from marzban_bridge.user_writes import UserWrites
 
@@ -64,6 +65,7 @@ class Settler:
         clock: Clock,
         metrics: Metrics,
         write_seconds: float = 30.0,
+        pass_seconds: float = 60.0,
         uses_notes: bool = True,
         typed_limits: TypedLimits | None = None,
     ) -> None:
@@ -93,6 +95,16 @@ class Settler:
             keeps_next_plan=keeps_next_plan,
             uses_notes=uses_notes,
             typed_limits=typed_limits or TypedLimits(),
+            dialect=panel.dialect,
+        )
+        self.reader = UserReader(
+            store=store,
+            panel=panel,
+            looks=self.looks,
+            clock=clock,
+            metrics=metrics,
+            pass_seconds=pass_seconds,
+            on_parted=self._tell_others,
         )
         census = Census(
             store=store,
@@ -113,6 +125,9 @@ class Settler:
         self.reconsider: Callable[[list[str]], None] = lambda _: None
         """Called with reported names whose corrections another account has to follow now."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def _tell_others(self, key: str) -> None:
+        self.hurry_others(key)
 
     def take_in(
         self, users: Mapping[str, PanelUser | None], *, read_at: float
@@ -163,14 +178,15 @@ class Settler:
                 user, read_at = None, looked_at
             is_fresh = user is None
             try:
-                user = user or await self._find(key)
+                user = user or await self._find(key, was_listed=read_at > looked_at)
+                self.reader.unknown.forget(key)
                 await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
             except UserNotFoundError:
                 if not await self.trust.census.is_doubtful(key, None, read_at=read_at):
                     owners = await self._lose(key)
         for owner in owners:
-            if self._store.is_known(owner):
-                await self.settle(owner, None, read_at=time.monotonic())
+            if self._store.is_known(owner):  # it was in no list yet
+                await self.settle(owner, None, read_at=float("-inf"))
 
     async def reset(self, username: str, *, cause: str, actor: str) -> Account:
         """Reset the user in the panel and here; return the account afterwards.
@@ -215,7 +231,10 @@ class Settler:
         async with self._lock_of(name.key):
             return await self._books.correct(name, ask)
 
-    async def _find(self, key: str) -> PanelUser:
+    async def _find(self, key: str, *, was_listed: bool) -> PanelUser:
+        """Ask for a user; of a name without an account the list that was read says enough."""
+        if was_listed and not self._store.has_account(key):
+            raise UserNotFoundError(key)
         return await self._panel.get_user(self.looks.name(key))
 
     async def release(self, account: Account) -> bool:
@@ -293,27 +312,10 @@ class Settler:
             event = Event(kind="deleted", text=text)
             self._store.forget(key, event, username=account.username, at=self._clock())
             return []
-        candidates = await self._panel.names_like(key)
-        was_unknown = self._store.is_unknown(key)
-        owners = self._store.record_unknown(key, candidates=candidates, at=self._clock())
-        if owners:
-            log.info("user=%r is reported, which counts for %s", key, ", ".join(owners))
-        elif self._store.is_unknown(key) and not was_unknown:
-            log.warning("orphan user=%r: traffic is reported for a name without a user", key)
+        owners = await self.reader.lose(key)
         for each in (key, *owners):
             self.hurry_others(each)
         return owners
-
-    def part(self, names: Iterable[str]) -> list[str]:
-        """Have names that count for other users count for their own, whom the panel has now.
-
-        Returns those of which that is news.
-        """
-        parted = [name for name in names if self._store.part(name, at=self._clock())]
-        for name in parted:
-            log.info("user=%r is in the panel now, and no other's name any more", name)
-            self.hurry_others(name)
-        return parted
 
     async def _settle(
         self,

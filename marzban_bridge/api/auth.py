@@ -13,7 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from marzban_bridge.api.context import Bridge, BridgePart
 from marzban_bridge.errors import PanelError, PanelRefusedError
-from marzban_bridge.marzban import bearer_of
+from marzban_bridge.marzban_answers import bearer_of
 from marzban_bridge.panel import PanelAdmin
 
 FORM_TYPE = "application/x-www-form-urlencoded"

@@ -23,7 +23,7 @@ from marzban_bridge.api.context import Bridge, BridgePart, user_of
 from marzban_bridge.api.errors import headers_of, status_of
 from marzban_bridge.api.pages import Question
 from marzban_bridge.errors import BridgeError, ObservingError, PanelError
-from marzban_bridge.marzban import bearer_of
+from marzban_bridge.marzban_answers import bearer_of
 from marzban_bridge.tables import human_bytes
 
 # Not in the OpenAPI document, which is for programs: these are pages for people.

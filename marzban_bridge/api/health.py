@@ -45,7 +45,8 @@ async def readyz(request: Request) -> Response:
 
     A bridge that follows another is not ready, and says whom it follows.
 
-    Warnings are about what keeps nobody's limit from being held: InfluxDB, names on two panels.
+    Warnings are about what keeps nobody's limit from being held: InfluxDB, names on two panels,
+    a user who is set aside.
     """
     if request.app.state.bridges is None:
         reason = following(request.app.state.leadership)
@@ -71,6 +72,11 @@ async def readyz(request: Request) -> Response:
         for bridge in bridges.by_name.values()
         if bridge.reconciler.panel_check
         for warning in bridge.reconciler.panel_check.warnings
+    ]
+    warnings += [
+        f"{bridge.reconciler.panel_outage.name}: {text}"
+        for bridge in bridges.by_name.values()
+        if (text := bridge.reconciler.set_aside.warning)
     ]
     if first.snapshots and (outage := first.snapshots.outage).reason:
         warnings.append(f"{outage.name}: {outage.reason}")

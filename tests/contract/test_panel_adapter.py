@@ -87,7 +87,7 @@ async def test_names_are_read_in_pages_in_their_order(panel, make):
 
 async def test_named_users_are_listed_and_unknown_names_left_out(panel, make):
     names = [await make() for _ in range(3)]
-    users = await panel.get_users([*names, "nobody_at_all"])
+    users = (await panel.get_users([*names, "nobody_at_all"])).users
     assert {user.username for user in users} == set(names)
 
 
@@ -133,7 +133,7 @@ async def test_a_note_is_written_with_the_limit_and_read_back_and_removed(panel,
     noted = "paid until May\nQuota 10.00 GiB; ‌۳ GiB [bridge 1a2b3c4d:17@eu-1 q1 l1 e1 t1 00000000]"
     update = UserUpdate(username=name, data_limit_bytes=3 * G, note=noted)
     assert (await panel.update_user(update)).note == noted
-    assert (await panel.get_users([name]))[0].note == noted
+    assert (await panel.get_users([name])).users[0].note == noted
     assert (await panel.update_user(UserUpdate(username=name, data_limit_bytes=G))).note == noted
     removed = await panel.update_user(UserUpdate(username=name, note=""))
     assert not removed.note

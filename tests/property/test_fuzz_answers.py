@@ -22,7 +22,8 @@ from collector.subscriptions import Subscriptions
 from marzban_bridge import together
 from marzban_bridge.errors import BridgeError, CollectorRefusedError, CollectorUnavailableError
 from marzban_bridge.feed import CollectorFeed
-from marzban_bridge.marzban import MAX_NUMBER, Marzban
+from marzban_bridge.marzban import Marzban
+from marzban_bridge.marzban_answers import MAX_NUMBER
 from marzban_bridge.panel import NextPlan, PanelAdmin, PanelUser, Status, UserUpdate
 
 fuzz = settings(

@@ -17,7 +17,8 @@ from marzban_bridge.errors import (
     PanelUnavailableError,
     UserNotFoundError,
 )
-from marzban_bridge.marzban import Marzban, parse_user
+from marzban_bridge.marzban import Marzban
+from marzban_bridge.marzban_answers import parse_user
 from marzban_bridge.panel import NextPlan, ResetStrategy, Status, UserUpdate
 
 USER = {
@@ -186,7 +187,7 @@ async def test_a_limit_that_would_mean_unlimited_is_never_written(limit):
 
 async def test_many_users_are_read_in_pages_of_names():
     script = Script((200, {"users": [USER]}), (200, {"users": []}))
-    users = await script.panel().get_users([f"user{number}" for number in range(60)])
+    users = (await script.panel().get_users([f"user{number}" for number in range(60)])).users
     assert [user.username for user in users] == ["alice"]
     names = [request.url.params.get_list("username") for request in script.requests[1:]]
     assert [len(page) for page in names] == [50, 10]
@@ -218,7 +219,7 @@ async def test_a_page_that_fails_is_read_in_parts_without_the_broken_users():
     panel = Marzban(
         "http://panel", username="root", password="p", transport=httpx.MockTransport(server)
     )
-    users = await panel.get_users(names)
+    users = (await panel.get_users(names)).users
     assert {user.username for user in users} == set(names) - set(server.broken)
     assert server.asked.count("/api/system") == 1, "for all pages and parts together"
     assert len(server.asked) <= 2 + 2 * 13
@@ -233,7 +234,7 @@ async def test_a_panel_that_fails_for_everybody_is_down_and_not_empty():
 
 async def test_one_broken_user_alone_does_not_make_the_panel_down():
     script = Script((500, "oops"), (200, SYSTEM), (500, "oops"))
-    assert await script.panel().get_users(["broken"]) == []
+    assert (await script.panel().get_users(["broken"])).users == []
 
 
 @pytest.mark.parametrize(
@@ -250,8 +251,8 @@ async def test_a_list_that_an_outage_refuses_is_not_taken_apart(answer):
 async def test_a_query_that_no_client_sends_is_a_refusal_and_no_outage():
     script = Script((200, USER))
     panel = script.panel()
-    with pytest.raises(PanelRefusedError):
-        await panel.get_users(["n" * 70_000])
+    listed = await panel.get_users(["n" * 70_000])
+    assert list(listed.aside.values()) == ["the panel refuses to be asked for it (414)"]
     assert (await panel.get_user("alice")).username == "alice"
 
 

@@ -102,7 +102,7 @@ async def test_a_password_that_is_right_again_is_found_after_the_pause_and_all_i
     await panel.look_for(200)
     panel.password = "right"
     panel.now_seconds += 3600
-    assert await panel.adapter.get_users(USERS) == []
+    assert (await panel.adapter.get_users(USERS)).users == []
     panel.password, panel.refused = "another", {f"token-{number}" for number in range(9)}
     with pytest.raises(PanelLoginError) as caught:
         await panel.adapter.get_users(USERS)
@@ -123,7 +123,7 @@ async def test_a_token_that_is_refused_right_after_it_was_given_does_not_loop(pa
     with pytest.raises(PanelLoginError, match=r"takes the password .* refuses the token"):
         await panel.adapter.get_users(USERS)
     panel.takes_tokens = True
-    assert await panel.adapter.get_users(USERS) == [], "no sign-in is needed for that"
+    assert (await panel.adapter.get_users(USERS)).users == [], "no sign-in is needed for that"
 
 
 async def test_a_panel_that_takes_each_token_but_once_is_not_signed_in_to_at_each_request(panel):
