@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from marzban_bridge.open_writes import OpenWrite
+from marzban_bridge.open_writes import OpenWrite, SeenLine, UnexplainedEdit
 from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
 from marzban_bridge.usage import Seqs, Totals, merged
 
@@ -72,25 +72,6 @@ def sight(user: PanelUser, *, seen_at: datetime) -> Sighting:
         on_hold_expire_duration=user.on_hold_expire_duration,
         next_plan=user.next_plan,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenLine:
-    """The line of ours that stood in the user's note at the last look, and the limit beside it."""
-
-    number: int
-    data_limit_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnexplainedEdit:
-    """A smaller limit that nobody types, soon after a write of ours, taken for the new quota."""
-
-    quota_bytes: int | None
-    """The quota before it."""
-    found_at: datetime
-    has_held: bool = False
-    """It has held the user; the limit when that is let go is the other bridge's as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

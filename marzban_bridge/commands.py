@@ -43,9 +43,9 @@ from marzban_bridge.tables import (
     human_bytes,
     orphans_table,
     plan_table,
+    seen_totals,
     users_table,
 )
-from marzban_bridge.usage import Totals
 
 log = logging.getLogger(__name__)
 console = Console()
@@ -339,11 +339,6 @@ async def rebase(settings: Settings, *, is_restored: bool) -> int:
         users_table(rows, title="Users whose books moved; what is left to them is as before")
     )
     return 0
-
-
-def seen_totals(account: Account) -> Totals:
-    """Return the ledger's totals as of the last look at a user."""
-    return Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
 
 
 def backup(settings: Settings, target: Path) -> int:

@@ -33,6 +33,25 @@ class OpenWrite:
     """The panel answered, and no earlier try of it can land any more."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenLine:
+    """The line of ours that stood in the user's note at the last look, and the limit beside it."""
+
+    number: int
+    data_limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnexplainedEdit:
+    """A smaller limit that nobody types, soon after a write of ours, taken for the new quota."""
+
+    quota_bytes: int | None
+    """The quota before it."""
+    found_at: datetime
+    has_held: bool = False
+    """It has held the user; the limit when that is let go is the other bridge's as well."""
+
+
 def last_moment(now: datetime, *, timeout_seconds: float = 0.0) -> datetime:
     """Return until when a write may land that is given up at most `timeout_seconds` from now."""
     return now + timedelta(seconds=LATE_WRITE_SECONDS + timeout_seconds)

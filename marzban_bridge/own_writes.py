@@ -14,14 +14,19 @@ from marzban_bridge.accounts import (
     Account,
     Event,
     Restoration,
-    SeenLine,
     Sighting,
-    UnexplainedEdit,
     is_same_limit,
     looks_typed,
 )
 from marzban_bridge.note_line import NoteLine
-from marzban_bridge.open_writes import OpenWrite, began, last_moment, sets_limit
+from marzban_bridge.open_writes import (
+    OpenWrite,
+    SeenLine,
+    UnexplainedEdit,
+    began,
+    last_moment,
+    sets_limit,
+)
 from marzban_bridge.panel import PanelUser, Status
 
 UNEXPLAINED_WINDOW = timedelta(minutes=5)

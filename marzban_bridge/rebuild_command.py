@@ -7,11 +7,11 @@ from dataclasses import replace
 from marzban_bridge import together
 from marzban_bridge.accounts import standing
 from marzban_bridge.api.context import Bridge, Bridges
-from marzban_bridge.commands import console, seen_totals
+from marzban_bridge.commands import console
 from marzban_bridge.rebuilding import Rebuilding, Rebuilt
 from marzban_bridge.settings import Settings
 from marzban_bridge.sole_writer import with_bridges
-from marzban_bridge.tables import users_table
+from marzban_bridge.tables import seen_totals, users_table
 
 
 async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out: bool) -> int:

@@ -12,7 +12,7 @@ from rich.text import Text
 from marzban_bridge.accounts import Account, Balance
 from marzban_bridge.plan import Change
 from marzban_bridge.store import RecordedEvent
-from marzban_bridge.usage import Orphan
+from marzban_bridge.usage import Orphan, Totals
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -29,6 +29,11 @@ def human_bytes(amount_bytes: int | None) -> str:
     sign = "-" if amount_bytes < 0 else ""
     digits = 0 if unit == 0 else max(0, 2 - len(str(int(amount))) + 1)
     return f"{sign}{amount:.{digits}f} {_UNITS[unit]}"
+
+
+def seen_totals(account: Account) -> Totals:
+    """Return the ledger's totals as of the last look at a user."""
+    return Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
 
 
 def human_share(balance: Balance) -> str:

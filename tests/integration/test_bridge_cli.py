@@ -546,6 +546,7 @@ def test_two_panels_and_one_bridge_in_a_process_of_its_own(place, folder, monkey
             assert process.end() == 0
             assert "Traceback" not in process.err
             assert "of-two" not in process.err
+        assert "3 users were written to" in place.run("release"), "the lines are taken out"
         assert "0 users were written to" in place.run("release")
 
 

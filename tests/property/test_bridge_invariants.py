@@ -403,7 +403,7 @@ class MachineWithNotes(BridgeMachine):
 
 
 TestBridgeInvariantsWithNotes = MachineWithNotes.TestCase
-TestBridgeInvariantsWithNotes.settings = MACHINE_SETTINGS
+TestBridgeInvariantsWithNotes.settings = settings(MACHINE_SETTINGS, max_examples=40)
 
 
 class MachineWithoutNotes(BridgeMachine):
@@ -413,7 +413,7 @@ class MachineWithoutNotes(BridgeMachine):
 
 
 TestBridgeInvariantsWithoutNotes = MachineWithoutNotes.TestCase
-TestBridgeInvariantsWithoutNotes.settings = MACHINE_SETTINGS
+TestBridgeInvariantsWithoutNotes.settings = settings(MACHINE_SETTINGS, max_examples=40)
 
 
 class RatioMachine(BridgeMachine):
