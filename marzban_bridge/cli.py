@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from rich.console import Console
 from rich.text import Text
 
-from marzban_bridge import __version__, commands, panel_commands, rebuild_command
+from marzban_bridge import __version__, commands, panel_commands, rebuild_command, reset_commands
 from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.logs import configure_logging, printable
@@ -205,14 +205,14 @@ def _stand_in(module: str) -> Callable[[argparse.Namespace], int]:
 
 def _reset(arguments: argparse.Namespace) -> int:
     if not arguments.all:
-        return commands.reset_user(
+        return reset_commands.reset_user(
             _settings(), arguments.user, changes_panel=arguments.change_the_panel
         )
     if not arguments.yes:
         print("This resets the traffic of all users and restarts xray on every node.")
         if not _is_confirmed(RESET_ALL_PHRASE):
             return 1
-    return commands.reset_all(_settings(), changes_panel=arguments.change_the_panel)
+    return reset_commands.reset_all(_settings(), changes_panel=arguments.change_the_panel)
 
 
 def _rebase(arguments: argparse.Namespace) -> int:

@@ -11,11 +11,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import uvicorn
 from rich.console import Console
@@ -23,20 +22,19 @@ from rich.console import Console
 from collector.connections import bounded
 from marzban_bridge import sole_writer, together
 from marzban_bridge.accounts import Account, Balance, standing, trusted
-from marzban_bridge.actions import RESET_ALL_PHRASE
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import create_app
 from marzban_bridge.backup import back_up
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.listening import listen
-from marzban_bridge.panel_names import FIRST_PANEL, scoped, take_apart
+from marzban_bridge.panel_names import scoped
 from marzban_bridge.panels_file import PanelSettings, load_panels
 from marzban_bridge.pass_result import PassResult
 from marzban_bridge.remote import RunningBridge
 from marzban_bridge.settings import Settings
 from marzban_bridge.sole_writer import with_bridges
 from marzban_bridge.store import Store
-from marzban_bridge.store_place import is_there, open_to_read, url_of
+from marzban_bridge.store_place import open_to_read, url_of
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
@@ -51,7 +49,6 @@ log = logging.getLogger(__name__)
 console = Console()
 
 PROGRESS_SECONDS = 5.0
-RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE}
 
 
 class _Server(uvicorn.Server):
@@ -123,9 +120,9 @@ async def once(settings: Settings) -> int:
         return result
 
     result = await with_bridges(settings, make_a_pass)
-    _say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
+    say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
     if result.doubt:
-        _say(result.doubt)
+        say(result.doubt)
     return 1 if result.failures or result.doubt else 0
 
 
@@ -168,7 +165,7 @@ async def _check_panel(bridge: Bridge) -> None:
     """Say who we are in the panel; warn when that is not enough to see and write every user."""
     found = await bridge.reconciler.check_panel()
     version = f" (Marzban {found.version})" if found.version else ""
-    _say(f"Signed in to {bridge.panel_settings.url} as {found.admin}{version}.")
+    say(f"Signed in to {bridge.panel_settings.url} as {found.admin}{version}.")
 
 
 def users(settings: Settings) -> int:
@@ -177,10 +174,10 @@ def users(settings: Settings) -> int:
     try:
         _show_users(store)
         if store.doubt:
-            _say(store.doubt)
+            say(store.doubt)
         for panel in store.panels:
             if text := store.of(panel).panel_doubt:
-                _say(text)
+                say(text)
     finally:
         store.close()
     return 0
@@ -212,77 +209,6 @@ def _place_of(store: Store, username: str) -> tuple[str, str]:
     return store.place_of(username)
 
 
-def reset_user(settings: Settings, username: str, *, changes_panel: bool = False) -> int:
-    """Begin a user's period anew."""
-
-    async def reset(bridges: Bridges) -> int:
-        bridge, name = bridges.find(username)
-        usage = await bridge.actions.reset_user(
-            name, actor="command line", changes_panel=changes_panel
-        )
-        return usage.balance.used_bytes
-
-    panels = {panel.name: panel for panel in load_panels(settings)}
-    panel, name = _find(settings, username, panels)
-    with RunningBridge.find(settings, panel) as running:
-        if running is None:
-            used_bytes = asyncio.run(with_bridges(settings, reset))
-        else:
-            path = f"/v1/users/{quote(name, safe='')}/reset"
-            answer = running.call("POST", path, params=_change(changes_panel))
-            used_bytes = answer["total_usage_bytes"]
-    _say(f"{username} begins anew: {human_bytes(used_bytes)} used")
-    return 0
-
-
-def _change(changes_panel: bool) -> Mapping[str, str]:  # noqa: FBT001 - it becomes a parameter
-    """Return what tells a running bridge to change the panel though it only observes."""
-    return {"change_panel": "true"} if changes_panel else {}
-
-
-def _find(
-    settings: Settings, username: str, panels: Mapping[str, PanelSettings]
-) -> tuple[PanelSettings, str]:
-    """Find whose user a name is, also where the store says it."""
-    name = take_apart(username, panels=panels)
-    if len(panels) > 1 and is_there(settings):
-        store = open_to_read(settings)
-        try:
-            panel, key = store.place_of(username)
-        finally:
-            store.close()
-        if panel in panels:
-            return panels[panel], key
-    return panels[name.panel or FIRST_PANEL], name.key
-
-
-def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:
-    """Begin everybody's period anew, through the panels' own call."""
-
-    async def reset(bridges: Bridges) -> int:
-        count = 0
-        for bridge in bridges.by_name.values():
-            caller = await bridge.panel.whoami()
-            count += await bridge.actions.reset_all(
-                bearer=None, caller=caller, changes_panel=changes_panel
-            )
-        await together.run_once(bridges)
-        return count
-
-    count = 0
-    for panel in load_panels(settings):
-        with RunningBridge.find(settings, panel) as running:
-            if running is None:
-                count = asyncio.run(with_bridges(settings, reset))
-                break
-            answer = running.call(
-                "POST", "/v1/reset-all", json=RESET_ALL_BODY, params=_change(changes_panel)
-            )
-            count += answer["users"]
-    _say(f"{count} users with external traffic begin anew")
-    return 0
-
-
 def cleanup(settings: Settings, days: int) -> int:
     """Have the collector purge what is older than so many days."""
 
@@ -295,7 +221,7 @@ def cleanup(settings: Settings, days: int) -> int:
             answer = asyncio.run(with_bridges(settings, purge))
         else:
             answer = running.call("POST", "/v1/cleanup", params={"days": days})
-    _say(
+    say(
         f"{answer['removed_reports']} reports and {answer['removed_day_rows']} daily rows older "
         f"than {days} days were removed; totals and quotas stay"
     )
@@ -313,11 +239,11 @@ async def release(settings: Settings, *, changes_panel: bool = False) -> int:
             written += was_written
             if was_written:
                 name = bridge.store.public_name(account.username)
-                _say(f"{name}: quota and status are the admin's again")
+                say(f"{name}: quota and status are the admin's again")
         return written
 
     written = await with_bridges(settings, let_go)
-    _say(f"{written} users were written to; the panel is as if the bridge had not been")
+    say(f"{written} users were written to; the panel is as if the bridge had not been")
     return 0
 
 
@@ -357,7 +283,7 @@ def backup(settings: Settings, target: Path) -> int:
             "pg_dump --format=custom --schema=bridge (docs/scale.md)"
         )
     copy = back_up(settings.store, target, on_progress=tell)
-    _say(
+    say(
         f"{copy.path}: {copy.accounts} users, {human_bytes(copy.size_bytes)}, whole, "
         f"in {copy.seconds:.1f} s"
     )
@@ -367,14 +293,14 @@ def backup(settings: Settings, target: Path) -> int:
 async def move_store(settings: Settings, file: Path) -> int:
     """Move a store from its file into PostgreSQL, and say what is there now."""
     accounts, events = await sole_writer.move_store(settings, file)
-    _say(
+    say(
         f"{accounts} users and {events} events are in {settings.store}, each compared; "
         f"{file} is as it was: put it away, no bridge may run on it any more"
     )
     return 0
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Print a line as it is; names in it are data, and stay whole for whoever reads the output."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
