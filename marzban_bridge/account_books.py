@@ -15,6 +15,7 @@ from marzban_bridge.shared_quotas import SharedQuota, depart
 from marzban_bridge.store_file import from_millis, to_millis
 from marzban_bridge.usage import Orphan
 from marzban_bridge.usage_books import UsageBooks
+from marzban_bridge.usage_sums import sum_of
 
 
 class AccountBooks(AuditTrail, UsageBooks):
@@ -250,8 +251,8 @@ class AccountBooks(AuditTrail, UsageBooks):
         """Return the names that were reported and that no panel knows which might."""
         of_panel = "" if self._handle.shares_quotas else " AND u.panel = o.panel"
         rows = self._db.execute(
-            "SELECT o.username, o.first_seen_at, coalesce(sum(u.total_bytes), 0), "
-            "coalesce(sum(u.raw_bytes), 0), (SELECT gone_at FROM gone_account AS g WHERE "
+            f"SELECT o.username, o.first_seen_at, {sum_of('u.total_bytes')}, "
+            f"{sum_of('u.raw_bytes')}, (SELECT gone_at FROM gone_account AS g WHERE "
             "g.account_key = o.account_key AND g.panel = o.panel) FROM (SELECT account_key, "
             f"panel, username, first_seen_at {self._listed()} AND o.panel = ?) AS o "
             f"LEFT JOIN external_usage AS u ON u.account_key = o.account_key{of_panel} "

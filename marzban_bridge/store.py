@@ -21,6 +21,7 @@ from marzban_bridge.panel_names import FIRST_PANEL, scoped
 from marzban_bridge.shared_quotas import SharedQuota, form, leave
 from marzban_bridge.store_handle import FileHandle, StoreHandle
 from marzban_bridge.usage import Totals
+from marzban_bridge.usage_sums import sum_of
 
 __all__ = ["RecordedEvent", "Store"]
 
@@ -139,7 +140,7 @@ class Store(DoubtBooks):
         """Have users of one name share a quota, with what each had used."""
         for (key,) in self._db.execute("SELECT DISTINCT account_key FROM account").fetchall():
             row = self._db.execute(
-                "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) "
+                f"SELECT {sum_of('total_bytes')}, {sum_of('raw_bytes')} "
                 "FROM counted_usage AS u WHERE account_key = ? AND NOT EXISTS (SELECT 1 FROM "
                 "account AS a WHERE a.account_key = u.account_key AND a.panel = u.panel)",
                 (key,),

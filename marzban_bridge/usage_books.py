@@ -16,9 +16,10 @@ from marzban_bridge.history import Run
 from marzban_bridge.panel_names import FIRST_PANEL, folded, owner_of, take_apart
 from marzban_bridge.store_handle import StoreHandle
 from marzban_bridge.usage import CorrectedName, Seqs, Totals, UsageChange
+from marzban_bridge.usage_sums import bounded, sum_of
 
 _SUM_USAGE = (
-    "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) "
+    f"SELECT {sum_of('total_bytes')}, {sum_of('raw_bytes')} "
     "FROM counted_usage WHERE account_key = ?"
 )
 
@@ -226,13 +227,15 @@ class UsageBooks:
     def _shared_totals(self, key: str) -> Totals:
         row = self._db.execute(_SUM_USAGE, (key,)).fetchone()
         other_bytes = self._db.execute(
-            "SELECT (SELECT coalesce(sum(odometer_bytes), 0) FROM account "
+            f"SELECT (SELECT {sum_of('odometer_bytes')} FROM account "
             "WHERE account_key = ?1 AND panel <> ?2) + coalesce((SELECT departed_bytes "
             "FROM shared_quota WHERE account_key = ?1), 0)",
             (key, self.panel),
         ).fetchone()[0]
         return Totals(
-            billed_bytes=row[0] + other_bytes, raw_bytes=row[1] + other_bytes, seqs=self._seqs(key)
+            billed_bytes=bounded(row[0] + other_bytes),
+            raw_bytes=bounded(row[1] + other_bytes),
+            seqs=self._seqs(key),
         )
 
     def _seqs(self, key: str) -> Seqs:
