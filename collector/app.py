@@ -18,6 +18,7 @@ import collector
 from collector.api import (
     corrections,
     health,
+    maintenance,
     original_statistics,
     readers,
     reports,
@@ -263,7 +264,7 @@ def create_app(
     install_problem_handlers(app)
     for module in (reports, sources):
         app.include_lean(module.router)
-    for module in (usage, corrections, readers, original_statistics, health):
+    for module in (usage, maintenance, corrections, readers, original_statistics, health):
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app

@@ -6,16 +6,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import urlsplit
-
-import httpx
 
 from collector.byte_bounds import Bounds
 from collector.errors import SettingsError
 from collector.influx.access import InfluxAccess
-from collector.ledger.place import place_of
-from collector.reporters import MIN_KEY_LENGTH, NAME
 from collector.schema import Policy
+from collector.setting_values import (
+    admin_key,
+    flag,
+    header_text,
+    ledger_url,
+    path,
+    rate,
+    reporter_keys,
+    reporter_names,
+    seconds,
+    text,
+    url,
+    whole,
+)
 from collector.spikes import SpikeRule
 from collector.strangers import forwarded_allow_ips
 
@@ -40,104 +49,6 @@ def _variable(
     return field(default=parse(str(default)), repr=not is_secret, metadata=metadata)
 
 
-def _text(raw: str) -> str:
-    return raw
-
-
-def _url(raw: str) -> str:
-    try:
-        parts = urlsplit(raw)
-        httpx.URL(raw)
-        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except (ValueError, httpx.InvalidURL):  # not repeated: there may be a password in it
-        is_whole = False
-    if raw and not is_whole:
-        raise ValueError("expected a URL such as https://panel.example.com:8000")
-    if raw and parts.username is not None:
-        raise ValueError("a URL with a name and password in it would end up in logs")
-    return raw.rstrip("/")
-
-
-def _flag(raw: str) -> bool:
-    folded = raw.strip().casefold()
-    if folded in {"1", "true", "yes", "on"}:
-        return True
-    if folded in {"0", "false", "no", "off"}:
-        return False
-    raise ValueError("expected true or false")
-
-
-def _path(raw: str) -> Path | None:
-    return Path(raw) if raw else None
-
-
-def _ledger_url(raw: str) -> str:
-    try:
-        place_of(raw)
-    except SettingsError as error:
-        raise ValueError(str(error).removeprefix("LEDGER_URL: ")) from None
-    return raw
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(raw: str) -> int:
-        number = int(raw)
-        if not least <= number <= most:
-            raise ValueError(f"expected a whole number from {least} to {most}")
-        return number
-
-    return parse
-
-
-def _rate(raw: str) -> float:
-    number = float(raw)
-    if not 0 <= number <= 1e9:
-        raise ValueError("expected a number of 0 (no limit) or more")
-    return number
-
-
-def _seconds(raw: str) -> float:
-    seconds = float(raw)
-    if not 0.05 <= seconds <= 3600:
-        raise ValueError("expected a number of seconds from 0.05 to 3600")
-    return seconds
-
-
-def _header_text(raw: str) -> str:
-    if not (raw.isascii() and raw.isprintable()) or " " in raw:
-        raise ValueError("expected printable ASCII characters without spaces: it goes in a header")
-    return raw
-
-
-def _admin_key(raw: str) -> str:
-    _header_text(raw)
-    if raw and len(raw) < MIN_KEY_LENGTH:
-        raise ValueError(f"expected at least {MIN_KEY_LENGTH} characters, better 40 random ones")
-    return raw
-
-
-def _reporter_keys(raw: str) -> tuple[tuple[str, str], ...]:
-    keys: dict[str, str] = {}
-    for number, part in enumerate(raw.split(","), start=1):
-        name, _, key = part.strip().partition(":")
-        if not name and not key:
-            continue
-        if not NAME.fullmatch(name) or len(key) < MIN_KEY_LENGTH:  # a name may be a key, misplaced
-            raise ValueError(
-                "expected name:key,name2:key2 with names of A-Z a-z 0-9 . _ - and keys of at "
-                f"least {MIN_KEY_LENGTH} characters; entry {number} is not so"
-            )
-        keys[name] = _header_text(key)
-    return tuple(keys.items())
-
-
-def _reporter_names(raw: str) -> tuple[str, ...]:
-    names = tuple(name for part in raw.split(",") if (name := part.strip()))
-    if not all(NAME.fullmatch(name) for name in names):
-        raise ValueError("expected reporters' names: name,name2 of A-Z a-z 0-9 . _ -")
-    return names
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where the ledger is, who may report, and what bounds hold.
@@ -150,33 +61,33 @@ class Settings:
         "LEDGER_URL",
         "sqlite:///./data/ledger.sqlite3",
         "The ledger: all totals are in it, so back it up; a file, or postgresql://… to share it",
-        _ledger_url,
+        ledger_url,
         is_secret=True,
     )
-    host: str = _variable("COLLECTOR_HOST", "127.0.0.1", "Address to listen on", _text)
-    port: int = _variable("COLLECTOR_PORT", 8080, "Port to listen on", _whole(0, 65535))
+    host: str = _variable("COLLECTOR_HOST", "127.0.0.1", "Address to listen on", text)
+    port: int = _variable("COLLECTOR_PORT", 8080, "Port to listen on", whole(0, 65535))
     admin_key: str = _variable(
         "COLLECTOR_ADMIN_KEY",
         "",
         "Reads the change feed and statistics; share it with the bridge, with nobody else",
-        _admin_key,
+        admin_key,
         is_secret=True,
     )
     reporter_keys: tuple[tuple[str, str], ...] = _variable(
         "COLLECTOR_REPORTER_KEYS",
         "",
         "Reporters beside those of `traffic-collector reporters`: name:key,name2:key2",
-        _reporter_keys,
+        reporter_keys,
         is_secret=True,
     )
     reporters_outside_quota: tuple[str, ...] = _variable(
         "COLLECTOR_REPORTERS_OUTSIDE_QUOTA",
         "",
         "Names of COLLECTOR_REPORTER_KEYS whose reports are stored and shown, and limit nobody",
-        _reporter_names,
+        reporter_names,
     )
     marzban_url: str = _variable(
-        "MARZBAN_URL", "", "The panel, to verify users' subscription tokens; empty: keys only", _url
+        "MARZBAN_URL", "", "The panel, to verify users' subscription tokens; empty: keys only", url
     )
     subscription_path: str = _variable(
         "COLLECTOR_SUBSCRIPTION_PATH",
@@ -188,103 +99,103 @@ class Settings:
         "COLLECTOR_REPORT_CEILING_BYTES",
         10 * 2**40,
         "The most one report may carry in either direction",
-        _whole(1, 2**60),
+        whole(1, 2**60),
     )
     user_request_bytes: int = _variable(
         "COLLECTOR_USER_REQUEST_BYTES",
         4 * 2**40,
         "The most bytes, both ways, in one request of a user without a key; so in one report",
-        _whole(1, 2**62),
+        whole(1, 2**62),
     )
     user_hour_bytes: int = _variable(
         "COLLECTOR_USER_HOUR_BYTES",
         8 * 2**40,
         "The most bytes that arrive from one user without a key in an hour (UTC); beyond, 429",
-        _whole(1, 2**62),
+        whole(1, 2**62),
     )
     user_day_bytes: int = _variable(
         "COLLECTOR_USER_DAY_BYTES",
         32 * 2**40,
         "The same in a day; 10.8 TB is 1 Gbit/s all day",
-        _whole(1, 2**62),
+        whole(1, 2**62),
     )
     key_request_bytes: int = _variable(
         "COLLECTOR_KEY_REQUEST_BYTES",
         64 * 2**40,
         "The most bytes, both ways, in one request with a reporter key",
-        _whole(1, 2**62),
+        whole(1, 2**62),
     )
     key_hour_bytes: int = _variable(
         "COLLECTOR_KEY_HOUR_BYTES",
         256 * 2**40,
         "The most bytes that arrive with one reporter key in an hour (UTC); beyond, 429",
-        _whole(1, 2**62),
+        whole(1, 2**62),
     )
     key_day_bytes: int = _variable(
         "COLLECTOR_KEY_DAY_BYTES",
         2**51,
         "The same in a day; 108 TB is 10 Gbit/s all day",
-        _whole(1, 2**62),
+        whole(1, 2**62),
     )
     user_servers_per_day: int = _variable(
         "COLLECTOR_USER_SERVERS_PER_DAY",
         256,
         "Servers, with port and protocol, one user without a key may name a day; then `other`",
-        _whole(1, 1_000_000),
+        whole(1, 1_000_000),
     )
     key_servers_per_day: int = _variable(
         "COLLECTOR_KEY_SERVERS_PER_DAY",
         4096,
         "The same for one reporter key",
-        _whole(1, 1_000_000),
+        whole(1, 1_000_000),
     )
     spike_factor: int = _variable(
         "COLLECTOR_SPIKE_FACTOR",
         10,
         "A sender's hour with more than so many times its largest of 14 days is a spike",
-        _whole(1, 1_000_000),
+        whole(1, 1_000_000),
     )
     spike_floor_bytes: int = _variable(
         "COLLECTOR_SPIKE_FLOOR_BYTES",
         50 * 2**30,
         "No hour with less than this is a spike, of no sender",
-        _whole(0, 2**62),
+        whole(0, 2**62),
     )
     dedup_window_days: int = _variable(
         "COLLECTOR_DEDUP_WINDOW_DAYS",
         7,
         "How long report ids are remembered; older reports are refused",
-        _whole(1, 365),
+        whole(1, 365),
     )
     retention_days: int = _variable(
         "COLLECTOR_RETENTION_DAYS",
         0,
         "What a cleanup without `days` removes daily rows beyond; 0: it must say",
-        _whole(0, 36500),
+        whole(0, 36500),
     )
     max_body_bytes: int = _variable(
         "COLLECTOR_MAX_BODY_BYTES",
         8 * 2**20,
         "The largest request body, also after gunzip",
-        _whole(1024, 2**30),
+        whole(1024, 2**30),
     )
     max_keyless_body_bytes: int = _variable(
         "COLLECTOR_MAX_KEYLESS_BODY_BYTES",
         256 * 2**10,
         "The largest body of a user who reports for itself, also after gunzip",
-        _whole(1024, 2**30),
+        whole(1024, 2**30),
     )
     sources_file: Path | None = _variable(
         "COLLECTOR_SOURCES_FILE",
         "",
         "What other panels do not say of themselves (docs/sources): servers, whose ids are whose",
-        _path,
+        path,
     )
     max_source_body_bytes: int = _variable(
         "COLLECTOR_MAX_SOURCE_BODY_BYTES",
         32 * 2**20,
         "The largest body of another panel: they name all their users, every few seconds",
-        _whole(1024, 2**30),
+        whole(1024, 2**30),
     )
     forwarded_allow_ips: tuple[str, ...] = _variable(
         "FORWARDED_ALLOW_IPS",
@@ -296,64 +207,64 @@ class Settings:
         "COLLECTOR_MAX_CONNECTIONS",
         4096,
         "Open connections; a newcomer takes the place of who has been sending for longest",
-        _whole(8, 1_000_000),
+        whole(8, 1_000_000),
     )
     read_seconds: float = _variable(
         "COLLECTOR_READ_SECONDS",
         15,
         "How long a request's head may take, and its body beyond a second per 8 KiB",
-        _seconds,
+        seconds,
     )
     max_queued_reports: int = _variable(
         "COLLECTOR_MAX_QUEUED_REPORTS",
         100_000,
         "Reports that may wait for a commit before senders are told to come again",
-        _whole(1, 10_000_000),
+        whole(1, 10_000_000),
     )
     key_requests_per_second: float = _variable(
-        "COLLECTOR_KEY_REQUESTS_PER_SECOND", 2000, "Per reporter key; 0: no limit", _rate
+        "COLLECTOR_KEY_REQUESTS_PER_SECOND", 2000, "Per reporter key; 0: no limit", rate
     )
     user_requests_per_second: float = _variable(
-        "COLLECTOR_USER_REQUESTS_PER_SECOND", 5, "Per user without a key; 0: no limit", _rate
+        "COLLECTOR_USER_REQUESTS_PER_SECOND", 5, "Per user without a key; 0: no limit", rate
     )
     min_free_disk_bytes: int = _variable(
         "COLLECTOR_MIN_FREE_DISK_BYTES",
         64 * 2**20,
         "Less free disk than this makes /readyz say so",
-        _whole(0, 2**60),
+        whole(0, 2**60),
     )
 
     influxdb_url: str = _variable(
-        "INFLUXDB_URL", "", "Where InfluxDB answers; empty: no time series, all else works", _url
+        "INFLUXDB_URL", "", "Where InfluxDB answers; empty: no time series, all else works", url
     )
-    influxdb_org: str = _variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", _text)
+    influxdb_org: str = _variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", text)
     influxdb_token: str = _variable(
-        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", _header_text, is_secret=True
+        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", header_text, is_secret=True
     )
     influxdb_token_file: Path | None = _variable(
-        "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", _path
+        "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", path
     )
     influxdb_admin_token: str = _variable(
         "INFLUXDB_ADMIN_TOKEN",
         "",
         "An operator's token, for `traffic-collector bootstrap` alone",
-        _header_text,
+        header_text,
         is_secret=True,
     )
     influxdb_prepares_buckets: bool = _variable(
         "INFLUXDB_PREPARES_BUCKETS",
         "true",
         "Make buckets and see to their retention; false where InfluxDB is no 2.x: make them there",
-        _flag,
+        flag,
     )
     influxdb_raw_days: int = _variable(
-        "INFLUXDB_RAW_DAYS", 30, "How long InfluxDB keeps a point per report", _whole(1, 36500)
+        "INFLUXDB_RAW_DAYS", 30, "How long InfluxDB keeps a point per report", whole(1, 36500)
     )
     influxdb_daily_days: int = _variable(
         "INFLUXDB_DAILY_DAYS",
         0,
         "How long InfluxDB keeps a point per day and series; 0: for ever",
-        _whole(0, 36500),
+        whole(0, 36500),
     )
 
     def influx_access(self) -> InfluxAccess:

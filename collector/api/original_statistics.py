@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel
 
 from collector.api.context import Collector, CollectorPart
+from collector.api.maintenance import clean_up
 from collector.api.pipeline import throttle
 from collector.api.problems import ProblemError, documented
 from collector.api.senders import AdminCredentials, address_of, is_admin, require_admin
@@ -21,7 +22,6 @@ from collector.api.usage import (
     After,
     Limit,
     at,
-    clean_up,
     first_day,
     top_servers,
     usage_of,

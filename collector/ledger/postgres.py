@@ -17,7 +17,6 @@ from typing import TypeVar
 from collector.errors import LedgerError, NotStoredError
 from collector.ledger import (
     Batch,
-    IdleSeries,
     Progress,
     Receipt,
     postgres_capacity,
@@ -34,6 +33,9 @@ from collector.ledger.postgres_lease import Lease, NotLeadingError
 from collector.ledger.postgres_link import Db, Link
 from collector.ledger.postgres_schema import bring_forward
 from collector.ledger.postgres_series import SeriesIds
+from collector.ledger.statistics_values import (
+    IdleSeries,
+)
 from collector.schema import Policy
 
 log = logging.getLogger(__name__)

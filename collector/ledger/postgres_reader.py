@@ -12,20 +12,13 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from collector.billing import Ratio
 from collector.errors import LedgerUnavailableError, NotStoredError
 from collector.ledger import (
-    Audit,
     Backlog,
     Changes,
-    DailyUsage,
     DayRow,
     DeadLetter,
     ExportState,
-    Facts,
-    IdleSeries,
     ReportRow,
     Run,
-    ServerUsage,
-    Summary,
-    UsageSums,
     UserTotal,
     postgres_corrected,
     postgres_corrections,
@@ -51,6 +44,15 @@ from collector.ledger.postgres_link import (
     prepare_session,
     run_in,
     translate,
+)
+from collector.ledger.statistics_values import (
+    Audit,
+    DailyUsage,
+    Facts,
+    IdleSeries,
+    ServerUsage,
+    Summary,
+    UsageSums,
 )
 from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection
 from collector.reporters import Configured, Reporter

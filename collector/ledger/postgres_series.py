@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from collector.ledger import IdleSeries
 from collector.ledger.postgres_link import Db
+from collector.ledger.statistics_values import (
+    IdleSeries,
+)
 from collector.reports import Report
 from collector.server_bounds import OTHER_PORT, OTHER_PROTOCOL, OTHER_SERVER
 

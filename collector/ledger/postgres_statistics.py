@@ -11,12 +11,6 @@ from contextlib import suppress
 from psycopg import errors as pg
 
 from collector.ledger import (
-    Audit,
-    DailyUsage,
-    Facts,
-    ServerUsage,
-    Summary,
-    UsageSums,
     postgres_corrected,
 )
 from collector.ledger.corrections import (
@@ -26,6 +20,14 @@ from collector.ledger.corrections import (
     disagreements_of_days,
 )
 from collector.ledger.postgres_link import SCHEMA, Db
+from collector.ledger.statistics_values import (
+    Audit,
+    DailyUsage,
+    Facts,
+    ServerUsage,
+    Summary,
+    UsageSums,
+)
 
 # A series without a report was made by a commit that did not come about, or they were voided.
 _IN_USE = "(u.reports > 0 OR u.upload_bytes <> 0 OR u.download_bytes <> 0)"

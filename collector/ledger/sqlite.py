@@ -10,7 +10,6 @@ from pathlib import Path
 from collector.errors import DiskFullError, LedgerError, NotStoredError
 from collector.ledger import (
     Batch,
-    IdleSeries,
     Progress,
     Receipt,
     sqlite_corrections,
@@ -26,6 +25,9 @@ from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.sqlite_file import connect, disk_at_fault, is_disk_at_fault
 from collector.ledger.sqlite_lock import lock
+from collector.ledger.statistics_values import (
+    IdleSeries,
+)
 from collector.reports import Report
 from collector.schema import Policy
 

@@ -9,19 +9,12 @@ from pathlib import Path
 
 from collector.billing import Ratio
 from collector.ledger import (
-    Audit,
     Backlog,
     Changes,
-    DailyUsage,
     DayRow,
     DeadLetter,
     ExportState,
-    Facts,
-    IdleSeries,
     ReportRow,
-    ServerUsage,
-    Summary,
-    UsageSums,
     UserTotal,
     sqlite_corrected,
     sqlite_corrections,
@@ -46,6 +39,15 @@ from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_fold import folded_seq
 from collector.ledger.sqlite_keys import seqs_of
 from collector.ledger.sqlite_sums import sum_of, whole
+from collector.ledger.statistics_values import (
+    Audit,
+    DailyUsage,
+    Facts,
+    IdleSeries,
+    ServerUsage,
+    Summary,
+    UsageSums,
+)
 from collector.reporters import Configured, Reporter
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from collector.ledger import IdleSeries
+from collector.ledger.statistics_values import (
+    IdleSeries,
+)
 from collector.server_bounds import OTHER_PORT, OTHER_PROTOCOL, OTHER_SERVER
 
 _COLUMNS = "id, reports, upload_bytes, download_bytes, billed_bytes"

@@ -23,6 +23,8 @@ from collector.ledger import (
     LedgerReader,
     Progress,
     Receipt,
+)
+from collector.ledger.statistics_values import (
     UsageSums,
 )
 from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES
