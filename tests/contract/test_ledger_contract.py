@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from collector.ledger import (
 from collector.ledger.statistics_values import (
     UsageSums,
 )
+from collector.ledger.sqlite import SqliteLedger
 from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES
 
 KINDS = ["sqlite", "postgres"]
@@ -656,6 +658,54 @@ def test_an_id_is_known_for_the_window_and_forgotten_after_another(ledger, reade
         store(ledger, batch(report("bob", key=f"day {day}")), at=now)
     assert store(ledger, batch(report(key="a")), at=now) == [Receipt(1, 0)]
     assert store(ledger, batch(report("bob", key="day 20")), at=now) == [Receipt(0, 1)]
+
+
+def test_a_commit_that_failed_leaves_nothing_behind_in_memory(place, monkeypatch):
+    """A series, a seq or a sum that was undone must not be believed in by the next commit."""
+    with closing(place.open()) as ledger, closing(place.reader()) as reader:
+        store(ledger, batch(report(up=1, key="a")))
+        for defers in (False, True):
+            with fails_to_commit(ledger, monkeypatch), pytest.raises(NotStoredError):
+                store(ledger, batch(report("new", up=5, key="b")), defers_sums=defers)
+            with fails_to_commit(ledger, monkeypatch), pytest.raises(NotStoredError):
+                store(ledger, batch(report(up=MAX_AMOUNT_BYTES - 9, down=0)), defers_sums=defers)
+        assert store(ledger, batch(report("other", up=7))) == [Receipt(1, 0)]
+        assert store(ledger, batch(report("new", up=5, key="b"))) == [Receipt(1, 0)]
+        assert store(ledger, batch(report(up=2, key="c"))) == [Receipt(1, 0)]
+        assert totals(reader) == {"alice": (3, 4, 2), "new": (5, 2, 1), "other": (7, 2, 1)}
+        assert reader.audit().problems == []
+
+
+@contextmanager
+def fails_to_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the next transaction fail after its last statement, as on a disk that is full."""
+    with monkeypatch.context() as patch:
+        if isinstance(ledger, SqliteLedger):
+            real = ledger._db
+
+            class Failing:
+                def execute(self, statement: str, *values: object) -> object:
+                    if statement == "COMMIT":
+                        raise sqlite3.OperationalError("disk I/O error")
+                    return real.execute(statement, *values)
+
+                def __getattr__(self, name: str) -> object:
+                    return getattr(real, name)
+
+            patch.setattr(ledger, "_db", Failing())
+        else:
+            link = ledger._writer
+            run = link.run
+
+            def fail(work, **options):
+                def undone(db):
+                    work(db)
+                    raise NotStoredError("the disk is full")
+
+                return run(undone, **options)
+
+            patch.setattr(link, "run", fail)
+        yield
 
 
 class TestAClockThatJumps:

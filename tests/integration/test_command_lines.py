@@ -225,6 +225,33 @@ def test_a_lease_is_over_after_a_night_s_sleep(monkeypatch, module):
     assert not held.is_held
 
 
+@pytest.mark.parametrize("module", [postgres_lease, lease])
+@pytest.mark.parametrize("does", ["take", "extend"])
+def test_a_lease_is_reckoned_from_before_the_statement_that_moves_it(monkeypatch, module, does):
+    """The database may have set its deadline at any moment since: the server took that long."""
+    now_seconds = 1000.0
+    monkeypatch.setattr(module, "seconds_now", lambda: now_seconds)
+
+    class SlowRow(Row):
+        def execute(self, query: str, values: object = None) -> Row:
+            nonlocal now_seconds
+            now_seconds += 2.0
+            return super().execute(query, values)
+
+    held = module.Lease(5.0)
+    assert held.take(SlowRow())
+    began_at = 1000.0
+    if does == "extend":
+        began_at = now_seconds
+        begun = held.extend(SlowRow())
+        if begun is not None:
+            held.confirm(begun)
+    now_seconds = began_at + 4.9
+    assert held.is_held
+    now_seconds = began_at + 5.1
+    assert not held.is_held
+
+
 def test_the_clock_counts_sleep(monkeypatch):
     asked = []
     monkeypatch.setattr("time.clock_gettime", lambda clock: asked.append(clock) or 1.0)

@@ -440,3 +440,46 @@ class TestSharedLedger:
             )
             world.ledger.gate.set()
             await held
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now_seconds = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_seconds
+
+    perf_counter = monotonic
+
+
+async def test_commits_that_follow_each_other_do_not_make_the_oldest_report_younger(monkeypatch):
+    """Else reports that keep coming would be in no sum for ever."""
+    clock = Clock()
+    monkeypatch.setattr(ingest_module, "time", clock)
+    world = World()
+    loop = asyncio.get_running_loop()
+    world.ingest._stored_at = clock.now_seconds
+    for _ in range(40):
+        clock.now_seconds += 0.03
+        world.ingest._record([ingest_module._Store(batch(report("a")), loop.create_future())])
+        is_due = world.ingest._is_fold_due()
+        assert is_due is (clock.now_seconds - 1000.03 >= ingest_module.FOLD_SECONDS)
+    assert is_due
+    assert set(world.ledger.deferred) == {True}
+
+
+async def test_what_was_submitted_in_the_moment_it_is_stopped_is_stored_and_answered():
+    world = World()
+    world.ingest.start()
+    submitted = world.ingest.submit(batch(report("a")))
+    future = submitted.send(None)  # as far as it goes without a turn of the loop
+    async with asyncio.timeout(10):
+        await world.ingest.stop()
+        await asyncio.sleep(0)
+    assert future.done()
+    with pytest.raises(StopIteration) as ended:
+        submitted.send(None)
+    assert ended.value.value == Receipt(1, 0)
+    assert world.ledger.commits == [["a"]]
