@@ -25,10 +25,10 @@ from collector.ledger import (
     Progress,
     Receipt,
 )
+from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.statistics_values import (
     UsageSums,
 )
-from collector.ledger.sqlite import SqliteLedger
 from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES
 
 KINDS = ["sqlite", "postgres"]
