@@ -35,8 +35,12 @@ def recovered_from(
     seen_bytes = max(totals.billed_bytes, line.total_bytes)
     if not is_whole and accepts_ledger:
         external_bytes, seen_bytes = line.external_bytes, totals.billed_bytes
+    # Which reports of before are of the period the line does not say: what corrections take back of
+    # them later is not given back.
     baseline = Totals(
-        billed_bytes=seen_bytes - external_bytes, raw_bytes=totals.raw_bytes - external_bytes
+        billed_bytes=seen_bytes - external_bytes,
+        raw_bytes=totals.raw_bytes - external_bytes,
+        seqs=totals.seqs,
     )
     is_limit_ours = is_same_limit(line.limit_bytes, user.data_limit_bytes)
     quota_bytes = line.quota_bytes if is_limit_ours else user.data_limit_bytes

@@ -211,3 +211,25 @@ def test_rebuild_beside_a_running_bridge_is_refused_in_words(world, monkeypatch,
         monkeypatch.setenv(name, value)
     assert main(["rebuild"]) == 1
     assert "in use" in capsys.readouterr().err
+
+
+def test_a_rebuilt_user_is_not_forgiven_twice_what_an_earlier_period_took(world):
+    """The line says how much was used in the period, and not by which reports."""
+    begin(world)
+    world.ledger.now = world.clock
+    lose_store(world)
+    with pytest.raises(StoreDoubtError):
+        world.one_pass()
+    rebuild(world)
+    world.one_pass()
+    seqs = [each.seq for each in world.ledger.reports if each.username == "carol"]
+    world.ledger.void(*seqs)
+    world.one_pass()
+    account = world.account("carol")
+    assert world.ledger.total_bytes("carol") - account.baseline_bytes == gib(4)
+    late = world.ledger.report("carol", gib(1))
+    world.one_pass()
+    world.ledger.void(late)
+    world.one_pass()
+    account = world.account("carol")
+    assert world.ledger.total_bytes("carol") - account.baseline_bytes == gib(4)
