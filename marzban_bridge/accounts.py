@@ -76,16 +76,18 @@ def sight(user: PanelUser, *, seen_at: datetime) -> Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
-    """What a reset took from a user beyond its traffic, still to be put back."""
+    """What a reset, or a write that landed late, took from a user: still to be put back."""
 
     status: Status | None = None
     on_hold_expire_duration: int | None = None
     next_plan: NextPlan | None = None
+    drops_next_plan: bool = False
+    """Whether the user had no next plan and has one now, which is to be taken out again."""
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to put back."""
-        return self.status is None and self.next_plan is None
+        return self.status is None and self.next_plan is None and not self.drops_next_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +172,8 @@ class Account:
     """The ledger's total fell: nothing is changed until the operator rebases."""
     needs_readd: bool = False
     """A reset found the user limited: Marzban may have left it out of xray; any write re-adds."""
+    open_resets: tuple[datetime, ...] = ()
+    """Until when the panel may still carry out resets of ours that it did not answer."""
     echo_until: datetime | None = None
     """Until then one reset webhook is the echo of a reset that is already counted."""
     used_when_due_bytes: int | None = None

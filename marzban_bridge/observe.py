@@ -20,6 +20,7 @@ from marzban_bridge.accounts import (
     is_same_limit,
     sight,
 )
+from marzban_bridge.late_landings import put_back_plan, resets_still_open, without_late_reset
 from marzban_bridge.note_line import NoteLine
 from marzban_bridge.open_writes import still_open
 from marzban_bridge.own_writes import (
@@ -155,8 +156,9 @@ def observe(
     if due and now >= due and account.used_when_due_bytes is None:
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
 
+    account = resets_still_open(put_back_plan(account, seen, line), now=now)
     sign = detect(account, seen, was_announced=was_announced, reset_all=reset_all)
-    events: list[Event] = []
+    account, sign, events = without_late_reset(account, sign, seen, was_announced=was_announced)
     if sign:
         account, reset_events = _reset(
             account,

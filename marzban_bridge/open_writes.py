@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.panel import Status
+from marzban_bridge.panel import NextPlan, Status
 
 LATE_WRITE_SECONDS = 600.0
 """How long after it was given up a panel or a proxy may still carry out a write."""
@@ -27,6 +27,8 @@ class OpenWrite:
     status: Status | None
     may_land_until: datetime
     """The last moment at which the panel may carry it out."""
+    next_plan: NextPlan | None = None
+    """The next plan that it takes along."""
     number: int = 0
     """The number in the line that it carries (`note_line`); 0 when it carries none."""
     is_answered: bool = False

@@ -137,6 +137,8 @@ class UserUpdate:
     on_hold_expire_duration: int | None = None
     next_plan: NextPlan | None = None
     """What the user has as next plan after the write: a panel drops one that is not sent along."""
+    drops_next_plan: bool = False
+    """Whether the user is to have no next plan after the write, whatever it has now."""
     note: str | None = None
     """The whole note after the write; empty removes it."""
 

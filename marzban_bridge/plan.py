@@ -119,12 +119,14 @@ def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) ->
         status=status,
         on_hold_expire_duration=restoration.on_hold_expire_duration,
         next_plan=restoration.next_plan,
+        drops_next_plan=restoration.drops_next_plan,
     )
-    reason = "put back what a reset took: " + ", ".join(
+    reason = "put back what a reset or a late write took: " + ", ".join(
         what
         for what, is_lost in (
             ("status", restoration.status is not None),
             ("next plan", restoration.next_plan is not None),
+            ("that there was no next plan", restoration.drops_next_plan),
         )
         if is_lost
     )

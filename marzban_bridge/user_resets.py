@@ -11,7 +11,10 @@ from datetime import datetime
 
 from marzban_bridge import reset_requests, shared_quotas
 from marzban_bridge.accounts import Account
+from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.late_landings import reset_found, reset_given_up
 from marzban_bridge.metrics import Metrics
+from marzban_bridge.open_writes import last_moment
 from marzban_bridge.panel import Panel, PanelUser
 from marzban_bridge.store import Store
 
@@ -64,10 +67,12 @@ class UserResets:
         """Carry out what was requested; return the user as the panel shows it then."""
         user = await self._panel.get_user(account.username)
         if reset_requests.is_call_needed(account, user):
-            await self._panel.reset_user(account.username)
+            await self._call(account)
             account = reset_requests.panel_called(account)
             self._store.save(account, at=self._clock())
             user = await self._panel.get_user(account.username)
+        elif account.reset_request and not account.reset_request.is_panel_called:
+            account = reset_found(account)
         now = self._clock()
         completed, event = reset_requests.complete(account, user, now=now)
         shared = self._store.shared_quota(account.key)
@@ -79,3 +84,12 @@ class UserResets:
         name = self._store.public_name(account.username)
         log.info("reset user=%s by=%s %s", name, event.actor, event.text)
         return user
+
+    async def _call(self, account: Account) -> None:
+        """Reset the user in the panel; a call that is not answered may be carried out late."""
+        try:
+            await self._panel.reset_user(account.username)
+        except PanelUnavailableError:
+            now = self._clock()
+            self._store.save(reset_given_up(account, until=last_moment(now)), at=now)
+            raise

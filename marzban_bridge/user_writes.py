@@ -51,9 +51,12 @@ class UserWrites:
         status = update.status if is_ours_to_set else None
         number = account.write_number + 1
         update, is_noted = self._noted(account, user, update, status=status, number=number)
+        if not update.drops_next_plan:
+            update = replace(update, next_plan=update.next_plan or user.next_plan)
         write = OpenWrite(
             data_limit_bytes=update.data_limit_bytes,
             status=status,
+            next_plan=update.next_plan,
             may_land_until=last_moment(self._clock(), timeout_seconds=self._longest_seconds),
             number=number if is_noted else 0,
         )
@@ -64,7 +67,7 @@ class UserWrites:
         lost_tries: list[datetime] = []
         try:
             after = await self._panel.update_user(
-                replace(update, next_plan=update.next_plan or user.next_plan),
+                update,
                 on_lost_try=lambda: lost_tries.append(self._clock()),
             )
         except PanelUnavailableError:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from bridge_builders import gib
+from webhook_delivery import deliver
 from world import World
 
 from marzban_bridge.errors import PanelUnavailableError
@@ -293,3 +294,94 @@ def test_what_is_open_is_bounded_by_time_however_often_a_write_fails(world):
     assert max(each.may_land_until for each in writes) <= world.clock() + timedelta(
         seconds=LATE_WRITE_SECONDS
     )
+
+
+PLAN = {
+    "data_limit": gib(20),
+    "expire": 0,
+    "add_remaining_traffic": True,
+    "fire_on_either": True,
+}
+
+
+def test_a_plan_that_fired_before_a_write_landed_is_not_queued_again(world):
+    """The write takes along the plan of its moment: the next crossing would give 20 GiB more."""
+    begin(world, quota_bytes=gib(10), panel_bytes=gib(2))
+    world.panel.modify_user("alice", {"next_plan": PLAN})
+    world.one_pass()
+    lose_the_write_of(world, gib(3))
+    world.panel.fire_next_plan("alice")
+    world.one_pass()
+    assert (user(world)["next_plan"], world.account("alice").quota_bytes) == (None, gib(20))
+    land(world)
+    world.one_pass()
+    assert (user(world)["next_plan"], user(world)["data_limit"]) == (None, gib(20))
+    assert world.account("alice").quota_bytes == gib(20)
+    writes = list(world.transport.writes)
+    world.one_pass()
+    assert world.transport.writes == writes
+
+
+def test_a_plan_that_was_queued_before_a_write_landed_is_not_lost(world):
+    begin(world, quota_bytes=gib(10), panel_bytes=gib(2))
+    lose_the_write_of(world, gib(3))
+    world.one_pass()
+    limit = user(world)["data_limit"]
+    world.panel.modify_user("alice", {"next_plan": PLAN})
+    world.one_pass()
+    land(world)
+    world.one_pass()
+    assert user(world)["next_plan"] == PLAN
+    assert (user(world)["data_limit"], world.account("alice").quota_bytes) == (limit, gib(10))
+
+
+@pytest.mark.parametrize("panel_bytes", [gib(2), 0])
+def test_a_reset_of_ours_that_lands_a_second_time_forgives_nothing(world, panel_bytes):
+    begin(world, quota_bytes=gib(10), panel_bytes=panel_bytes)
+    world.ledger.report("alice", gib(1))
+    world.one_pass()
+    world.transport.delayed_writes = 1
+    with pytest.raises(PanelUnavailableError):
+        world.run(world.bridge.actions.reset_user("alice", actor="root"))
+    world.one_pass()
+    baseline = world.account("alice").baseline_bytes
+    assert baseline == gib(1) + 1
+    deliver(world, world.panel.take_webhooks())
+    if panel_bytes:
+        world.panel.use_traffic("alice", gib(1))
+    world.ledger.report("alice", gib(3))
+    world.one_pass()
+    land(world)
+    deliver(world, world.panel.take_webhooks())
+    world.one_pass()
+    account = world.account("alice")
+    used_before = gib(1) if panel_bytes else 0  # what the panel no longer shows stays used
+    assert (account.baseline_bytes, account.quota_bytes) == (baseline - used_before, gib(10))
+    assert user(world)["data_limit"] == gib(7) - used_before
+    assert [each.event.kind for each in world.bridge.store.events()].count("late_reset") == 1
+    world.clock.advance(seconds=LATE_WRITE_SECONDS + 1)
+    world.one_pass()
+    world.panel.reset_user("alice")
+    deliver(world, world.panel.take_webhooks())
+    world.one_pass()
+    assert world.account("alice").baseline_bytes == gib(4) + 1, "an admin's own press is heard"
+
+
+def test_a_reset_of_ours_that_landed_though_it_was_not_answered_is_one(world):
+    """The answer was lost, not the call: what is pressed after that is the admin's."""
+    begin(world, quota_bytes=gib(10), panel_bytes=gib(2))
+    world.ledger.report("alice", gib(1))
+    world.one_pass()
+    world.transport.delayed_writes = 1
+    with pytest.raises(PanelUnavailableError):
+        world.run(world.bridge.actions.reset_user("alice", actor="root"))
+    assert world.run(world.transport.carry_out_delayed())
+    world.one_pass()
+    assert world.account("alice").baseline_bytes == gib(1) + 1
+    assert world.account("alice").open_resets == ()
+    world.panel.use_traffic("alice", gib(1))
+    world.ledger.report("alice", gib(3))
+    world.one_pass()
+    world.panel.reset_user("alice")
+    world.one_pass()
+    assert world.account("alice").baseline_bytes == gib(4) + 1

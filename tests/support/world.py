@@ -41,7 +41,7 @@ class AccidentProneTransport(httpx.AsyncBaseTransport):
         self.crash_after_writes: int | None = None
         self.is_down = False
         self.delayed_writes = 0
-        """How many of the next PUTs time out, to be carried out when the test says so."""
+        """How many of the next PUTs and resets time out, to be carried out when the test says."""
         self.delay_error: type[httpx.TransportError] = httpx.ReadTimeout
         """What the bridge sees of such a PUT; it sends one again at once after a ReadError."""
         self.before_next_write: Callable[[], Awaitable[Any]] | None = None
@@ -51,7 +51,8 @@ class AccidentProneTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.is_down:
             raise httpx.ConnectError("the panel is down", request=request)
-        if request.method == "PUT" and self.delayed_writes:
+        is_reset = request.method == "POST" and request.url.path.endswith("/reset")
+        if (request.method == "PUT" or is_reset) and self.delayed_writes:
             self.delayed_writes -= 1
             self._delayed.append((self._clock(), request))
             raise self.delay_error("no answer in time", request=request)
