@@ -8,7 +8,7 @@ import importlib
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -18,6 +18,7 @@ from rich.text import Text
 from marzban_bridge import __version__, commands, panel_commands, rebuild_command, reset_commands
 from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.errors import BridgeError, SettingsError
+from marzban_bridge.kept_key import is_of_up, with_kept_key
 from marzban_bridge.logs import configure_logging, printable
 from marzban_bridge.panel_rebase import REBASE_PANEL_PHRASE
 from marzban_bridge.settings import Settings
@@ -77,7 +78,18 @@ def environment() -> Mapping[str, str]:
 
 
 def _settings() -> Settings:
-    return Settings.from_env(environment())
+    return with_kept_key(Settings.from_env(environment()))
+
+
+def _alone(act: Callable[[Settings], Coroutine[None, None, int]]) -> int:
+    """Run a command for which the bridge is stopped; where that is `up`, with its collector."""
+    found = environment()
+    settings = Settings.from_env(found)
+    if not is_of_up(settings):
+        return asyncio.run(act(settings))
+    from marzban_bridge import standalone  # noqa: PLC0415 - a bridge alone needs no collector
+
+    return standalone.beside_collector(found, act)
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
@@ -97,7 +109,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     add(
         "once",
         "one pass over all users, then stop",
-        lambda _: asyncio.run(commands.once(_settings())),
+        lambda _: _alone(commands.once),
     )
     add("plan", "show what a pass would change; change nothing", _plan)
     add(
@@ -124,7 +136,9 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     release = add(
         "release",
         "give every user the admin's quota back, before an uninstall; stop the bridge first",
-        lambda it: asyncio.run(commands.release(_settings(), changes_panel=it.change_the_panel)),
+        lambda it: _alone(
+            lambda settings: commands.release(settings, changes_panel=it.change_the_panel)
+        ),
     )
     _add_change(release)
     rebase = add(
@@ -217,7 +231,7 @@ def _reset(arguments: argparse.Namespace) -> int:
 
 def _rebase(arguments: argparse.Namespace) -> int:
     if arguments.panel is None:
-        return asyncio.run(commands.rebase(_settings(), is_restored=arguments.restored))
+        return _alone(lambda settings: commands.rebase(settings, is_restored=arguments.restored))
     return panel_commands.rebase_panel(
         _settings(),
         arguments.panel or None,

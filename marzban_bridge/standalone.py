@@ -11,7 +11,7 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
 from marzban_bridge.commands import stop_process
 from marzban_bridge.errors import BridgeError, SettingsError
+from marzban_bridge.kept_key import ADMIN_KEY_FILE, with_kept_key
 from marzban_bridge.listening import listen, loopback_url
 from marzban_bridge.panels_file import load_panels
 from marzban_bridge.settings import Settings
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 __all__ = ["listen", "loopback_url", "running_pair", "serving", "up"]
 
 FIRST_REPORTER = "first"
-ADMIN_KEY_FILE = "collector-admin.key"
 
 
 class _Server(uvicorn.Server):
@@ -154,6 +154,27 @@ def _collector_settings(environment: Mapping[str, str]) -> collector.settings.Se
         return collector.settings.Settings.from_env(environment)
     except CollectorError as error:
         raise SettingsError(str(error)) from error
+
+
+def beside_collector(
+    environment: Mapping[str, str], act: Callable[[Settings], Coroutine[None, None, int]]
+) -> int:
+    """Do something for which `up` is stopped, and that needs its collector: run that meanwhile.
+
+    Raises StoreError, naming the process, while `up` runs.
+    """
+    settings = with_kept_key(Settings.from_env(environment))
+    Store(file_of(settings)).close()
+    where = _collector_settings(
+        dict(environment) | {"COLLECTOR_ADMIN_KEY": settings.collector_admin_key}
+    )
+
+    async def both() -> int:
+        with listen("127.0.0.1", 0) as listener:
+            async with serving(collector.app.create_app(where), listener):
+                return await act(replace(settings, collector_url=loopback_url(listener)))
+
+    return asyncio.run(both())
 
 
 @contextlib.asynccontextmanager

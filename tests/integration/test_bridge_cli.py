@@ -629,3 +629,38 @@ def test_up_with_a_ledger_in_use_says_so_without_a_traceback(place, folder, monk
         assert process._process.wait(20) == 1
         assert "in use by another collector" in process.err
         assert "Traceback" not in process.err
+
+
+@pytest.mark.parametrize("command", ["rebase", "release", "once"])
+def test_what_up_is_stopped_for_brings_its_collector_along(folder, monkeypatch, capsys, command):
+    """As `up` is used: no COLLECTOR_ADMIN_KEY, and nobody answers at COLLECTOR_URL."""
+    panel = SimulatedPanel(clock=utc_now, admins={"root": (PASSWORD, True)})
+    panel.create_user("alice", data_limit=gib(10))
+    with served(create_simulator_app(panel)) as panel_url:
+        for name, value in {
+            "MARZBAN_URL": panel_url,
+            "MARZBAN_USERNAME": "root",
+            "MARZBAN_PASSWORD": PASSWORD,
+            "LEDGER_URL": f"sqlite:///{folder}/ledger.sqlite3",
+            "COLLECTOR_PORT": "0",
+            "BRIDGE_PORT": "0",
+            "COLLECTOR_ADMIN_KEY": "",
+            "COLLECTOR_URL": NOBODY_LISTENS,
+        }.items():
+            monkeypatch.setenv(name, value)
+        with closing(Process(folder, "up")) as process:
+            (url,) = process.until_said(r"up: collector (\S+),").groups()
+            key = poll("a key", lambda: re.search(r"^  (rk_\S+)$", process.out, re.MULTILINE))[1]
+            body = wire("alice", bytes_uploaded=0, bytes_downloaded=gib(1))
+            headers = {"authorization": f"Bearer {key}"}
+            assert httpx.post(f"{url}/v1/reports", json=body, headers=headers).status_code == 200
+            poll("a published limit", lambda: panel.get_user("alice")["data_limit"] == gib(9))
+            capsys.readouterr()
+            assert main([command]) == 1
+            said = capsys.readouterr().err
+            assert "in use by another process (pid" in said
+            assert "Traceback" not in said
+            assert process.end() == 0
+        assert main([command]) == 0
+        expected = gib(10) if command == "release" else gib(9)
+        assert panel.get_user("alice")["data_limit"] == expected
