@@ -30,6 +30,7 @@ from marzban_bridge.open_writes import LATE_WRITE_SECONDS
 from marzban_bridge.panel import Status
 from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
 from marzban_bridge.second_bridge import GONE_SECONDS
+from marzban_bridge.simulator.database import PanelDatabase
 
 NAMES = ("alice", "bob", "carol")
 QUOTAS = st.integers(min_value=1, max_value=40).map(lambda half: half * gib(0.5) + 1_234_567)
@@ -414,6 +415,76 @@ class MachineWithoutNotes(BridgeMachine):
 
 TestBridgeInvariantsWithoutNotes = MachineWithoutNotes.TestCase
 TestBridgeInvariantsWithoutNotes.settings = settings(MACHINE_SETTINGS, max_examples=40)
+
+
+class LyingPanelMachine(BridgeMachine):
+    """The same with a panel whose database is emptied, restored and moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.database = PanelDatabase(self.world.panel)
+
+    @rule(passes=st.integers(min_value=1, max_value=3), amount=AMOUNTS)
+    def the_panel_is_empty_for_some_passes(self, passes, amount):
+        """What is reported meanwhile counts once the users are back."""
+        self.look()
+        self.database.dump("meanwhile")
+        self.database.empty()
+        for _ in range(passes):
+            self.look()
+        self.count("alice", amount)
+        self.look()
+        self.database.restore("meanwhile")
+        self.look()
+
+    @rule(is_put_forward=st.booleans(), used=st.lists(AMOUNTS, min_size=3, max_size=3))
+    def the_panel_is_restored_from_a_backup(self, is_put_forward, used):
+        """Then its newer database is put back, or the panel is accepted as it is.
+
+        One user is idle, so that a restored backup can be told from a reset of all users.
+        """
+        self.look()
+        self.world.panel.use_traffic("carol", 1)
+        self.look()
+        if not self.world.panel.get_user("carol")["used_traffic"]:
+            return
+        self.database.dump("backup")
+        for name, amount in zip(NAMES[:2], used, strict=False):
+            self.world.panel.use_traffic(name, amount)
+            self.count(name, amount)
+        self.look()
+        self.world.panel.review()
+        self.look()
+        self.database.dump("newer")
+        self.database.restore("backup")
+        self.look()
+        self.look()
+        if is_put_forward:
+            self.database.restore("newer")
+        else:
+            self.world.attempt(lambda: self.world.bridge.panel_rebase.apply(actor="root"))
+        self.look()
+        self.look()
+
+    @rule()
+    def the_panel_moves_to_whole_seconds(self):
+        self.look()
+        self.database.cut_seconds()
+        self.look()
+
+
+TestBridgeInvariantsOfALyingPanel = LyingPanelMachine.TestCase
+TestBridgeInvariantsOfALyingPanel.settings = settings(MACHINE_SETTINGS, max_examples=25)
+
+
+class LyingPanelWithoutNotesMachine(LyingPanelMachine):
+    """The same where only the values tell."""
+
+    uses_notes = False
+
+
+TestBridgeInvariantsOfALyingPanelWithoutNotes = LyingPanelWithoutNotesMachine.TestCase
+TestBridgeInvariantsOfALyingPanelWithoutNotes.settings = settings(MACHINE_SETTINGS, max_examples=25)
 
 
 class RatioMachine(BridgeMachine):
