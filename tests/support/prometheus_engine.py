@@ -38,7 +38,8 @@ LABEL_VALUES = {
     "reporter": ("de-1", "wg o'neil"),
     "result": ("applied", "refused"),
     "source": ("panel", "collector"),
-    "reason": ("users_gone", "went_back"),
+    "span": ("request", "hour", "day"),
+    "reason": ("users_gone", "went_back", "second_bridge"),
     "status": ("200", "422", "503"),
     "stream": ("raw", "daily"),
 }
