@@ -193,9 +193,9 @@ def _note_configured(
         now_millis=now_millis,
     )
     place.note_configured(own)
-    hashes = {each.key_hash for each in own}
+    by_hash = {each.key_hash: each for each in own}
     for each in reader.configured():
-        if each.key_hash in hashes and each.revoked_at_millis is not None:
+        if by_hash.get(each.key_hash) is not None and each.revoked_at_millis is not None:
             log.warning(
                 "reporter_key_is_revoked name=%s: `reporters revoke` made it invalid; take it out "
                 "of COLLECTOR_REPORTER_KEYS, or put another key there",

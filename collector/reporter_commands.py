@@ -84,7 +84,7 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
         reporters = reader.reporters()
         noted = reader.configured()
     own = merge_configured(noted, _own(settings))
-    started = {each.key_hash for each in noted}
+    started = {each.key_hash: each for each in noted}
     found: list[tuple[Reporter | Configured, str, str]] = [
         *((each, "reporters add", "valid") for each in reporters),
         *(
@@ -99,7 +99,7 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
         state = valid
         if each.revoked_at_millis is not None:
             state = f"revoked {_moment(each.revoked_at_millis)}"
-        elif isinstance(each, Configured) and each.key_hash not in started:
+        elif isinstance(each, Configured) and started.get(each.key_hash) is None:
             state = "valid when a collector is started"
         table.add_row(
             each.name,

@@ -142,7 +142,7 @@ class Collector:
         stored, noted, ratios = await self.read(
             lambda reader: (reader.reporters(), reader.configured(), reader.ratios())
         )
-        revoked = {each.key_hash for each in noted if each.revoked_at_millis is not None}
+        revoked = {each.key_hash: each for each in noted if each.revoked_at_millis is not None}
         own = configured_by(
             self.settings.reporter_keys,
             outside_quota=self.settings.reporters_outside_quota,
@@ -156,7 +156,7 @@ class Collector:
                 counts_toward_quota=each.counts_toward_quota,
             )
             for each in own
-            if each.key_hash not in revoked
+            if revoked.get(each.key_hash) is None
         ]
         billing = Billing(ratios)
         if self._rules is not None and self._rules.billing.ratios != billing.ratios:

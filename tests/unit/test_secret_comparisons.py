@@ -27,7 +27,10 @@ HARMLESS = {
         "collector/api/pipeline.py",
         "token in sender.tokens",
     ): "both came in one request, and the panel said whose the second is",
-    ("marzban_bridge/marzban.py", "self._token != stale"): "both are ours; nobody can ask twice",
+    **{
+        ("marzban_bridge/panel_session.py", each): "both are ours; nobody can ask twice"
+        for each in ("self._token != stale", "token == self._token", "token != self._token")
+    },
 }
 SIMULATOR = "marzban_bridge/simulator/"
 """A stand-in for tests and demonstrations, not for use."""
