@@ -166,10 +166,11 @@ class PanelRebaseRow(Protocol):
 def panel_rebase_table(rows: Iterable[PanelRebaseRow]) -> Table:
     """Show what accepting a panel takes from where; accounts that stay as they are last."""
     table = _table("What accepting the panel would do", "user")
-    for name in ("quota (ours)", "external (ours)", "panel (then)", "panel (now)", "panel limit"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("status")
-    table.add_column("what", overflow="fold")
+    table.columns[0].min_width = 8  # whose row it is shows on the narrowest terminal
+    for name in ("our quota", "our external", "panel then", "panel now", "panel limit"):
+        table.add_column(name, justify="right", overflow="fold", min_width=6)
+    table.add_column("status", overflow="fold", min_width=6)
+    table.add_column("what", overflow="fold", min_width=12)
     for row in sorted(rows, key=lambda row: (row.what.startswith("kept"), row.username)):
         is_there = row.marzban_bytes is not None
         table.add_row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +17,7 @@ from marzban_bridge.tables import (
     human_bytes,
     human_share,
     orphans_table,
+    panel_rebase_table,
     plan_table,
     users_table,
 )
@@ -114,3 +115,29 @@ def test_raw_bytes_have_a_column_where_they_count_for_something_else():
     assert "raw" in text
     assert "1.50 GiB" in text
     assert text.count("3.00 GiB") == 3
+
+
+@dataclass
+class Accepted:
+    """A row of what accepting a panel would do."""
+
+    username: str = LONG_NAME
+    what: str = "kept, and published anew"
+    quota_bytes: int | None = gib(1023)
+    external_bytes: int = gib(512.5)
+    marzban_bytes_before: int = gib(100.25)
+    marzban_bytes: int | None = gib(99.75)
+    published_limit_bytes: int | None = gib(510.5)
+    status: str | None = "disabled"
+
+
+def test_what_accepting_a_panel_does_says_of_whom_on_a_narrow_terminal():
+    """It showed figures of users without their names where a table may be 80 columns wide."""
+    text = drawn(panel_rebase_table([Accepted(), Accepted(username="bob", quota_bytes=None)]))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    names = "".join(line[:9].strip() for line in text.splitlines())
+    assert LONG_NAME in names
+    assert "bob" in text
+    flowed = "".join(text.split())
+    for shown in ("1023", "512", "100", "99.8", "510", "unlimi", "disabl", "kept,"):
+        assert shown in flowed, text
