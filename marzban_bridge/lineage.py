@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -72,6 +72,23 @@ class Lineage:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'former_names'").fetchone()
         former = frozenset(row[0].split()) if row else frozenset()
         return former | ({self.name_in_notes} if self.name_in_notes else frozenset())
+
+    @property
+    def names_to_take_out(self) -> frozenset[str]:
+        """Whose lines a release takes out of notes: this store's, and those it was rebuilt from."""
+        return self.names_in_notes | self._rebuilt_names
+
+    def rebuilt_from(self, names: Collection[str]) -> None:
+        """Note of which stores' lines this one's accounts are made."""
+        if known := sorted(self._rebuilt_names | set(names)):
+            statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('rebuilt_names', ?)"
+            with self._transaction():
+                self._db.execute(statement, (" ".join(known),))
+
+    @property
+    def _rebuilt_names(self) -> frozenset[str]:
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'rebuilt_names'").fetchone()
+        return frozenset(row[0].split()) if row else frozenset()
 
     @property
     def copied_at(self) -> str | None:

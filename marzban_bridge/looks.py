@@ -173,8 +173,8 @@ class Looks:
         return lines if self._uses_notes else replace(lines, own=None)
 
     def text_of_admin(self, user: PanelUser) -> str:
-        """Return a user's note without the lines of this store."""
-        return without_lines(user.note, stores=self._store.lineage.names_in_notes)
+        """Return a user's note without the lines of this store and of those it is rebuilt from."""
+        return without_lines(user.note, stores=self._store.lineage.names_to_take_out)
 
     def _share(self, before: Account | None, look: Look) -> Look:
         if not self._store.shares_quotas:

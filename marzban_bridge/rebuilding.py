@@ -34,7 +34,12 @@ class Rebuilt:
 
     account: Account
     event: Event
-    has_line: bool
+    line: NoteLine | None
+
+    @property
+    def has_line(self) -> bool:
+        """Whether the account is made of a line, and not of what the panel shows as limit."""
+        return self.line is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,8 @@ async def read(
 
 
 def keep(store: Store, rebuilding: Rebuilding, *, at: datetime) -> None:
-    """Store the accounts, with an event for each."""
+    """Store the accounts, with an event for each, and whose lines they are made of."""
+    store.lineage.rebuilt_from({each.line.store for each in rebuilding.accounts if each.line})
     for rebuilt in rebuilding.accounts:
         store.save(rebuilt.account, [rebuilt.event], at=at, takes_announcement=True)
 
@@ -96,7 +102,7 @@ def _rebuild(
     account = replace(
         account, known_lines=known, write_number=max(account.write_number, *numbers, 0)
     )
-    return Rebuilt(account=account, event=event, has_line=line is not None)
+    return Rebuilt(account=account, event=event, line=line)
 
 
 def _lines(user: PanelUser) -> list[NoteLine]:

@@ -55,12 +55,14 @@ class SecondBridge:
         writes: UserWrites,
         clock: Callable[[], datetime],
         metrics: Metrics,
+        only_observes: bool = False,
     ) -> None:
         self._store = store
         self._looks = looks
         self._writes = writes
         self._clock = clock
         self._metrics = metrics
+        self._only_observes = only_observes
         self._seen: dict[str, tuple[str, ...]] = {}
         """Lines of other stores in the notes of users without an account, by key."""
         self._left_alone: set[str] = set()
@@ -105,9 +107,9 @@ class SecondBridge:
     async def look_again(self, users: Mapping[str, PanelUser]) -> bool:
         """Hold the notes of all users of the panel, as just read, against what is known.
 
-        Renews the line of ours meanwhile. Ends the doubt when the other bridge is gone and at least
-        one of the users with its lines has an account here; returns whether the doubt lasts. Raises
-        the panel's errors.
+        Renews the line of ours meanwhile, unless this bridge only observes. Ends the doubt when the
+        other bridge is gone and at least one of the users with its lines has an account here;
+        returns whether the doubt lasts. Raises the panel's errors.
         """
         lined = {key: user for key, user in users.items() if self._looks.lines(user).others}
         for key, user in lined.items():
@@ -119,6 +121,8 @@ class SecondBridge:
         if other is None or now - other.renewed_at < timedelta(seconds=GONE_SECONDS):
             return True
         if lined and not any(self._store.has_account(key) for key in lined):
+            if self._only_observes:  # the other one was never told to renew a line
+                return True
             text = (
                 f"panel {self._store.panel}: the bridge on {other.place} (store {other.store}) is "
                 "gone, and only its lines in the users' notes have their quotas. No user is "
@@ -169,6 +173,8 @@ class SecondBridge:
 
     async def _make_noticed(self, lined: Mapping[str, PanelUser]) -> None:
         """Renew our line in the note that had the other bridge's, or in the next one with room."""
+        if self._only_observes:
+            return
         other, now = self._other, self._clock()
         last_at = self._renewed_own_at
         if other is None or (last_at and now - last_at < timedelta(seconds=RENEW_SECONDS)):
@@ -179,11 +185,19 @@ class SecondBridge:
                 return
 
     def _text(self, store: str, place: str, username: str) -> str:
-        return (
+        found = (
             f"panel {self._store.panel}: another bridge, on {place or 'an unknown host'} (store "
-            f"{store}), writes to the same users; its line is in the note of {username}. Neither "
-            "changes any user until one of them is gone: stop the one that is too many, and the "
-            f"other one goes on {GONE_SECONDS / 60:.0f} minutes later"
+            f"{store}), writes to the same users; its line is in the note of {username}. "
+        )
+        if self._only_observes:
+            return found + (
+                "This one only observes (BRIDGE_ENFORCEMENT=observe) and writes no line, so that "
+                "the other one goes on; what is shown here of these users stands still, for the "
+                "limits in the panel are not the admin's"
+            )
+        return found + (
+            "Neither changes any user until one of them is gone: stop the one that is too many, "
+            f"and the other one goes on {GONE_SECONDS / 60:.0f} minutes later"
         )
 
     def _note_metric(self) -> None:

@@ -77,7 +77,8 @@ class Settler:
             panel=panel,
             clock=clock,
             longest_seconds=write_seconds,
-            uses_notes=uses_notes,
+            # Who only observes publishes nothing that a line could be about.
+            uses_notes=uses_notes and enforcement is not Enforcement.OBSERVE,
         )
         self.resets = UserResets(
             store=store,
@@ -114,7 +115,12 @@ class Settler:
             own_line=lambda user: self.looks.lines(user).own,
         )
         second_bridge = SecondBridge(
-            store=store, looks=self.looks, writes=self._writes, clock=clock, metrics=metrics
+            store=store,
+            looks=self.looks,
+            writes=self._writes,
+            clock=clock,
+            metrics=metrics,
+            only_observes=enforcement is Enforcement.OBSERVE,
         )
         self.trust = PanelTrust(store=store, census=census, second_bridge=second_bridge)
         self._looked_at: dict[str, float] = {}
@@ -249,9 +255,18 @@ class Settler:
             change = releasing(account, user, text_of_admin=self.looks.text_of_admin(user))
             if change is None or change.update is None:
                 return False
-            after = await self._writes.write(account, user, change, change.update)
+            after = await self._writes.write(account, user, change, change.update, adds_line=False)
             self._look(account.key, after, totals)
             return True
+
+    async def release_note(self, key: str) -> None:
+        """Take the lines of this store out of the note of a user without an account."""
+        self.refuse_in_doubt()
+        async with self._lock_of(key):
+            if self._store.has_account(key):
+                return
+            user = await self._panel.get_user(key)
+            await self._writes.set_note(user, self.looks.text_of_admin(user))
 
     def _named(self, account: Account) -> str:
         return self._store.public_name(account.username)

@@ -40,17 +40,26 @@ class UserWrites:
         self._place = place_of(socket.gethostname())
 
     async def write(
-        self, account: Account, user: PanelUser, change: Change, update: UserUpdate
+        self,
+        account: Account,
+        user: PanelUser,
+        change: Change,
+        update: UserUpdate,
+        *,
+        adds_line: bool = True,
     ) -> PanelUser:
         """Carry out an update of the user as it was just read; return it as the panel answers.
 
+        Without `adds_line`, as before an uninstall, the note is the update's, or left as it is.
         Panel errors pass through; the write stays open in the account then.
         """
         update = _against_open_status(account, update)
         is_ours_to_set = change.kind is not ChangeKind.RESTORE or update.status is Status.ACTIVE
         status = update.status if is_ours_to_set else None
         number = account.write_number + 1
-        update, is_noted = self._noted(account, user, update, status=status, number=number)
+        is_noted = False
+        if adds_line:
+            update, is_noted = self._noted(account, user, update, status=status, number=number)
         if not update.drops_next_plan:
             update = replace(update, next_plan=update.next_plan or user.next_plan)
         write = OpenWrite(
@@ -88,6 +97,12 @@ class UserWrites:
         )
         self._store.save(written, [event_of(change, user, after)], at=self._clock())
         return after
+
+    async def set_note(self, user: PanelUser, note: str) -> None:
+        """Have the note of a user without an account be this one; nothing is sent if it is."""
+        if note != (user.note or ""):
+            update = UserUpdate(username=user.username, note=note, next_plan=user.next_plan)
+            await self._panel.update_user(update)
 
     async def claim(self, account: Account | None, username: str) -> bool:
         """Write a line of ours into a user's note, and nothing else; False where it has no room.
@@ -142,8 +157,7 @@ class UserWrites:
         """
         store = self._store.lineage.name_in_notes
         sets_something = update.data_limit_bytes is not None or update.status is not None
-        says_note = update.note is not None  # one without the line, before an uninstall
-        if not self._uses_notes or store is None or not sets_something or says_note:
+        if not self._uses_notes or store is None or not sets_something:
             return update, False
         left = without_lines(user.note)
         line = self._line(account, user, update, status=status, number=number, store=store)

@@ -148,6 +148,7 @@ def test_a_reset_that_it_was_told_to_make_puts_back_what_that_took(tmp_path):
         user = world.panel.get_user("alice")
         assert (user["used_traffic"], user["status"]) == (0, "disabled")
         assert user["data_limit"] == gib(10)
+        assert not user["note"], "a line is about a limit that is published"
 
 
 def test_a_release_is_refused_and_made_when_told_to(tmp_path):

@@ -233,3 +233,44 @@ def test_a_rebuilt_user_is_not_forgiven_twice_what_an_earlier_period_took(world)
     world.one_pass()
     account = world.account("carol")
     assert world.ledger.total_bytes("carol") - account.baseline_bytes == gib(4)
+
+
+def release(world):
+    async def released():
+        return [each async for each in together.release(world.bridges)]
+
+    return world.run(released())
+
+
+@pytest.mark.parametrize("is_rewritten", [False, True])
+def test_release_after_a_rebuild_leaves_no_line_in_any_note(world, is_rewritten):
+    """Whether the line is still the lost store's or already this one's."""
+    begin(world)
+    lose_store(world)
+    rebuild(world)
+    if is_rewritten:
+        world.ledger.report("alice", gib(2))
+        world.ledger.report("carol", gib(2))
+        world.one_pass()
+        world.run(together.rebase(world.bridges, actor="root", is_restored=True))
+    release(world)
+    for name in ("alice", "bob", "carol", "dave"):
+        assert world.panel.get_user(name)["note"] == "paid", name
+        assert shown(world, name) == ("active", gib(10))
+    writes = list(world.transport.writes)
+    release(world)
+    assert world.transport.writes == writes
+
+
+def test_release_after_two_rebuilds_leaves_no_line_of_either_store(world):
+    begin(world)
+    lose_store(world)
+    rebuild(world)
+    world.ledger.report("alice", gib(2))
+    world.one_pass()
+    lose_store(world)
+    rebuild(world)
+    release(world)
+    for name in ("alice", "bob", "carol", "dave"):
+        assert world.panel.get_user(name)["note"] == "paid", name
+        assert shown(world, name) == ("active", gib(10))

@@ -10,6 +10,7 @@ from fake_ledger import FakeLedger
 from world import World
 
 from marzban_bridge import together
+from marzban_bridge.accounts import Enforcement
 from marzban_bridge.errors import PanelDoubtError
 from marzban_bridge.note_line import NoteLine, place_of, with_line
 from marzban_bridge.second_bridge import GONE_SECONDS, RENEW_SECONDS
@@ -223,6 +224,12 @@ def test_a_leftover_line_of_one_user_leaves_that_one_alone_and_no_other(pair):
     assert pair.one.bridge.store.account("carol") is None
     assert pair.panel.get_user("carol")["data_limit"] == gib(4)
     assert note
+    own = f"[bridge {pair.one.bridge.store.lineage.name[:8]}:"
+    assert own in pair.panel.get_user("carol")["note"]
+    release(pair.one)
+    notes = [pair.panel.get_user(name)["note"] for name in ("alice", "bob", "carol")]
+    assert not any(own in each for each in notes)
+    assert f"[bridge {two.bridge.store.lineage.name[:8]}:" in notes[2], "it has carol's quota"
 
 
 def _line_for(name, world):
@@ -252,12 +259,42 @@ def test_a_bridge_that_leaves_notes_alone_stops_beside_one_that_does_not(pair):
 
 
 def test_a_release_by_the_one_that_goes_leaves_the_panel_to_the_other(pair):
-    async def release():
-        return [each async for each in together.release(pair.one.bridges)]
-
-    pair.one.run(release())
+    release(pair.one)
     two = pair.try_another()
     two.one_pass()
     assert not two.bridge.store.panel_doubts
     assert pair.limits() == [gib(7), gib(7)]
     assert two.account("alice").quota_bytes == gib(10)
+
+
+def release(world):
+    async def released():
+        return [each async for each in together.release(world.bridges)]
+
+    return world.run(released())
+
+
+def test_one_that_only_observes_notices_says_so_and_writes_no_line(pair, caplog):
+    (pair.folder / "two").mkdir()
+    two = World(
+        pair.folder / "two",
+        panel=pair.panel,
+        ledger=pair.ledgers[1],
+        enforcement=Enforcement.OBSERVE,
+    )
+    notes = [pair.panel.get_user(name)["note"] for name in ("alice", "bob")]
+    two.one_pass()
+    pair.wait(GONE_SECONDS + 2 * RENEW_SECONDS, two)
+    assert two.transport.writes == []
+    assert [pair.panel.get_user(name)["note"] for name in ("alice", "bob")] == notes
+    assert is_stopped(two)
+    assert "is gone" not in two.bridge.store.panel_doubt
+    text = conflicts(two)[0]
+    assert f"store {pair.one.bridge.store.lineage.name[:8]}" in text
+    assert "only observes" in text
+    assert text in caplog.text
+    pair.use()
+    pair.one.one_pass()
+    assert not is_stopped(pair.one)
+    assert pair.limits() == [gib(6), gib(6)]
+    two.close()
