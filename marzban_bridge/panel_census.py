@@ -119,10 +119,12 @@ class Census:
         self, key: str, user: PanelUser | None, *, read_at: float
     ) -> tuple[DoubtKind | None, list[Reading]]:
         account = self._store.account(key)
-        if account is None or account.is_held:
+        if account is None:
             return None, []
         subject = self.reading(account, user)
-        if subject.shown is Shown.AS_BEFORE:
+        # A look leaves a held account as it is, unless its user is gone or another one.
+        is_left_alone = account.is_held and subject.shown not in {Shown.GONE, Shown.RECREATED}
+        if subject.shown is Shown.AS_BEFORE or is_left_alone:
             return None, []
         others = [] if subject.shown is Shown.WENT_BACK else await self._sample(account, read_at)
         readings = [subject, *(each for each in others if each.account.key != key)]
@@ -149,11 +151,12 @@ class Census:
         listed = await self._panel.get_users([each.username for each in accounts.values()])
         found = {account_key(user.username): user for user in listed.users}
         aside = set(map(account_key, listed.aside))  # they are there, and say nothing
-        # What was settled while the panel answered may be newer than the answer.
+        # What was settled while the panel answered may be newer than the answer; that a user is
+        # gone says the same of an account whose books have changed meanwhile.
         return [
             self.reading(account, found.get(key))
             for key, account in accounts.items()
-            if self._store.account(key) == account and key not in aside
+            if (key not in found or self._store.account(key) == account) and key not in aside
         ]
 
     def reading(self, account: Account, user: PanelUser | None) -> Reading:

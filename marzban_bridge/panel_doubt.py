@@ -142,7 +142,8 @@ def judge(readings: Sequence[Reading]) -> DoubtKind | None:
     One user whose row provably went back is enough, or one that shows a limit of earlier where
     another may be reset with all users: such a reset changes no limit. That users are gone, created
     anew, or show limits of earlier has to be seen of at least three and a third of them. Users that
-    were expired or limited do not count among those who are gone: the panel deletes them together.
+    were expired or limited do not count among those who are gone, as the panel deletes them
+    together, unless all who were looked at are gone.
     """
     shown = Counter(reading.shown for reading in readings)
     is_contradicted = any(_is_no_reset_all(each, readings) for each in readings)
@@ -154,7 +155,8 @@ def judge(readings: Sequence[Reading]) -> DoubtKind | None:
     if _are_many(shown[Shown.RECREATED], len(readings)):
         return DoubtKind.USERS_RECREATED
     lasting = [each for each in readings if each.account.sighting.status not in CLEANED_UP]
-    if _are_many(sum(each.shown is Shown.GONE for each in lasting), len(lasting)):
+    is_empty = shown[Shown.GONE] == len(readings) >= LEAST_USERS
+    if is_empty or _are_many(sum(each.shown is Shown.GONE for each in lasting), len(lasting)):
         return DoubtKind.USERS_GONE
     return None
 
@@ -194,13 +196,16 @@ def witnesses_of(kind: DoubtKind, readings: Sequence[Reading]) -> tuple[str, ...
 def is_over(doubt: PanelDoubt, readings: Sequence[Reading]) -> bool:
     """Tell whether the panel is as it was before the doubt began.
 
-    A user whose row went back may by now have used more than before: it has to have the limit and
-    the log that it had, too.
+    A panel that gets its users back one after the other is so once at most one of those that were
+    looked at, or less than a third of them, is missing, whatever its status was. A user whose row
+    went back may by now have used more than before: it has to have the limit and the log that it
+    had, too.
     """
     if judge(readings) is not None:
         return False
     if doubt.kind != DoubtKind.WENT_BACK:
-        return True
+        missing = sum(each.shown in {Shown.GONE, Shown.RECREATED} for each in readings)
+        return missing <= 1 or missing < len(readings) * LEAST_SHARE
     return all(
         _is_put_forward(reading) for reading in readings if reading.account.key in doubt.witnesses
     )

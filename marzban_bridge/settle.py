@@ -180,6 +180,7 @@ class Settler:
         owners: list[str] = []
         async with self._lock_of(key):
             looked_at = self._looked_at.get(key, float("-inf"))
+            was_missing = user is None and read_at > looked_at
             if read_at <= looked_at:
                 user, read_at = None, looked_at
             is_fresh = user is None
@@ -188,7 +189,10 @@ class Settler:
                 self.reader.unknown.forget(key)
                 await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
             except UserNotFoundError:
-                if not await self.trust.census.is_doubtful(key, None, read_at=read_at):
+                # Of a user who was there when the list was read, it is news of this moment: what
+                # others looked like before it says nothing.
+                missing_at = read_at if was_missing else time.monotonic()
+                if not await self.trust.census.is_doubtful(key, None, read_at=missing_at):
                     owners = await self._lose(key)
         for owner in owners:
             if self._store.is_known(owner):  # it was in no list yet

@@ -26,8 +26,8 @@ OLD_LIMIT = gib(7) + 12_345
 PUBLISHED = gib(6) + 54_321
 
 
-def kept(name="alice", *, used=0.0, logged=0.0, **fields) -> Account:
-    user = panel_user(username=name, used_bytes=gib(used), logged_bytes=gib(logged))
+def kept(name="alice", *, used=0.0, logged=0.0, status=Status.ACTIVE, **fields) -> Account:
+    user = panel_user(username=name, used_bytes=gib(used), logged_bytes=gib(logged), status=status)
     return account(user, **fields)
 
 
@@ -141,8 +141,16 @@ class TestTogether:
             )
             for each in readings
         ]
-        assert judge(cleaned) is None
+        assert judge([*cleaned, *self.gone(2, 3)]) is None
         assert judge([*cleaned, *self.gone(3, 9)]) is DoubtKind.USERS_GONE
+
+    def test_they_do_where_all_who_were_looked_at_are_gone(self):
+        cleaned = [
+            read(kept(f"user{number}", used=1, status=Status.LIMITED), None) for number in range(3)
+        ]
+        assert judge(cleaned) is DoubtKind.USERS_GONE
+        assert judge(cleaned[:2]) is None
+        assert judge([*cleaned, as_before("alice", used=1)]) is None
 
     def test_many_who_were_created_anew(self):
         users = [kept(f"user{number}") for number in range(3)]
@@ -221,6 +229,18 @@ class TestEnd:
         assert is_over(doubt, [as_before("alice"), as_before("bob")])
         users = [kept(f"user{number}") for number in range(3)]
         assert not is_over(doubt, [read(each, None) for each in users])
+
+    @pytest.mark.parametrize(
+        ("missing", "of", "is_so"),
+        [(1, 3, True), (2, 3, False), (2, 6, False), (2, 7, True), (16, 50, True), (17, 50, False)],
+    )
+    def test_a_panel_that_misses_a_third_of_its_users_stays_in_doubt(self, missing, of, is_so):
+        users = [kept(f"user{number}", used=1, status=Status.EXPIRED) for number in range(of)]
+        readings = [
+            read(each, None if number < missing else shown(each, status=Status.EXPIRED))
+            for number, each in enumerate(users)
+        ]
+        assert is_over(self.doubt(DoubtKind.USERS_GONE), readings) is is_so
 
     @pytest.mark.parametrize(
         ("fields", "is_so"),
