@@ -313,4 +313,5 @@ class Actions:
         async for key, user in self._reconciler.panel_users():
             has_line = self._settler.looks.text_of_admin(user) != (user.note or "")
             if has_line and not self._store.has_account(key):
-                await self._settler.release_note(key)
+                self._settler.refuse_in_doubt()
+                await self._settler.writes.take_out_lines(user.username)

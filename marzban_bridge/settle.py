@@ -72,7 +72,7 @@ class Settler:
         self._store = store
         self._panel = panel
         self._books = UserBooks(store=store, clock=clock)
-        self._writes = UserWrites(
+        self.writes = UserWrites(
             store=store,
             panel=panel,
             clock=clock,
@@ -117,7 +117,7 @@ class Settler:
         second_bridge = SecondBridge(
             store=store,
             looks=self.looks,
-            writes=self._writes,
+            writes=self.writes,
             clock=clock,
             metrics=metrics,
             only_observes=enforcement is Enforcement.OBSERVE,
@@ -259,18 +259,9 @@ class Settler:
             change = releasing(account, user, text_of_admin=self.looks.text_of_admin(user))
             if change is None or change.update is None:
                 return False
-            after = await self._writes.write(account, user, change, change.update, adds_line=False)
+            after = await self.writes.write(account, user, change, change.update, adds_line=False)
             self._look(account.key, after, totals)
             return True
-
-    async def release_note(self, key: str) -> None:
-        """Take the lines of this store out of the note of a user without an account."""
-        self.refuse_in_doubt()
-        async with self._lock_of(key):
-            if self._store.has_account(key):
-                return
-            user = await self._panel.get_user(key)
-            await self._writes.set_note(user, self.looks.text_of_admin(user))
 
     def _named(self, account: Account) -> str:
         return self._store.public_name(account.username)
@@ -398,7 +389,7 @@ class Settler:
                 await self._panel.fire_next_plan(account.username)
                 user = await self._panel.get_user(account.username)
             elif change.update:
-                user = await self._writes.write(account, user, change, change.update)
+                user = await self.writes.write(account, user, change, change.update)
         except PanelRefusedError as error:
             self._metrics.changes.labels(kind=change.kind.value, result="refused").inc()
             if not isinstance(error, UserNotFoundError):

@@ -98,8 +98,13 @@ class UserWrites:
         self._store.save(written, [event_of(change, user, after)], at=self._clock())
         return after
 
-    async def set_note(self, user: PanelUser, note: str) -> None:
-        """Have the note of a user without an account be this one; nothing is sent if it is."""
+    async def take_out_lines(self, username: str) -> None:
+        """Take this store's lines out of the note of a user without an account.
+
+        Panel errors pass through.
+        """
+        user = await self._panel.get_user(username)
+        note = without_lines(user.note, stores=self._store.lineage.names_to_take_out)
         if note != (user.note or ""):
             update = UserUpdate(username=user.username, note=note, next_plan=user.next_plan)
             await self._panel.update_user(update)
