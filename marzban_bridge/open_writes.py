@@ -89,6 +89,14 @@ def still_open(writes: Iterable[OpenWrite], *, seen_at: datetime) -> tuple[OpenW
     return tuple(each for each in writes if not each.is_answered and each.may_land_until >= seen_at)
 
 
+def is_open(writes: Iterable[OpenWrite], number: int) -> bool:
+    """Tell whether a line of that number is one of a write that was not answered yet.
+
+    It is no row of the past, however many writes were answered since.
+    """
+    return any(each.number == number and not each.is_answered for each in writes)
+
+
 def sets_limit(write: OpenWrite, shown_bytes: int | None) -> bool:
     """Tell whether the limit that the panel shows is the one of this write, to the byte.
 

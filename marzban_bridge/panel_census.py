@@ -15,6 +15,7 @@ from marzban_bridge.accounts import Account, account_key
 from marzban_bridge.errors import PanelDoubtError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.note_line import NoteLine
+from marzban_bridge.open_writes import is_open
 from marzban_bridge.panel import Panel, PanelUser
 from marzban_bridge.panel_doubt import (
     DoubtKind,
@@ -166,7 +167,12 @@ class Census:
             account=account,
             user=user,
             read_at=self._clock(),
-            is_line_older=bool(line and seen and line.number < seen.number),
+            is_line_older=bool(
+                line
+                and seen
+                and line.number < seen.number
+                and not is_open(account.open_writes, line.number)
+            ),
         )
 
     def text(self, kind: DoubtKind, readings: list[Reading]) -> str:

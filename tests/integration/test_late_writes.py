@@ -385,3 +385,34 @@ def test_a_reset_of_ours_that_landed_though_it_was_not_answered_is_one(world):
     world.panel.reset_user("alice")
     world.one_pass()
     assert world.account("alice").baseline_bytes == gib(4) + 1
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_late_writes_to_most_of_the_users_are_no_restored_panel(world, is_restarted):
+    """A panel whose database hung for a minute does that to all writes of the minute."""
+    names = [f"user{number}" for number in range(6)]
+    for name in names:
+        world.panel.create_user(name, data_limit=gib(10))
+        world.panel.use_traffic(name, gib(1))
+        world.ledger.report(name, gib(1))
+    world.one_pass()
+    for name in names[:4]:
+        world.ledger.report(name, gib(2))
+    world.transport.delayed_writes = 4
+    while world.transport.delayed_writes:
+        with pytest.raises(PanelUnavailableError):
+            world.one_pass()
+    if is_restarted:
+        world.restart()
+    world.one_pass()
+    for name in names[:4]:
+        world.ledger.report(name, gib(1))
+    world.one_pass()
+    assert {world.panel.get_user(name)["data_limit"] for name in names[:4]} == {gib(6)}
+    land(world)
+    world.one_pass()
+    assert world.bridge.store.counts()["accounts"] == 6
+    kinds = [each.event.kind for each in world.bridge.store.events()]
+    assert "doubt" not in kinds
+    assert "quota_changed" not in kinds
+    assert {world.panel.get_user(name)["data_limit"] for name in names[:4]} == {gib(6)}
