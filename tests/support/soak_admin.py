@@ -90,9 +90,10 @@ class AdminAtWork(threading.Thread):
                 )
                 with self._at_work, self._books.quiet(name) as total_bytes:
                     until(
-                        f"the bridge has read all of {name}",
+                        f"the bridge has looked at {name} since its last report",
                         lambda name=name, total=total_bytes: self._is_read(name, total),
-                        seconds=self._taken_seconds,
+                        # A look needs the panel, which accidents may keep away one after the other.
+                        seconds=3 * self._taken_seconds,
                     )
                     work(name, total_bytes)
                     self.done_counts[work.__name__.strip("_")] += 1
