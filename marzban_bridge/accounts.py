@@ -152,6 +152,10 @@ class Account:
     """How many writes this store has made to the user; the line in the note says which."""
     seen_line: SeenLine | None = None
     """None where the note had no line of ours at the last look."""
+    seen_text: str | None = None
+    """The admin's own text in the note at the last look, kept while a write may replace it."""
+    lost_text: str | None = None
+    """The text that a write which landed late took from the note: still to be put back."""
     known_lines: tuple[str, ...] = ()
     """Lines of other stores that stood in the note when no bridge renewed them any more."""
     limit_written_at: datetime | None = None

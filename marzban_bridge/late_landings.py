@@ -1,8 +1,9 @@
 """What writes and resets of the bridge do to a user when the panel carries them out late.
 
-A write that timed out takes along the next plan of the moment at which it was sent: a plan that has
-fired since is there again, one that the admin queued since is gone. A reset that timed out, was
-asked for again and done, resets a second time. None of that is an admin's doing.
+A write that timed out takes along the next plan and the note of the moment at which it was sent: a
+plan that has fired since is there again, one that the admin queued since is gone, and so is what
+the admin wrote into the note since. A reset that timed out, was asked for again and done, resets a
+second time. None of that is an admin's doing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge.accounts import Account, Event, Restoration, Sighting
-from marzban_bridge.note_line import NoteLine
+from marzban_bridge.note_line import NoteLine, text_mark
 from marzban_bridge.open_writes import OpenWrite
 from marzban_bridge.resets import ECHO_WINDOW, Cause, ResetSign
 
@@ -21,7 +22,16 @@ LATE_RESET = (
 )
 
 
-def put_back_plan(account: Account, seen: Sighting, line: NoteLine | None) -> Account:
+def put_back(account: Account, seen: Sighting, line: NoteLine | None, text: str | None) -> Account:
+    """Have what a write that landed late took from the user written again.
+
+    `line` is the store's in the user's note, `text` the admin's own there; None where notes are
+    left alone.
+    """
+    return _put_back_text(_put_back_plan(account, seen, line), seen, line, text)
+
+
+def _put_back_plan(account: Account, seen: Sighting, line: NoteLine | None) -> Account:
     """Have the next plan written that the user had before a write landed late, or none."""
     before = account.sighting.next_plan
     if seen.next_plan == before or not _has_landed(account, seen, line):
@@ -40,6 +50,50 @@ def _has_landed(account: Account, seen: Sighting, line: NoteLine | None) -> bool
         for write in account.open_writes
         if not write.is_answered
     )
+
+
+def _put_back_text(
+    account: Account, seen: Sighting, line: NoteLine | None, text: str | None
+) -> Account:
+    """Have the text written again that the admin's note had before a write landed late.
+
+    An edit of it since is the admin's last word, and nothing is put back then.
+    """
+    before, lost = account.seen_text, account.lost_text
+    if text is None or text == lost:
+        return replace(account, lost_text=None)
+    if before is None or text == before:
+        return account
+    has_landed = any(
+        write.text_mark == text_mark(text) and _has_just_landed(account, write, seen, line)
+        for write in account.open_writes
+        if not write.is_answered
+    )
+    return replace(account, lost_text=before if has_landed else None)
+
+
+def _has_just_landed(
+    account: Account, write: OpenWrite, seen: Sighting, line: NoteLine | None
+) -> bool:
+    """Tell whether the row has become since the last look what this write leaves, to the byte.
+
+    An admin who saves a dialog that was opened before sends its line back too, beside a rounded
+    limit.
+    """
+    limit_bytes, shown_bytes = write.data_limit_bytes, seen.data_limit_bytes
+    if write.number and line is None:  # it would have brought its line
+        return False
+    if not write.number:
+        was_there = shown_bytes == account.sighting.data_limit_bytes
+        return limit_bytes is not None and shown_bytes == limit_bytes and not was_there
+    return _is_shown(account, write, seen, line) and limit_bytes in {None, shown_bytes}
+
+
+def keep_text(account: Account, text: str | None) -> Account:
+    """Remember the admin's text while a write that is open may replace it."""
+    may_be_lost = any(each.text_mark for each in account.open_writes)
+    is_kept = may_be_lost or account.lost_text is not None
+    return replace(account, seen_text=text if is_kept else None)
 
 
 def _is_shown(account: Account, write: OpenWrite, seen: Sighting, line: NoteLine | None) -> bool:

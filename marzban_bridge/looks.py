@@ -9,7 +9,8 @@ from datetime import datetime
 from marzban_bridge import shared_quotas
 from marzban_bridge.accounts import Account, Enforcement, Event, is_same_creation
 from marzban_bridge.gone_accounts import GoneAccount
-from marzban_bridge.note_line import Lines, lines_for, without_lines
+from marzban_bridge.late_landings import keep_text
+from marzban_bridge.note_line import MAX_NOTE_LENGTH, Lines, lines_for, without_lines
 from marzban_bridge.observe import adopt, observe, succeeding
 from marzban_bridge.panel import PanelUser
 from marzban_bridge.panel_dialect import Dialect
@@ -130,6 +131,7 @@ class Looks:
             account = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
             if gone := self._store.gone_account(key):
                 account = succeeding(account, gone.account, now=now)
+                account = keep_text(account, self._text(user))
             event = Event(kind="adopted", text="the user is accounted for")
             return self._share(before, Look(account=account, is_new=True, events=(event,)))
         if before.reset_request:
@@ -143,6 +145,7 @@ class Looks:
             reset_all=self._store.reset_all(user.admin),
             keeps_next_plan=self._keeps_next_plan,
             line=self.lines(user).own,
+            text=self._text(user),
             typed_limit=self._meaning_of_typed_limit(user),
         )
         is_another = not is_same_creation(before.created_at, seen.account.created_at)
@@ -171,6 +174,15 @@ class Looks:
         names = self._store.lineage.names_in_notes
         lines = lines_for(user.note, username=user.username, own_stores=names)
         return lines if self._uses_notes else replace(lines, own=None)
+
+    def _text(self, user: PanelUser) -> str | None:
+        """Return the admin's own text in a user's note; None where this bridge writes no notes.
+
+        So too where it is longer than what can be written back.
+        """
+        text = without_lines(user.note)
+        writes_notes = self._uses_notes and self._enforcement is not Enforcement.OBSERVE
+        return text if writes_notes and len(text) <= MAX_NOTE_LENGTH else None
 
     def text_of_admin(self, user: PanelUser) -> str:
         """Return a user's note without the lines of this store and of those it is rebuilt from."""

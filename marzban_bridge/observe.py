@@ -20,7 +20,7 @@ from marzban_bridge.accounts import (
     is_same_limit,
     sight,
 )
-from marzban_bridge.late_landings import put_back_plan, resets_still_open, without_late_reset
+from marzban_bridge.late_landings import keep_text, put_back, resets_still_open, without_late_reset
 from marzban_bridge.note_line import NoteLine
 from marzban_bridge.open_writes import still_open
 from marzban_bridge.own_writes import (
@@ -128,6 +128,7 @@ def observe(
     reset_all: ResetAll | None = None,
     keeps_next_plan: bool = True,
     line: NoteLine | None = None,
+    text: str | None = None,
     typed_limit: TypedLimit = TypedLimit.QUOTA,
 ) -> Observation:
     """Fold one look at the panel, at the ledger's totals of that moment, into the account.
@@ -136,8 +137,8 @@ def observe(
     name becomes a new account, whose period begins at the total of the last look at the user it
     replaces, if that was shortly before its creation. A total below the one already seen holds the
     account: its books stay as they are until `rebase`. So do those of a user who is shown as it was
-    some time ago. `line` is this store's in the user's note, `typed_limit` what another limit means
-    than ours.
+    some time ago. `line` is this store's in the user's note and `text` the admin's own there, None
+    where notes are left alone; `typed_limit` is what another limit means than ours.
     """
     total_bytes = totals.billed_bytes
     if not is_same_creation(user.created_at, account.created_at):
@@ -145,7 +146,7 @@ def observe(
         opened = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
         opened = succeeding(opened, account, now=now)
         # What was taken back since that beginning may be in the predecessor's account alone.
-        opened = replace(opened, corrected_seqs=baseline.seqs or ())
+        opened = replace(keep_text(opened, text), corrected_seqs=baseline.seqs or ())
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
     seen = sight(user, seen_at=now)
@@ -156,7 +157,7 @@ def observe(
     if due and now >= due and account.used_when_due_bytes is None:
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
 
-    account = resets_still_open(put_back_plan(account, seen, line), now=now)
+    account = resets_still_open(put_back(account, seen, line, text), now=now)
     sign = detect(account, seen, was_announced=was_announced, reset_all=reset_all)
     account, sign, events = without_late_reset(account, sign, seen, was_announced=was_announced)
     if sign:
@@ -178,6 +179,7 @@ def observe(
     account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events
     account = replace(account, open_writes=still_open(account.open_writes, seen_at=now))
+    account = keep_text(account, text)
     if sign or seen.next_plan != account.sighting.next_plan:
         account = replace(account, fire_attempts=0)
     if not sign and seen.next_plan is None and account.sighting.next_plan:

@@ -31,6 +31,8 @@ class OpenWrite:
     """The next plan that it takes along."""
     number: int = 0
     """The number in the line that it carries (`note_line`); 0 when it carries none."""
+    text_mark: str | None = None
+    """Of the admin's own text in the note that it takes along; None when it leaves the note."""
     is_answered: bool = False
     """The panel answered, and no earlier try of it can land any more."""
 

@@ -188,7 +188,9 @@ def _by_value(
     """
     for write in account.open_writes:
         if sets_limit(write, shown_bytes) or (
-            write.is_answered and is_same_limit(shown_bytes, write.data_limit_bytes)
+            write.is_answered
+            and write.data_limit_bytes is not None
+            and is_same_limit(shown_bytes, write.data_limit_bytes)
         ):
             return _published(account, write.data_limit_bytes), None
     if account.published_bytes is not None and is_same_limit(shown_bytes, account.published_bytes):

@@ -18,6 +18,7 @@ from marzban_bridge.accounts import (
     Desired,
     Enforcement,
     Event,
+    Restoration,
     desired,
     is_same_limit,
 )
@@ -58,6 +59,8 @@ class Change:
     username: str
     reason: str
     update: UserUpdate | None = None
+    text_of_admin: str | None = None
+    """What is to stand above the line in the note; None for what stands there."""
 
 
 def plan(
@@ -68,7 +71,7 @@ def plan(
         return None
     status = account.sighting.status
     is_ours = status is Status.DISABLED and account.is_disabled_by_us
-    if account.restoration:
+    if account.restoration or account.lost_text is not None:
         return _restore(account, total_bytes=total_bytes, enforcement=enforcement)
     if status not in {Status.ACTIVE, Status.LIMITED} and not is_ours:
         return None
@@ -106,17 +109,17 @@ def _can_fire(next_plan: NextPlan, account: Account) -> bool:
 
 
 def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Change | None:
-    restoration = account.restoration
-    if restoration is None:
-        return None
+    restoration = account.restoration or Restoration()
     target = desired(account, total_bytes=total_bytes, enforcement=enforcement)
     status = restoration.status
     if status is None and account.sighting.status is Status.DISABLED and account.is_disabled_by_us:
         status = None if target.is_disabled else Status.ACTIVE
+    is_text_alone = account.restoration is None
+    may_limit = not is_text_alone or account.sighting.status in {Status.ACTIVE, Status.LIMITED}
     update = UserUpdate(
         username=account.username,
-        data_limit_bytes=_limit_to_write(account, target),
-        status=status,
+        data_limit_bytes=_limit_to_write(account, target) if may_limit else None,
+        status=None if is_text_alone else status,
         on_hold_expire_duration=restoration.on_hold_expire_duration,
         next_plan=restoration.next_plan,
         drops_next_plan=restoration.drops_next_plan,
@@ -127,10 +130,17 @@ def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) ->
             ("status", restoration.status is not None),
             ("next plan", restoration.next_plan is not None),
             ("that there was no next plan", restoration.drops_next_plan),
+            ("what the admin wrote into the note", account.lost_text is not None),
         )
         if is_lost
     )
-    return Change(kind=ChangeKind.RESTORE, username=account.username, reason=reason, update=update)
+    return Change(
+        kind=ChangeKind.RESTORE,
+        username=account.username,
+        reason=reason,
+        update=update,
+        text_of_admin=account.lost_text,
+    )
 
 
 def _enable(account: Account, target: Desired) -> Change:
@@ -202,6 +212,8 @@ def _limit_to_write(account: Account, target: Desired) -> int | None:
 
 def releasing(account: Account, user: PanelUser, *, text_of_admin: str) -> Change | None:
     """Return what gives a user back its quota, its status and its note; None for nothing."""
+    if account.lost_text is not None:
+        text_of_admin = account.lost_text
     quota_bytes = account.quota_bytes
     is_limit_ours = quota_bytes is not None and user.data_limit_bytes != quota_bytes
     has_line = text_of_admin != (user.note or "")

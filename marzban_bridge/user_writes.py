@@ -13,7 +13,7 @@ from datetime import datetime
 
 from marzban_bridge.accounts import REMEMBERED_LIMITS, Account
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.note_line import NoteLine, place_of, with_line, without_lines
+from marzban_bridge.note_line import NoteLine, place_of, text_mark, with_line, without_lines
 from marzban_bridge.open_writes import OpenWrite, answered, began, given_up, last_moment
 from marzban_bridge.panel import Panel, PanelUser, Status, UserUpdate
 from marzban_bridge.plan import Change, ChangeKind, event_of
@@ -59,7 +59,14 @@ class UserWrites:
         number = account.write_number + 1
         is_noted = False
         if adds_line:
-            update, is_noted = self._noted(account, user, update, status=status, number=number)
+            update, is_noted = self._noted(
+                account,
+                user,
+                update,
+                status=status,
+                number=number,
+                text=change.text_of_admin,
+            )
         if not update.drops_next_plan:
             update = replace(update, next_plan=update.next_plan or user.next_plan)
         write = OpenWrite(
@@ -68,11 +75,33 @@ class UserWrites:
             next_plan=update.next_plan,
             may_land_until=last_moment(self._clock(), timeout_seconds=self._longest_seconds),
             number=number if is_noted else 0,
+            text_mark=None if update.note is None else text_mark(without_lines(update.note)),
         )
         opened = replace(
             account, open_writes=began(account.open_writes, write), write_number=number
         )
         self._store.save(opened, at=self._clock())
+        after, writes = await self._send(opened, update)
+        remembered, wrote_at = opened.remembered_limits, opened.limit_written_at
+        if update.data_limit_bytes is not None:
+            remembered = (*remembered, update.data_limit_bytes)[-REMEMBERED_LIMITS:]
+            wrote_at = self._clock()
+        written = replace(
+            opened,
+            limit_written_at=wrote_at,
+            needs_readd=False,
+            restoration=None,
+            lost_text=None,
+            remembered_limits=remembered,
+            open_writes=writes,
+        )
+        self._store.save(written, [event_of(change, user, after)], at=self._clock())
+        return after
+
+    async def _send(
+        self, opened: Account, update: UserUpdate
+    ) -> tuple[PanelUser, tuple[OpenWrite, ...]]:
+        """Send the last write of an account; return the answer, and which writes are open then."""
         lost_tries: list[datetime] = []
         try:
             after = await self._panel.update_user(
@@ -83,20 +112,7 @@ class UserWrites:
             writes = given_up(opened.open_writes, until=last_moment(self._clock()))
             self._store.save(replace(opened, open_writes=writes), at=self._clock())
             raise
-        remembered, wrote_at = opened.remembered_limits, opened.limit_written_at
-        if update.data_limit_bytes is not None:
-            remembered = (*remembered, update.data_limit_bytes)[-REMEMBERED_LIMITS:]
-            wrote_at = self._clock()
-        written = replace(
-            opened,
-            limit_written_at=wrote_at,
-            needs_readd=False,
-            restoration=None,
-            remembered_limits=remembered,
-            open_writes=answered(opened.open_writes, may_land_again=bool(lost_tries)),
-        )
-        self._store.save(written, [event_of(change, user, after)], at=self._clock())
-        return after
+        return after, answered(opened.open_writes, may_land_again=bool(lost_tries))
 
     async def take_out_lines(self, username: str) -> None:
         """Take this store's lines out of the note of a user without an account.
@@ -140,10 +156,24 @@ class UserWrites:
         note = with_line(text, line, username=user.username)
         if note is None:
             return False
-        if account:
-            self._store.save(replace(account, write_number=number), at=self._clock())
         update = UserUpdate(username=user.username, note=note, next_plan=user.next_plan)
-        await self._panel.update_user(update)
+        if account is None:
+            await self._panel.update_user(update)
+            return True
+        write = OpenWrite(
+            data_limit_bytes=None,
+            status=None,
+            next_plan=update.next_plan,
+            may_land_until=last_moment(self._clock(), timeout_seconds=self._longest_seconds),
+            number=number,
+            text_mark=text_mark(without_lines(note)),
+        )
+        opened = replace(
+            account, open_writes=began(account.open_writes, write), write_number=number
+        )
+        self._store.save(opened, at=self._clock())
+        _, writes = await self._send(opened, update)
+        self._store.save(replace(opened, open_writes=writes), at=self._clock())
         return True
 
     def _noted(
@@ -154,17 +184,21 @@ class UserWrites:
         *,
         status: Status | None,
         number: int,
+        text: str | None,
     ) -> tuple[UserUpdate, bool]:
-        """Have a write that sets a limit or a status describe itself; return whether it does.
+        """Have a write that sets a limit, a status or the admin's `text` describe itself.
+
+        Returns whether it does.
 
         Where the admin's text leaves no room an earlier line goes: it is about another limit.
         Lines of other bridges go too; those that are still there are not written beside.
         """
         store = self._store.lineage.name_in_notes
-        sets_something = update.data_limit_bytes is not None or update.status is not None
+        sets_status = update.data_limit_bytes is not None or update.status is not None
+        sets_something = sets_status or text is not None
         if not self._uses_notes or store is None or not sets_something:
             return update, False
-        left = without_lines(user.note)
+        left = without_lines(user.note) if text is None else text
         line = self._line(account, user, update, status=status, number=number, store=store)
         note = with_line(left, line, username=user.username) if line else None
         if note is not None:

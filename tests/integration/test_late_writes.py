@@ -416,3 +416,113 @@ def test_late_writes_to_most_of_the_users_are_no_restored_panel(world, is_restar
     assert "doubt" not in kinds
     assert "quota_changed" not in kinds
     assert {world.panel.get_user(name)["data_limit"] for name in names[:4]} == {gib(6)}
+
+
+def note(world):
+    return user(world)["note"] or ""
+
+
+def write_into_note(world, text):
+    """Have the admin replace the text of the note, as the dialog shows it: with its line."""
+    _, _, line = note(world).rpartition("\n") if "[bridge " in note(world) else ("", "", "")
+    world.panel.modify_user("alice", {"note": "\n".join(filter(None, (text, line)))})
+
+
+def assert_text(world, text, *, uses_notes):
+    assert note(world).startswith(text)
+    assert note(world).count("[bridge ") == int(uses_notes)
+    assert note(world).partition("\nQuota ")[0] == text
+
+
+def begin_with_note(world, text="paid"):
+    world.panel.create_user("alice", data_limit=gib(100), note=text)
+    world.ledger.report("alice", gib(1))
+    world.one_pass()
+
+
+def test_what_the_admin_wrote_into_the_note_before_a_write_landed_is_put_back(world, uses_notes):
+    begin_with_note(world)
+    lose_the_write_of(world, gib(13.5))
+    world.one_pass()
+    write_into_note(world, "paid until May\nTelegram @alice")
+    world.one_pass()
+    land(world)
+    world.one_pass()
+    assert_text(world, "paid until May\nTelegram @alice", uses_notes=uses_notes)
+    assert_unchanged(world, quota_bytes=gib(100), external_bytes=gib(14.5))
+    writes = list(world.transport.writes)
+    world.one_pass()
+    assert world.transport.writes == writes
+
+
+def test_a_note_that_the_admin_emptied_before_a_write_landed_is_empty_again(world, uses_notes):
+    begin_with_note(world)
+    lose_the_write_of(world, gib(13.5))
+    world.panel.modify_user("alice", {"note": ""})
+    world.one_pass()
+    land(world)
+    assert note(world).startswith("Quota 100.00 GiB; " if uses_notes else "")
+    assert "paid" not in note(world)
+
+
+def test_a_text_that_leaves_no_room_for_a_line_is_put_back_without_one(world):
+    begin_with_note(world)
+    lose_the_write_of(world, gib(13.5))
+    world.panel.modify_user("alice", {"note": "long " * 90})
+    world.one_pass()
+    land(world)
+    assert note(world) == "long " * 90
+    assert_unchanged(world, quota_bytes=gib(100), external_bytes=gib(14.5))
+
+
+@pytest.mark.parametrize("is_landed", [False, True])
+def test_the_admins_last_word_on_the_note_stands(world, uses_notes, is_landed):
+    """Also where the putting back itself is not answered, whether or not it was carried out."""
+    begin_with_note(world)
+    lose_the_write_of(world, gib(13.5))
+    write_into_note(world, "second")
+    world.one_pass()
+    world.clock.advance(seconds=25)
+    world.run(world.transport.carry_out_delayed())
+    if not uses_notes:
+        world.one_pass()
+        assert_text(world, "second", uses_notes=False)
+        return
+    lose_the_next_write(world)
+    assert world.account("alice").lost_text == "second"
+    if is_landed:
+        world.run(world.transport.carry_out_delayed())
+        world.one_pass()
+        assert_text(world, "second", uses_notes=True)
+        assert world.account("alice").lost_text is None
+    write_into_note(world, "third")
+    world.one_pass()
+    world.one_pass()
+    assert_text(world, "third", uses_notes=True)
+    if not is_landed:
+        land(world)
+        assert_text(world, "third", uses_notes=True)
+
+
+def test_an_edit_of_the_note_back_to_an_earlier_text_is_not_undone(world, uses_notes):
+    """A write is open that took just this text along, and it has not landed."""
+    begin_with_note(world)
+    lose_the_write_of(world, gib(13.5))
+    world.one_pass()
+    write_into_note(world, "second")
+    world.one_pass()
+    write_into_note(world, "paid")
+    world.one_pass()
+    assert_text(world, "paid", uses_notes=uses_notes)
+
+
+def test_no_text_of_a_note_is_stored_while_no_write_may_replace_it(world):
+    begin_with_note(world)
+    world.one_pass()
+    assert world.account("alice").seen_text is None
+    lose_the_write_of(world, gib(13.5))
+    world.one_pass()
+    world.clock.advance(seconds=LATE_WRITE_SECONDS + 60)
+    world.one_pass()
+    assert world.account("alice").seen_text is None
+    assert world.account("alice").open_writes == ()
