@@ -27,6 +27,7 @@ from marzban_bridge.panel import PanelAdmin, PanelUser
 from marzban_bridge.reconcile import Reconciler
 from marzban_bridge.recovery import recover
 from marzban_bridge.settle import Clock
+from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 from marzban_bridge.usage import Totals
 
@@ -83,6 +84,7 @@ class Actions:
         reconciler: Reconciler,
         enforcement: Enforcement,
         clock: Clock,
+        standstill: Standstill,
     ) -> None:
         self._store = store
         self._panel = panel
@@ -91,6 +93,7 @@ class Actions:
         self._settler = reconciler.settler
         self._enforcement = enforcement
         self._clock = clock
+        self._standstill = standstill
 
     def user_usage(self, user: PanelUser) -> UserUsage:
         """Say how a user stands, from its panel object and the books."""
@@ -146,8 +149,9 @@ class Actions:
         """
         self._demand_change("a reset", changes_panel=changes_panel)
         cause = "a reset was asked for"
-        account = await self._settler.reset(username, cause=cause, actor=actor)
-        return self.user_usage(await self._panel.get_user(account.username))
+        with self._standstill.action():
+            account = await self._settler.reset(username, cause=cause, actor=actor)
+            return self.user_usage(await self._panel.get_user(account.username))
 
     async def reset_admin(
         self, username: str, *, bearer: str | None, actor: str, changes_panel: bool = False
@@ -157,6 +161,10 @@ class Actions:
         The users' own accounts and quotas are not touched.
         """
         self._demand_change("this reset", changes_panel=changes_panel)
+        with self._standstill.action():
+            return await self._reset_admin(username, bearer=bearer, actor=actor)
+
+    async def _reset_admin(self, username: str, *, bearer: str | None, actor: str) -> int:
         await self._panel.reset_admin_usage(username, bearer=bearer)
         accounts = list(self._store.accounts(admin=username))
         for each in accounts:
@@ -189,7 +197,12 @@ class Actions:
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
         self._settler.refuse_in_doubt()
-        actor = actor or caller.username
+        with self._standstill.action():
+            return await self._reset_all(
+                bearer=bearer, caller=caller, actor=actor or caller.username
+            )
+
+    async def _reset_all(self, *, bearer: str | None, caller: PanelAdmin, actor: str) -> int:
         admins = await self._panel.admins(bearer=bearer)
         is_in_database = any(admin.username == caller.username for admin in admins)
         scope = caller.username if is_in_database else None

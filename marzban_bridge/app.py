@@ -19,7 +19,16 @@ from collector.influx.access import InfluxAccess
 from collector.influx.client import Influx
 from marzban_bridge import together
 from marzban_bridge.actions import Actions
-from marzban_bridge.api import acceptance, admin, confirm, dashboard, health, operations, webhooks
+from marzban_bridge.api import (
+    acceptance,
+    admin,
+    confirm,
+    dashboard,
+    health,
+    operations,
+    standing_still,
+    webhooks,
+)
 from marzban_bridge.api.bearers import Bearers
 from marzban_bridge.api.context import Bridge, Bridges, new_action_throttles
 from marzban_bridge.api.errors import install_error_handlers
@@ -38,6 +47,7 @@ from marzban_bridge.roll_call import RollCall
 from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock, Settler
 from marzban_bridge.snapshots import Snapshots
+from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 from marzban_bridge.store_place import file_of, url_of
 from marzban_bridge.witness import Witness
@@ -62,14 +72,17 @@ async def open_bridges(
     collector_transport: httpx.AsyncBaseTransport | None = None,
     store: Store | None = None,
     guard: WriteGuard | None = None,
+    standstill: Standstill | None = None,
 ) -> AsyncIterator[Bridges]:
     """Open the store, unless it is given, and the connections; close what was opened at the end.
 
     Nothing runs by itself yet. Raises SettingsError when a panel is not configured and StoreError
     when the store cannot be used, or is of other panels. `panel_transport` replaces the network to
-    the panels, for each by its name or for all; `guard` is asked before each write to one.
+    the panels, for each by its name or for all; `guard` is asked before each write to one;
+    `standstill` is what has the bridges stand still, for as long as the process lasts.
     """
     panels = load_panels(settings)
+    standstill = standstill or Standstill()
     async with contextlib.AsyncExitStack() as stack:
         if store is None:
             store = Store(file_of(settings))
@@ -92,7 +105,9 @@ async def open_bridges(
             public_url=settings.public_url, enforcement=settings.enforcement.value
         )
         first_metrics.leads.set(1)
-        snapshots = _snapshots(settings, store=store, clock=clock, metrics=first_metrics)
+        snapshots = _snapshots(
+            settings, store=store, clock=clock, metrics=first_metrics, standstill=standstill
+        )
         if snapshots:
             stack.callback(snapshots.close)
         reconcilers: dict[str, Reconciler] = {}
@@ -102,6 +117,7 @@ async def open_bridges(
             witness=witness,
             reconcilers=reconcilers,
             metrics=first_metrics,
+            standstill=standstill,
         )
         sign_ins, bearers, action_throttles = SignInThrottle(), Bearers(), new_action_throttles()
         bridges: dict[str, Bridge] = {}
@@ -137,6 +153,7 @@ async def open_bridges(
                 clock=clock,
                 metrics=metrics[each.name],
                 pass_seconds=settings.pass_seconds,
+                standstill=standstill,
             )
             settler.reconsider = reading.reconsider
             settler.hurry_others = _others_consider(each.name, reconcilers)
@@ -148,6 +165,7 @@ async def open_bridges(
                 reconciler=reconciler,
                 enforcement=settings.enforcement,
                 clock=clock,
+                standstill=standstill,
             )
             bridges[each.name] = Bridge(
                 settings=settings,
@@ -158,7 +176,9 @@ async def open_bridges(
                 reading=reading,
                 reconciler=reconciler,
                 actions=actions,
-                panel_rebase=PanelRebase(store=books, reconciler=reconciler, clock=clock),
+                panel_rebase=PanelRebase(
+                    store=books, reconciler=reconciler, clock=clock, standstill=standstill
+                ),
                 snapshots=snapshots,
                 metrics=metrics[each.name],
                 clock=clock,
@@ -166,9 +186,13 @@ async def open_bridges(
                 bearers=bearers,
                 action_throttles=action_throttles,
             )
-        roll_call = RollCall({name: each.panel for name, each in bridges.items()}, store=store)
+        roll_call = RollCall(
+            {name: each.panel for name, each in bridges.items()},
+            store=store,
+            standstill=standstill,
+        )
         roll_call.on_news = lambda panel, keys: reconcilers[panel].hurry(keys)
-        yield Bridges(by_name=bridges, roll_call=roll_call)
+        yield Bridges(by_name=bridges, roll_call=roll_call, standstill=standstill)
 
 
 def _transport_to(panel: str, given: Transports) -> httpx.AsyncBaseTransport | None:
@@ -194,7 +218,7 @@ def _watch_resets(metrics: Metrics, store: Store, clock: Clock) -> None:
 
 
 def _snapshots(
-    settings: Settings, *, store: Store, clock: Clock, metrics: Metrics
+    settings: Settings, *, store: Store, clock: Clock, metrics: Metrics, standstill: Standstill
 ) -> Snapshots | None:
     if not settings.influxdb_url:
         return None
@@ -211,6 +235,7 @@ def _snapshots(
         metrics=metrics,
         heartbeat_seconds=settings.snapshot_seconds,
         raw_days=settings.influxdb_raw_days,
+        standstill=standstill,
     )
 
 
@@ -239,6 +264,7 @@ def create_app(
         clock=clock,
         panel_transport=panel_transport,
         collector_transport=collector_transport,
+        standstill=Standstill(),
     )
 
     def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
@@ -254,7 +280,8 @@ def create_app(
         redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
     )
     install_error_handlers(app)
-    for module in (webhooks, admin, operations, acceptance, dashboard, confirm, health):
+    of_process = (standing_still, dashboard, health)
+    for module in (webhooks, admin, operations, acceptance, confirm, *of_process):
         app.include_router(module.router)
     for module in (webhooks, admin, operations, acceptance, confirm):
         app.include_router(

@@ -15,7 +15,14 @@ from dotenv import dotenv_values
 from rich.console import Console
 from rich.text import Text
 
-from marzban_bridge import __version__, commands, panel_commands, rebuild_command, reset_commands
+from marzban_bridge import (
+    __version__,
+    commands,
+    panel_commands,
+    rebuild_command,
+    release_commands,
+    reset_commands,
+)
 from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.kept_key import is_of_up, with_kept_key
@@ -135,15 +142,16 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     cleanup.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
     release = add(
         "release",
-        "give every user the admin's quota back, before an uninstall; stop the bridge first",
-        lambda it: _alone(
-            lambda settings: commands.release(settings, changes_panel=it.change_the_panel)
+        "give every user the admin's quota back, before an uninstall; a running bridge stands "
+        "still then until it is restarted",
+        lambda it: release_commands.release(
+            _settings(), changes_panel=it.change_the_panel, alone=_alone
         ),
     )
     _add_change(release)
     rebase = add(
         "rebase",
-        "accept ledger and store as they are now, after a restore; stop the bridge first",
+        "accept ledger and store as they are now, after a restore; beside a running bridge too",
         _rebase,
     )
     rebase.add_argument(
@@ -151,7 +159,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="NAME",
-        help="accept this panel instead, restored, moved or emptied; beside a running bridge too",
+        help="accept this panel instead, restored, moved or emptied",
     )
     rebase.add_argument(
         "--yes", action="store_true", help="with --panel: do not ask for a typed confirmation"
@@ -231,7 +239,7 @@ def _reset(arguments: argparse.Namespace) -> int:
 
 def _rebase(arguments: argparse.Namespace) -> int:
     if arguments.panel is None:
-        return _alone(lambda settings: commands.rebase(settings, is_restored=arguments.restored))
+        return release_commands.rebase(_settings(), is_restored=arguments.restored, alone=_alone)
     return panel_commands.rebase_panel(
         _settings(),
         arguments.panel or None,

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from collector.connections import bounded
 from marzban_bridge import sole_writer, together
-from marzban_bridge.accounts import Account, Balance, standing, trusted
+from marzban_bridge.accounts import Account, standing, trusted
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import create_app
 from marzban_bridge.backup import back_up
@@ -41,7 +41,6 @@ from marzban_bridge.tables import (
     human_bytes,
     orphans_table,
     plan_table,
-    seen_totals,
     users_table,
 )
 
@@ -224,45 +223,6 @@ def cleanup(settings: Settings, days: int) -> int:
     say(
         f"{answer['removed_reports']} reports and {answer['removed_day_rows']} daily rows older "
         f"than {days} days were removed; totals and quotas stay"
-    )
-    return 0
-
-
-async def release(settings: Settings, *, changes_panel: bool = False) -> int:
-    """Give every user its quota back and show what that took."""
-
-    async def let_go(bridges: Bridges) -> int:
-        written = 0
-        async for bridge, account, was_written in together.release(
-            bridges, changes_panel=changes_panel
-        ):
-            written += was_written
-            if was_written:
-                name = bridge.store.public_name(account.username)
-                say(f"{name}: quota and status are the admin's again")
-        return written
-
-    written = await with_bridges(settings, let_go)
-    say(f"{written} users were written to; the panel is as if the bridge had not been")
-    return 0
-
-
-async def rebase(settings: Settings, *, is_restored: bool) -> int:
-    """Accept the ledger as it is and show whose books moved."""
-
-    async def accept(bridges: Bridges) -> list[tuple[Account, Balance]]:
-        moved = await together.rebase(bridges, actor="command line", is_restored=is_restored)
-        return [
-            (
-                _named(bridge.store, each),
-                standing(each, seen_totals(each)),
-            )
-            for bridge, each in moved
-        ]
-
-    rows = await with_bridges(settings, accept)
-    console.print(
-        users_table(rows, title="Users whose books moved; what is left to them is as before")
     )
     return 0
 

@@ -35,6 +35,14 @@ class FollowingError(BridgeError):
     """Another bridge leads, and nothing was done; that one, or this one later, can do it."""
 
 
+class StandingStillError(BridgeError):
+    """The running bridge stands still for something else, and nothing was done; try again."""
+
+
+class ReleasedError(BridgeError):
+    """All users have their quotas back; the bridge changes nobody until it is restarted."""
+
+
 class ObservingError(BridgeError):
     """The bridge only observes (BRIDGE_ENFORCEMENT), and this would change the panel."""
 

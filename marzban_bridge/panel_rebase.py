@@ -13,6 +13,7 @@ from marzban_bridge.gone_accounts import GoneAccount
 from marzban_bridge.panel_doubt import DoubtKind, Reading, judge
 from marzban_bridge.reconcile import Reconciler
 from marzban_bridge.shared_quotas import forgive
+from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 
 ACCEPTED = "the panel was accepted as it is"
@@ -39,12 +40,18 @@ class PanelRebase:
     """Accepts one panel as it is."""
 
     def __init__(
-        self, *, store: Store, reconciler: Reconciler, clock: Callable[[], datetime]
+        self,
+        *,
+        store: Store,
+        reconciler: Reconciler,
+        clock: Callable[[], datetime],
+        standstill: Standstill,
     ) -> None:
         self._store = store
         self._reconciler = reconciler
         self._settler = reconciler.settler
         self._clock = clock
+        self._standstill = standstill
 
     async def plan(self) -> PanelRebasePlan:
         """Read every user that the panel should have, and say what would become of its account."""
@@ -56,6 +63,10 @@ class PanelRebase:
         Raises the panel's error when it cannot be read whole; nothing is changed then. A panel that
         is in doubt for another reason than what it shows stays so.
         """
+        with self._standstill.action():
+            return await self._apply(actor=actor)
+
+    async def _apply(self, *, actor: str) -> PanelRebasePlan:
         seen = await self._look_at_all()
         if not self._doubt() and (kind := judge([each.reading for each in seen])):
             # Nobody is to be settled while all are read.

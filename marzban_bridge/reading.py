@@ -11,11 +11,12 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
-from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.feed import CollectorFeed, FeedPage
 from marzban_bridge.history import last_shared_seq, learn, went_back
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.outage import Outage
 from marzban_bridge.reconcile import Reconciler
+from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 from marzban_bridge.usage import CorrectedName
 from marzban_bridge.witness import Witness
@@ -40,12 +41,14 @@ class Reading:
         witness: Witness,
         reconcilers: Mapping[str, Reconciler],
         metrics: Metrics,
+        standstill: Standstill,
     ) -> None:
         self._store = store
         self._feed = feed
         self.witness = witness
         self._reconcilers = reconcilers
         self._metrics = metrics
+        self._standstill = standstill
         self.outage = Outage("collector")
         self._uncorrected = set(store.corrected_names())
         """Names whose corrections may not be in all baselines."""
@@ -59,9 +62,10 @@ class Reading:
         wait_seconds = 0.0
         while True:
             try:
-                await self.witness.check()
-                cursor = self._store.cursor
-                has_more = await self.read(wait_seconds=wait_seconds)
+                async with self._standstill.step():
+                    await self.witness.check()
+                    cursor = self._store.cursor
+                has_more = await self._step(cursor, wait_seconds=wait_seconds)
             except (CollectorUnavailableError, CollectorRefusedError) as error:
                 self._metrics.soft_errors.labels(source="collector").inc()
                 self._metrics.collector_up.set(0)
@@ -69,7 +73,8 @@ class Reading:
                 asked_seconds = None
                 if isinstance(error, CollectorUnavailableError):
                     asked_seconds = error.retry_after_seconds
-                await asyncio.sleep(self.outage.failed(str(error), asked_seconds=asked_seconds))
+                pause_seconds = self.outage.failed(str(error), asked_seconds=asked_seconds)
+                await self._standstill.sleep(pause_seconds)
                 continue
             wait_seconds = FEED_WAIT_SECONDS
             if self._uncorrected:
@@ -78,6 +83,18 @@ class Reading:
                 wait_seconds = 0.0
             if not has_more and self._store.cursor != cursor:
                 await asyncio.sleep(FEED_GATHER_SECONDS)
+
+    async def _step(self, cursor: int, *, wait_seconds: float) -> bool:
+        """Wait for one page and take it in, unless the bridge stood still in between.
+
+        Nothing waits for a page that is waited for: it may take long until there is news.
+        """
+        times = self._standstill.times
+        page = await self._feed.read(after=cursor, wait_seconds=wait_seconds)
+        async with self._standstill.step():
+            if self._standstill.times != times:
+                return True
+            return await self._take_in(cursor, page)
 
     async def to_end(self) -> None:
         """Take in all there is now. Raises the collector's error when it cannot be reached."""
@@ -88,7 +105,11 @@ class Reading:
     async def read(self, *, wait_seconds: float) -> bool:
         """Take in one page of the feed; return whether there may be more at once."""
         cursor = self._store.cursor
-        page = await self._feed.read(after=cursor, wait_seconds=wait_seconds)
+        return await self._take_in(
+            cursor, await self._feed.read(after=cursor, wait_seconds=wait_seconds)
+        )
+
+    async def _take_in(self, cursor: int, page: FeedPage) -> bool:
         known_id = self._store.meta("ledger_id")
         if known_id is None:
             self._store.set_meta("ledger_id", page.ledger_id)

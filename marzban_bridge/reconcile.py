@@ -26,6 +26,7 @@ from marzban_bridge.panel import Panel, PanelCheck, PanelUser
 from marzban_bridge.panel_names import FIRST_PANEL
 from marzban_bridge.pass_result import PassResult
 from marzban_bridge.settle import Clock, Settler
+from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 from marzban_bridge.witness import Witness
 from marzban_bridge.work_queue import Urgency, WorkQueue
@@ -60,6 +61,7 @@ class Reconciler:
         clock: Clock,
         metrics: Metrics,
         pass_seconds: float,
+        standstill: Standstill,
     ) -> None:
         self._store = store
         self._panel = panel
@@ -69,6 +71,7 @@ class Reconciler:
         self._clock = clock
         self._metrics = metrics
         self._pass_seconds = pass_seconds
+        self._standstill = standstill
         self._queue = WorkQueue()
         self._wake = asyncio.Event()
         self._pass: AsyncIterator[list[str]] | None = None
@@ -100,6 +103,11 @@ class Reconciler:
     def calm_down(self) -> None:
         """Leave everybody to the next pass."""
         self._queue.clear()
+
+    def begin_pass(self) -> None:
+        """Have everybody looked at now, and leave a pass under way."""
+        self._pass, self._next_pass_at = None, time.monotonic()
+        self._wake.set()
 
     async def hold_reported_after(self, seq: int) -> None:
         """Leave whoever has reports after a seq of the ledger as it is: they were lost."""
@@ -134,17 +142,27 @@ class Reconciler:
         )
         self._next_pass_at = time.monotonic()
         while True:
-            if self._store.doubt or self._store.panel_doubts:
+            if self._store.doubt:
                 await self._wait_in_doubt()
                 continue
             try:
-                is_idle = not await self._step()
+                async with self._standstill.step():
+                    pause_seconds = await self._work()
             except PanelError as error:
                 self._pass, self._next_pass_at = None, time.monotonic()
-                await asyncio.sleep(self._note_outage(error))
-            else:
-                if is_idle:
-                    await self._sleep_until(self._next_pass_at)
+                pause_seconds = self._note_outage(error)
+            if pause_seconds is None:
+                await self._sleep_until(self._next_pass_at)
+            elif pause_seconds:
+                await self._standstill.sleep(pause_seconds)
+
+    async def _work(self) -> float | None:
+        """Take a step; return the pause after it in seconds, None for one until there is work."""
+        if self._store.doubt:
+            return 0.0
+        if self._store.panel_doubts:
+            return await self._look_in_doubt()
+        return 0.0 if await self._step() else None
 
     async def _step(self) -> bool:
         """Settle a few of the urgent users, or of a pass; return whether there was anything to do.
@@ -216,16 +234,17 @@ class Reconciler:
         self._metrics.panel_up.set(1)
 
     async def _wait_in_doubt(self) -> None:
-        """Look whether a panel in doubt is as it was; if not, wait until the next pass is due.
+        """Wait until the operator says that a store in doubt is the right one."""
+        self._metrics.held.set(self._store.counts()["held"])
+        await self._standstill.sleep(self._pass_seconds)
+        await self._greet_panel()
 
-        What was to be looked at soon is left to that pass. A store in doubt waits for the operator.
+    async def _look_in_doubt(self) -> float:
+        """Look whether a panel in doubt is as it was; return after how many seconds to go on.
+
+        What was to be looked at soon is left to the next pass.
         """
         pause_seconds = self._pass_seconds
-        if self._store.doubt:
-            self._metrics.held.set(self._store.counts()["held"])
-            await asyncio.sleep(pause_seconds)
-            await self._greet_panel()
-            return
         self.calm_down()
         try:
             is_over = not await self.settler.trust.look_again(self.panel_users())
@@ -234,7 +253,7 @@ class Reconciler:
         else:
             self._note_up()
             pause_seconds = 0.0 if is_over else pause_seconds
-        await asyncio.sleep(pause_seconds)
+        return pause_seconds
 
     def _note_outage(self, error: PanelError) -> float:
         """Note that the panel as a whole fails; return how many seconds to leave it alone."""

@@ -16,6 +16,7 @@ from typing import Protocol
 from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import PanelError
 from marzban_bridge.panel_pages import once, past_failures
+from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,10 @@ class Roll(Protocol):
 class RollCall:
     """Knows the names on each panel as of the last time all of them were read."""
 
-    def __init__(self, panels: Mapping[str, Roll], *, store: Store) -> None:
+    def __init__(self, panels: Mapping[str, Roll], *, store: Store, standstill: Standstill) -> None:
         self._panels = panels
         self._store = store
+        self._standstill = standstill
         self._names: dict[str, frozenset[str]] = {}
         self.on_news: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
         """Called with a panel and names of it that share a quota now."""
@@ -58,7 +60,8 @@ class RollCall:
             except PanelError:
                 pause_seconds = RETRY_SECONDS  # the panel's own loop says so, once
             else:
-                self._compare(at=clock())
+                async with self._standstill.step():
+                    self._compare(at=clock())
             await asyncio.sleep(pause_seconds)
 
     async def once(self, *, at: datetime) -> None:

@@ -28,6 +28,7 @@ from marzban_bridge.outage import Outage
 from marzban_bridge.panel_names import PublicName
 from marzban_bridge.points import event_line, usage_line
 from marzban_bridge.settle import Clock
+from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Snapshots:
         raw_days: int,
         monotonic_seconds: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        standstill: Standstill | None = None,
     ) -> None:
         self._store = store
         self._books = {panel: store.of(panel) for panel in store.panels}
@@ -86,6 +88,7 @@ class Snapshots:
         self._kept = timedelta(days=raw_days) - RETENTION_MARGIN
         self._monotonic_seconds = monotonic_seconds
         self._jitter = jitter
+        self._standstill = standstill or Standstill()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         self._wake = asyncio.Event()
         self._changed: set[_Place] = set()
@@ -118,7 +121,8 @@ class Snapshots:
         self._store.on_change = self.touch
         while True:
             try:
-                pause_seconds = await self.step()
+                async with self._standstill.step():  # no sums of a ledger read in part
+                    pause_seconds = await self.step()
             except NotLeadingError:
                 raise
             except Exception as error:  # a defect here must not stop limits from being kept

@@ -65,36 +65,72 @@ class PlannedRow(NamedTuple):
         )
 
 
+class UserRow(NamedTuple):
+    """What is shown of how a user stands, worked out here or told by a running bridge."""
+
+    username: str
+    status: str
+    balance: Balance
+    published_limit_bytes: int | None
+
+    @classmethod
+    def of(cls, account: Account, balance: Balance) -> Self:
+        """Take from an account what is shown of it."""
+        return cls.of_parts(
+            username=account.username,
+            status=account.sighting.status.value,
+            is_held=account.is_held,
+            is_disabled_by_us=account.is_disabled_by_us,
+            balance=balance,
+            published_limit_bytes=account.sighting.data_limit_bytes,
+        )
+
+    @classmethod
+    def of_parts(
+        cls,
+        *,
+        username: str,
+        status: str,
+        is_held: bool,
+        is_disabled_by_us: bool,
+        balance: Balance,
+        published_limit_bytes: int | None,
+    ) -> Self:
+        """Say in one word what the bridge itself has done to the user."""
+        if is_disabled_by_us:
+            status = "disabled by us"
+        if is_held:
+            status = "held: rebase"
+        return cls(username, status, balance, published_limit_bytes)
+
+
 def users_table(rows: Iterable[tuple[Account, Balance]], *, title: str = "Users") -> Table:
+    """Show how users stand."""
+    return user_rows_table((UserRow.of(*row) for row in rows), title=title)
+
+
+def user_rows_table(rows: Iterable[UserRow], *, title: str) -> Table:
     """Show how users stand; the raw external bytes only where somebody's count for another sum."""
     shown = list(rows)
     has_ratios = any(
-        balance.external_raw_bytes not in {None, balance.external_bytes} for _, balance in shown
+        row.balance.external_raw_bytes not in {None, row.balance.external_bytes} for row in shown
     )
     raw = ("raw",) if has_ratios else ()
     table = _table(title, "user", "status")
     for name in ("quota", "panel", "external", *raw, "used", "panel limit"):
         table.add_column(name, justify="right", no_wrap=name != "panel limit")
-    for account, balance in shown:
+    for username, status, balance, published_limit_bytes in shown:
         table.add_row(
-            _data(account.username),
-            _status(account),
+            _data(username),
+            status,
             human_bytes(balance.quota_bytes),
             human_bytes(balance.panel_bytes),
             human_bytes(balance.external_bytes),
             *([human_bytes(balance.external_raw_bytes)] if has_ratios else []),
             human_share(balance),
-            human_bytes(account.sighting.data_limit_bytes),
+            human_bytes(published_limit_bytes),
         )
     return table
-
-
-def _status(account: Account) -> str:
-    if account.is_held:
-        return "held: rebase"
-    if account.is_disabled_by_us:
-        return "disabled by us"
-    return account.sighting.status.value
 
 
 def plan_table(rows: Iterable[PlannedRow]) -> Table:

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from marzban_bridge import rebuilding
-from marzban_bridge.accounts import Account
+from marzban_bridge.accounts import Account, Event
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.errors import BridgeError, CollectorRefusedError
 from marzban_bridge.pass_result import PassResult
 from marzban_bridge.rebuilding import Rebuilding
+
+log = logging.getLogger(__name__)
+
+RELEASED = (
+    "all users have their quotas back, and the bridge stands still until it is restarted: stop it "
+    "to uninstall it, or restart it to have the limits published again"
+)
 
 
 async def run(bridges: Bridges) -> None:
@@ -106,6 +114,21 @@ async def rebase(
     return moved
 
 
+async def rebase_beside_the_loops(
+    bridges: Bridges, *, actor: str, is_restored: bool
+) -> list[tuple[Bridge, Account]]:
+    """Do the same while the loops stand still, and have them look at everybody afterwards.
+
+    Raises ReleasedError after a release, and StandingStillError while something else is under way.
+    """
+    bridges.standstill.refuse_if_released()
+    async with bridges.standstill.hold("a rebase"):
+        moved = await rebase(bridges, actor=actor, is_restored=is_restored)
+        for bridge in bridges.by_name.values():
+            bridge.reconciler.begin_pass()
+    return moved
+
+
 async def rebuild(
     bridges: Bridges, *, from_store: str | None, is_carried_out: bool, actor: str
 ) -> list[tuple[Bridge, Rebuilding]]:
@@ -153,3 +176,28 @@ async def release(
     for bridge in bridges.by_name.values():
         async for account, was_written in bridge.actions.release(changes_panel=changes_panel):
             yield bridge, account, was_written
+
+
+async def release_beside_the_loops(
+    bridges: Bridges, *, actor: str, changes_panel: bool
+) -> list[str]:
+    """Do the same while the loops stand still, as they do from then on; return who was written to.
+
+    A release that fails before the first user has its quota back has no consequences; one that
+    fails later leaves the loops standing still, to be asked for again.
+    """
+    store, standstill = bridges.first.store, bridges.standstill
+    usernames: list[str] = []
+    async with standstill.hold("a release"):
+        async for bridge, account, was_written in release(bridges, changes_panel=changes_panel):
+            standstill.released = (
+                "a release was begun and is not finished; the bridge stands still until it is "
+                "restarted: run marzban-bridge release again"
+            )
+            if was_written:
+                usernames.append(bridge.store.public_name(account.username))
+                log.info("released user=%s quota and status are the admin's again", usernames[-1])
+        event = Event(kind="released", text=RELEASED, actor=actor)
+        store.record_event("", event, at=bridges.first.clock())
+        standstill.released = RELEASED
+    return usernames

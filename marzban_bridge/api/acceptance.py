@@ -12,7 +12,7 @@ from marzban_bridge.accounts import balance
 from marzban_bridge.api.auth import CallerPart
 from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import Bridge, BridgePart
-from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES
+from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 from marzban_bridge.panel_rebase import PanelRebasePlan
 
 router = APIRouter(prefix="/v1", tags=["operations"])
@@ -56,7 +56,7 @@ async def planned_rebase(bridge: BridgePart, caller: CallerPart) -> PanelRebaseA
 
 @router.post(
     "/rebase-panel",
-    responses=FOR_ADMINS | OF_BODIES,
+    responses=FOR_ADMINS | OF_BODIES | OF_CHANGES,
     openapi_extra=described(PanelRebaseRequest),
 )
 async def rebase_panel(

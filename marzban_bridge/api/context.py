@@ -25,6 +25,7 @@ from marzban_bridge.roll_call import RollCall
 from marzban_bridge.settings import Settings
 from marzban_bridge.settle import Clock
 from marzban_bridge.snapshots import Snapshots
+from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 
 if TYPE_CHECKING:  # it needs the driver, which is an extra
@@ -70,6 +71,7 @@ class Bridges:
     by_name: Mapping[str, Bridge]
     """In the order in which names are looked for in them."""
     roll_call: RollCall
+    standstill: Standstill
 
     @property
     def first(self) -> Bridge:

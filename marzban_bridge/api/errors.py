@@ -24,6 +24,8 @@ from marzban_bridge.errors import (
     PanelLoginError,
     PanelRefusedError,
     PanelUnavailableError,
+    ReleasedError,
+    StandingStillError,
     StoreDoubtError,
 )
 
@@ -51,7 +53,10 @@ FOR_ADMINS: dict[int | str, dict[str, Any]] = {
 }
 
 OF_CHANGES: dict[int | str, dict[str, Any]] = {
-    409: {"model": Problem, "description": "The bridge only observes, and this changes the panel"},
+    409: {
+        "model": Problem,
+        "description": "The bridge only observes and this changes the panel, or it was released",
+    },
 }
 OF_BODIES: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "The body takes too long to arrive"},
@@ -84,13 +89,13 @@ def status_of(error: BridgeError) -> int:
     match error:
         case PanelRefusedError(status=403 | 404 as status):
             return status
-        case ObservingError():
+        case ObservingError() | ReleasedError():
             return 409
         case NotThePanelError():
             return 502
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
             return 503
-        case StoreDoubtError() | PanelDoubtError() | FollowingError():
+        case StoreDoubtError() | PanelDoubtError() | FollowingError() | StandingStillError():
             return 503
         case PanelError() | CollectorRefusedError():
             return 502

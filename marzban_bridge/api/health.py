@@ -60,6 +60,8 @@ async def readyz(request: Request) -> Response:
     reasons = [f"{each.name}: {each.reason}" for each in outages if each.reason]
     reasons += [text for bridge in bridges.by_name.values() if (text := bridge.store.panel_doubt)]
     held = sum(bridge.store.counts()["held"] for bridge in bridges.by_name.values())
+    if text := bridges.standstill.reason:
+        reasons.append(text)
     if first.store.doubt:
         reasons.append(first.store.doubt)
     elif held:

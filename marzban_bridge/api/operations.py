@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
 
-from marzban_bridge.accounts import Account, account_key, standing
+from marzban_bridge.accounts import Account, Balance, account_key, standing
 from marzban_bridge.api.admin import ResetAnswer, reset_usage
 from marzban_bridge.api.auth import CallerPart
 from marzban_bridge.api.bodies import described, read_model
@@ -214,9 +214,14 @@ async def planned(bridge: BridgePart, caller: CallerPart) -> list[PlannedChange]
 def _standing(bridge: Bridge, account: Account) -> UserStanding:
     account = bridge.actions.shown(account)
     found = standing(account, bridge.store.totals(account.key))
+    return shown_standing(account, found, username=account.username)
+
+
+def shown_standing(account: Account, found: Balance, *, username: str) -> UserStanding:
+    """Return what is shown of an account, under a name."""
     quota_bytes = account.quota_bytes
     return UserStanding(
-        username=account.username,
+        username=username,
         admin=account.admin,
         status=account.sighting.status.value,
         quota_bytes=quota_bytes,

@@ -489,7 +489,8 @@ def test_commands_are_asked_of_a_running_bridge(place, folder, monkeypatch):
         assert "0 reports" in place.run("cleanup", "--days", "30", "--yes")
         assert "alice" in place.run("users")
         assert "root" in place.run("events", "alice")
-        assert "in use by another process" in place.run("release", code=1)
+        assert place.run("rebase", "--restored").count("alice") == 1
+        poll("the limit of the quota again", lambda: "Nothing to change" in place.run("plan"))
         assert "the running bridge answers 404" in place.run("reset", "nobody", code=1)
         monkeypatch.setenv("MARZBAN_PASSWORD", "wrong")
         assert "the running bridge answers 401" in place.run("plan", code=1)
@@ -664,3 +665,73 @@ def test_what_up_is_stopped_for_brings_its_collector_along(folder, monkeypatch, 
         assert main([command]) == 0
         expected = gib(10) if command == "release" else gib(9)
         assert panel.get_user("alice")["data_limit"] == expected
+
+
+def test_what_all_users_are_about_is_done_beside_an_up_that_runs(folder, monkeypatch, capsys):
+    """No COLLECTOR_ADMIN_KEY, nobody at COLLECTOR_URL: the bridge that runs has what it takes."""
+    panel = SimulatedPanel(clock=utc_now, admins={"root": (PASSWORD, True)})
+    for name in ("alice", "used_up"):
+        panel.create_user(name, data_limit=gib(10))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+
+    def said_by(*command):
+        capsys.readouterr()
+        assert main(command) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    with served(create_simulator_app(panel)) as panel_url:
+        for name, value in {
+            "MARZBAN_URL": panel_url,
+            "MARZBAN_USERNAME": "root",
+            "MARZBAN_PASSWORD": PASSWORD,
+            "LEDGER_URL": f"sqlite:///{folder}/ledger.sqlite3",
+            "COLLECTOR_PORT": "0",
+            "BRIDGE_PORT": str(port),
+            "COLLECTOR_ADMIN_KEY": "",
+            "COLLECTOR_URL": NOBODY_LISTENS,
+            "BRIDGE_PASS_SECONDS": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        with closing(Process(folder, "up")) as process:
+            (collector_url,) = process.until_said(r"up: collector (\S+),").groups()
+            key = poll("a key", lambda: re.search(r"^  (rk_\S+)$", process.out, re.MULTILINE))[1]
+
+            def report(name, amount_bytes):
+                body = wire(name, bytes_uploaded=0, bytes_downloaded=amount_bytes)
+                headers = {"authorization": f"Bearer {key}"}
+                answer = httpx.post(f"{collector_url}/v1/reports", json=body, headers=headers)
+                assert answer.status_code == 200
+
+            report("alice", gib(1))
+            report("used_up", gib(11))
+            poll("a limit", lambda: panel.get_user("alice")["data_limit"] == gib(9))
+            poll("a crossing", lambda: panel.get_user("used_up")["status"] == "disabled")
+            assert "Users whose books moved" in said_by("rebase")
+            rebased = said_by("rebase", "--restored")
+            assert [
+                cells[0] for line in rebased.splitlines() if len(cells := in_cells(line)) > 6
+            ][1:] == ["alice", "used_up"]
+            report("alice", gib(1))
+            poll("a limit since", lambda: panel.get_user("alice")["data_limit"] == gib(8))
+            released = said_by("release").splitlines()
+            assert sorted(released[:2]) == [
+                f"{name}: quota and status are the admin's again" for name in ("alice", "used_up")
+            ]
+            assert released[2] == (
+                "2 users were written to; the panel is as if the bridge had not been"
+            )
+            assert "stands still until it is restarted" in released[3]
+            assert "0 users were written to" in said_by("release")
+            report("alice", gib(1))
+            ready = httpx.get(f"{url}/readyz")
+            assert ready.status_code == 503
+            assert "all users have their quotas back" in ready.text
+            process.until_said("going on after a rebase")
+            process.until_said("all users have their quotas back")
+            assert process.end() == 0
+            assert "Traceback" not in process.err
+        users = [panel.get_user(name) for name in ("alice", "used_up")]
+        assert [(each["status"], each["data_limit"]) for each in users] == [("active", gib(10))] * 2
+        with closing(Process(folder, "up")):
+            poll("a bridge that works", lambda: panel.get_user("alice")["data_limit"] == gib(7))

@@ -1,0 +1,103 @@
+"""What a running bridge stands still for: accepting the ledger and the store, and giving all back.
+
+Both are about the users of all panels, and for sudo admins of the first one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from marzban_bridge import together
+from marzban_bridge.accounts import standing
+from marzban_bridge.api.auth import CallerPart
+from marzban_bridge.api.bodies import described, read_model
+from marzban_bridge.api.context import BridgesPart
+from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
+from marzban_bridge.api.operations import UserStanding, shown_standing
+from marzban_bridge.tables import seen_totals
+
+router = APIRouter(prefix="/v1", tags=["operations"])
+
+MAX_BODY_BYTES = 4096
+REBASE_PHRASE = "rebase"
+RELEASE_PHRASE = "release"
+"""Typed by whoever asks for what concerns everybody, so that no slip of the hand does it."""
+
+
+class RebaseRequest(BaseModel):
+    """The typed confirmation of accepting ledger and store as they are."""
+
+    confirm: Literal["rebase"]
+    restored: bool = False
+    """The store is a restored copy that does not say so itself."""
+
+
+class RebaseAnswer(BaseModel):
+    """The users whose books moved; what is left to them is as before."""
+
+    users: list[UserStanding]
+
+
+class ReleaseRequest(BaseModel):
+    """The typed confirmation of giving every user its quota back."""
+
+    confirm: Literal["release"]
+
+
+class ReleaseAnswer(BaseModel):
+    """The users that were written to, and what the bridge does until it is restarted."""
+
+    usernames: list[str]
+    state: str
+
+
+@router.post(
+    "/rebase",
+    responses=FOR_ADMINS | OF_BODIES | OF_CHANGES,
+    openapi_extra=described(RebaseRequest),
+)
+async def rebase(request: Request, bridges: BridgesPart, caller: CallerPart) -> RebaseAnswer:
+    """Accept the ledger, and the store where it is in doubt, as they are; then go on."""
+    caller.require_sudo()
+    asked = await read_model(
+        request, RebaseRequest, max_bytes=MAX_BODY_BYTES, what="a confirmation"
+    )
+    moved = await together.rebase_beside_the_loops(
+        bridges, actor=caller.admin.username, is_restored=asked.restored
+    )
+    return RebaseAnswer(
+        users=[
+            shown_standing(
+                account,
+                standing(account, seen_totals(account)),
+                username=bridge.store.public_name(account.username),
+            )
+            for bridge, account in moved
+        ]
+    )
+
+
+@router.post(
+    "/release",
+    responses=FOR_ADMINS | OF_BODIES | OF_CHANGES,
+    openapi_extra=described(ReleaseRequest),
+)
+async def release(
+    request: Request,
+    bridges: BridgesPart,
+    caller: CallerPart,
+    change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+) -> ReleaseAnswer:
+    """Give every user its quota and status back; the bridge stands still until it is restarted.
+
+    A bridge that only observes does so with `change_panel` alone.
+    """
+    caller.require_sudo()
+    await read_model(request, ReleaseRequest, max_bytes=MAX_BODY_BYTES, what="a confirmation")
+    usernames = await together.release_beside_the_loops(
+        bridges, actor=caller.admin.username, changes_panel=change_panel
+    )
+    return ReleaseAnswer(usernames=usernames, state=together.RELEASED)
