@@ -709,9 +709,9 @@ def test_what_all_users_are_about_is_done_beside_an_up_that_runs(folder, monkeyp
             poll("a crossing", lambda: panel.get_user("used_up")["status"] == "disabled")
             assert "Users whose books moved" in said_by("rebase")
             rebased = said_by("rebase", "--restored")
-            assert [
-                cells[0] for line in rebased.splitlines() if len(cells := in_cells(line)) > 6
-            ][1:] == ["alice", "used_up"]
+            assert [cells[0] for line in rebased.splitlines() if len(cells := in_cells(line)) > 6][
+                1:
+            ] == ["alice", "used_up"]
             report("alice", gib(1))
             poll("a limit since", lambda: panel.get_user("alice")["data_limit"] == gib(8))
             released = said_by("release").splitlines()

@@ -10,6 +10,7 @@ import pytest
 from bridge_builders import gib
 from bridge_world import BridgeWorld, WaitingFeed, until
 from panels_world import PanelsWorld
+from shared_stores import POSTGRESQL, give_back, lead
 
 from marzban_bridge import together
 from marzban_bridge.accounts import Enforcement
@@ -241,6 +242,7 @@ class TestSeveralPanels:
             httpx.AsyncClient(transport=transport, base_url="http://bridge.test") as client,
         ):
             await until("it leads", lambda: app.state.bridges)
+            self.app = app
             token = world.panels["default"].sign_in("root", "a-panel-password")
             client.headers["authorization"] = f"Bearer {token}"
             yield client
@@ -264,5 +266,26 @@ class TestSeveralPanels:
                 assert (
                     await client.post("/panels/two/v1/release", json=RELEASE)
                 ).status_code == 404
+
+        world.run(scenario())
+
+    @pytest.mark.parametrize("store_place", [POSTGRESQL], indirect=True)
+    def test_after_a_release_one_that_leads_again_still_stands_still(self, world):
+        async def scenario():
+            async with self.served(world) as client:
+                assert (await client.post("/v1/release", json=RELEASE)).status_code == 200
+                other = lead(world.settings.store.value)
+                await until("it follows", lambda: self.app.state.bridges is None)
+                for path, body in (("/v1/rebase", REBASE), ("/v1/release", RELEASE)):
+                    refused = await client.post(path, json=body)
+                    assert refused.status_code == 503
+                    assert "this bridge follows" in refused.json()["detail"]
+                give_back(world.settings.store.value, other)
+                await until("it leads again", lambda: self.app.state.bridges)
+                bridge = self.app.state.bridges.first
+                await until("the panel", lambda: bridge.reconciler.panel_check)
+                assert "all users have their quotas back" in (await client.get("/readyz")).text
+                assert (await client.post("/v1/rebase", json=REBASE)).status_code == 409
+                assert {world.shown(panel) for panel in world.panels} == {("active", 10)}
 
         world.run(scenario())
