@@ -156,24 +156,10 @@ class UserWrites:
         note = with_line(text, line, username=user.username)
         if note is None:
             return False
+        if account:
+            self._store.save(replace(account, write_number=number), at=self._clock())
         update = UserUpdate(username=user.username, note=note, next_plan=user.next_plan)
-        if account is None:
-            await self._panel.update_user(update)
-            return True
-        write = OpenWrite(
-            data_limit_bytes=None,
-            status=None,
-            next_plan=update.next_plan,
-            may_land_until=last_moment(self._clock(), timeout_seconds=self._longest_seconds),
-            number=number,
-            text_mark=text_mark(without_lines(note)),
-        )
-        opened = replace(
-            account, open_writes=began(account.open_writes, write), write_number=number
-        )
-        self._store.save(opened, at=self._clock())
-        _, writes = await self._send(opened, update)
-        self._store.save(replace(opened, open_writes=writes), at=self._clock())
+        await self._panel.update_user(update)
         return True
 
     def _noted(
