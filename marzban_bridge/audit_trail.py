@@ -9,8 +9,12 @@ from typing import Any
 
 from marzban_bridge.accounts import Event
 from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.plan import ending_with_limit
 from marzban_bridge.store_file import from_millis, to_millis
 from marzban_bridge.store_handle import StoreHandle
+
+SEARCHED_EVENTS = 5_000
+"""Newest events of a user that are searched: more than three days of a new limit every minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,15 @@ class AuditTrail:
         query = f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
         return [_event(row) for row in self._handle.trail.execute(query, (seq, limit))]
 
+    def has_published(self, username: str, limit_bytes: int) -> bool:
+        """Tell whether the bridge once wrote this limit for a user, who never had it as a quota."""
+        values = (self.panel, username, SEARCHED_EVENTS, ending_with_limit(limit_bytes))
+        quota = str(limit_bytes)
+        as_limit, as_quota = self._handle.trail.execute(
+            _SELECT_PUBLISHED, (*values, quota, quota)
+        ).fetchone()
+        return bool(as_limit and not as_quota)
+
     def last_event_before(self, at: datetime) -> int:
         """Return the place of the newest event that is older than a moment; 0 if none is."""
         query = "SELECT seq FROM event WHERE at < ? ORDER BY seq DESC LIMIT 1"
@@ -74,6 +87,14 @@ class AuditTrail:
 
 _SELECT_EVENT = (
     "SELECT seq, at, username, kind, actor, text, value_before, value_after, panel FROM event"
+)
+_SELECT_PUBLISHED = (
+    "WITH newest AS (SELECT kind, value_before, value_after FROM event "
+    "WHERE panel = ? AND username = ? ORDER BY seq DESC LIMIT ?) SELECT "
+    "(SELECT count(*) FROM newest WHERE value_after LIKE ? "
+    "AND kind IN ('published', 'limited', 'released', 'restored')), "
+    "(SELECT count(*) FROM newest WHERE kind = 'quota_changed' "
+    "AND (value_before = ? OR value_after = ?))"
 )
 
 

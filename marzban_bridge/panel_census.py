@@ -22,6 +22,7 @@ from marzban_bridge.panel_doubt import (
     PanelDoubt,
     Reading,
     Shown,
+    is_limit_ours,
     is_over,
     judge,
     text_of,
@@ -60,6 +61,7 @@ class Census:
         self._readings: list[Reading] = []
         self._sampled_at = float("-inf")
         self._sampled_owners: set[str | None] = set()
+        self._published: dict[tuple[str, int], bool] = {}
         self.note()
 
     def refuse_in_doubt(self) -> None:
@@ -173,7 +175,23 @@ class Census:
                 and line.number < seen.number
                 and not is_open(account.open_writes, line.number)
             ),
+            was_published=user is not None and line is None and self._was_published(account, user),
         )
+
+    def _was_published(self, account: Account, user: PanelUser) -> bool:
+        """Tell whether a limit that is not the bridge's now once was.
+
+        In doubt nothing is written, so that what was found is kept until it is over.
+        """
+        limit_bytes = user.data_limit_bytes
+        if limit_bytes is None or is_limit_ours(account, user):
+            return False
+        if not self._store.panel_doubts:
+            self._published.clear()
+        asked = (account.username, limit_bytes)
+        if asked not in self._published:
+            self._published[asked] = self._store.has_published(*asked)
+        return self._published[asked]
 
     def text(self, kind: DoubtKind, readings: list[Reading]) -> str:
         """Say what is wrong with the panel."""

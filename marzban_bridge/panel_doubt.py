@@ -69,6 +69,7 @@ class Shown(StrEnum):
     WENT_BACK = "as it was some time ago"
     UNCLEAR = "reset with all users, or as it was some time ago"
     OLD_LIMIT = "a limit, or the line of a write, of some time ago"
+    EDIT_OR_OLD = "a limit of some time ago, which an admin may as well have set"
     OTHER_LIMIT = "a limit that is not the bridge's"
 
 
@@ -82,6 +83,8 @@ class Reading:
     read_at: datetime
     is_line_older: bool = False
     """The line in the user's note is of an earlier write than the one that was seen there."""
+    was_published: bool = False
+    """The bridge once wrote the limit that is shown, to the byte, and no line tells whose it is."""
     shown: Shown = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,7 +102,7 @@ def _compare(reading: Reading) -> Shown:
         return Shown.GONE
     if not is_same_creation(account.created_at, user.created_at):
         return Shown.RECREATED
-    is_old_limit = _shows_old_limit(account, user)
+    is_old_limit = _shows_old_limit(reading, user)
     fall = Fall.NONE if account.reset_request else fall_of(account.sighting, seen)
     if fall in {Fall.PAST, Fall.UNCLEAR} and _has_fired_plan(account, seen):
         return Shown.AS_BEFORE
@@ -108,9 +111,12 @@ def _compare(reading: Reading) -> Shown:
     if fall is Fall.UNCLEAR:
         is_proved = is_old_limit or reading.is_line_older
         return Shown.WENT_BACK if is_proved else Shown.UNCLEAR
-    if is_old_limit or reading.is_line_older:
+    if reading.is_line_older or (is_old_limit and not _is_edit_by_itself(reading)):
         return Shown.OLD_LIMIT
-    return Shown.AS_BEFORE if _is_limit_ours(account, user) else Shown.OTHER_LIMIT
+    if is_limit_ours(account, user):
+        return Shown.AS_BEFORE
+    may_be_old = reading.was_published and fall is Fall.NONE and not _has_fired_plan(account, seen)
+    return Shown.EDIT_OR_OLD if may_be_old else Shown.OTHER_LIMIT
 
 
 def _has_fired_plan(account: Account, seen: Sighting) -> bool:
@@ -118,7 +124,7 @@ def _has_fired_plan(account: Account, seen: Sighting) -> bool:
     return sign is not None and sign.fired_plan is not None
 
 
-def _is_limit_ours(account: Account, user: PanelUser) -> bool:
+def is_limit_ours(account: Account, user: PanelUser) -> bool:
     """Tell whether the limit is what the bridge or the admin had last set."""
     shown_bytes = user.data_limit_bytes
     known = [account.sighting.data_limit_bytes, account.published_bytes, account.quota_bytes]
@@ -128,12 +134,28 @@ def _is_limit_ours(account: Account, user: PanelUser) -> bool:
     )
 
 
-def _shows_old_limit(account: Account, user: PanelUser) -> bool:
-    """Tell whether the limit is one that was published before the one that is published now."""
-    shown_bytes = user.data_limit_bytes
-    if shown_bytes is None or looks_typed(shown_bytes) or _is_limit_ours(account, user):
+def _shows_old_limit(reading: Reading, user: PanelUser) -> bool:
+    """Tell whether the limit is one that was published before the one that is published now.
+
+    One that an admin may have typed does not tell.
+    """
+    account, shown_bytes = reading.account, user.data_limit_bytes
+    if shown_bytes is None or looks_typed(shown_bytes) or is_limit_ours(account, user):
         return False
+    return reading.was_published or _is_remembered(account, shown_bytes)
+
+
+def _is_remembered(account: Account, shown_bytes: int) -> bool:
     return any(is_same_limit(shown_bytes, limit) for limit in account.remembered_limits)
+
+
+def _is_edit_by_itself(reading: Reading) -> bool:
+    """Tell whether a look at this user alone takes a limit of earlier for an admin's new quota."""
+    account, user = reading.account, reading.user
+    if not reading.was_published or user is None or user.data_limit_bytes is None:
+        return False
+    shown_bytes = user.data_limit_bytes
+    return looks_typed(shown_bytes) or not _is_remembered(account, shown_bytes)
 
 
 def judge(readings: Sequence[Reading]) -> DoubtKind | None:
@@ -141,7 +163,8 @@ def judge(readings: Sequence[Reading]) -> DoubtKind | None:
 
     One user whose row provably went back is enough, or one that shows a limit of earlier where
     another may be reset with all users: such a reset changes no limit. That users are gone, created
-    anew, or show limits of earlier has to be seen of at least three and a third of them. Users that
+    anew, or show limits of earlier has to be seen of at least three and a third of them; three are
+    enough for limits of earlier that would else be taken for an admin's quotas. Users that
     were expired or limited do not count among those who are gone, as the panel deletes them
     together, unless all who were looked at are gone.
     """
@@ -150,7 +173,8 @@ def judge(readings: Sequence[Reading]) -> DoubtKind | None:
     is_mixed = shown[Shown.UNCLEAR] and shown[Shown.OLD_LIMIT]
     if shown[Shown.WENT_BACK] or is_contradicted or is_mixed or _have_kept_most(readings):
         return DoubtKind.WENT_BACK
-    if _are_many(shown[Shown.OLD_LIMIT], len(readings)):
+    old_limits = shown[Shown.OLD_LIMIT] + shown[Shown.EDIT_OR_OLD]
+    if shown[Shown.EDIT_OR_OLD] >= LEAST_USERS or _are_many(old_limits, len(readings)):
         return DoubtKind.WENT_BACK
     if _are_many(shown[Shown.RECREATED], len(readings)):
         return DoubtKind.USERS_RECREATED
@@ -187,7 +211,12 @@ def witnesses_of(kind: DoubtKind, readings: Sequence[Reading]) -> tuple[str, ...
     telling = {
         DoubtKind.USERS_GONE: {Shown.GONE},
         DoubtKind.USERS_RECREATED: {Shown.RECREATED},
-        DoubtKind.WENT_BACK: {Shown.WENT_BACK, Shown.UNCLEAR, Shown.OLD_LIMIT},
+        DoubtKind.WENT_BACK: {
+            Shown.WENT_BACK,
+            Shown.UNCLEAR,
+            Shown.OLD_LIMIT,
+            Shown.EDIT_OR_OLD,
+        },
     }[kind]
     names = [reading.account.key for reading in readings if reading.shown in telling]
     return tuple(names[:MAX_WITNESSES])

@@ -246,6 +246,11 @@ def event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
     )
 
 
+def ending_with_limit(limit_bytes: int) -> str:
+    """Return the SQL pattern of what `event_of` says of users with this limit."""
+    return f"%, data limit {limit_bytes}"
+
+
 def _shown(user: PanelUser) -> str:
     limit = "unlimited" if user.data_limit_bytes is None else str(user.data_limit_bytes)
     return f"{user.status}, data limit {limit}"

@@ -234,3 +234,90 @@ class TestResetAll:
             world.run(settler.settle(name, None, read_at=0.0))
         assert doubts(world) == []
         assert kinds(world).count("reset") == len(NAMES)
+
+
+class TestWithoutNotes:
+    """Users of whom nothing but limits and statuses tells that the panel went back."""
+
+    @pytest.fixture
+    def world(self, tmp_path, store_place):
+        opened = World(tmp_path, uses_notes=False, store=store_place.setting)
+        for name in NAMES:
+            opened.panel.create_user(name, data_limit=gib(10))
+            opened.ledger.report(name, gib(2))
+        opened.one_pass()
+        yield opened
+        opened.close()
+
+    def quotas(self, world):
+        return [account.quota_bytes for account in accounts(world)]
+
+    @pytest.mark.parametrize("publishes", [1, 10])
+    def test_limits_that_were_published_long_ago_are_no_edits(self, world, publishes):
+        """8 GiB looks typed; after ten publishes it is not among the remembered ones either."""
+        old = to_snapshot(world.panel)
+        for _ in range(publishes):
+            for name in NAMES:
+                world.ledger.report(name, gib(0.59))
+            world.one_pass()
+        new = to_snapshot(world.panel)
+        before = accounts(world)
+        restore_snapshot(world.panel, old)
+        for _ in range(2):
+            world.one_pass()
+            assert doubts(world) == ["went_back"]
+        assert self.quotas(world) == [gib(10)] * 4
+        assert "quota_changed" not in kinds(world)
+        restore_snapshot(world.panel, new)
+        world.one_pass()
+        assert doubts(world) == []
+        assert [each.published_bytes for each in accounts(world)] == [
+            each.published_bytes for each in before
+        ]
+
+    def test_a_restart_does_not_forget_them(self, world):
+        old = to_snapshot(world.panel)
+        for _ in range(9):
+            for name in NAMES:
+                world.ledger.report(name, gib(0.59))
+            world.one_pass()
+        world.restart()
+        restore_snapshot(world.panel, old)
+        world.one_pass()
+        assert doubts(world) == ["went_back"]
+
+    def test_nor_are_those_of_users_who_were_disabled_edited_or_reset_since(self, world):
+        old = to_snapshot(world.panel)
+        world.ledger.report("alice", gib(9))
+        world.panel.modify_user("bob", {"data_limit": gib(20)})
+        world.run(world.bridge.actions.reset_user("carol", actor="root"))
+        world.one_pass()
+        assert world.panel.get_user("alice")["status"] == "disabled"
+        assert self.quotas(world) == [gib(10), gib(20), gib(10), gib(10)]
+        restore_snapshot(world.panel, old)
+        world.one_pass()
+        assert doubts(world) == ["went_back"]
+        assert self.quotas(world) == [gib(10), gib(20), gib(10), gib(10)]
+        assert world.account("alice").is_disabled_by_us
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_one_user_or_two_may_have_been_edited(self, world, count):
+        for name in NAMES:
+            world.ledger.report(name, gib(0.59))
+        world.one_pass()
+        for name in NAMES[:count]:
+            world.panel.modify_user(name, {"data_limit": gib(8)})
+        world.one_pass()
+        assert doubts(world) == []
+        assert self.quotas(world) == [gib(8)] * count + [gib(10)] * (4 - count)
+
+    def test_quotas_that_an_admin_sets_back_are_edits(self, world):
+        for quota in (9, 7):
+            for name in NAMES:
+                world.panel.modify_user(name, {"data_limit": gib(quota)})
+            world.one_pass()
+        for name in NAMES:
+            world.panel.modify_user(name, {"data_limit": gib(9)})
+        world.one_pass()
+        assert doubts(world) == []
+        assert self.quotas(world) == [gib(9)] * 4

@@ -9,7 +9,7 @@ import pytest
 from bridge_builders import NOW, account, gib, panel_user
 
 from marzban_bridge.accounts import Account, sight
-from marzban_bridge.panel import PanelUser, Status
+from marzban_bridge.panel import NextPlan, PanelUser, Status
 from marzban_bridge.panel_doubt import (
     DoubtKind,
     PanelDoubt,
@@ -98,6 +98,8 @@ class TestOneUser:
         fell = shown(before, used=1, data_limit_bytes=OLD_LIMIT)
         assert read(before, fell).shown is Shown.WENT_BACK
         assert read(before, replace(fell, data_limit_bytes=PUBLISHED)).shown is Shown.UNCLEAR
+        forgotten = replace(before, remembered_limits=())
+        assert read(forgotten, fell, was_published=True).shown is Shown.WENT_BACK
         same = shown(before, data_limit_bytes=OLD_LIMIT)
         assert read(before, same).shown is Shown.OLD_LIMIT
 
@@ -173,6 +175,53 @@ class TestTogether:
         readings = [read(each, shown(each, data_limit_bytes=OLD_LIMIT)) for each in users]
         assert judge(readings) is DoubtKind.WENT_BACK
         assert judge(readings[:2]) is None
+
+    @pytest.mark.parametrize("old_limit_bytes", [gib(8), OLD_LIMIT])
+    def test_three_limits_that_were_published_long_ago_are_enough(self, old_limit_bytes):
+        """One, or two, may be edits."""
+        users = [kept(f"user{number}", published_bytes=PUBLISHED) for number in range(3)]
+        readings = [
+            read(each, shown(each, data_limit_bytes=old_limit_bytes), was_published=True)
+            for each in users
+        ]
+        others = [as_before(f"other{number}", used=1) for number in range(40)]
+        assert {each.shown for each in readings} == {Shown.EDIT_OR_OLD}
+        assert judge([*readings, *others]) is DoubtKind.WENT_BACK
+        assert judge([*readings[:2], *others]) is None
+        assert witnesses_of(DoubtKind.WENT_BACK, readings) == ("user0", "user1", "user2")
+
+    def test_those_that_are_known_by_themselves_have_to_be_shown_by_a_third(self):
+        """A tool that sends users back as it had read them is no restored backup."""
+        users = [
+            kept(f"user{number}", published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT,))
+            for number in range(3)
+        ]
+        readings = [
+            read(each, shown(each, data_limit_bytes=OLD_LIMIT), was_published=True)
+            for each in users
+        ]
+        others = [as_before(f"other{number}", used=1) for number in range(40)]
+        assert judge([*readings, *others]) is None
+
+    def test_edits_and_limits_of_earlier_count_together(self):
+        before = kept(published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT,))
+        old = [read(before, shown(before, data_limit_bytes=OLD_LIMIT))] * 2
+        typed = read(before, shown(before, data_limit_bytes=gib(8)), was_published=True)
+        assert judge([*old, typed]) is DoubtKind.WENT_BACK
+
+    def test_a_limit_beside_a_reset_that_was_seen_is_the_admins(self):
+        before = kept(used=5, published_bytes=PUBLISHED)
+        user = shown(before, used=0, logged=5, data_limit_bytes=gib(8))
+        assert read(before, user, was_published=True).shown is Shown.OTHER_LIMIT
+
+    def test_so_is_that_of_a_next_plan(self):
+        plan = NextPlan(
+            data_limit_bytes=gib(8), expire=99, adds_remaining_traffic=True, fires_on_either=False
+        )
+        user = panel_user(username="alice", next_plan=plan)
+        before = account(user, published_bytes=PUBLISHED)
+        fired = panel_user(username="alice", data_limit_bytes=gib(8), expire=99)
+        assert read(before, fired, was_published=True).shown is not Shown.EDIT_OR_OLD
 
 
 class TestResetAll:
