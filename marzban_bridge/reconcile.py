@@ -149,7 +149,7 @@ class Reconciler:
                 async with self._standstill.step():
                     pause_seconds = await self._work()
             except PanelError as error:
-                self._pass, self._next_pass_at = None, time.monotonic()
+                self._leave_pass()
                 pause_seconds = self._note_outage(error)
             if pause_seconds is None:
                 await self._sleep_until(self._next_pass_at)
@@ -233,8 +233,16 @@ class Reconciler:
         self.panel_outage.recovered()
         self._metrics.panel_up.set(1)
 
+    def _leave_pass(self) -> None:
+        """Let the next pass begin at once: one that was cut short does not say how long one takes.
+
+        The next one goes on where this one was left.
+        """
+        self._pass, self._next_pass_at = None, time.monotonic()
+
     async def _wait_in_doubt(self) -> None:
         """Wait until the operator says that a store in doubt is the right one."""
+        self._leave_pass()
         self._metrics.held.set(self._store.counts()["held"])
         await self._standstill.sleep(self._pass_seconds)
         await self._greet_panel()
@@ -245,6 +253,7 @@ class Reconciler:
         What was to be looked at soon is left to the next pass.
         """
         pause_seconds = self._pass_seconds
+        self._leave_pass()
         self.calm_down()
         try:
             is_over = not await self.settler.trust.look_again(self.panel_users())

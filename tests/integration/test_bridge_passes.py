@@ -15,6 +15,7 @@ from world import World
 from marzban_bridge import reading, together
 from marzban_bridge.chunk import CONCURRENT_USERS, FAILING_USERS
 from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.panel_doubt import DoubtKind, PanelDoubt
 from marzban_bridge.reconcile import CHUNK
 
 NAMES = [f"user{number:03}" for number in range(2 * CHUNK + 20)]
@@ -290,3 +291,33 @@ def test_a_panel_whose_database_goes_away_within_a_chunk_is_away_and_asked_a_few
         world.run(together.run_once(world.bridges))
     lists_and_sign_in = 5
     assert panel.asked <= lists_and_sign_in + FAILING_USERS + 2 * CONCURRENT_USERS
+
+
+def test_after_doubt_that_cut_a_pass_short_the_next_one_comes_at_once(world):
+    """The pass would have lasted for an hour of doubt, and the next one waited as long."""
+    reconciler = world.bridge.reconciler
+    begun = []
+
+    async def live() -> None:
+        reconciler._pass_seconds = 0.05
+        await reconciler._witness.check()
+        running = asyncio.create_task(reconciler.run())
+        try:
+            await until("a pass has begun", lambda: reconciler._pass is not None)
+            doubt = PanelDoubt(
+                kind=DoubtKind.WENT_BACK, text="as some time ago", since=world.clock()
+            )
+            world.bridge.store.begin_panel_doubt(doubt, at=world.clock())
+            reconciler._pass_started_at = time.monotonic() - 3600
+            await until("the doubt is over", lambda: not world.bridge.store.panel_doubts)
+            begun.append(world.bridge.metrics.looks._value.get())
+            await until(
+                "everybody is looked at again",
+                lambda: world.bridge.metrics.looks._value.get() >= begun[0] + 2 * len(NAMES),
+            )
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    world.run(live())

@@ -202,24 +202,22 @@ class AdminAtWork(threading.Thread):
         reason = f"soak {self.done_counts.total()}"
         until(
             f"{arguments[0]} is carried out",
-            lambda: self._is_corrected(reason) or self._ask_correction(*arguments, reason=reason),
+            lambda: self._is_corrected(*arguments, reason=reason),
             seconds=self._taken_seconds,
         )
 
-    def _ask_correction(self, *arguments: str, reason: str) -> bool:
-        done = self._stack.run("collector", *arguments, "--reason", reason, "--yes")
-        if done.returncode:
-            print(f"{arguments[0]} was cut short: {done.stderr[-300:]}", flush=True)  # noqa: T201
-        return not done.returncode
-
-    def _is_corrected(self, reason: str) -> bool:
+    def _is_corrected(self, *arguments: str, reason: str) -> bool:
+        """Tell whether a correction is done; ask for it if it is not kept yet."""
         ledger = self._store.with_name("ledger.sqlite3")
         try:
             with contextlib.closing(place_of(f"sqlite:///{ledger}").reader()) as reader:
                 found = [it for it in reader.corrections(limit=5) if it.wanted.reason == reason]
         except LedgerError:
             return False
-        return any(each.done_at_millis for each in found)
+        if found:
+            return any(each.done_at_millis for each in found)
+        self._stack.run("collector", *arguments, "--reason", reason, "--yes")
+        return False
 
     def _until_corrected(self, name: str, amount: int) -> None:
         meant = self.meant[name]
