@@ -175,7 +175,7 @@ class AdminAtWork(threading.Thread):
             "bytes_downloaded": 0,
         }
         until("the spike is taken", lambda: self._spike(report), seconds=self._taken_seconds)
-        self._books.landed([report])
+        self._books.landed([report], were_chosen=False)
         until(
             f"the bridge has read the spike of {name}",
             lambda: self._is_read(name, total_bytes + amount),

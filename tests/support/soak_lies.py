@@ -68,9 +68,23 @@ class LyingPanel:
             newest = self._stopped()
             if self._backup.exists():
                 self._live_with(self._backup.read_text(encoding="utf-8"))
-            self._live_with(newest, seconds=0)
+            self._live_with(newest)
             shutil.copy(self._database, self._backup)
+            self._accept()
         return f"a panel restored from a backup for {self._seconds:.0f} s"
+
+    def _accept(self) -> None:
+        """Accept the panel where its rows are older than what the bridge wrote to the backup.
+
+        A backup of before the first write shows quotas, which the bridge follows.
+        """
+        ready = f"{self._stack.urls[BRIDGE]}/readyz"
+        try:
+            reasons = str(self._stack.client.get(ready).json()["reasons"])
+        except (httpx.HTTPError, ValueError, KeyError):
+            return
+        if "rebase --panel" in reasons:
+            self._stack.run("marzban_bridge", "rebase", "--panel", "default", "--yes")
 
     def refuse_lists(self) -> str:
         """Have each list of users refused, as by a web server before the panel."""
@@ -141,7 +155,7 @@ class Stranger(threading.Thread):
         while (answer := self._post(report)) is None or answer.status_code in RETRIED:
             time.sleep(0.2)
         if answer.status_code == 200:
-            self._books.landed([report])
+            self._books.landed([report], were_chosen=False)
         elif answer.status_code != 422:
             self._books.note(f"a strange name was answered {answer.status_code}")
 
@@ -230,7 +244,7 @@ class Greedy(threading.Thread):
                 time.sleep(0.2)
                 continue
             if answer.status_code == 200:
-                self._books.landed([report | {"user_token": self._username}])
+                self._books.landed([report | {"user_token": self._username}], were_chosen=False)
                 return
             if answer.status_code == 429:
                 self.refused += 1

@@ -83,14 +83,14 @@ class Books:
             self._in_flight.update(chosen)
             return chosen
 
-    def landed(self, reports: list[dict[str, Any]]) -> None:
-        """Write down what was acknowledged."""
+    def landed(self, reports: list[dict[str, Any]], *, were_chosen: bool = True) -> None:
+        """Write down what was acknowledged; `were_chosen`: their users were, by `choose`."""
         with self._lock:
             self.reports += len(reports)
             for each in reports:
                 name = each["user_token"]
                 self.bytes[name] += each["bytes_uploaded"] + each["bytes_downloaded"]
-                self._in_flight[name] -= 1
+                self._in_flight[name] -= were_chosen
 
     def corrected(self, taken_off_bytes: int, *, adjustments: int = 0) -> None:
         """Write down what was taken out of the sums again; totals of users go on growing."""
