@@ -248,15 +248,19 @@ class Ingest:
     def _fold(self) -> None:
         started_at = time.perf_counter()
         self._ledger.fold()
-        self._unfolded = 0
-        if self.fold_error is not None:
-            log.warning("adding up works again")
-            self.fold_error = None
+        self._note_added_up()
         took_seconds = time.perf_counter() - started_at
         self._fold_after_seconds = fold_after_seconds(took_seconds)
         self._metrics.fold_seconds.observe(took_seconds)
         if self._loop:
             self._loop.call_soon_threadsafe(self.commits.notify)
+
+    def _note_added_up(self) -> None:
+        """Note that every report is in the sums, after a fold or a commit that adds up at once."""
+        self._unfolded = 0
+        if self.fold_error is not None:
+            log.warning("adding up works again")
+            self.fold_error = None
 
     def _drain(self, first: _Work[Any] | None) -> tuple[list[_Store], _Task | None, bool]:
         """Take what is queued now: batches for one commit, up to the first that is none."""
@@ -307,7 +311,7 @@ class Ingest:
         if not self._adds_up:
             return receipts
         if not is_busy:
-            self._unfolded = 0
+            self._note_added_up()
         elif accepted := sum(receipt.accepted for receipt in receipts):
             if not self._unfolded:
                 self._unfolded_since = self._stored_at

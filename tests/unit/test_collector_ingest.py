@@ -339,6 +339,20 @@ class TestDeferredSums:
         assert texts[-1] == "adding up works again"
         assert texts.count(texts[0]) == 1
 
+    async def test_a_failure_is_over_with_a_commit_that_adds_up_at_once(self, monkeypatch):
+        """On a slow disk commits are far apart, and no fold comes that could say so."""
+        monkeypatch.setattr(ingest_module, "FOLD_RETRY_SECONDS", 60)
+        async with World() as world:
+            world.ledger.fold_failure = DiskFullError("the disk is full")
+            await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+            with pytest.raises(DiskFullError):
+                await world.ingest.catch_up()
+            await asyncio.to_thread(world.ledger.has_failed_to_fold.wait, 10)
+            monkeypatch.setattr(ingest_module, "BUSY_SECONDS", 0)
+            await world.submit("b")
+            assert world.ledger.deferred[-1] is False
+            assert world.ingest.fold_error is None
+
     async def test_what_is_left_is_added_up_when_it_stops(self):
         async with World() as world:
             await asyncio.gather(await world.hold_a_commit_and_queue("a"))
