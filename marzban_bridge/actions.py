@@ -293,10 +293,15 @@ class Actions:
     def _in_step(
         self, before: Account | None, user: PanelUser, *, actor: str, is_ledger_newer: bool
     ) -> tuple[Account, Event]:
-        """Take an account from the line in the user's note, where that is newer than the store."""
+        """Take an account from the line in the user's note, where that is newer than the store.
+
+        Where the ledger was restored along with the store, the line counts reports that it lost and
+        that may be sent again: the books of the moment of the backup hold.
+        """
         totals, now = self._store.totals(account_key(user.username)), self._clock()
         line = self._settler.looks.lines(user).own
-        if line and line.limit_bytes and (before is None or line.number > before.write_number):
+        is_line_newer = line is not None and (before is None or line.number > before.write_number)
+        if line and line.limit_bytes and is_line_newer and (is_ledger_newer or before is None):
             account, event = recovered_from(
                 line, user, totals=totals, now=now, actor=actor, accepts_ledger=True
             )
@@ -304,7 +309,7 @@ class Actions:
                 admin_bytes = min(before.admin_baseline_bytes, totals.billed_bytes)
                 account = replace(account, admin_baseline_bytes=admin_bytes)
             return account, event
-        return recover(
+        account, event = recover(
             before,
             user,
             totals=totals,
@@ -313,6 +318,8 @@ class Actions:
             now=now,
             actor=actor,
         )
+        number = max(account.write_number, line.number) if line else account.write_number
+        return replace(account, write_number=number), event
 
     async def release(self, *, changes_panel: bool = False) -> AsyncIterator[tuple[Account, bool]]:
         """Give every user back its quota and status; yield each with whether that took a write.

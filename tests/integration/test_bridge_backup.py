@@ -171,9 +171,10 @@ def test_a_user_the_backup_does_not_know_keeps_what_is_left(world, tmp_path):
     world.one_pass()
     assert standing(world, "bob") == ("active", gib(6))
     (event,) = [
-        each for each in world.bridge.store.events(username="bob") if each.event.kind == "rebased"
+        each for each in world.bridge.store.events(username="bob") if each.event.kind == "rebuilt"
     ]
-    assert "not in the restored store" in event.event.text
+    assert "the line in the user's note" in event.event.text
+    assert world.account("bob").quota_bytes == gib(10), "and not what was left of it"
 
 
 def test_a_crash_in_a_rebase_is_repeated_without_harm(world, tmp_path):

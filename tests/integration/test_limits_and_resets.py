@@ -318,12 +318,12 @@ def test_a_recreated_user_begins_with_nothing_used(world):
     world.one_pass()
     assert [orphan.username for orphan in world.bridge.store.orphans()] == ["alice"]
     world.clock.advance(seconds=5)
-    world.panel.create_user("Alice", data_limit=gib(3))
-    world.ledger.report("alice", gib(1))
+    world.panel.create_user("alice", data_limit=gib(3))
     world.one_pass()
-    assert user_of(world, "Alice")["data_limit"] == gib(3)
-    account = world.account("Alice")
-    assert (account.username, account.quota_bytes) == ("Alice", gib(3))
+    assert user_of(world)["data_limit"] == gib(3)
+    account = world.account("alice")
+    assert (account.username, account.quota_bytes) == ("alice", gib(3))
+    assert world.ledger.total_bytes("alice") == account.baseline_bytes
 
 
 def test_a_name_the_panel_does_not_know_is_an_orphan_until_the_user_appears(world):
