@@ -253,7 +253,7 @@ def test_a_full_spool_leaves_the_counting_to_the_source(collector, server, make_
     is_read_again(server)
     agent.kill()
     with closing(sqlite3.connect(agent.state)) as db, db:
-        db.execute("INSERT OR REPLACE INTO backlog VALUES ('ballast', 1, 1048500, 0)")
+        db.execute("INSERT OR REPLACE INTO backlog VALUES ('ballast', 1, 1048500, 0, 0)")
     agent.start()
     server.use("alice", 10, 0)
     is_read_again(server)

@@ -75,7 +75,8 @@ class Sender:
 
 @pytest.fixture
 def collector(tmp_path, influx):
-    process = CollectorProcess(tmp_path, influx.environment())
+    unbounded = {"COLLECTOR_KEY_HOUR_BYTES": str(2**60), "COLLECTOR_KEY_DAY_BYTES": str(2**61)}
+    process = CollectorProcess(tmp_path, {**influx.environment(), **unbounded})
     process.start()
     yield process
     process.kill()

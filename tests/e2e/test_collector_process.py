@@ -58,7 +58,7 @@ def test_asked_to_end_it_sends_waiting_readers_home_and_leaves_a_whole_ledger(pr
 
 
 def test_a_second_collector_on_the_ledger_is_one_line_and_the_first_goes_on(process):
-    second = process.run("serve")
+    second = process.run("serve", COLLECTOR_PORT="0")
     assert second.returncode == 1
     assert second.stderr.count("\n") == 1
     assert "is in use by another collector (pid " in second.stderr

@@ -69,7 +69,6 @@ def test_the_list_tells_who_is_revoked_who_is_configured_and_who_was_heard(
         (["reporters", "add", "bad name"], "name"),
         (["reporters", "add", "taken"], "revoke it first"),
         (["reporters", "revoke", "nobody"], "no reporter"),
-        (["reporters", "revoke", "configured"], "COLLECTOR_REPORTER_KEYS"),
     ],
 )
 def test_mistakes_are_one_line_that_says_what_to_do(path, capsys, monkeypatch, command, words):

@@ -87,7 +87,7 @@ def test_a_variable_is_read_or_refused_by_its_name(program, variable, raw):
         shown = repr(kind.from_env({variable: raw}))
     except error as refused:
         complaint = str(refused)
-    assert shown or complaint.startswith(f"{variable}: ")
+    assert shown or variable in complaint
     if variable.endswith("_URL"):
         assert "the-password" not in complaint
     if is_secret(variable) and len(raw.strip()) > 12:

@@ -92,9 +92,13 @@ class CollectorProcess:
             self._process.wait()
             self._process = None
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the collector's on the same ledger."""
         command = [sys.executable, "-m", "collector", *arguments]
         return subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, check=False
+            command,
+            env=self._environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )

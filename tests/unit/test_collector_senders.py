@@ -42,7 +42,7 @@ class TestSubscriptionTokens:
             ("https://panel.example.com/", None),
             ("https://[", None),
             (V2_TOKEN + "/../../api/admin", None),
-            (V2_TOKEN + "\n", None),
+            (V2_TOKEN + "\n", V2_TOKEN),
             ("Алиса,1795433385", None),
         ],
     )
