@@ -183,7 +183,7 @@ class AdminAtWork(threading.Thread):
         )
         spans = ("--since", "2020-01-01T00:00Z", "--until", "2100-01-01T00:00Z")
         self._correct("void", "--reporter", SPIKE_REPORTER, "--user", name, *spans)
-        self._books.corrected(amount)
+        self._books.corrected(amount, voided=1)
         self._until_corrected(name, amount)
 
     def _spike(self, report: dict[str, Any]) -> bool:

@@ -67,6 +67,7 @@ class Books:
         self.reports = 0
         self.corrected_bytes = 0
         self.adjustments = 0
+        self.voided = 0
         self.duplicates = 0
         self.garbage = 0
         self.retries: Counter[str] = Counter()
@@ -92,11 +93,12 @@ class Books:
                 self.bytes[name] += each["bytes_uploaded"] + each["bytes_downloaded"]
                 self._in_flight[name] -= were_chosen
 
-    def corrected(self, taken_off_bytes: int, *, adjustments: int = 0) -> None:
+    def corrected(self, taken_off_bytes: int, *, adjustments: int = 0, voided: int = 0) -> None:
         """Write down what was taken out of the sums again; totals of users go on growing."""
         with self._lock:
             self.corrected_bytes += taken_off_bytes
             self.adjustments += adjustments
+            self.voided += voided
 
     def note(self, defect: str) -> None:
         """Write down something that must not happen."""
