@@ -1,31 +1,15 @@
-"""How long an answer asks to wait: its `Retry-After` header, in either of HTTP's forms; pure.
+"""How much of a `Retry-After` the bridge heeds; pure.
 
-Whoever asks for hours has made a mistake, and limits are to hold: `heeded` bounds it.
+A server that asks for hours has made a mistake, and limits are to hold.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
-MAX_DIGITS = 9
+from collector.retry_after import retry_after_seconds
+
 LONGEST_SECONDS = 300.0
-
-
-def retry_after_seconds(text: str | None, *, now: datetime) -> float | None:
-    """Return the seconds a `Retry-After` asks for, at least 0; None without a readable one."""
-    text = (text or "").strip()
-    if not text:
-        return None
-    if text.isascii() and text.isdecimal():
-        return float(text) if len(text) <= MAX_DIGITS else None
-    try:
-        moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - now).total_seconds())
-    except (ValueError, OverflowError):
-        return None
 
 
 def heeded_seconds(text: str | None, *, now: datetime) -> float | None:

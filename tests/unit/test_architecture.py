@@ -102,6 +102,7 @@ SHARED = (
     "collector.boot_clock",
     "collector.listening",
     "collector.private_files",
+    "collector.retry_after",
     "collector.strangers",
 )
 """The names in InfluxDB, how it is written to, and what bounds strangers: decision 0009."""
