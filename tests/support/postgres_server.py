@@ -46,9 +46,9 @@ def describe() -> str | None:
 
 
 class PostgresServer:
-    """A server with a cluster of its own, on loopback and with a password."""
+    """A server with a cluster of its own, or a standby of another, on loopback, with a password."""
 
-    def __init__(self, *, is_durable: bool = False) -> None:
+    def __init__(self, *, is_durable: bool = False, copy_of: PostgresServer | None = None) -> None:
         folder = binaries()
         assert folder is not None
         self._folder = folder
@@ -65,6 +65,12 @@ class PostgresServer:
         if self._user:
             for path in (self.home, password):
                 shutil.chown(path, self._user)
+        if copy_of is not None:  # a standby of it, which must let it in for replication
+            self._run(
+                *("pg_basebackup", "-D", str(self.data), "-d", copy_of.url("postgres")),
+                *("-R", "-X", "stream", "--checkpoint=fast", "--no-sync"),
+            )
+            return
         self._run(
             *("initdb", "-D", str(self.data), "-U", "owner", f"--pwfile={password}"),
             *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"),
