@@ -12,7 +12,6 @@ from collector.agent.state import Seen, State
 from collector.client.errors import ReportError
 from collector.client.report import Report, encode
 from collector.client.spool import REPORTS
-from collector.client.target import new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +59,8 @@ def absorb(source: Source, state: State, reading: Reading) -> Gain:
 
 
 def queued(reports: Sequence[Report]) -> list[tuple[str, bytes]]:
-    """Return reports as they are queued.
-
-    An id is made with the row that holds it: the same for every attempt to send it.
-    """
-    ids = [each.report_id or new_id() for each in reports]
-    return [
-        (report_id, encode(each, report_id=report_id))
-        for report_id, each in zip(ids, reports, strict=True)
-    ]
+    """Return reports as they are queued, under their ids: the same for each attempt to send one."""
+    return [(each.report_id, encode(each, report_id=each.report_id)) for each in reports]
 
 
 def _gain(source: Source, step: Advance, reading: Reading, *, is_first: bool) -> Gain:

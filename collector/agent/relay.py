@@ -22,8 +22,8 @@ from collector.client.answers import Verdict, judge_request
 from collector.client.delivery import Answer, Post
 from collector.client.errors import SpoolError
 from collector.client.outbox import Item
+from collector.client.report import new_id
 from collector.client.spool import Spool, wall_clock_millis
-from collector.client.target import new_id
 
 log = logging.getLogger(__name__)
 

@@ -98,7 +98,7 @@ class AsyncClient:
             self._check_known(step)
             wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
             if now_seconds() + wait_seconds > deadline:
-                raise undelivered(outbox, outbox.rejected, self._told(step))
+                raise undelivered(reports, outbox, self._told(step))
             await asyncio.sleep(wait_seconds)
 
     async def flush(self, *, timeout_seconds: float = 30.0) -> Backlog:

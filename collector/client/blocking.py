@@ -111,7 +111,7 @@ class Client:
             self._check_known(step)
             wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
             if time.monotonic() + wait_seconds > deadline:
-                raise undelivered(outbox, outbox.rejected, self._told(step))
+                raise undelivered(reports, outbox, self._told(step))
             time.sleep(wait_seconds)
 
     def flush(self, *, timeout_seconds: float = 30.0) -> Backlog:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collector.client.report import Report
+
 
 class ClientError(Exception):
     """The parent of every error the client raises on purpose."""
@@ -26,9 +31,9 @@ class UnauthorizedError(ClientError):
 class NotDeliveredError(ClientError):
     """Some reports were not taken in time; sending these again doubles nothing.
 
-    `undelivered` holds them under the ids they were sent with.
+    `undelivered` holds the very reports that were given, under the ids they were sent with.
     """
 
-    def __init__(self, message: str, undelivered: list[object]) -> None:
+    def __init__(self, message: str, undelivered: list[Report]) -> None:
         super().__init__(message)
         self.undelivered = undelivered

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,13 +14,37 @@ MAX_AMOUNT_BYTES = 2**62
 MAX_CONNECTIONS = 1_000_000
 
 
+def new_id() -> str:
+    """Return an id that no other call returns: 128 random bits, in hexadecimal."""
+    return secrets.token_hex(16)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One user's traffic on one server since the report before; ReportError for nonsense.
+    """One user's traffic on one server since the report before.
 
-    `user` is the username, or None where the client's subscription says whose it is. Port 0 and
-    protocol `unknown` are for senders that do not know. Without `report_id` one is made; without
-    `reported_at` the moment of queueing counts.
+    Each report has its id from the moment it is made, before anything is sent, so the same object
+    may be queued or sent any number of times: it counts once within the seven days a collector
+    remembers ids for. Two reports of the same traffic have different ids, and count twice.
+
+    Example:
+        >>> report = Report(user="alice", server="de-1", upload_bytes=10, download_bytes=20)
+        >>> len(report.report_id)
+        32
+
+    Args:
+        server: The server's name or address, 1 to 255 characters.
+        upload_bytes: What the user sent since the report before.
+        download_bytes: What the user received since the report before.
+        user: The username; None where the client's subscription says whose report it is.
+        port: The server's port; 0 where it is not known.
+        protocol: Such as `vless`; `unknown` where it is not known.
+        connections: How many connections this was.
+        reported_at: When it was, with a time zone; None for the moment of queueing or sending.
+        report_id: An id of your own, up to 255 characters; left out, one is made.
+
+    Raises:
+        ReportError: No collector would take it; the message names the field.
     """
 
     server: str
@@ -30,7 +55,7 @@ class Report:
     protocol: str = "unknown"
     connections: int = 1
     reported_at: datetime | None = None
-    report_id: str | None = None
+    report_id: str = field(default_factory=new_id)
 
     def __post_init__(self) -> None:
         _check_text("server", self.server, 255)
@@ -39,8 +64,7 @@ class Report:
             _check_text("user", self.user, 255)
             if self.user != self.user.strip():
                 raise ReportError("user: begins or ends with a blank, as no username does")
-        if self.report_id is not None:
-            _check_text("report_id", self.report_id, 255)
+        _check_text("report_id", self.report_id, 255)
         _check_whole("upload_bytes", self.upload_bytes, MAX_AMOUNT_BYTES)
         _check_whole("download_bytes", self.download_bytes, MAX_AMOUNT_BYTES)
         _check_whole("port", self.port, 65535)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import httpx
 
@@ -17,8 +15,8 @@ from collector.client.delivery import (
     Reports,
 )
 from collector.client.errors import ClientError, NotDeliveredError, ReportError
-from collector.client.outbox import Item, MemoryOutbox, SetAside
-from collector.client.report import Report, decode, encode
+from collector.client.outbox import Item, MemoryOutbox
+from collector.client.report import Report, encode
 
 MAX_ANSWER_BYTES = 16 * 2**20
 IDLE_SECONDS = 5.0
@@ -61,8 +59,7 @@ class Target:
             raise ReportError("user: a reporter key reports for named users; say whose this is")
         if self.subscription is not None and report.user is not None:
             raise ReportError("user: a subscription reports for its own user; leave the name out")
-        report_id = report.report_id or new_id()
-        return report_id, encode(report, report_id=report_id)
+        return report.report_id, encode(report, report_id=report.report_id)
 
     def outbox(self, reports: Sequence[Report]) -> MemoryOutbox:
         """Return an outbox that holds reports for the length of a call."""
@@ -73,11 +70,6 @@ class Target:
                 for number, (report_id, body) in enumerate(self.encoded(reports))
             ]
         )
-
-
-def new_id() -> str:
-    """Return an id nobody else makes."""
-    return secrets.token_hex(16)
 
 
 def join(url: str, path: str) -> str:
@@ -97,29 +89,10 @@ def check_url(url: str) -> None:
         raise ClientError("the URL is to have no password, query or fragment in it")
 
 
-def undelivered(outbox: MemoryOutbox, rejected: Sequence[SetAside], why: str) -> NotDeliveredError:
-    """Return the error of a call that gave up, with what it was left with."""
-    left: list[object] = []
-    for each in outbox.items:
-        report = decode(each.body)
-        if report.reported_at is None and not each.is_undated:
-            # Sent again, it must not look like another report.
-            moment = datetime.fromtimestamp(each.queued_at_millis / 1000, tz=UTC)
-            report = _dated(report, moment)
-        left.append(report)
-    also = f"; {len(rejected)} others were rejected" if rejected else ""
+def undelivered(reports: Sequence[Report], outbox: MemoryOutbox, why: str) -> NotDeliveredError:
+    """Return the error of a call that gave up, with those of its reports that are left."""
+    left_ids = {each.item_id for each in outbox.items}
+    left = [each for each in reports if each.report_id in left_ids]
+    rejected = len(outbox.rejected)
+    also = f"; {rejected} others were rejected" if rejected else ""
     return NotDeliveredError(f"{len(left)} reports were not taken: {why}{also}", left)
-
-
-def _dated(report: Report, moment: datetime) -> Report:
-    return Report(
-        user=report.user,
-        server=report.server,
-        port=report.port,
-        protocol=report.protocol,
-        upload_bytes=report.upload_bytes,
-        download_bytes=report.download_bytes,
-        connections=report.connections,
-        reported_at=moment,
-        report_id=report.report_id,
-    )

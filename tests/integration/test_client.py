@@ -150,6 +150,43 @@ def test_who_gives_up_gets_back_what_is_left_under_its_ids(make, collector):
     assert [each.user for each in left] == ["alice", "bob"]
     assert client.send(*left).accepted == 2
     assert {each["report_id"] for each in collector.batches[0]} == set(collector.taken)
+    assert {each.report_id for each in left} == set(collector.taken)
+
+
+def test_a_report_has_its_id_before_anything_is_sent_and_counts_once_however_it_is_sent(
+    make, collector, tmp_path
+):
+    client = make(spool=tmp_path / "spool")
+    one, other = report(), report()
+    assert one.report_id != other.report_id
+    assert client.send(one, other).accepted == 2
+    assert client.send(one).duplicates == 1
+    assert client.queue(one) == [one.report_id]
+    assert client.flush().items == 0
+    assert set(collector.taken) == {one.report_id, other.report_id}
+
+
+async def test_what_was_cancelled_and_is_sent_again_counts_once(collector):
+    """Until the id was the report's, each call to send made another: 2 counted for 1."""
+    taken = asyncio.Event()
+
+    async def take_and_never_answer(request):
+        await collector.asynchronously(request)
+        taken.set()
+        await asyncio.Event().wait()
+
+    one = report()
+    transport = httpx.MockTransport(take_and_never_answer)
+    async with asyncio.timeout(30), AsyncClient(URL, key=KEY, transport=transport) as client:
+        first = asyncio.create_task(client.send(one))
+        await taken.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    transport = httpx.MockTransport(collector.asynchronously)
+    async with AsyncClient(URL, key=KEY, transport=transport) as client:
+        receipt = await client.send(one)
+    assert (receipt.accepted, receipt.duplicates, len(collector.taken)) == (0, 1, 1)
 
 
 def test_a_spooled_report_is_sent_by_whoever_opens_the_spool_next(make, collector, tmp_path):
