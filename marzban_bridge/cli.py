@@ -19,6 +19,7 @@ from marzban_bridge import (
     __version__,
     commands,
     panel_commands,
+    panels_command,
     rebuild_command,
     release_commands,
     reset_commands,
@@ -188,6 +189,8 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         lambda it: asyncio.run(commands.move_store(_settings(), it.file)),
     )
     move.add_argument("file", type=Path, metavar="FILE", help="the store's file until now")
+    panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
+    panels_command.add_arguments(panels)
     add("up", "collector and bridge in one process", _up)
     for name, module, help_text in STAND_INS:
         command = add(name, help_text, _stand_in(module))
@@ -245,6 +248,18 @@ def _rebase(arguments: argparse.Namespace) -> int:
         arguments.panel or None,
         confirmed=lambda: arguments.yes or _is_confirmed(REBASE_PANEL_PHRASE),
     )
+
+
+def _panels(arguments: argparse.Namespace) -> int:
+    if arguments.asked is None:
+        return panels_command.show(_settings())
+    if arguments.asked == "webhook":
+        return panels_command.show_webhook(_settings(), arguments.panel)
+    if not arguments.yes:
+        print(f"This drops the accounts of panel {arguments.panel}, quotas and usage included.")
+        if not _is_confirmed(panels_command.FORGET_PHRASE):
+            return 1
+    return asyncio.run(panels_command.forget(_settings(), arguments.panel))
 
 
 def _cleanup(arguments: argparse.Namespace) -> int:

@@ -240,3 +240,33 @@ class NameBooks(GoneBooks):
         ).fetchall()
         keys = [name] if self.is_known(name) else []
         return list(dict.fromkeys([*keys, *(row[0] for row in rows)]))
+
+    def _drop_accounts(self) -> int:
+        """Drop the panel's accounts for good; return how many there were.
+
+        What their users used of a shared quota stays used, and so does what was reported of them
+        for the panel by name.
+        """
+        keys = [account.key for account in self.accounts()]
+        for key in keys:
+            self._depart(key)
+            self._db.execute(
+                "DELETE FROM account WHERE account_key = ? AND panel = ?", (key, self.panel)
+            )
+        placed = "SELECT account_key FROM placement WHERE panel = ? AND NOT is_released"
+        for (key,) in self._db.execute(placed, (self.panel,)).fetchall():
+            self._release(key)
+        reported = (
+            "SELECT u.username, u.account_key, u.total_bytes - coalesce(a.offset_bytes, 0), "
+            "u.raw_bytes - coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
+            "LEFT JOIN alias AS a ON a.username = u.username WHERE u.panel = ?"
+        )
+        for username, key, billed_bytes, raw_bytes in self._db.execute(
+            reported, (self.panel,)
+        ).fetchall():
+            if self._take_apart(username).panel != self.panel:
+                continue
+            if self._handle.shares_quotas:
+                self._keep(key, FIRST_PANEL, billed_bytes, raw_bytes)
+            self._db.execute("DELETE FROM alias WHERE username = ?", (username,))
+        return len(keys)

@@ -4,7 +4,7 @@
 url = "https://two.example.com"
 username = "bridge"
 password = "..."
-webhook_secret = "..."                   # if it is not BRIDGE_WEBHOOK_SECRET
+webhook_secret = "..."                   # else it is derived: marzban-bridge panels webhook two
 timeout_seconds = 15                     # if it is not MARZBAN_TIMEOUT_SECONDS
 typed_limit_means = "left"               # if it is not BRIDGE_TYPED_LIMIT_MEANS
 """
@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.panel_names import FIRST_PANEL, PANEL_NAME
 from marzban_bridge.settings import Settings, header_text, seconds_of, whole_url
 from marzban_bridge.typed_limits import HINT, TypedLimits
+from marzban_bridge.webhook_secrets import own_and_shared
 
 MAX_PANELS = 64
 T = TypeVar("T")
@@ -35,7 +36,10 @@ class PanelSettings:
     password: str = field(repr=False)
     timeout_seconds: float
     webhook_secret: str = field(repr=False)
+    """The panel's own; empty refuses all webhooks."""
     typed_limits: TypedLimits
+    shared_webhook_secret: str = field(default="", repr=False)
+    """One that other panels have, too: webhooks with it only have users looked at."""
 
 
 def load_panels(settings: Settings) -> tuple[PanelSettings, ...]:
@@ -71,6 +75,7 @@ def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"it is not TOML: {error}") from error
     panels = [first]
+    secrets: dict[str, str | None] = {}
     for name, entry in document.items():
         if not PANEL_NAME.fullmatch(name):
             raise SettingsError(
@@ -81,6 +86,7 @@ def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]
         if not isinstance(entry, dict):
             raise SettingsError(f"{name} must be a table, as in [{name}]")
         panels.append(_panel(name, entry, first))
+        secrets[name] = panels[-1].webhook_secret if "webhook_secret" in entry else None
     if len(panels) > MAX_PANELS:
         raise SettingsError(f"one bridge serves at most {MAX_PANELS} panels")
     names: dict[str, str] = {}
@@ -90,6 +96,10 @@ def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]
             raise SettingsError(
                 f"[{panel.name}] url is that of panel {other}: each must be another panel"
             )
+    own = own_and_shared(secrets, first=first.webhook_secret)
+    for place, panel in enumerate(panels[1:], start=1):
+        secret, shared = own[panel.name]
+        panels[place] = replace(panel, webhook_secret=secret, shared_webhook_secret=shared)
     return tuple(panels)
 
 
@@ -112,7 +122,7 @@ def _panel(name: str, entry: Mapping[str, Any], first: PanelSettings) -> PanelSe
         if not isinstance(value, str) or not value:
             raise SettingsError(f"[{name}] {key} must be set, as a text")
         values[key] = value
-    secret = entry.get("webhook_secret", first.webhook_secret)
+    secret = entry.get("webhook_secret", "")
     if not isinstance(secret, str):
         raise SettingsError(f"[{name}] webhook_secret must be a text")
     timeout = entry.get("timeout_seconds", first.timeout_seconds)

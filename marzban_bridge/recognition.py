@@ -12,9 +12,7 @@ from urllib.parse import urlsplit
 
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.panels_file import PanelSettings
-from marzban_bridge.store import Store
-
-_META = "panel_address:"
+from marzban_bridge.store import PANEL_ADDRESS, Store
 
 
 def recognize(store: Store, panels: Sequence[PanelSettings]) -> None:
@@ -24,18 +22,20 @@ def recognize(store: Store, panels: Sequence[PanelSettings]) -> None:
     panel moves to a new address is nothing unusual.
     """
     marks = {each.name: _mark(each.url) for each in panels}
-    known = {name.removeprefix(_META): mark for name, mark in store.metas(_META).items()}
+    metas = store.metas(PANEL_ADDRESS)
+    known = {name.removeprefix(PANEL_ADDRESS): mark for name, mark in metas.items()}
     for name, mark in marks.items():
         for other, known_mark in known.items():
             if mark == known_mark and other != name:
                 raise SettingsError(
                     f"panel {name} has the address that panel {other} had: the store knows its "
-                    f"users as those of {other}. Give it that name again; if it really is another "
-                    f"panel at that address now, start once with {other} at its new address"
+                    f"users as those of {other}. Give it that name again. If it is another panel: "
+                    f"where {other} is at a new address, start once with that in its table; where "
+                    f"{other} is gone for good, `marzban-bridge panels forget {other}`"
                 )
     for name, mark in marks.items():
         if known.get(name) != mark:
-            store.set_meta(f"{_META}{name}", mark)
+            store.set_meta(f"{PANEL_ADDRESS}{name}", mark)
 
 
 def _mark(url: str) -> str:

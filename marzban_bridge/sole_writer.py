@@ -36,6 +36,23 @@ async def with_bridges(settings: Settings, act: Callable[[Bridges], Awaitable[T]
     return await leadership.lead_once(lead)
 
 
+async def with_store(settings: Settings, act: Callable[[Store], Awaitable[T]]) -> T:
+    """Do something with the store alone; nothing is asked of a panel or of the collector.
+
+    Raises StoreError, naming who has the store, when somebody else writes it.
+    """
+    if isinstance(settings.store, Path):
+        store = Store(settings.store)
+        try:
+            return await act(store)
+        finally:
+            store.close()
+    url = url_of(settings)
+    from marzban_bridge.leading import Leadership  # noqa: PLC0415 - the driver is an extra
+
+    return await Leadership(url).lead_once(act)
+
+
 async def move_store(settings: Settings, file: Path) -> tuple[int, int]:
     """Move a store from its file into PostgreSQL; return how many accounts and events it has.
 

@@ -32,6 +32,12 @@ _AMBIGUOUS = (
 )
 
 
+PANEL_ADDRESS = "panel_address:"
+"""Before a panel's name: a mark of the address that it had last."""
+_METAS_OF_PANEL = (PANEL_ADDRESS, "panel_doubts:", "other_bridge:", "pass_position:")
+_OF_PANEL = ("gone_account", "orphan", "announcement", "reset_all", "namesake")
+
+
 class Store(DoubtBooks):
     """The bridge's memory of one panel; `of` gives that of another.
 
@@ -167,6 +173,38 @@ class Store(DoubtBooks):
         for panel in self._handle.known_panels:
             self.of(panel)._leave_shared_quotas_of_gone()
         self._db.execute("DELETE FROM shared_quota")
+
+    def forget_panel(self, panel: str, *, actor: str, at: datetime) -> int:
+        """Drop all that is known of a panel that is no longer configured; return its accounts.
+
+        What its users used of shared quotas stays used, and names that counted for them pass to
+        the next panel that has them, without what was reported until now. Raises ValueError for a
+        panel that is configured, or that nothing is known of.
+        """
+        books, handle = self.of(panel), self._handle
+        metas = self.metas(PANEL_ADDRESS)
+        if panel in handle.panels:
+            raise ValueError(f"panel {panel} is configured")
+        if panel not in handle.known_panels and f"{PANEL_ADDRESS}{panel}" not in metas:
+            raise ValueError(f"nothing is known of a panel {panel}")
+        with handle.transaction():
+            count = books._drop_accounts()
+            released = "UPDATE placement SET is_released = 1 WHERE panel = ?"
+            self._db.execute(released, (panel,))
+            handle.known_panels -= {panel}
+            self._count_again()
+            for table in _OF_PANEL:
+                self._db.execute(f"DELETE FROM {table} WHERE panel = ?", (panel,))
+            for prefix in _METAS_OF_PANEL:
+                self._db.execute("DELETE FROM meta WHERE key = ?", (f"{prefix}{panel}",))
+            self._db.execute(
+                "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1",
+                (f"reset_all_after:{panel}:",),
+            )
+            text = f"panel {panel} is forgotten, with {count} accounts"
+            self._insert_events("", [Event(kind="action", text=text, actor=actor)], at)
+        handle.on_change(self.panel, ())
+        return count
 
     @property
     def shares_quotas(self) -> bool:

@@ -177,6 +177,10 @@ class UsageBooks:
             "SELECT account_key, panel, 1 FROM orphan WHERE panel = ?",
             (FIRST_PANEL,),
         )
+        self._count_again()
+
+    def _count_again(self) -> None:
+        """Count what was read for the panels it is for, of those that are known now."""
         for username, key, panel in self._db.execute(
             "SELECT username, account_key, panel FROM external_usage"
         ).fetchall():

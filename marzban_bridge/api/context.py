@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,9 @@ if TYPE_CHECKING:  # it needs the driver, which is an extra
     from marzban_bridge.leading import Leadership
 
 
+log = logging.getLogger(__name__)
+
+
 def new_action_throttles() -> Mapping[Action, Throttle]:
     """Return how often one login may ask for what."""
     return {
@@ -39,6 +43,23 @@ def new_action_throttles() -> Mapping[Action, Throttle]:
         Action.RESET_ALL: Throttle(burst=3, refill_seconds=60),
         Action.CLEANUP: Throttle(burst=3, refill_seconds=60),
     }
+
+
+class WebhookState:
+    """What one panel's webhooks have shown since the start."""
+
+    def __init__(self) -> None:
+        self.warning: str | None = None
+
+    def note_shared_secret(self, panel: str) -> None:
+        """Remember that the panel sends a secret that other panels have, too."""
+        if self.warning is None:
+            self.warning = (
+                f"its webhooks come with a secret that is not its own, so that they only have "
+                f"users looked at, and tell of no reset: set WEBHOOK_SECRET in the panel's .env to "
+                f"what `marzban-bridge panels webhook {panel}` says"
+            )
+            log.warning("panel %s: %s", panel, self.warning)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +79,7 @@ class Bridge:
     """None when no InfluxDB is configured."""
     metrics: Metrics
     clock: Clock
+    webhook_state: WebhookState = field(default_factory=WebhookState)
     sign_ins: SignInThrottle = field(default_factory=SignInThrottle)
     bearers: Bearers = field(default_factory=Bearers)
     action_throttles: Mapping[Action, Throttle] = field(default_factory=new_action_throttles)

@@ -80,6 +80,11 @@ async def readyz(request: Request) -> Response:
         for bridge in bridges.by_name.values()
         if (text := bridge.reconciler.set_aside.warning)
     ]
+    warnings += [
+        f"{bridge.reconciler.panel_outage.name}: {text}"
+        for bridge in bridges.by_name.values()
+        if (text := bridge.webhook_state.warning)
+    ]
     if first.snapshots and (outage := first.snapshots.outage).reason:
         warnings.append(f"{outage.name}: {outage.reason}")
     if (namesakes := first.store.ambiguous_names()) and not first.settings.quotas_span_panels:

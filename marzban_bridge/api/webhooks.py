@@ -7,17 +7,24 @@ that was not answered 2xx with only `tries` and `send_at` changed.
 from __future__ import annotations
 
 import hashlib
-import hmac
-from typing import Annotated
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import BaseModel
 
-from marzban_bridge.accounts import account_key
+from marzban_bridge.accounts import account_key, is_same_creation
 from marzban_bridge.api.bodies import read_body
-from marzban_bridge.api.context import BridgePart
+from marzban_bridge.api.context import Bridge, BridgePart
 from marzban_bridge.api.errors import DOCUMENTED, OF_BODIES
+from marzban_bridge.errors import OddUserError
+from marzban_bridge.marzban_answers import parse_user
+from marzban_bridge.panel_names import FIRST_PANEL
+from marzban_bridge.webhook_secrets import Sender, sender_of
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["webhooks"])
 
@@ -72,13 +79,19 @@ class WebhookAnswer(BaseModel):
 async def take_webhook(
     request: Request, bridge: BridgePart, x_webhook_secret: Annotated[str, Header()] = ""
 ) -> WebhookAnswer:
-    """Take a batch of events; they are stored before the answer, and acted upon right after."""
-    secret = bridge.panel_settings.webhook_secret
-    if not secret or not hmac.compare_digest(secret.encode(), x_webhook_secret.encode()):
+    """Take a batch of events; they are stored before the answer, and acted upon right after.
+
+    With a secret that other panels have, too, users are looked at and no reset is believed.
+    """
+    settings = bridge.panel_settings
+    sender = sender_of(
+        x_webhook_secret, own=settings.webhook_secret, shared=settings.shared_webhook_secret
+    )
+    if sender is Sender.UNKNOWN:
         bridge.metrics.webhooks.labels(result="refused").inc()
-        raise HTTPException(
-            401, "x-webhook-secret must be the panel's WEBHOOK_SECRET (BRIDGE_WEBHOOK_SECRET here)"
-        )
+        raise HTTPException(401, _refusal(settings.name))
+    if sender is Sender.ONE_OF_SEVERAL:
+        bridge.webhook_state.note_shared_secret(settings.name)
     body = await read_body(request, max_bytes=MAX_BODY_BYTES, what="a webhook batch")
     events = _parse(body)
     hints = [
@@ -92,7 +105,7 @@ async def take_webhook(
         [
             (_digest(event), name)
             for name, event, keys in hints
-            if event["action"] in RESET_ACTIONS and name in keys
+            if sender is Sender.PANEL and name in keys and _tells_of_reset(event, name, bridge)
         ],
         at=bridge.clock(),
         remember_seconds=REMEMBER_SECONDS,
@@ -102,9 +115,37 @@ async def take_webhook(
     return WebhookAnswer(events=len(events), hints=len(hints))
 
 
-def _parse(body: bytes) -> list[dict[str, object]]:
+def _refusal(panel: str) -> str:
+    text = "x-webhook-secret must be the panel's WEBHOOK_SECRET (BRIDGE_WEBHOOK_SECRET here)"
+    if panel == FIRST_PANEL:
+        return text
+    return (
+        f"x-webhook-secret must be panel {panel}'s own WEBHOOK_SECRET: `marzban-bridge panels "
+        f"webhook {panel}` says which it is"
+    )
+
+
+def _tells_of_reset(event: Mapping[str, Any], key: str, bridge: Bridge) -> bool:
+    """Tell whether an event is of a reset of this very user, and not of another panel's namesake.
+
+    Marzban sends the user along as it is after the reset.
+    """
+    if event["action"] not in RESET_ACTIONS:
+        return False
+    account = bridge.store.account(key)
+    gone = bridge.store.gone_account(key) if account is None else None
+    known = gone.account if gone else account
     try:
-        events = msgspec.json.decode(body, type=list[dict[str, object]])
+        user = parse_user(event["user"])
+    except (KeyError, OddUserError):
+        return False
+    is_of_user = account_key(user.username) == key
+    return bool(known and is_of_user and is_same_creation(known.created_at, user.created_at))
+
+
+def _parse(body: bytes) -> list[dict[str, Any]]:
+    try:
+        events = msgspec.json.decode(body, type=list[dict[str, Any]])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HTTPException(422, f"expected a JSON array of Marzban events: {error}") from error
     for index, event in enumerate(events):
@@ -115,7 +156,7 @@ def _parse(body: bytes) -> list[dict[str, object]]:
     return events
 
 
-def _digest(event: dict[str, object]) -> bytes:
+def _digest(event: Mapping[str, Any]) -> bytes:
     """Fingerprint an event so that a redelivery has the fingerprint of the first delivery."""
     lasting = {key: value for key, value in event.items() if key not in VOLATILE_FIELDS}
     return hashlib.blake2b(msgspec.json.encode(lasting, order="sorted"), digest_size=16).digest()

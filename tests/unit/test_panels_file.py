@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,8 +62,29 @@ def test_panels_of_the_file_follow_in_its_order_and_take_what_it_does_not_say(lo
     first, second, third = load(text)
     assert [first.name, second.name, third.name] == ["default", "two", "a-3"]
     assert (second.url, second.timeout_seconds) == ("https://two.example.com:8000", 7)
-    assert second.webhook_secret == "secret-of-one"
     assert (third.webhook_secret, third.timeout_seconds) == ("its-own", 3)
+
+
+def test_a_panel_has_a_webhook_secret_of_its_own_whether_its_table_says_one_or_not(load):
+    text = "".join(TWO.replace("two", name) for name in ("two", "three", "four", "five"))
+    text = text.replace("[four]", '[four]\nwebhook_secret = "secret-of-one"')
+    text = text.replace("[five]", '[five]\nwebhook_secret = "its-own"')
+    first, *others = load(text)
+    assert (first.webhook_secret, first.shared_webhook_secret) == ("secret-of-one", "")
+    secrets = [panel.webhook_secret for panel in (first, *others)]
+    assert len(set(secrets)) == 5, "no panel speaks for another"
+    assert secrets[-1] == "its-own"
+    assert all(len(secret) == 40 for secret in secrets[1:4])
+    shared = [panel.shared_webhook_secret for panel in others]
+    assert shared == ["secret-of-one", "secret-of-one", "secret-of-one", ""]
+    assert [panel.webhook_secret for panel in load(text)] == secrets, "they stay the same"
+
+
+def test_without_a_secret_of_the_first_panel_none_is_derived(tmp_path):
+    path = tmp_path / "panels.toml"
+    path.write_text(TWO)
+    _, second = load_panels(replace(settings(path), webhook_secret=""))
+    assert (second.webhook_secret, second.shared_webhook_secret) == ("", "")
 
 
 def test_a_password_is_in_no_representation(load):
