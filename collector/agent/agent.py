@@ -96,6 +96,7 @@ class Agent:
         self.state = State(self.spool)
         self._wire = AsyncWire(config.collector_url, timeout_seconds=SEND_TIMEOUT_SECONDS)
         self._problems: dict[str, str | None] = {}
+        self._fallen: dict[str, tuple[str, ...]] = {}
         parcel = Reports(key=config.key, subscription=None)
         self.senders = {REPORTS: self._sender(REPORTS, parcel)}
         if config.relay is not None:
@@ -202,6 +203,16 @@ class Agent:
             )
         if brought.advance.restarts:
             log.info("source_restarted source=%s: its counters began anew", source.name)
+        fallen = brought.advance.fallen
+        if fallen and fallen != self._fallen.get(source.name):
+            log.warning(
+                "counters_fell source=%s counters=%d first=%r: they show less than before though "
+                "it was not restarted; they count again above what they showed",
+                source.name,
+                len(fallen),
+                fallen[0],
+            )
+        self._fallen[source.name] = fallen
 
     async def close(self) -> None:
         """Let go of connections and the state."""

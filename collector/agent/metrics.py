@@ -77,6 +77,11 @@ def _sources(standings: list[Standing]) -> Iterator[Metric]:
     skipped = GaugeMetricFamily(
         "agent_source_skipped_rows", "Rows in it that made no sense", labels=labels
     )
+    fallen = GaugeMetricFamily(
+        "agent_source_fallen_counters",
+        "Counters in it that are lower than before though it runs on",
+        labels=labels,
+    )
     reports = CounterMetricFamily("agent_source_reports", "Reports it brought", labels=labels)
     restarts = CounterMetricFamily(
         "agent_source_restarts", "Counters that began anew", labels=labels
@@ -88,9 +93,10 @@ def _sources(standings: list[Standing]) -> Iterator[Metric]:
         counters.add_metric([each.name], each.counters)
         unmapped.add_metric([each.name], each.unmapped)
         skipped.add_metric([each.name], each.skipped)
+        fallen.add_metric([each.name], each.fallen)
         reports.add_metric([each.name], each.reports_total)
         restarts.add_metric([each.name], each.restarts_total)
-    yield from (up, read_at, counters, unmapped, skipped, reports, restarts)
+    yield from (up, read_at, counters, unmapped, skipped, fallen, reports, restarts)
 
 
 def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:

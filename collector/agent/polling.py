@@ -39,7 +39,8 @@ def gain(source: Source, state: State, reading: Reading) -> Gain:
 def absorb(source: Source, state: State, reading: Reading) -> Gain:
     """Queue what a reading brings and move the baselines, both on disk or neither.
 
-    Raises SpoolFullError: then the source goes on counting, and the next look brings it all.
+    Raises SourceError for a reading that cannot be compared with the one before, and
+    SpoolFullError: then the source goes on counting, and the next look brings it all.
     """
     with state.spool.transaction() as db:
         known = state.known(db, source.name, source.fingerprint)
@@ -53,6 +54,7 @@ def absorb(source: Source, state: State, reading: Reading) -> Gain:
             restarts=step.restarts,
             reports=len(brought.reports),
             unmapped_names=brought.unmapped_names,
+            fallen_names=step.fallen,
         )
         state.keep(db, source.name, source.fingerprint, known, seen)
     return brought

@@ -38,6 +38,12 @@ CREATE TABLE IF NOT EXISTS baseline (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS delivery (lane TEXT PRIMARY KEY, problem TEXT) WITHOUT ROWID;
 """
+_ADDED_COLUMNS = {
+    "former_starts": "TEXT NOT NULL DEFAULT '[]'",
+    "fallen": "INTEGER NOT NULL DEFAULT 0",
+    "fallen_names": "TEXT NOT NULL DEFAULT '[]'",
+}
+"""Of the table `source`; a state of an older version is brought forward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,9 @@ class Standing:
     """Names, in the last reading, that are nobody's."""
     unmapped_names: tuple[str, ...]
     problem: str | None
+    fallen: int = 0
+    """Counters, in the last reading, that show less than before though their source runs on."""
+    fallen_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,7 @@ class Seen:
     restarts: int
     reports: int
     unmapped_names: Sequence[str]
+    fallen_names: Sequence[str] = ()
 
 
 class State:
@@ -76,11 +86,15 @@ class State:
         with spool.transaction() as db:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 db.execute(statement)
+            there = {row[1] for row in db.execute("PRAGMA table_info(source)")}
+            for name, kind in _ADDED_COLUMNS.items():
+                if name not in there:
+                    db.execute(f"ALTER TABLE source ADD COLUMN {name} {kind}")
 
     def known(self, db: sqlite3.Connection, name: str, fingerprint: str) -> Known | None:
         """Return what a source's last reading said; None before the first of this very source."""
         row = db.execute(
-            "SELECT started, ticks FROM source WHERE name = ? AND fingerprint = ?",
+            "SELECT started, ticks, former_starts FROM source WHERE name = ? AND fingerprint = ?",
             (name, fingerprint),
         ).fetchone()
         if row is None:
@@ -88,7 +102,11 @@ class State:
         baselines = db.execute(
             "SELECT counter, upload_bytes, download_bytes FROM baseline WHERE source = ?", (name,)
         )
-        return Known({each[0]: Baseline(each[1], each[2]) for each in baselines}, Life(*row))
+        return Known(
+            {each[0]: Baseline(each[1], each[2]) for each in baselines},
+            Life(started=row[0], ticks=row[1]),
+            tuple(json.loads(row[2])),
+        )
 
     def keep(
         self, db: sqlite3.Connection, name: str, fingerprint: str, before: Known | None, seen: Seen
@@ -134,8 +152,8 @@ class State:
         db.execute(
             "UPDATE source SET fingerprint = ?, started = ?, ticks = ?, position = NULL, "
             "read_at = ?, counters = ?, skipped = ?, restarts = restarts + ?, "
-            "reports = reports + ?, unmapped = ?, unmapped_names = ?, problem = NULL "
-            "WHERE name = ?",
+            "reports = reports + ?, unmapped = ?, unmapped_names = ?, former_starts = ?, "
+            "fallen = ?, fallen_names = ?, problem = NULL WHERE name = ?",
             (
                 fingerprint,
                 life.started,
@@ -147,6 +165,9 @@ class State:
                 seen.reports,
                 len(seen.unmapped_names),
                 json.dumps(seen.unmapped_names[:MOST_NAMES]),
+                json.dumps(seen.known.former_starts),
+                len(seen.fallen_names),
+                json.dumps(seen.fallen_names[:MOST_NAMES]),
                 name,
             ),
         )
@@ -172,13 +193,14 @@ class State:
         with self.spool.reading() as db:
             rows = db.execute(
                 "SELECT name, read_at, counters, skipped, restarts, reports, unmapped, "
-                "unmapped_names, problem FROM source ORDER BY name"
+                "unmapped_names, problem, fallen, fallen_names FROM source ORDER BY name"
             ).fetchall()
         return [_standing(row) for row in rows]
 
 
 def _standing(row: Sequence[object]) -> Standing:
-    name, read_at, counters, skipped, restarts, reports, unmapped, names, problem = row
+    name, read_at, counters, skipped, restarts, reports, unmapped, names, problem, *told = row
+    fallen, fallen_names = told
     return Standing(
         name=str(name),
         read_at=datetime.fromtimestamp(read_at / 1000, UTC) if isinstance(read_at, int) else None,
@@ -189,4 +211,6 @@ def _standing(row: Sequence[object]) -> Standing:
         unmapped=int(str(unmapped)),
         unmapped_names=tuple(json.loads(str(names))),
         problem=None if problem is None else str(problem),
+        fallen=int(str(fallen)),
+        fallen_names=tuple(json.loads(str(fallen_names))),
     )

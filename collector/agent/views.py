@@ -122,6 +122,12 @@ def _state(standing: Standing) -> str:
         )
     if standing.skipped:
         parts.append(f"{standing.skipped} rows made no sense")
+    if standing.fallen:
+        names = ", ".join(each.replace("\x1f", " ") for each in standing.fallen_names[:MOST_SHOWN])
+        parts.append(
+            f"{standing.fallen} counters show less than before though it was not restarted, they "
+            f"count again above that: {names}"
+        )
     return "; ".join(parts)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from collector.agent.counters import Counter, Life, Reading, amount
 from collector.agent.deltas import Baseline, advance
+from collector.agent.errors import SourceError
 
 
 def reading(life=None, **users):
@@ -62,9 +64,74 @@ def test_a_source_that_says_it_began_anew_counts_whole_even_where_values_are_hig
     assert deltas(advance(other, reading(Life(started="b"), alice=(1, 2)))) == {"alice": (1, 2)}
 
 
-def test_a_source_that_says_nothing_of_its_life_is_not_taken_for_new():
-    known = advance(None, reading(Life(ticks=500, started="a"), alice=(10, 20))).known
-    assert deltas(advance(known, reading(alice=(11, 20)))) == {"alice": (1, 0)}
+@pytest.mark.parametrize("life", [Life(started="a"), Life(ticks=500)])
+def test_a_source_that_no_longer_says_when_it_began_is_refused_and_loses_nothing(life):
+    known = advance(None, reading(life, alice=(10, 20))).known
+    with pytest.raises(SourceError, match="since when"):
+        advance(known, reading(alice=(11, 20)))
+    assert deltas(advance(known, reading(life, alice=(12, 20)))) == {"alice": (2, 0)}
+
+
+def test_a_counter_that_falls_while_its_source_says_it_runs_on_keeps_its_highest_value():
+    life = Life(started="a")
+    known, sent, fallen = None, 0, []
+    for value in (0, 1000, 999, 1000, 998, 1005):
+        step = advance(known, reading(life, alice=(value, 0), bob=(5, 5)))
+        known = step.known
+        sent += sum(up for up, _ in deltas(step).values())
+        fallen.append(step.fallen)
+        assert step.restarts == 0
+    assert sent == 1005
+    assert fallen == [(), (), ("alice",), (), ("alice",), ()]
+    anew = advance(known, reading(Life(started="b"), alice=(7, 0)))
+    assert (deltas(anew), anew.restarts, anew.fallen) == ({"alice": (7, 0)}, 1, ())
+
+
+def test_each_direction_of_a_counter_that_fell_is_held_for_itself():
+    life = Life(started="a")
+    known = advance(None, reading(life, alice=(100, 200))).known
+    step = advance(known, reading(life, alice=(90, 250)))
+    assert deltas(step) == {"alice": (0, 50)}
+    assert step.known.baselines["alice"] == Baseline(100, 250)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("2026-11-24 10:00:00", "2026-11-24 10:00:01"),
+        ("2026-11-24T10:00:00Z", "2026-11-24T09:59:58Z"),
+        ("1795514400", "1795514401"),
+        ("1795514400.25", "1795514399"),
+    ],
+)
+def test_a_start_that_is_worked_out_anew_each_time_may_waver_by_two_seconds(one, other):
+    known = advance(None, reading(Life(started=one), alice=(1000, 0))).known
+    known = advance(known, reading(Life(started=other), alice=(1001, 0))).known
+    step = advance(known, reading(Life(started=one), alice=(1005, 0)))
+    assert (deltas(step), step.restarts) == ({"alice": (4, 0)}, 0)
+
+
+@pytest.mark.parametrize(("one", "other"), [("7", "8"), ("1795514400", "1795514410"), ("a", "b")])
+def test_other_starts_are_other_lives(one, other):
+    known = advance(None, reading(Life(started=one), alice=(1000, 0))).known
+    assert deltas(advance(known, reading(Life(started=other), alice=(1, 0)))) == {"alice": (1, 0)}
+
+
+def test_a_start_that_was_left_behind_does_not_come_back():
+    """Two servers behind one address would each be counted whole at each change."""
+    known = advance(None, reading(Life(started="a"), alice=(1000, 0))).known
+    known = advance(known, reading(Life(started="b"), alice=(900, 0))).known
+    with pytest.raises(SourceError, match="began before"):
+        advance(known, reading(Life(started="a"), alice=(1001, 0)))
+    assert deltas(advance(known, reading(Life(started="b"), alice=(902, 0)))) == {"alice": (2, 0)}
+    assert deltas(advance(known, reading(Life(started="c"), alice=(3, 0)))) == {"alice": (3, 0)}
+
+
+def test_counters_that_another_tool_resets_count_whole_while_the_source_runs_on():
+    """Ticks prove a new life where they fall, and no old one where they do not."""
+    known = advance(None, reading(Life(ticks=500), alice=(100, 0))).known
+    step = advance(known, reading(Life(ticks=600), alice=(7, 0)))
+    assert (deltas(step), step.restarts, step.fallen) == ({"alice": (7, 0)}, 1, ())
 
 
 def test_an_amount_is_a_whole_number_of_bytes_or_nothing():
@@ -176,3 +243,20 @@ def test_a_server_that_tells_nothing_is_never_counted_for_more_than_was_used(eve
             server.use(*event)
             used += event[1] + event[2]
         assert sent <= used
+
+
+@given(st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=1, max_size=40))
+def test_readings_that_are_too_low_within_a_life_delay_and_never_add(events):
+    life, used, sent, known = (
+        Life(started="a"),
+        0,
+        0,
+        advance(None, reading(Life(started="a"))).known,
+    )
+    for used_bytes, misread_bytes in [*events, (0, 0)]:
+        used += used_bytes
+        step = advance(known, reading(life, alice=(max(0, used - misread_bytes), 0)))
+        known = step.known
+        sent += sum(up for up, _ in deltas(step).values())
+        assert sent <= used
+    assert sent == used

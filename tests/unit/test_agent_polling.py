@@ -9,6 +9,7 @@ import pytest
 
 from collector.agent import config
 from collector.agent.counters import Counter, Life, Reading
+from collector.agent.errors import SourceError
 from collector.agent.polling import absorb, gain
 from collector.agent.state import State
 from collector.client.errors import SpoolError, SpoolFullError
@@ -143,3 +144,65 @@ def test_a_problem_is_remembered_until_the_next_good_reading(state):
     assert state.standings()[0].problem == "no answer"
     absorb(source(), state, reading(alice=1))
     assert state.standings()[0].problem is None
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"user": "\ud800", "upload_bytes": 1}],
+        [{"user": "alice", "counter": "\udfff", "upload_bytes": 1}],
+        [{"user": "alice", "upload_bytes": 2**62 - 1}] * 3,
+        [{"user": "\0", "upload_bytes": 1}],
+        [{"user": "a" * 10_000, "upload_bytes": 1}],
+    ],
+)
+def test_no_row_that_a_source_prints_stops_the_rows_beside_it(state, rows):
+    where = source('kind = "command"\ncommand = ["x"]\ncount_first = true')
+    body = json.dumps([*rows, {"user": "bob", "upload_bytes": 7}]).encode()
+    absorb(where, state, where.parse(body))
+    assert ("bob", 7) in queued(state)
+
+
+def test_what_fell_while_its_source_runs_on_is_remembered_and_counted_once(state):
+    where, life = source(), Life(started="a")
+    for value in (0, 1000, 999, 1005):
+        absorb(where, state, reading(life, alice=value))
+        fallen = state.standings()[0].fallen_names
+        assert fallen == (("alice",) if value == 999 else ())
+    assert sum(amount_bytes for _, amount_bytes in queued(state)) == 1005
+    absorb(where, state, reading(Life(started="b"), alice=1))
+    with pytest.raises(SourceError):
+        absorb(where, state, reading(life, alice=2000))
+
+
+def test_a_state_of_before_is_brought_forward_with_its_baselines(tmp_path):
+    path = tmp_path / "old"
+    spool = Spool(path)
+    with spool.transaction() as db:
+        db.execute(
+            "CREATE TABLE source (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL DEFAULT '', "
+            "started TEXT, ticks INTEGER, position TEXT, read_at INTEGER, "
+            "counters INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0, "
+            "restarts INTEGER NOT NULL DEFAULT 0, reports INTEGER NOT NULL DEFAULT 0, "
+            "unmapped INTEGER NOT NULL DEFAULT 0, unmapped_names TEXT NOT NULL DEFAULT '[]', "
+            "problem TEXT)"
+        )
+        db.execute(
+            "CREATE TABLE baseline (source TEXT NOT NULL, counter TEXT NOT NULL, "
+            "upload_bytes INTEGER NOT NULL, download_bytes INTEGER NOT NULL, "
+            "PRIMARY KEY (source, counter)) WITHOUT ROWID"
+        )
+        db.execute("CREATE TABLE delivery (lane TEXT PRIMARY KEY, problem TEXT) WITHOUT ROWID")
+        db.execute(
+            "INSERT INTO source (name, fingerprint, started) VALUES ('x', ?, 'a')",
+            (source().fingerprint,),
+        )
+        db.execute("INSERT INTO baseline VALUES ('x', 'alice', 100, 0)")
+    spool.close()
+    for value in (90, 103):
+        state = State(Spool(path))
+        absorb(source(), state, reading(Life(started="a"), alice=value))
+        state.spool.close()
+    state = State(Spool(path))
+    assert queued(state) == [("alice", 3)]
+    state.spool.close()

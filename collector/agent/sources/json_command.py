@@ -1,6 +1,6 @@
 """`command`: anything that prints cumulative counters as JSON.
 
-    {"started": "optional, differs after a restart",
+    {"started": "optional, differs after a restart, and only then",
      "counters": [{"user": "alice", "upload_bytes": 1, "download_bytes": 2}]}
 
 or the list alone. `counter` tells several counters of one user apart.
