@@ -243,6 +243,8 @@ class Marzban:
                     f"{update.username}: Marzban reads 0 as unlimited"
                 )
             body["data_limit"] = update.data_limit_bytes
+        elif update.lifts_limit:
+            body["data_limit"] = 0
         if update.status is not None:
             body["status"] = update.status.value
         if update.on_hold_expire_duration is not None:

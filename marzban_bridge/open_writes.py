@@ -33,6 +33,8 @@ class OpenWrite:
     """The number in the line that it carries (`note_line`); 0 when it carries none."""
     text_mark: str | None = None
     """Of the admin's own text in the note that it takes along; None when it leaves the note."""
+    lifts_limit: bool = False
+    """Whether it takes the limit away."""
     is_answered: bool = False
     """The panel answered, and no earlier try of it can land any more."""
 
@@ -107,7 +109,7 @@ def sets_limit(write: OpenWrite, shown_bytes: int | None) -> bool:
     """
     limit_bytes = write.data_limit_bytes
     if limit_bytes is None or shown_bytes is None:
-        return False
+        return write.lifts_limit and shown_bytes is None
     resent_gib = round(limit_bytes / _GIB, _DIALOG_DECIMALS)
     is_resent = resent_gib != round(resent_gib, 2) and abs(shown_bytes - resent_gib * _GIB) <= 1
     return shown_bytes == limit_bytes or is_resent

@@ -146,8 +146,11 @@ def take_limit(
     """Take a limit that is not ours as the admin's new quota."""
     shown_bytes = user.data_limit_bytes
     if account.superseded:
+        is_ours = is_same_limit(shown_bytes, account.published_bytes)
         if is_same_limit(shown_bytes, account.superseded.data_limit_bytes):
-            return account, None
+            return (account if is_ours else replace(account, published_bytes=None)), None
+        if account.quota_bytes is None and account.published_bytes is not None and is_ours:
+            return account, None  # it is to give way to the limit of before
         account = replace(account, superseded=None)
     if line is not None:
         return _by_line(account, shown_bytes, line)

@@ -133,6 +133,8 @@ class UserUpdate:
 
     username: str
     data_limit_bytes: int | None = None
+    lifts_limit: bool = False
+    """Whether the user is to have no data limit after the write."""
     status: Status | None = None
     on_hold_expire_duration: int | None = None
     next_plan: NextPlan | None = None

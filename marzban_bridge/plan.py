@@ -116,9 +116,11 @@ def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) ->
         status = None if target.is_disabled else Status.ACTIVE
     is_text_alone = account.restoration is None
     may_limit = not is_text_alone or account.sighting.status in {Status.ACTIVE, Status.LIMITED}
+    limit_bytes, lifts_limit = _limit_to_write(account, target) if may_limit else (None, False)
     update = UserUpdate(
         username=account.username,
-        data_limit_bytes=_limit_to_write(account, target) if may_limit else None,
+        data_limit_bytes=limit_bytes,
+        lifts_limit=lifts_limit,
         status=None if is_text_alone else status,
         on_hold_expire_duration=restoration.on_hold_expire_duration,
         next_plan=restoration.next_plan,
@@ -156,9 +158,11 @@ def _disable(account: Account, target: Desired) -> Change:
 def _switch(
     account: Account, target: Desired, kind: ChangeKind, status: Status, reason: str
 ) -> Change:
+    limit_bytes, lifts_limit = _limit_to_write(account, target)
     update = UserUpdate(
         username=account.username,
-        data_limit_bytes=_limit_to_write(account, target),
+        data_limit_bytes=limit_bytes,
+        lifts_limit=lifts_limit,
         status=status,
     )
     return Change(kind=kind, username=account.username, reason=reason, update=update)
@@ -168,7 +172,7 @@ def _publish(account: Account, target: Desired) -> Change | None:
     shown_bytes = account.sighting.data_limit_bytes
     limit_bytes = target.data_limit_bytes
     if limit_bytes is None:
-        return None
+        return _lift(account)
     used_bytes = account.sighting.used_bytes
     update = UserUpdate(username=account.username, data_limit_bytes=limit_bytes)
     if shown_bytes is None:
@@ -203,25 +207,61 @@ def _publish(account: Account, target: Desired) -> Change | None:
     return Change(kind=ChangeKind.PUBLISH, username=account.username, reason=reason, update=update)
 
 
-def _limit_to_write(account: Account, target: Desired) -> int | None:
-    """Return the limit to send along with another field; None where the panel already has it."""
-    if is_same_limit(target.data_limit_bytes, account.sighting.data_limit_bytes):
+def _lift(account: Account) -> Change | None:
+    """Return what takes away a limit of the bridge's own where there is no quota any more."""
+    limit_bytes, lifts_limit = _instead_of_ours(account)
+    if limit_bytes is None and not lifts_limit:
         return None
-    return target.data_limit_bytes
+    return Change(
+        kind=ChangeKind.RELEASE,
+        username=account.username,
+        reason="the quota is unlimited, and the limit here is one that the bridge published",
+        update=UserUpdate(
+            username=account.username, data_limit_bytes=limit_bytes, lifts_limit=lifts_limit
+        ),
+    )
+
+
+def _instead_of_ours(account: Account) -> tuple[int | None, bool]:
+    """Return which limit to write, or that it is to be lifted, where there is no quota.
+
+    Neither where the panel shows a limit that is not the bridge's. A limit that an admin had set on
+    this panel before it shared a quota is written again.
+    """
+    shown_bytes, published_bytes = account.sighting.data_limit_bytes, account.published_bytes
+    if None in {shown_bytes, published_bytes} or not is_same_limit(shown_bytes, published_bytes):
+        return None, False
+    own_bytes = account.superseded.data_limit_bytes if account.superseded else None
+    return own_bytes, own_bytes is None
+
+
+def _limit_to_write(account: Account, target: Desired) -> tuple[int | None, bool]:
+    """Return the limit to send along with another field, or that it is to be lifted.
+
+    Neither where the panel is as it should be.
+    """
+    if target.data_limit_bytes is None:
+        return _instead_of_ours(account)
+    if is_same_limit(target.data_limit_bytes, account.sighting.data_limit_bytes):
+        return None, False
+    return target.data_limit_bytes, False
 
 
 def releasing(account: Account, user: PanelUser, *, text_of_admin: str) -> Change | None:
     """Return what gives a user back its quota, its status and its note; None for nothing."""
     if account.lost_text is not None:
         text_of_admin = account.lost_text
-    quota_bytes = account.quota_bytes
-    is_limit_ours = quota_bytes is not None and user.data_limit_bytes != quota_bytes
+    quota_bytes, lifts_limit = account.quota_bytes, False
+    if quota_bytes is None:
+        quota_bytes, lifts_limit = _instead_of_ours(account)
+    is_limit_ours = lifts_limit or quota_bytes not in {None, user.data_limit_bytes}
     has_line = text_of_admin != (user.note or "")
     if not is_limit_ours and not account.is_disabled_by_us and not has_line:
         return None
     update = UserUpdate(
         username=user.username,
         data_limit_bytes=quota_bytes if is_limit_ours else None,
+        lifts_limit=lifts_limit,
         status=Status.ACTIVE if account.is_disabled_by_us else None,
         note=text_of_admin if has_line else None,
     )

@@ -258,7 +258,12 @@ def _take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[E
     before_bytes, quota_bytes = account.quota_bytes, shared.quota_bytes
     shown_bytes = account.sighting.data_limit_bytes
     taken = replace(account, shared_version=shared.version, quota_bytes=quota_bytes)
-    if not is_same_limit(shown_bytes, quota_bytes):
+    was_lifted = shared.is_edited and account.shared_version > 0
+    if quota_bytes is None and shown_bytes is not None and _is_ours(account, was_lifted=was_lifted):
+        own_bytes = None if was_lifted else before_bytes
+        own = None if own_bytes is None else Superseded(data_limit_bytes=own_bytes)
+        taken = replace(taken, published_bytes=shown_bytes, superseded=own)
+    elif not is_same_limit(shown_bytes, quota_bytes):
         taken = replace(taken, superseded=Superseded(data_limit_bytes=shown_bytes))
     if is_same_limit(before_bytes, quota_bytes):
         return taken, ()
@@ -269,6 +274,20 @@ def _take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[E
         after="unlimited" if quota_bytes is None else str(quota_bytes),
     )
     return taken, (event,)
+
+
+def _is_ours(account: Account, *, was_lifted: bool) -> bool:
+    """Tell whether the limit that the panel shows is one that the bridge published.
+
+    Where an admin lifted the quota that was shared until now, that quota itself is one too. A limit
+    that an admin set on this panel before it shared a quota is none.
+    """
+    shown_bytes, superseded = account.sighting.data_limit_bytes, account.superseded
+    if superseded and is_same_limit(shown_bytes, superseded.data_limit_bytes):
+        return False
+    is_published = account.published_bytes is not None
+    is_published &= is_same_limit(shown_bytes, account.published_bytes)
+    return is_published or was_lifted
 
 
 def _in_step(account: Account, shared: SharedQuota) -> Account:

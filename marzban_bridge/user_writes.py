@@ -76,6 +76,7 @@ class UserWrites:
             may_land_until=last_moment(self._clock(), timeout_seconds=self._longest_seconds),
             number=number if is_noted else 0,
             text_mark=None if update.note is None else text_mark(without_lines(update.note)),
+            lifts_limit=update.lifts_limit,
         )
         opened = replace(
             account, open_writes=began(account.open_writes, write), write_number=number
@@ -180,7 +181,8 @@ class UserWrites:
         Lines of other bridges go too; those that are still there are not written beside.
         """
         store = self._store.lineage.name_in_notes
-        sets_status = update.data_limit_bytes is not None or update.status is not None
+        sets_limit = update.data_limit_bytes is not None or update.lifts_limit
+        sets_status = sets_limit or update.status is not None
         sets_something = sets_status or text is not None
         if not self._uses_notes or store is None or not sets_something:
             return update, False
@@ -201,6 +203,8 @@ class UserWrites:
         number: int,
         store: str,
     ) -> NoteLine | None:
+        if account.quota_bytes is None:  # no limit of the bridge is left that it could be about
+            return None
         total_bytes = self._store.totals(account.key).billed_bytes
         external_bytes = total_bytes - account.baseline_bytes
         if external_bytes < 0:  # a total that fell; what the period began at cannot be said
