@@ -363,8 +363,8 @@ def test_a_reset_gives_a_formerly_limited_user_its_place_in_xray_back(world):
 def test_writes_per_period_are_few_however_many_reports_arrive(world):
     world.panel.create_user("alice", data_limit=gib(10))
     world.panel.use_traffic("alice", gib(1))
-    for _ in range(1200):
-        world.ledger.report("alice", 8 * 1024 * 1024)
+    for _ in range(300):
+        world.ledger.report("alice", 32 * 1024 * 1024)
         world.one_pass()
     puts = [write for write in world.transport.writes if write[0] == "PUT"]
     assert user_of(world)["status"] == "limited"

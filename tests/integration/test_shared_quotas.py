@@ -350,8 +350,8 @@ def test_after_a_ledger_that_lost_something_all_are_held_and_rebased_together(wo
 
 
 def test_the_number_of_writes_grows_with_the_logarithm_of_the_traffic(world):
-    for _ in range(300):
-        world.use("two", 0.03)
+    for _ in range(150):
+        world.use("two", 0.06)
         world.look()
     assert used(world, "default") == pytest.approx(gib(9), rel=1e-6)
     assert len(writes(world, "default")) <= 90

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from bridge_builders import gib
+from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -345,7 +346,7 @@ class BridgeMachine(RuleBasedStateMachine):
 
 
 MACHINE_SETTINGS = settings(
-    max_examples=60,
+    max_examples=examples(16),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -408,7 +409,7 @@ class MachineWithNotes(BridgeMachine):
 
 
 TestBridgeInvariantsWithNotes = MachineWithNotes.TestCase
-TestBridgeInvariantsWithNotes.settings = settings(MACHINE_SETTINGS, max_examples=40)
+TestBridgeInvariantsWithNotes.settings = settings(MACHINE_SETTINGS, max_examples=examples(16))
 
 
 class MachineWithoutNotes(BridgeMachine):
@@ -418,7 +419,7 @@ class MachineWithoutNotes(BridgeMachine):
 
 
 TestBridgeInvariantsWithoutNotes = MachineWithoutNotes.TestCase
-TestBridgeInvariantsWithoutNotes.settings = settings(MACHINE_SETTINGS, max_examples=40)
+TestBridgeInvariantsWithoutNotes.settings = settings(MACHINE_SETTINGS, max_examples=examples(16))
 
 
 class LyingPanelMachine(BridgeMachine):
@@ -478,7 +479,7 @@ class LyingPanelMachine(BridgeMachine):
 
 
 TestBridgeInvariantsOfALyingPanel = LyingPanelMachine.TestCase
-TestBridgeInvariantsOfALyingPanel.settings = settings(MACHINE_SETTINGS, max_examples=25)
+TestBridgeInvariantsOfALyingPanel.settings = settings(MACHINE_SETTINGS, max_examples=examples(10))
 
 
 class LyingPanelWithoutNotesMachine(LyingPanelMachine):
@@ -488,7 +489,9 @@ class LyingPanelWithoutNotesMachine(LyingPanelMachine):
 
 
 TestBridgeInvariantsOfALyingPanelWithoutNotes = LyingPanelWithoutNotesMachine.TestCase
-TestBridgeInvariantsOfALyingPanelWithoutNotes.settings = settings(MACHINE_SETTINGS, max_examples=25)
+TestBridgeInvariantsOfALyingPanelWithoutNotes.settings = settings(
+    MACHINE_SETTINGS, max_examples=examples(10)
+)
 
 
 class RatioMachine(BridgeMachine):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bridge_builders import gib
+from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -179,7 +180,7 @@ class CorrectionMachine(RuleBasedStateMachine):
 
 TestCorrections = CorrectionMachine.TestCase
 TestCorrections.settings = settings(
-    max_examples=15,
+    max_examples=examples(8),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

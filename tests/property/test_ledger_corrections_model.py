@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, batch, report
@@ -176,7 +177,7 @@ def test_the_ledger_sums_what_was_not_taken_back(kind, request):
     server = request.getfixturevalue("postgres") if kind == "postgres" else None
 
     @settings(
-        max_examples=10 if server else 60,
+        max_examples=examples(6 if server else 30),
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from bridge_builders import gib
+from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -168,7 +169,7 @@ class SharedQuotaMachine(RuleBasedStateMachine):
 
 TestSharedQuotaInvariants = SharedQuotaMachine.TestCase
 TestSharedQuotaInvariants.settings = settings(
-    max_examples=25,
+    max_examples=examples(12),
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -73,7 +73,7 @@ class PostgresServer:
             return
         self._run(
             *("initdb", "-D", str(self.data), "-U", "owner", f"--pwfile={password}"),
-            *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"),
+            *("-A", "md5", "-E", "UTF8", "--locale=C", "--no-sync"),
         )
 
     @property

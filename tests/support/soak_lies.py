@@ -215,13 +215,23 @@ class Greedy(threading.Thread):
 
     def run(self) -> None:
         try:
-            token = self._stack.user(self._username)["subscription_url"].rpartition("/")[2]
+            token = None
             while not self._stop_asked.wait(self._pause_seconds):
-                self._report(token)
+                token = token or self._token()
+                if token:
+                    self._report(token)
         except Exception as error:  # noqa: BLE001 - the verdict says so
             self._books.note(f"the greedy user ended: {error!r}")
         finally:
             self._client.close()
+
+    def _token(self) -> str | None:
+        """Return the user's subscription token; None while the panel is away or empty."""
+        try:
+            user = self._stack.user(self._username)
+        except (httpx.HTTPError, AssertionError):
+            return None
+        return str(user["subscription_url"]).rpartition("/")[2]
 
     def _report(self, token: str) -> None:
         """Send one large report on a server of its own until there is a verdict about it."""

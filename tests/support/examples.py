@@ -1,0 +1,15 @@
+"""How many examples Hypothesis draws for what takes long: few in a run of all tests, more if asked.
+
+`TEST_EXAMPLES=10 uv run pytest tests/property` draws ten times as many.
+"""
+
+from __future__ import annotations
+
+import os
+
+FACTOR = int(os.environ.get("TEST_EXAMPLES", "1"))
+
+
+def examples(count: int) -> int:
+    """Return how many examples to draw where a run of all tests draws `count`."""
+    return count * FACTOR
