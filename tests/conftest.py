@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +22,11 @@ NONE_HERE = "none here, its tests are skipped"
 def pytest_configure() -> None:
     """Have consoles made before a test sets their width, and without that of a worker's terminal.
 
-    A console that finds a width when it is made keeps it.
+    A console that finds a width when it is made keeps it. Hundreds of processes are started: what
+    they import is compiled once, whatever the caller prefers.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     for module in ("collector.cli", "marzban_bridge.commands"):

@@ -24,11 +24,9 @@ class AgentProcess:
         )
         self.config.chmod(0o600)
         self._environment = os.environ | {
-            "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "COLUMNS": "200",
         }
-        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:

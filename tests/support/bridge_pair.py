@@ -231,7 +231,6 @@ class Pair:
                 "COLLECTOR_ADMIN_KEY": ADMIN_KEY,
                 "BRIDGE_WEBHOOK_SECRET": WEBHOOK_SECRET,
                 "BRIDGE_PASS_SECONDS": "1",
-                "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
             }
             self.bridges.append(BridgeProcess(home, url, environment))
         self.reported = dict.fromkeys(USERS, 0)

@@ -45,7 +45,6 @@ class Cluster:
             ours = {
                 "LEDGER_URL": self.server.url(self.database, port=line.port),
                 "COLLECTOR_KEY_REQUESTS_PER_SECOND": "0",
-                "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
             }
             self.collectors.append(CollectorProcess(home, ours | dict(environment or {})))
         self.ports = [each.port for each in self.collectors]

@@ -39,11 +39,8 @@ class CollectorProcess:
             "COLLECTOR_PORT": str(self.port),
             "COLLECTOR_ADMIN_KEY": ADMIN_KEY,
             "COLLECTOR_REPORTER_KEYS": f"load:{KEY}",
-            "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
             **(environment or {}),
         }
-        # compiled once for all rounds, wherever the packages are and whatever the caller prefers
-        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
