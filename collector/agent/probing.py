@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from collector.agent.config import Config
 from collector.client.answers import Taken
 from collector.client.async_wire import AsyncWire
-from collector.client.delivery import Answer, Call, Post, Reports
+from collector.client.delivery import Answer, Call, NoAnswer, Post, Reports
 
 TIMEOUT_SECONDS = 10.0
 
-_Probe = Generator[Post | Call, Answer | str, str | None]
+_Probe = Generator[Post | Call, Answer | NoAnswer, str | None]
 
 
 async def probe(config: Config) -> dict[str, str | None]:
@@ -38,7 +38,7 @@ def _keys(config: Config) -> Mapping[str, str]:
 def _ask(key: str, *, now: datetime) -> _Probe:
     parcel = Reports(key=key, subscription=None)
     answer = yield parcel.pack([])
-    if isinstance(answer, str):
-        return answer
+    if isinstance(answer, NoAnswer):
+        return answer.reason
     verdict = parcel.judge(answer, count=0, now=now)
     return None if isinstance(verdict, Taken) else verdict.reason

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from collector.answer_mark import is_collectors
+from collector.client.errors import FailureKind
 from collector.retry_after import retry_after_seconds
 
 LONGEST_REASON = 300
@@ -45,6 +46,7 @@ class Again:
 
     reason: str
     after_seconds: float | None = None
+    kind: FailureKind = "busy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +104,14 @@ def _other_than_collector(
     kind = headers.get("content-type", "").partition(";")[0].strip()
     what = f" with {kind}" if kind else ""
     says = f"is not reached: something else answers {status}{what}"
+    asked_seconds = retry_after_seconds(headers.get("retry-after"), now=now)
     if status == 429 or status >= 500:
-        says = _reason(status, body)
+        return Again(_reason(status, body), asked_seconds)
     if 300 <= status < 400:
         says = f"answers {status}, a redirect; give the collector's own URL"
     elif status == 404:
         says = "answers 404: there is no collector at this URL"
-    return Again(says, retry_after_seconds(headers.get("retry-after"), now=now))
+    return Again(says, asked_seconds, "not_a_collector")
 
 
 def _judge_other(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Verdict:

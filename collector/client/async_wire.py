@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import httpx
 
-from collector.client.delivery import Answer, Call, Empty, Post, Progress, Setback, Step
+from collector.client.delivery import Answer, Call, Empty, NoAnswer, Post, Progress, Setback, Step
 from collector.client.errors import ClientError
+from collector.client.failures import no_answer
 from collector.client.pace import Pace
 from collector.client.target import IDLE_SECONDS, LINGER_SECONDS, MAX_ANSWER_BYTES, join
 
@@ -45,7 +46,7 @@ class AsyncWire:
             else:
                 result = await self._post(asked)
 
-    async def _post(self, post: Post) -> Answer | str:
+    async def _post(self, post: Post) -> Answer | NoAnswer:
         try:
             async with self._http.stream(
                 "POST",
@@ -57,9 +58,9 @@ class AsyncWire:
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
-                        return "answers without end"
+                        return NoAnswer("not_a_collector", "answers without end")
         except httpx.HTTPError as error:
-            return f"does not answer ({type(error).__name__})"
+            return no_answer(error)
         return Answer(response.status_code, response.headers, bytes(body))
 
     async def close(self) -> None:

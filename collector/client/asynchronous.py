@@ -28,7 +28,7 @@ from collector.client.pace import Pace
 from collector.client.receipt import Receipt
 from collector.client.report import Report
 from collector.client.spool import DEFAULT_MAX_BYTES, REPORTS, Spool, wall_clock_millis
-from collector.client.target import DEFAULT_TIMEOUT_SECONDS, Target, undelivered
+from collector.client.target import DEFAULT_TIMEOUT_SECONDS, OTHERS_SECONDS, Target, undelivered
 
 
 class AsyncClient:
@@ -98,7 +98,7 @@ class AsyncClient:
             self._check_known(step)
             wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
             if now_seconds() + wait_seconds > deadline:
-                raise undelivered(reports, outbox, self._told(step))
+                raise undelivered(reports, outbox, step, self._told(step))
             await asyncio.sleep(wait_seconds)
 
     async def flush(self, *, timeout_seconds: float = 30.0) -> Backlog:
@@ -112,7 +112,10 @@ class AsyncClient:
         while now_seconds() < deadline:
             step = await self._attempt()
             if isinstance(step, Empty):
-                break
+                if not (await asyncio.to_thread(self._the_spool().backlog, REPORTS)).items:
+                    break
+                await asyncio.sleep(OTHERS_SECONDS)  # another process sends the rest
+                continue
             if isinstance(step, Progress):
                 pace.succeed()
                 continue

@@ -18,12 +18,14 @@ from collector.client.delivery import (
     Call,
     Delivery,
     Empty,
+    NoAnswer,
     Post,
     Progress,
     Setback,
     Step,
 )
 from collector.client.errors import ClientError, UnauthorizedError
+from collector.client.failures import no_answer
 from collector.client.outbox import Backlog, DeadLetter
 from collector.client.pace import Pace
 from collector.client.receipt import Receipt
@@ -34,6 +36,7 @@ from collector.client.target import (
     IDLE_SECONDS,
     LINGER_SECONDS,
     MAX_ANSWER_BYTES,
+    OTHERS_SECONDS,
     Target,
     join,
     undelivered,
@@ -111,7 +114,7 @@ class Client:
             self._check_known(step)
             wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
             if time.monotonic() + wait_seconds > deadline:
-                raise undelivered(reports, outbox, self._told(step))
+                raise undelivered(reports, outbox, step, self._told(step))
             time.sleep(wait_seconds)
 
     def flush(self, *, timeout_seconds: float = 30.0) -> Backlog:
@@ -124,7 +127,10 @@ class Client:
         while time.monotonic() < deadline:
             step = self._attempt()
             if isinstance(step, Empty):
-                break
+                if not self._the_spool().backlog(REPORTS).items:
+                    break
+                time.sleep(OTHERS_SECONDS)  # another process sends the rest
+                continue
             if isinstance(step, Progress):
                 pace.succeed()
                 continue
@@ -225,7 +231,7 @@ class Client:
                 return done
             result = asked.run() if isinstance(asked, Call) else self._post(asked)
 
-    def _post(self, post: Post) -> Answer | str:
+    def _post(self, post: Post) -> Answer | NoAnswer:
         address = join(self._target.url, post.path)
         try:
             with self._http.stream(
@@ -235,9 +241,9 @@ class Client:
                 for chunk in response.iter_bytes():
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
-                        return "answers without end"
+                        return NoAnswer("not_a_collector", "answers without end")
         except httpx.HTTPError as error:
-            return f"does not answer ({type(error).__name__})"
+            return no_answer(error)
         except RuntimeError:  # closed meanwhile
-            return "was not asked: the client is closed"
+            return NoAnswer("sender", "was not asked: the client is closed", is_unsent=True)
         return Answer(response.status_code, response.headers, bytes(body))

@@ -22,6 +22,7 @@ from collector.client.answers import (
     Verdict,
     judge_reports,
 )
+from collector.client.errors import FailureKind
 from collector.client.outbox import Item, Outbox, SetAside, Settlement
 from collector.client.receipt import Receipt, Rejected
 from collector.client.report import completed, names_its_moment
@@ -41,7 +42,7 @@ IDS_ARE_KNOWN_MILLIS = 6 * 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Make this request; the result is an `Answer`, or text that says why there is none."""
+    """Make this request; the result is an `Answer`, or a `NoAnswer` that says why there is none."""
 
     path: str
     headers: Mapping[str, str]
@@ -65,6 +66,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """Nothing came back; `is_unsent` where no request can have left this machine."""
+
+    kind: FailureKind
+    reason: str
+    is_unsent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Empty:
     """Nothing waits."""
 
@@ -83,6 +93,8 @@ class Setback:
     reason: str
     after_seconds: float | None = None
     is_denied: bool = False
+    kind: FailureKind = "busy"
+    status: int | None = None
 
 
 Step = Empty | Progress | Setback
@@ -152,15 +164,18 @@ class Delivery:
         items: list[Item] = yield Call(self._take)
         if not items:
             return Empty()
-        answer: Answer | str = yield self._parcel.pack(items)
-        if isinstance(answer, str):
-            return Setback(answer)
+        answer: Answer | NoAnswer = yield self._parcel.pack(items)
+        if isinstance(answer, NoAnswer):
+            yield self._give_back(is_unsent=answer.is_unsent)
+            return Setback(answer.reason, kind=answer.kind)
         now = datetime.fromtimestamp(self._now_millis() / 1000, tz=UTC)
         match self._parcel.judge(answer, count=len(items), now=now):
-            case Again(reason, after_seconds):
-                return Setback(reason, after_seconds)
+            case Again(reason, after_seconds, kind):
+                yield self._give_back(is_unsent=False)
+                return Setback(reason, after_seconds, kind=kind, status=answer.status)
             case Denied(reason):
-                return Setback(reason, is_denied=True)
+                yield self._give_back(is_unsent=False)
+                return Setback(reason, is_denied=True, kind="unauthorized", status=answer.status)
             case Unfit(reason) if len(items) > 1:
                 # One of them is to blame: smaller requests find out which.
                 self._most_items = max(1, len(items) // 2)
@@ -175,6 +190,9 @@ class Delivery:
         yield Call(lambda: self._outbox.settle(settlement))
         rejected = tuple(Rejected(each.item.item_id, each.reason) for each in settlement.set_aside)
         return Progress(receipt + Receipt(rejected=rejected))
+
+    def _give_back(self, *, is_unsent: bool) -> Call:
+        return Call(lambda: self._outbox.give_back(is_unsent=is_unsent))
 
     def _take(self) -> list[Item]:
         room_bytes = MOST_BYTES - self._most_items * ADDED_BYTES
@@ -198,9 +216,11 @@ class Delivery:
     def _is_moment_ours(self, item: Item) -> bool:
         """Tell whether it is this machine's clock that the collector finds wrong.
 
-        Such a report is sent again without a moment; the collector then says when it was. After
-        so long in the spool that its id may be forgotten there, it might be counted twice.
+        Such a report is sent again without a moment; the collector then says when it was. One that
+        was sent before, so long ago that its id may be forgotten there, might be counted twice.
         """
         if item.is_undated or names_its_moment(item.body):
             return False
+        if item.is_untried:
+            return True
         return abs(self._now_millis() - item.queued_at_millis) < IDS_ARE_KNOWN_MILLIS

@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collector.client.receipt import Rejected
     from collector.client.report import Report
+
+FailureKind = Literal[
+    "dns",
+    "refused",
+    "network",
+    "proxy",
+    "timeout",
+    "certificate",
+    "tls",
+    "disconnected",
+    "address",
+    "busy",
+    "not_a_collector",
+    "unauthorized",
+    "rejected",
+    "spool",
+    "sender",
+]
+"""What went wrong: the host name is unknown, nothing listens, no way there, the proxy refuses, no
+answer in time, a certificate that is not trusted, no TLS, a connection that ended, an address that
+cannot be asked, a collector that says later, another program that answers, a key or subscription
+that is not valid, reports that are refused for good, the spool's file, the sender itself."""
+_NEEDS_A_CHANGE = {"certificate", "address", "unauthorized", "rejected"}
 
 
 class ClientError(Exception):
-    """The parent of every error the client raises on purpose."""
+    """The parent of every error the client raises on purpose.
+
+    Attributes:
+        kind: What went wrong; None for a call that cannot be right.
+        status: The HTTP status that was answered; None where nothing was.
+    """
+
+    kind: FailureKind | None = None
+    status: int | None = None
+
+    def __init__(
+        self, message: str, *, kind: FailureKind | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind or self.kind
+        self.status = status
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same call may succeed later with nothing changed on this side."""
+        return self.kind is not None and self.kind not in _NEEDS_A_CHANGE
 
 
 class ReportError(ClientError, ValueError):
@@ -19,6 +64,13 @@ class ReportError(ClientError, ValueError):
 class SpoolError(ClientError):
     """The spool's file cannot be used: foreign, damaged, newer, or the disk refuses."""
 
+    kind = "spool"
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same call may succeed later: a full spool empties, a damaged one does not."""
+        return isinstance(self, SpoolFullError)
+
 
 class SpoolFullError(SpoolError):
     """The spool holds as much as it may: nothing was queued, try again when some was delivered."""
@@ -27,13 +79,45 @@ class SpoolFullError(SpoolError):
 class UnauthorizedError(ClientError):
     """The collector does not accept the key or subscription; what is spooled stays there."""
 
+    kind = "unauthorized"
 
-class NotDeliveredError(ClientError):
+
+class DeliveryError(ClientError):
+    """The collector took nothing this time; `kind` says why. What is spooled stays there."""
+
+
+class NotDeliveredError(DeliveryError):
     """Some reports were not taken in time; sending these again doubles nothing.
 
-    `undelivered` holds the very reports that were given, under the ids they were sent with.
+    Attributes:
+        undelivered: The very reports that were given and not taken, with their ids.
     """
 
-    def __init__(self, message: str, undelivered: list[Report]) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        undelivered: list[Report],
+        *,
+        kind: FailureKind | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, kind=kind, status=status)
         self.undelivered = undelivered
+
+
+class RejectedError(ClientError):
+    """The collector refuses some reports for good; they are set aside in the spool.
+
+    Attributes:
+        rejected: Which ones, and why.
+    """
+
+    kind = "rejected"
+
+    def __init__(self, rejected: Sequence[Rejected]) -> None:
+        first = rejected[0]
+        super().__init__(
+            f"{len(rejected)} reports were refused and set aside, the first one because its "
+            f"{first.reason}"
+        )
+        self.rejected = tuple(rejected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -20,6 +20,12 @@ class Item:
     body: bytes
     queued_at_millis: int
     is_undated: bool = False
+    is_untried: bool = False
+    """Certainly never sent before: no collector can have it."""
+
+    def tried(self, *, is_untried: bool) -> Item:
+        """Return the item with whether it was ever sent before."""
+        return replace(self, is_untried=is_untried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,10 @@ class Outbox(Protocol):
         """Remove what is done or set aside, and remember what changes."""
         ...
 
+    def give_back(self, *, is_unsent: bool) -> None:
+        """Let others send what `first` returned; `is_unsent`: no request left this machine."""
+        ...
+
 
 @dataclass(slots=True)
 class MemoryOutbox:
@@ -93,12 +103,13 @@ class MemoryOutbox:
         gone |= {each.item.seq for each in settlement.set_aside}
         undated = {each.seq for each in settlement.undated}
         self.items = [
-            Item(each.seq, each.item_id, each.body, each.queued_at_millis, is_undated=True)
-            if each.seq in undated
-            else each
+            replace(each, is_undated=True) if each.seq in undated else each
             for each in self.items
             if each.seq not in gone
         ]
+
+    def give_back(self, *, is_unsent: bool) -> None:
+        """Do nothing: no other sender shares it."""
 
 
 def within(items: Sequence[Item], *, most_items: int, most_bytes: int) -> list[Item]:

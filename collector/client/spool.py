@@ -2,8 +2,8 @@
 
 Items wait in lanes, each in its own order; the bound is on all lanes together, and on what was set
 aside. A full spool refuses, it never drops. What is delivered leaves it on a full disk too. The
-file may be shared by processes: ids keep what they send apart. Other tables may live in it and
-change in the same transaction (`transaction`).
+file may be shared by processes: what one of them is sending (`claims`) no other one sends. Other
+tables may live in it and change in the same transaction (`transaction`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from collector.client import claims
+from collector.client.claims import Claimant
 from collector.client.errors import SpoolError, SpoolFullError
-from collector.client.outbox import Backlog, DeadLetter, Item, SetAside, Settlement, within
-from collector.client.report import without_moment
+from collector.client.outbox import Backlog, DeadLetter, Item, SetAside, Settlement
+from collector.client.process_identity import boot_clock_millis, this_boot
+from collector.client.report import new_id, without_moment
 from collector.client.reserve import Reserve
+from collector.client.spool_clock import SpoolClock
 from collector.client.spool_file import explained, prepare, touch
 
 DEFAULT_MAX_BYTES = 256 * 2**20
@@ -31,9 +35,14 @@ REPORTS = "reports"
 _HELD = "SELECT coalesce(sum(size_bytes), 0), coalesce(sum(set_aside_bytes), 0) FROM backlog"
 _BACKLOG = """
 SELECT coalesce(sum(items), 0), coalesce(sum(size_bytes), 0), coalesce(sum(set_aside), 0),
-    coalesce(sum(set_aside_bytes), 0),
-    min((SELECT queued_at FROM item WHERE item.lane = backlog.lane ORDER BY seq LIMIT 1))
+    coalesce(sum(set_aside_bytes), 0)
 FROM backlog WHERE ? IS NULL OR lane = ?
+"""
+_OLDEST = """
+SELECT queued_at, boot, queued_boot_millis FROM item WHERE seq IN (
+    SELECT (SELECT seq FROM item WHERE item.lane = backlog.lane ORDER BY seq LIMIT 1)
+    FROM backlog WHERE ? IS NULL OR lane = ?
+)
 """
 
 
@@ -124,16 +133,25 @@ class Spool:
                 f"the spool {self.path} is full: of {self._max_bytes} bytes {waiting_bytes} wait "
                 f"to be sent{aside}"
             )
-        now_millis = self._now_millis()
+        clock = self._clock()
+        moment = (clock.wall_millis, clock.boot, clock.boot_millis)
         db.executemany(
-            "INSERT INTO item (lane, item_id, body, queued_at) VALUES (?, ?, ?, ?)",
-            [(lane, item_id, body, now_millis) for item_id, body in items],
+            "INSERT INTO item (lane, item_id, body, queued_at, boot, queued_boot_millis) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            [(lane, item_id, body, *moment) for item_id, body in items],
         )
         _count(db, lane, items=len(items), size_bytes=added_bytes)
 
-    def lane(self, name: str) -> Lane:
-        """Return the outbox of one lane."""
-        return Lane(self, name)
+    def lane(self, name: str, *, lease_seconds: float = claims.DEFAULT_LEASE_SECONDS) -> Lane:
+        """Return the outbox of one lane, for one sender.
+
+        Another sender, of this process or another one, takes what this one has taken once that is
+        given back, once this process has ended, or after so long.
+        """
+        return Lane(self, name, Claimant(new_id(), lease_seconds))
+
+    def _clock(self) -> SpoolClock:
+        return SpoolClock(self._now_millis(), boot_clock_millis(), this_boot())
 
     def waiting_lanes(self) -> dict[str, int]:
         """Return which lanes have something in them, and how much."""
@@ -144,8 +162,10 @@ class Spool:
         """Return how much waits, in one lane or in all."""
         with self.reading() as db:
             row = db.execute(_BACKLOG, (lane, lane)).fetchone()
-        items, size_bytes, set_aside, aside_bytes, oldest = row
-        oldest_at = None if oldest is None else _moment(oldest)
+            oldest = db.execute(_OLDEST, (lane, lane)).fetchall()
+        items, size_bytes, set_aside, aside_bytes = row
+        clock = self._clock()
+        oldest_at = min((_moment(clock.corrected(*each)) for each in oldest), default=None)
         return Backlog(items, size_bytes, oldest_at, set_aside, aside_bytes)
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
@@ -186,37 +206,91 @@ class Spool:
     def first(self, lane: str, *, most_items: int, most_bytes: int) -> list[Item]:
         """Return a lane's oldest items within the bounds, at least one if there is one."""
         with self.reading() as db:
-            rows = db.execute(
-                "SELECT seq, item_id, body, queued_at, is_undated FROM item WHERE lane = ? "
-                "ORDER BY seq LIMIT ?",
-                (lane, most_items),
-            ).fetchall()
-        items = [
-            Item(seq, item_id, body, queued_at_millis, bool(is_undated))
-            for seq, item_id, body, queued_at_millis, is_undated in rows
-        ]
-        return within(items, most_items=most_items, most_bytes=most_bytes)
+            return claims.free_items(
+                db,
+                lane,
+                None,
+                most_items=most_items,
+                most_bytes=most_bytes,
+                clock=self._clock(),
+            )
 
-    def settle(self, lane: str, settlement: Settlement) -> None:
+    def claim(
+        self, lane: str, claimant: Claimant, *, most_items: int, most_bytes: int
+    ) -> list[Item]:
+        """Return a lane's oldest items that nobody else sends, and have nobody else send them."""
+
+        def free(db: sqlite3.Connection, most_items: int) -> list[Item]:
+            return claims.free_items(
+                db,
+                lane,
+                claimant,
+                most_items=most_items,
+                most_bytes=most_bytes,
+                clock=self._clock(),
+            )
+
+        with self._lock:
+            with self.reading() as db:
+                if not free(db, 1):  # looking waits for nobody who writes
+                    return []
+            try:
+                with self._unsynced(), self.transaction() as db:
+                    claims.forget_ended(db, lane)
+                    items = free(db, most_items)
+                    return claims.claim(db, lane, claimant, items) if items else []
+            except SpoolFullError:
+                # A full disk has to empty: ids keep apart what is sent by two.
+                with self.reading() as db:
+                    return free(db, most_items)
+
+    def give_back(self, lane: str, claimant: Claimant, *, is_unsent: bool = False) -> None:
+        """End what `claim` began, with nothing settled."""
+        with (
+            self._lock,
+            contextlib.suppress(SpoolFullError),  # then its lease ends it
+            self._unsynced(),
+            self.transaction() as db,
+        ):
+            claims.give_back(db, lane, claimant, is_unsent=is_unsent)
+
+    @contextlib.contextmanager
+    def _unsynced(self) -> Iterator[None]:
+        """Have a transaction outlive each process, but not a loss of power: all of them end by it.
+
+        Claims need no more, and it spares waiting for the disk.
+        """
+        with self.reading() as db:
+            db.execute("PRAGMA synchronous = NORMAL")
+            try:
+                yield
+            finally:
+                db.execute("PRAGMA synchronous = FULL")
+
+    def settle(self, lane: str, settlement: Settlement, claimant: Claimant | None = None) -> None:
         """Keep what an answer decided; what another process settled meanwhile stays settled.
+
+        It ends what the claimant has claimed.
 
         Needs no room on the disk but the reserve's.
         """
         with self._lock:  # or what is queued meanwhile takes the room that was given back
             try:
-                self._settle(lane, settlement)
+                self._settle(lane, settlement, claimant)
             except SpoolError:
                 if not self._reserve.give_back():
                     raise
-                self._settle(lane, settlement)
+                self._settle(lane, settlement, claimant)
             if not self._reserve.take():
                 # What was settled is in the journal; written back, it leaves its room there.
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 self._reserve.take()
 
-    def _settle(self, lane: str, settlement: Settlement) -> None:
+    def _settle(self, lane: str, settlement: Settlement, claimant: Claimant | None) -> None:
         with self.transaction() as db:
+            if claimant is not None:
+                claims.give_back(db, lane, claimant)
             removed = [each for each in settlement.done if _remove(db, each)]
             for each in settlement.set_aside:
                 if _remove(db, each.item):
@@ -244,19 +318,29 @@ class Spool:
 
 
 class Lane:
-    """One lane of a spool, as an outbox."""
+    """One lane of a spool, as the outbox of one sender."""
 
-    def __init__(self, spool: Spool, name: str) -> None:
+    def __init__(self, spool: Spool, name: str, claimant: Claimant) -> None:
         self._spool = spool
+        self._claimant = claimant
         self.name = name
 
     def first(self, *, most_items: int, most_bytes: int) -> list[Item]:
-        """Return the oldest items within the bounds, at least one if there is one."""
-        return self._spool.first(self.name, most_items=most_items, most_bytes=most_bytes)
+        """Return the oldest items that no other sender has, at least one if there is one.
+
+        They are this sender's until they are settled or given back.
+        """
+        return self._spool.claim(
+            self.name, self._claimant, most_items=most_items, most_bytes=most_bytes
+        )
 
     def settle(self, settlement: Settlement) -> None:
         """Remove what is done or set aside, and remember what changes."""
-        self._spool.settle(self.name, settlement)
+        self._spool.settle(self.name, settlement, self._claimant)
+
+    def give_back(self, *, is_unsent: bool = False) -> None:
+        """Let others send what `first` returned; `is_unsent`: no request left this machine."""
+        self._spool.give_back(self.name, self._claimant, is_unsent=is_unsent)
 
 
 def _remove(db: sqlite3.Connection, item: Item) -> bool:

@@ -19,7 +19,9 @@ CREATE TABLE item (
     item_id TEXT NOT NULL,
     body BLOB NOT NULL,
     queued_at INTEGER NOT NULL,
-    is_undated INTEGER NOT NULL DEFAULT 0
+    is_undated INTEGER NOT NULL DEFAULT 0,
+    boot TEXT,
+    queued_boot_millis INTEGER
 );
 CREATE INDEX item_lane ON item (lane, seq);
 CREATE TABLE backlog (
@@ -27,7 +29,17 @@ CREATE TABLE backlog (
     items INTEGER NOT NULL DEFAULT 0,
     size_bytes INTEGER NOT NULL DEFAULT 0,
     set_aside INTEGER NOT NULL DEFAULT 0,
-    set_aside_bytes INTEGER NOT NULL DEFAULT 0
+    set_aside_bytes INTEGER NOT NULL DEFAULT 0,
+    tried_seq INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE claim (
+    lane TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    process TEXT NOT NULL,
+    until_millis INTEGER NOT NULL,
+    tried_before_seq INTEGER NOT NULL
 );
 CREATE TABLE dead_letter (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -38,14 +50,33 @@ CREATE TABLE dead_letter (
     set_aside_at INTEGER NOT NULL
 );
 """
-VERSION = 2
-_TO_VERSION_2 = """
+VERSION = 3
+_STEPS = {
+    1: """
 ALTER TABLE backlog ADD COLUMN set_aside_bytes INTEGER NOT NULL DEFAULT 0;
 UPDATE backlog SET set_aside_bytes = (
     SELECT coalesce(sum(length(body) + 96), 0) FROM dead_letter
     WHERE dead_letter.lane = backlog.lane
 );
-"""
+""",
+    # Whether what waits was ever sent is not known: it counts as sent.
+    2: """
+ALTER TABLE item ADD COLUMN boot TEXT;
+ALTER TABLE item ADD COLUMN queued_boot_millis INTEGER;
+ALTER TABLE backlog ADD COLUMN tried_seq INTEGER NOT NULL DEFAULT 0;
+UPDATE backlog SET tried_seq = (SELECT coalesce(max(seq), 0) FROM item);
+CREATE TABLE claim (
+    lane TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    process TEXT NOT NULL,
+    until_millis INTEGER NOT NULL,
+    tried_before_seq INTEGER NOT NULL
+);
+""",
+}
+"""What brings a file from the version before it to the next one."""
 
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:
@@ -76,8 +107,9 @@ def _bring_forward(db: sqlite3.Connection, path: Path) -> None:
         raise SpoolError(f"{path} is an SQLite file, but not a spool")
     elif version > VERSION:
         raise SpoolError(f"the spool {path} was written by a newer version: upgrade")
-    elif version < VERSION:
-        _run(db, _TO_VERSION_2)
+    else:
+        for each in range(max(version, 1), VERSION):
+            _run(db, _STEPS[each])
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -13,6 +13,7 @@ from collector.client.delivery import (
     MOST_REPORTS,
     MOST_REPORTS_WITHOUT_KEY,
     Reports,
+    Setback,
 )
 from collector.client.errors import ClientError, NotDeliveredError, ReportError
 from collector.client.outbox import Item, MemoryOutbox
@@ -21,6 +22,8 @@ from collector.client.report import Report, encode
 MAX_ANSWER_BYTES = 16 * 2**20
 IDLE_SECONDS = 5.0
 """How often an idle sender looks whether another process queued something."""
+OTHERS_SECONDS = 0.05
+"""How often a flush looks whether other processes have sent what they took."""
 LINGER_SECONDS = 0.1
 """So long a sender that was idle lets reports gather."""
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -89,10 +92,14 @@ def check_url(url: str) -> None:
         raise ClientError("the URL is to have no password, query or fragment in it")
 
 
-def undelivered(reports: Sequence[Report], outbox: MemoryOutbox, why: str) -> NotDeliveredError:
+def undelivered(
+    reports: Sequence[Report], outbox: MemoryOutbox, step: Setback, why: str
+) -> NotDeliveredError:
     """Return the error of a call that gave up, with those of its reports that are left."""
     left_ids = {each.item_id for each in outbox.items}
     left = [each for each in reports if each.report_id in left_ids]
     rejected = len(outbox.rejected)
     also = f"; {rejected} others were rejected" if rejected else ""
-    return NotDeliveredError(f"{len(left)} reports were not taken: {why}{also}", left)
+    return NotDeliveredError(
+        f"{len(left)} reports were not taken: {why}{also}", left, kind=step.kind, status=step.status
+    )

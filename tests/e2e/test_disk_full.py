@@ -197,7 +197,7 @@ def test_a_spool_that_cannot_be_read_is_named_by_the_clients_problem(tmp_path, m
             raise SpoolError(f"the spool {path} is damaged")
 
         with monkeypatch.context() as patched:
-            patched.setattr(Spool, "first", fail)
+            patched.setattr(Spool, "claim", fail)
             until("the spool is named", lambda: client.problem == f"the spool {path} is damaged")
         taken.script = lambda _: None
         until("all is well", lambda: client.flush().items == 0 and client.problem is None)

@@ -23,6 +23,8 @@ from collector.client import (
     SpoolFullError,
     UnauthorizedError,
 )
+from collector.client.report import encode
+from collector.client.spool import REPORTS, Spool
 
 URL = "https://collector.test/base"
 SUBSCRIPTION = "https://panel.test/sub/YWxpY2UsMTc5NTQzMzM4NQ3PDaZWi-hR"
@@ -288,6 +290,30 @@ def test_a_wrong_clock_loses_nothing(make, collector, tmp_path):
     assert client.requeue_dead_letters() == 1
     assert client.flush().items == 0
     assert len(collector.taken) == 3
+
+
+def test_what_was_queued_with_a_clock_that_showed_1970_before_a_restart_is_delivered(
+    make, collector, tmp_path
+):
+    """It was refused as too old and set aside, for its id might be forgotten: it was never sent."""
+
+    def answer(reports):
+        old = [n for n, each in enumerate(reports) if each.get("reported_at", "2").startswith("1")]
+        faults = [{"index": n, "field": "reported_at", "reason": "is older"} for n in old]
+        return httpx.Response(422, json={"detail": "?", "errors": faults}) if faults else None
+
+    collector.script = answer
+    spool = Spool(tmp_path / "spool", now_millis=lambda: 5_000)
+    one = report()
+    spool.put(REPORTS, [(one.report_id, encode(one, report_id=one.report_id))])
+    with spool.transaction() as db:
+        db.execute("UPDATE item SET boot = 'an earlier one'")
+    spool.close()
+    client = make(spool=tmp_path / "spool")
+    backlog = client.flush()
+    assert (backlog.items, backlog.set_aside_total) == (0, 0)
+    assert list(collector.taken) == [one.report_id]
+    assert "reported_at" not in collector.taken[one.report_id]
 
 
 def test_large_amounts_are_sent_in_requests_a_collector_takes(make, collector, tmp_path):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -32,6 +36,8 @@ class ScriptedCollector:
         self.requests: list[httpx.Request] = []
         self.batches: list[list[dict[str, Any]]] = []
         self.taken: dict[str, dict[str, Any]] = {}
+        self.sent: Counter[str] = Counter()
+        """How often each report was in a request, by its id."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -40,6 +46,7 @@ class ScriptedCollector:
             content = gzip.decompress(content)
         reports = json.loads(content)
         self.batches.append(reports)
+        self.sent.update(each["report_id"] for each in reports)
         answer = self.answers.pop(0) if self.answers else self.script(reports)
         if answer == "lost":
             self._take(reports)
@@ -64,3 +71,42 @@ class ScriptedCollector:
         duplicates = len(reports) - accepted - len(rejected)
         body = {"accepted": accepted, "duplicates": duplicates, "rejected": rejected}
         return httpx.Response(200, json=body | {"ignored": 0}, headers={HEADER: VALUE})
+
+
+@contextlib.contextmanager
+def served(collector: ScriptedCollector) -> Iterator[str]:
+    """Have it answer on a socket, one request at a time; yield the address."""
+    turn = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["content-length"]))
+            request = httpx.Request(
+                "POST", f"http://x{self.path}", headers=dict(self.headers), content=content
+            )
+            with turn:
+                answer = collector(request)
+            body = answer.read()
+            self.send_response(answer.status_code)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if "content-length" not in answer.headers:
+                self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -124,20 +124,38 @@ def test_more_dead_letters_than_anybody_reads_are_all_kept(spool):
     assert len(spool.dead_letters(limit=20_000)) == 12_000
 
 
-def test_a_spool_of_the_first_version_is_brought_forward_with_what_was_set_aside(tmp_path):
-    path = tmp_path / "spool"
-    spool = Spool(path)
-    spool.put(REPORTS, [("a", b"0123"), ("b", b"01")])
-    set_aside_all(spool)
-    spool.close()
+def put_back_to(version, path):
+    """Make of a spool's file one of an earlier version."""
     db = sqlite3.connect(path)
-    db.execute("ALTER TABLE backlog DROP COLUMN set_aside_bytes")
-    db.execute("PRAGMA user_version = 1")
+    if version < 3:
+        db.execute("DROP TABLE claim")
+        db.execute("ALTER TABLE item DROP COLUMN boot")
+        db.execute("ALTER TABLE item DROP COLUMN queued_boot_millis")
+        db.execute("ALTER TABLE backlog DROP COLUMN tried_seq")
+    if version < 2:
+        db.execute("ALTER TABLE backlog DROP COLUMN set_aside_bytes")
+    db.execute(f"PRAGMA user_version = {version}")
     db.commit()
     db.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_spool_of_an_earlier_version_is_brought_forward_with_all_that_is_in_it(tmp_path, version):
+    path = tmp_path / "spool"
+    spool = Spool(path, now_millis=lambda: NOON_MILLIS)
+    spool.put(REPORTS, [("a", b"0123"), ("b", b"01")])
+    set_aside_all(spool)
+    spool.put(REPORTS, [("c", b"1"), ("d", b"1")])
+    spool.close()
+    put_back_to(version, path)
     spool = Spool(path)
     assert spool.backlog().set_aside_bytes == 6 + 2 * ITEM_OVERHEAD_BYTES
     assert spool.backlog().set_aside_total == 2
+    spool.put(REPORTS, [("e", b"1")])
+    items = spool.lane(REPORTS).first(most_items=9, most_bytes=100)
+    assert ids(items) == ["c", "d", "e"]
+    assert [each.is_untried for each in items] == [False, False, True], "what is old may be known"
+    assert [each.queued_at_millis for each in items][:2] == [NOON_MILLIS, NOON_MILLIS]
     spool.close()
 
 
