@@ -187,7 +187,20 @@ class Agent:
 
     def _tell(self, source: Source, brought: Gain) -> None:
         if isinstance(source.ask, ReadStream):
-            if brought.advance.restarts:
+            for each in brought.set_aside:
+                log.warning(
+                    "message_set_aside source=%s id=%s: it cannot be read and is not counted: %s",
+                    source.name,
+                    each.message_id,
+                    each.reason,
+                )
+            if brought.is_anew:
+                log.warning(
+                    "stream_is_anew source=%s: what was read last is not in it, though older "
+                    "messages are; it is read from its start, less what was read before",
+                    source.name,
+                )
+            elif brought.advance.restarts:
                 log.warning(
                     "stream_has_a_gap source=%s: what was read last is no longer in it, and more "
                     "may be missing; raise EXPORT_TO_STREAM_MAXLEN",

@@ -82,6 +82,9 @@ def _sources(standings: list[Standing]) -> Iterator[Metric]:
         "Counters in it that are lower than before though it runs on",
         labels=labels,
     )
+    aside = CounterMetricFamily(
+        "agent_source_set_aside_messages", "Messages that could not be read", labels=labels
+    )
     reports = CounterMetricFamily("agent_source_reports", "Reports it brought", labels=labels)
     restarts = CounterMetricFamily(
         "agent_source_restarts", "Counters that began anew", labels=labels
@@ -94,9 +97,10 @@ def _sources(standings: list[Standing]) -> Iterator[Metric]:
         unmapped.add_metric([each.name], each.unmapped)
         skipped.add_metric([each.name], each.skipped)
         fallen.add_metric([each.name], each.fallen)
+        aside.add_metric([each.name], each.set_aside_total)
         reports.add_metric([each.name], each.reports_total)
         restarts.add_metric([each.name], each.restarts_total)
-    yield from (up, read_at, counters, unmapped, skipped, fallen, reports, restarts)
+    yield from (up, read_at, counters, unmapped, skipped, fallen, aside, reports, restarts)
 
 
 def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:

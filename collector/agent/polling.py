@@ -15,6 +15,14 @@ from collector.client.spool import REPORTS
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message of a stream that says nothing anybody here understands, and why."""
+
+    message_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gain:
     """What a reading brings."""
 
@@ -26,6 +34,10 @@ class Gain:
     """Whose counters there are."""
     skipped: int = 0
     """Rows that made no sense."""
+    is_anew: bool = False
+    """It is another stream than before."""
+    set_aside: tuple[Unreadable, ...] = ()
+    """Messages that were passed over."""
 
 
 def gain(source: Source, state: State, reading: Reading) -> Gain:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from collector.agent.counters import Life
 from collector.agent.deltas import Baseline, Known
+from collector.agent.stream_messages import SCHEMA as MESSAGES_SCHEMA
 from collector.client.spool import Spool, wall_clock_millis
 
 MOST_NAMES = 20
@@ -42,6 +43,10 @@ _ADDED_COLUMNS = {
     "former_starts": "TEXT NOT NULL DEFAULT '[]'",
     "fallen": "INTEGER NOT NULL DEFAULT 0",
     "fallen_names": "TEXT NOT NULL DEFAULT '[]'",
+    "set_aside": "INTEGER NOT NULL DEFAULT 0",
+    "set_aside_last": "TEXT",
+    "note": "TEXT",
+    "noted_at": "INTEGER",
 }
 """Of the table `source`; a state of an older version is brought forward."""
 
@@ -63,6 +68,12 @@ class Standing:
     fallen: int = 0
     """Counters, in the last reading, that show less than before though their source runs on."""
     fallen_names: tuple[str, ...] = ()
+    set_aside_total: int = 0
+    """Messages of a stream that were passed over because nobody could read them."""
+    set_aside_last: str | None = None
+    note: str | None = None
+    """What last happened to a stream that the operator is to know."""
+    noted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,8 @@ class Seen:
     reports: int
     unmapped_names: Sequence[str]
     fallen_names: Sequence[str] = ()
+    set_aside: Sequence[str] = ()
+    note: str | None = None
 
 
 class State:
@@ -86,6 +99,7 @@ class State:
         with spool.transaction() as db:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 db.execute(statement)
+            db.execute(MESSAGES_SCHEMA)
             there = {row[1] for row in db.execute("PRAGMA table_info(source)")}
             for name, kind in _ADDED_COLUMNS.items():
                 if name not in there:
@@ -153,7 +167,10 @@ class State:
             "UPDATE source SET fingerprint = ?, started = ?, ticks = ?, position = NULL, "
             "read_at = ?, counters = ?, skipped = ?, restarts = restarts + ?, "
             "reports = reports + ?, unmapped = ?, unmapped_names = ?, former_starts = ?, "
-            "fallen = ?, fallen_names = ?, problem = NULL WHERE name = ?",
+            "fallen = ?, fallen_names = ?, set_aside = set_aside + ?, "
+            "set_aside_last = coalesce(?, set_aside_last), note = coalesce(?, note), "
+            "noted_at = CASE WHEN ? IS NULL THEN noted_at ELSE ? END, problem = NULL "
+            "WHERE name = ?",
             (
                 fingerprint,
                 life.started,
@@ -168,6 +185,9 @@ class State:
                 json.dumps(seen.known.former_starts),
                 len(seen.fallen_names),
                 json.dumps(seen.fallen_names[:MOST_NAMES]),
+                len(seen.set_aside),
+                seen.set_aside[-1] if seen.set_aside else None,
+                *(seen.note, seen.note, wall_clock_millis()),
                 name,
             ),
         )
@@ -193,17 +213,18 @@ class State:
         with self.spool.reading() as db:
             rows = db.execute(
                 "SELECT name, read_at, counters, skipped, restarts, reports, unmapped, "
-                "unmapped_names, problem, fallen, fallen_names FROM source ORDER BY name"
+                "unmapped_names, problem, fallen, fallen_names, set_aside, set_aside_last, note, "
+                "noted_at FROM source ORDER BY name"
             ).fetchall()
         return [_standing(row) for row in rows]
 
 
 def _standing(row: Sequence[object]) -> Standing:
     name, read_at, counters, skipped, restarts, reports, unmapped, names, problem, *told = row
-    fallen, fallen_names = told
+    fallen, fallen_names, set_aside, set_aside_last, note, noted_at = told
     return Standing(
         name=str(name),
-        read_at=datetime.fromtimestamp(read_at / 1000, UTC) if isinstance(read_at, int) else None,
+        read_at=_moment(read_at),
         counters=int(str(counters)),
         skipped=int(str(skipped)),
         restarts_total=int(str(restarts)),
@@ -213,4 +234,12 @@ def _standing(row: Sequence[object]) -> Standing:
         problem=None if problem is None else str(problem),
         fallen=int(str(fallen)),
         fallen_names=tuple(json.loads(str(fallen_names))),
+        set_aside_total=int(str(set_aside)),
+        set_aside_last=None if set_aside_last is None else str(set_aside_last),
+        note=None if note is None else str(note),
+        noted_at=_moment(noted_at),
     )
+
+
+def _moment(millis: object) -> datetime | None:
+    return datetime.fromtimestamp(millis / 1000, UTC) if isinstance(millis, int) else None

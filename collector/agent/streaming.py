@@ -1,11 +1,16 @@
-"""Following a Redis stream from a position that is kept with what was read; extra `redis`."""
+"""Following a Redis stream from a position that is kept with what was read; extra `redis`.
+
+A stream whose messages before the position were not read is another one than before: it is read
+from its start, less what was read already.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,10 +20,19 @@ from collector.agent.config import Source
 from collector.agent.counters import Life
 from collector.agent.deltas import Advance, Known
 from collector.agent.errors import SourceError
-from collector.agent.polling import Gain, queued
-from collector.agent.sources.remnawave import Usage, report_id, usages
+from collector.agent.polling import Gain, Unreadable, queued
+from collector.agent.sources.remnawave import OLDEST, Usage, report_id, usages
 from collector.agent.state import Seen, State
-from collector.client.errors import ReportError
+from collector.agent.stream_messages import (
+    Message,
+    digest_read,
+    forget,
+    messages_of,
+    order_of,
+    remember,
+    unread,
+)
+from collector.client.errors import ReportError, SpoolFullError
 from collector.client.report import Report
 from collector.client.spool import REPORTS
 
@@ -35,11 +49,15 @@ BEGINNING = "0-0"
 class Page:
     """Messages that follow a position, and the position after them."""
 
-    messages: Sequence[tuple[str, dict[str, str]]]
+    messages: Sequence[Message]
     position: str
     is_first: bool
-    has_gap: bool
+    has_gap: bool = False
     """The message read last is gone: others after it may be, too."""
+    is_anew: bool = False
+    """The stream is another one than before: nothing was taken yet, its start is next."""
+    first_id: str | None = None
+    """Of the stream; what was read before it is in it no more."""
 
 
 async def follow(source: Source, ask: ReadStream, state: State) -> Gain:
@@ -48,29 +66,44 @@ async def follow(source: Source, ask: ReadStream, state: State) -> Gain:
     Raises SourceError, or SpoolFullError: then the stream keeps what was not queued.
     """
     whole: Gain | None = None
+    most = MOST_MESSAGES
     async with _opened(source, ask) as redis:
+        await _make_known(redis, source, ask, state)
         while True:
-            position = await asyncio.to_thread(_position, source, state)
-            page = await _page(redis, source, ask, position)
-            brought = await asyncio.to_thread(_absorb, source, ask, state, page)
+            page = await _page(redis, source, ask, state, most)
+            try:
+                brought = await asyncio.to_thread(_absorb, source, ask, state, page)
+            except SpoolFullError:
+                if len(page.messages) <= 1:
+                    raise
+                most = len(page.messages) // 2  # what is too much at once may do in parts
+                continue
             whole = brought if whole is None else _joined(whole, brought)
-            if len(page.messages) < MOST_MESSAGES:
+            if len(page.messages) < most and not page.is_anew:
                 return whole
 
 
 def _joined(one: Gain, other: Gain) -> Gain:
     restarts = one.advance.restarts + other.advance.restarts
     names = dict.fromkeys(one.unmapped_names + other.unmapped_names)
-    step = Advance((), other.advance.known, restarts)
-    skipped = one.skipped + other.skipped
-    return Gain(one.reports + other.reports, tuple(names), step, one.is_first, skipped=skipped)
+    return Gain(
+        one.reports + other.reports,
+        tuple(names),
+        Advance((), other.advance.known, restarts),
+        one.is_first,
+        skipped=one.skipped + other.skipped,
+        is_anew=one.is_anew or other.is_anew,
+        set_aside=one.set_aside + other.set_aside,
+    )
 
 
 async def peek(source: Source, ask: ReadStream, state: State) -> Gain:
     """Return what the next page would bring, and change nothing."""
     async with _opened(source, ask) as redis:
-        page = await _page(redis, source, ask, _position(source, state))
-    return _gain(source, ask, page)
+        page = await _page(redis, source, ask, state, MOST_MESSAGES)
+    with state.spool.reading() as db:
+        messages = unread(db, source.name, page.messages)
+    return _gain(source, ask, replace(page, messages=messages))
 
 
 @asynccontextmanager
@@ -87,7 +120,7 @@ async def _opened(source: Source, ask: ReadStream) -> AsyncIterator[Redis]:
                 username=ask.username,
                 password=ask.password,
                 protocol=2,
-                decode_responses=True,
+                decode_responses=False,  # what is no text concerns its own message alone
                 socket_timeout=source.timeout_seconds,
                 socket_connect_timeout=source.timeout_seconds,
             )
@@ -102,18 +135,65 @@ async def _opened(source: Source, ask: ReadStream) -> AsyncIterator[Redis]:
         raise SourceError(f"{where}: {type(error).__name__}: {said}") from error
 
 
-async def _page(redis: Redis, source: Source, ask: ReadStream, position: str | None) -> Page:
+async def _make_known(redis: Redis, source: Source, ask: ReadStream, state: State) -> None:
+    """Remember what was read, or passed over, before messages were remembered one by one.
+
+    That is all of the stream at the first look, and what is before the position of an older state.
+    """
+    position = await asyncio.to_thread(_position, source, state)
+    if position is None:
+        await asyncio.to_thread(_forget, source, state)
+        last = [] if source.count_first else await _entries(redis.xrevrange(ask.stream, count=1))
+    else:
+        digest = await asyncio.to_thread(_digest, source, state, position)
+        if position == BEGINNING or digest is not None:
+            return
+        last = await _entries(redis.xrange(ask.stream, position, position))
+    after, end = BEGINNING, order_of(last[0].message_id) if last else ""
+    while last and order_of(after) < end:
+        messages = await _following(redis, ask, after, MOST_MESSAGES)
+        known = [each for each in messages if order_of(each.message_id) <= end]
+        if not known:
+            return
+        await asyncio.to_thread(_remember, source, state, known)
+        after = known[-1].message_id
+
+
+async def _page(redis: Redis, source: Source, ask: ReadStream, state: State, most: int) -> Page:
+    position = await asyncio.to_thread(_position, source, state)
     if position is None and not source.count_first:
-        last: Any = await redis.xrevrange(ask.stream, count=1)
-        return Page([], last[0][0] if last else BEGINNING, is_first=True, has_gap=False)
+        last = await _entries(redis.xrevrange(ask.stream, count=1))
+        return Page([], last[0].message_id if last else BEGINNING, is_first=True)
     after = position or BEGINNING
-    found: Any = await redis.xread({ask.stream: after}, count=MOST_MESSAGES)
+    messages = await _following(redis, ask, after, most)
+    first = await _entries(redis.xrange(ask.stream, count=1))
+    first_id = first[0].message_id if first else None
     has_gap = False
-    if found and after != BEGINNING:
-        has_gap = not await redis.xrange(ask.stream, after, after)
-    messages = [message for _, stream in found for message in stream]
-    end = messages[-1][0] if messages else after
-    return Page(messages, end, is_first=position is None, has_gap=has_gap)
+    if after != BEGINNING and first_id is not None:
+        digest = await asyncio.to_thread(_digest, source, state, after)
+        there = await _entries(redis.xrange(ask.stream, after, after))
+        is_another = bool(there) and digest not in {None, there[0].digest}
+        is_cut_before = order_of(first_id) > order_of(after)
+        if is_another or not (there or is_cut_before):
+            start = BEGINNING if digest is not None else _oldest_safe_id()
+            return Page([], start, is_first=False, is_anew=True, first_id=first_id)
+        has_gap = bool(messages) and not there
+    end = messages[-1].message_id if messages else after
+    return Page(messages, end, is_first=position is None, has_gap=has_gap, first_id=first_id)
+
+
+def _oldest_safe_id() -> str:
+    """Return where to begin if nothing is known of what was read: collectors know younger ids."""
+    return f"{max(0, int((time.time() - OLDEST.total_seconds()) * 1000))}-0"
+
+
+async def _entries(asked: Any) -> list[Message]:
+    return messages_of(await asked)
+
+
+async def _following(redis: Redis, ask: ReadStream, after: str, most: int) -> list[Message]:
+    found: Any = await redis.xread({ask.stream: after}, count=most)
+    return messages_of([entry for _, stream in found for entry in stream])
 
 
 def _position(source: Source, state: State) -> str | None:
@@ -121,37 +201,87 @@ def _position(source: Source, state: State) -> str | None:
         return state.position(db, source.name, source.fingerprint)
 
 
-def _absorb(source: Source, ask: ReadStream, state: State, page: Page) -> Gain:
-    brought = _gain(source, ask, page)
-    seen = Seen(
-        brought.advance.known,
-        counters=0,
-        skipped=brought.skipped,
-        restarts=int(page.has_gap),
-        reports=len(brought.reports),
-        unmapped_names=brought.unmapped_names,
-    )
+def _digest(source: Source, state: State, message_id: str) -> bytes | None:
+    with state.spool.reading() as db:
+        return digest_read(db, source.name, message_id)
+
+
+def _forget(source: Source, state: State) -> None:
     with state.spool.transaction() as db:
+        forget(db, source.name)
+
+
+def _remember(source: Source, state: State, messages: Sequence[Message]) -> None:
+    with state.spool.transaction() as db:
+        remember(db, source.name, messages)
+
+
+def _absorb(source: Source, ask: ReadStream, state: State, page: Page) -> Gain:
+    with state.spool.transaction() as db:
+        new = replace(page, messages=unread(db, source.name, page.messages))
+        brought = _gain(source, ask, new)
+        seen = Seen(
+            brought.advance.known,
+            counters=0,
+            skipped=brought.skipped,
+            restarts=int(page.has_gap or page.is_anew),
+            reports=len(brought.reports),
+            unmapped_names=brought.unmapped_names,
+            set_aside=[f"{each.message_id}: {each.reason}" for each in brought.set_aside],
+            note=_note(page),
+        )
         state.spool.put_within(db, REPORTS, queued(brought.reports))
         state.keep_position(db, source.name, source.fingerprint, page.position, seen)
+        remember(db, source.name, new.messages)
+        if page.messages and page.first_id is not None and not page.is_anew:
+            forget(db, source.name, before=page.first_id)
     return brought
+
+
+def _note(page: Page) -> str | None:
+    if page.is_anew:
+        return "the stream was made anew, or restored: it was read from its start"
+    if page.has_gap:
+        return "the stream has a gap: messages are missing that were not read"
+    return None
 
 
 def _gain(source: Source, ask: ReadStream, page: Page) -> Gain:
     now = datetime.now(tz=UTC)
     reports: list[Report] = []
     unmapped: dict[str, None] = {}
+    set_aside: list[Unreadable] = []
     skipped = 0
-    for message_id, message in page.messages:
-        found, odd = usages(message_id, message, now=now)
+    for message in page.messages:
+        try:
+            found, odd = usages(message.name, _text_of(message), now=now)
+        except SourceError as error:
+            set_aside.append(Unreadable(message.message_id, str(error)))
+            continue
         skipped += odd
         for usage in found:
             try:
                 reports.append(_report(source, ask, usage))
             except ReportError:  # nobody's, or a name no collector takes
                 unmapped[usage.user] = None
-    step = Advance((), Known({}, Life()), int(page.has_gap))
-    return Gain(tuple(reports), tuple(unmapped), step, page.is_first, skipped=skipped)
+    step = Advance((), Known({}, Life()), int(page.has_gap or page.is_anew))
+    return Gain(
+        tuple(reports),
+        tuple(unmapped),
+        step,
+        page.is_first,
+        skipped=skipped,
+        is_anew=page.is_anew,
+        set_aside=tuple(set_aside),
+    )
+
+
+def _text_of(message: Message) -> dict[str, str]:
+    """Return a message's fields as texts; SourceError for one that has others."""
+    try:
+        return {name.decode(): value.decode() for name, value in message.fields.items()}
+    except UnicodeDecodeError:
+        raise SourceError("it is no UTF-8") from None
 
 
 def _report(source: Source, ask: ReadStream, usage: Usage) -> Report:

@@ -59,13 +59,19 @@ def _summary(source: Source, brought: Gain | str) -> str:
         parts.insert(0, f"{len(brought.advance.known.baselines)} counters")
     if brought.is_first and not source.count_first:
         parts.append(f"never read before: this is where counting would begin{_of(brought)}")
-    if brought.advance.restarts:
+    if brought.advance.restarts and not brought.is_anew:
         parts.append("its counters began anew")
     if brought.unmapped_names:
         named = ", ".join(brought.unmapped_names[:MOST_SHOWN])
         parts.append(f"{len(brought.unmapped_names)} names are nobody's: {named}")
     if brought.skipped:
         parts.append(f"{brought.skipped} rows made no sense")
+    if brought.advance.fallen:
+        parts.append(f"{len(brought.advance.fallen)} counters show less than before")
+    if brought.set_aside:
+        parts.append(f"{len(brought.set_aside)} messages cannot be read")
+    if brought.is_anew:
+        parts.append("the stream was made anew, or restored: it would be read from its start")
     return "; ".join(parts)
 
 
@@ -122,6 +128,13 @@ def _state(standing: Standing) -> str:
         )
     if standing.skipped:
         parts.append(f"{standing.skipped} rows made no sense")
+    if standing.set_aside_total:
+        parts.append(
+            f"{standing.set_aside_total} messages could not be read and are not counted, the last: "
+            f"{standing.set_aside_last}"
+        )
+    if standing.note is not None and standing.noted_at is not None:
+        parts.append(f"{standing.noted_at:%Y-%m-%d %H:%M} UTC: {standing.note}")
     if standing.fallen:
         names = ", ".join(each.replace("\x1f", " ") for each in standing.fallen_names[:MOST_SHOWN])
         parts.append(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from collector.agent.reading import local_http, read
 from collector.agent.sources.stats_service import SING_BOX, XRAY
 from collector.agent.state import State
 from collector.agent.streaming import follow, peek
+from collector.agent.users import UserMap
 from collector.client.errors import SpoolFullError
 from collector.client.report import decode
 from collector.client.spool import REPORTS, Spool
@@ -262,6 +265,142 @@ async def test_a_stream_that_was_cut_behind_our_back_says_so(panel, state):
     assert (brought.advance.restarts, len(brought.reports)) == (1, 1050)
     panel.use("42:1")
     assert (await follow(only, only.ask, state)).advance.restarts == 0
+
+
+STREAM = "ioraw:export:user_usage"
+
+
+async def test_a_message_nobody_can_read_is_set_aside_and_those_after_it_count(panel, state):
+    only = panel.source()
+    await follow(only, only.ask, state)
+    panel.use("42:1")
+    bad_id = panel.redis.xadd(STREAM, {"v": b"1", "nodeId": b"3", "records": b"42:\xff\xfe"})
+    panel.redis.xadd(STREAM, {b"\xff": b"x"})
+    panel.redis.xadd(STREAM, {"v": "2", "shape": "of a later version"})
+    panel.use("42:9999999999999999999;7:2")
+    panel.use("42:4")
+    brought = await follow(only, only.ask, state)
+    assert [amount for _, _, amount in queued(state)] == [1, 2, 4]
+    assert [each.message_id for each in brought.set_aside][:1] == [bad_id]
+    assert len(brought.set_aside) == 3
+    assert brought.skipped == 1
+    assert brought.unmapped_names == ()
+    for _ in range(2):
+        (standing,) = state.standings()
+        assert standing.set_aside_total == 3
+        assert "version" in standing.set_aside_last
+        await follow(only, only.ask, state)
+
+
+def refill(panel, ids, records):
+    for each, record in zip(ids, records, strict=True):
+        panel.redis.xadd(STREAM, {"v": "1", "nodeId": "3", "ts": "", "records": record}, id=each)
+
+
+async def test_a_stream_made_anew_with_lower_ids_is_read_from_its_start_and_told(panel, state):
+    only = panel.source()
+    refill(panel, ["1000-0"], ["42:1"])
+    await follow(only, only.ask, state)
+    refill(panel, ["1001-0", "1002-0"], ["42:2", "42:4"])
+    await follow(only, only.ask, state)
+    panel.redis.delete(STREAM)
+    await follow(only, only.ask, state)
+    refill(panel, ["5-0", "6-0"], ["42:8", "42:16"])
+    brought = await follow(only, only.ask, state)
+    assert brought.is_anew
+    assert sum(amount for _, _, amount in queued(state)) == 2 + 4 + 8 + 16
+    assert "anew" in state.standings()[0].note
+    refill(panel, ["7-0"], ["42:32"])
+    assert not (await follow(only, only.ask, state)).is_anew
+    assert sum(amount for _, _, amount in queued(state)) == 2 + 4 + 8 + 16 + 32
+
+
+@pytest.mark.parametrize("ids", [["1000-0", "1001-0"], ["1000-0", "1001-0", "1002-0", "1003-0"]])
+async def test_a_stream_made_anew_that_uses_ids_again_counts_under_others(panel, state, ids):
+    only = panel.source()
+    await follow(only, only.ask, state)
+    refill(panel, ["1000-0", "1001-0", "1002-0"], ["42:1", "42:2", "42:4"])
+    await follow(only, only.ask, state)
+    panel.redis.delete(STREAM)
+    refill(panel, ids, [f"42:{8 * 2**number}" for number in range(len(ids))])
+    assert (await follow(only, only.ask, state)).is_anew
+    amounts = [amount for _, _, amount in queued(state)]
+    assert amounts == [1, 2, 4, *(8 * 2**number for number in range(len(ids)))]
+    items = state.spool.first(REPORTS, most_items=10**6, most_bytes=10**9)
+    assert len({each.item_id for each in items}) == len(amounts)
+
+
+async def test_a_stream_made_anew_that_has_overtaken_its_old_end_is_read_from_its_start(
+    panel, state
+):
+    only = panel.source()
+    await follow(only, only.ask, state)
+    refill(panel, ["1000-0"], ["42:1"])
+    await follow(only, only.ask, state)
+    panel.redis.delete(STREAM)
+    refill(panel, ["999-0", "1000-1"], ["42:2", "42:4"])
+    await follow(only, only.ask, state)
+    assert [amount for _, _, amount in queued(state)] == [1, 2, 4]
+
+
+async def test_a_stream_that_is_restored_from_a_backup_counts_nothing_again(panel, state):
+    only = panel.source()
+    refill(panel, ["1-0", "2-0"], ["42:1", "42:2"])
+    await follow(only, only.ask, state)
+    refill(panel, ["3-0", "4-0", "5-0"], ["42:4", "42:8", "42:16"])
+    await follow(only, only.ask, state)
+    panel.redis.delete(STREAM)
+    refill(panel, ["1-0", "2-0", "3-0"], ["42:1", "42:2", "42:4"])
+    assert (await follow(only, only.ask, state)).is_anew
+    refill(panel, ["4-5"], ["42:32"])
+    await follow(only, only.ask, state)
+    assert [amount for _, _, amount in queued(state)] == [4, 8, 16, 32]
+
+
+async def test_what_was_read_by_an_agent_of_before_is_not_read_again(panel, state):
+    only = panel.source("count_first = true")
+    for number in range(1, 1102):
+        panel.use(f"42:{number}")
+    await follow(only, only.ask, state)
+    with state.spool.transaction() as db:
+        db.execute("DELETE FROM stream_message")  # as a state of before
+    before = len(queued(state))
+    kept = panel.redis.xrange(STREAM)
+    await follow(only, only.ask, state)
+    panel.redis.delete(STREAM)
+    for message_id, message in kept[:-1]:
+        panel.redis.xadd(STREAM, message, id=message_id)
+    await follow(only, only.ask, state)
+    assert len(queued(state)) == before
+
+
+async def test_what_is_remembered_of_a_stream_ends_with_the_stream(panel, state):
+    only = panel.source()
+    await follow(only, only.ask, state)
+    for number in range(20):
+        panel.use(f"42:{number + 1}")
+        await follow(only, only.ask, state)
+        panel.redis.xtrim(STREAM, maxlen=3, approximate=False)
+    with state.spool.reading() as db:
+        assert db.execute("SELECT count(*) FROM stream_message").fetchone()[0] <= 4
+
+
+async def test_a_page_larger_than_the_spool_is_read_in_parts(panel, state):
+    only = panel.source()
+    await follow(only, only.ask, state)
+    table = ";".join(f"42{number}:1" for number in range(600))
+    everybody = replace(only, users=UserMap())
+    for _ in range(6):
+        panel.use(table)
+    total = 0
+    for _ in range(20):
+        with contextlib.suppress(SpoolFullError):
+            await follow(everybody, only.ask, state)
+        total += len(queued(state))
+        with state.spool.transaction() as db:
+            db.execute("DELETE FROM item")
+            db.execute("DELETE FROM backlog")
+    assert total == 3600
 
 
 async def test_a_redis_that_refuses_or_is_away_is_a_source_error_without_its_password(panel, state):

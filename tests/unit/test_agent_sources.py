@@ -255,14 +255,19 @@ def test_remnawave_s_message_sums_a_user_s_parts_under_the_message_s_id():
     [
         ({"records": "42:0;7:5;x:1;9:-1;"}, ["7"], 2),
         ({"records": ""}, [], 0),
-        ({"v": "2"}, [], 1),
-        ({"nodeId": "x"}, [], 1),
+        ({"records": "42:9999999999999999999;7:1"}, ["7"], 1),
         ({"new": "field"}, ["42", "7"], 0),
     ],
 )
 def test_what_remnawave_says_and_makes_no_sense_is_skipped(changes, users, skipped):
     found, odd = remnawave.usages("1-0", MESSAGE | changes, now=NOON)
     assert ([each.user for each in found], odd) == (users, skipped)
+
+
+@pytest.mark.parametrize("changes", [{"v": "2"}, {"nodeId": "x"}])
+def test_a_message_of_remnawave_of_another_kind_is_refused_as_a_whole(changes):
+    with pytest.raises(SourceError):
+        remnawave.usages("1-0", MESSAGE | changes, now=NOON)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from collector.agent.asks import Ask, Parse, ReadStream
-from collector.agent.counters import Reading
+from collector.agent.counters import Reading, amount
 from collector.agent.errors import SourceError
 from collector.agent.options import Options
 
@@ -57,11 +57,14 @@ def usages(
 ) -> tuple[list[Usage], int]:
     """Read one message; return what it says, and how many parts made no sense.
 
-    A moment no collector takes, because it is old or of a clock that is ahead, is left out.
+    Raises SourceError for a message that is none of the kind that is known here. A moment that no
+    collector takes, because it is old or of a clock that is ahead, is left out.
     """
     node = message.get("nodeId", "")
-    if message.get("v") != "1" or not _NODE.fullmatch(node):
-        return [], 1
+    if message.get("v") != "1":
+        raise SourceError(f"its version is {message.get('v', '')[:20]!r}, not '1'")
+    if not _NODE.fullmatch(node):
+        raise SourceError(f"its node is {node[:40]!r}, no number")
     used_at = _moment(message.get("ts", ""), now)
     sums: Counter[str] = Counter()
     skipped = 0
@@ -69,6 +72,8 @@ def usages(
         found = _RECORD.fullmatch(part)
         if found is None:
             skipped += bool(part)
+        elif amount(sums[found["user"]] + int(found["amount"])) is None:
+            skipped += 1
         else:
             sums[found["user"]] += int(found["amount"])
     found_usages = [
