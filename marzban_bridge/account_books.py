@@ -9,16 +9,16 @@ import msgspec
 
 from marzban_bridge.accounts import Account, Event, PendingResets, shifted
 from marzban_bridge.audit_trail import AuditTrail
+from marzban_bridge.opening_books import OpeningBooks
 from marzban_bridge.panel_names import FIRST_PANEL, folded
 from marzban_bridge.resets import ResetAll
 from marzban_bridge.shared_quotas import SharedQuota, depart
 from marzban_bridge.store_file import from_millis, to_millis
-from marzban_bridge.usage import Orphan
-from marzban_bridge.usage_books import UsageBooks
+from marzban_bridge.usage import Orphan, Totals, merged
 from marzban_bridge.usage_sums import sum_of
 
 
-class AccountBooks(AuditTrail, UsageBooks):
+class AccountBooks(AuditTrail, OpeningBooks):
     """The accounts of one panel's users, and the names it is known not to have."""
 
     def keys(self, *, after: str = "", limit: int = 100) -> list[str]:
@@ -118,40 +118,42 @@ class AccountBooks(AuditTrail, UsageBooks):
                 msgspec.json.encode(account),
             ),
         )
-        self._db.execute(
-            "DELETE FROM orphan WHERE account_key = ? AND panel = ?", (key, self.panel)
-        )
+        statement = "DELETE FROM orphan WHERE account_key = ? AND panel = ?"
+        if self._db.execute(statement, (key, self.panel)).rowcount:
+            self._undeny(key)
 
     def _take_announcement(self, key: str) -> None:
         self._db.execute(
             "DELETE FROM announcement WHERE account_key = ? AND panel = ?", (key, self.panel)
         )
 
-    def claim(self, key: str, *, at: datetime) -> None:
-        """Count a name alone for this panel from now on, if it is offered.
+    def claim(self, key: str, *, at: datetime) -> bool:
+        """Count a name alone for this panel from now on, if it is offered; return whether it was.
 
-        What was reported of it while it was a user's of another panel, or nobody's for long, is not
-        this panel's user's: an account begins behind that, or its baseline moves over it.
+        What was reported of it until it was released, or until this panel was last found not to
+        have the user, is not this panel's user's: an account begins behind that (`opening`), or its
+        baseline moves over it.
         """
         if not self.is_offered(key):
-            return
+            return False
         query = "SELECT is_released FROM placement WHERE account_key = ?"
         row = self._db.execute(query, (key,)).fetchone()
-        before = self.totals(key)
+        before, account = self.totals(key), self.account(key)
         with self._handle.transaction():
-            self._move_alone(key, source=FIRST_PANEL, target=self.panel)
+            names = self._move_alone(key, source=FIRST_PANEL, target=self.panel)
             self._db.execute(
                 "INSERT OR REPLACE INTO placement (account_key, panel, is_released) "
                 "VALUES (?, ?, 0)",
                 (key, self.panel),
             )
-            if row is None:
-                return
-            account = self.account(key)
-            if account is None:
-                self._insert_orphan(key, key, at)
-            else:
+            passed = self._passed_alone(key, names)
+            if account is not None and passed is not None:
+                self._put(_behind(account, before, passed))
+            elif account is not None and row is not None:
                 self._put(shifted(account, before=before, after=self.totals(key)))
+            elif row is not None and passed is None:
+                self._insert_orphan(key, key, at)
+        return True
 
     def _depart(self, key: str) -> None:
         """Keep of a shared quota what a user of it has used, or drop it with the last one."""
@@ -344,3 +346,13 @@ class AccountBooks(AuditTrail, UsageBooks):
         return PendingResets(
             count=row[0], oldest_requested_at=None if row[1] is None else from_millis(row[1])
         )
+
+
+def _behind(account: Account, before: Totals, passed: Totals) -> Account:
+    """Have an account begin behind what was reported of names that count for it from now on."""
+    after = Totals(
+        billed_bytes=before.billed_bytes + passed.billed_bytes,
+        raw_bytes=before.raw_bytes + passed.raw_bytes,
+        seqs=merged(before.seqs or (), passed.seqs or ()),
+    )
+    return shifted(account, before=before, after=after)

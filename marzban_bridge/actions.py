@@ -101,8 +101,6 @@ class Actions:
         account = self._store.account(key)
         if account is None:
             totals, before = self._store.totals(key), self._store.opening(key)
-            if self._store.is_orphan(key):
-                before = totals
             found = Balance(
                 quota_bytes=user.data_limit_bytes,
                 panel_bytes=user.used_bytes,

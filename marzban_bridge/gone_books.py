@@ -54,6 +54,7 @@ class GoneBooks(AccountBooks):
             )
             self._release(key)
             self._insert_orphan(key, username, at)
+            self._deny(key)
             self._insert_events(username, [event], at)
         self._handle.on_change(self.panel, (key,))
 
@@ -140,18 +141,18 @@ class GoneBooks(AccountBooks):
         )
 
     def _release(self, key: str) -> None:
-        """Have a name alone be nobody's, and not the first panel's user's for its past either."""
-        is_moved = self.panel != FIRST_PANEL and self._has_name(key)
-        moved = self.unscoped_totals(key) if is_moved else NOTHING
+        """Release a name alone, and not to the first panel's user with its past."""
+        before = self._own_totals(key, panel=FIRST_PANEL)
         super()._release(key)
+        after = self._own_totals(key, panel=FIRST_PANEL)
         query = "SELECT state FROM account WHERE account_key = ? AND panel = ?"
         row = self._db.execute(query, (key, FIRST_PANEL)).fetchone()
-        if row is None or not is_moved:
+        if row is None or self.panel == FIRST_PANEL or after == before:
             return
         first = msgspec.json.decode(row[0], type=Account)
         self._db.execute(
             "UPDATE account SET state = ? WHERE account_key = ? AND panel = ?",
-            (msgspec.json.encode(shifted(first, before=NOTHING, after=moved)), key, FIRST_PANEL),
+            (msgspec.json.encode(shifted(first, before=before, after=after)), key, FIRST_PANEL),
         )
 
     def _leave_shared_quotas_of_gone(self) -> None:

@@ -125,9 +125,7 @@ class Looks:
         if before is None and (gone := self.returning(key, user)):
             before = gone.account  # only for a preview: it is taken up before it is settled
         if before is None:
-            # What was reported while the panel had no such user is not this user's traffic.
-            baseline = totals if self._store.is_orphan(key) else self._store.opening(key)
-            line = self.lines(user).own
+            line, baseline = self.lines(user).own, self._store.opening(key)
             account = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
             if gone := self._store.gone_account(key):
                 account = succeeding(account, gone.account, now=now)

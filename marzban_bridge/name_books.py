@@ -51,6 +51,7 @@ class NameBooks(GoneBooks):
         with self._handle.transaction():
             was_listed = self._listed_by(key)
             self._insert_orphan(key, key, at)
+            self._deny(key)
             if candidates is not None:
                 self._db.execute(
                     "UPDATE orphan SET candidates = ? WHERE account_key = ? AND panel = ?",
@@ -137,6 +138,7 @@ class NameBooks(GoneBooks):
             if panel in panels:
                 return
             self._insert_orphan(owner, owner, at, panel=panel)
+            self._deny(owner, panel=panel)
 
     def _move_name(self, username: str, key: str, *, is_past: bool, stays: bool = False) -> int:
         """Count a reported name for another account; return how much of it counts there.

@@ -43,7 +43,7 @@ from marzban_bridge.resets import (
     period_start,
 )
 from marzban_bridge.typed_limits import TypedLimit, quota_of_typed_limit
-from marzban_bridge.usage import Totals
+from marzban_bridge.usage import Totals, corrected_at
 
 LET_IN = (
     "the user was made active in the panel although the bridge had disabled it; that resets "
@@ -105,7 +105,7 @@ def adopt(
         period_seqs=baseline.seqs,
         admin_seqs=baseline.seqs,
         seen_seqs=totals.seqs,
-        corrected_seqs=totals.seqs or (),
+        corrected_seqs=corrected_at(baseline, totals),
     )
 
 

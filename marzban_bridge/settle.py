@@ -14,16 +14,8 @@ from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
 
-from marzban_bridge.accounts import (
-    Account,
-    Enforcement,
-    Event,
-    account_key,
-)
-from marzban_bridge.errors import (
-    PanelRefusedError,
-    UserNotFoundError,
-)
+from marzban_bridge.accounts import Account, Enforcement, Event, account_key
+from marzban_bridge.errors import PanelRefusedError, UserNotFoundError
 from marzban_bridge.looks import Looks
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panel import Panel, PanelUser
@@ -268,7 +260,8 @@ class Settler:
 
     def _recognize(self, key: str, user: PanelUser) -> None:
         """Count a name that is offered for this user, and go on with its account if it was gone."""
-        self._store.claim(key, at=self._clock())
+        if self._store.claim(key, at=self._clock()):
+            self.reconsider(self._store.reported_names(key))
         if gone := self.looks.returning(key, user):
             text = "the panel has this user again: the account goes on as it was"
             self._store.take_up(gone, Event(kind="returned", text=text), at=self._clock())
@@ -290,6 +283,7 @@ class Settler:
                 self._note_reset_all(user.admin, key, now)
         if look.replaced:
             self._store.put_aside(look.replaced, at=now)
+        if look.replaced or look.is_new:
             self.reconsider(self._store.reported_names(key))
         self._store.save(
             account,

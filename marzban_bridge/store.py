@@ -17,6 +17,7 @@ from marzban_bridge.accounts import Event, account_key
 from marzban_bridge.audit_trail import RecordedEvent
 from marzban_bridge.doubt_books import DoubtBooks
 from marzban_bridge.lineage import Lineage
+from marzban_bridge.opening_books import DENIED
 from marzban_bridge.panel_names import FIRST_PANEL, scoped
 from marzban_bridge.shared_quotas import SharedQuota, form, leave
 from marzban_bridge.store_handle import FileHandle, StoreHandle
@@ -197,10 +198,10 @@ class Store(DoubtBooks):
                 self._db.execute(f"DELETE FROM {table} WHERE panel = ?", (panel,))
             for prefix in _METAS_OF_PANEL:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (f"{prefix}{panel}",))
-            self._db.execute(
-                "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1",
-                (f"reset_all_after:{panel}:",),
-            )
+            for prefix in (f"reset_all_after:{panel}:", f"{DENIED}{panel}:"):
+                self._db.execute(
+                    "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,)
+                )
             text = f"panel {panel} is forgotten, with {count} accounts"
             self._insert_events("", [Event(kind="action", text=text, actor=actor)], at)
         handle.on_change(self.panel, ())

@@ -49,6 +49,16 @@ class Totals:
 NOTHING = Totals(billed_bytes=0, raw_bytes=0)
 
 
+def corrected_at(baseline: Totals, totals: Totals) -> Seqs:
+    """Return up to which number of each name corrections are in a new account's baseline.
+
+    All are of a name that is whole in the period; of one that counts from a number on, those up to
+    that number.
+    """
+    begins_at = dict(baseline.seqs or ())
+    return tuple((name, begins_at.get(name) or seq) for name, seq in totals.seqs or ())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectedName:
     """A reported name whose bytes were corrected, and whose they are."""

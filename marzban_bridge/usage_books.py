@@ -167,18 +167,6 @@ class UsageBooks:
         row = self._db.execute(query, (key,)).fetchone()
         return str(row[0]) if row else FIRST_PANEL
 
-    def _place_anew(self) -> None:
-        """Count what was read for the panels it is for, after others were configured.
-
-        What was reported of a name that nobody had is no use of a user of a new panel.
-        """
-        self._db.execute(
-            "INSERT OR IGNORE INTO placement (account_key, panel, is_released) "
-            "SELECT account_key, panel, 1 FROM orphan WHERE panel = ?",
-            (FIRST_PANEL,),
-        )
-        self._count_again()
-
     def _count_again(self) -> None:
         """Count what was read for the panels it is for, of those that are known now."""
         for username, key, panel in self._db.execute(
@@ -199,15 +187,6 @@ class UsageBooks:
             )
             self._db.execute("DELETE FROM orphan WHERE account_key = ? AND panel = ?", (key, panel))
 
-    def forget_usage(self, *, ledger_id: str) -> None:
-        """Drop all usage read so far, to read it anew from the named ledger."""
-        with self._handle.transaction():
-            self._db.execute("DELETE FROM external_usage")
-            self._db.execute("DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (CORRECTED,))
-            self._handle.set_meta("feed_cursor", "0")
-            self._handle.set_meta("feed_runs", "[]")
-            self._handle.set_meta("ledger_id", ledger_id)
-
     def keys_reported_after(self, change_seq: int) -> list[str]:
         """Return the account keys whose usage, as read, has reports after a seq of the ledger."""
         query = "SELECT DISTINCT account_key FROM external_usage WHERE change_seq > ?"
@@ -224,9 +203,11 @@ class UsageBooks:
         """
         return self._shared_totals(key) if self._handle.shares_quotas else self._own_totals(key)
 
-    def _own_totals(self, key: str) -> Totals:
-        row = self._db.execute(f"{_SUM_USAGE} AND panel = ?", (key, self.panel)).fetchone()
-        return Totals(billed_bytes=row[0], raw_bytes=row[1], seqs=self._seqs(key))
+    def _own_totals(self, key: str, *, panel: str = "") -> Totals:
+        """Return what was reported for the panel's user, or for another panel's."""
+        panel = panel or self.panel
+        row = self._db.execute(f"{_SUM_USAGE} AND panel = ?", (key, panel)).fetchone()
+        return Totals(billed_bytes=row[0], raw_bytes=row[1], seqs=self._seqs(key, panel=panel))
 
     def _shared_totals(self, key: str) -> Totals:
         row = self._db.execute(_SUM_USAGE, (key,)).fetchone()
@@ -242,30 +223,15 @@ class UsageBooks:
             seqs=self._seqs(key),
         )
 
-    def _seqs(self, key: str) -> Seqs:
+    def _seqs(self, key: str, *, panel: str = "") -> Seqs:
         """Return the names that an account's usage is reported under, and how far it was read."""
         of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
         rows = self._db.execute(
             f"SELECT username, change_seq FROM external_usage WHERE account_key = ?1{of_panel} "
             "ORDER BY username",
-            (key, self.panel) if of_panel else (key,),
+            (key, panel or self.panel) if of_panel else (key,),
         )
         return tuple(rows.fetchall())
-
-    def opening(self, key: str) -> Totals:
-        """Return where an account begins to whose user everything since for ever belongs.
-
-        All is in its period; what corrections took back was never used.
-        """
-        seqs = self._seqs(key)
-        # Of a name that counts only from some number on, what was taken back may be from before.
-        whole = [name for name, _ in seqs if not self._counted_from(name)]
-        told = [found for name in whole if (found := self._corrected(name))]
-        return Totals(
-            billed_bytes=-sum(each.billed_bytes for each in told),
-            raw_bytes=-sum(each.raw_bytes for each in told),
-            seqs=tuple((name, 0) for name, _ in seqs),
-        )
 
     def total_bytes(self, key: str) -> int:
         """Return what an account's external usage since for ever counts for."""
@@ -309,30 +275,15 @@ class UsageBooks:
             for each in before
         )
 
-    def _release(self, key: str) -> None:
-        """Have a name alone be nobody's; whoever is called so next did not use what was used."""
-        if self._handle.shares_quotas or len(self._handle.known_panels) == 1:
-            return
-        if self.panel != FIRST_PANEL:
-            query = "SELECT 1 FROM placement WHERE account_key = ? AND panel = ?"
-            if self._db.execute(query, (key, self.panel)).fetchone() is None:
-                return
-            self._move_alone(key, source=self.panel, target=FIRST_PANEL)
-        self._db.execute(
-            "INSERT OR REPLACE INTO placement (account_key, panel, is_released) VALUES (?, ?, 1)",
-            (key, self.panel),
-        )
-
-    def _move_alone(self, key: str, *, source: str, target: str) -> None:
-        """Move what was reported under the name alone, and not under a panel's."""
-        names = self._db.execute(
+    def _move_alone(self, key: str, *, source: str, target: str) -> list[str]:
+        """Move what was reported under the name alone, not under a panel's; return those names."""
+        rows = self._db.execute(
             "SELECT username FROM external_usage WHERE account_key = ? AND panel = ?", (key, source)
         ).fetchall()
+        panels = self._handle.known_panels
+        names = [name for (name,) in rows if take_apart(name, panels=panels).panel is None]
         self._db.executemany(
             "UPDATE external_usage SET panel = ? WHERE username = ?",
-            [
-                (target, name)
-                for (name,) in names
-                if take_apart(name, panels=self._handle.known_panels).panel is None
-            ],
+            [(target, name) for name in names],
         )
+        return names

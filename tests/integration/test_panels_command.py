@@ -80,7 +80,6 @@ def test_a_forgotten_panels_names_pass_to_the_next_panel_without_their_past(open
     assert (world.external("two", "bob"), world.external("three", "bob")) == (gib(4), gib(1))
     world.restart(("default", "three"))
     forget(world, "two")
-    world.look()
     world.ledger.report("bob", gib(2))
     world.look(3)
     assert world.external("three", "bob") == gib(3)
