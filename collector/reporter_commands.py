@@ -23,6 +23,8 @@ from collector.reporters import (
 from collector.settings import Settings
 
 console = Console()
+DEFAULT_GRACE_HOURS = 24.0
+MAX_GRACE_HOURS = 24 * 30
 
 
 def add_reporters(reporters: argparse.ArgumentParser) -> None:
@@ -48,9 +50,41 @@ def add_reporters(reporters: argparse.ArgumentParser) -> None:
     counts.add_argument("--outside-quota", action="store_false", dest="counts_toward_quota")
     counts.add_argument("--counts", action="store_true", dest="counts_toward_quota")
     change.set_defaults(run=_change_reporter)
+    rotate = actions.add_parser(
+        "rotate", help="make another key for a reporter that keeps its name; it is shown once"
+    )
+    rotate.add_argument("name")
+    old = rotate.add_mutually_exclusive_group()
+    old.add_argument(
+        "--grace-hours",
+        type=_grace_hours,
+        default=DEFAULT_GRACE_HOURS,
+        metavar="H",
+        help=f"how long the old key is taken beside the new one ({DEFAULT_GRACE_HOURS})",
+    )
+    old.add_argument(
+        "--at-once",
+        action="store_const",
+        const=0.0,
+        dest="grace_hours",
+        help="refuse the old key, and those before it, within a second",
+    )
+    rotate.set_defaults(run=_rotate_reporter)
     revoke = actions.add_parser("revoke", help="make a reporter's key invalid, within a second")
     revoke.add_argument("name")
     revoke.set_defaults(run=_revoke_reporter)
+
+
+def _grace_hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = -1.0
+    if not 0 < hours <= MAX_GRACE_HOURS:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of hours up to {MAX_GRACE_HOURS}, or --at-once"
+        )
+    return hours
 
 
 def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -97,6 +131,8 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
         table.add_column(column)
     for each, origin, valid in found:
         state = valid
+        if isinstance(each, Reporter) and (ends := _grace_ends(each)):
+            state = f"valid, a former key until {_moment(ends)}"
         if each.revoked_at_millis is not None:
             state = f"revoked {_moment(each.revoked_at_millis)}"
         elif isinstance(each, Configured) and started.get(each.key_hash) is None:
@@ -142,6 +178,31 @@ def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place, name, now_millis = place_of(settings.ledger_url), arguments.name, wall_clock_millis()
+    with closing(place.reader()) as reader:
+        stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
+        configured = {each.name for each in reader.configured()} | dict(
+            settings.reporter_keys
+        ).keys()
+    if name not in stored and name in configured:
+        raise LedgerError(
+            f"the key of {name} is in COLLECTOR_REPORTER_KEYS: put another key there under the "
+            "same name and restart the collector; what it sends again counts once"
+        )
+    grace_millis = int(arguments.grace_hours * 3_600_000)
+    key = place.rotate_reporter(name, now_millis=now_millis, grace_millis=grace_millis)
+    print(f"Reporter {name} has another key. It is shown this once:\n\n  {key}\n")
+    print("For Standard Webhooks signatures, the secret of the same key:\n")
+    print(f"  {signing_secret(hash_key(key))}\n")
+    if grace_millis:
+        print(f"The old key is taken until {_moment(now_millis + grace_millis)} UTC.")
+    else:
+        print("The old key is refused within a second.")
+    print(f"The name stays, so what {name} sends again with the new key counts once.")
+    return 0
+
+
 def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     place, name, now_millis = place_of(settings.ledger_url), arguments.name, wall_clock_millis()
     with closing(place.reader()) as reader:
@@ -154,12 +215,23 @@ def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     if is_stored or not is_configured:
         place.revoke_reporter(name, now_millis=now_millis)
     print(f"{name} is refused from now on. What it reported stays counted.")
+    print(
+        f"For another key, `reporters add {name}`: the same name. What is sent again under "
+        "another name counts twice, if it had arrived under this one."
+    )
     if is_configured:
         print(
             "Its key is in COLLECTOR_REPORTER_KEYS of a collector: it is refused there as well, "
             "also after a restart. Take it out, or put another key there."
         )
     return 0
+
+
+def _grace_ends(reporter: Reporter) -> int | None:
+    """Return until when a former key is taken; None where none is."""
+    now_millis = wall_clock_millis()
+    ends = [each.valid_until_millis for each in reporter.former_keys]
+    return max((each for each in ends if each > now_millis), default=None)
 
 
 def _moment(millis: int | None) -> str:

@@ -14,13 +14,22 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MIN_KEY_LENGTH = 20
 SIGNATURE_TOLERANCE_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormerKey:
+    """A key that was replaced, and is taken beside the new one until a moment."""
+
+    name: str
+    key_hash: bytes = field(repr=False)
+    valid_until_millis: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +42,60 @@ class Reporter:
     revoked_at_millis: int | None = None
     counts_toward_quota: bool = True
     """Whether what it reports is billed; otherwise it is stored and shown, and limits nobody."""
+    former_keys: tuple[FormerKey, ...] = ()
+
+    def key_hashes(self, *, now_millis: int) -> tuple[bytes, ...]:
+        """Return the hashes of the keys that are taken now: its own, and former ones in grace."""
+        former = (each for each in self.former_keys if now_millis < each.valid_until_millis)
+        return (self.key_hash, *(each.key_hash for each in former))
+
+
+def parse_former(text: str | None) -> list[FormerKey]:
+    """Read what `format_former` wrote; None is nothing yet."""
+    return [
+        FormerKey(name=name, key_hash=bytes.fromhex(key_hash), valid_until_millis=int(until))
+        for name, key_hash, until in json.loads(text or "[]")
+    ]
+
+
+def format_former(former: Iterable[FormerKey]) -> str:
+    """Return the text that a ledger keeps."""
+    return json.dumps(
+        [(each.name, each.key_hash.hex(), each.valid_until_millis) for each in former]
+    )
+
+
+def former_after_rotation(
+    kept: Iterable[FormerKey], name: str, key_hash: bytes, *, now_millis: int, grace_millis: int
+) -> list[FormerKey]:
+    """Return the former keys once a reporter's key is replaced.
+
+    Without a grace its earlier ones end, too. Those whose grace is over are forgotten.
+    """
+    left = [
+        each
+        for each in kept
+        if now_millis < each.valid_until_millis and (grace_millis > 0 or each.name != name)
+    ]
+    if grace_millis <= 0:
+        return left
+    until_millis = now_millis + grace_millis
+    return [*left, FormerKey(name=name, key_hash=key_hash, valid_until_millis=until_millis)]
+
+
+def former_without(kept: Iterable[FormerKey], name: str) -> list[FormerKey]:
+    """Return the former keys of all others."""
+    return [each for each in kept if each.name != name]
+
+
+def with_former(reporters: Iterable[Reporter], former: Sequence[FormerKey]) -> list[Reporter]:
+    """Return reporters with the former keys of their names."""
+    return [
+        replace(each, former_keys=found)
+        if (found := tuple(key for key in former if key.name == each.name))
+        else each
+        for each in reporters
+    ]
 
 
 MAX_CONFIGURED = 1000
@@ -156,9 +219,11 @@ def _signatures(header: str) -> Iterable[bytes]:
 class KeyRing:
     """The reporters that are valid now, by key and by name."""
 
-    def __init__(self, reporters: Iterable[Reporter]) -> None:
+    def __init__(self, reporters: Iterable[Reporter], *, now_millis: int) -> None:
         valid = [each for each in reporters if each.revoked_at_millis is None]
-        self._by_hash = {each.key_hash: each for each in valid}
+        self._by_hash = {
+            key_hash: each for each in valid for key_hash in each.key_hashes(now_millis=now_millis)
+        }
         self._by_name = {each.name: each for each in valid}
 
     def by_key(self, key: str) -> Reporter | None:

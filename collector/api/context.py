@@ -162,7 +162,7 @@ class Collector:
         if self._rules is not None and self._rules.billing.ratios != billing.ratios:
             shown = ", ".join(f"{each.server}: {show_ratio(each.ratio_millis)}" for each in ratios)
             log.info("ratios changed, from now on: %s", shown or "none")
-        self._rules = Rules(KeyRing([*stored, *configured]), billing)
+        self._rules = Rules(KeyRing([*stored, *configured], now_millis=self.now_millis()), billing)
         self._rules_until_seconds = now_seconds + RULES_SECONDS
         return self._rules
 

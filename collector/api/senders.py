@@ -205,8 +205,10 @@ def verify_signature(
     collector: Collector, request: Request, body: bytes, *, signer: Reporter
 ) -> None:
     """Answer 401 unless the signer signed the body as it was sent."""
-    if not is_signature_valid(
-        request.headers, body, key_hash=signer.key_hash, now_seconds=_now_seconds(collector)
+    now_seconds = _now_seconds(collector)
+    if not any(
+        is_signature_valid(request.headers, body, key_hash=each, now_seconds=now_seconds)
+        for each in signer.key_hashes(now_millis=collector.now_millis())
     ):
         raise _unfit_signature()
 

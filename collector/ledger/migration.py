@@ -25,6 +25,7 @@ from collector.ledger.postgres_schema import MIGRATION_MARK, bring_forward
 from collector.ledger.sqlite import SqliteLedger
 from collector.ledger.sqlite_file import connect
 from collector.ledger.sqlite_readers import standings
+from collector.ledger.sqlite_reporters import FORMER
 from collector.ledger.sqlite_sums import sum_of, whole
 
 PAGE_ROWS = 20_000
@@ -228,9 +229,10 @@ def _copy_rest(db: Db, source: sqlite3.Connection, told: dict[str, Any]) -> None
             rows = [(*row[:-1], bool(row[-1])) for row in rows]
         with db.cursor() as cursor:
             cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
-    db.execute("DELETE FROM meta WHERE key = 'dropped_days'")
-    for row in source.execute("SELECT key, value FROM meta WHERE key = 'dropped_days'"):
-        db.execute("INSERT INTO meta (key, value) VALUES (%s, %s)", row)
+    for key in ("dropped_days", FORMER):
+        db.execute("DELETE FROM meta WHERE key = %s", (key,))
+        for row in source.execute("SELECT key, value FROM meta WHERE key = ?", (key,)):
+            db.execute("INSERT INTO meta (key, value) VALUES (%s, %s)", row)
     db.execute("DELETE FROM heard")
     with db.cursor() as cursor:
         cursor.executemany(

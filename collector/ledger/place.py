@@ -102,6 +102,13 @@ class LedgerPlace(Protocol):
         """Say whether what a reporter reports from now on is billed."""
         ...
 
+    def rotate_reporter(self, name: str, *, now_millis: int, grace_millis: int) -> str:
+        """Give a reporter another key and return it; the one before is valid for the grace too.
+
+        The name stays, and so do the ids it has reported: what is sent again counts once.
+        """
+        ...
+
     def revoke_reporter(self, name: str, *, now_millis: int) -> None:
         """Make a reporter's key invalid."""
         ...

@@ -10,7 +10,21 @@ from collector.billing import Ratio
 from collector.errors import LedgerError
 from collector.ledger.postgres_link import Db
 from collector.ledger.readers import Standing, newer_of
-from collector.reporters import Configured, format_configured, hash_key, new_key, parse_configured
+from collector.ledger.sqlite_reporters import FORMER
+from collector.reporters import (
+    Configured,
+    FormerKey,
+    Reporter,
+    format_configured,
+    format_former,
+    former_after_rotation,
+    former_without,
+    hash_key,
+    new_key,
+    parse_configured,
+    parse_former,
+    with_former,
+)
 
 
 def add_reporter(
@@ -37,8 +51,9 @@ def add_reporter(
     ).rowcount
     if not made:
         raise LedgerError(
-            f"there is a reporter {name!r} already: revoke it first to give it a new key"
+            f"there is a reporter {name!r} already: `reporters rotate {name}` gives it a new key"
         )
+    _change_former(db, lambda kept: former_without(kept, name))
     return key
 
 
@@ -76,15 +91,65 @@ def change_reporter(db: Db, name: str, *, counts_toward_quota: bool) -> bool:
     )
 
 
-def revoke_reporter(db: Db, name: str, *, now_millis: int) -> bool:
-    """Make a reporter's key invalid; return whether there was one."""
-    return (
-        db.execute(
-            "UPDATE reporter SET revoked_at = %s WHERE name = %s AND revoked_at IS NULL",
-            (now_millis, name),
-        ).rowcount
-        > 0
+def rotate_reporter(db: Db, name: str, *, now_millis: int, grace_millis: int) -> str | None:
+    """Give a reporter another key and return it; None when there is no valid one of that name."""
+    row = db.execute(
+        "SELECT key_hash FROM reporter WHERE name = %s AND revoked_at IS NULL FOR UPDATE", (name,)
+    ).fetchone()
+    if row is None:
+        return None
+    key, before = new_key(), bytes(row[0])
+    _change_former(
+        db,
+        lambda kept: former_after_rotation(
+            kept, name, before, now_millis=now_millis, grace_millis=grace_millis
+        ),
     )
+    db.execute("UPDATE reporter SET key_hash = %s WHERE name = %s", (hash_key(key), name))
+    return key
+
+
+def revoke_reporter(db: Db, name: str, *, now_millis: int) -> bool:
+    """Make a reporter's keys invalid; return whether there was one."""
+    changed = db.execute(
+        "UPDATE reporter SET revoked_at = %s WHERE name = %s AND revoked_at IS NULL",
+        (now_millis, name),
+    ).rowcount
+    if changed:
+        _change_former(db, lambda kept: former_without(kept, name))
+    return changed > 0
+
+
+def reporters(db: Db) -> list[Reporter]:
+    """Return all reporters by name, revoked ones too."""
+    rows = db.execute(
+        "SELECT name, key_hash, created_at, revoked_at, counts_toward_quota "
+        "FROM reporter ORDER BY name"
+    ).fetchall()
+    found = [
+        Reporter(
+            name=name,
+            key_hash=bytes(key_hash),
+            created_at_millis=created_at,
+            revoked_at_millis=revoked_at,
+            counts_toward_quota=counts,
+        )
+        for name, key_hash, created_at, revoked_at, counts in rows
+    ]
+    row = db.execute("SELECT value FROM meta WHERE key = %s", (FORMER,)).fetchone()
+    return with_former(found, parse_former(row[0] if row else None))
+
+
+def _change_former(db: Db, change: Callable[[list[FormerKey]], list[FormerKey]]) -> None:
+    # A row to lock: two commands at once would each forget what the other keeps.
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES (%s, '[]') ON CONFLICT (key) DO NOTHING", (FORMER,)
+    )
+    row = db.execute("SELECT value FROM meta WHERE key = %s FOR UPDATE", (FORMER,)).fetchone()
+    before = parse_former(row[0] if row else None)
+    after = change(before)
+    if after != before:
+        db.execute("UPDATE meta SET value = %s WHERE key = %s", (format_former(after), FORMER))
 
 
 def set_ratio(db: Db, ratio: Ratio) -> int | None:

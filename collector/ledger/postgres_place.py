@@ -101,6 +101,17 @@ class PostgresPlace:
         ):
             raise LedgerError(f"there is no reporter {name!r} to change; see `reporters list`")
 
+    def rotate_reporter(self, name: str, *, now_millis: int, grace_millis: int) -> str:
+        """Give a reporter another key and return it."""
+        key = self._run(
+            lambda db: postgres_names.rotate_reporter(
+                db, name, now_millis=now_millis, grace_millis=grace_millis
+            )
+        )
+        if key is None:
+            raise LedgerError(f"there is no reporter {name!r} to rotate; see `reporters list`")
+        return key
+
     def revoke_reporter(self, name: str, *, now_millis: int) -> None:
         """Make a reporter's key invalid."""
         if not self._run(

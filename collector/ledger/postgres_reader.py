@@ -130,22 +130,7 @@ class PostgresReader:
 
     def reporters(self) -> list[Reporter]:
         """Return all reporters by name, revoked ones too."""
-        rows = self._ask(
-            lambda db: db.execute(
-                "SELECT name, key_hash, created_at, revoked_at, counts_toward_quota "
-                "FROM reporter ORDER BY name"
-            ).fetchall()
-        )
-        return [
-            Reporter(
-                name=name,
-                key_hash=bytes(key_hash),
-                created_at_millis=created_at,
-                revoked_at_millis=revoked_at,
-                counts_toward_quota=counts,
-            )
-            for name, key_hash, created_at, revoked_at, counts in rows
-        ]
+        return self._ask(postgres_names.reporters)
 
     def ratios(self) -> list[Ratio]:
         """Return the ratios that are set, by server."""

@@ -86,6 +86,12 @@ class SqlitePlace:
         """Say whether what a reporter reports from now on is billed."""
         sqlite_reporters.change_reporter(self.path, name, counts_toward_quota=counts_toward_quota)
 
+    def rotate_reporter(self, name: str, *, now_millis: int, grace_millis: int) -> str:
+        """Give a reporter another key and return it."""
+        return sqlite_reporters.rotate_reporter(
+            self.path, name, now_millis=now_millis, grace_millis=grace_millis
+        )
+
     def revoke_reporter(self, name: str, *, now_millis: int) -> None:
         """Make a reporter's key invalid."""
         sqlite_reporters.revoke_reporter(self.path, name, now_millis=now_millis)

@@ -146,20 +146,7 @@ class SqliteReader:
 
     def reporters(self) -> list[Reporter]:
         """Return all reporters by name, revoked ones too."""
-        rows = self._db.execute(
-            "SELECT name, key_hash, created_at, revoked_at, counts_toward_quota FROM reporter "
-            "ORDER BY name"
-        )
-        return [
-            Reporter(
-                name=row[0],
-                key_hash=row[1],
-                created_at_millis=row[2],
-                revoked_at_millis=row[3],
-                counts_toward_quota=bool(row[4]),
-            )
-            for row in rows
-        ]
+        return sqlite_reporters.reporters(self._db)
 
     def ratios(self) -> list[Ratio]:
         """Return the ratios that are set, by server."""

@@ -35,7 +35,7 @@ def test_a_new_reporters_key_is_shown_once_and_works(path, capsys):
     assert signing_secret(hash_key(key)) in out
     assert f"-H 'Authorization: Bearer {key}'" in out
     with closing(SqliteReader(path)) as reader:
-        assert KeyRing(reader.reporters()).by_key(key).name == "agent-1"
+        assert KeyRing(reader.reporters(), now_millis=0).by_key(key).name == "agent-1"
     assert main(["reporters", "list"]) == 0
     listed = capsys.readouterr().out
     assert "agent-1" in listed
@@ -67,7 +67,7 @@ def test_the_list_tells_who_is_revoked_who_is_configured_and_who_was_heard(
     ("command", "words"),
     [
         (["reporters", "add", "bad name"], "name"),
-        (["reporters", "add", "taken"], "revoke it first"),
+        (["reporters", "add", "taken"], "reporters rotate taken"),
         (["reporters", "revoke", "nobody"], "no reporter"),
     ],
 )

@@ -27,7 +27,7 @@ from standardwebhooks.webhooks import Webhook
 
 from collector.errors import LedgerError
 from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter
+from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter, rotate_reporter
 from collector.reporters import hash_key, signing_secret
 from collector.reports import DAY_MILLIS
 
@@ -290,6 +290,25 @@ class TestWho:
         path = "/v1/reports?reporter=r"
         assert (await world.send(body, path=path, headers=self.signed(body))).status_code == 200
         assert (await world.send(body)).json()["duplicates"] == 1
+
+    async def test_a_signature_of_a_key_that_was_replaced_fits_until_its_grace_is_over(
+        self, world, path, monkeypatch
+    ):
+        seconds = [1000.0]
+        monkeypatch.setattr(world.app.state.collector, "monotonic_seconds", lambda: seconds[0])
+        old = add_reporter(path, "agent", now_millis=0)
+        grace = {"now_millis": NOON_MILLIS, "grace_millis": 5}
+        keys = [old, rotate_reporter(path, "agent", **grace)]
+        seconds[0] += 1
+        body, where = json.dumps(wire()).encode(), "/v1/reports?reporter=agent"
+        for number, key in enumerate(keys):
+            headers = self.signed(body, key=key, message_id=f"m{number}")
+            assert (await world.send(body, path=where, headers=headers)).status_code == 200
+        rotate_reporter(path, "agent", now_millis=NOON_MILLIS, grace_millis=0)
+        seconds[0] += 1
+        for key in keys:
+            answer = await world.send(body, path=where, headers=self.signed(body, key=key))
+            assert answer.status_code == 401
 
     async def test_a_signed_request_sent_again_is_counted_once_by_its_webhook_id(self, world):
         body = json.dumps(wire()).encode()

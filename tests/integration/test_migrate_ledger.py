@@ -91,6 +91,7 @@ def full(path):
             now_millis=7,
         )
     file.add_reporter("node", now_millis=3, counts_toward_quota=False)
+    file.rotate_reporter("node", now_millis=NOON_MILLIS, grace_millis=10**9)
     file.add_reporter("gone", now_millis=4)
     file.revoke_reporter("gone", now_millis=5)
     file.set_ratio(Ratio("de-1", 1500, 6))

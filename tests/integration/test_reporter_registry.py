@@ -94,6 +94,40 @@ def test_a_name_with_two_keys_is_refused_by_both(collector):
     poll("neither key", lambda: {status(url, KEY), status(url, other)} == {401}, seconds=3)
 
 
+def key_in(said: str) -> str:
+    (key,) = re.findall(r"^  (rk_\S+)$", said, re.MULTILINE)
+    return key
+
+
+def test_a_key_is_replaced_under_its_name_and_what_is_sent_again_counts_once(collector):
+    url = f"http://127.0.0.1:{collector.port}/v1/reports"
+    old = key_in(reporters(collector.ledger, "add", "de-1"))
+    poll("the key", lambda: status(url.removesuffix("/v1/reports"), old) == 200, seconds=3)
+
+    def send(key: str, report_id: str) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.post(url, json=wire(report_id=report_id), headers=headers)
+
+    assert send(old, "in-flight").json()["accepted"] == 1
+    said = reporters(collector.ledger, "rotate", "de-1")
+    assert "is taken until" in said
+    new = key_in(said)
+    poll("the new key", lambda: send(new, "in-flight").status_code == 200, seconds=3)
+    assert send(new, "in-flight").json()["duplicates"] == 1
+    assert send(old, "in-flight").json()["duplicates"] == 1
+    assert "a former key until" in row_of("de-1", reporters(collector.ledger, "list"))
+    last = key_in(reporters(collector.ledger, "rotate", "de-1", "--at-once"))
+    poll("the last key", lambda: send(last, "in-flight").status_code == 200, seconds=3)
+    assert {send(old, "x").status_code, send(new, "x").status_code} == {401}
+    assert old not in collector.log.read_text()
+
+
+def test_what_cannot_be_rotated_is_said(collector):
+    assert "COLLECTOR_REPORTER_KEYS" in reporters(collector.ledger, "rotate", "load")
+    assert "no reporter 'nobody'" in reporters(collector.ledger, "rotate", "nobody")
+    assert "number of hours" in reporters(collector.ledger, "rotate", "x", "--grace-hours", "0")
+
+
 class Up:
     """`marzban-bridge up`, against no panel."""
 

@@ -75,7 +75,8 @@ class TestKeys:
                     created_at_millis=1,
                     revoked_at_millis=2,
                 ),
-            ]
+            ],
+            now_millis=0,
         )
         assert ring.by_key(good).name == "good"
         assert ring.by_key(revoked) is None
