@@ -66,6 +66,11 @@ class Leading:
         """Whether this collector is the one that adds up, exports and purges."""
         return self._ledger.leads
 
+    @property
+    def loss(self) -> str | None:
+        """What this collector has seen in the ledger and is not there any more, for people."""
+        return self._ledger.losses.text
+
     def start(self) -> None:
         """Start looking."""
         self._loop = asyncio.get_running_loop()
@@ -113,6 +118,9 @@ class Leading:
             log.warning("the ledger can be reached again")
             self.problem = None
         self._on_recovery()
+        losses = self._ledger.losses
+        self._metrics.lacks_commits.set(losses.text is not None)
+        self._metrics.lost_reports.set(losses.reports)
         leads = self._ledger.leads
         if self._known != (head, leads):
             if leads and self._known is not None and head != self._known[0]:

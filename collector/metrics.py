@@ -104,6 +104,17 @@ class Metrics:
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
             registry=self.registry,
         )
+        self.lacks_commits = Gauge(
+            "collector_ledger_lacks_commits",
+            "Whether this collector has seen reports in the ledger that are not there any more (1)",
+            registry=None,
+        )
+        self.lost_reports = Gauge(
+            "collector_lost_reports",
+            "Reports that this collector acknowledged and that are not in the ledger any more, as "
+            "far as it remembers them",
+            registry=None,
+        )
         self.leads = Gauge(
             "collector_leads",
             "Whether this collector adds up, exports and purges (1) or another does (0)",
@@ -224,7 +235,8 @@ class Metrics:
 
     def expose_leading(self) -> None:
         """Expose what is true of a collector with a shared ledger, whose disk is a server's."""
-        self.registry.register(self.leads)
+        for each in (self.leads, self.lacks_commits, self.lost_reports):
+            self.registry.register(each)
         self.registry.unregister(self.ledger_free_disk_bytes)
 
     def expose_export(self) -> None:

@@ -105,6 +105,7 @@ async def open_bridges(
             public_url=settings.public_url, enforcement=settings.enforcement.value
         )
         first_metrics.leads.set(1)
+        first_metrics.store_in_doubt.set_function(lambda: store.doubt is not None)
         snapshots = _snapshots(
             settings, store=store, clock=clock, metrics=first_metrics, standstill=standstill
         )

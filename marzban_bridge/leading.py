@@ -11,14 +11,18 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from marzban_bridge import shared_schema
+from marzban_bridge.accounts import Event
+from marzban_bridge.database_mark import mark_of
 from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
 from marzban_bridge.lease import RENEW_SECONDS, Lease
 from marzban_bridge.postgres_link import Db, PostgresLink
 from marzban_bridge.shared_store import SharedHandle
 from marzban_bridge.store import Store
+from marzban_bridge.store_terms import has_moved, lost_text, moved_text
 from marzban_bridge.write_guard import WriteGuard
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,8 @@ class Leadership:
         self.problem: str | None = "not reached yet"
         """Why it is not known who leads; None while it is."""
         self._was_told: str | None = None
+        self._mark: str | None = None
+        self._store: Store | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lease")
 
     @property
@@ -97,7 +103,7 @@ class Leadership:
             if not self._is_prepared:
                 await self._in_thread(lambda: shared_schema.prepare(self._url))
                 self._is_prepared = True
-            is_taken = await self._in_thread(lambda: self._link.ask(self.lease.take))
+            is_taken = await self._in_thread(lambda: self._link.ask(self._take))
         except StoreAwayError as error:
             self.problem = str(error)
             self._is_prepared = False
@@ -109,6 +115,34 @@ class Leadership:
         elif self.leader:
             self._tell(f"following {self.leader}")
         return is_taken
+
+    def _take(self, db: Db) -> bool:
+        """Take the lease if it is free; a loss that a follower finds is left for the leader."""
+        is_taken = self.lease.take(db)
+        self._mark = mark_of(db)
+        self.lease.saw(self._mark)
+        if self.lease.missing and not is_taken:
+            log.error("%s", text := self._loss())
+            self.lease.leave_loss(db, text)
+        return is_taken
+
+    def _loss(self) -> str:
+        """Say what is missing in the store, or may be; empty where nothing is."""
+        lease, name = self.lease, self._link.name
+        if lease.missing:
+            return lost_text(where=name, known=lease.missing, holder=lease.holder)
+        led_in = lease.standing.mark if lease.standing else ""
+        if not lease.loss and has_moved(led_in, self._mark, seen=lease.marks):
+            return moved_text(where=name)
+        return lease.loss
+
+    async def _vouch(self, store: Store) -> None:
+        """Put the store in doubt where commits are missing, over restarts, and note where it is."""
+        if (text := self._loss()) and store.doubt is None:
+            log.error("%s", text)
+            event = Event(kind="conflict", text=text)
+            store.begin_doubt(text, event, at=datetime.now(UTC))
+        await self._in_thread(lambda: self._link.ask(lambda db: self.lease.settle(db, self._mark)))
 
     def _tell(self, line: str) -> None:
         if line != self._was_told:
@@ -136,8 +170,11 @@ class Leadership:
     async def _with_store(self, act: Callable[[Store], Awaitable[T]]) -> T:
         store = await self._open()
         try:
+            await self._vouch(store)
+            self._store = store
             return await act(store)
         finally:
+            self._store = None
             store.close()
 
     async def _open(self) -> Store:
@@ -155,10 +192,24 @@ class Leadership:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                await self._in_thread(lambda: self._link.ask(self.lease.extend))
+                await self._in_thread(lambda: self._link.ask(self._extend))
             except StoreAwayError as error:
                 if not self.lease.is_held:
                     raise NotLeadingError(f"the lease could not be kept: {error}") from error
+            if self.lease.loss and self._store:
+                await self._vouch(self._store)
+
+    def _extend(self, db: Db) -> None:
+        """Keep the lease; where that works all is there that this process has seen in the store.
+
+        So a database that is in another place since, by a failover, has come there whole.
+        """
+        self.lease.extend(db)
+        mark = mark_of(db)
+        if mark not in {None, self._mark} and not self.lease.loss:
+            self._mark = mark
+            self.lease.saw(mark)
+            self.lease.settle(db, mark)
 
     async def close(self) -> None:
         """Give the lease back: at once, or when writes that were not answered are over."""

@@ -4,6 +4,10 @@ Deadlines are by the database's clock. Every transaction of the leader moves the
 lease with its own token: where another has taken the lease since, it finds no row and writes
 nothing, however long its process was frozen. The row stays locked until its end, so nobody takes
 the lease in the middle of it. Each is one statement, so that whoever is frozen holds no lock.
+
+The row also counts the leader's commits, and keeps the counts of former leaders (`store_terms`). A
+leader's fence asks for the commits that it knows of: where a standby took over without them,
+nothing is written on top.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from collector.boot_clock import seconds_now
 from marzban_bridge.errors import NotLeadingError, StoreAwayError
+from marzban_bridge.store_terms import MAX_FORMER_LENGTH, TOKEN_BYTES, Term, lacks
 
 if TYPE_CHECKING:  # the driver is an extra
     from marzban_bridge.postgres_link import Db
@@ -26,9 +31,31 @@ RENEW_SECONDS = 1.0
 STUCK_LEASES = 3
 MOVE_DEADLINE = (
     "UPDATE lease SET expires_at = clock_timestamp() + %s * interval '1 second' "
-    "WHERE name = 'leader' AND token = %s RETURNING epoch"
+    "WHERE name = 'leader' AND token = %s AND commits >= %s RETURNING commits, loss"
 )
-"""The fence; with what `Lease.fence` says."""
+COUNT_COMMIT = (
+    "UPDATE lease SET expires_at = clock_timestamp() + %s * interval '1 second', "
+    "commits = commits + 1 "
+    "WHERE name = 'leader' AND token = %s AND commits >= %s RETURNING commits, loss"
+)
+"""The fence of what is written; both with what `Lease.fence` says."""
+# An epoch is given out once, also by a database that lacks the last ones: it goes on from what is
+# known here, and with the time.
+_TAKE = """
+    UPDATE lease SET holder = %s, token = %s,
+        epoch = greatest(epoch + 1, %s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+        expires_at = clock_timestamp() + %s * interval '1 second',
+        commits = 0,
+        former = CASE WHEN token = '' THEN former
+            ELSE right(former || ' ' || token || ':' || commits, %s) END
+    WHERE name = 'leader' AND token = %s AND epoch = %s RETURNING epoch
+"""
+_RELEASE = """
+    UPDATE lease SET token = '', commits = 0,
+        expires_at = clock_timestamp() + %s * interval '1 second',
+        former = right(former || ' ' || token || ':' || commits, %s)
+    WHERE name = 'leader' AND token = %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +67,14 @@ class Standing:
     epoch: int
     expires_at: datetime
     is_expired: bool
+    commits: int
+    """How many of its leader's are in the store."""
+    former: str
+    """The same of former leaders."""
+    loss: str
+    """What a bridge that follows has found missing, for the leader to know; mostly empty."""
+    mark: str
+    """The place in which the store was last led; empty after an earlier version."""
 
 
 class Lease:
@@ -52,6 +87,15 @@ class Lease:
         self.epoch = 0
         self.standing: Standing | None = None
         """The lease as it was seen last by `take`."""
+        self.known: Term | None = None
+        """The newest commit that this process has seen in the store."""
+        self.marks: set[str] = set()
+        """The places in which this process has seen the store, without losing anything between."""
+        self.missing: Term | None = None
+        """What this process has seen in the store and the store lacks, until that is stored."""
+        self.loss = ""
+        """What another process has found missing, until that is stored."""
+        self._highest_epoch = 0
         self._until_seconds = 0.0
         self._watched: tuple[Standing, float] | None = None
 
@@ -66,46 +110,67 @@ class Lease:
         return seconds_now() < self.until_seconds
 
     @property
-    def fence(self) -> tuple[float, str]:
-        """The values for MOVE_DEADLINE."""
-        return self.seconds, self.token or "-"
+    def fence(self) -> tuple[float, str, int]:
+        """The values for MOVE_DEADLINE and COUNT_COMMIT."""
+        is_own = self.known is not None and self.known.token == self.token
+        return self.seconds, self.token or "-", self.known.commits if self.known and is_own else 0
 
     def extend(self, db: Db) -> None:
         """Move the deadline; NotLeadingError where another leads."""
         started_at = seconds_now()
-        row = db.execute(MOVE_DEADLINE, self.fence).fetchone()
-        self.moved(started_at, is_mine=row is not None)
+        self.moved(started_at, db.execute(MOVE_DEADLINE, self.fence).fetchone())
 
-    def moved(self, started_at: float, *, is_mine: bool) -> None:
+    def moved(self, started_at: float, row: tuple[int, str] | None) -> None:
         """Note what came of a transaction that was begun then and is committed.
 
-        Raises NotLeadingError where it found no row.
+        `row` is what its fence returned. Raises NotLeadingError where it found no row.
         """
-        if not is_mine:
+        if row is None:
             self.lose()
-            raise NotLeadingError("another bridge has taken the lease")
+            raise NotLeadingError(
+                "another bridge has taken the lease, or the database lacks commits of this one"
+            )
         self._until_seconds = max(self._until_seconds, started_at + self.seconds)
+        commits, self.loss = row
+        if self.token:
+            self.known = Term(self.token, commits)
 
     def take(self, db: Db) -> bool:
         """Take the lease if it is free, or was ours; return whether.
 
-        It has another token each time.
+        It has another token each time. What the store lacks is in `missing` then.
         """
-        started_at, token = seconds_now(), secrets.token_hex(8)
-        standing = self.standing = standing_of(db)
+        started_at, token = seconds_now(), secrets.token_hex(TOKEN_BYTES)
+        standing = self.standing = self._look(db)
         is_ours = self.token is not None and standing.token == self.token
         if not (standing.is_expired or is_ours or self._is_stuck(standing)):
             return False
         row = db.execute(
-            "UPDATE lease SET holder = %s, token = %s, epoch = epoch + 1, "
-            "expires_at = clock_timestamp() + %s * interval '1 second' "
-            "WHERE name = 'leader' AND token = %s AND epoch = %s RETURNING epoch",
-            (self.holder, token, self.seconds, standing.token, standing.epoch),
+            _TAKE,
+            (
+                *(self.holder, token, self._highest_epoch + 1, self.seconds, MAX_FORMER_LENGTH),
+                *(standing.token, standing.epoch),
+            ),
         ).fetchone()
         if row is None:
             return False
         self.token, self.epoch, self._until_seconds = token, int(row[0]), started_at + self.seconds
+        self.known = Term(token, 0)
         return True
+
+    def _look(self, db: Db) -> Standing:
+        """Look at the lease, and whether all is there that this process has seen in the store."""
+        standing = standing_of(db)
+        now = Term(standing.token, standing.commits)
+        if self.known and lacks(self.known, now, former=standing.former):
+            self.missing, self.known, self.marks = self.known, None, set()
+        if now.is_counted:
+            self.known = now
+        elif now.token:  # of an earlier version's leader nothing can be told
+            self.known, self.marks = None, set()
+        self._highest_epoch = max(self._highest_epoch, standing.epoch)
+        self.loss = standing.loss
+        return standing
 
     def _is_stuck(self, standing: Standing) -> bool:
         """Tell whether the deadline has stood still beyond all patience, by this process's clock.
@@ -124,21 +189,35 @@ class Lease:
 
     def release(self, db: Db, *, after_seconds: float = 0.0) -> None:
         """Let another bridge lead at once, or when so much time has passed."""
-        (_, token), self.token = self.fence, None
+        token, self.token = self.token or "-", None
         self.lose()
+        db.execute(_RELEASE, (min(after_seconds, self.seconds), MAX_FORMER_LENGTH, token))
+
+    def leave_loss(self, db: Db, text: str) -> None:
+        """Have whoever leads know that commits are missing."""
+        db.execute("UPDATE lease SET loss = %s WHERE name = 'leader' AND loss = ''", (text,))
+        self.missing = None
+
+    def saw(self, mark: str | None) -> None:
+        """Note the place in which the store was at the last look."""
+        if mark is not None:
+            self.marks.add(mark)
+
+    def settle(self, db: Db, mark: str | None) -> None:
+        """Note in the database where the store is led now, and that no loss is left to be told."""
         db.execute(
-            "UPDATE lease SET token = '', "
-            "expires_at = clock_timestamp() + %s * interval '1 second' "
+            "UPDATE lease SET loss = '', mark = coalesce(%s, mark) "
             "WHERE name = 'leader' AND token = %s",
-            (min(after_seconds, self.seconds), token),
+            (mark, self.token),
         )
+        self.missing, self.loss = None, ""
 
 
 def standing_of(db: Db) -> Standing:
     """Return the lease as it is."""
     row = db.execute(
-        "SELECT token, holder, epoch, expires_at, expires_at <= clock_timestamp() FROM lease "
-        "WHERE name = 'leader'"
+        "SELECT token, holder, epoch, expires_at, expires_at <= clock_timestamp(), commits, "
+        "former, loss, mark FROM lease WHERE name = 'leader'"
     ).fetchone()
     if row is None:
         raise StoreAwayError("the store has no lease: was it restored in part?")

@@ -21,6 +21,7 @@ PROCESS_WIDE = frozenset(
         "bridge_leads",
         "bridge_snapshot_points",
         "bridge_snapshot_refused_points",
+        "bridge_store_in_doubt",
     }
 )
 
@@ -134,6 +135,11 @@ class Metrics:
             "bridge_snapshot_refused_points",
             "Points that InfluxDB will never store",
             ["measurement"],
+            registry=self.registry,
+        )
+        self.store_in_doubt = Gauge(
+            "bridge_store_in_doubt",
+            "Whether no user is changed, since the bridge's store is an old one or lacks commits",
             registry=self.registry,
         )
         self.leads = _leads(self.registry)

@@ -128,9 +128,17 @@ TABLES = (
         "gone_account", ("account_key", "panel"), {**_NAME, "gone_at": "bigint!", "state": "bytea!"}
     ),
 )
+_LEASE_ADDED = {
+    "commits": "bigint NOT NULL DEFAULT 0",
+    "former": "text NOT NULL DEFAULT ''",
+    "loss": "text NOT NULL DEFAULT ''",
+    "mark": "text NOT NULL DEFAULT ''",
+}
+"""Columns that the lease of an earlier version has not; its bridges do not mind them."""
 _OWN = (
     "CREATE TABLE IF NOT EXISTS lease (name text PRIMARY KEY, holder text NOT NULL, "
-    "token text NOT NULL, epoch bigint NOT NULL, expires_at timestamptz NOT NULL)",
+    "token text NOT NULL, epoch bigint NOT NULL, expires_at timestamptz NOT NULL, "
+    f"{', '.join(f'{name} {kind}' for name, kind in _LEASE_ADDED.items())})",
     "INSERT INTO lease (name, holder, token, epoch, expires_at) "
     "VALUES ('leader', '', '', 0, clock_timestamp()) ON CONFLICT (name) DO NOTHING",
     # Last: where it says so, all of them are there.
@@ -142,6 +150,7 @@ _MET_ANOTHER = (
     pg.DuplicateTable,
     pg.DuplicateObject,
     pg.DuplicateSchema,
+    pg.DuplicateColumn,
     pg.SerializationFailure,
     pg.DeadlockDetected,
     pg.InternalError_,
@@ -185,12 +194,24 @@ def _prepare(db: Db, name: str) -> None:
             f"{VERSION}): upgrade the bridge or restore a backup"
         )
     if version:
+        _add_to_lease(db)
         return
     query = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
     if db.execute(query, (SCHEMA,)).fetchone() is None:
         db.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     for statement in (*(table.creation for table in TABLES), *_OWN):
         db.execute(statement)
+
+
+def _add_to_lease(db: Db) -> None:
+    query = (
+        "SELECT column_name FROM information_schema.columns "
+        "WHERE table_schema = %s AND table_name = 'lease'"
+    )
+    found = {row[0] for row in db.execute(query, (SCHEMA,)).fetchall()}
+    for name, kind in _LEASE_ADDED.items():
+        if name not in found:
+            db.execute(f"ALTER TABLE lease ADD COLUMN IF NOT EXISTS {name} {kind}")
 
 
 def version_of(db: Db) -> int:

@@ -21,7 +21,7 @@ import psycopg
 from collector.boot_clock import seconds_now
 from marzban_bridge import shared_upgrade
 from marzban_bridge.errors import NotLeadingError, StoreError
-from marzban_bridge.lease import MOVE_DEADLINE, Lease
+from marzban_bridge.lease import COUNT_COMMIT, Lease
 from marzban_bridge.postgres_link import (
     FAULTS,
     PostgresLink,
@@ -99,14 +99,14 @@ class SharedHandle(StoreHandle):
         It is one statement, whose first part is the fence: without a row of the lease the others
         find nothing to do.
         """
-        parts = [f"led AS ({MOVE_DEADLINE})"]
+        parts = [f"led AS ({COUNT_COMMIT})"]
         parts += [f"write_{number} AS ({part})" for number, (part, _) in enumerate(work)]
-        statement = f"WITH {', '.join(parts)} SELECT count(*) FROM led"
+        statement = f"WITH {', '.join(parts)} SELECT commits, loss FROM led"
         values = [*self._lease.fence, *(each for _, given in work for each in given)]
         started_at = seconds_now()
         try:
             found = self._link.ask(lambda db: db.execute(statement, values).fetchone())
-            self._lease.moved(started_at, is_mine=found == (1,))
+            self._lease.moved(started_at, found)
         except StoreError as error:
             self._lose(str(error))
             raise NotLeadingError(str(error)) from error

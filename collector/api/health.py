@@ -34,6 +34,8 @@ async def readyz(collector: CollectorPart) -> Response:
     """Say whether reports can be stored."""
     reasons = _reasons(collector)
     warnings = list(collector.exporter.warnings) if collector.exporter else []
+    if collector.leading and (loss := collector.leading.loss):
+        warnings.append(loss)
     if collector.sources.problem:
         warnings.append(collector.sources.problem)
     full_users = collector.full_users.names(now_seconds=collector.monotonic_seconds())

@@ -16,6 +16,7 @@ from collector.billing import Ratio
 from collector.errors import SettingsError
 from collector.ledger import Ledger, LedgerReader
 from collector.ledger.corrections import Wanted
+from collector.ledger.lost_commits import Losses
 from collector.ledger.readers import Standing
 from collector.reporters import Configured
 
@@ -28,6 +29,11 @@ class SharedLedger(Ledger, Protocol):
     @property
     def leads(self) -> bool:
         """Whether this process is the one, as far as it knows."""
+        ...
+
+    @property
+    def losses(self) -> Losses:
+        """What this process has seen in the ledger and is not there any more."""
         ...
 
     def lead(self) -> int:

@@ -28,14 +28,14 @@ from collector.ledger import (
 )
 from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS
+from collector.ledger.lost_commits import Losses
 from collector.ledger.postgres_group import Group, LostRaceError, StaleSeriesError, known_contents
 from collector.ledger.postgres_lease import Lease, NotLeadingError
 from collector.ledger.postgres_link import Db, Link
+from collector.ledger.postgres_recall import Head, Recall
 from collector.ledger.postgres_schema import bring_forward
 from collector.ledger.postgres_series import SeriesIds
-from collector.ledger.statistics_values import (
-    IdleSeries,
-)
+from collector.ledger.statistics_values import IdleSeries
 from collector.schema import Policy
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class PostgresLedger:
         self._led_by = ""
         self._is_run_noted = False
         self._folded_seq = 0
+        self._recall = Recall()
+        self._recalled_connections = 0
         self._capacity = Capacity({}, spare_bytes=0)
         self._capacity_until_seconds = 0.0
         try:
@@ -93,6 +95,11 @@ class PostgresLedger:
     def leads(self) -> bool:
         """Whether this process is the one that adds up, as far as it knows."""
         return self.lease.is_held
+
+    @property
+    def losses(self) -> Losses:
+        """What this process has seen in the ledger and is not there any more."""
+        return self._recall.losses
 
     def close(self) -> None:
         """Let go of the lease, and of the server."""
@@ -163,6 +170,7 @@ class PostgresLedger:
             except StaleSeriesError:
                 self._series_of = (0, "")
                 return None
+            self._recall.stored(group_id, len(group.rows), received_at_millis=received_at_millis)
             self._capacity.note(
                 raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=room
             )
@@ -173,6 +181,7 @@ class PostgresLedger:
         self._writer.connect()
         if self._series_of != (self._writer.connections, self._led_by):
             self._series.clear()
+            self._writer.ask(self._recall.compare)
             self._series_epoch = self._writer.ask(postgres_series.epoch)
             self._series_of = (self._writer.connections, self._led_by)
 
@@ -208,7 +217,8 @@ class PostgresLedger:
             if self.lease.is_held and self.lease.is_due:
                 with contextlib.suppress(NotLeadingError):
                     self._as_leader(lambda _: None)
-            seq, self._led_by, has_unfolded = self._keeper.ask(_head)
+            head = self._look()
+            seq, self._led_by, has_unfolded = head.seq, head.led_by, head.has_unfolded
             if self.lease.is_held and seq != self._folded_seq:
                 # Restored while in use, or a commit whose answer was lost: another run from here.
                 self.lease.lose()
@@ -221,6 +231,14 @@ class PostgresLedger:
             self.lease.lose()
             raise
         return self._folded_seq if self.lease.is_held else seq
+
+    def _look(self) -> Head:
+        """Return how far the sums are; on a new connection, see that all is there that was."""
+        self._keeper.connect()
+        if self._recalled_connections != self._keeper.connections:
+            self._keeper.ask(self._recall.compare)
+            self._recalled_connections = self._keeper.connections
+        return self._keeper.ask(self._recall.look)
 
     def _take(self) -> bool:
         if not self._keeper.run(self.lease.take):
@@ -237,6 +255,7 @@ class PostgresLedger:
         while reports >= postgres_fold.FOLD_REPORTS:
             with self._leading:
                 reports, self._folded_seq = self._as_leader(self._fold_some)
+                self._recall.folded(self._folded_seq, self.lease.token)
                 self._is_run_noted = self._is_run_noted or reports > 0
 
     def _fold_some(self, db: Db) -> tuple[int, int]:
@@ -372,17 +391,6 @@ class PostgresLedger:
 def _wait_for_leader(db: Db) -> None:
     """Wait for the leader's transaction, and have the next one wait for this one."""
     db.execute("SELECT 1 FROM lease WHERE name = 'leader' FOR UPDATE")
-
-
-def _head(db: Db) -> tuple[int, str, bool]:
-    """Return up to where the sums go, under whose token that is, and whether there is more."""
-    row = db.execute(
-        "SELECT f.seq, l.token, EXISTS (SELECT 1 FROM report_group WHERE first_seq IS NULL) "
-        "FROM folded AS f, lease AS l WHERE f.id = 1"
-    ).fetchone()
-    if row is None:
-        raise NotStoredError("the ledger has no sums: was it restored in part?")
-    return int(row[0]), str(row[1]), bool(row[2])
 
 
 def _new_group_id() -> int:

@@ -21,6 +21,14 @@ from collector.ledger.postgres_link import Db
 LEASE_SECONDS = 6.0
 RENEW_SECONDS = 1.5
 STUCK_LEASES = 3
+# An epoch is given out once, also by a database that lacks the last ones: it goes on from what is
+# known here, and with the time.
+_TAKE = """
+    UPDATE lease SET holder = %s, token = %s,
+        epoch = greatest(epoch + 1, %s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+        expires_at = clock_timestamp() + %s * interval '1 second'
+    WHERE name = 'leader' AND token = %s AND epoch = %s RETURNING epoch
+"""
 
 
 class NotLeadingError(NotStoredError):
@@ -46,6 +54,7 @@ class Lease:
         self.holder = f"{socket.gethostname()}:{os.getpid()}"
         self.token: str | None = None
         self.epoch = 0
+        self._highest_epoch = 0
         self._until_seconds = 0.0
         self._watched: tuple[Standing, float] | None = None
 
@@ -90,14 +99,16 @@ class Lease:
         """
         started_at, token = seconds_now(), secrets.token_hex(8)
         standing = standing_of(db)
+        self._highest_epoch = max(self._highest_epoch, standing.epoch, self.epoch)
         is_free = standing.is_expired or standing.token == self.token or self._is_stuck(standing)
         if not is_free:
             return False
         row = db.execute(
-            "UPDATE lease SET holder = %s, token = %s, epoch = epoch + 1, "
-            "expires_at = clock_timestamp() + %s * interval '1 second' "
-            "WHERE name = 'leader' AND token = %s AND epoch = %s RETURNING epoch",
-            (self.holder, token, self.seconds, standing.token, standing.epoch),
+            _TAKE,
+            (
+                *(self.holder, token, self._highest_epoch + 1, self.seconds),
+                *(standing.token, standing.epoch),
+            ),
         ).fetchone()
         if row is None:
             return False

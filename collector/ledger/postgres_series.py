@@ -164,7 +164,11 @@ def drop(db: Db, found: Sequence[IdleSeries]) -> int:
     parameters = {**_OTHER, "ids": [row[0] for row in rows]}
     for statement in (_MAKE_OTHERS, _ADD_TO_OTHERS, _MOVE_LINES):
         db.execute(statement, parameters)
-    db.execute("UPDATE series_epoch SET epoch = epoch + 1 WHERE id = 1")
+    # By the time: a database that lacks the last epochs gives none of them out again.
+    db.execute(
+        "UPDATE series_epoch SET epoch = "
+        "greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) WHERE id = 1"
+    )
     return db.execute("DELETE FROM series WHERE id = ANY(%(ids)s)", parameters).rowcount
 
 

@@ -207,11 +207,13 @@ class Row:
     """A lease's row that anybody may have."""
 
     def execute(self, query: str, _: object = None) -> Row:
-        self._is_read = query.startswith("SELECT")
+        self._query = query
         return self
 
     def fetchone(self) -> tuple[object, ...]:
-        return ("", "", 1, None, True) if self._is_read else (1,)
+        if self._query.startswith("SELECT"):
+            return ("", "", 1, None, True, *((0, "", "", "") if "former" in self._query else ()))
+        return (0, "") if "RETURNING commits" in self._query else (1,)
 
 
 @pytest.mark.parametrize("module", [postgres_lease, lease])

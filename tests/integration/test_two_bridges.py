@@ -169,7 +169,7 @@ def test_the_lease_is_taken_by_one_and_kept_from_others_until_it_is_given_back(u
     give_back(url, one)
     assert link.ask(two.take)
     assert two.is_held
-    assert two.epoch == one.epoch + 1
+    assert two.epoch > one.epoch
     with pytest.raises(NotLeadingError):
         link.ask(one.extend)
     assert not one.is_held

@@ -74,7 +74,7 @@ def held(seconds):
     """Return a lease that is held for so long."""
     lease = Lease(seconds)
     lease.token = "mine"
-    lease.moved(lease_module.seconds_now(), is_mine=True)
+    lease.moved(lease_module.seconds_now(), (0, ""))
     return lease
 
 

@@ -1,0 +1,119 @@
+"""What a collector has seen in a shared ledger, and what of it the ledger lacks later on; pure.
+
+A standby that lagged behind, and took over, lacks the last commits; so does a restored backup. The
+ledger itself cannot tell. A collector that lives on remembers the highest number up to which it has
+seen reports added up, which run numbered them (decision 0008), and the groups it has stored itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from collector.ledger import Run
+
+MAX_GROUPS = 10_000
+KEPT_MILLIS = 12 * 3_600_000
+"""Reports are kept in the ledger for a day at least: a younger group is there, or was lost."""
+
+
+def went_back(known: Run, *, seq: int, token_then: str | None) -> bool:
+    """Tell whether a ledger is no continuation of one that was seen.
+
+    `known` is the highest number that was seen and the run that numbered it, `token_then` the run
+    that numbered it by what the ledger says now; None where it does not say.
+    """
+    return seq < known.after_seq or (token_then is not None and token_then != known.token)
+
+
+def shared_seq(known: Sequence[Run], runs: Sequence[Run], *, seq: int) -> int:
+    """Return up to which number a ledger still has what was seen of it.
+
+    `known` are the runs that were seen, `runs` those that it has now, each the oldest first. It is
+    0, which calls all in question, where none is in both.
+    """
+    shared = [each.after_seq for each in known if each in runs]
+    if not shared:
+        return 0
+    return min([seq, *(each.after_seq for each in runs if each.after_seq > shared[-1])])
+
+
+@dataclass(frozen=True, slots=True)
+class OwnGroup:
+    """What one commit of this collector stored."""
+
+    group_id: int
+    reports: int
+    received_at_millis: int
+
+
+class OwnGroups:
+    """The newest commits of this collector that were acknowledged."""
+
+    def __init__(self) -> None:
+        self._groups: deque[OwnGroup] = deque(maxlen=MAX_GROUPS)
+
+    def note(self, group: OwnGroup) -> None:
+        """Remember a commit, and forget those that may be purged."""
+        self._groups.append(group)
+        while group.received_at_millis - self._groups[0].received_at_millis > KEPT_MILLIS:
+            self._groups.popleft()
+
+    @property
+    def ids(self) -> list[int]:
+        """What is to be looked for in the ledger."""
+        return [each.group_id for each in self._groups]
+
+    def take_missing(self, asked: Sequence[int], found: Collection[int]) -> list[OwnGroup]:
+        """Return, and forget, those that were asked for and not found."""
+        gone = set(asked) - set(found)
+        missing = [each for each in self._groups if each.group_id in gone]
+        if missing:
+            kept = (each for each in self._groups if each.group_id not in gone)
+            self._groups = deque(kept, maxlen=MAX_GROUPS)
+        return missing
+
+
+@dataclass(slots=True)
+class Losses:
+    """All that this collector has found missing since it was started."""
+
+    reports: int = 0
+    """How many reports that it had acknowledged are gone, as far as it remembers them."""
+    _since_millis: int | None = None
+    _until_millis: int = 0
+    _ranges: list[tuple[int, int]] = field(default_factory=list)
+
+    def add_range(self, *, shared: int, known: int) -> None:
+        """Note that what was seen up to a number is in the ledger up to another one alone."""
+        self._ranges.append((shared + 1, known))
+
+    def add_groups(self, missing: Sequence[OwnGroup]) -> None:
+        """Note that commits of this collector are gone."""
+        for each in missing:
+            self.reports += each.reports
+            at = each.received_at_millis
+            self._since_millis = at if self._since_millis is None else min(self._since_millis, at)
+            self._until_millis = max(self._until_millis, at)
+
+    @property
+    def text(self) -> str | None:
+        """Say what is gone; None where nothing is."""
+        if not self._ranges and not self.reports:
+            return None
+        what = [f"numbers {first} to {last}" for first, last in self._ranges]
+        if self._since_millis is not None:
+            span = f"{_shown(self._since_millis)} to {_shown(self._until_millis)} UTC"
+            what.append(f"{self.reports} reports that this collector acknowledged, from {span}")
+        return (
+            f"the ledger lost commits that this collector had seen in it ({'; '.join(what)}), as "
+            "after a failover to a standby that lagged behind, or a restored backup. The ids of "
+            "these reports are not known any more: sent again they are counted. docs/scale.md says "
+            "what to do; restart the collector when that is done"
+        )
+
+
+def _shown(millis: int) -> str:
+    return f"{datetime.fromtimestamp(millis / 1000, UTC):%Y-%m-%d %H:%M:%S}"

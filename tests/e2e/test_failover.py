@@ -1,0 +1,78 @@
+"""A standby that lagged takes over: what it lacks is noticed, and is nobody's edit."""
+
+from __future__ import annotations
+
+import contextlib
+
+import postgres_server
+import pytest
+from postgres_pair import PostgresPair
+from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
+
+from marzban_bridge.accounts import GIB
+
+pytestmark = pytest.mark.skipif(
+    postgres_server.describe() is None, reason="no PostgreSQL here: apt-get install postgresql"
+)
+USERS = [{"username": "alice", "data_limit": 100 * GIB, "used_traffic": 0}]
+
+
+@pytest.fixture
+def pair():
+    opened = PostgresPair()
+    yield opened
+    opened.close()
+
+
+def ready(stack, name):
+    return stack.client.get(f"{stack.urls[name]}/readyz").json()
+
+
+def sent(stack, amount_bytes, report_id):
+    """Send a report once; None where the answer was that it should be sent again."""
+    with contextlib.suppress(AssertionError):
+        return stack.report("alice", amount_bytes, report_id)
+
+
+def until_limit(stack, gibibytes):
+    until(f"{gibibytes} GiB", lambda: stack.user("alice")["data_limit"] == gibibytes * GIB)
+
+
+def test_a_failover_that_loses_commits_is_no_edit_and_is_said(tmp_path, pair):
+    """With ledger and store in one database, and no notes: nothing outside it can tell."""
+    url = pair.url(pair.primary.new_database())
+    settings = {"LEDGER_URL": url, "BRIDGE_STORE": url, "BRIDGE_NOTES": "false"}
+    stack = Stack(tmp_path, USERS, settings)
+    try:
+        stack.start(PANEL, COLLECTOR, BRIDGE)
+        stack.until_up(PANEL, COLLECTOR, BRIDGE)
+        stack.report("alice", 20 * GIB, "1")
+        until_limit(stack, 80)
+        pair.detach()
+        stack.report("alice", 10 * GIB, "2")
+        until_limit(stack, 70)
+        pair.fail_over()
+        until(
+            "the bridge says so",
+            lambda: "lacks commits" in " ".join(ready(stack, BRIDGE)["reasons"]),
+        )
+        until("the collector says so", lambda: "lost" in str(ready(stack, COLLECTOR)["warnings"]))
+        assert stack.user("alice")["data_limit"] == 70 * GIB
+        assert "collector_lost_reports 1.0" in metrics(stack, COLLECTOR)
+        assert "bridge_store_in_doubt 1.0" in metrics(stack, BRIDGE)
+        done = stack.run("marzban_bridge", "rebase", "--restored")
+        assert done.returncode == 0, done.stderr
+        until_limit(stack, 80)
+        answer = until("it is taken", lambda: sent(stack, 10 * GIB, "2"))
+        assert answer["accepted"] == 1, "its id was lost with it"
+        until_limit(stack, 70)
+        until("the bridge is ready", lambda: ready(stack, BRIDGE)["reasons"] == [])
+        said = stack.run("marzban_bridge", "events").stdout
+        assert "quota_changed" not in said
+        assert "Traceback" not in stack.log_of(BRIDGE) + stack.log_of(COLLECTOR)
+    finally:
+        stack.close()
+
+
+def metrics(stack, name):
+    return stack.client.get(f"{stack.urls[name]}/metrics").text

@@ -1,0 +1,226 @@
+"""A store in PostgreSQL that lacks commits, or was moved unseen, is in doubt; any other is not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+
+import postgres_server
+import psycopg
+import pytest
+from bridge_builders import NOW, account
+from postgres_pair import PostgresPair
+from postgres_server import PASSWORD
+from shared_stores import lead, open_shared
+
+from marzban_bridge import shared_schema
+from marzban_bridge.accounts import Event
+from marzban_bridge.database_mark import mark_of
+from marzban_bridge.errors import NotLeadingError
+from marzban_bridge.leading import Leadership
+from marzban_bridge.postgres_link import open_connection
+from marzban_bridge.store import Store
+from marzban_bridge.store_terms import TOKEN_BYTES
+
+HELLO = Event(kind="adopted", text="hello")
+
+
+@pytest.fixture
+def url(postgres):
+    return postgres.url(postgres.new_database())
+
+
+def ask(url, query):
+    with psycopg.connect(url, options="-c search_path=bridge", autocommit=True) as db:
+        found = db.execute(query)
+        return found.fetchall() if found.description else []
+
+
+class Bridge:
+    """One process's part in leading, without the work."""
+
+    def __init__(self, url: str) -> None:
+        self.leadership = Leadership(url)
+        self.store: Store | None = None
+        self._led = asyncio.Event()
+        self._task = asyncio.create_task(self.leadership.run(self._lead))
+
+    async def _lead(self, store: Store) -> None:
+        self.store = store
+        self._led.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.store = None
+            self._led.clear()
+
+    async def until_leading(self) -> Store:
+        """Wait until it leads, and return what it has opened."""
+        async with asyncio.timeout(30):
+            await self._led.wait()
+        assert self.store is not None
+        return self.store
+
+    async def until(self, holds) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(30):
+            while not holds():
+                await asyncio.sleep(0.02)
+
+    async def end(self) -> None:
+        """End it in good order."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+@contextlib.asynccontextmanager
+async def bridges(*urls):
+    opened = [Bridge(url) for url in urls]
+    try:
+        yield opened[0] if len(opened) == 1 else opened
+    finally:
+        for each in opened:
+            await each.end()
+
+
+async def doubt_of(url):
+    """Return what a bridge that is started now says of the store."""
+    async with bridges(url) as bridge:
+        return (await bridge.until_leading()).doubt
+
+
+def write(store, number):
+    store.save(account(write_number=number), [HELLO], at=NOW)
+
+
+class TestAFailover:
+    @pytest.fixture
+    def pair(self):
+        opened = PostgresPair()
+        yield opened
+        opened.close()
+
+    async def test_one_that_loses_commits_is_noticed_by_a_bridge_that_lives_on(self, pair):
+        url = pair.url(pair.primary.new_database())
+        async with bridges(url) as bridge:
+            store = await bridge.until_leading()
+            write(store, 1)
+            await asyncio.to_thread(pair.detach)
+            write(store, 2)
+            epoch = bridge.leadership.lease.epoch
+            await asyncio.to_thread(pair.fail_over)
+            await bridge.until(lambda: bridge.store not in {None, store})
+            again = await bridge.until_leading()
+            assert "lacks commits" in again.doubt
+            assert again.events()[0].event.kind == "conflict"
+            assert bridge.leadership.lease.epoch > epoch
+            again.end_doubt()
+        assert await doubt_of(url) is None, "it is said once"
+
+    async def test_one_that_loses_nothing_is_vouched_for_by_a_bridge_that_lives_on(self, pair):
+        url = pair.url(pair.primary.new_database())
+        async with bridges(url) as bridge:
+            store = await bridge.until_leading()
+            write(store, 1)
+            await asyncio.to_thread(pair.detach)
+            await asyncio.to_thread(pair.fail_over)
+            timeline = "SELECT split_part(mark, ':', 2) FROM lease"
+            await bridge.until(lambda: ask(url, timeline) == [("00000002",)])
+            assert bridge.store is store, "it leads all the while"
+        assert await doubt_of(url) is None
+
+    async def test_one_that_no_bridge_lived_through_puts_the_store_in_doubt(self, pair):
+        url = pair.url(pair.primary.new_database())
+        async with bridges(url) as bridge:
+            write(await bridge.until_leading(), 1)
+        assert await doubt_of(url) is None
+        await asyncio.to_thread(pair.detach)
+        await asyncio.to_thread(pair.fail_over)
+        assert "another database, or on another timeline" in await doubt_of(url)
+        assert "another database" in await doubt_of(url), "over restarts"
+
+
+async def test_a_restored_dump_puts_the_store_in_doubt(url, tmp_path):
+    async with bridges(url) as bridge:
+        write(await bridge.until_leading(), 1)
+    folder, dump = postgres_server.binaries(), tmp_path / "store.dump"
+    for command in (
+        [folder / "pg_dump", "--format=custom", "--schema=bridge", f"--file={dump}", url],
+        [folder / "psql", "-c", "DROP SCHEMA bridge CASCADE", url],
+        [folder / "pg_restore", f"--dbname={url}", dump],
+    ):
+        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    assert "a backup was restored" in await doubt_of(url)
+
+
+async def test_a_loss_that_a_follower_finds_is_the_leaders_to_act_on(url):
+    async with bridges(url) as leader:
+        store = await leader.until_leading()
+        write(store, 1)
+        async with bridges(url) as follower:
+            await follower.until(lambda: follower.leadership.lease.known is not None)
+            # As after a failover: another term, which began without the one that was seen.
+            token = "f" * 2 * TOKEN_BYTES
+            ask(
+                url,
+                f"UPDATE lease SET token = '{token}', former = '', "
+                "expires_at = clock_timestamp() + interval '2 seconds'",
+            )
+            await follower.until(lambda: ask(url, "SELECT loss FROM lease") != [("",)])
+            opened = (leader, follower)
+            await leader.until(lambda: any(each.store and each.store.doubt for each in opened))
+    assert ask(url, "SELECT loss FROM lease") == [("",)]
+    assert "lacks commits" in await doubt_of(url)
+
+
+async def test_a_leader_is_told_of_a_loss_while_it_leads(url):
+    async with bridges(url) as bridge:
+        store = await bridge.until_leading()
+        ask(url, "UPDATE lease SET loss = 'commits are missing, said another bridge'")
+        await bridge.until(lambda: store.doubt is not None)
+        assert store.doubt == "commits are missing, said another bridge"
+
+
+def test_nothing_is_written_where_commits_are_missing(url):
+    store, _ = open_shared(url)
+    write(store, 1)
+    write(store, 2)
+    ask(url, "UPDATE lease SET commits = commits - 1")
+    with pytest.raises(NotLeadingError, match="lacks commits of this one"):
+        write(store, 3)
+    assert ask(url, "SELECT count(*) FROM event") == [(2,)]
+    store.close()
+
+
+def test_an_epoch_that_was_lost_is_not_given_out_again(url):
+    first = lead(url)
+    ask(url, "UPDATE lease SET epoch = 3")  # a standby that lagged, or an old backup
+    assert lead(url).epoch > first.epoch
+
+
+async def test_a_lease_of_an_earlier_version_is_brought_forward(url):
+    store, _ = open_shared(url)
+    write(store, 1)
+    store.close()
+    for column in ("commits", "former", "loss", "mark"):
+        ask(url, f"ALTER TABLE lease DROP COLUMN {column}")
+    ask(url, "UPDATE lease SET token = 'of16characters--', expires_at = clock_timestamp()")
+    shared_schema.prepare(url)
+    async with bridges(url) as bridge:
+        again = await bridge.until_leading()
+        assert again.doubt is None
+        assert again.account("alice").write_number == 1
+    ((led_in,),) = ask(url, "SELECT mark FROM lease")
+    assert led_in
+
+
+def test_a_user_with_no_rights_but_its_own_database_is_told_where_the_store_is(postgres, url):
+    database = url.rpartition("/")[2]
+    ask(url, f"CREATE ROLE r_{database} LOGIN PASSWORD '{PASSWORD}'")
+    ask(url, f"ALTER DATABASE {database} OWNER TO r_{database}")
+    plain = f"postgresql://r_{database}:{PASSWORD}@127.0.0.1:{postgres.port}/{database}"
+    shared_schema.prepare(plain)
+    db = open_connection(plain)
+    assert mark_of(db).count(":") == 3
+    db.close()
