@@ -28,13 +28,13 @@ def went_back(known: Run, *, seq: int, token_then: str | None) -> bool:
     return seq < known.after_seq or (token_then is not None and token_then != known.token)
 
 
-def shared_seq(known: Sequence[Run], runs: Sequence[Run], *, seq: int) -> int:
+def shared_seq(known: Collection[str], runs: Sequence[Run], *, seq: int) -> int:
     """Return up to which number a ledger still has what was seen of it.
 
-    `known` are the runs that were seen, `runs` those that it has now, each the oldest first. It is
-    0, which calls all in question, where none is in both.
+    `known` are the tokens of the runs that were seen, `runs` those that it has now, the oldest
+    first. It is 0, which calls all in question, where none is in both.
     """
-    shared = [each.after_seq for each in known if each in runs]
+    shared = [each.after_seq for each in runs if each.token in known]
     if not shared:
         return 0
     return min([seq, *(each.after_seq for each in runs if each.after_seq > shared[-1])])

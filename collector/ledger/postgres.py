@@ -255,7 +255,8 @@ class PostgresLedger:
         while reports >= postgres_fold.FOLD_REPORTS:
             with self._leading:
                 reports, self._folded_seq = self._as_leader(self._fold_some)
-                self._recall.folded(self._folded_seq, self.lease.token)
+                if reports:
+                    self._recall.folded(self._folded_seq, self.lease.token)
                 self._is_run_noted = self._is_run_noted or reports > 0
 
     def _fold_some(self, db: Db) -> tuple[int, int]:

@@ -39,7 +39,8 @@ class Recall:
         self._guard = threading.Lock()
         self._groups = OwnGroups()
         self._known: Run | None = None
-        self._runs: list[Run] = []
+        self._tokens: set[str] = set()
+        """Of the runs that numbered what was seen."""
 
     def look(self, db: Db) -> Head:
         """Return how far the sums are; what was seen before and is not there is noted as lost."""
@@ -49,19 +50,21 @@ class Recall:
             raise NotStoredError("the ledger has no sums: was it restored in part?")
         seq, led_by, has_unfolded, token, token_then = row
         if self._known and went_back(self._known, seq=seq, token_then=token_then):
-            shared = shared_seq(self._runs, _runs(db), seq=seq)
+            shared = shared_seq(self._tokens, _runs(db), seq=seq)
             self.losses.add_range(shared=shared, known=known_seq)
             log.error("%s", self.losses.text)
             self._known = None
+            self._tokens.clear()
         if token is not None:
-            if self._known is None or self._known.token != token:
-                self._runs = _runs(db)
+            if token not in self._tokens:
+                self._tokens.update(each.token for each in _runs(db))
             self._known = Run(seq, token)
         return Head(int(seq), str(led_by), bool(has_unfolded))
 
     def folded(self, seq: int, token: str | None) -> None:
-        """Note that this collector has added up to a number, as the run of a token."""
-        if token is not None and self._known and self._known.token == token:
+        """Note that this collector has added up reports to a number, as the run of a token."""
+        if token is not None and seq:
+            self._tokens.add(token)
             self._known = Run(seq, token)
 
     def stored(self, group_id: int, reports: int, *, received_at_millis: int) -> None:

@@ -33,11 +33,11 @@ def test_a_ledger_went_back_that_is_shorter_or_has_another_run(known, seq, token
 @pytest.mark.parametrize(
     ("known", "runs", "seq", "shared"),
     [
-        ([Run(0, "a")], [Run(0, "a")], 20, 20),
-        ([Run(0, "a")], [Run(0, "a"), Run(20, "b")], 90, 20),
-        ([Run(0, "a"), Run(25, "b")], [Run(0, "a"), Run(20, "c")], 90, 20),
-        ([Run(0, "a"), Run(10, "b")], [Run(0, "a"), Run(10, "b")], 15, 15),
-        ([Run(10, "b")], [Run(0, "z")], 90, 0),
+        ("a", [Run(0, "a")], 20, 20),
+        ("a", [Run(0, "a"), Run(20, "b")], 90, 20),
+        ("ab", [Run(0, "a"), Run(20, "c")], 90, 20),
+        ("ab", [Run(0, "a"), Run(10, "b")], 15, 15),
+        ("b", [Run(0, "z")], 90, 0),
     ],
 )
 def test_what_is_shared_ends_where_another_run_begins(known, runs, seq, shared):
