@@ -107,13 +107,13 @@ class Metrics:
         self.lacks_commits = Gauge(
             "collector_ledger_lacks_commits",
             "Whether this collector has seen reports in the ledger that are not there any more (1)",
-            registry=None,
+            registry=self.registry,
         )
         self.lost_reports = Gauge(
             "collector_lost_reports",
             "Reports that this collector acknowledged and that are not in the ledger any more, as "
             "far as it remembers them",
-            registry=None,
+            registry=self.registry,
         )
         self.leads = Gauge(
             "collector_leads",
@@ -235,8 +235,7 @@ class Metrics:
 
     def expose_leading(self) -> None:
         """Expose what is true of a collector with a shared ledger, whose disk is a server's."""
-        for each in (self.leads, self.lacks_commits, self.lost_reports):
-            self.registry.register(each)
+        self.registry.register(self.leads)
         self.registry.unregister(self.ledger_free_disk_bytes)
 
     def expose_export(self) -> None:

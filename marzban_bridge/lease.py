@@ -162,12 +162,12 @@ class Lease:
         """Look at the lease, and whether all is there that this process has seen in the store."""
         standing = standing_of(db)
         now = Term(standing.token, standing.commits)
-        if self.known and lacks(self.known, now, former=standing.former):
+        if now.token and not now.is_counted:  # an earlier version leads: nothing can be told
+            self.known, self.marks = None, set()
+        elif self.known and lacks(self.known, now, former=standing.former):
             self.missing, self.known, self.marks = self.known, None, set()
         if now.is_counted:
             self.known = now
-        elif now.token:  # of an earlier version's leader nothing can be told
-            self.known, self.marks = None, set()
         self._highest_epoch = max(self._highest_epoch, standing.epoch)
         self.loss = standing.loss
         return standing

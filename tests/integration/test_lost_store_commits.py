@@ -215,6 +215,21 @@ async def test_a_lease_of_an_earlier_version_is_brought_forward(url):
     assert led_in
 
 
+async def test_a_bridge_of_an_earlier_version_that_leads_in_between_is_no_loss(url):
+    old = "0123456789abcdef"
+    async with bridges(url) as bridge:
+        write(await bridge.until_leading(), 1)
+        lease = bridge.leadership.lease
+        ask(
+            url,
+            f"UPDATE lease SET token = '{old}', holder = 'old', epoch = epoch + 1, "
+            "expires_at = clock_timestamp() + interval '2 seconds'",
+        )
+        await bridge.until(lambda: lease.standing.token == old)
+        assert lease.missing is None
+        assert (await bridge.until_leading()).doubt is None
+
+
 def test_a_user_with_no_rights_but_its_own_database_is_told_where_the_store_is(postgres, url):
     database = url.rpartition("/")[2]
     ask(url, f"CREATE ROLE r_{database} LOGIN PASSWORD '{PASSWORD}'")
