@@ -179,7 +179,10 @@ class BridgeMachine(RuleBasedStateMachine):
 
     @rule()
     def a_month_passes(self):
+        """Webhooks do not wait so long: the panel tries each four times, within minutes."""
         self.look()
+        self.world.panel.take_webhooks()
+        self.late_webhooks = []
         self.world.clock.advance(days=31)
         self.world.panel.reset_periodic()
         self.world.clock.advance(hours=1, minutes=10)
