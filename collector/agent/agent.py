@@ -14,6 +14,7 @@ import httpx
 from collector.agent.asks import ReadStream
 from collector.agent.config import Config, Source
 from collector.agent.errors import SourceError
+from collector.agent.lock import BEAT_SECONDS, StateLock
 from collector.agent.polling import Gain, absorb
 from collector.agent.reading import local_http, read
 from collector.agent.state import State
@@ -35,6 +36,8 @@ from collector.client.spool import REPORTS, Spool, wall_clock_millis
 log = logging.getLogger(__name__)
 
 SEND_TIMEOUT_SECONDS = 30.0
+ATTEMPT_SECONDS = 90.0
+"""Longer than a request may take; what takes longer hangs, and is begun anew."""
 
 
 @dataclass(slots=True)
@@ -46,18 +49,26 @@ class Sender:
     delivery: Delivery
     note_problem: Callable[[str, str | None], None]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    tell: Callable[[], None] = lambda: None
+    """Called when what is wrong has changed."""
     sent: int = 0
     problem: str | None = ""
     """What is wrong, None if nothing is; empty before the first try: an agent that ended may have
     left a note of its own."""
 
     async def attempt(self) -> Step:
-        """Send once, and remember what is wrong."""
+        """Send once, and remember what is wrong, whatever it is; raises SpoolError."""
         try:
-            step = await self.wire.drive(self.delivery.attempt())
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                step = await self.wire.drive(self.delivery.attempt())
         except SpoolError as error:
             self._note(f"cannot be told what was delivered: {error}")
             raise
+        except TimeoutError:
+            step = Setback(f"is not heard: sending took {ATTEMPT_SECONDS:g} s, it is begun anew")
+        except Exception as error:  # a defect must not end what sends, nor what reads
+            log.exception("sending_failed lane=%s: it is begun anew", self.name)
+            step = Setback(f"was not asked: sending failed ({_said(error)}), it is begun anew")
         if isinstance(step, Progress):
             self.sent += step.receipt.accepted + step.receipt.duplicates + step.receipt.ignored
             for each in step.receipt.rejected:
@@ -67,6 +78,11 @@ class Sender:
         if not isinstance(step, Empty):
             self._note(step.reason if isinstance(step, Setback) else None)
         return step
+
+    def give_up(self) -> None:
+        """Note that sending was cut off because there is no more time for it."""
+        if not self.problem:
+            self._note("is not heard: it did not answer in the time that was given")
 
     def _note(self, problem: str | None) -> None:
         if problem == self.problem:
@@ -81,6 +97,7 @@ class Sender:
             self.note_problem(self.name, problem)
         except SpoolError as error:  # the log and the metrics say it all the same
             log.warning("state_fails: %s", error)
+        self.tell()
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -90,8 +107,11 @@ class Sender:
 class Agent:
     """Sources, spool and sender of one configuration."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, state_lock: StateLock | None = None) -> None:
         self.config = config
+        self._lock = state_lock
+        self.relay_problem: Callable[[], str | None] = lambda: None
+        """Returns why the relay refuses posts."""
         self.spool = Spool(Path(config.state), max_bytes=config.max_spool_bytes)
         self.state = State(self.spool)
         self._wire = AsyncWire(config.collector_url, timeout_seconds=SEND_TIMEOUT_SECONDS)
@@ -108,7 +128,23 @@ class Agent:
     def _sender(self, lane: str, parcel: Parcel) -> Sender:
         """Return what sends a lane of the spool."""
         delivery = Delivery(self.spool.lane(lane), parcel, now_millis=wall_clock_millis)
-        return Sender(lane, self._wire, delivery, self.state.note_delivery)
+        return Sender(lane, self._wire, delivery, self.state.note_delivery, tell=self.give_sign)
+
+    def give_sign(self) -> None:
+        """Say that the agent lives, and what is wrong."""
+        if self._lock is not None:
+            self._lock.give_sign(
+                lanes={
+                    name: each.problem for name, each in self.senders.items() if each.problem != ""
+                },
+                sources=self._problems,
+                relay=self.relay_problem(),
+            )
+
+    async def _live(self) -> None:
+        while True:
+            self.give_sign()
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def run(self) -> None:
         """Read and send until cancelled."""
@@ -116,25 +152,34 @@ class Agent:
             if lane not in self.senders:
                 log.warning("lane_has_no_route lane=%s items=%d: they wait for one", lane, items)
         async with local_http() as http, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._live())
             for source in self.config.sources:
                 tasks.create_task(self._watch(source, http))
             for sender in self.senders.values():
                 tasks.create_task(sender.run())
 
     async def once(self, *, give_up_seconds: float) -> bool:
-        """Look at each source once and send what waits; tell whether all of that succeeded."""
+        """Look at each source once and send what waits; tell whether all of that succeeded.
+
+        Sending ends after so long, whatever is under way.
+        """
         async with local_http() as http:
             gains = await asyncio.gather(*(self.look(each, http) for each in self.config.sources))
-        is_sent = [
-            await self._drain(sender, give_up_seconds=give_up_seconds)
-            for sender in self.senders.values()
-        ]
+        deadline = asyncio.get_running_loop().time() + give_up_seconds
+        is_sent = [await self._drain(each, deadline) for each in self.senders.values()]
         return all(each is not None for each in gains) and all(is_sent)
 
-    async def _drain(self, sender: Sender, *, give_up_seconds: float) -> bool:
+    async def _drain(self, sender: Sender, deadline: float) -> bool:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._sent(sender, deadline)
+        except TimeoutError:
+            sender.give_up()
+            return False
+
+    async def _sent(self, sender: Sender, deadline: float) -> bool:
         pace = Pace(chance=random.random)
         now_seconds = asyncio.get_running_loop().time
-        deadline = now_seconds() + give_up_seconds
         while True:
             step = await sender.attempt()
             if isinstance(step, Empty):
@@ -164,6 +209,10 @@ class Agent:
         except (SourceError, SpoolError) as error:
             await self._note(source, str(error))
             return None
+        except Exception as error:  # a defect must not end the other sources, nor what sends
+            log.exception("reading_failed source=%s: it is read again", source.name)
+            await self._note(source, f"reading it failed: {_said(error)}")
+            return None
         await self._note(source, None)
         self._tell(source, brought)
         if brought.reports:
@@ -175,6 +224,7 @@ class Agent:
             return
         was_told = self._problems.get(source.name) is not None
         self._problems[source.name] = problem
+        self.give_sign()
         if problem is None:
             if was_told:
                 log.info("source_works source=%s", source.name)
@@ -231,3 +281,7 @@ class Agent:
         """Let go of connections and the state."""
         await self._wire.close()
         self.spool.close()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

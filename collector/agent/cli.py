@@ -22,11 +22,12 @@ from collector.agent.asks import ReadStream
 from collector.agent.config import Config, Source
 from collector.agent.config_file import DEFAULT_PATH, is_readable_by_others, load
 from collector.agent.errors import AgentError, ConfigError, SourceError
-from collector.agent.lock import lock
+from collector.agent.lock import ONCE, StateLock, lock, signs_of
 from collector.agent.polling import Gain, gain
 from collector.agent.probing import probe
 from collector.agent.reading import local_http, read
 from collector.agent.running import Listeners, listening, serve
+from collector.agent.stands import stand
 from collector.agent.state import State
 from collector.agent.streaming import peek
 from collector.client.errors import ClientError
@@ -96,10 +97,10 @@ def _run(arguments: argparse.Namespace, config: Config) -> int:
     if is_readable_by_others(arguments.config):
         log.warning("config_is_readable_by_others file=%s: chmod 640 it", arguments.config)
     if arguments.once:
-        with lock(Path(config.state)):
+        with lock(Path(config.state), purpose=ONCE):
             return asyncio.run(_once(config, arguments.give_up_seconds))
-    with listening(config) as listeners, lock(Path(config.state)):
-        return asyncio.run(_until_told(config, listeners))
+    with listening(config) as listeners, lock(Path(config.state)) as state_lock:
+        return asyncio.run(_until_told(config, listeners, state_lock))
 
 
 async def _dry_run(config: Config, path: Path) -> int:
@@ -133,7 +134,7 @@ async def _once(config: Config, give_up_seconds: float) -> int:
     return 0 if is_done else 1
 
 
-async def _until_told(config: Config, listeners: Listeners) -> int:
+async def _until_told(config: Config, listeners: Listeners, state_lock: StateLock) -> int:
     running = asyncio.current_task()
     assert running is not None  # noqa: S101 - we are in one
     loop = asyncio.get_running_loop()
@@ -145,7 +146,7 @@ async def _until_told(config: Config, listeners: Listeners) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    agent = Agent(config)
+    agent = Agent(config, state_lock)
     log.info(
         "agent_starts sources=%d collector=%s state=%s waiting=%d",
         len(config.sources),
@@ -183,17 +184,16 @@ def _state_of(config: Config) -> State:
 
 def _status(_: argparse.Namespace, config: Config) -> int:
     state = _state_of(config)
-    problems = state.delivery_problems()
-    standings = state.standings()
-    views.show_status(
-        Console(),
-        backlog=state.spool.backlog(),
-        problems=problems,
-        standings=standings,
-        now=datetime.now(tz=UTC),
+    now = datetime.now(tz=UTC)
+    found = stand(
+        signs_of(Path(config.state)),
+        lanes=state.delivery_problems(),
+        standings=state.standings(),
+        now=now,
     )
+    views.show_status(Console(), found, backlog=state.spool.backlog(), now=now)
     state.spool.close()
-    return int(bool(problems) or any(each.problem for each in standings))
+    return int(found.is_wrong)
 
 
 def _dead_letters(arguments: argparse.Namespace, config: Config) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry
@@ -15,14 +15,21 @@ from collector.agent.state import Standing, State
 class AgentMetrics(Collector):
     """Tells how much waits, since when, and how each source stands.
 
-    `sent` returns what each lane has delivered since the start.
+    `sent` returns what each lane has delivered since the start, `failing` the lanes that have a
+    problem now.
     """
 
     def __init__(
-        self, state: State, *, sent: Callable[[], Mapping[str, int]], now: Callable[[], datetime]
+        self,
+        state: State,
+        *,
+        sent: Callable[[], Mapping[str, int]],
+        failing: Callable[[], Collection[str]],
+        now: Callable[[], datetime],
     ) -> None:
         self._state = state
         self._sent = sent
+        self._failing = failing
         self._now = now
         self.posts: Callable[[], Mapping[tuple[str, str], int]] = dict
         """Returns what became of posts to the relay since the start, by route and outcome."""
@@ -49,7 +56,7 @@ class AgentMetrics(Collector):
         failing = GaugeMetricFamily(
             "agent_delivery_up", "1 while the collector takes it", labels=["lane"]
         )
-        problems = self._state.delivery_problems()
+        problems = {*self._state.delivery_problems(), *self._failing()}
         for lane, count in self._sent().items():
             sent.add_metric([lane], count)
             failing.add_metric([lane], float(lane not in problems))

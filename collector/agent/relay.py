@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, urlencode
 
 from collector.agent.listening import Receive, Scope, Send, answer
@@ -73,7 +73,8 @@ class RelayApp:
         self.wakes: dict[str, asyncio.Event] = {}
         self.posts: Counter[tuple[str, str]] = Counter()
         """How many posts were kept, repeated or refused, by route."""
-        self._is_refusing = False
+        self.problem: str | None = None
+        """Why the last post was refused; None where it was taken."""
         with spool.transaction() as db:
             db.execute(_SCHEMA)
 
@@ -106,7 +107,7 @@ class RelayApp:
             self._note_refusal(route, error)
             await answer(send, 503, b"not kept: the spool is full or failing\n")
             return
-        self._is_refusing = False
+        self.problem = None
         self.posts[route.name, "kept" if is_new else "repeated"] += 1
         if is_new and (wake := self.wakes.get(route.lane)):
             wake.set()
@@ -135,9 +136,12 @@ class RelayApp:
 
     def _note_refusal(self, route: Route, error: SpoolError) -> None:
         self.posts[route.name, "refused"] += 1
-        if not self._is_refusing:
+        if self.problem is None:
             log.warning("relay_refuses route=%s: what is posted now is lost: %s", route.name, error)
-        self._is_refusing = True
+        self.problem = (
+            f"route {route.name}: a post was refused at {datetime.now(tz=UTC):%H:%M:%S} UTC, and "
+            f"is lost: {error}"
+        )
 
 
 def _kept_query(route: Route, query: bytes) -> str:

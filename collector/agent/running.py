@@ -50,6 +50,7 @@ async def serve(agent: Agent, listeners: Listeners) -> None:
     metrics = AgentMetrics(
         agent.state,
         sent=lambda: {name: each.sent for name, each in agent.senders.items()},
+        failing=lambda: [name for name, each in agent.senders.items() if each.problem],
         now=lambda: datetime.now(tz=UTC),
     )
     registry = metrics.registry()
@@ -60,6 +61,7 @@ async def serve(agent: Agent, listeners: Listeners) -> None:
         from collector.agent.relay import RelayApp  # noqa: PLC0415
 
         app = RelayApp(agent.config.relay.routes, agent.spool)
+        agent.relay_problem = lambda: app.problem
         app.wakes = {name: each.wake for name, each in agent.senders.items()}
         metrics.posts = lambda: app.posts
         relay = serve_on(app, listeners.relay)

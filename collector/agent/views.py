@@ -12,6 +12,7 @@ from rich.text import Text
 from collector.agent.asks import ReadStream
 from collector.agent.config import Source
 from collector.agent.polling import Gain
+from collector.agent.stands import Stand
 from collector.agent.state import Standing
 from collector.client.outbox import Backlog, DeadLetter
 from collector.logs import printable
@@ -84,15 +85,10 @@ def _of(brought: Gain) -> str:
     return f", for {', '.join(names[:MOST_SHOWN])}{more}"
 
 
-def show_status(
-    console: Console,
-    *,
-    backlog: Backlog,
-    problems: dict[str, str],
-    standings: Sequence[Standing],
-    now: datetime,
-) -> None:
-    """Show what waits and how each source stands."""
+def show_status(console: Console, found: Stand, *, backlog: Backlog, now: datetime) -> None:
+    """Show whether the agent runs, what waits and how each source stands."""
+    if found.process is not None:
+        console.print(_text(found.process), soft_wrap=True)
     waiting = f"{backlog.items} items wait to be sent, {size(backlog.size_bytes)}"
     if backlog.oldest_at is not None:
         waiting += f", the oldest for {age(backlog.oldest_at, now)}"
@@ -103,12 +99,14 @@ def show_status(
             f"{size(backlog.set_aside_bytes)} of them are kept: traffic-agent dead-letters",
             highlight=False,
         )
-    for lane, problem in problems.items():
+    for lane, problem in found.lanes.items():
         console.print(_text(f"{lane}: not delivered: the collector {problem}"), soft_wrap=True)
+    if found.relay is not None:
+        console.print(_text(f"relay: {found.relay}"), soft_wrap=True)
     table = Table(title="Sources", title_justify="left")
     for column in ("source", "last read", "counters", "reports", "restarts", "state"):
         table.add_column(column)
-    for each in standings:
+    for each in found.standings:
         table.add_row(
             _text(each.name),
             "never" if each.read_at is None else f"{age(each.read_at, now)} ago",

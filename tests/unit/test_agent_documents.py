@@ -74,7 +74,9 @@ def test_json_to_paste_is_json(path):
 def test_every_metric_is_described_and_no_other(tmp_path):
     state = State(Spool(tmp_path / "state"))
     state.note_problem("x", "for once")
-    metrics = AgentMetrics(state, sent=lambda: {"reports": 1}, now=lambda: datetime.now(tz=UTC))
+    metrics = AgentMetrics(
+        state, sent=lambda: {"reports": 1}, failing=list, now=lambda: datetime.now(tz=UTC)
+    )
     metrics.posts = lambda: {("r", "kept"): 1}
     told = set(
         re.findall(

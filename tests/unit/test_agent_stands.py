@@ -1,0 +1,110 @@
+"""What `status` says: the newest that is known, and that nobody runs where nobody does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from collector.agent import lock as agent_lock
+from collector.agent.errors import AgentError
+from collector.agent.lock import Signs, lock, signs_of
+from collector.agent.stands import stand
+from collector.agent.state import Standing
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def signs(**changes):
+    fields = {"pid": 7, "purpose": "run", "has_ended": False, "seen_at": NOW, **changes}
+    return Signs(**fields)
+
+
+def source(problem=None):
+    return Standing("x", NOW, 1, 0, 0, 0, 0, (), problem)
+
+
+def found(signs, *, lanes=None, standings=()):
+    return stand(signs, lanes=lanes or {}, standings=standings, now=NOW)
+
+
+def test_an_agent_that_runs_and_has_no_problem_is_well():
+    assert not found(signs(), standings=[source()]).is_wrong
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"has_ended": True},
+        {"seen_at": NOW - timedelta(seconds=61)},
+        {"lanes": {"reports": "answers 503"}},
+        {"sources": {"x": "no answer"}},
+        {"sources": {"never read": "no answer"}},
+        {"relay": "refused"},
+    ],
+)
+def test_what_is_wrong_is_seen_though_nothing_could_be_kept(changes):
+    assert found(signs(**changes), standings=[source()]).is_wrong
+
+
+def test_what_the_agent_says_is_newer_than_what_could_be_kept():
+    well = signs(lanes={"reports": None}, sources={"x": None})
+    assert not found(well, lanes={"reports": "old"}, standings=[source("old")]).is_wrong
+    untried = found(signs(), lanes={"reports": "old"})
+    assert untried.lanes == {"reports": "old"}
+
+
+def test_what_an_agent_said_before_it_ended_is_no_news():
+    ended = found(signs(has_ended=True, lanes={"reports": "x"}), lanes={})
+    assert ended.lanes == {}
+    assert "No agent runs" in ended.process
+
+
+def test_who_is_run_once_need_not_run():
+    assert not found(signs(purpose="once", has_ended=True)).is_wrong
+
+
+def test_signs_are_given_in_place_and_read_beside(tmp_path):
+    state = tmp_path / "state"
+    with lock(state) as held:
+        size_bytes = (tmp_path / "state.lock").stat().st_size
+        held.give_sign(lanes={"reports": "x" * 1000}, sources={"a": None}, relay=None)
+        read = signs_of(state)
+        assert read.pid == os.getpid()
+        assert read.lanes["reports"].startswith("xxx")
+        assert read.sources == {"a": None}
+        many = {f"source-{number}": "y" * 300 for number in range(1000)}
+        held.give_sign(lanes={"reports": None}, sources=many, relay="no room")
+        assert signs_of(state).relay == "no room"
+        assert (tmp_path / "state.lock").stat().st_size == size_bytes
+        with pytest.raises(AgentError, match=rf"another agent \(pid {os.getpid()}\)"):
+            lock(state)
+    lock(state).__exit__(None, None, None)
+
+
+def test_an_agent_that_was_killed_has_ended(tmp_path):
+    state = tmp_path / "state"
+    script = (
+        "import sys,pathlib; from collector.agent.lock import lock; "
+        "held = lock(pathlib.Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, state], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not signs_of(state).has_ended
+        process.kill()
+        process.wait()
+        assert signs_of(state).has_ended
+
+
+def test_the_lock_of_an_older_version_says_nothing(tmp_path):
+    (tmp_path / "state.lock").write_text("123")
+    assert signs_of(tmp_path / "state") is None
+    with lock(tmp_path / "state"):
+        assert signs_of(tmp_path / "state").purpose == agent_lock.RUN
+    assert signs_of(tmp_path / "other") is None
