@@ -28,6 +28,7 @@ from marzban_bridge.simulator.crowd import (
     describe_panel,
 )
 from marzban_bridge.simulator.database import PanelDatabase
+from marzban_bridge.simulator.driving import router as driving_router
 from marzban_bridge.simulator.errors import RefusedError
 from marzban_bridge.simulator.faults import following
 from marzban_bridge.simulator.panel import SimulatedPanel
@@ -59,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="JSON with `delay_seconds`, `is_down`, `database` and others, followed",
+    )
+    add(
+        "--driven", action="store_true", help="take traffic and databases at /simulation, for tests"
     )
     add("--webhook-address", metavar="URL", help="where to send webhooks")
     add("--webhook-secret", metavar="TEXT", help="the secret to send along")
@@ -143,6 +147,8 @@ async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
     Raises SettingsError when the address is taken.
     """
     app = create_simulator_app(panel)
+    if arguments.driven:
+        app.include_router(driving_router)
     if arguments.durable and arguments.state:
         app.add_middleware(SavesFirst, panel=panel, path=arguments.state)
     server = _Server(

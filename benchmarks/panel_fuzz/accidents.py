@@ -1,0 +1,232 @@
+"""What befalls programs, ways and databases while people are at work."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from panel_fuzz.director import Director
+from panel_fuzz.fleet import BRIDGE, COLLECTOR, PANELS, AwayError, Fleet
+from panel_fuzz.gateway import DEAF, FAULTS, LATE
+from processes import until
+
+SHOWN_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accident:
+    """Something that has begun, and how it ends; `on` is what it is about."""
+
+    kind: str
+    on: str
+    end: Callable[[], None]
+
+
+class Accidents:
+    """Begins accidents; one that is about the same program as one under way is not begun."""
+
+    def __init__(self, fleet: Fleet, director: Director, *, dice: random.Random) -> None:
+        self._fleet = fleet
+        self._director = director
+        self._model = director.model
+        self._dice = dice
+        self.under_way: list[Accident] = []
+        self.counts: Counter[str] = Counter()
+        self._backups: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {}
+
+    def begin(self) -> None:
+        """Begin one more accident, if there is one that does not meet another."""
+        begins = self._dice.choice(
+            (
+                *(self._kill_bridge, self._kill_bridge, self._kill_collector, self._kill_panel),
+                *(self._break, self._break, self._empty, self._restore, self._move_address),
+                self._move_database,
+            )
+        )
+        with self._director.lock:
+            accident = begins()
+        if accident is not None:
+            self.under_way.append(accident)
+            self.counts[accident.kind] += 1
+            self._director.note("accident", what=accident.kind, on=accident.on)
+
+    def end_one(self) -> None:
+        """End the accident that has lasted longest."""
+        if self.under_way:
+            accident = self.under_way.pop(0)
+            accident.end()
+            self._director.note("accident over", what=accident.kind, on=accident.on)
+
+    def _free(self, *names: str) -> list[str]:
+        taken = {each.on for each in self.under_way}
+        return [name for name in names if name not in taken]
+
+    def _free_panel(self) -> str | None:
+        panels = self._free(*PANELS)
+        return self._dice.choice(panels) if panels else None
+
+    def _kill(self, name: str, kind: str) -> Accident | None:
+        if not self._free(name):
+            return None
+        self._fleet.kill(name)
+
+        def end() -> None:
+            self._fleet.start(name)
+            self._fleet.until_up(name)
+
+        return Accident(kind=kind, on=name, end=end)
+
+    def _kill_bridge(self) -> Accident | None:
+        return self._kill(BRIDGE, "kill -9 of the bridge")
+
+    def _kill_collector(self) -> Accident | None:
+        return self._kill(COLLECTOR, "kill -9 of the collector")
+
+    def _kill_panel(self) -> Accident | None:
+        panel = self._free_panel()
+        return self._kill(panel, "kill -9 of a panel") if panel else None
+
+    def _break(self) -> Accident | None:
+        panel = self._free_panel()
+        if panel is None:
+            return None
+        fault = self._dice.choice(FAULTS)
+        gateway = self._fleet.gateways[panel]
+        gateway.break_(fault)
+        since = self._fleet.now
+
+        def end() -> None:
+            gateway.mend()
+            if fault in {DEAF, LATE}:
+                self._director.late_resets.update(
+                    each.username for each in gateway.since(since) if each.action == "reset"
+                )
+
+        return Accident(kind=f"a panel that {_said(fault)}", on=panel, end=end)
+
+    def _move_address(self) -> Accident | None:
+        """Have a panel answer elsewhere, and restart the bridge with its new address."""
+        panel = self._free_panel()
+        if panel is None or not self._free(BRIDGE):
+            return None
+        self._fleet.kill(BRIDGE)
+        self._fleet.gateways[panel].move()
+
+        def end() -> None:
+            self._fleet.start(BRIDGE)
+            self._fleet.until_up(BRIDGE)
+
+        return Accident(kind="a panel moved to another address", on=BRIDGE, end=end)
+
+    def _move_database(self) -> Accident | None:
+        panel = self._closable_panel()
+        if panel is None:
+            return None
+        self._close(panel)
+        self._fleet.simulate(panel, "POST", "/database/cut-seconds")
+        return Accident(
+            kind="a panel moved to a database without microseconds",
+            on=panel,
+            end=lambda: self._open(panel),
+        )
+
+    def _empty(self) -> Accident | None:
+        panel = self._closable_panel()
+        if panel is None:
+            return None
+        return self._exchange(panel, lambda newest: {**newest, "users": []}, "an empty panel")
+
+    def _restore(self) -> Accident | None:
+        panel = self._closable_panel()
+        if panel is None or panel not in self._backups:
+            return None
+        backup, _ = self._backups[panel]
+        return self._exchange(panel, lambda _: backup, "a panel on its backup for a while")
+
+    def _closable_panel(self) -> str | None:
+        """Return a panel that is reached and where nobody is at work on users in this round."""
+        panels = [
+            panel
+            for panel in self._free(*PANELS)
+            if not any(
+                name in self._director.busy for each, name in self._model.users if each == panel
+            )
+        ]
+        return self._dice.choice(panels) if panels else None
+
+    def _close(self, panel: str) -> None:
+        self._director.closed_panels.add(panel)
+
+    def _open(self, panel: str) -> None:
+        self._director.closed_panels.discard(panel)
+
+    def _exchange(
+        self, panel: str, other: Callable[[dict[str, Any]], dict[str, Any]], kind: str
+    ) -> Accident:
+        self._close(panel)
+        newest = self._fleet.simulate(panel, "GET", "/database")
+        self._fleet.simulate(panel, "PUT", "/database", other(newest))
+
+        def end() -> None:
+            self._fleet.simulate(panel, "PUT", "/database", newest)
+            self._open(panel)
+
+        return Accident(kind=kind, on=panel, end=end)
+
+    def back_up(self) -> None:
+        """Take a backup of a panel; at a quiet point."""
+        panel = self._dice.choice(PANELS)
+        users = {
+            name: (user.made, user.used)
+            for (each, name), user in self._model.users.items()
+            if each == panel
+        }
+        self._backups[panel] = self._fleet.simulate(panel, "GET", "/database"), users
+
+    def restore_for_good(self) -> str | None:
+        """Put a panel back to its backup and accept it as an operator does; at a quiet point.
+
+        Nothing for a panel whose users are others than in the backup, or whose quotas span panels
+        and were reset since: what such a panel's users have used then, the page does not say.
+        """
+        panel = self._dice.choice(PANELS)
+        if panel not in self._backups:
+            return None
+        backup, users = self._backups[panel]
+        now = {name: user for (each, name), user in self._model.users.items() if each == panel}
+        if {name: user.made for name, user in now.items()} != {
+            name: made for name, (made, _) in users.items()
+        }:
+            return None
+        used = {name: count for name, (_, count) in users.items()}
+        if self._model.spans and any(used[name] > user.used for name, user in now.items()):
+            return None
+        self._director.note("accident", what="a panel restored for good", on=panel)
+        self.counts["a panel restored for good"] += 1
+        self._fleet.simulate(panel, "PUT", "/database", backup)
+        self._model.restored(panel, used)
+        self._director.remember()
+        if {name: user.used for name, user in now.items()} == used:
+            return panel
+        until(f"panel {panel} is in doubt", self._is_doubted, seconds=SHOWN_SECONDS)
+        done = self._fleet.command("rebase", "--panel", panel, "--yes")
+        assert done.returncode == 0, f"rebase --panel {panel}: {done.stdout}{done.stderr}"
+        return panel
+
+    def _is_doubted(self) -> bool:
+        try:
+            return any("rebase --panel" in each for each in self._fleet.reasons())
+        except AwayError:
+            return False
+
+
+def _said(fault: str) -> str:
+    return {
+        "refuses": "answers 502",
+        "hangs": "does not answer",
+        "deaf": "does not answer and does what it is asked",
+        "late": "carries writes out late",
+    }[fault]
