@@ -199,6 +199,8 @@ class Account:
     """The period of the shared quota that the account is in; None while it shares none."""
     shared_version: int = 0
     """Which of the shared quota's values the account has."""
+    owes_reset: bool = False
+    """The quota was shared when another panel's user was reset; this one is still to be."""
     superseded: Superseded | None = None
     """The limit the panel showed when the quota was taken from another panel."""
     period_seqs: Seqs | None = None

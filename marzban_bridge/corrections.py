@@ -141,18 +141,32 @@ def corrected(
 
 
 def corrected_together(
-    shared: SharedQuota, before: Account, after: Account, asked: Question
+    shared: SharedQuota, before: Account, after: Account, asked: Question, *, panel: str
 ) -> SharedQuota:
-    """Return a shared quota whose period begins where one of its accounts now says it does."""
+    """Return a shared quota whose period begins where one of its accounts now says it does.
+
+    `panel`: for which the corrected name is reported.
+    """
     if shared.start is None:
         return shared
-    start = replace(
-        shared.start,
-        billed_bytes=shared.start.billed_bytes + after.baseline_bytes - before.baseline_bytes,
-        raw_bytes=shared.start.raw_bytes + after.raw_baseline_bytes - before.raw_baseline_bytes,
+    moved = Totals(
+        billed_bytes=after.baseline_bytes - before.baseline_bytes,
+        raw_bytes=after.raw_baseline_bytes - before.raw_baseline_bytes,
     )
+    starts = dict(shared.starts)
+    if begun := starts.get(panel):
+        starts[panel] = _moved(begun, moved)
     seqs = merged(shared.corrected_seqs, ((asked.username, asked.through_seq),))
-    return replace(shared, start=start, corrected_seqs=seqs)
+    start = _moved(shared.start, moved)
+    return replace(shared, start=start, starts=starts, corrected_seqs=seqs)
+
+
+def _moved(totals: Totals, by: Totals) -> Totals:
+    return replace(
+        totals,
+        billed_bytes=totals.billed_bytes + by.billed_bytes,
+        raw_bytes=totals.raw_bytes + by.raw_bytes,
+    )
 
 
 def _change(external_bytes: int, corrected_bytes: int) -> int:

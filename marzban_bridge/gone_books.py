@@ -12,7 +12,8 @@ from marzban_bridge.account_books import AccountBooks
 from marzban_bridge.accounts import Account, Event, shifted
 from marzban_bridge.gone_accounts import GoneAccount, returned
 from marzban_bridge.panel_names import FIRST_PANEL, take_apart
-from marzban_bridge.shared_quotas import depart, leave, rejoin
+from marzban_bridge.shared_quotas import depart, rejoin, rejoin_anew
+from marzban_bridge.shared_switch import Member, leave, leave_while_gone
 from marzban_bridge.store_file import to_millis
 from marzban_bridge.usage import NOTHING, Totals
 
@@ -119,7 +120,10 @@ class GoneBooks(AccountBooks):
             shared = None
         if shared is None:
             return replace(account, spent_before_bytes=0, shared_period=None, shared_version=0)
-        self._put_shared_quota(key, rejoin(shared, departed_bytes=gone.departed_bytes))
+        shared = rejoin(shared, departed_bytes=gone.departed_bytes)
+        if account.shared_period is None:
+            shared = rejoin_anew(shared, account)
+        self._put_shared_quota(key, shared)
         return account
 
     def _keepers(self, key: str) -> list[tuple[str, GoneAccount]]:
@@ -142,9 +146,9 @@ class GoneBooks(AccountBooks):
 
     def _release(self, key: str) -> None:
         """Release a name alone, and not to the first panel's user with its past."""
-        before = self._own_totals(key, panel=FIRST_PANEL)
+        before = self.own_totals(key, panel=FIRST_PANEL)
         super()._release(key)
-        after = self._own_totals(key, panel=FIRST_PANEL)
+        after = self.own_totals(key, panel=FIRST_PANEL)
         query = "SELECT state FROM account WHERE account_key = ? AND panel = ?"
         row = self._db.execute(query, (key, FIRST_PANEL)).fetchone()
         if row is None or self.panel == FIRST_PANEL or after == before:
@@ -158,12 +162,15 @@ class GoneBooks(AccountBooks):
     def _leave_shared_quotas_of_gone(self) -> None:
         """Give those who are gone a quota of their own again, for when they are back."""
         for gone in list(self.gone_accounts()):
-            account = gone.account
-            if account.shared_period is not None:
-                standing = Totals(
+            account, own = gone.account, self.own_totals(gone.account.key)
+            if gone.shared:
+                seen = Totals(
                     billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes
                 )
-                account = leave(account, shared=standing, own=self._own_totals(account.key))
+                alone = {self.panel: Member(account=account, own=own)}
+                account = leave(alone, gone.shared, totals={self.panel: seen})[self.panel]
+            elif account.shared_period is not None:
+                account = leave_while_gone(account, own=own)
             self._put_gone(replace(gone, account=account, departed_bytes=0, shared=None))
 
     def _put(self, account: Account) -> None:

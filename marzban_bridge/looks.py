@@ -18,9 +18,10 @@ from marzban_bridge.plan import Change, ChangeKind, plan
 from marzban_bridge.policy import POLICIES
 from marzban_bridge.resets import ResetSign
 from marzban_bridge.shared_quotas import SharedQuota
+from marzban_bridge.shared_switch import owing
 from marzban_bridge.store import Store
 from marzban_bridge.typed_limits import TypedLimit, TypedLimits
-from marzban_bridge.usage import Totals
+from marzban_bridge.usage import NOTHING, Totals
 from marzban_bridge.work_queue import Urgency
 
 
@@ -46,7 +47,7 @@ class Look:
     def is_quiet(self) -> bool:
         """Whether nothing but numbers changed."""
         is_plain = not (self.is_new or self.is_waiting or self.is_past or self.events or self.reset)
-        is_behind = shared_quotas.is_behind(self.account, self.shared)
+        is_behind = shared_quotas.is_behind(self.account, self.shared) or self.account.owes_reset
         return is_plain and not self.is_shared_anew and not is_behind
 
 
@@ -147,8 +148,11 @@ class Looks:
             typed_limit=self._meaning_of_typed_limit(user),
         )
         is_another = not is_same_creation(before.created_at, seen.account.created_at)
+        account = seen.account
+        if before.owes_reset and not seen.is_past:
+            account = owing(before, account, was_reset=seen.reset is not None)
         look = Look(
-            account=seen.account,
+            account=account,
             events=seen.events,
             reset=seen.reset,
             is_past=seen.is_past,
@@ -202,6 +206,11 @@ class Looks:
             was_reset=look.reset is not None,
             others=others,
         )
+        if shared is not None and shared.period != folded.period:
+            folded = replace(folded, starts=self._store.standings(account))
+        elif shared is None or before is None or before.shared_period is None:
+            own = self._store.own_totals(key) if self._store.is_orphan(key) else NOTHING
+            folded = replace(folded, starts={**folded.starts, self._store.panel: own})
         return replace(
             look,
             account=account,
@@ -226,7 +235,7 @@ class Looks:
         """Tell whether a shared quota is another one, or in another period, than an account's."""
         shared = self._store.shared_quota(account.key)
         if shared is None:
-            return False
+            return account.owes_reset
         return account.shared_version != shared.version or self.must_follow(account) is not None
 
     def must_follow(self, account: Account) -> int | None:
@@ -236,6 +245,8 @@ class Looks:
         """
         if account.reset_request or account.is_held or self._enforcement is Enforcement.OBSERVE:
             return None
+        if account.owes_reset:
+            return 0
         shared = self._store.shared_quota(account.key)
         is_behind = shared is not None and shared_quotas.is_behind(account, shared)
         return shared.period if shared and is_behind else None

@@ -58,7 +58,7 @@ def begin(
         ),
         shared_period=shared_period,
     )
-    return replace(account, reset_request=request)
+    return replace(account, reset_request=request, owes_reset=False)
 
 
 def is_call_needed(account: Account, user: PanelUser) -> bool:

@@ -18,7 +18,7 @@ quota is the shared one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from marzban_bridge.accounts import (
     Account,
@@ -27,9 +27,8 @@ from marzban_bridge.accounts import (
     Superseded,
     is_same_creation,
     is_same_limit,
-    shifted,
 )
-from marzban_bridge.usage import NOTHING, Seqs, Totals, merged
+from marzban_bridge.usage import NOTHING, Seqs, Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +48,8 @@ class SharedQuota:
     """By reported name, up to which number of the ledger corrections are in `start`."""
     departed_bytes: int = 0
     """What users of the name counted on panels they are no longer on."""
+    starts: Mapping[str, Totals] = field(default_factory=dict)
+    """By panel, what it had counted and what had been reported for it where the period began."""
 
 
 def spent_between(before: Sighting, after: Sighting) -> int:
@@ -104,8 +105,8 @@ def fold(
         after = replace(after, shared_version=shared.version)
     if was_reset and is_same:
         after, shared = _reset(after, shared)
-    after, events = _take_quota(after, shared)
-    return _in_step(after, shared), shared, events
+    after, events = take_quota(after, shared)
+    return in_step(after, shared), shared, events
 
 
 def completed(
@@ -118,7 +119,7 @@ def completed(
         after, shared = _reset(replace(after, shared_period=shared.period), shared)
     else:
         after = replace(after, shared_period=period)
-    return _in_step(after, shared), shared
+    return in_step(after, shared), shared
 
 
 def is_behind(account: Account, shared: SharedQuota | None) -> bool:
@@ -140,6 +141,19 @@ def rejoin(shared: SharedQuota, *, departed_bytes: int) -> SharedQuota:
     return replace(shared, departed_bytes=shared.departed_bytes - departed_bytes)
 
 
+def rejoin_anew(shared: SharedQuota, account: Account) -> SharedQuota:
+    """Count what a user had used in a period of its own who shares the quota from now on."""
+    if shared.start is None:
+        return shared
+    start = replace(
+        shared.start,
+        billed_bytes=shared.start.billed_bytes
+        - (account.seen_total_bytes - account.baseline_bytes),
+        raw_bytes=shared.start.raw_bytes - (account.seen_raw_bytes - account.raw_baseline_bytes),
+    )
+    return replace(shared, start=start)
+
+
 def forgive(shared: SharedQuota, lost_bytes: int) -> SharedQuota:
     """Begin the period later by what a panel had counted in it and does not know any more."""
     if shared.start is None:
@@ -153,65 +167,8 @@ def forgive(shared: SharedQuota, lost_bytes: int) -> SharedQuota:
     )
 
 
-def form(
-    members: Mapping[str, Account], *, nobodys: Totals
-) -> tuple[SharedQuota, dict[str, Account]]:
-    """Have accounts that each had a quota share one from now on, with what each had used.
-
-    `members` are in the order of the panels; `nobodys` is what was reported for the name and
-    counted for none of them.
-    """
-    panel, first = next(iter(members.items()))
-    start = Totals(
-        billed_bytes=nobodys.billed_bytes + sum(it.baseline_bytes for it in members.values()),
-        raw_bytes=nobodys.raw_bytes + sum(it.raw_baseline_bytes for it in members.values()),
-        seqs=_all_seqs([nobodys.seqs, *(it.period_seqs for it in members.values())]),
-    )
-    corrected = _all_seqs([nobodys.seqs, *(it.corrected_seqs for it in members.values())])
-    shared = SharedQuota(
-        quota_bytes=first.quota_bytes, panel=panel, start=start, corrected_seqs=corrected or ()
-    )
-    formed = {}
-    for name, account in members.items():
-        joined = replace(account, spent_before_bytes=0, shared_period=0, shared_version=0)
-        taken, _ = _take_quota(joined, shared)
-        formed[name] = _in_step(taken, shared)
-    return shared, formed
-
-
-def leave(account: Account, *, shared: Totals, own: Totals) -> Account:
-    """Give an account a quota of its own again; what is used of the period stays used.
-
-    The ledger's share of the totals is all that counts for it from now on.
-    """
-    standing = Totals(
-        billed_bytes=max(shared.billed_bytes, account.seen_total_bytes),
-        raw_bytes=max(shared.raw_bytes, account.seen_raw_bytes),
-        seqs=own.seqs,
-    )
-    return replace(
-        shifted(account, before=standing, after=own),
-        seen_total_bytes=own.billed_bytes,
-        seen_raw_bytes=own.raw_bytes,
-        spent_before_bytes=0,
-        shared_period=None,
-        shared_version=0,
-        superseded=None,
-    )
-
-
 def _begin(account: Account, panel: str) -> SharedQuota:
     return SharedQuota(quota_bytes=account.quota_bytes, panel=panel)
-
-
-def _all_seqs(parts: Sequence[Seqs | None]) -> Seqs | None:
-    """Return the numbers of all names; None where they are not known of somebody."""
-    together: Seqs = ()
-    for part in parts:
-        if part is None:
-            return None
-        together = merged(together, part)
-    return together
 
 
 def _start_of(account: Account) -> Totals:
@@ -251,7 +208,7 @@ def _reset(account: Account, shared: SharedQuota) -> tuple[Account, SharedQuota]
     return replace(account, shared_period=shared.period), shared
 
 
-def _take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[Event, ...]]:
+def take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[Event, ...]]:
     """Take the shared quota; a limit the panel shows instead of it is nobody's word."""
     if account.shared_version == shared.version:
         return account, ()
@@ -290,7 +247,7 @@ def _is_ours(account: Account, *, was_lifted: bool) -> bool:
     return is_published or was_lifted
 
 
-def _in_step(account: Account, shared: SharedQuota) -> Account:
+def in_step(account: Account, shared: SharedQuota) -> Account:
     """Set the baseline from where the period began, once the account is in it."""
     start = shared.start or NOTHING
     if account.shared_period != shared.period or shared.start is None:

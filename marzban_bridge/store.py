@@ -13,13 +13,14 @@ from typing import Self
 
 import msgspec
 
-from marzban_bridge.accounts import Event, account_key
+from marzban_bridge.accounts import Account, Event, account_key
 from marzban_bridge.audit_trail import RecordedEvent
 from marzban_bridge.doubt_books import DoubtBooks
 from marzban_bridge.lineage import Lineage
 from marzban_bridge.opening_books import DENIED
 from marzban_bridge.panel_names import FIRST_PANEL, scoped
-from marzban_bridge.shared_quotas import SharedQuota, form, leave
+from marzban_bridge.shared_quotas import SharedQuota
+from marzban_bridge.shared_switch import Member, form, leave, standing_of
 from marzban_bridge.store_handle import FileHandle, StoreHandle
 from marzban_bridge.usage import Totals
 from marzban_bridge.usage_sums import sum_of
@@ -143,34 +144,66 @@ class Store(DoubtBooks):
             handle.shares_quotas = shares_quotas
             self.set_meta("shares_quotas", str(shares_quotas).lower())
 
+    def shared_members(self, key: str) -> dict[str, Member]:
+        """Return the accounts of one name by panel, in order, with what the ledger has for each."""
+        return {
+            panel: Member(account=account, own=self.of(panel).own_totals(key))
+            for panel, account in self.members(key).items()
+        }
+
+    def standings(self, account: Account) -> dict[str, Totals]:
+        """Return where the panels of a name stand as the account, of this one, begins a period."""
+        begun = replace(account, sighting=replace(account.sighting, used_bytes=0))
+        members = self.shared_members(account.key)
+        members[self.panel] = Member(account=begun, own=self.own_totals(account.key))
+        return {panel: standing_of(member) for panel, member in members.items()}
+
     def _form_shared_quotas(self) -> None:
         """Have users of one name share a quota, with what each had used."""
         for (key,) in self._db.execute("SELECT DISTINCT account_key FROM account").fetchall():
-            row = self._db.execute(
-                f"SELECT {sum_of('total_bytes')}, {sum_of('raw_bytes')} "
-                "FROM counted_usage AS u WHERE account_key = ? AND NOT EXISTS (SELECT 1 FROM "
-                "account AS a WHERE a.account_key = u.account_key AND a.panel = u.panel)",
-                (key,),
-            ).fetchone()
-            members = self.members(key)
-            quota, formed = form(members, nobodys=Totals(billed_bytes=row[0], raw_bytes=row[1]))
+            members = self.shared_members(key)
+            quota, formed = form(members, nobodys=self._nobodys_totals(key))
             self._put_shared_quota(key, quota)
             for panel, account in formed.items():
                 self.of(panel)._put(account)
 
+    def _nobodys_totals(self, key: str) -> Totals:
+        """Return what was reported of a name for panels that have no such user."""
+        without_user = (
+            "AS u WHERE account_key = ? AND NOT EXISTS (SELECT 1 FROM account AS a "
+            "WHERE a.account_key = u.account_key AND a.panel = u.panel)"
+        )
+        billed_bytes, raw_bytes = self._db.execute(
+            f"SELECT {sum_of('total_bytes')}, {sum_of('raw_bytes')} "
+            f"FROM counted_usage {without_user}",
+            (key,),
+        ).fetchone()
+        seqs = self._db.execute(
+            f"SELECT username, change_seq FROM external_usage {without_user}", (key,)
+        ).fetchall()
+        return Totals(billed_bytes=billed_bytes, raw_bytes=raw_bytes, seqs=tuple(seqs))
+
+    def _place_with_user(self, key: str) -> None:
+        """Count a name alone for the first panel that has the user, if its own has none."""
+        if len(self._handle.known_panels) == 1:
+            return
+        placed, (first, *others) = self.placed_on(key), self.members(key)
+        if placed in {first, *others}:
+            return
+        self._move_alone(key, source=placed, target=first)
+        self._db.execute("INSERT OR REPLACE INTO placement VALUES (?, ?, 0)", (key, first))
+
     def _leave_shared_quotas(self) -> None:
         """Give everybody a quota of its own again."""
         for (key,) in self._db.execute("SELECT DISTINCT account_key FROM account").fetchall():
-            left = [
-                (
-                    books,
-                    leave(account, shared=books._shared_totals(key), own=books._own_totals(key)),
-                )
-                for panel, account in self.members(key).items()
-                for books in (self.of(panel),)
-            ]
-            for books, account in left:
-                books._put(account)
+            self._place_with_user(key)
+            members = self.shared_members(key)
+            totals = {panel: self.of(panel)._shared_totals(key) for panel in members}
+            shared = self.shared_quota(key)
+            if shared is None:
+                continue
+            for panel, account in leave(members, shared, totals=totals).items():
+                self.of(panel)._put(account)
         for panel in self._handle.known_panels:
             self.of(panel)._leave_shared_quotas_of_gone()
         self._db.execute("DELETE FROM shared_quota")

@@ -201,10 +201,10 @@ class UsageBooks:
 
         Where quotas are shared, what was used on the other panels is among it.
         """
-        return self._shared_totals(key) if self._handle.shares_quotas else self._own_totals(key)
+        return self._shared_totals(key) if self._handle.shares_quotas else self.own_totals(key)
 
-    def _own_totals(self, key: str, *, panel: str = "") -> Totals:
-        """Return what was reported for the panel's user, or for another panel's."""
+    def own_totals(self, key: str, *, panel: str = "") -> Totals:
+        """Return what was reported for the panel's user alone, or for another panel's."""
         panel = panel or self.panel
         row = self._db.execute(f"{_SUM_USAGE} AND panel = ?", (key, panel)).fetchone()
         return Totals(billed_bytes=row[0], raw_bytes=row[1], seqs=self._seqs(key, panel=panel))
@@ -225,7 +225,8 @@ class UsageBooks:
 
     def _seqs(self, key: str, *, panel: str = "") -> Seqs:
         """Return the names that an account's usage is reported under, and how far it was read."""
-        of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
+        is_everywhere = self._handle.shares_quotas and not panel
+        of_panel = "" if is_everywhere else " AND panel = ?2"
         rows = self._db.execute(
             f"SELECT username, change_seq FROM external_usage WHERE account_key = ?1{of_panel} "
             "ORDER BY username",

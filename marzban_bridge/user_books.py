@@ -79,7 +79,7 @@ class UserBooks:
         totals = self._store.totals(name.key)
         taken, event = corrected(account, asked, answer, totals=totals, of_admin=of_admin)
         if shared:
-            shared = corrected_together(shared, account, taken, asked)
+            shared = corrected_together(shared, account, taken, asked, panel=name.panel)
         self._save(taken, event, gone=gone, shared=shared)
         log.info("%s user=%s %s", event.kind, self._store.public_name(taken.username), event.text)
         return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge import reset_requests, shared_quotas
@@ -16,6 +17,7 @@ from marzban_bridge.late_landings import reset_found, reset_given_up
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.open_writes import last_moment
 from marzban_bridge.panel import Panel, PanelUser
+from marzban_bridge.shared_switch import period_start_of, with_unseen
 from marzban_bridge.store import Store
 
 log = logging.getLogger(__name__)
@@ -51,9 +53,12 @@ class UserResets:
     def _begin(
         self, account: Account, *, cause: str, actor: str, shared_period: int | None
     ) -> Account:
+        totals = self._store.totals(account.key)
+        if account.owes_reset and shared_period is not None:
+            totals = period_start_of(account)
         requested = reset_requests.begin(
             account,
-            totals=self._store.totals(account.key),
+            totals=totals,
             cause=cause,
             actor=actor,
             now=self._clock(),
@@ -78,7 +83,12 @@ class UserResets:
         shared = self._store.shared_quota(account.key)
         if shared and account.reset_request:
             period = account.reset_request.shared_period
+            number = shared.period
             completed, shared = shared_quotas.completed(account, completed, shared, period=period)
+            if shared.period != number:
+                shared = replace(shared, starts=self._store.standings(completed))
+        elif account.reset_request and account.reset_request.shared_period is not None:
+            completed = with_unseen(account, completed)
         self._store.save(completed, [event], at=now, shared=shared)
         self._metrics.resets.labels(cause="request").inc()
         name = self._store.public_name(account.username)

@@ -115,13 +115,15 @@ def test_the_owning_admins_period_is_asked_about_where_it_is_another():
 
 def test_a_shared_period_moves_with_the_account_that_follows():
     start = Totals(billed_bytes=100, raw_bytes=100, seqs=(("alice", 10),))
-    shared = SharedQuota(quota_bytes=1, panel="default", start=start)
+    starts = {"default": start, "two": start}
+    shared = SharedQuota(quota_bytes=1, panel="default", start=start, starts=starts)
     assert question(account(), NAME, shared=shared).period_seq == 10
     totals = Totals(billed_bytes=1100, raw_bytes=1100)
     before = account()
     after, _ = corrected(before, ASKED, answer(-400), totals=totals)
-    moved = corrected_together(shared, before, after, ASKED)
+    moved = corrected_together(shared, before, after, ASKED, panel="two")
     assert (moved.start.billed_bytes, moved.start.raw_bytes) == (500, 500)
+    assert [moved.starts[panel].billed_bytes for panel in ("default", "two")] == [100, 500]
     assert question(after, NAME, shared=moved) is None
 
 

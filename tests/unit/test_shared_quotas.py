@@ -7,8 +7,6 @@ from datetime import timedelta
 
 import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
-from hypothesis import given
-from hypothesis import strategies as st
 
 from marzban_bridge.accounts import Superseded, sight
 from marzban_bridge.shared_quotas import (
@@ -16,9 +14,7 @@ from marzban_bridge.shared_quotas import (
     completed,
     depart,
     fold,
-    form,
     is_behind,
-    leave,
     spent_between,
 )
 from marzban_bridge.usage import NOTHING, Totals
@@ -174,36 +170,3 @@ def test_who_departs_leaves_what_it_counted():
     shared = SharedQuota(quota_bytes=None, panel="two", departed_bytes=1)
     gone = account(panel_user(used_bytes=5), spent_before_bytes=7)
     assert depart(shared, gone).departed_bytes == 13
-
-
-AMOUNTS = st.integers(min_value=0, max_value=2**50)
-
-
-@given(
-    used=st.lists(AMOUNTS, min_size=1, max_size=3),
-    external=st.lists(AMOUNTS, min_size=3, max_size=3),
-    baselines=st.lists(AMOUNTS, min_size=3, max_size=3),
-    nobodys=AMOUNTS,
-)
-def test_whoever_begins_to_share_stands_at_the_sum_and_whoever_ceases_stays_there(
-    used, external, baselines, nobodys
-):
-    members = {
-        panel: account(
-            panel_user(used_bytes=used_bytes),
-            baseline_bytes=baseline,
-            seen_total_bytes=baseline + more,
-        )
-        for panel, used_bytes, more, baseline in zip(ORDER, used, external, baselines, strict=False)
-    }
-    own = {panel: it.seen_total_bytes for panel, it in members.items()}
-    _, formed = form(members, nobodys=both(nobodys))
-    everything = nobodys + sum(own.values()) + sum(used)
-    total_used = sum(used) + sum(external[: len(used)])
-    for panel, member in formed.items():
-        elsewhere = everything - member.odometer_bytes
-        assert elsewhere - member.baseline_bytes + member.sighting.used_bytes == total_used
-        left = leave(member, shared=both(elsewhere), own=both(own[panel]))
-        assert own[panel] - left.baseline_bytes + left.sighting.used_bytes == total_used
-        assert left.seen_total_bytes == own[panel]
-        assert left.shared_period is None
