@@ -94,51 +94,42 @@ def write(store, number):
     store.save(account(write_number=number), [HELLO], at=NOW)
 
 
-class TestAFailover:
-    @pytest.fixture
-    def pair(self):
-        opened = PostgresPair()
-        yield opened
-        opened.close()
+@pytest.fixture
+def pair():
+    opened = PostgresPair()
+    yield opened
+    opened.close()
 
-    async def test_one_that_loses_commits_is_noticed_by_a_bridge_that_lives_on(self, pair):
-        url = pair.url(pair.primary.new_database())
-        async with bridges(url) as bridge:
-            store = await bridge.until_leading()
+
+async def test_a_failover_is_told_by_what_a_bridge_that_lived_through_it_misses(pair):
+    """Of three stores one loses commits, one loses nothing, and one had no bridge meanwhile."""
+    lagging, whole, unseen = (pair.url(pair.primary.new_database()) for _ in range(3))
+    async with bridges(unseen) as bridge:
+        write(await bridge.until_leading(), 1)
+    assert await doubt_of(unseen) is None
+    async with bridges(lagging, whole) as (one, two):
+        before, kept = await one.until_leading(), await two.until_leading()
+        for store in (before, kept):
             write(store, 1)
-            await asyncio.to_thread(pair.detach)
-            write(store, 2)
-            epoch = bridge.leadership.lease.epoch
-            await asyncio.to_thread(pair.fail_over)
-            await bridge.until(lambda: bridge.store not in {None, store})
-            again = await bridge.until_leading()
-            assert "lacks commits" in again.doubt
-            assert again.events()[0].event.kind == "conflict"
-            assert bridge.leadership.lease.epoch > epoch
-            again.end_doubt()
-        assert await doubt_of(url) is None, "it is said once"
-
-    async def test_one_that_loses_nothing_is_vouched_for_by_a_bridge_that_lives_on(self, pair):
-        url = pair.url(pair.primary.new_database())
-        async with bridges(url) as bridge:
-            store = await bridge.until_leading()
-            write(store, 1)
-            await asyncio.to_thread(pair.detach)
-            await asyncio.to_thread(pair.fail_over)
-            timeline = "SELECT split_part(mark, ':', 2) FROM lease"
-            await bridge.until(lambda: ask(url, timeline) == [("00000002",)])
-            assert bridge.store is store, "it leads all the while"
-        assert await doubt_of(url) is None
-
-    async def test_one_that_no_bridge_lived_through_puts_the_store_in_doubt(self, pair):
-        url = pair.url(pair.primary.new_database())
-        async with bridges(url) as bridge:
-            write(await bridge.until_leading(), 1)
-        assert await doubt_of(url) is None
         await asyncio.to_thread(pair.detach)
+        write(before, 2)
+        epoch = one.leadership.lease.epoch
         await asyncio.to_thread(pair.fail_over)
-        assert "another database, or on another timeline" in await doubt_of(url)
-        assert "another database" in await doubt_of(url), "over restarts"
+
+        await one.until(lambda: one.store not in {None, before})
+        after = await one.until_leading()
+        assert "lacks commits" in after.doubt
+        assert after.events()[0].event.kind == "conflict"
+        assert one.leadership.lease.epoch > epoch
+        after.end_doubt()
+
+        timeline = "SELECT split_part(mark, ':', 2) FROM lease"
+        await two.until(lambda: ask(whole, timeline) == [("00000002",)])
+        assert two.store is kept, "it leads all the while"
+    assert await doubt_of(lagging) is None, "it is said once"
+    assert await doubt_of(whole) is None
+    assert "another database, or on another timeline" in await doubt_of(unseen)
+    assert "another database" in await doubt_of(unseen), "over restarts"
 
 
 async def test_a_restored_dump_puts_the_store_in_doubt(url, tmp_path):
