@@ -27,6 +27,10 @@ test *args:
 quick:
     uv run pytest tests/unit
 
+# the property tests with twenty times as many examples as in a run of all tests; hours
+fuzz examples="20":
+    TEST_EXAMPLES={{examples}} uv run pytest --timeout 14400 tests/property
+
 # known vulnerabilities of the locked dependencies; needs an advisory service on the net
 audit:
     uv export --frozen --no-emit-project --quiet | uvx pip-audit@2.10.1 --strict --disable-pip --require-hashes -r /dev/stdin
