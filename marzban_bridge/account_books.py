@@ -123,9 +123,11 @@ class AccountBooks(AuditTrail, OpeningBooks):
             self._undeny(key)
 
     def _take_announcement(self, key: str) -> None:
-        self._db.execute(
+        taken = self._db.execute(
             "DELETE FROM announcement WHERE account_key = ? AND panel = ?", (key, self.panel)
         )
+        if taken.rowcount:
+            self._db.execute("DELETE FROM meta WHERE key = ?", (self._again(key),))
 
     def claim(self, key: str, *, at: datetime) -> bool:
         """Count a name alone for this panel from now on, if it is offered; return whether it was.
@@ -290,6 +292,8 @@ class AccountBooks(AuditTrail, OpeningBooks):
             for digest, key in announcements:
                 statement = "INSERT OR IGNORE INTO webhook_seen (digest, seen_at) VALUES (?, ?)"
                 if self._db.execute(statement, (self._of_panel(digest), now)).rowcount:
+                    if self.is_announced(key):
+                        self._handle.set_meta(self._again(key), "1")
                     statement = "INSERT OR REPLACE INTO announcement VALUES (?, ?, ?)"
                     self._db.execute(statement, (key, self.panel, now))
                     news.append(key)
@@ -303,6 +307,13 @@ class AccountBooks(AuditTrail, OpeningBooks):
         """Tell whether a reset webhook for the account waits to be taken into account."""
         query = "SELECT 1 FROM announcement WHERE account_key = ? AND panel = ?"
         return self._db.execute(query, (key, self.panel)).fetchone() is not None
+
+    def is_announced_again(self, key: str) -> bool:
+        """Tell whether more than one reset webhook waits: they are of as many resets."""
+        return self._handle.meta(self._again(key)) is not None
+
+    def _again(self, key: str) -> str:
+        return f"announced_again:{self.panel}:{key}"
 
     def reset_all(self, admin: str | None) -> ResetAll | None:
         """Return the last reset of all of an owner's users that was noticed."""

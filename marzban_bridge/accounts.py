@@ -104,6 +104,8 @@ class ResetRequest:
     restoration: Restoration = Restoration()
     is_panel_called: bool = False
     """The panel has done its part; only the books are left."""
+    is_of_all: bool = False
+    """It was done by a reset of all users, of which no webhook tells."""
     shared_period: int | None = None
     """Which period of a shared quota this follows; None begins a period by itself."""
 

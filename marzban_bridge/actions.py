@@ -216,7 +216,8 @@ class Actions:
                 self._store.save(replace(account, reset_request=None), at=self._clock())
             raise
         for account in self._as_stored(requested):
-            self._store.save(reset_requests.panel_called(account), at=self._clock())
+            called = reset_requests.panel_called(account, is_of_all=True)
+            self._store.save(called, at=self._clock())
         text = f"all users were reset: {len(requested)} with external traffic begin anew"
         self._store.record_event("", Event(kind="action", text=text, actor=actor), at=self._clock())
         self._reconciler.hurry(each.key for each in requested)

@@ -141,6 +141,7 @@ class Looks:
             totals=totals,
             now=now,
             was_announced=self._store.is_announced(key),
+            is_announced_again=self._store.is_announced_again(key),
             reset_all=self._store.reset_all(user.admin),
             keeps_next_plan=self._keeps_next_plan,
             line=self.lines(user).own,

@@ -21,6 +21,7 @@ from marzban_bridge.accounts import (
     sight,
 )
 from marzban_bridge.late_landings import keep_text, put_back, resets_still_open, without_late_reset
+from marzban_bridge.lost_plans import lost_plan
 from marzban_bridge.note_line import NoteLine
 from marzban_bridge.open_writes import still_open
 from marzban_bridge.own_writes import (
@@ -30,7 +31,7 @@ from marzban_bridge.own_writes import (
     take_limit,
     with_previous_write,
 )
-from marzban_bridge.panel import NextPlan, PanelUser, Status
+from marzban_bridge.panel import PanelUser, Status
 from marzban_bridge.resets import (
     ECHO_WINDOW,
     Cause,
@@ -40,6 +41,7 @@ from marzban_bridge.resets import (
     detect,
     due_at,
     fall_of,
+    is_periodic,
     period_start,
 )
 from marzban_bridge.typed_limits import TypedLimit, quota_of_typed_limit
@@ -54,8 +56,6 @@ LET_IN = (
 RECREATION_GAP = timedelta(minutes=10)
 """A user created longer than this after the last look at its predecessor counts from when it is
 seen: most of what was reported in between is the predecessor's."""
-NEXT_PLAN_MEMORY = timedelta(minutes=10)
-"""A next plan seen longer ago than this is not put back: an admin may have removed it since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +125,7 @@ def observe(
     totals: Totals,
     now: datetime,
     was_announced: bool = False,
+    is_announced_again: bool = False,
     reset_all: ResetAll | None = None,
     keeps_next_plan: bool = True,
     line: NoteLine | None = None,
@@ -158,7 +159,13 @@ def observe(
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
 
     account = resets_still_open(put_back(account, seen, line, text), now=now)
-    sign = detect(account, seen, was_announced=was_announced, reset_all=reset_all)
+    sign = detect(
+        account,
+        seen,
+        was_announced=was_announced,
+        is_announced_again=is_announced_again,
+        reset_all=reset_all,
+    )
     account, sign, events = without_late_reset(account, sign, seen, was_announced=was_announced)
     if sign:
         account, reset_events = _reset(
@@ -328,9 +335,12 @@ def _reset(
             after=str(seen.used_bytes),
         )
     ]
-    lost_plan = None if sign.fired_plan else _lost_plan(account, seen)
-    if lost_plan and keeps_next_plan and restoration is None:
-        restoration = Restoration(next_plan=lost_plan)
+    plan = None
+    if sign.fired_plan is None:
+        has_plan = seen.next_plan is not None
+        plan = lost_plan(account, has_plan=has_plan, at=seen.seen_at)
+    if plan and keeps_next_plan and restoration is None:
+        restoration = Restoration(next_plan=plan)
         events.append(
             Event(kind="restored", text="the reset dropped the next plan; it is put back")
         )
@@ -339,7 +349,9 @@ def _reset(
         events.append(quota_event(account.quota_bytes, quota_bytes, text))
     # Firing a plan makes a disabled user active without adding it to xray; other resets add it.
     out_of_xray = {Status.LIMITED} | ({Status.DISABLED} if sign.fired_plan else set())
-    echoes = sign.cause in {Cause.SEEN, Cause.NEXT_PLAN} and not was_announced
+    # The panel's own schedule sends no webhook: the next one is of a button that was pressed.
+    is_due = is_periodic(account, sign)
+    echoes = sign.cause in {Cause.SEEN, Cause.NEXT_PLAN} and not was_announced and not is_due
     account = replace(
         account,
         quota_bytes=quota_bytes,
@@ -357,16 +369,6 @@ def _reset(
         restoration=restoration,
     )
     return account, events
-
-
-def _lost_plan(account: Account, seen: Sighting) -> NextPlan | None:
-    """Return the next plan a reset dropped, now or shortly before it came to light."""
-    if seen.next_plan:
-        return None
-    plan, seen_at = account.sighting.next_plan, account.sighting.seen_at
-    if plan is None and account.dropped_plan and account.dropped_plan_at:
-        plan, seen_at = account.dropped_plan, account.dropped_plan_at
-    return plan if seen.seen_at - seen_at <= NEXT_PLAN_MEMORY else None
 
 
 def _published_after(

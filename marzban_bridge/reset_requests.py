@@ -17,6 +17,7 @@ from marzban_bridge.accounts import (
     balance,
     sight,
 )
+from marzban_bridge.lost_plans import lost_plan
 from marzban_bridge.panel import PanelUser, Status
 from marzban_bridge.resets import ECHO_WINDOW
 from marzban_bridge.usage import Totals
@@ -42,6 +43,10 @@ def begin(
     seen = account.sighting
     is_disabled_by_admin = seen.status is Status.DISABLED and not account.is_disabled_by_us
     is_status_lost = is_disabled_by_admin or seen.status is Status.ON_HOLD
+    next_plan = None
+    if keeps_next_plan:
+        # A reset in the panel, of a user without traffic there, shows in nothing else.
+        next_plan = seen.next_plan or lost_plan(account, has_plan=False, at=now)
     request = ResetRequest(
         cause=cause,
         actor=actor,
@@ -54,7 +59,7 @@ def begin(
             on_hold_expire_duration=(
                 seen.on_hold_expire_duration if seen.status is Status.ON_HOLD else None
             ),
-            next_plan=seen.next_plan if keeps_next_plan else None,
+            next_plan=next_plan,
         ),
         shared_period=shared_period,
     )
@@ -69,21 +74,34 @@ def is_call_needed(account: Account, user: PanelUser) -> bool:
     """
     if account.reset_request and account.reset_request.is_panel_called:
         return False
-    before = account.sighting
-    has_happened = (
-        user.used_bytes < before.used_bytes
-        or user.lifetime_bytes - user.used_bytes != before.logged_bytes
-    )
-    if has_happened:
+    if has_happened(account, user):
         return False
+    before = account.sighting
     return before.used_bytes > 0 or user.used_bytes == 0
 
 
-def panel_called(account: Account) -> Account:
-    """Note that the panel has done its part of the request."""
-    if account.reset_request is None:
+def has_happened(account: Account, user: PanelUser) -> bool:
+    """Tell whether the panel shows a reset since the last look."""
+    before = account.sighting
+    has_fallen = user.used_bytes < before.used_bytes
+    return has_fallen or user.lifetime_bytes - user.used_bytes != before.logged_bytes
+
+
+def _has_echo(account: Account, user: PanelUser) -> bool:
+    """Tell whether a webhook is to come of the reset: of a single user's that was carried out."""
+    request = account.reset_request
+    if request and request.is_panel_called:
+        return not request.is_of_all
+    return has_happened(account, user)
+
+
+def panel_called(account: Account, *, is_of_all: bool = False) -> Account:
+    """Note that the panel has done its part of the request, for this user alone or for all."""
+    request = account.reset_request
+    if request is None:
         return account
-    return replace(account, reset_request=replace(account.reset_request, is_panel_called=True))
+    called = replace(request, is_panel_called=True, is_of_all=is_of_all)
+    return replace(account, reset_request=called)
 
 
 def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Account, Event]:
@@ -128,7 +146,9 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
         used_when_due_bytes=None,
         is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,
         needs_readd=account.sighting.status is Status.LIMITED,
-        echo_until=now + ECHO_WINDOW,
+        echo_until=now + ECHO_WINDOW if _has_echo(account, user) else None,
+        dropped_plan=None,
+        dropped_plan_at=None,
         restoration=None if restoration.is_empty else restoration,
         reset_request=None,
         sighting=seen,

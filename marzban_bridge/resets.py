@@ -99,6 +99,12 @@ def due_at(account: Account) -> datetime | None:
     return None if days is None else account.period_started_at + timedelta(days=days)
 
 
+def is_periodic(account: Account, sign: ResetSign) -> bool:
+    """Tell whether a reset that was seen is the one that the panel's schedule had due."""
+    due = due_at(account)
+    return sign.cause is Cause.SEEN and due is not None and due <= sign.began_at
+
+
 def period_start(
     *, created_at: datetime | None, strategy: ResetStrategy, now: datetime
 ) -> datetime:
@@ -116,11 +122,13 @@ def detect(
     after: Sighting,
     *,
     was_announced: bool = False,
+    is_announced_again: bool = False,
     reset_all: ResetAll | None = None,
 ) -> ResetSign | None:
     """Tell whether the panel reset the user between the account's sighting and `after`.
 
-    `was_announced`: a reset webhook that is no duplicate came for this user. `reset_all`: the last
+    `was_announced`: a reset webhook that is no duplicate came for this user, and
+    `is_announced_again` more than one of them. `reset_all`: the last
     reset of all users of this user's owner that another user proved. A row from the past is no
     reset; where a reset of all users shows the same, the caller has ruled the past out
     (`panel_doubt`).
@@ -156,7 +164,10 @@ def detect(
         return ResetSign(
             cause=Cause.RESET_ALL, used_at_reset_bytes=before.used_bytes, began_at=after.seen_at
         )
-    invisible = _detect_invisible(account, after, was_announced=was_announced, reset_all=reset_all)
+    is_echo = account.echo_until is not None and after.seen_at < account.echo_until
+    # One webhook may be the echo of a reset that is counted already; a second one is of another.
+    is_told = is_announced_again if is_echo else was_announced
+    invisible = _detect_invisible(account, after, is_told=is_told, reset_all=reset_all)
     if invisible is None:
         return None
     cause, began_at = invisible
@@ -205,11 +216,11 @@ def _is_news(account: Account, reset_all: ResetAll | None) -> bool:
 
 
 def _detect_invisible(
-    account: Account, after: Sighting, *, was_announced: bool, reset_all: ResetAll | None
+    account: Account, after: Sighting, *, is_told: bool, reset_all: ResetAll | None
 ) -> tuple[Cause, datetime] | None:
     """Look for a reset of a user who had used nothing, which leaves no trace in the numbers."""
     now = after.seen_at
-    if was_announced and not (account.echo_until and now < account.echo_until):
+    if is_told:
         return Cause.WEBHOOK, now
     if _is_news(account, reset_all):
         return Cause.RESET_ALL, now

@@ -27,7 +27,8 @@ from marzban_bridge.accounts import (
     balance,
     is_same_creation,
 )
-from marzban_bridge.observe import NEXT_PLAN_MEMORY, RECREATION_GAP, adopt, observe
+from marzban_bridge.lost_plans import NEXT_PLAN_MEMORY
+from marzban_bridge.observe import RECREATION_GAP, adopt, observe
 from marzban_bridge.panel import ResetStrategy, Status
 from marzban_bridge.resets import Cause, ResetAll
 from marzban_bridge.usage import Totals

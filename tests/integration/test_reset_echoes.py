@@ -1,0 +1,133 @@
+"""Resets that show in nothing but a webhook: which webhook is the echo of which reset."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from bridge_builders import gib
+from panels_world import PanelsWorld
+
+PLAN = {"data_limit": gib(5), "expire": 0, "add_remaining_traffic": False, "fire_on_either": True}
+
+
+@pytest.fixture
+def opened(tmp_path, store_place):
+    worlds = []
+
+    def open_world(*names, **options):
+        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
+        return worlds[-1]
+
+    yield open_world
+    for world in worlds:
+        world.close()
+
+
+@pytest.fixture
+def world(opened):
+    world = opened()
+    world.create("default", data_limit_reset_strategy="day")
+    world.ledger.report("alice", gib(1))
+    world.look()
+    return world
+
+
+DIGESTS = (number.to_bytes(16, "big") for number in itertools.count())
+
+
+def hear(world, panel="default", times=1):
+    """Take so many webhooks of resets, in one batch."""
+    world.bridge(panel).store.announce(
+        [(next(DIGESTS), "alice") for _ in range(times)], at=world.clock(), remember_seconds=3600
+    )
+
+
+def used(world, panel="default"):
+    return world.external(panel) + world.account(panel).sighting.used_bytes
+
+
+def reset_by_api(world, panel="default"):
+    world.run(world.bridge(panel).actions.reset_user("alice", actor="root"))
+
+
+def test_a_button_minutes_after_a_periodic_reset_is_one_of_its_own(world):
+    world.use("default", 2)
+    world.look()
+    world.clock.advance(days=1, minutes=3)
+    world.panels["default"].reset_periodic()
+    world.look()
+    assert used(world) == 0
+    world.ledger.report("alice", gib(3))
+    world.clock.advance(minutes=4)
+    world.panels["default"].reset_user("alice")
+    hear(world)
+    world.look()
+    assert used(world) == 0
+
+
+def test_the_echo_of_the_bridges_own_reset_forgives_nothing(world):
+    reset_by_api(world)
+    world.ledger.report("alice", gib(3))
+    hear(world)
+    world.look(2)
+    assert used(world) == gib(3)
+
+
+def test_the_echo_of_a_button_that_was_seen_first_forgives_nothing(world):
+    world.use("default", 2)
+    world.look()
+    world.panels["default"].reset_user("alice")
+    world.look()
+    world.ledger.report("alice", gib(3))
+    hear(world)
+    world.look(2)
+    assert used(world) == gib(3)
+
+
+@pytest.mark.parametrize("batches", [(1, 1), (2,)], ids=["one by one", "in one batch"])
+def test_a_button_after_the_bridges_own_reset_is_told_by_the_second_webhook(world, batches):
+    reset_by_api(world)
+    world.ledger.report("alice", gib(3))
+    world.panels["default"].reset_user("alice")
+    for times in batches:
+        hear(world, times=times)
+        world.look()
+    assert used(world) == 0
+    world.ledger.report("alice", gib(1))
+    world.look(2)
+    assert used(world) == gib(1), "and it is one reset"
+
+
+def test_a_reset_of_all_by_the_bridge_has_no_echo(world):
+    admin = world.run(world.bridge("default").panel.whoami())
+    world.run(world.bridge("default").actions.reset_all(bearer=None, caller=admin))
+    world.look()
+    assert used(world) == 0
+    world.ledger.report("alice", gib(3))
+    world.panels["default"].reset_user("alice")
+    hear(world)
+    world.look()
+    assert used(world) == 0
+
+
+@pytest.mark.parametrize("panel_traffic", [0, 2])
+def test_a_next_plan_outlives_the_buttons_of_both_panels_at_once(opened, panel_traffic):
+    world = opened("two", spans=True)
+    for panel in ("default", "two"):
+        world.create(panel, limit=10, next_plan=PLAN)
+    world.ledger.report("alice", gib(1))
+    world.use("default", 2)
+    world.use("two", panel_traffic)
+    world.look(3)
+    for panel in ("default", "two"):
+        world.panels[panel].reset_user("alice")
+    world.look(3)
+    for panel in ("default", "two"):
+        plan = world.panels[panel].get_user("alice")["next_plan"]
+        assert plan is not None, panel
+        assert plan["data_limit"] == gib(5)
+        hear(world, panel)
+    world.look(3)
+    assert used(world, "default") == used(world, "two") == 0
+    assert all(world.panels[panel].get_user("alice")["next_plan"] for panel in ("default", "two"))
