@@ -50,6 +50,7 @@ from marzban_bridge.snapshots import Snapshots
 from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
 from marzban_bridge.store_place import file_of, url_of
+from marzban_bridge.twin_panels import TwinPanels
 from marzban_bridge.witness import Witness
 from marzban_bridge.write_guard import WriteGuard
 
@@ -191,7 +192,17 @@ async def open_bridges(
             {name: each.panel for name, each in bridges.items()},
             store=store,
             standstill=standstill,
+            clock=clock,
         )
+        twins = TwinPanels(
+            {name: each.panel for name, each in bridges.items()},
+            store=store,
+            clock=clock,
+            metrics=metrics,
+        )
+        twins.on_newest = roll_call.take_newest
+        for name, reconciler in reconcilers.items():
+            reconciler.check_twins = functools.partial(twins.check, name)
         roll_call.on_news = lambda panel, keys: reconcilers[panel].hurry(keys)
         yield Bridges(by_name=bridges, roll_call=roll_call, standstill=standstill)
 

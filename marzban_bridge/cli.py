@@ -113,7 +113,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("run", "serve and reconcile for ever", lambda _: commands.run(_settings()))
+    add("run", "serve and reconcile for ever", _run)
     add(
         "once",
         "one pass over all users, then stop",
@@ -210,6 +210,12 @@ def _add_change(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _run(_: argparse.Namespace) -> int:
+    settings = _settings()
+    panels_command.demand_different(settings)
+    return commands.run(settings)
+
+
 def _plan(_: argparse.Namespace) -> int:
     return commands.plan(_settings())
 
@@ -255,6 +261,8 @@ def _panels(arguments: argparse.Namespace) -> int:
         return panels_command.show(_settings())
     if arguments.asked == "webhook":
         return panels_command.show_webhook(_settings(), arguments.panel)
+    if arguments.asked == "apart":
+        return asyncio.run(panels_command.tell_apart(_settings(), *arguments.panels))
     if not arguments.yes:
         print(f"This drops the accounts of panel {arguments.panel}, quotas and usage included.")
         if not _is_confirmed(panels_command.FORGET_PHRASE):

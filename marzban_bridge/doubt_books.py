@@ -11,6 +11,9 @@ from marzban_bridge.accounts import Event
 from marzban_bridge.name_books import NameBooks
 from marzban_bridge.panel_doubt import PanelDoubt
 
+ONE_PANEL = "one_panel"
+"""The kind of doubt about a panel that is another entry's, too; also in the metric."""
+
 
 class DoubtBooks(NameBooks):
     """Reasons why one panel is in doubt; there may be several at once, one of each kind."""
@@ -22,6 +25,11 @@ class DoubtBooks(NameBooks):
         if stored is None:
             return ()
         return msgspec.json.decode(stored, type=tuple[PanelDoubt, ...])
+
+    @property
+    def is_another_entrys_panel(self) -> bool:
+        """Whether the panel is another configured entry's, too, and left alone as this one's."""
+        return any(each.kind == ONE_PANEL for each in self.panel_doubts)
 
     @property
     def panel_doubt(self) -> str | None:

@@ -5,6 +5,7 @@ Facts are of Marzban 0.8.4. Field names are spelt here as Marzban spells them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,10 @@ from typing import Any
 
 import httpx
 
+from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import OddUserError, PanelError
 from marzban_bridge.panel import Listed, NextPlan, PanelAdmin, PanelUser, ResetStrategy, Status
+from marzban_bridge.panel_identity import PanelUsers, UserMark
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,22 @@ def parse_user(data: Mapping[str, Any]) -> PanelUser:
             admin=text_of(owner["username"]) if owner else None,
             note=None if data.get("note") is None else text_of(data["note"]),
         )
+
+
+def parse_panel_users(data: Mapping[str, Any]) -> PanelUsers:
+    """Read what tells one panel's users from another's; who cannot be read is left out."""
+    with expecting("list of users"):
+        total = whole(data["total"])
+        marks, lifetime_bytes = dict[str, UserMark](), dict[str, int]()
+        for item in list(data["users"]):
+            with suppress(OddUserError):
+                user = parse_user(item)
+                key = account_key(user.username)
+                made = json.dumps(item.get("proxies"), sort_keys=True)
+                digest = hashlib.sha256(made.encode()).hexdigest()
+                marks[key] = UserMark(created_at=user.created_at, credentials=digest)
+                lifetime_bytes[key] = user.lifetime_bytes
+        return PanelUsers(total=total, marks=marks, lifetime_bytes=lifetime_bytes)
 
 
 def read_into(listed: Listed, item: Any) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 
 from rich.console import Console
 from rich.table import Table
 
 from marzban_bridge.app import utc_now
 from marzban_bridge.commands import say
-from marzban_bridge.errors import SettingsError
+from marzban_bridge.errors import NotLeadingError, SettingsError, StoreAwayError
+from marzban_bridge.marzban import Marzban
 from marzban_bridge.panel_names import FIRST_PANEL
 from marzban_bridge.panels_file import PanelSettings, load_panels
 from marzban_bridge.settings import Settings
 from marzban_bridge.sole_writer import with_store
 from marzban_bridge.store import Store
+from marzban_bridge.store_file import in_memory
+from marzban_bridge.store_handle import StoreHandle
+from marzban_bridge.store_place import is_there, open_to_read
+from marzban_bridge.twin_panels import TwinPanels
 
 FORGET_PHRASE = "forget panel"
 """Typed by whoever has a panel's accounts dropped, so that no slip of the hand does it."""
@@ -27,6 +35,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "webhook", help="print WEBHOOK_ADDRESS and WEBHOOK_SECRET for a panel's own .env"
     )
     webhook.add_argument("panel", metavar="NAME")
+    apart = asked.add_parser(
+        "apart",
+        help="say that two panels with the same users are two, as one is a copy of the other; stop "
+        "the bridge first",
+    )
+    apart.add_argument("panels", metavar="NAME", nargs=2)
     forget = asked.add_parser(
         "forget",
         help="drop the accounts and the address of a panel that is gone for good; stop the bridge "
@@ -97,3 +111,53 @@ async def forget(settings: Settings, name: str) -> int:
         "another panel's now. The limits that it shows are as they were"
     )
     return 0
+
+
+async def tell_apart(settings: Settings, one: str, other: str) -> int:
+    """Store that two configured panels are two, whatever their users look like.
+
+    Raises SettingsError where they are not configured, and StoreError where a bridge runs.
+    """
+    panels = [panel.name for panel in load_panels(settings)]
+    if one == other or not {one, other} <= set(panels):
+        raise SettingsError(f"panels apart: name two of {', '.join(panels)}")
+
+    async def act(store: Store) -> None:
+        store.tell_apart(one, other, actor="command line", at=utc_now())
+
+    await with_store(settings, act)
+    say(f"panels {one} and {other} are taken for two from now on")
+    return 0
+
+
+def demand_different(settings: Settings) -> None:
+    """Raise SettingsError where two entries are one panel, and one of them has no accounts yet.
+
+    For before the start. What does not answer yet, panel or store, is left to the running bridge.
+    """
+    panels = load_panels(settings)
+    if len(panels) == 1:
+        return
+    with suppress(StoreAwayError, NotLeadingError):
+        asyncio.run(_compare(panels, _open_known(settings)))
+
+
+def _open_known(settings: Settings) -> Store:
+    """Open the store to read; an empty one where there is none yet."""
+    return open_to_read(settings) if is_there(settings) else Store(StoreHandle(in_memory()))
+
+
+async def _compare(panels: Sequence[PanelSettings], store: Store) -> None:
+    async with AsyncExitStack() as stack:
+        stack.callback(store.close)
+        asked: dict[str, Marzban] = {}
+        for panel in panels:
+            asked[panel.name] = Marzban(
+                panel.url,
+                username=panel.username,
+                password=panel.password,
+                name=panel.name,
+                timeout_seconds=panel.timeout_seconds,
+            )
+            stack.push_async_callback(asked[panel.name].close)
+        await TwinPanels(asked, store=store, clock=utc_now, metrics={}).demand_different()

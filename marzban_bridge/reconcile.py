@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 from marzban_bridge.chunk import CONCURRENT_USERS, Chunk
 from marzban_bridge.errors import (
@@ -43,6 +43,10 @@ PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
 """So long users wait at the start for the collector to vouch for the store."""
+
+
+async def _nothing() -> None:
+    """Where there is one panel, no other entry can be the same one."""
 
 
 class Reconciler:
@@ -81,6 +85,8 @@ class Reconciler:
         self.set_aside = settler.reader.set_aside
         self.panel_check: PanelCheck | None = None
         """What the panel last said of the bridge and of itself."""
+        self.check_twins: Callable[[], Awaitable[None]] = _nothing
+        """Finds out whether the panel is another entry's, too; then it is in doubt."""
         is_first = store.panel == FIRST_PANEL
         self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
         self.panel_outage = Outage("panel" if is_first else f"panel {store.panel}")
@@ -218,6 +224,7 @@ class Reconciler:
             for warning in found.warnings:
                 log.warning("%s: %s", self.panel_outage.name, warning)
         self.panel_check = found
+        await self.check_twins()
         return found
 
     async def _greet_panel(self) -> None:
@@ -256,6 +263,7 @@ class Reconciler:
         self._leave_pass()
         self.calm_down()
         try:
+            await self.check_twins()
             is_over = not await self.settler.trust.look_again(self.panel_users())
         except PanelError as error:
             pause_seconds = self._note_outage(error)
@@ -284,6 +292,8 @@ class Reconciler:
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
         self._queue.clear()
+        if self._store.panel_doubts:
+            await self.check_twins()
         if self._store.panel_doubts and await self.settler.trust.look_again(self.panel_users()):
             return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.panel_doubt)
         self.settler.refuse_in_doubt()

@@ -1,4 +1,4 @@
-"""Which names are users of several panels: asks all panels for all names, now and then.
+"""Which names are users of several panels: asks for new users with each pass, for all now and then.
 
 Where quotas are shared, those are settled on each panel though nothing was ever reported of them.
 Where they are not, a name that is reported alone counts for one of its users only, and people are
@@ -8,6 +8,7 @@ told so. With one panel nobody is asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from marzban_bridge.accounts import account_key
 from marzban_bridge.errors import PanelError
+from marzban_bridge.panel_identity import PanelUsers
 from marzban_bridge.panel_pages import once, past_failures
 from marzban_bridge.standstill import Standstill
 from marzban_bridge.store import Store
@@ -43,15 +45,26 @@ class Roll(Protocol):
 class RollCall:
     """Knows the names on each panel as of the last time all of them were read."""
 
-    def __init__(self, panels: Mapping[str, Roll], *, store: Store, standstill: Standstill) -> None:
+    def __init__(
+        self,
+        panels: Mapping[str, Roll],
+        *,
+        store: Store,
+        standstill: Standstill,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._clock = clock
         self._panels = panels
         self._store = store
         self._standstill = standstill
         self._names: dict[str, frozenset[str]] = {}
+        self._unread: dict[str, int] = {}
+        """By panel, how many of its users have no name that can be read."""
+        self._again = {panel: asyncio.Event() for panel in panels}
         self.on_news: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
         """Called with a panel and names of it that share a quota now."""
 
-    async def run(self, panel: str, *, clock: Callable[[], datetime]) -> None:
+    async def run(self, panel: str) -> None:
         """Ask one panel for its names until cancelled."""
         while True:
             pause_seconds = INTERVAL_SECONDS
@@ -61,8 +74,29 @@ class RollCall:
                 pause_seconds = RETRY_SECONDS  # the panel's own loop says so, once
             else:
                 async with self._standstill.step():
-                    self._compare(at=clock())
-            await asyncio.sleep(pause_seconds)
+                    self._compare(at=self._clock())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_seconds):
+                    await self._again[panel].wait()
+
+    def take_newest(self, panel: str, users: PanelUsers) -> None:
+        """Take in a panel's newest users, who are read with each pass.
+
+        Where users of which nothing was reported are on two panels, they are found by that. Where
+        there are more users than names are known, all names are read again soon.
+        """
+        known = self._names.get(panel)
+        if known is None or len(self._panels) == 1:
+            return
+        news = users.marks.keys() - known
+        self._names[panel] = known | news
+        missing = users.total - len(self._names[panel])
+        if panel not in self._unread:
+            self._unread[panel] = missing
+        elif missing > self._unread[panel]:
+            self._again[panel].set()
+        if news:
+            self._compare(at=self._clock())
 
     async def once(self, *, at: datetime) -> None:
         """Ask all panels once; of one that cannot be reached, what was known of it holds."""
@@ -76,6 +110,7 @@ class RollCall:
 
     async def _ask(self, panel: str) -> None:
         asked = self._panels[panel]
+        self._again[panel].clear()
 
         async def ask(offset: int, limit: int) -> list[str]:
             return await asked.usernames(offset=offset, limit=limit)
@@ -90,11 +125,14 @@ class RollCall:
             offset += PAGE
             await asyncio.sleep(PAUSE_SECONDS)
         self._names[panel] = frozenset(names)
+        self._unread.pop(panel, None)
 
     def _compare(self, *, at: datetime) -> None:
         """Find the names that several panels have, and say what follows from it."""
         on_panels: dict[str, list[str]] = {}
         for panel, names in self._names.items():
+            if self._store.of(panel).is_another_entrys_panel:
+                continue
             for name in names:
                 on_panels.setdefault(name, []).append(panel)
         found = {name: panels for name, panels in on_panels.items() if len(panels) > 1}

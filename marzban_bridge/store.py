@@ -36,7 +36,11 @@ _AMBIGUOUS = (
 
 PANEL_ADDRESS = "panel_address:"
 """Before a panel's name: a mark of the address that it had last."""
-_METAS_OF_PANEL = (PANEL_ADDRESS, "panel_doubts:", "other_bridge:", "pass_position:")
+PANEL_USERS = "panel_users:"
+"""Before a panel's name: marks of its newest users, while no other entry is the same panel."""
+APART = "panels_apart:"
+"""Before two panels' names, in order: the operator said that they are two."""
+_METAS_OF_PANEL = (PANEL_ADDRESS, PANEL_USERS, "panel_doubts:", "other_bridge:", "pass_position:")
 _OF_PANEL = ("gone_account", "orphan", "announcement", "reset_all", "namesake")
 
 
@@ -231,6 +235,9 @@ class Store(DoubtBooks):
                 self._db.execute(f"DELETE FROM {table} WHERE panel = ?", (panel,))
             for prefix in _METAS_OF_PANEL:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (f"{prefix}{panel}",))
+            for key in self.metas(APART):
+                if panel in key.removeprefix(APART).split():
+                    self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
             for prefix in (f"reset_all_after:{panel}:", f"{DENIED}{panel}:"):
                 self._db.execute(
                     "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,)
@@ -239,6 +246,14 @@ class Store(DoubtBooks):
             self._insert_events("", [Event(kind="action", text=text, actor=actor)], at)
         handle.on_change(self.panel, ())
         return count
+
+    def tell_apart(self, one: str, other: str, *, actor: str, at: datetime) -> None:
+        """Store that two panels are two, whatever their users look like."""
+        first, second = sorted((one, other))
+        text = f"panels {first} and {second} are two panels"
+        with self._handle.transaction():
+            self.set_meta(f"{APART}{first} {second}", "true")
+            self._insert_events("", [Event(kind="action", text=text, actor=actor)], at)
 
     @property
     def shares_quotas(self) -> bool:

@@ -38,7 +38,7 @@ async def run(bridges: Bridges) -> None:
             for name, bridge in bridges.by_name.items():
                 tasks.create_task(bridge.reconciler.run())
                 if len(bridges.by_name) > 1:
-                    tasks.create_task(bridges.roll_call.run(name, clock=bridge.clock))
+                    tasks.create_task(bridges.roll_call.run(name))
     except ExceptionGroup as group:
         raise group.exceptions[0] from group
 

@@ -34,10 +34,13 @@ def admin_answer(admin: SimulatedAdmin) -> dict[str, Any]:
 
 
 def user_answer(
-    user: SimulatedUser, *, owner: SimulatedAdmin | None, subscription_url: str
+    user: SimulatedUser, *, owner: SimulatedAdmin | None, subscription_url: str, secret: str
 ) -> dict[str, Any]:
-    """Return a user as the API and the webhooks show it; times are UTC without saying so."""
-    proxies = {protocol: _proxy(user, protocol) for protocol in user.proxies}
+    """Return a user as the API and the webhooks show it; times are UTC without saying so.
+
+    The user's credentials follow from the panel's `secret`, so that no two panels make the same.
+    """
+    proxies = {protocol: _proxy(user, protocol, secret) for protocol in user.proxies}
     return {
         "proxies": proxies,
         "expire": user.expire,
@@ -82,16 +85,16 @@ def _time(at: datetime | None) -> str | None:
     return at.replace(tzinfo=None).isoformat() if at else None
 
 
-def _proxy(user: SimulatedUser, protocol: str) -> dict[str, Any]:
+def _proxy(user: SimulatedUser, protocol: str, secret: str) -> dict[str, Any]:
     """Return a proxy's settings: made up for the user, again and again the same until revoked."""
-    secret = uuid5(NAMESPACE_OID, f"{user.id} {protocol} {user.sub_revoked_at}")
+    made_up = uuid5(NAMESPACE_OID, f"{secret} {user.id} {protocol} {user.sub_revoked_at}")
     if protocol == "shadowsocks":
-        password = base64.urlsafe_b64encode(secret.bytes).decode().rstrip("=")
+        password = base64.urlsafe_b64encode(made_up.bytes).decode().rstrip("=")
         made = {"password": password, "method": SHADOWSOCKS_METHOD}
     elif protocol == "vless":
-        made = {"id": str(secret), "flow": ""}
+        made = {"id": str(made_up), "flow": ""}
     else:
-        made = {"id": str(secret)}
+        made = {"id": str(made_up)}
     return made | user.proxies[protocol]
 
 

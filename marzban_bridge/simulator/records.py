@@ -77,6 +77,7 @@ class PanelRecords:
             user,
             owner=self.admins[user.owner] if user.owner else None,
             subscription_url=f"/{self.subscription_path}/{token}",
+            secret=self.secret,
         )
 
     def announce(self, action: str, user: SimulatedUser, **fields: Any) -> None:

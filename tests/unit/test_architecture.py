@@ -53,6 +53,7 @@ PURE = (
     "marzban_bridge/panel.py",
     "marzban_bridge/panel_answers.py",
     "marzban_bridge/panel_doubt.py",
+    "marzban_bridge/panel_identity.py",
     "marzban_bridge/panel_names.py",
     "marzban_bridge/plan.py",
     "marzban_bridge/points.py",
@@ -66,6 +67,7 @@ PURE = (
     "marzban_bridge/simulator/rules.py",
     "marzban_bridge/typed_limits.py",
     "marzban_bridge/usage.py",
+    "marzban_bridge/webhook_secrets.py",
     "marzban_bridge/work_queue.py",
 )
 IMPURE = {
