@@ -108,6 +108,9 @@ class ResetRequest:
     """It was done by a reset of all users, of which no webhook tells."""
     shared_period: int | None = None
     """Which period of a shared quota this follows; None begins a period by itself."""
+    requested_in_period: int | None = None
+    """The shared period when it was asked for. Where another one has begun by the end, in which all
+    until then is forgiven, this is part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -201,14 +201,24 @@ class Actions:
             )
 
     async def _reset_all(self, *, bearer: str | None, caller: PanelAdmin, actor: str) -> int:
+        requested = await self.request_reset_all(bearer=bearer, caller=caller, actor=actor)
+        return await self.call_reset_all(requested, bearer=bearer, actor=actor)
+
+    async def request_reset_all(
+        self, *, bearer: str | None, caller: PanelAdmin, actor: str
+    ) -> list[Account]:
+        """Store a request for each account that the panel's own call is about; return them."""
         admins = await self._panel.admins(bearer=bearer)
         is_in_database = any(admin.username == caller.username for admin in admins)
         scope = caller.username if is_in_database else None
         accounts = list(self._store.accounts(admin=scope))
         cause = "a reset of all users was asked for"
-        requested = [
-            self._settler.resets.request(each, cause=cause, actor=actor) for each in accounts
-        ]
+        return [self._settler.resets.request(each, cause=cause, actor=actor) for each in accounts]
+
+    async def call_reset_all(
+        self, requested: Sequence[Account], *, bearer: str | None, actor: str
+    ) -> int:
+        """Have the panel reset all users for which that was stored; return how many accounts."""
         try:
             await self._panel.reset_all(bearer=bearer)
         except PanelRefusedError:
@@ -222,6 +232,15 @@ class Actions:
         self._store.record_event("", Event(kind="action", text=text, actor=actor), at=self._clock())
         self._reconciler.hurry(each.key for each in requested)
         return len(requested)
+
+    async def own_admin(self, *, changes_panel: bool) -> PanelAdmin:
+        """Return the bridge's own admin, who may have all users reset.
+
+        Raises ObservingError, and StoreDoubtError or PanelDoubtError, where nobody is to be.
+        """
+        self._demand_change("a reset of all users", changes_panel=changes_panel)
+        self._settler.refuse_in_doubt()
+        return await self._panel.whoami()
 
     def _as_stored(self, accounts: Iterable[Account]) -> Iterator[Account]:
         """Yield the accounts as they are now: others may have been at work meanwhile."""

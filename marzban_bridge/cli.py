@@ -223,6 +223,7 @@ def _plan(_: argparse.Namespace) -> int:
 def _up(_: argparse.Namespace) -> int:
     from marzban_bridge import standalone  # noqa: PLC0415 - a bridge alone needs no collector
 
+    panels_command.demand_different(Settings.from_env(environment()))
     return standalone.up(environment())
 
 

@@ -135,9 +135,9 @@ def demand_different(settings: Settings) -> None:
 
     For before the start. What does not answer yet, panel or store, is left to the running bridge.
     """
-    panels = load_panels(settings)
-    if len(panels) == 1:
+    if settings.panels_file is None:
         return
+    panels = load_panels(settings)
     with suppress(StoreAwayError, NotLeadingError):
         asyncio.run(_compare(panels, _open_known(settings)))
 

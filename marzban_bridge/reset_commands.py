@@ -13,12 +13,13 @@ from marzban_bridge.commands import say
 from marzban_bridge.panel_names import FIRST_PANEL, take_apart
 from marzban_bridge.panels_file import PanelSettings, load_panels
 from marzban_bridge.remote import RunningBridge
+from marzban_bridge.reset_everybody import first_failure, reset_everybody
 from marzban_bridge.settings import Settings
 from marzban_bridge.sole_writer import with_bridges
 from marzban_bridge.store_place import is_there, open_to_read
 from marzban_bridge.tables import human_bytes
 
-RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE}
+RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE, "all_panels": True}
 
 
 def reset_user(settings: Settings, username: str, *, changes_panel: bool = False) -> int:
@@ -69,24 +70,17 @@ def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:
     """Begin everybody's period anew, through the panels' own call."""
 
     async def reset(bridges: Bridges) -> int:
-        count = 0
-        for bridge in bridges.by_name.values():
-            caller = await bridge.panel.whoami()
-            count += await bridge.actions.reset_all(
-                bearer=None, caller=caller, changes_panel=changes_panel
-            )
+        results = await reset_everybody(bridges, actor="command line", changes_panel=changes_panel)
         await together.run_once(bridges)
-        return count
+        if failure := first_failure(results):
+            raise failure
+        return sum(each for each in results.values() if isinstance(each, int))
 
-    count = 0
-    for panel in load_panels(settings):
-        with RunningBridge.find(settings, panel) as running:
-            if running is None:
-                count = asyncio.run(with_bridges(settings, reset))
-                break
-            answer = running.call(
-                "POST", "/v1/reset-all", json=RESET_ALL_BODY, params=_change(changes_panel)
-            )
-            count += answer["users"]
+    with RunningBridge.find(settings) as running:
+        if running is None:
+            count = asyncio.run(with_bridges(settings, reset))
+        else:
+            path, params = "/v1/reset-all", _change(changes_panel)
+            count = running.call("POST", path, json=RESET_ALL_BODY, params=params)["users"]
     say(f"{count} users with external traffic begin anew")
     return 0

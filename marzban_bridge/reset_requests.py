@@ -32,6 +32,7 @@ def begin(
     now: datetime,
     keeps_next_plan: bool = True,
     shared_period: int | None = None,
+    requested_in_period: int | None = None,
 ) -> Account:
     """Note the request, and what the panel's reset will take from the user beyond its traffic.
 
@@ -62,6 +63,7 @@ def begin(
             next_plan=next_plan,
         ),
         shared_period=shared_period,
+        requested_in_period=requested_in_period,
     )
     return replace(account, reset_request=request, owes_reset=False)
 

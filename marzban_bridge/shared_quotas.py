@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from marzban_bridge.accounts import (
     Account,
     Event,
+    ResetRequest,
     Sighting,
     Superseded,
     is_same_creation,
@@ -120,6 +121,14 @@ def completed(
     else:
         after = replace(after, shared_period=period)
     return in_step(after, shared), shared
+
+
+def period_of(request: ResetRequest, shared: SharedQuota) -> int | None:
+    """Return the period that a finished reset is part of; None for one that begins another."""
+    asked_in = request.requested_in_period
+    if request.shared_period is None and asked_in is not None and asked_in < shared.period:
+        return shared.period
+    return request.shared_period
 
 
 def is_behind(account: Account, shared: SharedQuota | None) -> bool:

@@ -53,7 +53,7 @@ class UserResets:
     def _begin(
         self, account: Account, *, cause: str, actor: str, shared_period: int | None
     ) -> Account:
-        totals = self._store.totals(account.key)
+        totals, shared = self._store.totals(account.key), self._store.shared_quota(account.key)
         if account.owes_reset and shared_period is not None:
             totals = period_start_of(account)
         requested = reset_requests.begin(
@@ -64,6 +64,7 @@ class UserResets:
             now=self._clock(),
             keeps_next_plan=self._keeps_next_plan,
             shared_period=shared_period,
+            requested_in_period=shared.period if shared else None,
         )
         self._store.save(requested, at=self._clock())
         return requested
@@ -82,7 +83,7 @@ class UserResets:
         completed, event = reset_requests.complete(account, user, now=now)
         shared = self._store.shared_quota(account.key)
         if shared and account.reset_request:
-            period = account.reset_request.shared_period
+            period = shared_quotas.period_of(account.reset_request, shared)
             number = shared.period
             completed, shared = shared_quotas.completed(account, completed, shared, period=period)
             if shared.period != number:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Security
@@ -23,6 +24,7 @@ from marzban_bridge.api.context import Bridge, BridgePart, BridgesPart, user_of
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES, Problem
 from marzban_bridge.api.operations import ResetAll, ResetAllAnswer
 from marzban_bridge.errors import BridgeError
+from marzban_bridge.reset_everybody import first_failure, reset_everybody
 
 router = APIRouter(prefix="/actions", tags=["dashboard actions"])
 
@@ -137,15 +139,16 @@ async def reset_all(
     A panel that fails keeps none of the others from it; then the answer is that failure.
     """
     await _read(request, bridges.first, Action.RESET_ALL, ResetAll)
-    users, failure = 0, None
-    for bridge in bridges.by_name.values():
-        try:
-            with audited(bridge, Action.RESET_ALL, actor=actor):
-                caller = await bridge.panel.whoami()
-                users += await bridge.actions.reset_all(bearer=None, caller=caller, actor=actor)
-        except BridgeError as error:
-            failure = failure or error
-    if failure:
+    users, results = 0, await reset_everybody(bridges, actor=actor)
+    for name, result in results.items():
+        with (
+            suppress(BridgeError),
+            audited(bridges.by_name[name], Action.RESET_ALL, actor=actor),
+        ):
+            if isinstance(result, BridgeError):
+                raise result
+            users += result
+    if failure := first_failure(results):
         raise failure
     return ResetAllAnswer(users=users)
 

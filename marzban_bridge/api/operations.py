@@ -11,8 +11,9 @@ from marzban_bridge.accounts import Account, Balance, account_key, standing
 from marzban_bridge.api.admin import ResetAnswer, reset_usage
 from marzban_bridge.api.auth import CallerPart
 from marzban_bridge.api.bodies import described, read_model
-from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.context import Bridge, BridgePart, BridgesPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
+from marzban_bridge.reset_everybody import first_failure, reset_everybody
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 
@@ -88,6 +89,8 @@ class ResetAll(BaseModel):
     """The typed confirmation of a reset of all users."""
 
     confirm: Literal["reset all users"]
+    all_panels: bool = False
+    """The users of the bridge's own admin on every panel; for sudo admins of the first panel."""
 
 
 class ResetAllAnswer(BaseModel):
@@ -142,6 +145,7 @@ async def reset_user(
 async def reset_all(
     request: Request,
     bridge: BridgePart,
+    bridges: BridgesPart,
     caller: CallerPart,
     change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
 ) -> ResetAllAnswer:
@@ -150,7 +154,16 @@ async def reset_all(
     A bridge that only observes does so with `change_panel` alone.
     """
     caller.require_sudo()
-    await read_model(request, ResetAll, max_bytes=MAX_BODY_BYTES, what="a confirmation")
+    asked = await read_model(request, ResetAll, max_bytes=MAX_BODY_BYTES, what="a confirmation")
+    if asked.all_panels:
+        if bridge is not bridges.first:
+            raise HTTPException(403, "all panels' users are reset by an admin of the first panel")
+        results = await reset_everybody(
+            bridges, actor=caller.admin.username, changes_panel=change_panel
+        )
+        if failure := first_failure(results):
+            raise failure
+        return ResetAllAnswer(users=sum(each for each in results.values() if isinstance(each, int)))
     count = await bridge.actions.reset_all(
         bearer=caller.bearer, caller=caller.admin, changes_panel=change_panel
     )

@@ -8,13 +8,14 @@ from datetime import timedelta
 import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
 
-from marzban_bridge.accounts import Superseded, sight
+from marzban_bridge.accounts import ResetRequest, Superseded, sight
 from marzban_bridge.shared_quotas import (
     SharedQuota,
     completed,
     depart,
     fold,
     is_behind,
+    period_of,
     spent_between,
 )
 from marzban_bridge.usage import NOTHING, Totals
@@ -170,3 +171,36 @@ def test_who_departs_leaves_what_it_counted():
     shared = SharedQuota(quota_bytes=None, panel="two", departed_bytes=1)
     gone = account(panel_user(used_bytes=5), spent_before_bytes=7)
     assert depart(shared, gone).departed_bytes == 13
+
+
+@pytest.mark.parametrize(
+    ("asked_in", "period", "follows", "expected"),
+    [
+        (2, 2, None, None),
+        (2, 3, None, 3),
+        (None, 3, None, None),
+        (2, 3, 3, 3),
+        (2, 4, 3, 3),
+    ],
+    ids=[
+        "it begins a period",
+        "another panel has begun one since",
+        "asked for by an earlier version",
+        "it follows one",
+        "it follows one, and another has begun since",
+    ],
+)
+def test_a_reset_that_ends_after_another_began_a_period_is_part_of_that(
+    asked_in, period, follows, expected
+):
+    request = ResetRequest(
+        cause="",
+        actor="",
+        total_bytes=0,
+        raw_total_bytes=0,
+        requested_at=NOW,
+        shared_period=follows,
+        requested_in_period=asked_in,
+    )
+    shared = SharedQuota(quota_bytes=gib(10), panel="default", period=period)
+    assert period_of(request, shared) == expected
