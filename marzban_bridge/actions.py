@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -201,8 +202,24 @@ class Actions:
             )
 
     async def _reset_all(self, *, bearer: str | None, caller: PanelAdmin, actor: str) -> int:
-        requested = await self.request_reset_all(bearer=bearer, caller=caller, actor=actor)
-        return await self.call_reset_all(requested, bearer=bearer, actor=actor)
+        with self._settler.resets.for_all():
+            requested = await self.request_reset_all(bearer=bearer, caller=caller, actor=actor)
+            await self.call_reset_all(requested, bearer=bearer, actor=actor)
+        self.hurry(requested)
+        return len(requested)
+
+    @contextlib.contextmanager
+    def resetting_all(self) -> Iterator[None]:
+        """Have users' requests wait for the panel's own call meanwhile, as `reset_all` does.
+
+        Raises StandingStillError and ReleasedError.
+        """
+        with self._standstill.action(), self._settler.resets.for_all():
+            yield
+
+    def hurry(self, accounts: Iterable[Account]) -> None:
+        """Have the users of these accounts looked at now."""
+        self._reconciler.hurry(each.key for each in accounts)
 
     async def request_reset_all(
         self, *, bearer: str | None, caller: PanelAdmin, actor: str
@@ -217,8 +234,8 @@ class Actions:
 
     async def call_reset_all(
         self, requested: Sequence[Account], *, bearer: str | None, actor: str
-    ) -> int:
-        """Have the panel reset all users for which that was stored; return how many accounts."""
+    ) -> None:
+        """Have the panel reset all users for which that was stored."""
         try:
             await self._panel.reset_all(bearer=bearer)
         except PanelRefusedError:
@@ -230,8 +247,6 @@ class Actions:
             self._store.save(called, at=self._clock())
         text = f"all users were reset: {len(requested)} with external traffic begin anew"
         self._store.record_event("", Event(kind="action", text=text, actor=actor), at=self._clock())
-        self._reconciler.hurry(each.key for each in requested)
-        return len(requested)
 
     async def own_admin(self, *, changes_panel: bool) -> PanelAdmin:
         """Return the bridge's own admin, who may have all users reset.

@@ -344,7 +344,8 @@ class Settler:
             if (period := self.looks.must_follow(account)) is not None:
                 account = self.resets.follow(account, period)
             if account.reset_request:
-                if not (is_asked or self.looks.may_finish(account)):
+                waits = self.resets.wait_for_all or not self.looks.may_finish(account)
+                if waits and not is_asked:
                     return
                 user = await self.resets.finish(account)
                 if self._store.shares_quotas:

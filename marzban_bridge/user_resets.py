@@ -5,8 +5,9 @@ After a crash in between the next look at the user finishes what was begun.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -40,6 +41,24 @@ class UserResets:
         self._clock = clock
         self._metrics = metrics
         self._keeps_next_plan = keeps_next_plan
+        self._calls_for_all = 0
+
+    @property
+    def wait_for_all(self) -> bool:
+        """Whether the panel is being asked to reset all users: none is reset by itself then."""
+        return self._calls_for_all > 0
+
+    @contextlib.contextmanager
+    def for_all(self) -> Iterator[None]:
+        """Have no request carried out user by user while the panel resets all of them.
+
+        After a crash meanwhile they are.
+        """
+        self._calls_for_all += 1
+        try:
+            yield
+        finally:
+            self._calls_for_all -= 1
 
     def request(self, account: Account, *, cause: str, actor: str) -> Account:
         """Store that the user is to be reset, at the total of now; `finish` carries it out."""

@@ -11,6 +11,7 @@ from bridge_world import WaitingFeed, until
 from panels_world import PASSWORD, PanelsWorld
 
 from marzban_bridge.app import create_app
+from marzban_bridge.reset_everybody import reset_everybody
 
 NAMES = ("alice", "bob", "carol")
 TOKEN = "a-token-of-twenty-characters"
@@ -125,3 +126,24 @@ def test_a_panel_that_is_down_is_told_and_the_others_are_reset(world):
     assert answer.status_code == 503
     assert "three.test" in answer.json()["detail"]
     assert resets(world) == (3 if spans else 0, 2), "its users follow one by one"
+
+
+def test_no_user_is_reset_by_itself_while_a_panel_is_asked_to_reset_all(world):
+    """A pass that is under way finds the stored requests, and leaves them to the panel's call."""
+    spans = world.settings.quotas_span_panels
+    world._stack = contextlib.AsyncExitStack()
+    world.bridges = world.open(tuple(world.panels), spans=spans)
+    for bridge in world.bridges.by_name.values():
+
+        async def call_late(*, bearer=None, call=bridge.panel.reset_all):
+            for each in world.bridges.by_name.values():
+                await each.reconciler.pass_over_all()
+            await call(bearer=bearer)
+
+        bridge.panel.reset_all = call_late
+    results = world.run(reset_everybody(world.bridges, actor="test"))
+    assert list(results.values()) == [3, 3, 3]
+    world.look(3)
+    assert resets(world) == (0, 3)
+    assert {world.external(panel, name) for panel in world.panels for name in NAMES} == {0}
+    world.run(world._stack.aclose())
