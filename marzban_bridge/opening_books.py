@@ -168,10 +168,9 @@ class OpeningBooks(UsageBooks):
         """Release a name alone: its next owner begins behind what was reported of it until now."""
         if self._handle.shares_quotas or len(self._handle.known_panels) == 1:
             return
+        if self.placed_on(key) != self.panel:
+            return
         if self.panel != FIRST_PANEL:
-            query = "SELECT 1 FROM placement WHERE account_key = ? AND panel = ?"
-            if self._db.execute(query, (key, self.panel)).fetchone() is None:
-                return
             self._move_alone(key, source=self.panel, target=FIRST_PANEL)
         self._note_released([key])
         self._db.execute(

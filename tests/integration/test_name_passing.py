@@ -88,6 +88,23 @@ def test_the_first_panels_user_does_not_pay_for_the_namesake_whose_name_it_gets(
     assert world.external("default", "bob") == (gib(3) if has_account else gib(2))
 
 
+@pytest.mark.parametrize("other", ["default", "three"])
+def test_a_name_stays_with_its_owner_when_another_panel_deletes_a_namesake(world, other):
+    """Bob of panel two has the name; the namesake is reported by its panel's name alone."""
+    world.create("two", "bob")
+    world.ledger.report("bob", gib(3))
+    world.look(3)
+    world.create(other, "bob")
+    world.ledger.report(f"{other}/bob", gib(1))
+    world.look(2)
+    world.panels[other].delete_user("bob")
+    world.look(2)
+    world.ledger.report("bob", gib(2))
+    world.look(2)
+    assert not world.account("two", "bob").is_held
+    assert world.external("two", "bob") == gib(5)
+
+
 def test_what_was_kept_for_a_deleted_user_is_not_forgiven_to_its_namesake(world):
     """Another spelling's bytes stay with panel two's user; the first panel's has none of them."""
     world.create("two", "bob")
