@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
-from marzban_bridge.accounts import Account, Event, PendingResets, shifted
+from marzban_bridge.accounts import Account, Event, shifted
 from marzban_bridge.audit_trail import AuditTrail
 from marzban_bridge.opening_books import OpeningBooks
 from marzban_bridge.panel_names import FIRST_PANEL, folded
@@ -16,6 +17,14 @@ from marzban_bridge.shared_quotas import SharedQuota, depart
 from marzban_bridge.store_file import from_millis, to_millis
 from marzban_bridge.usage import Orphan, Totals, merged
 from marzban_bridge.usage_sums import sum_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingResets:
+    """Resets that were asked for and are not finished."""
+
+    count: int
+    oldest_requested_at: datetime | None
 
 
 class AccountBooks(AuditTrail, OpeningBooks):

@@ -121,14 +121,6 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PendingResets:
-    """Resets that were asked for and are not finished."""
-
-    count: int
-    oldest_requested_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """One incarnation of a panel user: its quota, what was published instead, its period."""
 

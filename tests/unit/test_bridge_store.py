@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
-from marzban_bridge.accounts import Event, PendingResets, ResetRequest, Restoration
+from marzban_bridge.account_books import PendingResets
+from marzban_bridge.accounts import Event, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
 from marzban_bridge.observe import observe
 from marzban_bridge.panel import Status
