@@ -13,7 +13,7 @@ from marzban_bridge.audit_trail import AuditTrail
 from marzban_bridge.opening_books import OpeningBooks
 from marzban_bridge.panel_names import FIRST_PANEL, folded
 from marzban_bridge.resets import ResetAll
-from marzban_bridge.shared_quotas import SharedQuota, depart
+from marzban_bridge.shared_quotas import SharedQuota, depart, renewed
 from marzban_bridge.store_file import from_millis, to_millis
 from marzban_bridge.usage import Orphan, Totals, merged
 from marzban_bridge.usage_sums import sum_of
@@ -171,10 +171,12 @@ class AccountBooks(AuditTrail, OpeningBooks):
         account, shared = self.account(key), self.shared_quota(key)
         if account is None or shared is None:
             return
-        if len(self.members(key)) == 1:
-            self._db.execute("DELETE FROM shared_quota WHERE account_key = ?", (key,))
+        left = self.members(key)
+        left.pop(self.panel)
+        if left:
+            self._put_shared_quota(key, renewed(depart(shared, account), left))
         else:
-            self._put_shared_quota(key, depart(shared, account))
+            self._db.execute("DELETE FROM shared_quota WHERE account_key = ?", (key,))
 
     def shared_quota(self, key: str) -> SharedQuota | None:
         """Return the quota that a name's users on all panels share; None where there is none."""

@@ -196,6 +196,10 @@ class Account:
     """The period of the shared quota that the account is in; None while it shares none."""
     shared_version: int = 0
     """Which of the shared quota's values the account has."""
+    generation: int = 0
+    """That of the shared quota, or the next where the user took the place of an earlier one."""
+    joined_limit_bytes: int | None = None
+    """The quota that the user had when it began to share one."""
     owes_reset: bool = False
     """The quota was shared when another panel's user was reset; this one is still to be."""
     superseded: Superseded | None = None

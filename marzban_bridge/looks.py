@@ -206,12 +206,9 @@ class Looks:
             order=self._store.panels,
             was_reset=look.reset is not None,
             others=others,
+            had_user=before is None and self._store.gone_account(key) is not None,
         )
-        if shared is not None and shared.period != folded.period:
-            folded = replace(folded, starts=self._store.standings(account))
-        elif shared is None or before is None or before.shared_period is None:
-            own = self._store.own_totals(key) if self._store.is_orphan(key) else NOTHING
-            folded = replace(folded, starts={**folded.starts, self._store.panel: own})
+        folded = self._with_starts(before, account, shared, folded)
         return replace(
             look,
             account=account,
@@ -219,6 +216,21 @@ class Looks:
             shared=folded,
             is_shared_anew=folded != shared,
         )
+
+    def _with_starts(
+        self, before: Account | None, account: Account, old: SharedQuota | None, new: SharedQuota
+    ) -> SharedQuota:
+        """Note where panels stand where a period begins, or may once all users are made anew."""
+        key, panel = account.key, self._store.panel
+        is_renewed = old is not None and old.generation != new.generation and not new.starts
+        if is_renewed or (old is not None and old.period != new.period):
+            new = replace(new, starts=self._store.standings(account))
+        elif old is None or before is None or before.shared_period is None:
+            own = self._store.own_totals(key) if self._store.is_orphan(key) else NOTHING
+            new = replace(new, starts={**new.starts, panel: own})
+        if new.anew and (old is None or old.anew is None):
+            new = replace(new, anew=replace(new.anew, starts=self._store.standings(account)))
+        return new
 
     def _meaning_of_typed_limit(self, user: PanelUser) -> TypedLimit:
         """Tell what a limit means that is none of ours; where none is published it is the quota."""

@@ -13,12 +13,15 @@ quota is the shared one.
 - The quota is the data limit of the first panel, in the configured order, that has the user; and
   after that, whatever an admin sets on any of them, the last word.
 - A reset on one panel begins a period, and is asked for on the others.
+- A user who was made anew on one panel goes on in the period; once that is true of all users of the
+  name, the name begins anew, from where the first of them was made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from marzban_bridge.accounts import (
     Account,
@@ -29,7 +32,18 @@ from marzban_bridge.accounts import (
     is_same_creation,
     is_same_limit,
 )
+from marzban_bridge.resets import CALENDAR_GRACE, due_at
 from marzban_bridge.usage import NOTHING, Seqs, Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anew:
+    """Where a period begins once every user of the name has been made anew."""
+
+    start: Totals
+    corrected_seqs: Seqs
+    starts: Mapping[str, Totals] = field(default_factory=dict)
+    """As in the shared quota, at that moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +65,16 @@ class SharedQuota:
     """What users of the name counted on panels they are no longer on."""
     starts: Mapping[str, Totals] = field(default_factory=dict)
     """By panel, what it had counted and what had been reported for it where the period began."""
+    began_at: datetime | None = None
+    """When the reset that began the period was found; None where none began it."""
+    known_bytes: int = 0
+    """The sum of everything that was known of at that moment."""
+    generation: int = 0
+    """How often all users of the name have been made anew."""
+    edited_generation: int = 0
+    """That of the user whose data limit an admin set last."""
+    anew: Anew | None = None
+    """Where the first was made of those who are of the next generation already."""
 
 
 def spent_between(before: Sighting, after: Sighting) -> int:
@@ -71,11 +95,13 @@ def fold(
     order: Sequence[str],
     was_reset: bool,
     others: Mapping[str, Account],
+    had_user: bool = False,
 ) -> tuple[Account, SharedQuota, tuple[Event, ...]]:
     """Fold a look at one panel's user, already folded into its account, into what is shared.
 
-    `before` is the account as it was stored, `was_reset` whether the look revealed a reset, and
-    `others` the same name's accounts on other panels, in order.
+    `before` is the account as it was stored, `was_reset` whether the look revealed a reset,
+    `others` the same name's accounts on other panels, in order, and `had_user` whether the panel
+    had another user of the name before, who is gone.
     """
     if before is not None and before.is_held:
         return after, shared or _begin(after, panel), ()
@@ -88,13 +114,22 @@ def fold(
             else before.sighting.used_bytes
         )
     after = replace(after, spent_before_bytes=spent_bytes)
+    is_anew = shared is not None and (had_user or (before is not None and not is_same))
     if shared is None:
         shared = _begin(after, panel)
     if shared.start is None:
         source = next((it for it in others.values() if it.shared_period is not None), after)
         shared = replace(shared, start=_start_of(source), corrected_seqs=source.corrected_seqs)
     if before is None or before.shared_period is None or not is_same:
+        if is_anew and shared.anew is None:
+            shared = replace(shared, anew=_anew(before, after))
+        after = replace(
+            after,
+            generation=shared.generation + int(is_anew),
+            joined_limit_bytes=after.quota_bytes,
+        )
         after, shared = _join(after, shared, panel=panel, order=order)
+        shared = renewed(shared, _in_order({**others, panel: after}, order))
     elif after.quota_bytes != before.quota_bytes:
         shared = replace(
             shared,
@@ -102,10 +137,11 @@ def fold(
             panel=panel,
             version=shared.version + 1,
             is_edited=True,
+            edited_generation=after.generation,
         )
         after = replace(after, shared_version=shared.version)
-    if was_reset and is_same:
-        after, shared = _reset(after, shared)
+    if before is not None and was_reset and is_same:
+        after, shared = _reset(before, after, shared)
     after, events = take_quota(after, shared)
     return in_step(after, shared), shared, events
 
@@ -117,7 +153,8 @@ def completed(
     spent_bytes = before.spent_before_bytes + spent_between(before.sighting, after.sighting)
     after = replace(after, spent_before_bytes=spent_bytes)
     if period is None:
-        after, shared = _reset(replace(after, shared_period=shared.period), shared)
+        in_period = replace(after, shared_period=shared.period)
+        after, shared = _reset(before, in_period, shared)
     else:
         after = replace(after, shared_period=period)
     return in_step(after, shared), shared
@@ -204,17 +241,87 @@ def _join(
     return replace(account, shared_period=shared.period, shared_version=version), shared
 
 
-def _reset(account: Account, shared: SharedQuota) -> tuple[Account, SharedQuota]:
-    """Begin a period, unless another panel has begun it already and this is its echo here."""
-    if account.shared_period is not None and account.shared_period < shared.period:
-        return replace(account, shared_period=shared.period), shared
+def is_same_reset(before: Account, shared: SharedQuota, *, total_bytes: int, at: datetime) -> bool:
+    """Tell whether a reset of a user who has still to follow a period is the one that began it.
+
+    `total_bytes`: what the user's account is counted by at that moment. It is another one if
+    something is known to have been used since that period began, unless the panel's own schedule
+    had it due by then.
+    """
+    if shared.began_at is None:
+        return True
+    due = due_at(before)
+    if due is not None and due <= min(at, shared.began_at + CALENDAR_GRACE):
+        return True
+    return total_bytes + before.odometer_bytes <= shared.known_bytes
+
+
+def _reset(before: Account, account: Account, shared: SharedQuota) -> tuple[Account, SharedQuota]:
+    """Begin a period, unless another panel has begun it already and this is its echo here.
+
+    Where nothing was used in the period there is nothing to begin anew, on no panel.
+    """
+    start, at, total_bytes = _start_of(account), account.sighting.seen_at, account.seen_total_bytes
+    if is_behind(account, shared):
+        if is_same_reset(before, shared, total_bytes=total_bytes, at=at):
+            return replace(account, shared_period=shared.period), shared
+    elif shared.start and start.billed_bytes <= shared.start.billed_bytes:
+        return account, shared
     shared = replace(
         shared,
         period=shared.period + 1,
-        start=_start_of(account),
+        start=start,
         corrected_seqs=account.corrected_seqs,
+        began_at=at,
+        known_bytes=total_bytes + account.odometer_bytes,
     )
     return replace(account, shared_period=shared.period), shared
+
+
+def _anew(before: Account | None, after: Account) -> Anew:
+    """Return where a user who takes the place of an earlier one begins, had it a period alone.
+
+    Where the earlier one was seen until lately, at the last look at it; else now.
+    """
+    if before is None:
+        start = Totals(
+            billed_bytes=after.seen_total_bytes,
+            raw_bytes=after.seen_raw_bytes,
+            seqs=after.seen_seqs,
+        )
+    else:
+        start = _start_of(after)
+    return Anew(start=start, corrected_seqs=after.corrected_seqs)
+
+
+def _in_order(members: Mapping[str, Account], order: Sequence[str]) -> dict[str, Account]:
+    place = {name: number for number, name in enumerate(order)}
+    return {
+        name: members[name] for name in sorted(members, key=lambda it: place.get(it, len(place)))
+    }
+
+
+def renewed(shared: SharedQuota, members: Mapping[str, Account]) -> SharedQuota:
+    """Begin a name anew once all of its users have been made anew; `members` are in order.
+
+    What was used before the first of them was made is not theirs. The quota is what the first
+    panel's user was made with, or what an admin has set of one of them since.
+    """
+    if shared.anew is None:
+        return shared
+    new = [each for each in members.values() if each.generation > shared.generation]
+    if not new:
+        return replace(shared, anew=None)
+    if len(new) < len(members):
+        return shared
+    panel, first = next(iter(members.items()))
+    begun = replace(shared, generation=shared.generation + 1, version=shared.version + 1, anew=None)
+    if not shared.is_edited or shared.edited_generation <= shared.generation:
+        begun = replace(begun, quota_bytes=first.joined_limit_bytes, panel=panel, is_edited=False)
+    anew, start = shared.anew, shared.start
+    if start is not None and start.billed_bytes >= anew.start.billed_bytes:
+        return begun  # they were reset since
+    return replace(begun, start=anew.start, corrected_seqs=anew.corrected_seqs, starts=anew.starts)
 
 
 def take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[Event, ...]]:

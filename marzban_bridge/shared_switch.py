@@ -104,7 +104,12 @@ def _formed(member: Member, shared: SharedQuota, *, elsewhere: Totals) -> Accoun
         if request := account.reset_request:
             account = replace(account, reset_request=replace(request, shared_period=shared.period))
     joined = replace(
-        account, spent_before_bytes=0, shared_period=period, shared_version=0, owes_reset=False
+        account,
+        spent_before_bytes=0,
+        shared_period=period,
+        shared_version=0,
+        joined_limit_bytes=account.quota_bytes,
+        owes_reset=False,
     )
     taken, _ = take_quota(joined, shared)
     if period == OWES and shared.start:
@@ -246,7 +251,7 @@ def _left(member: Member, *, standing: Totals, external: Totals, owes_reset: boo
         raw_bytes=own.raw_bytes - external.raw_bytes,
     )
     request = account.reset_request
-    if request and request.shared_period is not None:
+    if request and (owes_reset or request.shared_period is not None):
         owes_reset = False  # it is stored already
         request = replace(request, total_bytes=base.billed_bytes, raw_total_bytes=base.raw_bytes)
     return replace(
@@ -260,6 +265,8 @@ def _left(member: Member, *, standing: Totals, external: Totals, owes_reset: boo
         shared_period=None,
         shared_version=0,
         superseded=None,
+        generation=0,
+        joined_limit_bytes=None,
         owes_reset=owes_reset,
         reset_request=request,
     )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge import reset_requests, shared_quotas
-from marzban_bridge.accounts import Account
+from marzban_bridge.accounts import Account, Restoration
 from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.late_landings import reset_found, reset_given_up
 from marzban_bridge.metrics import Metrics
@@ -97,6 +97,8 @@ class UserResets:
             self._store.save(account, at=self._clock())
             user = await self._panel.get_user(account.username)
         elif account.reset_request and not account.reset_request.is_panel_called:
+            if self._is_another(account, user):
+                return user
             account = reset_found(account)
         now = self._clock()
         completed, event = reset_requests.complete(account, user, now=now)
@@ -114,6 +116,25 @@ class UserResets:
         name = self._store.public_name(account.username)
         log.info("reset user=%s by=%s %s", name, event.actor, event.text)
         return user
+
+    def _is_another(self, account: Account, user: PanelUser) -> bool:
+        """Tell whether the panel's user was reset by itself before it followed the others.
+
+        The request is dropped then: the next look takes it for the reset that it is.
+        """
+        request, shared = account.reset_request, self._store.shared_quota(account.key)
+        if request is None or request.shared_period is None or shared is None:
+            return False
+        if account.open_resets or not reset_requests.has_happened(account, user):
+            return False
+        now, total_bytes = self._clock(), self._store.total_bytes(account.key)
+        if shared_quotas.is_same_reset(account, shared, total_bytes=total_bytes, at=now):
+            return False
+        plan = None if user.next_plan else request.restoration.next_plan
+        restoration = account.restoration if plan is None else Restoration(next_plan=plan)
+        dropped = replace(account, reset_request=None, restoration=restoration)
+        self._store.save(dropped, at=now)
+        return True
 
     async def _call(self, account: Account) -> None:
         """Reset the user in the panel; a call that is not answered may be carried out late."""

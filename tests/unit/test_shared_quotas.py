@@ -9,13 +9,17 @@ import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
 
 from marzban_bridge.accounts import ResetRequest, Superseded, sight
+from marzban_bridge.panel import ResetStrategy
 from marzban_bridge.shared_quotas import (
+    Anew,
     SharedQuota,
     completed,
     depart,
     fold,
     is_behind,
+    is_same_reset,
     period_of,
+    renewed,
     spent_between,
 )
 from marzban_bridge.usage import NOTHING, Totals
@@ -204,3 +208,87 @@ def test_a_reset_that_ends_after_another_began_a_period_is_part_of_that(
     )
     shared = SharedQuota(quota_bytes=gib(10), panel="default", period=period)
     assert period_of(request, shared) == expected
+
+
+FOUND_AT = NOW - timedelta(hours=5)
+
+
+@pytest.mark.parametrize(
+    ("total", "strategy", "started", "is_same"),
+    [
+        (6, ResetStrategy.NO_RESET, timedelta(days=9), True),
+        (7, ResetStrategy.NO_RESET, timedelta(days=9), False),
+        (7, ResetStrategy.DAY, timedelta(hours=29), True),
+        (7, ResetStrategy.DAY, timedelta(hours=28), True),
+        (7, ResetStrategy.DAY, timedelta(hours=27), False),
+        (7, ResetStrategy.MONTH, timedelta(days=3), False),
+    ],
+    ids=[
+        "nothing was used since",
+        "something was",
+        "its schedule had it due at the same time",
+        "within the hour of the panel's job",
+        "it was due later",
+        "it is not due yet",
+    ],
+)
+def test_the_reset_of_who_is_behind_is_another_one_after_traffic(total, strategy, started, is_same):
+    """Of 10 that were known of when the period began the panel itself had counted 4."""
+    shared = SharedQuota(
+        quota_bytes=1, panel="default", period=1, began_at=FOUND_AT, known_bytes=gib(10)
+    )
+    user = panel_user(used_bytes=gib(4), reset_strategy=strategy)
+    before = account(user, period_started_at=NOW - started, shared_period=0)
+    assert is_same_reset(before, shared, total_bytes=gib(total), at=NOW) is is_same
+
+
+def member(generation, limit=None):
+    return account(generation=generation, joined_limit_bytes=limit)
+
+
+@pytest.mark.parametrize(
+    ("members", "edited", "quota", "generation"),
+    [
+        ([member(0), member(1, gib(5))], None, gib(10), 0),
+        ([member(1, gib(7)), member(1, gib(5))], None, gib(7), 1),
+        ([member(1), member(1, gib(5))], None, None, 1),
+        ([member(1, gib(7))], 0, gib(7), 1),
+        ([member(1, gib(7))], 1, gib(10), 1),
+    ],
+    ids=[
+        "one is left that was there before",
+        "the first panel's limit is the quota",
+        "also where there is none",
+        "what an admin set of the old one is not",
+        "what an admin set of the new one is",
+    ],
+)
+def test_a_name_begins_anew_once_all_of_its_users_are_new(members, edited, quota, generation):
+    shared = SharedQuota(
+        quota_bytes=gib(10),
+        panel="default",
+        start=both(gib(1)),
+        is_edited=edited is not None,
+        edited_generation=edited or 0,
+        anew=Anew(start=both(gib(6)), corrected_seqs=(("alice", 3),), starts={"two": NOTHING}),
+    )
+    after = renewed(shared, dict(zip(ORDER, members, strict=False)))
+    assert (after.quota_bytes, after.generation) == (quota, generation)
+    if generation:
+        assert (after.start, after.corrected_seqs) == (both(gib(6)), (("alice", 3),))
+        assert (after.anew, after.starts) == (None, {"two": NOTHING})
+        assert after.version > shared.version
+    else:
+        assert after == shared
+
+
+def test_a_reset_since_they_were_made_anew_is_where_the_period_begins():
+    anew = Anew(start=both(gib(6)), corrected_seqs=())
+    shared = SharedQuota(quota_bytes=1, panel="default", start=both(gib(8)), anew=anew)
+    assert renewed(shared, {"default": member(1)}).start == both(gib(8))
+
+
+def test_who_was_made_anew_and_is_gone_again_counts_for_nothing():
+    anew = Anew(start=both(gib(6)), corrected_seqs=())
+    shared = SharedQuota(quota_bytes=1, panel="default", start=NOTHING, anew=anew)
+    assert renewed(shared, {"default": member(0)}).anew is None
