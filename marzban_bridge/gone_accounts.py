@@ -23,6 +23,8 @@ class GoneAccount:
     gone_at: datetime
     unscoped: Totals = NOTHING
     """What of the account's totals was reported under the name alone, without a panel's."""
+    had_name: bool = False
+    """Whether the name alone counted for the user when it was last seen."""
     is_name_taken: bool = False
     """Whether the name alone has counted for another panel's user since."""
     departed_bytes: int = 0

@@ -11,7 +11,7 @@ import msgspec
 from marzban_bridge.account_books import AccountBooks
 from marzban_bridge.accounts import Account, Event, shifted
 from marzban_bridge.gone_accounts import GoneAccount, returned
-from marzban_bridge.panel_names import FIRST_PANEL, take_apart
+from marzban_bridge.panel_names import FIRST_PANEL, scoped, take_apart
 from marzban_bridge.shared_quotas import depart, rejoin, rejoin_anew
 from marzban_bridge.shared_switch import Member, leave, leave_while_gone
 from marzban_bridge.store_file import to_millis
@@ -76,6 +76,7 @@ class GoneBooks(AccountBooks):
             )
             if current:
                 self.put_aside(current, at=at)
+            self._have_name_back(gone, at)
             account = returned(
                 gone,
                 current=current,
@@ -89,6 +90,40 @@ class GoneBooks(AccountBooks):
         self._handle.on_change(self.panel, (key,))
         return account
 
+    def _have_name_back(self, gone: GoneAccount, at: datetime) -> None:
+        """Give a user its name alone back that passed to another panel's while it was not shown.
+
+        What was reported meanwhile stays with that one.
+        """
+        key = gone.account.key
+        owner = self.placed_on(key)
+        if not gone.had_name or owner == self.panel or self._handle.shares_quotas:
+            return
+        before = self.own_totals(key, panel=owner)
+        self._move_alone(key, source=owner, target=self.panel)
+        after = self.own_totals(key, panel=owner)
+        bytes_until_now = before.billed_bytes - after.billed_bytes
+        self._keep(key, owner, bytes_until_now, before.raw_bytes - after.raw_bytes)
+        self._db.execute(
+            "INSERT OR REPLACE INTO placement (account_key, panel, is_released) VALUES (?, ?, 0)",
+            (key, self.panel),
+        )
+        text = (
+            f"panel {self.panel} shows its user {key} again, whose name it is: what is reported of "
+            f"the name alone counts for that one from here on; the {bytes_until_now} bytes until "
+            f"now stay with {scoped(owner, key)}"
+        )
+        self._insert_events(key, [Event(kind="name_parted", text=text)], at, panel=owner)
+
+    def _keep(self, key: str, panel: str, billed_bytes: int, raw_bytes: int) -> None:
+        """Have bytes go on to count for an account that are reported under no name of it."""
+        query = "SELECT total_bytes, raw_bytes FROM kept_usage WHERE account_key = ? AND panel = ?"
+        kept = self._db.execute(query, (key, panel)).fetchone() or (0, 0)
+        self._db.execute(
+            "INSERT OR REPLACE INTO kept_usage VALUES (?, ?, ?, ?)",
+            (key, panel, kept[0] + billed_bytes, kept[1] + raw_bytes),
+        )
+
     def _aside(self, account: Account, at: datetime) -> GoneAccount:
         """Keep what undoes a departure: what is added to the shared quota, or the quota itself."""
         shared = self.shared_quota(account.key)
@@ -97,6 +132,7 @@ class GoneBooks(AccountBooks):
             account=account,
             gone_at=at,
             unscoped=self.unscoped_totals(account.key),
+            had_name=self._has_name(account.key),
             departed_bytes=account.odometer_bytes if shared and not is_last else 0,
             shared=shared if is_last else None,
         )

@@ -171,15 +171,6 @@ class NameBooks(GoneBooks):
         )
         return int(total_bytes - offset_bytes)
 
-    def _keep(self, key: str, panel: str, billed_bytes: int, raw_bytes: int) -> None:
-        """Have bytes go on to count for an account that are reported under no name of it."""
-        query = "SELECT total_bytes, raw_bytes FROM kept_usage WHERE account_key = ? AND panel = ?"
-        kept = self._db.execute(query, (key, panel)).fetchone() or (0, 0)
-        self._db.execute(
-            "INSERT OR REPLACE INTO kept_usage VALUES (?, ?, ?, ?)",
-            (key, panel, kept[0] + billed_bytes, kept[1] + raw_bytes),
-        )
-
     def aliases_of(self, keys: Iterable[str]) -> list[str]:
         """Return the names, spelt otherwise, that count for these accounts and may be users."""
         found: dict[str, None] = {}

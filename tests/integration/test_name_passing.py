@@ -88,6 +88,33 @@ def test_the_first_panels_user_does_not_pay_for_the_namesake_whose_name_it_gets(
     assert world.external("default", "bob") == (gib(3) if has_account else gib(2))
 
 
+@pytest.mark.parametrize("owner", ["default", "two"])
+def test_a_user_who_was_not_shown_for_a_while_has_its_name_back(world, owner):
+    """An empty panel of one user is no doubt: its user is taken for deleted, until it is back."""
+    namesake = "three"
+    for panel in (owner, namesake):
+        world.create(panel, "bob")
+        world.clock.advance(seconds=5)
+    world.ledger.report("bob", gib(4))
+    world.ledger.report(f"{namesake}/bob", gib(1))
+    world.look(3)
+    users = dict(world.panels[owner].users)
+    world.panels[owner].users.clear()
+    world.look(3)
+    world.ledger.report("bob", gib(1))
+    world.look(3)
+    assert world.external(namesake, "bob") == gib(2)
+    world.panels[owner].users.update(users)
+    world.look(12)
+    world.ledger.report("bob", gib(2))
+    world.look(2)
+    assert world.external(owner, "bob") == gib(6), "nothing of what was its namesake's meanwhile"
+    assert world.external(namesake, "bob") == gib(2)
+    world.restart()
+    world.look(2)
+    assert (world.external(owner, "bob"), world.external(namesake, "bob")) == (gib(6), gib(2))
+
+
 @pytest.mark.parametrize("other", ["default", "three"])
 def test_a_name_stays_with_its_owner_when_another_panel_deletes_a_namesake(world, other):
     """Bob of panel two has the name; the namesake is reported by its panel's name alone."""
