@@ -6,6 +6,8 @@ finds a store in another place than it was written in knows that commits may be 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import psycopg
 
 from marzban_bridge.postgres_link import Db
@@ -13,17 +15,27 @@ from marzban_bridge.postgres_link import Db
 # The timeline is the one that is written now: that of the last checkpoint is a while behind.
 _QUERY = """
     SELECT s.system_identifier || ':' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
-        || ':' || d.oid || ':' || to_regclass('lease')::oid
+        || ':' || d.oid || ':' || to_regclass('lease')::oid,
+        coalesce(current_setting('synchronous_standby_names', true), '') <> ''
     FROM pg_control_system() AS s, pg_database AS d WHERE d.datname = current_database()
 """
 
 
-def mark_of(db: Db) -> str | None:
-    """Return what changes with the place; None where the server does not tell.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a store is now."""
 
-    An engine that only speaks PostgreSQL's protocol may not know the functions, a server may not
-    let its users call them, and a standby has no timeline of its own. Raises what psycopg raises
-    where the server cannot be asked.
+    mark: str
+    waits_for_standby: bool
+    """Whether a commit is on a standby as well before it is answered."""
+
+
+def place_of(db: Db) -> Place | None:
+    """Return where the store is; None where the server does not tell.
+
+    An engine that only speaks PostgreSQL's protocol may not know the functions, and a server may
+    not let its users call them. Raises what psycopg raises where the server cannot be asked, and
+    OperationalError at a standby.
     """
     try:
         row = db.execute(_QUERY).fetchone()
@@ -31,4 +43,4 @@ def mark_of(db: Db) -> str | None:
         raise
     except psycopg.Error:
         return None
-    return str(row[0]) if row and row[0] is not None else None
+    return Place(*row) if row and row[0] is not None else None

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from marzban_bridge import shared_schema
 from marzban_bridge.accounts import Event
-from marzban_bridge.database_mark import mark_of
+from marzban_bridge.database_mark import place_of
 from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
 from marzban_bridge.lease import RENEW_SECONDS, Lease
 from marzban_bridge.postgres_link import Db, PostgresLink
@@ -119,8 +119,10 @@ class Leadership:
     def _take(self, db: Db) -> bool:
         """Take the lease if it is free; a loss that a follower finds is left for the leader."""
         is_taken = self.lease.take(db)
-        self._mark = mark_of(db)
-        self.lease.saw(self._mark)
+        place = place_of(db)
+        self._mark = place.mark if place else None
+        if place:
+            self.lease.saw(place.mark, waits_for_standby=place.waits_for_standby)
         if self.lease.missing and not is_taken:
             log.error("%s", text := self._loss())
             self.lease.leave_loss(db, text)
@@ -205,11 +207,11 @@ class Leadership:
         So a database that is in another place since, by a failover, has come there whole.
         """
         self.lease.extend(db)
-        mark = mark_of(db)
-        if mark not in {None, self._mark} and not self.lease.loss:
-            self._mark = mark
-            self.lease.saw(mark)
-            self.lease.settle(db, mark)
+        place = place_of(db)
+        if place and place.mark != self._mark and not self.lease.loss:
+            self._mark = place.mark
+            self.lease.saw(place.mark, waits_for_standby=place.waits_for_standby)
+            self.lease.settle(db, place.mark)
 
     async def close(self) -> None:
         """Give the lease back: at once, or when writes that were not answered are over."""

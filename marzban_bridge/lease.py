@@ -90,7 +90,7 @@ class Lease:
         self.known: Term | None = None
         """The newest commit that this process has seen in the store."""
         self.marks: set[str] = set()
-        """The places in which this process has seen the store, without losing anything between."""
+        """The places in which this process has seen the store and would miss whatever is lost."""
         self.missing: Term | None = None
         """What this process has seen in the store and the store lacks, until that is stored."""
         self.loss = ""
@@ -198,9 +198,16 @@ class Lease:
         db.execute("UPDATE lease SET loss = %s WHERE name = 'leader' AND loss = ''", (text,))
         self.missing = None
 
-    def saw(self, mark: str | None) -> None:
-        """Note the place in which the store was at the last look."""
-        if mark is not None:
+    def saw(self, mark: str, *, waits_for_standby: bool) -> None:
+        """Note the place in which the store was at the last look.
+
+        Where another bridge leads, this process cannot miss what that one commits after the look;
+        only where commits wait for a standby it is not lost.
+        """
+        is_led_by_other = self.standing is not None and self.standing.token not in {"", self.token}
+        if is_led_by_other and not (self.is_held or waits_for_standby):
+            self.marks.clear()
+        else:
             self.marks.add(mark)
 
     def settle(self, db: Db, mark: str | None) -> None:

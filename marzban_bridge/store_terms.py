@@ -58,7 +58,7 @@ def has_moved(led_in: str, mark: str | None, *, seen: Collection[str]) -> bool:
     """Tell whether a store is elsewhere than it was last led in, and no one saw it come there.
 
     `led_in` and `mark` are places (`database_mark`), empty or None where they are not known; `seen`
-    are those that this process has seen the store in, with nothing missing in between.
+    are those in which this process would have missed whatever got lost.
     """
     return bool(led_in) and mark is not None and mark != led_in and led_in not in seen
 
@@ -77,8 +77,8 @@ def moved_text(*, where: str) -> str:
     """Say that a store is in another place than it was written in, and nobody saw it move."""
     return (
         f"the store {where} is in another database, or on another timeline of its server, than it "
-        "was last written in: a backup was restored, or a standby took over, and no bridge was "
-        f"running that could tell whether it lacks commits. {UNTIL_REBASED}"
+        "was last led in: a backup was restored, or a standby took over, and no bridge lived "
+        f"through it that could tell whether commits are missing. {UNTIL_REBASED}"
     )
 
 

@@ -16,13 +16,15 @@ from shared_stores import lead, open_shared
 
 from marzban_bridge import shared_schema
 from marzban_bridge.accounts import Event
-from marzban_bridge.database_mark import mark_of
+from marzban_bridge.database_mark import place_of
 from marzban_bridge.errors import NotLeadingError
 from marzban_bridge.leading import Leadership
+from marzban_bridge.lease import Lease, Standing
 from marzban_bridge.postgres_link import open_connection
 from marzban_bridge.store import Store
 from marzban_bridge.store_terms import TOKEN_BYTES
 
+LEASE_SECONDS = 4
 HELLO = Event(kind="adopted", text="hello")
 
 
@@ -41,7 +43,7 @@ class Bridge:
     """One process's part in leading, without the work."""
 
     def __init__(self, url: str) -> None:
-        self.leadership = Leadership(url)
+        self.leadership = Leadership(url, lease=Lease(LEASE_SECONDS))
         self.store: Store | None = None
         self._led = asyncio.Event()
         self._task = asyncio.create_task(self.leadership.run(self._lead))
@@ -67,6 +69,11 @@ class Bridge:
         async with asyncio.timeout(30):
             while not holds():
                 await asyncio.sleep(0.02)
+
+    async def kill(self) -> None:
+        """End it as a machine ends: the lease is not given back."""
+        self.leadership.lease.token = None
+        await self.end()
 
     async def end(self) -> None:
         """End it in good order."""
@@ -102,19 +109,21 @@ def pair():
 
 
 async def test_a_failover_is_told_by_what_a_bridge_that_lived_through_it_misses(pair):
-    """Of three stores one loses commits, one loses nothing, and one had no bridge meanwhile."""
-    lagging, whole, unseen = (pair.url(pair.primary.new_database()) for _ in range(3))
+    """Of four stores one loses commits, one nothing, one had no bridge, one a bridge that died."""
+    lagging, whole, unseen, left = (pair.url(pair.primary.new_database()) for _ in range(4))
     async with bridges(unseen) as bridge:
         write(await bridge.until_leading(), 1)
     assert await doubt_of(unseen) is None
-    async with bridges(lagging, whole) as (one, two):
+    async with bridges(lagging, whole, left) as (one, two, dead), bridges(left) as heir:
+        write(await dead.until_leading(), 1)
+        await heir.until(lambda: heir.leadership.leader is not None)
         before, kept = await one.until_leading(), await two.until_leading()
         for store in (before, kept):
             write(store, 1)
         await asyncio.to_thread(pair.detach)
         write(before, 2)
         epoch = one.leadership.lease.epoch
-        await asyncio.to_thread(pair.fail_over)
+        await asyncio.gather(dead.kill(), asyncio.to_thread(pair.fail_over))
 
         await one.until(lambda: one.store not in {None, before})
         after = await one.until_leading()
@@ -126,10 +135,35 @@ async def test_a_failover_is_told_by_what_a_bridge_that_lived_through_it_misses(
         timeline = "SELECT split_part(mark, ':', 2) FROM lease"
         await two.until(lambda: ask(whole, timeline) == [("00000002",)])
         assert two.store is kept, "it leads all the while"
+
+        text = (await heir.until_leading()).doubt
+        assert "no bridge lived through it" in text, (
+            "what the leader did last the other cannot miss"
+        )
     assert await doubt_of(lagging) is None, "it is said once"
     assert await doubt_of(whole) is None
     assert "another database, or on another timeline" in await doubt_of(unseen)
     assert "another database" in await doubt_of(unseen), "over restarts"
+
+
+@pytest.mark.parametrize(
+    ("led_by", "waits_for_standby", "is_known"),
+    [
+        ("another", False, False),  # which may have committed since the look
+        ("another", True, True),
+        ("", False, True),  # it was given back
+        ("ours", False, True),
+    ],
+)
+def test_who_follows_would_miss_what_is_lost_only_where_commits_wait(
+    led_by, waits_for_standby, is_known
+):
+    lease = Lease()
+    lease.token = "ours"
+    lease.marks = {"before"}
+    lease.standing = Standing(led_by, "host:1", 1, NOW, False, 0, "", "", "before")
+    lease.saw("now", waits_for_standby=waits_for_standby)
+    assert lease.marks == ({"before", "now"} if is_known else set())
 
 
 async def test_a_restored_dump_puts_the_store_in_doubt(url, tmp_path):
@@ -228,5 +262,6 @@ def test_a_user_with_no_rights_but_its_own_database_is_told_where_the_store_is(p
     plain = f"postgresql://r_{database}:{PASSWORD}@127.0.0.1:{postgres.port}/{database}"
     shared_schema.prepare(plain)
     db = open_connection(plain)
-    assert mark_of(db).count(":") == 3
+    assert place_of(db).mark.count(":") == 3
+    assert not place_of(db).waits_for_standby
     db.close()
