@@ -53,6 +53,7 @@ class Recall:
             shared = shared_seq(self._tokens, _runs(db), seq=seq)
             self.losses.add_range(shared=shared, known=known_seq)
             log.error("%s", self.losses.text)
+            self.compare(db)  # beneath a connection that lives on, where a dump was restored
             self._known = None
             self._tokens.clear()
         if token is not None:
@@ -73,7 +74,7 @@ class Recall:
             self._groups.note(OwnGroup(group_id, reports, received_at_millis))
 
     def compare(self, db: Db) -> None:
-        """Look whether what this collector stored is there; for each new connection."""
+        """Look whether what this collector stored is there; for each new connection too."""
         with self._guard:
             asked = self._groups.ids
         if not asked:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
 
 import postgres_server
 import pytest
@@ -72,6 +74,37 @@ def test_a_failover_that_loses_commits_is_no_edit_and_is_said(tmp_path, pair):
         assert "Traceback" not in stack.log_of(BRIDGE) + stack.log_of(COLLECTOR)
     finally:
         stack.close()
+
+
+def test_dumps_of_both_that_are_restored_without_a_word_change_nobody(tmp_path, postgres):
+    """The database tells by itself: it has no notes to ask, and no process lived on."""
+    url = postgres.url(postgres.new_database())
+    settings = {"LEDGER_URL": url, "BRIDGE_STORE": url, "BRIDGE_NOTES": "false"}
+    stack = Stack(tmp_path, USERS, settings)
+    folder, dump = postgres_server.binaries(), tmp_path / "both.dump"
+    try:
+        stack.start(PANEL, COLLECTOR, BRIDGE)
+        stack.until_up(PANEL, COLLECTOR, BRIDGE)
+        stack.report("alice", 20 * GIB, "1")
+        until_limit(stack, 80)
+        postgres_tool(folder / "pg_dump", "--format=custom", f"--file={dump}", url)
+        stack.report("alice", 10 * GIB, "2")
+        until_limit(stack, 70)
+        for name in (BRIDGE, COLLECTOR):
+            stack.stop(name, signal.SIGTERM)
+        postgres_tool(folder / "pg_restore", "--clean", f"--dbname={url}", dump)
+        stack.start(COLLECTOR, BRIDGE)
+        stack.until_up(COLLECTOR, BRIDGE)
+        until("it says so", lambda: "a backup was restored" in str(ready(stack, BRIDGE)["reasons"]))
+        until("it has looked", lambda: "bridge_panel_up 1.0" in metrics(stack, BRIDGE))
+        assert stack.user("alice")["data_limit"] == 70 * GIB
+        assert "quota_changed" not in stack.run("marzban_bridge", "events").stdout
+    finally:
+        stack.close()
+
+
+def postgres_tool(*command):
+    subprocess.run([*map(str, command)], check=True, capture_output=True)
 
 
 def metrics(stack, name):

@@ -37,7 +37,7 @@ def store(ledger, *reports, is_counted=True):
     raise AssertionError("nothing is stored")
 
 
-def lose_after(url, seq):
+def lose_after(url, seq, *, cuts=True):
     """Take the database back to a number, as a standby has it that lagged, and cut all off."""
     with psycopg.connect(url, options="-c search_path=traffic", autocommit=True) as db:
         gone = "SELECT id FROM report_group WHERE first_seq IS NULL OR first_seq > %s"
@@ -45,7 +45,8 @@ def lose_after(url, seq):
         db.execute("DELETE FROM report_group WHERE first_seq IS NULL OR first_seq > %s", (seq,))
         db.execute("DELETE FROM run WHERE after_seq >= %s", (seq,))
         db.execute("UPDATE folded SET seq = %s", (seq,))
-    cut_off(url)
+    if cuts:
+        cut_off(url)
 
 
 def cut_off(url):
@@ -66,11 +67,12 @@ def look(ledger):
     raise AssertionError("it cannot be looked at")
 
 
-def test_reports_that_were_added_up_and_are_gone_are_told_by_their_numbers(url, ledger):
+@pytest.mark.parametrize("cuts", [True, False], ids=["failover", "restored beneath"])
+def test_reports_that_were_added_up_and_are_gone_are_told_by_their_numbers(url, ledger, cuts):
     store(ledger, report(key="a"))
     store(ledger, report(key="b"), report(key="c"))
     assert ledger.losses.text is None
-    lose_after(url, 1)
+    lose_after(url, 1, cuts=cuts)
     losses = look(ledger)
     assert "(numbers 2 to 3; 2 reports that this collector acknowledged" in losses.text
     assert losses.reports == 2
