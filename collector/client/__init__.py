@@ -3,7 +3,8 @@
 `Client` and `AsyncClient` have the same methods. With a spool, `queue` returns as soon as a report
 is on disk and a background sender delivers it; without one, `send` delivers before it returns.
 Reading order: `report` (what is reported), `spool` (kept until it is taken), `answers` (what an
-answer means), `delivery` (one attempt after the other), `blocking` and `asynchronous`.
+answer means), `delivery` (one attempt after the other), `sender` (what sends, in an event loop),
+`blocking` and `asynchronous` (the two shells around it).
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collector.client.asynchronous import AsyncClient
 from collector.client.blocking import Client
 from collector.client.errors import (
     ClientError,
+    DeliveryError,
+    FailureKind,
     NotDeliveredError,
+    RejectedError,
     ReportError,
     SpoolError,
     SpoolFullError,
@@ -28,9 +32,12 @@ __all__ = [
     "Client",
     "ClientError",
     "DeadLetter",
+    "DeliveryError",
+    "FailureKind",
     "NotDeliveredError",
     "Receipt",
     "Rejected",
+    "RejectedError",
     "Report",
     "ReportError",
     "SpoolError",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
+import anyio
 import httpx
 
 from collector.client.delivery import Answer, Call, Empty, NoAnswer, Post, Progress, Setback, Step
 from collector.client.errors import ClientError
 from collector.client.failures import no_answer
+from collector.client.http_options import HttpOptions
 from collector.client.pace import Pace
 from collector.client.target import IDLE_SECONDS, LINGER_SECONDS, MAX_ANSWER_BYTES, join
 
@@ -20,17 +21,25 @@ T = TypeVar("T")
 
 
 class AsyncWire:
-    """The connections to one collector."""
+    """The connections to one collector; opened when they are needed, also after `close`.
+
+    Each request as a whole, from looking up the name to the last byte of the answer, has
+    `timeout_seconds`.
+    """
 
     def __init__(
         self,
         url: str,
         *,
-        timeout_seconds: float,
+        timeout_seconds: float | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        options: HttpOptions | None = None,
     ) -> None:
         self._url = url
-        self._http = httpx.AsyncClient(timeout=timeout_seconds, transport=transport)
+        if options is None:
+            options = HttpOptions(timeout_seconds=timeout_seconds or 30.0, transport=transport)
+        self._options = options
+        self._http: httpx.AsyncClient | None = None
 
     async def drive(self, asking: Generator[Post | Call, Any, T]) -> T:
         """Do what a delivery asks for until it is done, and return what it returns."""
@@ -48,24 +57,29 @@ class AsyncWire:
 
     async def _post(self, post: Post) -> Answer | NoAnswer:
         try:
-            async with self._http.stream(
-                "POST",
-                join(self._url, post.path),
-                content=post.content,
-                headers=dict(post.headers),
-            ) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        return NoAnswer("not_a_collector", "answers without end")
-        except httpx.HTTPError as error:
+            with anyio.fail_after(self._options.timeout_seconds):
+                return await self._ask(post)
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is no answer, and it is told
             return no_answer(error)
+
+    async def _ask(self, post: Post) -> Answer | NoAnswer:
+        if self._http is None:
+            self._http = self._options.connect()
+        async with self._http.stream(
+            "POST", join(self._url, post.path), content=post.content, headers=dict(post.headers)
+        ) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    return NoAnswer("not_a_collector", "answers without end")
         return Answer(response.status_code, response.headers, bytes(body))
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose()
 
 
 async def deliver_forever(attempt: Callable[[], Awaitable[Step]], wake: asyncio.Event) -> None:
@@ -82,9 +96,8 @@ async def deliver_forever(attempt: Callable[[], Awaitable[Step]], wake: asyncio.
         if isinstance(step, Progress):
             pace.succeed()
         elif isinstance(step, Empty):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_SECONDS):
-                    await wake.wait()
+            with anyio.move_on_after(IDLE_SECONDS):
+                await wake.wait()
             wake.clear()
             await asyncio.sleep(LINGER_SECONDS)
         else:

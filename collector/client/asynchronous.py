@@ -1,4 +1,4 @@
-"""`AsyncClient`: for asyncio programs; a task empties the spool, the disk is waited for in threads.
+"""`AsyncClient`: for asyncio programs; a task sends, the disk is waited for in threads.
 
 Its methods are those of `Client`, to be awaited.
 """
@@ -7,34 +7,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 import httpx
 
-from collector.client.async_wire import AsyncWire, deliver_forever
-from collector.client.delivery import (
-    DEFAULT_BATCH_REPORTS,
-    Delivery,
-    Empty,
-    Progress,
-    Setback,
-    Step,
-)
-from collector.client.errors import ClientError, UnauthorizedError
+from collector.client import exit_flush, fork_hooks
+from collector.client.background_loop import WorkerLoop, the_workers
+from collector.client.delivery import DEFAULT_BATCH_REPORTS
+from collector.client.errors import ClientError
+from collector.client.exit_flush import DEFAULT_EXIT_FLUSH_SECONDS
+from collector.client.http_options import DEFAULT_TIMEOUT_SECONDS, HttpOptions
 from collector.client.outbox import Backlog, DeadLetter
-from collector.client.pace import Pace
+from collector.client.problem_notes import ErrorCallback, ProblemNotes
 from collector.client.receipt import Receipt
 from collector.client.report import Report
-from collector.client.spool import DEFAULT_MAX_BYTES, REPORTS, Spool, wall_clock_millis
-from collector.client.target import DEFAULT_TIMEOUT_SECONDS, OTHERS_SECONDS, Target, undelivered
+from collector.client.sender import Sender, Sending
+from collector.client.spool import DEFAULT_MAX_BYTES, REPORTS, Spool
+from collector.client.target import Target
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class AsyncClient:
     """Reports traffic to the collector at `url`; the arguments are those of `Client`.
 
-    The task that empties the spool starts with `async with`, or with the first thing awaited.
+    The task that empties the spool begins with `async with`, or with the first thing awaited, in
+    the event loop of that moment. When that loop has ended, another one may go on with the client;
+    while it runs, a second loop is refused with ClientError.
+
+    Example:
+        >>> async with AsyncClient("https://traffic.example.com", key="rk_...") as client:
+        ...     await client.send(report, give_up_seconds=5)
     """
 
     def __init__(
@@ -47,83 +53,60 @@ class AsyncClient:
         max_spool_bytes: int = DEFAULT_MAX_BYTES,
         batch_reports: int = DEFAULT_BATCH_REPORTS,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        ca_file: str | Path | None = None,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: ErrorCallback | None = None,
+        exit_flush_seconds: float = DEFAULT_EXIT_FLUSH_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._target = Target(
-            url=url, key=key, subscription=subscription, batch_reports=batch_reports
+        target = Target(url=url, key=key, subscription=subscription, batch_reports=batch_reports)
+        options = HttpOptions(
+            timeout_seconds=timeout_seconds,
+            ca_file=ca_file,
+            proxy=proxy,
+            headers=headers or {},
+            transport=transport,
         )
-        self._wire = AsyncWire(url, timeout_seconds=timeout_seconds, transport=transport)
-        self._problem: str | None = None
-        self._wake = asyncio.Event()
-        self._sending = asyncio.Lock()
-        self._sender: asyncio.Task[None] | None = None
-        self._is_closed = False
-        self._spool: Spool | None = None
+        self.exit_flush_seconds = exit_flush_seconds
+        self._notes = ProblemNotes(url, on_error)
+        self._spool = None
         if spool is not None:
             self._spool = Spool(Path(spool), max_bytes=max_spool_bytes)
-            lane = self._spool.lane(REPORTS)
-            self._delivery = Delivery(lane, self._target.parcel(), now_millis=wall_clock_millis)
+        self._sending = Sending(
+            target=target, options=options, notes=self._notes, spool=self._spool
+        )
+        self._sender: Sender | None = None
+        self._is_closed = False
+        fork_hooks.register(self)
 
     async def queue(self, *reports: Report) -> list[str]:
         """Keep reports on disk, to be sent soon; return their ids.
 
-        Raises SpoolFullError when there is no room (nothing was kept) and SpoolError when the disk
-        refuses.
+        Raises SpoolFullError when there is no room (nothing was kept), SpoolError when the disk
+        refuses, and ClientError when the client is closed or nothing could send (nothing was kept).
         """
-        encoded = self._target.encoded(reports)
-        await asyncio.to_thread(self._the_spool().put, REPORTS, encoded)
-        self._wake.set()
+        encoded = self._sending.target.encoded(reports)
+        spool, sender = self._the_spool(), self._ready()
+        await asyncio.to_thread(spool.put, REPORTS, encoded)
+        sender.wake.set()
         return [report_id for report_id, _ in encoded]
 
     async def send(self, *reports: Report, give_up_seconds: float = 60.0) -> Receipt:
-        """Send reports past the spool and return what became of them, trying again for so long.
+        """Send reports past the spool and return what became of them, within so long in all.
 
-        Raises UnauthorizedError, or NotDeliveredError with what is left; sending that again
-        doubles nothing.
+        Raises UnauthorizedError, or NotDeliveredError with what is left; sending the same reports
+        again doubles nothing, also after this call was cancelled.
         """
-        outbox = self._target.outbox(reports)
-        delivery = Delivery(outbox, self._target.parcel(), now_millis=wall_clock_millis)
-        pace = Pace(chance=random.random)
-        now_seconds = asyncio.get_running_loop().time
-        deadline = now_seconds() + give_up_seconds
-        receipt = Receipt()
-        while True:
-            step = await self._wire.drive(delivery.attempt())
-            if isinstance(step, Empty):
-                return receipt
-            if isinstance(step, Progress):
-                receipt += step.receipt
-                pace.succeed()
-                continue
-            self._check_known(step)
-            wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
-            if now_seconds() + wait_seconds > deadline:
-                raise undelivered(reports, outbox, step, self._told(step))
-            await asyncio.sleep(wait_seconds)
+        return await self._ready().send(reports, give_up_seconds=give_up_seconds)
 
     async def flush(self, *, timeout_seconds: float = 30.0) -> Backlog:
-        """Deliver what the spool holds, for so long at most; return what is left in it.
+        """Deliver what the spool holds, within so long in all; return what is left in it.
 
         Raises UnauthorizedError; what is spooled stays there.
         """
-        pace = Pace(chance=random.random)
-        now_seconds = asyncio.get_running_loop().time
-        deadline = now_seconds() + timeout_seconds
-        while now_seconds() < deadline:
-            step = await self._attempt()
-            if isinstance(step, Empty):
-                if not (await asyncio.to_thread(self._the_spool().backlog, REPORTS)).items:
-                    break
-                await asyncio.sleep(OTHERS_SECONDS)  # another process sends the rest
-                continue
-            if isinstance(step, Progress):
-                pace.succeed()
-                continue
-            self._check_known(step)
-            wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
-            if now_seconds() + wait_seconds > deadline:
-                break
-            await asyncio.sleep(wait_seconds)
+        self._the_spool()
+        await self._ready().flush(timeout_seconds=timeout_seconds)
         return await self.backlog()
 
     async def backlog(self) -> Backlog:
@@ -138,7 +121,7 @@ class AsyncClient:
     async def requeue_dead_letters(self) -> int:
         """Queue what was set aside once more; return how many."""
         count = await asyncio.to_thread(self._the_spool().requeue_dead_letters)
-        self._wake.set()
+        self._ready().wake.set()
         return count
 
     async def discard_dead_letters(self) -> int:
@@ -148,57 +131,76 @@ class AsyncClient:
     @property
     def problem(self) -> str | None:
         """Why nothing is delivered just now; None while all is well."""
-        return self._problem
+        return self._notes.text
 
     async def close(self, *, timeout_seconds: float = 5.0) -> None:
         """Deliver what waits, for so long at most, and end; the rest stays in the spool."""
         if self._is_closed:
             return
         if self._spool is not None and timeout_seconds > 0:
-            with contextlib.suppress(ClientError, TimeoutError):  # it stays spooled
-                async with asyncio.timeout(timeout_seconds):
-                    await self.flush(timeout_seconds=timeout_seconds)
+            with contextlib.suppress(ClientError):  # it stays spooled, and `problem` says why
+                await self.flush(timeout_seconds=timeout_seconds)
         self._is_closed = True
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.wait([self._sender])
-        await self._wire.close()
+        exit_flush.forget(self)
+        if self._sender is not None and self._sender.loop is asyncio.get_running_loop():
+            await self._sender.stop()
         if self._spool is not None:
-            self._spool.close()
+            await asyncio.to_thread(self._spool.close)
 
     async def __aenter__(self) -> Self:
-        self._start()
+        self._ready()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _the_spool(self) -> Spool:
+        if self._is_closed:
+            raise ClientError("this client is closed")
         if self._spool is None:
             raise ClientError("this client has no spool: use send(), or give it a file")
-        self._start()
         return self._spool
 
-    def _start(self) -> None:
-        if self._spool is not None and self._sender is None and not self._is_closed:
-            self._sender = asyncio.create_task(
-                deliver_forever(self._attempt, self._wake), name="traffic-sender"
-            )
+    def _ready(self) -> Sender:
+        """Return what sends in the running loop, begun anew where it has ended."""
+        if self._is_closed:
+            raise ClientError("this client is closed")
+        loop = asyncio.get_running_loop()
+        if self._sender is None or self._sender.loop is not loop:
+            if self._sender is not None and self._sender.loop.is_running():
+                raise ClientError(
+                    "this client sends in another event loop, which still runs: make one client "
+                    "for each loop",
+                    kind="sender",
+                )
+            self._sender = Sender(self._sending)
+            if self._spool is not None and self.exit_flush_seconds > 0:
+                the_workers()  # while the program ends, none could be begun
+                exit_flush.register(self)
+        self._sender.start()
+        return self._sender
 
-    async def _attempt(self) -> Step:
-        self._the_spool()
-        async with self._sending:
-            try:
-                step = await self._wire.drive(self._delivery.attempt())
-            except ClientError as error:
-                self._problem = str(error)
-                raise
-        self._problem = self._told(step) if isinstance(step, Setback) else None
-        return step
+    def flush_at_exit(self, *, timeout_seconds: float) -> None:
+        """Close at the end of the program, in a loop for that alone."""
+        if self._sender is None or self._sender.loop.is_running():
+            return
+        loop = WorkerLoop()
+        try:
+            loop.run_until_complete(self.close(timeout_seconds=timeout_seconds))
+        finally:
+            loop.close()
 
-    def _check_known(self, step: Setback) -> None:
-        if step.is_denied:
-            raise UnauthorizedError(self._told(step))
+    def before_fork(self) -> None:
+        """Do nothing: the spool lets go of its file by itself."""
 
-    def _told(self, step: Setback) -> str:
-        return f"the collector at {self._target.url} {step.reason}"
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew in the child's own event loop."""
+        _OF_PARENTS.append(self._sender)
+        self._sender = None
+
+
+_OF_PARENTS: list[object] = []
+"""What a child must neither use nor close: closing would end the parent's connections."""

@@ -1,56 +1,71 @@
-"""`Client`: for programs without an event loop; a thread of its own empties the spool."""
+"""`Client`: for programs without an event loop; a thread of its own sends."""
 
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
-import time
-from collections.abc import Generator
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
-from collector.client.delivery import (
-    DEFAULT_BATCH_REPORTS,
-    Answer,
-    Call,
-    Delivery,
-    Empty,
-    NoAnswer,
-    Post,
-    Progress,
-    Setback,
-    Step,
-)
-from collector.client.errors import ClientError, UnauthorizedError
-from collector.client.failures import no_answer
+from collector.client import exit_flush, fork_hooks
+from collector.client.background_loop import BackgroundLoop
+from collector.client.delivery import DEFAULT_BATCH_REPORTS
+from collector.client.errors import ClientError, DeliveryError
+from collector.client.exit_flush import DEFAULT_EXIT_FLUSH_SECONDS
+from collector.client.http_options import DEFAULT_TIMEOUT_SECONDS, HttpOptions
 from collector.client.outbox import Backlog, DeadLetter
-from collector.client.pace import Pace
+from collector.client.problem_notes import ErrorCallback, ProblemNotes
 from collector.client.receipt import Receipt
 from collector.client.report import Report
-from collector.client.spool import DEFAULT_MAX_BYTES, REPORTS, Spool, wall_clock_millis
-from collector.client.target import (
-    DEFAULT_TIMEOUT_SECONDS,
-    IDLE_SECONDS,
-    LINGER_SECONDS,
-    MAX_ANSWER_BYTES,
-    OTHERS_SECONDS,
-    Target,
-    join,
-    undelivered,
-)
+from collector.client.sender import Sender, Sending
+from collector.client.spool import DEFAULT_MAX_BYTES, REPORTS, Spool
+from collector.client.target import Target, undelivered
+
+if TYPE_CHECKING:
+    from typing import Self
 
 T = TypeVar("T")
+GRACE_SECONDS = 1.0
+"""So much longer than its deadline a call waits for the thread that sends to say so."""
 
 
 class Client:
     """Reports traffic to the collector at `url`.
 
-    `key` is a reporter key; `subscription` is a user's subscription token or URL instead, for apps
-    that report for their own user. With `spool`, a file, `queue` keeps reports there and a thread
-    delivers them. Make it after forking; share it among threads as you like.
+    With `spool`, `queue` returns as soon as a report is on disk and a thread delivers it, through
+    outages and restarts; `send` delivers before it returns. May be shared among threads. After a
+    fork, parent and child go on each with a thread and connections of its own.
+
+    Example:
+        >>> client = Client("https://traffic.example.com", key="rk_...", spool="spool.sqlite3")
+        >>> client.queue(Report(user="alice", server="de-1", upload_bytes=1, download_bytes=2))
+        ['8f0e...']
+
+    Args:
+        url: The collector's address.
+        key: A reporter key, for programs that report for any user.
+        subscription: In its place a user's subscription token or link, `/sub/TOKEN` too, for apps
+            that report for their own user.
+        spool: The file in which reports wait; several processes may share it.
+        max_spool_bytes: When it holds so much, `queue` raises SpoolFullError.
+        batch_reports: The most that one request carries.
+        timeout_seconds: The most that one request takes, from looking up the name to the last byte
+            of the answer.
+        ca_file: Certificates to trust in place of the usual ones, in PEM.
+        proxy: The address of a proxy; without it, that of HTTPS_PROXY and the like.
+        headers: Further headers of each request.
+        on_error: Called with a ClientError, in the thread that sends, when delivery begins to fail
+            or fails in another way, and for reports that are refused. It must not wait for the
+            client.
+        exit_flush_seconds: So long the end of the program waits for what is queued; 0 not at all.
+        transport: Makes the requests in place of httpx's own.
+
+    Raises:
+        ClientError: An argument cannot be right.
+        SpoolError: The spool's file cannot be used.
     """
 
     def __init__(
@@ -63,96 +78,105 @@ class Client:
         max_spool_bytes: int = DEFAULT_MAX_BYTES,
         batch_reports: int = DEFAULT_BATCH_REPORTS,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        ca_file: str | Path | None = None,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: ErrorCallback | None = None,
+        exit_flush_seconds: float = DEFAULT_EXIT_FLUSH_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._target = Target(
-            url=url, key=key, subscription=subscription, batch_reports=batch_reports
+        target = Target(url=url, key=key, subscription=subscription, batch_reports=batch_reports)
+        options = HttpOptions(
+            timeout_seconds=timeout_seconds,
+            ca_file=ca_file,
+            proxy=proxy,
+            headers=headers or {},
+            transport=transport,
         )
-        self._http = httpx.Client(timeout=timeout_seconds, transport=transport)
-        self._problem: str | None = None
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._sending = threading.Lock()
-        self._spool: Spool | None = None
+        self.exit_flush_seconds = exit_flush_seconds
+        self._notes = ProblemNotes(url, on_error)
+        self._spool = None
         if spool is not None:
             self._spool = Spool(Path(spool), max_bytes=max_spool_bytes)
-            lane = self._spool.lane(REPORTS)
-            self._delivery = Delivery(lane, self._target.parcel(), now_millis=wall_clock_millis)
-            self._sender = threading.Thread(target=self._run, name="traffic-sender", daemon=True)
-            self._sender.start()
+        self._sending = Sending(
+            target=target, options=options, notes=self._notes, spool=self._spool
+        )
+        self._starting = threading.Lock()
+        self._background: BackgroundLoop | None = None
+        self._sender: Sender | None = None
+        self._is_closed = False
+        fork_hooks.register(self)
+        if self._spool is not None:
+            exit_flush.register(self)
+            self._ready()
 
     def queue(self, *reports: Report) -> list[str]:
         """Keep reports on disk, to be sent soon; return their ids.
 
-        Raises SpoolFullError when there is no room (nothing was kept) and SpoolError when the disk
-        refuses.
+        Raises SpoolFullError when there is no room (nothing was kept), SpoolError when the disk
+        refuses, and ClientError when the client is closed or nothing could send (nothing was kept).
+
+        Example:
+            >>> client.queue(Report(user="alice", server="de-1", upload_bytes=1, download_bytes=2))
+            ['8f0e...']
         """
-        encoded = self._target.encoded(reports)
-        self._the_spool().put(REPORTS, encoded)
-        self._wake.set()
+        encoded = self._sending.target.encoded(reports)
+        spool = self._the_spool()
+        background, sender = self._ready()
+        spool.put(REPORTS, encoded)
+        background.soon(sender.wake.set)
         return [report_id for report_id, _ in encoded]
 
     def send(self, *reports: Report, give_up_seconds: float = 60.0) -> Receipt:
-        """Send reports past the spool and return what became of them, trying again for so long.
+        """Send reports past the spool and return what became of them, within so long in all.
 
-        Raises UnauthorizedError, or NotDeliveredError with what is left; sending that again
-        doubles nothing.
+        Raises UnauthorizedError, or NotDeliveredError with what is left; sending the same reports
+        again doubles nothing.
+
+        Example:
+            >>> client.send(report, give_up_seconds=5).accepted
+            1
         """
-        outbox = self._target.outbox(reports)
-        delivery = Delivery(outbox, self._target.parcel(), now_millis=wall_clock_millis)
-        pace = Pace(chance=random.random)
-        deadline = time.monotonic() + give_up_seconds
-        receipt = Receipt()
-        while True:
-            step = self._drive(delivery.attempt())
-            if isinstance(step, Empty):
-                return receipt
-            if isinstance(step, Progress):
-                receipt += step.receipt
-                pace.succeed()
-                continue
-            self._check_known(step)
-            wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
-            if time.monotonic() + wait_seconds > deadline:
-                raise undelivered(reports, outbox, step, self._told(step))
-            time.sleep(wait_seconds)
+        self._sending.target.encoded(reports)
+        _, sender = self._ready()
+        try:
+            work = sender.send(reports, give_up_seconds=give_up_seconds)
+            return self._call(work, seconds=give_up_seconds)
+        except TimeoutError:
+            said = f"the collector at {self._sending.target.url} did not answer in time"
+            outbox = self._sending.target.outbox(reports)
+            raise undelivered(reports, outbox, DeliveryError(said, kind="timeout")) from None
 
     def flush(self, *, timeout_seconds: float = 30.0) -> Backlog:
-        """Deliver what the spool holds, for so long at most; return what is left in it.
+        """Deliver what the spool holds, within so long in all; return what is left in it.
+
+        Where processes share the spool, what others are sending is waited for.
 
         Raises UnauthorizedError; what is spooled stays there.
+
+        Example:
+            >>> client.flush(timeout_seconds=5).items
+            0
         """
-        pace = Pace(chance=random.random)
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
-            step = self._attempt()
-            if isinstance(step, Empty):
-                if not self._the_spool().backlog(REPORTS).items:
-                    break
-                time.sleep(OTHERS_SECONDS)  # another process sends the rest
-                continue
-            if isinstance(step, Progress):
-                pace.succeed()
-                continue
-            self._check_known(step)
-            wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
-            if time.monotonic() + wait_seconds > deadline:
-                break
-            time.sleep(wait_seconds)
+        self._the_spool()
+        _, sender = self._ready()
+        with contextlib.suppress(TimeoutError):
+            self._call(sender.flush(timeout_seconds=timeout_seconds), seconds=timeout_seconds)
         return self.backlog()
 
     def backlog(self) -> Backlog:
-        """Return how much waits in the spool, and since when."""
+        """Return how much waits in the spool, and since when: watch `oldest_at`."""
         return self._the_spool().backlog()
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """Return the reports that were set aside last, with the reason."""
+        """Return the reports that were set aside last, at most so many, with the reason."""
         return self._the_spool().dead_letters(limit=limit)
 
     def requeue_dead_letters(self) -> int:
         """Queue what was set aside once more; return how many."""
         count = self._the_spool().requeue_dead_letters()
-        self._wake.set()
+        background, sender = self._ready()
+        background.soon(sender.wake.set)
         return count
 
     def discard_dead_letters(self) -> int:
@@ -162,17 +186,24 @@ class Client:
     @property
     def problem(self) -> str | None:
         """Why nothing is delivered just now; None while all is well."""
-        return self._problem
+        return self._notes.text
 
     def close(self, *, timeout_seconds: float = 5.0) -> None:
         """Deliver what waits, for so long at most, and end; the rest stays in the spool."""
-        if self._spool is not None and not self._closing.is_set():
+        if self._is_closed:
+            return
+        background = self._background
+        if background is not None and background.is_alive:
             with contextlib.suppress(ClientError):  # it stays spooled, and `problem` says why
-                self.flush(timeout_seconds=timeout_seconds)
-            self._closing.set()
-            self._wake.set()
-            self._sender.join(timeout_seconds)
-        self._http.close()
+                if self._spool is not None and timeout_seconds > 0:
+                    self.flush(timeout_seconds=timeout_seconds)
+            self._is_closed = True
+            if self._sender is not None:
+                with contextlib.suppress(TimeoutError, ClientError):
+                    background.call(self._sender.stop(), timeout_seconds=GRACE_SECONDS)
+            background.stop(timeout_seconds=GRACE_SECONDS)
+        self._is_closed = True
+        exit_flush.forget(self)
         if self._spool is not None:
             self._spool.close()
 
@@ -183,67 +214,54 @@ class Client:
         self.close()
 
     def _the_spool(self) -> Spool:
+        if self._is_closed:
+            raise ClientError("this client is closed")
         if self._spool is None:
             raise ClientError("this client has no spool: use send(), or give it a file")
         return self._spool
 
-    def _run(self) -> None:
-        pace = Pace(chance=random.random)
-        while not self._closing.is_set():
-            try:
-                step = self._attempt()
-            except ClientError as error:
-                step = Setback(str(error))
-            if isinstance(step, Progress):
-                pace.succeed()
-            elif isinstance(step, Empty):
-                if self._wake.wait(IDLE_SECONDS):
-                    self._wake.clear()
-                    self._closing.wait(LINGER_SECONDS)
-            else:
-                self._closing.wait(pace.wait_seconds(asked_seconds=step.after_seconds))
+    def _ready(self) -> tuple[BackgroundLoop, Sender]:
+        """Return the thread that sends, begun anew where it has ended or did not survive a fork."""
+        if self._is_closed:
+            raise ClientError("this client is closed")
+        with self._starting:
+            if self._background is None or not self._background.is_alive:
+                self._background = BackgroundLoop("traffic-sender")
+                self._sender = None
+            background = self._background
+            if self._sender is None:
+                self._sender = background.call(self._make(), timeout_seconds=GRACE_SECONDS * 10)
+            background.soon(self._sender.start)
+            return background, self._sender
 
-    def _attempt(self) -> Step:
-        self._the_spool()
-        with self._sending:
-            try:
-                step = self._drive(self._delivery.attempt())
-            except ClientError as error:
-                self._problem = str(error)
-                raise
-        self._problem = self._told(step) if isinstance(step, Setback) else None
-        return step
+    async def _make(self) -> Sender:
+        return Sender(self._sending)
 
-    def _check_known(self, step: Setback) -> None:
-        if step.is_denied:
-            raise UnauthorizedError(self._told(step))
+    def _call(self, work: Coroutine[Any, Any, T], *, seconds: float) -> T:
+        if self._background is None:
+            work.close()
+            raise ClientError("this client is closed")
+        return self._background.call(work, timeout_seconds=seconds + GRACE_SECONDS)
 
-    def _told(self, step: Setback) -> str:
-        return f"the collector at {self._target.url} {step.reason}"
+    def flush_at_exit(self, *, timeout_seconds: float) -> None:
+        """Close at the end of the program, what this process has begun."""
+        if self._background is not None:
+            self.close(timeout_seconds=timeout_seconds)
 
-    def _drive(self, asking: Generator[Post | Call, Any, T]) -> T:
-        result: Any = None
-        while True:
-            try:
-                asked = asking.send(result)
-            except StopIteration as end:
-                done: T = end.value
-                return done
-            result = asked.run() if isinstance(asked, Call) else self._post(asked)
+    def before_fork(self) -> None:
+        """Have no thread of this process begin while it forks."""
+        self._starting.acquire()
 
-    def _post(self, post: Post) -> Answer | NoAnswer:
-        address = join(self._target.url, post.path)
-        try:
-            with self._http.stream(
-                "POST", address, content=post.content, headers=dict(post.headers)
-            ) as response:
-                body = bytearray()
-                for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        return NoAnswer("not_a_collector", "answers without end")
-        except httpx.HTTPError as error:
-            return no_answer(error)
-        except RuntimeError:  # closed meanwhile
-            return NoAnswer("sender", "was not asked: the client is closed", is_unsent=True)
-        return Answer(response.status_code, response.headers, bytes(body))
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._starting.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew with the next call: neither thread nor connections are the child's."""
+        self._starting = threading.Lock()
+        _OF_PARENTS.append((self._background, self._sender))
+        self._background = self._sender = None
+
+
+_OF_PARENTS: list[object] = []
+"""What a child must neither use nor close: closing would end the parent's connections."""

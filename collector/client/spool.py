@@ -24,6 +24,7 @@ from collector.client.process_identity import boot_clock_millis, this_boot
 from collector.client.report import new_id, without_moment
 from collector.client.reserve import Reserve
 from collector.client.spool_clock import SpoolClock
+from collector.client.spool_connection import SpoolConnection
 from collector.client.spool_file import explained, prepare, touch
 
 DEFAULT_MAX_BYTES = 256 * 2**20
@@ -68,42 +69,56 @@ class Spool:
         self.path = path
         self._max_bytes = max_bytes
         self._now_millis = now_millis
-        self._lock = threading.RLock()
         self._reserve = Reserve(path)
+        self._connection = SpoolConnection(self._connect)
         with explained(path):
-            touch(path)
-            self._db = sqlite3.connect(
-                path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
+            self._connection.get()
+
+    @property
+    def _lock(self) -> threading.RLock:
+        return self._connection.lock
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._connection.get()
+
+    def _connect(self) -> sqlite3.Connection:
+        with explained(self.path):
+            touch(self.path)
+            db = sqlite3.connect(
+                self.path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
             )
         try:
-            self._open()
+            self._open(db)
         except SpoolError:
-            self._db.close()
+            db.close()
             raise
+        return db
 
-    def _open(self) -> None:
+    def _open(self, db: sqlite3.Connection) -> None:
         """Prepare the file; its journal takes the reserve's place on a full disk."""
         try:
             with explained(self.path):
-                prepare(self._db, self.path)
+                prepare(db, self.path)
         except SpoolError:
             if not self._reserve.give_back():
                 raise
             with explained(self.path):
-                prepare(self._db, self.path)
+                prepare(db, self.path)
         self._reserve.take()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Give a connection whose changes are kept all together, on disk, or not at all."""
         with self._lock, explained(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+            db = self._db
+            db.execute("BEGIN IMMEDIATE")
             try:
-                yield self._db
-                self._db.execute("COMMIT")
+                yield db
+                db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager
@@ -313,8 +328,7 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the file."""
-        with self._lock:
-            self._db.close()
+        self._connection.close()
 
 
 class Lane:

@@ -13,7 +13,6 @@ from collector.client.delivery import (
     MOST_REPORTS,
     MOST_REPORTS_WITHOUT_KEY,
     Reports,
-    Setback,
 )
 from collector.client.errors import ClientError, NotDeliveredError, ReportError
 from collector.client.outbox import Item, MemoryOutbox
@@ -26,7 +25,6 @@ OTHERS_SECONDS = 0.05
 """How often a flush looks whether other processes have sent what they took."""
 LINGER_SECONDS = 0.1
 """So long a sender that was idle lets reports gather."""
-DEFAULT_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +49,11 @@ class Target:
     def parcel(self) -> Reports:
         """Return how reports become requests."""
         most = MOST_REPORTS if self.key is not None else MOST_REPORTS_WITHOUT_KEY
-        return Reports(self.key, self.subscription, min(most, self.batch_reports))
+        subscription = self.subscription
+        if subscription is not None and subscription.startswith("/"):
+            # Marzban shows links without a host unless it is told one; only the token in it counts.
+            subscription = join(self.url, subscription)
+        return Reports(self.key, subscription, min(most, self.batch_reports))
 
     def encoded(self, reports: Sequence[Report]) -> list[tuple[str, bytes]]:
         """Return reports as id and body, with an id for each; ReportError if one has no owner."""
@@ -88,12 +90,16 @@ def check_url(url: str) -> None:
         raise ClientError("expected a URL such as https://traffic.example.com") from None
     if parts.scheme not in {"http", "https"} or not parts.host:
         raise ClientError("expected a URL such as https://traffic.example.com")
+    try:
+        parts.host.encode("idna")
+    except UnicodeError:
+        raise ClientError(f"the host name of the URL is not one: {parts.host[:80]!r}") from None
     if parts.userinfo or parts.query or parts.fragment:
         raise ClientError("the URL is to have no password, query or fragment in it")
 
 
 def undelivered(
-    reports: Sequence[Report], outbox: MemoryOutbox, step: Setback, why: str
+    reports: Sequence[Report], outbox: MemoryOutbox, why: ClientError
 ) -> NotDeliveredError:
     """Return the error of a call that gave up, with those of its reports that are left."""
     left_ids = {each.item_id for each in outbox.items}
@@ -101,5 +107,5 @@ def undelivered(
     rejected = len(outbox.rejected)
     also = f"; {rejected} others were rejected" if rejected else ""
     return NotDeliveredError(
-        f"{len(left)} reports were not taken: {why}{also}", left, kind=step.kind, status=step.status
+        f"{len(left)} reports were not taken: {why}{also}", left, kind=why.kind, status=why.status
     )

@@ -24,6 +24,7 @@ from collector.client import (
     UnauthorizedError,
 )
 from collector.client.report import encode
+from collector.client.sender import Sender
 from collector.client.spool import REPORTS, Spool
 
 URL = "https://collector.test/base"
@@ -43,9 +44,7 @@ class Blocked:
         self._client = self._runner.run(self._make(args, kwargs))
 
     async def _make(self, args, kwargs):
-        client = AsyncClient(*args, **kwargs)
-        client._start = lambda: None  # the tests of sending by itself are below
-        return client
+        return AsyncClient(*args, **kwargs)
 
     def __getattr__(self, name):
         method = getattr(self._client, name)
@@ -67,7 +66,7 @@ def collector():
 def make(request, collector, monkeypatch):
     """Make clients that do not send by themselves."""
     made = []
-    monkeypatch.setattr(Client, "_run", lambda self: None)
+    monkeypatch.setattr(Sender, "start", lambda self: None)
     monkeypatch.setattr(
         "collector.client.pace.Pace.wait_seconds", lambda self, asked_seconds: 0.001
     )
@@ -237,7 +236,7 @@ def test_what_a_web_server_in_between_answers_loses_nothing_and_is_told(
     assert (backlog.items, backlog.set_aside_total, client.dead_letters()) == (50, 0, [])
     assert f"is not reached: something else answers {status} with text/html" in client.problem
     with pytest.raises(NotDeliveredError, match="is not reached"):
-        client.send(report(), give_up_seconds=0)
+        client.send(report(), give_up_seconds=0.1)
     collector.script = lambda _: None
     assert client.flush().items == 0
     assert (len(collector.taken), client.problem) == (50, None)

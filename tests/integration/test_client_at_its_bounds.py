@@ -8,6 +8,7 @@ import httpx
 from collectors import KEY, CollectorWorld, running
 
 from collector.client import Client, Report
+from collector.client.sender import Sender
 
 SMALL = {
     "COLLECTOR_KEY_REQUEST_BYTES": "1000",
@@ -36,7 +37,7 @@ class InLoop(httpx.BaseTransport):
 
 async def test_what_is_too_much_at_once_arrives_in_parts_and_later(tmp_path, monkeypatch):
     waits = []
-    monkeypatch.setattr(Client, "_run", lambda self: None)
+    monkeypatch.setattr(Sender, "start", lambda self: None)
     monkeypatch.setattr(
         "collector.client.pace.Pace.wait_seconds",
         lambda self, asked_seconds=None: waits.append(asked_seconds) or 0.001,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -74,7 +75,7 @@ class ScriptedCollector:
 
 
 @contextlib.contextmanager
-def served(collector: ScriptedCollector) -> Iterator[str]:
+def served(collector: ScriptedCollector, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Have it answer on a socket, one request at a time; yield the address."""
     turn = threading.Lock()
 
@@ -84,7 +85,7 @@ def served(collector: ScriptedCollector) -> Iterator[str]:
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["content-length"]))
             request = httpx.Request(
-                "POST", f"http://x{self.path}", headers=dict(self.headers), content=content
+                "POST", "http://x/v1/reports", headers=dict(self.headers), content=content
             )
             with turn:
                 answer = collector(request)
@@ -102,10 +103,13 @@ def served(collector: ScriptedCollector) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

@@ -27,6 +27,7 @@ PURE = (
     "collector/client/pace.py",
     "collector/client/receipt.py",
     "collector/client/report.py",
+    "collector/client/spool_clock.py",
     "collector/identity.py",
     "collector/rate_limit.py",
     "collector/strangers.py",

@@ -1,0 +1,156 @@
+"""An event loop in a thread of its own, for programs without one; it works until the very exit.
+
+While the interpreter ends, Python's own pools take no work and no thread can be begun. What waits
+for the disk and for names is done by threads of this module, which are there before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from collector.client.errors import ClientError
+
+T = TypeVar("T")
+WORKERS = 3
+"""One may hang in a name that is looked up, and the disk is waited for meanwhile."""
+
+ENDING_SECONDS = 1.0
+"""So long tasks may take to end with their loop."""
+
+
+class Workers:
+    """Threads that do what blocks, for event loops."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        for number in range(WORKERS):
+            threading.Thread(
+                target=self._work, name=f"traffic-worker-{number}", daemon=True
+            ).start()
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
+
+    def run(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[..., Any], *arguments: Any
+    ) -> asyncio.Future[Any]:
+        """Return the future of a call in one of the threads."""
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def finish(outcome: Callable[[], None]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
+                loop.call_soon_threadsafe(lambda: None if future.done() else outcome())
+
+        def job() -> None:
+            if future.cancelled():
+                return
+            try:
+                result = work(*arguments)
+            except BaseException as error:  # noqa: BLE001 - handed to who waits for it
+                reason = error
+                finish(lambda: future.set_exception(reason))
+            else:
+                finish(lambda: future.set_result(result))
+
+        self._jobs.put(job)
+        return future
+
+
+_workers: Workers | None = None
+_making = threading.Lock()
+
+
+def the_workers() -> Workers:
+    """Return the threads of this process, which begin with the first call."""
+    global _workers  # noqa: PLW0603 - one set of threads a process
+    with _making:
+        if _workers is None:
+            _workers = Workers()
+        return _workers
+
+
+def _begin_anew() -> None:
+    """Forget threads that are not there after a fork."""
+    global _workers, _making  # noqa: PLW0603 - one set of threads a process
+    _workers = None
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+class WorkerLoop(asyncio.SelectorEventLoop):
+    """An event loop whose blocking calls are done by `Workers`."""
+
+    def __init__(self) -> None:
+        self._workers = the_workers()
+        super().__init__()
+
+    def run_in_executor(  # type: ignore[override]  # typeshed's needs what Python 3.10 lacks
+        self,
+        executor: object,  # noqa: ARG002 - asyncio's
+        func: Callable[..., Any],
+        *args: Any,
+    ) -> asyncio.Future[Any]:
+        """Have a call be done in a thread."""
+        return self._workers.run(self, func, *args)
+
+
+class BackgroundLoop:
+    """Such a loop, running; ClientError where no thread can be begun any more."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            self._loop = WorkerLoop()
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+        except RuntimeError as error:
+            raise ClientError(f"what sends cannot be started: {error}", kind="sender") from error
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self._loop)
+            for each in tasks:
+                each.cancel()
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks, timeout=ENDING_SECONDS))
+            self._loop.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether anything it is asked for will be done."""
+        return self._thread.is_alive()
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have something called in the loop, without waiting."""
+        with contextlib.suppress(RuntimeError):  # it has ended: who needs it begins it anew
+            self._loop.call_soon_threadsafe(call)
+
+    def call(self, work: Coroutine[Any, Any, T], *, timeout_seconds: float) -> T:
+        """Do something in the loop and return its result; TimeoutError when it takes longer."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise ClientError("an error callback may queue, and not wait for what is sent")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout_seconds)
+        except concurrent.futures.TimeoutError as error:
+            raise TimeoutError from error
+        finally:
+            future.cancel()
+
+    def stop(self, *, timeout_seconds: float) -> None:
+        """End the thread, and wait for it that long."""
+        self.soon(self._loop.stop)
+        self._thread.join(timeout_seconds)

@@ -1,0 +1,55 @@
+"""What has to let go before this process forks, and begin anew in the child."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Protocol
+
+
+class Forks(Protocol):
+    """Something that does not survive a fork as it is."""
+
+    def before_fork(self) -> None:
+        """Let go of what a child must not inherit."""
+        ...
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        ...
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: no other thread is here, and nothing of the parent's may be used."""
+        ...
+
+
+_members: weakref.WeakSet[Forks] = weakref.WeakSet()
+_forking = threading.local()
+
+
+def register(member: Forks) -> None:
+    """Have something told of each fork, for as long as it exists."""
+    _members.add(member)
+
+
+def _before() -> None:
+    _forking.members = list(_members)
+    for each in _forking.members:
+        each.before_fork()
+
+
+def _after_in_parent() -> None:
+    for each in _forking.__dict__.pop("members", ()):
+        each.after_fork_in_parent()
+
+
+def _after_in_child() -> None:
+    for each in _forking.__dict__.pop("members", ()):
+        each.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    )

@@ -1,0 +1,93 @@
+"""How the requests of a client get there: certificates, proxy, further headers, time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from collector.client.errors import ClientError
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+_OURS = {"authorization", "content-type", "content-encoding", "content-length", "host"}
+_OF_THE_BODY = {"content-encoding", "content-length", "transfer-encoding"}
+"""Headers that say how a body was sent, which is read by now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """What a client was told about its requests; ClientError for what cannot be right."""
+
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ca_file: str | Path | None = None
+    proxy: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout_seconds <= 0:
+            raise ClientError("timeout_seconds: expected a number above 0")
+        if taken := sorted(_OURS & {name.lower() for name in self.headers}):
+            raise ClientError(f"headers: {', '.join(taken)} is for the client to set")
+        self._context()
+        try:
+            httpx.Headers(dict(self.headers))
+            if self.proxy is not None:
+                httpx.Proxy(self.proxy)
+        except (httpx.InvalidURL, ValueError, TypeError, AttributeError) as error:
+            raise ClientError(
+                "headers and proxy: expected texts, and an address such as "
+                "http://proxy.example.com:3128"
+            ) from error
+
+    def connect(self) -> httpx.AsyncClient:
+        """Return a client that has these options."""
+        arguments: dict[str, Any] = {}
+        if (context := self._context()) is not None:
+            arguments["verify"] = context
+        if self.transport is not None:
+            arguments["transport"] = _asynchronous(self.transport)
+        elif self.proxy is not None:
+            arguments["proxy"] = self.proxy
+        return httpx.AsyncClient(
+            timeout=self.timeout_seconds, headers=dict(self.headers), **arguments
+        )
+
+    def _context(self) -> ssl.SSLContext | None:
+        if self.ca_file is None:
+            return None
+        try:
+            return ssl.create_default_context(cafile=str(self.ca_file))
+        except OSError as error:  # that of a file that is no certificate is one as well
+            raise ClientError(f"ca_file: {self.ca_file} cannot be read: {error}") from error
+
+
+class _InThread(httpx.AsyncBaseTransport):
+    """A blocking transport for an event loop."""
+
+    def __init__(self, transport: httpx.BaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await asyncio.to_thread(self._ask, request)
+
+    def _ask(self, request: httpx.Request) -> httpx.Response:
+        response = self._transport.handle_request(request)
+        with contextlib.closing(response):
+            content = response.read()
+        headers = [(n, v) for n, v in response.headers.items() if n not in _OF_THE_BODY]
+        return httpx.Response(response.status_code, headers=headers, content=content)
+
+
+def _asynchronous(
+    transport: httpx.BaseTransport | httpx.AsyncBaseTransport,
+) -> httpx.AsyncBaseTransport:
+    if isinstance(transport, httpx.AsyncBaseTransport):
+        return transport
+    return _InThread(transport)
