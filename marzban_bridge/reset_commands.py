@@ -71,10 +71,14 @@ def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:
 
     async def reset(bridges: Bridges) -> int:
         results = await reset_everybody(bridges, actor="command line", changes_panel=changes_panel)
-        await together.run_once(bridges)
-        if failure := first_failure(results):
+        done = [each for each in results.values() if isinstance(each, int)]
+        failure = first_failure(results)
+        if failure and not done:
             raise failure
-        return sum(each for each in results.values() if isinstance(each, int))
+        await together.run_once(bridges)
+        if failure:
+            raise failure
+        return sum(done)
 
     with RunningBridge.find(settings) as running:
         if running is None:

@@ -543,7 +543,7 @@ def test_two_panels_and_one_bridge_in_a_process_of_its_own(place, folder, monkey
             assert "boss" in place.run("events", "two/alice")
             assert "two/alice" not in place.run("events", "alice")
             assert "3 users with external traffic" in place.run("reset", "--all", "--yes")
-            assert place.panel.get_user("alice")["data_limit"] == gib(10)
+            poll("the limit", lambda: place.panel.get_user("alice")["data_limit"] == gib(10))
             assert process.end() == 0
             assert "Traceback" not in process.err
             assert "of-two" not in process.err
