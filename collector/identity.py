@@ -23,10 +23,11 @@ def subscription_token(user_token: str) -> str | None:
     """Return the token within a subscription token or URL; None for what is a plain username.
 
     Only the token is ever taken from a URL: who is asked about it is for the settings to say. A
-    blank around either is none of it, and is left by copying.
+    panel that is not told its address shows links without one (`/sub/TOKEN`). A blank around any of
+    them is none of it, and is left by copying.
     """
     user_token = user_token.strip()
-    if is_url(user_token):
+    if is_url(user_token) or user_token.startswith("/"):
         try:
             segments = [part for part in urlsplit(user_token).path.split("/") if part]
         except ValueError:

@@ -7,17 +7,22 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
 import pytest
 from agent_process import AgentProcess
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
-from doc_servers import flaky_proxy, panel
+from doc_servers import flaky_proxy, panel, serving
 from processes import free_port
+from standardwebhooks.webhooks import Webhook
 
 from collector.importing.rows import COLUMNS, NEEDED
+from collector.reporters import hash_key, signing_secret
 from collector.sources.book import read_book
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -60,7 +65,12 @@ def totals(collector):
 def run(command, url, **options):
     return subprocess.run(
         command,
-        env={"PATH": os.environ["PATH"], "COLLECTOR_URL": url, "REPORTER_KEY": KEY},
+        env={
+            "PATH": os.environ["PATH"],
+            "COLLECTOR_URL": url,
+            "REPORTER": "load",
+            "REPORTER_KEY": KEY,
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -107,11 +117,61 @@ def test_the_shell_function_says_what_was_refused_and_does_not_try_again(collect
     assert totals(collector) == {}
 
 
+PAGES = [
+    (200, b"<html>Welcome to the hotel</html>"),
+    (400, b"<html>The plain HTTP request was sent to HTTPS port</html>"),
+    (200, b'{"status":"success"}'),
+]
+
+
+@contextmanager
+def pages_before(url):
+    """Answer as web servers in between do, then as the collector does."""
+    pages = list(PAGES)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if pages:
+                status, content = pages.pop(0)
+            else:
+                headers = {n: self.headers[n] for n in ("authorization", "content-type")}
+                answer = httpx.post(f"{url}{self.path}", content=body, headers=headers)
+                status, content = answer.status_code, answer.content
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with serving(Handler) as address:
+        yield address
+
+
+def test_the_shell_function_believes_no_page_of_a_web_server_in_between(collector):
+    """It took a 200 of anything for delivered, and gave up at a 400 of anything."""
+    hurried = shell(f"sleep() {{ :; }}; {SHELL}")
+    with pages_before(url_of(collector)) as url:
+        ended = run(hurried, url)
+    assert ended.returncode == 0, ended.stderr
+    assert totals(collector) == {"alice": (10, 20, 1)}
+
+
+def test_the_signed_python_is_counted(collector):
+    (program,) = [each for each in blocks("report-with-curl.md", "python") if "Webhook" in each]
+    command = [sys.executable, "-c", program]
+    ended = run(command, url_of(collector))
+    assert ended.stdout == "(1, 0)\n", ended.stderr
+    assert totals(collector) == {"alice": (1048576, 8388608, 1)}
+
+
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on the PATH")
 
 
 def script(more=""):
-    function, call = blocks("report-with-curl.md", "js")
+    function, call, _ = blocks("report-with-curl.md", "js")
     return f"{function}\n{more or call}"
 
 
@@ -123,6 +183,34 @@ def test_the_javascript_tries_again_with_one_id_until_it_is_counted_once(collect
     assert len(proxy.bodies) == 3
     assert len(set(proxy.bodies)) == 1
     assert totals(collector) == {"alice": (1048576, 8388608, 1)}
+
+
+@needs_node
+def test_the_javascript_believes_no_page_of_a_web_server_in_between(collector):
+    hurried = script().replace("pauseSeconds * 1000", "1")
+    with pages_before(url_of(collector)) as url:
+        ended = run(["node", "--input-type=module"], url, input=hurried)
+    assert ended.returncode == 0, ended.stderr
+    assert totals(collector) == {"alice": (1048576, 8388608, 1)}
+
+
+@needs_node
+def test_the_signed_javascript_is_counted(collector):
+    _, _, program = blocks("report-with-curl.md", "js")
+    ended = run(["node", "--input-type=module"], url_of(collector), input=program)
+    assert ended.stdout.startswith('200 {"accepted":1,'), ended.stderr
+    assert totals(collector) == {"alice": (1048576, 8388608, 1)}
+
+
+@needs_node
+def test_the_signature_in_javascript_is_that_of_the_reference_library():
+    _, _, program = blocks("report-with-curl.md", "js")
+    moment = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    function = program[: program.index("const body")]
+    call = f"console.log((await signedHeaders('[1]', '{KEY}', 'msg_1', new Date({moment.timestamp() * 1000})))['webhook-signature'])"
+    ended = run(["node", "--input-type=module"], "", input=f"{function}\n{call}")
+    expected = Webhook(signing_secret(hash_key(KEY))).sign("msg_1", moment, "[1]")
+    assert ended.stdout.strip() == expected, ended.stderr
 
 
 @needs_node

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from prometheus_client import generate_latest
@@ -15,7 +17,7 @@ from collector.agent import config
 from collector.agent.metrics import AgentMetrics
 from collector.agent.sources.kinds import KINDS
 from collector.agent.state import State
-from collector.client import Client
+from collector.client import Client, FailureKind
 from collector.client.spool import Spool
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -91,5 +93,15 @@ def test_python_to_paste_compiles_and_names_what_there_is():
     text = (DOCS / "client.md").read_text()
     for block in blocks(DOCS / "client.md", "python"):
         compile(block, "client.md", "exec")
-    for name in re.findall(r"^\| `(\w+)", text, re.MULTILINE):
+    methods, options, kinds, _ = re.split(
+        r"^## (?:Options|Errors|Threads.*)$", text, flags=re.MULTILINE
+    )
+    for name in re.findall(r"^\| `(\w+)", methods, re.MULTILINE):
         assert hasattr(Client, name)
+    parameters = inspect.signature(Client).parameters
+    for name in re.findall(r"^\| `(\w+)` \|", options, re.MULTILINE):
+        assert name in parameters
+    first_cells = "".join(re.findall(r"^\| (`.*?) \|", kinds, re.MULTILINE))
+    assert set(re.findall(r"`(\w+)`", first_cells)) - {"kind"} == set(get_args(FailureKind)) - {
+        "address"  # refused where the client is made, but for what no check foresees
+    }

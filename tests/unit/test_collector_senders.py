@@ -36,6 +36,9 @@ class TestSubscriptionTokens:
             (f"https://panel.example.com/sub/{V2_TOKEN}", V2_TOKEN),
             (f"https://panel.example.com:8000/a/b/{V2_TOKEN}/", V2_TOKEN),
             (f"http://panel/sub/{V2_TOKEN}/v2ray?x=1#y", V2_TOKEN),
+            (f"/sub/{V2_TOKEN}", V2_TOKEN),  # of a panel that was not told its address
+            (f" /a/b/{V2_TOKEN}/clash", V2_TOKEN),
+            ("/alice", None),
             ("alice", None),
             ("alice_with_a_long_name_of_32char", None),
             ("", None),
