@@ -32,8 +32,15 @@ _DEFAULTS = {
 
 
 def conninfo_of(url: str, *, application: str) -> str:
-    """Return how to connect to a `postgresql://` URL; ValueError for a malformed one."""
-    return make_conninfo("", **(_DEFAULTS | {"application_name": application} | _read(url)))
+    """Return how to connect to a `postgresql://` URL; ValueError for a malformed one.
+
+    Of several hosts it is the one that takes writes, unless the URL says otherwise.
+    """
+    given = _read(url)
+    defaults = _DEFAULTS | {"application_name": application}
+    if "," in given.get("host", "") + given.get("hostaddr", ""):
+        defaults["target_session_attrs"] = "read-write"
+    return make_conninfo("", **(defaults | given | {"client_encoding": "UTF8"}))
 
 
 def name_of(url: str) -> str:
@@ -89,9 +96,28 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
 
     answer_seconds = ANSWER_SECONDS
 
+    def __init__(self, pgconn: Any) -> None:
+        super().__init__(pgconn)
+        self._is_unconfirmed = False
+        self.add_notice_handler(self._note)
+
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Wait for an answer; OperationalError, and no connection any more, without one."""
-        return super().wait(self._bounded(gen), *args, **kwargs)
+        """Wait for an answer; OperationalError, and no connection any more, without one.
+
+        The same for a commit that is answered though no standby has it: somebody canceled what the
+        server calls a query, and was the wait for the standby.
+        """
+        result = super().wait(self._bounded(gen), *args, **kwargs)
+        if self._is_unconfirmed:
+            self.close()
+            raise psycopg.OperationalError(
+                "a commit is on no synchronous standby: waiting for one was canceled on the server"
+            )
+        return result
+
+    def _note(self, told: psycopg.errors.Diagnostic) -> None:
+        if told.source_function == "SyncRepWaitForLSN":
+            self._is_unconfirmed = True
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
         until_seconds = time.monotonic() + self.answer_seconds

@@ -13,21 +13,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
-
-import psycopg
 
 from collector.boot_clock import seconds_now
 from marzban_bridge import shared_upgrade
 from marzban_bridge.errors import NotLeadingError, StoreError
 from marzban_bridge.lease import COUNT_COMMIT, Lease
 from marzban_bridge.postgres_link import (
-    FAULTS,
     PostgresLink,
-    name_of,
     open_connection,
-    translate,
 )
 from marzban_bridge.shared_rows import columns_of, deletion, load, upsert
 from marzban_bridge.shared_schema import EVENTS, TABLES, Table, version_of
@@ -42,16 +37,18 @@ class SharedHandle(StoreHandle):
 
     def __init__(self, url: str, lease: Lease) -> None:
         self._lease = lease
-        self._link = PostgresLink(url)
+        self._link = PostgresLink(url, is_of_one_server=True)
         self._trail = PostgresTrail(url)
         self.lost: str | None = None
         """Why nothing may be written any more."""
         try:
+            self._link.connect()  # before the store is read: it is written where it was read
             if shared_upgrade.is_due(url):
                 shared_upgrade.upgrade(url, lease)
             super().__init__(load(url), trail=self._trail)
         except BaseException:
             self._trail.close()
+            self._link.close()
             raise
         self._trail.on_fault = self._lose
         _watch(self.db)
@@ -134,26 +131,24 @@ class ReadHandle(StoreHandle):
 
 
 class PostgresTrail:
-    """The audit trail in the database; one connection, which is not opened again once lost."""
+    """The audit trail in the database; its connection is not opened again at another server."""
 
     def __init__(self, url: str) -> None:
-        self._name = name_of(url)
-        self._db = open_connection(url)
+        self._link = PostgresLink(url, is_of_one_server=True, only_reads=True)
+        self._link.connect()
         self.on_fault: Callable[[str], None] = lambda _reason: None
 
     def execute(self, query: str, values: Sequence[Any] = (), /) -> Any:
         """Run a query and return its cursor; NotLeadingError when that is not possible."""
         try:
-            return self._db.execute(query.replace("?", "%s"), values)
-        except FAULTS as error:
-            reason = str(translate(error, self._name))
-            self.on_fault(reason)
-            raise NotLeadingError(reason) from error
+            return self._link.ask(lambda db: db.execute(query.replace("?", "%s"), values))
+        except StoreError as error:
+            self.on_fault(str(error))
+            raise NotLeadingError(str(error)) from error
 
     def close(self) -> None:
         """Let go of the database."""
-        with suppress(psycopg.Error):
-            self._db.close()
+        self._link.close()
 
 
 def is_there(url: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors as pg
 
-from collector import postgres_connection
+from collector import postgres_connection, postgres_session
 from collector.errors import (
     DiskFullError,
     LedgerUnavailableError,
@@ -24,6 +24,7 @@ from collector.errors import (
     SettingsError,
 )
 from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection, text_of
+from collector.postgres_session import UnfitServerError
 
 Db = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
@@ -31,18 +32,14 @@ T = TypeVar("T")
 SCHEMA = "traffic"
 PATIENT_ANSWER_SECONDS = 40.0
 """The same for what adds up, purges or checks, which nobody waits for."""
-IDLE_MILLIS = 5000
+FROZEN_SECONDS = 5.0
 """A session that stands still within a transaction so long is ended by the server, and its locks
 with it: a collector that was frozen holds nobody up for longer."""
+LOCK_SECONDS = 3.0
 MAX_TRIES = 8
-_SETTINGS = (
-    f"SET search_path = {SCHEMA}",
-    "SET lock_timeout = '3s'",
-    f"SET idle_in_transaction_session_timeout = {IDLE_MILLIS}",
-    "SELECT set_config('synchronous_commit', 'on', false) "
-    "WHERE current_setting('synchronous_commit') = 'off'",
-    "SET jit = off",
-)
+IDLE_SECONDS = 1.0
+"""A connection that was not used for so long is asked whether it is still one."""
+PING_SECONDS = 2.0
 
 
 def conninfo_of(url: str) -> str:
@@ -66,18 +63,25 @@ def _naming_the_variable() -> Iterator[None]:
 
 
 def prepare_session(db: Db, *, seconds: float) -> None:
-    """Set what each session needs, as far as the engine knows it; no statement takes longer."""
-    for statement in (*_SETTINGS, f"SET statement_timeout = {int(seconds * 900)}"):
-        with suppress(pg.UndefinedObject, pg.FeatureNotSupported, pg.InvalidParameterValue):
-            db.execute(statement)
+    """Set what each session relies on; no statement takes longer. Raises what psycopg raises."""
+    postgres_session.prepare(
+        db,
+        schema=SCHEMA,
+        answer_seconds=seconds,
+        lock_seconds=LOCK_SECONDS,
+        idle_seconds=FROZEN_SECONDS,
+    )
 
 
-def open_connection(conninfo: str, *, is_patient: bool = False) -> Db:
-    """Connect; raises what psycopg raises."""
+def open_connection(conninfo: str, *, is_patient: bool = False) -> BoundedConnection:
+    """Connect, and see that this is a server to store at; raises what psycopg raises."""
     db = BoundedConnection.connect(conninfo, autocommit=True)
     db.answer_seconds = PATIENT_ANSWER_SECONDS if is_patient else ANSWER_SECONDS
     try:
         prepare_session(db, seconds=db.answer_seconds)
+        postgres_session.refuse_pooled(
+            db, lambda: BoundedConnection.connect(conninfo, autocommit=True)
+        )
     except BaseException:
         db.close()
         raise
@@ -91,6 +95,8 @@ def translate(error: Exception, name: str) -> NotStoredError:
     text = text_of(error)
     if isinstance(error, pg.DiskFull):
         return DiskFullError(f"the disk under the ledger {name} is full: {text}")
+    if isinstance(error, UnfitServerError):
+        return NotStoredError(f"the ledger {name} cannot be used: {text}")
     is_away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     if is_away or isinstance(error, pg.ReadOnlySqlTransaction):
         return LedgerUnavailableError(f"the ledger {name} cannot be used now: {text}")
@@ -101,26 +107,56 @@ _FAULTS = (psycopg.Error, NotStoredError, UnicodeError, OverflowError)
 
 
 class Link:
-    """One connection, for one thread at a time: opened when it is used, and anew when lost."""
+    """One connection, for one thread at a time: opened when it is used, and anew when lost.
 
-    def __init__(self, url: str, *, is_patient: bool = False) -> None:
+    What `only_reads` goes on while commits wait for a standby.
+    """
+
+    def __init__(self, url: str, *, is_patient: bool = False, only_reads: bool = False) -> None:
         self._conninfo = conninfo_of(url)
         self._is_patient = is_patient
+        self._only_reads = only_reads
         self.name = name_of(url)
         self._guard = threading.Lock()
-        self._db: Db | None = None
+        self._db: BoundedConnection | None = None
+        self._used_at_seconds = 0.0
+        self._is_held_back = False
         self.connections = 0
         """How many there have been: what is remembered of one is not true of the next."""
 
     def connect(self) -> Db:
-        """Return the open connection, which may be a new one; LedgerUnavailableError otherwise."""
+        """Return the open connection, which may be a new one; LedgerUnavailableError otherwise.
+
+        It is a new one where the one there was has been cut off while nobody used it.
+        """
+        try:
+            db = self._opened()
+            if self._is_held_back:
+                postgres_session.refuse_while_standby_is_away(db)
+                self._is_held_back = False
+        except _FAULTS as error:
+            raise translate(error, self.name) from error
+        self._used_at_seconds = time.monotonic()
+        return db
+
+    def _opened(self) -> BoundedConnection:
+        if self._db is not None and time.monotonic() - self._used_at_seconds > IDLE_SECONDS:
+            self._ping(self._db)
         if self._db is None or self._db.closed:
-            try:
-                self._db = open_connection(self._conninfo, is_patient=self._is_patient)
-            except _FAULTS as error:
-                raise translate(error, self.name) from error
+            self._db = open_connection(self._conninfo, is_patient=self._is_patient)
+            self._is_held_back = not self._only_reads
             self.connections += 1
         return self._db
+
+    def _ping(self, db: BoundedConnection) -> None:
+        """Close a connection that is none any more: a server, a pooler or a firewall ended it."""
+        answer_seconds, db.answer_seconds = db.answer_seconds, PING_SECONDS
+        try:
+            db.execute("")
+        except psycopg.Error:
+            self.drop()
+        finally:
+            db.answer_seconds = answer_seconds
 
     def ask(self, work: Callable[[Db], T]) -> T:
         """Run something whose statements need not be one transaction; raises as `run`."""
@@ -136,7 +172,7 @@ class Link:
             for tries in range(1, MAX_TRIES + 1):
                 db = self.connect()
                 try:
-                    return run_in(db, work) if is_one else work(db)
+                    result = run_in(db, work) if is_one else work(db)
                 except (pg.SerializationFailure, pg.DeadlockDetected) as error:
                     if tries == MAX_TRIES:
                         raise translate(error, self.name) from error
@@ -145,6 +181,9 @@ class Link:
                     if db.closed or isinstance(error, pg.ReadOnlySqlTransaction):
                         self.drop()
                     raise translate(error, self.name) from error
+                else:
+                    self._used_at_seconds = time.monotonic()
+                    return result
             raise AssertionError("the last try returns or raises")
 
     def drop(self) -> None:

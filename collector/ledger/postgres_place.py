@@ -45,7 +45,7 @@ class PostgresPlace:
 
     def reader(self) -> PostgresReader:
         """Open the reading side; where that cannot be, the error says why."""
-        with closing(Link(self._url)) as link:
+        with closing(Link(self._url, only_reads=True)) as link:
             link.connect()
         return PostgresReader(self._url)
 

@@ -102,6 +102,7 @@ SHARED = (
     "collector.errors.UnwritableError",
     "collector.connections.bounded",
     "collector.postgres_connection",
+    "collector.postgres_session",
     "collector.boot_clock",
     "collector.listening",
     "collector.private_files",
