@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -19,38 +17,26 @@ from collector.ledger import (
     Batch,
     Progress,
     Receipt,
-    postgres_capacity,
     postgres_corrections,
     postgres_export,
     postgres_fold,
     postgres_purge,
     postgres_series,
 )
-from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.lost_commits import Losses
-from collector.ledger.postgres_group import Group, LostRaceError, StaleSeriesError, known_contents
+from collector.ledger.postgres_group import new_group_id
 from collector.ledger.postgres_lease import Lease, NotLeadingError
 from collector.ledger.postgres_link import Db, Link
 from collector.ledger.postgres_recall import Head, Recall
 from collector.ledger.postgres_schema import bring_forward
-from collector.ledger.postgres_series import SeriesIds
+from collector.ledger.postgres_writer import Writer
 from collector.ledger.statistics_values import IdleSeries
 from collector.schema import Policy
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-CAPACITY_SECONDS = 60.0
-"""How old a look at the users' totals may be by which a collector tells whether more fits."""
-NEARLY_FULL_SECONDS = 1.0
-"""The same while a user is nearly full, whose reports may come to several collectors."""
-SPARE_BYTES = 2**56
-"""What a collector accepts without looking at the totals again. What others accept meanwhile it
-does not see: up to 32 of them together stay within what the ledger's integers hold beyond a full
-total."""
-RACES = 20
 
 
 class PostgresLedger:
@@ -62,22 +48,16 @@ class PostgresLedger:
     """
 
     def __init__(self, url: str, *, lease_seconds: float | None = None) -> None:
-        self._writer = Link(url)
+        self._recall = Recall()
+        self._writer = Writer(url, self._recall)
         self._keeper = Link(url, is_patient=True)
         self.lease = Lease() if lease_seconds is None else Lease(lease_seconds)
         self._leading = threading.RLock()
-        self._series = SeriesIds()
-        self._series_of: tuple[int, str] = (0, "")
-        self._series_epoch = 0
-        self._led_by = ""
         self._is_run_noted = False
         self._folded_seq = 0
-        self._recall = Recall()
         self._recalled_connections = 0
-        self._capacity = Capacity({}, spare_bytes=0)
-        self._capacity_until_seconds = 0.0
         try:
-            bring_forward(self._writer)
+            bring_forward(self._writer.link)
             self.lead()
         except NotStoredError as error:
             self._drop()
@@ -89,7 +69,7 @@ class PostgresLedger:
     @property
     def name(self) -> str:
         """Where the ledger is, without secrets."""
-        return self._writer.name
+        return self._writer.link.name
 
     @property
     def leads(self) -> bool:
@@ -109,7 +89,7 @@ class PostgresLedger:
         self._drop()
 
     def _drop(self) -> None:
-        self._writer.close()
+        self._writer.link.close()
         self._keeper.close()
 
     # --- appending ---------------------------------------------------------------------------
@@ -123,84 +103,11 @@ class PostgresLedger:
         leader's next `fold`. Raises LedgerUnavailableError where the outcome is not known: then
         ids are safe to be sent again.
         """
-        for _ in range(RACES):
-            receipts = self._record(batches, received_at_millis)
-            if receipts is not None:
-                break
-        else:
-            raise NotStoredError("others store the same reports just now; send again")
+        receipts = self._writer.record(batches, received_at_millis=received_at_millis)
         if not defers_sums and self.lease.is_held:
             with contextlib.suppress(NotStoredError):  # it is stored all the same
                 self.fold()
         return receipts
-
-    def _record(self, batches: Sequence[Batch], received_at_millis: int) -> list[Receipt] | None:
-        """Store a group; None where another collector stored one of its ids meanwhile."""
-        self._refresh()
-        keys = [
-            report.report_key
-            for batch in batches
-            for report in batch.reports
-            if report.report_key is not None
-        ]
-        known = self._writer.ask(lambda db: known_contents(db, keys)) if keys else {}
-        room = self._room_for(batches)
-        group = Group(known, room=room)
-        taken = [group.take(batch) for batch in batches]
-        if group.rows or group.duplicates:
-            fresh = [report for report, _ in group.rows]
-            self._writer.ask(lambda db: self._series.make(db, fresh))
-            doubled = [report for report, _ in group.duplicates]
-            self._writer.ask(lambda db: self._series.find(db, doubled))
-        receipts = [each.receipt(self._series.get) for each in taken]
-        if group.rows:
-            group_id = _new_group_id()
-            try:
-                self._writer.run(
-                    lambda db: group.store(
-                        db,
-                        group_id,
-                        self._series.get,
-                        epoch=self._series_epoch,
-                        received_at_millis=received_at_millis,
-                    )
-                )
-            except LostRaceError:
-                return None
-            except StaleSeriesError:
-                self._series_of = (0, "")
-                return None
-            self._recall.stored(group_id, len(group.rows), received_at_millis=received_at_millis)
-            self._capacity.note(
-                raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=room
-            )
-        return receipts
-
-    def _refresh(self) -> None:
-        """Forget series that were read of another connection or leader, or have been dropped."""
-        self._writer.connect()
-        if self._series_of != (self._writer.connections, self._led_by):
-            self._series.clear()
-            self._writer.ask(self._recall.compare)
-            self._series_epoch = self._writer.ask(postgres_series.epoch)
-            self._series_of = (self._writer.connections, self._led_by)
-
-    def _room_for(self, batches: Sequence[Batch]) -> Room | None:
-        """Return what decides about each report of a commit; None where all fit in any case."""
-        is_known = time.monotonic() < self._capacity_until_seconds
-        if is_known and self._capacity.is_ample(batches):
-            return None
-        if not (is_known and self._capacity.nearly_full):
-            found = self._writer.ask(postgres_capacity.nearly_full)
-            self._capacity = Capacity(found, spare_bytes=SPARE_BYTES)
-            kept_seconds = NEARLY_FULL_SECONDS if found else CAPACITY_SECONDS
-            self._capacity_until_seconds = time.monotonic() + kept_seconds
-        if self._capacity.is_ample(batches):
-            return None
-        return self._capacity.room(
-            batches,
-            lambda username: self._writer.ask(lambda db: postgres_capacity.total_of(db, username)),
-        )
 
     # --- leading -----------------------------------------------------------------------------
 
@@ -218,7 +125,7 @@ class PostgresLedger:
                 with contextlib.suppress(NotLeadingError):
                     self._as_leader(lambda _: None)
             head = self._look()
-            seq, self._led_by, has_unfolded = head.seq, head.led_by, head.has_unfolded
+            seq, self._writer.led_by, has_unfolded = head.seq, head.led_by, head.has_unfolded
             if self.lease.is_held and seq != self._folded_seq:
                 # Restored while in use, or a commit whose answer was lost: another run from here.
                 self.lease.lose()
@@ -346,7 +253,7 @@ class PostgresLedger:
             if not self.lease.is_held:
                 return False
             self.fold()  # only what is in the sums can be taken out of them
-            group_id = _new_group_id()
+            group_id = new_group_id()
             seq, has_more = self._as_leader(
                 lambda db: self._correct_some(db, group_id, now_millis=now_millis, limit=limit)
             )
@@ -392,8 +299,3 @@ class PostgresLedger:
 def _wait_for_leader(db: Db) -> None:
     """Wait for the leader's transaction, and have the next one wait for this one."""
     db.execute("SELECT 1 FROM lease WHERE name = 'leader' FOR UPDATE")
-
-
-def _new_group_id() -> int:
-    """Make an id that is after those made before, and that no other collector makes."""
-    return (time.time_ns() // 1_000_000 << 21) | secrets.randbits(21)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +45,26 @@ def known_contents(db: Db, keys: Sequence[bytes]) -> dict[bytes, Content]:
     return {bytes(key): (series_id, up, down) for key, series_id, up, down in rows}
 
 
+def new_group_id() -> int:
+    """Make an id that is after those made before, and that no other collector makes."""
+    return (time.time_ns() // 1_000_000 << 21) | secrets.randbits(21)
+
+
+def is_id_kept(db: Db, key: bytes) -> bool:
+    """Tell whether an id is known, within a transaction whose commit waits as any other does.
+
+    To lock the row is written to the server's log, behind the commit that stored it.
+    """
+    query = "SELECT 1 FROM report WHERE report_key = %s FOR KEY SHARE"
+    return db.execute(query, (key,)).fetchone() is not None
+
+
+def is_group_kept(db: Db, group_id: int) -> bool:
+    """Tell the same of a group."""
+    query = "SELECT 1 FROM report_group WHERE id = %s FOR KEY SHARE"
+    return db.execute(query, (group_id,)).fetchone() is not None
+
+
 @dataclass(slots=True)
 class Taken:
     """What is taken of one request."""
@@ -78,6 +100,11 @@ class Group:
         """Each with who reported it, in the order they are numbered in."""
         self.duplicates: list[tuple[Report, Content | Report]] = []
         self.raw_bytes = self.billed_bytes = 0
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether every report has an id, so that none counts twice if all are stored again."""
+        return all(report.report_key is not None for report, _ in self.rows)
 
     def take(self, batch: Batch) -> Taken:
         """Take what is new of a request, and fits the totals of its users."""

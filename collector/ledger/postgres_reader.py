@@ -38,6 +38,7 @@ from collector.ledger.corrections import (
 )
 from collector.ledger.postgres_link import (
     PATIENT_ANSWER_SECONDS,
+    PING_SECONDS,
     Db,
     conninfo_of,
     name_of,
@@ -54,7 +55,7 @@ from collector.ledger.statistics_values import (
     Summary,
     UsageSums,
 )
-from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection
+from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection, text_of
 from collector.reporters import Configured, Reporter
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place
@@ -64,6 +65,8 @@ T = TypeVar("T")
 
 MAX_CONNECTIONS = 8
 GET_SECONDS = 2.0
+AGAIN_SECONDS = 5.0
+"""The same where the server was there a moment ago: another may be about to take its place."""
 CATCH_UP_SECONDS = 5.0
 POLL_SECONDS = 0.02
 
@@ -73,14 +76,15 @@ class PostgresReader:
 
     def __init__(self, url: str) -> None:
         self.name = name_of(url)
+        self._is_away = False
+        self._problem: str | None = None
         self._pool: ConnectionPool[BoundedConnection] = ConnectionPool(
             conninfo_of(url),
             connection_class=BoundedConnection,
             kwargs={"autocommit": True},
             min_size=1,
             max_size=MAX_CONNECTIONS,
-            configure=_prepare,
-            check=ConnectionPool.check_connection,
+            configure=self._prepare,
             timeout=GET_SECONDS,
             # Who asks next tries anew: an attempt that is left to itself waits longer each time.
             reconnect_timeout=GET_SECONDS,
@@ -95,15 +99,41 @@ class PostgresReader:
     def _ask(
         self, work: Callable[[Db], T], *, is_snapshot: bool = False, is_long: bool = False
     ) -> T:
-        """Read; what reads through a whole table may take longer than what reports wait for."""
+        """Read; what reads through a whole table may take longer than what reports wait for.
+
+        A connection that is lost meanwhile is followed by another one, for some seconds.
+        """
+        until_seconds = time.monotonic() + (GET_SECONDS if self._is_away else AGAIN_SECONDS)
+        while True:
+            wait_seconds = max(GET_SECONDS, until_seconds - time.monotonic())
+            db: BoundedConnection | None = None
+            try:
+                with self._pool.connection(timeout=wait_seconds) as db:
+                    db.answer_seconds = PING_SECONDS
+                    db.execute("")  # where it was cut off, the next one is asked at once
+                    db.answer_seconds = PATIENT_ANSWER_SECONDS if is_long else ANSWER_SECONDS
+                    found = run_in(db, work, is_snapshot=True) if is_snapshot else work(db)
+            except PoolTimeout as error:
+                self._is_away = True
+                why = f": {self._problem}" if self._problem else ""
+                raise LedgerUnavailableError(
+                    f"the ledger {self.name} cannot be reached{why}"
+                ) from error
+            except (psycopg.Error, NotStoredError) as error:
+                if db is None or not db.closed or time.monotonic() >= until_seconds:
+                    raise translate(error, self.name) from error
+            else:
+                self._is_away = False
+                return found
+
+    def _prepare(self, db: BoundedConnection) -> None:
         try:
-            with self._pool.connection() as db:
-                db.answer_seconds = PATIENT_ANSWER_SECONDS if is_long else ANSWER_SECONDS
-                return run_in(db, work, is_snapshot=True) if is_snapshot else work(db)
-        except PoolTimeout as error:
-            raise LedgerUnavailableError(f"the ledger {self.name} cannot be reached") from error
-        except (psycopg.Error, NotStoredError) as error:
-            raise translate(error, self.name) from error
+            prepare_session(db, seconds=PATIENT_ANSWER_SECONDS)
+        except psycopg.Error as error:
+            self._problem = text_of(error)
+            db.close()
+            raise
+        self._problem = None
 
     def await_sums(self) -> None:
         """Return once all that is stored now is in the sums, whoever adds it up.
@@ -275,10 +305,6 @@ class PostgresReader:
     def audit(self) -> Audit:
         """Compare the sums of users, series and days with each other."""
         return self._ask(postgres_statistics.audit, is_snapshot=True, is_long=True)
-
-
-def _prepare(db: BoundedConnection) -> None:
-    prepare_session(db, seconds=PATIENT_ANSWER_SECONDS)
 
 
 def _changes(db: Db, after: int, limit: int) -> Changes:

@@ -694,7 +694,7 @@ def fails_to_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
             patch.setattr(ledger, "_db", Failing())
         else:
-            link = ledger._writer
+            link = ledger._writer.link
             run = link.run
 
             def fail(work, **options):

@@ -185,6 +185,8 @@ class TestWithoutTheServer:
         for name in ("ANSWER_SECONDS", "PATIENT_ANSWER_SECONDS"):
             monkeypatch.setattr(f"collector.ledger.postgres_reader.{name}", 1)
         monkeypatch.setattr("collector.ledger.postgres_reader.GET_SECONDS", 0.5)
+        for name in ("postgres_reader", "postgres_writer"):
+            monkeypatch.setattr(f"collector.ledger.{name}.AGAIN_SECONDS", 0.5)
         world = await start(postgres.url(database, port=proxy.port))
         assert (await world.send(wire(report_id="a"))).status_code == 200
         assert (await world.client.get("/readyz")).status_code == 200

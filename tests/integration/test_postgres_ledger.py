@@ -289,12 +289,8 @@ class TestTheLease:
     def test_a_leader_that_freezes_in_a_commit_holds_it_up_for_seconds_and_loses_it(
         self, url, monkeypatch
     ):
-        monkeypatch.setattr("collector.ledger.postgres_link.IDLE_MILLIS", 1000)
-        monkeypatch.setattr(
-            "collector.ledger.postgres_link._SETTINGS",
-            (f"SET search_path = {SCHEMA}", "SET idle_in_transaction_session_timeout = 1000",
-             "SET lock_timeout = '500ms'"),
-        )  # fmt: skip
+        monkeypatch.setattr("collector.ledger.postgres_link.FROZEN_SECONDS", 1.0)
+        monkeypatch.setattr("collector.ledger.postgres_link.LOCK_SECONDS", 0.5)
         frozen, second = (
             PostgresLedger(url, lease_seconds=0.3),
             PostgresLedger(url, lease_seconds=9),
@@ -467,6 +463,7 @@ class TestFaults:
         self, proxy, postgres, database, monkeypatch
     ):
         monkeypatch.setattr("collector.ledger.postgres_link.ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr("collector.ledger.postgres_writer.AGAIN_SECONDS", 0.3)
         with closing(PostgresLedger(postgres.url(database, port=proxy.port))) as ledger:
             store(ledger, batch(report(key="a")))
             proxy.freeze()
@@ -477,9 +474,11 @@ class TestFaults:
             proxy.thaw()
             assert store(ledger, batch(report(key="b"))) == [Receipt(1, 0)]
 
-    def test_a_commit_whose_answer_was_lost_is_an_error_and_a_duplicate_when_it_is_sent_again(
-        self, proxy, postgres, database
+    @pytest.mark.parametrize("keys", ["bc", (None, None)], ids=["ids", "no ids"])
+    def test_a_commit_whose_answer_was_lost_is_looked_for_on_a_new_connection(
+        self, proxy, postgres, database, keys
     ):
+        wanted = batch(*(report(key=key) for key in keys))
         with (
             closing(PostgresLedger(postgres.url(database))) as leader,
             closing(PostgresLedger(postgres.url(database, port=proxy.port))) as ledger,
@@ -487,12 +486,12 @@ class TestFaults:
         ):
             store(ledger, batch(report(key="a")))
             proxy.cut_after = b"COMMIT"
-            with pytest.raises(LedgerUnavailableError):
-                store(ledger, batch(report(key="b"), report(key="c")))
+            assert store(ledger, wanted) == [Receipt(2, 0)]
             assert proxy.cuts == 1
-            assert store(ledger, batch(report(key="b"), report(key="c"))) == [Receipt(0, 2)]
+            again = Receipt(0, 2) if keys == "bc" else Receipt(2, 0)
+            assert store(ledger, wanted) == [again]
             leader.lead()
-            assert reader.audit().reports == 3
+            assert reader.audit().reports == 3 + again.accepted
 
     def test_a_fold_whose_answer_was_lost_adds_nothing_twice(self, proxy, postgres, database):
         with (
@@ -518,7 +517,7 @@ class TestFaults:
     )  # fmt: skip
     def test_what_the_server_says_tells_a_sender_what_to_do(self, leader, code, kind):
         with pytest.raises(NotStoredError) as raised:
-            leader._writer.run(
+            leader._writer.link.run(
                 lambda db: db.execute(
                     f"DO $$ BEGIN RAISE 'so it is' USING ERRCODE = '{code}'; END $$"
                 )
@@ -536,9 +535,9 @@ class TestFaults:
                     raise failures.pop()
                 return db.execute("SELECT 7").fetchone()
 
-            assert leader._writer.run(work) == (7,)
+            assert leader._writer.link.run(work) == (7,)
         with pytest.raises(NotStoredError):
-            leader._writer.run(lambda _: fail(pg.SerializationFailure("40001")))
+            leader._writer.link.run(lambda _: fail(pg.SerializationFailure("40001")))
 
     def test_neither_an_error_nor_a_name_shows_the_password(self, postgres):
         url = postgres.url("no_such_database")
