@@ -5,7 +5,7 @@ How much of that is heeded is for who waits to say.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 MAX_DIGITS = 9
@@ -21,7 +21,7 @@ def retry_after_seconds(text: str | None, *, now: datetime) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
+            moment = moment.replace(tzinfo=timezone.utc)
         return max(0.0, (moment - now).total_seconds())
     except (ValueError, OverflowError):
         return None

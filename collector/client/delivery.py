@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from collector.client.answers import (
@@ -168,7 +168,7 @@ class Delivery:
         if isinstance(answer, NoAnswer):
             yield self._give_back(is_unsent=answer.is_unsent)
             return Setback(answer.reason, kind=answer.kind)
-        now = datetime.fromtimestamp(self._now_millis() / 1000, tz=UTC)
+        now = datetime.fromtimestamp(self._now_millis() / 1000, tz=timezone.utc)
         match self._parcel.judge(answer, count=len(items), now=now):
             case Again(reason, after_seconds, kind):
                 yield self._give_back(is_unsent=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from collector.client.errors import ReportError
@@ -129,7 +129,7 @@ def completed(body: bytes, *, subscription: str | None, queued_at_millis: int | 
     if subscription is not None:
         extra["user_token"] = subscription
     if queued_at_millis is not None and not names_its_moment(body):
-        moment = datetime.fromtimestamp(queued_at_millis / 1000, tz=UTC)
+        moment = datetime.fromtimestamp(queued_at_millis / 1000, tz=timezone.utc)
         extra["reported_at"] = moment.isoformat(timespec="milliseconds")
     if not extra:
         return body

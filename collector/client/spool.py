@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from collector.client import claims
@@ -383,4 +383,4 @@ def _size(body: bytes) -> int:
 
 
 def _moment(millis: int) -> datetime:
-    return datetime.fromtimestamp(millis / 1000, tz=UTC)
+    return datetime.fromtimestamp(millis / 1000, tz=timezone.utc)

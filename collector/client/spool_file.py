@@ -51,6 +51,7 @@ CREATE TABLE dead_letter (
 );
 """
 VERSION = 3
+_CORRUPT, _FULL, _NOT_A_DATABASE = 11, 13, 26
 _STEPS = {
     1: """
 ALTER TABLE backlog ADD COLUMN set_aside_bytes INTEGER NOT NULL DEFAULT 0;
@@ -132,10 +133,9 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+        if _is(error, _FULL, "disk is full"):
             raise SpoolFullError(f"the disk under the spool {path} is full") from error
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        if _is(error, _CORRUPT, "malformed") or _is(error, _NOT_A_DATABASE, "not a database"):
             raise SpoolError(
                 f"the spool {path} is damaged ({error}): move it away to begin anew; what waited "
                 "in it is lost"
@@ -143,3 +143,9 @@ def explained(path: Path) -> Iterator[None]:
         raise SpoolError(f"the spool {path} cannot be used: {error}") from error
     except OSError as error:
         raise SpoolError(f"cannot open the spool {path}: {error}") from error
+
+
+def _is(error: sqlite3.Error, code: int, words: str) -> bool:
+    """Tell which error of SQLite's it is; Python 3.10 shows no code."""
+    shown: int | None = getattr(error, "sqlite_errorcode", None)
+    return words in str(error) if shown is None else shown & 0xFF == code
