@@ -228,16 +228,19 @@ def is_over(doubt: PanelDoubt, readings: Sequence[Reading]) -> bool:
     A panel that gets its users back one after the other is so once at most one of those that were
     looked at, or less than a third of them, is missing, whatever its status was. A user whose row
     went back may by now have used more than before: it has to have the limit and the log that it
-    had, too.
+    had, too. One that was deleted before the backup was put in place is not there again; it is no
+    obstacle where another user shows that the panel was put forward.
     """
     if judge(readings) is not None:
         return False
     if doubt.kind != DoubtKind.WENT_BACK:
         missing = sum(each.shown in {Shown.GONE, Shown.RECREATED} for each in readings)
         return missing <= 1 or missing < len(readings) * LEAST_SHARE
-    return all(
-        _is_put_forward(reading) for reading in readings if reading.account.key in doubt.witnesses
-    )
+    witnesses = [each for each in readings if each.account.key in doubt.witnesses]
+    there = [each for each in witnesses if each.shown is not Shown.GONE]
+    if witnesses and not there:
+        return False
+    return all(map(_is_put_forward, there))
 
 
 def _is_put_forward(reading: Reading) -> bool:

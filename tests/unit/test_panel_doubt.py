@@ -307,3 +307,11 @@ class TestEnd:
         )
         user = shown(before, **{"data_limit_bytes": PUBLISHED} | fields)
         assert is_over(self.doubt(DoubtKind.WENT_BACK, "alice"), [read(before, user)]) is is_so
+
+    def test_who_was_deleted_before_the_backup_is_no_obstacle_where_another_was_put_forward(self):
+        doubt = self.doubt(DoubtKind.WENT_BACK, "alice", "bob")
+        gone, back = read(kept("alice", used=5), None), as_before("bob", used=5)
+        assert is_over(doubt, [gone, back, as_before("carol"), as_before("dave")])
+        assert not is_over(doubt, [gone, as_before("carol"), as_before("dave")])
+        went_back = read(kept("bob", used=5), shown(kept("bob"), used=3))
+        assert not is_over(doubt, [gone, went_back, as_before("carol"), as_before("dave")])
