@@ -52,6 +52,7 @@ class Sighting:
     expire: int | None = None
     on_hold_expire_duration: int | None = None
     next_plan: NextPlan | None = None
+    online_at: datetime | None = None
 
     @property
     def logged_bytes(self) -> int:
@@ -71,6 +72,7 @@ def sight(user: PanelUser, *, seen_at: datetime) -> Sighting:
         expire=user.expire,
         on_hold_expire_duration=user.on_hold_expire_duration,
         next_plan=user.next_plan,
+        online_at=user.online_at,
     )
 
 
@@ -390,9 +392,3 @@ def is_same_limit(one: int | None, other: int | None) -> bool:
     if one is None or other is None:
         return one is other
     return abs(one - other) <= ROUNDING_BYTES
-
-
-def looks_typed(limit_bytes: int) -> bool:
-    """Tell whether a limit is a whole number of hundredths of a GiB, as people type them."""
-    hundredths = limit_bytes * 100 / GIB
-    return abs(hundredths - round(hundredths)) * GIB / 100 <= 1

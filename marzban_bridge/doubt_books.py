@@ -10,6 +10,7 @@ import msgspec
 from marzban_bridge.accounts import Event
 from marzban_bridge.name_books import NameBooks
 from marzban_bridge.panel_doubt import PanelDoubt
+from marzban_bridge.store_file import to_millis
 
 ONE_PANEL = "one_panel"
 """The kind of doubt about a panel that is another entry's, too; also in the metric."""
@@ -68,6 +69,14 @@ class DoubtBooks(NameBooks):
 
     def _set_panel_doubts(self, doubts: Sequence[PanelDoubt]) -> None:
         self._handle.set_meta(self._doubt_meta, msgspec.json.encode(doubts).decode())
+
+    def has_lost_all_since(self, at: datetime) -> bool:
+        """Tell whether the panel has no account left, and the last one's user is gone since."""
+        query = (
+            "SELECT 1 FROM gone_account WHERE panel = ?1 AND gone_at >= ?2 "
+            "AND NOT EXISTS (SELECT 1 FROM account WHERE panel = ?1)"
+        )
+        return self._db.execute(query, (self.panel, to_millis(at))).fetchone() is not None
 
     def sample(self, *, admin: str | None, limit: int) -> list[str]:
         """Return some accounts of the panel, at random; up to half of them of one owner's users."""

@@ -31,6 +31,8 @@ class GoneAccount:
     """What of the shared quota's `departed_bytes` is this user's."""
     shared: SharedQuota | None = None
     """The quota it shared, if it was the last to share it."""
+    replaced: SharedQuota | None = None
+    """The quota it shared when it was put aside, for where another user takes its place."""
 
 
 def returned(

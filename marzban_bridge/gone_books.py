@@ -12,7 +12,7 @@ from marzban_bridge.account_books import AccountBooks
 from marzban_bridge.accounts import Account, Event, shifted
 from marzban_bridge.gone_accounts import GoneAccount, returned
 from marzban_bridge.panel_names import FIRST_PANEL, scoped, take_apart
-from marzban_bridge.shared_quotas import depart, rejoin, rejoin_anew
+from marzban_bridge.shared_quotas import depart, put_back, rejoin, rejoin_anew
 from marzban_bridge.shared_switch import Member, leave, leave_while_gone
 from marzban_bridge.store_file import to_millis
 from marzban_bridge.usage import NOTHING, Totals
@@ -63,7 +63,12 @@ class GoneBooks(AccountBooks):
         """Keep the account of a user in whose place there is another; that one goes on counting."""
         with self._handle.transaction():
             self._put_gone(
-                GoneAccount(account=account, gone_at=at, unscoped=self.unscoped_totals(account.key))
+                GoneAccount(
+                    account=account,
+                    gone_at=at,
+                    unscoped=self.unscoped_totals(account.key),
+                    replaced=self.shared_quota(account.key),
+                )
             )
 
     def take_up(self, gone: GoneAccount, event: Event, *, at: datetime) -> Account:
@@ -85,6 +90,8 @@ class GoneBooks(AccountBooks):
             )
             if self._handle.shares_quotas and current is None:
                 account = self._rejoin(account, gone)
+            elif (shared := self.shared_quota(key)) and gone.replaced:
+                self._put_shared_quota(key, put_back(shared, gone.replaced))
             self._put(account)
             self._insert_events(account.username, [event], at)
         self._handle.on_change(self.panel, (key,))
@@ -135,6 +142,7 @@ class GoneBooks(AccountBooks):
             had_name=self._has_name(account.key),
             departed_bytes=account.odometer_bytes if shared and not is_last else 0,
             shared=shared if is_last else None,
+            replaced=shared,
         )
 
     def _rejoin(self, account: Account, gone: GoneAccount) -> Account:
@@ -207,7 +215,9 @@ class GoneBooks(AccountBooks):
                 account = leave(alone, gone.shared, totals={self.panel: seen})[self.panel]
             elif account.shared_period is not None:
                 account = leave_while_gone(account, own=own)
-            self._put_gone(replace(gone, account=account, departed_bytes=0, shared=None))
+            self._put_gone(
+                replace(gone, account=account, departed_bytes=0, shared=None, replaced=None)
+            )
 
     def _put(self, account: Account) -> None:
         super()._put(account)

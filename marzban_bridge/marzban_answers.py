@@ -60,8 +60,17 @@ def parse_user(data: Mapping[str, Any]) -> PanelUser:
             on_hold_expire_duration=_whole_or_none(data.get("on_hold_expire_duration")),
             next_plan=_parse_next_plan(data.get("next_plan")),
             admin=text_of(owner["username"]) if owner else None,
+            online_at=_online_at(data.get("online_at")),
             note=None if data.get("note") is None else text_of(data["note"]),
         )
+
+
+def _online_at(found: object) -> datetime | None:
+    """Read when a user was last online; None where it is not said in a way that can be read."""
+    try:
+        return _utc(found) if isinstance(found, str) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def parse_panel_users(data: Mapping[str, Any]) -> PanelUsers:

@@ -10,13 +10,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from marzban_bridge.accounts import (
+    GIB,
     REMEMBERED_LIMITS,
     Account,
     Event,
     Restoration,
     Sighting,
     is_same_limit,
-    looks_typed,
 )
 from marzban_bridge.note_line import NoteLine
 from marzban_bridge.open_writes import (
@@ -270,3 +270,9 @@ def quota_event(before: int | None, after: int | None, text: str) -> Event:
         before="unlimited" if before is None else str(before),
         after="unlimited" if after is None else str(after),
     )
+
+
+def looks_typed(limit_bytes: int) -> bool:
+    """Tell whether a limit is a whole number of hundredths of a GiB, as people type them."""
+    hundredths = limit_bytes * 100 / GIB
+    return abs(hundredths - round(hundredths)) * GIB / 100 <= 1

@@ -82,6 +82,8 @@ class PanelUser:
     next_plan: NextPlan | None = None
     admin: str | None = None
     """Who owns the user; None when the panel's environment admin made it."""
+    online_at: datetime | None = None
+    """When the panel last counted traffic of the user; a reset leaves it as it is."""
     note: str | None = None
     """What the admin wrote about the user, and the line of the last write (`note_line`)."""
 

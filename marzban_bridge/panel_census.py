@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from marzban_bridge.accounts import Account, account_key
 from marzban_bridge.errors import PanelDoubtError
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 SAMPLE = 50
 """Users that are looked at, in one request."""
+EMPTY_LATELY = timedelta(hours=1)
+"""For so long a panel that has lost all of its users hands no name on to the next panel."""
 IS_OVER = "the panel shows its users as they were before; they are settled again"
 
 
@@ -81,7 +83,9 @@ class Census:
         if kind:
             self.begin(kind, readings)
         # It may have begun with another user while the panel was asked.
-        return bool(self._store.panel_doubts)
+        if self._store.panel_doubts:
+            return True
+        return self._is_first_asked(key, user) and self._is_nobody_left(readings)
 
     def is_as_before(self, key: str, user: PanelUser) -> bool:
         """Tell whether a user shows nothing for which others would have to be looked at."""
@@ -123,26 +127,40 @@ class Census:
     ) -> tuple[DoubtKind | None, list[Reading]]:
         account = self._store.account(key)
         if account is None:
-            return None, []
+            readings = await self._sample(None, read_at) if self._is_first_asked(key, user) else []
+            return judge(readings), readings
         subject = self.reading(account, user)
         # A look leaves a held account as it is, unless its user is gone or another one.
         is_left_alone = account.is_held and subject.shown not in {Shown.GONE, Shown.RECREATED}
         if subject.shown is Shown.AS_BEFORE or is_left_alone:
             return None, []
-        others = [] if subject.shown is Shown.WENT_BACK else await self._sample(account, read_at)
+        others = (
+            [] if subject.shown is Shown.WENT_BACK else await self._sample(account.admin, read_at)
+        )
         readings = [subject, *(each for each in others if each.account.key != key)]
         return judge(readings), readings
 
-    async def _sample(self, account: Account, read_at: float) -> list[Reading]:
-        """Read some other users, unless that was done since the user in question was read."""
+    def _is_first_asked(self, key: str, user: PanelUser | None) -> bool:
+        """Tell whether a name without an account would pass to another panel, being not here."""
+        is_missing = user is None and self._store.account(key) is None
+        return is_missing and len(self._store.panels) > 1 and not self._store.is_orphan(key)
+
+    def _is_nobody_left(self, readings: list[Reading]) -> bool:
+        """Tell whether a panel, however few users it had, has none of them left, or had lately."""
+        if readings:
+            return all(each.shown in {Shown.GONE, Shown.RECREATED} for each in readings)
+        return self._store.has_lost_all_since(self._clock() - EMPTY_LATELY)
+
+    async def _sample(self, admin: str | None, read_at: float) -> list[Reading]:
+        """Read some users, some of this owner's, unless that was done since that moment."""
         async with self._lock:
-            if self._sampled_at < read_at or account.admin not in self._sampled_owners:
+            if self._sampled_at < read_at or admin not in self._sampled_owners:
                 is_further = self._sampled_at >= read_at
                 self._sampled_at = time.monotonic()
-                keys = self._store.sample(admin=account.admin, limit=SAMPLE)
+                keys = self._store.sample(admin=admin, limit=SAMPLE)
                 self._readings = await self._read(keys)
                 owners = self._sampled_owners if is_further else set()
-                self._sampled_owners = {*owners, account.admin}
+                self._sampled_owners = {*owners, admin}
             return self._readings
 
     async def _read(self, keys: Iterable[str]) -> list[Reading]:

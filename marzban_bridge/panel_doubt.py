@@ -19,10 +19,10 @@ from marzban_bridge.accounts import (
     Sighting,
     is_same_creation,
     is_same_limit,
-    looks_typed,
     sight,
 )
 from marzban_bridge.open_writes import sets_limit
+from marzban_bridge.own_writes import looks_typed
 from marzban_bridge.panel import PanelUser, Status
 from marzban_bridge.resets import Fall, detect, fall_of
 

@@ -5,6 +5,7 @@ Facts of Marzban 0.8.4 that this rests on:
 - Used traffic never falls by itself, and the log (`lifetime - used`) moves only at a reset: it
   grows by what was used, or is wiped by a reset-all. A user who used nothing shows neither.
 - The reset button sends a webhook; the reset-all call and the periodic job send none.
+- `online_at` is set with the used traffic, by the panel's counting, and by nothing else.
 - The periodic job runs hourly over active and limited users, N whole days after the last reset.
 - The button, like the periodic job, deletes a next plan; it makes a disabled user active. So do an
   admin's edit and `/api/admin/{admin}/users/activate`, which reset nothing: that a user is active
@@ -80,8 +81,21 @@ def fall_of(before: Sighting, after: Sighting) -> Fall:
     """Tell a reset from a row that went back, as after a restored backup.
 
     A reset of one user logs what had been used. A reset of all users wipes the log, and used
-    traffic begins anew from zero. Nothing else moves the log, or has used traffic fall.
+    traffic begins anew from zero. Nothing else moves the log, or has used traffic fall. No reset
+    moves when the user was last online: where that is earlier than before, the row is an older one.
     """
+    fall = _fall_of(before, after)
+    return Fall.PAST if fall is Fall.UNCLEAR and _was_online_later(before, after) else fall
+
+
+def _was_online_later(before: Sighting, after: Sighting) -> bool:
+    """Tell whether the user had been online later; databases may cut off the part of a second."""
+    if before.online_at is None:
+        return False
+    return after.online_at is None or after.online_at + timedelta(seconds=1) < before.online_at
+
+
+def _fall_of(before: Sighting, after: Sighting) -> Fall:
     logged_more_bytes = after.logged_bytes - before.logged_bytes
     if logged_more_bytes > 0:
         is_whole = logged_more_bytes >= LOGGED_SHARE * before.used_bytes

@@ -187,6 +187,29 @@ def rejoin(shared: SharedQuota, *, departed_bytes: int) -> SharedQuota:
     return replace(shared, departed_bytes=shared.departed_bytes - departed_bytes)
 
 
+def put_back(shared: SharedQuota, before: SharedQuota) -> SharedQuota:
+    """Share again what was shared before a user took the place of one who is back.
+
+    What was used meanwhile counts. A reset since, and what an admin has set since, stay.
+    """
+    if shared.period != before.period:
+        return shared
+    is_edited_since = shared.is_edited and (shared.quota_bytes, shared.panel) != (
+        before.quota_bytes,
+        before.panel,
+    )
+    kept = shared if is_edited_since else before
+    return replace(
+        before,
+        quota_bytes=kept.quota_bytes,
+        panel=kept.panel,
+        is_edited=kept.is_edited,
+        edited_generation=kept.edited_generation,
+        version=shared.version + 1,
+        departed_bytes=shared.departed_bytes,
+    )
+
+
 def rejoin_anew(shared: SharedQuota, account: Account) -> SharedQuota:
     """Count what a user had used in a period of its own who shares the quota from now on."""
     if shared.start is None:

@@ -16,8 +16,8 @@ from marzban_bridge.accounts import (
     balance,
     desired,
     is_same_limit,
-    looks_typed,
 )
+from marzban_bridge.own_writes import looks_typed
 
 BYTES = st.integers(min_value=0, max_value=2**50)
 

@@ -14,9 +14,11 @@ from marzban_bridge.resets import (
     CALENDAR_GRACE,
     ECHO_WINDOW,
     Cause,
+    Fall,
     ResetAll,
     detect,
     due_at,
+    fall_of,
     period_start,
 )
 
@@ -301,3 +303,29 @@ def test_the_period_of_a_user_we_did_not_watch_is_placed_by_its_creation(
     created_at, strategy, start
 ):
     assert period_start(created_at=created_at, strategy=strategy, now=NOW) == start
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fall"),
+    [
+        (NOW, NOW, Fall.UNCLEAR),
+        (NOW, NOW + timedelta(minutes=5), Fall.UNCLEAR),
+        (NOW, NOW - timedelta(minutes=5), Fall.PAST),
+        (NOW, None, Fall.PAST),
+        (None, None, Fall.UNCLEAR),
+        (None, NOW, Fall.UNCLEAR),
+        (NOW + timedelta(microseconds=700_000), NOW, Fall.UNCLEAR),  # moved to another database
+    ],
+)
+@pytest.mark.parametrize("logged", [0, 3])
+def test_a_row_whose_user_was_online_later_is_of_the_past(before, after, fall, logged):
+    """Used traffic fell, or the log was wiped: else a reset of all users does that, too."""
+    one = panel_user(used_bytes=gib(5), logged_bytes=gib(logged), online_at=before)
+    other = panel_user(used_bytes=gib(1), online_at=after)
+    assert fall_of(sight(one, seen_at=NOW), sight(other, seen_at=LATER)) is fall
+
+
+def test_a_reset_that_the_log_took_is_one_whenever_the_user_was_online():
+    one = panel_user(used_bytes=gib(5), online_at=NOW)
+    other = panel_user(logged_bytes=gib(5), online_at=NOW - timedelta(days=1))
+    assert fall_of(sight(one, seen_at=NOW), sight(other, seen_at=LATER)) is Fall.RESET

@@ -19,6 +19,7 @@ from marzban_bridge.shared_quotas import (
     is_behind,
     is_same_reset,
     period_of,
+    put_back,
     renewed,
     spent_between,
 )
@@ -292,3 +293,21 @@ def test_who_was_made_anew_and_is_gone_again_counts_for_nothing():
     anew = Anew(start=both(gib(6)), corrected_seqs=())
     shared = SharedQuota(quota_bytes=1, panel="default", start=NOTHING, anew=anew)
     assert renewed(shared, {"default": member(0)}).anew is None
+
+
+@pytest.mark.parametrize(
+    ("shared", "quota", "start"),
+    [
+        ({"quota_bytes": gib(50), "start": both(gib(9)), "generation": 1}, gib(10), gib(1)),
+        ({"quota_bytes": gib(70), "is_edited": True}, gib(70), gib(1)),
+        ({"quota_bytes": gib(50), "start": both(gib(9)), "period": 1}, gib(50), gib(9)),
+    ],
+    ids=["all is as before", "but for what an admin has set", "but for a reset"],
+)
+def test_who_is_back_shares_again_what_it_shared_before_another_took_its_place(
+    shared, quota, start
+):
+    before = SharedQuota(quota_bytes=gib(10), panel="default", start=both(gib(1)))
+    since = replace(replace(before, version=7, departed_bytes=5), **shared)
+    after = put_back(since, before)
+    assert (after.quota_bytes, after.start.billed_bytes, after.departed_bytes) == (quota, start, 5)
