@@ -13,7 +13,7 @@ import httpx
 from collector.client.delivery import Answer, Call, Empty, NoAnswer, Post, Progress, Setback, Step
 from collector.client.errors import ClientError
 from collector.client.failures import no_answer
-from collector.client.http_options import HttpOptions
+from collector.client.http_options import DEFAULT_TIMEOUT_SECONDS, HttpOptions
 from collector.client.pace import Pace
 from collector.client.target import IDLE_SECONDS, LINGER_SECONDS, MAX_ANSWER_BYTES, join
 
@@ -37,7 +37,11 @@ class AsyncWire:
     ) -> None:
         self._url = url
         if options is None:
-            options = HttpOptions(timeout_seconds=timeout_seconds or 30.0, transport=transport)
+            options = HttpOptions(
+                timeout_seconds=timeout_seconds or DEFAULT_TIMEOUT_SECONDS,
+                transport=transport,
+                is_tls=url.lower().startswith("https:"),
+            )
         self._options = options
         self._http: httpx.AsyncClient | None = None
 

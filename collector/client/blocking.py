@@ -92,6 +92,7 @@ class Client:
             proxy=proxy,
             headers=headers or {},
             transport=transport,
+            is_tls=url.lower().startswith("https:"),
         )
         self.exit_flush_seconds = exit_flush_seconds
         self._notes = ProblemNotes(url, on_error)

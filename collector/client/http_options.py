@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -29,13 +28,16 @@ class HttpOptions:
     proxy: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None
+    is_tls: bool = True
+    trusted: ssl.SSLContext = field(init=False, repr=False, compare=False)
+    """Made once: reading the certificates takes a good part of a second."""
 
     def __post_init__(self) -> None:
         if self.timeout_seconds <= 0:
             raise ClientError("timeout_seconds: expected a number above 0")
         if taken := sorted(_OURS & {name.lower() for name in self.headers}):
             raise ClientError(f"headers: {', '.join(taken)} is for the client to set")
-        self._context()
+        object.__setattr__(self, "trusted", self._context())
         try:
             httpx.Headers(dict(self.headers))
             if self.proxy is not None:
@@ -48,24 +50,24 @@ class HttpOptions:
 
     def connect(self) -> httpx.AsyncClient:
         """Return a client that has these options."""
-        arguments: dict[str, Any] = {}
-        if (context := self._context()) is not None:
-            arguments["verify"] = context
-        if self.transport is not None:
-            arguments["transport"] = _asynchronous(self.transport)
-        elif self.proxy is not None:
-            arguments["proxy"] = self.proxy
+        transport = None if self.transport is None else _asynchronous(self.transport)
         return httpx.AsyncClient(
-            timeout=self.timeout_seconds, headers=dict(self.headers), **arguments
+            timeout=self.timeout_seconds,
+            headers=dict(self.headers),
+            verify=self.trusted,
+            proxy=None if transport else self.proxy,
+            transport=transport,
         )
 
-    def _context(self) -> ssl.SSLContext | None:
-        if self.ca_file is None:
-            return None
-        try:
-            return ssl.create_default_context(cafile=str(self.ca_file))
-        except OSError as error:  # that of a file that is no certificate is one as well
-            raise ClientError(f"ca_file: {self.ca_file} cannot be read: {error}") from error
+    def _context(self) -> ssl.SSLContext:
+        if self.ca_file is not None:
+            try:
+                return ssl.create_default_context(cafile=str(self.ca_file))
+            except OSError as error:  # that of a file that is no certificate is one as well
+                raise ClientError(f"ca_file: {self.ca_file} cannot be read: {error}") from error
+        if self.is_tls and self.transport is None:
+            return httpx.create_ssl_context()
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is not used
 
 
 class _InThread(httpx.AsyncBaseTransport):
