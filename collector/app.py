@@ -46,6 +46,7 @@ from collector.reports import DAY_MILLIS, Limits
 from collector.server_bounds import ServerBounds
 from collector.settings import Settings
 from collector.source_file import Sources
+from collector.standby_watch import StandbyWatch
 from collector.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ async def open_collector(
     if leading:
         leading.start()
     try:
-        yield Collector(
+        opened = Collector(
             settings=settings,
             limits=limits,
             user_limits=_limits(settings, settings.user_bounds),
@@ -159,6 +160,9 @@ async def open_collector(
             sources_room=BodyRoom(SOURCES_BODIES * settings.max_source_body_bytes),
             strangers_room=BodyRoom(STRANGERS_BODIES * settings.max_body_bytes),
         )
+        if leading:
+            opened.standby = _watch_standby(opened)
+        yield opened
     finally:
         await ingest.stop()
         if leading:
@@ -227,6 +231,13 @@ def _lead(
     return leading
 
 
+def _watch_standby(opened: Collector) -> StandbyWatch:
+    return StandbyWatch(
+        lambda: opened.read(lambda reader: cast("SharedReader", reader).commits_waiting()),
+        metrics=opened.metrics,
+    )
+
+
 def create_app(
     settings: Settings,
     *,
@@ -245,6 +256,8 @@ def create_app(
                 _in_background(keep_fresh(opened), name="gauges"),
                 _in_background(carry_out_corrections(opened), name="corrections"),
             ]
+            if opened.standby:
+                tasks.append(_in_background(opened.standby.run(), name="standby"))
             if opened.exporter:
                 tasks.append(_in_background(opened.exporter.run(), name="export"))
             try:

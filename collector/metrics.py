@@ -115,6 +115,11 @@ class Metrics:
             "far as it remembers them",
             registry=self.registry,
         )
+        self.standby_waiting = Gauge(
+            "collector_ledger_standby_waiting",
+            "Sessions of the ledger's user that have waited for a synchronous standby for seconds",
+            registry=self.registry,
+        )
         self.leads = Gauge(
             "collector_leads",
             "Whether this collector adds up, exports and purges (1) or another does (0)",

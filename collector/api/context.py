@@ -29,6 +29,7 @@ from collector.server_bounds import ServerBounds
 from collector.settings import Settings
 from collector.source_file import Sources
 from collector.spikes import BusyHour
+from collector.standby_watch import StandbyWatch
 from collector.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class Collector:
     """For what panels and nodes send, which is larger."""
     strangers_room: BodyRoom
     """For the bodies of requests without a key: nobody knows yet whose they are."""
+    standby: StandbyWatch | None = None
+    """None where no server keeps the ledger."""
     full_users: RecentNames = field(default_factory=RecentNames)
     """Users whose totals were too full for a report."""
     bounded_senders: RecentNames = field(default_factory=RecentNames)

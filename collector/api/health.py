@@ -59,6 +59,8 @@ def _reasons(collector: Collector) -> list[str]:
         reasons.append(f"reports are stored, and not added up: {collector.ingest.fold_error}")
     if collector.leading and collector.leading.problem:
         reasons.append(collector.leading.problem)
+    if collector.standby and collector.standby.problem:
+        reasons.append(collector.standby.problem)
     place = collector.place
     if place.identity() != collector.ledger_identity:
         reasons.append(

@@ -44,6 +44,10 @@ class SharedLedger(Ledger, Protocol):
 class SharedReader(LedgerReader, Protocol):
     """The reading side of such a ledger."""
 
+    def commits_waiting(self) -> int:
+        """Return how many commits have waited for a synchronous standby for seconds."""
+        ...
+
     def await_sums(self) -> None:
         """Return once all that is stored now is in the sums, whoever adds it up."""
         ...

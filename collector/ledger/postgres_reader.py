@@ -56,6 +56,7 @@ from collector.ledger.statistics_values import (
     UsageSums,
 )
 from collector.postgres_connection import ANSWER_SECONDS, BoundedConnection, text_of
+from collector.postgres_session import commits_waiting
 from collector.reporters import Configured, Reporter
 from collector.sender_days import SenderBytes
 from collector.server_bounds import Place
@@ -134,6 +135,10 @@ class PostgresReader:
             db.close()
             raise
         self._problem = None
+
+    def commits_waiting(self) -> int:
+        """Return how many commits have waited for a synchronous standby for seconds."""
+        return self._ask(commits_waiting)
 
     def await_sums(self) -> None:
         """Return once all that is stored now is in the sums, whoever adds it up.

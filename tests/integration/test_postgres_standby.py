@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import threading
 import time
 from contextlib import closing
@@ -9,13 +11,22 @@ from contextlib import closing
 import postgres_server
 import psycopg
 import pytest
+from collectors import CollectorWorld, running, wire
 from ledgers import NOON_MILLIS, batch, report
 from postgres_pair import PostgresPair
+from shared_stores import lead
 
-from collector.errors import LedgerError, LedgerUnavailableError
+from collector.errors import CollectorError, LedgerError, LedgerUnavailableError
 from collector.ledger import Receipt
 from collector.ledger.postgres import PostgresLedger
 from collector.ledger.postgres_place import PostgresPlace
+from collector.ledger.postgres_reader import PostgresReader
+from marzban_bridge import shared_schema
+from marzban_bridge.errors import NotLeadingError, StoreAwayError
+from marzban_bridge.leading import Leadership
+from marzban_bridge.lease import Lease
+from marzban_bridge.shared_store import ReadHandle, SharedHandle
+from marzban_bridge.store import Store
 
 DEADLINE_SECONDS = 30
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -49,6 +60,14 @@ def pair(servers, monkeypatch):
 @pytest.fixture
 def url(pair):
     return pair.primary.url(pair.primary.new_database())
+
+
+@pytest.fixture
+def both(pair, url):
+    """Return how to reach a database at the standby, or else at the primary."""
+    pair.until_followed()
+    hosts = f"127.0.0.1:{pair.standby.port},127.0.0.1:{pair.primary.port}"
+    return re.sub(r"@[^/]*/", f"@{hosts}/", url)
 
 
 def ask(url, query):
@@ -139,3 +158,84 @@ class TestSessions:
             pair.standby.start()
             until("stored", lambda: is_stored(ledger, report(key="c")))
             assert ask(url, WAITING) == []
+
+    async def test_that_they_wait_is_said_by_readyz_and_metrics(self, pair, url, tmp_path):
+        world = CollectorWorld(path=tmp_path / "unused", environment={"LEDGER_URL": url})
+        async with running(world):
+            assert (await world.send(wire(report_id="a"))).status_code == 200
+            pair.standby.stop()
+            assert (await world.send(wire(report_id="b"))).status_code == 503
+            standby = world.app.state.collector.standby
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while standby.problem is None:
+                    await standby.look()
+            unready = await world.client.get("/readyz")
+            assert unready.status_code == 503
+            assert standby.problem in unready.json()["reasons"]
+            assert "synchronous_standby_names" in standby.problem
+            text = (await world.client.get("/metrics")).text
+            assert "collector_ledger_standby_waiting 0.0" not in text
+            await asyncio.to_thread(pair.standby.start)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while (await world.send(wire(report_id="b"))).status_code != 200:
+                    pass
+                while standby.problem is not None:
+                    await standby.look()
+            text = (await world.client.get("/metrics")).text
+            assert "collector_ledger_standby_waiting 0.0" in text
+
+    async def test_those_of_bridges_do_not_pile_up_either(self, pair, url):
+        lease = lead(url, seconds=1)
+        books = Store(SharedHandle(url, lease))
+        books.set_meta("a", "1")
+        pair.standby.stop()
+        with pytest.raises(NotLeadingError):
+            books.set_meta("a", "2")
+        books.close()
+        follower = Leadership(url, lease=Lease(1))
+
+        async def is_refused():
+            assert not await follower.try_to_take()
+            return "synchronous standby does not confirm" in (follower.problem or "")
+
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await is_refused():
+                pass
+        for _ in range(5):
+            assert await is_refused()
+        assert len(ask(url, WAITING)) <= 2, "one that stores, one that takes the lease"
+        with closing(Store(ReadHandle(url))) as read:
+            assert read.meta("a") == "1", "what reads goes on, and sees what is confirmed"
+        pair.standby.start()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await follower.try_to_take():
+                pass
+        await follower.close()
+
+
+class TestStandbys:
+    def test_one_that_is_named_alone_is_refused_before_anything_is_answered(self, pair, url):
+        with closing(PostgresLedger(url)) as ledger:
+            store(ledger, report(key="a"))
+        shared_schema.prepare(url)
+        pair.until_followed()
+        standby = pair.standby.url(url.rpartition("/")[2])
+        place = PostgresPlace(standby)
+        for each in (place.prepare, place.open, place.reader):
+            with pytest.raises(CollectorError, match="is a standby and takes no writes"):
+                each()
+        with (
+            closing(PostgresReader(standby)) as reader,
+            pytest.raises(LedgerUnavailableError, match="is a standby"),
+        ):
+            reader.changes(after=0, limit=1)
+        for act in (shared_schema.prepare, ReadHandle):
+            with pytest.raises(StoreAwayError, match="is a standby and takes no writes"):
+                act(standby)
+
+    def test_of_several_hosts_the_one_that_takes_writes_is_used(self, both):
+        with closing(PostgresLedger(both)) as ledger, closing(PostgresReader(both)) as reader:
+            assert store(ledger, report(key="a")) == [Receipt(1, 0)]
+            assert reader.reporters() == []
+        with closing(Store(SharedHandle(both, lead(both)))) as books:
+            books.set_meta("a", "1")
