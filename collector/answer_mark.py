@@ -6,12 +6,35 @@ two answers 400, 413 or 200 as well, and knows nothing of reports.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 HEADER = "traffic-collector"
 """In each answer of a collector to who reports; its value is the version of the protocol."""
 VALUE = "1"
+REQUEST_HEADER = "traffic-collector-request"
+"""In a request: a word that the answer's mark repeats, so that it is known to answer this one."""
+NO_WORD = "-"
+_WORD = re.compile(r"[0-9A-Za-z]{1,64}")
+
+
+def mark_of(request_word: str | None) -> str:
+    """Return the mark of the answer to a request that has this word, or none.
+
+    The answer to one without a word is none to a request that has one.
+    """
+    is_word = request_word is not None and _WORD.fullmatch(request_word)
+    return f"{VALUE} {request_word if is_word else NO_WORD}"
+
+
+def is_of_another_request(headers: Mapping[str, str], request_word: str) -> bool:
+    """Tell whether an answer's mark repeats the word of another request than this.
+
+    A proxy may mix answers up, or replay one. A collector of an older version repeats no word.
+    """
+    _, _, word = headers.get(HEADER, "").partition(" ")
+    return word not in {"", request_word}
 
 
 def is_collectors(headers: Mapping[str, str], answer: Mapping[str, Any]) -> bool:

@@ -21,7 +21,8 @@ from collector.api.problems import answer_of, problem_of
 from collector.api.senders import Claims, read_claims
 from collector.errors import CollectorError
 
-_MARK = (answer_mark.HEADER.encode(), answer_mark.VALUE.encode())
+_MARK = answer_mark.HEADER.encode()
+_WORD = answer_mark.REQUEST_HEADER.encode()
 
 
 class _Endpoint(Protocol):
@@ -49,16 +50,25 @@ class LeanRoute(APIRoute):
             claimed = read_claims(scope)
             answer = await endpoint(request, collector_of(request), claimed, **parameters)
         except CollectorError as error:
-            await answer_of(problem_of(error))(scope, receive, send)
+            problem = answer_of(problem_of(error))
+            problem.headers[answer_mark.HEADER] = _mark_of(scope)
+            await problem(scope, receive, send)
             return
         body = answer.model_dump_json().encode()
         headers = [
             (b"content-length", str(len(body)).encode()),
             (b"content-type", b"application/json"),
-            _MARK,
+            (_MARK, _mark_of(scope).encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _mark_of(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == _WORD:
+            return answer_mark.mark_of(value.decode("latin-1"))
+    return answer_mark.mark_of(None)
 
 
 class LeanApp(FastAPI):

@@ -8,11 +8,13 @@ what has to be done (`Post`, `Call`) and is sent the result. `drive` in `blockin
 from __future__ import annotations
 
 import gzip
+import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
+from collector.answer_mark import REQUEST_HEADER, is_of_another_request
 from collector.client.answers import (
     Again,
     Denied,
@@ -150,6 +152,11 @@ class Reports:
         return judge_reports(answer.status, answer.headers, answer.body, count=count, now=now)
 
 
+def _with_word(post: Post, word: str) -> Post:
+    """Return a request that a collector's answer can be told to belong to."""
+    return Post(post.path, {**post.headers, REQUEST_HEADER: word}, post.content)
+
+
 class Delivery:
     """Brings an outbox to a collector; one at a time drives it."""
 
@@ -164,7 +171,10 @@ class Delivery:
         items: list[Item] = yield Call(self._take)
         if not items:
             return Empty()
-        answer: Answer | NoAnswer = yield self._parcel.pack(items)
+        word = secrets.token_hex(8)
+        answer: Answer | NoAnswer = yield _with_word(self._parcel.pack(items), word)
+        if isinstance(answer, Answer) and is_of_another_request(answer.headers, word):
+            answer = NoAnswer("not_a_collector", "is not reached: the answer is another request's")
         if isinstance(answer, NoAnswer):
             yield self._give_back(is_unsent=answer.is_unsent)
             return Setback(answer.reason, kind=answer.kind)

@@ -405,3 +405,17 @@ def test_a_real_collector_counts_what_was_queued_while_it_was_down(tmp_path):
         assert "1503 bytes" in check.stdout
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_a_collector_s_answer_to_another_request_loses_nothing_and_is_told(
+    make, collector, tmp_path, status
+):
+    body = {"accepted": 1, "duplicates": 0, "rejected": [], "detail": "no", "errors": []}
+    mixed_up = httpx.Response(status, json=body, headers={"traffic-collector": "1 another"})
+    collector.script = lambda _: mixed_up
+    client = make(spool=tmp_path / "spool")
+    client.queue(report())
+    backlog = client.flush(timeout_seconds=0.1)
+    assert (backlog.items, backlog.set_aside_total) == (1, 0)
+    assert "another request" in client.problem

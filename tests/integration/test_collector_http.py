@@ -167,6 +167,14 @@ class TestIds:
         assert (answer.json()["accepted"], answer.json()["duplicates"]) == (1, 1)
         assert await world.totals() == {"alice": 60}
 
+    @pytest.mark.parametrize("body", [wire(), [], b"{"])
+    async def test_each_answer_repeats_the_word_of_its_request(self, world, body):
+        word = {"traffic-collector-request": "0123abc"}
+        answer = await world.send(body, headers=AS_REPORTER | word)
+        assert answer.headers["traffic-collector"] == "1 0123abc"
+        answer = await world.send(body, headers=word | {"authorization": "Bearer wrong"})
+        assert (answer.status_code, answer.headers["traffic-collector"]) == (401, "1 0123abc")
+
     @pytest.mark.parametrize("header", ["webhook-id", "Idempotency-Key"])
     async def test_a_header_names_a_request_and_each_report_of_an_array(self, world, header):
         headers = AS_REPORTER | {header: "h1"}

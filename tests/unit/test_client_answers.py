@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.answer_mark import HEADER, VALUE
+from collector.answer_mark import HEADER, VALUE, is_of_another_request, mark_of
 from collector.client.answers import (
     Again,
     Denied,
@@ -181,3 +181,17 @@ def test_who_reports_for_itself_sends_what_fits_a_request_without_a_key():
     assert target.parcel().most_items == MOST_REPORTS_WITHOUT_KEY
     with_key = Target(url="https://traffic.example.com", key="rk_a-key-for-tests")
     assert with_key.parcel().most_items == DEFAULT_BATCH_REPORTS
+
+
+@pytest.mark.parametrize(
+    ("mark", "is_anothers"),
+    [("1", False), ("1 abc", False), ("1 abd", True), ("1 -", True), (None, False)],
+)
+def test_an_answer_that_repeats_the_word_of_another_request_is_none_of_this_one(mark, is_anothers):
+    headers = {} if mark is None else {"traffic-collector": mark}
+    assert is_of_another_request(headers, "abc") == is_anothers
+
+
+@pytest.mark.parametrize("word", ["", "a b", "a\r\nset-cookie: x", "x" * 65, "\u0661", None])
+def test_a_collector_repeats_no_word_that_is_none(word):
+    assert mark_of(word) == "1 -"
