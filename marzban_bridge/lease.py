@@ -194,7 +194,7 @@ class Lease:
         db.execute(_RELEASE, (min(after_seconds, self.seconds), MAX_FORMER_LENGTH, token))
 
     def leave_loss(self, db: Db, text: str) -> None:
-        """Have whoever leads know that commits are missing."""
+        """Tell the bridge that leads that commits are missing."""
         db.execute("UPDATE lease SET loss = %s WHERE name = 'leader' AND loss = ''", (text,))
         self.missing = None
 

@@ -1,9 +1,10 @@
 """Does a store in PostgreSQL still have all that a process has seen in it?
 
 A term is the time for which one bridge leads; its token is random, and its commits are counted in
-the row of the lease. A later leader leaves the count of each former term there. So whoever has seen
-a term at some count can tell later, however many have led since, whether that commit is there: a
-standby that took over without it, and a restored backup, have a smaller count, or another history.
+the row of the lease. A later leader leaves the count of each former term there. So a process
+that has seen a term at some count can tell later, however many have led since, whether that commit
+is there: a standby that took over without it, and a restored backup, have a smaller count, or lack
+the term.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def lacks(known: Term, now: Term, *, former: str) -> bool:
 
 
 def has_moved(led_in: str, mark: str | None, *, seen: Collection[str]) -> bool:
-    """Tell whether a store is elsewhere than it was last led in, and no one saw it come there.
+    """Tell whether a store is elsewhere than it was last led in, and may have come there in part.
 
     `led_in` and `mark` are places (`database_mark`), empty or None where they are not known; `seen`
     are those in which this process would have missed whatever got lost.
@@ -74,7 +75,7 @@ def lost_text(*, where: str, known: Term, holder: str) -> str:
 
 
 def moved_text(*, where: str) -> str:
-    """Say that a store is in another place than it was written in, and nobody saw it move."""
+    """Say that a store is in another place than it was led in, and no bridge vouches for it."""
     return (
         f"the store {where} is in another database, or on another timeline of its server, than it "
         "was last led in: a backup was restored, or a standby took over, and no bridge lived "

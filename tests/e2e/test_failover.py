@@ -1,4 +1,4 @@
-"""A standby that lagged takes over: what it lacks is noticed, and is nobody's edit."""
+"""A standby that lagged takes over: what it lacks is noticed, and is no admin's edit."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_failover_that_loses_commits_is_no_edit_and_is_said(tmp_path, pair):
         stack.close()
 
 
-def test_dumps_of_both_that_are_restored_without_a_word_change_nobody(tmp_path, postgres):
+def test_dumps_of_both_that_are_restored_without_a_rebase_change_no_user(tmp_path, postgres):
     """The database tells by itself: it has no notes to ask, and no process lived on."""
     url = postgres.url(postgres.new_database())
     settings = {"LEDGER_URL": url, "BRIDGE_STORE": url, "BRIDGE_NOTES": "false"}

@@ -81,7 +81,7 @@ def test_reports_that_were_added_up_and_are_gone_are_told_by_their_numbers(url, 
     assert look(ledger).reports == 2
 
 
-def test_reports_in_no_sum_yet_that_are_gone_are_told_by_whoever_acknowledged_them(url, ledger):
+def test_reports_in_no_sum_yet_that_are_gone_are_told_by_who_acknowledged_them(url, ledger):
     store(ledger, report(key="a"))
     store(ledger, report(key="b"), is_counted=False)
     lose_after(url, 1)

@@ -51,7 +51,7 @@ def test_a_leader_of_an_earlier_version_counts_nothing(token, is_counted):
     [
         ("a", "a", {"a"}, False),
         ("a", "b", {"b"}, True),
-        ("a", "b", {"a", "b"}, False),  # it came there before this process's eyes
+        ("a", "b", {"a", "b"}, False),  # this process would have missed what was lost
         ("", "b", {"b"}, False),  # led by an earlier version
         ("a", None, set(), False),  # an engine that does not tell
     ],
