@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from marzban_bridge.accounts import Account, is_same_limit, shifted, standing_total
+from marzban_bridge.accounts import Account, shifted, standing_total
 from marzban_bridge.shared_quotas import SharedQuota, in_step, is_behind, spent_between, take_quota
 from marzban_bridge.usage import Seqs, Totals, merged
 
@@ -254,9 +254,12 @@ def _left(member: Member, *, standing: Totals, external: Totals, owes_reset: boo
     if request and (owes_reset or request.shared_period is not None):
         owes_reset = False  # it is stored already
         request = replace(request, total_bytes=base.billed_bytes, raw_total_bytes=base.raw_bytes)
+    quota_bytes, superseded = account.quota_bytes, account.superseded
+    if quota_bytes is None and superseded:  # a limit that was this panel's business alone
+        quota_bytes, superseded = superseded.data_limit_bytes, None
     return replace(
         account,
-        quota_bytes=_own_quota(account),
+        quota_bytes=quota_bytes,
         baseline_bytes=base.billed_bytes,
         raw_baseline_bytes=base.raw_bytes,
         seen_total_bytes=own.billed_bytes,
@@ -264,25 +267,12 @@ def _left(member: Member, *, standing: Totals, external: Totals, owes_reset: boo
         spent_before_bytes=0,
         shared_period=None,
         shared_version=0,
-        superseded=None,
+        superseded=superseded,
         generation=0,
         joined_limit_bytes=None,
         owes_reset=owes_reset,
         reset_request=request,
     )
-
-
-def _own_quota(account: Account) -> int | None:
-    """Return the quota with which an account goes on alone: the one that was shared.
-
-    Where a limit of the panel's own was not overwritten, or is to be written again, it is that.
-    """
-    if account.superseded is None:
-        return account.quota_bytes
-    limit_bytes = account.superseded.data_limit_bytes
-    is_ours = account.published_bytes is not None
-    is_ours &= is_same_limit(limit_bytes, account.published_bytes)
-    return account.quota_bytes if is_ours else limit_bytes
 
 
 def period_start_of(account: Account) -> Totals:

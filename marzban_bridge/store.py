@@ -18,7 +18,7 @@ from marzban_bridge.audit_trail import RecordedEvent
 from marzban_bridge.doubt_books import DoubtBooks
 from marzban_bridge.lineage import Lineage
 from marzban_bridge.opening_books import DENIED
-from marzban_bridge.panel_names import FIRST_PANEL, scoped
+from marzban_bridge.panel_names import FIRST_PANEL, scoped, take_apart
 from marzban_bridge.shared_quotas import SharedQuota
 from marzban_bridge.shared_switch import Member, form, leave, standing_of
 from marzban_bridge.store_handle import FileHandle, StoreHandle
@@ -188,14 +188,26 @@ class Store(DoubtBooks):
         return Totals(billed_bytes=billed_bytes, raw_bytes=raw_bytes, seqs=tuple(seqs))
 
     def _place_with_user(self, key: str) -> None:
-        """Count a name alone for the first panel that has the user, if its own has none."""
+        """Count a name alone for the first panel that has the user, if its own has none.
+
+        One that was never reported alone is placed when it is: all panels are asked for it then.
+        """
         if len(self._handle.known_panels) == 1:
             return
-        placed, (first, *others) = self.placed_on(key), self.members(key)
-        if placed in {first, *others}:
+        known = self._handle.known_panels
+        if all(take_apart(name, panels=known).panel for name in self.reported_names(key)):
+            self._db.execute(
+                "DELETE FROM orphan AS o WHERE account_key = ? AND NOT EXISTS (SELECT 1 "
+                "FROM external_usage AS u WHERE u.account_key = o.account_key "
+                "AND u.panel = o.panel)",
+                (key,),
+            )
             return
-        self._move_alone(key, source=placed, target=first)
-        self._db.execute("INSERT OR REPLACE INTO placement VALUES (?, ?, 0)", (key, first))
+        placed, (first, *others) = self.placed_on(key), self.members(key)
+        if placed not in {first, *others}:
+            self._move_alone(key, source=placed, target=first)
+            statement = "INSERT OR REPLACE INTO placement VALUES (?, ?, 0)"
+            self._db.execute(statement, (key, first))
 
     def _leave_shared_quotas(self) -> None:
         """Give everybody a quota of its own again."""

@@ -192,3 +192,29 @@ def test_usage_of_an_admin_is_not_multiplied_either(opened):
     account = world.account("default")
     after = world.bridge("default").store.total_bytes("alice") - account.admin_baseline_bytes
     assert after == before == gib(1)
+
+
+def test_a_limit_that_was_not_overwritten_yet_is_no_quota_of_a_panels_own(opened):
+    """Panel two shows more than what is left, by so little that no write is due."""
+    world = opened("two", spans=True)
+    for panel in PANELS[:2]:
+        world.create(panel, limit=10)
+    world.ledger.report("alice", 1)
+    world.look(2)
+    world.panels["default"].modify_user("alice", {"data_limit": gib(9.99)})
+    world.look(3)
+    assert world.shown("two") == ("active", 10)
+    switch(world, spans=False)
+    assert [world.account(panel).quota_bytes for panel in PANELS[:2]] == [gib(9.99)] * 2
+
+
+def test_a_name_that_was_never_reported_alone_is_placed_when_it_is(opened):
+    world = opened("two", spans=True)
+    world.create("two", limit=20)
+    world.ledger.report("two/alice", gib(2))
+    world.look(3)
+    switch(world, spans=False)
+    world.create("default", limit=20)
+    world.ledger.report("alice", gib(1))
+    world.look(3)
+    assert [used(world, panel) for panel in PANELS[:2]] == [gib(1), gib(2)]

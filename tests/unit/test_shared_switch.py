@@ -170,15 +170,20 @@ def test_who_is_gone_counts_nothing_twice_when_it_is_back():
 
 
 @pytest.mark.parametrize(
-    ("superseded", "published", "quota"),
-    [(None, None, gib(10)), (gib(20), None, gib(20)), (gib(15), gib(15), gib(10))],
-    ids=["the shared one", "one of the panel's own, not overwritten", "a limit of the bridge's"],
+    ("shared_quota", "superseded", "quota", "is_forgotten"),
+    [
+        (gib(10), None, gib(10), True),
+        (gib(10), gib(20), gib(10), False),
+        (None, gib(20), gib(20), True),
+    ],
+    ids=["the shared one", "also where the panel shows another", "but for one of its own"],
 )
-def test_the_quota_afterwards(superseded, published, quota):
+def test_the_quota_afterwards(shared_quota, superseded, quota, is_forgotten):
     shown = None if superseded is None else Superseded(data_limit_bytes=superseded)
     members = {"default": member(0, 0, 0)}
     shared, formed = form(members, nobodys=both(0))
-    taken = replace(formed["default"], superseded=shown, published_bytes=published)
+    taken = replace(formed["default"], quota_bytes=shared_quota, superseded=shown)
     members = with_accounts(members, {"default": taken})
-    left = leave(members, shared, totals=shared_totals(members, 0))
-    assert left["default"].quota_bytes == quota
+    left = leave(members, shared, totals=shared_totals(members, 0))["default"]
+    assert left.quota_bytes == quota
+    assert (left.superseded is None) is is_forgotten
