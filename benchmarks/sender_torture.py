@@ -27,30 +27,29 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from agent_process import AgentProcess  # noqa: E402
 from collector_process import KEY, CollectorProcess  # noqa: E402
-from lying_proxy import DOWN, LIES, PASS, Lie, LyingProxy  # noqa: E402
+from lying_proxy import LIES, PASS, Lie, LyingProxy  # noqa: E402
 from processes import free_port  # noqa: E402
-from soak_chaos import fill, small_disk  # noqa: E402
-from torture_load import CountingSource, PostingPanel, queued  # noqa: E402
+from soak_chaos import fill  # noqa: E402
+from torture_books import Bounds, Row, more_than_counted, not_balanced, table_of  # noqa: E402
+from torture_load import CountingSource, PostingPanel, queued, spool_disks  # noqa: E402
 
 from collector.agent.lock import signs_of  # noqa: E402
 
 SECRET = "panel-secret-0123456789"  # noqa: S105 - of a panel of this harness
 LANES = ("reports", "relay:panel")
 TOLD_SECONDS, WELL_SECONDS, QUIET_SECONDS = 25.0, 90.0, 180.0
-DISK_MIB = 24
 POLL_SECONDS = 0.1
 FEW_ITEMS = 3
+FULL_SECONDS = 10.0
 ACCIDENTS = ("none", "none", "agent killed", "client killed", "collector killed", "both killed")
 CONFIG = """
 [[source]]
@@ -85,7 +84,9 @@ def main() -> int:
     if arguments.only:
         lies = [each for each in lies if each.name in arguments.only]
     console.print(f"seed {seed}")
-    with _folder(arguments.keep) as folder, _disks(folder) as disks:
+    with _folder(arguments.keep) as folder, spool_disks(folder) as disks:
+        if not disks:
+            console.print("the spools' disks are not filled: that needs root")
         torture = Torture(folder, disks, seed=seed)
         torture.accidents = arguments.accident or torture.accidents
         try:
@@ -103,31 +104,6 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
-
-
-@contextlib.contextmanager
-def _disks(folder: Path) -> Iterator[dict[str, Path]]:
-    """Yield a small disk for each sender's spool; none where none can be mounted."""
-    with (
-        small_disk(folder / "agent", mebibytes=DISK_MIB) as agent,
-        small_disk(folder / "client", mebibytes=DISK_MIB) as client,
-    ):
-        found = {"agent": agent, "client": client}
-        if agent is None:
-            console.print("the spools' disks are not filled: that needs root")
-        yield {name: disk for name, disk in found.items() if disk is not None}
-
-
-@dataclass
-class Row:
-    """What became of one lie, over all its phases."""
-
-    phases: int = 0
-    requests: int = 0
-    accidents: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    told_seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    well_seconds: list[float] = field(default_factory=list)
-    faults: int = 0
 
 
 class Torture:
@@ -230,8 +206,15 @@ class Torture:
         if self._dice.random() < 0.5:
             self._kill_agent() if name == "agent" else self._kill_client()
         said = self._agent_says_of_disk if name == "agent" else lambda: self._client_says("refused")
-        self._is_told(f"{lie.name}, disk full", f"{name}'s disk", said, "full", TOLD_SECONDS)
+        taken = self._taken(name)
+        self._until(FULL_SECONDS, lambda: "full" in said(), f"{name}'s disk to be told")
+        if "full" not in said() and self._taken(name) == taken:
+            self._fault(f"{lie.name}: {name} takes nothing on a full disk, and says {said()!r}")
         return ballast
+
+    def _taken(self, name: str) -> int:
+        """Return how much a sender took so far: its spool's files may have room of their own."""
+        return len(queued(self.notes)[0] if name == "client" else self.panel.taken)
 
     def _is_empty(self, name: str | None) -> bool:
         if name == "client":
@@ -300,9 +283,10 @@ class Torture:
         return f"agent {signs}, client {self._client_says('problem')!r}"
 
     def _check_status(self, lie: Lie, accident: str) -> None:
+        was_full = "full" in self._agent_says_of_disk()
         done = self.agent.run("status")
         is_told = re.search(lie.says, done.stdout) is not None
-        if accident == "agent's disk full":
+        if was_full and "full" in self._agent_says_of_disk():
             is_told = is_told and "full" in done.stdout
         if not is_told or done.returncode != 1:
             self._fault(f"{lie.name}, {accident}: status: {done.stdout}{done.stderr}")
@@ -338,34 +322,18 @@ class Torture:
             rows = db.execute("SELECT username, upload_bytes + download_bytes FROM user_total")
             return dict(rows.fetchall())
 
-    def _bounds(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return the least and the most bytes of each user that may be in the ledger at the end."""
+    def _bounds(self) -> Bounds:
         sure, unsure, _ = queued(self.notes)
         least = {**self.source.used(), **dict(self.panel.taken), **sure}
-        return least, {**unsure, **dict(self.panel.unsure), **least}
+        return Bounds(least, {**unsure, **dict(self.panel.unsure), **least})
 
     def _never_more(self, when: str) -> None:
         found = self._ledger()
-        _, most = self._bounds()
-        more = {user: got for user, got in found.items() if got > most.get(user, 0)}
-        if more:
-            shown = [f"{user} has {got} of {most.get(user, 0)}" for user, got in more.items()][:5]
-            self._fault(f"{when}: more than was counted: {'; '.join(shown)}")
+        if more := more_than_counted(found, self._bounds()):
+            self._fault(f"{when}: more than was counted: {'; '.join(more[:5])}")
 
     def _balance(self) -> list[str]:
-        found = self._ledger()
-        least, most = self._bounds()
-        wrong = [
-            f"{user}: {found.get(user, 0)} instead of {used}"
-            for user, used in least.items()
-            if found.get(user, 0) != used
-        ]
-        wrong += [
-            f"{user}: {got} of {most.get(user, 0)}, which may be there whole or not at all"
-            for user, got in found.items()
-            if user not in least and got != most.get(user, 0)
-        ]
-        return wrong
+        return not_balanced(self._ledger(), self._bounds())
 
     def _settle(self) -> None:
         self._stop.set()
@@ -396,23 +364,7 @@ class Torture:
 
     def show(self) -> int:
         """Print what was found; return the exit code."""
-        table = Table(title="By what the proxy answered", title_justify="left")
-        for column in ("answer", "phases", "requests", "accidents", "told after s", "well after s"):
-            table.add_column(column)
-        table.add_column("faults", justify="right")
-        for name, row in self._rows.items():
-            told = [each for seconds in row.told_seconds.values() for each in seconds]
-            accidents = [f"{each} {what}" for what, each in row.accidents.items() if what != "none"]
-            table.add_row(
-                name,
-                str(row.phases),
-                str(row.requests) if name != DOWN else "-",
-                ", ".join(accidents),
-                f"{min(told):.1f}-{max(told):.1f}" if told else "never",
-                f"{max(row.well_seconds):.1f}" if row.well_seconds else "never",
-                str(row.faults),
-            )
-        console.print(table)
+        console.print(table_of(self._rows))
         sure, unsure, refused = queued(self.notes)
         console.print(
             f"{sum(self.source.used().values())} bytes counted by the source through "

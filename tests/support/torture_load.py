@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import random
 import sqlite3
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from soak_chaos import small_disk
 from torture_client import amount_of
 
 USERS = tuple(f"a-{number}" for number in range(6))
 TURN_SECONDS = 0.15
 POST_SECONDS = 0.25
+DISK_MIB = 24
 
 
 class CountingSource(threading.Thread):
@@ -138,3 +142,14 @@ def queued(notes: Path) -> tuple[dict[str, int], dict[str, int], set[str]]:
             else:
                 refused.add(user)
     return sure, unsure, refused
+
+
+@contextlib.contextmanager
+def spool_disks(folder: Path) -> Iterator[dict[str, Path]]:
+    """Yield a small disk for each sender's spool; none where none can be mounted."""
+    with (
+        small_disk(folder / "agent", mebibytes=DISK_MIB) as agent,
+        small_disk(folder / "client", mebibytes=DISK_MIB) as client,
+    ):
+        found = {"agent": agent, "client": client}
+        yield {name: disk for name, disk in found.items() if disk is not None}
