@@ -17,6 +17,8 @@ from postgres_server import PASSWORD, PostgresServer
 from shared_stores import assert_written_through, lead, open_shared
 from tcp_proxy import TcpProxy
 
+import collector.cli
+import marzban_bridge.cli
 from collector.errors import LedgerUnavailableError, NotStoredError
 from collector.ledger import Receipt
 from collector.ledger.postgres import PostgresLedger
@@ -156,6 +158,28 @@ class TestRefusals:
         self.refused(
             postgres.url(name), f"encoding is {encoding}.*ENCODING 'UTF8'", is_for_good=True
         )
+
+    def test_one_that_is_not_utf8_is_one_line_of_each_program(
+        self, postgres, monkeypatch, capsys, tmp_path
+    ):
+        name = f"latin_{time.monotonic_ns()}"
+        execute(
+            postgres.url("postgres"),
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' "
+            "LC_COLLATE 'C' LC_CTYPE 'C'",
+        )
+        monkeypatch.chdir(tmp_path)
+        for program, setting, command in (
+            (collector.cli, "LEDGER_URL", "serve"),
+            (collector.cli, "LEDGER_URL", "check"),
+            (marzban_bridge.cli, "BRIDGE_STORE", "events"),
+        ):
+            monkeypatch.setenv(setting, postgres.url(name))
+            monkeypatch.setenv("COLLECTOR_PORT", "0")
+            assert program.main([command]) == 1
+            said = capsys.readouterr()
+            assert "the database's encoding is LATIN1" in said.err
+            assert said.err.count("\n") == 1
 
     def test_a_database_that_is_set_read_only(self, postgres, url, database):
         statement = f"ALTER DATABASE {database} SET default_transaction_read_only = on"
