@@ -83,6 +83,12 @@ def claim(
     return [each.tried(is_untried=each.seq > tried_seq) for each in items]
 
 
+def is_claiming(db: sqlite3.Connection, lane: str, claimant: Claimant) -> bool:
+    """Tell whether a claimant has anything."""
+    query = "SELECT 1 FROM claim WHERE lane = ? AND token = ?"
+    return db.execute(query, (lane, claimant.token)).fetchone() is not None
+
+
 def give_back(
     db: sqlite3.Connection, lane: str, claimant: Claimant, *, is_unsent: bool = False
 ) -> None:

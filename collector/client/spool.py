@@ -9,6 +9,7 @@ tables may live in it and change in the same transaction (`transaction`).
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -71,6 +72,7 @@ class Spool:
         self._now_millis = now_millis
         self._reserve = Reserve(path)
         self._connection = SpoolConnection(self._connect)
+        self._claimants: list[tuple[int, str, Claimant]] = []
         with explained(path):
             self._connection.get()
 
@@ -163,7 +165,9 @@ class Spool:
         Another sender, of this process or another one, takes what this one has taken once that is
         given back, once this process has ended, or after so long.
         """
-        return Lane(self, name, Claimant(new_id(), lease_seconds))
+        claimant = Claimant(new_id(), lease_seconds)
+        self._claimants.append((os.getpid(), name, claimant))
+        return Lane(self, name, claimant)
 
     def _clock(self) -> SpoolClock:
         return SpoolClock(self._now_millis(), boot_clock_millis(), this_boot())
@@ -261,6 +265,9 @@ class Spool:
 
     def give_back(self, lane: str, claimant: Claimant, *, is_unsent: bool = False) -> None:
         """End what `claim` began, with nothing settled."""
+        with self.reading() as db:
+            if not claims.is_claiming(db, lane, claimant):
+                return  # and nobody who writes is waited for
         with (
             self._lock,
             contextlib.suppress(SpoolFullError),  # then its lease ends it
@@ -327,7 +334,11 @@ class Spool:
         _count(db, lane, set_aside=1, set_aside_bytes=_size(letter.item.body))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and of what was being sent from it."""
+        for pid, lane, claimant in self._claimants:
+            if pid == os.getpid():  # those of before a fork are the parent's
+                with contextlib.suppress(SpoolError):  # then its lease, or its process, ends it
+                    self.give_back(lane, claimant)
         self._connection.close()
 
 
