@@ -225,6 +225,11 @@ def test_the_stats_service_names_users_and_says_since_when_it_counts():
     assert reading.life == Life(ticks=100)
 
 
+def test_a_stats_service_that_does_not_say_how_long_it_runs_proves_no_new_life():
+    body = framed(_number(1, 5)) + framed(b"") + framed(_number(1, 5))
+    assert stats_service.parse(body).life == Life()
+
+
 def test_a_restart_between_the_questions_is_no_reading():
     with pytest.raises(SourceError, match="restarted while"):
         stats_service.parse(answers(uptimes=(100, 1)))

@@ -43,7 +43,7 @@ def parse(body: bytes) -> Reading:
     if len(messages) != 3:
         raise SourceError("there are not as many answers as questions")
     before, stats, after = messages
-    if _uptime(after) < _uptime(before):
+    if (_uptime(after) or 0) < (_uptime(before) or 0):
         raise SourceError("it was restarted while it was being read")
     tally = Tally()
     for number, stat in fields(stats):
@@ -55,6 +55,11 @@ def parse(body: bytes) -> Reading:
     return tally.reading(Life(ticks=_uptime(before)))
 
 
-def _uptime(message: bytes) -> int:
-    value = dict(fields(message)).get(_UPTIME, 0)
-    return value if isinstance(value, int) else 0
+def _uptime(message: bytes) -> int | None:
+    """Return how long it has been running, in seconds; None where it does not say.
+
+    In its first second it does not, nor does an answer that lacks it for another reason: that one
+    is no proof of a new life.
+    """
+    value = dict(fields(message)).get(_UPTIME)
+    return value if isinstance(value, int) else None
