@@ -45,11 +45,12 @@ class ProblemNotes:
             return
         if isinstance(step, Progress) and step.receipt.rejected:
             self._reject(step.receipt.rejected)
+        self.text = None
         if isinstance(step, Empty) and self._last is not None and self._last[0] != "spool":
-            return  # nothing was sent: whether the collector takes it is not known
-        if self.text is not None:
+            return  # nothing waits, and whether the collector takes anything again is not known
+        if self._last is not None:
             log.info("delivery_works: the collector at %s takes reports", self._url)
-        self.text = self._last = None
+        self._last = None
 
     def fail(self, error: ClientError) -> None:
         """Note what went wrong."""
