@@ -38,8 +38,9 @@ LINES = st.builds(
     total_bytes=AMOUNTS,
     is_disabled=st.booleans(),
 )
+# A form sends line breaks as "\r\n": a "\r" before our line is taken for a part of its break.
 ADMINS_TEXTS = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="["), max_size=200
+    st.characters(exclude_categories=["Cs"], exclude_characters="[\r"), max_size=200
 )
 
 
