@@ -197,14 +197,27 @@ class Director:
         """Tell whether what a reset comes to is said.
 
         The bridge has read all that was reported of the name; of a shared quota, all panels are
-        reached where the name was touched.
+        reached where the name was touched, and the bridge has seen what its panels count: what it
+        sees there after the reset may have been used after it as well.
         """
         if not self._is_read(name):
             return False
         if not self.model.spans:
             return True
+        if name in self.touched and not self._is_seen(name):
+            return False
         return name not in self.late_resets and all(
             self._is_reached(each) or name not in self.touched for each in self.model.holders(name)
+        )
+
+    def _is_seen(self, name: str) -> bool:
+        try:
+            rows = {each: self.fleet.bridge_users(each) for each in self.model.holders(name)}
+        except AwayError:
+            return False
+        return all(
+            name in row and row[name]["marzban_bytes"] == self.model.users[each, name].used
+            for each, row in rows.items()
         )
 
     def _is_read(self, name: str) -> bool:
