@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="instead of --minutes")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - dice
     parser.add_argument("--keep", type=Path, help="a folder for files and logs, to be kept")
+    parser.add_argument("--without", action="append", default=[], help="do no such thing: _remake")
     parser.add_argument("--go-on", action="store_true", help="go on after the first wrong round")
     modes = parser.add_mutually_exclusive_group()
     for mode in MODES:
@@ -60,6 +61,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         mode = arguments.mode or MODES[arguments.seed % len(MODES)]
         fuzz = Fuzz(folder.resolve(), mode=mode, seed=arguments.seed)
+        fuzz.director.without = frozenset(arguments.without)
         opened.callback(fuzz.fleet.close)
         return fuzz.run(
             seconds=arguments.seconds or arguments.minutes * 60, goes_on=arguments.go_on

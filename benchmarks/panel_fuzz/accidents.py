@@ -35,6 +35,7 @@ class Accidents:
         self._dice = dice
         self.under_way: list[Accident] = []
         self.counts: Counter[str] = Counter()
+        self._ended: set[float] = set()
         self._backups: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {}
 
     def begin(self) -> None:
@@ -206,15 +207,35 @@ class Accidents:
             return None
         self._director.note("accident", what="a panel restored for good", on=panel)
         self.counts["a panel restored for good"] += 1
+        passes = self._fleet.passes().get(panel)
+        self._ended = set()
+        moved = {name: (user.used, used[name]) for name, user in now.items()}
+        moved = {name: (new, old) for name, (new, old) in moved.items() if new != old}
         self._fleet.simulate(panel, "PUT", "/database", backup)
         self._model.restored(panel, used)
         self._director.remember()
-        if {name: user.used for name, user in now.items()} == used:
-            return panel
-        until(f"panel {panel} is in doubt", self._is_doubted, seconds=SHOWN_SECONDS)
-        done = self._fleet.command("rebase", "--panel", panel, "--yes")
-        assert done.returncode == 0, f"rebase --panel {panel}: {done.stdout}{done.stderr}"
+        until(
+            f"panel {panel} is in doubt, or has been looked at",
+            lambda: self._is_doubted() or self._has_passed(panel, beyond=passes),
+            seconds=SHOWN_SECONDS,
+        )
+        if self._is_doubted():
+            done = self._fleet.command("rebase", "--panel", panel, "--yes")
+            assert done.returncode == 0, f"rebase --panel {panel}: {done.stdout}{done.stderr}"
+        else:
+            # Nothing of the backup was older than what the bridge knows.
+            assert not moved, f"panel {panel} was restored, and is in no doubt: {moved}"
         return panel
+
+    def _has_passed(self, panel: str, *, beyond: float | None) -> bool:
+        """Tell whether two passes over a panel have ended since one that ended at a moment."""
+        try:
+            at = self._fleet.passes().get(panel)
+        except AwayError:
+            return False
+        if at is not None and at != beyond:
+            self._ended.add(at)
+        return len(self._ended) >= 3
 
     def _is_doubted(self) -> bool:
         try:

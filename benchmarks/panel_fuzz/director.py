@@ -50,6 +50,9 @@ class Director:
         """Held while something is done: what the model says then is not so yet."""
         self.busy: set[str] = set()
         self.touched: set[str] = set()
+        self.wiped_panels: set[str] = set()
+        """Panels where "Reset all" was pressed in this round: whether before or after a user was
+        made, nobody can see."""
         self.closed_panels: set[str] = set()
         """Panels whose database is not theirs at the moment: nothing is done there."""
         self.presses: Counter[tuple[str, str]] = Counter()
@@ -70,6 +73,8 @@ class Director:
         self.late_resets: set[str] = set()
         """Names with a reset of the bridge's that was not answered: for ten minutes one more reset
         is taken for it, as decision 0015 says."""
+        self.without: frozenset[str] = frozenset()
+        """What is never done, to narrow a failure down: names of methods."""
         self._journal = journal.open("a", encoding="utf-8")
         self._sent = 0
         self._began_at = time.monotonic()
@@ -88,6 +93,7 @@ class Director:
             self.busy.clear()
             self.touched.clear()
             self.presses.clear()
+            self.wiped_panels.clear()
             self.quotas = {}
             self.peaks.clear()
             self.remember()
@@ -123,6 +129,7 @@ class Director:
             (self._make, 3),
             (self._remake, 1),
         ]
+        acts = [(act, weight) for act, weight in acts if act.__name__ not in self.without]
         kinds, weights = zip(*acts, strict=True)
         with self.lock:
             for _ in range(TRIES):  # nothing may be left to do with the names until all is quiet
@@ -275,13 +282,15 @@ class Director:
         """Press "Reset all" in one panel, where each name can be reset."""
         panel = self.dice.choice(PANELS)
         names = [name for each, name in self.model.users if each == panel]
-        if panel in self.closed_panels or self.closed_panels or not self.fleet.runs(panel):
+        is_made = any(name in self.busy for name in self.names if name not in names)
+        if self.closed_panels or not self.fleet.runs(panel) or is_made:
             return False
         if any(name in self.busy or not self._may_reset(name) for name in names):
             return False
         if not any(self.model.users[panel, name].used for name in names):
             return False
         self.note("reset all", panel=panel)
+        self.wiped_panels.add(panel)
         for name in names:
             self._will_reset(panel, name)
         self.fleet.ask_panel(panel, "POST", "/api/users/reset")
@@ -380,7 +389,7 @@ class Director:
             return False
         name = self.dice.choice(names)
         panel = self.dice.choice([e for e in PANELS if e not in self.model.holders(name)])
-        if not self.fleet.runs(panel):
+        if not self.fleet.runs(panel) or panel in self.wiped_panels:
             return False
         holders = self.model.holders(name)
         is_unlimited = bool(holders) and self.model.standing(holders[0], name).quota is None
@@ -407,7 +416,7 @@ class Director:
         if not name or self.closed_panels:
             return False
         panels = self.model.holders(name)
-        if not all(map(self.fleet.runs, panels)):
+        if not all(map(self.fleet.runs, panels)) or self.wiped_panels:
             return False
         if len(panels) > 1 and self.is_place_open:
             return False
