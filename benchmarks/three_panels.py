@@ -149,6 +149,7 @@ class Fuzz:
         quiet_at = time.monotonic()
         problems: list[str] = []
         try:
+            self.accidents.accept_lost_writes()
             self.fleet.two_passes(seconds=PASSES_SECONDS)
             deadline = time.monotonic() + SETTLE_SECONDS
             while (problems := self.checks.quiet()) and time.monotonic() < deadline:

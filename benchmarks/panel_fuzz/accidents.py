@@ -36,6 +36,8 @@ class Accidents:
         self.under_way: list[Accident] = []
         self.counts: Counter[str] = Counter()
         self._ended: set[float] = set()
+        self._lost_writes: set[str] = set()
+        """Panels put forward over writes of the bridge to their backup: really older than it."""
         self._backups: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {}
 
     def begin(self) -> None:
@@ -168,12 +170,15 @@ class Accidents:
         self, panel: str, other: Callable[[dict[str, Any]], dict[str, Any]], kind: str
     ) -> Accident:
         self._close(panel)
+        since = self._fleet.now
         newest = self._fleet.simulate(panel, "GET", "/database")
         self._fleet.simulate(panel, "PUT", "/database", other(newest))
 
         def end() -> None:
             self._fleet.simulate(panel, "PUT", "/database", newest)
             self._open(panel)
+            if self._fleet.gateways[panel].since(since):
+                self._lost_writes.add(panel)
 
         return Accident(kind=kind, on=panel, end=end)
 
@@ -208,24 +213,36 @@ class Accidents:
         self._director.note("accident", what="a panel restored for good", on=panel)
         self.counts["a panel restored for good"] += 1
         passes = self._fleet.passes().get(panel)
-        self._ended = set()
         moved = {name: (user.used, used[name]) for name, user in now.items()}
         moved = {name: (new, old) for name, (new, old) in moved.items() if new != old}
         self._fleet.simulate(panel, "PUT", "/database", backup)
         self._model.restored(panel, used)
         self._director.remember()
-        until(
-            f"panel {panel} is in doubt, or has been looked at",
-            lambda: self._is_doubted() or self._has_passed(panel, beyond=passes),
-            seconds=SHOWN_SECONDS,
-        )
-        if self._is_doubted():
-            done = self._fleet.command("rebase", "--panel", panel, "--yes")
-            assert done.returncode == 0, f"rebase --panel {panel}: {done.stdout}{done.stderr}"
-        else:
-            # Nothing of the backup was older than what the bridge knows.
+        if not self._accept(panel, beyond=passes):
             assert not moved, f"panel {panel} was restored, and is in no doubt: {moved}"
         return panel
+
+    def accept_lost_writes(self) -> None:
+        """Accept, where it is asked for, panels that lack writes of the bridge; when all run."""
+        while self._lost_writes:
+            self._accept(self._lost_writes.pop(), beyond=None)
+
+    def _accept(self, panel: str, *, beyond: float | None) -> bool:
+        """Accept a panel as an operator does, once it is in doubt; return whether it was.
+
+        It is not where nothing of its backup is older than what the bridge knows.
+        """
+        self._ended = set()
+        until(
+            f"panel {panel} is in doubt, or has been looked at",
+            lambda: self._is_doubted(panel) or self._has_passed(panel, beyond=beyond),
+            seconds=SHOWN_SECONDS,
+        )
+        if not self._is_doubted(panel):
+            return False
+        done = self._fleet.command("rebase", "--panel", panel, "--yes")
+        assert done.returncode == 0, f"rebase --panel {panel}: {done.stdout}{done.stderr}"
+        return True
 
     def _has_passed(self, panel: str, *, beyond: float | None) -> bool:
         """Tell whether two passes over a panel have ended since one that ended at a moment."""
@@ -237,9 +254,9 @@ class Accidents:
             self._ended.add(at)
         return len(self._ended) >= 3
 
-    def _is_doubted(self) -> bool:
+    def _is_doubted(self, panel: str) -> bool:
         try:
-            return any("rebase --panel" in each for each in self._fleet.reasons())
+            return any(f"rebase --panel {panel}`" in each for each in self._fleet.reasons())
         except AwayError:
             return False
 

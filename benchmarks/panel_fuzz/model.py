@@ -241,9 +241,12 @@ class Model:
         return sum(self.users[panel, name].share.total() for panel in self.holders(name))
 
     def restored(self, panel: str, used: Mapping[str, int]) -> None:
-        """A panel was put back to a backup and accepted: it counts what it shows then."""
+        """A panel was put back to a backup and accepted: it counts what it shows then.
+
+        What it had counted since the backup is forgiven.
+        """
         for name, count in used.items():
             user = self.users[panel, name]
-            if not self.spans:
-                user.share[f"on {panel}"] = count
+            owner = self.persons[name] if self.spans else user
+            owner.share[f"on {panel}"] -= user.used - count
             user.used = count
