@@ -75,6 +75,7 @@ class Accidents:
         if not self._free(name):
             return None
         self._fleet.kill(name)
+        self._director.kills += name == BRIDGE
 
         def end() -> None:
             self._fleet.start(name)
@@ -116,6 +117,7 @@ class Accidents:
         if panel is None or not self._free(BRIDGE):
             return None
         self._fleet.kill(BRIDGE)
+        self._director.kills += 1
         self._fleet.gateways[panel].move()
 
         def end() -> None:

@@ -72,11 +72,14 @@ class Checks:
         return problems
 
     def pressed(self) -> list[str]:
-        """Say which resets the bridge pressed in this round that nothing asked for."""
+        """Say which resets the bridge pressed in this round that nothing asked for.
+
+        One whose answer the bridge never had, it presses again.
+        """
         pressed: Counter[tuple[str, str]] = Counter()
         for panel, gateway in self._fleet.gateways.items():
             for each in gateway.since(self._since):
-                if each.action == "reset" and each.status in {0, 200}:
+                if each.action == "reset" and each.status == 200:
                     pressed[panel, each.username] += 1
         return self._director.pressed_too_often(pressed)
 

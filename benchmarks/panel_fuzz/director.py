@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from panel_fuzz.fleet import BRIDGE, COLLECTOR, PANELS, AwayError, Fleet
 from panel_fuzz.gateway import PASSES
@@ -57,6 +56,8 @@ class Director:
         """Panels whose database is not theirs at the moment: nothing is done there."""
         self.presses: Counter[tuple[str, str]] = Counter()
         """By panel and name: how often the bridge may press Reset there in this round."""
+        self.kills = 0
+        """How often the bridge was killed in this round."""
         self.quotas: dict[str, set[Quota]] = {}
         """By name: what admins meant since the last quiet point, on any panel."""
         self.peaks: Counter[str] = Counter()
@@ -94,6 +95,7 @@ class Director:
             self.touched.clear()
             self.presses.clear()
             self.wiped_panels.clear()
+            self.kills = 0
             self.quotas = {}
             self.peaks.clear()
             self.remember()
@@ -436,16 +438,13 @@ class Director:
         return True
 
     def pressed_too_often(self, pressed: Mapping[tuple[str, str], int]) -> list[str]:
-        """Say which resets the bridge pressed that nothing in the model asks for."""
-        return [
-            f"{name} on {panel}: Reset was pressed {count} times, asked for were "
-            f"{self.presses[panel, name]}"
-            for (panel, name), count in pressed.items()
-            if count > self.presses[panel, name]
-        ]
+        """Say which resets the bridge pressed that nothing in the model asks for.
 
-    def standing_of(self, panel: str, name: str) -> Any:
-        """Return what is right for a user now, or None if the panel should not have it."""
-        if (panel, name) not in self.model.users:
-            return None
-        return self.model.standing(panel, name)
+        A bridge that is killed may not have written down a reset that it pressed just before.
+        """
+        problems = []
+        for (panel, name), count in pressed.items():
+            asked = self.presses[panel, name]
+            if count > asked + (self.kills if asked else 0):
+                problems.append(f"{name} on {panel}: Reset was pressed {count} times, not {asked}")
+        return problems

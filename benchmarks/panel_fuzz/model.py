@@ -210,8 +210,8 @@ class Model:
     def _joined(self, name: str) -> Person:
         holders = self.holders(name)
         share: Counter[str] = Counter()
-        for panel in holders:
-            share.update(self.users[panel, name].share)
+        for panel in holders:  # what was a panel's user's share is so again when they part
+            share[f"on {panel}"] += self.users[panel, name].share.total()
         return Person(
             quota=self.users[holders[0], name].quota,
             word=holders[0],
