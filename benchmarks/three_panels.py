@@ -35,6 +35,7 @@ from panel_fuzz.checks import Checks  # noqa: E402
 from panel_fuzz.director import Director  # noqa: E402
 from panel_fuzz.fleet import BRIDGE, COLLECTOR, PANELS, Fleet  # noqa: E402
 from panel_fuzz.model import Model  # noqa: E402
+from panel_fuzz.scene import Scene  # noqa: E402
 
 NAMES = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan"]
 PASSES_SECONDS = 60
@@ -81,7 +82,7 @@ class Fuzz:
             spans=spans,
             watch=self._watch,
         )
-        self.director = Director(
+        self.scene = Scene(
             self.fleet,
             Model(PANELS, spans=spans),
             NAMES,
@@ -89,8 +90,9 @@ class Fuzz:
             journal=folder / "events.jsonl",
             may_switch=mode == "switching",
         )
-        self.accidents = Accidents(self.fleet, self.director, dice=self.dice)
-        self.checks = Checks(self.fleet, self.director)
+        self.director = Director(self.scene)
+        self.accidents = Accidents(self.fleet, self.scene, dice=self.dice)
+        self.checks = Checks(self.fleet, self.scene)
         self.rounds = self.users_checked = 0
         self.slowest_seconds = 0.0
         self.wrong: list[str] = []
@@ -104,7 +106,7 @@ class Fuzz:
         self.fleet.start(COLLECTOR, *PANELS)
         self.fleet.until_up(COLLECTOR, *PANELS)
         self.director.populate()
-        self.director.begin_round()
+        self.scene.begin_round()
         self.fleet.start(BRIDGE)
         self.fleet.until_up(BRIDGE)
         began_at = time.monotonic()
@@ -116,7 +118,7 @@ class Fuzz:
         return 1 if self.wrong else 0
 
     def _round(self) -> None:
-        self.director.begin_round()
+        self.scene.begin_round()
         self.checks.begin_round()
         if self.mode == "switching" and self.dice.random() < 0.5:
             self._switch()
@@ -137,11 +139,11 @@ class Fuzz:
             self.accidents.end_one()
 
     def _switch(self) -> None:
-        with self.director.lock, self.fleet.bridge_down():
+        with self.scene.lock, self.fleet.bridge_down():
             self.fleet.spans = not self.fleet.spans
-            self.director.note("switched", spans=self.fleet.spans)
-            self.director.model.switch(spans=self.fleet.spans)
-            self.director.remember()
+            self.scene.note("switched", spans=self.fleet.spans)
+            self.scene.model.switch(spans=self.fleet.spans)
+            self.scene.remember()
         self.accidents.counts["quotas shared or parted"] += 1
 
     def _come_to_rest(self, began_at: float) -> None:
@@ -161,13 +163,13 @@ class Fuzz:
         problems += self.checks.watched + self.checks.pressed()
         self.checks.watched.clear()
         self._note_wrong(problems)
-        self.director.note("quiet", problems=problems)
+        self.scene.note("quiet", problems=problems)
         self.rounds += 1
         self.users_checked += self.checks.users
         console.print(
             f"{time.monotonic() - began_at:6.0f} s  round {self.rounds:3}  "
             f"{'spanning' if self.fleet.spans else 'separate'}  {self.checks.users} users right in "
-            f"{settled_seconds:4.1f} s  {sum(self.director.counts.values()):5} events  "
+            f"{settled_seconds:4.1f} s  {sum(self.scene.counts.values()):5} events  "
             f"{self.accidents.counts.total():3} accidents  {len(problems)} wrong",
             highlight=False,
         )
@@ -186,7 +188,7 @@ class Fuzz:
         done = Counter(
             {
                 kind: count
-                for kind, count in self.director.counts.items()
+                for kind, count in self.scene.counts.items()
                 if not kind.startswith(("accident", "quiet"))
             }
         )

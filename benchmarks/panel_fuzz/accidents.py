@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from panel_fuzz.director import Director
 from panel_fuzz.fleet import BRIDGE, COLLECTOR, PANELS, AwayError, Fleet
 from panel_fuzz.gateway import DEAF, FAULTS, LATE
+from panel_fuzz.scene import Scene
 from processes import until
 
 SHOWN_SECONDS = 20
@@ -28,10 +28,10 @@ class Accident:
 class Accidents:
     """Begins accidents; one that is about the same program as one under way is not begun."""
 
-    def __init__(self, fleet: Fleet, director: Director, *, dice: random.Random) -> None:
+    def __init__(self, fleet: Fleet, scene: Scene, *, dice: random.Random) -> None:
         self._fleet = fleet
-        self._director = director
-        self._model = director.model
+        self._scene = scene
+        self._model = scene.model
         self._dice = dice
         self.under_way: list[Accident] = []
         self.counts: Counter[str] = Counter()
@@ -49,19 +49,19 @@ class Accidents:
                 self._move_database,
             )
         )
-        with self._director.lock:
+        with self._scene.lock:
             accident = begins()
         if accident is not None:
             self.under_way.append(accident)
             self.counts[accident.kind] += 1
-            self._director.note("accident", what=accident.kind, on=accident.on)
+            self._scene.note("accident", what=accident.kind, on=accident.on)
 
     def end_one(self) -> None:
         """End the accident that has lasted longest."""
         if self.under_way:
             accident = self.under_way.pop(0)
             accident.end()
-            self._director.note("accident over", what=accident.kind, on=accident.on)
+            self._scene.note("accident over", what=accident.kind, on=accident.on)
 
     def _free(self, *names: str) -> list[str]:
         taken = {each.on for each in self.under_way}
@@ -75,7 +75,7 @@ class Accidents:
         if not self._free(name):
             return None
         self._fleet.kill(name)
-        self._director.kills += name == BRIDGE
+        self._scene.kills += name == BRIDGE
 
         def end() -> None:
             self._fleet.start(name)
@@ -105,7 +105,7 @@ class Accidents:
         def end() -> None:
             gateway.mend()
             if fault in {DEAF, LATE}:
-                self._director.late_resets.update(
+                self._scene.late_resets.update(
                     each.username for each in gateway.since(since) if each.action == "reset"
                 )
 
@@ -117,7 +117,7 @@ class Accidents:
         if panel is None or not self._free(BRIDGE):
             return None
         self._fleet.kill(BRIDGE)
-        self._director.kills += 1
+        self._scene.kills += 1
         self._fleet.gateways[panel].move()
 
         def end() -> None:
@@ -157,16 +157,16 @@ class Accidents:
             panel
             for panel in self._free(*PANELS)
             if not any(
-                name in self._director.busy for each, name in self._model.users if each == panel
+                name in self._scene.busy for each, name in self._model.users if each == panel
             )
         ]
         return self._dice.choice(panels) if panels else None
 
     def _close(self, panel: str) -> None:
-        self._director.closed_panels.add(panel)
+        self._scene.closed_panels.add(panel)
 
     def _open(self, panel: str) -> None:
-        self._director.closed_panels.discard(panel)
+        self._scene.closed_panels.discard(panel)
 
     def _exchange(
         self, panel: str, other: Callable[[dict[str, Any]], dict[str, Any]], kind: str
@@ -212,14 +212,14 @@ class Accidents:
         used = {name: count for name, (_, count) in users.items()}
         if self._model.spans and any(used[name] > user.used for name, user in now.items()):
             return None
-        self._director.note("accident", what="a panel restored for good", on=panel)
+        self._scene.note("accident", what="a panel restored for good", on=panel)
         self.counts["a panel restored for good"] += 1
         passes = self._fleet.passes().get(panel)
         moved = {name: (user.used, used[name]) for name, user in now.items()}
         moved = {name: (new, old) for name, (new, old) in moved.items() if new != old}
         self._fleet.simulate(panel, "PUT", "/database", backup)
         self._model.restored(panel, used)
-        self._director.remember()
+        self._scene.remember()
         if not self._accept(panel, beyond=passes):
             assert not moved, f"panel {panel} was restored, and is in no doubt: {moved}"
         return panel

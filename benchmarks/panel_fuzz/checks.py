@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from panel_fuzz.director import MIB, ROUNDING_BYTES, Director
 from panel_fuzz.fleet import PANELS, AwayError, Fleet
 from panel_fuzz.model import Standing
+from panel_fuzz.scene import MIB, ROUNDING_BYTES, Scene
 
 FLOOR_BYTES = MIB
 STEP_BYTES, STEP_SHARE = 10 * MIB, 0.05
@@ -19,10 +19,10 @@ STEP_BYTES, STEP_SHARE = 10 * MIB, 0.05
 class Checks:
     """Finds what is wrong; `watched` collects it from the gateways' threads."""
 
-    def __init__(self, fleet: Fleet, director: Director) -> None:
+    def __init__(self, fleet: Fleet, scene: Scene) -> None:
         self._fleet = fleet
-        self._director = director
-        self._model = director.model
+        self._scene = scene
+        self._model = scene.model
         self.watched: list[str] = []
         self.users = 0
         self._since = fleet.now
@@ -33,7 +33,7 @@ class Checks:
 
     def watch(self, panel: str, name: str, body: Mapping[str, Any]) -> None:
         """Look at a write of the bridge before the panel carries it out."""
-        quotas = self._director.quotas.get(name)
+        quotas = self._scene.quotas.get(name)
         if not quotas:
             return
         limited = [each for each in quotas if each is not None]
@@ -44,13 +44,13 @@ class Checks:
         elif limit and limited and limit > max(limited) + ROUNDING_BYTES and None not in quotas:
             self.watched.append(f"{name} on {panel}: limit {limit} above quotas {quotas} ({at} s)")
         user = self._model.users.get((panel, name))
-        if user is None or not limited or self._director.peaks[name] >= min(limited):
+        if user is None or not limited or self._scene.peaks[name] >= min(limited):
             return
         is_cut = body.get("status") == "disabled" or (limit and user.used >= limit)
         if is_cut:
             self.watched.append(
                 f"{name} on {panel}: cut off by {dict(body)} with {user.used} used there, "
-                f"{self._director.peaks[name]} at most in all, of {quotas} ({at} s)"
+                f"{self._scene.peaks[name]} at most in all, of {quotas} ({at} s)"
             )
 
     def glance(self) -> list[str]:
@@ -62,7 +62,7 @@ class Checks:
         except AwayError:
             return []
         for name, row in rows.items():
-            quotas, peak = self._director.quotas.get(name), self._director.peaks[name]
+            quotas, peak = self._scene.quotas.get(name), self._scene.peaks[name]
             if quotas and row["quota_bytes"] not in quotas:
                 problems.append(f"{name} on {panel}: quota {row['quota_bytes']}, set were {quotas}")
             if (panel, name) in self._model.users and row["used_bytes"] > peak:
@@ -81,13 +81,13 @@ class Checks:
             for each in gateway.since(self._since):
                 if each.action == "reset" and each.status == 200:
                     pressed[panel, each.username] += 1
-        return self._director.pressed_too_often(pressed)
+        return self._scene.pressed_too_often(pressed)
 
     def quiet(self) -> list[str]:
         """Say what is wrong now that everything has come to rest."""
         try:
             problems = [f"not ready: {each}" for each in self._fleet.reasons()]
-            self._director.known.clear()
+            self._scene.known.clear()
             self.users = 0
             for panel in PANELS:
                 problems += self._of_panel(panel)
@@ -104,7 +104,7 @@ class Checks:
     def _of_panel(self, panel: str) -> list[str]:
         rows, accounts = self._fleet.panel_users(panel), self._fleet.bridge_users(panel)
         names = {name for each, name in self._model.users if each == panel}
-        self._director.known |= {(panel, name) for name in names & accounts.keys()}
+        self._scene.known |= {(panel, name) for name in names & accounts.keys()}
         problems = [f"{name} is not on {panel}" for name in names - rows.keys()]
         problems += [f"{name} should not be on {panel}" for name in rows.keys() - names]
         for name in sorted(names & rows.keys()):

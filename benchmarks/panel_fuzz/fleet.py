@@ -176,6 +176,20 @@ class Fleet:
             raise AwayError(f"{answer.status_code}: {answer.text[:300]}")
         return answer.json()
 
+    def post_webhook(
+        self, panel: str, events: list[dict[str, Any]], *, secret_of: str
+    ) -> int | None:
+        """Post events at a panel's path with a panel's secret; return the status, if any."""
+        try:
+            answer = self.client.post(
+                f"{self.url(BRIDGE)}/panels/{panel}/webhooks/marzban",
+                json=events,
+                headers={"x-webhook-secret": _secret(secret_of)},
+            )
+        except httpx.HTTPError:
+            return None
+        return answer.status_code
+
     def bridge_users(self, panel: str) -> dict[str, dict[str, Any]]:
         """Return what the bridge has on file of a panel's users."""
         found = self.ask_bridge(panel, "GET", "/v1/users?limit=1000")

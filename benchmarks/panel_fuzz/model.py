@@ -185,6 +185,11 @@ class Model:
         for each in self.holders(name):
             self.users[each, name].used = 0
 
+    def carry(self, name: str, unseen: Mapping[str, int]) -> None:
+        """Count in the new period what panels out of reach had counted after the last look."""
+        for panel, count in unseen.items():
+            self._count(name, f"on {panel}", count, panel)
+
     def edit(self, panel: str, name: str, quota: Quota) -> None:
         """An admin sets a data limit; of a shared quota it is everybody's of the name."""
         if self.spans:
