@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 Quota = int | None
 """Bytes; None is unlimited."""
 EDITED = "edited"
+DEPARTED = "departed"
+"""Where something was used by a user who is deleted, or for a panel without such a user."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,9 +93,9 @@ class Model:
         self._made += 1
         others = self.holders(name)
         self.users[panel, name] = User(quota=quota, made=self._made)
-        if not others and name in self.placed:
-            self.placed[name] = panel
         if not self.spans:
+            if not others and name in self.placed:
+                self.placed[name] = panel
             return
         person = self.persons.get(name)
         if person is None:
@@ -122,10 +124,13 @@ class Model:
     def delete(self, panel: str, name: str) -> None:
         """A panel deletes a user; its name alone is the next panel's then that has one."""
         del self.users[panel, name]
-        if self.placed.get(name) == panel:
-            self.placed[name] = next(iter(self.holders(name)), None)
         if self.spans:
+            for share in (self.persons[name].share, self.persons[name].since_newcomer or Counter()):
+                for origin in (f"on {panel}", f"{panel}/{name}"):
+                    share[DEPARTED] += share.pop(origin, 0)
             self._begin_if_all_are_new(name)
+        elif self.placed.get(name) == panel:
+            self.placed[name] = next(iter(self.holders(name)), None)
 
     def _begin_if_all_are_new(self, name: str) -> None:
         """Where no founder is left the name begins anew, with what newcomers have used."""
@@ -156,6 +161,10 @@ class Model:
         self.reported[reported] += count
         panel, _, name = reported.rpartition("/")
         holders = self.holders(name)
+        if self.spans:
+            is_nobodys = bool(panel) and panel not in holders
+            self._count(name, DEPARTED if is_nobodys else reported, count, panel)
+            return
         if not panel:
             if self.placed.get(name) is None:
                 self.placed[name] = holders[0] if holders else None
@@ -225,8 +234,13 @@ class Model:
         )
 
     def _part(self, name: str) -> None:
-        """Give each user what was used on its panel or reported for it; the rest is the first's."""
+        """Give each user what was used on its panel or reported for it; the rest is the first's.
+
+        The name alone is of the panel that it was of, else of the first that has the user.
+        """
         person, holders = self.persons[name], self.holders(name)
+        if name in self.reported and self.placed.get(name) not in holders:
+            self.placed[name] = holders[0]
         for panel in holders:
             self.users[panel, name].share = Counter()
             self.users[panel, name].quota = person.quota
