@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from panel_fuzz.fleet import BRIDGE, COLLECTOR, PANELS, AwayError, Fleet
-from panel_fuzz.gateway import DEAF, FAULTS, LATE
+from panel_fuzz.gateway import FAULTS
 from panel_fuzz.scene import Scene
 from processes import until
 
@@ -75,7 +75,8 @@ class Accidents:
         if not self._free(name):
             return None
         self._fleet.kill(name)
-        self._scene.kills += name == BRIDGE
+        if name == BRIDGE:
+            self._scene.bridge_was_killed()
 
         def end() -> None:
             self._fleet.start(name)
@@ -100,16 +101,7 @@ class Accidents:
         fault = self._dice.choice(FAULTS)
         gateway = self._fleet.gateways[panel]
         gateway.break_(fault)
-        since = self._fleet.now
-
-        def end() -> None:
-            gateway.mend()
-            if fault in {DEAF, LATE}:
-                self._scene.late_resets.update(
-                    each.username for each in gateway.since(since) if each.action == "reset"
-                )
-
-        return Accident(kind=f"a panel that {_said(fault)}", on=panel, end=end)
+        return Accident(kind=f"a panel that {_said(fault)}", on=panel, end=gateway.mend)
 
     def _move_address(self) -> Accident | None:
         """Have a panel answer elsewhere, and restart the bridge with its new address."""
@@ -117,7 +109,7 @@ class Accidents:
         if panel is None or not self._free(BRIDGE):
             return None
         self._fleet.kill(BRIDGE)
-        self._scene.kills += 1
+        self._scene.bridge_was_killed()
         self._fleet.gateways[panel].move()
 
         def end() -> None:

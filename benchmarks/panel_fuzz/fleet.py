@@ -22,7 +22,7 @@ from processes import ADMIN_KEY, PANEL_PASSWORD, REPORTER_KEY, free_port, until
 ROOT = Path(__file__).parents[2]
 PANELS = ("default", "two", "three")
 COLLECTOR, BRIDGE = "collector", "bridge"
-BRIDGE_TIMEOUT_SECONDS = 2
+BRIDGE_TIMEOUT_SECONDS = 3
 UP_SECONDS = 60
 USERS_PAGE = 1000
 

@@ -18,6 +18,8 @@ PASSES, REFUSES, HANGS, DEAF, LATE = "passes", "refuses", "hangs", "deaf", "late
 FAULTS = (REFUSES, HANGS, DEAF, LATE)
 """502 at once; no answer and nothing done; no answer and all done; 504, and a PUT done later."""
 LATE_SECONDS = 3.0
+SURE_SECONDS = 1.0
+"""An answer that took longer may have come too late for the bridge, on a busy machine."""
 LONGEST_HANG_SECONDS = 8.0
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "date", "server"}
 
@@ -59,6 +61,9 @@ class Gateway:
         self.fault = PASSES
         self.watch = watch
         self.asked: list[Asked] = []
+        self.unsure_resets: set[str] = set()
+        """Users with a reset that the bridge may not know to be done: for ten minutes it takes one
+        more reset for it (decision 0015)."""
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._servers = [self._serve()]
@@ -131,24 +136,34 @@ class Gateway:
         )
         fault = self.fault
         if fault == HANGS:
+            self._note_unsure(request)
             self._hang(handler)
             return
         if fault == REFUSES:
+            self._note_unsure(request)
             _reply(handler, 502, {}, b"refused by the gateway")
             return
         if fault == LATE and request.method == "PUT":
             threading.Timer(LATE_SECONDS, self._forward_late, (request,)).start()
             _reply(handler, 504, {}, b"given up by the gateway")
             return
+        began_at = time.monotonic()
         try:
             status, headers, content = self._forward(request, is_lost=fault == DEAF)
         except OSError:
+            self._note_unsure(request)
             _reply(handler, 502, {}, b"the panel does not answer the gateway")
             return
+        if fault == DEAF or time.monotonic() - began_at > SURE_SECONDS:
+            self._note_unsure(request)
         if fault == DEAF:
             self._hang(handler)
             return
         _reply(handler, status, headers, content)
+
+    def _note_unsure(self, request: Request) -> None:
+        if request.method == "POST" and request.path.endswith("/reset"):
+            self.unsure_resets.add(unquote(request.path).split("/")[-2])
 
     def _hang(self, handler: BaseHTTPRequestHandler) -> None:
         self._released.wait(LONGEST_HANG_SECONDS)

@@ -31,13 +31,13 @@ class Resets:
         after it as well. From a panel that cannot be reached that is what it saw last, while it
         runs; the panel of the reset itself is reached, or else all are untouched.
         """
-        if not self._is_read(name):
+        if self._scene.is_unsure(name) or not self._is_read(name):
             return False
         if not self._model.spans or name not in self._scene.touched:
             return True
         holders = self._model.holders(name)
         reached = [each for each in holders if self._scene.is_reached(each)]
-        if name in self._scene.late_resets or not self._is_seen(name, reached):
+        if not self._is_seen(name, reached):
             return False
         return len(reached) == len(holders) or (panel in reached and not self._scene.kills)
 

@@ -17,6 +17,7 @@ from panel_fuzz.model import Model, Quota
 MIB = 2**20
 ROUNDING_BYTES = 2**14
 QUOTAS_MIB = (300, 3000)
+KILL_SECONDS = 5.0
 
 
 class Scene:
@@ -63,9 +64,6 @@ class Scene:
         self.is_place_open = may_switch or not model.spans
         """Whether it matters whose a name alone is, which is not said of users made again on
         several panels faster than they are looked at."""
-        self.late_resets: set[str] = set()
-        """Names with a reset of the bridge's that was not answered: for ten minutes one more reset
-        is taken for it, as decision 0015 says."""
         self._journal = journal.open("a", encoding="utf-8")
         self._sent = 0
         self._began_at = time.monotonic()
@@ -88,6 +86,17 @@ class Scene:
             self.quotas = {}
             self.peaks.clear()
             self.remember()
+
+    def bridge_was_killed(self) -> None:
+        """Note that the bridge may not have written down what it did just before."""
+        self.kills += 1
+        for gateway in self.fleet.gateways.values():
+            lately = gateway.since(self.fleet.now - KILL_SECONDS)
+            gateway.unsure_resets.update(it.username for it in lately if it.action == "reset")
+
+    def is_unsure(self, name: str) -> bool:
+        """Tell whether the bridge may take a reset of a name for one of its own that was late."""
+        return any(name in gateway.unsure_resets for gateway in self.fleet.gateways.values())
 
     def remember(self) -> None:
         """Keep what is meant and used now for what may be seen of it until the next quiet point."""
