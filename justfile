@@ -71,6 +71,10 @@ soak-cluster seconds="600":
 soak *args:
     uv run python benchmarks/soak.py {{args}}
 
+# five minutes of accidents to three panels: is each user treated as docs/several-panels.md says
+three-panels *args:
+    uv run python benchmarks/three_panels.py {{args}}
+
 # the whole stack with a simulated panel and made-up traffic; Grafana on :3000, admin/admin
 stack-demo:
     docker compose --env-file demo.env --profile demo up --build
