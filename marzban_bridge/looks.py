@@ -228,7 +228,7 @@ class Looks:
         elif old is None or before is None or before.shared_period is None:
             own = self._store.own_totals(key) if self._store.is_orphan(key) else NOTHING
             new = replace(new, starts={**new.starts, panel: own})
-        if new.anew and (old is None or old.anew is None):
+        if new.anew and (old is None or old.anew != new.anew):
             new = replace(new, anew=replace(new.anew, starts=self._store.standings(account)))
         return new
 

@@ -115,13 +115,13 @@ def fold(
         )
     after = replace(after, spent_before_bytes=spent_bytes)
     is_anew = shared is not None and (had_user or (before is not None and not is_same))
-    if shared is None:
-        shared = _begin(after, panel)
+    shared = shared or _begin(after, panel)
     if shared.start is None:
         source = next((it for it in others.values() if it.shared_period is not None), after)
         shared = replace(shared, start=_start_of(source), corrected_seqs=source.corrected_seqs)
     if before is None or before.shared_period is None or not is_same:
-        if is_anew and shared.anew is None:
+        is_first = all(it.generation <= shared.generation for it in others.values())
+        if is_anew and (is_first or shared.anew is None):
             shared = replace(shared, anew=_anew(before, after))
         after = replace(
             after,
