@@ -123,7 +123,7 @@ class Fuzz:
         if self.mode == "switching" and self.dice.random() < 0.5:
             self._switch()
         elif self.dice.random() < 0.15:
-            self.accidents.restore_for_good()
+            self.scene.is_rewritten = self.accidents.restore_for_good() is not None
         elif self.dice.random() < 0.3:
             self.accidents.back_up()
         for _ in range(self.dice.randrange(8, 30)):
@@ -144,6 +144,7 @@ class Fuzz:
             self.scene.note("switched", spans=self.fleet.spans)
             self.scene.model.switch(spans=self.fleet.spans)
             self.scene.remember()
+            self.scene.is_rewritten = True
         self.accidents.counts["quotas shared or parted"] += 1
 
     def _come_to_rest(self, began_at: float) -> None:

@@ -34,7 +34,7 @@ class Admins:
             return False
         panel = self._dice.choice(holders)
         is_edit = not self._model.spans or (panel, name) in self._scene.known
-        if not self._fleet.runs(panel) or not is_edit:
+        if not self._fleet.runs(panel) or not is_edit or self._scene.is_rewritten:
             return False
         quota: Quota = None if self._dice.random() < 0.15 else self._scene.new_quota()
         if quota is None and self._scene.may_switch:

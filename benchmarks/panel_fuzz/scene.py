@@ -49,6 +49,9 @@ class Scene:
         """Panels whose database is not theirs at the moment: nothing is done there."""
         self.presses: Counter[tuple[str, str]] = Counter()
         """By panel and name: how often the bridge may press Reset there in this round."""
+        self.is_rewritten = False
+        """Whether the bridge writes to users whom nobody touched in this round: an edit within
+        milliseconds of a write is lost (decision 0004)."""
         self.kills = 0
         """How often the bridge was killed in this round."""
         self.quotas: dict[str, set[Quota]] = {}
@@ -83,6 +86,7 @@ class Scene:
             self.presses.clear()
             self.wiped_panels.clear()
             self.kills = 0
+            self.is_rewritten = False
             self.quotas = {}
             self.peaks.clear()
             self.remember()
