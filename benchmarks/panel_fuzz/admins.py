@@ -73,6 +73,14 @@ class Admins:
             (each, self._model.users[each, name].made) in founders for each in left
         )
 
+    def _has_newcomer(self, name: str) -> bool:
+        """Tell whether one of a name's users was made later than others who are left.
+
+        Whether it was made once more before the others were, or after, the bridge cannot tell
+        where it looks at the others first.
+        """
+        return self._model.spans and self._model.persons[name].since_newcomer is not None
+
     def _drop(self, panel: str, name: str) -> None:
         self._model.delete(panel, name)
         # Marzban deletes a user without an owner and answers 500.
@@ -119,7 +127,7 @@ class Admins:
         panels = self._model.holders(name)
         if not all(map(self._fleet.runs, panels)) or self._scene.wiped_panels:
             return False
-        if len(panels) > 1 and self._scene.is_place_open:
+        if len(panels) > 1 and (self._scene.is_place_open or self._has_newcomer(name)):
             return False
         quota = self._scene.new_quota()
         self._scene.note("made again everywhere", name=name, quota=quota)
