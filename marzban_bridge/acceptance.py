@@ -90,15 +90,20 @@ def _in_step(
     now: datetime,
 ) -> Account:
     seen = sight(user, seen_at=now)
-    is_ours = is_same_limit(seen.data_limit_bytes, account.quota_bytes)
+    limit_bytes, before_bytes = seen.data_limit_bytes, account.sighting.data_limit_bytes
+    is_ours = is_same_limit(limit_bytes, account.quota_bytes)
+    # Where the quota is unlimited by now, a limit of the past is to be taken away, as one of ours.
+    is_lifted = account.quota_bytes is None and not is_same_limit(limit_bytes, before_bytes)
+    published_bytes = limit_bytes if is_lifted else account.published_bytes
+    is_nobodys = not is_ours and not is_lifted
     return replace(
         account,
         username=user.username,
         created_at=user.created_at,
         admin=user.admin,
         sighting=seen,
-        published_bytes=None if is_ours else account.published_bytes,
-        superseded=None if is_ours else Superseded(data_limit_bytes=seen.data_limit_bytes),
+        published_bytes=None if is_ours else published_bytes,
+        superseded=Superseded(data_limit_bytes=limit_bytes) if is_nobodys else None,
         seen_line=seen_line(user, line),
         is_disabled_by_us=_is_disabled_by_us(account, seen, line),
         let_in_at=None,

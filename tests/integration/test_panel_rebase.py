@@ -99,6 +99,23 @@ def test_a_restored_panel_gets_the_limits_of_now_and_nothing_is_forgiven(world):
     assert "reset" not in events
 
 
+def test_a_limit_of_the_backup_is_taken_away_where_the_quota_is_unlimited_by_now(world):
+    database = PanelDatabase(world.panel)
+    database.dump()
+    for name in NAMES:
+        world.panel.use_traffic(name, gib(2))
+    world.panel.modify_user("alice", {"data_limit": 0})
+    world.one_pass()
+    assert shown(world) == ("active", None)
+    database.restore()
+    world.one_pass()
+    assert doubts(world) == ["went_back"]
+    accept(world)
+    settle(world)
+    assert shown(world) == ("active", None)
+    assert world.account("alice").quota_bytes is None
+
+
 def test_users_we_had_disabled_at_the_time_of_the_backup_are_ours(world):
     world.panel.create_user("erin", data_limit=gib(5))
     world.ledger.report("erin", gib(6))
