@@ -87,8 +87,8 @@ class Model:
     def create(self, panel: str, name: str, quota: Quota) -> None:
         """A panel makes a user; of a shared quota it is one more.
 
-        Its limit is the quota where its panel goes before the one whose limit that was, unless an
-        admin has set the quota since.
+        Its limit is the quota where its panel is the one whose limit that was, or goes before it,
+        unless an admin has set the quota since.
         """
         self._made += 1
         others = self.holders(name)
@@ -103,12 +103,12 @@ class Model:
         else:
             if person.since_newcomer is None:
                 person.since_newcomer = Counter()
-            if person.word != EDITED and self._goes_before(panel, person.word):
+            if person.word != EDITED and self._is_first(panel, person.word):
                 person.quota, person.word = quota, panel
             self._begin_if_all_are_new(name)
 
-    def _goes_before(self, panel: str, other: str) -> bool:
-        return self.panels.index(panel) < self.panels.index(other)
+    def _is_first(self, panel: str, other: str) -> bool:
+        return self.panels.index(panel) <= self.panels.index(other)
 
     def found_together(self, name: str) -> None:
         """Take all users of a name for those that it began with; the first panel's limit holds."""
