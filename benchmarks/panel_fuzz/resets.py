@@ -33,6 +33,8 @@ class Resets:
         """
         if self._scene.is_unsure(name) or not self._is_read(name):
             return False
+        if name in self._model.reported and name not in self._scene.reported_at_rest:
+            return False
         if not self._model.spans or name not in self._scene.touched:
             return True
         holders = self._model.holders(name)

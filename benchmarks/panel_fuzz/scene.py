@@ -49,6 +49,9 @@ class Scene:
         """Panels whose database is not theirs at the moment: nothing is done there."""
         self.presses: Counter[tuple[str, str]] = Counter()
         """By panel and name: how often the bridge may press Reset there in this round."""
+        self.reported_at_rest: set[str] = set()
+        """Names that had been reported at the last quiet point: whose a name alone is that is
+        reported for the first time, panels are asked first."""
         self.is_rewritten = False
         """Whether the bridge writes to users whom nobody touched in this round: an edit within
         milliseconds of a write is lost (decision 0004)."""
@@ -87,6 +90,7 @@ class Scene:
             self.wiped_panels.clear()
             self.kills = 0
             self.is_rewritten = False
+            self.reported_at_rest = set(self.model.reported)
             self.quotas = {}
             self.peaks.clear()
             self.remember()

@@ -12,7 +12,7 @@ FUZZ = Path(__file__).parents[2] / "benchmarks" / "three_panels.py"
 
 def test_users_of_three_panels_are_right_whenever_all_is_quiet(tmp_path):
     seed = random.randrange(10**6)
-    command = [sys.executable, FUZZ, "--seconds", "5", "--seed", str(seed)]  # it says the mode
+    command = [sys.executable, FUZZ, "--separate", "--seconds", "5", "--seed", str(seed)]
     done = subprocess.run(
         [*command, "--keep", tmp_path],
         capture_output=True,
