@@ -259,7 +259,11 @@ def test_ten_minutes_without_a_collector_a_kill_and_a_reset_counter_limit_nobody
     agent.kill()
     with closing(sqlite3.connect(agent.state)) as db, db:
         # the outage is as long as it says: so much the clock went on while the agent was down
-        db.execute("UPDATE item SET queued_at = queued_at - ?", (TEN_MINUTES_MILLIS,))
+        db.execute(
+            "UPDATE item SET queued_at = queued_at - ?1, "
+            "queued_boot_millis = queued_boot_millis - ?1",
+            (TEN_MINUTES_MILLIS,),
+        )
     agent.start()
 
     def oldest_age_seconds():
