@@ -127,10 +127,11 @@ def _has_fired_plan(account: Account, seen: Sighting) -> bool:
 def is_limit_ours(account: Account, user: PanelUser) -> bool:
     """Tell whether the limit is what the bridge or the admin had last set."""
     shown_bytes = user.data_limit_bytes
-    known = [account.sighting.data_limit_bytes, account.published_bytes, account.quota_bytes]
+    known = {account.sighting.data_limit_bytes, account.quota_bytes}
+    written = {account.published_bytes, *(each.data_limit_bytes for each in account.open_writes)}
+    known |= written - {None}  # where none was written, no limit is not the bridge's either
     return any(is_same_limit(shown_bytes, limit) for limit in known) or any(
-        sets_limit(write, shown_bytes) or is_same_limit(shown_bytes, write.data_limit_bytes)
-        for write in account.open_writes
+        sets_limit(write, shown_bytes) for write in account.open_writes
     )
 
 

@@ -116,6 +116,27 @@ def test_a_limit_of_the_backup_is_taken_away_where_the_quota_is_unlimited_by_now
     assert world.account("alice").quota_bytes is None
 
 
+def test_no_limit_in_the_backup_is_no_word_where_the_quota_was_set_since(world):
+    world.panel.create_user("erin")
+    world.panel.use_traffic("erin", gib(1))
+    world.ledger.report("erin", 1)
+    world.one_pass()
+    database = PanelDatabase(world.panel)
+    database.dump()
+    world.panel.modify_user("erin", {"data_limit": gib(5)})
+    for name in NAMES:
+        world.panel.use_traffic(name, gib(2))
+    world.one_pass()
+    assert world.account("erin").published_bytes is None
+    database.restore()
+    world.one_pass()
+    assert doubts(world) == ["went_back"]
+    accept(world)
+    settle(world)
+    assert world.account("erin").quota_bytes == gib(5)
+    assert shown(world, "erin") == ("active", pytest.approx(gib(5), abs=2))
+
+
 def test_users_we_had_disabled_at_the_time_of_the_backup_are_ours(world):
     world.panel.create_user("erin", data_limit=gib(5))
     world.ledger.report("erin", gib(6))
