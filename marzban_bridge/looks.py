@@ -42,13 +42,15 @@ class Look:
     """The panel shows the user as it was some time ago."""
     replaced: Account | None = None
     """The account of another user of this name, in whose place the look found this one."""
+    is_return: bool = False
+    """The account was put aside, and has to be taken up before it counts again."""
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing but numbers changed."""
         is_plain = not (self.is_new or self.is_waiting or self.is_past or self.events or self.reset)
         is_behind = shared_quotas.is_behind(self.account, self.shared) or self.account.owes_reset
-        return is_plain and not self.is_shared_anew and not is_behind
+        return is_plain and not (self.is_shared_anew or is_behind or self.is_return)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +125,10 @@ class Looks:
         """Return the account after this look, and what the look revealed."""
         now = self._clock()
         before = self._store.account(key)
+        is_return = False
         if before is None and (gone := self.returning(key, user)):
-            before = gone.account  # only for a preview: it is taken up before it is settled
+            # Only for a preview: it is taken up before it is settled.
+            before, is_return = gone.account, True
         if before is None:
             line, baseline = self.lines(user).own, self._store.opening(key)
             account = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
@@ -158,6 +162,7 @@ class Looks:
             reset=seen.reset,
             is_past=seen.is_past,
             replaced=before if is_another else None,
+            is_return=is_return,
         )
         return self._share(before, look)
 

@@ -90,6 +90,8 @@ def test_nobody_changes_on_any_panel(opened, count, spans, panel, lie):
     world.look(3)
     assert books(world, names) == before
     assert shown(world, names) == limits
+    if lie == "empty":
+        assert not any(world.bridge(panel).store.gone_account(name) for name in names)
     assert not any(path.endswith("/reset") for _, path in world.transports[other].writes)
 
 
@@ -144,3 +146,25 @@ def test_the_others_go_on_with_what_was_last_seen_of_the_empty_one(opened):
     world.panels["two"].reset_user(names[0])
     world.look(2)
     assert used(world, "two", names[0]) == 0
+
+
+@pytest.mark.parametrize("spans", [False, True], ids=["separate", "shared"])
+def test_a_user_who_is_back_is_taken_up_though_there_is_nothing_to_do(opened, spans):
+    """Taken for quiet it had an account and one that was put aside, and counted twice."""
+    world = opened("two", spans=spans)
+    names = fill(world, 1)
+    before = books(world, names)
+    for _ in range(2):
+        snapshot = to_snapshot(world.panels["default"])
+        world.panels["default"].users = {}
+        world.look()
+        restore_snapshot(world.panels["default"], snapshot)
+        world.use("two", 0.25, names[0])
+        world.look(3)
+        assert world.bridge("default").store.gone_account(names[0]) is None
+    assert world.events("default", "returned") == names * 2
+    more = {"default": gib(0.5) if spans else 0, "two": gib(0.5)}
+    assert {
+        key: (used_bytes - more[key[0]], quota)
+        for key, (used_bytes, quota) in books(world, names).items()
+    } == before
