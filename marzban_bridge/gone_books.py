@@ -152,7 +152,7 @@ class GoneBooks(AccountBooks):
         name share another one since, or none is left, it joins that like any other user.
         """
         key, shared = account.key, self.shared_quota(account.key)
-        keepers = [(self.panel, gone)] if gone.shared else self._keepers(key)
+        keepers = [(self.panel, gone)] if gone.shared else self._keepers(key, gone)
         if shared is None and keepers:
             panel, keeper = keepers[0]
             shared = keeper.shared
@@ -170,13 +170,17 @@ class GoneBooks(AccountBooks):
         self._put_shared_quota(key, shared)
         return account
 
-    def _keepers(self, key: str) -> list[tuple[str, GoneAccount]]:
-        """Return, by panel, who was the last to share a quota that there is no more."""
+    def _keepers(self, key: str, gone: GoneAccount) -> list[tuple[str, GoneAccount]]:
+        """Return, by panel, who was the last to share a quota that there is no more.
+
+        Those who had left before `gone` did shared an earlier one than it did.
+        """
         rows = self._db.execute(
             "SELECT panel, state FROM gone_account WHERE account_key = ?", (key,)
         )
-        gone = [(panel, msgspec.json.decode(state, type=GoneAccount)) for panel, state in rows]
-        return [(panel, each) for panel, each in gone if each.shared]
+        others = [(panel, msgspec.json.decode(state, type=GoneAccount)) for panel, state in rows]
+        keepers = [each for each in others if each[1].shared and each[1].gone_at >= gone.gone_at]
+        return sorted(keepers, key=lambda each: each[1].gone_at)
 
     def _put_gone(self, gone: GoneAccount, *, panel: str | None = None) -> None:
         self._db.execute(

@@ -168,3 +168,30 @@ def test_a_user_who_is_back_is_taken_up_though_there_is_nothing_to_do(opened, sp
         key: (used_bytes - more[key[0]], quota)
         for key, (used_bytes, quota) in books(world, names).items()
     } == before
+
+
+def test_who_is_back_counts_once_though_an_earlier_user_of_the_name_was_put_aside_too(opened):
+    """What it counted was left in the quota it shares now, not in that of the one before."""
+    world = opened("two", "three", spans=True)
+    world.create("three", limit=10)
+    world.ledger.report("three/alice", 1)
+    world.use("three", 1)
+    world.look(2)
+    world.panels["three"].delete_user("alice")
+    world.look(2)
+    for panel in ("default", "two"):
+        world.create(panel, limit=20)
+    world.ledger.report("alice", gib(2))
+    world.use("default", 4)
+    world.use("two", 3)
+    world.look(3)
+    before = {panel: used(world, panel, "alice") for panel in BOTH}
+    assert set(before.values()) == {gib(9)}
+    for _ in range(2):
+        snapshot = to_snapshot(world.panels["default"])
+        world.panels["default"].delete_user("alice")
+        world.look(2)
+        assert used(world, "two", "alice") == gib(9)
+        restore_snapshot(world.panels["default"], snapshot)
+        world.look(3)
+        assert {panel: used(world, panel, "alice") for panel in BOTH} == before
