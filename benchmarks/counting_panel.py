@@ -16,9 +16,9 @@ import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from marzban_bridge.reconcile import CHUNK
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.reconcile.loop import CHUNK
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.run import add_users
 
 PASSWORD = "the-panel-password-of-the-benchmark"  # noqa: S105 - of a panel that guards nothing

@@ -28,7 +28,7 @@ from bridge_builders import gib  # noqa: E402
 from bridge_world import WaitingFeed  # noqa: E402
 from world import World  # noqa: E402
 
-from marzban_bridge import together  # noqa: E402
+from marzban_bridge import bridges as together  # noqa: E402
 
 WRITE_SECONDS = 0.05
 console = Console(width=110)

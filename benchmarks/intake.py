@@ -34,9 +34,9 @@ sys.path[:0] = [str(ROOT)]
 
 from collector.app import create_app  # noqa: E402
 from collector.ledger import Batch, Receipt  # noqa: E402
-from collector.ledger.sqlite import SqliteLedger  # noqa: E402
-from collector.reports import Report, report_key  # noqa: E402
-from collector.serving import Server  # noqa: E402
+from collector.ledger.sqlite.writer import SqliteLedger  # noqa: E402
+from collector.reports.report import Report, report_key  # noqa: E402
+from collector.runtime.http_server import Server  # noqa: E402
 from collector.settings import Settings  # noqa: E402
 
 KEY = "rk_the-key-of-the-benchmark"

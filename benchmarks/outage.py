@@ -30,8 +30,8 @@ from collector_process import KEY, CollectorProcess, poll  # noqa: E402
 from influx_engine import InfluxEngine  # noqa: E402
 
 from collector.influx.client import Influx  # noqa: E402
-from collector.ledger.sqlite_reader import SqliteReader  # noqa: E402
-from collector.points import raw_page  # noqa: E402
+from collector.influx.points import raw_page  # noqa: E402
+from collector.ledger.sqlite.reader import SqliteReader  # noqa: E402
 from collector.schema import Policy  # noqa: E402
 
 BATCH = 1000

@@ -42,7 +42,7 @@ from soak_chaos import fill  # noqa: E402
 from torture_books import Bounds, Row, more_than_counted, not_balanced, table_of  # noqa: E402
 from torture_load import CountingSource, PostingPanel, queued, spool_disks  # noqa: E402
 
-from collector.agent.lock import signs_of  # noqa: E402
+from collector.agent.state.lock import signs_of  # noqa: E402
 
 SECRET = "panel-secret-0123456789"  # noqa: S105 - of a panel of this harness
 LANES = ("reports", "relay:panel")

@@ -28,26 +28,26 @@ from collector.api import (
 from collector.api.context import Collector
 from collector.api.lean import LeanApp
 from collector.api.problems import install_problem_handlers
-from collector.body_room import BodyRoom
-from collector.byte_bounds import Bounds, ByteBounds
-from collector.corrections import carry_out_corrections
-from collector.export import Exporter
-from collector.gauges import keep_fresh
 from collector.influx.buckets import Buckets
 from collector.influx.client import Influx
-from collector.ingest import Ingest
-from collector.leading import Leading
+from collector.influx.exporter import Exporter
+from collector.intake.corrections import carry_out_corrections
+from collector.intake.group_commit import Ingest
+from collector.intake.shared_leader import Leading
+from collector.intake.subscriptions import Subscriptions
 from collector.ledger import Ledger, LedgerReader
-from collector.ledger.place import LedgerPlace, SharedLedger, SharedReader, place_of
+from collector.ledger.backend import LedgerPlace, SharedLedger, SharedReader, place_of
+from collector.ledger_gauges import keep_fresh
 from collector.metrics import Metrics
-from collector.rate_limit import RateLimit
-from collector.reporters import configured_by
-from collector.reports import DAY_MILLIS, Limits
-from collector.server_bounds import ServerBounds
+from collector.reports.byte_bounds import Bounds, ByteBounds
+from collector.reports.report import DAY_MILLIS, Limits
+from collector.reports.reporters import configured_by
+from collector.reports.server_bounds import ServerBounds
+from collector.runtime.body_room import BodyRoom
+from collector.runtime.rate_limit import RateLimit
+from collector.runtime.standby_watch import StandbyWatch
 from collector.settings import Settings
-from collector.source_file import Sources
-from collector.standby_watch import StandbyWatch
-from collector.subscriptions import Subscriptions
+from collector.sources.file import Sources
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from collector.errors import SettingsError
-from collector.ledger.place import place_of
-from collector.reporters import MIN_KEY_LENGTH, NAME
+from collector.ledger.backend import place_of
+from collector.reports.reporters import MIN_KEY_LENGTH, NAME
 
 
 def text(raw: str) -> str:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from collector.byte_bounds import Bounds
 from collector.errors import SettingsError
 from collector.influx.access import InfluxAccess
+from collector.reports.byte_bounds import Bounds
+from collector.reports.spikes import SpikeRule
+from collector.reports.strangers import forwarded_allow_ips
 from collector.schema import Policy
 from collector.setting_values import (
     admin_key,
@@ -25,8 +27,6 @@ from collector.setting_values import (
     url,
     whole,
 )
-from collector.spikes import SpikeRule
-from collector.strangers import forwarded_allow_ips
 
 
 class Variable(NamedTuple):

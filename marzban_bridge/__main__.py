@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from marzban_bridge.cli import main
+from marzban_bridge.cli.main import main
 
 sys.exit(main())

@@ -17,8 +17,7 @@ from fastapi import FastAPI
 import marzban_bridge
 from collector.influx.access import InfluxAccess
 from collector.influx.client import Influx
-from marzban_bridge import together
-from marzban_bridge.actions import Actions
+from marzban_bridge import bridges as together
 from marzban_bridge.api import (
     acceptance,
     admin,
@@ -29,30 +28,31 @@ from marzban_bridge.api import (
     standing_still,
     webhooks,
 )
-from marzban_bridge.api.bearers import Bearers
+from marzban_bridge.api.access.bearers import Bearers
+from marzban_bridge.api.access.sign_ins import SignInThrottle
 from marzban_bridge.api.context import Bridge, Bridges, new_action_throttles
 from marzban_bridge.api.errors import install_error_handlers
-from marzban_bridge.api.sign_ins import SignInThrottle
-from marzban_bridge.feed import CollectorFeed
-from marzban_bridge.lineage import panel_mark
-from marzban_bridge.marzban import Marzban
+from marzban_bridge.config.panels_file import load_panels
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panel_names import FIRST_PANEL
-from marzban_bridge.panel_rebase import PanelRebase
-from marzban_bridge.panels_file import load_panels
-from marzban_bridge.reading import Reading
-from marzban_bridge.recognition import recognize
-from marzban_bridge.reconcile import Reconciler
-from marzban_bridge.roll_call import RollCall
-from marzban_bridge.settings import Settings
-from marzban_bridge.settle import Clock, Settler
-from marzban_bridge.snapshots import Snapshots
-from marzban_bridge.standstill import Standstill
-from marzban_bridge.store import Store
-from marzban_bridge.store_place import file_of, url_of
-from marzban_bridge.twin_panels import TwinPanels
-from marzban_bridge.witness import Witness
-from marzban_bridge.write_guard import WriteGuard
+from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.names import FIRST_PANEL
+from marzban_bridge.panels.write_guard import WriteGuard
+from marzban_bridge.reconcile.actions import Actions
+from marzban_bridge.reconcile.feed_reader import Reading
+from marzban_bridge.reconcile.loop import Reconciler
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.trust.duplicate_names import RollCall
+from marzban_bridge.reconcile.trust.panel_rebase import PanelRebase
+from marzban_bridge.reconcile.trust.rollback_check import Witness
+from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
+from marzban_bridge.reconcile.users.settler import Clock, Settler
+from marzban_bridge.store.identity import panel_mark
+from marzban_bridge.store.open import file_of, url_of
+from marzban_bridge.store.panel_identity import recognize
+from marzban_bridge.store.store import Store
+from marzban_bridge.timeseries.writer import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -339,7 +339,7 @@ async def _leading_or_following(
     app: FastAPI, url: str, opening: Opening, on_loop_failure: OnFailure
 ) -> AsyncIterator[None]:
     """Do the work of a bridge whenever this one leads among those of its store."""
-    from marzban_bridge.leading import Leadership  # noqa: PLC0415 - the driver is an extra
+    from marzban_bridge.store.postgres.leadership import Leadership  # noqa: PLC0415 - the driver is an extra
 
     leadership = Leadership(url)
     app.state.leadership, app.state.bridges = leadership, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from collector import listening
+from collector.runtime import listening
 from marzban_bridge.errors import SettingsError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from marzban_bridge.accounts import Account
 from marzban_bridge.api.context import Bridges
 from marzban_bridge.errors import BridgeError
+from marzban_bridge.quota.account import Account
 
 
 async def reset_everybody(

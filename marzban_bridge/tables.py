@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from marzban_bridge.accounts import Account, Balance
-from marzban_bridge.plan import Change
-from marzban_bridge.store import RecordedEvent
-from marzban_bridge.usage import Orphan, Totals
+from marzban_bridge.quota.account import Account, Balance
+from marzban_bridge.quota.plan import Change
+from marzban_bridge.quota.usage import Orphan, Totals
+from marzban_bridge.store.store import RecordedEvent
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 

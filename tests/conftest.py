@@ -29,7 +29,7 @@ def pytest_configure() -> None:
     sys.dont_write_bytecode = False
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
-    for module in ("collector.cli", "marzban_bridge.commands"):
+    for module in ("collector.cli.main", "marzban_bridge.cli.commands"):
         importlib.import_module(module)
 
 

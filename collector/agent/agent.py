@@ -11,16 +11,17 @@ from pathlib import Path
 
 import httpx
 
-from collector.agent.asks import ReadStream
-from collector.agent.config import Config, Source
+from collector.agent.config.settings import Config, Source
 from collector.agent.errors import SourceError
-from collector.agent.lock import BEAT_SECONDS, StateLock
+from collector.agent.fetch import local_http, read
 from collector.agent.polling import Gain, absorb
-from collector.agent.reading import local_http, read
-from collector.agent.state import State
+from collector.agent.requests import ReadStream
+from collector.agent.state.lock import BEAT_SECONDS, StateLock
+from collector.agent.state.state import State
 from collector.agent.streaming import follow
 from collector.client.async_wire import AsyncWire, deliver_forever
-from collector.client.delivery import (
+from collector.client.errors import SpoolError
+from collector.client.sending.delivery import (
     Delivery,
     Empty,
     Parcel,
@@ -29,9 +30,8 @@ from collector.client.delivery import (
     Setback,
     Step,
 )
-from collector.client.errors import SpoolError
-from collector.client.pace import Pace
-from collector.client.spool import REPORTS, Spool, wall_clock_millis
+from collector.client.sending.pace import Pace
+from collector.client.spool.spool import REPORTS, Spool, wall_clock_millis
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Agent:
         parcel = Reports(key=config.key, subscription=None)
         self.senders = {REPORTS: self._sender(REPORTS, parcel)}
         if config.relay is not None:
-            from collector.agent.relay import Forward  # noqa: PLC0415 - with it, a web server
+            from collector.agent.relay.relay import Forward  # noqa: PLC0415 - with it, a web server
 
             for route in config.relay.routes:
                 self.senders[route.lane] = self._sender(route.lane, Forward(route))

@@ -18,21 +18,21 @@ from rich.text import Text
 from collector import __version__
 from collector.agent import views
 from collector.agent.agent import Agent
-from collector.agent.asks import ReadStream
-from collector.agent.config import Config, Source
-from collector.agent.config_file import DEFAULT_PATH, is_readable_by_others, load
+from collector.agent.config.file import DEFAULT_PATH, is_readable_by_others, load
+from collector.agent.config.settings import Config, Source
 from collector.agent.errors import AgentError, ConfigError, SourceError
-from collector.agent.lock import ONCE, StateLock, lock, signs_of
+from collector.agent.fetch import local_http, read
 from collector.agent.polling import Gain, gain
 from collector.agent.probing import probe
-from collector.agent.reading import local_http, read
+from collector.agent.requests import ReadStream
 from collector.agent.running import Listeners, listening, serve
 from collector.agent.stands import stand
-from collector.agent.state import State
+from collector.agent.state.lock import ONCE, StateLock, lock, signs_of
+from collector.agent.state.state import State
 from collector.agent.streaming import peek
 from collector.client.errors import ClientError
-from collector.client.spool import Spool
-from collector.logs import configure_logging, printable
+from collector.client.spool.spool import Spool
+from collector.runtime.logs import configure_logging, printable
 
 log = logging.getLogger(__name__)
 

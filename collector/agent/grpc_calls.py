@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx
 
-from collector.agent.asks import GrpcCalls
 from collector.agent.errors import SourceError
+from collector.agent.requests import GrpcCalls
 from collector.agent.sources.protobuf import framed
 
 UNIMPLEMENTED = "12"

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from collector.agent.state import Standing, State
+from collector.agent.state.state import Standing, State
 
 
 class AgentMetrics(Collector):

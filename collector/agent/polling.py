@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from collector.agent.config import Source
-from collector.agent.counters import Reading
-from collector.agent.deltas import Advance, advance
-from collector.agent.state import Seen, State
+from collector.agent.config.settings import Source
+from collector.agent.state.counters import Reading
+from collector.agent.state.deltas import Advance, advance
+from collector.agent.state.state import Seen, State
 from collector.client.errors import ReportError
 from collector.client.report import Report, encode
-from collector.client.spool import REPORTS
+from collector.client.spool.spool import REPORTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 
-from collector.agent.config import Config
+from collector.agent.config.settings import Config
 from collector.client.answers import Taken
 from collector.client.async_wire import AsyncWire
-from collector.client.delivery import Answer, Call, NoAnswer, Post, Reports
+from collector.client.sending.delivery import Answer, Call, NoAnswer, Post, Reports
 
 TIMEOUT_SECONDS = 10.0
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, write_to_textfile
 
 from collector.agent.agent import Agent
-from collector.agent.config import Config
+from collector.agent.config.settings import Config
 from collector.agent.errors import AgentError
 from collector.agent.metrics import AgentMetrics
-from collector.listening import ListenError, listen
+from collector.runtime.listening import ListenError, listen
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ async def serve(agent: Agent, listeners: Listeners) -> None:
     relay = None
     if agent.config.relay is not None and listeners.relay is not None:
         # An agent that listens nowhere needs no web server in its memory.
-        from collector.agent.listening import serve_on  # noqa: PLC0415
-        from collector.agent.relay import RelayApp  # noqa: PLC0415
+        from collector.agent.relay.listening import serve_on  # noqa: PLC0415
+        from collector.agent.relay.relay import RelayApp  # noqa: PLC0415
 
         app = RelayApp(agent.config.relay.routes, agent.spool)
         agent.relay_problem = lambda: app.problem
@@ -73,7 +73,7 @@ async def serve(agent: Agent, listeners: Listeners) -> None:
             if agent.config.metrics_file is not None:
                 tasks.create_task(_write_metrics(registry, agent.config.metrics_file))
             if listeners.metrics is not None:
-                from collector.agent.listening import metrics_app, serve_on  # noqa: PLC0415
+                from collector.agent.relay.listening import metrics_app, serve_on  # noqa: PLC0415
 
                 tasks.create_task(serve_on(metrics_app(registry), listeners.metrics))
     except ExceptionGroup as group:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from collector.agent.lock import RUN, Signs
-from collector.agent.state import Standing
+from collector.agent.state.lock import RUN, Signs
+from collector.agent.state.state import Standing
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from collector.agent.asks import ReadStream
-from collector.agent.config import Source
-from collector.agent.counters import Life
-from collector.agent.deltas import Advance, Known
+from collector.agent.config.settings import Source
 from collector.agent.errors import SourceError
 from collector.agent.polling import Gain, Unreadable, queued
+from collector.agent.requests import ReadStream
 from collector.agent.sources.remnawave import OLDEST, Usage, report_id, usages
-from collector.agent.state import Seen, State
+from collector.agent.state.counters import Life
+from collector.agent.state.deltas import Advance, Known
+from collector.agent.state.state import Seen, State
 from collector.agent.stream_messages import (
     Message,
     digest_read,
@@ -34,7 +34,7 @@ from collector.agent.stream_messages import (
 )
 from collector.client.errors import ReportError, SpoolFullError
 from collector.client.report import Report
-from collector.client.spool import REPORTS
+from collector.client.spool.spool import REPORTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collector.agent.asks import ReadStream
-from collector.agent.config import Source
+from collector.agent.config.settings import Source
 from collector.agent.polling import Gain
+from collector.agent.requests import ReadStream
 from collector.agent.stands import Stand
-from collector.agent.state import Standing
+from collector.agent.state.state import Standing
 from collector.client.outbox import Backlog, DeadLetter
-from collector.logs import printable
+from collector.runtime.logs import printable
 
 MOST_SHOWN = 5
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from collector.api.context import Collector
 from collector.api.problems import ProblemError
-from collector.byte_bounds import ByteBounds
-from collector.reports import DAY_MILLIS, Report
-from collector.sender_days import REPORTER
-from collector.server_bounds import OTHER_SERVER
-from collector.spikes import describe
+from collector.reports.byte_bounds import ByteBounds
+from collector.reports.report import DAY_MILLIS, Report
+from collector.reports.sender_days import REPORTER
+from collector.reports.server_bounds import OTHER_SERVER
+from collector.reports.spikes import describe
 
 log = logging.getLogger(__name__)
 

@@ -11,26 +11,26 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 
-from collector.billing import Billing, Tariff, show_ratio
-from collector.body_room import BodyRoom
-from collector.byte_bounds import ByteBounds
-from collector.export import Exporter
 from collector.influx.client import Influx
-from collector.ingest import Ingest
-from collector.leading import Leading
+from collector.influx.exporter import Exporter
+from collector.intake.group_commit import Ingest
+from collector.intake.shared_leader import Leading
+from collector.intake.subscriptions import Subscriptions
 from collector.ledger import LedgerReader
-from collector.ledger.place import LedgerPlace
+from collector.ledger.backend import LedgerPlace
 from collector.metrics import Metrics
-from collector.rate_limit import RateLimit
-from collector.recent import RecentNames
-from collector.reporters import KeyRing, Reporter, configured_by
-from collector.reports import Limits
-from collector.server_bounds import ServerBounds
+from collector.reports.billing import Billing, Tariff, show_ratio
+from collector.reports.byte_bounds import ByteBounds
+from collector.reports.report import Limits
+from collector.reports.reporters import KeyRing, Reporter, configured_by
+from collector.reports.server_bounds import ServerBounds
+from collector.reports.spikes import BusyHour
+from collector.runtime.body_room import BodyRoom
+from collector.runtime.rate_limit import RateLimit
+from collector.runtime.recent import RecentNames
+from collector.runtime.standby_watch import StandbyWatch
 from collector.settings import Settings
-from collector.source_file import Sources
-from collector.spikes import BusyHour
-from collector.standby_watch import StandbyWatch
-from collector.subscriptions import Subscriptions
+from collector.sources.file import Sources
 
 log = logging.getLogger(__name__)
 

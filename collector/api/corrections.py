@@ -13,7 +13,7 @@ from collector.api.problems import documented
 from collector.api.senders import require_admin
 from collector.api.usage import MAX_SEQ, at
 from collector.ledger.corrections import Correction, Kind, Stretch
-from collector.reports import MAX_USERNAME_LENGTH
+from collector.reports.report import MAX_USERNAME_LENGTH
 
 router = APIRouter(
     prefix="/v1/corrections",

@@ -15,11 +15,11 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from collector import answer_mark
 from collector.api.context import Collector, collector_of
 from collector.api.problems import answer_of, problem_of
 from collector.api.senders import Claims, read_claims
 from collector.errors import CollectorError
+from collector.runtime import answer_mark
 
 _MARK = answer_mark.HEADER.encode()
 _WORD = answer_mark.REQUEST_HEADER.encode()

@@ -21,7 +21,7 @@ from collector.ledger import (
 from collector.ledger.statistics_values import (
     IdleSeries,
 )
-from collector.reports import DAY_MILLIS, kept_millis, purge_horizon_millis
+from collector.reports.report import DAY_MILLIS, kept_millis, purge_horizon_millis
 from collector.schema import Policy
 
 router = APIRouter(

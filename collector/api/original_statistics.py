@@ -26,8 +26,8 @@ from collector.api.usage import (
     top_servers,
     usage_of,
 )
-from collector.identity import subscription_token
-from collector.reports import DAY_MILLIS, MAX_TOKEN_LENGTH, canonical
+from collector.reports.identity import subscription_token
+from collector.reports.report import DAY_MILLIS, MAX_TOKEN_LENGTH, canonical
 
 router = APIRouter(
     prefix="/api/xpert",

@@ -22,20 +22,20 @@ from collector.api.senders import (
     unpack,
     verify_signature,
 )
-from collector.bodies import (
+from collector.errors import CollectorError, IdentityUnknownError
+from collector.ledger import Batch, Receipt
+from collector.metrics import Metrics
+from collector.reports.decode import (
     BodyTooLargeError,
     Decoded,
     UnreadableBodyError,
     decode,
     first_user_token,
 )
-from collector.errors import CollectorError, IdentityUnknownError
-from collector.identity import is_plainly_a_name, is_url, subscription_token
-from collector.ledger import Batch, Receipt
-from collector.metrics import Metrics
-from collector.rate_limit import RateLimit
-from collector.reporters import Reporter
-from collector.reports import Refusal, Report, WireReport, accept, is_ahead, is_empty
+from collector.reports.identity import is_plainly_a_name, is_url, subscription_token
+from collector.reports.report import Refusal, Report, WireReport, accept, is_ahead, is_empty
+from collector.reports.reporters import Reporter
+from collector.runtime.rate_limit import RateLimit
 
 log = logging.getLogger(__name__)
 

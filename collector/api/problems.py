@@ -12,8 +12,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from collector import answer_mark
-from collector.bodies import BodyTooLargeError, UnreadableBodyError
 from collector.errors import (
     CollectorError,
     DiskFullError,
@@ -22,7 +20,9 @@ from collector.errors import (
     PanelUnavailableError,
     TooManyLookupsError,
 )
-from collector.reports import Refusal
+from collector.reports.decode import BodyTooLargeError, UnreadableBodyError
+from collector.reports.report import Refusal
+from collector.runtime import answer_mark
 
 RETRY_AFTER_SECONDS = 2
 MOST_NAMED_ERRORS = 100

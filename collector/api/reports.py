@@ -17,7 +17,7 @@ from collector.api.pipeline import Sorted, take
 from collector.api.problems import MOST_NAMED_ERRORS, FieldError, More, documented, named
 from collector.api.senders import ClaimsPart
 from collector.ledger import Receipt
-from collector.reports import MAX_REPORTS_PER_REQUEST, WireReport
+from collector.reports.report import MAX_REPORTS_PER_REQUEST, WireReport
 
 router = APIRouter(tags=["reports"], route_class=LeanRoute)
 

@@ -13,9 +13,9 @@ from starlette.types import Scope
 
 from collector.api.context import Collector, CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
-from collector.bodies import BodyTooLargeError, UnreadableBodyError, inflate
-from collector.body_room import Place
-from collector.reporters import Reporter, is_signature_valid, is_timely
+from collector.reports.decode import BodyTooLargeError, UnreadableBodyError, inflate
+from collector.reports.reporters import Reporter, is_signature_valid, is_timely
+from collector.runtime.body_room import Place
 
 KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")
 ADMIN_KEY = HTTPBearer(auto_error=False, description="COLLECTOR_ADMIN_KEY", scheme_name="adminKey")

@@ -26,10 +26,10 @@ from collector.api.senders import (
     read_body,
     unpack,
 )
+from collector.intake.push_ids import Push, message_id_of
 from collector.ledger import Receipt
-from collector.pushes import Push, message_id_of
-from collector.reporters import Reporter
-from collector.reports import accept
+from collector.reports.report import accept
+from collector.reports.reporters import Reporter
 from collector.sources import Translated, three_x_ui, uniproxy
 from collector.sources.uniproxy import NODE_PART, Node, node_of
 

@@ -13,7 +13,6 @@ from pydantic import AfterValidator, BaseModel
 from collector.api.context import Collector, CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
-from collector.billing import AS_REPORTED_MILLIS, Billing
 from collector.ledger import (
     Changes,
 )
@@ -21,11 +20,8 @@ from collector.ledger.statistics_values import (
     ServerUsage,
     UsageSums,
 )
-from collector.reports import (
-    DAY_MILLIS,
-    MAX_USERNAME_LENGTH,
-    canonical,
-)
+from collector.reports.billing import AS_REPORTED_MILLIS, Billing
+from collector.reports.report import DAY_MILLIS, MAX_USERNAME_LENGTH, canonical
 
 router = APIRouter(
     prefix="/v1",

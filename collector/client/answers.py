@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from collector.answer_mark import is_collectors
 from collector.client.errors import FailureKind
-from collector.retry_after import retry_after_seconds
+from collector.runtime.answer_mark import is_collectors
+from collector.runtime.retry_after import retry_after_seconds
 
 LONGEST_REASON = 300
 

@@ -10,11 +10,20 @@ from typing import Any, TypeVar
 import anyio
 import httpx
 
-from collector.client.delivery import Answer, Call, Empty, NoAnswer, Post, Progress, Setback, Step
 from collector.client.errors import ClientError
 from collector.client.failures import no_answer
 from collector.client.http_options import DEFAULT_TIMEOUT_SECONDS, HttpOptions
-from collector.client.pace import Pace
+from collector.client.sending.delivery import (
+    Answer,
+    Call,
+    Empty,
+    NoAnswer,
+    Post,
+    Progress,
+    Setback,
+    Step,
+)
+from collector.client.sending.pace import Pace
 from collector.client.target import IDLE_SECONDS, LINGER_SECONDS, MAX_ANSWER_BYTES, join
 
 T = TypeVar("T")

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
-from collector.client import exit_flush, fork_hooks
-from collector.client.background_loop import BackgroundLoop
-from collector.client.delivery import DEFAULT_BATCH_REPORTS
 from collector.client.errors import ClientError, DeliveryError
-from collector.client.exit_flush import DEFAULT_EXIT_FLUSH_SECONDS
 from collector.client.http_options import DEFAULT_TIMEOUT_SECONDS, HttpOptions
 from collector.client.outbox import Backlog, DeadLetter
-from collector.client.problem_notes import ErrorCallback, ProblemNotes
 from collector.client.receipt import Receipt
 from collector.client.report import Report
-from collector.client.sender import Sender, Sending
-from collector.client.spool import DEFAULT_MAX_BYTES, REPORTS, Spool
+from collector.client.sending import exit_flush, fork_hooks
+from collector.client.sending.background_loop import BackgroundLoop
+from collector.client.sending.delivery import DEFAULT_BATCH_REPORTS
+from collector.client.sending.exit_flush import DEFAULT_EXIT_FLUSH_SECONDS
+from collector.client.sending.problem_notes import ErrorCallback, ProblemNotes
+from collector.client.sending.sender import Sender, Sending
+from collector.client.spool.spool import DEFAULT_MAX_BYTES, REPORTS, Spool
 from collector.client.target import Target, undelivered
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import httpx
 
-from collector.client.delivery import NoAnswer
 from collector.client.errors import FailureKind
+from collector.client.sending.delivery import NoAnswer
 
 LONGEST_DETAIL = 200
 _UNSENT = (

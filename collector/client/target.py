@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from collector.client.delivery import (
+from collector.client.errors import ClientError, NotDeliveredError, ReportError
+from collector.client.outbox import Item, MemoryOutbox
+from collector.client.report import Report, encode
+from collector.client.sending.delivery import (
     DEFAULT_BATCH_REPORTS,
     MOST_REPORTS,
     MOST_REPORTS_WITHOUT_KEY,
     Reports,
 )
-from collector.client.errors import ClientError, NotDeliveredError, ReportError
-from collector.client.outbox import Item, MemoryOutbox
-from collector.client.report import Report, encode
 
 MAX_ANSWER_BYTES = 16 * 2**20
 IDLE_SECONDS = 5.0

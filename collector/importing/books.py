@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from collector.reports import Refusal
+from collector.reports.report import Refusal
 
 
 @dataclass(slots=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from collector.bodies import UNFIT, refusal_of, whole_numbers
-from collector.identity import name_within
-from collector.reports import DAY_MILLIS, Limits, Refusal, Report, WireReport, accept
+from collector.reports.decode import UNFIT, refusal_of, whole_numbers
+from collector.reports.identity import name_within
+from collector.reports.report import DAY_MILLIS, Limits, Refusal, Report, WireReport, accept
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "user_token": ("user_token", "username", "user"),

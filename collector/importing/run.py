@@ -11,18 +11,23 @@ from typing import NamedTuple
 
 import msgspec
 
-from collector.billing import Billing, Tariff
 from collector.errors import LedgerError, LedgerInUseError
 from collector.importing.books import Books
 from collector.importing.differences import Sums, difference, total
 from collector.importing.files import Rows
 from collector.importing.rows import Row, amount_of, read_row
 from collector.importing.staging import Staging, Statement
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_file import connect
-from collector.ledger.sqlite_import import count, counted_of, has_memory, total_bytes
-from collector.ledger.sqlite_reader import SqliteReader
-from collector.reports import Limits, Refusal, Report
+from collector.ledger.sqlite.administration.imports import (
+    count,
+    counted_of,
+    has_memory,
+    total_bytes,
+)
+from collector.ledger.sqlite.file import connect
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.billing import Billing, Tariff
+from collector.reports.report import Limits, Refusal, Report
 
 STATEMENTS_PER_COMMIT = 5000
 

@@ -11,7 +11,7 @@ from typing import Any
 from collector.errors import ImportFileError
 from collector.importing.differences import Amounts, Sums
 from collector.importing.rows import Row
-from collector.reports import Report
+from collector.reports.report import Report
 
 _CREATE = """
     CREATE TABLE sums (

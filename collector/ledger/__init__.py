@@ -16,7 +16,6 @@ from typing import Protocol
 
 import msgspec
 
-from collector.billing import Ratio
 from collector.ledger.corrections import (
     CORRECTED_REPORTS,
     CorrectedSum,
@@ -34,11 +33,12 @@ from collector.ledger.statistics_values import (
     Summary,
     UsageSums,
 )
-from collector.reporters import Configured, Reporter
-from collector.reports import Report
-from collector.sender_days import SenderBytes
-from collector.server_bounds import Place
-from collector.spikes import BusyHour
+from collector.reports.billing import Ratio
+from collector.reports.report import Report
+from collector.reports.reporters import Configured, Reporter
+from collector.reports.sender_days import SenderBytes
+from collector.reports.server_bounds import Place
+from collector.reports.spikes import BusyHour
 
 
 class Batch(msgspec.Struct, frozen=True):

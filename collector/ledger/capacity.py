@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from collector.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
 from collector.ledger import Batch
-from collector.reports import MAX_AMOUNT_BYTES, Report
+from collector.reports.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
+from collector.reports.report import MAX_AMOUNT_BYTES, Report
 
 NEARLY_FULL_BYTES = MAX_AMOUNT_BYTES // 2
 SPARE_BYTES = MAX_AMOUNT_BYTES - NEARLY_FULL_BYTES

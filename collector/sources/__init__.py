@@ -10,7 +10,7 @@ import hashlib
 
 import msgspec
 
-from collector.reports import Refusal, WireReport
+from collector.reports.report import Refusal, WireReport
 
 MAX_ROWS = 100_000
 """The most users one payload may be about, moving or not."""

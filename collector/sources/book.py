@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from collector.errors import SettingsError
-from collector.reporters import NAME
-from collector.reports import MAX_SERVER_LENGTH, MAX_USERNAME_LENGTH
+from collector.reports.report import MAX_SERVER_LENGTH, MAX_USERNAME_LENGTH
+from collector.reports.reporters import NAME
 from collector.sources import three_x_ui, uniproxy
 from collector.sources.three_x_ui import ThreeXUi
 from collector.sources.uniproxy import DEFAULT_RETRY_WINDOW_SECONDS, NODE_PART, Place, UniProxy

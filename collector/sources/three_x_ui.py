@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from collector.bodies import (
+from collector.reports.decode import (
     UNFIT,
     BodyTooLargeError,
     UnreadableBodyError,
@@ -20,7 +20,7 @@ from collector.bodies import (
     refusal_of,
     whole_numbers,
 )
-from collector.reports import Amount, Refusal, WireReport
+from collector.reports.report import Amount, Refusal, WireReport
 from collector.sources import MAX_ROWS, Translated, report_id
 from collector.sources.users import AS_THEY_ARE, Users
 

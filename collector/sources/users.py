@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from collector.reports import MAX_USERNAME_LENGTH
+from collector.reports.report import MAX_USERNAME_LENGTH
 
 USERNAME_GROUP = "username"
 _SHOWN = 64

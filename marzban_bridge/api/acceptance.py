@@ -7,13 +7,13 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from marzban_bridge.acceptance import Acceptance
-from marzban_bridge.accounts import balance
-from marzban_bridge.api.auth import CallerPart
+from marzban_bridge.api.access.auth import CallerPart
 from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import Bridge, BridgePart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
-from marzban_bridge.panel_rebase import PanelRebasePlan
+from marzban_bridge.quota.acceptance import Acceptance
+from marzban_bridge.quota.account import balance
+from marzban_bridge.reconcile.trust.panel_rebase import PanelRebasePlan
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 

@@ -11,9 +11,7 @@ from typing import Literal
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel
 
-from marzban_bridge.accounts import GIB, Account
-from marzban_bridge.actions import AdminUsage, UserUsage
-from marzban_bridge.api.auth import (
+from marzban_bridge.api.access.auth import (
     FORM_TYPE,
     MAX_FORM_BYTES,
     Caller,
@@ -24,6 +22,8 @@ from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import Bridge, BridgePart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES, Problem
 from marzban_bridge.errors import BridgeError, PanelError, UserNotFoundError
+from marzban_bridge.quota.account import GIB, Account
+from marzban_bridge.reconcile.actions import AdminUsage, UserUsage
 
 router = APIRouter(prefix="/api/admin", tags=["admin"])
 

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from marzban_bridge.accounts import Event, account_key
-from marzban_bridge.actions import Action
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.errors import BridgeError, CollectorRefusedError, PanelRefusedError
+from marzban_bridge.quota.account import Event, account_key
+from marzban_bridge.reconcile.actions import Action
 
 log = logging.getLogger(__name__)
 

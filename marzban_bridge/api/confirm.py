@@ -14,16 +14,16 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
-from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE, Action
 from marzban_bridge.api import pages
+from marzban_bridge.api.access.auth import FORM_TYPE, MAX_FORM_BYTES, Caller, sign_in_through
 from marzban_bridge.api.audit import audited
-from marzban_bridge.api.auth import FORM_TYPE, MAX_FORM_BYTES, Caller, sign_in_through
 from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import Bridge, BridgePart, user_of
 from marzban_bridge.api.errors import headers_of, status_of
 from marzban_bridge.api.pages import Question
 from marzban_bridge.errors import BridgeError, ObservingError, PanelError
-from marzban_bridge.marzban_answers import bearer_of
+from marzban_bridge.panels.marzban_answers import bearer_of
+from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE, Action
 from marzban_bridge.tables import human_bytes
 
 # Not in the OpenAPI document, which is for programs: these are pages for people.

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Request
 
-from marzban_bridge.actions import Action, Actions
-from marzban_bridge.api.bearers import Bearers
-from marzban_bridge.api.sign_ins import SignInThrottle
-from marzban_bridge.api.throttle import Throttle
+from marzban_bridge.api.access.bearers import Bearers
+from marzban_bridge.api.access.sign_ins import SignInThrottle
+from marzban_bridge.api.access.throttle import Throttle
+from marzban_bridge.config.panels_file import PanelSettings
+from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import FollowingError
-from marzban_bridge.feed import CollectorFeed
-from marzban_bridge.marzban import Marzban
+from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panel_names import FIRST_PANEL
-from marzban_bridge.panel_rebase import PanelRebase
-from marzban_bridge.panels_file import PanelSettings
-from marzban_bridge.reading import Reading
-from marzban_bridge.reconcile import Reconciler
-from marzban_bridge.roll_call import RollCall
-from marzban_bridge.settings import Settings
-from marzban_bridge.settle import Clock
-from marzban_bridge.snapshots import Snapshots
-from marzban_bridge.standstill import Standstill
-from marzban_bridge.store import Store
+from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.names import FIRST_PANEL
+from marzban_bridge.reconcile.actions import Action, Actions
+from marzban_bridge.reconcile.feed_reader import Reading
+from marzban_bridge.reconcile.loop import Reconciler
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.trust.duplicate_names import RollCall
+from marzban_bridge.reconcile.trust.panel_rebase import PanelRebase
+from marzban_bridge.reconcile.users.settler import Clock
+from marzban_bridge.store.store import Store
+from marzban_bridge.timeseries.writer import Snapshots
 
 if TYPE_CHECKING:  # it needs the driver, which is an extra
-    from marzban_bridge.leading import Leadership
+    from marzban_bridge.store.postgres.leadership import Leadership
 
 
 log = logging.getLogger(__name__)

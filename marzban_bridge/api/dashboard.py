@@ -16,7 +16,6 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 
-from marzban_bridge.actions import Action
 from marzban_bridge.api.admin import ResetAnswer
 from marzban_bridge.api.audit import audited
 from marzban_bridge.api.bodies import Body, described, read_model
@@ -24,6 +23,7 @@ from marzban_bridge.api.context import Bridge, BridgePart, BridgesPart, user_of
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES, Problem
 from marzban_bridge.api.operations import ResetAll, ResetAllAnswer
 from marzban_bridge.errors import BridgeError
+from marzban_bridge.reconcile.actions import Action
 from marzban_bridge.reset_everybody import first_failure, reset_everybody
 
 router = APIRouter(prefix="/actions", tags=["dashboard actions"])

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
 
-from marzban_bridge.accounts import Account, Balance, account_key, standing
+from marzban_bridge.api.access.auth import CallerPart
 from marzban_bridge.api.admin import ResetAnswer, reset_usage
-from marzban_bridge.api.auth import CallerPart
 from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import Bridge, BridgePart, BridgesPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
+from marzban_bridge.quota.account import Account, Balance, account_key, standing
 from marzban_bridge.reset_everybody import first_failure, reset_everybody
 
 router = APIRouter(prefix="/v1", tags=["operations"])

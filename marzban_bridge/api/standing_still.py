@@ -10,13 +10,13 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from marzban_bridge import together
-from marzban_bridge.accounts import standing
-from marzban_bridge.api.auth import CallerPart
+from marzban_bridge import bridges as together
+from marzban_bridge.api.access.auth import CallerPart
 from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import BridgesPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 from marzban_bridge.api.operations import UserStanding, shown_standing
+from marzban_bridge.quota.account import standing
 from marzban_bridge.tables import seen_totals
 
 router = APIRouter(prefix="/v1", tags=["operations"])

@@ -15,14 +15,14 @@ import msgspec
 from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import BaseModel
 
-from marzban_bridge.accounts import account_key, is_same_creation
 from marzban_bridge.api.bodies import read_body
 from marzban_bridge.api.context import Bridge, BridgePart
 from marzban_bridge.api.errors import DOCUMENTED, OF_BODIES
 from marzban_bridge.errors import OddUserError
-from marzban_bridge.marzban_answers import parse_user
-from marzban_bridge.panel_names import FIRST_PANEL
-from marzban_bridge.webhook_secrets import Sender, sender_of
+from marzban_bridge.panels.marzban_answers import parse_user
+from marzban_bridge.panels.names import FIRST_PANEL
+from marzban_bridge.panels.webhook_secrets import Sender, sender_of
+from marzban_bridge.quota.account import account_key, is_same_creation
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from marzban_bridge.accounts import GIB
+from marzban_bridge.quota.account import GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ from rich.live import Live
 
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import utc_now
+from marzban_bridge.cli.standalone import listen, loopback_url, running_pair, serving
+from marzban_bridge.config.settings import Settings
 from marzban_bridge.demo import stage as stages
 from marzban_bridge.demo.cast import CAST
 from marzban_bridge.demo.stage import Stage
@@ -29,11 +31,9 @@ from marzban_bridge.demo.stories import RESELLER_PASSWORD, STORIES, Story
 from marzban_bridge.demo.verdict import Line, check
 from marzban_bridge.demo.view import final_table, live
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.settings import Settings
-from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.background import Intervals, WebhookReceiver, jobs_running
-from marzban_bridge.simulator.panel import SimulatedPanel
-from marzban_bridge.standalone import listen, loopback_url, running_pair, serving
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 REPORTERS = 3
 QUIET_SECONDS = 10.0

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 
-from marzban_bridge.accounts import GIB
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.demo.cast import CAST, ORPHAN, Role
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.quota.account import GIB
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 TICK_SECONDS = 0.1
 SERVERS = ("de-1.example.com", "nl-2.example.com", "сервер-3 🚀")

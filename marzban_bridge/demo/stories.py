@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from marzban_bridge.accounts import GIB
 from marzban_bridge.demo.stage import Stage
+from marzban_bridge.quota.account import GIB
 
 RESELLER_PASSWORD = "reseller-password"  # noqa: S105 - of a panel that exists for a minute
 

@@ -10,10 +10,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from marzban_bridge.accounts import Balance
 from marzban_bridge.demo.cast import CAST
 from marzban_bridge.demo.stage import Stage
 from marzban_bridge.demo.verdict import Line
+from marzban_bridge.quota.account import Balance
 from marzban_bridge.tables import human_bytes, human_share
 
 BAR_WIDTH = 30

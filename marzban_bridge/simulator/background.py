@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from marzban_bridge.simulator.delivery import deliver_webhooks
-from marzban_bridge.simulator.panel import SimulatedPanel
-from marzban_bridge.simulator.rules import JobDiedError
+from marzban_bridge.simulator.http.delivery import deliver_webhooks
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
+from marzban_bridge.simulator.panel.rules import JobDiedError
 
 log = logging.getLogger(__name__)
 

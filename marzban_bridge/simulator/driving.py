@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
-from marzban_bridge.simulator.database import PanelDatabase
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.panel.database import PanelDatabase
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
 router = APIRouter(prefix="/simulation", tags=["simulation"])

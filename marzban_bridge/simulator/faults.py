@@ -15,7 +15,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marzban_bridge.simulator.database import PanelDatabase
+from marzban_bridge.simulator.panel.database import PanelDatabase
 
 REMEMBERED_REQUESTS = 100_000
 FILE_SECONDS = 0.2

@@ -18,7 +18,6 @@ from typing import Any
 import uvicorn
 
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.background import Intervals, WebhookReceiver, every, jobs_running
 from marzban_bridge.simulator.crowd import (
     DAY_SECONDS,
@@ -27,11 +26,12 @@ from marzban_bridge.simulator.crowd import (
     crowd,
     describe_panel,
 )
-from marzban_bridge.simulator.database import PanelDatabase
 from marzban_bridge.simulator.driving import router as driving_router
-from marzban_bridge.simulator.errors import RefusedError
 from marzban_bridge.simulator.faults import following
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.database import PanelDatabase
+from marzban_bridge.simulator.panel.errors import RefusedError
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.snapshot import SavesFirst, restore_snapshot, write_state
 
 log = logging.getLogger(__name__)

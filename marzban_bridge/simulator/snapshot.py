@@ -14,9 +14,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marzban_bridge.panel import ResetStrategy, Status
-from marzban_bridge.simulator.panel import SimulatedPanel
-from marzban_bridge.simulator.users import ResetLog, SimulatedPlan, SimulatedUser
+from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
+from marzban_bridge.simulator.panel.users import ResetLog, SimulatedPlan, SimulatedUser
 
 _FIELDS = tuple(field.name for field in fields(SimulatedUser))
 _TIMES = (

@@ -25,11 +25,11 @@ from collector.ledger import (
     Progress,
     Receipt,
 )
-from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite.writer import SqliteLedger
 from collector.ledger.statistics_values import (
     UsageSums,
 )
-from collector.reports import DAY_MILLIS, MAX_AMOUNT_BYTES
+from collector.reports.report import DAY_MILLIS, MAX_AMOUNT_BYTES
 
 KINDS = ["sqlite", "postgres"]
 
@@ -223,8 +223,8 @@ class TestRuns:
         assert [each.after_seq for each in self.runs(place)] == expected
 
     def test_the_oldest_are_forgotten(self, place, monkeypatch):
-        monkeypatch.setattr("collector.ledger.sqlite_runs.MAX_RUNS", 3)
-        monkeypatch.setattr("collector.ledger.postgres_fold.MAX_RUNS", 3)
+        monkeypatch.setattr("collector.ledger.sqlite.runs.MAX_RUNS", 3)
+        monkeypatch.setattr("collector.ledger.postgres.numbering.MAX_RUNS", 3)
         for _ in range(5):
             with closing(place.open()) as ledger:
                 store(ledger, batch(report()))

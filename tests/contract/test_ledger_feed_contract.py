@@ -16,14 +16,14 @@ from collectors import ADMIN_KEY, CollectorWorld, running, wire
 from fake_ledger import FakeLedger
 from ledgers import NOON_MILLIS
 
-from collector.billing import Ratio
-from collector.corrections import carry_out_open
+from collector.intake.corrections import carry_out_open
 from collector.ledger.corrections import Kind, Wanted
-from collector.ledger.postgres import PostgresLedger
-from marzban_bridge.corrections import Question
+from collector.ledger.postgres.writer import PostgresLedger
+from collector.reports.billing import Ratio
 from marzban_bridge.errors import CollectorRefusedError
-from marzban_bridge.feed import CollectorFeed, KnownStore, Standing
-from marzban_bridge.usage import UsageChange
+from marzban_bridge.feed.client import CollectorFeed, KnownStore, Standing
+from marzban_bridge.quota.corrections import Question
+from marzban_bridge.quota.usage import UsageChange
 
 
 class Fake:
@@ -197,7 +197,7 @@ async def test_a_reader_goes_on_where_it_was(source, feed):
 
 
 async def test_a_full_page_says_where_the_next_begins(source, feed, monkeypatch):
-    monkeypatch.setattr("marzban_bridge.feed.PAGE_SIZE", 2)
+    monkeypatch.setattr("marzban_bridge.feed.client.PAGE_SIZE", 2)
     for username in "abc":
         await source.report(username, 1)
     first = await feed.read(after=0)

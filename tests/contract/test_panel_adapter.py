@@ -10,9 +10,9 @@ import uuid
 import pytest
 from panels import PANELS, open_driver
 
-from marzban_bridge.accounts import FLOOR_BYTES
 from marzban_bridge.errors import PanelLoginError, PanelRefusedError, UserNotFoundError
-from marzban_bridge.panel import ResetStrategy, Status, UserUpdate
+from marzban_bridge.panels.port import ResetStrategy, Status, UserUpdate
+from marzban_bridge.quota.account import FLOOR_BYTES
 
 G = 10**9
 PLAN = {

@@ -9,9 +9,9 @@ import pytest
 from ledgers import NOON_MILLIS, batch, report
 
 from collector.errors import LedgerError
-from collector.ledger.place import place_of
-from collector.ledger.sqlite_reporters import rotate_reporter
-from collector.reporters import KeyRing, hash_key
+from collector.ledger.backend import place_of
+from collector.ledger.sqlite.administration.reporters import rotate_reporter
+from collector.reports.reporters import KeyRing, hash_key
 
 HOUR_MILLIS = 3_600_000
 

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from clocks import ManualClock
 
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.recordings.marzban import (
     OPENAPI,
     Answer,

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-import collector.cli
+import collector.cli.main
 import collector.settings
-import marzban_bridge.cli
-import marzban_bridge.settings
+import marzban_bridge.cli.main
+import marzban_bridge.config.settings
 from collector.influx.tokens import GRANTS, TOKEN_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 STACK = yaml.safe_load(TEXT)
 SERVICES = STACK["services"]
 OURS = {name for name, each in SERVICES.items() if "build" in each}
-PROGRAMS = {"collector": collector, "bridge": marzban_bridge}
+PROGRAMS = {"collector": collector.settings, "bridge": marzban_bridge.config.settings}
 NOT_PASSED = {
     # the last: its InfluxDB is a 2.x of its own
     "collector": {"INFLUXDB_TOKEN", "INFLUXDB_ADMIN_TOKEN", "INFLUXDB_PREPARES_BUCKETS"},
@@ -38,7 +38,7 @@ def environment(service: str) -> dict[str, str | None]:
 
 
 def variables(program: str) -> set[str]:
-    return {each.name for each in PROGRAMS[program].settings.Settings.variables()}
+    return {each.name for each in PROGRAMS[program].Settings.variables()}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -53,13 +53,13 @@ def test_what_the_compose_file_sets_itself_is_well_formed(program):
         for name, value in environment(program).items()
         if value is not None and "$" not in value
     }
-    PROGRAMS[program].settings.Settings.from_env(fixed)
+    PROGRAMS[program].Settings.from_env(fixed)
 
 
 @pytest.mark.parametrize("env", [EXAMPLE, DEMO], ids=["example", "demo"])
 def test_the_values_of_an_env_file_are_well_formed(env):
     for program in PROGRAMS.values():
-        program.settings.Settings.from_env(env)
+        program.Settings.from_env(env)
 
 
 def test_every_variable_of_the_compose_file_is_documented():
@@ -202,8 +202,8 @@ def test_the_commands_are_ours(service):
         re.sub(r"\$\{\w+:-\}", "value", each) for each in SERVICES[service]["command"]
     ]
     parsers = {
-        "traffic-collector": collector.cli._parser,
-        "marzban-bridge": lambda: marzban_bridge.cli._parser(arguments),
+        "traffic-collector": collector.cli.main._parser,
+        "marzban-bridge": lambda: marzban_bridge.cli.main._parser(arguments),
     }
     assert parsers[program]().parse_args(arguments).run
 

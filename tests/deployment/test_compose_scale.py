@@ -21,7 +21,7 @@ from dotenv import dotenv_values
 from processes import free_port
 
 import collector.settings
-import marzban_bridge.settings
+import marzban_bridge.config.settings
 from collector.api.usage import MAX_WAIT_SECONDS
 from marzban_bridge.api.webhooks import MAX_BODY_BYTES
 
@@ -60,12 +60,15 @@ def test_there_are_three_collectors_and_two_bridges_behind_a_balancer_on_one_pos
 
 
 def test_what_it_sets_is_a_setting_and_well_formed():
-    for name, program in (("collector", collector), ("bridge", marzban_bridge)):
+    for name, program in (
+        ("collector", collector.settings),
+        ("bridge", marzban_bridge.config.settings),
+    ):
         environment = SERVICES[name]["environment"]
-        known = {each.name for each in program.settings.Settings.variables()}
+        known = {each.name for each in program.Settings.variables()}
         assert set(environment) <= known
         filled = {k: re.sub(r"\$\{\w+:\?[^}]*\}", "a-password", v) for k, v in environment.items()}
-        program.settings.Settings.from_env(filled)
+        program.Settings.from_env(filled)
     url = SERVICES["collector"]["environment"]["LEDGER_URL"]
     assert url == SERVICES["bridge"]["environment"]["BRIDGE_STORE"]
     made = SERVICES["postgres"]["environment"]

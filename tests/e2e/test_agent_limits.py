@@ -17,7 +17,7 @@ from vpn_servers import VpnServer, fake_wg
 
 from collector.agent.sources.kinds import KINDS
 from collector.agent.sources.stats_service import SING_BOX, XRAY
-from marzban_bridge.accounts import GIB
+from marzban_bridge.quota.account import GIB
 
 QUOTA, USED_IN_PANEL = 10 * GIB, 4 * GIB
 SECRET = "panel-secret-0123456789"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.sqlite.reader import SqliteReader
 from collector.schema import Policy
 
 REPORTS = int(os.environ.get("EXPORT_TEST_REPORTS", "200000"))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from collector_process import DEADLINE_SECONDS, KEY, CollectorProcess, poll
 
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
 
 ROUNDS = 20
 CLIENTS = 3

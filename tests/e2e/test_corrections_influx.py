@@ -12,7 +12,7 @@ import pytest
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from influx_engine import InfluxEngine
 
-from collector.ledger.place import place_of
+from collector.ledger.backend import place_of
 from collector.schema import Policy
 
 OTHER_KEY = "rk_another-key-of-the-process-tests"

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 
+from collector.ledger.backend import place_of
 from collector.ledger.corrections import CORRECTED_REPORTS
-from collector.ledger.place import place_of
 
 ROUNDS = 6
 REPORTS = 3 * CORRECTED_REPORTS

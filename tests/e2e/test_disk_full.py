@@ -15,8 +15,8 @@ from soak_chaos import fill, small_disk
 from collector.client import Client, Report
 from collector.client.errors import SpoolError
 from collector.client.report import encode
-from collector.client.spool import REPORTS, Spool
-from marzban_bridge.accounts import GIB
+from collector.client.spool.spool import REPORTS, Spool
+from marzban_bridge.quota.account import GIB
 
 REPORT = Report(user="alice", server="de-1" + "x" * 200, upload_bytes=1, download_bytes=2)
 USERS = [{"username": "alice", "data_limit": 10 * GIB, "used_traffic": 4 * GIB}]

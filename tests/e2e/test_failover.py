@@ -12,7 +12,7 @@ import pytest
 from postgres_pair import PostgresPair
 from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
-from marzban_bridge.accounts import GIB
+from marzban_bridge.quota.account import GIB
 
 pytestmark = pytest.mark.skipif(
     postgres_server.describe() is None, reason="no PostgreSQL here: apt-get install postgresql"

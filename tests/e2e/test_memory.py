@@ -67,7 +67,7 @@ def test_a_serving_program_does_not_load_what_only_other_commands_need(program, 
 
 
 def test_the_bridge_alone_does_not_load_the_collectors_application():
-    code = "import sys, marzban_bridge.cli; print('collector.app' in sys.modules)"
+    code = "import sys, marzban_bridge.cli.main; print('collector.app' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
-from marzban_bridge.accounts import FLOOR_BYTES, GIB
-from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
+from marzban_bridge.quota.account import FLOOR_BYTES, GIB
+from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
 
 ORACLE = Path(__file__).with_name("oracle.py")
 ORACLES = 3

@@ -10,10 +10,10 @@ from bridge_builders import gib
 from bridge_world import BridgeWorld
 from collectors import AS_OTHER, CollectorWorld, running, wire
 
-from collector.billing import Ratio, parse_ratio
-from collector.ledger.sqlite_ratios import set_ratio
-from marzban_bridge import together
-from marzban_bridge.accounts import MIB
+from collector.ledger.sqlite.administration.ratios import set_ratio
+from collector.reports.billing import Ratio, parse_ratio
+from marzban_bridge import bridges as together
+from marzban_bridge.quota.account import MIB
 
 OUTSIDE = {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "other"}
 

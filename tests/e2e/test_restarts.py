@@ -7,7 +7,7 @@ import signal
 import pytest
 from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
-from marzban_bridge.accounts import GIB
+from marzban_bridge.quota.account import GIB
 
 USERS = [
     {"username": "alice", "data_limit": 10 * GIB, "used_traffic": 4 * GIB},

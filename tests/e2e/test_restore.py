@@ -10,8 +10,8 @@ from contextlib import closing
 import pytest
 from processes import ADMIN_KEY, BRIDGE, COLLECTOR, PANEL, PANEL_PASSWORD, Stack, until
 
-from marzban_bridge.accounts import GIB
-from marzban_bridge.store import Store
+from marzban_bridge.quota.account import GIB
+from marzban_bridge.store.store import Store
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 USERS = [

@@ -20,7 +20,7 @@ import pytest
 from cluster import Accidents, Cluster, TrueBooks, WanderingReader, WanderingSender
 from collector_process import KEY, poll
 
-from collector.ledger.postgres_reader import PostgresReader
+from collector.ledger.postgres.reader import PostgresReader
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
-from marzban_bridge.accounts import GIB
+from marzban_bridge.quota.account import GIB
 
 USERS = [
     {"username": name, "data_limit": 10 * GIB, "used_traffic": GIB} for name in ("alice", "bob")

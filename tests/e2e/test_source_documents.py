@@ -22,7 +22,7 @@ from processes import free_port
 from standardwebhooks.webhooks import Webhook
 
 from collector.importing.rows import COLUMNS, NEEDED
-from collector.reporters import hash_key, signing_secret
+from collector.reports.reporters import hash_key, signing_secret
 from collector.sources.book import read_book
 
 DOCS = Path(__file__).parents[2] / "docs"

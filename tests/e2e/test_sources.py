@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
-from marzban_bridge.accounts import GIB
+from marzban_bridge.quota.account import GIB
 
 USERS = [
     {"username": "alice", "data_limit": 10 * GIB, "used_traffic": 4 * GIB},

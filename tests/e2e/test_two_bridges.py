@@ -9,7 +9,7 @@ import pytest
 from bridge_pair import PASSWORD, WEBHOOK_SECRET, Pair
 from collector_process import poll
 
-from marzban_bridge.lease import LEASE_SECONDS
+from marzban_bridge.store.postgres.lease import LEASE_SECONDS
 
 TAKEOVER_SECONDS = 15
 

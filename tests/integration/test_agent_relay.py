@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from collector.agent import config
+from collector.agent.config import settings as config
 from collector.agent.errors import ConfigError
-from collector.agent.relay import MAX_BODY_BYTES, Forward, RelayApp
-from collector.answer_mark import HEADER, VALUE
+from collector.agent.relay.relay import MAX_BODY_BYTES, Forward, RelayApp
 from collector.client.answers import Again, Denied, Taken, Unfit
-from collector.client.delivery import Answer
-from collector.client.spool import Spool
+from collector.client.sending.delivery import Answer
+from collector.client.spool.spool import Spool
+from collector.runtime.answer_mark import HEADER, VALUE
 
 PANEL = "panel-secret-0123456789"
 NODE = "node-secret-0123456789"
@@ -97,7 +97,7 @@ async def test_a_retry_of_a_node_is_known_by_its_content_for_so_long(
     client, spool, app, monkeypatch
 ):
     now_millis = 1_795_521_600_000
-    monkeypatch.setattr("collector.agent.relay.wall_clock_millis", lambda: now_millis)
+    monkeypatch.setattr("collector.agent.relay.relay.wall_clock_millis", lambda: now_millis)
     path = f"/uniproxy/{NODE}?node_id=7&node_type=vless&token=panel-token"
     for _ in range(3):
         assert (await client.post(path, content=b'{"42":[1,2]}')).status_code == 200

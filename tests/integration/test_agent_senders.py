@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from collector.agent import agent as running
-from collector.agent import config
 from collector.agent.agent import Agent
-from collector.agent.lock import lock, signs_of
-from collector.client.delivery import Empty, Setback
+from collector.agent.config import settings as config
+from collector.agent.state.lock import lock, signs_of
+from collector.client.sending.delivery import Empty, Setback
 
 
 @pytest.fixture

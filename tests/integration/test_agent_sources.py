@@ -16,16 +16,16 @@ from redis_server import redis_server
 from stats_server import StatsService
 from vpn_servers import VpnServer
 
-from collector.agent import config
+from collector.agent.config import settings as config
+from collector.agent.config.users import UserMap
 from collector.agent.errors import SourceError
-from collector.agent.reading import local_http, read
+from collector.agent.fetch import local_http, read
 from collector.agent.sources.stats_service import SING_BOX, XRAY
-from collector.agent.state import State
+from collector.agent.state.state import State
 from collector.agent.streaming import follow, peek
-from collector.agent.users import UserMap
 from collector.client.errors import SpoolFullError
 from collector.client.report import decode
-from collector.client.spool import REPORTS, Spool
+from collector.client.spool.spool import REPORTS, Spool
 
 HEAD = '[collector]\nurl = "http://c"\nkey = "rk_k"\n[agent]\nserver = "de-1"\n[[source]]\n'
 

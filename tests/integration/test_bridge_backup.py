@@ -9,11 +9,11 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import together
-from marzban_bridge.backup import back_up
-from marzban_bridge.cli import main
+from marzban_bridge import bridges as together
+from marzban_bridge.cli.main import main
 from marzban_bridge.errors import StoreDoubtError, StoreError
-from marzban_bridge.store import Store
+from marzban_bridge.store.backup import back_up
+from marzban_bridge.store.store import Store
 
 
 @pytest.fixture

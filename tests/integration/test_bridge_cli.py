@@ -25,11 +25,11 @@ from bridge_builders import gib
 from collectors import ADMIN_KEY, AS_REPORTER, CollectorWorld, wire
 
 from marzban_bridge.app import utc_now
-from marzban_bridge.cli import main
-from marzban_bridge.settings import Settings
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
-from marzban_bridge.store import Store
+from marzban_bridge.cli.main import main
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
+from marzban_bridge.store.store import Store
 
 PASSWORD = "a-panel-password"
 NOBODY_LISTENS = "http://127.0.0.1:1"
@@ -553,7 +553,7 @@ def test_two_panels_and_one_bridge_in_a_process_of_its_own(place, folder, monkey
 
 def test_a_fault_that_ends_the_loop_is_no_clean_end_for_a_supervisor(alone, monkeypatch):
     script = (
-        "import sys; from marzban_bridge.cli import main; from marzban_bridge.reconcile import *\n"
+        "import sys; from marzban_bridge.cli.main import main; from marzban_bridge.reconcile.loop import *\n"
         "async def run(self): raise RuntimeError('the disk is full')\n"
         "Reconciler.run = run; sys.exit(main(['run']))"
     )

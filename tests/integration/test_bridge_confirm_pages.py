@@ -14,7 +14,7 @@ from bridge_world import PASSWORDS, BridgeWorld
 from collectors import ADMIN_KEY as COLLECTOR_KEY
 from collectors import CollectorWorld, running
 
-from marzban_bridge import together
+from marzban_bridge import bridges as together
 from marzban_bridge.api import pages
 
 RESET = "/confirm/users/alice/reset"

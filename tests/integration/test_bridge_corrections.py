@@ -8,9 +8,9 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import together
-from marzban_bridge.accounts import FLOOR_BYTES
+from marzban_bridge import bridges as together
 from marzban_bridge.errors import StoreDoubtError
+from marzban_bridge.quota.account import FLOOR_BYTES
 
 
 @pytest.fixture(params=[False, True], ids=["own quota", "shared quota"])

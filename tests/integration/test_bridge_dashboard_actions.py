@@ -15,7 +15,7 @@ from bridge_world import PASSWORDS, RESET_ALL, BridgeWorld, until
 from collectors import ADMIN_KEY as COLLECTOR_KEY
 from collectors import CollectorWorld, running
 
-from marzban_bridge import together
+from marzban_bridge import bridges as together
 
 TOKEN = "the-token-that-grafana-adds"
 CLEANUP = {"days": 30, "confirm": "cleanup"}
@@ -441,7 +441,7 @@ class TestWithoutInflux:
         async def break_down(self):
             raise ZeroDivisionError("a defect")
 
-        monkeypatch.setattr("marzban_bridge.snapshots.Snapshots.step", break_down)
+        monkeypatch.setattr("marzban_bridge.timeseries.writer.Snapshots.step", break_down)
         async with world.serving():
             await world.use("alice", external_bytes=gib(7))
             assert world.panel.get_user("alice")["data_limit"] == gib(3)

@@ -15,8 +15,8 @@ from collectors import ADMIN_KEY as COLLECTOR_KEY
 from collectors import CollectorWorld, running, wire
 from fake_ledger import ADMIN_KEY
 
-from marzban_bridge import together
-from marzban_bridge.api.sign_ins import SignInThrottle
+from marzban_bridge import bridges as together
+from marzban_bridge.api.access.sign_ins import SignInThrottle
 
 
 @pytest.fixture

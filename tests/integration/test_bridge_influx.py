@@ -8,7 +8,7 @@ import pytest
 from bridge_builders import gib
 from bridge_world import BridgeWorld, until
 
-from marzban_bridge import snapshots
+from marzban_bridge.timeseries import writer as snapshots
 
 TOKEN = "the-token-that-grafana-adds"
 HOSTILE_OWNERS = ['sh"op', "a b", "a,b=c", "мария 🚀", "back\\slash", "'; DROP DATABASE traffic --"]

@@ -12,11 +12,12 @@ from bridge_builders import gib
 from bridge_world import WaitingFeed, until
 from world import World
 
-from marzban_bridge import reading, together
-from marzban_bridge.chunk import CONCURRENT_USERS, FAILING_USERS
+from marzban_bridge import bridges as together
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.panel_doubt import DoubtKind, PanelDoubt
-from marzban_bridge.reconcile import CHUNK
+from marzban_bridge.quota.panel_doubt import DoubtKind, PanelDoubt
+from marzban_bridge.reconcile import feed_reader as reading
+from marzban_bridge.reconcile.loop import CHUNK
+from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, FAILING_USERS
 
 NAMES = [f"user{number:03}" for number in range(2 * CHUNK + 20)]
 

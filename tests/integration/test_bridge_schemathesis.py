@@ -24,9 +24,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from marzban_bridge.app import create_app, utc_now
-from marzban_bridge.settings import Settings
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 PASSWORD = "a-panel-password"
 SECRET = "a-webhook-secret"

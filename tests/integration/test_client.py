@@ -24,8 +24,8 @@ from collector.client import (
     UnauthorizedError,
 )
 from collector.client.report import encode
-from collector.client.sender import Sender
-from collector.client.spool import REPORTS, Spool
+from collector.client.sending.sender import Sender
+from collector.client.spool.spool import REPORTS, Spool
 
 URL = "https://collector.test/base"
 SUBSCRIPTION = "https://panel.test/sub/YWxpY2UsMTc5NTQzMzM4NQ3PDaZWi-hR"
@@ -68,7 +68,7 @@ def make(request, collector, monkeypatch):
     made = []
     monkeypatch.setattr(Sender, "start", lambda self: None)
     monkeypatch.setattr(
-        "collector.client.pace.Pace.wait_seconds", lambda self, asked_seconds: 0.001
+        "collector.client.sending.pace.Pace.wait_seconds", lambda self, asked_seconds: 0.001
     )
 
     def build(**arguments):

@@ -8,7 +8,7 @@ import httpx
 from collectors import KEY, CollectorWorld, running
 
 from collector.client import Client, Report
-from collector.client.sender import Sender
+from collector.client.sending.sender import Sender
 
 SMALL = {
     "COLLECTOR_KEY_REQUEST_BYTES": "1000",
@@ -39,7 +39,7 @@ async def test_what_is_too_much_at_once_arrives_in_parts_and_later(tmp_path, mon
     waits = []
     monkeypatch.setattr(Sender, "start", lambda self: None)
     monkeypatch.setattr(
-        "collector.client.pace.Pace.wait_seconds",
+        "collector.client.sending.pace.Pace.wait_seconds",
         lambda self, asked_seconds=None: waits.append(asked_seconds) or 0.001,
     )
     async with running(CollectorWorld(path=tmp_path / "l.sqlite3", environment=SMALL)) as world:

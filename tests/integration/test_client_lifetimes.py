@@ -13,7 +13,7 @@ from collector_process import poll
 from scripted_collector import ScriptedCollector, served
 
 from collector.client import AsyncClient, Client, ClientError, Report
-from collector.client.delivery import Delivery
+from collector.client.sending.delivery import Delivery
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def fail_once(monkeypatch):
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(Delivery, "attempt", fail)
-    monkeypatch.setattr("collector.client.pace.Pace.wait_seconds", lambda *_, **__: 0.01)
+    monkeypatch.setattr("collector.client.sending.pace.Pace.wait_seconds", lambda *_, **__: 0.01)
     return failed
 
 

@@ -11,7 +11,7 @@ from scripted_collector import ScriptedCollector, served
 
 from collector.client import Report
 from collector.client.report import encode
-from collector.client.spool import REPORTS, Spool
+from collector.client.spool.spool import REPORTS, Spool
 
 FLUSHES = """
 import sys

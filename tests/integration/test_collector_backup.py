@@ -10,11 +10,11 @@ from contextlib import closing
 import pytest
 from ledgers import NOON_MILLIS, batch, report
 
-from collector.backup import back_up
-from collector.cli import main
+from collector.cli.main import main
 from collector.errors import LedgerError
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.sqlite.backup import back_up
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def audit(path):
 
 
 def test_a_copy_is_of_one_moment_while_reports_are_stored(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("collector.backup.PAGES_PER_STEP", 1)  # so that much happens meanwhile
+    monkeypatch.setattr(
+        "collector.ledger.sqlite.backup.PAGES_PER_STEP", 1
+    )  # so that much happens meanwhile
     target = tmp_path / "copy.sqlite3"
     stored_meanwhile = 0
     with closing(SqliteLedger(path)) as ledger:

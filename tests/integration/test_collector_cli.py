@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from ledgers import NOON_MILLIS, batch, report
 
-from collector.cli import main
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_reader import SqliteReader
-from collector.reporters import KeyRing, hash_key, signing_secret
+from collector.cli.main import main
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.reporters import KeyRing, hash_key, signing_secret
 
 
 @pytest.fixture

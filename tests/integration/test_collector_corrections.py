@@ -9,10 +9,10 @@ import pytest
 from collectors import AS_OTHER, AS_REPORTER, CollectorWorld, running, wire
 from ledgers import NOON_MILLIS, batch, report
 
-from collector.cli import main
-from collector.corrections import carry_out_open
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.cli.main import main
+from collector.intake.corrections import carry_out_open
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
 
 
 @pytest.fixture
@@ -155,8 +155,8 @@ async def test_who_waits_at_the_feed_is_told_of_a_correction(world):
 async def test_what_a_crash_left_open_is_carried_out_by_the_next_collector(path):
     with closing(SqliteLedger(path)) as ledger:
         ledger.record([batch(report("alice"))], received_at_millis=NOON_MILLIS)
+    from collector.ledger.backend import place_of  # noqa: PLC0415
     from collector.ledger.corrections import Kind, Wanted  # noqa: PLC0415
-    from collector.ledger.place import place_of  # noqa: PLC0415
 
     place_of(f"sqlite:///{path}").ask_correction(
         Wanted(

@@ -26,10 +26,14 @@ from ledgers import DAY, NOON_MILLIS, batch, report
 from standardwebhooks.webhooks import Webhook
 
 from collector.errors import LedgerError
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_reporters import add_reporter, revoke_reporter, rotate_reporter
-from collector.reporters import hash_key, signing_secret
-from collector.reports import DAY_MILLIS
+from collector.ledger.sqlite.administration.reporters import (
+    add_reporter,
+    revoke_reporter,
+    rotate_reporter,
+)
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.report import DAY_MILLIS
+from collector.reports.reporters import hash_key, signing_secret
 
 NOBODY: dict[str, str] = {}
 WITHOUT_BOUNDS = {"COLLECTOR_REPORT_CEILING_BYTES": str(2**60)} | {

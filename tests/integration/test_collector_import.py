@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, batch, report
 
-from collector.billing import Ratio
-from collector.cli import main
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_file import connect
-from collector.ledger.sqlite_import import has_memory
-from collector.ledger.sqlite_ratios import set_ratio
-from collector.ledger.sqlite_reader import SqliteReader
-from collector.reports import DAY_MILLIS
+from collector.cli.main import main
+from collector.ledger.sqlite.administration.imports import has_memory
+from collector.ledger.sqlite.administration.ratios import set_ratio
+from collector.ledger.sqlite.file import connect
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.billing import Ratio
+from collector.reports.report import DAY_MILLIS
 
 OLD = """
     CREATE TABLE traffic_usage (
@@ -206,7 +206,7 @@ def test_what_is_counted_and_that_it_is_are_one_commit(path, monkeypatch):
         return note
 
     with monkeypatch.context() as patched:
-        patched.setattr("collector.ledger.sqlite_import._note", fails)
+        patched.setattr("collector.ledger.sqlite.administration.imports._note", fails)
         do("o.db", "--all", code=1)
     assert days(path) == {}
     do("o.db", "--all")
@@ -238,7 +238,7 @@ def test_it_adds_to_what_was_reported_and_the_feed_tells_of_it(path):
 def test_a_ledger_of_before_imports_is_brought_forward_and_a_dry_run_reads_it_as_it_is(
     path, monkeypatch
 ):
-    import collector.ledger.sqlite_file as file  # noqa: PLC0415 - patched below
+    import collector.ledger.sqlite.file as file  # noqa: PLC0415
 
     with monkeypatch.context() as patched:
         patched.setattr(file, "MIGRATIONS", file.MIGRATIONS[:3])

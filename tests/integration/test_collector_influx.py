@@ -10,11 +10,11 @@ import pytest
 from collectors import ALICE_TOKEN, AS_ADMIN, CollectorWorld, running, wire
 from fixed_answers import Server, serving
 
-from collector.cli import main
+from collector.cli.influx import bootstrap
+from collector.cli.main import main
 from collector.errors import InfluxUnavailableError
-from collector.gauges import refresh
 from collector.influx.buckets import Buckets
-from collector.influx_commands import bootstrap
+from collector.ledger_gauges import refresh
 from collector.schema import Policy
 from collector.settings import Settings
 

@@ -11,17 +11,23 @@ from pathlib import Path
 import pytest
 from ledgers import DAY, NOON_MILLIS, batch, report
 
-from collector.billing import Ratio
 from collector.errors import DiskFullError, LedgerError, NotStoredError, SettingsError
-from collector.ledger import ExportState, sqlite_file, sqlite_keys
+from collector.ledger import ExportState
+from collector.ledger.backend import place_of
 from collector.ledger.corrections import Kind, Wanted
-from collector.ledger.place import place_of
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_file import APPLICATION_ID, MIGRATIONS, connect, ledger_path
-from collector.ledger.sqlite_ratios import clear_ratio, set_ratio
-from collector.ledger.sqlite_reader import SqliteReader
-from collector.ledger.sqlite_reporters import add_reporter, change_reporter, revoke_reporter
-from collector.reporters import KeyRing
+from collector.ledger.sqlite import file as sqlite_file
+from collector.ledger.sqlite import key_index as sqlite_keys
+from collector.ledger.sqlite.administration.ratios import clear_ratio, set_ratio
+from collector.ledger.sqlite.administration.reporters import (
+    add_reporter,
+    change_reporter,
+    revoke_reporter,
+)
+from collector.ledger.sqlite.file import APPLICATION_ID, MIGRATIONS, connect, ledger_path
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.billing import Ratio
+from collector.reports.reporters import KeyRing
 
 VERSION_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -239,7 +245,7 @@ def test_a_failing_disk_is_not_taken_for_a_damaged_ledger(
             return super().execute(statement, *arguments)
 
     monkeypatch.setattr(
-        "collector.ledger.sqlite_file._open",
+        "collector.ledger.sqlite.file._open",
         lambda path: sqlite3.connect(path, isolation_level=None, factory=FailingCheck),
     )
     with pytest.raises(LedgerError, match=words) as raised:
@@ -297,7 +303,7 @@ def test_a_new_ledger_leaves_no_drafts_behind(path):
 
 
 def test_a_second_process_is_refused_and_told_who_has_the_ledger(path):
-    script = "import sys, pathlib, collector.ledger.sqlite as s; s.SqliteLedger(pathlib.Path(sys.argv[1]))"
+    script = "import sys, pathlib, collector.ledger.sqlite.writer as s; s.SqliteLedger(pathlib.Path(sys.argv[1]))"
     with closing(SqliteLedger(path)) as ledger:
         second = subprocess.run(
             [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False

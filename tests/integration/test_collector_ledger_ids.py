@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, batch
 
-from collector.ledger import sqlite_keys
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_file import connect
-from collector.reports import Report
+from collector.ledger.sqlite import key_index as sqlite_keys
+from collector.ledger.sqlite.file import connect
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.report import Report
 
 
 def hashed(number: int) -> Report:

@@ -18,8 +18,8 @@ from collectors import (
 )
 
 from collector.api.context import RULES_SECONDS
-from collector.cli import main
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.cli.main import main
+from collector.ledger.sqlite.reader import SqliteReader
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ class TestUniProxy:
                 is_looking.set()
                 await may_go_on.wait()
 
-        monkeypatch.setattr("collector.pushes._find_stored", look_slowly_once)
+        monkeypatch.setattr("collector.intake.push_ids._find_stored", look_slowly_once)
         first = asyncio.create_task(post(world, UNIPROXY, {"42": [1, 2]}))
         await is_looking.wait()
         world.now_millis += 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from collectors import ALICE_TOKEN, AS_OTHER, CollectorWorld, running, wire
 
-from collector.gauges import refresh
+from collector.ledger_gauges import refresh
 
 GIB = 2**30
 HOUR = 3_600_000

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from ledgers import NOON_MILLIS, batch, report
 
-from collector import boot_clock
-from collector.cli import main
-from collector.ledger import postgres_lease
-from collector.ledger.sqlite import SqliteLedger
-from collector.postgres_connection import text_of
-from marzban_bridge import lease
-from marzban_bridge.cli import main as bridge_main
-from marzban_bridge.store import Store
+from collector.cli.main import main
+from collector.ledger.postgres import lease as postgres_lease
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.runtime import boot_clock
+from collector.runtime.postgres import text_of
+from marzban_bridge.cli.main import main as bridge_main
+from marzban_bridge.store.postgres import lease
+from marzban_bridge.store.store import Store
 
 PAGE_BYTES = 4096
 COMMANDS = (["check"], ["reporters", "list"], ["export", "status"], ["reporters", "add", "x"])

@@ -9,10 +9,10 @@ from contextlib import closing
 
 from ledgers import NOON_MILLIS, batch, report
 
+from collector.ledger.backend import place_of
 from collector.ledger.corrections import Kind, Wanted
-from collector.ledger.place import place_of
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
 
 REPORTS = 7
 WANTED = (

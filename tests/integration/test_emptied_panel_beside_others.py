@@ -6,7 +6,7 @@ import pytest
 from bridge_builders import gib
 from panels_world import PanelsWorld
 
-from marzban_bridge.panel_doubt import LEAST_USERS
+from marzban_bridge.quota.panel_doubt import LEAST_USERS
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
 BOTH = ("default", "two")

@@ -16,8 +16,8 @@ import pytest
 from bridge_world import PASSWORD, BridgeWorld, until
 from fixed_answers import Server, serving
 
-from marzban_bridge.cli import main
-from marzban_bridge.settings import Settings
+from marzban_bridge.cli.main import main
+from marzban_bridge.config.settings import Settings
 
 JSON = [(b"content-type", b"application/json")]
 HTML = [(b"content-type", b"text/html")]

@@ -11,7 +11,7 @@ from webhook_delivery import deliver
 from world import World
 
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.open_writes import LATE_WRITE_SECONDS
+from marzban_bridge.quota.writes.open_writes import LATE_WRITE_SECONDS
 
 
 @pytest.fixture(params=[True, False], ids=["notes", "no notes"])

@@ -11,7 +11,7 @@ from collectors import AS_REPORTER, CollectorWorld, running, wire
 
 from collector.api import pipeline
 from collector.api.lean import LeanRoute
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.sqlite.reader import SqliteReader
 
 PATHS = ("/v1/reports", "/api/xpert/traffic-webhook")
 

@@ -11,7 +11,7 @@ from ledgers import NOON_MILLIS, batch, report
 
 from collector.errors import LedgerUnavailableError
 from collector.ledger import Receipt
-from collector.ledger.postgres import PostgresLedger
+from collector.ledger.postgres.writer import PostgresLedger
 
 
 @pytest.fixture

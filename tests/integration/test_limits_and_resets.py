@@ -10,9 +10,9 @@ from bridge_builders import gib
 from webhook_delivery import deliver
 from world import World
 
-from marzban_bridge import together
-from marzban_bridge.accounts import FLOOR_BYTES, GIB, Enforcement
-from marzban_bridge.panel import Status
+from marzban_bridge import bridges as together
+from marzban_bridge.panels.port import Status
+from marzban_bridge.quota.account import FLOOR_BYTES, GIB, Enforcement
 
 PLAN = {
     "data_limit": gib(50),

@@ -8,7 +8,7 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import together
+from marzban_bridge import bridges as together
 from marzban_bridge.errors import StoreDoubtError
 
 

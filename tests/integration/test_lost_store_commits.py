@@ -14,15 +14,15 @@ from postgres_pair import PostgresPair
 from postgres_server import PASSWORD
 from shared_stores import lead, open_shared
 
-from marzban_bridge import shared_schema
-from marzban_bridge.accounts import Event
-from marzban_bridge.database_mark import place_of
 from marzban_bridge.errors import NotLeadingError
-from marzban_bridge.leading import Leadership
-from marzban_bridge.lease import Lease, Standing
-from marzban_bridge.postgres_link import open_connection
-from marzban_bridge.store import Store
-from marzban_bridge.store_terms import TOKEN_BYTES
+from marzban_bridge.quota.account import Event
+from marzban_bridge.store.postgres import schema as shared_schema
+from marzban_bridge.store.postgres.database_mark import place_of
+from marzban_bridge.store.postgres.leadership import Leadership
+from marzban_bridge.store.postgres.lease import Lease, Standing
+from marzban_bridge.store.postgres.link import open_connection
+from marzban_bridge.store.store import Store
+from marzban_bridge.store.terms import TOKEN_BYTES
 
 LEASE_SECONDS = 4
 HELLO = Event(kind="adopted", text="hello")

@@ -11,19 +11,19 @@ from ledgers import DAY, NOON_MILLIS, PostgresPlace, SqlitePlace, batch, report
 from postgres_server import PASSWORD
 from tcp_proxy import TcpProxy
 
-from collector import cli
-from collector.billing import Ratio
+from collector.cli import main as cli
 from collector.errors import LedgerError, LedgerInUseError, LedgerUnavailableError
 from collector.importing.differences import Amounts
 from collector.ledger import DeadLetter, Progress
+from collector.ledger.backend import place_of
 from collector.ledger.corrections import Kind, Stretch, Wanted
-from collector.ledger.migration import Migration
-from collector.ledger.place import place_of
+from collector.ledger.migration.run import Migration
 from collector.ledger.readers import Standing
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_import import count
-from collector.reports import DAY_MILLIS
-from marzban_bridge.history import Run, learn, went_back
+from collector.ledger.sqlite.administration.imports import count
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.billing import Ratio
+from collector.reports.report import DAY_MILLIS
+from marzban_bridge.feed.ledger_runs import Run, learn, went_back
 
 NAMES = [
     "alice",

@@ -14,14 +14,14 @@ from shared_stores import ENGINES, POSTGRESQL, StorePlace, lead
 from world import World
 
 from marzban_bridge.errors import NotLeadingError
-from marzban_bridge.lease import Lease
-from marzban_bridge.postgres_link import PostgresLink
-from marzban_bridge.shared_quotas import SharedQuota
-from marzban_bridge.shared_rows import load
-from marzban_bridge.shared_store import ReadHandle
-from marzban_bridge.shared_upgrade import upgrade
-from marzban_bridge.store import Store
-from marzban_bridge.usage import Totals
+from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.usage import Totals
+from marzban_bridge.store.postgres.lease import Lease
+from marzban_bridge.store.postgres.link import PostgresLink
+from marzban_bridge.store.postgres.replica import ReadHandle
+from marzban_bridge.store.postgres.rows import load
+from marzban_bridge.store.postgres.upgrade import upgrade
+from marzban_bridge.store.store import Store
 
 MILLIS = int(NOW.timestamp() * 1000)
 
@@ -279,7 +279,7 @@ class TestInPostgresql:
 
     def test_a_lease_lost_in_between_leaves_the_old_store(self, url, monkeypatch):
         lease = lead(url)
-        monkeypatch.setattr("marzban_bridge.shared_upgrade.load", _then_lose)
+        monkeypatch.setattr("marzban_bridge.store.postgres.upgrade.load", _then_lose)
         with pytest.raises(NotLeadingError):
             upgrade(url, lease)
         assert _version(url) == 5

@@ -6,7 +6,7 @@ import pytest
 from bridge_builders import gib
 from panels_world import PanelsWorld
 
-from marzban_bridge import together
+from marzban_bridge import bridges as together
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from panels_world import PanelsWorld
 from webhook_delivery import deliver
 from world import World
 
-from marzban_bridge import together
+from marzban_bridge import bridges as together
 from marzban_bridge.errors import UserNotFoundError
-from marzban_bridge.panel import UserUpdate
+from marzban_bridge.panels.port import UserUpdate
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import together
-from marzban_bridge.accounts import MIB, Enforcement
-from marzban_bridge.backup import back_up
-from marzban_bridge.note_line import MAX_NOTE_LENGTH, NoteLine, read_lines, with_line
+from marzban_bridge import bridges as together
+from marzban_bridge.quota.account import MIB, Enforcement
+from marzban_bridge.quota.writes.note_line import MAX_NOTE_LENGTH, NoteLine, read_lines, with_line
+from marzban_bridge.store.backup import back_up
 
 TEXT = "paid until March\nTelegram: @alice 🌍"
 

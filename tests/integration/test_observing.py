@@ -12,9 +12,9 @@ from bridge_builders import gib
 from bridge_world import PASSWORDS, RESET_ALL, BridgeWorld
 from world import World
 
-from marzban_bridge import together
-from marzban_bridge.accounts import Enforcement
+from marzban_bridge import bridges as together
 from marzban_bridge.errors import ObservingError
+from marzban_bridge.quota.account import Enforcement
 
 TOKEN = "the-action-token-of-grafana"
 PLAN = {"data_limit": gib(5), "expire": 0, "add_remaining_traffic": True, "fire_on_either": True}

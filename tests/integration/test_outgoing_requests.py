@@ -18,18 +18,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from collector.errors import CollectorError, InfluxError, PanelUnavailableError
-from collector.identity import subscription_token
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets
 from collector.influx.client import Influx
 from collector.influx.outcome import Stored
+from collector.intake.subscriptions import Subscriptions
 from collector.metrics import Metrics
-from collector.subscriptions import Subscriptions
+from collector.reports.identity import subscription_token
+from marzban_bridge.cli.running_bridge import RunningBridge
+from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.feed import CollectorFeed
-from marzban_bridge.marzban import Marzban
-from marzban_bridge.remote import RunningBridge
-from marzban_bridge.settings import Settings
+from marzban_bridge.feed.client import CollectorFeed
+from marzban_bridge.panels.marzban import Marzban
 
 STATUSES = [301, 302, 303, 307, 308]
 

@@ -8,7 +8,7 @@ from panels_world import PanelsWorld
 from webhook_delivery import deliver
 from world import World
 
-from marzban_bridge.accounts import FLOOR_BYTES
+from marzban_bridge.quota.account import FLOOR_BYTES
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
 

@@ -9,13 +9,13 @@ from bridge_builders import gib
 from bridge_world import BridgeWorld
 from world import World
 
-from marzban_bridge import panel_commands
-from marzban_bridge.acceptance import Fate
-from marzban_bridge.accounts import FLOOR_BYTES
+from marzban_bridge.cli import rebase_panel as panel_commands
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.panel_doubt import PanelDoubt
-from marzban_bridge.panel_rebase import REBASE_PANEL_PHRASE
-from marzban_bridge.simulator.database import PanelDatabase
+from marzban_bridge.quota.acceptance import Fate
+from marzban_bridge.quota.account import FLOOR_BYTES
+from marzban_bridge.quota.panel_doubt import PanelDoubt
+from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
+from marzban_bridge.simulator.panel.database import PanelDatabase
 
 NAMES = ("alice", "bob", "carol", "dave")
 

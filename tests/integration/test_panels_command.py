@@ -9,8 +9,9 @@ from bridge_builders import gib
 from panels_world import PASSWORD, PanelsWorld
 from shared_stores import leading
 
-from marzban_bridge import cli, panels_command
 from marzban_bridge.app import open_bridges
+from marzban_bridge.cli import main as cli
+from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.errors import SettingsError
 
 

@@ -16,11 +16,11 @@ from collectors import ALICE_TOKEN, AS_ADMIN, BOB_TOKEN, CollectorWorld, running
 from postgres_server import PASSWORD
 from tcp_proxy import TcpProxy
 
-from collector import cli
-from collector.billing import Ratio
+from collector.cli import main as cli
 from collector.errors import SettingsError
-from collector.gauges import refresh
-from collector.ledger import place
+from collector.ledger import backend as place
+from collector.ledger_gauges import refresh
+from collector.reports.billing import Ratio
 
 
 @pytest.fixture
@@ -180,13 +180,13 @@ class TestWithoutTheServer:
     async def test_reports_are_refused_for_now_and_taken_when_it_is_back(
         self, start, proxy, postgres, database, monkeypatch
     ):
-        monkeypatch.setattr("collector.ledger.postgres_link.ANSWER_SECONDS", 1)
-        monkeypatch.setattr("collector.ledger.postgres_link.PATIENT_ANSWER_SECONDS", 1)
+        monkeypatch.setattr("collector.ledger.postgres.link.ANSWER_SECONDS", 1)
+        monkeypatch.setattr("collector.ledger.postgres.link.PATIENT_ANSWER_SECONDS", 1)
         for name in ("ANSWER_SECONDS", "PATIENT_ANSWER_SECONDS"):
-            monkeypatch.setattr(f"collector.ledger.postgres_reader.{name}", 1)
-        monkeypatch.setattr("collector.ledger.postgres_reader.GET_SECONDS", 0.5)
-        for name in ("postgres_reader", "postgres_writer"):
-            monkeypatch.setattr(f"collector.ledger.{name}.AGAIN_SECONDS", 0.5)
+            monkeypatch.setattr(f"collector.ledger.postgres.reader.{name}", 1)
+        monkeypatch.setattr("collector.ledger.postgres.reader.GET_SECONDS", 0.5)
+        for name in ("reader", "recording"):
+            monkeypatch.setattr(f"collector.ledger.postgres.{name}.AGAIN_SECONDS", 0.5)
         world = await start(postgres.url(database, port=proxy.port))
         assert (await world.send(wire(report_id="a"))).status_code == 200
         assert (await world.client.get("/readyz")).status_code == 200
@@ -223,7 +223,7 @@ class TestWithoutTheServer:
     async def test_what_is_taken_while_nobody_leads_is_counted_when_somebody_does(
         self, start, url, monkeypatch
     ):
-        monkeypatch.setattr("collector.ledger.postgres_reader.CATCH_UP_SECONDS", 0.3)
+        monkeypatch.setattr("collector.ledger.postgres.reader.CATCH_UP_SECONDS", 0.3)
         execute(url, "CREATE SCHEMA IF NOT EXISTS traffic")
         world = await start()
         await world.get("/v1/usage")

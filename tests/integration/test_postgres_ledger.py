@@ -19,12 +19,13 @@ from collector.errors import (
     LedgerUnavailableError,
     NotStoredError,
 )
-from collector.ledger import Progress, Receipt, postgres_series
-from collector.ledger.postgres import PostgresLedger
-from collector.ledger.postgres_group import Group
-from collector.ledger.postgres_lease import NotLeadingError
-from collector.ledger.postgres_link import SCHEMA, Link, translate
-from collector.ledger.postgres_reader import PostgresReader
+from collector.ledger import Progress, Receipt
+from collector.ledger.postgres import series as postgres_series
+from collector.ledger.postgres.append import Group
+from collector.ledger.postgres.lease import NotLeadingError
+from collector.ledger.postgres.link import SCHEMA, Link, translate
+from collector.ledger.postgres.reader import PostgresReader
+from collector.ledger.postgres.writer import PostgresLedger
 
 DEADLINE_SECONDS = 30
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -289,8 +290,8 @@ class TestTheLease:
     def test_a_leader_that_freezes_in_a_commit_holds_it_up_for_seconds_and_loses_it(
         self, url, monkeypatch
     ):
-        monkeypatch.setattr("collector.ledger.postgres_link.FROZEN_SECONDS", 1.0)
-        monkeypatch.setattr("collector.ledger.postgres_link.LOCK_SECONDS", 0.5)
+        monkeypatch.setattr("collector.ledger.postgres.link.FROZEN_SECONDS", 1.0)
+        monkeypatch.setattr("collector.ledger.postgres.link.LOCK_SECONDS", 0.5)
         frozen, second = (
             PostgresLedger(url, lease_seconds=0.3),
             PostgresLedger(url, lease_seconds=9),
@@ -462,8 +463,8 @@ class TestFaults:
     def test_a_server_that_does_not_answer_is_given_up_in_time_and_found_again(
         self, proxy, postgres, database, monkeypatch
     ):
-        monkeypatch.setattr("collector.ledger.postgres_link.ANSWER_SECONDS", 0.5)
-        monkeypatch.setattr("collector.ledger.postgres_writer.AGAIN_SECONDS", 0.3)
+        monkeypatch.setattr("collector.ledger.postgres.link.ANSWER_SECONDS", 0.5)
+        monkeypatch.setattr("collector.ledger.postgres.recording.AGAIN_SECONDS", 0.3)
         with closing(PostgresLedger(postgres.url(database, port=proxy.port))) as ledger:
             store(ledger, batch(report(key="a")))
             proxy.freeze()

@@ -17,20 +17,20 @@ from postgres_server import PASSWORD, PostgresServer
 from shared_stores import assert_written_through, lead, open_shared
 from tcp_proxy import TcpProxy
 
-import collector.cli
-import marzban_bridge.cli
+import collector.cli.main
+import marzban_bridge.cli.main
 from collector.errors import LedgerUnavailableError, NotStoredError
 from collector.ledger import Receipt
-from collector.ledger.postgres import PostgresLedger
-from collector.ledger.postgres_link import Link
-from collector.ledger.postgres_place import PostgresPlace
-from collector.ledger.postgres_reader import MAX_CONNECTIONS, PostgresReader
-from marzban_bridge import shared_schema
-from marzban_bridge.accounts import Event
+from collector.ledger.postgres.backend import PostgresPlace
+from collector.ledger.postgres.link import Link
+from collector.ledger.postgres.reader import MAX_CONNECTIONS, PostgresReader
+from collector.ledger.postgres.writer import PostgresLedger
 from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
-from marzban_bridge.postgres_link import PostgresLink
-from marzban_bridge.shared_store import SharedHandle
-from marzban_bridge.store import Store
+from marzban_bridge.quota.account import Event
+from marzban_bridge.store.postgres import schema as shared_schema
+from marzban_bridge.store.postgres.link import PostgresLink
+from marzban_bridge.store.postgres.replica import SharedHandle
+from marzban_bridge.store.store import Store
 
 HELLO = Event(kind="adopted", text="hello")
 ODD = {
@@ -170,9 +170,9 @@ class TestRefusals:
         )
         monkeypatch.chdir(tmp_path)
         for program, setting, command in (
-            (collector.cli, "LEDGER_URL", "serve"),
-            (collector.cli, "LEDGER_URL", "check"),
-            (marzban_bridge.cli, "BRIDGE_STORE", "events"),
+            (collector.cli.main, "LEDGER_URL", "serve"),
+            (collector.cli.main, "LEDGER_URL", "check"),
+            (marzban_bridge.cli.main, "BRIDGE_STORE", "events"),
         ):
             monkeypatch.setenv(setting, postgres.url(name))
             monkeypatch.setenv("COLLECTOR_PORT", "0")

@@ -18,15 +18,15 @@ from shared_stores import lead
 
 from collector.errors import CollectorError, LedgerError, LedgerUnavailableError
 from collector.ledger import Receipt
-from collector.ledger.postgres import PostgresLedger
-from collector.ledger.postgres_place import PostgresPlace
-from collector.ledger.postgres_reader import PostgresReader
-from marzban_bridge import shared_schema
+from collector.ledger.postgres.backend import PostgresPlace
+from collector.ledger.postgres.reader import PostgresReader
+from collector.ledger.postgres.writer import PostgresLedger
 from marzban_bridge.errors import NotLeadingError, StoreAwayError
-from marzban_bridge.leading import Leadership
-from marzban_bridge.lease import Lease
-from marzban_bridge.shared_store import ReadHandle, SharedHandle
-from marzban_bridge.store import Store
+from marzban_bridge.store.postgres import schema as shared_schema
+from marzban_bridge.store.postgres.leadership import Leadership
+from marzban_bridge.store.postgres.lease import Lease
+from marzban_bridge.store.postgres.replica import ReadHandle, SharedHandle
+from marzban_bridge.store.store import Store
 
 DEADLINE_SECONDS = 30
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -47,10 +47,10 @@ def servers():
 @pytest.fixture
 def pair(servers, monkeypatch):
     """Both run, and whatever stands still is given up soon."""
-    monkeypatch.setattr("collector.ledger.postgres_link.ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr("collector.ledger.postgres_link.PATIENT_ANSWER_SECONDS", 1.5)
-    monkeypatch.setattr("collector.ledger.postgres_writer.AGAIN_SECONDS", 0.5)
-    monkeypatch.setattr("collector.postgres_session.STANDBY_SECONDS", 0.5)
+    monkeypatch.setattr("collector.ledger.postgres.link.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("collector.ledger.postgres.link.PATIENT_ANSWER_SECONDS", 1.5)
+    monkeypatch.setattr("collector.ledger.postgres.recording.AGAIN_SECONDS", 0.5)
+    monkeypatch.setattr("collector.runtime.postgres_session.STANDBY_SECONDS", 0.5)
     servers.primary.start()
     servers.standby.start()
     until("the standby", lambda: ask(servers.primary.url("postgres"), "TABLE pg_stat_replication"))

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from ledgers import NOON_MILLIS, batch, report
 
-import collector.backup
-import marzban_bridge.backup
-from collector.agent import lock as agent_lock
+import collector.ledger.sqlite.backup
+import marzban_bridge.store.backup
+from collector.agent.state import lock as agent_lock
 from collector.client.errors import SpoolError
-from collector.client.spool import Spool
+from collector.client.spool.spool import Spool
 from collector.errors import LedgerError
-from collector.ledger.sqlite import SqliteLedger
-from collector.private_files import put_in_place
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.runtime.private_files import put_in_place
+from marzban_bridge.cli.standalone import _kept_key
 from marzban_bridge.errors import StoreError
-from marzban_bridge.standalone import _kept_key
-from marzban_bridge.store import Store
+from marzban_bridge.store.store import Store
 
 
 def ledger(path: Path) -> SqliteLedger:
@@ -132,12 +132,12 @@ def test_so_are_the_agent_s_lock_and_the_keys_that_up_makes(tmp_path, umask):
 
 def back_up_ledger(source: Path, target: Path) -> None:
     ledger(source).close()
-    collector.backup.back_up(source, target, on_progress=lambda *_: None)
+    collector.ledger.sqlite.backup.back_up(source, target, on_progress=lambda *_: None)
 
 
 def back_up_store(source: Path, target: Path) -> None:
     store(source).close()
-    marzban_bridge.backup.back_up(source, target, on_progress=lambda *_: None)
+    marzban_bridge.store.backup.back_up(source, target, on_progress=lambda *_: None)
 
 
 BACKUPS = pytest.mark.parametrize("back_up", [back_up_ledger, back_up_store])
@@ -220,7 +220,9 @@ class TestPuttingInPlace:
         with closing(sqlite3.connect(other)) as db:
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('whose', 'another''s')")
             db.commit()
-        module = "collector.ledger.sqlite_file" if name == "ledger" else "marzban_bridge.store_file"
+        module = (
+            "collector.ledger.sqlite.file" if name == "ledger" else "marzban_bridge.store.sqlite"
+        )
 
         def appear(draft: Path, target: Path) -> None:
             target.write_bytes(other.read_bytes())

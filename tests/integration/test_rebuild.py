@@ -6,10 +6,10 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import together
-from marzban_bridge.cli import main
+from marzban_bridge import bridges as together
+from marzban_bridge.cli.main import main
 from marzban_bridge.errors import BridgeError, StoreDoubtError
-from marzban_bridge.note_line import NoteLine, with_line
+from marzban_bridge.quota.writes.note_line import NoteLine, with_line
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from collector_process import KEY, CollectorProcess, poll
 from collectors import wire
 
-from collector.reporters import (
+from collector.reports.reporters import (
     Configured,
     format_configured,
     hash_key,

@@ -9,11 +9,11 @@ from bridge_builders import gib
 from fake_ledger import FakeLedger
 from world import World
 
-from marzban_bridge import together
-from marzban_bridge.accounts import Enforcement
+from marzban_bridge import bridges as together
 from marzban_bridge.errors import PanelDoubtError
-from marzban_bridge.note_line import NoteLine, place_of, with_line
-from marzban_bridge.second_bridge import GONE_SECONDS, RENEW_SECONDS
+from marzban_bridge.quota.account import Enforcement
+from marzban_bridge.quota.writes.note_line import NoteLine, place_of, with_line
+from marzban_bridge.reconcile.trust.second_bridge import GONE_SECONDS, RENEW_SECONDS
 
 
 class Pair:

@@ -8,9 +8,9 @@ import pytest
 from collectors import ALICE_TOKEN, AS_ADMIN, AS_REPORTER, BOB_TOKEN, CollectorWorld, running, wire
 from ledgers import NOON_MILLIS
 
-from collector.billing import Ratio
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_ratios import set_ratio
+from collector.ledger.sqlite.administration.ratios import set_ratio
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.billing import Ratio
 
 ALONE: dict[str, str] = {}
 SMALL = {

@@ -12,9 +12,10 @@ from bridge_world import WaitingFeed, until
 from panels_world import SECRET, PanelsWorld
 from shared_stores import leading
 
-from marzban_bridge import roll_call, together
+from marzban_bridge import bridges as together
 from marzban_bridge.app import create_app, open_bridges
 from marzban_bridge.errors import PanelError, SettingsError
+from marzban_bridge.reconcile.trust import duplicate_names as roll_call
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from bridge_builders import gib
 from panels_world import PanelsWorld
 
-from marzban_bridge import together
-from marzban_bridge.accounts import FLOOR_BYTES, Enforcement
+from marzban_bridge import bridges as together
+from marzban_bridge.quota.account import FLOOR_BYTES, Enforcement
 
 FLOOR = FLOOR_BYTES / gib(1)
 

@@ -7,9 +7,9 @@ import pytest
 from bridge_builders import gib
 from clocks import ManualClock
 
-from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.driving import router
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from bridge_world import BridgeWorld, WaitingFeed, until
 from panels_world import PanelsWorld
 from shared_stores import POSTGRESQL, give_back, lead
 
-from marzban_bridge import together
-from marzban_bridge.accounts import Enforcement
+from marzban_bridge import bridges as together
 from marzban_bridge.app import create_app
+from marzban_bridge.quota.account import Enforcement
 
 REBASE = {"confirm": "rebase"}
 RELEASE = {"confirm": "release"}

@@ -9,7 +9,7 @@ import pytest
 from collectors import ALICE_TOKEN, AS_ADMIN, BOB_TOKEN, CollectorWorld, running, wire
 from ledgers import NOON_MILLIS, batch, report
 
-from collector.ledger.sqlite import SqliteLedger
+from collector.ledger.sqlite.writer import SqliteLedger
 
 ORIGINAL = "/api/xpert/traffic-stats"
 SERVERS = 1203

@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from collector.api.pipeline import MOST_OWN_TOKENS
 from collector.api.problems import MOST_NAMED_ERRORS
 from collector.client.answers import Unfit, judge_reports
-from marzban_bridge.api.bearers import REFUSED_SECONDS, REMEMBERED, Bearers
+from marzban_bridge.api.access.bearers import REFUSED_SECONDS, REMEMBERED, Bearers
 
 NOBODY: dict[str, str] = {}
 GZIPPED = {"content-encoding": "gzip"}

@@ -10,11 +10,11 @@ from bridge_builders import gib
 from panels_world import PanelsWorld
 from world import AccidentProneTransport
 
-from marzban_bridge import panels_command
+from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
-from marzban_bridge.twin_panels import TwinPanels
 
 
 @pytest.fixture

@@ -15,19 +15,20 @@ from shared_stores import assert_written_through, give_back, lead, open_shared
 from tcp_proxy import TcpProxy
 from world import World
 
-from marzban_bridge import cli, shared_schema
-from marzban_bridge.accounts import Event
+from marzban_bridge.cli import main as cli
+from marzban_bridge.config.settings import StoreUrl
 from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
-from marzban_bridge.leading import Leadership
-from marzban_bridge.lease import Lease, standing_of
-from marzban_bridge.postgres_link import PostgresLink, open_connection
-from marzban_bridge.resets import ResetAll
-from marzban_bridge.settings import StoreUrl
-from marzban_bridge.shared_store import ReadHandle, SharedHandle
-from marzban_bridge.store import Store
-from marzban_bridge.store_file import in_memory
-from marzban_bridge.usage import UsageChange
-from marzban_bridge.write_guard import TRY_SECONDS
+from marzban_bridge.panels.write_guard import TRY_SECONDS
+from marzban_bridge.quota.account import Event
+from marzban_bridge.quota.reset_detection import ResetAll
+from marzban_bridge.quota.usage import UsageChange
+from marzban_bridge.store.postgres import schema as shared_schema
+from marzban_bridge.store.postgres.leadership import Leadership
+from marzban_bridge.store.postgres.lease import Lease, standing_of
+from marzban_bridge.store.postgres.link import PostgresLink, open_connection
+from marzban_bridge.store.postgres.replica import ReadHandle, SharedHandle
+from marzban_bridge.store.sqlite import in_memory
+from marzban_bridge.store.store import Store
 
 HELLO = Event(kind="adopted", text="hello")
 

@@ -6,8 +6,8 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge.accounts import Enforcement
-from marzban_bridge.typed_limits import TypedLimits
+from marzban_bridge.quota.account import Enforcement
+from marzban_bridge.quota.typed_limits import TypedLimits
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from bridge_builders import gib
 from webhook_delivery import deliver
 from world import World
 
-from marzban_bridge.simulator.app import create_simulator_app
+from marzban_bridge.simulator.http.app import create_simulator_app
 
 
 @pytest.fixture

@@ -23,15 +23,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from webhook_delivery import deliver
 from world import World
 
-from marzban_bridge import together
-from marzban_bridge.accounts import FLOOR_BYTES, GIB, MIB, is_same_limit
+from marzban_bridge import bridges as together
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.note_line import NoteLine, read_lines, with_line
-from marzban_bridge.open_writes import LATE_WRITE_SECONDS
-from marzban_bridge.panel import Status
-from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
-from marzban_bridge.second_bridge import GONE_SECONDS
-from marzban_bridge.simulator.database import PanelDatabase
+from marzban_bridge.panels.port import Status
+from marzban_bridge.quota.account import FLOOR_BYTES, GIB, MIB, is_same_limit
+from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
+from marzban_bridge.quota.writes.note_line import NoteLine, read_lines, with_line
+from marzban_bridge.quota.writes.open_writes import LATE_WRITE_SECONDS
+from marzban_bridge.reconcile.trust.second_bridge import GONE_SECONDS
+from marzban_bridge.simulator.panel.database import PanelDatabase
 
 NAMES = ("alice", "bob", "carol")
 ODD_BYTES = 1_234_567

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from world import World
 
-from marzban_bridge import feed, together
+from marzban_bridge import bridges as together
+from marzban_bridge.feed import client as feed
 
 NAMES = {"alice": "alice", "default/alice": "alice", "bob": "bob"}
 """Reported names, and whose they are."""

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from world import World
 
 from collector.errors import CollectorError
+from collector.intake.subscriptions import Subscriptions
 from collector.metrics import Metrics
-from collector.subscriptions import Subscriptions
-from marzban_bridge import together
+from marzban_bridge import bridges as together
 from marzban_bridge.errors import BridgeError, CollectorRefusedError, CollectorUnavailableError
-from marzban_bridge.feed import CollectorFeed
-from marzban_bridge.marzban import Marzban
-from marzban_bridge.marzban_answers import MAX_NUMBER
-from marzban_bridge.panel import Listed, NextPlan, PanelAdmin, PanelUser, Status, UserUpdate
+from marzban_bridge.feed.client import CollectorFeed
+from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.marzban_answers import MAX_NUMBER
+from marzban_bridge.panels.port import Listed, NextPlan, PanelAdmin, PanelUser, Status, UserUpdate
 
 fuzz = settings(
     max_examples=70,

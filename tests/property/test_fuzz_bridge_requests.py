@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import marzban_bridge.logs
-from marzban_bridge.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
+from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 
 TOKEN = "a-token-that-grafana-adds"
 EVENT = {

@@ -21,7 +21,7 @@ from hostile_input import (
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from collector.reporters import hash_key, signing_secret
+from collector.reports.reporters import hash_key, signing_secret
 
 PATHS = ("/v1/reports", "/api/xpert/traffic-webhook")
 REFUSALS = {400, 401, 413, 415, 422, 429}

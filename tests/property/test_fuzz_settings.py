@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 import collector.errors
 import collector.settings
+import marzban_bridge.config.settings
 import marzban_bridge.errors
-import marzban_bridge.settings
 from collector.influx.access import InfluxAccess
 from collector.influx.client import open_client
-from marzban_bridge.feed import CollectorFeed
-from marzban_bridge.marzban import Marzban
+from marzban_bridge.feed.client import CollectorFeed
+from marzban_bridge.panels.marzban import Marzban
 
 PROGRAMS = {
     "collector": (collector.settings.Settings, collector.errors.SettingsError),
-    "bridge": (marzban_bridge.settings.Settings, marzban_bridge.errors.SettingsError),
+    "bridge": (marzban_bridge.config.settings.Settings, marzban_bridge.errors.SettingsError),
 }
 SECRETS = ("KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD")
 urls = st.builds(
@@ -107,7 +107,7 @@ def test_what_is_read_is_enough_to_open_every_connection(url, key):
         "INFLUXDB_TOKEN": key,
     }
     try:
-        found = marzban_bridge.settings.Settings.from_env(environment)
+        found = marzban_bridge.config.settings.Settings.from_env(environment)
     except marzban_bridge.errors.SettingsError:
         return
 

@@ -10,9 +10,9 @@ from hostile_input import OwnLoop, bodies, changed, header_values, json_values, 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from collector.cli import main
+from collector.cli.main import main
 from collector.errors import SettingsError
-from collector.ledger.sqlite_reader import SqliteReader
+from collector.ledger.sqlite.reader import SqliteReader
 from collector.sources.book import read_book
 
 THREE_X_UI = f"/v1/sources/3x-ui/{KEY}"

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, batch, report
 
+from collector.ledger.backend import place_of
 from collector.ledger.corrections import Kind, Wanted
-from collector.ledger.place import place_of
 
 MINUTE_MILLIS = 60_000
 USERS = ("alice", "bob", "carol")

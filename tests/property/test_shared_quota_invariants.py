@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from panels_world import PanelsWorld
 
-from marzban_bridge.accounts import FLOOR_BYTES, MIB, is_same_limit
-from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
+from marzban_bridge.quota.account import FLOOR_BYTES, MIB, is_same_limit
+from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
 
 PANELS = ("default", "two")
 ON = st.sampled_from(PANELS)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from panels_world import PanelsWorld
 
-from marzban_bridge.accounts import MIB, is_same_limit
+from marzban_bridge.quota.account import MIB, is_same_limit
 
 PANELS = ("default", "two", "three")
 ON = st.sampled_from(PANELS)

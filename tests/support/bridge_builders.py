@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from marzban_bridge.accounts import GIB, Account, sight
-from marzban_bridge.open_writes import OpenWrite
-from marzban_bridge.panel import NextPlan, PanelUser, ResetStrategy, Status
-from marzban_bridge.usage import Totals
+from marzban_bridge.panels.port import NextPlan, PanelUser, ResetStrategy, Status
+from marzban_bridge.quota.account import GIB, Account, sight
+from marzban_bridge.quota.usage import Totals
+from marzban_bridge.quota.writes.open_writes import OpenWrite
 
 NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 CREATED_AT = datetime(2026, 5, 1, 9, 30, tzinfo=UTC)

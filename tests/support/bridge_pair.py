@@ -26,9 +26,9 @@ from postgres_server import PASSWORD, PostgresServer
 from processes import free_port
 from tcp_proxy import TcpProxy
 
-from marzban_bridge.accounts import GIB
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.quota.account import GIB
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 PANEL_PASSWORD = "a-panel-password"
 WEBHOOK_SECRET = "a-webhook-secret"

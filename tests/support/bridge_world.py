@@ -15,11 +15,11 @@ from bridge_builders import gib
 from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
 
-from marzban_bridge import together
+from marzban_bridge import bridges as together
 from marzban_bridge.app import create_app
-from marzban_bridge.settings import Settings
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 PASSWORD = "the-password-of-the-bridge"
 SECRET = "the-webhook-secret"

@@ -22,7 +22,7 @@ from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from postgres_server import PostgresServer
 from tcp_proxy import TcpProxy
 
-from marzban_bridge.history import Run, learn, went_back
+from marzban_bridge.feed.ledger_runs import Run, learn, went_back
 
 DRAIN_SECONDS = 90
 

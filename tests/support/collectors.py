@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from ledgers import NOON_MILLIS
 
 from collector.app import create_app
-from collector.reports import DAY_MILLIS, Limits, kept_millis
+from collector.reports.report import DAY_MILLIS, Limits, kept_millis
 from collector.settings import Settings
 
 ADMIN_KEY = "an-admin-key-for-tests"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from collector.ledger import Batch, Ledger, LedgerReader
-from collector.ledger.postgres import PostgresLedger
-from collector.ledger.postgres_reader import PostgresReader
-from collector.ledger.sqlite import SqliteLedger
-from collector.ledger.sqlite_reader import SqliteReader
-from collector.reports import Report
+from collector.ledger.postgres.reader import PostgresReader
+from collector.ledger.postgres.writer import PostgresLedger
+from collector.ledger.sqlite.reader import SqliteReader
+from collector.ledger.sqlite.writer import SqliteLedger
+from collector.reports.report import Report
 
 DAY = 20_000
 NOON_MILLIS = DAY * 86_400_000 + 43_200_000

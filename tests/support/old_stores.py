@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS
+from marzban_bridge.store.sqlite import APPLICATION_ID, MIGRATIONS
 
 KINDS = {"TEXT": "text", "INTEGER": "bigint", "BLOB": "bytea"}
 

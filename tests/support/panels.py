@@ -9,9 +9,9 @@ from datetime import timedelta
 import httpx
 from clocks import ManualClock
 
-from marzban_bridge.marzban import Marzban
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 REAL = {
     name: os.environ.get(f"MARZBAN_TEST_{name}", "")

@@ -15,14 +15,14 @@ from fake_ledger import ADMIN_KEY, FakeLedger
 from shared_stores import leading
 from world import AccidentProneTransport, Crashed
 
-from marzban_bridge import together
-from marzban_bridge.accounts import Account
+from marzban_bridge import bridges as together
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import open_bridges
+from marzban_bridge.config.settings import Settings, StoreUrl
 from marzban_bridge.errors import PanelError
-from marzban_bridge.settings import Settings, StoreUrl
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.quota.account import Account
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 PASSWORD = "a-panel-password"
 SECRET = "a-webhook-secret"

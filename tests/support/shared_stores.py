@@ -6,14 +6,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from marzban_bridge import shared_schema
-from marzban_bridge.lease import Lease
-from marzban_bridge.postgres_link import PostgresLink
-from marzban_bridge.settings import StoreUrl
-from marzban_bridge.shared_schema import EVENTS, TABLES
-from marzban_bridge.shared_store import ReadHandle, SharedHandle
-from marzban_bridge.store import Store
-from marzban_bridge.write_guard import WriteGuard
+from marzban_bridge.config.settings import StoreUrl
+from marzban_bridge.panels.write_guard import WriteGuard
+from marzban_bridge.store.postgres import schema as shared_schema
+from marzban_bridge.store.postgres.lease import Lease
+from marzban_bridge.store.postgres.link import PostgresLink
+from marzban_bridge.store.postgres.replica import ReadHandle, SharedHandle
+from marzban_bridge.store.postgres.schema import EVENTS, TABLES
+from marzban_bridge.store.store import Store
 
 FILE, POSTGRESQL = "file", "postgresql"
 ENGINES = [FILE, POSTGRESQL]

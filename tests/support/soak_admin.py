@@ -22,11 +22,11 @@ from processes import ADMIN_KEY, BRIDGE, COLLECTOR, PANEL, PANEL_PASSWORD, Stack
 from soak_load import Books
 
 from collector.errors import LedgerError
-from collector.ledger.place import place_of
-from marzban_bridge.accounts import FLOOR_BYTES, Account
+from collector.ledger.backend import place_of
 from marzban_bridge.errors import StoreError
-from marzban_bridge.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
-from marzban_bridge.store import Store
+from marzban_bridge.quota.account import FLOOR_BYTES, Account
+from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
+from marzban_bridge.store.store import Store
 
 ROUNDING_BYTES = 2**14
 SPIKE_BYTES = 200 * 2**30

@@ -14,13 +14,13 @@ from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
 from shared_stores import leading
 
-from marzban_bridge import together
-from marzban_bridge.accounts import Account
+from marzban_bridge import bridges as together
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import open_bridges, utc_now
-from marzban_bridge.settings import Settings
-from marzban_bridge.simulator.app import create_simulator_app
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.quota.account import Account
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 PASSWORD = "a-panel-password"
 

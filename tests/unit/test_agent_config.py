@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from collector.agent import config, config_file
-from collector.agent.asks import HttpGet, Run
+from collector.agent.config import file as config_file
+from collector.agent.config import settings as config
+from collector.agent.config.users import UserMap, compile_pattern
 from collector.agent.errors import ConfigError
-from collector.agent.users import UserMap, compile_pattern
+from collector.agent.requests import HttpGet, Run
 
 FILES = {"key": "rk_a-key-in-a-file\n", "users.toml": '"their name" = "alice"', "broken.toml": "="}
 HEAD = """

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from collector.agent.counters import Counter, Life, Reading, amount
-from collector.agent.deltas import Baseline, advance
 from collector.agent.errors import SourceError
+from collector.agent.state.counters import Counter, Life, Reading, amount
+from collector.agent.state.deltas import Baseline, advance
 
 
 def reading(life=None, **users):

@@ -13,12 +13,12 @@ from typing import get_args
 import pytest
 from prometheus_client import generate_latest
 
-from collector.agent import config
+from collector.agent.config import settings as config
 from collector.agent.metrics import AgentMetrics
 from collector.agent.sources.kinds import KINDS
-from collector.agent.state import State
+from collector.agent.state.state import State
 from collector.client import Client, FailureKind
-from collector.client.spool import Spool
+from collector.client.spool.spool import Spool
 
 DOCS = Path(__file__).parents[2] / "docs"
 AGENT = (DOCS / "agent.md").read_text()

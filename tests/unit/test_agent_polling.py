@@ -7,13 +7,13 @@ import sqlite3
 
 import pytest
 
-from collector.agent import config
-from collector.agent.counters import Counter, Life, Reading
+from collector.agent.config import settings as config
 from collector.agent.errors import SourceError
 from collector.agent.polling import absorb, gain
-from collector.agent.state import State
+from collector.agent.state.counters import Counter, Life, Reading
+from collector.agent.state.state import State
 from collector.client.errors import SpoolError, SpoolFullError
-from collector.client.spool import REPORTS, Spool
+from collector.client.spool.spool import REPORTS, Spool
 
 HEAD = '[collector]\nurl = "http://c"\nkey = "rk_k"\n[agent]\nserver = "de-1"\n[[source]]\n'
 

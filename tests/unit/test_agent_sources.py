@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.agent.counters import Counter, Life
 from collector.agent.errors import SourceError
 from collector.agent.sources import (
     hysteria2,
@@ -22,6 +21,7 @@ from collector.agent.sources import (
     xray,
 )
 from collector.agent.sources.protobuf import fields, framed, text_field, unframed
+from collector.agent.state.counters import Counter, Life
 
 ALICE_KEY = "Xr0QIl4dBhq2xYq1vRO0ZQy0Lw1nJm6sB3d8E5u7F0g="
 BOB_KEY = "bq2xYq1vRO0ZQy0Lw1nJm6sB3d8E5u7F0gXr0QIl4dE="

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from collector.agent import lock as agent_lock
 from collector.agent.errors import AgentError
-from collector.agent.lock import Signs, lock, signs_of
 from collector.agent.stands import stand
-from collector.agent.state import Standing
+from collector.agent.state import lock as agent_lock
+from collector.agent.state.lock import Signs, lock, signs_of
+from collector.agent.state.state import Standing
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -88,7 +88,7 @@ def test_signs_are_given_in_place_and_read_beside(tmp_path):
 def test_an_agent_that_was_killed_has_ended(tmp_path):
     state = tmp_path / "state"
     script = (
-        "import sys,pathlib; from collector.agent.lock import lock; "
+        "import sys,pathlib; from collector.agent.state.lock import lock; "
         "held = lock(pathlib.Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -7,7 +7,7 @@ from bridge_builders import account, gib, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.accounts import (
+from marzban_bridge.quota.account import (
     FLOOR_BYTES,
     GIB,
     MIB,
@@ -17,7 +17,7 @@ from marzban_bridge.accounts import (
     desired,
     is_same_limit,
 )
-from marzban_bridge.own_writes import looks_typed
+from marzban_bridge.quota.writes.own_writes import looks_typed
 
 BYTES = st.integers(min_value=0, max_value=2**50)
 

@@ -8,8 +8,8 @@ import bridge_builders
 import pytest
 from bridge_builders import NOW
 
-from marzban_bridge.accounts import shifted
-from marzban_bridge.corrections import (
+from marzban_bridge.quota.account import shifted
+from marzban_bridge.quota.corrections import (
     Answer,
     Question,
     Source,
@@ -18,8 +18,8 @@ from marzban_bridge.corrections import (
     question,
     question_of_admin,
 )
-from marzban_bridge.shared_quotas import SharedQuota
-from marzban_bridge.usage import CorrectedName, Totals
+from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.usage import CorrectedName, Totals
 
 NAME = CorrectedName(
     username="alice", panel="default", key="alice", through_seq=50, corrected_seq=40

@@ -7,7 +7,7 @@ import pytest
 
 from marzban_bridge.api.errors import headers_of
 from marzban_bridge.errors import CollectorUnavailableError
-from marzban_bridge.feed import CollectorFeed
+from marzban_bridge.feed.client import CollectorFeed
 
 PAGE = {"ledger_id": "l", "head": 0, "next": 0, "changes": []}
 

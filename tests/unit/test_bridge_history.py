@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marzban_bridge.history import MAX_RUNS, Run, last_shared_seq, learn, went_back
+from marzban_bridge.feed.ledger_runs import MAX_RUNS, Run, last_shared_seq, learn, went_back
 
 A, B, C = Run(0, "a"), Run(50, "b"), Run(80, "c")
 OTHER = Run(60, "x")

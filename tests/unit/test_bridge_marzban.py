@@ -17,9 +17,9 @@ from marzban_bridge.errors import (
     PanelUnavailableError,
     UserNotFoundError,
 )
-from marzban_bridge.marzban import Marzban
-from marzban_bridge.marzban_answers import parse_user
-from marzban_bridge.panel import NextPlan, ResetStrategy, Status, UserUpdate
+from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.marzban_answers import parse_user
+from marzban_bridge.panels.port import NextPlan, ResetStrategy, Status, UserUpdate
 
 USER = {
     "username": "alice",

@@ -19,7 +19,8 @@ from bridge_builders import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.accounts import (
+from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.quota.account import (
     FLOOR_BYTES,
     GIB,
     MIB,
@@ -27,11 +28,10 @@ from marzban_bridge.accounts import (
     balance,
     is_same_creation,
 )
-from marzban_bridge.lost_plans import NEXT_PLAN_MEMORY
-from marzban_bridge.observe import RECREATION_GAP, adopt, observe
-from marzban_bridge.panel import ResetStrategy, Status
-from marzban_bridge.resets import Cause, ResetAll
-from marzban_bridge.usage import Totals
+from marzban_bridge.quota.next_plans import NEXT_PLAN_MEMORY
+from marzban_bridge.quota.observe import RECREATION_GAP, adopt, observe
+from marzban_bridge.quota.reset_detection import Cause, ResetAll
+from marzban_bridge.quota.usage import Totals
 
 LATER = NOW + timedelta(seconds=30)
 

@@ -11,11 +11,11 @@ from bridge_builders import CREATED_AT, NOW, account, as_reported, gib, panel_us
 
 from collector.influx.delivery import Refused
 from collector.schema import EVENTS, USER_USAGE
-from marzban_bridge.accounts import Event
-from marzban_bridge.panel import Status
-from marzban_bridge.points import event_line, usage_line
-from marzban_bridge.store import RecordedEvent
-from marzban_bridge.usage import Totals
+from marzban_bridge.panels.port import Status
+from marzban_bridge.quota.account import Event
+from marzban_bridge.quota.usage import Totals
+from marzban_bridge.store.store import RecordedEvent
+from marzban_bridge.timeseries.points import event_line, usage_line
 
 NOW_MILLIS = 1_779_278_400_000
 CREATED_AT_MILLIS = 1_777_627_800_000

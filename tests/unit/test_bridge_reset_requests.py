@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
-from marzban_bridge.panel import Status
-from marzban_bridge.reset_requests import begin, complete, is_call_needed, panel_called
-from marzban_bridge.usage import Totals
+from marzban_bridge.panels.port import Status
+from marzban_bridge.quota.reset_requests import begin, complete, is_call_needed, panel_called
+from marzban_bridge.quota.usage import Totals
 
 LATER = NOW + timedelta(seconds=3)
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 
-from marzban_bridge.accounts import FLOOR_BYTES, sight
-from marzban_bridge.panel import ResetStrategy, Status
-from marzban_bridge.resets import (
+from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.quota.account import FLOOR_BYTES, sight
+from marzban_bridge.quota.reset_detection import (
     CALENDAR_GRACE,
     ECHO_WINDOW,
     Cause,

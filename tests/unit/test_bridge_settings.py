@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from marzban_bridge.accounts import Enforcement
+from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.settings import Settings
+from marzban_bridge.quota.account import Enforcement
 
 PANEL = {
     "MARZBAN_URL": "https://panel.example.com/",

@@ -12,11 +12,11 @@ from bridge_builders import NOW, account, gib, panel_user
 from clocks import ManualClock
 
 from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
-from marzban_bridge.accounts import Event
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.snapshots import GATHER_SECONDS, PAGE, Snapshots
-from marzban_bridge.store import Store
-from marzban_bridge.usage import UsageChange
+from marzban_bridge.quota.account import Event
+from marzban_bridge.quota.usage import UsageChange
+from marzban_bridge.store.store import Store
+from marzban_bridge.timeseries.writer import GATHER_SECONDS, PAGE, Snapshots
 
 HEARTBEAT_SECONDS = 600
 

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
-from marzban_bridge.account_books import PendingResets
-from marzban_bridge.accounts import Event, ResetRequest, Restoration
 from marzban_bridge.errors import StoreError
-from marzban_bridge.observe import observe
-from marzban_bridge.panel import Status
-from marzban_bridge.resets import ResetAll
-from marzban_bridge.store import Store
-from marzban_bridge.store_file import APPLICATION_ID, MIGRATIONS, from_millis
-from marzban_bridge.usage import NOTHING, Totals, UsageChange
+from marzban_bridge.panels.port import Status
+from marzban_bridge.quota.account import Event, ResetRequest, Restoration
+from marzban_bridge.quota.observe import observe
+from marzban_bridge.quota.reset_detection import ResetAll
+from marzban_bridge.quota.usage import NOTHING, Totals, UsageChange
+from marzban_bridge.store.accounts import PendingResets
+from marzban_bridge.store.sqlite import APPLICATION_ID, MIGRATIONS, from_millis
+from marzban_bridge.store.store import Store
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from bridge_builders import account, gib, panel_user
 from rich.console import Console
 
-from marzban_bridge.accounts import Balance, Event, balance
-from marzban_bridge.store import RecordedEvent
+from marzban_bridge.quota.account import Balance, Event, balance
+from marzban_bridge.quota.usage import Orphan
+from marzban_bridge.store.store import RecordedEvent
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
@@ -21,7 +22,6 @@ from marzban_bridge.tables import (
     plan_table,
     users_table,
 )
-from marzban_bridge.usage import Orphan
 
 AT = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 LONG_NAME = "a_name_of_thirty_two_characters_"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marzban_bridge.api.throttle import Throttle
+from marzban_bridge.api.access.throttle import Throttle
 
 
 def test_after_a_burst_it_is_one_at_a_time():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.usage_sums import MOST_BYTES, bounded, sum_of
+from marzban_bridge.store.usage_sums import MOST_BYTES, bounded, sum_of
 
 
 def summed(values):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import DAY
 
-from collector.byte_bounds import SHARE, Bounds, ByteBounds
-from collector.sender_days import HOUR_MILLIS, SenderBytes
+from collector.reports.byte_bounds import SHARE, Bounds, ByteBounds
+from collector.reports.sender_days import HOUR_MILLIS, SenderBytes
 
 MIDNIGHT = DAY * 24 * HOUR_MILLIS
 BOUNDS = Bounds("COLLECTOR_USER", 100, 320, 640)

@@ -6,7 +6,7 @@ import pytest
 from ledgers import batch, report
 
 from collector.ledger.capacity import NEARLY_FULL_BYTES, Amounts, Capacity
-from collector.reports import MAX_AMOUNT_BYTES
+from collector.reports.report import MAX_AMOUNT_BYTES
 
 NOTHING = Amounts(0, 0)
 

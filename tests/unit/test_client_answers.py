@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.answer_mark import HEADER, VALUE, is_of_another_request, mark_of
 from collector.client.answers import (
     Again,
     Denied,
@@ -20,9 +19,10 @@ from collector.client.answers import (
     judge_reports,
     judge_request,
 )
-from collector.client.delivery import DEFAULT_BATCH_REPORTS, MOST_REPORTS_WITHOUT_KEY
-from collector.client.pace import LONGEST_RETRY_AFTER_SECONDS, Pace
+from collector.client.sending.delivery import DEFAULT_BATCH_REPORTS, MOST_REPORTS_WITHOUT_KEY
+from collector.client.sending.pace import LONGEST_RETRY_AFTER_SECONDS, Pace
 from collector.client.target import Target
+from collector.runtime.answer_mark import HEADER, VALUE, is_of_another_request, mark_of
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -11,11 +11,17 @@ import sys
 
 import pytest
 
-from collector.client import claims, process_identity
 from collector.client.outbox import Settlement
-from collector.client.process_identity import boot_clock_millis, has_ended, this_boot, this_process
-from collector.client.spool import REPORTS, Spool
-from collector.client.spool_clock import SpoolClock
+from collector.client.sending import process_identity
+from collector.client.sending.process_identity import (
+    boot_clock_millis,
+    has_ended,
+    this_boot,
+    this_process,
+)
+from collector.client.spool import claims
+from collector.client.spool.clock import SpoolClock
+from collector.client.spool.spool import REPORTS, Spool
 
 HOUR = 3_600_000
 
@@ -116,7 +122,7 @@ def test_a_full_disk_stops_no_sender(spool, monkeypatch):
 
 
 TAKES_AND_WAITS = (
-    "import pathlib, sys; from collector.client.spool import Spool\n"
+    "import pathlib, sys; from collector.client.spool.spool import Spool\n"
     "spool = Spool(pathlib.Path(sys.argv[1]))\n"
     "lane = spool.lane('reports'); lane.first(most_items=4, most_bytes=1000)\n"
     "print('taken', flush=True); sys.stdin.read()\n"

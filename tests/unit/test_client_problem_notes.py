@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from collector.client.delivery import Empty, Progress, Setback
 from collector.client.errors import RejectedError, SpoolError
-from collector.client.problem_notes import ProblemNotes
 from collector.client.receipt import Receipt, Rejected
+from collector.client.sending.delivery import Empty, Progress, Setback
+from collector.client.sending.problem_notes import ProblemNotes
 
 BUSY = Setback("answers 503", kind="busy", status=503)
 DOWN = Setback("is not running", kind="refused")

@@ -13,8 +13,8 @@ import pytest
 from collector.client.errors import ReportError, SpoolError, SpoolFullError
 from collector.client.outbox import SetAside, Settlement
 from collector.client.report import Report, completed, decode, encode
-from collector.client.reserve import Reserve
-from collector.client.spool import ITEM_OVERHEAD_BYTES, REPORTS, Spool
+from collector.client.spool.reserve import Reserve
+from collector.client.spool.spool import ITEM_OVERHEAD_BYTES, REPORTS, Spool
 
 NOON_MILLIS = 1_795_521_600_000
 NOON = datetime.fromtimestamp(NOON_MILLIS / 1000, tz=UTC)
@@ -185,7 +185,7 @@ def test_what_belongs_together_is_kept_together_or_not_at_all(spool):
 
 def test_what_was_taken_survives_a_process_that_is_killed(tmp_path):
     program = (
-        "import os, signal, sys, pathlib; from collector.client.spool import Spool\n"
+        "import os, signal, sys, pathlib; from collector.client.spool.spool import Spool\n"
         "Spool(pathlib.Path(sys.argv[1])).put('reports', [('a', b'1')])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

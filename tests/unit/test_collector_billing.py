@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.billing import (
+from collector.reports.billing import (
     AS_REPORTED_MILLIS,
     MAX_RATIO_MILLIS,
     Billing,
@@ -18,7 +18,7 @@ from collector.billing import (
     parse_ratio,
     show_ratio,
 )
-from collector.reports import Limits, Report, WireReport, accept
+from collector.reports.report import Limits, Report, WireReport, accept
 
 amounts = st.integers(0, 2**62)
 ratios = st.integers(0, MAX_RATIO_MILLIS)

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, SqlitePlace, batch, report
 
-from collector.export import HALT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Exporter, Step
-from collector.ingest import Ingest
-from collector.ledger.sqlite_export import rewind
+from collector.influx.exporter import HALT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Exporter, Step
+from collector.intake.group_commit import Ingest
+from collector.ledger.sqlite.export import rewind
 from collector.metrics import Metrics
-from collector.reports import DAY_MILLIS, Limits
+from collector.reports.report import DAY_MILLIS, Limits
 from collector.schema import Policy
 
 RAW, DAILY = Policy.RAW, Policy.DAILY
@@ -150,7 +150,7 @@ async def test_an_influxdb_that_asks_for_no_pause_gets_one_that_grows(world):
 async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(world, caplog):
     await world.store(report())
     world.influx.is_down = True
-    with caplog.at_level(logging.WARNING, "collector.export"):
+    with caplog.at_level(logging.WARNING, "collector.influx.exporter"):
         for _ in range(5):
             await world.exporter.step(RAW)
         world.influx.is_down = False

@@ -11,17 +11,17 @@ from typing import Self
 import pytest
 from ledgers import NOON_MILLIS, batch, report
 
-from collector import ingest as ingest_module
 from collector.errors import (
     DiskFullError,
     LedgerUnavailableError,
     NotStoredError,
     QueueFullError,
 )
-from collector.ingest import Ingest, fold_after_seconds
+from collector.intake import group_commit as ingest_module
+from collector.intake.group_commit import Ingest, fold_after_seconds
 from collector.ledger import Batch, Receipt
 from collector.metrics import Metrics
-from collector.reports import DAY_MILLIS, MAX_AHEAD_MILLIS, Limits
+from collector.reports.report import DAY_MILLIS, MAX_AHEAD_MILLIS, Limits
 
 
 class MemoryLedger:
@@ -370,7 +370,7 @@ async def test_other_work_runs_between_commits_and_hands_back_its_outcome():
 
 
 async def test_ids_are_purged_in_the_background_when_their_time_is_over(monkeypatch):
-    monkeypatch.setattr("collector.ingest.PURGE_SECONDS", 0.01)
+    monkeypatch.setattr("collector.intake.group_commit.PURGE_SECONDS", 0.01)
     async with World() as world:
         await asyncio.to_thread(world.ledger.forgotten.wait, 10)
     assert world.ledger.forgotten_before[0] == NOON_MILLIS - 7 * DAY_MILLIS - MAX_AHEAD_MILLIS - 1
@@ -378,7 +378,7 @@ async def test_ids_are_purged_in_the_background_when_their_time_is_over(monkeypa
 
 
 async def test_the_time_that_it_ran_is_told_once(monkeypatch):
-    monkeypatch.setattr("collector.ingest.PURGE_SECONDS", 0.002)
+    monkeypatch.setattr("collector.intake.group_commit.PURGE_SECONDS", 0.002)
     started_at = time.monotonic()
     async with World() as world:
         while len(world.ledger.forgotten_before) < 50:

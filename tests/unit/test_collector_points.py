@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.influx.lines import NANOS_PER_MILLI, ordered_nanos
+from collector.influx.points import daily_page, raw_page
 from collector.ledger import DayRow, ReportRow
-from collector.points import daily_page, raw_page
-from collector.reports import DAY_MILLIS
+from collector.reports.report import DAY_MILLIS
 from collector.schema import DAILY_TRAFFIC, TRAFFIC
 
 AT = 1_700_000_000_123

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.bodies import BodyTooLargeError, UnreadableBodyError, decode, inflate
-from collector.reports import (
+from collector.reports.decode import BodyTooLargeError, UnreadableBodyError, decode, inflate
+from collector.reports.report import (
     DAY_MILLIS,
     MAX_AHEAD_MILLIS,
     MAX_REPORTS_PER_REQUEST,

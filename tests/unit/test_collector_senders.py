@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from collector.identity import is_plainly_a_name, is_url, subscription_token
-from collector.rate_limit import RateLimit
-from collector.reporters import (
+from collector.reports.identity import is_plainly_a_name, is_url, subscription_token
+from collector.reports.reporters import (
     NAME,
     KeyRing,
     Reporter,
@@ -21,6 +20,7 @@ from collector.reporters import (
     new_key,
     signing_secret,
 )
+from collector.runtime.rate_limit import RateLimit
 
 NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 V2_TOKEN = base64.urlsafe_b64encode(b"alice,1795433385").decode().rstrip("=") + "3PDaZWi-hR"

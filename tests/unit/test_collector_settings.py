@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collector.errors import SettingsError
-from collector.ledger.place import place_of
+from collector.ledger.backend import place_of
 from collector.settings import Settings
 
 KEY = "a-key-of-twenty-chars"

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from collector.errors import IdentityUnknownError, PanelUnavailableError, TooManyLookupsError
+from collector.intake.subscriptions import LOOKUP_BURST, Subscriptions
 from collector.metrics import Metrics
-from collector.subscriptions import LOOKUP_BURST, Subscriptions
 
 HERE = "203.0.113.7"
 TOKEN = "YWxpY2UsMTc5NTQzMzM4NQ3PDaZWi-hR"

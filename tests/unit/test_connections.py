@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from collector.connections import FILES_BESIDE_CONNECTIONS, WholeAnswers, bounded, room_for
+from collector.runtime.http_limits import FILES_BESIDE_CONNECTIONS, WholeAnswers, bounded, room_for
 
 INFINITE = resource.RLIM_INFINITY
 

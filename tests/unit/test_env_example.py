@@ -11,7 +11,7 @@ import pytest
 from dotenv import dotenv_values
 
 import collector.settings
-import marzban_bridge.settings
+import marzban_bridge.config.settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
@@ -39,7 +39,7 @@ SECRETS = {
 def variables():
     both = [
         *collector.settings.Settings.variables(),
-        *marzban_bridge.settings.Settings.variables(),
+        *marzban_bridge.config.settings.Settings.variables(),
     ]
     return {variable.name: variable for variable in both}
 
@@ -54,7 +54,10 @@ def test_every_variable_is_there_with_its_default():
 def test_the_example_as_it_is_gives_the_defaults():
     written = dotenv_values(EXAMPLE)
     assert collector.settings.Settings.from_env(written) == collector.settings.Settings()
-    assert marzban_bridge.settings.Settings.from_env(written) == marzban_bridge.settings.Settings()
+    assert (
+        marzban_bridge.config.settings.Settings.from_env(written)
+        == marzban_bridge.config.settings.Settings()
+    )
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_a_new_env_has_a_fresh_secret_wherever_one_is_needed_and_nothing_else_ch
     assert (checkout / ".env").stat().st_mode & 0o777 == 0o600
     assert list(made) == list(example)
     collector.settings.Settings.from_env(made)
-    marzban_bridge.settings.Settings.from_env(made)
+    marzban_bridge.config.settings.Settings.from_env(made)
 
 
 def test_an_env_that_is_there_is_left_alone(checkout):

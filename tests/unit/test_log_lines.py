@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import collector.cli
-import collector.logs
-import marzban_bridge.cli
+import collector.cli.main
+import collector.runtime.logs
+import marzban_bridge.cli.main
 import marzban_bridge.logs
 from collector.errors import SettingsError
 
-FORMATTERS = [collector.logs.OneLineFormatter, marzban_bridge.logs.OneLineFormatter]
+FORMATTERS = [collector.runtime.logs.OneLineFormatter, marzban_bridge.logs.OneLineFormatter]
 CLEAR_SCREEN = "\x1b[2J"
 
 
@@ -61,13 +61,13 @@ def test_no_line_of_a_traceback_begins_like_an_event(formatter):
 
 def test_a_command_complains_on_one_line_that_steers_nothing(capsys, monkeypatch):
     text = f"[/bold]no\nERROR forged{CLEAR_SCREEN}"
-    monkeypatch.setattr(collector.cli, "environment", dict)
+    monkeypatch.setattr(collector.cli.main, "environment", dict)
 
     def refuse(_):
         raise SettingsError(text)
 
-    monkeypatch.setattr(collector.cli.Settings, "from_env", refuse)
-    assert collector.cli.main(["check"]) == 1
-    assert marzban_bridge.cli._complain(text) == 1
+    monkeypatch.setattr(collector.cli.main.Settings, "from_env", refuse)
+    assert collector.cli.main.main(["check"]) == 1
+    assert marzban_bridge.cli.main._complain(text) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["error: [/bold]no ERROR forged\\x1b[2J"] * 2

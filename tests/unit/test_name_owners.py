@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.panel_names import folded, owner_of
+from marzban_bridge.panels.names import folded, owner_of
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.note_line import (
+from marzban_bridge.quota.writes.note_line import (
     MAX_NOTE_LENGTH,
     NoteLine,
     place_of,

@@ -17,8 +17,8 @@ from marzban_bridge.errors import (
     PanelLoginError,
     PanelUnavailableError,
 )
-from marzban_bridge.marzban import Marzban
-from marzban_bridge.panel_answers import other_than_panel
+from marzban_bridge.panels.answers import other_than_panel
+from marzban_bridge.panels.marzban import Marzban
 
 PASSWORD = "hunter2"
 HTML = {"content-type": "text/html; charset=UTF-8"}

@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 from bridge_builders import NOW, account, gib, panel_user
 
-from marzban_bridge.accounts import Account, sight
-from marzban_bridge.panel import NextPlan, PanelUser, Status
-from marzban_bridge.panel_doubt import (
+from marzban_bridge.panels.port import NextPlan, PanelUser, Status
+from marzban_bridge.quota.account import Account, sight
+from marzban_bridge.quota.panel_doubt import (
     DoubtKind,
     PanelDoubt,
     Reading,
@@ -19,7 +19,7 @@ from marzban_bridge.panel_doubt import (
     judge,
     witnesses_of,
 )
-from marzban_bridge.resets import Fall, fall_of
+from marzban_bridge.quota.reset_detection import Fall, fall_of
 
 LATER = NOW + timedelta(seconds=60)
 OLD_LIMIT = gib(7) + 12_345

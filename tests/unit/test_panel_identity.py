@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from marzban_bridge.panel_identity import (
+from marzban_bridge.panels.identity import (
     Entry,
     PanelUsers,
     UserMark,

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from marzban_bridge.errors import PanelLoginError, PanelUnavailableError
-from marzban_bridge.marzban import Marzban
+from marzban_bridge.panels.marzban import Marzban
 
 USERS = [f"user{number}" for number in range(50)]
 

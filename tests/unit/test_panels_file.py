@@ -8,17 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.accounts import account_key
+from marzban_bridge.config.panels_file import load_panels
+from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.panel_names import (
-    FIRST_PANEL,
-    PANEL_NAME,
-    ReportedName,
-    scoped,
-    take_apart,
-)
-from marzban_bridge.panels_file import load_panels
-from marzban_bridge.settings import Settings
+from marzban_bridge.panels.names import FIRST_PANEL, PANEL_NAME, ReportedName, scoped, take_apart
+from marzban_bridge.quota.account import account_key
 
 TWO = """
 [two]

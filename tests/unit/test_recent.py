@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collector.recent import RecentNames
+from collector.runtime.recent import RecentNames
 
 
 def test_a_name_is_news_once_until_it_was_not_noted_for_so_long():

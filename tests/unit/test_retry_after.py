@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from collector import retry_after as of_collector
-from marzban_bridge import retry_after as of_bridge
+from collector.runtime import retry_after as of_collector
+from marzban_bridge.panels import retry_after as of_bridge
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -17,17 +17,17 @@ SECRET = re.compile(
 LEADERS = (
     ("collector/ledger/lost_commits.py", "each.token in known"),
     ("collector/ledger/lost_commits.py", "token_then != known.token"),
-    ("collector/ledger/postgres_lease.py", "standing.token == self.token"),
-    ("collector/ledger/postgres_recall.py", "token not in self._tokens"),
-    ("marzban_bridge/lease.py", "self.known.token == self.token"),
-    ("marzban_bridge/lease.py", "self.standing.token not in {'', self.token}"),
-    ("marzban_bridge/lease.py", "standing.token == self.token"),
-    ("marzban_bridge/store_terms.py", "now.token == known.token"),
+    ("collector/ledger/postgres/lease.py", "standing.token == self.token"),
+    ("collector/ledger/postgres/administration/recall.py", "token not in self._tokens"),
+    ("marzban_bridge/store/postgres/lease.py", "self.known.token == self.token"),
+    ("marzban_bridge/store/postgres/lease.py", "self.standing.token not in {'', self.token}"),
+    ("marzban_bridge/store/postgres/lease.py", "standing.token == self.token"),
+    ("marzban_bridge/store/terms.py", "now.token == known.token"),
 )
 HARMLESS = {
     **dict.fromkeys(LEADERS, "it names who leads, or led, and opens nothing"),
     (
-        "marzban_bridge/panel_identity.py",
+        "marzban_bridge/panels/identity.py",
         "one.credentials == other.credentials",
     ): "both are marks of what panels showed; nobody proves anything with them",
     (
@@ -35,7 +35,7 @@ HARMLESS = {
         "token in sender.tokens",
     ): "both came in one request, and the panel said whose the second is",
     **{
-        ("marzban_bridge/panel_session.py", each): "both are ours; nobody can ask twice"
+        ("marzban_bridge/panels/session.py", each): "both are ours; nobody can ask twice"
         for each in ("self._token != stale", "token == self._token", "token != self._token")
     },
 }

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import collector.settings
-import marzban_bridge.settings
-from collector.connections import MAX_HEAD_BYTES, MAX_PIPELINED
+import marzban_bridge.config.settings
+from collector.runtime.http_limits import MAX_HEAD_BYTES, MAX_PIPELINED
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "security.md").read_text()
@@ -62,7 +62,7 @@ def test_every_comparison_is_in_the_document():
 
 
 def test_every_variable_that_is_named_is_there():
-    both = (collector.settings.Settings, marzban_bridge.settings.Settings)
+    both = (collector.settings.Settings, marzban_bridge.config.settings.Settings)
     known = {each.name for kind in both for each in kind.variables()}
     known |= {"GRAFANA_ADMIN_PASSWORD", "WEBHOOK_SECRET"}
     known |= {"POSTGRES_PASSWORD"}
@@ -73,7 +73,7 @@ def test_the_bounds_are_those_of_the_code():
     said = section("Connections")
     assert f"| {MAX_HEAD_BYTES // 1024} KiB, then 431 |" in said
     assert f"| {MAX_PIPELINED}, then 400 |" in said
-    defaults = collector.settings.Settings(), marzban_bridge.settings.Settings()
+    defaults = collector.settings.Settings(), marzban_bridge.config.settings.Settings()
     for settings, prefix in zip(defaults, ("COLLECTOR", "BRIDGE"), strict=True):
         assert f"`{prefix}_MAX_CONNECTIONS` ({settings.max_connections})" in said
         assert settings.read_seconds == 15

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.reports import MAX_AMOUNT_BYTES
-from collector.sender_days import HourBytes, SenderBytes, SenderDay, grown, in_hour
+from collector.reports.report import MAX_AMOUNT_BYTES
+from collector.reports.sender_days import HourBytes, SenderBytes, SenderDay, grown, in_hour
 
 FIRST = 100 * 24
 

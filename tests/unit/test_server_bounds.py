@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, report
 
-from collector.reports import DAY_MILLIS
-from collector.server_bounds import SHARE, ServerBounds
+from collector.reports.report import DAY_MILLIS
+from collector.reports.server_bounds import SHARE, ServerBounds
 
 
 def of(*servers, **changes):

@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
 
-from marzban_bridge.accounts import ResetRequest, Superseded, sight
-from marzban_bridge.panel import ResetStrategy
-from marzban_bridge.shared_quotas import (
+from marzban_bridge.panels.port import ResetStrategy
+from marzban_bridge.quota.account import ResetRequest, Superseded, sight
+from marzban_bridge.quota.shared import (
     Anew,
     SharedQuota,
     completed,
@@ -23,7 +23,7 @@ from marzban_bridge.shared_quotas import (
     renewed,
     spent_between,
 )
-from marzban_bridge.usage import NOTHING, Totals
+from marzban_bridge.quota.usage import NOTHING, Totals
 
 ORDER = ("default", "two", "three")
 

@@ -9,8 +9,8 @@ from bridge_builders import NOW, account, gib, panel_user
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marzban_bridge.accounts import Account, ResetRequest, Superseded, sight
-from marzban_bridge.shared_switch import (
+from marzban_bridge.quota.account import Account, ResetRequest, Superseded, sight
+from marzban_bridge.quota.shared_switch import (
     Member,
     form,
     leave,
@@ -18,7 +18,7 @@ from marzban_bridge.shared_switch import (
     owing,
     standing_of,
 )
-from marzban_bridge.usage import Totals
+from marzban_bridge.quota.usage import Totals
 
 ORDER = ("default", "two", "three")
 AMOUNTS = st.integers(min_value=0, max_value=2**50)

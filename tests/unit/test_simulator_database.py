@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from clocks import ManualClock
 
-from marzban_bridge.simulator.database import PanelDatabase
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.panel.database import PanelDatabase
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from marzban_bridge.simulator.errors import RefusedError
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.panel.errors import RefusedError
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
 G = 10**9

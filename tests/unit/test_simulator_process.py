@@ -17,10 +17,10 @@ from clocks import ManualClock
 
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.simulator import run as simulator
-from marzban_bridge.simulator.app import create_simulator_app
 from marzban_bridge.simulator.background import Intervals, WebhookReceiver, jobs_running
-from marzban_bridge.simulator.delivery import deliver_webhooks
-from marzban_bridge.simulator.panel import SimulatedPanel
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.http.delivery import deliver_webhooks
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 
 @pytest.fixture

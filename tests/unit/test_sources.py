@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from collector.bodies import BodyTooLargeError, UnreadableBodyError
+from collector.reports.decode import BodyTooLargeError, UnreadableBodyError
 from collector.sources import MAX_ROWS, three_x_ui, uniproxy
 from collector.sources.three_x_ui import ThreeXUi
 from collector.sources.uniproxy import Node, Place, UniProxy

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from collector.errors import SettingsError
-from collector.source_file import Sources, load_book
 from collector.sources.book import EMPTY, read_book
+from collector.sources.file import Sources, load_book
 from collector.sources.three_x_ui import ThreeXUi
 from collector.sources.uniproxy import Place
 from collector.sources.users import AS_THEY_ARE

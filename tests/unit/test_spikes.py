@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.spikes import BusyHour, SpikeRule, by_reporter, describe, spikes_of
+from collector.reports.spikes import BusyHour, SpikeRule, by_reporter, describe, spikes_of
 
 RULE = SpikeRule(factor=10, floor_bytes=50)
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from marzban_bridge.errors import ReleasedError, StandingStillError
-from marzban_bridge.standstill import Standstill
+from marzban_bridge.reconcile.standstill import Standstill
 
 
 async def test_it_begins_when_the_steps_under_way_are_over_and_holds_further_ones():

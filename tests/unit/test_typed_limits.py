@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.typed_limits import TypedLimit, TypedLimits, quota_of_typed_limit
+from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits, quota_of_typed_limit
 
 QUOTA, LEFT = TypedLimit.QUOTA, TypedLimit.LEFT
 bytes_ = st.integers(0, 2**60)

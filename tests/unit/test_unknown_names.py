@@ -9,9 +9,9 @@ from bridge_builders import NOW
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.panel_dialect import MARZBAN, PASARGUARD
-from marzban_bridge.panel_queries import NAMES_PER_QUERY, QUERY_BYTES, queries
-from marzban_bridge.unknown_names import LONGEST_PAUSE, UnknownNames
+from marzban_bridge.panels.dialect import MARZBAN, PASARGUARD
+from marzban_bridge.panels.queries import NAMES_PER_QUERY, QUERY_BYTES, queries
+from marzban_bridge.reconcile.unknown_names import LONGEST_PAUSE, UnknownNames
 
 
 def asked_in(unknown, hours, *, step_seconds=60):

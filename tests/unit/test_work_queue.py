@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marzban_bridge.work_queue import CROSSINGS_IN_A_ROW, Urgency, WorkQueue
+from marzban_bridge.reconcile.work_queue import CROSSINGS_IN_A_ROW, Urgency, WorkQueue
 
 CROSSING, PUBLISH = Urgency.CROSSING, Urgency.PUBLISH
 

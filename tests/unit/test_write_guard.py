@@ -11,13 +11,13 @@ import time
 import httpx
 import pytest
 
-from marzban_bridge import lease as lease_module
-from marzban_bridge import write_guard
 from marzban_bridge.errors import NotLeadingError, PanelUnavailableError
-from marzban_bridge.lease import Lease
-from marzban_bridge.marzban import Marzban
-from marzban_bridge.panel import UserUpdate
-from marzban_bridge.write_guard import WriteGuard
+from marzban_bridge.panels import write_guard
+from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.port import UserUpdate
+from marzban_bridge.panels.write_guard import WriteGuard
+from marzban_bridge.store.postgres import lease as lease_module
+from marzban_bridge.store.postgres.lease import Lease
 
 UPDATE = UserUpdate(username="alice", data_limit_bytes=5)
 

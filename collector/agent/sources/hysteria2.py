@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlsplit
 
-from collector.agent.asks import Ask, HttpGet, Parse
-from collector.agent.counters import Reading, Tally
-from collector.agent.options import Options
+from collector.agent.config.options import Options
+from collector.agent.requests import Ask, HttpGet, Parse
 from collector.agent.sources.xray import read_object
+from collector.agent.state.counters import Reading, Tally
 
 
 def build(options: Options) -> tuple[Ask, Parse]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 
-from collector.agent.asks import Ask, Parse, Run
-from collector.agent.counters import Life, Reading, Tally
+from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.options import Options
+from collector.agent.requests import Ask, Parse, Run
+from collector.agent.state.counters import Life, Reading, Tally
 
 _AMOUNTS = {"upload_bytes", "download_bytes"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from collector.agent.asks import Ask, Parse
-from collector.agent.options import Options
+from collector.agent.config.options import Options
+from collector.agent.requests import Ask, Parse
 from collector.agent.sources import (
     hysteria2,
     json_command,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from collector.agent.asks import Ask, HttpGet, Parse
-from collector.agent.counters import Life, Reading, Tally
+from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.options import Options
+from collector.agent.requests import Ask, HttpGet, Parse
+from collector.agent.state.counters import Life, Reading, Tally
 
 _SAMPLE = re.compile(
     r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?"

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from collector.agent.asks import Ask, Parse, ReadStream
-from collector.agent.counters import Reading, amount
+from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.options import Options
+from collector.agent.requests import Ask, Parse, ReadStream
+from collector.agent.state.counters import Reading, amount
 
 STREAM = "ioraw:export:user_usage"
 _RECORD = re.compile(r"(?P<user>\d{1,19}):(?P<amount>\d{1,19})", re.ASCII)

@@ -6,12 +6,12 @@ lists. Uptime is asked before and after: a restart in between would mix two live
 
 from __future__ import annotations
 
-from collector.agent.asks import Ask, GrpcCalls, Parse
-from collector.agent.counters import Life, Reading, Tally
+from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.options import Options
+from collector.agent.requests import Ask, GrpcCalls, Parse
 from collector.agent.sources.protobuf import fields, text_field, unframed
 from collector.agent.sources.xray import add_stat
+from collector.agent.state.counters import Life, Reading, Tally
 
 XRAY = "xray.app.stats.command.StatsService"
 SING_BOX = "v2ray.core.app.stats.command.StatsService"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-from collector.agent.asks import Ask, Parse, Run
-from collector.agent.counters import Reading, Tally
+from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.options import Options
+from collector.agent.requests import Ask, Parse, Run
+from collector.agent.state.counters import Reading, Tally
 
 _KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
 

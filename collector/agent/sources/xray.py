@@ -10,10 +10,10 @@ import json
 import re
 from typing import Any
 
-from collector.agent.asks import Ask, HttpGet, Parse, Run
-from collector.agent.counters import Life, Reading, Tally, amount
+from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.options import Options
+from collector.agent.requests import Ask, HttpGet, Parse, Run
+from collector.agent.state.counters import Life, Reading, Tally, amount
 
 _STAT = re.compile(r"user>>>(?P<user>.+)>>>traffic>>>(?P<direction>uplink|downlink)", re.DOTALL)
 DEFAULT_COMMAND = ("xray", "api", "statsquery", "--server=127.0.0.1:10085", "-pattern", "user>>>")

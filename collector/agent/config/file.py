@@ -1,0 +1,53 @@
+"""Reading the configuration from its file."""
+
+from __future__ import annotations
+
+import stat
+from importlib.util import find_spec
+from pathlib import Path
+
+from collector.agent.config import settings as config
+from collector.agent.config.settings import Config, Source
+from collector.agent.errors import ConfigError
+from collector.agent.sources.kinds import EXTRAS, KINDS
+
+DEFAULT_PATH = Path("/etc/traffic-agent/config.toml")
+
+
+def load(path: Path) -> Config:
+    """Return what the file says; files it names are looked for beside it.
+
+    ConfigError names the file, the table and the key.
+    """
+
+    def read_file(name: str) -> str:
+        return (path.parent / name).read_text(encoding="utf-8")
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file; --config FILE names another") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+    try:
+        found = config.parse(text, read_file=read_file)
+        for source in found.sources:
+            _check_extra(source)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return found
+
+
+def _check_extra(source: Source) -> None:
+    extra = KINDS[source.kind].extra
+    if extra is not None and find_spec(EXTRAS[extra]) is None:
+        raise ConfigError(
+            f'source "{source.name}": kind: {source.kind} needs the extra "{extra}": '
+            f"pip install 'marzban-external-traffic[{extra}]'"
+        )
+
+
+def is_readable_by_others(path: Path) -> bool:
+    """Tell whether other users of this machine can read the file, and the key in it."""
+    return bool(path.stat().st_mode & stat.S_IROTH)

@@ -1,0 +1,105 @@
+"""Asking a source: one HTTP request, or one command, bounded in time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import httpx
+
+from collector.agent.config.settings import Source
+from collector.agent.errors import SourceError
+from collector.agent.grpc_calls import call_all
+from collector.agent.requests import Ask, GrpcCalls, HttpGet, Run
+from collector.agent.state.counters import Reading
+
+MAX_ANSWER_BYTES = 64 * 2**20
+MAX_COMPLAINT = 200
+
+
+@asynccontextmanager
+async def local_http() -> AsyncIterator[httpx.AsyncClient]:
+    """Give an HTTP client for sources: no proxies, no redirects followed."""
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=False) as client:
+        yield client
+
+
+async def read(source: Source, http: httpx.AsyncClient) -> Reading:
+    """Ask a source for its counters; SourceError says why there are none."""
+    try:
+        async with asyncio.timeout(source.timeout_seconds):
+            answer = await _answer(source.ask, http)
+    except TimeoutError:
+        raise SourceError(f"no answer within {source.timeout_seconds:g} s") from None
+    return await asyncio.to_thread(source.parse, answer)
+
+
+async def _answer(ask: Ask, http: httpx.AsyncClient) -> bytes:
+    if isinstance(ask, HttpGet):
+        return await _get(ask, http)
+    if isinstance(ask, Run):
+        return await _run(ask)
+    if isinstance(ask, GrpcCalls):
+        return await call_all(ask)
+    raise SourceError("a stream is read by its position")  # `streaming` does it
+
+
+async def _get(ask: HttpGet, http: httpx.AsyncClient) -> bytes:
+    where = urlsplit(ask.url).netloc
+    try:
+        async with http.stream("GET", ask.url, headers=dict(ask.headers), timeout=None) as response:
+            if response.status_code in {401, 403}:
+                raise SourceError(f"{where} answers {response.status_code}: is the secret right?")
+            if response.status_code != 200:
+                raise SourceError(f"{where} answers {response.status_code}")
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise SourceError(f"{where} answers without end")
+    except httpx.HTTPError as error:
+        raise SourceError(f"{where} does not answer ({type(error).__name__})") from error
+    return bytes(body)
+
+
+async def _run(ask: Run) -> bytes:
+    program = ask.words[0]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *ask.words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SourceError(f"cannot run {program}: {error.strerror or error}") from error
+    try:
+        printed, complained = await asyncio.gather(
+            _bounded(process.stdout), _bounded(process.stderr)
+        )
+        code = await process.wait()
+    finally:
+        # Whatever ends the waiting ends the command, and what it has started.
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if code:
+        complaint = " ".join(complained.decode(errors="replace").split())[:MAX_COMPLAINT]
+        raise SourceError(f"{program} ended with {code}" + (f": {complaint}" if complaint else ""))
+    return printed
+
+
+async def _bounded(stream: asyncio.StreamReader | None) -> bytes:
+    taken = bytearray()
+    while stream is not None and (chunk := await stream.read(65536)):
+        taken += chunk
+        if len(taken) > MAX_ANSWER_BYTES:
+            raise SourceError("the command prints without end")
+    return bytes(taken)

@@ -1,0 +1,97 @@
+"""What the relay takes for whom: one route for each sender that never tries again; pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hmac import compare_digest
+
+from collector.agent.config.options import Options
+from collector.agent.errors import ConfigError
+
+KINDS = ("3x-ui", "uniproxy")
+MIN_SECRET_LENGTH = 16
+DEFAULT_RETRY_WINDOW_SECONDS = 20.0
+KEPT_QUERY = {"3x-ui": (), "uniproxy": ("node_id", "node_type")}
+"""What is passed on of a query; all else, such as a panel's token, is none of the collector's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A sender: the secret it posts under, and the reporter key it is passed on with.
+
+    What comes again, byte for byte, within the retry window is a retry of the sender's; 0 where
+    senders do not retry.
+    """
+
+    name: str
+    kind: str
+    secret: str = field(repr=False)
+    key: str = field(repr=False)
+    retry_window_seconds: float
+
+    @property
+    def lane(self) -> str:
+        """The lane of the spool for what this sender posts."""
+        return f"relay:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """Where the relay listens, and for whom."""
+
+    listen: tuple[str, int]
+    routes: tuple[Route, ...]
+
+
+def parse_relay(options: Options, *, default_key: str) -> Relay:
+    """Read the table `[relay]`; ConfigError names the key."""
+    listen = options.address("listen")
+    routes = tuple(
+        _route(each, default_key) for each in options.tables("route", noun="relay route")
+    )
+    options.finish()
+    if not routes:
+        raise options.error("route", "there is no [[relay.route]]: nobody could post anything")
+    for number, each in enumerate(routes):
+        for other in routes[:number]:
+            if each.name == other.name:
+                raise ConfigError(f'relay route "{each.name}": name: another route has it too')
+            if compare_digest(each.secret.encode(), other.secret.encode()):
+                raise ConfigError(f'relay route "{each.name}": secret: another route has it too')
+    return Relay(listen=listen, routes=routes)
+
+
+def _route(options: Options, default_key: str) -> Route:
+    name = options.text("name", longest=64)
+    kind = options.choice("kind", KINDS)
+    secret = options.secret("secret") or ""
+    if len(secret) < MIN_SECRET_LENGTH or "/" in secret:
+        raise options.error(
+            "secret", f"expected at least {MIN_SECRET_LENGTH} characters without a slash"
+        )
+    key = options.secret("key", is_required=False) or default_key
+    window_seconds = 0.0
+    if kind == "uniproxy":
+        window_seconds = options.seconds(
+            "retry_window_seconds", DEFAULT_RETRY_WINDOW_SECONDS, least=0, most=3600
+        )
+    options.finish()
+    return Route(name=name, kind=kind, secret=secret, key=key, retry_window_seconds=window_seconds)
+
+
+def find_route(routes: Sequence[Route], path: str) -> Route | None:
+    """Return whose path it is, `/<kind>/<secret>`; None for nobody's."""
+    kind, _, secret = path.strip("/").partition("/")
+    given = secret.rstrip("/").encode("utf-8", "surrogateescape")
+    found = None
+    for each in routes:
+        if compare_digest(each.secret.encode(), given) and each.kind == kind:
+            found = each
+    return found
+
+
+def digest_of(query: str, body: bytes) -> bytes:
+    """Return what tells a post from another one."""
+    return hashlib.blake2b(query.encode() + b"\x1f" + body, digest_size=16).digest()

@@ -1,0 +1,1 @@
+"""What the agent remembers of its sources, and how counters become traffic."""

@@ -1,0 +1,245 @@
+"""What the agent remembers of its sources, in the spool's file: kept with the reports, or not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from collector.agent.state.counters import Life
+from collector.agent.state.deltas import Baseline, Known
+from collector.agent.stream_messages import SCHEMA as MESSAGES_SCHEMA
+from collector.client.spool.spool import Spool, wall_clock_millis
+
+MOST_NAMES = 20
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS source (
+    name TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL DEFAULT '',
+    started TEXT,
+    ticks INTEGER,
+    position TEXT,
+    read_at INTEGER,
+    counters INTEGER NOT NULL DEFAULT 0,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    restarts INTEGER NOT NULL DEFAULT 0,
+    reports INTEGER NOT NULL DEFAULT 0,
+    unmapped INTEGER NOT NULL DEFAULT 0,
+    unmapped_names TEXT NOT NULL DEFAULT '[]',
+    problem TEXT
+);
+CREATE TABLE IF NOT EXISTS baseline (
+    source TEXT NOT NULL,
+    counter TEXT NOT NULL,
+    upload_bytes INTEGER NOT NULL,
+    download_bytes INTEGER NOT NULL,
+    PRIMARY KEY (source, counter)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivery (lane TEXT PRIMARY KEY, problem TEXT) WITHOUT ROWID;
+"""
+_ADDED_COLUMNS = {
+    "former_starts": "TEXT NOT NULL DEFAULT '[]'",
+    "fallen": "INTEGER NOT NULL DEFAULT 0",
+    "fallen_names": "TEXT NOT NULL DEFAULT '[]'",
+    "set_aside": "INTEGER NOT NULL DEFAULT 0",
+    "set_aside_last": "TEXT",
+    "note": "TEXT",
+    "noted_at": "INTEGER",
+}
+"""Of the table `source`; a state of an older version is brought forward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a source stands: its last good reading, and what is wrong now."""
+
+    name: str
+    read_at: datetime | None
+    counters: int
+    skipped: int
+    restarts_total: int
+    reports_total: int
+    unmapped: int
+    """Names, in the last reading, that are nobody's."""
+    unmapped_names: tuple[str, ...]
+    problem: str | None
+    fallen: int = 0
+    """Counters, in the last reading, that show less than before though their source runs on."""
+    fallen_names: tuple[str, ...] = ()
+    set_aside_total: int = 0
+    """Messages of a stream that were passed over because nobody could read them."""
+    set_aside_last: str | None = None
+    note: str | None = None
+    """What last happened to a stream that the operator is to know."""
+    noted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a reading leaves behind."""
+
+    known: Known
+    counters: int
+    skipped: int
+    restarts: int
+    reports: int
+    unmapped_names: Sequence[str]
+    fallen_names: Sequence[str] = ()
+    set_aside: Sequence[str] = ()
+    note: str | None = None
+
+
+class State:
+    """Baselines and standings of sources."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+        with spool.transaction() as db:
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                db.execute(statement)
+            db.execute(MESSAGES_SCHEMA)
+            there = {row[1] for row in db.execute("PRAGMA table_info(source)")}
+            for name, kind in _ADDED_COLUMNS.items():
+                if name not in there:
+                    db.execute(f"ALTER TABLE source ADD COLUMN {name} {kind}")
+
+    def known(self, db: sqlite3.Connection, name: str, fingerprint: str) -> Known | None:
+        """Return what a source's last reading said; None before the first of this very source."""
+        row = db.execute(
+            "SELECT started, ticks, former_starts FROM source WHERE name = ? AND fingerprint = ?",
+            (name, fingerprint),
+        ).fetchone()
+        if row is None:
+            return None
+        baselines = db.execute(
+            "SELECT counter, upload_bytes, download_bytes FROM baseline WHERE source = ?", (name,)
+        )
+        return Known(
+            {each[0]: Baseline(each[1], each[2]) for each in baselines},
+            Life(started=row[0], ticks=row[1]),
+            tuple(json.loads(row[2])),
+        )
+
+    def keep(
+        self, db: sqlite3.Connection, name: str, fingerprint: str, before: Known | None, seen: Seen
+    ) -> None:
+        """Remember a reading, within the transaction that queues what it brought."""
+        old = {} if before is None else before.baselines
+        new = seen.known.baselines
+        if before is None:
+            db.execute("DELETE FROM baseline WHERE source = ?", (name,))
+        db.executemany(
+            "DELETE FROM baseline WHERE source = ? AND counter = ?",
+            [(name, counter) for counter in old if counter not in new],
+        )
+        db.executemany(
+            "INSERT OR REPLACE INTO baseline VALUES (?, ?, ?, ?)",
+            [
+                (name, counter, each.upload_bytes, each.download_bytes)
+                for counter, each in new.items()
+                if old.get(counter) != each
+            ],
+        )
+        self._keep_standing(db, name, fingerprint, seen)
+
+    def position(self, db: sqlite3.Connection, name: str, fingerprint: str) -> str | None:
+        """Return up to where a stream was read; None before the first look at this very stream."""
+        row = db.execute(
+            "SELECT position FROM source WHERE name = ? AND fingerprint = ?", (name, fingerprint)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def keep_position(
+        self, db: sqlite3.Connection, name: str, fingerprint: str, position: str, seen: Seen
+    ) -> None:
+        """Remember up to where a stream was read, with what that brought."""
+        self._keep_standing(db, name, fingerprint, seen)
+        db.execute("UPDATE source SET position = ? WHERE name = ?", (position, name))
+
+    def _keep_standing(
+        self, db: sqlite3.Connection, name: str, fingerprint: str, seen: Seen
+    ) -> None:
+        db.execute("INSERT OR IGNORE INTO source (name) VALUES (?)", (name,))
+        life = seen.known.life
+        db.execute(
+            "UPDATE source SET fingerprint = ?, started = ?, ticks = ?, position = NULL, "
+            "read_at = ?, counters = ?, skipped = ?, restarts = restarts + ?, "
+            "reports = reports + ?, unmapped = ?, unmapped_names = ?, former_starts = ?, "
+            "fallen = ?, fallen_names = ?, set_aside = set_aside + ?, "
+            "set_aside_last = coalesce(?, set_aside_last), note = coalesce(?, note), "
+            "noted_at = CASE WHEN ? IS NULL THEN noted_at ELSE ? END, problem = NULL "
+            "WHERE name = ?",
+            (
+                fingerprint,
+                life.started,
+                life.ticks,
+                wall_clock_millis(),
+                seen.counters,
+                seen.skipped,
+                seen.restarts,
+                seen.reports,
+                len(seen.unmapped_names),
+                json.dumps(seen.unmapped_names[:MOST_NAMES]),
+                json.dumps(seen.known.former_starts),
+                len(seen.fallen_names),
+                json.dumps(seen.fallen_names[:MOST_NAMES]),
+                len(seen.set_aside),
+                seen.set_aside[-1] if seen.set_aside else None,
+                *(seen.note, seen.note, wall_clock_millis()),
+                name,
+            ),
+        )
+
+    def note_problem(self, name: str, problem: str) -> None:
+        """Remember why a source could not be read."""
+        with self.spool.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO source (name) VALUES (?)", (name,))
+            db.execute("UPDATE source SET problem = ? WHERE name = ?", (problem, name))
+
+    def note_delivery(self, lane: str, problem: str | None) -> None:
+        """Remember why a lane of the spool is not delivered; None when it is."""
+        with self.spool.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO delivery VALUES (?, ?)", (lane, problem))
+
+    def delivery_problems(self) -> dict[str, str]:
+        """Return which lanes are not delivered, and why."""
+        with self.spool.reading() as db:
+            return dict(db.execute("SELECT lane, problem FROM delivery WHERE problem NOT NULL"))
+
+    def standings(self) -> list[Standing]:
+        """Return how all sources that were ever read stand."""
+        with self.spool.reading() as db:
+            rows = db.execute(
+                "SELECT name, read_at, counters, skipped, restarts, reports, unmapped, "
+                "unmapped_names, problem, fallen, fallen_names, set_aside, set_aside_last, note, "
+                "noted_at FROM source ORDER BY name"
+            ).fetchall()
+        return [_standing(row) for row in rows]
+
+
+def _standing(row: Sequence[object]) -> Standing:
+    name, read_at, counters, skipped, restarts, reports, unmapped, names, problem, *told = row
+    fallen, fallen_names, set_aside, set_aside_last, note, noted_at = told
+    return Standing(
+        name=str(name),
+        read_at=_moment(read_at),
+        counters=int(str(counters)),
+        skipped=int(str(skipped)),
+        restarts_total=int(str(restarts)),
+        reports_total=int(str(reports)),
+        unmapped=int(str(unmapped)),
+        unmapped_names=tuple(json.loads(str(names))),
+        problem=None if problem is None else str(problem),
+        fallen=int(str(fallen)),
+        fallen_names=tuple(json.loads(str(fallen_names))),
+        set_aside_total=int(str(set_aside)),
+        set_aside_last=None if set_aside_last is None else str(set_aside_last),
+        note=None if note is None else str(note),
+        noted_at=_moment(noted_at),
+    )
+
+
+def _moment(millis: object) -> datetime | None:
+    return datetime.fromtimestamp(millis / 1000, UTC) if isinstance(millis, int) else None

@@ -1,0 +1,1 @@
+"""`traffic-collector`: one module for each family of commands."""

@@ -1,0 +1,376 @@
+"""`traffic-collector void`, `adjust` and `corrections`: how counted bytes are taken back."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import re
+import socket
+import time
+from contextlib import closing, suppress
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from collector.errors import LedgerError, LedgerInUseError, SettingsError
+from collector.ledger import LedgerReader
+from collector.ledger.backend import LedgerPlace, SharedLedger, place_of
+from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
+from collector.ledger.sqlite.administration.ratios import check_server
+from collector.reports.report import canonical, fault_in_name
+from collector.runtime.logs import printable
+from collector.settings import Settings
+
+console = Console()
+
+SHOWN_USERS = 20
+SHOWN_CORRECTIONS = 100
+PATIENCE_SECONDS = 600.0
+LOOK_SECONDS = 0.2
+TRY_HERE_SECONDS = 2.0
+"""So often the command tries whether nobody else writes the ledger."""
+MAX_REASON_LENGTH = 500
+MAX_PORT = 65_535
+_AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
+_AMOUNT = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SCOPES = ("reporter:", "user:", "import:")
+
+
+def add_void(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `void`."""
+    parser.add_argument(
+        "--reporter",
+        required=True,
+        metavar="NAME",
+        help="whose reports: a key's name, or user:NAME for a user who reports for itself, or "
+        "import:ORIGIN",
+    )
+    parser.add_argument(
+        "--user", type=canonical, metavar="USER", help="only what was reported for this user"
+    )
+    parser.add_argument(
+        "--since", required=True, metavar="T", help="received from then on: 2026-11-28T09:30Z, 3h"
+    )
+    parser.add_argument("--until", metavar="T", help="received before then; now if not given")
+    _add_common(parser)
+
+
+def add_adjust(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `adjust`."""
+    parser.add_argument(
+        "user", type=canonical, metavar="USER", help="as reports name it, letter by letter"
+    )
+    parser.add_argument(
+        "--bytes", required=True, metavar="±N", help="to add; negative to take off (--bytes=-N)"
+    )
+    parser.add_argument(
+        "--billed-bytes", metavar="±N", help="what that counts for, where it is not the same"
+    )
+    parser.add_argument(
+        "--day",
+        type=date.fromisoformat,
+        metavar="DAY",
+        help="of which UTC day the bytes are, as 2026-11-01; without, of this moment",
+    )
+    parser.add_argument("--server", metavar="SERVER", help="on which server, with the next two")
+    parser.add_argument("--port", type=int, metavar="PORT")
+    parser.add_argument("--protocol", metavar="PROTOCOL")
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", metavar="TEXT", default="", help="why, for those who ask later")
+    parser.add_argument(
+        "--yes", action="store_true", help="carry it out; without, say what would be done"
+    )
+
+
+def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
+    """Show what a void would take, and with --yes carry it out; exit code 1 where it was not.
+
+    Raises SettingsError for what makes no sense, LedgerError and NotStoredError.
+    """
+    name: str = arguments.reporter
+    scope = name if name.startswith(_SCOPES) else f"reporter:{name}"
+    wanted = Wanted(
+        kind=Kind.VOID,
+        reason=_reason(arguments),
+        actor=_actor(),
+        username=arguments.user,
+        scope=scope,
+        since_millis=_moment(arguments.since, "--since", now_millis=now_millis),
+        until_millis=(
+            now_millis
+            if arguments.until is None
+            else _moment(arguments.until, "--until", now_millis=now_millis)
+        ),
+    )
+    if (wanted.since_millis or 0) >= (wanted.until_millis or 0):
+        raise SettingsError("--since: there is nothing between it and --until, or now")
+    place = place_of(settings.ledger_url)
+    name = scope.removeprefix("reporter:")
+    with closing(place.reader()) as reader:
+        preview = reader.preview(wanted)
+        is_valid = any(
+            each.name == name and each.revoked_at_millis is None for each in reader.reporters()
+        )
+    _show_preview(wanted, preview, name)
+    if is_valid or name in dict(settings.reporter_keys):
+        _say(
+            f"The key of {name} is valid: what it reports from now on is counted. If it was "
+            f"stolen, first: traffic-collector reporters revoke {name}"
+        )
+    if not preview.users:
+        _say("There is nothing to void. Nothing was changed.")
+        return 0
+    if not arguments.yes:
+        _say("Nothing was changed. The same with --yes carries it out.")
+        return 0
+    return _carry_out(place, wanted, now_millis=now_millis)
+
+
+def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
+    """Show what an adjustment would do, and with --yes carry it out; exit code 1 where it was not.
+
+    Raises SettingsError for what makes no sense, LedgerError and NotStoredError.
+    """
+    raw_bytes = _amount(arguments.bytes, "--bytes")
+    billed_bytes = raw_bytes
+    if arguments.billed_bytes is not None:
+        billed_bytes = _amount(arguments.billed_bytes, "--billed-bytes")
+    if not raw_bytes and not billed_bytes:
+        raise SettingsError("--bytes: nothing would be adjusted")
+    series = (arguments.server, arguments.port, arguments.protocol)
+    if None in series and series != (None, None, None):
+        raise SettingsError("--server, --port and --protocol name a series together")
+    if arguments.server is not None:
+        check_server(arguments.server)
+        if fault_in_name(arguments.protocol) or not 0 <= arguments.port <= MAX_PORT:
+            raise SettingsError("--port, --protocol: no report names a series so")
+    if not arguments.reason:
+        raise SettingsError("--reason: say why, for those who ask later")
+    since_millis = _noon_of(arguments.day, now_millis=now_millis)
+    wanted = Wanted(
+        kind=Kind.ADJUST,
+        reason=_reason(arguments),
+        actor=_actor(),
+        username=arguments.user,
+        since_millis=since_millis,
+        raw_bytes=raw_bytes,
+        billed_bytes=billed_bytes,
+        server=arguments.server,
+        port=arguments.port,
+        protocol=arguments.protocol,
+    )
+    place = place_of(settings.ledger_url)
+    when = "now" if arguments.day is None else f"{arguments.day}"
+    _say(f"{wanted.username}: {raw_bytes:+,} bytes, {billed_bytes:+,} billed, as of {when}.")
+    with closing(place.reader()) as reader:
+        _show_sums(reader, arguments.user)
+    if not arguments.yes:
+        _say("Nothing was changed. The same with --yes carries it out.")
+        return 0
+    return _carry_out(place, wanted, now_millis=now_millis)
+
+
+def _noon_of(day: date | None, *, now_millis: int) -> int | None:
+    if day is None:
+        return None
+    noon_millis = int(datetime.combine(day, clock_time(12), tzinfo=UTC).timestamp() * 1000)
+    if noon_millis > now_millis:
+        raise SettingsError("--day: expected a day before today; without it, the bytes are of now")
+    return noon_millis
+
+
+def corrections_list(settings: Settings) -> int:
+    """Show the newest corrections: who, when, why, how many bytes."""
+    with closing(place_of(settings.ledger_url).reader()) as reader:
+        found = reader.corrections(limit=SHOWN_CORRECTIONS)
+    table = Table(title="Corrections, newest first", title_justify="left")
+    table.add_column("no.", justify="right")
+    for column in ("asked (UTC)", "by", "what", "why"):
+        table.add_column(column, overflow="fold")
+    for column in ("reports", "bytes", "billed"):
+        table.add_column(column, justify="right")
+    table.add_column("state", overflow="fold")
+    for each in found:
+        table.add_row(
+            str(each.number),
+            _shown(each.asked_at_millis),
+            Text(printable(each.wanted.actor)),
+            Text(printable(_what(each.wanted))),
+            Text(printable(each.wanted.reason)),
+            f"{each.reports:,}",
+            f"{each.raw_bytes:+,}",
+            f"{each.billed_bytes:+,}",
+            Text(printable(_state(each))),
+        )
+    console.print(table)
+    return 0
+
+
+def _what(wanted: Wanted) -> str:
+    if wanted.kind is Kind.ADJUST:
+        of = "" if wanted.since_millis is None else f", of {_shown(wanted.since_millis)[:10]}"
+        return f"adjust {wanted.username}{of}"
+    whose = f" for {wanted.username}" if wanted.username else ""
+    return (
+        f"void {wanted.scope}{whose}, {_shown(wanted.since_millis)} to "
+        f"{_shown(wanted.until_millis)}"
+    )
+
+
+def _state(correction: Correction) -> str:
+    if correction.problem is not None:
+        return f"not done: {correction.problem}"
+    return (
+        "open" if correction.done_at_millis is None else f"done {_shown(correction.done_at_millis)}"
+    )
+
+
+def _show_preview(wanted: Wanted, preview: VoidPreview, name: str) -> None:
+    table = Table(title=Text(printable(f"Reports of {name}")), title_justify="left")
+    table.add_column("user")
+    for column in ("reports", "upload bytes", "download bytes", "billed bytes"):
+        table.add_column(column, justify="right")
+    for each in preview.users[:SHOWN_USERS]:
+        table.add_row(
+            Text(printable(each.username)),
+            f"{each.reports:,}",
+            f"{each.upload_bytes:,}",
+            f"{each.download_bytes:,}",
+            f"{each.billed_bytes:,}",
+        )
+    rest = len(preview.users) - SHOWN_USERS
+    table.add_section()
+    table.add_row(
+        f"{len(preview.users):,} user"
+        + ("" if len(preview.users) == 1 else "s")
+        + (f", {rest:,} of them not shown" if rest > 0 else ""),
+        f"{sum(it.reports for it in preview.users):,}",
+        f"{sum(it.upload_bytes for it in preview.users):,}",
+        f"{sum(it.download_bytes for it in preview.users):,}",
+        f"{sum(it.billed_bytes for it in preview.users):,}",
+    )
+    console.print(table)
+    _say(
+        f"Received from {_shown(wanted.since_millis)} to {_shown(wanted.until_millis)} UTC. "
+        f"{preview.voided_before:,} reports of it were voided before."
+    )
+    kept_since = preview.kept_since_millis
+    if kept_since is None or kept_since > (wanted.since_millis or 0):
+        since = (
+            "None is kept" if kept_since is None else f"They are kept since {_shown(kept_since)}"
+        )
+        _say(f"{since}: for older ones there is `traffic-collector adjust`.")
+
+
+def _show_sums(reader: LedgerReader, username: str) -> None:
+    servers = reader.servers_of(username, since_day=None)
+    raw_bytes = sum(each.upload_bytes + each.download_bytes for each in servers)
+    billed_bytes = sum(each.billed_bytes for each in servers)
+    _say(f"It has {raw_bytes:,} bytes in all, {billed_bytes:,} billed.")
+
+
+def _carry_out(place: LedgerPlace, wanted: Wanted, *, now_millis: int) -> int:
+    """Ask for a correction, and see that it is carried out: by who writes the ledger, or here."""
+    number = place.ask_correction(wanted, asked_at_millis=now_millis)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    try_here_at = time.monotonic()
+    with closing(place.reader()) as reader:
+        while not (done := _find(reader, number)).done_at_millis:
+            if time.monotonic() > deadline:
+                raise LedgerError(
+                    f"correction {number} is asked for, and not done yet: the collector that "
+                    "writes the ledger carries it out; see `traffic-collector corrections`"
+                )
+            if time.monotonic() >= try_here_at:
+                try_here_at = time.monotonic() + TRY_HERE_SECONDS
+                with suppress(LedgerInUseError):  # then the collector that has it does
+                    _carry_out_here(place, now_millis=now_millis)
+            time.sleep(LOOK_SECONDS)
+    if done.problem is not None:
+        raise LedgerError(f"{done.problem}; nothing was changed")
+    _say(
+        f"Correction {number}: {done.reports:,} reports voided, {done.raw_bytes:+,} bytes, "
+        f"{done.billed_bytes:+,} billed. The bridge follows with its next look at the feed."
+    )
+    return 0
+
+
+def _carry_out_here(place: LedgerPlace, *, now_millis: int) -> None:
+    """Carry out what is open, unless another process writes the ledger."""
+    ledger = place.open()
+    try:
+        if not place.is_shared or _leads(ledger):
+            while ledger.correct(now_millis=now_millis):
+                pass
+    finally:
+        ledger.close()
+
+
+def _leads(ledger: object) -> bool:
+    shared: SharedLedger = ledger  # type: ignore[assignment]  # of a shared place
+    return shared.leads
+
+
+def _find(reader: LedgerReader, number: int) -> Correction:
+    for each in reader.corrections(limit=SHOWN_CORRECTIONS):
+        if each.number == number:
+            return each
+    raise LedgerError(f"correction {number} is gone: was the ledger restored meanwhile?")
+
+
+def _reason(arguments: argparse.Namespace) -> str:
+    reason: str = arguments.reason
+    if len(reason) > MAX_REASON_LENGTH:
+        raise SettingsError(f"--reason: at most {MAX_REASON_LENGTH} characters")
+    return reason
+
+
+def _actor() -> str:
+    """Say who asks: the account and the machine."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        name = "somebody"
+    return f"{name}@{socket.gethostname()}"
+
+
+def _amount(text: str, option: str) -> int:
+    if not _AMOUNT.fullmatch(text) or abs(int(text)) > 2**62:
+        raise SettingsError(f"{option}: expected whole bytes such as -103000000000, not {text!r}")
+    return int(text)
+
+
+def _moment(text: str, option: str, *, now_millis: int) -> int:
+    """Read a moment as people write it: ISO 8601, UTC unless it says otherwise, or 3h for ago."""
+    if found := _AGO.fullmatch(text):
+        return now_millis - int(found[1]) * _UNITS[found[2]] * 1000
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return round((moment - datetime.fromtimestamp(0, tz=UTC)) / timedelta(milliseconds=1))
+    except (ValueError, OverflowError) as error:
+        raise SettingsError(
+            f"{option}: expected a moment such as 2026-11-28T09:30Z, or 30m, 3h, 2d for so long "
+            f"ago, not {text!r}"
+        ) from error
+
+
+def _shown(millis: int | None) -> str:
+    if millis is None:
+        return ""
+    try:
+        return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError):
+        return str(millis)
+
+
+def _say(line: str) -> None:
+    """Print a line as it is; names in it are data."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,169 @@
+"""`traffic-collector import`: takes over an original panel's table, or a CSV."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from collector.errors import ImportFileError, SettingsError
+from collector.importing.books import Books
+from collector.importing.files import open_rows
+from collector.importing.run import Grown, Tell, compare, count_all, read_rows
+from collector.importing.staging import Staging
+from collector.ledger.backend import file_of
+from collector.reports.report import DAY_MILLIS, Limits
+from collector.reports.reporters import NAME
+from collector.runtime.logs import printable
+from collector.settings import Settings
+
+console = Console()
+
+DEFAULT_TABLE = "traffic_usage"
+DEFAULT_ORIGIN = "original"
+IMPORT_FIRST = (
+    "import into an embedded ledger (sqlite:///…), then move that one with `traffic-collector "
+    "migrate-ledger`: what was imported is remembered there and moves along"
+)
+SHOWN_USERS = 5
+SHOWN_REASONS = 20
+_EPOCH = date(1970, 1, 1)
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("file", metavar="FILE", help="SQLite or CSV; - is CSV on stdin")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--since", metavar="DAY", type=date.fromisoformat, help="from this day on, as 2026-11-01"
+    )
+    which.add_argument("--all", action="store_true", help="every day there is (the default)")
+    parser.add_argument(
+        "--toward-quota",
+        action="store_true",
+        help="have it count against quotas as if it were reported now; say --since or --all",
+    )
+    parser.add_argument(
+        "--origin",
+        default=DEFAULT_ORIGIN,
+        metavar="NAME",
+        help="tells files of several panels apart; what was counted is remembered under it",
+    )
+    parser.add_argument("--table", default=DEFAULT_TABLE, metavar="NAME", help="in a database")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be counted")
+
+
+def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
+    """Import a file and show what became of it; exit code 1 when the books do not balance.
+
+    Raises ImportFileError, LedgerInUseError, LedgerError or NotStoredError.
+    """
+    if not NAME.fullmatch(arguments.origin):
+        raise SettingsError(f"--origin {arguments.origin!r}: expected 1 to 64 of A-Z a-z 0-9 . _ -")
+    counts = arguments.toward_quota
+    if counts and not arguments.all and arguments.since is None:
+        raise SettingsError(
+            "--toward-quota: all of it would count in the running period at once; say from which "
+            "day on: --since with the period's first day, or --all"
+        )
+    path = file_of(settings.ledger_url, instead=IMPORT_FIRST)
+    limits = Limits(ceiling_bytes=settings.report_ceiling_bytes)
+    since_day = None if arguments.since is None else (arguments.since - _EPOCH).days
+    with (
+        closing(Staging()) as staging,
+        _progress() as tell,
+        open_rows(arguments.file, table=arguments.table) as rows,
+    ):
+        books = read_rows(
+            rows,
+            staging,
+            origin=arguments.origin,
+            since_day=since_day,
+            now_millis=now_millis,
+            limits=limits,
+            tell=tell,
+        )
+        if not books.rows:
+            raise ImportFileError(f"{arguments.file} has no rows")
+        grown = None
+        if arguments.dry_run:
+            compare(staging, path, books, counts_toward_quota=counts, tell=tell)
+        else:
+            grown = count_all(
+                staging,
+                path,
+                books,
+                origin=arguments.origin,
+                counts_toward_quota=counts,
+                now_millis=now_millis,
+                tell=tell,
+            )
+    return _show(books, path, arguments, grown=grown)
+
+
+@contextmanager
+def _progress() -> Iterator[Tell]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True
+    ) as progress:
+        tasks = {}
+
+        def tell(what: str, done: int, of: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=of)
+            progress.update(tasks[what], completed=done, total=of)
+
+        yield tell
+
+
+def _show(books: Books, path: Path, arguments: argparse.Namespace, *, grown: Grown | None) -> int:
+    verb = "would be counted" if arguments.dry_run else "counted"
+    table = Table(title=printable(f"{arguments.file} into {path}"), title_justify="left")
+    table.add_column("what")
+    table.add_column("rows", justify="right")
+    table.add_column("bytes", justify="right")
+    shrunk = books.refused_rows
+    table.add_row("read", f"{books.rows:,}", f"{books.bytes_read:,}")
+    table.add_row(f"{verb} (sums)", f"{books.statements_counted:,}", f"{books.bytes_counted:,}")
+    table.add_row("of it toward quotas", "", f"{books.bytes_billed:,}")
+    table.add_row("counted by an import before", "", f"{books.bytes_there:,}")
+    table.add_row("of zero bytes", f"{books.rows_of_nothing:,}", "0")
+    if arguments.since is not None:
+        older = f"before {arguments.since}"
+        table.add_row(older, f"{books.rows_too_old:,}", f"{books.bytes_too_old:,}")
+    for reason, rows in shrunk.most_common(SHOWN_REASONS):
+        table.add_row(
+            f"refused: {printable(reason)}", f"{rows:,}", f"{books.refused_bytes[reason]:,}"
+        )
+    console.print(table)
+    if len(shrunk) > SHOWN_REASONS:
+        print(f"and {len(shrunk) - SHOWN_REASONS} more reasons to refuse a row")
+    if books.days:
+        days = f"Days {_day(books.days[0])} to {_day(books.days[1])}"
+        print(f"{days}; {verb} for {len(books.users)} users:")
+    for username, amount_bytes in books.users.most_common(SHOWN_USERS):
+        print(f"  {printable(username)}: {amount_bytes:,} bytes {verb}")
+    if books.users and arguments.toward_quota:
+        print("It counts against their quotas as if it were reported now: see docs/import.md.")
+    elif books.users:
+        print("It is stored and shown and limits nobody; --toward-quota would have it count.")
+    expected = Grown(books.bytes_counted, books.bytes_billed)
+    if not books.is_balanced or grown not in {None, expected}:
+        print(
+            f"The books do NOT balance: {books.bytes_read:,} bytes read, {expected} counted, the "
+            f"ledger grew by {grown or '-'}. Please report this."
+        )
+        return 1
+    print("The books balance." + (" Nothing was changed." if arguments.dry_run else ""))
+    return 0
+
+
+def _day(number: int) -> str:
+    return f"{datetime.fromtimestamp(number * DAY_MILLIS / 1000, tz=UTC):%Y-%m-%d}"

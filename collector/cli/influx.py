@@ -1,0 +1,140 @@
+"""The commands of `traffic-collector` that are about InfluxDB."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from collector.errors import InfluxUnavailableError, SettingsError
+from collector.influx.access import InfluxAccess
+from collector.influx.buckets import Buckets, plan_buckets
+from collector.ledger.backend import place_of
+from collector.schema import Policy
+from collector.settings import Settings
+
+console = Console()
+
+SHOWN_DEAD_LETTERS = 10
+MAX_LINE_LENGTH = 100
+PATIENCE_SECONDS = 60.0
+"""A stack that starts together is given time to."""
+
+
+def bootstrap(
+    settings: Settings, *, tokens: Path | None, patience_seconds: float = PATIENCE_SECONDS
+) -> int:
+    """Make the buckets as they should be, and each program's token if asked to; may be repeated.
+
+    Signs in with INFLUXDB_ADMIN_TOKEN, else with the collector's own token. Raises InfluxError or
+    SettingsError.
+    """
+    access = _access(settings)
+    if not settings.influxdb_prepares_buckets:
+        raise SettingsError(
+            "INFLUXDB_PREPARES_BUCKETS is false: make the buckets and tokens with InfluxDB's own "
+            "tools, see docs/time-series.md"
+        )
+    if settings.influxdb_admin_token:
+        access = replace(access, token=settings.influxdb_admin_token, token_file=None)
+    buckets = Buckets(access)
+    changes = plan_buckets(
+        settings.influx_retention_seconds, _current(buckets, patience_seconds=patience_seconds)
+    )
+    buckets.apply(changes)
+    is_mapped_now = buckets.map_default()
+    for change in changes:
+        print(f"{change}: done")
+    if is_mapped_now:
+        print(f"queries that name no policy read {Policy.RAW.bucket}: done")
+    if not changes and not is_mapped_now:
+        print("the buckets are as they should be")
+    if tokens is not None:
+        from collector.influx.tokens import issue_tokens  # noqa: PLC0415 - 14 MB that `serve` saves
+
+        try:
+            made = issue_tokens(access, tokens)
+        except OSError as error:
+            raise SettingsError(f"--tokens: {error.filename}: {error.strerror}") from error
+        print(f"tokens made: {', '.join(made)}" if made else "the tokens work")
+    return 0
+
+
+def _current(buckets: Buckets, *, patience_seconds: float) -> dict[str, int]:
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return buckets.current_seconds()
+        except InfluxUnavailableError as error:
+            if time.monotonic() >= deadline:
+                raise
+            print(f"{error}; trying again")
+            time.sleep(2)
+
+
+def _access(settings: Settings) -> InfluxAccess:
+    if not settings.influxdb_url:
+        raise SettingsError("INFLUXDB_URL is not set: there is no InfluxDB to prepare or export to")
+    return settings.influx_access()
+
+
+def export_status(settings: Settings) -> int:
+    """Show how far each stream is; exit code 1 while one does not go on."""
+    reader = place_of(settings.ledger_url).reader()
+    states = {policy: reader.export_state(policy) for policy in Policy}
+    backlogs = {policy: reader.backlog(policy) for policy in Policy}
+    letters = reader.dead_letters(limit=SHOWN_DEAD_LETTERS)
+    reader.close()
+    table = Table(title=f"Export to {settings.influxdb_url or 'nowhere'}", title_justify="left")
+    for column in ("bucket", "up to report", "behind", "points", "last step (UTC)"):
+        table.add_column(column, justify="left" if "UTC" in column else "right")
+    for policy, state in states.items():
+        table.add_row(
+            policy.bucket,
+            f"{state.seq:,}",
+            f"{backlogs[policy].reports:,} reports",
+            f"{state.points:,}",
+            _moment(state.advanced_at_millis),
+        )
+    console.print(table)
+    for policy, state in states.items():
+        if state.problem:
+            print(f"{policy.bucket} does not go on: {state.problem}")
+    if not settings.influxdb_url:
+        console.print("INFLUXDB_URL is not set: nothing is exported.")
+    if letters:
+        table = Table(title="Points InfluxDB refused for good, newest first", title_justify="left")
+        for column in ("at (UTC)", "stream", "why", "line"):
+            table.add_column(column)
+        for each in letters:
+            line = each.line
+            if len(line) > MAX_LINE_LENGTH:
+                line = line[:MAX_LINE_LENGTH] + "…"
+            table.add_row(_moment(each.at_millis), each.stream, each.reason, line)
+        console.print(table)
+    return 1 if any(state.problem for state in states.values()) else 0
+
+
+def export_rebuild(settings: Settings) -> int:
+    """Begin the export anew; the running collector, or the next one, writes everything again."""
+    _access(settings)
+    place = place_of(settings.ledger_url)
+    reader = place.reader()
+    facts = reader.facts()
+    reader.close()
+    place.rewind_exports()
+    print(f"{facts.records:,} reports and {facts.day_rows:,} daily sums will be written again,")
+    print("by the collector, now if it runs. What InfluxDB has already only overwrites itself.")
+    print("Reports older than the ledger keeps are in the daily sums alone.")
+    print("Watch it: traffic-collector export status")
+    return 0
+
+
+def _moment(millis: int | None) -> str:
+    if millis is None:
+        return ""
+    return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"

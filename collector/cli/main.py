@@ -1,0 +1,299 @@
+"""`traffic-collector`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+from dotenv import dotenv_values
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from collector import __version__
+from collector.app import create_app, wall_clock_millis
+from collector.cli.corrections import add_adjust, add_void, adjust, corrections_list, void
+from collector.cli.import_ import add_import, import_file
+from collector.cli.influx import bootstrap, export_rebuild, export_status
+from collector.cli.migrate import add_migration, migrate_ledger
+from collector.cli.ratios import ratios_clear, ratios_list, ratios_set
+from collector.cli.reporters import add_reporters
+from collector.cli.sources import show_sources
+from collector.errors import CollectorError, LedgerUnavailableError, SettingsError
+from collector.ledger.backend import LedgerPlace, file_of, place_of
+from collector.ledger.sqlite.backup import back_up
+from collector.ledger.sqlite.file import fault_of, ledger_path
+from collector.runtime.http_server import Server
+from collector.runtime.listening import ListenError, listen
+from collector.runtime.logs import configure_logging, printable
+from collector.settings import Settings
+from collector.sources.file import load_book
+
+console = Console()
+PROGRESS_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
+BACK_UP_BY_PG_DUMP = (
+    "back it up with PostgreSQL's own tools, `pg_dump --format=custom --schema=traffic`, or the "
+    "server's point-in-time recovery: docs/scale.md"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors are one readable line."""
+    arguments = _parser().parse_args(argv)
+    configure_logging()
+    run: Callable[[argparse.Namespace, Settings], int] = arguments.run
+    settings: Settings | None = None
+    try:
+        settings = Settings.from_env(environment())
+        return run(arguments, settings)
+    except (CollectorError, ListenError) as error:
+        return _complain(str(error))
+    except sqlite3.Error as error:
+        return _complain(_fault_of(settings, error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fault_of(settings: Settings | None, error: sqlite3.Error) -> str:
+    if settings is None or not settings.ledger_url.startswith("sqlite:"):
+        return f"a file cannot be read: {error}"
+    return str(fault_of(ledger_path(settings.ledger_url), error))
+
+
+def _complain(message: str) -> int:
+    """Say on one line what went wrong; return the exit code."""
+    line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(message.split())))
+    Console(stderr=True).print(line, soft_wrap=True)
+    return 1
+
+
+def environment() -> Mapping[str, str]:
+    """Return the process's environment over what a `.env` file in this folder says.
+
+    Raises SettingsError when that file is not text.
+    """
+    try:
+        read = dotenv_values(".env")
+    except UnicodeDecodeError as error:
+        path = Path(".env").absolute()
+        raise SettingsError(f"{path} must be UTF-8 text: {error.reason}") from error
+    from_file = {name: value for name, value in read.items() if value is not None}
+    return from_file | os.environ
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="traffic-collector",
+        description="Takes traffic reports and keeps exact, durable totals.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="take reports until told to stop")
+    serve.set_defaults(run=_serve)
+    check = commands.add_parser("check", help="is the ledger whole, do its sums agree")
+    check.set_defaults(run=_check)
+    backup = commands.add_parser("backup", help="copy the ledger while it is in use, and verify it")
+    backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
+    backup.set_defaults(run=_back_up)
+    prepare = commands.add_parser(
+        "bootstrap", help="make InfluxDB's buckets as they should be, and tokens for each program"
+    )
+    prepare.add_argument(
+        "--tokens",
+        type=Path,
+        metavar="DIR",
+        help="keep a least-privilege token for collector, bridge and grafana in files here",
+    )
+    prepare.set_defaults(run=lambda it, settings: bootstrap(settings, tokens=it.tokens))
+    export = commands.add_parser("export", help="the ledger's way into InfluxDB")
+    exports = export.add_subparsers(dest="action", required=True, metavar="ACTION")
+    status = exports.add_parser("status", help="how far it is, what stands in its way")
+    status.set_defaults(run=lambda _, settings: export_status(settings))
+    rebuild = exports.add_parser(
+        "rebuild", help="write everything the ledger keeps again, into an empty InfluxDB"
+    )
+    rebuild.set_defaults(run=lambda _, settings: export_rebuild(settings))
+    take_over = commands.add_parser(
+        "import", help="count what the original panel's table, or a CSV, says; the collector is off"
+    )
+    add_import(take_over)
+    take_over.set_defaults(
+        run=lambda it, settings: import_file(it, settings, now_millis=wall_clock_millis())
+    )
+    move = commands.add_parser(
+        "migrate-ledger", help="move an embedded ledger to PostgreSQL; the collector is off"
+    )
+    add_migration(move)
+    move.set_defaults(run=migrate_ledger)
+    sources = commands.add_parser("sources", help="what is known of other panels' traffic")
+    sources.set_defaults(run=lambda _, settings: show_sources(settings))
+    add_reporters(commands.add_parser("reporters", help="who may report"))
+    _add_correction_commands(commands)
+    _add_ratio_commands(commands.add_parser("ratios", help="how much a byte on a server counts"))
+    return parser
+
+
+def _add_correction_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    voiding = commands.add_parser(
+        "void", help="take reports that are kept out of all sums; a dry run without --yes"
+    )
+    add_void(voiding)
+    voiding.set_defaults(
+        run=lambda it, settings: void(it, settings, now_millis=wall_clock_millis())
+    )
+    adjusting = commands.add_parser(
+        "adjust", help="add bytes to a user, or take them off; a dry run without --yes"
+    )
+    add_adjust(adjusting)
+    adjusting.set_defaults(
+        run=lambda it, settings: adjust(it, settings, now_millis=wall_clock_millis())
+    )
+    corrected = commands.add_parser("corrections", help="what was voided and adjusted, by whom")
+    corrected.set_defaults(run=lambda _, settings: corrections_list(settings))
+
+
+def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
+    actions = ratios.add_subparsers(dest="action", required=True, metavar="ACTION")
+    setting = actions.add_parser("set", help="from now on, within a second")
+    setting.add_argument("server", help="as reports name it")
+    setting.add_argument("ratio", help="such as 2 or 0.5; 0 counts nothing")
+    setting.set_defaults(
+        run=lambda it, settings: ratios_set(
+            settings, it.server, it.ratio, now_millis=wall_clock_millis()
+        )
+    )
+    clear = actions.add_parser("clear", help="a byte counts as a byte again")
+    clear.add_argument("server")
+    clear.set_defaults(run=lambda it, settings: ratios_clear(settings, it.server))
+    listing = actions.add_parser("list", help="all servers, raw and billed")
+    listing.set_defaults(run=lambda _, settings: ratios_list(settings))
+
+
+def _serve(_: argparse.Namespace, settings: Settings) -> int:
+    place = place_of(settings.ledger_url)
+    load_book(settings.sources_file)  # what cannot be used is a one-line error, not a traceback
+    with listen(settings.host, settings.port) as listener:  # before anything is touched
+        _prepare(place)
+        _show_banner(settings, place)
+        server = Server(create_app(settings), settings)
+        server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def _prepare(place: LedgerPlace) -> None:
+    """Make the ledger ready; a server that starts together with us is given time to."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            place.prepare()
+        except LedgerUnavailableError as error:
+            if time.monotonic() >= deadline:
+                raise
+            print(f"{error}; trying again", file=sys.stderr)
+            time.sleep(1)
+        else:
+            return
+
+
+def _show_banner(settings: Settings, place: LedgerPlace) -> None:
+    reader = place.reader()
+    facts = reader.facts()
+    valid = [each for each in reader.reporters() if each.revoked_at_millis is None]
+    reader.close()
+    count = len(valid) + len(settings.reporter_keys)
+    lines = [
+        f"collector on http://{settings.host}:{settings.port}  (API: /docs)",
+        f"ledger {place.name}: {facts.users} users",
+        f"reporters: {count}"
+        + ("" if count else "  -> traffic-collector reporters add NAME makes the first key"),
+    ]
+    if not settings.admin_key:
+        lines.append("COLLECTOR_ADMIN_KEY is not set: the bridge and statistics are shut out")
+    lines.append(
+        f"InfluxDB {settings.influxdb_url}"
+        if settings.influxdb_url
+        else "INFLUXDB_URL is not set: no time series, all else works"
+    )
+    if not settings.marzban_url:
+        lines.append("MARZBAN_URL is not set: users cannot report with their subscription token")
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def _check(_: argparse.Namespace, settings: Settings) -> int:
+    place = place_of(settings.ledger_url)
+    reader = place.reader()
+    started_at = time.monotonic()
+    audit, facts = reader.audit(), reader.facts()
+    reporters = [each for each in reader.reporters() if each.revoked_at_millis is None]
+    reader.close()
+    table = Table(title=f"Ledger {place.name}", title_justify="left")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    rows: Sequence[tuple[str, object]] = (
+        ("ledger id", facts.ledger_id),
+        ("size", f"{facts.size_bytes / 2**20:.1f} MiB"),
+        ("users", facts.users),
+        ("servers", facts.servers),
+        ("reports counted", audit.reports),
+        ("reports not added up yet", audit.unfolded),
+        ("reports kept for deduplication", facts.records),
+        ("sum over users", f"{audit.user_bytes} bytes"),
+        ("sum over series", f"{audit.series_bytes} bytes"),
+        ("sum over the days kept", f"{audit.day_bytes} bytes"),
+        ("billed, over users", f"{audit.billed_bytes} bytes"),
+        ("of it by corrections", f"{audit.corrected_bytes:+d} bytes"),
+        ("of it by corrections, billed", f"{audit.corrected_billed_bytes:+d} bytes"),
+        ("reporters", len(reporters) + len(settings.reporter_keys)),
+        ("panel", _panel_state(settings)),
+    )
+    for what, value in rows:
+        table.add_row(what, str(value))
+    console.print(table)
+    for problem in audit.problems:
+        console.print(f"[bold red]problem:[/] {problem}", highlight=False)
+    verdict = "is NOT whole" if audit.problems else "is whole and its sums agree"
+    console.print(f"The ledger {verdict} (checked in {time.monotonic() - started_at:.1f} s).")
+    return 1 if audit.problems else 0
+
+
+def _back_up(arguments: argparse.Namespace, settings: Settings) -> int:
+    told_at = time.monotonic()
+
+    def tell(done_bytes: int, all_bytes: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            print(f"{done_bytes / 2**20:.0f} of {all_bytes / 2**20:.0f} MiB", file=sys.stderr)
+
+    path = file_of(settings.ledger_url, instead=BACK_UP_BY_PG_DUMP)
+    copy = back_up(path, arguments.file, on_progress=tell)
+    print(
+        f"{copy.path}: {copy.users} users, "
+        f"{copy.size_bytes / 2**20:.1f} MiB, whole, in {copy.seconds:.1f} s"
+    )
+    return 0
+
+
+def _panel_state(settings: Settings) -> str:
+    if not settings.marzban_url:
+        return "MARZBAN_URL is not set"
+    try:
+        status = httpx.get(settings.marzban_url, timeout=5).status_code
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__})"
+    return f"answers ({status})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""`traffic-collector reporters`: who may report, whatever made their keys."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from collector.app import wall_clock_millis
+from collector.errors import LedgerError
+from collector.ledger.backend import place_of
+from collector.reports.reporters import (
+    Configured,
+    Reporter,
+    configured_by,
+    hash_key,
+    merge_configured,
+    signing_secret,
+)
+from collector.settings import Settings
+
+console = Console()
+DEFAULT_GRACE_HOURS = 24.0
+MAX_GRACE_HOURS = 24 * 30
+
+
+def add_reporters(reporters: argparse.ArgumentParser) -> None:
+    """Add the arguments of `reporters`."""
+    actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="make a key; it is shown once")
+    add.add_argument("name")
+    add.add_argument(
+        "--outside-quota",
+        action="store_false",
+        dest="counts_toward_quota",
+        default=None,
+        help="store and show what it reports, but let it limit nobody",
+    )
+    add.set_defaults(run=_add_reporter)
+    listing = actions.add_parser("list", help="all reporters, without their keys")
+    listing.set_defaults(run=_list_reporters)
+    change = actions.add_parser(
+        "change", help="whether what it reports counts against quotas, within a second"
+    )
+    change.add_argument("name")
+    counts = change.add_mutually_exclusive_group(required=True)
+    counts.add_argument("--outside-quota", action="store_false", dest="counts_toward_quota")
+    counts.add_argument("--counts", action="store_true", dest="counts_toward_quota")
+    change.set_defaults(run=_change_reporter)
+    rotate = actions.add_parser(
+        "rotate", help="make another key for a reporter that keeps its name; it is shown once"
+    )
+    rotate.add_argument("name")
+    old = rotate.add_mutually_exclusive_group()
+    old.add_argument(
+        "--grace-hours",
+        type=_grace_hours,
+        default=DEFAULT_GRACE_HOURS,
+        metavar="H",
+        help=f"how long the old key is taken beside the new one ({DEFAULT_GRACE_HOURS})",
+    )
+    old.add_argument(
+        "--at-once",
+        action="store_const",
+        const=0.0,
+        dest="grace_hours",
+        help="refuse the old key, and those before it, within a second",
+    )
+    rotate.set_defaults(run=_rotate_reporter)
+    revoke = actions.add_parser("revoke", help="make a reporter's key invalid, within a second")
+    revoke.add_argument("name")
+    revoke.set_defaults(run=_revoke_reporter)
+
+
+def _grace_hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = -1.0
+    if not 0 < hours <= MAX_GRACE_HOURS:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of hours up to {MAX_GRACE_HOURS}, or --at-once"
+        )
+    return hours
+
+
+def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place = place_of(settings.ledger_url)
+    key = place.add_reporter(
+        arguments.name,
+        now_millis=wall_clock_millis(),
+        counts_toward_quota=arguments.counts_toward_quota,
+    )
+    print(f"Reporter {arguments.name}. Its key is shown this once:\n\n  {key}\n")
+    with closing(place.reader()) as reader:
+        made = {each.name: each for each in reader.reporters()}[arguments.name]
+    if not made.counts_toward_quota:
+        print("It is outside the quota: what it reports is stored and shown, and limits nobody.\n")
+    print("For Standard Webhooks signatures, the secret of the same key, to be used with")
+    print(f"?reporter={arguments.name} in the URL:\n\n  {signing_secret(hash_key(key))}\n")
+    print("Try it:\n")
+    print(f"  curl -sS http://{settings.host}:{settings.port}/v1/reports \\")
+    print(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
+    print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
+    print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'\n')
+    print("A 3x-ui takes this as its External Traffic Inform URI (docs/sources/3x-ui.md), with the")
+    print("address it reaches this collector at:\n")
+    print(f"  http://{settings.host}:{settings.port}/v1/sources/3x-ui/{key}")
+    return 0
+
+
+def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
+    with closing(place_of(settings.ledger_url).reader()) as reader:
+        last_reports = reader.last_reports()
+        reporters = reader.reporters()
+        noted = reader.configured()
+    own = merge_configured(noted, _own(settings))
+    started = {each.key_hash: each for each in noted}
+    found: list[tuple[Reporter | Configured, str, str]] = [
+        *((each, "reporters add", "valid") for each in reporters),
+        *(
+            (each, "COLLECTOR_REPORTER_KEYS", "valid")
+            for each in (own if settings.reporter_keys else noted)
+        ),
+    ]
+    table = Table(title="Reporters", title_justify="left")
+    for column in ("name", "made by", "since (UTC)", "last report (UTC)", "quota", "state"):
+        table.add_column(column)
+    for each, origin, valid in found:
+        state = valid
+        if isinstance(each, Reporter) and (ends := _grace_ends(each)):
+            state = f"valid, a former key until {_moment(ends)}"
+        if each.revoked_at_millis is not None:
+            state = f"revoked {_moment(each.revoked_at_millis)}"
+        elif isinstance(each, Configured) and started.get(each.key_hash) is None:
+            state = "valid when a collector is started"
+        table.add_row(
+            each.name,
+            origin,
+            _moment(each.created_at_millis),
+            _moment(last_reports.get(f"reporter:{each.name}")),
+            _quota_of(counts_toward_quota=each.counts_toward_quota),
+            state,
+        )
+    console.print(table)
+    return 0
+
+
+def _own(settings: Settings) -> list[Configured]:
+    return configured_by(
+        settings.reporter_keys,
+        outside_quota=settings.reporters_outside_quota,
+        now_millis=wall_clock_millis(),
+    )
+
+
+def _quota_of(*, counts_toward_quota: bool) -> str:
+    return "counts" if counts_toward_quota else "outside"
+
+
+def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place, name = place_of(settings.ledger_url), arguments.name
+    with closing(place.reader()) as reader:
+        stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
+        configured = {each.name for each in reader.configured()} | dict(
+            settings.reporter_keys
+        ).keys()
+    if name not in stored and name in configured:
+        raise LedgerError(
+            f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
+        )
+    place.change_reporter(name, counts_toward_quota=arguments.counts_toward_quota)
+    verb = "counts" if arguments.counts_toward_quota else "does not count"
+    print(f"What {name} reports from now on {verb} against quotas. What it reported stays billed.")
+    return 0
+
+
+def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place, name, now_millis = place_of(settings.ledger_url), arguments.name, wall_clock_millis()
+    with closing(place.reader()) as reader:
+        stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
+        configured = {each.name for each in reader.configured()} | dict(
+            settings.reporter_keys
+        ).keys()
+    if name not in stored and name in configured:
+        raise LedgerError(
+            f"the key of {name} is in COLLECTOR_REPORTER_KEYS: put another key there under the "
+            "same name and restart the collector; what it sends again counts once"
+        )
+    grace_millis = int(arguments.grace_hours * 3_600_000)
+    key = place.rotate_reporter(name, now_millis=now_millis, grace_millis=grace_millis)
+    print(f"Reporter {name} has another key. It is shown this once:\n\n  {key}\n")
+    print("For Standard Webhooks signatures, the secret of the same key:\n")
+    print(f"  {signing_secret(hash_key(key))}\n")
+    if grace_millis:
+        print(f"The old key is taken until {_moment(now_millis + grace_millis)} UTC.")
+    else:
+        print("The old key is refused within a second.")
+    print(f"The name stays, so what {name} sends again with the new key counts once.")
+    return 0
+
+
+def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place, name, now_millis = place_of(settings.ledger_url), arguments.name, wall_clock_millis()
+    with closing(place.reader()) as reader:
+        is_stored = any(
+            each.name == name and each.revoked_at_millis is None for each in reader.reporters()
+        )
+    if name in dict(settings.reporter_keys):
+        place.note_configured(_own(settings))  # no collector may have been started with it yet
+    is_configured = place.revoke_configured(name, now_millis=now_millis)
+    if is_stored or not is_configured:
+        place.revoke_reporter(name, now_millis=now_millis)
+    print(f"{name} is refused from now on. What it reported stays counted.")
+    print(
+        f"For another key, `reporters add {name}`: the same name. What is sent again under "
+        "another name counts twice, if it had arrived under this one."
+    )
+    if is_configured:
+        print(
+            "Its key is in COLLECTOR_REPORTER_KEYS of a collector: it is refused there as well, "
+            "also after a restart. Take it out, or put another key there."
+        )
+    return 0
+
+
+def _grace_ends(reporter: Reporter) -> int | None:
+    """Return until when a former key is taken; None where none is."""
+    now_millis = wall_clock_millis()
+    ends = [each.valid_until_millis for each in reporter.former_keys]
+    return max((each for each in ends if each > now_millis), default=None)
+
+
+def _moment(millis: int | None) -> str:
+    if millis is None:
+        return ""
+    return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M}"

@@ -1,0 +1,1 @@
+"""Who sends what waits: threads and tasks, their pace, forks and the end of a program."""

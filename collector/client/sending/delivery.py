@@ -1,0 +1,236 @@
+"""Sending what waits, attempt by attempt, without doing I/O itself.
+
+Everything here is written once for threads and for asyncio: a delivery is a generator that asks for
+what has to be done (`Post`, `Call`) and is sent the result. `drive` in `blocking` and in
+`asynchronous` do what is asked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import secrets
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+from collector.client.answers import (
+    Again,
+    Denied,
+    Fault,
+    Taken,
+    Unfit,
+    Verdict,
+    judge_reports,
+)
+from collector.client.errors import FailureKind
+from collector.client.outbox import Item, Outbox, SetAside, Settlement
+from collector.client.receipt import Receipt, Rejected
+from collector.client.report import completed, names_its_moment
+from collector.runtime.answer_mark import REQUEST_HEADER, is_of_another_request
+
+MOST_REPORTS = 10_000
+MOST_BYTES = 8 * 2**20
+"""What a collector takes in one request."""
+DEFAULT_BATCH_REPORTS = 2_000
+MOST_REPORTS_WITHOUT_KEY = 400
+"""Of those who report for themselves a collector takes 256 KiB in one request."""
+ADDED_BYTES = 2_300
+"""What a report grows by when it is sent, at most: a subscription and a moment."""
+GZIP_FROM_BYTES = 1_000
+IDS_ARE_KNOWN_MILLIS = 6 * 86_400_000
+"""A collector knows ids for a week: so long, sending again under another moment doubles nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Make this request; the result is an `Answer`, or a `NoAnswer` that says why there is none."""
+
+    path: str
+    headers: Mapping[str, str]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call this, which may wait for the disk; the result is what it returns."""
+
+    run: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """Nothing came back; `is_unsent` where no request can have left this machine."""
+
+    kind: FailureKind
+    reason: str
+    is_unsent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Nothing waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Some of what waited is settled, or will be tried in smaller parts: go on at once."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """Nothing was taken; try again later."""
+
+    reason: str
+    after_seconds: float | None = None
+    is_denied: bool = False
+    kind: FailureKind = "busy"
+    status: int | None = None
+
+
+Step = Empty | Progress | Setback
+Attempt = Generator[Post | Call, Any, Step]
+
+
+class Parcel(Protocol):
+    """How the items of an outbox become requests, and what the answers mean."""
+
+    @property
+    def most_items(self) -> int:
+        """The most that one request carries."""
+        ...
+
+    def pack(self, items: Sequence[Item]) -> Post:
+        """Return the request that carries the items."""
+        ...
+
+    def judge(self, answer: Answer, *, count: int, now: datetime) -> Verdict:
+        """Decide what an answer means."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Many reports in one request to `/v1/reports`."""
+
+    key: str | None = field(repr=False)
+    subscription: str | None = field(repr=False)
+    most_items: int = DEFAULT_BATCH_REPORTS
+
+    def pack(self, items: Sequence[Item]) -> Post:
+        """Return the request that carries the reports."""
+        parts = [
+            completed(
+                each.body,
+                subscription=self.subscription,
+                queued_at_millis=None if each.is_undated else each.queued_at_millis,
+            )
+            for each in items
+        ]
+        headers = {"content-type": "application/json"}
+        if self.key is not None:
+            headers["authorization"] = f"Bearer {self.key}"
+        content = b"[" + b",".join(parts) + b"]"
+        if len(content) >= GZIP_FROM_BYTES:
+            headers["content-encoding"] = "gzip"
+            content = gzip.compress(content, compresslevel=5, mtime=0)
+        return Post("/v1/reports", headers, content)
+
+    def judge(self, answer: Answer, *, count: int, now: datetime) -> Verdict:
+        """Decide what an answer means."""
+        return judge_reports(answer.status, answer.headers, answer.body, count=count, now=now)
+
+
+def _with_word(post: Post, word: str) -> Post:
+    """Return a request that a collector's answer can be told to belong to."""
+    return Post(post.path, {**post.headers, REQUEST_HEADER: word}, post.content)
+
+
+class Delivery:
+    """Brings an outbox to a collector; one at a time drives it."""
+
+    def __init__(self, outbox: Outbox, parcel: Parcel, *, now_millis: Callable[[], int]) -> None:
+        self._outbox = outbox
+        self._parcel = parcel
+        self._now_millis = now_millis
+        self._most_items = parcel.most_items
+
+    def attempt(self) -> Attempt:
+        """Send what waits longest, as much as a request takes, and settle what comes of it."""
+        items: list[Item] = yield Call(self._take)
+        if not items:
+            return Empty()
+        word = secrets.token_hex(8)
+        answer: Answer | NoAnswer = yield _with_word(self._parcel.pack(items), word)
+        if isinstance(answer, Answer) and is_of_another_request(answer.headers, word):
+            answer = NoAnswer("not_a_collector", "is not reached: the answer is another request's")
+        if isinstance(answer, NoAnswer):
+            yield self._give_back(is_unsent=answer.is_unsent)
+            return Setback(answer.reason, kind=answer.kind)
+        now = datetime.fromtimestamp(self._now_millis() / 1000, tz=timezone.utc)
+        match self._parcel.judge(answer, count=len(items), now=now):
+            case Again(reason, after_seconds, kind):
+                yield self._give_back(is_unsent=False)
+                return Setback(reason, after_seconds, kind=kind, status=answer.status)
+            case Denied(reason):
+                yield self._give_back(is_unsent=False)
+                return Setback(reason, is_denied=True, kind="unauthorized", status=answer.status)
+            case Unfit(reason) if len(items) > 1:
+                # One of them is to blame: smaller requests find out which.
+                self._most_items = max(1, len(items) // 2)
+                return Progress(Receipt())
+            case Unfit(reason):
+                settlement = Settlement(set_aside=[SetAside(items[0], reason)])
+                receipt = Receipt()
+            case Taken() as taken:
+                settlement = self._settlement(items, taken.faults)
+                receipt = Receipt(taken.accepted, taken.duplicates, taken.ignored)
+        self._most_items = min(self._parcel.most_items, self._most_items * 2)
+        yield Call(lambda: self._outbox.settle(settlement))
+        rejected = tuple(Rejected(each.item.item_id, each.reason) for each in settlement.set_aside)
+        return Progress(receipt + Receipt(rejected=rejected))
+
+    def _give_back(self, *, is_unsent: bool) -> Call:
+        return Call(lambda: self._outbox.give_back(is_unsent=is_unsent))
+
+    def _take(self) -> list[Item]:
+        room_bytes = MOST_BYTES - self._most_items * ADDED_BYTES
+        return self._outbox.first(
+            most_items=self._most_items, most_bytes=max(room_bytes, MOST_BYTES // 8)
+        )
+
+    def _settlement(self, items: Sequence[Item], faults: Sequence[Fault]) -> Settlement:
+        by_index = {each.index: each for each in faults}
+        done, set_aside, undated = [], [], []
+        for index, item in enumerate(items):
+            fault = by_index.get(index)
+            if fault is None:
+                done.append(item)
+            elif fault.field == "reported_at" and self._is_moment_ours(item):
+                undated.append(item)
+            else:
+                set_aside.append(SetAside(item, f"{fault.field} {fault.reason}"))
+        return Settlement(done, set_aside, undated)
+
+    def _is_moment_ours(self, item: Item) -> bool:
+        """Tell whether it is this machine's clock that the collector finds wrong.
+
+        Such a report is sent again without a moment; the collector then says when it was. One that
+        was sent before, so long ago that its id may be forgotten there, might be counted twice.
+        """
+        if item.is_undated or names_its_moment(item.body):
+            return False
+        if item.is_untried:
+            return True
+        return abs(self._now_millis() - item.queued_at_millis) < IDS_ARE_KNOWN_MILLIS

@@ -1,0 +1,1 @@
+"""A durable outbox in one SQLite file, which several processes may share."""

@@ -1,0 +1,264 @@
+"""Copies the ledger to InfluxDB: two streams, each from a stored cursor that moves on success only.
+
+InfluxDB is for looking; while it is away nothing changes for reporters or limits, the cursor just
+stands still and the ledger keeps what is behind it. A crash between a write and its cursor writes
+the same points again, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from collector.errors import (
+    CollectorError,
+    InfluxRefusedError,
+    InfluxUnavailableError,
+    NotStoredError,
+)
+from collector.influx.buckets import Buckets, plan_buckets
+from collector.influx.client import Influx
+from collector.influx.delivery import Delivered, deliver
+from collector.influx.outcome import Halt, Outcome, Retry
+from collector.influx.points import Page, daily_page, raw_page
+from collector.intake.group_commit import Ingest
+from collector.ledger import DeadLetter, LedgerReader, Progress
+from collector.metrics import Metrics
+from collector.schema import Policy
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAGE_ROWS = 5000
+"""InfluxDB's documentation advises 5,000 lines a request."""
+GATHER_SECONDS: Mapping[Policy, float] = {Policy.RAW: 1.0, Policy.DAILY: 5.0}
+"""How long reports gather before the next page; a day's point is rewritten at every report."""
+IDLE_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
+HALT_PAUSE_SECONDS = 30.0
+DEFECT_PAUSE_SECONDS = 60.0
+RETENTION_MARGIN_MILLIS = 60_000
+"""What would expire on its way is not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of a stream came to."""
+
+    has_more: bool = False
+    pause_seconds: float = 0.0
+
+
+class Exporter:
+    """Exports one ledger to one InfluxDB.
+
+    `run` goes on until cancelled; `step` is one page of it. `warnings` says what stands in the way
+    now, for people.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: LedgerReader,
+        ingest: Ingest,
+        influx: Influx,
+        buckets: Buckets | None,
+        retention_seconds: Mapping[Policy, int],
+        now_millis: Callable[[], int],
+        metrics: Metrics,
+        page_rows: int = PAGE_ROWS,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._reader = reader
+        self._ingest = ingest
+        self._influx = influx
+        self._buckets = buckets
+        self._retention_seconds = retention_seconds
+        self._now_millis = now_millis
+        self._metrics = metrics
+        self._page_rows = page_rows
+        self._leads = leads
+        """Whether it is this collector's business: of those that share a ledger one exports."""
+        self._threads = ThreadPoolExecutor(len(Policy), thread_name_prefix="export")
+        self._pause_seconds: dict[Policy, float] = {}
+        self._problems: dict[str, str] = {}
+        self._preparing = asyncio.Lock()
+        self._is_prepared = False
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return why points are not written now, or not as they should be."""
+        return list(dict.fromkeys(self._problems.values()))
+
+    async def run(self) -> None:
+        """Follow the ledger until cancelled, and see to the buckets first."""
+        async with asyncio.TaskGroup() as tasks:
+            for policy in Policy:
+                tasks.create_task(self._follow(policy), name=f"export-{policy}")
+
+    async def close(self) -> None:
+        """Let go of InfluxDB; a write that is under way ends by itself or by its timeout."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._influx.close()
+
+    async def prepare(self) -> None:
+        """Create and correct the buckets, as far as the token may; say what has drifted."""
+        try:
+            problem = await self._in_thread(self._mend_buckets)
+        except InfluxUnavailableError:
+            return  # the export itself says so, and this is tried again
+        except CollectorError as error:
+            problem = f"the buckets of InfluxDB could not be checked: {error}"
+        self._is_prepared = True
+        known = self._problems.pop("buckets", None)
+        if problem is not None:
+            self._problems["buckets"] = problem
+            if problem != known:
+                log.warning("%s", problem)
+
+    def _mend_buckets(self) -> str | None:
+        if self._buckets is None:
+            return None
+        changes = plan_buckets(self._retention_seconds, self._buckets.current_seconds())
+        try:
+            self._buckets.apply(changes)
+            self._buckets.map_default()
+        except InfluxRefusedError as error:
+            if not changes:
+                return None  # a token that may only write cannot see more; bootstrap has been run
+            drift = "; ".join(map(str, changes))
+            return f"{drift}: run `traffic-collector bootstrap`, this token may not ({error})"
+        for change in changes:
+            log.info("InfluxDB: %s: done", change)
+        return None
+
+    async def _follow(self, policy: Policy) -> None:
+        commits = self._ingest.commits
+        while not commits.is_closed:
+            signal = commits.subscribe()
+            if not self._leads():
+                self._problems.clear()
+                await _wait_for(signal)
+                continue
+            try:
+                async with self._preparing:
+                    if not self._is_prepared:
+                        await self.prepare()
+                step = await self.step(policy)
+            except Exception:  # a defect here must not stop reports from being taken
+                log.exception("the export to %s met a defect; trying again", policy.bucket)
+                self._problems[policy] = f"the export to {policy.bucket} met a defect: see the log"
+                step = Step(pause_seconds=DEFECT_PAUSE_SECONDS)
+            if step.has_more:
+                continue
+            if not step.pause_seconds:
+                await _wait_for(signal)  # an export may be begun anew beside us
+            pause_seconds = step.pause_seconds or GATHER_SECONDS[policy]
+            await asyncio.sleep(pause_seconds)
+
+    async def step(self, policy: Policy) -> Step:
+        """Write the next page of a stream, if there is one, and move the cursor behind it."""
+        state = await self._in_thread(lambda: self._reader.export_state(policy))
+        page = await self._in_thread(lambda: self._read(policy, state.seq))
+        if page is None:
+            return Step()
+        result = await self._in_thread(
+            lambda: deliver(page.lines, lambda lines: self._write(policy, lines))
+        )
+        if not self._leads():
+            return Step()
+        if not isinstance(result, Delivered):
+            return await self._wait(policy, result)
+        refused = [*page.refused, *result.refused]
+        points = len(page.lines) - len(result.refused)
+        now_millis = self._now_millis()
+        progress = Progress(
+            policy,
+            state.seq,
+            page.to_seq,
+            points,
+            [DeadLetter(policy, each.line, each.reason, now_millis) for each in refused],
+        )
+        try:
+            is_moved = await self._ingest.run(
+                lambda ledger: ledger.note_progress(progress, at_millis=now_millis)
+            )
+        except NotStoredError as error:
+            return await self._wait(policy, Retry(f"the cursor was not stored: {error}"))
+        self._recovered(policy)
+        if is_moved:
+            self._metrics.export_points.labels(policy).inc(points)
+            self._metrics.export_dead_letters.labels(policy).inc(len(refused))
+            self._metrics.export_expired.labels(policy).inc(page.expired)
+        if refused:
+            log.warning(
+                "InfluxDB refused %d points of %s for good, the first because: %s",
+                len(refused),
+                policy.bucket,
+                refused[0].reason,
+            )
+        return Step(has_more=True)
+
+    def _read(self, policy: Policy, seq: int) -> Page | None:
+        oldest_millis = self._oldest_millis(policy)
+        if policy is Policy.RAW:
+            reports = self._reader.reports_after(seq, limit=self._page_rows)
+            return raw_page(reports, oldest_millis=oldest_millis) if reports else None
+        days = self._reader.days_after(seq, limit=self._page_rows)
+        return daily_page(days, oldest_millis=oldest_millis) if days else None
+
+    def _oldest_millis(self, policy: Policy) -> int:
+        kept_seconds = self._retention_seconds[policy]
+        if not kept_seconds:
+            return 0
+        return self._now_millis() - kept_seconds * 1000 + RETENTION_MARGIN_MILLIS
+
+    def _write(self, policy: Policy, lines: Sequence[str]) -> Outcome:
+        if not self._leads():  # it may have been frozen since, and another be further by now
+            return Retry("another collector exports now")
+        outcome = self._influx.write(policy.bucket, lines)
+        name = type(outcome).__name__.lower()
+        self._metrics.export_requests.labels(policy, name).inc()
+        return outcome
+
+    async def _wait(self, policy: Policy, why: Retry | Halt) -> Step:
+        """Note why the stream stands still, and for how long."""
+        self._metrics.influx_up.set(0)
+        if policy not in self._problems:
+            log.error("export to %s: %s; will keep trying", policy.bucket, why.reason)
+            with contextlib.suppress(NotStoredError):  # it is for `export status` only
+                await self._ingest.run(
+                    lambda ledger: ledger.note_export_problem(policy, why.reason)
+                )
+        self._problems[policy] = f"export to {policy.bucket}: {why.reason}"
+        if isinstance(why, Halt):
+            self._influx.close()  # the next try reads the token anew
+            self._is_prepared = False
+            return Step(pause_seconds=HALT_PAUSE_SECONDS)
+        doubled_seconds = self._pause_seconds.get(policy, FIRST_PAUSE_SECONDS / 2) * 2
+        self._pause_seconds[policy] = min(doubled_seconds, LONGEST_PAUSE_SECONDS)
+        own_seconds = self._pause_seconds[policy] * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+        return Step(pause_seconds=max(own_seconds, why.after_seconds or 0.0))
+
+    def _recovered(self, policy: Policy) -> None:
+        self._metrics.influx_up.set(1)
+        self._pause_seconds.pop(policy, None)
+        if self._problems.pop(policy, None):
+            log.warning("export to %s goes on", policy.bucket)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+async def _wait_for(signal: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(IDLE_SECONDS):
+            await signal.wait()

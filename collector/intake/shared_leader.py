@@ -1,0 +1,165 @@
+"""Keeps a shared ledger led: one of its collectors adds up, exports and purges, all others watch.
+
+A thread beside everything else looks at the ledger a few times a second. Where this collector leads
+it adds up what any of them stored; everywhere it tells readers of the feed that the sums went on,
+whoever moved them. One look serves all readers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from collector.errors import NotStoredError
+from collector.intake.group_commit import (
+    PURGE_AGAIN_SECONDS,
+    PURGE_ROWS,
+    PURGE_SECONDS,
+    CommitSignal,
+)
+from collector.ledger.backend import SharedLedger, SharedReader
+from collector.metrics import Metrics
+from collector.reports.report import Limits, kept_millis, purge_horizon_millis
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 1.0
+"""A leader that takes long to add up does it less often, and more at once; at least this often."""
+GATHER_SECONDS = 0.02
+"""So long others' reports are waited for after one of this collector's own is stored."""
+
+
+class Leading:
+    """One collector's part in leading a shared ledger; `start` belongs to the event loop."""
+
+    def __init__(
+        self,
+        ledger: SharedLedger,
+        reader: SharedReader,
+        *,
+        commits: CommitSignal,
+        now_millis: Callable[[], int],
+        metrics: Metrics,
+        limits: Limits,
+        keeps_unexported: bool,
+        on_recovery: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._reader = reader
+        self._commits = commits
+        self._now_millis = now_millis
+        self._metrics = metrics
+        self._limits = limits
+        self._keeps_unexported = keeps_unexported
+        self._on_recovery = on_recovery
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="ledger-leading", daemon=True)
+        self._purge_at = time.monotonic() + PURGE_SECONDS
+        self._aged_at = time.monotonic()
+        self._known: tuple[int, bool] | None = None
+        self.problem: str | None = None
+        """Why the ledger cannot be looked at now, for people."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this collector is the one that adds up, exports and purges."""
+        return self._ledger.leads
+
+    @property
+    def loss(self) -> str | None:
+        """What this collector has seen in the ledger and is not there any more, for people."""
+        return self._ledger.losses.text
+
+    def start(self) -> None:
+        """Start looking."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Look no more; the lease is let go of when the ledger is closed."""
+        self._is_stopping = True
+        self._woken.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def wake(self) -> None:
+        """Have the next look soon: something was stored."""
+        if self._ledger.leads:
+            self._woken.set()
+
+    async def catch_up(self) -> None:
+        """Return once every report stored so far is in the sums, whoever adds them up.
+
+        Raises NotStoredError when nobody does now.
+        """
+        self.wake()
+        await asyncio.to_thread(self._reader.await_sums)
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            started_at = time.monotonic()
+            try:
+                self._look()
+            except NotStoredError as error:
+                self._note(error)
+            except Exception as error:  # a defect here must not end what keeps the sums going
+                log.exception("leading met a defect")
+                self._note(error)
+            took_seconds = time.monotonic() - started_at
+            pause_seconds = min(LONGEST_PAUSE_SECONDS, max(LOOK_SECONDS, took_seconds))
+            if self._woken.wait(pause_seconds) and not self._is_stopping:
+                time.sleep(max(GATHER_SECONDS, min(LONGEST_PAUSE_SECONDS, took_seconds)))
+            self._woken.clear()
+
+    def _look(self) -> None:
+        started_at = time.perf_counter()
+        head = self._ledger.lead()
+        if self.problem is not None:
+            log.warning("the ledger can be reached again")
+            self.problem = None
+        self._on_recovery()
+        losses = self._ledger.losses
+        self._metrics.lacks_commits.set(losses.text is not None)
+        self._metrics.lost_reports.set(losses.reports)
+        leads = self._ledger.leads
+        if self._known != (head, leads):
+            if leads and self._known is not None and head != self._known[0]:
+                self._metrics.fold_seconds.observe(time.perf_counter() - started_at)
+            self._known = (head, leads)
+            self._metrics.leads.set(leads)
+            self._tell()
+        if not leads:
+            self._aged_at = time.monotonic()  # the time is the leader's to count
+        elif time.monotonic() >= self._purge_at:
+            self._purge_at = time.monotonic() + self._purge()
+
+    def _note(self, error: Exception) -> None:
+        if self.problem is None:
+            log.error("the ledger cannot be looked at: %s", error)
+        self.problem = str(error)
+        self._metrics.leads.set(0)
+
+    def _tell(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._commits.notify)
+
+    def _purge(self) -> float:
+        """Drop some reports whose ids need not be known any more; return when to come again."""
+        now_seconds = time.monotonic()
+        old_seq = self._ledger.age(
+            ran_millis=int((now_seconds - self._aged_at) * 1000),
+            kept_millis=kept_millis(self._limits),
+        )
+        self._aged_at = now_seconds
+        removed = self._ledger.forget_reports(
+            before_millis=purge_horizon_millis(self._limits, now_millis=self._now_millis()),
+            limit=PURGE_ROWS,
+            keeps_unexported=self._keeps_unexported,
+            through_seq=old_seq,
+        )
+        return PURGE_AGAIN_SECONDS if removed == PURGE_ROWS else PURGE_SECONDS

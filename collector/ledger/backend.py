@@ -1,0 +1,189 @@
+"""Where a ledger is kept, and all that is done to it from outside of a running collector.
+
+`LEDGER_URL` says which kind it is: the embedded file, which one collector has, or a PostgreSQL
+database, which any number share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from collector.errors import SettingsError
+from collector.ledger import Ledger, LedgerReader
+from collector.ledger.corrections import Wanted
+from collector.ledger.lost_commits import Losses
+from collector.ledger.readers import Standing
+from collector.reports.billing import Ratio
+from collector.reports.reporters import Configured
+
+POSTGRES_SCHEMES = ("postgresql", "postgres")
+
+
+class SharedLedger(Ledger, Protocol):
+    """A ledger that several collectors write; one of them leads."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one, as far as it knows."""
+        ...
+
+    @property
+    def losses(self) -> Losses:
+        """What this process has seen in the ledger and is not there any more."""
+        ...
+
+    def lead(self) -> int:
+        """Take or keep the lead if possible; return up to where the sums go."""
+        ...
+
+
+class SharedReader(LedgerReader, Protocol):
+    """The reading side of such a ledger."""
+
+    def commits_waiting(self) -> int:
+        """Return how many commits have waited for a synchronous standby for seconds."""
+        ...
+
+    def await_sums(self) -> None:
+        """Return once all that is stored now is in the sums, whoever adds it up."""
+        ...
+
+
+class LedgerPlace(Protocol):
+    """One ledger. Raises LedgerError where it cannot be used, or a call names what is not there."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, for people; without secrets."""
+        ...
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other collectors may write it beside this one: `open` gives a SharedLedger."""
+        ...
+
+    def prepare(self) -> None:
+        """Make it where there is none, bring it forward, and see that it can be used."""
+        ...
+
+    def open(self) -> Ledger:
+        """Open the writing side."""
+        ...
+
+    def reader(self) -> LedgerReader:
+        """Open the reading side."""
+        ...
+
+    def identity(self) -> object:
+        """Return what is not the same any more when it is removed or replaced while in use."""
+        ...
+
+    def free_disk_bytes(self) -> int | None:
+        """Return what is free on its disk; None where that is somebody else's. Raises OSError."""
+        ...
+
+    def add_reporter(
+        self,
+        name: str,
+        *,
+        now_millis: int,
+        counts_toward_quota: bool | None = None,
+        key: str | None = None,
+    ) -> str:
+        """Store a new reporter and return its key, which cannot be read back later.
+
+        It is a new one unless it is given.
+        """
+        ...
+
+    def note_configured(self, configured: Sequence[Configured]) -> None:
+        """Note which keys the environment of a collector has, so that they are listed."""
+        ...
+
+    def revoke_configured(self, name: str, *, now_millis: int) -> bool:
+        """Make the environment's key of a name invalid; return whether there was a valid one."""
+        ...
+
+    def change_reporter(self, name: str, *, counts_toward_quota: bool) -> None:
+        """Say whether what a reporter reports from now on is billed."""
+        ...
+
+    def rotate_reporter(self, name: str, *, now_millis: int, grace_millis: int) -> str:
+        """Give a reporter another key and return it; the one before is valid for the grace too.
+
+        The name stays, and so do the ids it has reported: what is sent again counts once.
+        """
+        ...
+
+    def revoke_reporter(self, name: str, *, now_millis: int) -> None:
+        """Make a reporter's key invalid."""
+        ...
+
+    def set_ratio(self, ratio: Ratio) -> int | None:
+        """Store how much a byte on a server counts from now on; return the ratio before, if any."""
+        ...
+
+    def clear_ratio(self, server: str) -> None:
+        """Have a byte on a server count as a byte again."""
+        ...
+
+    def ask_correction(self, wanted: Wanted, *, asked_at_millis: int) -> int:
+        """Store that a correction is wanted, beside running collectors too; return its number.
+
+        Whoever writes the ledger carries it out, see `Ledger.correct`.
+        """
+        ...
+
+    def rewind_exports(self) -> None:
+        """Begin all exports anew, beside running collectors or without one."""
+        ...
+
+    def standings(self) -> dict[str, Standing]:
+        """Return how far the books of all readers were that ever left word, by reader."""
+        ...
+
+    def standing_of(self, reader: str) -> Standing | None:
+        """Return how far a reader's books were; None for an unknown reader."""
+        ...
+
+    def keep_standing(self, reader: str, standing: Standing) -> Standing:
+        """Store how far a reader's books are, never less than before; return what is stored."""
+        ...
+
+
+def is_postgres(url: str) -> bool:
+    """Tell whether a URL names a PostgreSQL database."""
+    return urlsplit(url).scheme in POSTGRES_SCHEMES
+
+
+def place_of(url: str) -> LedgerPlace:
+    """Return the ledger that a URL names; SettingsError for a URL that names none."""
+    if not is_postgres(url):
+        from collector.ledger.sqlite.backend import SqlitePlace  # noqa: PLC0415 - one kind is loaded
+
+        return SqlitePlace(url)
+    if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
+        raise SettingsError(
+            "LEDGER_URL names a PostgreSQL ledger, and its driver is not installed: "
+            "pip install 'marzban-external-traffic[postgres]' (a checkout: uv sync --extra "
+            "postgres); the Docker image has it"
+        )
+    from collector.ledger.postgres.backend import PostgresPlace  # noqa: PLC0415 - 10 MB that a file saves
+
+    return PostgresPlace(url)
+
+
+def file_of(url: str, *, instead: str) -> Path:
+    """Return the file of an embedded ledger, for what only such a one can do.
+
+    Raises SettingsError that says what to do instead.
+    """
+    if is_postgres(url):
+        raise SettingsError(f"LEDGER_URL names a PostgreSQL ledger: {instead}")
+    from collector.ledger.sqlite.file import ledger_path  # noqa: PLC0415 - one kind is loaded
+
+    return ledger_path(url)

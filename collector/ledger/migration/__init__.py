@@ -1,0 +1,1 @@
+"""Moves a ledger from one engine to the other."""

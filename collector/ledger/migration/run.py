@@ -1,0 +1,245 @@
+"""Moves an embedded ledger into a PostgreSQL database, to the byte, and looks both over afterwards.
+
+The ledger keeps its name and all its numbers, so that readers of the feed go on where they were.
+Rows are copied in pages, each in a transaction of its own; a move that was cut short goes on behind
+the last page that arrived. Until everything is there and found equal the database is marked as
+unfinished, and no collector opens it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collector.errors import LedgerError
+from collector.ledger.migration.tables import TABLES, Row, Table
+from collector.ledger.postgres.administration import names as postgres_names
+from collector.ledger.postgres.link import Db, Link
+from collector.ledger.postgres.schema import MIGRATION_MARK, bring_forward
+from collector.ledger.sqlite.administration.readers import standings
+from collector.ledger.sqlite.administration.reporters import FORMER
+from collector.ledger.sqlite.file import connect
+from collector.ledger.sqlite.sums import sum_of, whole
+from collector.ledger.sqlite.writer import SqliteLedger
+
+PAGE_ROWS = 20_000
+_SMALL = {
+    "reporter": ("name", "key_hash", "created_at", "revoked_at", "counts_toward_quota"),
+    "ratio": ("server", "ratio_millis", "set_at"),
+    "export": ("stream", "seq", "points", "advanced_at", "problem"),
+    "dead_letter": ("stream", "line", "reason", "at"),
+}
+"""Few rows, which may change beside a move that was cut short: copied last, all at once."""
+
+Tell = Callable[[str, int, int], None]
+"""Is told what is being copied or compared, how many rows are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What was moved, and found equal on both sides."""
+
+    ledger_id: str
+    rows: dict[str, int]
+    users: int
+    reports: int
+    raw_bytes: int
+    billed_bytes: int
+
+
+class Migration:
+    """One move. The file is locked meanwhile: raises LedgerInUseError while a collector runs.
+
+    Raises LedgerError when the database holds another ledger, or a move of what the file was
+    before; and, as the links do, NotStoredError: then the same call goes on later.
+    """
+
+    def __init__(
+        self, source: Path, target: str, *, tell: Tell, page_rows: int = PAGE_ROWS
+    ) -> None:
+        if not source.exists():
+            raise LedgerError(f"there is no ledger at {source} to move")
+        self._source = source
+        self._link = Link(target, is_patient=True)
+        self._tell = tell
+        self._page_rows = page_rows
+
+    def run(self, *, restarts: bool = False) -> Moved:
+        """Move everything, then compare it row by row."""
+        with (
+            closing(SqliteLedger(self._source)),  # its lock, and all reports in the sums
+            closing(connect(self._source, read_only=True)) as source,
+            closing(self._link),
+        ):
+            bring_forward(self._link, is_migration=True)
+            self._begin(_Source.of(source), restarts=restarts)
+            counts = {table.name: self._copy(source, table) for table in TABLES}
+            self._link.run(lambda db: _copy_rest(db, source, standings(self._source)))
+            for table in TABLES:
+                self._compare(source, table)
+            return self._finish(source, counts)
+
+    def _begin(self, origin: _Source, *, restarts: bool) -> None:
+        """Mark the database as ours, or find our mark."""
+
+        def begin(db: Db) -> None:
+            row = db.execute("SELECT value FROM meta WHERE key = %s", (MIGRATION_MARK,)).fetchone()
+            if row is None:
+                if _is_used(db):
+                    raise LedgerError(
+                        f"{self._link.name} holds a ledger already: give an empty database, or "
+                        "remove its schema `traffic` yourself"
+                    )
+            elif restarts:
+                _empty(db)
+            elif json.loads(row[0]) != origin.as_dict():
+                raise LedgerError(
+                    f"{self._link.name} holds part of another ledger, or of this one as it was "
+                    "before it went on: begin anew with --restart"
+                )
+            db.execute(
+                "INSERT INTO meta (key, value) VALUES (%s, %s) "
+                "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (MIGRATION_MARK, json.dumps(origin.as_dict())),
+            )
+
+        self._link.run(begin)
+
+    def _copy(self, source: sqlite3.Connection, table: Table) -> int:
+        """Copy what is not there yet; return how many rows the table has."""
+        total = _count(source, table.name)
+        after = self._link.ask(table.last_key)
+        done = 0 if after is None else self._link.ask(table.count)
+        while page := table.page(source, after, self._page_rows):
+            self._link.run(lambda db, rows=page: table.insert(db, rows))  # type: ignore[misc]
+            after = table.key_of(page[-1])
+            done += len(page)
+            self._tell(table.name, done, total)
+        return total
+
+    def _compare(self, source: sqlite3.Connection, table: Table) -> None:
+        """Read a table on both sides, in the same order; LedgerError for the first difference."""
+        total = _count(source, table.name)
+        ours = _pages(lambda after: table.page(source, after, self._page_rows), table)
+        theirs = _pages(
+            lambda after: self._link.ask(
+                lambda db: table.page_of_target(db, after, self._page_rows)
+            ),
+            table,
+        )
+        for number, (one, other) in enumerate(itertools.zip_longest(ours, theirs), start=1):
+            if one != other:
+                raise LedgerError(
+                    f"row {number} of {table.name} is not the same on both sides: "
+                    f"{one!r} here, {other!r} there. Begin anew with --restart; your ledger file "
+                    "is as it was"
+                )
+            if number % self._page_rows == 0 or number == total:
+                self._tell(f"{table.name}, compared", number, total)
+
+    def _finish(self, source: sqlite3.Connection, counts: dict[str, int]) -> Moved:
+        """Take the mark away: from here on the database is the ledger."""
+        origin = _Source.of(source)
+        users, raw, billed, reports = source.execute(
+            f"SELECT count(*), {sum_of('upload_bytes + download_bytes')}, "
+            f"{sum_of('billed_bytes')}, coalesce(sum(reports), 0) FROM user_total"
+        ).fetchone()
+        raw_bytes, billed_bytes = whole(raw), whole(billed)
+
+        def finish(db: Db) -> None:
+            db.execute(
+                "UPDATE folded SET seq = %s, raw_bytes = %s, billed_bytes = %s WHERE id = 1",
+                (origin.folded_seq, raw_bytes, billed_bytes),
+            )
+            db.execute("UPDATE meta SET value = %s WHERE key = 'ledger_id'", (origin.ledger_id,))
+            db.execute(
+                "SELECT setval(pg_get_serial_sequence('series', 'id'), "
+                "(SELECT coalesce(max(id), 0) + 1 FROM series))"
+            )
+            db.execute("DELETE FROM meta WHERE key = %s", (MIGRATION_MARK,))
+
+        self._link.run(finish)
+        return Moved(
+            ledger_id=origin.ledger_id,
+            rows=counts,
+            users=users,
+            reports=reports,
+            raw_bytes=raw_bytes,
+            billed_bytes=billed_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What tells a ledger file from what it is once it went on."""
+
+    ledger_id: str
+    folded_seq: int
+    first_seq: int
+    days: int
+
+    @classmethod
+    def of(cls, source: sqlite3.Connection) -> _Source:
+        meta = dict(source.execute("SELECT key, value FROM meta"))
+        first_seq, days = source.execute(
+            "SELECT (SELECT coalesce(min(seq), 0) FROM report), (SELECT count(*) FROM usage_day)"
+        ).fetchone()
+        return cls(meta["ledger_id"], int(meta["folded_seq"]), first_seq, days)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def _count(source: sqlite3.Connection, table: str) -> int:
+    return int(source.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def _pages(read: Callable[[Sequence[Any] | None], list[Row]], table: Table) -> Iterator[Row]:
+    after: Sequence[Any] | None = None
+    while page := read(after):
+        yield from page
+        after = table.key_of(page[-1])
+
+
+def _is_used(db: Db) -> bool:
+    row = db.execute(
+        "SELECT (SELECT seq FROM folded) > 0 OR EXISTS (SELECT 1 FROM report_group) "
+        "OR EXISTS (SELECT 1 FROM reporter) OR EXISTS (SELECT 1 FROM ratio)"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _empty(db: Db) -> None:
+    for table in ("report_group", "heard", *(each.name for each in TABLES), *_SMALL):
+        db.execute(f"DELETE FROM {table}")
+
+
+def _copy_rest(db: Db, source: sqlite3.Connection, told: dict[str, Any]) -> None:
+    for table, columns in _SMALL.items():
+        db.execute(f"DELETE FROM {table}")
+        marks = ", ".join(["%s"] * len(columns))
+        rows = source.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
+        if table == "reporter":
+            rows = [(*row[:-1], bool(row[-1])) for row in rows]
+        with db.cursor() as cursor:
+            cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+    for key in ("dropped_days", FORMER):
+        db.execute("DELETE FROM meta WHERE key = %s", (key,))
+        for row in source.execute("SELECT key, value FROM meta WHERE key = ?", (key,)):
+            db.execute("INSERT INTO meta (key, value) VALUES (%s, %s)", row)
+    db.execute("DELETE FROM heard")
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO heard (scope, received_at) VALUES (%s, %s)",
+            source.execute(
+                "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
+            ).fetchall(),
+        )
+    for reader, standing in told.items():
+        postgres_names.keep_standing(db, reader, standing)

@@ -1,0 +1,1 @@
+"""The ledger in PostgreSQL: appending, numbering, reading, the lease of its leader."""

@@ -1,0 +1,1 @@
+"""What is kept beside the reports in a PostgreSQL ledger: corrections, senders, names, purges."""

@@ -1,0 +1,67 @@
+"""Drops what a PostgreSQL ledger need not keep; totals stay."""
+
+from __future__ import annotations
+
+from collector.ledger.aging import Ages
+from collector.ledger.postgres import numbering as postgres_fold
+from collector.ledger.postgres.link import Db
+
+
+def age(db: Db, *, ran_millis: int, kept_millis: int) -> int:
+    """Note that a collector ran so much longer; return up to which seq reports are old."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
+    ages = Ages.parse(row[0] if row else None).later(
+        ran_millis=ran_millis, seq=postgres_fold.folded_seq(db), kept_millis=kept_millis
+    )
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES ('ages', %s) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (ages.format(),),
+    )
+    return ages.old_through(kept_millis=kept_millis)
+
+
+def forget_reports(db: Db, *, before_millis: int, limit: int, through_seq: int | None) -> int:
+    """Drop up to `limit` of the oldest reports received before; return how many were.
+
+    Their ids are forgotten with them. Only from the front, so that what is kept has no gaps; what
+    is not added up yet stays, and what is after `through_seq`.
+    """
+    groups = db.execute(
+        "SELECT id, first_seq, reports, purged, received_at FROM report_group "
+        "WHERE first_seq IS NOT NULL ORDER BY first_seq LIMIT %s",
+        (limit,),
+    ).fetchall()
+    whole: list[int] = []
+    removed = 0
+    for group_id, first_seq, reports, purged, received_at in groups:
+        if received_at >= before_millis:
+            break
+        until = reports if through_seq is None else min(reports, through_seq - first_seq + 1)
+        until = min(until, purged + limit - removed)
+        if until < reports:
+            removed += _forget_part(db, group_id, purged, until)
+            break
+        whole.append(group_id)
+        removed += reports - purged
+    if whole:
+        db.execute("DELETE FROM report WHERE group_id = ANY(%s)", (whole,))
+        db.execute("DELETE FROM report_group WHERE id = ANY(%s)", (whole,))
+    return removed
+
+
+def _forget_part(db: Db, group_id: int, purged: int, until: int) -> int:
+    if until <= purged:
+        return 0
+    db.execute("DELETE FROM report WHERE group_id = %s AND position < %s", (group_id, until))
+    db.execute("UPDATE report_group SET purged = %s WHERE id = %s", (until, group_id))
+    return until - purged
+
+
+def forget_days(db: Db, *, before_day: int, limit: int) -> int:
+    """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
+    return db.execute(
+        "DELETE FROM usage_day WHERE (day, series_id) IN (SELECT day, series_id "
+        "FROM usage_day WHERE day < %s ORDER BY day, series_id LIMIT %s)",
+        (before_day, limit),
+    ).rowcount

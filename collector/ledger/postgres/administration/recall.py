@@ -1,0 +1,92 @@
+"""Compares a PostgreSQL ledger with what this collector has seen in it; see `lost_commits`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from collector.errors import NotStoredError
+from collector.ledger import Run
+from collector.ledger.lost_commits import Losses, OwnGroup, OwnGroups, shared_seq, went_back
+from collector.ledger.postgres.link import Db
+
+log = logging.getLogger(__name__)
+
+_HEAD = """
+    SELECT f.seq, l.token, EXISTS (SELECT 1 FROM report_group WHERE first_seq IS NULL),
+        (SELECT token FROM run WHERE after_seq < f.seq ORDER BY after_seq DESC LIMIT 1),
+        (SELECT token FROM run WHERE after_seq < %s ORDER BY after_seq DESC LIMIT 1)
+    FROM folded AS f, lease AS l WHERE f.id = 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Up to where the sums go."""
+
+    seq: int
+    led_by: str
+    """The token of the collector that leads."""
+    has_unfolded: bool
+
+
+class Recall:
+    """One collector's memory of a ledger, asked by the threads that write it."""
+
+    def __init__(self) -> None:
+        self.losses = Losses()
+        self._guard = threading.Lock()
+        self._groups = OwnGroups()
+        self._known: Run | None = None
+        self._tokens: set[str] = set()
+        """Of the runs that numbered what was seen."""
+
+    def look(self, db: Db) -> Head:
+        """Return how far the sums are; what was seen before and is not there is noted as lost."""
+        known_seq = self._known.after_seq if self._known else 0
+        row = db.execute(_HEAD, (known_seq,)).fetchone()
+        if row is None:
+            raise NotStoredError("the ledger has no sums: was it restored in part?")
+        seq, led_by, has_unfolded, token, token_then = row
+        if self._known and went_back(self._known, seq=seq, token_then=token_then):
+            shared = shared_seq(self._tokens, _runs(db), seq=seq)
+            self.losses.add_range(shared=shared, known=known_seq)
+            log.error("%s", self.losses.text)
+            self.compare(db)  # beneath a connection that lives on, where a dump was restored
+            self._known = None
+            self._tokens.clear()
+        if token is not None:
+            if token not in self._tokens:
+                self._tokens.update(each.token for each in _runs(db))
+            self._known = Run(seq, token)
+        return Head(int(seq), str(led_by), bool(has_unfolded))
+
+    def folded(self, seq: int, token: str | None) -> None:
+        """Note that this collector has added up reports to a number, as the run of a token."""
+        if token is not None and seq:
+            self._tokens.add(token)
+            self._known = Run(seq, token)
+
+    def stored(self, group_id: int, reports: int, *, received_at_millis: int) -> None:
+        """Note that this collector has stored a group."""
+        with self._guard:
+            self._groups.note(OwnGroup(group_id, reports, received_at_millis))
+
+    def compare(self, db: Db) -> None:
+        """Look whether what this collector stored is there; for each new connection too."""
+        with self._guard:
+            asked = self._groups.ids
+        if not asked:
+            return
+        query = "SELECT id FROM report_group WHERE id = ANY(%s::bigint[])"
+        found = [row[0] for row in db.execute(query, (asked,)).fetchall()]
+        with self._guard:
+            if missing := self._groups.take_missing(asked, found):
+                self.losses.add_groups(missing)
+                log.error("%s", self.losses.text)
+
+
+def _runs(db: Db) -> list[Run]:
+    rows = db.execute("SELECT after_seq, token FROM run ORDER BY after_seq").fetchall()
+    return [Run(*row) for row in rows]

@@ -1,0 +1,155 @@
+"""Numbers the reports of a PostgreSQL ledger and adds them up, in one commit of the leader.
+
+Collectors append groups of reports in any order of commits. A report has no number until it is
+added up: the leader takes the groups that are committed by then, numbers them after all that were
+numbered before, and adds them to the sums. So whoever has read the sums up to a number has read
+all there will ever be up to it, whichever commit was how slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from collector.ledger.postgres.administration import senders as postgres_senders
+from collector.ledger.postgres.link import Db
+
+FOLD_REPORTS = 50_000
+MAX_RUNS = 1000
+_GROUPS = 5000
+
+_NUMBERED = """
+    SELECT r.*, g.first_seq + r.position AS seq, g.received_at
+    FROM report_group AS g JOIN report AS r ON r.group_id = g.id
+    WHERE g.first_seq > %(after)s AND g.first_seq <= %(through)s
+"""
+_SUMS = """
+    sum(upload_bytes)::bigint AS upload_bytes, sum(download_bytes)::bigint AS download_bytes,
+    sum(coalesce(billed_bytes, upload_bytes + download_bytes))::bigint AS billed_bytes,
+    sum(connections)::bigint AS connections, count(*) AS reports,
+    max(reported_at) AS last_used_at, max(seq) AS change_seq
+"""
+_ADD_TO_DAYS = f"""
+    INSERT INTO usage_day AS d (day, series_id, upload_bytes, download_bytes, billed_bytes,
+        connections, reports, last_used_at, change_seq)
+    SELECT (reported_at / 86400000)::int AS day, series_id, {_SUMS}
+    FROM ({_NUMBERED}) AS numbered GROUP BY 1, 2 ORDER BY 1, 2
+    ON CONFLICT (day, series_id) DO UPDATE SET
+        upload_bytes = d.upload_bytes + excluded.upload_bytes,
+        download_bytes = d.download_bytes + excluded.download_bytes,
+        billed_bytes = d.billed_bytes + excluded.billed_bytes,
+        connections = d.connections + excluded.connections,
+        reports = d.reports + excluded.reports,
+        last_used_at = greatest(d.last_used_at, excluded.last_used_at),
+        change_seq = excluded.change_seq
+"""
+_ADD_TO_SERIES = f"""
+    UPDATE series SET upload_bytes = series.upload_bytes + f.upload_bytes,
+        download_bytes = series.download_bytes + f.download_bytes,
+        billed_bytes = series.billed_bytes + f.billed_bytes,
+        connections = series.connections + f.connections,
+        reports = series.reports + f.reports,
+        last_used_at = greatest(series.last_used_at, f.last_used_at)
+    FROM (
+        SELECT series_id, {_SUMS} FROM ({_NUMBERED}) AS numbered GROUP BY series_id
+    ) AS f WHERE series.id = f.series_id
+"""
+_ADD_TO_USERS = f"""
+    INSERT INTO user_total AS u (username, upload_bytes, download_bytes, billed_bytes, reports,
+        last_used_at, change_seq)
+    SELECT s.username, sum(f.upload_bytes)::bigint, sum(f.download_bytes)::bigint,
+        sum(f.billed_bytes)::bigint, sum(f.reports)::bigint, max(f.last_used_at),
+        max(f.change_seq)
+    FROM (
+        SELECT series_id, {_SUMS} FROM ({_NUMBERED}) AS numbered GROUP BY series_id
+    ) AS f JOIN series AS s ON s.id = f.series_id GROUP BY s.username ORDER BY s.username
+    ON CONFLICT (username) DO UPDATE SET
+        upload_bytes = u.upload_bytes + excluded.upload_bytes,
+        download_bytes = u.download_bytes + excluded.download_bytes,
+        billed_bytes = u.billed_bytes + excluded.billed_bytes,
+        reports = u.reports + excluded.reports,
+        last_used_at = greatest(u.last_used_at, excluded.last_used_at),
+        change_seq = excluded.change_seq
+"""
+
+
+def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -> tuple[int, int]:
+    """Number and add up what is committed, about `limit` reports of it; within a transaction.
+
+    Returns how many reports were added up, and up to which number the sums go then.
+    """
+    after = folded_seq(db)
+    groups, reports, raw_bytes, billed_bytes = _unfolded(db, limit)
+    if not groups:
+        return 0, after
+    through = after + reports
+    firsts, first = [], after + 1
+    for _, size in groups:
+        firsts.append(first)
+        first += size
+    db.execute(
+        "UPDATE report_group SET first_seq = n.first_seq "
+        "FROM unnest(%s::bigint[], %s::bigint[]) AS n (id, first_seq) "
+        "WHERE report_group.id = n.id",
+        ([each for each, _ in groups], firsts),
+    )
+    bounds = {"after": after, "through": through}
+    for statement in (_ADD_TO_DAYS, _ADD_TO_SERIES, _ADD_TO_USERS):
+        db.execute(statement, bounds)
+    postgres_senders.add(db, after=after, through=through)
+    if not is_run_noted:
+        note_run(db, after_seq=after, token=token)
+    db.execute(
+        "UPDATE folded SET seq = %s, raw_bytes = raw_bytes + %s, billed_bytes = billed_bytes + %s "
+        "WHERE id = 1",
+        (through, raw_bytes, billed_bytes),
+    )
+    return reports, through
+
+
+def _unfolded(db: Db, limit: int) -> tuple[Sequence[tuple[int, int]], int, int, int]:
+    """Return the groups that have no number yet, about `limit` reports of them, and their sums."""
+    rows = db.execute(
+        "SELECT id, reports, raw_bytes, billed_bytes FROM report_group "
+        "WHERE first_seq IS NULL ORDER BY id LIMIT %s",
+        (_GROUPS,),
+    ).fetchall()
+    groups: list[tuple[int, int]] = []
+    reports = raw_bytes = billed_bytes = 0
+    for group_id, size, raw, billed in rows:
+        if reports >= limit:
+            break
+        groups.append((group_id, size))
+        reports, raw_bytes, billed_bytes = reports + size, raw_bytes + raw, billed_bytes + billed
+    return groups, reports, raw_bytes, billed_bytes
+
+
+def folded_seq(db: Db) -> int:
+    """Return up to which report the sums go."""
+    row = db.execute("SELECT seq FROM folded WHERE id = 1").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def unfolded_ids(db: Db) -> list[int]:
+    """Return the groups that are committed and in no sum yet."""
+    rows = db.execute("SELECT id FROM report_group WHERE first_seq IS NULL LIMIT 10000")
+    return [row[0] for row in rows]
+
+
+def is_any_unfolded(db: Db, ids: Sequence[int]) -> bool:
+    """Tell whether one of some groups is in no sum yet."""
+    query = "SELECT 1 FROM report_group WHERE first_seq IS NULL AND id = ANY(%s) LIMIT 1"
+    return db.execute(query, (list(ids),)).fetchone() is not None
+
+
+def note_run(db: Db, *, after_seq: int, token: str) -> None:
+    """Note who numbers what follows: see docs/decisions/0008."""
+    db.execute(
+        "INSERT INTO run (after_seq, token) VALUES (%s, %s) "
+        "ON CONFLICT (after_seq) DO UPDATE SET token = excluded.token",
+        (after_seq, token),
+    )
+    db.execute(
+        "DELETE FROM run WHERE after_seq <= "
+        "(SELECT after_seq FROM run ORDER BY after_seq DESC LIMIT 1 OFFSET %s)",
+        (MAX_RUNS,),
+    )

@@ -1,0 +1,1 @@
+"""What is kept beside the reports in an SQLite ledger: corrections, senders, reporters, ratios."""

@@ -1,0 +1,376 @@
+"""Opening an SQLite ledger: migrations, and refusing what is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from collector.errors import LedgerError, SettingsError
+from collector.runtime.private_files import BESIDE_SQLITE, keep_private, make_private, put_in_place
+
+APPLICATION_ID = 0x54524C47
+BUSY_SECONDS = 10
+MAX_JOURNAL_BYTES = 64 * 2**20
+PAGES_PER_CHECKPOINT = 16_000
+"""About as many as MAX_JOURNAL_BYTES hold: a page written many times is copied back once."""
+CACHE_KIB = 16 * 1024
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE series (
+        id INTEGER PRIMARY KEY,
+        username TEXT NOT NULL,
+        server TEXT NOT NULL,
+        port INTEGER NOT NULL,
+        protocol TEXT NOT NULL,
+        upload_bytes INTEGER NOT NULL DEFAULT 0,
+        download_bytes INTEGER NOT NULL DEFAULT 0,
+        connections INTEGER NOT NULL DEFAULT 0,
+        reports INTEGER NOT NULL DEFAULT 0,
+        last_used_at INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (username, server, port, protocol)
+    ) STRICT;
+    CREATE TABLE report (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        report_key BLOB UNIQUE,
+        series_id INTEGER NOT NULL REFERENCES series (id),
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        connections INTEGER NOT NULL,
+        reported_at INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        reporter TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE usage_day (
+        day INTEGER NOT NULL,
+        series_id INTEGER NOT NULL REFERENCES series (id),
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        connections INTEGER NOT NULL,
+        reports INTEGER NOT NULL,
+        last_used_at INTEGER NOT NULL,
+        change_seq INTEGER NOT NULL,
+        PRIMARY KEY (day, series_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE user_total (
+        username TEXT PRIMARY KEY,
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        reports INTEGER NOT NULL,
+        last_used_at INTEGER NOT NULL,
+        change_seq INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX user_total_change ON user_total (change_seq);
+    CREATE TABLE reporter (
+        name TEXT PRIMARY KEY,
+        key_hash BLOB NOT NULL UNIQUE,
+        created_at INTEGER NOT NULL,
+        revoked_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE export (
+        stream TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL DEFAULT 0,
+        points INTEGER NOT NULL DEFAULT 0,
+        advanced_at INTEGER,
+        problem TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE dead_letter (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        stream TEXT NOT NULL,
+        line TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX usage_day_change ON usage_day (change_seq);
+    """,
+    """
+    ALTER TABLE report RENAME TO report_2;
+    CREATE TABLE report (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        report_key BLOB,
+        series_id INTEGER NOT NULL REFERENCES series (id),
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        connections INTEGER NOT NULL,
+        reported_at INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        reporter TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO report SELECT * FROM report_2 ORDER BY seq;
+    DELETE FROM sqlite_sequence WHERE name = 'report';
+    INSERT INTO sqlite_sequence (name, seq)
+        SELECT 'report', seq FROM sqlite_sequence WHERE name = 'report_2';
+    DROP TABLE report_2;
+    CREATE TABLE report_key_0 (key BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE report_key_1 (key BLOB PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO report_key_0
+        SELECT report_key, seq FROM report WHERE report_key IS NOT NULL ORDER BY report_key;
+    INSERT INTO meta (key, value) VALUES
+        ('key_table', '0'),
+        ('key_table_since', '0'),
+        ('folded_seq', CAST(coalesce(
+            (SELECT seq FROM sqlite_sequence WHERE name = 'report'), 0) AS TEXT));
+    """,
+    """
+    CREATE TABLE run (after_seq INTEGER PRIMARY KEY, token TEXT NOT NULL) STRICT;
+    """,
+    """
+    CREATE TABLE report_key_recent (
+        key BLOB PRIMARY KEY,
+        seq INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO meta (key, value) VALUES ('key_hand', '0');
+    """,
+    """
+    CREATE TABLE imported (
+        identity BLOB NOT NULL,
+        protocol TEXT NOT NULL,
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        PRIMARY KEY (identity, protocol)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    # Everything so far counted as it was reported. Days are exported anew, with what they billed.
+    """
+    ALTER TABLE report ADD COLUMN billed_bytes INTEGER;
+    ALTER TABLE series ADD COLUMN billed_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE usage_day ADD COLUMN billed_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_total ADD COLUMN billed_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE series SET billed_bytes = upload_bytes + download_bytes;
+    UPDATE usage_day SET billed_bytes = upload_bytes + download_bytes;
+    UPDATE user_total SET billed_bytes = upload_bytes + download_bytes;
+    UPDATE export SET seq = 0 WHERE stream = 'daily';
+    ALTER TABLE reporter ADD COLUMN counts_toward_quota INTEGER NOT NULL DEFAULT 1;
+    CREATE TABLE ratio (
+        server TEXT PRIMARY KEY,
+        ratio_millis INTEGER NOT NULL,
+        set_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
+    # A user's totals go on growing; what is taken back of them is kept beside them.
+    """
+    CREATE TABLE correction (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        wanted TEXT NOT NULL,
+        asked_at INTEGER NOT NULL,
+        done_at INTEGER,
+        problem TEXT,
+        position_seq INTEGER,
+        through_seq INTEGER,
+        reports INTEGER NOT NULL DEFAULT 0,
+        upload_bytes TEXT NOT NULL DEFAULT '0',
+        download_bytes TEXT NOT NULL DEFAULT '0',
+        billed_bytes TEXT NOT NULL DEFAULT '0'
+    ) STRICT;
+    CREATE INDEX correction_open ON correction (id) WHERE done_at IS NULL;
+    CREATE TABLE correction_line (
+        seq INTEGER PRIMARY KEY,
+        correction_id INTEGER NOT NULL REFERENCES correction (id),
+        series_id INTEGER NOT NULL REFERENCES series (id),
+        voids_seq INTEGER UNIQUE,
+        position_seq INTEGER,
+        received_at INTEGER NOT NULL,
+        upload_bytes INTEGER NOT NULL,
+        download_bytes INTEGER NOT NULL,
+        billed_bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX correction_line_series ON correction_line (series_id, seq);
+    ALTER TABLE user_total ADD COLUMN corrected_upload_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_total ADD COLUMN corrected_download_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_total ADD COLUMN corrected_billed_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_total ADD COLUMN corrected_seq INTEGER NOT NULL DEFAULT 0;
+    """,
+    """
+    CREATE TABLE sender_day (
+        day INTEGER NOT NULL,
+        sender TEXT NOT NULL,
+        raw_bytes INTEGER NOT NULL,
+        hour INTEGER NOT NULL,
+        hour_bytes INTEGER NOT NULL,
+        earlier_hour_bytes INTEGER NOT NULL,
+        PRIMARY KEY (day, sender)
+    ) STRICT, WITHOUT ROWID;
+    WITH hours AS MATERIALIZED (
+        SELECT reporter, received_at / 3600000 AS hour, sum(upload_bytes + download_bytes) AS bytes
+        FROM report
+        WHERE seq <= (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'folded_seq')
+        GROUP BY 1, 2
+    ), days AS MATERIALIZED (
+        SELECT reporter, hour / 24 AS day, max(hour) AS last FROM hours GROUP BY 1, 2
+    )
+    INSERT INTO sender_day
+        SELECT d.day, d.reporter, sum(h.bytes), d.last,
+            sum(CASE WHEN h.hour = d.last THEN h.bytes ELSE 0 END),
+            max(CASE WHEN h.hour < d.last THEN h.bytes ELSE 0 END)
+        FROM days AS d JOIN hours AS h ON h.reporter = d.reporter AND h.hour / 24 = d.day
+        GROUP BY d.day, d.reporter;
+    """,
+)
+
+
+def ledger_path(url: str) -> Path:
+    """Return the file of a `sqlite:///` URL; SettingsError for any other."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
+        raise SettingsError(
+            f"LEDGER_URL: {parts.scheme or url!r} is not supported; expected a file such as "
+            "sqlite:///./data/ledger.sqlite3 (four slashes for an absolute path), or a database: "
+            "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+        )
+    return Path(parts.path[1:])
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open and verify a ledger file; create or migrate it unless reading only.
+
+    Raises LedgerError when the file is missing for a reader, is damaged, is not a ledger, or was
+    written by a newer version. An existing file is never replaced by an empty ledger.
+    """
+    try:
+        if not path.exists():
+            if read_only:
+                raise LedgerError(f"there is no ledger at {path}: has the collector run yet?")
+            _create(path)
+        elif not path.stat().st_size:
+            raise LedgerError(
+                f"the ledger {path} is an empty file: restore a backup; to begin with an empty "
+                "ledger, remove the file yourself"
+            )
+        db = _open(path)
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerError(f"cannot open the ledger {path}: {error}") from error
+    try:
+        _verify(db, path)
+        if read_only:
+            db.execute("PRAGMA query_only = ON")
+        else:
+            keep_private(path, suffixes=BESIDE_SQLITE)
+            # A copy made by VACUUM INTO comes without it, and readers would stop the writer.
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
+            db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            db.execute("PRAGMA temp_store = MEMORY")
+            # Some builds overwrite all that is deleted: dropping the ids of a window would write
+            # as much as they took, while nothing else is stored.
+            db.execute("PRAGMA secure_delete = FAST")
+            _migrate(db)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise fault_of(path, error) from error
+    except LedgerError:
+        db.close()
+        raise
+    return db
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Tell a file from any other that is put in its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def is_disk_at_fault(error: sqlite3.Error) -> bool:
+    """Tell whether the disk refused, rather than the file being damaged."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+
+def disk_at_fault(path: Path, error: sqlite3.Error) -> LedgerError:
+    """Return the error that says so, of a ledger that may be whole."""
+    return LedgerError(
+        f"the ledger {path} cannot be used now ({error}): the disk is full or failing; "
+        "make room or mend it, and start again"
+    )
+
+
+def fault_of(path: Path, error: sqlite3.Error) -> LedgerError:
+    """Return what a fault that SQLite met in a ledger means, and what to do about it."""
+    if is_disk_at_fault(error):
+        return disk_at_fault(path, error)
+    is_about_use = isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError)
+    if not is_about_use or "decode" in str(error):  # a text of which bytes were lost
+        return LedgerError(
+            f"the ledger {path} cannot be read ({error}): it is damaged, or none; restore a backup;"
+            " to begin with an empty ledger, move the file away yourself"
+        )
+    return LedgerError(f"the ledger {path} cannot be used now ({error}); try again")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a file; never make one where there is none, or none any more."""
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        check_same_thread=False,
+    )
+
+
+def _create(path: Path) -> None:
+    """Make an empty ledger beside its place, then put it there whole, unless one is there by then.
+
+    So a crash at any moment leaves either no ledger or a whole one.
+    """
+    remains = path.with_name(path.name + "-wal")
+    if remains.exists():
+        raise LedgerError(
+            f"{remains} is there, but its ledger {path} is not: restore both from a backup; to "
+            f"begin with an empty ledger, remove {remains.name} yourself"
+        )
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    try:
+        make_private(draft)
+        db = _open(draft)
+        try:
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            _migrate(db)
+            insert = "INSERT INTO meta (key, value) VALUES ('ledger_id', ?)"
+            db.execute(insert, (secrets.token_hex(16),))
+        finally:
+            db.close()
+        with contextlib.suppress(FileExistsError):
+            put_in_place(draft, path)
+    finally:
+        for suffix in BESIDE_SQLITE:
+            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+
+
+def _verify(db: sqlite3.Connection, path: Path) -> None:
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise LedgerError(f"{path} is an SQLite file, but not a traffic ledger: see to LEDGER_URL")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise LedgerError(
+            f"{path} was written by a newer version (schema {version}, this version knows "
+            f"{len(MIGRATIONS)}): upgrade the collector or restore a backup"
+        )
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Bring the schema forward, one committed step after the other; safe beside another process."""
+    while db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version < len(MIGRATIONS):
+                for statement in filter(str.strip, MIGRATIONS[version].split(";")):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {version + 1}")
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            db.execute("ROLLBACK")
+            raise

@@ -1,0 +1,90 @@
+"""Adds reports up: from rows that were appended to the sums of series, days and users.
+
+A commit that appends rows touches a few pages at the end of one table. Adding each row up at once
+would touch five pages all over the file for every report; adding many up together touches each page
+once, however many reports fell on it. So a busy ledger appends now and adds up later, and what is
+not added up yet is known by one number, `folded_seq`, which moves in the same transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from collector.ledger.sqlite import key_index as sqlite_keys
+from collector.ledger.sqlite.administration import senders as sqlite_senders
+
+_FOLDING = """
+    CREATE TEMP TABLE IF NOT EXISTS folding (
+        day INTEGER, series_id INTEGER, upload_bytes INTEGER, download_bytes INTEGER,
+        billed_bytes INTEGER, connections INTEGER, reports INTEGER, last_used_at INTEGER,
+        change_seq INTEGER
+    )
+"""
+_GATHER = """
+    INSERT INTO temp.folding
+    SELECT reported_at / 86400000 AS day, series_id, sum(upload_bytes), sum(download_bytes),
+        sum(coalesce(billed_bytes, upload_bytes + download_bytes)),
+        sum(connections), count(*), max(reported_at), max(seq)
+    FROM report WHERE seq > ? AND seq <= ? GROUP BY day, series_id
+"""
+_ADD_TO_SERIES = """
+    UPDATE series SET upload_bytes = series.upload_bytes + f.upload_bytes,
+        download_bytes = series.download_bytes + f.download_bytes,
+        billed_bytes = series.billed_bytes + f.billed_bytes,
+        connections = series.connections + f.connections,
+        reports = series.reports + f.reports,
+        last_used_at = max(series.last_used_at, f.last_used_at)
+    FROM (
+        SELECT series_id, sum(upload_bytes) AS upload_bytes, sum(download_bytes) AS download_bytes,
+            sum(billed_bytes) AS billed_bytes,
+            sum(connections) AS connections, sum(reports) AS reports,
+            max(last_used_at) AS last_used_at
+        FROM temp.folding GROUP BY series_id
+    ) AS f WHERE series.id = f.series_id
+"""
+_ADD_TO_DAYS = """
+    INSERT INTO usage_day (day, series_id, upload_bytes, download_bytes, billed_bytes,
+        connections, reports, last_used_at, change_seq)
+    SELECT * FROM temp.folding WHERE true ORDER BY day, series_id
+    ON CONFLICT (day, series_id) DO UPDATE SET
+        upload_bytes = upload_bytes + excluded.upload_bytes,
+        download_bytes = download_bytes + excluded.download_bytes,
+        billed_bytes = billed_bytes + excluded.billed_bytes,
+        connections = connections + excluded.connections,
+        reports = reports + excluded.reports,
+        last_used_at = max(last_used_at, excluded.last_used_at),
+        change_seq = excluded.change_seq
+"""
+_ADD_TO_USERS = """
+    INSERT INTO user_total (username, upload_bytes, download_bytes, billed_bytes, reports,
+        last_used_at, change_seq)
+    SELECT s.username, sum(f.upload_bytes), sum(f.download_bytes), sum(f.billed_bytes),
+        sum(f.reports), max(f.last_used_at), max(f.change_seq)
+    FROM temp.folding AS f JOIN series AS s ON s.id = f.series_id
+    WHERE true GROUP BY s.username ORDER BY s.username
+    ON CONFLICT (username) DO UPDATE SET
+        upload_bytes = upload_bytes + excluded.upload_bytes,
+        download_bytes = download_bytes + excluded.download_bytes,
+        billed_bytes = billed_bytes + excluded.billed_bytes,
+        reports = reports + excluded.reports,
+        last_used_at = max(last_used_at, excluded.last_used_at),
+        change_seq = excluded.change_seq
+"""
+
+
+def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
+    """Add up the reports after one seq through another; within the caller's transaction."""
+    db.execute(_FOLDING)
+    db.execute("DELETE FROM temp.folding")
+    db.execute(_GATHER, (after, through))
+    for statement in (_ADD_TO_SERIES, _ADD_TO_DAYS, _ADD_TO_USERS):
+        db.execute(statement)
+    sqlite_senders.add(db, after=after, through=through)
+    sqlite_keys.index(db, after=after, through=through)
+    db.execute("UPDATE meta SET value = ? WHERE key = 'folded_seq'", (str(through),))
+
+
+def folded_seq(db: sqlite3.Connection) -> int:
+    """Return up to which report the sums go."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'folded_seq'").fetchone()
+    return int(row[0])

@@ -1,0 +1,368 @@
+"""The writing side of an SQLite ledger: many requests, one commit, one fsync."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from collector.errors import DiskFullError, LedgerError, NotStoredError
+from collector.ledger import Batch, Progress, Receipt
+from collector.ledger.aging import Ages
+from collector.ledger.capacity import Capacity, Room
+from collector.ledger.corrections import CORRECTED_REPORTS
+from collector.ledger.sqlite import export as sqlite_export
+from collector.ledger.sqlite import fold as sqlite_fold
+from collector.ledger.sqlite import key_index as sqlite_keys
+from collector.ledger.sqlite import runs as sqlite_runs
+from collector.ledger.sqlite import series as sqlite_series
+from collector.ledger.sqlite import sums as sqlite_sums
+from collector.ledger.sqlite.administration import corrections as sqlite_corrections
+from collector.ledger.sqlite.file import connect, disk_at_fault, is_disk_at_fault
+from collector.ledger.sqlite.lock import lock
+from collector.ledger.statistics_values import (
+    IdleSeries,
+)
+from collector.reports.report import Report
+from collector.schema import Policy
+
+MAX_CACHED_SERIES = 500_000
+
+_SeriesKey = tuple[str, str, int, str]
+_Content = tuple[int | None, int, int]
+
+
+class SqliteLedger:
+    """The one writer of a ledger file; not for several threads at once.
+
+    Opening takes the file's lock, checks its integrity, migrates it and adds up what a crash left
+    over; LedgerError otherwise.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = lock(path)
+        try:
+            self._db = connect(path)
+            self._check_integrity()
+        except BaseException:
+            self._lock.close()
+            raise
+        self._is_run_noted = False
+        self._series: dict[_SeriesKey, int] = {}
+        self._unindexed: dict[bytes, int] = {}
+        """The keys of reports that are in no sum yet, with their seq."""
+        self._load()
+        try:
+            self.fold()
+        except NotStoredError as error:
+            self.close()
+            raise LedgerError(f"{error}; make room, then start again") from error
+
+    def _check_integrity(self) -> None:
+        try:
+            verdict = self._db.execute("PRAGMA quick_check(3)").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            if is_disk_at_fault(error):
+                self._db.close()
+                raise disk_at_fault(self.path, error) from error
+            verdict = str(error)
+        if verdict != "ok":
+            self._db.close()
+            raise LedgerError(
+                f"the ledger {self.path} is damaged ({verdict}): restore a backup; to begin with "
+                "an empty ledger, move the file away yourself"
+            )
+
+    def _load(self) -> None:
+        """Read what is kept in memory; after a failed commit memory may be ahead of the file."""
+        self._series.clear()
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
+        self._last_seq: int = row[0] if row else 0
+        self._folded_seq = sqlite_fold.folded_seq(self._db)
+        self._capacity = self._read_capacity()
+        query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
+        self._unindexed = dict(self._db.execute(query, (self._folded_seq,)))
+
+    def _read_capacity(self) -> Capacity:
+        return Capacity(sqlite_sums.nearly_full(self._db, folded_seq=self._folded_seq))
+
+    def _room_for(self, batches: Sequence[Batch]) -> Room | None:
+        """Return what decides about each report of a commit; None where all fit in any case."""
+        if self._capacity.is_ample(batches):
+            return None
+        self._capacity = self._read_capacity()
+        if self._capacity.is_ample(batches):
+            return None
+        folded_seq = self._folded_seq
+        return self._capacity.room(
+            batches,
+            lambda username: sqlite_sums.total_of(self._db, username, folded_seq=folded_seq),
+        )
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        self._db.close()
+        self._lock.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                self._db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # a file that cannot be read now is read at the next try
+                self._load()
+            if not isinstance(error, (sqlite3.Error, OverflowError, UnicodeError)):
+                raise
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise DiskFullError(f"the disk under the ledger {self.path} is full") from error
+            raise NotStoredError(f"the ledger {self.path} did not store: {error}") from error
+
+    def record(
+        self,
+        batches: Sequence[Batch],
+        *,
+        received_at_millis: int,
+        defers_sums: bool = False,
+        alongside: Callable[[sqlite3.Connection, Sequence[Receipt]], None] | None = None,
+    ) -> list[Receipt]:
+        """Store all batches in one commit; returns when it is on disk.
+
+        With `defers_sums` the reports are stored, and in no sum before the next `fold`. What
+        `alongside` writes is in the same commit; what it raises undoes all of it.
+        """
+        with self._transaction():
+            room = self._room_for(batches)
+            group = _Group(self._last_seq, room)
+            known = self._known_seqs(batches)
+            receipts = [self._take(batch, group, known, received_at_millis) for batch in batches]
+            if group.rows and not self._is_run_noted:
+                sqlite_runs.begin(self._db, after_seq=self._last_seq)
+            self._db.executemany(
+                "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
+                "connections, reported_at, received_at, reporter, billed_bytes) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                group.rows,
+            )
+            if alongside is not None:
+                alongside(self._db, receipts)
+            if not defers_sums:
+                self._fold_through(group.last_seq)
+        self._last_seq = group.last_seq
+        self._capacity.note(raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=room)
+        self._is_run_noted = self._is_run_noted or bool(group.rows)
+        if defers_sums:
+            self._unindexed.update((key, content[0]) for key, content in group.contents.items())
+        else:
+            self._note_folded(group.last_seq)
+        return receipts
+
+    def fold(self) -> None:
+        """Add up what is stored and in no sum yet."""
+        if self._folded_seq == self._last_seq:
+            return
+        with self._transaction():
+            self._fold_through(self._last_seq)
+        self._note_folded(self._last_seq)
+
+    def _fold_through(self, seq: int) -> None:
+        if seq > self._folded_seq:
+            sqlite_fold.fold(self._db, after=self._folded_seq, through=seq)
+
+    def _note_folded(self, seq: int) -> None:
+        self._folded_seq = seq
+        self._unindexed.clear()
+
+    def _known_seqs(self, batches: Sequence[Batch]) -> dict[bytes, int]:
+        """Look up which of the ids are stored already, and where."""
+        keys = [
+            report.report_key
+            for batch in batches
+            for report in batch.reports
+            if report.report_key is not None
+        ]
+        unindexed = self._unindexed
+        known = {key: unindexed[key] for key in keys if key in unindexed} if unindexed else {}
+        known.update(sqlite_keys.seqs_of(self._db, keys))
+        return known
+
+    def _take(
+        self, batch: Batch, group: _Group, known: dict[bytes, int], received_at_millis: int
+    ) -> Receipt:
+        duplicates: list[tuple[Report, int]] = []
+        full: list[int] = []
+        room = group.room
+        seq, rows, contents, series = group.last_seq, group.rows, group.contents, self._series
+        before, reporter = seq, batch.reporter
+        for place, report in enumerate(batch.reports):
+            key, up, down = report.report_key, report.upload_bytes, report.download_bytes
+            if key is not None:
+                if (stored := known.get(key)) is not None:
+                    duplicates.append((report, stored))
+                    continue
+                if (content := contents.get(key)) is not None:
+                    duplicates.append((report, content[0]))
+                    continue
+            if room is not None and not room.take(report):
+                full.append(place)
+                continue
+            series_key = (report.username, report.server, report.port, report.protocol)
+            series_id = series.get(series_key) or self._series_id(series_key)
+            seq += 1
+            if key is not None:
+                contents[key] = (seq, (series_id, up, down))
+            billed = report.billed_bytes
+            rows.append(
+                (
+                    *(seq, key, series_id, up, down, report.connections),
+                    *(report.reported_at_millis, received_at_millis, reporter, billed),
+                )
+            )
+            group.raw_bytes += up + down
+            group.billed_bytes += up + down if billed is None else billed
+        group.last_seq = seq
+        conflicts = self._count_conflicts(duplicates, group) if duplicates else 0
+        return Receipt(seq - before, len(duplicates), conflicts, tuple(full))
+
+    def _count_conflicts(self, duplicates: Sequence[tuple[Report, int]], group: _Group) -> int:
+        """Count the duplicates whose content is not what is stored, while that is still kept."""
+        fresh = dict(group.contents.values())
+        query = "SELECT series_id, upload_bytes, download_bytes FROM report WHERE seq = ?"
+        conflicts = 0
+        for report, seq in duplicates:
+            stored: _Content | None = fresh.get(seq)
+            if stored is None:
+                stored = self._db.execute(query, (seq,)).fetchone()
+            series_key = (report.username, report.server, report.port, report.protocol)
+            sent = (self._find_series(series_key), report.upload_bytes, report.download_bytes)
+            conflicts += stored is not None and stored != sent
+        return conflicts
+
+    def _series_id(self, key: _SeriesKey) -> int:
+        """Return the id of a series, which may be a new one."""
+        if (found := self._find_series(key)) is not None:
+            return found
+        statement = (
+            "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) RETURNING id"
+        )
+        return self._remember_series(key, self._db.execute(statement, key).fetchone()[0])
+
+    def _find_series(self, key: _SeriesKey) -> int | None:
+        if (found := self._series.get(key)) is not None:
+            return found
+        query = (
+            "SELECT id FROM series WHERE username = ? AND server = ? AND port = ? AND protocol = ?"
+        )
+        row = self._db.execute(query, key).fetchone()
+        return None if row is None else self._remember_series(key, row[0])
+
+    def _remember_series(self, key: _SeriesKey, series_id: int) -> int:
+        if len(self._series) >= MAX_CACHED_SERIES:
+            self._series.clear()
+        self._series[key] = series_id
+        return series_id
+
+    def age(self, *, ran_millis: int, kept_millis: int) -> int:
+        """Note that a collector ran so much longer; return up to which seq reports are old."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
+        ages = Ages.parse(row[0] if row else None).later(
+            ran_millis=ran_millis, seq=self._last_seq, kept_millis=kept_millis
+        )
+        with self._transaction():
+            keep = "INSERT OR REPLACE INTO meta (key, value) VALUES ('ages', ?)"
+            self._db.execute(keep, (ages.format(),))
+        return ages.old_through(kept_millis=kept_millis)
+
+    def forget_reports(
+        self,
+        *,
+        before_millis: int,
+        limit: int,
+        keeps_unexported: bool,
+        through_seq: int | None = None,
+    ) -> int:
+        """Drop up to `limit` of the oldest reports received before; return how many were.
+
+        Their ids are forgotten at some time after. With `keeps_unexported`, what is not in InfluxDB
+        yet stays; so does what is after `through_seq`, and its ids.
+        """
+        with self._transaction():
+            sqlite_keys.forget(self._db, before_millis=before_millis, through_seq=through_seq)
+            last = self._folded_seq
+            if keeps_unexported:
+                last = min(last, sqlite_export.state_of(self._db, Policy.RAW).seq)
+            if through_seq is not None:
+                last = min(last, through_seq)
+            # Only from the front, so that what is kept has no gaps, wherever clocks jumped.
+            statement = (
+                "DELETE FROM report WHERE seq IN (SELECT seq FROM "
+                "(SELECT seq, max(received_at) OVER (ORDER BY seq) AS latest FROM "
+                "(SELECT seq, received_at FROM report WHERE seq <= ? ORDER BY seq LIMIT ?)) "
+                "WHERE latest < ?)"
+            )
+            return self._db.execute(statement, (last, limit, before_millis)).rowcount
+
+    def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
+        """Store that an export went on, unless it was begun anew meanwhile; return whether."""
+        with self._transaction():
+            return sqlite_export.advance(self._db, progress, at_millis=at_millis)
+
+    def note_export_problem(self, stream: str, problem: str | None) -> None:
+        """Store why an export does not go on, None when it does."""
+        with self._transaction():
+            sqlite_export.note_problem(self._db, stream, problem)
+
+    def forget_days(self, *, before_day: int, limit: int) -> int:
+        """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
+        with self._transaction():
+            statement = (
+                "DELETE FROM usage_day WHERE (day, series_id) IN (SELECT day, series_id "
+                "FROM usage_day WHERE day < ? ORDER BY day, series_id LIMIT ?)"
+            )
+            sqlite_corrections.note_dropped_days(
+                self._db, before_day=before_day, seq=self._folded_seq
+            )
+            return self._db.execute(statement, (before_day, limit)).rowcount
+
+    def correct(self, *, now_millis: int, limit: int = CORRECTED_REPORTS) -> bool:
+        """Carry out a step of the oldest correction that is open; return whether there is more."""
+        correction = sqlite_corrections.open_correction(self._db)
+        if correction is None:
+            return False
+        self.fold()  # only what is in the sums can be taken out of them
+        with self._transaction():
+            last_seq, is_done = sqlite_corrections.carry_out(
+                self._db, correction, last_seq=self._last_seq, now_millis=now_millis, limit=limit
+            )
+            is_stored = last_seq > self._last_seq
+            if is_stored and not self._is_run_noted:
+                sqlite_runs.begin(self._db, after_seq=self._last_seq)
+        self._last_seq = self._folded_seq = last_seq
+        self._is_run_noted = self._is_run_noted or is_stored
+        return not is_done or sqlite_corrections.open_correction(self._db) is not None
+
+    def forget_series(self, found: Sequence[IdleSeries]) -> int:
+        """Drop series that are still as they were found; return how many. No sum changes."""
+        self.fold()
+        with self._transaction():
+            dropped = sqlite_series.drop(self._db, found)
+        self._series.clear()
+        return dropped
+
+
+class _Group:
+    """What one commit will store."""
+
+    def __init__(self, last_seq: int, room: Room | None) -> None:
+        self.last_seq = last_seq
+        self.room = room
+        """Decides about each report; None where all fit."""
+        self.raw_bytes = self.billed_bytes = 0
+        self.rows: list[tuple[object, ...]] = []
+        self.contents: dict[bytes, tuple[int, _Content]] = {}
+        """By key, the seq and content of the reports that have one."""

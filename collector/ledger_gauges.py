@@ -1,0 +1,122 @@
+"""Keeps the gauges that are read from the ledger up to date, beside everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Sequence
+
+from collector.api.context import Collector
+from collector.errors import CollectorError
+from collector.metrics import Metrics
+from collector.reports.report import DAY_MILLIS
+from collector.reports.spikes import SHOWN_DAYS, BusyHour, by_reporter, describe, spikes_of
+from collector.schema import Policy
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 15.0
+MOST_BUSY_HOURS = 1000
+
+
+async def keep_fresh(collector: Collector) -> None:
+    """Refresh the ledger's gauges until cancelled."""
+    is_recalled = False
+    while True:
+        try:
+            if not is_recalled or collector.leading:  # others hear reporters too
+                await _recall_reporters(collector)
+                is_recalled = True
+            await refresh(collector)
+        except (CollectorError, OSError, sqlite3.Error) as error:
+            log.warning("the ledger's numbers could not be read: %s", error)
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+async def refresh(collector: Collector) -> None:
+    """Read the ledger's size, counts and sums, and how far behind the export is."""
+    metrics, settings = collector.metrics, collector.settings
+    metrics.retention_seconds.labels("reports").set(settings.dedup_window_days * 86_400)
+    ring = await collector.key_ring()
+    metrics.forget_reporters(lambda name: ring.by_name(name) is None)
+    if collector.leading and not collector.leading.leads:
+        _show_spikes(collector, ())
+        _clear(metrics)  # one collector shows what is true of the ledger, or it would add up
+        return
+    await _refresh_spikes(collector)
+    facts = await collector.read(lambda reader: reader.facts())
+    metrics.ledger_size_bytes.set(facts.size_bytes)
+    metrics.ledger_reports.set(facts.records)
+    metrics.ledger_day_rows.set(facts.day_rows)
+    metrics.ledger_users.set(facts.users)
+    metrics.ledger_servers.set(facts.servers)
+    metrics.ledger_traffic_bytes.labels("upload").set(facts.upload_bytes)
+    metrics.ledger_traffic_bytes.labels("download").set(facts.download_bytes)
+    metrics.ledger_billed_bytes.set(facts.billed_bytes)
+    free_bytes = collector.place.free_disk_bytes()
+    if free_bytes is not None:
+        metrics.ledger_free_disk_bytes.set(free_bytes)
+    if collector.exporter is not None:
+        for policy, seconds in settings.influx_retention_seconds.items():
+            metrics.retention_seconds.labels(policy).set(seconds)
+        await _refresh_lag(collector)
+
+
+def _clear(metrics: Metrics) -> None:
+    for each in (
+        metrics.ledger_size_bytes,
+        metrics.ledger_reports,
+        metrics.ledger_day_rows,
+        metrics.ledger_users,
+        metrics.ledger_servers,
+        metrics.ledger_billed_bytes,
+        metrics.ledger_traffic_bytes.labels("upload"),
+        metrics.ledger_traffic_bytes.labels("download"),
+        metrics.export_lag_reports,
+        metrics.export_lag_seconds,
+    ):
+        each.set(0)
+
+
+async def _refresh_spikes(collector: Collector) -> None:
+    """Look for senders that report far beyond their past, and log each once a day."""
+    today, rule = collector.now_millis() // DAY_MILLIS, collector.settings.spike_rule
+    days = range(today - SHOWN_DAYS + 1, today + 1)
+    hours = await collector.read_long(
+        lambda reader: reader.busy_hours(
+            days=days, above_bytes=rule.floor_bytes, limit=MOST_BUSY_HOURS
+        )
+    )
+    spikes = spikes_of(hours, rule)
+    known = {(each.sender, each.day) for each in collector.spikes}
+    for each in spikes:
+        if (each.sender, each.day) not in known:
+            collector.metrics.spikes.inc()
+            log.warning("traffic_spike sender=%r: %s", each.sender, describe(each))
+    _show_spikes(collector, spikes)
+
+
+def _show_spikes(collector: Collector, spikes: Sequence[BusyHour]) -> None:
+    gauge, shown = collector.metrics.sender_spike_bytes, by_reporter(spikes)
+    for gone in by_reporter(collector.spikes).keys() - shown.keys():
+        gauge.remove(gone)
+    for name, amount_bytes in shown.items():
+        gauge.labels(name).set(amount_bytes)
+    collector.spikes = spikes
+
+
+async def _refresh_lag(collector: Collector) -> None:
+    backlog = await collector.read(lambda reader: reader.backlog(Policy.RAW))
+    age_seconds = 0.0
+    if backlog.oldest_received_at_millis is not None:
+        age_seconds = max(0, collector.now_millis() - backlog.oldest_received_at_millis) / 1000
+    collector.metrics.export_lag_reports.set(backlog.reports)
+    collector.metrics.export_lag_seconds.set(age_seconds)
+
+
+async def _recall_reporters(collector: Collector) -> None:
+    """Note when each reporter was last heard before this process began."""
+    last_reports = await collector.read(lambda reader: reader.last_reports())
+    for scope, at_millis in last_reports.items():
+        collector.metrics.note_heard(scope, at_seconds=at_millis / 1000)

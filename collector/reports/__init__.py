@@ -1,0 +1,1 @@
+"""What a report is, who may report, within which bounds, and what it is billed; pure."""

@@ -1,0 +1,197 @@
+"""Request bodies → well-formed reports, or what is wrong with each; pure and bounded."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from collector.reports.report import MAX_REPORTS_PER_REQUEST, Refusal, WireReport
+
+_DECODE_MANY = msgspec.json.Decoder(list[WireReport])
+_DECODE_ONE = msgspec.json.Decoder(WireReport)
+
+_MAX_COMMAS = 64 * MAX_REPORTS_PER_REQUEST
+"""Bounds the memory of reading what is no reports, such as `[1,1,1,...`."""
+
+_MAX_DIGITS = 40
+"""Reading a number of thousands of digits takes time that grows with their square."""
+_BEYOND_ALL_BOUNDS = 2**63
+"""Stands for a number that is longer: it is above whatever a field may hold, or below."""
+_USER_TOKEN = re.compile(rb'"user_token"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.){1,4096}")')
+
+UNFIT = (msgspec.ValidationError, UnicodeEncodeError)
+"""What converting an item raises; the latter where broken Unicode is read as something else."""
+_AT_FIELD = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
+
+
+class UnreadableBodyError(ValueError):
+    """The body is not what its headers or the route say it is."""
+
+
+class BodyTooLargeError(ValueError):
+    """The body, or what it inflates to, is above the limit."""
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """The well-formed reports of a body with their places, and the refusals of the others."""
+
+    reports: list[tuple[int, WireReport]]
+    refusals: list[Refusal]
+    is_array: bool
+
+
+def inflate(body: bytes, *, limit_bytes: int) -> bytes:
+    """Undo gzip, never producing more than the limit.
+
+    Raises BodyTooLargeError, or UnreadableBodyError for what is not one whole gzip stream.
+    """
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        plain = inflater.decompress(body, limit_bytes + 1)
+    except zlib.error as error:
+        raise UnreadableBodyError(f"the body is not gzip: {error}") from error
+    if len(plain) > limit_bytes:
+        raise BodyTooLargeError(f"the body inflates to more than {limit_bytes} bytes")
+    if not inflater.eof:
+        raise UnreadableBodyError("the gzip body ends too early")
+    if inflater.unused_data:
+        raise UnreadableBodyError("something follows the gzip stream; send one stream")
+    return plain
+
+
+def decode(body: bytes) -> Decoded:
+    """Read one report or an array of them.
+
+    Raises UnreadableBodyError for what is no JSON, or neither an object nor an array, and
+    BodyTooLargeError for too many reports.
+    """
+    text = body.lstrip(b" \t\r\n")
+    if text[:1] == b"[":
+        return _decode_array(text)
+    if text[:1] == b"{":
+        return _decode_single(text)
+    raise UnreadableBodyError("the body must be a JSON object (one report) or an array of them")
+
+
+def _decode_array(text: bytes) -> Decoded:
+    try:
+        wires = _DECODE_MANY.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_each(text)
+    _check_count(len(wires))
+    return Decoded(list(enumerate(wires)), [], is_array=True)
+
+
+def _decode_each(text: bytes) -> Decoded:
+    """Read item by item, so that each bad one names its field and the good ones are kept."""
+    items = parse_json(text)
+    _check_count(len(items))
+    return _sort(items, is_array=True)
+
+
+def _decode_single(text: bytes) -> Decoded:
+    try:
+        return Decoded([(0, _DECODE_ONE.decode(text))], [], is_array=False)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _sort([parse_json(text)], is_array=False)
+
+
+def parse_json(text: bytes) -> Any:
+    """Read JSON of any shape; UnreadableBodyError or BodyTooLargeError for what is none.
+
+    Lone surrogates, which the fast decoder calls broken JSON, come through: a report's own rules
+    refuse them where they matter and name the field.
+    """
+    if text.count(b",") > _MAX_COMMAS:
+        raise BodyTooLargeError("the body holds far more values than reports have")
+    try:
+        return json.loads(text, parse_int=_short_int, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise UnreadableBodyError("the body is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableBodyError(f"the body is not JSON: {error}") from error
+
+
+def first_user_token(body: bytes) -> str | None:
+    """Return the `user_token` that is written first, without decoding the body; None without one.
+
+    In time linear to the body's length: for requests of which nothing else says who sends them.
+    """
+    found = _USER_TOKEN.search(body)
+    if found is None:
+        return None
+    try:
+        return msgspec.json.decode(found[1], type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) <= _MAX_DIGITS:
+        return int(digits)
+    return -_BEYOND_ALL_BOUNDS if digits.startswith("-") else _BEYOND_ALL_BOUNDS
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _sort(items: list[Any], *, is_array: bool) -> Decoded:
+    reports: list[tuple[int, WireReport]] = []
+    refusals: list[Refusal] = []
+    for index, item in enumerate(items):
+        try:
+            reports.append((index, _convert(item)))
+        except msgspec.ValidationError as error:
+            refusals.append(refusal_of(index, error))
+        except UnicodeEncodeError:  # met only where text is read as a moment
+            refusals.append(Refusal(index, "reported_at", "contains broken Unicode"))
+    return Decoded(reports, refusals, is_array=is_array)
+
+
+def _convert(item: Any) -> WireReport:
+    return msgspec.convert(whole_numbers(item), WireReport)
+
+
+def whole_numbers(item: Any) -> Any:
+    """Return an object or array with whole numbers for what is written as 1024.0 or 1e3."""
+    if isinstance(item, dict):
+        return {key: _whole(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_whole(value) for value in item]
+    return item
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_REPORTS_PER_REQUEST:
+        raise BodyTooLargeError(
+            f"{count} reports in one request; at most {MAX_REPORTS_PER_REQUEST} are taken"
+        )
+
+
+def refusal_of(
+    index: int,
+    error: msgspec.ValidationError | UnicodeEncodeError,
+    *,
+    fields: Mapping[str, str] | None = None,
+) -> Refusal:
+    """Return what is wrong with an item; `fields` says what a foreign item's are called here."""
+    if isinstance(error, UnicodeEncodeError):
+        return Refusal(index, "report", "contains broken Unicode")
+    message = str(error)
+    if missing := _MISSING.search(message):
+        return Refusal(index, missing["field"], "is required")
+    if at := _AT_FIELD.search(message):
+        path = at["path"] or "report"
+        return Refusal(index, (fields or {}).get(path, path), message[: at.start()].lower())
+    return Refusal(index, "report", message.lower())

@@ -1,0 +1,253 @@
+"""What a report is, which ones are refused, and why.
+
+Pure: bytes on the wire become `WireReport`s elsewhere; here they become `Report`s or `Refusal`s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from collector.reports.billing import Tariff
+
+MAX_REPORTS_PER_REQUEST = 10_000
+MAX_SERVER_LENGTH = 255
+MAX_USERNAME_LENGTH = 255
+MAX_TOKEN_LENGTH = 2048
+MAX_AMOUNT_BYTES = 2**62
+DAY_MILLIS = 86_400_000
+MAX_AHEAD_MILLIS = 5 * 60 * 1000
+
+# Half of a surrogate pair is no character: JSON can spell it, nothing can store it.
+_UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_BLANKS = "begins or ends with a blank, as no username does"
+_BACKSLASH = "ends in a backslash, which no time series can be named by"
+
+Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_BYTES)]
+ReportId = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class WireReport(msgspec.Struct, gc=False):
+    """A traffic report as senders write it; keys it does not know are ignored."""
+
+    user_token: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=MAX_TOKEN_LENGTH,
+            description="The username, or the user's subscription token or URL",
+        ),
+    ]
+    server: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1, max_length=MAX_SERVER_LENGTH, description="The server's name or address"
+        ),
+    ]
+    port: Annotated[
+        int, msgspec.Meta(ge=0, le=65535, description="0 where the sender does not know it")
+    ]
+    protocol: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1, max_length=64, description="`unknown` where the sender does not know it"
+        ),
+    ]
+    bytes_uploaded: Amount
+    bytes_downloaded: Amount
+    report_id: (
+        Annotated[ReportId, msgspec.Meta(description="Counted once per sender within the window")]
+        | None
+    ) = None
+    reported_at: (
+        Annotated[
+            datetime,
+            msgspec.Meta(tz=True, description="RFC 3339 with a time zone; in the future: now"),
+        ]
+        | None
+    ) = None
+    connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
+
+
+class Report(msgspec.Struct, frozen=True, gc=False):
+    """A report that may be counted; times are milliseconds since 1970, UTC."""
+
+    username: str
+    server: str
+    port: int
+    protocol: str
+    upload_bytes: int
+    download_bytes: int
+    connections: int
+    reported_at_millis: int
+    report_key: bytes | None = None
+    """Names the report among all of the same reporter's; None counts it each time."""
+    billed_bytes: int | None = None
+    """What it counts for against a quota; None when that is its bytes as they are."""
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """Why one report of a request is not stored."""
+
+    index: int
+    field: str
+    reason: str
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The bounds that operators may set."""
+
+    ceiling_bytes: int = 10 * 2**40
+    """The most one report may carry in either direction."""
+    dedup_window_millis: int = 7 * DAY_MILLIS
+    """Ids are remembered for so long; an older `reported_at` is refused."""
+    request_bytes: int = MAX_AMOUNT_BYTES
+    """The most that a request, so each report of it, may carry both ways together."""
+    request_setting: str = ""
+    """The setting of that."""
+
+
+def kept_millis(limits: Limits) -> int:
+    """Return for how long after its arrival a report may be sent again and still be taken.
+
+    A report may be dated minutes ahead of its arrival, so its id is kept as much longer.
+    """
+    return limits.dedup_window_millis + MAX_AHEAD_MILLIS + 1
+
+
+def purge_horizon_millis(limits: Limits, *, now_millis: int) -> int:
+    """Return before which moment of arrival a report cannot be sent again and still be taken."""
+    return now_millis - kept_millis(limits)
+
+
+def report_key(scope: str, report_id: str) -> bytes:
+    """Fold an id with who reports into 16 bytes, so that nobody can swallow another's report."""
+    return hashlib.blake2b(f"{scope}\x1f{report_id}".encode(), digest_size=16).digest()
+
+
+def is_ahead(wire: WireReport, *, now_millis: int) -> bool:
+    """Tell whether a report is dated where only a wrong clock can be: it counts as arriving now."""
+    if wire.reported_at is None:
+        return False
+    return wire.reported_at.timestamp() * 1000 > now_millis + MAX_AHEAD_MILLIS
+
+
+def is_empty(wire: WireReport) -> bool:
+    """Tell whether a report reports no byte; such are dropped before anything else."""
+    return wire.bytes_uploaded == 0 and wire.bytes_downloaded == 0
+
+
+def accept(
+    wire: WireReport,
+    *,
+    index: int,
+    username: str,
+    scope: str,
+    fallback_id: str | None,
+    now_millis: int,
+    limits: Limits,
+    tariff: Tariff | None = None,
+) -> Report | Refusal | None:
+    """Turn a well-formed report into one that may be counted; None when it reports nothing.
+
+    The username is kept in Unicode NFC. A report that is dated more than 5 minutes ahead has the
+    moment of its arrival instead. `fallback_id` is the id of the request's headers, for a report
+    without one of its own. `tariff` is how the sender's reports are billed at this moment; None
+    bills them as reported.
+    """
+    if is_empty(wire):
+        return None
+    username = canonical(username)
+    if refusal := _refuse_names(wire, username, index):
+        return refusal
+    if wire.bytes_uploaded > limits.ceiling_bytes:
+        return _too_much(index, "bytes_uploaded", limits)
+    if wire.bytes_downloaded > limits.ceiling_bytes:
+        return _too_much(index, "bytes_downloaded", limits)
+    if wire.bytes_uploaded + wire.bytes_downloaded > limits.request_bytes:
+        return _too_much_together(wire, index, limits)
+    reported_at_millis = now_millis
+    if wire.reported_at is not None:
+        reported_at_millis = int(wire.reported_at.timestamp() * 1000)
+        if is_ahead(wire, now_millis=now_millis):
+            reported_at_millis = now_millis
+        if reported_at_millis < now_millis - limits.dedup_window_millis:
+            days = limits.dedup_window_millis // DAY_MILLIS
+            reason = (
+                f"is older than the {days} days that are taken; if the clock is wrong, leave it out"
+            )
+            return Refusal(index, "reported_at", reason)
+    own_id = wire.report_id or fallback_id
+    billed_bytes = None
+    if tariff is not None:
+        raw_bytes = wire.bytes_uploaded + wire.bytes_downloaded
+        billed_bytes = tariff.billed_bytes(wire.server, raw_bytes)
+    return Report(
+        username,
+        wire.server,
+        wire.port,
+        wire.protocol,
+        wire.bytes_uploaded,
+        wire.bytes_downloaded,
+        wire.connections,
+        reported_at_millis,
+        None if own_id is None else report_key(scope, own_id),
+        billed_bytes,
+    )
+
+
+def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None:
+    if len(username) > MAX_USERNAME_LENGTH:
+        reason = f"a username has at most {MAX_USERNAME_LENGTH} characters"
+        return Refusal(index, "user_token", reason)
+    server, protocol, report_id = wire.server, wire.protocol, wire.report_id or ""
+    # Nearly every report is right: one look at all of its names, and a closer one if that fails.
+    all_names = f"{username}{server}{protocol}{report_id}"
+    is_trimmed = username == username.strip()
+    if "\\" not in all_names and is_trimmed and all_names.isprintable():
+        return None
+    if not is_trimmed:
+        return Refusal(index, "user_token", _BLANKS)
+    for field, text in (
+        ("user_token", username),
+        ("server", server),
+        ("protocol", protocol),
+        ("report_id", report_id),
+    ):
+        fault = fault_in_name(text)
+        if fault is not None and (field != "report_id" or fault != _BACKSLASH):
+            return Refusal(index, field, fault)
+    return None
+
+
+def canonical(username: str) -> str:
+    """Return a username as it is stored: in Unicode NFC, so that what looks alike is one name."""
+    return username if username.isascii() else unicodedata.normalize("NFC", username)
+
+
+def fault_in_name(text: str) -> str | None:
+    """Say why a user, server or protocol cannot be called so; None when it can."""
+    if not text.isprintable() and _UNSTORABLE.search(text):
+        return "contains control characters or broken Unicode"
+    return _BACKSLASH if text.endswith("\\") else None
+
+
+def _too_much(index: int, field: str, limits: Limits) -> Refusal:
+    reason = f"is above the ceiling of {limits.ceiling_bytes} bytes for one report"
+    return Refusal(index, field, reason)
+
+
+def _too_much_together(wire: WireReport, index: int, limits: Limits) -> Refusal:
+    is_upload = wire.bytes_uploaded > wire.bytes_downloaded
+    field = "bytes_uploaded" if is_upload else "bytes_downloaded"
+    reason = (
+        f"brings the report to {wire.bytes_uploaded + wire.bytes_downloaded} bytes both ways, "
+        f"above the {limits.request_bytes} of {limits.request_setting}"
+    )
+    return Refusal(index, field, reason)

@@ -1,0 +1,1 @@
+"""What every program stands on: servers, files, clocks, PostgreSQL; knows no traffic or quota."""

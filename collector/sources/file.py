@@ -1,0 +1,81 @@
+"""The sources file on disk: read at the start, read again when it changes, never half.
+
+A file that is wrong at the start stops the start. One that is made wrong later is complained about
+once, and what it said before goes on holding.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from collector.errors import SettingsError
+from collector.runtime.rate_limit import RateLimit
+from collector.sources.book import EMPTY, SourceBook, read_book
+from collector.sources.retries import RecentPushes
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+NOTE_SECONDS = 60.0
+
+_Stamp = tuple[int, int, int]
+
+
+def load_book(path: Path | None) -> SourceBook:
+    """Read a sources file; SettingsError names it and says what is wrong with it."""
+    if path is None:
+        return EMPTY
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"COLLECTOR_SOURCES_FILE {path}: {reason}") from error
+    try:
+        return read_book(text)
+    except SettingsError as error:
+        raise SettingsError(f"COLLECTOR_SOURCES_FILE {path}: {error}") from error
+
+
+class Sources:
+    """What is known of foreign senders, and which of their pushes were seen lately."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._stamp = _stamp_of(path)
+        self._book = load_book(path)
+        self._look_at_seconds = 0.0
+        self.recent = RecentPushes()
+        self.notes = RateLimit(per_second=1 / NOTE_SECONDS, burst=1)
+        """Bounds how often a reporter's refusals are logged: panels repeat them all day."""
+        self.problem: str | None = None
+        """Why the file as it is now is not used."""
+
+    def book(self, *, now_seconds: float) -> SourceBook:
+        """Return what the file says, at most a second old."""
+        if self._path is not None and now_seconds >= self._look_at_seconds:
+            self._look_at_seconds = now_seconds + LOOK_SECONDS
+            stamp = _stamp_of(self._path)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._read_again(self._path)
+        return self._book
+
+    def _read_again(self, path: Path) -> None:
+        try:
+            self._book = load_book(path)
+        except SettingsError as error:
+            self.problem = f"{error}; what it said before goes on holding"
+            log.error("%s", self.problem)  # noqa: TRY400 - the message says it all
+        else:
+            self.problem = None
+            log.info("sources are read again from %s", path)
+
+
+def _stamp_of(path: Path | None) -> _Stamp | None:
+    """Return what changes with a file's content; None while there is none."""
+    try:
+        state = path.stat() if path else None
+    except OSError:
+        return None
+    return (state.st_mtime_ns, state.st_size, state.st_ino) if state else None

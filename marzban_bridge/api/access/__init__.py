@@ -1,0 +1,1 @@
+"""Who calls the bridge's API, and how often they may try."""

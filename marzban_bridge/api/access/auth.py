@@ -1,0 +1,110 @@
+"""Who is calling: a bearer token is whatever the panel says it is."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import httpx
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.errors import PanelError, PanelRefusedError
+from marzban_bridge.panels.marzban_answers import bearer_of
+from marzban_bridge.panels.port import PanelAdmin
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+MAX_FORM_BYTES = 16 * 1024
+MAX_BEARER_LENGTH = 4096
+
+_BEARER = HTTPBearer(
+    auto_error=False, description="A Marzban admin token, as from POST /api/admin/token"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """An admin of the panel and the token that proves it."""
+
+    admin: PanelAdmin
+    bearer: str
+
+    def require_sudo(self) -> None:
+        """Answer 403 unless the caller is a sudo admin."""
+        if not self.admin.is_sudo:
+            raise HTTPException(403, "only a sudo admin may do that")
+
+
+async def authenticate(
+    request: Request,
+    bridge: BridgePart,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+) -> Caller:
+    """Ask the panel whose token it is; 401 when it is nobody's, 429 when many were nobody's.
+
+    A token that the panel accepted before is always asked about.
+    """
+    headers = {"www-authenticate": "Bearer"}
+    if credentials is None:
+        raise HTTPException(401, "send Authorization: Bearer with a Marzban admin token", headers)
+    bearer = credentials.credentials
+    if len(bearer) > MAX_BEARER_LENGTH or not (bearer.isascii() and bearer.isprintable()):
+        raise HTTPException(401, "this is no Marzban admin token", headers)
+    refusal = HTTPException(401, "the panel does not accept this admin token", headers)
+    bearers, panel, address = bridge.bearers, bridge.panel_settings.name, address_of(request)
+    now_seconds = bridge.clock().timestamp()
+    if bearers.is_refused(panel, bearer, now_seconds=now_seconds):
+        raise refusal
+    wait_seconds = bearers.take(panel, bearer, address=address, now_seconds=now_seconds)
+    if wait_seconds:
+        raise HTTPException(
+            429,
+            "too many admin tokens that the panel does not know; sign in anew, or try again later",
+            {"retry-after": str(math.ceil(wait_seconds))},
+        )
+    try:
+        admin = await bridge.panel.whoami(bearer=bearer)
+    except PanelRefusedError as error:
+        bearers.note_refused(panel, bearer, now_seconds=now_seconds)
+        raise refusal from error
+    except BaseException:
+        bearers.note_unanswered(panel, bearer, address=address, now_seconds=now_seconds)
+        raise
+    bearers.note_accepted(panel, bearer, address=address, now_seconds=now_seconds)
+    return Caller(admin=admin, bearer=bearer)
+
+
+def address_of(request: Request) -> str:
+    """Return where a request comes from, as the proxies that are trusted say it."""
+    return request.client.host if request.client else ""
+
+
+CallerPart = Annotated[Caller, Depends(authenticate)]
+
+
+async def sign_in_through(
+    bridge: Bridge, request: Request, body: bytes, *, content_type: str
+) -> httpx.Response:
+    """Pass a sign-in form through to the panel and return its answer.
+
+    429 to an address whose sign-ins were refused too often.
+    """
+    address = address_of(request)
+    now_seconds = bridge.clock().timestamp()
+    if wait_seconds := bridge.sign_ins.take(address, now_seconds=now_seconds):
+        headers = {"retry-after": str(math.ceil(wait_seconds))}
+        raise HTTPException(429, "too many refused sign-ins from this address", headers)
+    is_refused = False
+    try:
+        answer = await bridge.panel.sign_in_as(body, content_type=content_type)
+        is_refused = answer.status_code in {401, 403}
+    finally:
+        if not is_refused:
+            bridge.sign_ins.give_back(address, now_seconds=now_seconds)
+    if answer.is_success:
+        with contextlib.suppress(PanelError):  # the caller is told what the panel says, as it is
+            bridge.bearers.introduce(bridge.panel_settings.name, bearer_of(answer))
+    return answer

@@ -1,0 +1,1 @@
+"""`marzban-bridge`: one module for each family of commands."""

@@ -1,0 +1,286 @@
+"""What each command of `marzban-bridge` does.
+
+Commands that a running bridge can carry out are asked of it; otherwise the store is opened here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+
+from collector.runtime.http_limits import bounded
+from marzban_bridge import bridges as together
+from marzban_bridge.api.context import Bridge, Bridges
+from marzban_bridge.app import create_app
+from marzban_bridge.cli import exclusive as sole_writer
+from marzban_bridge.cli.exclusive import with_bridges
+from marzban_bridge.cli.running_bridge import RunningBridge
+from marzban_bridge.config.panels_file import PanelSettings, load_panels
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.errors import SettingsError
+from marzban_bridge.listening import listen
+from marzban_bridge.panels.names import scoped
+from marzban_bridge.quota.account import Account, standing, trusted
+from marzban_bridge.reconcile.pass_result import PassResult
+from marzban_bridge.store.backup import back_up
+from marzban_bridge.store.open import open_to_read, url_of
+from marzban_bridge.store.store import Store
+from marzban_bridge.tables import (
+    PlannedRow,
+    events_table,
+    human_bytes,
+    orphans_table,
+    plan_table,
+    users_table,
+)
+
+log = logging.getLogger(__name__)
+console = Console()
+
+PROGRESS_SECONDS = 5.0
+
+
+class _Server(uvicorn.Server):
+    """Ends by returning; uvicorn raises the signal again, and a fault would look like a stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def stop_process(error: BaseException) -> None:
+    """End the process after a fault the loop cannot work around; a supervisor starts it anew."""
+    log.critical("the loop stopped: %r", error, exc_info=error)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop."""
+    panels = load_panels(settings)
+    with listen(settings.host, settings.port) as listener:  # before anything is touched
+        if isinstance(settings.store, Path):
+            Store(settings.store).close()  # what cannot be used is one line, not a traceback
+        else:
+            url_of(settings)
+        return _serve(settings, panels, listener)
+
+
+def _serve(settings: Settings, panels: Sequence[PanelSettings], listener: socket.socket) -> int:
+    failures: list[BaseException] = []
+
+    def on_loop_failure(error: BaseException) -> None:
+        failures.append(error)
+        stop_process(error)
+
+    log.info(
+        "bridge on http://%s:%d enforcement=%s panel=%s collector=%s store=%s webhooks=%s",
+        settings.host,
+        settings.port,
+        settings.enforcement,
+        " ".join(panel.url for panel in panels),
+        settings.collector_url,
+        settings.store,
+        "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
+    )
+    app = create_app(settings, on_loop_failure=on_loop_failure)
+    config = uvicorn.Config(
+        app,
+        http=bounded(connections=settings.max_connections, read_seconds=settings.read_seconds),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        timeout_graceful_shutdown=5,
+    )
+    _Server(config).run(sockets=[listener])
+    return 1 if failures else 0
+
+
+async def once(settings: Settings) -> int:
+    """Make one pass and show where everybody stands."""
+
+    async def make_a_pass(bridges: Bridges) -> PassResult:
+        result = await together.run_once(bridges)
+        _show_users(bridges.first.store)
+        return result
+
+    result = await with_bridges(settings, make_a_pass)
+    say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
+    if result.doubt:
+        say(result.doubt)
+    return 1 if result.failures or result.doubt else 0
+
+
+def plan(settings: Settings) -> int:
+    """Show what a pass would change."""
+
+    async def preview(bridges: Bridges) -> list[PlannedRow]:
+        rows: list[PlannedRow] = []
+        for bridge in bridges.by_name.values():
+            await _check_panel(bridge)
+            rows += [
+                _row(bridge.panel_settings, PlannedRow.of(each.change))
+                async for each in bridge.reconciler.previews()
+                if each.change
+            ]
+        return rows
+
+    rows: list[PlannedRow] = []
+    for panel in load_panels(settings):
+        with RunningBridge.find(settings, panel) as running:
+            if running is None:
+                rows = asyncio.run(with_bridges(settings, preview))
+                break
+            for complaint in running.complaints():
+                log.warning("%s", complaint)
+            found = running.call("GET", "/v1/plan")
+            rows += [_row(panel, PlannedRow(**change)) for change in found]
+    if rows:
+        console.print(plan_table(rows))
+    else:
+        console.print("Nothing to change: every user the bridge knows of is as it should be.")
+    return 0
+
+
+def _row(panel: PanelSettings, row: PlannedRow) -> PlannedRow:
+    return row._replace(username=scoped(panel.name, row.username))
+
+
+async def _check_panel(bridge: Bridge) -> None:
+    """Say who we are in the panel; warn when that is not enough to see and write every user."""
+    found = await bridge.reconciler.check_panel()
+    version = f" (Marzban {found.version})" if found.version else ""
+    say(f"Signed in to {bridge.panel_settings.url} as {found.admin}{version}.")
+
+
+def users(settings: Settings) -> int:
+    """Show how every user with external traffic stood at the last look."""
+    store = open_to_read(settings)
+    try:
+        _show_users(store)
+        if store.doubt:
+            say(store.doubt)
+        for panel in store.panels:
+            if text := store.of(panel).panel_doubt:
+                say(text)
+    finally:
+        store.close()
+    return 0
+
+
+def events(settings: Settings, username: str | None, limit: int) -> int:
+    """Show what happened, oldest first."""
+    store = open_to_read(settings)
+    try:
+        panels, name = list(store.panels), username
+        if username is not None:
+            panel, name = _place_of(store, username)
+            panels = [panel]
+        found = [
+            replace(each, username=books.public_name(each.username) if each.username else "")
+            for panel in panels
+            for books in (store.of(panel),)
+            for each in books.events(username=name, limit=limit)
+        ]
+        found.sort(key=lambda each: each.seq)
+        console.print(events_table(found[-limit:]))
+    finally:
+        store.close()
+    return 0
+
+
+def _place_of(store: Store, username: str) -> tuple[str, str]:
+    """Return the panel whose user a name is outside it, and the name it has there."""
+    return store.place_of(username)
+
+
+def cleanup(settings: Settings, days: int) -> int:
+    """Have the collector purge what is older than so many days."""
+
+    async def purge(bridges: Bridges) -> dict[str, object]:
+        return await bridges.first.actions.cleanup(days=days, actor="command line")
+
+    first, *_ = load_panels(settings)
+    with RunningBridge.find(settings, first) as running:
+        if running is None:
+            answer = asyncio.run(with_bridges(settings, purge))
+        else:
+            answer = running.call("POST", "/v1/cleanup", params={"days": days})
+    say(
+        f"{answer['removed_reports']} reports and {answer['removed_day_rows']} daily rows older "
+        f"than {days} days were removed; totals and quotas stay"
+    )
+    return 0
+
+
+def backup(settings: Settings, target: Path) -> int:
+    """Copy the store, beside a bridge that may run, and say what is in the copy."""
+    told_at = time.monotonic()
+
+    def tell(done_bytes: int, all_bytes: int) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= PROGRESS_SECONDS:
+            told_at = time.monotonic()
+            log.info("%s of %s copied", human_bytes(done_bytes), human_bytes(all_bytes))
+
+    if not isinstance(settings.store, Path):
+        raise SettingsError(
+            "a store in PostgreSQL is backed up by its own tools: "
+            "pg_dump --format=custom --schema=bridge (docs/scale.md)"
+        )
+    copy = back_up(settings.store, target, on_progress=tell)
+    say(
+        f"{copy.path}: {copy.accounts} users, {human_bytes(copy.size_bytes)}, whole, "
+        f"in {copy.seconds:.1f} s"
+    )
+    return 0
+
+
+async def move_store(settings: Settings, file: Path) -> int:
+    """Move a store from its file into PostgreSQL, and say what is there now."""
+    accounts, events = await sole_writer.move_store(settings, file)
+    say(
+        f"{accounts} users and {events} events are in {settings.store}, each compared; "
+        f"{file} is as it was: put it away, no bridge may run on it any more"
+    )
+    return 0
+
+
+def say(line: str) -> None:
+    """Print a line as it is; names in it are data, and stay whole for whoever reads the output."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _named(store: Store, account: Account) -> Account:
+    """Return an account as it is shown beside those of other panels."""
+    return replace(account, username=store.public_name(account.username))
+
+
+def _show_users(store: Store) -> None:
+    rows, orphans = [], []
+    for panel in store.panels:
+        books = store.of(panel)
+        for account in books.accounts():
+            shown = trusted(account, is_store_in_doubt=bool(store.doubt))
+            rows.append((_named(books, shown), standing(shown, books.totals(account.key))))
+        orphans += [
+            replace(each, username=scoped(panel, each.username)) for each in books.orphans()
+        ]
+    console.print(users_table(rows))
+    if orphans:
+        console.print(orphans_table(orphans))

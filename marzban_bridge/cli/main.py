@@ -1,0 +1,310 @@
+"""`marzban-bridge`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+
+from dotenv import dotenv_values
+from rich.console import Console
+from rich.text import Text
+
+from marzban_bridge import __version__
+from marzban_bridge.cli import commands
+from marzban_bridge.cli import panels as panels_command
+from marzban_bridge.cli import rebase_panel as panel_commands
+from marzban_bridge.cli import rebuild as rebuild_command
+from marzban_bridge.cli import release as release_commands
+from marzban_bridge.cli import reset as reset_commands
+from marzban_bridge.cli.kept_key import is_of_up, with_kept_key
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.errors import BridgeError, SettingsError
+from marzban_bridge.logs import configure_logging, printable
+from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
+from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
+
+STAND_INS = (
+    ("demo", "marzban_bridge.demo.run", "the whole product against a simulated panel, checked"),
+    ("simulator", "marzban_bridge.simulator.run", "serve a simulated panel to try things on"),
+    (
+        "synthetic",
+        "marzban_bridge.demo.synthetic",
+        "report made-up traffic for the simulator's crowd",
+    ),
+)
+"""Commands whose module has `add_arguments` and `run`; it is imported when the command is given.
+
+A bridge that runs for months has no use for a simulated panel in its memory.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors are one readable line."""
+    given = sys.argv[1:] if argv is None else argv
+    arguments = _parser(given).parse_args(given)
+    configure_logging()
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except BridgeError as error:
+        return _complain(str(error))
+    except sqlite3.Error as error:
+        return _complain(f"the bridge's store failed: {error}")
+    except OSError as error:
+        return _complain(f"{error.filename or 'this machine'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(message: str) -> int:
+    """Say on one line what went wrong, whatever a foreign answer in it looks like."""
+    line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(message.split())))
+    Console(stderr=True).print(line, soft_wrap=True)
+    return 1
+
+
+def environment() -> Mapping[str, str]:
+    """Return the process's environment over what a `.env` file in this folder says.
+
+    Raises SettingsError when that file is not text.
+    """
+    try:
+        read = dotenv_values(".env")
+    except UnicodeDecodeError as error:
+        path = Path(".env").absolute()
+        raise SettingsError(f"{path} must be UTF-8 text: {error.reason}") from error
+    from_file = {name: value for name, value in read.items() if value is not None}
+    return from_file | os.environ
+
+
+def _settings() -> Settings:
+    return with_kept_key(Settings.from_env(environment()))
+
+
+def _alone(act: Callable[[Settings], Coroutine[None, None, int]]) -> int:
+    """Run a command for which the bridge is stopped; where that is `up`, with its collector."""
+    found = environment()
+    settings = Settings.from_env(found)
+    if not is_of_up(settings):
+        return asyncio.run(act(settings))
+    from marzban_bridge.cli import standalone  # noqa: PLC0415 - a bridge alone needs no collector
+
+    return standalone.beside_collector(found, act)
+
+
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="marzban-bridge",
+        description="Makes Marzban's data limit mean all traffic, its own plus external.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, help_text: str, run: Callable[[argparse.Namespace], int]) -> Adder:
+        command = subcommands.add_parser(name, help=help_text, description=help_text)
+        command.set_defaults(run=run)
+        return command
+
+    add("run", "serve and reconcile for ever", _run)
+    add(
+        "once",
+        "one pass over all users, then stop",
+        lambda _: _alone(commands.once),
+    )
+    add("plan", "show what a pass would change; change nothing", _plan)
+    add(
+        "users",
+        "how every user with external traffic stands",
+        lambda _: commands.users(_settings()),
+    )
+    events = add(
+        "events", "what happened", lambda it: commands.events(_settings(), it.user, it.limit)
+    )
+    events.add_argument("user", nargs="?", help="only this user's")
+    events.add_argument("--limit", type=_count, default=50, help="how many (50)")
+    reset = add("reset", "begin a user's period anew, in the panel and here", _reset)
+    whom = reset.add_mutually_exclusive_group(required=True)
+    whom.add_argument("user", nargs="?")
+    whom.add_argument("--all", action="store_true", help="all users, through the panel")
+    reset.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
+    _add_change(reset)
+    cleanup = add("cleanup", "purge the collector's old rows; totals and quotas stay", _cleanup)
+    cleanup.add_argument(
+        "--days", type=_days, required=True, metavar="N", help="what is older than so many days"
+    )
+    cleanup.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
+    release = add(
+        "release",
+        "give every user the admin's quota back, before an uninstall; a running bridge stands "
+        "still then until it is restarted",
+        lambda it: release_commands.release(
+            _settings(), changes_panel=it.change_the_panel, alone=_alone
+        ),
+    )
+    _add_change(release)
+    rebase = add(
+        "rebase",
+        "accept ledger and store as they are now, after a restore; beside a running bridge too",
+        _rebase,
+    )
+    rebase.add_argument(
+        "--panel",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="accept this panel instead, restored, moved or emptied",
+    )
+    rebase.add_argument(
+        "--yes", action="store_true", help="with --panel: do not ask for a typed confirmation"
+    )
+    rebase.add_argument(
+        "--restored", action="store_true", help="the store is a copy not made by `backup`"
+    )
+    rebuild = add(
+        "rebuild",
+        "rebuild a lost store from the lines in users' notes; stop the bridge first",
+        lambda it: asyncio.run(
+            rebuild_command.rebuild(_settings(), from_store=it.store, is_carried_out=it.yes)
+        ),
+    )
+    rebuild.add_argument("--store", metavar="NAME", help="whose lines, where there are several")
+    rebuild.add_argument("--yes", action="store_true", help="do it; else it is only shown")
+    backup = add(
+        "backup",
+        "copy the store while it is in use, and verify the copy",
+        lambda it: commands.backup(_settings(), it.file),
+    )
+    backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
+    move = add(
+        "move-store",
+        "move a store from its file into PostgreSQL (BRIDGE_STORE); stop all bridges first",
+        lambda it: asyncio.run(commands.move_store(_settings(), it.file)),
+    )
+    move.add_argument("file", type=Path, metavar="FILE", help="the store's file until now")
+    panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
+    panels_command.add_arguments(panels)
+    add("up", "collector and bridge in one process", _up)
+    for name, module, help_text in STAND_INS:
+        command = add(name, help_text, _stand_in(module))
+        if name in given:
+            importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+Adder = argparse.ArgumentParser
+
+
+def _add_change(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--change-the-panel",
+        action="store_true",
+        help="also with BRIDGE_ENFORCEMENT=observe, which changes nothing otherwise",
+    )
+
+
+def _run(_: argparse.Namespace) -> int:
+    settings = _settings()
+    panels_command.demand_different(settings)
+    return commands.run(settings)
+
+
+def _plan(_: argparse.Namespace) -> int:
+    return commands.plan(_settings())
+
+
+def _up(_: argparse.Namespace) -> int:
+    from marzban_bridge.cli import standalone  # noqa: PLC0415 - a bridge alone needs no collector
+
+    panels_command.demand_different(Settings.from_env(environment()))
+    return standalone.up(environment())
+
+
+def _stand_in(module: str) -> Callable[[argparse.Namespace], int]:
+    def run(arguments: argparse.Namespace) -> int:
+        code: int = importlib.import_module(module).run(arguments)
+        return code
+
+    return run
+
+
+def _reset(arguments: argparse.Namespace) -> int:
+    if not arguments.all:
+        return reset_commands.reset_user(
+            _settings(), arguments.user, changes_panel=arguments.change_the_panel
+        )
+    if not arguments.yes:
+        print("This resets the traffic of all users and restarts xray on every node.")
+        if not _is_confirmed(RESET_ALL_PHRASE):
+            return 1
+    return reset_commands.reset_all(_settings(), changes_panel=arguments.change_the_panel)
+
+
+def _rebase(arguments: argparse.Namespace) -> int:
+    if arguments.panel is None:
+        return release_commands.rebase(_settings(), is_restored=arguments.restored, alone=_alone)
+    return panel_commands.rebase_panel(
+        _settings(),
+        arguments.panel or None,
+        confirmed=lambda: arguments.yes or _is_confirmed(REBASE_PANEL_PHRASE),
+    )
+
+
+def _panels(arguments: argparse.Namespace) -> int:
+    if arguments.asked is None:
+        return panels_command.show(_settings())
+    if arguments.asked == "webhook":
+        return panels_command.show_webhook(_settings(), arguments.panel)
+    if arguments.asked == "apart":
+        return asyncio.run(panels_command.tell_apart(_settings(), *arguments.panels))
+    if not arguments.yes:
+        print(f"This drops the accounts of panel {arguments.panel}, quotas and usage included.")
+        if not _is_confirmed(panels_command.FORGET_PHRASE):
+            return 1
+    return asyncio.run(panels_command.forget(_settings(), arguments.panel))
+
+
+def _cleanup(arguments: argparse.Namespace) -> int:
+    if not arguments.yes:
+        print(f"This removes the collector's reports and daily rows of over {arguments.days} days.")
+        if not _is_confirmed(CLEANUP_PHRASE):
+            return 1
+    return commands.cleanup(_settings(), arguments.days)
+
+
+def _is_confirmed(phrase: str) -> bool:
+    is_confirmed = _typed(f"Type '{phrase}' to go on: ") == phrase
+    if not is_confirmed:
+        print("Nothing was changed.")
+    return is_confirmed
+
+
+def _typed(prompt: str) -> str:
+    """Return what is typed; nothing when nobody is there to type."""
+    try:
+        return input(prompt)
+    except EOFError:
+        return ""
+
+
+def _count(raw: str) -> int:
+    count = int(raw)
+    if not 1 <= count <= 1_000_000:
+        raise argparse.ArgumentTypeError("expected a number from 1 to 1000000")
+    return count
+
+
+def _days(raw: str) -> int:
+    days = int(raw)
+    if not 1 <= days <= 36500:
+        raise argparse.ArgumentTypeError("expected a number of days from 1 to 36500")
+    return days
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""`marzban-bridge rebuild`: shows what a lost store would be rebuilt from, and rebuilds it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from marzban_bridge import bridges as together
+from marzban_bridge.api.context import Bridge, Bridges
+from marzban_bridge.cli.commands import console
+from marzban_bridge.cli.exclusive import with_bridges
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.quota.account import standing
+from marzban_bridge.reconcile.rebuilding import Rebuilding, Rebuilt
+from marzban_bridge.tables import seen_totals, users_table
+
+
+async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out: bool) -> int:
+    """Show what a lost store would be rebuilt from, and rebuild it if told to."""
+
+    async def read(bridges: Bridges) -> list[tuple[Bridge, Rebuilding]]:
+        return await together.rebuild(
+            bridges, from_store=from_store, is_carried_out=is_carried_out, actor="command line"
+        )
+
+    for bridge, found in await with_bridges(settings, read):
+        for lines in found.stores:
+            where = " ".join(lines.places) or "an unknown host"
+            _say(
+                f"panel {found.panel}: {lines.users} users have lines of store {lines.store}, "
+                f"whose bridge ran on {where}"
+            )
+        with_line = [each for each in found.accounts if each.has_line]
+        without = [each for each in found.accounts if not each.has_line]
+        _show(bridge, with_line, f"Panel {found.panel}: as the lines say")
+        _show(bridge, without, f"Panel {found.panel}: no line, so that the limit is the quota")
+        done = "are rebuilt" if is_carried_out else "would be rebuilt; nothing was changed yet"
+        _say(
+            f"panel {found.panel}: {len(with_line)} users from their lines and {len(without)} "
+            f"without {done}"
+        )
+    if not is_carried_out:
+        _say("run it again with --yes to do so")
+    return 0
+
+
+def _show(bridge: Bridge, rebuilt: list[Rebuilt], title: str) -> None:
+    accounts = [
+        replace(each.account, username=bridge.store.public_name(each.account.username))
+        for each in rebuilt
+    ]
+    if accounts:
+        rows = [(each, standing(each, seen_totals(each))) for each in accounts]
+        console.print(users_table(rows, title=title))
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

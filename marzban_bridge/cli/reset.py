@@ -1,0 +1,90 @@
+"""What `marzban-bridge reset` does, asked of a running bridge or done here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from marzban_bridge import bridges as together
+from marzban_bridge.api.context import Bridges
+from marzban_bridge.cli.commands import say
+from marzban_bridge.cli.exclusive import with_bridges
+from marzban_bridge.cli.running_bridge import RunningBridge
+from marzban_bridge.config.panels_file import PanelSettings, load_panels
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.panels.names import FIRST_PANEL, take_apart
+from marzban_bridge.reconcile.actions import RESET_ALL_PHRASE
+from marzban_bridge.reset_everybody import first_failure, reset_everybody
+from marzban_bridge.store.open import is_there, open_to_read
+from marzban_bridge.tables import human_bytes
+
+RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE, "all_panels": True}
+
+
+def reset_user(settings: Settings, username: str, *, changes_panel: bool = False) -> int:
+    """Begin a user's period anew."""
+
+    async def reset(bridges: Bridges) -> int:
+        bridge, name = bridges.find(username)
+        usage = await bridge.actions.reset_user(
+            name, actor="command line", changes_panel=changes_panel
+        )
+        return usage.balance.used_bytes
+
+    panels = {panel.name: panel for panel in load_panels(settings)}
+    panel, name = _find(settings, username, panels)
+    with RunningBridge.find(settings, panel) as running:
+        if running is None:
+            used_bytes = asyncio.run(with_bridges(settings, reset))
+        else:
+            path = f"/v1/users/{quote(name, safe='')}/reset"
+            answer = running.call("POST", path, params=_change(changes_panel))
+            used_bytes = answer["total_usage_bytes"]
+    say(f"{username} begins anew: {human_bytes(used_bytes)} used")
+    return 0
+
+
+def _change(changes_panel: bool) -> Mapping[str, str]:  # noqa: FBT001 - it becomes a parameter
+    """Return what tells a running bridge to change the panel though it only observes."""
+    return {"change_panel": "true"} if changes_panel else {}
+
+
+def _find(
+    settings: Settings, username: str, panels: Mapping[str, PanelSettings]
+) -> tuple[PanelSettings, str]:
+    """Find whose user a name is, also where the store says it."""
+    name = take_apart(username, panels=panels)
+    if len(panels) > 1 and is_there(settings):
+        store = open_to_read(settings)
+        try:
+            panel, key = store.place_of(username)
+        finally:
+            store.close()
+        if panel in panels:
+            return panels[panel], key
+    return panels[name.panel or FIRST_PANEL], name.key
+
+
+def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:
+    """Begin everybody's period anew, through the panels' own call."""
+
+    async def reset(bridges: Bridges) -> int:
+        results = await reset_everybody(bridges, actor="command line", changes_panel=changes_panel)
+        done = [each for each in results.values() if isinstance(each, int)]
+        failure = first_failure(results)
+        if failure and not done:
+            raise failure
+        await together.run_once(bridges)
+        if failure:
+            raise failure
+        return sum(done)
+
+    with RunningBridge.find(settings) as running:
+        if running is None:
+            count = asyncio.run(with_bridges(settings, reset))
+        else:
+            path, params = "/v1/reset-all", _change(changes_panel)
+            count = running.call("POST", path, json=RESET_ALL_BODY, params=params)["users"]
+    say(f"{count} users with external traffic begin anew")
+    return 0

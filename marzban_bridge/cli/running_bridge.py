@@ -1,0 +1,73 @@
+"""Asks the bridge that is already running, as its own admin, so that nobody has to stop it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Self
+
+import httpx
+
+from marzban_bridge.api.health import SERVICE
+from marzban_bridge.config.panels_file import PanelSettings, load_panels
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.errors import BridgeError
+from marzban_bridge.listening import local_url
+from marzban_bridge.panels.names import FIRST_PANEL
+
+
+class RunningBridge:
+    """A bridge that serves on this machine's configured address."""
+
+    def __init__(self, client: httpx.Client, panel: PanelSettings) -> None:
+        self._client = client
+        self._prefix = "" if panel.name == FIRST_PANEL else f"/panels/{panel.name}"
+
+    @classmethod
+    @contextlib.contextmanager
+    def find(cls, settings: Settings, panel: PanelSettings | None = None) -> Iterator[Self | None]:
+        """Yield the running bridge of a panel, signed in to; None when no bridge answers there.
+
+        Without a panel it is the first one's. Raises SettingsError when that is not configured, and
+        BridgeError when the bridge does not accept our sign-in. Nothing but a bridge is told the
+        password.
+        """
+        panel = panel or load_panels(settings)[0]
+        url = local_url(settings.host, settings.port)
+        with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+            if not _is_bridge(client):
+                yield None
+                return
+            form = {"username": panel.username, "password": panel.password}
+            found = cls(client, panel)
+            token = found.call("POST", "/api/admin/token", data=form)["access_token"]
+            client.headers["authorization"] = f"Bearer {token}"
+            yield found
+
+    def complaints(self) -> list[str]:
+        """Return what `/readyz` says is wrong or odd; none where it cannot be asked."""
+        try:
+            said = self._client.get("/readyz").json()
+            return [str(each) for each in (*said["reasons"], *said["warnings"])]
+        except (httpx.HTTPError, ValueError, TypeError, KeyError):
+            return []
+
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """Call a route and return its JSON; BridgeError carries the bridge's own words."""
+        try:
+            response = self._client.request(method, self._prefix + path, **arguments)
+        except httpx.HTTPError as error:
+            raise BridgeError(f"the running bridge does not answer: {error}") from error
+        if not response.is_success:
+            detail = response.text[:300]
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                detail = response.json()["detail"]
+            raise BridgeError(f"the running bridge answers {response.status_code}: {detail}")
+        return response.json()
+
+
+def _is_bridge(client: httpx.Client) -> bool:
+    try:
+        return bool(client.get("/healthz", timeout=2).json()["service"] == SERVICE)
+    except (httpx.HTTPError, ValueError, TypeError, KeyError):
+        return False

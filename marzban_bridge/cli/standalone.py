@@ -1,0 +1,297 @@
+"""Collector and bridge in one process: `marzban-bridge up`, and what the demo runs on.
+
+The only module of the bridge that knows the collector's application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from rich.console import Console
+
+import collector.app
+import collector.settings
+from collector.errors import CollectorError
+from collector.ledger.backend import LedgerPlace, place_of
+from collector.reports.reporters import hash_key
+from collector.runtime.http_limits import bounded
+from collector.runtime.private_files import keep_private, make_private, put_in_place
+from collector.sources.file import load_book
+from marzban_bridge.api.context import Bridge
+from marzban_bridge.app import create_app
+from marzban_bridge.cli.commands import stop_process
+from marzban_bridge.cli.kept_key import ADMIN_KEY_FILE, with_kept_key
+from marzban_bridge.config.panels_file import load_panels
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.errors import BridgeError, SettingsError
+from marzban_bridge.listening import listen, loopback_url
+from marzban_bridge.store.open import file_of
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+__all__ = ["listen", "loopback_url", "running_pair", "serving", "up"]
+
+FIRST_REPORTER = "first"
+
+
+class _Server(uvicorn.Server):
+    """A server among several in a process, whose signals are somebody else's business."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, or raise BridgeError where uvicorn would end the whole process."""
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise BridgeError(
+                f"{self._app.title} did not start; the lines above say why"
+            ) from error
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Send readers that wait for a change home first, or they would be waited for."""
+        if opened := getattr(self._app.state, "collector", None):
+            opened.ingest.commits.close()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    connections: int = 1024,
+    read_seconds: float = 15,
+    proxies: Sequence[str] = (),
+) -> AsyncIterator[None]:
+    """Serve an application on an open socket for as long as the context lasts.
+
+    `proxies` are those whose `X-Forwarded-For` is believed. Raises BridgeError when the application
+    does not start.
+    """
+    config = uvicorn.Config(
+        app,
+        http=bounded(connections=connections, read_seconds=read_seconds),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config, app)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            if task.done():
+                await task
+                raise BridgeError(f"{app.title} did not start; the lines above say why")
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait([task])
+
+
+def up(environment: Mapping[str, str]) -> int:
+    """Run collector and bridge until told to stop; return the exit code.
+
+    An admin key that is not configured is made once and kept beside the bridge's store. Where there
+    is no reporter at all, the first one is made, and its key shown this once.
+    """
+    settings = Settings.from_env(environment)
+    load_panels(settings)
+    path = file_of(settings)  # keys are kept beside it
+    where = _collector_settings(environment)
+    with (  # before anything is touched
+        listen(where.host, where.port) as collector_listener,
+        listen(settings.host, settings.port) as bridge_listener,
+    ):
+        Store(path).close()  # a store that cannot be used is a one-line error here
+        folder, own = path.parent, dict(environment)
+        admin_key = _kept_key(folder / ADMIN_KEY_FILE, settings.collector_admin_key)
+        own["COLLECTOR_ADMIN_KEY"] = admin_key
+        try:
+            where = _collector_settings(own)
+            place = place_of(where.ledger_url)
+            place.prepare()  # likewise the collector's ledger
+            load_book(where.sources_file)  # and what it knows of other panels
+            first_key = ""
+            if not where.reporter_keys:
+                first_key = _first_reporter(place, folder / "first-reporter.key")
+        except CollectorError as error:
+            raise SettingsError(str(error)) from error
+        bridge_settings = replace(
+            settings,
+            collector_url=loopback_url(collector_listener),
+            collector_admin_key=admin_key,
+        )
+        if first_key:
+            _show_first_key(first_key, loopback_url(collector_listener))
+        return asyncio.run(_up(own, bridge_settings, collector_listener, bridge_listener))
+
+
+def _collector_settings(environment: Mapping[str, str]) -> collector.settings.Settings:
+    try:
+        return collector.settings.Settings.from_env(environment)
+    except CollectorError as error:
+        raise SettingsError(str(error)) from error
+
+
+def beside_collector(
+    environment: Mapping[str, str], act: Callable[[Settings], Coroutine[None, None, int]]
+) -> int:
+    """Do something for which `up` is stopped, and that needs its collector: run that meanwhile.
+
+    Raises StoreError, naming the process, while `up` runs.
+    """
+    settings = with_kept_key(Settings.from_env(environment))
+    Store(file_of(settings)).close()
+    where = _collector_settings(
+        dict(environment) | {"COLLECTOR_ADMIN_KEY": settings.collector_admin_key}
+    )
+
+    async def both() -> int:
+        with listen("127.0.0.1", 0) as listener:
+            async with serving(collector.app.create_app(where), listener):
+                return await act(replace(settings, collector_url=loopback_url(listener)))
+
+    return asyncio.run(both())
+
+
+@contextlib.asynccontextmanager
+async def running_pair(
+    collector_environment: Mapping[str, str],
+    settings: Settings,
+    *,
+    collector_listener: socket.socket,
+    bridge_listener: socket.socket,
+    on_loop_failure: Callable[[BaseException], None],
+) -> AsyncIterator[Bridge]:
+    """Run a collector and a bridge that reads it; yield the bridge."""
+    collector_settings = _collector_settings(collector_environment)
+    app = create_app(settings, on_loop_failure=on_loop_failure)
+    async with (
+        serving(
+            collector.app.create_app(collector_settings),
+            collector_listener,
+            connections=collector_settings.max_connections,
+            read_seconds=collector_settings.read_seconds,
+            proxies=collector_settings.forwarded_allow_ips,
+        ),
+        serving(
+            app,
+            bridge_listener,
+            connections=settings.max_connections,
+            read_seconds=settings.read_seconds,
+            proxies=settings.forwarded_allow_ips,
+        ),
+    ):
+        yield app.state.bridge
+
+
+async def _up(
+    collector_environment: Mapping[str, str],
+    settings: Settings,
+    collector_listener: socket.socket,
+    bridge_listener: socket.socket,
+) -> int:
+    failures: list[BaseException] = []
+
+    def on_loop_failure(error: BaseException) -> None:
+        failures.append(error)
+        stop_process(error)
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with running_pair(
+        collector_environment,
+        settings,
+        collector_listener=collector_listener,
+        bridge_listener=bridge_listener,
+        on_loop_failure=on_loop_failure,
+    ):
+        log.info(
+            "up: collector %s, bridge %s, panel %s, enforcement %s",
+            loopback_url(collector_listener),
+            loopback_url(bridge_listener),
+            settings.marzban_url,
+            settings.enforcement,
+        )
+        await stopped.wait()
+        log.info("stopping")
+    return 1 if failures else 0
+
+
+def _first_reporter(place: LedgerPlace, former: Path) -> str:
+    """Make the first reporter of a ledger without any; return its key, nothing where there is one.
+
+    `former` is where older versions kept that key, beside the ledger and its list of reporters.
+    """
+    with contextlib.closing(place.reader()) as reader:
+        reporters = reader.reporters()
+    now_millis = collector.app.wall_clock_millis()
+    with contextlib.suppress(FileNotFoundError):
+        key = former.read_text().strip()
+        if key and hash_key(key) not in {each.key_hash for each in reporters}:
+            names = {each.name for each in reporters}
+            name = FIRST_REPORTER if FIRST_REPORTER not in names else f"{FIRST_REPORTER}-of-up"
+            place.add_reporter(name, now_millis=now_millis, key=key)
+            log.info("the key of %s is in the list of `traffic-collector reporters` now", former)
+        former.unlink()
+        return ""
+    return "" if reporters else place.add_reporter(FIRST_REPORTER, now_millis=now_millis)
+
+
+def _kept_key(path: Path, configured: str) -> str:
+    """Return the configured admin key, else the one kept in a file, else a new one."""
+    if configured:
+        return configured
+    with contextlib.suppress(FileNotFoundError):
+        if kept := path.read_text().strip():
+            keep_private(path)
+            return kept
+    key = "ak_" + secrets.token_urlsafe(32)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # an empty one
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    make_private(draft)
+    draft.write_text(key + "\n")
+    put_in_place(draft, path)
+    return key
+
+
+def _show_first_key(key: str, url: str) -> None:
+    console = Console()
+    console.print("\n[bold]Your first reporter key[/] (it can report for any user):\n")
+    console.print(f"  {key}\n", highlight=False, soft_wrap=True)
+    body = (
+        '{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless", '
+        '"bytes_uploaded": 1000, "bytes_downloaded": 2000}'
+    )
+    lines: Sequence[str] = (
+        f"  curl -sS {url}/v1/reports \\",
+        f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\",
+        f"    -d '{body}'\n",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)

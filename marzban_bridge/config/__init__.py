@@ -1,0 +1,1 @@
+"""The bridge's settings and its file of panels."""

@@ -1,0 +1,1 @@
+"""The collector's change feed: reading it, and which ledger it comes from."""

@@ -1,0 +1,1 @@
+"""Panels: the port, Marzban behind it, and how each is asked without harm."""

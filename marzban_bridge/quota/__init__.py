@@ -1,0 +1,1 @@
+"""What a user may use: accounts, resets, plans of what to change; pure."""

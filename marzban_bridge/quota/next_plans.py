@@ -1,0 +1,53 @@
+"""Next plans and resets: which one a reset has dropped, and what a fired one makes of the limit."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from marzban_bridge.panels.port import NextPlan
+from marzban_bridge.quota.account import FLOOR_BYTES, Account, Sighting
+from marzban_bridge.quota.reset_detection import ResetSign
+
+NEXT_PLAN_MEMORY = timedelta(minutes=10)
+"""A next plan seen longer ago than this is not put back: an admin may have removed it since."""
+
+
+def lost_plan(account: Account, *, has_plan: bool, at: datetime) -> NextPlan | None:
+    """Return the next plan a reset dropped, now or shortly before it came to light.
+
+    `has_plan`: whether the user has one at that moment.
+    """
+    if has_plan:
+        return None
+    plan, seen_at = account.sighting.next_plan, account.sighting.seen_at
+    if plan is None and account.dropped_plan and account.dropped_plan_at:
+        plan, seen_at = account.dropped_plan, account.dropped_plan_at
+    return plan if at - seen_at <= NEXT_PLAN_MEMORY else None
+
+
+def published_after(
+    sign: ResetSign, seen: Sighting, quota_bytes: int | None, published_bytes: int | None
+) -> int | None:
+    """Say which limit in the panel is ours after a reset: a fired plan rewrites it."""
+    if sign.fired_plan is None:
+        return published_bytes
+    return None if seen.data_limit_bytes == quota_bytes else seen.data_limit_bytes
+
+
+def quota_of_fired_plan(
+    account: Account, seen: Sighting, sign: ResetSign, *, total_bytes: int
+) -> int | None:
+    """Work out what the panel would have made the limit, had external traffic been its own.
+
+    The panel computed from the limit we published. Its flag decides whether what remained is
+    added: `limit - used`, which is a debt where the quota was overrun. A debt larger than the plan
+    leaves the floor; the panel itself would set a limit below zero, and fail on it.
+    """
+    plan = sign.fired_plan
+    if plan is None or not plan.data_limit_bytes or account.quota_bytes is None:
+        return seen.data_limit_bytes
+    if plan.adds_remaining_traffic:
+        return seen.data_limit_bytes
+    external_bytes = total_bytes - account.baseline_bytes
+    left_bytes = account.quota_bytes - external_bytes - sign.used_at_reset_bytes
+    return max(FLOOR_BYTES, plan.data_limit_bytes + left_bytes)

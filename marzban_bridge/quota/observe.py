@@ -1,0 +1,375 @@
+"""Folds what the panel and the ledger show of a user into its account.
+
+Answers three questions: is it still the same user, was there a reset, did the admin change the
+quota. Changes nothing in the panel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from marzban_bridge.panels.port import PanelUser, Status
+from marzban_bridge.quota.account import (
+    Account,
+    Event,
+    Restoration,
+    Sighting,
+    balance,
+    is_same_creation,
+    is_same_limit,
+    sight,
+)
+from marzban_bridge.quota.next_plans import lost_plan, published_after, quota_of_fired_plan
+from marzban_bridge.quota.reset_detection import (
+    ECHO_WINDOW,
+    Cause,
+    Fall,
+    ResetAll,
+    ResetSign,
+    detect,
+    due_at,
+    fall_of,
+    is_periodic,
+    period_start,
+)
+from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
+from marzban_bridge.quota.usage import Totals, corrected_at
+from marzban_bridge.quota.writes.late_landings import (
+    keep_text,
+    put_back,
+    resets_still_open,
+    without_late_reset,
+)
+from marzban_bridge.quota.writes.note_line import NoteLine
+from marzban_bridge.quota.writes.open_writes import still_open
+from marzban_bridge.quota.writes.own_writes import (
+    quota_event,
+    recognise_status,
+    seen_line,
+    take_limit,
+    with_previous_write,
+)
+
+LET_IN = (
+    "the user was made active in the panel although the bridge had disabled it; that resets "
+    "nothing, and while the quota is used up the user is disabled again in a minute: raise its "
+    "data limit, or reset it with `marzban-bridge reset` or from a dashboard; the panel's own "
+    "Reset usage is heard of such a user through the panel's webhook alone (WEBHOOK_ADDRESS)"
+)
+RECREATION_GAP = timedelta(minutes=10)
+"""A user created longer than this after the last look at its predecessor counts from when it is
+seen: most of what was reported in between is the predecessor's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """An account after a look at the panel, and what the look revealed."""
+
+    account: Account
+    events: tuple[Event, ...] = ()
+    reset: ResetSign | None = None
+    is_past: bool = False
+    """The panel shows the user as it was some time ago; the account is left as it is."""
+
+
+def adopt(
+    user: PanelUser,
+    *,
+    baseline: Totals,
+    totals: Totals,
+    now: datetime,
+    line: NoteLine | None = None,
+) -> Account:
+    """Open the account of a user seen for the first time; the quota is what the panel shows.
+
+    Where that limit is one that this store published, the line beside it says the quota.
+    """
+    is_published = (
+        line is not None
+        and line.limit_bytes is not None
+        and is_same_limit(line.limit_bytes, user.data_limit_bytes)
+    )
+    started_at = period_start(created_at=user.created_at, strategy=user.reset_strategy, now=now)
+    return Account(
+        username=user.username,
+        created_at=user.created_at,
+        admin=user.admin,
+        quota_bytes=line.quota_bytes if line and is_published else user.data_limit_bytes,
+        published_bytes=user.data_limit_bytes if is_published else None,
+        write_number=line.number if line else 0,
+        baseline_bytes=baseline.billed_bytes,
+        admin_baseline_bytes=baseline.billed_bytes,
+        seen_total_bytes=totals.billed_bytes,
+        raw_baseline_bytes=baseline.raw_bytes,
+        seen_raw_bytes=totals.raw_bytes,
+        period_started_at=started_at,
+        sighting=sight(user, seen_at=now),
+        reset_all_seen_at=now,
+        period_seqs=baseline.seqs,
+        admin_seqs=baseline.seqs,
+        seen_seqs=totals.seqs,
+        corrected_seqs=corrected_at(baseline, totals),
+    )
+
+
+def succeeding(opened: Account, before: Account, *, now: datetime) -> Account:
+    """Let a new account know of the writes to an earlier user of the name, which may still land."""
+    return replace(
+        opened,
+        open_writes=still_open(before.open_writes, seen_at=now),
+        write_number=max(before.write_number, opened.write_number),
+    )
+
+
+def observe(
+    account: Account,
+    user: PanelUser,
+    *,
+    totals: Totals,
+    now: datetime,
+    was_announced: bool = False,
+    is_announced_again: bool = False,
+    reset_all: ResetAll | None = None,
+    keeps_next_plan: bool = True,
+    line: NoteLine | None = None,
+    text: str | None = None,
+    typed_limit: TypedLimit = TypedLimit.QUOTA,
+) -> Observation:
+    """Fold one look at the panel, at the ledger's totals of that moment, into the account.
+
+    Idempotent: observing the same user again reveals nothing new. A user re-created under the same
+    name becomes a new account, whose period begins at the total of the last look at the user it
+    replaces, if that was shortly before its creation. A total below the one already seen holds the
+    account: its books stay as they are until `rebase`. So do those of a user who is shown as it was
+    some time ago. `line` is this store's in the user's note and `text` the admin's own there, None
+    where notes are left alone; `typed_limit` is what another limit means than ours.
+    """
+    total_bytes = totals.billed_bytes
+    if not is_same_creation(user.created_at, account.created_at):
+        baseline = _total_at_creation(account, user, totals=totals)
+        opened = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
+        opened = succeeding(opened, account, now=now)
+        # What was taken back since that beginning may be in the predecessor's account alone.
+        opened = replace(keep_text(opened, text), corrected_seqs=baseline.seqs or ())
+        text = "the panel's user was deleted and created again: a new account begins"
+        return Observation(account=opened, events=(Event(kind="recreated", text=text),))
+    seen = sight(user, seen_at=now)
+    if left := _left_alone(account, seen, total_bytes=total_bytes, line=line):
+        return left
+    account = recognise_status(with_previous_write(account, now=now), seen, line)
+    due = due_at(account)
+    if due and now >= due and account.used_when_due_bytes is None:
+        account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
+
+    account = resets_still_open(put_back(account, seen, line, text), now=now)
+    sign = detect(
+        account,
+        seen,
+        was_announced=was_announced,
+        is_announced_again=is_announced_again,
+        reset_all=reset_all,
+    )
+    account, sign, events = without_late_reset(account, sign, seen, was_announced=was_announced)
+    if sign:
+        account, reset_events = _reset(
+            account,
+            seen,
+            sign,
+            totals=totals,
+            was_announced=was_announced,
+            keeps_next_plan=keeps_next_plan,
+        )
+        events += reset_events
+    if not (sign and sign.fired_plan):
+        account, quota_event = take_limit(account, user, line, now=now)
+        account, quota_event = _as_meant(
+            account, quota_event, meaning=typed_limit, total_bytes=total_bytes
+        )
+        events += [quota_event] if quota_event else []
+    account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
+    events += let_in_events
+    account = replace(account, open_writes=still_open(account.open_writes, seen_at=now))
+    account = keep_text(account, text)
+    if sign or seen.next_plan != account.sighting.next_plan:
+        account = replace(account, fire_attempts=0)
+    if not sign and seen.next_plan is None and account.sighting.next_plan:
+        plan = account.sighting.next_plan
+        account = replace(account, dropped_plan=plan, dropped_plan_at=now)
+    if was_announced and not sign:
+        account = replace(account, echo_until=None)
+    took_reset_all = reset_all.seen_at if reset_all else None
+    if sign and sign.wiped_log:
+        took_reset_all = now
+    has_risen = seen.used_bytes > account.sighting.used_bytes
+    account = replace(
+        account,
+        username=user.username,
+        created_at=user.created_at,
+        admin=user.admin,
+        sighting=seen,
+        seen_line=seen_line(user, line),
+        seen_total_bytes=total_bytes,
+        seen_raw_bytes=totals.raw_bytes,
+        seen_seqs=totals.seqs,
+        used_rose_at=now if has_risen else account.used_rose_at,
+        reset_all_seen_at=max(
+            filter(None, (account.reset_all_seen_at, took_reset_all)), default=None
+        ),
+    )
+    return Observation(account=account, events=tuple(events), reset=sign)
+
+
+def _as_meant(
+    account: Account, typed: Event | None, *, meaning: TypedLimit, total_bytes: int
+) -> tuple[Account, Event | None]:
+    """Take an admin's new limit, if `typed` tells of one, for the quota that it means."""
+    if typed is None or typed.kind != "quota_changed":
+        return account, typed
+    typed_bytes = account.quota_bytes
+    external_bytes = balance(account, total_bytes=total_bytes).external_bytes
+    quota_bytes = quota_of_typed_limit(typed_bytes, external_bytes=external_bytes, meaning=meaning)
+    if quota_bytes == typed_bytes:
+        return account, typed
+    text = (
+        f"{typed.text}; it is taken for what shall be left (BRIDGE_TYPED_LIMIT_MEANS), so that the "
+        f"{external_bytes} bytes used elsewhere in the period come on top"
+    )
+    account = replace(account, quota_bytes=quota_bytes, published_bytes=typed_bytes)
+    return account, replace(typed, text=text, after=str(quota_bytes))
+
+
+def _left_alone(
+    account: Account, seen: Sighting, *, total_bytes: int, line: NoteLine | None
+) -> Observation | None:
+    """Return the account as it is where ledger or store lost something, or the panel went back."""
+    if held := _hold(account, total_bytes=total_bytes, line=line):
+        return held
+    is_past = fall_of(account.sighting, seen) is Fall.PAST and detect(account, seen) is None
+    return Observation(account=account, is_past=True) if is_past else None
+
+
+def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> Totals:
+    """Return the totals from which a user counts that took the place of an account's user.
+
+    Those of the last look at its predecessor, so that nothing is forgiven that was used between
+    the creation and this look. Where that look was long before the creation (or after it, by
+    another clock), what was reported since is rather the predecessor's: the user counts from now.
+    """
+    created_at, seen_at = user.created_at, account.sighting.seen_at
+    if created_at is None or abs(created_at - seen_at) > RECREATION_GAP:
+        return totals
+    return Totals(
+        billed_bytes=min(account.seen_total_bytes, totals.billed_bytes),
+        raw_bytes=min(account.seen_raw_bytes, totals.raw_bytes),
+        seqs=account.seen_seqs,
+    )
+
+
+def _let_in(
+    account: Account, user: PanelUser, *, now: datetime, was_reset: bool
+) -> tuple[Account, list[Event]]:
+    """Note that a user is active whom the bridge had disabled; that by itself is no reset."""
+    if user.status is Status.DISABLED:
+        return replace(account, let_in_at=None), []
+    if not account.is_disabled_by_us:
+        return (replace(account, let_in_at=None) if was_reset else account), []
+    let_in = replace(account, is_disabled_by_us=False, let_in_at=None if was_reset else now)
+    return let_in, [] if was_reset else [Event(kind="let_in", text=LET_IN)]
+
+
+def hold(account: Account, *, seen: Totals) -> tuple[Account, Event]:
+    """Leave an account as it is at totals that were read and are in no ledger any more."""
+    text = (
+        f"reports of {account.username} that were counted are in the ledger no more, as after a "
+        "restored backup; the user stays as it is until `marzban-bridge rebase`"
+    )
+    held = replace(
+        account,
+        is_held=True,
+        seen_total_bytes=max(seen.billed_bytes, account.seen_total_bytes),
+        seen_raw_bytes=max(seen.raw_bytes, account.seen_raw_bytes),
+    )
+    return held, Event(kind="conflict", text=text)
+
+
+def _hold(account: Account, *, total_bytes: int, line: NoteLine | None) -> Observation | None:
+    """Leave an account as it is that is held, or whose ledger or store lost something."""
+    if account.is_held:
+        return Observation(account=account)
+    if total_bytes < account.seen_total_bytes:
+        text = (
+            f"the ledger's total of {account.username} fell by "
+            f"{account.seen_total_bytes - total_bytes} bytes, as after a restored backup; the user "
+            "stays as it is until `marzban-bridge rebase`"
+        )
+    elif line is not None and line.number > account.write_number:
+        text = (
+            f"the note of {account.username} in the panel has write {line.number} of this store, "
+            f"which knows of {account.write_number}: the store is older than the panel, as after a "
+            "restored backup; the user stays as it is until `marzban-bridge rebase --restored`"
+        )
+    else:
+        return None
+    held = replace(account, is_held=True)
+    return Observation(account=held, events=(Event(kind="conflict", text=text),))
+
+
+def _reset(
+    account: Account,
+    seen: Sighting,
+    sign: ResetSign,
+    *,
+    totals: Totals,
+    was_announced: bool,
+    keeps_next_plan: bool,
+) -> tuple[Account, list[Event]]:
+    before = account.sighting
+    total_bytes = totals.billed_bytes
+    standing = balance(account, total_bytes=total_bytes)
+    quota_bytes = account.quota_bytes
+    if sign.fired_plan:
+        quota_bytes = quota_of_fired_plan(account, seen, sign, total_bytes=total_bytes)
+    restoration = account.restoration
+    events = [
+        Event(
+            kind="reset",
+            text=f"{sign.cause}: {standing.external_bytes} external bytes begin anew",
+            before=str(standing.used_bytes),
+            after=str(seen.used_bytes),
+        )
+    ]
+    plan = None
+    if sign.fired_plan is None:
+        has_plan = seen.next_plan is not None
+        plan = lost_plan(account, has_plan=has_plan, at=seen.seen_at)
+    if plan and keeps_next_plan and restoration is None:
+        restoration = Restoration(next_plan=plan)
+        events.append(
+            Event(kind="restored", text="the reset dropped the next plan; it is put back")
+        )
+    if quota_bytes != account.quota_bytes:
+        text = "the next plan's limit is the quota"
+        events.append(quota_event(account.quota_bytes, quota_bytes, text))
+    # Firing a plan makes a disabled user active without adding it to xray; other resets add it.
+    out_of_xray = {Status.LIMITED} | ({Status.DISABLED} if sign.fired_plan else set())
+    # The panel's own schedule sends no webhook: the next one is of a button that was pressed.
+    is_due = is_periodic(account, sign)
+    echoes = sign.cause in {Cause.SEEN, Cause.NEXT_PLAN} and not was_announced and not is_due
+    account = replace(
+        account,
+        quota_bytes=quota_bytes,
+        baseline_bytes=total_bytes,
+        raw_baseline_bytes=totals.raw_bytes,
+        period_seqs=totals.seqs,
+        corrected_seqs=totals.seqs or (),
+        period_started_at=sign.began_at,
+        used_when_due_bytes=None,
+        published_bytes=published_after(sign, seen, quota_bytes, account.published_bytes),
+        needs_readd=before.status in out_of_xray,
+        echo_until=seen.seen_at + ECHO_WINDOW if echoes else None,
+        dropped_plan=None,
+        dropped_plan_at=None,
+        restoration=restoration,
+    )
+    return account, events

@@ -1,0 +1,296 @@
+"""What should change in the panel for one account; a value, so that it can be shown or filtered.
+
+Planning after applying yields nothing. Every write makes Marzban touch xray on every node and
+notify people, so a limit is lowered only when that matters: when external traffic not yet published
+reaches 10 MiB or 5 % of what is left, whichever is more, or when the quota is crossed. Raising it
+never waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from marzban_bridge.panels.port import NextPlan, PanelUser, Status, UserUpdate
+from marzban_bridge.quota.account import (
+    MIB,
+    Account,
+    Desired,
+    Enforcement,
+    Event,
+    Restoration,
+    desired,
+    is_same_limit,
+)
+from marzban_bridge.quota.reset_detection import due_at
+
+PUBLISH_STEP_BYTES = 10 * MIB
+PUBLISH_STEP_SHARE = 0.05
+LET_IN_GRACE = timedelta(seconds=60)
+"""How long a user stays active that the bridge had disabled and that was made active in the panel.
+The reset button looks like that until its webhook comes, within the panel's batch of 30 s."""
+MAX_FIRE_ATTEMPTS = 3
+"""A next plan that does not fire must not keep a used-up quota open."""
+
+
+class ChangeKind(StrEnum):
+    """What a change is for."""
+
+    PUBLISH = "publish"
+    LIMIT = "limit"
+    RELEASE = "release"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    RESTORE = "restore"
+    FIRE_NEXT_PLAN = "fire_next_plan"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One thing to do to one user in the panel.
+
+    `update` is the write, without a next plan unless one is to be restored; None for the kinds
+    that are not a write (`fire_next_plan`, `reset`).
+    """
+
+    kind: ChangeKind
+    username: str
+    reason: str
+    update: UserUpdate | None = None
+    text_of_admin: str | None = None
+    """What is to stand above the line in the note; None for what stands there."""
+
+
+def plan(
+    account: Account, *, total_bytes: int, enforcement: Enforcement, now: datetime
+) -> Change | None:
+    """Return the next change the account needs, or None when the panel is as it should be."""
+    if account.is_held:
+        return None
+    status = account.sighting.status
+    is_ours = status is Status.DISABLED and account.is_disabled_by_us
+    if account.restoration or account.lost_text is not None:
+        return _restore(account, total_bytes=total_bytes, enforcement=enforcement)
+    if status not in {Status.ACTIVE, Status.LIMITED} and not is_ours:
+        return None
+    target = desired(account, total_bytes=total_bytes, enforcement=enforcement)
+    due = due_at(account)
+    if is_ours and due and now >= due:
+        reason = "the periodic reset is due, and the panel skips users that are disabled"
+        return Change(kind=ChangeKind.RESET, username=account.username, reason=reason)
+    next_plan = account.sighting.next_plan
+    if target.balance.is_exhausted and next_plan and _can_fire(next_plan, account):
+        reason = "the quota is used up and a next plan is waiting"
+        return Change(kind=ChangeKind.FIRE_NEXT_PLAN, username=account.username, reason=reason)
+    if is_ours:
+        return None if target.is_disabled else _enable(account, target)
+    if target.is_disabled:
+        is_let_in = account.let_in_at is not None and now < account.let_in_at + LET_IN_GRACE
+        return None if is_let_in else _disable(account, target)
+    return _publish(account, target)
+
+
+def _can_fire(next_plan: NextPlan, account: Account) -> bool:
+    """Tell whether using up the quota alone fires the plan, and firing it does no harm.
+
+    Marzban 0.8.4 fails on a plan without limit, and adds the (negative) rest to one whose flag is
+    not set: a limit below zero makes it answer 500 wherever the user appears.
+    """
+    if not next_plan.fires_on_either or not next_plan.data_limit_bytes:
+        return False
+    seen = account.sighting
+    rest_bytes = 0
+    if not next_plan.adds_remaining_traffic:
+        rest_bytes = (seen.data_limit_bytes or 0) - seen.used_bytes
+    is_sound = next_plan.data_limit_bytes + rest_bytes > 0
+    return is_sound and account.fire_attempts < MAX_FIRE_ATTEMPTS
+
+
+def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Change | None:
+    restoration = account.restoration or Restoration()
+    target = desired(account, total_bytes=total_bytes, enforcement=enforcement)
+    status = restoration.status
+    if status is None and account.sighting.status is Status.DISABLED and account.is_disabled_by_us:
+        status = None if target.is_disabled else Status.ACTIVE
+    is_text_alone = account.restoration is None
+    may_limit = not is_text_alone or account.sighting.status in {Status.ACTIVE, Status.LIMITED}
+    limit_bytes, lifts_limit = _limit_to_write(account, target) if may_limit else (None, False)
+    update = UserUpdate(
+        username=account.username,
+        data_limit_bytes=limit_bytes,
+        lifts_limit=lifts_limit,
+        status=None if is_text_alone else status,
+        on_hold_expire_duration=restoration.on_hold_expire_duration,
+        next_plan=restoration.next_plan,
+        drops_next_plan=restoration.drops_next_plan,
+    )
+    reason = "put back what a reset or a late write took: " + ", ".join(
+        what
+        for what, is_lost in (
+            ("status", restoration.status is not None),
+            ("next plan", restoration.next_plan is not None),
+            ("that there was no next plan", restoration.drops_next_plan),
+            ("what the admin wrote into the note", account.lost_text is not None),
+        )
+        if is_lost
+    )
+    return Change(
+        kind=ChangeKind.RESTORE,
+        username=account.username,
+        reason=reason,
+        update=update,
+        text_of_admin=account.lost_text,
+    )
+
+
+def _enable(account: Account, target: Desired) -> Change:
+    reason = "there is quota again for a user we had disabled"
+    return _switch(account, target, ChangeKind.ENABLE, Status.ACTIVE, reason)
+
+
+def _disable(account: Account, target: Desired) -> Change:
+    reason = "the quota is used up, and too little of it on the panel's nodes to limit the user"
+    return _switch(account, target, ChangeKind.DISABLE, Status.DISABLED, reason)
+
+
+def _switch(
+    account: Account, target: Desired, kind: ChangeKind, status: Status, reason: str
+) -> Change:
+    limit_bytes, lifts_limit = _limit_to_write(account, target)
+    update = UserUpdate(
+        username=account.username,
+        data_limit_bytes=limit_bytes,
+        lifts_limit=lifts_limit,
+        status=status,
+    )
+    return Change(kind=kind, username=account.username, reason=reason, update=update)
+
+
+def _publish(account: Account, target: Desired) -> Change | None:
+    shown_bytes = account.sighting.data_limit_bytes
+    limit_bytes = target.data_limit_bytes
+    if limit_bytes is None:
+        return _lift(account)
+    used_bytes = account.sighting.used_bytes
+    update = UserUpdate(username=account.username, data_limit_bytes=limit_bytes)
+    if shown_bytes is None:
+        reason = "the quota is shared with another panel, and this one shows none"
+        return Change(
+            kind=ChangeKind.PUBLISH, username=account.username, reason=reason, update=update
+        )
+    if is_same_limit(shown_bytes, limit_bytes):
+        if not account.needs_readd:
+            return None
+        reason = "a reset may have left a limited user out of xray; a write puts it back"
+        return Change(
+            kind=ChangeKind.RELEASE, username=account.username, reason=reason, update=update
+        )
+    if limit_bytes > shown_bytes:
+        reason = "the panel's limit is below what the quota leaves"
+        return Change(
+            kind=ChangeKind.RELEASE, username=account.username, reason=reason, update=update
+        )
+    if used_bytes >= shown_bytes:
+        return None
+    if target.balance.is_exhausted:
+        reason = "the quota is used up"
+        return Change(
+            kind=ChangeKind.LIMIT, username=account.username, reason=reason, update=update
+        )
+    left_bytes = limit_bytes - used_bytes
+    step_bytes = max(PUBLISH_STEP_BYTES, int(left_bytes * PUBLISH_STEP_SHARE))
+    if shown_bytes - limit_bytes < step_bytes:
+        return None
+    reason = f"{shown_bytes - limit_bytes} external bytes are not yet in the panel's limit"
+    return Change(kind=ChangeKind.PUBLISH, username=account.username, reason=reason, update=update)
+
+
+def _lift(account: Account) -> Change | None:
+    """Return what takes away a limit of the bridge's own where there is no quota any more."""
+    limit_bytes, lifts_limit = _instead_of_ours(account)
+    if limit_bytes is None and not lifts_limit:
+        return None
+    return Change(
+        kind=ChangeKind.RELEASE,
+        username=account.username,
+        reason="the quota is unlimited, and the limit here is one that the bridge published",
+        update=UserUpdate(
+            username=account.username, data_limit_bytes=limit_bytes, lifts_limit=lifts_limit
+        ),
+    )
+
+
+def _instead_of_ours(account: Account) -> tuple[int | None, bool]:
+    """Return which limit to write, or that it is to be lifted, where there is no quota.
+
+    Neither where the panel shows a limit that is not the bridge's. A limit that an admin had set on
+    this panel before it shared a quota is written again.
+    """
+    shown_bytes, published_bytes = account.sighting.data_limit_bytes, account.published_bytes
+    if None in {shown_bytes, published_bytes} or not is_same_limit(shown_bytes, published_bytes):
+        return None, False
+    own_bytes = account.superseded.data_limit_bytes if account.superseded else None
+    return own_bytes, own_bytes is None
+
+
+def _limit_to_write(account: Account, target: Desired) -> tuple[int | None, bool]:
+    """Return the limit to send along with another field, or that it is to be lifted.
+
+    Neither where the panel is as it should be.
+    """
+    if target.data_limit_bytes is None:
+        return _instead_of_ours(account)
+    if is_same_limit(target.data_limit_bytes, account.sighting.data_limit_bytes):
+        return None, False
+    return target.data_limit_bytes, False
+
+
+def releasing(account: Account, user: PanelUser, *, text_of_admin: str) -> Change | None:
+    """Return what gives a user back its quota, its status and its note; None for nothing."""
+    if account.lost_text is not None:
+        text_of_admin = account.lost_text
+    quota_bytes, lifts_limit = account.quota_bytes, False
+    if quota_bytes is None:
+        quota_bytes, lifts_limit = _instead_of_ours(account)
+    is_limit_ours = lifts_limit or quota_bytes not in {None, user.data_limit_bytes}
+    has_line = text_of_admin != (user.note or "")
+    if not is_limit_ours and not account.is_disabled_by_us and not has_line:
+        return None
+    update = UserUpdate(
+        username=user.username,
+        data_limit_bytes=quota_bytes if is_limit_ours else None,
+        lifts_limit=lifts_limit,
+        status=Status.ACTIVE if account.is_disabled_by_us else None,
+        note=text_of_admin if has_line else None,
+    )
+    reason = "the bridge lets go of the user"
+    return Change(kind=ChangeKind.RELEASE, username=user.username, reason=reason, update=update)
+
+
+def event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
+    """Return what the audit trail says of a change that was carried out."""
+    kinds = {
+        ChangeKind.LIMIT: "limited",
+        ChangeKind.DISABLE: "limited",
+        ChangeKind.RELEASE: "released",
+        ChangeKind.ENABLE: "released",
+        ChangeKind.RESTORE: "restored",
+    }
+    return Event(
+        kind=kinds.get(change.kind, "published"),
+        text=change.reason,
+        before=_shown(before),
+        after=_shown(after),
+    )
+
+
+def ending_with_limit(limit_bytes: int) -> str:
+    """Return the SQL pattern of what `event_of` says of users with this limit."""
+    return f"%, data limit {limit_bytes}"
+
+
+def _shown(user: PanelUser) -> str:
+    limit = "unlimited" if user.data_limit_bytes is None else str(user.data_limit_bytes)
+    return f"{user.status}, data limit {limit}"

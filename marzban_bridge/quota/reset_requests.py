@@ -1,0 +1,151 @@
+"""A reset that the bridge itself was asked for: how it begins, and what is true once it is done.
+
+The request is stored before the panel is called, so that a crash in between is finished later, at
+the total of the moment it was asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from marzban_bridge.panels.port import PanelUser, Status
+from marzban_bridge.quota.account import Account, Event, ResetRequest, Restoration, balance, sight
+from marzban_bridge.quota.next_plans import lost_plan
+from marzban_bridge.quota.reset_detection import ECHO_WINDOW
+from marzban_bridge.quota.usage import Totals
+
+
+def begin(
+    account: Account,
+    *,
+    totals: Totals,
+    cause: str,
+    actor: str,
+    now: datetime,
+    keeps_next_plan: bool = True,
+    shared_period: int | None = None,
+    requested_in_period: int | None = None,
+) -> Account:
+    """Note the request, and what the panel's reset will take from the user beyond its traffic.
+
+    Marzban's reset makes users active whom an admin disabled or put on hold, and drops the next
+    plan; an expired user stays expired. A request already under way is kept as it is.
+    """
+    if account.reset_request:
+        return account
+    seen = account.sighting
+    is_disabled_by_admin = seen.status is Status.DISABLED and not account.is_disabled_by_us
+    is_status_lost = is_disabled_by_admin or seen.status is Status.ON_HOLD
+    next_plan = None
+    if keeps_next_plan:
+        # A reset in the panel, of a user without traffic there, shows in nothing else.
+        next_plan = seen.next_plan or lost_plan(account, has_plan=False, at=now)
+    request = ResetRequest(
+        cause=cause,
+        actor=actor,
+        total_bytes=totals.billed_bytes,
+        raw_total_bytes=totals.raw_bytes,
+        requested_at=now,
+        seqs=totals.seqs,
+        restoration=Restoration(
+            status=seen.status if is_status_lost else None,
+            on_hold_expire_duration=(
+                seen.on_hold_expire_duration if seen.status is Status.ON_HOLD else None
+            ),
+            next_plan=next_plan,
+        ),
+        shared_period=shared_period,
+        requested_in_period=requested_in_period,
+    )
+    return replace(account, reset_request=request, owes_reset=False)
+
+
+def is_call_needed(account: Account, user: PanelUser) -> bool:
+    """Tell whether the panel still has to be called for a request, given how the user is now.
+
+    Calling twice would forgive what the user spent on the panel's nodes since the first call. A
+    user who had used nothing loses nothing by a missing call.
+    """
+    if account.reset_request and account.reset_request.is_panel_called:
+        return False
+    if has_happened(account, user):
+        return False
+    before = account.sighting
+    return before.used_bytes > 0 or user.used_bytes == 0
+
+
+def has_happened(account: Account, user: PanelUser) -> bool:
+    """Tell whether the panel shows a reset since the last look."""
+    before = account.sighting
+    has_fallen = user.used_bytes < before.used_bytes
+    return has_fallen or user.lifetime_bytes - user.used_bytes != before.logged_bytes
+
+
+def _has_echo(account: Account, user: PanelUser) -> bool:
+    """Tell whether a webhook is to come of the reset: of a single user's that was carried out."""
+    request = account.reset_request
+    if request and request.is_panel_called:
+        return not request.is_of_all
+    return has_happened(account, user)
+
+
+def panel_called(account: Account, *, is_of_all: bool = False) -> Account:
+    """Note that the panel has done its part of the request, for this user alone or for all."""
+    request = account.reset_request
+    if request is None:
+        return account
+    called = replace(request, is_panel_called=True, is_of_all=is_of_all)
+    return replace(account, reset_request=called)
+
+
+def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Account, Event]:
+    """Close the request on the user as the panel shows it after its reset.
+
+    The baseline is the total at the time of the request: what was reported since belongs to the
+    new period. With that an account needs no longer be held: whatever the ledger lost was of the
+    old one. What the admin's users used goes on from where it was. Raises ValueError when there is
+    no request to close.
+    """
+    request = account.reset_request
+    if request is None:
+        raise ValueError(f"no reset of {account.username} is under way")
+    standing = balance(account, total_bytes=request.total_bytes)
+    seen = sight(user, seen_at=now)
+    wanted = request.restoration
+    restoration = replace(
+        wanted,
+        status=None if wanted.status is user.status else wanted.status,
+        next_plan=None if user.next_plan else wanted.next_plan,
+    )
+    event = Event(
+        kind="reset",
+        text=f"{request.cause}: {standing.external_bytes} external bytes begin anew",
+        actor=request.actor,
+        before=str(standing.used_bytes),
+        after=str(seen.used_bytes),
+    )
+    lost_bytes = account.seen_total_bytes - request.total_bytes if account.is_held else 0
+    closed = replace(
+        account,
+        is_held=False,
+        seen_total_bytes=request.total_bytes,
+        seen_raw_bytes=request.raw_total_bytes,
+        baseline_bytes=request.total_bytes,
+        raw_baseline_bytes=request.raw_total_bytes,
+        period_seqs=request.seqs,
+        seen_seqs=request.seqs,
+        corrected_seqs=request.seqs or (),
+        admin_baseline_bytes=account.admin_baseline_bytes - lost_bytes,
+        period_started_at=request.requested_at,
+        used_when_due_bytes=None,
+        is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,
+        needs_readd=account.sighting.status is Status.LIMITED,
+        echo_until=now + ECHO_WINDOW if _has_echo(account, user) else None,
+        dropped_plan=None,
+        dropped_plan_at=None,
+        restoration=None if restoration.is_empty else restoration,
+        reset_request=None,
+        sighting=seen,
+    )
+    return closed, event

@@ -1,0 +1,400 @@
+"""One quota for the users of one name on several panels; decided from values alone.
+
+All that a name used counts: what was reported for it, and what each panel counted. To one panel,
+what was used on the others is external traffic like any other, so that its account is the same as
+ever and differs in two things: its baseline follows from where the shared period began, and its
+quota is the shared one.
+
+- What a panel counted since the beginning is its *odometer*: what it shows now, and what it showed
+  before its resets. It never falls, as the ledger's totals never do.
+- The shared period begins at a sum of everything. An account's baseline is that sum less what its
+  own panel had counted before the panel's period, so that panel and external usage always add up to
+  what was used since, on whichever panel that was.
+- The quota is the data limit of the first panel, in the configured order, that has the user; and
+  after that, whatever an admin sets on any of them, the last word.
+- A reset on one panel begins a period, and is asked for on the others.
+- A user who was made anew on one panel goes on in the period; once that is true of all users of the
+  name, the name begins anew, from where the first of them was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from marzban_bridge.quota.account import (
+    Account,
+    Event,
+    ResetRequest,
+    Sighting,
+    Superseded,
+    is_same_creation,
+    is_same_limit,
+)
+from marzban_bridge.quota.reset_detection import CALENDAR_GRACE, due_at
+from marzban_bridge.quota.usage import NOTHING, Seqs, Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anew:
+    """Where a period begins once every user of the name has been made anew."""
+
+    start: Totals
+    corrected_seqs: Seqs
+    starts: Mapping[str, Totals] = field(default_factory=dict)
+    """As in the shared quota, at that moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedQuota:
+    """The quota and the period that the users of one name share."""
+
+    quota_bytes: int | None
+    panel: str
+    """Whose data limit it is."""
+    version: int = 1
+    is_edited: bool = False
+    """An admin has set it since, so that no panel's place in the order matters any more."""
+    period: int = 0
+    start: Totals | None = None
+    """The sum of everything where the period began; None: as the accounts have it."""
+    corrected_seqs: Seqs = ()
+    """By reported name, up to which number of the ledger corrections are in `start`."""
+    departed_bytes: int = 0
+    """What users of the name counted on panels they are no longer on."""
+    starts: Mapping[str, Totals] = field(default_factory=dict)
+    """By panel, what it had counted and what had been reported for it where the period began."""
+    began_at: datetime | None = None
+    """When the reset that began the period was found; None where none began it."""
+    known_bytes: int = 0
+    """The sum of everything that was known of at that moment."""
+    generation: int = 0
+    """How often all users of the name have been made anew."""
+    edited_generation: int = 0
+    """That of the user whose data limit an admin set last."""
+    anew: Anew | None = None
+    """Where the first was made of those who are of the next generation already."""
+
+
+def spent_between(before: Sighting, after: Sighting) -> int:
+    """Return what the panel counted before `before` and no longer shows in `after`."""
+    logged_more_bytes = after.logged_bytes - before.logged_bytes
+    if logged_more_bytes > 0:
+        return logged_more_bytes
+    is_reset = after.used_bytes < before.used_bytes or logged_more_bytes < 0
+    return before.used_bytes if is_reset else 0
+
+
+def fold(
+    before: Account | None,
+    after: Account,
+    shared: SharedQuota | None,
+    *,
+    panel: str,
+    order: Sequence[str],
+    was_reset: bool,
+    others: Mapping[str, Account],
+    had_user: bool = False,
+) -> tuple[Account, SharedQuota, tuple[Event, ...]]:
+    """Fold a look at one panel's user, already folded into its account, into what is shared.
+
+    `before` is the account as it was stored, `was_reset` whether the look revealed a reset,
+    `others` the same name's accounts on other panels, in order, and `had_user` whether the panel
+    had another user of the name before, who is gone.
+    """
+    if before is not None and before.is_held:
+        return after, shared or _begin(after, panel), ()
+    is_same = before is not None and is_same_creation(before.created_at, after.created_at)
+    spent_bytes = 0
+    if before is not None:
+        spent_bytes = before.spent_before_bytes + (
+            spent_between(before.sighting, after.sighting)
+            if is_same
+            else before.sighting.used_bytes
+        )
+    after = replace(after, spent_before_bytes=spent_bytes)
+    is_anew = shared is not None and (had_user or (before is not None and not is_same))
+    shared = shared or _begin(after, panel)
+    if shared.start is None:
+        source = next((it for it in others.values() if it.shared_period is not None), after)
+        shared = replace(shared, start=_start_of(source), corrected_seqs=source.corrected_seqs)
+    if before is None or before.shared_period is None or not is_same:
+        is_first = all(it.generation <= shared.generation for it in others.values())
+        if is_anew and (is_first or shared.anew is None):
+            shared = replace(shared, anew=_anew(before, after))
+        after = replace(
+            after,
+            generation=shared.generation + int(is_anew),
+            joined_limit_bytes=after.quota_bytes,
+        )
+        after, shared = _join(after, shared, panel=panel, order=order)
+        shared = renewed(shared, _in_order({**others, panel: after}, order))
+    elif after.quota_bytes != before.quota_bytes:
+        shared = replace(
+            shared,
+            quota_bytes=after.quota_bytes,
+            panel=panel,
+            version=shared.version + 1,
+            is_edited=True,
+            edited_generation=after.generation,
+        )
+        after = replace(after, shared_version=shared.version)
+    if before is not None and was_reset and is_same:
+        after, shared = _reset(before, after, shared)
+    after, events = take_quota(after, shared)
+    return in_step(after, shared), shared, events
+
+
+def completed(
+    before: Account, after: Account, shared: SharedQuota, *, period: int | None
+) -> tuple[Account, SharedQuota]:
+    """Fold in a finished reset: one that was asked for, or one that follows a shared period."""
+    spent_bytes = before.spent_before_bytes + spent_between(before.sighting, after.sighting)
+    after = replace(after, spent_before_bytes=spent_bytes)
+    if period is None:
+        in_period = replace(after, shared_period=shared.period)
+        after, shared = _reset(before, in_period, shared)
+    else:
+        after = replace(after, shared_period=period)
+    return in_step(after, shared), shared
+
+
+def period_of(request: ResetRequest, shared: SharedQuota) -> int | None:
+    """Return the period that a finished reset is part of; None for one that begins another."""
+    asked_in = request.requested_in_period
+    if request.shared_period is None and asked_in is not None and asked_in < shared.period:
+        return shared.period
+    return request.shared_period
+
+
+def is_behind(account: Account, shared: SharedQuota | None) -> bool:
+    """Tell whether another panel has begun a period that this one has still to follow."""
+    return (
+        shared is not None
+        and account.shared_period is not None
+        and account.shared_period < shared.period
+    )
+
+
+def depart(shared: SharedQuota, account: Account) -> SharedQuota:
+    """Keep what a user counted who is no longer on its panel."""
+    return replace(shared, departed_bytes=shared.departed_bytes + account.odometer_bytes)
+
+
+def rejoin(shared: SharedQuota, *, departed_bytes: int) -> SharedQuota:
+    """Take out what a user counted who is back on its panel and counts by itself again."""
+    return replace(shared, departed_bytes=shared.departed_bytes - departed_bytes)
+
+
+def put_back(shared: SharedQuota, before: SharedQuota) -> SharedQuota:
+    """Share again what was shared before a user took the place of one who is back.
+
+    What was used meanwhile counts. A reset since, and what an admin has set since, stay.
+    """
+    if shared.period != before.period:
+        return shared
+    is_edited_since = shared.is_edited and (shared.quota_bytes, shared.panel) != (
+        before.quota_bytes,
+        before.panel,
+    )
+    kept = shared if is_edited_since else before
+    return replace(
+        before,
+        quota_bytes=kept.quota_bytes,
+        panel=kept.panel,
+        is_edited=kept.is_edited,
+        edited_generation=kept.edited_generation,
+        version=shared.version + 1,
+        departed_bytes=shared.departed_bytes,
+    )
+
+
+def rejoin_anew(shared: SharedQuota, account: Account) -> SharedQuota:
+    """Count what a user had used in a period of its own who shares the quota from now on."""
+    if shared.start is None:
+        return shared
+    start = replace(
+        shared.start,
+        billed_bytes=shared.start.billed_bytes
+        - (account.seen_total_bytes - account.baseline_bytes),
+        raw_bytes=shared.start.raw_bytes - (account.seen_raw_bytes - account.raw_baseline_bytes),
+    )
+    return replace(shared, start=start)
+
+
+def forgive(shared: SharedQuota, lost_bytes: int) -> SharedQuota:
+    """Begin the period later by what a panel had counted in it and does not know any more."""
+    if shared.start is None:
+        return shared
+    return replace(
+        shared,
+        start=Totals(
+            billed_bytes=shared.start.billed_bytes + lost_bytes,
+            raw_bytes=shared.start.raw_bytes + lost_bytes,
+        ),
+    )
+
+
+def _begin(account: Account, panel: str) -> SharedQuota:
+    return SharedQuota(quota_bytes=account.quota_bytes, panel=panel)
+
+
+def _start_of(account: Account) -> Totals:
+    """Read from an account where the shared period that it is in began."""
+    return Totals(
+        billed_bytes=account.baseline_bytes + account.spent_before_bytes,
+        raw_bytes=account.raw_baseline_bytes + account.spent_before_bytes,
+        seqs=account.period_seqs,
+    )
+
+
+def _join(
+    account: Account, shared: SharedQuota, *, panel: str, order: Sequence[str]
+) -> tuple[Account, SharedQuota]:
+    """Have an account share the quota; its own limit is the quota if no panel goes before its."""
+    place = {name: number for number, name in enumerate(order)}
+    goes_first = place.get(panel, len(place)) <= place.get(shared.panel, len(place))
+    version = 0
+    if goes_first and not shared.is_edited:
+        if panel != shared.panel or account.quota_bytes != shared.quota_bytes:
+            version = shared.version + 1
+            shared = replace(shared, quota_bytes=account.quota_bytes, panel=panel, version=version)
+        version = shared.version
+    return replace(account, shared_period=shared.period, shared_version=version), shared
+
+
+def is_same_reset(before: Account, shared: SharedQuota, *, total_bytes: int, at: datetime) -> bool:
+    """Tell whether a reset of a user who has still to follow a period is the one that began it.
+
+    `total_bytes`: what the user's account is counted by at that moment. It is another one if
+    something is known to have been used since that period began, unless the panel's own schedule
+    had it due by then.
+    """
+    if shared.began_at is None:
+        return True
+    due = due_at(before)
+    if due is not None and due <= min(at, shared.began_at + CALENDAR_GRACE):
+        return True
+    return total_bytes + before.odometer_bytes <= shared.known_bytes
+
+
+def _reset(before: Account, account: Account, shared: SharedQuota) -> tuple[Account, SharedQuota]:
+    """Begin a period, unless another panel has begun it already and this is its echo here.
+
+    Where nothing was used in the period there is nothing to begin anew, on no panel.
+    """
+    start, at, total_bytes = _start_of(account), account.sighting.seen_at, account.seen_total_bytes
+    if is_behind(account, shared):
+        if is_same_reset(before, shared, total_bytes=total_bytes, at=at):
+            return replace(account, shared_period=shared.period), shared
+    elif shared.start and start.billed_bytes <= shared.start.billed_bytes:
+        return account, shared
+    shared = replace(
+        shared,
+        period=shared.period + 1,
+        start=start,
+        corrected_seqs=account.corrected_seqs,
+        began_at=at,
+        known_bytes=total_bytes + account.odometer_bytes,
+    )
+    return replace(account, shared_period=shared.period), shared
+
+
+def _anew(before: Account | None, after: Account) -> Anew:
+    """Return where a user who takes the place of an earlier one begins, had it a period alone.
+
+    Where the earlier one was seen until lately, at the last look at it; else now.
+    """
+    if before is None:
+        start = Totals(
+            billed_bytes=after.seen_total_bytes,
+            raw_bytes=after.seen_raw_bytes,
+            seqs=after.seen_seqs,
+        )
+    else:
+        start = _start_of(after)
+    return Anew(start=start, corrected_seqs=after.corrected_seqs)
+
+
+def _in_order(members: Mapping[str, Account], order: Sequence[str]) -> dict[str, Account]:
+    place = {name: number for number, name in enumerate(order)}
+    return {
+        name: members[name] for name in sorted(members, key=lambda it: place.get(it, len(place)))
+    }
+
+
+def renewed(shared: SharedQuota, members: Mapping[str, Account]) -> SharedQuota:
+    """Begin a name anew once all of its users have been made anew; `members` are in order.
+
+    What was used before the first of them was made is not theirs. The quota is what the first
+    panel's user was made with, or what an admin has set of one of them since.
+    """
+    if shared.anew is None:
+        return shared
+    new = [each for each in members.values() if each.generation > shared.generation]
+    if not new:
+        return replace(shared, anew=None)
+    if len(new) < len(members):
+        return shared
+    panel, first = next(iter(members.items()))
+    begun = replace(shared, generation=shared.generation + 1, version=shared.version + 1, anew=None)
+    if not shared.is_edited or shared.edited_generation <= shared.generation:
+        begun = replace(begun, quota_bytes=first.joined_limit_bytes, panel=panel, is_edited=False)
+    anew, start = shared.anew, shared.start
+    if start is not None and start.billed_bytes >= anew.start.billed_bytes:
+        return begun  # they were reset since
+    return replace(begun, start=anew.start, corrected_seqs=anew.corrected_seqs, starts=anew.starts)
+
+
+def take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[Event, ...]]:
+    """Take the shared quota; a limit the panel shows instead of it is nobody's word."""
+    if account.shared_version == shared.version:
+        return account, ()
+    before_bytes, quota_bytes = account.quota_bytes, shared.quota_bytes
+    shown_bytes = account.sighting.data_limit_bytes
+    taken = replace(account, shared_version=shared.version, quota_bytes=quota_bytes)
+    was_lifted = shared.is_edited and account.shared_version > 0
+    if quota_bytes is None and shown_bytes is not None and _is_ours(account, was_lifted=was_lifted):
+        own_bytes = None if was_lifted else before_bytes
+        own = None if own_bytes is None else Superseded(data_limit_bytes=own_bytes)
+        taken = replace(taken, published_bytes=shown_bytes, superseded=own)
+    elif not is_same_limit(shown_bytes, quota_bytes):
+        taken = replace(taken, superseded=Superseded(data_limit_bytes=shown_bytes))
+    if is_same_limit(before_bytes, quota_bytes):
+        return taken, ()
+    event = Event(
+        kind="quota_changed",
+        text=f"the quota is shared with panel {shared.panel}, whose word it is",
+        before="unlimited" if before_bytes is None else str(before_bytes),
+        after="unlimited" if quota_bytes is None else str(quota_bytes),
+    )
+    return taken, (event,)
+
+
+def _is_ours(account: Account, *, was_lifted: bool) -> bool:
+    """Tell whether the limit that the panel shows is one that the bridge published.
+
+    Where an admin lifted the quota that was shared until now, that quota itself is one too. A limit
+    that an admin set on this panel before it shared a quota is none.
+    """
+    shown_bytes, superseded = account.sighting.data_limit_bytes, account.superseded
+    if superseded and is_same_limit(shown_bytes, superseded.data_limit_bytes):
+        return False
+    is_published = account.published_bytes is not None
+    is_published &= is_same_limit(shown_bytes, account.published_bytes)
+    return is_published or was_lifted
+
+
+def in_step(account: Account, shared: SharedQuota) -> Account:
+    """Set the baseline from where the period began, once the account is in it."""
+    start = shared.start or NOTHING
+    if account.shared_period != shared.period or shared.start is None:
+        return account
+    return replace(
+        account,
+        baseline_bytes=start.billed_bytes - account.spent_before_bytes,
+        raw_baseline_bytes=start.raw_bytes - account.spent_before_bytes,
+        period_seqs=start.seqs,
+        corrected_seqs=shared.corrected_seqs,
+    )

@@ -1,0 +1,1 @@
+"""Which limit and status in the panel is the bridge's own: open writes and note lines; pure."""

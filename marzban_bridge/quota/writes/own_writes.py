@@ -1,0 +1,278 @@
+"""Whose are the limit and the status that the panel shows: the bridge's own, or an admin's?
+
+Where the user's note has a line of this store, the line beside the limit decides (decision 0015);
+else the values do (0004).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from marzban_bridge.panels.port import PanelUser, Status
+from marzban_bridge.quota.account import (
+    GIB,
+    REMEMBERED_LIMITS,
+    Account,
+    Event,
+    Restoration,
+    Sighting,
+    is_same_limit,
+)
+from marzban_bridge.quota.writes.note_line import NoteLine
+from marzban_bridge.quota.writes.open_writes import (
+    OpenWrite,
+    SeenLine,
+    UnexplainedEdit,
+    began,
+    last_moment,
+    sets_limit,
+)
+
+UNEXPLAINED_WINDOW = timedelta(minutes=5)
+"""How soon after a write of ours, and after each other, smaller odd limits are another bridge's."""
+
+
+def with_previous_write(account: Account, *, now: datetime) -> Account:
+    """Keep a write that an earlier version left under way as an open one."""
+    if account.intended_bytes is None and account.intended_status is None:
+        return account
+    write = OpenWrite(
+        data_limit_bytes=account.intended_bytes,
+        status=account.intended_status,
+        may_land_until=last_moment(now),
+    )
+    return replace(
+        account,
+        open_writes=began(account.open_writes, write),
+        intended_bytes=None,
+        intended_status=None,
+    )
+
+
+def recognise_status(account: Account, seen: Sighting, line: NoteLine | None) -> Account:
+    """Find out whether a status that has changed is one that the bridge wrote."""
+    was_disabled = account.sighting.status is Status.DISABLED
+    is_disabled = seen.status is Status.DISABLED
+    if was_disabled is is_disabled:
+        return account
+    if is_disabled:
+        return _disabled_by_us(account) if _wrote_disabled(account, seen, line) else account
+    if account.is_disabled_by_us:
+        is_ours = _wrote_active(account, seen, line)
+        return replace(account, is_disabled_by_us=False) if is_ours else account
+    if _has_let_in(account, seen, line):
+        return _put_back(account, Status.DISABLED)
+    return account
+
+
+def _wrote_disabled(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+    if line is None:
+        return _wrote(account, Status.DISABLED, seen, account.open_writes)
+    return (_is_new(account, line) and line.is_disabled) or _wrote(
+        account, Status.DISABLED, seen, _unnoted(account)
+    )
+
+
+def _wrote_active(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+    if line is None:
+        return _wrote(account, Status.ACTIVE, seen, account.open_writes)
+    return (_is_new(account, line) and not line.is_disabled) or _wrote(
+        account, Status.ACTIVE, seen, _unnoted(account)
+    )
+
+
+def _has_let_in(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+    """Tell whether a write that landed late made a user active whom an admin had disabled.
+
+    Without a line, and where the limit did not become the write's in the same moment, it may as
+    well be the admin.
+    """
+    lets_in = [each for each in account.open_writes if each.status is Status.ACTIVE]
+    if line is not None:
+        return _is_new(account, line) and line.number in {each.number for each in lets_in}
+    return seen.data_limit_bytes != account.sighting.data_limit_bytes and any(
+        sets_limit(write, seen.data_limit_bytes) for write in lets_in
+    )
+
+
+def _is_new(account: Account, line: NoteLine) -> bool:
+    """Tell whether the line came to the note since the last look."""
+    return account.seen_line is None or account.seen_line.number != line.number
+
+
+def _unnoted(account: Account) -> tuple[OpenWrite, ...]:
+    """Return the open writes that carry no line."""
+    return tuple(each for each in account.open_writes if not each.number)
+
+
+def _wrote(account: Account, status: Status, seen: Sighting, writes: tuple[OpenWrite, ...]) -> bool:
+    return any(each.status is status and _fits(account, each, seen) for each in writes)
+
+
+def _put_back(account: Account, status: Status) -> Account:
+    """Have the status written that the user had before a write landed late."""
+    if account.restoration:
+        return account
+    duration = account.sighting.on_hold_expire_duration if status is Status.ON_HOLD else None
+    restoration = Restoration(status=status, on_hold_expire_duration=duration)
+    return replace(account, restoration=restoration)
+
+
+def _disabled_by_us(account: Account) -> Account:
+    """Note that a write of the bridge disabled the user; one that landed late took it off hold."""
+    account = replace(account, is_disabled_by_us=True)
+    if account.sighting.status is not Status.ON_HOLD:
+        return account
+    return _put_back(account, Status.ON_HOLD)
+
+
+def _fits(account: Account, write: OpenWrite, seen: Sighting) -> bool:
+    """Tell whether what the panel shows may be what it held right after this write.
+
+    Another write of the bridge, without a status, may have set the limit since.
+    """
+    return (
+        write.data_limit_bytes is None
+        or is_same_limit(seen.data_limit_bytes, write.data_limit_bytes)
+        or is_same_limit(seen.data_limit_bytes, account.published_bytes or account.quota_bytes)
+        or any(sets_limit(each, seen.data_limit_bytes) for each in account.open_writes)
+    )
+
+
+def take_limit(
+    account: Account, user: PanelUser, line: NoteLine | None, *, now: datetime
+) -> tuple[Account, Event | None]:
+    """Take a limit that is not ours as the admin's new quota."""
+    shown_bytes = user.data_limit_bytes
+    if account.superseded:
+        is_ours = is_same_limit(shown_bytes, account.published_bytes)
+        if is_same_limit(shown_bytes, account.superseded.data_limit_bytes):
+            return (account if is_ours else replace(account, published_bytes=None)), None
+        if account.quota_bytes is None and account.published_bytes is not None and is_ours:
+            return account, None  # it is to give way to the limit of before
+        account = replace(account, superseded=None)
+    if line is not None:
+        return _by_line(account, shown_bytes, line)
+    return _by_value(account, shown_bytes, now=now)
+
+
+def _by_line(
+    account: Account, shown_bytes: int | None, line: NoteLine
+) -> tuple[Account, Event | None]:
+    """Decide by the line that stands beside the limit, the newest or an older one.
+
+    The limit of the line is ours: one that we published, that landed late, or that an edit dialog
+    opened before sends back. Where neither has changed since the last look there is nothing to
+    decide: a plan that fired, for example, changes a limit and no note.
+    """
+    if account.seen_line == SeenLine(number=line.number, data_limit_bytes=shown_bytes):
+        return account, None
+    for write in _unnoted(account):
+        if sets_limit(write, shown_bytes):
+            return _published(account, write.data_limit_bytes), None
+    if shown_bytes is not None and shown_bytes == account.published_bytes:
+        return account, None
+    if is_same_limit(shown_bytes, line.limit_bytes):
+        return _published(account, shown_bytes), None
+    if is_same_limit(shown_bytes, account.quota_bytes):
+        return replace(account, published_bytes=None), None
+    return _edited(account, shown_bytes)
+
+
+def _by_value(
+    account: Account, shown_bytes: int | None, *, now: datetime
+) -> tuple[Account, Event | None]:
+    """Decide by the limit alone.
+
+    Ours are what we published, what a write that may have landed since may have published, and
+    what we published lately: an edit dialog that was opened before sends that back, rounded. Such a
+    stale number is told from a new one by being odd: people type whole hundredths of a GiB.
+    """
+    for write in account.open_writes:
+        if sets_limit(write, shown_bytes) or (
+            write.is_answered
+            and write.data_limit_bytes is not None
+            and is_same_limit(shown_bytes, write.data_limit_bytes)
+        ):
+            return _published(account, write.data_limit_bytes), None
+    if account.published_bytes is not None and is_same_limit(shown_bytes, account.published_bytes):
+        return account, None
+    if is_same_limit(shown_bytes, account.quota_bytes):
+        return replace(account, published_bytes=None), None
+    is_stale = any(is_same_limit(shown_bytes, limit) for limit in account.remembered_limits)
+    if shown_bytes is None or looks_typed(shown_bytes):
+        return _edited(account, shown_bytes)
+    return (account, None) if is_stale else _odd(account, shown_bytes, now=now)
+
+
+def _odd(account: Account, shown_bytes: int, *, now: datetime) -> tuple[Account, Event | None]:
+    """Take a limit that nobody types for the quota once; hold the user at the second in a row.
+
+    Another bridge that leaves notes alone publishes such limits right after this one does, and each
+    takes the other's for its quota: in seconds there is nothing left of it.
+    """
+    first = account.unexplained_edit
+    if first and first.has_held:
+        return replace(account, published_bytes=shown_bytes, unexplained_edit=None), None
+    if first and now - first.found_at <= UNEXPLAINED_WINDOW:
+        text = (
+            f"the limit of {account.username} changed twice within minutes to what no admin types: "
+            "another bridge or a script writes to this panel. The user stays as it is, with the "
+            "quota of before; stop the other one, then `marzban-bridge rebase`"
+        )
+        held = replace(
+            account,
+            is_held=True,
+            quota_bytes=first.quota_bytes,
+            published_bytes=shown_bytes,
+            unexplained_edit=replace(first, has_held=True),
+        )
+        return held, Event(kind="conflict", text=text)
+    wrote_at, ours_bytes = account.limit_written_at, account.published_bytes or account.quota_bytes
+    is_after_ours = wrote_at is not None and now - wrote_at <= UNEXPLAINED_WINDOW
+    is_smaller = ours_bytes is not None and shown_bytes < ours_bytes
+    changed, event = _edited(account, shown_bytes)
+    if is_after_ours and is_smaller:
+        edit = UnexplainedEdit(quota_bytes=account.quota_bytes, found_at=now)
+        changed = replace(changed, unexplained_edit=edit)
+    return changed, event
+
+
+def _edited(account: Account, shown_bytes: int | None) -> tuple[Account, Event | None]:
+    changed = replace(account, quota_bytes=shown_bytes, published_bytes=None, remembered_limits=())
+    text = "the admin set a new data limit in the panel"
+    return changed, quota_event(account.quota_bytes, shown_bytes, text)
+
+
+def seen_line(user: PanelUser, line: NoteLine | None) -> SeenLine | None:
+    """Return what later looks need of the line beside a user's limit."""
+    if line is None:
+        return None
+    return SeenLine(number=line.number, data_limit_bytes=user.data_limit_bytes)
+
+
+def _published(account: Account, limit_bytes: int | None) -> Account:
+    """Note which limit of ours the panel shows; an edit dialog may send it back later."""
+    if limit_bytes is None or limit_bytes == account.quota_bytes:
+        return replace(account, published_bytes=None)
+    remembered = account.remembered_limits
+    if limit_bytes not in remembered:
+        remembered = (*remembered, limit_bytes)[-REMEMBERED_LIMITS:]
+    return replace(account, published_bytes=limit_bytes, remembered_limits=remembered)
+
+
+def quota_event(before: int | None, after: int | None, text: str) -> Event:
+    """Return what the audit trail says of another quota."""
+    return Event(
+        kind="quota_changed",
+        text=text,
+        before="unlimited" if before is None else str(before),
+        after="unlimited" if after is None else str(after),
+    )
+
+
+def looks_typed(limit_bytes: int) -> bool:
+    """Tell whether a limit is a whole number of hundredths of a GiB, as people type them."""
+    hundredths = limit_bytes * 100 / GIB
+    return abs(hundredths - round(hundredths)) * GIB / 100 <= 1

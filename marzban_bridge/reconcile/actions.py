@@ -1,0 +1,370 @@
+"""What people ask the bridge to do, the same from the command line, the API and a dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from marzban_bridge.errors import ObservingError, PanelRefusedError
+from marzban_bridge.feed.client import CollectorFeed
+from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.port import PanelAdmin, PanelUser
+from marzban_bridge.quota import reset_requests
+from marzban_bridge.quota.account import (
+    Account,
+    Balance,
+    Enforcement,
+    Event,
+    account_key,
+    shifted,
+    standing,
+    standing_total,
+    trusted,
+)
+from marzban_bridge.quota.restore import recover
+from marzban_bridge.quota.usage import Totals
+from marzban_bridge.quota.writes.line_recovery import recovered_from
+from marzban_bridge.reconcile.loop import Reconciler
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.users.settler import Clock
+from marzban_bridge.store.store import Store
+
+RESET_ALL_PHRASE = "reset all users"
+CLEANUP_PHRASE = "cleanup"
+"""Typed by whoever asks for what concerns everybody, so that no slip of the hand does it."""
+
+HOW_TO_CHANGE = (
+    "if the panel is to be changed all the same, say so: ?change_panel=true (API), "
+    "--change-the-panel (command line), or the box on the confirm page"
+)
+
+
+class Action(StrEnum):
+    """What people ask for from a dashboard or a confirm page."""
+
+    RESET = "reset"
+    RESET_ALL = "reset_all"
+    CLEANUP = "cleanup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserUsage:
+    """How one panel user stands; `account` is None for a user without external traffic."""
+
+    user: PanelUser
+    balance: Balance
+    account: Account | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminUsage:
+    """What an admin's users used since the admin's usage was last reset, in bytes."""
+
+    admin: PanelAdmin
+    external_bytes: int
+    users: int
+
+    @property
+    def used_bytes(self) -> int:
+        """The panel's counter plus external traffic."""
+        return self.admin.used_bytes + self.external_bytes
+
+
+class Actions:
+    """The use cases beyond the loop. Panel errors pass through to the caller."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Marzban,
+        feed: CollectorFeed,
+        reconciler: Reconciler,
+        enforcement: Enforcement,
+        clock: Clock,
+        standstill: Standstill,
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._feed = feed
+        self._reconciler = reconciler
+        self._settler = reconciler.settler
+        self._enforcement = enforcement
+        self._clock = clock
+        self._standstill = standstill
+
+    def user_usage(self, user: PanelUser) -> UserUsage:
+        """Say how a user stands, from its panel object and the books."""
+        key = account_key(user.username)
+        account = self._store.account(key)
+        if account is None:
+            totals, before = self._store.totals(key), self._store.opening(key)
+            found = Balance(
+                quota_bytes=user.data_limit_bytes,
+                panel_bytes=user.used_bytes,
+                external_bytes=totals.billed_bytes - before.billed_bytes,
+                external_raw_bytes=totals.raw_bytes - before.raw_bytes,
+            )
+        else:
+            account = self.shown(account)
+            found = standing(account, self._store.totals(key))
+            found = replace(found, panel_bytes=user.used_bytes)
+        return UserUsage(user=user, account=account, balance=found)
+
+    def shown(self, account: Account) -> Account:
+        """Return an account as people are to see it: whether it is held, for whatever reason."""
+        return trusted(account, is_store_in_doubt=bool(self._store.doubt))
+
+    def _standing_total(self, account: Account) -> int:
+        total_bytes = self._store.total_bytes(account.key)
+        return standing_total(self.shown(account), total_bytes=total_bytes)
+
+    def admin_usage(self, admin: PanelAdmin) -> AdminUsage:
+        """Sum the external traffic of an admin's users since the admin's usage was reset."""
+        accounts = list(self._store.accounts(admin=admin.username))
+        external_bytes = sum(
+            self._standing_total(each) - each.admin_baseline_bytes for each in accounts
+        )
+        return AdminUsage(admin=admin, external_bytes=external_bytes, users=len(accounts))
+
+    def _demand_change(self, what: str, *, changes_panel: bool) -> None:
+        """Raise ObservingError where nothing is to be changed, unless it was said explicitly."""
+        if self._enforcement is Enforcement.OBSERVE and not changes_panel:
+            raise ObservingError(
+                f"nothing was done: BRIDGE_ENFORCEMENT=observe changes nothing in the panel, and "
+                f"{what} would; {HOW_TO_CHANGE}"
+            )
+
+    async def reset_user(
+        self, username: str, *, actor: str, changes_panel: bool = False
+    ) -> UserUsage:
+        """Reset a user's traffic, the panel's and external; UserNotFoundError when unknown.
+
+        Raises ObservingError while the bridge only observes, unless `changes_panel` says that the
+        panel is to be changed all the same. So do all methods that take it.
+        """
+        self._demand_change("a reset", changes_panel=changes_panel)
+        cause = "a reset was asked for"
+        with self._standstill.action():
+            account = await self._settler.reset(username, cause=cause, actor=actor)
+            return self.user_usage(await self._panel.get_user(account.username))
+
+    async def reset_admin(
+        self, username: str, *, bearer: str | None, actor: str, changes_panel: bool = False
+    ) -> int:
+        """Begin an admin's usage anew, in the panel and here; return how many users it spans.
+
+        The users' own accounts and quotas are not touched.
+        """
+        self._demand_change("this reset", changes_panel=changes_panel)
+        with self._standstill.action():
+            return await self._reset_admin(username, bearer=bearer, actor=actor)
+
+    async def _reset_admin(self, username: str, *, bearer: str | None, actor: str) -> int:
+        await self._panel.reset_admin_usage(username, bearer=bearer)
+        accounts = list(self._store.accounts(admin=username))
+        for each in accounts:
+            total_bytes = self._standing_total(each)
+            event = Event(
+                kind="admin_reset",
+                text=f"usage of admin {username} begins anew",
+                actor=actor,
+                before=str(total_bytes - each.admin_baseline_bytes),
+                after="0",
+            )
+            seqs = self._store.totals(each.key).seqs
+            anew = replace(each, admin_baseline_bytes=total_bytes, admin_seqs=seqs)
+            self._store.save(anew, [event], at=self._clock())
+        return len(accounts)
+
+    async def reset_all(
+        self,
+        *,
+        bearer: str | None,
+        caller: PanelAdmin,
+        actor: str | None = None,
+        changes_panel: bool = False,
+    ) -> int:
+        """Reset all users of the caller through the panel's own call; return how many had accounts.
+
+        Marzban 0.8.4 resets the users of a sudo admin of its database, and everybody for the
+        environment's admin. It restarts xray on every node. Each account's request is stored first,
+        so that a crash in between loses none. `actor` is who asked, if not the caller itself.
+        """
+        self._demand_change("a reset of all users", changes_panel=changes_panel)
+        self._settler.refuse_in_doubt()
+        with self._standstill.action():
+            return await self._reset_all(
+                bearer=bearer, caller=caller, actor=actor or caller.username
+            )
+
+    async def _reset_all(self, *, bearer: str | None, caller: PanelAdmin, actor: str) -> int:
+        with self._settler.resets.for_all():
+            requested = await self.request_reset_all(bearer=bearer, caller=caller, actor=actor)
+            await self.call_reset_all(requested, bearer=bearer, actor=actor)
+        self.hurry(requested)
+        return len(requested)
+
+    @contextlib.contextmanager
+    def resetting_all(self) -> Iterator[None]:
+        """Have users' requests wait for the panel's own call meanwhile, as `reset_all` does.
+
+        Raises StandingStillError and ReleasedError.
+        """
+        with self._standstill.action(), self._settler.resets.for_all():
+            yield
+
+    def hurry(self, accounts: Iterable[Account]) -> None:
+        """Have the users of these accounts looked at now."""
+        self._reconciler.hurry(each.key for each in accounts)
+
+    async def request_reset_all(
+        self, *, bearer: str | None, caller: PanelAdmin, actor: str
+    ) -> list[Account]:
+        """Store a request for each account that the panel's own call is about; return them."""
+        admins = await self._panel.admins(bearer=bearer)
+        is_in_database = any(admin.username == caller.username for admin in admins)
+        scope = caller.username if is_in_database else None
+        accounts = list(self._store.accounts(admin=scope))
+        cause = "a reset of all users was asked for"
+        return [self._settler.resets.request(each, cause=cause, actor=actor) for each in accounts]
+
+    async def call_reset_all(
+        self, requested: Sequence[Account], *, bearer: str | None, actor: str
+    ) -> None:
+        """Have the panel reset all users for which that was stored."""
+        try:
+            await self._panel.reset_all(bearer=bearer)
+        except PanelRefusedError:
+            for account in self._as_stored(requested):
+                self._store.save(replace(account, reset_request=None), at=self._clock())
+            raise
+        for account in self._as_stored(requested):
+            called = reset_requests.panel_called(account, is_of_all=True)
+            self._store.save(called, at=self._clock())
+        text = f"all users were reset: {len(requested)} with external traffic begin anew"
+        self._store.record_event("", Event(kind="action", text=text, actor=actor), at=self._clock())
+
+    async def own_admin(self, *, changes_panel: bool) -> PanelAdmin:
+        """Return the bridge's own admin, who may have all users reset.
+
+        Raises ObservingError, and StoreDoubtError or PanelDoubtError, where nobody is to be.
+        """
+        self._demand_change("a reset of all users", changes_panel=changes_panel)
+        self._settler.refuse_in_doubt()
+        return await self._panel.whoami()
+
+    def _as_stored(self, accounts: Iterable[Account]) -> Iterator[Account]:
+        """Yield the accounts as they are now: others may have been at work meanwhile."""
+        for each in accounts:
+            if account := self._store.account(each.key):
+                yield account
+
+    async def cleanup(self, *, days: int, actor: str) -> dict[str, object]:
+        """Have the collector purge rows older than so many days; totals and quotas stay."""
+        answer = await self._feed.cleanup(days=days)
+        text = f"the collector purged rows older than {days} days"
+        event = Event(kind="cleanup", text=text, actor=actor)
+        self._store.record_event("", event, at=self._clock())
+        return answer
+
+    def rebase(self, *, actor: str, is_new_ledger: bool) -> list[Account]:
+        """Move each baseline by what the total changed; return the accounts that moved."""
+        moved: list[Account] = []
+        for each in list(self._store.accounts()):
+            if rebased := self._rebased(each, actor=actor, is_new_ledger=is_new_ledger):
+                self._store.save(*rebased, at=self._clock())
+                moved.append(rebased[0])
+        for gone in list(self._store.gone_accounts()):
+            if rebased := self._rebased(gone.account, actor=actor, is_new_ledger=is_new_ledger):
+                account, events = rebased
+                kept = replace(
+                    gone,
+                    account=account,
+                    unscoped=self._store.unscoped_totals(account.key),
+                    is_name_taken=True,
+                )
+                self._store.save_gone(kept, *events, at=self._clock())
+        return moved
+
+    def _rebased(
+        self, account: Account, *, actor: str, is_new_ledger: bool
+    ) -> tuple[Account, list[Event]] | None:
+        """Return the account at the ledger's total of now; None where the ledger goes on."""
+        totals = self._store.totals(account.key)
+        has_lost = account.is_held or totals.billed_bytes < account.seen_total_bytes
+        if not has_lost and not is_new_ledger:
+            return None
+        before = Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
+        shift_bytes = totals.billed_bytes - before.billed_bytes
+        text = f"the ledger is accepted as it is; the baseline moved by {shift_bytes} bytes"
+        rebased = replace(shifted(account, before=before, after=totals), is_held=False)
+        return rebased, [Event(kind="rebased", text=text, actor=actor)]
+
+    async def take_over(self, *, actor: str, is_ledger_newer: bool) -> list[Account]:
+        """Put every account in step with the panel, which knows what a restored store does not."""
+        taken: list[Account] = []
+        async for key, user in self._reconciler.panel_users():
+            gone = self._settler.looks.returning(key, user)
+            before = gone.account if gone else self._store.account(key)
+            recovered, event = self._in_step(
+                before, user, actor=actor, is_ledger_newer=is_ledger_newer
+            )
+            if gone:
+                text = "the panel has this user again: its account is put in step with it"
+                event_of_return = Event(kind="returned", text=text, actor=actor)
+                self._store.take_up(gone, event_of_return, at=self._clock())
+            others = self._settler.looks.lines(user).others
+            recovered = replace(recovered, known_lines=tuple(line.name for line in others))
+            self._store.save(recovered, [event], at=self._clock(), takes_announcement=True)
+            taken.append(recovered)
+        return taken
+
+    def _in_step(
+        self, before: Account | None, user: PanelUser, *, actor: str, is_ledger_newer: bool
+    ) -> tuple[Account, Event]:
+        """Take an account from the line in the user's note, where that is newer than the store.
+
+        Where the ledger was restored along with the store, the line counts reports that it lost and
+        that may be sent again: the books of the moment of the backup hold.
+        """
+        totals, now = self._store.totals(account_key(user.username)), self._clock()
+        line = self._settler.looks.lines(user).own
+        is_line_newer = line is not None and (before is None or line.number > before.write_number)
+        if line and line.limit_bytes and is_line_newer and (is_ledger_newer or before is None):
+            account, event = recovered_from(
+                line, user, totals=totals, now=now, actor=actor, accepts_ledger=True
+            )
+            if before:
+                admin_bytes = min(before.admin_baseline_bytes, totals.billed_bytes)
+                account = replace(account, admin_baseline_bytes=admin_bytes)
+            return account, event
+        account, event = recover(
+            before,
+            user,
+            totals=totals,
+            is_ledger_newer=is_ledger_newer,
+            enforcement=self._enforcement,
+            now=now,
+            actor=actor,
+        )
+        number = max(account.write_number, line.number) if line else account.write_number
+        return replace(account, write_number=number), event
+
+    async def release(self, *, changes_panel: bool = False) -> AsyncIterator[tuple[Account, bool]]:
+        """Give every user back its quota and status; yield each with whether that took a write.
+
+        No line of this store is left in any note: also where one only made the bridge noticed.
+        """
+        self._demand_change("a release", changes_panel=changes_panel)
+        for each in list(self._store.accounts()):
+            yield each, await self._settler.release(each)
+            await asyncio.sleep(0)
+        async for key, user in self._reconciler.panel_users():
+            has_line = self._settler.looks.text_of_admin(user) != (user.note or "")
+            if has_line and not self._store.has_account(key):
+                self._settler.refuse_in_doubt()
+                await self._settler.writes.take_out_lines(user.username)

@@ -1,0 +1,205 @@
+"""Reads the collector's feed, once for all panels, and tells each whom it concerns.
+
+The collector's failures are soft: state is kept, the work is taken up again with a growing pause,
+and the change of state is logged once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+
+from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
+from marzban_bridge.feed.client import CollectorFeed, FeedPage
+from marzban_bridge.feed.ledger_runs import last_shared_seq, learn, went_back
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.quota.usage import CorrectedName
+from marzban_bridge.reconcile.loop import Reconciler
+from marzban_bridge.reconcile.outage import Outage
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.trust.rollback_check import Witness
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+FEED_WAIT_SECONDS = 25.0
+CORRECTION_SECONDS = 1.0
+"""The same while a correction has still to be applied, as during a reset."""
+FEED_GATHER_SECONDS = 0.5
+"""The shortest time between two reads of a feed that has news all the time."""
+
+
+class Reading:
+    """The one reader of the feed. `run` follows it for ever; `to_end` reads what there is."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        feed: CollectorFeed,
+        witness: Witness,
+        reconcilers: Mapping[str, Reconciler],
+        metrics: Metrics,
+        standstill: Standstill,
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self.witness = witness
+        self._reconcilers = reconcilers
+        self._metrics = metrics
+        self._standstill = standstill
+        self.outage = Outage("collector")
+        self._uncorrected = set(store.corrected_names())
+        """Names whose corrections may not be in all baselines."""
+
+    def reconsider(self, names: Iterable[str]) -> None:
+        """Have the corrections of these reported names followed, by whoever has not."""
+        self._uncorrected.update(names)
+
+    async def run(self) -> None:
+        """Take in the feed until cancelled."""
+        wait_seconds = 0.0
+        while True:
+            try:
+                async with self._standstill.step():
+                    await self.witness.check()
+                    cursor = self._store.cursor
+                has_more = await self._step(cursor, wait_seconds=wait_seconds)
+            except (CollectorUnavailableError, CollectorRefusedError) as error:
+                self._metrics.soft_errors.labels(source="collector").inc()
+                self._metrics.collector_up.set(0)
+                wait_seconds = 0.0
+                asked_seconds = None
+                if isinstance(error, CollectorUnavailableError):
+                    asked_seconds = error.retry_after_seconds
+                pause_seconds = self.outage.failed(str(error), asked_seconds=asked_seconds)
+                await self._standstill.sleep(pause_seconds)
+                continue
+            wait_seconds = FEED_WAIT_SECONDS
+            if self._uncorrected:
+                wait_seconds = CORRECTION_SECONDS
+            if has_more:
+                wait_seconds = 0.0
+            if not has_more and self._store.cursor != cursor:
+                await asyncio.sleep(FEED_GATHER_SECONDS)
+
+    async def _step(self, cursor: int, *, wait_seconds: float) -> bool:
+        """Wait for one page and take it in, unless the bridge stood still in between.
+
+        Nothing waits for a page that is waited for: it may take long until there is news.
+        """
+        times = self._standstill.times
+        page = await self._feed.read(after=cursor, wait_seconds=wait_seconds)
+        async with self._standstill.step():
+            if self._standstill.times != times:
+                return True
+            return await self._take_in(cursor, page)
+
+    async def to_end(self) -> None:
+        """Take in all there is now. Raises the collector's error when it cannot be reached."""
+        await self.witness.check()
+        while await self.read(wait_seconds=0):
+            pass
+
+    async def read(self, *, wait_seconds: float) -> bool:
+        """Take in one page of the feed; return whether there may be more at once."""
+        cursor = self._store.cursor
+        return await self._take_in(
+            cursor, await self._feed.read(after=cursor, wait_seconds=wait_seconds)
+        )
+
+    async def _take_in(self, cursor: int, page: FeedPage) -> bool:
+        known_id = self._store.meta("ledger_id")
+        if known_id is None:
+            self._store.set_meta("ledger_id", page.ledger_id)
+        elif known_id != page.ledger_id:
+            raise CollectorRefusedError(
+                f"the collector has another ledger now ({page.ledger_id}, was {known_id}): nothing "
+                "is changed until `marzban-bridge rebase`, or until the old ledger is back"
+            )
+        self.outage.recovered()
+        self._metrics.collector_up.set(1)
+        known = self._store.runs
+        if went_back(known, page.runs, cursor=cursor, head=page.head):
+            await self._begin_anew(cursor)
+            return True
+        if not page.changes:
+            await self._correct()
+            return False
+        touched = self._store.record_usage(
+            page.changes,
+            cursor=page.cursor,
+            runs=learn(known, page.runs, cursor=page.cursor),
+        )
+        self._uncorrected.update(each.username for each in page.changes if each.corrected_seq)
+        try:
+            await self._correct()  # first: nobody is cut off for what was taken back
+        finally:
+            for panel, keys in touched.items():
+                if reconciler := self._reconcilers.get(panel):
+                    reconciler.consider(keys)
+        return page.cursor < page.head
+
+    async def _correct(self) -> None:
+        """Have all accounts follow the corrections of their names that they have not followed."""
+        for username in sorted(self._uncorrected):
+            self._uncorrected.discard(username)
+            is_done = False
+            try:
+                name = self._store.corrected_name(username)
+                is_done = name is None or await self._correct_name(name)
+            finally:
+                if not is_done:
+                    self._uncorrected.add(username)
+            await asyncio.sleep(0)  # at the start these may be all names ever corrected
+
+    async def _correct_name(self, name: CorrectedName) -> bool:
+        panels = tuple(self._reconcilers) if self._store.shares_quotas else (name.panel,)
+        is_done = True
+        for panel in panels:
+            if reconciler := self._reconcilers.get(panel):
+                is_done &= await reconciler.settler.correct(name, self._feed.corrected)
+                reconciler.consider([name.key])
+        return is_done
+
+    async def adopt_ledger(self) -> bool:
+        """Read the feed from its start, whatever ledger it is now; return whether it is another."""
+        cursor = self._store.cursor
+        page = await self._feed.read(after=cursor)
+        is_new_ledger = self._store.meta("ledger_id") != page.ledger_id
+        if self._store.doubt:
+            pass  # whoever is in the store is put in step with the panel
+        elif is_new_ledger:
+            await self._hold_reported_after(0)
+        elif went_back(self._store.runs, page.runs, cursor=cursor, head=page.head):
+            await self._begin_anew(cursor)
+        self._store.forget_usage(ledger_id=page.ledger_id)
+        while await self.read(wait_seconds=0):
+            pass
+        for reconciler in self._reconcilers.values():
+            reconciler.calm_down()
+        return is_new_ledger
+
+    async def _begin_anew(self, cursor: int) -> None:
+        """Hold whom a ledger that went back lost reports of, and read all of it again.
+
+        Whether a total is above the one that was read says nothing then: it may have grown by
+        other reports, and those that were lost are missing all the same.
+        """
+        page = await self._feed.read(after=0)
+        shared_seq = last_shared_seq(self._store.runs, page.runs, head=page.head)
+        log.error(
+            "the ledger is not the one that was read up to %d: it went back to %d, as after a "
+            "restored backup, and is at %d; whose reports were lost is held until `marzban-bridge "
+            "rebase`; reading it anew",
+            cursor,
+            shared_seq,
+            page.head,
+        )
+        await self._hold_reported_after(shared_seq)
+        self._store.record_usage((), cursor=0, runs=())
+
+    async def _hold_reported_after(self, seq: int) -> None:
+        for reconciler in self._reconcilers.values():
+            await reconciler.hold_reported_after(seq)

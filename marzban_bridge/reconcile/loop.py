@@ -1,0 +1,393 @@
+"""The loop over one panel: reacts to single users at once, and looks at everybody now and then.
+
+The panel's failures are soft: state is kept, the work is taken up again with a growing pause, and
+the change of state is logged once. Another panel's are none of its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+from marzban_bridge.errors import (
+    CollectorUnavailableError,
+    PanelDoubtError,
+    PanelError,
+    PanelUnavailableError,
+)
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.names import FIRST_PANEL
+from marzban_bridge.panels.port import Panel, PanelCheck, PanelUser
+from marzban_bridge.reconcile.outage import Outage
+from marzban_bridge.reconcile.pass_result import PassResult
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.trust.rollback_check import Witness
+from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, Chunk
+from marzban_bridge.reconcile.users.evaluation import Preview
+from marzban_bridge.reconcile.users.settler import Clock, Settler
+from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+CHUNK = 50
+URGENT_IN_A_ROW = 4
+"""So many chunks of urgent users, then one of a pass under way: a flood of them starves no pass.
+
+A pass settles only whom something is due of; whose published limit moves has its turn afterwards.
+"""
+PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
+PROGRESS_LOG_SECONDS = 10.0
+VOUCH_SECONDS = 30.0
+"""So long users wait at the start for the collector to vouch for the store."""
+
+
+async def _nothing() -> None:
+    """Where there is one panel, no other entry can be the same one."""
+
+
+class Reconciler:
+    """Keeps one panel in step with the ledger.
+
+    `run` does it for ever; `pass_over_all` is one pass over everybody and the same code.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        settler: Settler,
+        witness: Witness,
+        clock: Clock,
+        metrics: Metrics,
+        pass_seconds: float,
+        standstill: Standstill,
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self.settler = settler
+        settler.hurry = self.hurry
+        self._witness = witness
+        self._clock = clock
+        self._metrics = metrics
+        self._pass_seconds = pass_seconds
+        self._standstill = standstill
+        self._queue = WorkQueue()
+        self._wake = asyncio.Event()
+        self._pass: AsyncIterator[list[str]] | None = None
+        self._pass_started_at = self._next_pass_at = 0.0
+        self._urgent_in_a_row = 0
+        self._reader = settler.reader
+        self.set_aside = settler.reader.set_aside
+        self.panel_check: PanelCheck | None = None
+        """What the panel last said of the bridge and of itself."""
+        self.check_twins: Callable[[], Awaitable[None]] = _nothing
+        """Finds out whether the panel is another entry's, too; then it is in doubt."""
+        is_first = store.panel == FIRST_PANEL
+        self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
+        self.panel_outage = Outage("panel" if is_first else f"panel {store.panel}")
+
+    def hurry(self, keys: Iterable[str], urgency: Urgency = Urgency.CROSSING) -> None:
+        """Have these accounts looked at before anything that is less urgent."""
+        keys = list(keys)
+        self._reader.unknown.announced(key for key in keys if not self._store.has_account(key))
+        self._queue.add(keys, urgency, now_seconds=time.monotonic())
+        self._wake.set()
+
+    def consider(self, keys: Iterable[str]) -> None:
+        """Have those of these accounts looked at soon for which what is stored calls for it."""
+        for key in keys:
+            if (urgency := self.settler.looks.urgency(key)) is not None:
+                self.hurry([key], urgency)
+            else:
+                self._reader.unknown.reported([key])
+
+    def calm_down(self) -> None:
+        """Leave everybody to the next pass."""
+        self._queue.clear()
+
+    def begin_pass(self) -> None:
+        """Have everybody looked at now, and leave a pass under way."""
+        self._pass, self._next_pass_at = None, time.monotonic()
+        self._wake.set()
+
+    async def hold_reported_after(self, seq: int) -> None:
+        """Leave whoever has reports after a seq of the ledger as it is: they were lost."""
+        for key in self._store.keys_reported_after(seq):
+            await self.settler.hold(key)
+
+    async def previews(self) -> AsyncIterator[Preview]:
+        """Yield for every user the panel has what a pass would do; changes nothing, anywhere."""
+        with contextlib.suppress(CollectorUnavailableError):  # a look does no harm without it
+            await self._witness.check()
+        self.settler.refuse_in_doubt()
+        async for keys in self.chunks():
+            read_at = time.monotonic()
+            users = await self._reader.read(keys)
+            for key, user in users.items():
+                if text := await self.settler.trust.preview(key, user, read_at=read_at):
+                    raise PanelDoubtError(text)
+                if user is not None:
+                    yield self.settler.looks.preview(key, user)
+
+    async def panel_users(self) -> AsyncIterator[tuple[str, PanelUser]]:
+        """Yield every user with external usage or an account, as the panel shows it now."""
+        async for keys in self.chunks():
+            for key, user in (await self._reader.read(keys)).items():
+                if user is not None:
+                    yield key, user
+
+    async def run(self) -> None:
+        """Settle users until cancelled."""
+        await asyncio.gather(
+            self._greet_panel(), self._witness.wait_checked(longest_seconds=VOUCH_SECONDS)
+        )
+        self._next_pass_at = time.monotonic()
+        while True:
+            if self._store.doubt:
+                await self._wait_in_doubt()
+                continue
+            try:
+                async with self._standstill.step():
+                    pause_seconds = await self._work()
+            except PanelError as error:
+                self._leave_pass()
+                pause_seconds = self._note_outage(error)
+            if pause_seconds is None:
+                await self._sleep_until(self._next_pass_at)
+            elif pause_seconds:
+                await self._standstill.sleep(pause_seconds)
+
+    async def _work(self) -> float | None:
+        """Take a step; return the pause after it in seconds, None for one until there is work."""
+        if self._store.doubt:
+            return 0.0
+        if self._store.panel_doubts:
+            return await self._look_in_doubt()
+        return 0.0 if await self._step() else None
+
+    async def _step(self) -> bool:
+        """Settle a few of the urgent users, or of a pass; return whether there was anything to do.
+
+        Raises when the panel as a whole cannot be reached.
+        """
+        if self._pass is None and time.monotonic() >= self._next_pass_at:
+            await self.check_panel()
+            self._pass, self._pass_started_at = self._lap(), time.monotonic()
+            self._urgent_in_a_row = 0
+        is_turn_of_pass = self._pass is not None and self._urgent_in_a_row >= URGENT_IN_A_ROW
+        if self._queue and not is_turn_of_pass:
+            self._urgent_in_a_row += 1
+            await self._settle_urgent()
+            return True
+        self._urgent_in_a_row = 0
+        if self._pass is None:
+            return False
+        keys = await anext(self._pass, None)
+        if keys is None:
+            self._pass = None
+            self._next_pass_at = self._finish_pass(self._pass_started_at)
+        else:
+            await self._settle_all(keys, defers_publishes=True)
+        return True
+
+    async def _settle_urgent(self) -> int:
+        """Settle those whose turn it is and return how many failed on their own account."""
+        urgency, batch = self._queue.take(limit=CHUNK, few=CONCURRENT_USERS)
+        since_seconds = dict(batch.since_seconds)
+        left: list[str] = []
+        try:
+            failures = await self._settle_all(
+                list(since_seconds), gave_way=left if batch.gives_way else None
+            )
+        except PanelError:
+            self._queue.put_back(since_seconds, urgency)
+            raise
+        now_seconds = time.monotonic()
+        self._queue.put_back({key: since_seconds.pop(key, now_seconds) for key in left}, urgency)
+        for at in since_seconds.values():
+            self._metrics.reaction_seconds.observe(time.monotonic() - at)
+        return failures
+
+    async def check_panel(self) -> PanelCheck:
+        """Ask the panel who the bridge is there, and say in the log what was not so before.
+
+        Raises the panel's errors, which say what to do.
+        """
+        found = await self._panel.check()
+        if found != self.panel_check:
+            log.info("%s: %s", self.panel_outage.name, found)
+            for warning in found.warnings:
+                log.warning("%s: %s", self.panel_outage.name, warning)
+        self.panel_check = found
+        await self.check_twins()
+        return found
+
+    async def _greet_panel(self) -> None:
+        """Look at the panel before anybody is settled, so that what is wrong is said at once."""
+        try:
+            await self.check_panel()
+        except PanelError as error:
+            self._note_outage(error)
+        else:
+            self._note_up()
+
+    def _note_up(self) -> None:
+        self.panel_outage.recovered()
+        self._metrics.panel_up.set(1)
+
+    def _leave_pass(self) -> None:
+        """Let the next pass begin at once: one that was cut short does not say how long one takes.
+
+        The next one goes on where this one was left.
+        """
+        self._pass, self._next_pass_at = None, time.monotonic()
+
+    async def _wait_in_doubt(self) -> None:
+        """Wait until the operator says that a store in doubt is the right one."""
+        self._leave_pass()
+        self._metrics.held.set(self._store.counts()["held"])
+        await self._standstill.sleep(self._pass_seconds)
+        await self._greet_panel()
+
+    async def _look_in_doubt(self) -> float:
+        """Look whether a panel in doubt is as it was; return after how many seconds to go on.
+
+        What was to be looked at soon is left to the next pass.
+        """
+        pause_seconds = self._pass_seconds
+        self._leave_pass()
+        self.calm_down()
+        try:
+            await self.check_twins()
+            is_over = not await self.settler.trust.look_again(self.panel_users())
+        except PanelError as error:
+            pause_seconds = self._note_outage(error)
+        else:
+            self._note_up()
+            pause_seconds = 0.0 if is_over else pause_seconds
+        return pause_seconds
+
+    def _note_outage(self, error: PanelError) -> float:
+        """Note that the panel as a whole fails; return how many seconds to leave it alone."""
+        self._metrics.soft_errors.labels(source="panel").inc()
+        self._metrics.panel_up.set(0)
+        asked_seconds = None
+        if isinstance(error, PanelUnavailableError):
+            asked_seconds = error.retry_after_seconds
+        return self.panel_outage.failed(str(error), asked_seconds=asked_seconds)
+
+    async def _sleep_until(self, monotonic_seconds: float) -> None:
+        self._wake.clear()
+        if self._queue:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.01, monotonic_seconds - time.monotonic())):
+                await self._wake.wait()
+
+    async def pass_over_all(self) -> PassResult:
+        """Settle every user once. Raises the panel's error when it cannot be reached."""
+        self._queue.clear()
+        if self._store.panel_doubts:
+            await self.check_twins()
+        if self._store.panel_doubts and await self.settler.trust.look_again(self.panel_users()):
+            return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.panel_doubt)
+        self.settler.refuse_in_doubt()
+        await self.check_panel()
+        started_at = logged_at = time.monotonic()
+        users = failures = 0
+        async for keys in self.chunks():
+            failures += await self._settle_all(keys, defers_publishes=True)
+            users += len(keys)
+            if time.monotonic() - logged_at >= PROGRESS_LOG_SECONDS:
+                logged_at = time.monotonic()
+                log.info("pass: %d users so far, %d failures", users, failures)
+        while self._queue:
+            failures += await self._settle_urgent()
+        self._finish_pass(started_at)
+        if self._store.panel_doubts:
+            await self.settler.trust.look_again(self.panel_users())
+        seconds = time.monotonic() - started_at
+        return PassResult(
+            users=users, failures=failures, seconds=seconds, doubt=self._store.panel_doubt
+        )
+
+    def _finish_pass(self, started_at: float) -> float:
+        """Count what there is after a pass; return when the next one begins.
+
+        A pass over so many users that it takes longer than its interval leaves the panel alone for
+        as long as it took.
+        """
+        self._note_up()
+        seconds = time.monotonic() - started_at
+        counts = self._store.counts()
+        self._metrics.accounts.set(counts["accounts"])
+        self._metrics.orphans.set(counts["orphans"])
+        self._metrics.held.set(counts["held"])
+        self._metrics.last_pass_timestamp_seconds.set(self._clock().timestamp())
+        self._metrics.pass_seconds.set(seconds)
+        return started_at + max(self._pass_seconds, 2 * seconds)
+
+    async def _lap(self) -> AsyncIterator[list[str]]:
+        """Yield everybody once, beginning where the last pass was left, if only by a crash.
+
+        What is yielded counts as done when the next is asked for.
+        """
+        begins_after = self._store.meta(self._position) or ""
+        async for keys in self.chunks(after=begins_after):
+            yield keys
+            self._store.set_meta(self._position, keys[-1])
+        async for keys in self.chunks():
+            if left := [key for key in keys if key <= begins_after]:
+                yield left
+                self._store.set_meta(self._position, left[-1])
+            if len(left) < len(keys):
+                return
+
+    async def chunks(self, *, after: str = "") -> AsyncIterator[list[str]]:
+        """Yield the names that concern the panel, in order, some at a time."""
+        while keys := self._store.keys(after=after, limit=CHUNK):
+            yield keys
+            after = keys[-1]
+
+    async def _settle_all(
+        self,
+        keys: Sequence[str],
+        *,
+        defers_publishes: bool = False,
+        gave_way: list[str] | None = None,
+    ) -> int:
+        """Settle these users and return how many failed on their own account.
+
+        `defers_publishes`: those of whom nothing is due but that their published limit follows
+        have it done later. `gave_way`: takes those that were not begun when something more
+        urgent came. Raises when the panel as a whole cannot be reached or refuses our sign-in.
+        """
+        keys = [key for key in keys if self._reader.is_due(key)]
+        if not keys:
+            return 0
+        read_at = time.monotonic()
+        users = await self._reader.read(keys)
+        users = self.settler.take_in(users, read_at=read_at)
+        if defers_publishes:
+            looks = self.settler.looks
+            moving = [key for key, user in users.items() if user and looks.only_moves(key, user)]
+            self.hurry(moving, Urgency.PUBLISH)
+            users = {key: user for key, user in users.items() if key not in set(moving)}
+        chunk = Chunk(
+            settler=self.settler,
+            panel=self._panel,
+            named=self._store.public_name,
+            gives_way=lambda: gave_way is not None and self._queue.has(Urgency.CROSSING),
+        )
+        failures = await chunk.settle(users, read_at=read_at)
+        if gave_way is not None:
+            gave_way += chunk.left
+        self._metrics.looks.inc(len(keys))
+        self._note_up()
+        self._metrics.soft_errors.labels(source="user").inc(failures)
+        return failures

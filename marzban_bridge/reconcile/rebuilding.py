@@ -1,0 +1,156 @@
+"""Rebuilds a lost store's accounts of one panel from the lines in its users' notes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from marzban_bridge.errors import BridgeError
+from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.pages import past_failures
+from marzban_bridge.panels.port import PanelUser
+from marzban_bridge.quota.account import Account, Event, account_key
+from marzban_bridge.quota.observe import adopt
+from marzban_bridge.quota.writes.line_recovery import recovered_from
+from marzban_bridge.quota.writes.note_line import NoteLine, read_lines
+from marzban_bridge.reconcile.trust.duplicate_names import PAGE
+from marzban_bridge.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinesOfStore:
+    """The lines of one store in the notes of a panel's users."""
+
+    store: str
+    places: tuple[str, ...]
+    """The hosts on which its bridge ran."""
+    users: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """One user's account as it would be, or is."""
+
+    account: Account
+    event: Event
+    line: NoteLine | None
+
+    @property
+    def has_line(self) -> bool:
+        """Whether the account is made of a line, and not of what the panel shows as limit."""
+        return self.line is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilding:
+    """What a panel's notes say, and the accounts that follow from it; nothing is stored yet."""
+
+    panel: str
+    stores: tuple[LinesOfStore, ...]
+    accounts: tuple[Rebuilt, ...]
+
+
+async def read(
+    store: Store,
+    panel: Marzban,
+    *,
+    from_store: str | None,
+    clock: Callable[[], datetime],
+    actor: str,
+) -> Rebuilding:
+    """Read the notes of all users of a panel and work their accounts out; stores nothing.
+
+    Users without a line keep the account they have, or get one as at a first start if something was
+    reported of them: the limit that the panel shows is then the quota. Raises BridgeError where
+    a note has lines of several stores and `from_store` does not say which.
+    """
+    users = [user async for user in _all_users(panel)]
+    lines = {user.username: _telling(user) for user in users}
+    stores = _stores_in(lines.values())
+    rebuilt: list[Rebuilt] = []
+    for user in users:
+        line = _chosen(lines[user.username], from_store, username=user.username)
+        made = _rebuild(store, user, line, now=clock(), actor=actor)
+        rebuilt += [made] if made else []
+    return Rebuilding(panel=store.panel, stores=stores, accounts=tuple(rebuilt))
+
+
+def keep(store: Store, rebuilding: Rebuilding, *, at: datetime) -> None:
+    """Store the accounts, with an event for each, and whose lines they are made of."""
+    store.lineage.rebuilt_from({each.line.store for each in rebuilding.accounts if each.line})
+    for rebuilt in rebuilding.accounts:
+        store.save(rebuilt.account, [rebuilt.event], at=at, takes_announcement=True)
+
+
+def _rebuild(
+    store: Store, user: PanelUser, line: NoteLine | None, *, now: datetime, actor: str
+) -> Rebuilt | None:
+    key = account_key(user.username)
+    totals = store.totals(key)
+    if line:
+        account, event = recovered_from(line, user, totals=totals, now=now, actor=actor)
+    elif store.has_account(key) or not store.is_known(key):
+        return None
+    else:
+        account = adopt(user, baseline=totals, totals=totals, now=now)
+        text = "no line in the user's note: what the panel shows as limit is taken as the quota"
+        event = Event(kind="rebuilt", text=text, actor=actor)
+    names = store.lineage.names_in_notes
+    known = tuple(f"{each.store}:{each.number}" for each in _lines(user) if each.store not in names)
+    numbers = [each.number for each in _lines(user) if each.store in names]
+    account = replace(
+        account, known_lines=known, write_number=max(account.write_number, *numbers, 0)
+    )
+    return Rebuilt(account=account, event=event, line=line)
+
+
+def _lines(user: PanelUser) -> list[NoteLine]:
+    return read_lines(user.note, username=user.username)
+
+
+def _telling(user: PanelUser) -> list[NoteLine]:
+    """Return the lines that say a quota; one that only makes its bridge noticed may not."""
+    return [line for line in _lines(user) if line.limit_bytes is not None]
+
+
+def _stores_in(lines: Iterable[list[NoteLine]]) -> tuple[LinesOfStore, ...]:
+    found: dict[str, list[NoteLine]] = {}
+    for of_user in lines:
+        for line in of_user:
+            found.setdefault(line.store, []).append(line)
+    return tuple(
+        LinesOfStore(
+            store=store,
+            places=tuple(sorted({line.place for line in of_store})),
+            users=len(of_store),
+        )
+        for store, of_store in sorted(found.items(), key=lambda each: -len(each[1]))
+    )
+
+
+def _chosen(lines: list[NoteLine], from_store: str | None, *, username: str) -> NoteLine | None:
+    """Return the line to go by: the only one there is, or the one of the store that was chosen."""
+    if from_store is not None:
+        return next((line for line in lines if line.store == from_store), None)
+    if len(lines) > 1:
+        said = ", ".join(f"{line.store} (on {line.place})" for line in lines)
+        raise BridgeError(
+            f"the note of {username} has lines of several stores: {said}. Say whose to take with "
+            "--store"
+        )
+    return lines[0] if lines else None
+
+
+async def _all_users(panel: Marzban) -> AsyncIterator[PanelUser]:
+    async def ask(offset: int, limit: int) -> list[str]:
+        return await panel.usernames(offset=offset, limit=limit)
+
+    offset = 0
+    while True:
+        page = await past_failures(ask, panel.whoami, offset=offset, limit=PAGE)
+        for user in (await panel.get_users([name for name in page if name])).users:
+            yield user
+        if len(page) < PAGE:
+            return
+        offset += PAGE

@@ -1,0 +1,1 @@
+"""Whether what a panel and the ledger show may be acted on."""

@@ -1,0 +1,235 @@
+"""Looks at some of a panel's users before a change of one of them is believed.
+
+`panel_doubt` decides; this asks the panel and stores what follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+
+from marzban_bridge.errors import PanelDoubtError
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.port import Panel, PanelUser
+from marzban_bridge.quota.account import Account, account_key
+from marzban_bridge.quota.panel_doubt import (
+    DoubtKind,
+    PanelDoubt,
+    Reading,
+    Shown,
+    is_limit_ours,
+    is_over,
+    judge,
+    text_of,
+    witnesses_of,
+)
+from marzban_bridge.quota.writes.note_line import NoteLine
+from marzban_bridge.quota.writes.open_writes import is_open
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 50
+"""Users that are looked at, in one request."""
+EMPTY_LATELY = timedelta(hours=1)
+"""For so long a panel that has lost all of its users hands no name on to the next panel."""
+IS_OVER = "the panel shows its users as they were before; they are settled again"
+
+
+class Census:
+    """Knows whether one panel is in doubt, and finds out.
+
+    One list of users that was read brings about one sample at most, however many of them changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        own_line: Callable[[PanelUser], NoteLine | None],
+    ) -> None:
+        self._own_line = own_line
+        self._store = store
+        self._panel = panel
+        self._clock = clock
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._readings: list[Reading] = []
+        self._sampled_at = float("-inf")
+        self._sampled_owners: set[str | None] = set()
+        self._published: dict[tuple[str, int], bool] = {}
+        self.note()
+
+    def refuse_in_doubt(self) -> None:
+        """Raise PanelDoubtError while no account of the panel may be changed."""
+        if text := self._store.panel_doubt:
+            raise PanelDoubtError(text)
+
+    async def is_doubtful(self, key: str, user: PanelUser | None, *, read_at: float) -> bool:
+        """Tell whether what the panel shows of a user must not be believed.
+
+        `user`: as read at `read_at` by `time.monotonic` or after; None when the panel has none.
+        Where several users changed alike, or one went back, the panel is in doubt from then on.
+        """
+        if self._store.panel_doubts:
+            return True
+        kind, readings = await self._find_out(key, user, read_at=read_at)
+        if kind:
+            self.begin(kind, readings)
+        # It may have begun with another user while the panel was asked.
+        if self._store.panel_doubts:
+            return True
+        return self._is_first_asked(key, user) and self._is_nobody_left(readings)
+
+    def is_as_before(self, key: str, user: PanelUser) -> bool:
+        """Tell whether a user shows nothing for which others would have to be looked at."""
+        account = self._store.account(key)
+        return account is None or self.reading(account, user).shown is Shown.AS_BEFORE
+
+    async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:
+        """Return why the panel would be in doubt, without storing it."""
+        kind, readings = await self._find_out(key, user, read_at=read_at)
+        return None if kind is None else self.text(kind, readings)
+
+    async def look_again(self) -> bool:
+        """Look at users again while the panel is in doubt; return whether it still is."""
+        for doubt in self._store.panel_doubts:
+            if doubt.kind not in set(DoubtKind):
+                continue  # it is another part's to end
+            keys = [*doubt.witnesses, *self._store.sample(admin=None, limit=SAMPLE)]
+            readings = await self._read(list(dict.fromkeys(keys))[:SAMPLE])
+            if is_over(doubt, readings):
+                self.end(doubt.kind, IS_OVER)
+            elif kind := judge(readings):
+                self.begin(kind, readings, known=doubt)
+        return bool(self._store.panel_doubts)
+
+    def end(self, kind: str, text: str, *, actor: str = "bridge") -> None:
+        """Trust the panel again, as far as this kind of doubt is concerned."""
+        if self._store.end_panel_doubt(kind, text, actor=actor, at=self._clock()):
+            log.warning("panel %s is in doubt no more: %s", self._store.panel, text)
+        self.note()
+
+    def note(self) -> None:
+        """Have the metric say what is stored."""
+        doubts = {each.kind for each in self._store.panel_doubts}
+        for kind in {*DoubtKind, *doubts}:
+            self._metrics.in_doubt.labels(reason=str(kind)).set(int(kind in doubts))
+
+    async def _find_out(
+        self, key: str, user: PanelUser | None, *, read_at: float
+    ) -> tuple[DoubtKind | None, list[Reading]]:
+        account = self._store.account(key)
+        if account is None:
+            readings = await self._sample(None, read_at) if self._is_first_asked(key, user) else []
+            return judge(readings), readings
+        subject = self.reading(account, user)
+        # A look leaves a held account as it is, unless its user is gone or another one.
+        is_left_alone = account.is_held and subject.shown not in {Shown.GONE, Shown.RECREATED}
+        if subject.shown is Shown.AS_BEFORE or is_left_alone:
+            return None, []
+        others = (
+            [] if subject.shown is Shown.WENT_BACK else await self._sample(account.admin, read_at)
+        )
+        readings = [subject, *(each for each in others if each.account.key != key)]
+        return judge(readings), readings
+
+    def _is_first_asked(self, key: str, user: PanelUser | None) -> bool:
+        """Tell whether a name without an account would pass to another panel, being not here."""
+        is_missing = user is None and self._store.account(key) is None
+        return is_missing and len(self._store.panels) > 1 and not self._store.is_orphan(key)
+
+    def _is_nobody_left(self, readings: list[Reading]) -> bool:
+        """Tell whether a panel, however few users it had, has none of them left, or had lately."""
+        if readings:
+            return all(each.shown in {Shown.GONE, Shown.RECREATED} for each in readings)
+        return self._store.has_lost_all_since(self._clock() - EMPTY_LATELY)
+
+    async def _sample(self, admin: str | None, read_at: float) -> list[Reading]:
+        """Read some users, some of this owner's, unless that was done since that moment."""
+        async with self._lock:
+            if self._sampled_at < read_at or admin not in self._sampled_owners:
+                is_further = self._sampled_at >= read_at
+                self._sampled_at = time.monotonic()
+                keys = self._store.sample(admin=admin, limit=SAMPLE)
+                self._readings = await self._read(keys)
+                owners = self._sampled_owners if is_further else set()
+                self._sampled_owners = {*owners, admin}
+            return self._readings
+
+    async def _read(self, keys: Iterable[str]) -> list[Reading]:
+        accounts: Mapping[str, Account] = {
+            key: account for key in keys if (account := self._store.account(key))
+        }
+        if not accounts:
+            return []
+        listed = await self._panel.get_users([each.username for each in accounts.values()])
+        found = {account_key(user.username): user for user in listed.users}
+        aside = set(map(account_key, listed.aside))  # they are there, and say nothing
+        # What was settled while the panel answered may be newer than the answer; that a user is
+        # gone says the same of an account whose books have changed meanwhile.
+        return [
+            self.reading(account, found.get(key))
+            for key, account in accounts.items()
+            if (key not in found or self._store.account(key) == account) and key not in aside
+        ]
+
+    def reading(self, account: Account, user: PanelUser | None) -> Reading:
+        """Hold a user as it was just read against its account."""
+        line, seen = (self._own_line(user) if user else None), account.seen_line
+        return Reading(
+            account=account,
+            user=user,
+            read_at=self._clock(),
+            is_line_older=bool(
+                line
+                and seen
+                and line.number < seen.number
+                and not is_open(account.open_writes, line.number)
+            ),
+            was_published=user is not None and line is None and self._was_published(account, user),
+        )
+
+    def _was_published(self, account: Account, user: PanelUser) -> bool:
+        """Tell whether a limit that is not the bridge's now once was.
+
+        In doubt nothing is written, so that what was found is kept until it is over.
+        """
+        limit_bytes = user.data_limit_bytes
+        if limit_bytes is None or is_limit_ours(account, user):
+            return False
+        if not self._store.panel_doubts:
+            self._published.clear()
+        asked = (account.username, limit_bytes)
+        if asked not in self._published:
+            self._published[asked] = self._store.has_published(*asked)
+        return self._published[asked]
+
+    def text(self, kind: DoubtKind, readings: list[Reading]) -> str:
+        """Say what is wrong with the panel."""
+        count = max(1, len(witnesses_of(kind, readings)))
+        return text_of(kind, panel=self._store.panel, count=count, looked_at=len(readings))
+
+    def begin(
+        self, kind: DoubtKind, readings: list[Reading], *, known: PanelDoubt | None = None
+    ) -> None:
+        """Have no account of the panel changed from now on."""
+        witnesses = witnesses_of(kind, readings)
+        now = self._clock()
+        doubt = PanelDoubt(
+            kind=kind, text=self.text(kind, readings), since=now, witnesses=witnesses
+        )
+        if known and known.kind == kind:
+            both = dict.fromkeys((*known.witnesses, *witnesses))
+            doubt = PanelDoubt(
+                kind=kind, text=known.text, since=known.since, witnesses=tuple(both)[:SAMPLE]
+            )
+        if self._store.begin_panel_doubt(doubt, at=now):
+            log.error("%s", doubt.text)
+        self.note()

@@ -1,0 +1,146 @@
+"""Which names are users of several panels: asks for new users with each pass, for all now and then.
+
+Where quotas are shared, those are settled on each panel though nothing was ever reported of them.
+Where they are not, a name that is reported alone counts for one of its users only, and people are
+told so. With one panel nobody is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from marzban_bridge.errors import PanelError
+from marzban_bridge.panels.identity import PanelUsers
+from marzban_bridge.panels.pages import once, past_failures
+from marzban_bridge.quota.account import account_key
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 600.0
+RETRY_SECONDS = 30.0
+PAGE = 200
+PAUSE_SECONDS = 0.05
+"""Between two pages: nothing urgent waits for them, and the panel has other things to do."""
+
+
+class Roll(Protocol):
+    """A panel, as far as its names are asked for."""
+
+    async def usernames(self, *, offset: int, limit: int) -> list[str]:
+        """Return a page of the names of all users."""
+        ...
+
+    async def demand_there(self) -> None:
+        """Raise when it is the panel that fails, and not one of its users."""
+        ...
+
+
+class RollCall:
+    """Knows the names on each panel as of the last time all of them were read."""
+
+    def __init__(
+        self,
+        panels: Mapping[str, Roll],
+        *,
+        store: Store,
+        standstill: Standstill,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._clock = clock
+        self._panels = panels
+        self._store = store
+        self._standstill = standstill
+        self._names: dict[str, frozenset[str]] = {}
+        self._unread: dict[str, int] = {}
+        """By panel, how many of its users have no name that can be read."""
+        self._again = {panel: asyncio.Event() for panel in panels}
+        self.on_news: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
+        """Called with a panel and names of it that share a quota now."""
+
+    async def run(self, panel: str) -> None:
+        """Ask one panel for its names until cancelled."""
+        while True:
+            pause_seconds = INTERVAL_SECONDS
+            try:
+                await self._ask(panel)
+            except PanelError:
+                pause_seconds = RETRY_SECONDS  # the panel's own loop says so, once
+            else:
+                async with self._standstill.step():
+                    self._compare(at=self._clock())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_seconds):
+                    await self._again[panel].wait()
+
+    def take_newest(self, panel: str, users: PanelUsers) -> None:
+        """Take in a panel's newest users, who are read with each pass.
+
+        Where users of which nothing was reported are on two panels, they are found by that. Where
+        there are more users than names are known, all names are read again soon.
+        """
+        known = self._names.get(panel)
+        if known is None or len(self._panels) == 1:
+            return
+        news = users.marks.keys() - known
+        self._names[panel] = known | news
+        missing = users.total - len(self._names[panel])
+        if panel not in self._unread:
+            self._unread[panel] = missing
+        elif missing > self._unread[panel]:
+            self._again[panel].set()
+        if news:
+            self._compare(at=self._clock())
+
+    async def once(self, *, at: datetime) -> None:
+        """Ask all panels once; of one that cannot be reached, what was known of it holds."""
+        results = await asyncio.gather(
+            *(self._ask(panel) for panel in self._panels), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, PanelError):
+                raise result
+        self._compare(at=at)
+
+    async def _ask(self, panel: str) -> None:
+        asked = self._panels[panel]
+        self._again[panel].clear()
+
+        async def ask(offset: int, limit: int) -> list[str]:
+            return await asked.usernames(offset=offset, limit=limit)
+
+        names: set[str] = set()
+        prove, offset = once(asked.demand_there), 0
+        while True:
+            page = await past_failures(ask, prove, offset=offset, limit=PAGE)
+            names.update(account_key(name) for name in page if name)
+            if len(page) < PAGE:
+                break
+            offset += PAGE
+            await asyncio.sleep(PAUSE_SECONDS)
+        self._names[panel] = frozenset(names)
+        self._unread.pop(panel, None)
+
+    def _compare(self, *, at: datetime) -> None:
+        """Find the names that several panels have, and say what follows from it."""
+        on_panels: dict[str, list[str]] = {}
+        for panel, names in self._names.items():
+            if self._store.of(panel).is_another_entrys_panel:
+                continue
+            for name in names:
+                on_panels.setdefault(name, []).append(panel)
+        found = {name: panels for name, panels in on_panels.items() if len(panels) > 1}
+        is_all = len(self._names) == len(self._panels)
+        news = self._store.record_namesakes(found, is_all=is_all)
+        if not self._store.shares_quotas:
+            for name in self._store.tell_ambiguous_names(at=at):
+                log.warning("user=%r is a user of several panels and is reported alone", name)
+            return
+        for panel in self._panels:
+            self.on_news(panel, [name for name in news if panel in found[name]])

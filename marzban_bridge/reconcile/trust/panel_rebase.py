@@ -1,0 +1,133 @@
+"""`rebase --panel`: looks at all users of a panel in doubt, and accepts them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from marzban_bridge.quota.acceptance import Acceptance, Fate, accept, event_of, keeps_recreated
+from marzban_bridge.quota.account import Event
+from marzban_bridge.quota.gone_accounts import GoneAccount
+from marzban_bridge.quota.panel_doubt import DoubtKind, Reading, judge
+from marzban_bridge.quota.shared import forgive
+from marzban_bridge.reconcile.loop import Reconciler
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.store.store import Store
+
+ACCEPTED = "the panel was accepted as it is"
+REBASE_PANEL_PHRASE = "rebase panel"
+"""Typed by whoever accepts a panel, so that no slip of the hand does it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelRebasePlan:
+    """What accepting a panel comes to; nothing is stored yet."""
+
+    doubt: str | None
+    """Why the panel is in doubt; None where there is nothing to accept."""
+    accounts: tuple[Acceptance, ...]
+
+
+class _Seen(NamedTuple):
+    reading: Reading
+    gone: GoneAccount | None
+    """The account that was kept of this user, where that is the one the reading is of."""
+
+
+class PanelRebase:
+    """Accepts one panel as it is."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reconciler: Reconciler,
+        clock: Callable[[], datetime],
+        standstill: Standstill,
+    ) -> None:
+        self._store = store
+        self._reconciler = reconciler
+        self._settler = reconciler.settler
+        self._clock = clock
+        self._standstill = standstill
+
+    async def plan(self) -> PanelRebasePlan:
+        """Read every user that the panel should have, and say what would become of its account."""
+        return self._plan_of(await self._look_at_all())
+
+    async def apply(self, *, actor: str) -> PanelRebasePlan:
+        """Accept the panel, store that, and have every user settled again.
+
+        Raises the panel's error when it cannot be read whole; nothing is changed then. A panel that
+        is in doubt for another reason than what it shows stays so.
+        """
+        with self._standstill.action():
+            return await self._apply(actor=actor)
+
+    async def _apply(self, *, actor: str) -> PanelRebasePlan:
+        seen = await self._look_at_all()
+        if not self._doubt() and (kind := judge([each.reading for each in seen])):
+            # Nobody is to be settled while all are read.
+            self._settler.trust.census.begin(kind, [each.reading for each in seen])
+            seen = await self._look_at_all()
+        plan = self._plan_of(seen)
+        if plan.doubt is None:
+            return plan
+        keeps = keeps_recreated([each.reading for each in seen])
+        for each in seen:
+            self._accept(each, keeps=keeps, actor=actor)
+        for kind in DoubtKind:
+            self._settler.trust.census.end(kind, ACCEPTED, actor=actor)
+        self._reconciler.hurry([each.before.key for each in plan.accounts if each.after])
+        return plan
+
+    def _doubt(self) -> str | None:
+        """Return why the panel is in doubt because of what it shows; None for other reasons."""
+        kinds = set(DoubtKind)
+        texts = [each.text for each in self._store.panel_doubts if each.kind in kinds]
+        return "; ".join(texts) or None
+
+    async def _look_at_all(self) -> list[_Seen]:
+        seen: list[_Seen] = []
+        async for keys in self._reconciler.chunks():
+            for key, user in (await self._settler.reader.read(keys)).items():
+                gone = self._settler.looks.returning(key, user) if user else None
+                account = gone.account if gone else self._store.account(key)
+                if account is not None:
+                    seen.append(_Seen(self._settler.trust.census.reading(account, user), gone))
+        return seen
+
+    def _plan_of(self, seen: list[_Seen]) -> PanelRebasePlan:
+        readings = [each.reading for each in seen]
+        doubt, kind = self._doubt(), judge(readings)
+        if kind and not doubt:
+            doubt = self._settler.trust.census.text(kind, readings)
+        keeps = keeps_recreated(readings)
+        accounts = [self._decided(each, keeps=keeps) for each in readings] if doubt else []
+        return PanelRebasePlan(doubt=doubt, accounts=tuple(accounts))
+
+    def _decided(self, reading: Reading, *, keeps: bool) -> Acceptance:
+        line = self._settler.looks.lines(reading.user).own if reading.user else None
+        totals = self._store.totals(reading.account.key)
+        return accept(reading, line=line, totals=totals, keeps_recreated=keeps)
+
+    def _accept(self, seen: _Seen, *, keeps: bool, actor: str) -> None:
+        now, reading = self._clock(), seen.reading
+        if seen.gone:
+            event = Event(kind="returned", text="the panel has this user again", actor=actor)
+            account = self._store.take_up(seen.gone, event, at=now)
+            reading = self._settler.trust.census.reading(account, reading.user)
+        accepted = self._decided(reading, keeps=keeps)
+        before, event = accepted.before, event_of(accepted, actor=actor)
+        if accepted.after is None:
+            self._store.forget(before.key, event, username=before.username, at=now)
+            return
+        if accepted.fate is Fate.REPLACED:
+            self._store.put_aside(before, at=now)
+        if accepted.fate is not Fate.KEPT:
+            shared = self._store.shared_quota(before.key)
+            if shared and accepted.lost_bytes:
+                shared = forgive(shared, accepted.lost_bytes)
+            self._store.save(accepted.after, [event], at=now, shared=shared)

@@ -1,0 +1,61 @@
+"""Whether what one panel shows may be acted on: it may be in doubt, or another bridge's as well."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from marzban_bridge.errors import PanelDoubtError, StoreDoubtError
+from marzban_bridge.panels.port import PanelUser
+from marzban_bridge.reconcile.trust.census import Census
+from marzban_bridge.reconcile.trust.second_bridge import SecondBridge
+from marzban_bridge.store.store import Store
+
+
+class PanelTrust:
+    """Asked before a user is changed, and while no user of the panel is."""
+
+    def __init__(self, *, store: Store, census: Census, second_bridge: SecondBridge) -> None:
+        self._store = store
+        self.census = census
+        self.second_bridge = second_bridge
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether no user of the panel may be changed, because of the store or of the panel."""
+        return bool(self._store.doubt or self._store.panel_doubts)
+
+    def refuse_in_doubt(self) -> None:
+        """Raise StoreDoubtError or PanelDoubtError while no user of the panel may be changed."""
+        if self._store.doubt:
+            raise StoreDoubtError(self._store.doubt)
+        self.census.refuse_in_doubt()
+
+    async def is_doubtful(self, key: str, user: PanelUser, *, read_at: float) -> bool:
+        """Tell whether it is the panel that changed and not the user, or whose limit it is.
+
+        `user`: as read at `read_at` by `time.monotonic` or after.
+        """
+        is_of_other = self.second_bridge.notice(key, user)
+        return is_of_other or await self.census.is_doubtful(key, user, read_at=read_at)
+
+    async def demand(self, key: str, user: PanelUser, *, read_at: float) -> None:
+        """Raise PanelDoubtError where a user must not be changed."""
+        if await self.is_doubtful(key, user, read_at=read_at):
+            self.census.refuse_in_doubt()
+            raise PanelDoubtError(self.second_bridge.reason(key, user) or "the panel is in doubt")
+
+    async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:
+        """Return why a user would not be changed, without storing it; None for no reason."""
+        if user and (text := self.second_bridge.reason(key, user)):
+            return text
+        return await self.census.preview(key, user, read_at=read_at)
+
+    async def look_again(self, users: AsyncIterator[tuple[str, PanelUser]]) -> bool:
+        """Look while the panel is in doubt whether it still is; `users` are all of it.
+
+        Raises the panel's errors.
+        """
+        await self.census.look_again()
+        if self.second_bridge.is_there:
+            await self.second_bridge.look_again({key: user async for key, user in users})
+        return bool(self._store.panel_doubts)

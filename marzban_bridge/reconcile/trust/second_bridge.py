@@ -1,0 +1,221 @@
+"""Notices another bridge with a store of its own on the same panel, and makes itself noticed.
+
+Each bridge would take the other's limits for an admin's edits. A line of another store in a user's
+note puts the panel in doubt: no user of it is changed. A line of this store's own in the same note,
+which publishes nothing, is renewed meanwhile, so that the other bridge stops too. A bridge that
+renews no line for GONE_SECONDS is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import msgspec
+
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.port import PanelUser
+from marzban_bridge.quota.account import Event
+from marzban_bridge.quota.panel_doubt import PanelDoubt
+from marzban_bridge.quota.writes.note_line import NoteLine
+from marzban_bridge.reconcile.users.evaluation import Looks
+from marzban_bridge.reconcile.users.writes import UserWrites
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+SECOND_BRIDGE = "second_bridge"
+"""The kind of this doubt, also in the metric."""
+GONE_SECONDS = 600.0
+RENEW_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherBridge:
+    """What is known of the other bridge, stored beside the doubt."""
+
+    store: str
+    place: str
+    username: str
+    """The user whose note had its line first, and gets ours."""
+    renewed_at: datetime
+    """When a line of it was last seen that had not been seen before."""
+
+
+class SecondBridge:
+    """Watches the notes of one panel's users for lines of other stores."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        looks: Looks,
+        writes: UserWrites,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        only_observes: bool = False,
+    ) -> None:
+        self._store = store
+        self._looks = looks
+        self._writes = writes
+        self._clock = clock
+        self._metrics = metrics
+        self._only_observes = only_observes
+        self._seen: dict[str, tuple[str, ...]] = {}
+        """Lines of other stores in the notes of users without an account, by key."""
+        self._left_alone: set[str] = set()
+        self._renewed_own_at: datetime | None = None
+        self._note_metric()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the panel is in doubt because of another bridge."""
+        return any(each.kind == SECOND_BRIDGE for each in self._store.panel_doubts)
+
+    def reason(self, key: str, user: PanelUser) -> str | None:
+        """Return why a user's note puts the panel in doubt or has the user left alone."""
+        others = self._looks.lines(user).others
+        if news := self._news(key, others):
+            return self._text(news[-1].store, news[-1].place, user.username)
+        if others and not self._store.has_account(key):
+            return _left_alone_text(others[-1], user.username)
+        return None
+
+    def notice(self, key: str, user: PanelUser) -> bool:
+        """Take in the lines of other stores in a user's note; is the user to be left alone?
+
+        A line that was not seen before puts the panel in doubt. Lines that another bridge left
+        behind keep a user from being adopted: they have its quota, and its limit is what was left.
+        """
+        others = self._looks.lines(user).others
+        news = self._news(key, others)
+        self._remember(key, others)
+        if news:
+            self._begin(user, news[-1])
+        if not others or self._store.has_account(key):
+            return bool(news)
+        if key not in self._left_alone and not self.is_there:
+            self._left_alone.add(key)
+            text = _left_alone_text(others[-1], user.username)
+            log.warning("%s", text)
+            event = Event(kind="conflict", text=text)
+            self._store.record_event(user.username, event, at=self._clock())
+        return True
+
+    async def look_again(self, users: Mapping[str, PanelUser]) -> bool:
+        """Hold the notes of all users of the panel, as just read, against what is known.
+
+        Renews the line of ours meanwhile, unless this bridge only observes. Ends the doubt when the
+        other bridge is gone and at least one of the users with its lines has an account here;
+        returns whether the doubt lasts. Raises the panel's errors.
+        """
+        lined = {key: user for key, user in users.items() if self._looks.lines(user).others}
+        for key, user in lined.items():
+            self.notice(key, user)
+        if not self.is_there:
+            return False
+        await self._make_noticed(lined)
+        other, now = self._other, self._clock()
+        if other is None or now - other.renewed_at < timedelta(seconds=GONE_SECONDS):
+            return True
+        if lined and not any(self._store.has_account(key) for key in lined):
+            if self._only_observes:  # the other one was never told to renew a line
+                return True
+            text = (
+                f"panel {self._store.panel}: the bridge on {other.place} (store {other.store}) is "
+                "gone, and only its lines in the users' notes have their quotas. No user is "
+                "changed until `marzban-bridge rebuild`, which takes them over"
+            )
+            self._store_doubt(text, since=other.renewed_at)
+            return True
+        self.end(f"the bridge on {other.place} renews its lines no more")
+        return False
+
+    def end(self, text: str, *, actor: str = "bridge") -> None:
+        """Trust the panel again, as far as other bridges are concerned."""
+        if self._store.end_panel_doubt(SECOND_BRIDGE, text, actor=actor, at=self._clock()):
+            log.warning("panel %s is written to again: %s", self._store.panel, text)
+            self._note_metric()
+
+    def _news(self, key: str, others: Sequence[NoteLine]) -> list[NoteLine]:
+        if not others:
+            return []
+        account = self._store.account(key)
+        known = account.known_lines if account else self._seen.get(key, ())
+        return [line for line in others if line.name not in known]
+
+    def _remember(self, key: str, others: Sequence[NoteLine]) -> None:
+        names = tuple(line.name for line in others)
+        account = self._store.account(key)
+        if account is None:
+            if names:
+                self._seen[key] = names
+        elif account.known_lines != names:
+            self._store.save(replace(account, known_lines=names), at=self._clock())
+
+    def _begin(self, user: PanelUser, line: NoteLine) -> None:
+        now = self._clock()
+        known = self._other if self.is_there else None
+        is_same = known is not None and known.store == line.store
+        username = known.username if known and is_same else user.username
+        other = OtherBridge(store=line.store, place=line.place, username=username, renewed_at=now)
+        self._store.set_meta(self._meta, msgspec.json.encode(other).decode())
+        self._store_doubt(self._text(line.store, line.place, username), since=now)
+
+    def _store_doubt(self, text: str, *, since: datetime) -> None:
+        known = [each for each in self._store.panel_doubts if each.kind == SECOND_BRIDGE]
+        doubt = PanelDoubt(kind=SECOND_BRIDGE, text=text, since=known[0].since if known else since)
+        if self._store.begin_panel_doubt(doubt, at=self._clock()):
+            log.error("%s", text)
+        self._note_metric()
+
+    async def _make_noticed(self, lined: Mapping[str, PanelUser]) -> None:
+        """Renew our line in the note that had the other bridge's, or in the next one with room."""
+        if self._only_observes:
+            return
+        other, now = self._other, self._clock()
+        last_at = self._renewed_own_at
+        if other is None or (last_at and now - last_at < timedelta(seconds=RENEW_SECONDS)):
+            return
+        for key in sorted(lined, key=lambda key: lined[key].username != other.username):
+            if await self._writes.claim(self._store.account(key), lined[key].username):
+                self._renewed_own_at = now
+                return
+
+    def _text(self, store: str, place: str, username: str) -> str:
+        found = (
+            f"panel {self._store.panel}: another bridge, on {place or 'an unknown host'} (store "
+            f"{store}), writes to the same users; its line is in the note of {username}. "
+        )
+        if self._only_observes:
+            return found + (
+                "This one only observes (BRIDGE_ENFORCEMENT=observe) and writes no line, so that "
+                "the other one goes on; what is shown here of these users stands still, for the "
+                "limits in the panel are not the admin's"
+            )
+        return found + (
+            "Neither changes any user until one of them is gone: stop the one that is too many, "
+            f"and the other one goes on {GONE_SECONDS / 60:.0f} minutes later"
+        )
+
+    def _note_metric(self) -> None:
+        self._metrics.in_doubt.labels(reason=SECOND_BRIDGE).set(int(self.is_there))
+
+    @property
+    def _meta(self) -> str:
+        return f"other_bridge:{self._store.panel}"
+
+    @property
+    def _other(self) -> OtherBridge | None:
+        stored = self._store.meta(self._meta)
+        return None if stored is None else msgspec.json.decode(stored, type=OtherBridge)
+
+
+def _left_alone_text(line: NoteLine, username: str) -> str:
+    return (
+        f"the limit of {username} is one that a bridge on {line.place or 'an unknown host'} (store "
+        f"{line.store}) published, and this one has no account of the user: it is left alone until "
+        "`marzban-bridge rebuild`, which takes the quota from the line in its note"
+    )

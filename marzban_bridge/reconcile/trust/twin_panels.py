@@ -1,0 +1,196 @@
+"""Asks the configured panels whether two of them are one, before users are settled and ever again.
+
+`panel_identity` decides. A panel that is found to be another entry's is in doubt: none of its users
+is changed as that entry's, and the other entry goes on. Where one cannot be asked, what it showed
+last is compared, and that is kept over restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from marzban_bridge.errors import PanelError, SettingsError
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.identity import (
+    Entry,
+    PanelUsers,
+    UserMark,
+    have_same_users,
+    is_one_panel,
+    share_a_user,
+    superfluous,
+    text_of_one_panel,
+)
+from marzban_bridge.quota.panel_doubt import PanelDoubt
+from marzban_bridge.store.doubts import ONE_PANEL
+from marzban_bridge.store.store import APART, PANEL_USERS, Store
+
+log = logging.getLogger(__name__)
+
+PAGE = 25
+"""Users that are compared."""
+FIRST_LOOK_SECONDS = 2.0
+"""So long the first look at a panel waits for the others, which may be away."""
+
+
+class UserPages(Protocol):
+    """A panel, as far as its users are compared."""
+
+    async def users_by(self, sort: str, *, limit: int) -> PanelUsers:
+        """Return the first users of the panel's list in this order. Raises PanelError."""
+        ...
+
+
+class TwinPanels:
+    """Knows which entries are one panel; with one panel it asks nothing."""
+
+    def __init__(
+        self,
+        panels: Mapping[str, UserPages],
+        *,
+        store: Store,
+        clock: Callable[[], datetime],
+        metrics: Mapping[str, Metrics],
+    ) -> None:
+        self._panels = panels
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._has_looked = False
+        self._newest: dict[str, PanelUsers] = {}
+        self.on_newest: Callable[[str, PanelUsers], None] = lambda _panel, _users: None
+        """Called with a panel and its newest users each time they were read."""
+
+    async def check(self, panel: str) -> None:
+        """Find out whether a panel is one that another entry has, too, and store it.
+
+        A panel that does not tell its users now stays what it was.
+        """
+        if len(self._panels) == 1:
+            self._end(panel, "it is the only panel")
+            return
+        await self._look_at_all()
+        if not await self._ask(panel):
+            return
+        if twins := await self._twin_of(panel):
+            self._leave_alone(*twins)
+        else:
+            self._end(panel, "it shows other users than each of the other panels")
+            self._keep(panel)
+
+    async def demand_different(self) -> None:
+        """Raise SettingsError for two entries that are one panel, one of which has no accounts.
+
+        For before the start; panels that do not answer are left to `check`.
+        """
+        await self._look_at_all()
+        for panel in self._newest:
+            if twins := await self._twin_of(panel):
+                stays, left = twins
+                if not self._accounts(left):
+                    raise SettingsError(text_of_one_panel(stays, left))
+
+    async def _twin_of(self, panel: str) -> tuple[str, str] | None:
+        """Return which of two entries stays and which is left alone; None for no twin."""
+        for other in self._panels:
+            if other != panel and await self._are_one(panel, other):
+                left = self._superfluous(panel, other)
+                return (other if left == panel else panel), left
+        return None
+
+    async def _look_at_all(self) -> None:
+        """See to it that all panels that answer were asked once."""
+        async with self._lock:
+            if not self._has_looked:
+                await asyncio.gather(*(self._ask_soon(panel) for panel in self._panels))
+                self._has_looked = True
+
+    async def _ask_soon(self, panel: str) -> None:
+        try:
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self._ask(panel)
+        except TimeoutError:
+            log.info("panel %s does not say yet which users it has", panel)
+
+    async def _ask(self, panel: str) -> bool:
+        """Read a panel's newest users; return whether it told them."""
+        try:
+            found = await self._panels[panel].users_by("-created_at", limit=PAGE)
+        except PanelError as error:
+            log.debug("panel %s does not say which users it has: %s", panel, error)
+            return False
+        self._newest[panel] = found
+        self.on_newest(panel, found)
+        return True
+
+    async def _are_one(self, panel: str, other: str) -> bool:
+        mine, theirs = self._newest[panel].marks, self._marks(other)
+        if self._is_apart(panel, other) or not share_a_user(mine, theirs):
+            return False
+        try:
+            first, second, third = [
+                await self._panels[each].users_by("-used_traffic,username", limit=PAGE)
+                for each in (panel, other, panel)
+            ]
+        except PanelError:
+            return have_same_users(mine, theirs)  # until the other one tells what it has counted
+        return is_one_panel(first, second, third)
+
+    def _marks(self, panel: str) -> Mapping[str, UserMark]:
+        if found := self._newest.get(panel):
+            return found.marks
+        return self._kept(panel)
+
+    def _superfluous(self, panel: str, other: str) -> str:
+        order = list(self._panels)
+        entries = [
+            Entry(
+                name=each,
+                place=order.index(each),
+                accounts=self._accounts(each),
+                is_as_before=have_same_users(self._kept(each), self._marks(each)),
+            )
+            for each in (panel, other)
+        ]
+        return superfluous(*entries)
+
+    def _accounts(self, panel: str) -> int:
+        return self._store.of(panel).counts()["accounts"]
+
+    def _leave_alone(self, stays: str, left: str) -> None:
+        self._end(stays, f"it is panel {left} that is left alone")
+        books, now = self._store.of(left), self._clock()
+        doubt = PanelDoubt(kind=ONE_PANEL, text=text_of_one_panel(stays, left), since=now)
+        if books.begin_panel_doubt(doubt, at=now):
+            log.error("%s", doubt.text)
+        self._note(left)
+
+    def _end(self, panel: str, text: str) -> None:
+        if self._store.of(panel).end_panel_doubt(ONE_PANEL, text, at=self._clock()):
+            log.warning("panel %s is a panel by itself: %s", panel, text)
+        self._note(panel)
+
+    def _note(self, panel: str) -> None:
+        is_left = self._store.of(panel).is_another_entrys_panel
+        self._metrics[panel].in_doubt.labels(reason=ONE_PANEL).set(int(is_left))
+
+    def _is_apart(self, one: str, other: str) -> bool:
+        """Tell whether the operator said that these are two panels."""
+        return self._store.meta(APART + " ".join(sorted((one, other)))) is not None
+
+    def _kept(self, panel: str) -> Mapping[str, UserMark]:
+        stored = self._store.meta(PANEL_USERS + panel)
+        return {} if stored is None else msgspec.json.decode(stored, type=dict[str, UserMark])
+
+    def _keep(self, panel: str) -> None:
+        """Remember what the panel shows as one that no other entry has."""
+        marks = self._newest[panel].marks
+        if marks and marks != self._kept(panel):
+            self._store.set_meta(PANEL_USERS + panel, msgspec.json.encode(marks).decode())

@@ -1,0 +1,1 @@
+"""One user: read, evaluated, written to, reset."""

@@ -1,0 +1,306 @@
+"""What one look at a user reveals: folded into its account, and into the quota it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from marzban_bridge.panels.dialect import Dialect
+from marzban_bridge.panels.port import PanelUser
+from marzban_bridge.quota import shared as shared_quotas
+from marzban_bridge.quota.account import Account, Enforcement, Event, is_same_creation
+from marzban_bridge.quota.gone_accounts import GoneAccount
+from marzban_bridge.quota.observe import adopt, observe, succeeding
+from marzban_bridge.quota.plan import Change, ChangeKind, plan
+from marzban_bridge.quota.policy import POLICIES
+from marzban_bridge.quota.reset_detection import ResetSign
+from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.shared_switch import owing
+from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits
+from marzban_bridge.quota.usage import NOTHING, Totals
+from marzban_bridge.quota.writes.late_landings import keep_text
+from marzban_bridge.quota.writes.note_line import MAX_NOTE_LENGTH, Lines, lines_for, without_lines
+from marzban_bridge.reconcile.work_queue import Urgency
+from marzban_bridge.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """An account after a look at the panel, what the look revealed, and the quota it shares."""
+
+    account: Account
+    is_new: bool = False
+    is_waiting: bool = False
+    """A reset that was asked for comes first."""
+    events: tuple[Event, ...] = ()
+    reset: ResetSign | None = None
+    shared: SharedQuota | None = None
+    is_shared_anew: bool = False
+    """The shared quota, or its period, is another one than it was."""
+    is_past: bool = False
+    """The panel shows the user as it was some time ago."""
+    replaced: Account | None = None
+    """The account of another user of this name, in whose place the look found this one."""
+    is_return: bool = False
+    """The account was put aside, and has to be taken up before it counts again."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing but numbers changed."""
+        is_plain = not (self.is_new or self.is_waiting or self.is_past or self.events or self.reset)
+        is_behind = shared_quotas.is_behind(self.account, self.shared) or self.account.owes_reset
+        return is_plain and not (self.is_shared_anew or is_behind or self.is_return)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a look shows and what would be done, without doing it."""
+
+    account: Account
+    total_bytes: int
+    change: Change | None
+
+
+class Looks:
+    """Folds looks at one panel's users into what is stored of them; stores nothing."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Callable[[], datetime],
+        enforcement: Enforcement,
+        keeps_next_plan: bool,
+        uses_notes: bool,
+        typed_limits: TypedLimits,
+        dialect: Dialect,
+    ) -> None:
+        self._dialect = dialect
+        self._typed_limits = typed_limits
+        self._uses_notes = uses_notes
+        self._store = store
+        self._clock = clock
+        self._enforcement = enforcement
+        self._keeps_next_plan = keeps_next_plan
+        self.allows = POLICIES[enforcement]
+        """Tells whether a planned change may be carried out."""
+
+    def urgency(self, key: str) -> Urgency | None:
+        """Tell from what is stored how urgently new usage of this account calls for the panel."""
+        account = None if self._store.is_offered(key) else self._store.account(key)
+        if account is None:
+            is_known = self._store.is_offered(key) or self._store.is_known(key)
+            return Urgency.PUBLISH if is_known and not self._store.is_orphan(key) else None
+        if self.has_to_catch_up(account):
+            return Urgency.CROSSING
+        total_bytes = self._store.total_bytes(key)
+        if total_bytes < account.seen_total_bytes:
+            return None if account.is_held else Urgency.CROSSING
+        change = self.plan(account, total_bytes)
+        if change is None or not self.allows(change):
+            return None
+        return Urgency.PUBLISH if change.kind is ChangeKind.PUBLISH else Urgency.CROSSING
+
+    def only_moves(self, key: str, user: PanelUser) -> bool:
+        """Tell whether all a look calls for is that the published limit follows the usage."""
+        account, totals = self._store.account(key), self._store.totals(key)
+        if account is None or account.reset_request or self._store.is_offered(key):
+            return False
+        look = self.fold(key, user, totals)
+        change = self.plan(look.account, totals.billed_bytes)
+        return look.is_quiet and change is not None and change.kind is ChangeKind.PUBLISH
+
+    def preview(self, key: str, user: PanelUser) -> Preview:
+        """Work out what settling the user would do first; stores and writes nothing."""
+        totals = self._store.totals(key)
+        account = self.fold(key, user, totals).account
+        return Preview(
+            account=account,
+            total_bytes=totals.billed_bytes,
+            change=self.plan(account, totals.billed_bytes),
+        )
+
+    def fold(self, key: str, user: PanelUser, totals: Totals) -> Look:
+        """Return the account after this look, and what the look revealed."""
+        now = self._clock()
+        before = self._store.account(key)
+        is_return = False
+        if before is None and (gone := self.returning(key, user)):
+            # Only for a preview: it is taken up before it is settled.
+            before, is_return = gone.account, True
+        if before is None:
+            line, baseline = self.lines(user).own, self._store.opening(key)
+            account = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
+            if gone := self._store.gone_account(key):
+                account = succeeding(account, gone.account, now=now)
+                account = keep_text(account, self._text(user))
+            event = Event(kind="adopted", text="the user is accounted for")
+            return self._share(before, Look(account=account, is_new=True, events=(event,)))
+        if before.reset_request:
+            return Look(account=before, is_waiting=True, shared=self._store.shared_quota(key))
+        seen = observe(
+            before,
+            user,
+            totals=totals,
+            now=now,
+            was_announced=self._store.is_announced(key),
+            is_announced_again=self._store.is_announced_again(key),
+            reset_all=self._store.reset_all(user.admin),
+            keeps_next_plan=self._keeps_next_plan,
+            line=self.lines(user).own,
+            text=self._text(user),
+            typed_limit=self._meaning_of_typed_limit(user),
+        )
+        is_another = not is_same_creation(before.created_at, seen.account.created_at)
+        account = seen.account
+        if before.owes_reset and not seen.is_past:
+            account = owing(before, account, was_reset=seen.reset is not None)
+        look = Look(
+            account=account,
+            events=seen.events,
+            reset=seen.reset,
+            is_past=seen.is_past,
+            replaced=before if is_another else None,
+            is_return=is_return,
+        )
+        return self._share(before, look)
+
+    def returning(self, key: str, user: PanelUser) -> GoneAccount | None:
+        """Return the account that was kept of this very user, if it is not the one that counts."""
+        gone = self._store.gone_account(key)
+        is_his = gone is not None and is_same_creation(gone.account.created_at, user.created_at)
+        return gone if is_his else None
+
+    def lines(self, user: PanelUser) -> Lines:
+        """Return the lines in a user's note; none of its own where notes are left alone.
+
+        Lines of then may be older than what was published since without one.
+        """
+        if not user.note:
+            return Lines()
+        names = self._store.lineage.names_in_notes
+        lines = lines_for(user.note, username=user.username, own_stores=names)
+        return lines if self._uses_notes else replace(lines, own=None)
+
+    def _text(self, user: PanelUser) -> str | None:
+        """Return the admin's own text in a user's note; None where this bridge writes no notes.
+
+        So too where it is longer than what can be written back.
+        """
+        text = without_lines(user.note)
+        writes_notes = self._uses_notes and self._enforcement is not Enforcement.OBSERVE
+        return text if writes_notes and len(text) <= MAX_NOTE_LENGTH else None
+
+    def text_of_admin(self, user: PanelUser) -> str:
+        """Return a user's note without the lines of this store and of those it is rebuilt from."""
+        return without_lines(user.note, stores=self._store.lineage.names_to_take_out)
+
+    def _share(self, before: Account | None, look: Look) -> Look:
+        if not self._store.shares_quotas:
+            return look
+        key = look.account.key
+        shared = self._store.shared_quota(key)
+        others = self._store.members(key)
+        others.pop(self._store.panel, None)
+        account, folded, events = shared_quotas.fold(
+            before,
+            look.account,
+            shared,
+            panel=self._store.panel,
+            order=self._store.panels,
+            was_reset=look.reset is not None,
+            others=others,
+            had_user=before is None and self._store.gone_account(key) is not None,
+        )
+        folded = self._with_starts(before, account, shared, folded)
+        return replace(
+            look,
+            account=account,
+            events=(*look.events, *events),
+            shared=folded,
+            is_shared_anew=folded != shared,
+        )
+
+    def _with_starts(
+        self, before: Account | None, account: Account, old: SharedQuota | None, new: SharedQuota
+    ) -> SharedQuota:
+        """Note where panels stand where a period begins, or may once all users are made anew."""
+        key, panel = account.key, self._store.panel
+        is_renewed = old is not None and old.generation != new.generation and not new.starts
+        if is_renewed or (old is not None and old.period != new.period):
+            new = replace(new, starts=self._store.standings(account))
+        elif old is None or before is None or before.shared_period is None:
+            own = self._store.own_totals(key) if self._store.is_orphan(key) else NOTHING
+            new = replace(new, starts={**new.starts, panel: own})
+        if new.anew and (old is None or old.anew != new.anew):
+            new = replace(new, anew=replace(new.anew, starts=self._store.standings(account)))
+        return new
+
+    def _meaning_of_typed_limit(self, user: PanelUser) -> TypedLimit:
+        """Tell what a limit means that is none of ours; where none is published it is the quota."""
+        is_published = self._enforcement is Enforcement.LIMIT
+        return self._typed_limits.of(user.admin) if is_published else TypedLimit.QUOTA
+
+    def has_moved(self, account: Account) -> bool:
+        """Tell whether an account, not stored yet, says that a shared quota was used up further."""
+        if not self._store.shares_quotas:
+            return False
+        before = self._store.account(account.key)
+        return before is None or before.odometer_bytes != account.odometer_bytes
+
+    def has_to_catch_up(self, account: Account) -> bool:
+        """Tell whether a shared quota is another one, or in another period, than an account's."""
+        shared = self._store.shared_quota(account.key)
+        if shared is None:
+            return account.owes_reset
+        return account.shared_version != shared.version or self.must_follow(account) is not None
+
+    def must_follow(self, account: Account) -> int | None:
+        """Return the shared period that another panel began and this one has still to follow.
+
+        Who only observes follows none.
+        """
+        if account.reset_request or account.is_held or self._enforcement is Enforcement.OBSERVE:
+            return None
+        if account.owes_reset:
+            return 0
+        shared = self._store.shared_quota(account.key)
+        is_behind = shared is not None and shared_quotas.is_behind(account, shared)
+        return shared.period if shared and is_behind else None
+
+    def may_be_user(self, key: str) -> bool:
+        """Tell whether a user of the panel can be called so, or was."""
+        is_known = self._store.has_account(key) or self._store.gone_account(key) is not None
+        return is_known or self._dialect.can_name_user(key)
+
+    def name(self, key: str) -> str:
+        """Return the name by which the panel is asked for an account, or for a name without one."""
+        account = self._store.account(key)
+        return account.username if account else key
+
+    def may_finish(self, account: Account) -> bool:
+        """Tell whether a reset that was asked for may go on by itself.
+
+        Who observes now, and did not when it was asked for, changes nothing more in the panel.
+        """
+        request, observes = account.reset_request, self._enforcement is Enforcement.OBSERVE
+        return not observes or (request is not None and request.is_panel_called)
+
+    def as_asked(self, change: Change) -> Change | None:
+        """Return what may be done of a change after a reset that somebody asked for by name.
+
+        Who observes puts back what that reset took from the user, and publishes no limit.
+        """
+        if self.allows(change):
+            return change
+        if change.kind is not ChangeKind.RESTORE or change.update is None:
+            return None
+        return replace(change, update=replace(change.update, data_limit_bytes=None))
+
+    def plan(self, account: Account, total_bytes: int) -> Change | None:
+        """Return the next change an account needs, allowed or not."""
+        # To observe is to plan as if limits were published, and then to change nothing.
+        return plan(
+            account, total_bytes=total_bytes, enforcement=self._enforcement, now=self._clock()
+        )

@@ -1,0 +1,105 @@
+"""Reads users from one panel by name: which names are asked for, and what becomes of the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.port import Panel, PanelUser
+from marzban_bridge.quota.account import account_key
+from marzban_bridge.reconcile.set_aside import SetAside
+from marzban_bridge.reconcile.unknown_names import LONGEST_PAUSE, UnknownNames
+from marzban_bridge.reconcile.users.evaluation import Looks
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+GONE_LATELY = timedelta(hours=1)
+"""For so long a user who is gone is asked for with each pass: its account is to go on soon."""
+LONGEST_PAUSE_OF_GONE = timedelta(minutes=10)
+
+
+class UserReader:
+    """Asks one panel for users, for unknown names ever more rarely."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        looks: Looks,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        pass_seconds: float,
+        on_parted: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._looks = looks
+        self._clock = clock
+        self._on_parted = on_parted
+        self.unknown = UnknownNames(pass_seconds=pass_seconds)
+        """When names without a user are asked for again."""
+        self.set_aside = SetAside(store=store, metrics=metrics)
+
+    def is_due(self, key: str) -> bool:
+        """Tell whether the panel is to be asked for a name; always for users it has."""
+        if self._store.has_account(key):
+            return True
+        now = self._clock()
+        if self.unknown.is_new(key) and self._store.is_unknown(key):
+            # It was unknown before this process began: the list tells whether it is a user now.
+            self.unknown.rest(key, now=now)
+            return True
+        return self.unknown.is_due(key, now=now)
+
+    async def read(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
+        """Return these users as the panel shows them, None for whom it does not have.
+
+        Left out is who is set aside. Names that turn out to be users of their own are among them.
+        """
+        names = [self._looks.name(key) for key in keys if self._looks.may_be_user(key)]
+        can_name = self._panel.dialect.can_name_user
+        aliases = [name for name in self._store.aliases_of(keys) if can_name(name)]
+        listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
+        found = {account_key(user.username): user for user in listed.users}
+        aside = {account_key(name): reason for name, reason in listed.aside.items()}
+        self.set_aside.update(aside, asked=keys, readable=found, at=self._clock())
+        parted = [name for name in aliases if name in found and self._part(name)]
+        return {key: found.get(key) for key in (*keys, *parted) if key not in aside}
+
+    def _part(self, name: str) -> bool:
+        """Have a name that counts for another user count for its own, whom the panel has now."""
+        if not self._store.part(name, at=self._clock()):
+            return False
+        log.info("user=%r is in the panel now, and no other's name any more", name)
+        self._on_parted(name)
+        return True
+
+    async def lose(self, key: str) -> list[str]:
+        """Note that a name without an account is no user's; return the accounts it counts for."""
+        now = self._clock()
+        candidates = await self._candidates(key, now)
+        was_unknown = self._store.is_unknown(key)
+        rule = None if self._looks.may_be_user(key) else self._panel.dialect
+        owners = self._store.record_unknown(key, candidates=candidates, dialect=rule, at=now)
+        longest = LONGEST_PAUSE
+        if gone := self._store.gone_account(key):
+            is_late = now - gone.gone_at > GONE_LATELY
+            longest = LONGEST_PAUSE_OF_GONE if is_late else timedelta(0)
+        self.unknown.note(key, now=now, longest=longest, is_searched=candidates is not None)
+        if owners:
+            log.info("user=%r is reported, which counts for %s", key, ", ".join(owners))
+        elif self._store.is_unknown(key) and not was_unknown:
+            log.warning("orphan user=%r: traffic is reported for a name without a user", key)
+        return owners
+
+    async def _candidates(self, key: str, now: datetime) -> list[str] | None:
+        """Return the users equal without case; None for those that were found before."""
+        if not self._panel.dialect.can_name_user(key):
+            return []
+        if not self.unknown.is_search_due(key, now=now):
+            return None
+        return await self._panel.names_like(key)

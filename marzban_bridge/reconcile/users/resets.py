@@ -1,0 +1,147 @@
+"""Resets of single users that the bridge carries out itself: stored first, then done in the panel.
+
+After a crash in between the next look at the user finishes what was begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.port import Panel, PanelUser
+from marzban_bridge.quota import reset_requests
+from marzban_bridge.quota import shared as shared_quotas
+from marzban_bridge.quota.account import Account, Restoration
+from marzban_bridge.quota.shared_switch import period_start_of, with_unseen
+from marzban_bridge.quota.writes.late_landings import reset_found, reset_given_up
+from marzban_bridge.quota.writes.open_writes import last_moment
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class UserResets:
+    """Resets of the users of one panel. Panel errors pass through; the request stays then."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        clock: Callable[[], datetime],
+        metrics: Metrics,
+        keeps_next_plan: bool,
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._clock = clock
+        self._metrics = metrics
+        self._keeps_next_plan = keeps_next_plan
+        self._calls_for_all = 0
+
+    @property
+    def wait_for_all(self) -> bool:
+        """Whether the panel is being asked to reset all users: none is reset by itself then."""
+        return self._calls_for_all > 0
+
+    @contextlib.contextmanager
+    def for_all(self) -> Iterator[None]:
+        """Have no request carried out user by user while the panel resets all of them.
+
+        After a crash meanwhile they are.
+        """
+        self._calls_for_all += 1
+        try:
+            yield
+        finally:
+            self._calls_for_all -= 1
+
+    def request(self, account: Account, *, cause: str, actor: str) -> Account:
+        """Store that the user is to be reset, at the total of now; `finish` carries it out."""
+        return self._begin(account, cause=cause, actor=actor, shared_period=None)
+
+    def follow(self, account: Account, period: int) -> Account:
+        """Store that the user is to be reset because another panel's user of the name was."""
+        cause = "the quota is shared, and the user was reset on another panel"
+        return self._begin(account, cause=cause, actor="bridge", shared_period=period)
+
+    def _begin(
+        self, account: Account, *, cause: str, actor: str, shared_period: int | None
+    ) -> Account:
+        totals, shared = self._store.totals(account.key), self._store.shared_quota(account.key)
+        if account.owes_reset and shared_period is not None:
+            totals = period_start_of(account)
+        requested = reset_requests.begin(
+            account,
+            totals=totals,
+            cause=cause,
+            actor=actor,
+            now=self._clock(),
+            keeps_next_plan=self._keeps_next_plan,
+            shared_period=shared_period,
+            requested_in_period=shared.period if shared else None,
+        )
+        self._store.save(requested, at=self._clock())
+        return requested
+
+    async def finish(self, account: Account) -> PanelUser:
+        """Carry out what was requested; return the user as the panel shows it then."""
+        user = await self._panel.get_user(account.username)
+        if reset_requests.is_call_needed(account, user):
+            await self._call(account)
+            account = reset_requests.panel_called(account)
+            self._store.save(account, at=self._clock())
+            user = await self._panel.get_user(account.username)
+        elif account.reset_request and not account.reset_request.is_panel_called:
+            if self._is_another(account, user):
+                return user
+            account = reset_found(account)
+        now = self._clock()
+        completed, event = reset_requests.complete(account, user, now=now)
+        shared = self._store.shared_quota(account.key)
+        if shared and account.reset_request:
+            period = shared_quotas.period_of(account.reset_request, shared)
+            number = shared.period
+            completed, shared = shared_quotas.completed(account, completed, shared, period=period)
+            if shared.period != number:
+                shared = replace(shared, starts=self._store.standings(completed))
+        elif account.reset_request and account.reset_request.shared_period is not None:
+            completed = with_unseen(account, completed)
+        self._store.save(completed, [event], at=now, shared=shared)
+        self._metrics.resets.labels(cause="request").inc()
+        name = self._store.public_name(account.username)
+        log.info("reset user=%s by=%s %s", name, event.actor, event.text)
+        return user
+
+    def _is_another(self, account: Account, user: PanelUser) -> bool:
+        """Tell whether the panel's user was reset by itself before it followed the others.
+
+        The request is dropped then: the next look takes it for the reset that it is.
+        """
+        request, shared = account.reset_request, self._store.shared_quota(account.key)
+        if request is None or request.shared_period is None or shared is None:
+            return False
+        if account.open_resets or not reset_requests.has_happened(account, user):
+            return False
+        now, total_bytes = self._clock(), self._store.total_bytes(account.key)
+        if shared_quotas.is_same_reset(account, shared, total_bytes=total_bytes, at=now):
+            return False
+        plan = None if user.next_plan else request.restoration.next_plan
+        restoration = account.restoration if plan is None else Restoration(next_plan=plan)
+        dropped = replace(account, reset_request=None, restoration=restoration)
+        self._store.save(dropped, at=now)
+        return True
+
+    async def _call(self, account: Account) -> None:
+        """Reset the user in the panel; a call that is not answered may be carried out late."""
+        try:
+            await self._panel.reset_user(account.username)
+        except PanelUnavailableError:
+            now = self._clock()
+            self._store.save(reset_given_up(account, until=last_moment(now)), at=now)
+            raise

@@ -1,0 +1,395 @@
+"""Brings one user to where it should be: look, fold into the account, plan, apply, look again.
+
+Whatever is about to be written is stored first, so that after a crash the next look can tell our
+own write from an admin's edit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from weakref import WeakValueDictionary
+
+from marzban_bridge.errors import PanelRefusedError, UserNotFoundError
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.port import Panel, PanelUser
+from marzban_bridge.quota.account import Account, Enforcement, Event, account_key
+from marzban_bridge.quota.plan import Change, ChangeKind, releasing
+from marzban_bridge.quota.reset_detection import ResetAll
+from marzban_bridge.quota.typed_limits import TypedLimits
+from marzban_bridge.quota.usage import CorrectedName, Totals
+from marzban_bridge.reconcile.trust.census import Census
+from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
+from marzban_bridge.reconcile.trust.second_bridge import SecondBridge
+from marzban_bridge.reconcile.users.evaluation import Looks
+from marzban_bridge.reconcile.users.ledger_changes import Ask, UserBooks
+from marzban_bridge.reconcile.users.reader import UserReader
+from marzban_bridge.reconcile.users.resets import UserResets
+from marzban_bridge.reconcile.users.writes import UserWrites
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+MAX_STEPS = 6
+"""More changes in a row than any real course of events needs: something undoes our writes."""
+
+Clock = Callable[[], datetime]
+
+
+class Settler:
+    """Settles users one by one against the panel; safe to call for many users at once.
+
+    A user is never settled twice at the same time. Panel errors pass through to the caller, with
+    the account as it was; a user the panel does not know becomes an orphan.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        panel: Panel,
+        enforcement: Enforcement,
+        keeps_next_plan: bool,
+        clock: Clock,
+        metrics: Metrics,
+        write_seconds: float = 30.0,
+        pass_seconds: float = 60.0,
+        uses_notes: bool = True,
+        typed_limits: TypedLimits | None = None,
+    ) -> None:
+        self._store = store
+        self._panel = panel
+        self._books = UserBooks(store=store, clock=clock)
+        self.writes = UserWrites(
+            store=store,
+            panel=panel,
+            clock=clock,
+            longest_seconds=write_seconds,
+            # Who only observes publishes nothing that a line could be about.
+            uses_notes=uses_notes and enforcement is not Enforcement.OBSERVE,
+        )
+        self.resets = UserResets(
+            store=store,
+            panel=panel,
+            clock=clock,
+            metrics=metrics,
+            keeps_next_plan=keeps_next_plan,
+        )
+        self._clock = clock
+        self._metrics = metrics
+        self.looks = Looks(
+            store=store,
+            clock=clock,
+            enforcement=enforcement,
+            keeps_next_plan=keeps_next_plan,
+            uses_notes=uses_notes,
+            typed_limits=typed_limits or TypedLimits(),
+            dialect=panel.dialect,
+        )
+        self.reader = UserReader(
+            store=store,
+            panel=panel,
+            looks=self.looks,
+            clock=clock,
+            metrics=metrics,
+            pass_seconds=pass_seconds,
+            on_parted=self._tell_others,
+        )
+        census = Census(
+            store=store,
+            panel=panel,
+            clock=clock,
+            metrics=metrics,
+            own_line=lambda user: self.looks.lines(user).own,
+        )
+        second_bridge = SecondBridge(
+            store=store,
+            looks=self.looks,
+            writes=self.writes,
+            clock=clock,
+            metrics=metrics,
+            only_observes=enforcement is Enforcement.OBSERVE,
+        )
+        self.trust = PanelTrust(store=store, census=census, second_bridge=second_bridge)
+        self._looked_at: dict[str, float] = {}
+        self.hurry: Callable[[list[str]], None] = lambda _: None
+        """Called with accounts that ought to be looked at soon."""
+        self.hurry_others: Callable[[str], None] = lambda _: None
+        """Called with a name whose shared quota has changed, for the other panels."""
+        self.reconsider: Callable[[list[str]], None] = lambda _: None
+        """Called with reported names whose corrections another account has to follow now."""
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def _tell_others(self, key: str) -> None:
+        self.hurry_others(key)
+
+    def take_in(
+        self, users: Mapping[str, PanelUser | None], *, read_at: float
+    ) -> dict[str, PanelUser | None]:
+        """Settle those users whose look reveals nothing and calls for nothing; return the others.
+
+        Nobody else runs meanwhile, so one commit for all is the same as one for each.
+        """
+        if self.trust.is_in_doubt:
+            return {}
+        quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
+        looked = {key: account for key, account in quiet.items() if account}
+        moved = [key for key, account in looked.items() if self.looks.has_moved(account)]
+        self._store.save_all(list(looked.values()))
+        now_seconds = time.monotonic()
+        self._looked_at.update((key, now_seconds) for key in looked)
+        for key in moved:
+            self.hurry_others(key)
+        return {key: user for key, user in users.items() if quiet[key] is None}
+
+    def _quiet_look(self, key: str, user: PanelUser | None, read_at: float) -> Account | None:
+        """Return the account after a look that has no consequences; None after any other."""
+        lock = self._locks.get(key)
+        is_old = read_at <= self._looked_at.get(key, float("-inf"))
+        if user is None or is_old or (lock and lock.locked()) or self._store.is_offered(key):
+            return None
+        if self.trust.second_bridge.reason(key, user):
+            return None
+        totals = self._store.totals(key)
+        look = self.looks.fold(key, user, totals)
+        if not look.is_quiet or not self.trust.census.is_as_before(key, user):
+            return None
+        change = self.looks.plan(look.account, totals.billed_bytes)
+        return None if change and self.looks.allows(change) else look.account
+
+    async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
+        """Settle the user as read from the panel; None when the panel did not list it.
+
+        `read_at`: when the reading began, by `time.monotonic`. What was read before somebody else
+        settled the user meanwhile is old, might look like a reset undone, and is read anew.
+        """
+        if self.trust.is_in_doubt:
+            return
+        owners: list[str] = []
+        async with self._lock_of(key):
+            looked_at = self._looked_at.get(key, float("-inf"))
+            was_missing = user is None and read_at > looked_at
+            if read_at <= looked_at:
+                user, read_at = None, looked_at
+            is_fresh = user is None
+            try:
+                user = user or await self._find(key, was_listed=read_at > looked_at)
+                self.reader.unknown.forget(key)
+                await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
+            except UserNotFoundError:
+                # Of a user who was there when the list was read, it is news of this moment: what
+                # others looked like before it says nothing.
+                missing_at = read_at if was_missing else time.monotonic()
+                if not await self.trust.census.is_doubtful(key, None, read_at=missing_at):
+                    owners = await self._lose(key)
+        for owner in owners:
+            if self._store.is_known(owner):  # it was in no list yet
+                await self.settle(owner, None, read_at=float("-inf"))
+
+    async def reset(self, username: str, *, cause: str, actor: str) -> Account:
+        """Reset the user in the panel and here; return the account afterwards.
+
+        Raises UserNotFoundError when the panel has no such user. After a crash or a panel error the
+        next look at the user finishes what was begun.
+        """
+        self.refuse_in_doubt()
+        key = account_key(username)
+        async with self._lock_of(key):
+            read_at = time.monotonic()
+            user = await self._panel.get_user(username)
+            await self.trust.demand(key, user, read_at=read_at)
+            self._recognize(key, user)
+            account = self._look(key, user, self._store.totals(key))
+            if account.reset_request is None:
+                account = self.resets.request(account, cause=cause, actor=actor)
+            await self._settle(key, user, read_at=read_at, is_asked=True)
+            settled = self._store.account(key)
+            if settled is None:
+                raise UserNotFoundError(user.username)
+            return settled
+
+    def _lock_of(self, key: str) -> asyncio.Lock:
+        """Return what keeps a user to one at a time; it lasts as long as somebody holds it."""
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock
+
+    def refuse_in_doubt(self) -> None:
+        """Raise StoreDoubtError or PanelDoubtError while no user of the panel may be changed."""
+        self.trust.refuse_in_doubt()
+
+    async def hold(self, key: str) -> None:
+        """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
+        async with self._lock_of(key):
+            self._books.hold(key)
+
+    async def correct(self, name: CorrectedName, ask: Ask) -> bool:
+        """Have a name's user follow corrections of the ledger; return whether that is done."""
+        async with self._lock_of(name.key):
+            return await self._books.correct(name, ask)
+
+    async def _find(self, key: str, *, was_listed: bool) -> PanelUser:
+        """Ask for a user; of a name without an account the list that was read says enough."""
+        if was_listed and not self._store.has_account(key):
+            raise UserNotFoundError(key)
+        return await self._panel.get_user(self.looks.name(key))
+
+    async def release(self, account: Account) -> bool:
+        """Give the panel back the admin's quota and status; return whether that took a write."""
+        self.refuse_in_doubt()
+        async with self._lock_of(account.key):
+            read_at = time.monotonic()
+            user = await self._panel.get_user(account.username)
+            await self.trust.demand(account.key, user, read_at=read_at)
+            totals = self._store.totals(account.key)
+            account = self._look(account.key, user, totals)
+            change = releasing(account, user, text_of_admin=self.looks.text_of_admin(user))
+            if change is None or change.update is None:
+                return False
+            after = await self.writes.write(account, user, change, change.update, adds_line=False)
+            self._look(account.key, after, totals)
+            return True
+
+    def _named(self, account: Account) -> str:
+        return self._store.public_name(account.username)
+
+    def _recognize(self, key: str, user: PanelUser) -> None:
+        """Count a name that is offered for this user, and go on with its account if it was gone."""
+        if self._store.claim(key, at=self._clock()):
+            self.reconsider(self._store.reported_names(key))
+        if gone := self.looks.returning(key, user):
+            text = "the panel has this user again: the account goes on as it was"
+            self._store.take_up(gone, Event(kind="returned", text=text), at=self._clock())
+            log.info("returned user=%s %s", self._named(gone.account), text)
+            self.reconsider(self._store.reported_names(key))
+
+    def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
+        """Fold a look into the account and store it."""
+        now = self._clock()
+        self._looked_at[key] = time.monotonic()
+        look = self.looks.fold(key, user, totals)
+        account = look.account
+        if look.is_waiting:
+            return account
+        is_news_for_others = look.is_shared_anew or self.looks.has_moved(account)
+        if look.reset:
+            self._metrics.resets.labels(cause=look.reset.cause.name.lower()).inc()
+            if look.reset.wiped_log:
+                self._note_reset_all(user.admin, key, now)
+        if look.replaced:
+            self._store.put_aside(look.replaced, at=now)
+        if look.replaced or look.is_new:
+            self.reconsider(self._store.reported_names(key))
+        self._store.save(
+            account,
+            look.events,
+            at=now,
+            shared=look.shared,
+            takes_announcement=not look.is_past,
+        )
+        for event in look.events:
+            log.info("%s user=%s %s", event.kind, self._named(account), event.text)
+        if is_news_for_others:
+            self.hurry_others(key)
+        return account
+
+    def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
+        """Remember a reset of all users, unless this user may be late news of the one known."""
+        noted = self._store.reset_all(admin)
+        before = self._store.account(key)
+        after = before.sighting.seen_at if before else now
+        if noted is None or after > noted.seen_at:
+            self._store.record_reset_all(admin, ResetAll(seen_at=now, after=after))
+            log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
+            self.hurry(self._store.keys_of_owner(admin))
+
+    async def _lose(self, key: str) -> list[str]:
+        """Note that the panel has no such user; return whose the name is by the rule for names."""
+        account = self._store.account(key)
+        if account:
+            text = "the panel has no such user any more; its account is kept, should it come back"
+            event = Event(kind="deleted", text=text)
+            self._store.forget(key, event, username=account.username, at=self._clock())
+            return []
+        owners = await self.reader.lose(key)
+        for each in (key, *owners):
+            self.hurry_others(each)
+        return owners
+
+    async def _settle(
+        self,
+        key: str,
+        user: PanelUser,
+        *,
+        read_at: float,
+        is_fresh: bool = False,
+        is_asked: bool = False,
+    ) -> None:
+        """Bring the user to where it should be; where we observe, no further than was asked for."""
+        totals = self._store.totals(key)
+        for step in range(MAX_STEPS):
+            # Either may have begun while the panel was asked.
+            if await self.trust.is_doubtful(key, user, read_at=read_at) or self._store.doubt:
+                return
+            if step == 0:
+                self._recognize(key, user)
+                # Traffic that arrives meanwhile is for the next time; it comes with its own hint.
+                totals = self._store.totals(key)
+            account = self._look(key, user, totals)
+            if (period := self.looks.must_follow(account)) is not None:
+                account = self.resets.follow(account, period)
+            if account.reset_request:
+                waits = self.resets.wait_for_all or not self.looks.may_finish(account)
+                if waits and not is_asked:
+                    return
+                user = await self.resets.finish(account)
+                if self._store.shares_quotas:
+                    self.hurry_others(key)
+                is_fresh = True
+                continue
+            change = self._next_change(account, totals, is_asked=is_asked)
+            if change is None:
+                return
+            if not is_fresh:
+                # The list this user came from may be seconds old; an admin may have edited since.
+                user = await self._panel.get_user(account.username)
+                is_fresh = True
+                continue
+            user = await self._apply(account, user, change)
+        text = f"{MAX_STEPS} changes in a row did not settle the user: something undoes them"
+        log.error("conflict user=%s %s", self._store.public_name(user.username), text)
+        self._metrics.changes.labels(kind="any", result="unsettled").inc()
+        self._store.record_event(user.username, Event(kind="conflict", text=text), at=self._clock())
+
+    def _next_change(self, account: Account, totals: Totals, *, is_asked: bool) -> Change | None:
+        change = self.looks.plan(account, totals.billed_bytes)
+        if change and is_asked:
+            return self.looks.as_asked(change)
+        return change if change and self.looks.allows(change) else None
+
+    async def _apply(self, account: Account, user: PanelUser, change: Change) -> PanelUser:
+        """Carry out one change and return the user as the panel shows it then."""
+        log.info("%s user=%s %s", change.kind, self._named(account), change.reason)
+        try:
+            if change.kind is ChangeKind.RESET:
+                self.resets.request(account, cause=change.reason, actor="bridge")
+            elif change.kind is ChangeKind.FIRE_NEXT_PLAN:
+                asked = replace(account, fire_attempts=account.fire_attempts + 1)
+                self._store.save(asked, at=self._clock())
+                await self._panel.fire_next_plan(account.username)
+                user = await self._panel.get_user(account.username)
+            elif change.update:
+                user = await self.writes.write(account, user, change, change.update)
+        except PanelRefusedError as error:
+            self._metrics.changes.labels(kind=change.kind.value, result="refused").inc()
+            if not isinstance(error, UserNotFoundError):
+                event = Event(kind="conflict", text=f"{change.kind} was refused: {error}")
+                self._store.record_event(account.username, event, at=self._clock())
+            raise
+        self._metrics.changes.labels(kind=change.kind.value, result="applied").inc()
+        return user

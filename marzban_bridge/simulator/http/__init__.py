@@ -1,0 +1,1 @@
+"""The simulated panel's HTTP interface and its webhooks."""

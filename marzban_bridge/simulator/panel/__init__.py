@@ -1,0 +1,1 @@
+"""The simulated panel itself: its users, rules and jobs, without a network."""

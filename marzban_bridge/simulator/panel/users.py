@@ -1,0 +1,100 @@
+"""What the simulated panel keeps of users and admins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from marzban_bridge.panels.port import ResetStrategy, Status
+
+INBOUNDS: dict[str, list[str]] = {
+    "vless": ["VLESS TCP"],
+    "vmess": ["VMess WS"],
+    "shadowsocks": ["Shadowsocks TCP"],
+}
+"""The tags of the simulated xray's inbounds, by protocol."""
+
+XRAY_STATUSES = frozenset({Status.ACTIVE, Status.ON_HOLD})
+"""Users of these states belong into xray."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedPlan:
+    """A next plan, spelt as the panel spells it."""
+
+    data_limit: int
+    expire: int | None = None
+    add_remaining_traffic: bool = False
+    fire_on_either: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetLog:
+    """What a user had used when it was reset."""
+
+    used_traffic: int
+    reset_at: datetime
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedAdmin:
+    """An admin; the one from the panel's environment has no database row and owns nobody."""
+
+    username: str
+    password: str
+    is_sudo: bool
+    is_in_database: bool
+    users_usage: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedUser:
+    """A row of the panel's user table, with what belongs to it; bytes, unix seconds, aware UTC."""
+
+    id: int
+    username: str
+    created_at: datetime | None
+    status: Status = Status.ACTIVE
+    data_limit: int | None = None
+    used_traffic: int = 0
+    data_limit_reset_strategy: ResetStrategy = ResetStrategy.NO_RESET
+    expire: int | None = None
+    note: str | None = None
+    on_hold_expire_duration: int | None = None
+    on_hold_timeout: datetime | None = None
+    auto_delete_in_days: int | None = None
+    next_plan: SimulatedPlan | None = None
+    owner: str | None = None
+    proxies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    inbounds: dict[str, list[str]] = field(default_factory=dict)
+    reset_logs: list[ResetLog] = field(default_factory=list)
+    edited_at: datetime | None = None
+    online_at: datetime | None = None
+    sub_updated_at: datetime | None = None
+    sub_last_user_agent: str | None = None
+    sub_revoked_at: datetime | None = None
+    in_xray: bool = False
+    """Whether the panel's nodes let the user through; only then it can use traffic there."""
+    is_reminded_of_usage: bool = False
+    is_reminded_of_expiry: bool = False
+
+    @property
+    def lifetime_used_traffic(self) -> int:
+        """What was used in all periods the log still knows, plus the current one."""
+        return self.used_traffic + sum(log.used_traffic for log in self.reset_logs)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the panel breaks on showing this user: GET and every list page answer 500.
+
+        Marzban 0.8.4: so with a null `created_at` (found in imported databases), a negative
+        `data_limit` (from a next plan that fired), and a user created without proxies.
+        """
+        return self.created_at is None or (self.data_limit or 0) < 0 or not self.proxies
+
+
+def all_inbounds(protocols: Iterable[str]) -> dict[str, list[str]]:
+    """Return every inbound of the given protocols, by protocol."""
+    return {protocol: list(INBOUNDS.get(protocol, [])) for protocol in protocols}

@@ -1,0 +1,1 @@
+"""The bridge's store: accounts, usage, events, whose a name is."""

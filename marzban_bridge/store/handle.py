@@ -1,0 +1,100 @@
+"""An opened store: its connection, its transactions, and what is true of it as a whole."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from marzban_bridge.panels.names import FIRST_PANEL
+from marzban_bridge.store.identity import Lineage
+from marzban_bridge.store.sqlite import connect, lock
+
+
+class Trail(Protocol):
+    """Where the audit trail is asked for; plain statements with `?` for each value."""
+
+    def execute(self, query: str, values: Sequence[Any] = (), /) -> Any:
+        """Run a query and return its cursor."""
+        ...
+
+
+class StoreHandle:
+    """A store that one process writes; shared by the books of all panels in it."""
+
+    def __init__(self, db: sqlite3.Connection, *, trail: Trail | None = None) -> None:
+        self.db = db
+        self.trail: Trail = trail or db
+        self.on_change: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
+        self.lineage = Lineage(db, self.trail, self.transaction)
+        self.doubt = self.meta("doubt")
+        self.panels: tuple[str, ...] = tuple((self.meta("panels") or FIRST_PANEL).split())
+        """The panels that are configured, in the order in which names are looked for in them."""
+        self.known_panels = frozenset(self.panels)
+        """Those, and the ones that there are accounts of."""
+        self.shares_quotas = self.meta("shares_quotas") == "true"
+
+    def configure(self, panels: Sequence[str]) -> None:
+        """Take these panels for the ones there are."""
+        rows = self.db.execute("SELECT DISTINCT panel FROM account")
+        self.panels = tuple(panels)
+        self.known_panels = frozenset((*panels, *(row[0] for row in rows)))
+
+    def close(self) -> None:
+        """Close the store and let another process have it."""
+        self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make what is done meanwhile one thing, durable at the end or not done at all.
+
+        Within another transaction it is part of that.
+        """
+        if self.db.in_transaction:
+            yield
+            return
+        self._begin()
+        try:
+            yield
+            self._commit()
+        except BaseException:
+            with suppress(sqlite3.OperationalError):  # SQLite may have rolled back by itself
+                self.db.execute("ROLLBACK")
+            raise
+
+    def _begin(self) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+
+    def _commit(self) -> None:
+        self.db.execute("COMMIT")
+
+    def meta(self, key: str) -> str | None:
+        """Return a stored fact about the bridge itself, None when there is none."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Store a fact about the bridge itself."""
+        with self.transaction():
+            self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+class FileHandle(StoreHandle):
+    """A store in one SQLite file."""
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self._lock = None if read_only else lock(path)
+        try:
+            super().__init__(connect(path, read_only=read_only))
+        except BaseException:
+            if self._lock:
+                self._lock.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        super().close()
+        if self._lock:
+            self._lock.close()

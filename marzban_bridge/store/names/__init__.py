@@ -1,0 +1,1 @@
+"""Whose a reported name is, and from which total on it counts."""

@@ -1,0 +1,241 @@
+"""Gives a store from before names were case-sensitive the panel's own spelling of every name.
+
+Until schema 5 an account was stored under its name without case, so that `Alice` and `alice` shared
+one. What was counted stays counted where it was: names spelt otherwise become aliases of the
+account, and the next look at the panel finds out which of them are users of their own. Users of one
+shared quota who are spelt differently have one each from here on, with all that was used.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import msgspec
+
+from marzban_bridge.panels.names import FIRST_PANEL, folded, take_apart
+from marzban_bridge.quota.account import account_key
+
+_Row = dict[str, Any]
+
+
+def spell_names_as_panels(db: sqlite3.Connection) -> None:
+    """Rename accounts and all that goes with them, in the open transaction of a migration."""
+    _Spelling(db).run()
+
+
+class _Spelling:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        metas = dict(db.execute("SELECT key, value FROM meta").fetchall())
+        self._panels = (metas.get("panels") or FIRST_PANEL).split()
+        self._shares_quotas = metas.get("shares_quotas") == "true"
+        self._accounts: dict[tuple[str, str], _Row] = {
+            (key, panel): msgspec.json.decode(state)
+            for key, panel, state in db.execute("SELECT account_key, panel, state FROM account")
+        }
+        self._gone: dict[tuple[str, str], _Row] = {
+            (key, panel): msgspec.json.decode(state)
+            for key, panel, state in db.execute(
+                "SELECT account_key, panel, state FROM gone_account"
+            )
+        }
+        order = {panel: number for number, panel in enumerate(self._panels)}
+        self._spelt: dict[str, dict[str, str]] = {}
+        """By old key: the panels' spellings, in the order of the panels; of users who are gone too.
+
+        Those come after the others.
+        """
+        for rows in (self._accounts, {place: it["account"] for place, it in self._gone.items()}):
+            for key, panel in sorted(rows, key=lambda it: (order.get(it[1], 99), it[1])):
+                spelling = account_key(rows[key, panel]["username"])
+                self._spelt.setdefault(key, {}).setdefault(panel, spelling)
+        self._known_panels = {*self._panels, *(panel for _, panel in self._accounts)}
+
+    def run(self) -> None:
+        """Rename everything."""
+        before = {place: self._total(*place) for place in (*self._accounts, *self._gone)}
+        unknown = self._spell_usage()
+        self._spell_accounts()
+        self._spell_orphans(unknown)
+        self._spell_placements(unknown)
+        for key, panel in self._accounts:
+            spelling = self._spelt[key][panel]
+            self._db.execute(
+                "UPDATE announcement SET account_key = ? WHERE account_key = ? AND panel = ?",
+                (spelling, key, panel),
+            )
+        self._db.execute("DELETE FROM namesake")  # found anew by the next roll call
+        if self._shares_quotas:
+            self._split_shared_quotas(before)
+        self._spell_gone(before)
+
+    def _spell_usage(self) -> dict[str, list[str]]:
+        """Say of each reported name for whom it counts; return those of no account, by old key."""
+        unknown: dict[str, list[str]] = {}
+        rows = self._db.execute(
+            "SELECT username, account_key, panel FROM external_usage"
+        ).fetchall()
+        for username, key, panel in rows:
+            name = take_apart(username, panels=self._known_panels).key
+            spelt = self._spelt.get(key, {})
+            found = [spelt[panel]] if panel in spelt else []
+            if self._shares_quotas:
+                found = list(spelt.values())
+            owner = name if name in found or not found else found[0]
+            self._db.execute(
+                "UPDATE external_usage SET account_key = ? WHERE username = ?", (owner, username)
+            )
+            if owner != name:
+                self._db.execute(
+                    "INSERT INTO alias VALUES (?, ?, ?, 0, 0)", (username, owner, folded(name))
+                )
+            if not found:
+                unknown.setdefault(key, []).append(name)
+        return unknown
+
+    def _spell_accounts(self) -> None:
+        for (key, panel), account in self._accounts.items():
+            self._db.execute(
+                "UPDATE account SET account_key = ? WHERE account_key = ? AND panel = ?",
+                (account_key(account["username"]), key, panel),
+            )
+
+    def _spell_gone(self, before: dict[tuple[str, str], tuple[int, int]]) -> None:
+        """Rename the accounts of users who are gone, whose totals have to stay what they were."""
+        for (key, panel), gone in self._gone.items():
+            name = account_key(gone["account"]["username"])
+            self._db.execute(
+                "UPDATE gone_account SET account_key = ? WHERE account_key = ? AND panel = ?",
+                (name, key, panel),
+            )
+            after = self._total(name, panel)
+            missing = [was - now for was, now in zip(before[key, panel], after, strict=True)]
+            if any(missing):
+                self._db.execute(
+                    "INSERT INTO kept_usage VALUES (?, ?, ?, ?)", (name, panel, *missing)
+                )
+
+    def _names_of(self, key: str, unknown: dict[str, list[str]]) -> Collection[str]:
+        """Return the names that an old key has become: its users', and those of no user."""
+        names = [*self._spelt.get(key, {}).values(), *unknown.get(key, ())]
+        return dict.fromkeys(names)
+
+    def _spell_orphans(self, unknown: dict[str, list[str]]) -> None:
+        """Keep what a panel is known not to have; of no name that has an account there."""
+        rows = self._db.execute(
+            "SELECT account_key, panel, username, first_seen_at FROM orphan"
+        ).fetchall()
+        self._db.execute("DELETE FROM orphan")
+        for key, panel, username, first_seen_at in rows:
+            has = self._spelt[key][panel] if (key, panel) in self._accounts else None
+            for name in self._names_of(key, unknown) or [account_key(username)]:
+                if name != has:
+                    self._db.execute(
+                        "INSERT OR IGNORE INTO orphan VALUES (?, ?, ?, ?, ?, '[]')",
+                        (name, panel, name, first_seen_at, folded(name)),
+                    )
+
+    def _spell_placements(self, unknown: dict[str, list[str]]) -> None:
+        rows = self._db.execute("SELECT account_key, panel, is_released FROM placement").fetchall()
+        self._db.execute("DELETE FROM placement")
+        for key, panel, is_released in rows:
+            own = None if is_released else self._spelt.get(key, {}).get(panel)
+            names: Iterable[str] = [own] if own else self._names_of(key, unknown) or [key]
+            for name in names:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO placement VALUES (?, ?, ?)", (name, panel, is_released)
+                )
+
+    def _total(self, key: str, panel: str) -> tuple[int, int]:
+        """Return what an account was held against: billed and raw bytes since for ever."""
+        of_panel = "" if self._shares_quotas else " AND panel = ?2"
+        total_bytes, raw_bytes = self._db.execute(
+            "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) FROM "
+            f"counted_usage WHERE account_key = ?1{of_panel}",
+            (key, panel) if of_panel else (key,),
+        ).fetchone()
+        if not self._shares_quotas:
+            return total_bytes, raw_bytes
+        others_bytes = self._db.execute(
+            "SELECT (SELECT coalesce(sum(odometer_bytes), 0) FROM account "
+            "WHERE account_key = ?1 AND panel <> ?2) + coalesce((SELECT departed_bytes "
+            "FROM shared_quota WHERE account_key = ?1), 0)",
+            (key, panel),
+        ).fetchone()[0]
+        return total_bytes + others_bytes, raw_bytes + others_bytes
+
+    def _split_shared_quotas(self, before: dict[tuple[str, str], tuple[int, int]]) -> None:
+        """Give each spelling a quota of its own, in which all is used that was."""
+        rows = self._db.execute("SELECT account_key, departed_bytes, state FROM shared_quota")
+        quotas = {key: (departed, msgspec.json.decode(state)) for key, departed, state in rows}
+        self._db.execute("DELETE FROM shared_quota")
+        for key, (departed_bytes, quota) in quotas.items():
+            spelt = {
+                panel: name
+                for panel, name in self._spelt.get(key, {}).items()
+                if (key, panel) in self._accounts
+            }
+            is_split = len(set(spelt.values())) > 1
+            for name in dict.fromkeys(spelt.values()) or [key]:
+                own = quota | ({"departed_bytes": 0} if is_split else {})
+                self._put_quota(name, 0 if is_split else departed_bytes, own)
+            if not is_split:
+                continue
+            for name in dict.fromkeys(spelt.values()):
+                panels = [panel for panel, spelling in spelt.items() if spelling == name]
+                for panel in panels:
+                    shift = self._shift(key, panel, name, before[key, panel])
+                self._start_later(name, quota, shift)
+                self._tell(name, panels[0], [each for each in spelt.values() if each != name])
+
+    def _put_quota(self, name: str, departed_bytes: int, quota: _Row) -> None:
+        self._db.execute(
+            "INSERT INTO shared_quota VALUES (?, ?, ?)",
+            (name, departed_bytes, msgspec.json.encode(quota)),
+        )
+
+    def _shift(self, key: str, panel: str, name: str, before: tuple[int, int]) -> tuple[int, int]:
+        """Move an account's books by what its total became without use; return by how much."""
+        after = self._total(name, panel)
+        shift, raw_shift = after[0] - before[0], after[1] - before[1]
+        account = self._accounts[key, panel]
+        for field in ("baseline_bytes", "admin_baseline_bytes", "seen_total_bytes"):
+            account[field] += shift
+        for field in ("raw_baseline_bytes", "seen_raw_bytes"):
+            account[field] += raw_shift
+        if request := account.get("reset_request"):
+            request["total_bytes"] += shift
+            request["raw_total_bytes"] += raw_shift
+        self._db.execute(
+            "UPDATE account SET state = ? WHERE account_key = ? AND panel = ?",
+            (msgspec.json.encode(account), name, panel),
+        )
+        return shift, raw_shift
+
+    def _start_later(self, name: str, quota: _Row, shift: tuple[int, int]) -> None:
+        """Move where the shared period began by as much."""
+        start = quota.get("start")
+        if start:
+            start = {
+                "billed_bytes": start["billed_bytes"] + shift[0],
+                "raw_bytes": start["raw_bytes"] + shift[1],
+            }
+        own = quota | {"departed_bytes": 0, "start": start}
+        self._db.execute(
+            "UPDATE shared_quota SET state = ? WHERE account_key = ?",
+            (msgspec.json.encode(own), name),
+        )
+
+    def _tell(self, name: str, panel: str, others: Collection[str]) -> None:
+        text = (
+            f"names are case-sensitive from here on: the quota is not shared with "
+            f"{' and '.join(sorted(set(others)))} any more; all that was used of it stays used"
+        )
+        self._db.execute(
+            "INSERT INTO event (at, username, kind, actor, text, panel) "
+            "VALUES (?, ?, 'name_parted', 'bridge', ?, ?)",
+            (int(time.time() * 1000), name, text, panel),
+        )

@@ -1,0 +1,222 @@
+"""The part of the store that says from which total on a reported name counts for a user.
+
+What was reported of a name before a panel had its user, or while it was another panel's, is not
+this user's; all that was reported afterwards is, also before the first look at the user. So the
+store keeps what was reported when a panel was last asked for a name and did not have it, and when
+a name alone was released by the panel whose it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from marzban_bridge.panels.names import FIRST_PANEL, take_apart
+from marzban_bridge.quota.usage import Totals
+from marzban_bridge.store.usage import CORRECTED, UsageBooks
+
+DENIED = "denied:"
+"""Before a panel and a name: what was reported of the name when the panel last did not have it."""
+RELEASED = "released:"
+"""Before a name: what was reported of it alone when it was last released."""
+
+
+class Mark(NamedTuple):
+    """What the feed had of a reported name at one moment."""
+
+    total_bytes: int
+    raw_bytes: int
+    change_seq: int
+
+
+class _Reported(NamedTuple):
+    """A reported name, and what of it does not count for the account whose it is."""
+
+    username: str
+    mark: Mark
+    offset_bytes: int
+    raw_offset_bytes: int
+    panel: str
+
+
+def _denied_key(panel: str, key: str) -> str:
+    return f"{DENIED}{panel}:{key}"
+
+
+class OpeningBooks(UsageBooks):
+    """Where the accounts of one panel's users begin."""
+
+    def opening(self, key: str) -> Totals:
+        """Return where the account of a user begins who is seen for the first time.
+
+        What corrections took back of what is in its period was never used.
+        """
+        passed = self._passed(key)
+        billed_bytes = raw_bytes = 0
+        seqs: list[tuple[str, int]] = []
+        for each in self._reported(key):
+            if each.panel != self.panel and not self._handle.shares_quotas:
+                continue
+            if mark := passed.get(each.username):
+                billed_bytes += max(0, mark.total_bytes - each.offset_bytes)
+                raw_bytes += max(0, mark.raw_bytes - each.raw_offset_bytes)
+                seqs.append((each.username, mark.change_seq))
+                continue
+            seqs.append((each.username, 0))
+            # Of a name that counts from some number on, what was taken back may be from before.
+            if (told := self._corrected(each.username)) and not self._counted_from(each.username):
+                billed_bytes -= told.billed_bytes
+                raw_bytes -= told.raw_bytes
+        if passed or self._is_denied(key):
+            kept = self._kept(key)
+            billed_bytes, raw_bytes = billed_bytes + kept[0], raw_bytes + kept[1]
+        return Totals(billed_bytes=billed_bytes, raw_bytes=raw_bytes, seqs=tuple(seqs))
+
+    def _kept(self, key: str) -> tuple[int, int]:
+        """Return what counts for an account and is reported under no name of it."""
+        of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
+        query = (
+            "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) FROM kept_usage "
+            f"WHERE account_key = ?1{of_panel}"
+        )
+        row = self._db.execute(query, (key, self.panel) if of_panel else (key,)).fetchone()
+        return row[0], row[1]
+
+    def _is_denied(self, key: str) -> bool:
+        query = "SELECT 1 FROM orphan WHERE account_key = ? AND panel = ?"
+        return self._db.execute(query, (key, self.panel)).fetchone() is not None
+
+    def _passed(self, key: str) -> dict[str, Mark]:
+        """Return, by reported name, up to where it counts for no new user of this panel.
+
+        Where an earlier version noted that the panel does not have a name and nothing more, that
+        is up to now.
+        """
+        reported = {each.username: each for each in self._reported(key)}
+        denied = self._marks(_denied_key(self.panel, key))
+        if denied is None and self._is_denied(key):
+            return {username: each.mark for username, each in reported.items()}
+        passed = dict(denied or {})
+        for username, mark in (self._marks(RELEASED + key) or {}).items():
+            known = passed.get(username)
+            passed[username] = max(known, mark) if known else mark
+        return {
+            username: min(mark, reported[username].mark)  # a ledger that was restored may have less
+            for username, mark in passed.items()
+            if username in reported
+        }
+
+    def _deny(self, key: str, *, panel: str = "") -> None:
+        """Note that the panel, or another one, does not have a user of a name now."""
+        panel = panel or self.panel
+        is_offered = panel == self.panel and self.is_offered(key)
+        marks = {
+            each.username: each.mark
+            for each in self._reported(key)
+            if self._handle.shares_quotas
+            or each.panel == panel
+            or (is_offered and self._is_alone(each.username))
+        }
+        if marks != self._marks(_denied_key(panel, key)):
+            self._set_marks(_denied_key(panel, key), marks)
+
+    def _undeny(self, key: str) -> None:
+        self._db.execute("DELETE FROM meta WHERE key = ?", (_denied_key(self.panel, key),))
+
+    def _note_released(self, keys: Iterable[str]) -> None:
+        """Note what was reported of names alone that are nobody's from now on."""
+        for key in keys:
+            marks = {
+                each.username: each.mark
+                for each in self._reported(key)
+                if self._is_alone(each.username)
+            }
+            self._set_marks(RELEASED + key, marks)
+
+    def forget_usage(self, *, ledger_id: str) -> None:
+        """Drop all usage read so far, to read it anew from the named ledger."""
+        with self._handle.transaction():
+            self._db.execute("DELETE FROM external_usage")
+            for prefix in (CORRECTED, DENIED, RELEASED):
+                self._db.execute(
+                    "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,)
+                )
+            self._handle.set_meta("feed_cursor", "0")
+            self._handle.set_meta("feed_runs", "[]")
+            self._handle.set_meta("ledger_id", ledger_id)
+
+    def _place_anew(self) -> None:
+        """Count what was read for the panels it is for, after others were configured.
+
+        What was reported of a name that no panel had is no use of a user of a new panel.
+        """
+        rows = self._db.execute(
+            "SELECT account_key FROM orphan AS o WHERE panel = ? AND NOT EXISTS (SELECT 1 FROM "
+            "placement AS p WHERE p.account_key = o.account_key)",
+            (FIRST_PANEL,),
+        ).fetchall()
+        self._note_released(row[0] for row in rows)
+        self._db.executemany(
+            "INSERT INTO placement (account_key, panel, is_released) VALUES (?, ?, 1)",
+            [(row[0], FIRST_PANEL) for row in rows],
+        )
+        self._count_again()
+
+    def _release(self, key: str) -> None:
+        """Release a name alone: its next owner begins behind what was reported of it until now."""
+        if self._handle.shares_quotas or len(self._handle.known_panels) == 1:
+            return
+        if self.placed_on(key) != self.panel:
+            return
+        if self.panel != FIRST_PANEL:
+            self._move_alone(key, source=self.panel, target=FIRST_PANEL)
+        self._note_released([key])
+        self._db.execute(
+            "INSERT OR REPLACE INTO placement (account_key, panel, is_released) VALUES (?, ?, 1)",
+            (key, self.panel),
+        )
+
+    def _passed_alone(self, key: str, names: Collection[str]) -> Totals | None:
+        """Return what of these names, reported alone, is not of the panel that takes them over.
+
+        None where an earlier version noted nothing.
+        """
+        released = self._marks(RELEASED + key)
+        if released is None:
+            return None
+        passed = self._passed(key)
+        found = [
+            (each, passed[each.username])
+            for each in self._reported(key)
+            if each.username in names and each.username in passed
+        ]
+        return Totals(
+            billed_bytes=sum(max(0, mark.total_bytes - it.offset_bytes) for it, mark in found),
+            raw_bytes=sum(max(0, mark.raw_bytes - it.raw_offset_bytes) for it, mark in found),
+            seqs=tuple((it.username, mark.change_seq) for it, mark in found),
+        )
+
+    def _is_alone(self, username: str) -> bool:
+        """Tell whether a name was reported without a panel's."""
+        return take_apart(username, panels=self._handle.known_panels).panel is None
+
+    def _reported(self, key: str) -> list[_Reported]:
+        query = (
+            "SELECT u.username, u.total_bytes, u.raw_bytes, u.change_seq, "
+            "coalesce(a.offset_bytes, 0), coalesce(a.raw_offset_bytes, 0), u.panel "
+            "FROM external_usage AS u LEFT JOIN alias AS a ON a.username = u.username "
+            "WHERE u.account_key = ? ORDER BY u.username"
+        )
+        return [
+            _Reported(row[0], Mark(*row[1:4]), row[4], row[5], row[6])
+            for row in self._db.execute(query, (key,)).fetchall()
+        ]
+
+    def _marks(self, meta_key: str) -> dict[str, Mark] | None:
+        stored = self._handle.meta(meta_key)
+        return None if stored is None else msgspec.json.decode(stored, type=dict[str, Mark])
+
+    def _set_marks(self, meta_key: str, marks: dict[str, Mark]) -> None:
+        self._handle.set_meta(meta_key, msgspec.json.encode(marks).decode())

@@ -1,0 +1,51 @@
+"""Where the bridge's store is, and opening it for whoever only reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from marzban_bridge.config.settings import Settings, StoreUrl
+from marzban_bridge.errors import SettingsError
+from marzban_bridge.store.store import Store
+
+
+def file_of(settings: Settings) -> Path:
+    """Return the store's file; SettingsError where it is in PostgreSQL."""
+    if isinstance(settings.store, StoreUrl):
+        raise SettingsError("BRIDGE_STORE: this needs a store in a file, and it is in PostgreSQL")
+    return settings.store
+
+
+def url_of(settings: Settings) -> str:
+    """Return where in PostgreSQL the store is; SettingsError for a malformed one, or a file."""
+    if not isinstance(settings.store, StoreUrl):
+        raise SettingsError("BRIDGE_STORE: this needs a store in PostgreSQL: postgresql://…")
+    try:
+        from marzban_bridge.store.postgres.link import name_of  # noqa: PLC0415 - the driver is an extra
+    except ImportError as error:
+        raise SettingsError(
+            "BRIDGE_STORE: a store in PostgreSQL needs its driver: "
+            "pip install 'marzban-external-traffic[postgres]'"
+        ) from error
+    name_of(settings.store.value)
+    return settings.store.value
+
+
+def open_to_read(settings: Settings) -> Store:
+    """Open the store as it is, beside a bridge that may run; StoreError where there is none."""
+    if isinstance(settings.store, Path):
+        return Store(settings.store, read_only=True)
+    url = url_of(settings)
+    from marzban_bridge.store.postgres.replica import ReadHandle  # noqa: PLC0415 - the driver is an extra
+
+    return Store(ReadHandle(url))
+
+
+def is_there(settings: Settings) -> bool:
+    """Tell whether there is a store already; StoreAwayError when that cannot be known."""
+    if isinstance(settings.store, Path):
+        return settings.store.exists()
+    url = url_of(settings)
+    from marzban_bridge.store.postgres.replica import is_there as is_in_database  # noqa: PLC0415 - an extra
+
+    return is_in_database(url)

@@ -1,0 +1,44 @@
+"""Tells whether the panels that are configured are the ones a store is of.
+
+A store knows a panel by the name it was given. Under another name it would be a new panel, whose
+limits, which are what was left of quotas, would be taken for the quotas.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from marzban_bridge.config.panels_file import PanelSettings
+from marzban_bridge.errors import SettingsError
+from marzban_bridge.store.store import PANEL_ADDRESS, Store
+
+
+def recognize(store: Store, panels: Sequence[PanelSettings]) -> None:
+    """Remember by what address each panel is reached.
+
+    Raises SettingsError when a panel's address is known of a panel of another name. That a known
+    panel moves to a new address is nothing unusual.
+    """
+    marks = {each.name: _mark(each.url) for each in panels}
+    metas = store.metas(PANEL_ADDRESS)
+    known = {name.removeprefix(PANEL_ADDRESS): mark for name, mark in metas.items()}
+    for name, mark in marks.items():
+        for other, known_mark in known.items():
+            if mark == known_mark and other != name:
+                raise SettingsError(
+                    f"panel {name} has the address that panel {other} had: the store knows its "
+                    f"users as those of {other}. Give it that name again. If it is another panel: "
+                    f"where {other} is at a new address, start once with that in its table; where "
+                    f"{other} is gone for good, `marzban-bridge panels forget {other}`"
+                )
+    for name, mark in marks.items():
+        if known.get(name) != mark:
+            store.set_meta(f"{PANEL_ADDRESS}{name}", mark)
+
+
+def _mark(url: str) -> str:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return hashlib.sha256(f"{parts.hostname}:{port}{parts.path}".lower().encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""The store in PostgreSQL: a replica in memory, the lease, leadership."""

@@ -1,0 +1,237 @@
+"""Has one of the bridges of a store lead, and this one take over when the other one is gone.
+
+A follower looks at the lease and does nothing else. Whoever takes it opens the store anew; whoever
+loses it, or may have lost it, drops everything it knows and follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
+from marzban_bridge.panels.write_guard import WriteGuard
+from marzban_bridge.quota.account import Event
+from marzban_bridge.store.postgres import schema as shared_schema
+from marzban_bridge.store.postgres.database_mark import place_of
+from marzban_bridge.store.postgres.lease import RENEW_SECONDS, Lease
+from marzban_bridge.store.postgres.link import Db, PostgresLink
+from marzban_bridge.store.postgres.replica import SharedHandle
+from marzban_bridge.store.store import Store
+from marzban_bridge.store.terms import has_moved, lost_text, moved_text
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+"""How often a follower looks whether the lease is free."""
+T = TypeVar("T")
+
+
+class Leadership:
+    """This process's part in who leads: nothing, or all of the work."""
+
+    def __init__(self, url: str, *, lease: Lease | None = None) -> None:
+        self._url = url
+        self._link = PostgresLink(url)
+        self.lease = lease or Lease()
+        self.guard = WriteGuard(self.lease)
+        self._is_prepared = False
+        self.problem: str | None = "not reached yet"
+        """Why it is not known who leads; None while it is."""
+        self._was_told: str | None = None
+        self._mark: str | None = None
+        self._store: Store | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lease")
+
+    @property
+    def leader(self) -> str | None:
+        """Who leads, as far as this follower knows; None where nobody does, or nobody knows."""
+        standing = self.lease.standing
+        if self.problem or standing is None or standing.is_expired or not standing.token:
+            return None
+        return standing.holder
+
+    async def run(self, lead: Callable[[Store], Awaitable[None]]) -> None:
+        """Follow until the lease is free, then lead until it is lost, for ever.
+
+        `lead` is cancelled when the lease is lost. Whatever else it raises ends this, and the lease
+        is given back, as when this is cancelled.
+        """
+        try:
+            while True:
+                if not await self.try_to_take():
+                    await asyncio.sleep(LOOK_SECONDS)
+                    continue
+                log.warning("leading as %s, epoch %d", self.lease.holder, self.lease.epoch)
+                try:
+                    await self._lead(lead)
+                except (NotLeadingError, StoreAwayError) as error:
+                    log.error("not leading any more: %s", error)  # noqa: TRY400 - one line
+                    await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            await self.close()
+
+    async def lead_once(self, act: Callable[[Store], Awaitable[T]]) -> T:
+        """Do something as the leader, and give the lease back.
+
+        Raises StoreError when another bridge leads, NotLeadingError when the lease is lost
+        meanwhile, and what is raised meanwhile.
+        """
+        try:
+            if not await self.try_to_take():
+                raise StoreError(
+                    f"the bridge {self.leader} leads: ask it there, or stop all bridges. One that "
+                    f"was killed leads for another {self.lease.seconds:g} s"
+                    if self.leader
+                    else self.problem or "another bridge has just begun to lead"
+                )
+            return await self._lead(act)
+        finally:
+            await self.close()
+
+    async def try_to_take(self) -> bool:
+        """Take the lease if it is free; False as well while the database is away.
+
+        Raises another StoreError than that when the store can never be used.
+        """
+        try:
+            if not self._is_prepared:
+                await self._in_thread(lambda: shared_schema.prepare(self._url))
+                self._is_prepared = True
+            is_taken = await self._in_thread(lambda: self._link.ask(self._take))
+        except StoreAwayError as error:
+            self.problem = str(error)
+            self._is_prepared = False
+            self._tell(str(error))
+            return False
+        self.problem = None
+        if is_taken:
+            self._was_told = None
+        elif self.leader:
+            self._tell(f"following {self.leader}")
+        return is_taken
+
+    def _take(self, db: Db) -> bool:
+        """Take the lease if it is free; a loss that a follower finds is left for the leader."""
+        is_taken = self.lease.take(db)
+        place = place_of(db)
+        self._mark = place.mark if place else None
+        if place:
+            self.lease.saw(place.mark, waits_for_standby=place.waits_for_standby)
+        if self.lease.missing and not is_taken:
+            log.error("%s", text := self._loss())
+            self.lease.leave_loss(db, text)
+        return is_taken
+
+    def _loss(self) -> str:
+        """Say what is missing in the store, or may be; empty where nothing is."""
+        lease, name = self.lease, self._link.name
+        if lease.missing:
+            return lost_text(where=name, known=lease.missing, holder=lease.holder)
+        led_in = lease.standing.mark if lease.standing else ""
+        if not lease.loss and has_moved(led_in, self._mark, seen=lease.marks):
+            return moved_text(where=name)
+        return lease.loss
+
+    async def _vouch(self, store: Store) -> None:
+        """Put the store in doubt where commits are missing, over restarts, and note where it is."""
+        if (text := self._loss()) and store.doubt is None:
+            log.error("%s", text)
+            event = Event(kind="conflict", text=text)
+            store.begin_doubt(text, event, at=datetime.now(UTC))
+        await self._in_thread(lambda: self._link.ask(lambda db: self.lease.settle(db, self._mark)))
+
+    def _tell(self, line: str) -> None:
+        if line != self._was_told:
+            self._was_told = line
+            log.warning("%s", line)
+
+    async def _lead(self, act: Callable[[Store], Awaitable[T]]) -> T:
+        """Do something with the store as long as the lease is kept, which it is meanwhile.
+
+        NotLeadingError when it is lost; by then the doing is cancelled and over.
+        """
+        renewing = asyncio.create_task(self._renew(), name="lease")
+        leading = asyncio.create_task(self._with_store(act), name="leading")
+        tasks: set[asyncio.Task[Any]] = {renewing, leading}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if leading.cancelled():
+            await renewing
+        return await leading
+
+    async def _with_store(self, act: Callable[[Store], Awaitable[T]]) -> T:
+        store = await self._open()
+        try:
+            await self._vouch(store)
+            self._store = store
+            return await act(store)
+        finally:
+            self._store = None
+            store.close()
+
+    async def _open(self) -> Store:
+        """Read the store in a thread, which may take long, while the lease is kept."""
+        opening = asyncio.create_task(
+            asyncio.to_thread(lambda: Store(SharedHandle(self._url, self.lease)))
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_drop)
+            raise
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                await self._in_thread(lambda: self._link.ask(self._extend))
+            except StoreAwayError as error:
+                if not self.lease.is_held:
+                    raise NotLeadingError(f"the lease could not be kept: {error}") from error
+            if self.lease.loss and self._store:
+                await self._vouch(self._store)
+
+    def _extend(self, db: Db) -> None:
+        """Keep the lease; where that works all is there that this process has seen in the store.
+
+        So a database that is in another place since, by a failover, has come there whole.
+        """
+        self.lease.extend(db)
+        place = place_of(db)
+        if place and place.mark != self._mark and not self.lease.loss:
+            self._mark = place.mark
+            self.lease.saw(place.mark, waits_for_standby=place.waits_for_standby)
+            self.lease.settle(db, place.mark)
+
+    async def close(self) -> None:
+        """Give the lease back: at once, or when writes that were not answered are over."""
+        if self.lease.token is not None:
+            with contextlib.suppress(StoreError):
+                await self._in_thread(self._release)
+        await self._in_thread(self._link.close)
+        self._thread.shutdown(wait=False)
+
+    def _release(self) -> None:
+        def release(db: Db) -> None:
+            self.lease.release(db, after_seconds=self.guard.open_seconds)
+
+        self._link.ask(release)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Do what waits for the database where nothing else waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _drop(opening: asyncio.Task[Store]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,0 +1,204 @@
+"""A store in PostgreSQL: read whole when a bridge begins to lead, then written through.
+
+Whoever leads is the only one to write, so what it has read stays true: all questions are answered
+from a copy in memory, which has the file's schema and takes the file's statements. What a
+transaction changes in the copy is written to PostgreSQL by one statement, which begins by moving
+the lease, before it is done here. When that fails, for whatever reason, nothing more is written:
+the copy is dropped, and whoever leads next reads the store anew.
+
+The audit trail grows for ever, so that alone is not kept in memory but asked for.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from collector.runtime.boot_clock import seconds_now
+from marzban_bridge.errors import NotLeadingError, StoreError
+from marzban_bridge.store.handle import StoreHandle
+from marzban_bridge.store.postgres import upgrade as shared_upgrade
+from marzban_bridge.store.postgres.lease import COUNT_COMMIT, Lease
+from marzban_bridge.store.postgres.link import PostgresLink, open_connection
+from marzban_bridge.store.postgres.rows import columns_of, deletion, load, upsert
+from marzban_bridge.store.postgres.schema import EVENTS, TABLES, Table, version_of
+
+_LED = "EXISTS (SELECT 1 FROM led)"
+_BY_NAME = {table.name: table for table in TABLES}
+
+
+class SharedHandle(StoreHandle):
+    """The store as its leader has it: a copy in memory, and the way to the database."""
+
+    def __init__(self, url: str, lease: Lease) -> None:
+        self._lease = lease
+        self._link = PostgresLink(url, is_of_one_server=True)
+        self._trail = PostgresTrail(url)
+        self.lost: str | None = None
+        """Why nothing may be written any more."""
+        try:
+            self._link.connect()  # before the store is read: it is written where it was read
+            if shared_upgrade.is_due(url):
+                shared_upgrade.upgrade(url, lease)
+            super().__init__(load(url), trail=self._trail)
+        except BaseException:
+            self._trail.close()
+            self._link.close()
+            raise
+        self._trail.on_fault = self._lose
+        _watch(self.db)
+        self.db.execute("PRAGMA query_only = ON")
+
+    def close(self) -> None:
+        """Let go of the copy and of the database; the lease is somebody else's business."""
+        self.lost = self.lost or "this bridge does not lead any more"
+        super().close()
+        self._trail.close()
+        self._link.close()
+
+    def _begin(self) -> None:
+        if self.lost:
+            raise NotLeadingError(self.lost)
+        # What is changed without a transaction would be in the copy alone, so it cannot be.
+        self.db.execute("PRAGMA query_only = OFF")
+        self.db.execute("BEGIN IMMEDIATE")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make what is done meanwhile one thing, in the database and then here.
+
+        Raises NotLeadingError where that is not possible any more; a transaction whose commit was
+        not answered may still be found done by whoever leads next.
+        """
+        is_outermost = not self.db.in_transaction
+        try:
+            with super().transaction():
+                yield
+        finally:
+            if is_outermost:
+                self.db.execute("PRAGMA query_only = ON")
+
+    def _commit(self) -> None:
+        if work := _changes(self.db):
+            self._write(work)
+            self.db.execute("DELETE FROM event")
+            self.db.execute("DELETE FROM temp.changed")
+        self.db.execute("COMMIT")
+
+    def _write(self, work: Sequence[tuple[str, list[list[Any]]]]) -> None:
+        """Write rows, as the leader; begun anew where it met another: all is decided before.
+
+        It is one statement, whose first part is the fence: without a row of the lease the others
+        find nothing to do.
+        """
+        parts = [f"led AS ({COUNT_COMMIT})"]
+        parts += [f"write_{number} AS ({part})" for number, (part, _) in enumerate(work)]
+        statement = f"WITH {', '.join(parts)} SELECT commits, loss FROM led"
+        values = [*self._lease.fence, *(each for _, given in work for each in given)]
+        started_at = seconds_now()
+        try:
+            found = self._link.ask(lambda db: db.execute(statement, values).fetchone())
+            self._lease.moved(started_at, found)
+        except StoreError as error:
+            self._lose(str(error))
+            raise NotLeadingError(str(error)) from error
+
+    def _lose(self, reason: str) -> None:
+        self.lost = reason
+
+
+class ReadHandle(StoreHandle):
+    """The store as of one moment, for whoever only reads."""
+
+    def __init__(self, url: str) -> None:
+        self._trail = PostgresTrail(url)
+        try:
+            super().__init__(load(url), trail=self._trail)
+        except BaseException:
+            self._trail.close()
+            raise
+        self.db.execute("PRAGMA query_only = ON")
+
+    def close(self) -> None:
+        """Let go of the copy and of the database."""
+        super().close()
+        self._trail.close()
+
+
+class PostgresTrail:
+    """The audit trail in the database; its connection is not opened again at another server."""
+
+    def __init__(self, url: str) -> None:
+        self._link = PostgresLink(url, is_of_one_server=True, only_reads=True)
+        self._link.connect()
+        self.on_fault: Callable[[str], None] = lambda _reason: None
+
+    def execute(self, query: str, values: Sequence[Any] = (), /) -> Any:
+        """Run a query and return its cursor; NotLeadingError when that is not possible."""
+        try:
+            return self._link.ask(lambda db: db.execute(query.replace("?", "%s"), values))
+        except StoreError as error:
+            self.on_fault(str(error))
+            raise NotLeadingError(str(error)) from error
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._link.close()
+
+
+def is_there(url: str) -> bool:
+    """Tell whether there is a store; StoreAwayError when that is unknown."""
+    db = open_connection(url)
+    try:
+        return version_of(db) > 0
+    finally:
+        db.close()
+
+
+def _watch(db: sqlite3.Connection) -> None:
+    """Have the copy note the key of each row that is changed."""
+    db.execute("CREATE TEMP TABLE changed (place, key_1, key_2, UNIQUE (place, key_1, key_2))")
+    for table in TABLES:
+        for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
+            if table is EVENTS and event != "INSERT":
+                continue  # they are never changed, and dropped from the copy once written
+            notes = "".join(
+                f"INSERT OR IGNORE INTO changed VALUES ('{table.name}', {_keys_of(table, row)}); "
+                for row in rows
+            )
+            db.execute(
+                f"CREATE TEMP TRIGGER {table.name}_{event} AFTER {event} ON main.{table.name} "
+                f"BEGIN {notes} END"
+            )
+
+
+def _keys_of(table: Table, row: str) -> str:
+    keys = [f"{row}.{key}" for key in table.keys]
+    return ", ".join([*keys, "''"][:2])
+
+
+def _changes(db: sqlite3.Connection) -> list[tuple[str, list[list[Any]]]]:
+    """Return what was changed, as statements with a list for each column."""
+    work: list[tuple[str, list[list[Any]]]] = []
+    places = db.execute("SELECT DISTINCT place FROM temp.changed ORDER BY place").fetchall()
+    for (place,) in places:
+        table = _BY_NAME[place]
+        match = f"c.place = '{place}' AND c.key_1 = t.{table.keys[0]}"
+        if len(table.keys) > 1:
+            match += f" AND c.key_2 = t.{table.keys[1]}"
+        columns = ", ".join(f"t.{column}" for column in table.columns)
+        found = db.execute(
+            f"SELECT {columns} FROM temp.changed AS c CROSS JOIN main.{place} AS t ON {match}"
+        ).fetchall()
+        gone = db.execute(
+            f"SELECT c.key_1, c.key_2 FROM temp.changed AS c WHERE c.place = '{place}' "
+            f"AND NOT EXISTS (SELECT 1 FROM main.{place} AS t WHERE {match})"
+        ).fetchall()
+        if gone:
+            keys = [row[: len(table.keys)] for row in gone]
+            work.append((deletion(table, where=_LED), columns_of(table, table.keys, keys)))
+        if found:
+            work.append((upsert(table, where=_LED), columns_of(table, tuple(table.columns), found)))
+    return work

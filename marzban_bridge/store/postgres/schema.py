@@ -1,0 +1,223 @@
+"""The tables of a store in PostgreSQL: those of the file, with a lease beside them.
+
+They have the file's columns, so that the store's code is one. Every statement that makes them may
+be repeated and runs by itself: bridges that start at once need no lock for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import psycopg
+from psycopg import errors as pg
+
+from marzban_bridge.errors import StoreError
+from marzban_bridge.store.postgres.link import SCHEMA, Db, name_of, open_connection, translate
+
+VERSION = 6
+"""The file's schema that these tables have the columns of."""
+TRIES = 40
+
+
+class Table(NamedTuple):
+    """A table, its key, and its columns with their types; a type that ends in `!` is not null."""
+
+    name: str
+    keys: tuple[str, ...]
+    columns: Mapping[str, str]
+
+    @property
+    def creation(self) -> str:
+        """Return what makes it."""
+        columns = ", ".join(
+            f"{name} {kind.replace('!', ' NOT NULL')}" for name, kind in self.columns.items()
+        )
+        key = ", ".join(self.keys)
+        return f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}, PRIMARY KEY ({key}))"
+
+    def kind(self, column: str) -> str:
+        """Return a column's type."""
+        return self.columns[column].removesuffix("!")
+
+
+_NAME = {"account_key": "text!", "panel": "text!"}
+EVENTS = Table(
+    "event",
+    ("seq",),
+    {
+        "seq": "bigint!",
+        "at": "bigint!",
+        "username": "text!",
+        "kind": "text!",
+        "actor": "text!",
+        "text": "text!",
+        "value_before": "text",
+        "value_after": "text",
+        "panel": "text!",
+    },
+)
+TABLES = (
+    Table("meta", ("key",), {"key": "text!", "value": "text!"}),
+    Table(
+        "external_usage",
+        ("username",),
+        {
+            "username": "text!",
+            "account_key": "text!",
+            "total_bytes": "bigint!",
+            "change_seq": "bigint!",
+            "raw_bytes": "bigint!",
+            "panel": "text!",
+        },
+    ),
+    Table(
+        "account",
+        ("account_key", "panel"),
+        {
+            **_NAME,
+            "admin": "text",
+            "is_held": "bigint!",
+            "reset_requested_at": "bigint",
+            "odometer_bytes": "bigint!",
+            "state": "bytea!",
+        },
+    ),
+    Table(
+        "orphan",
+        ("account_key", "panel"),
+        {
+            **_NAME,
+            "username": "text!",
+            "first_seen_at": "bigint!",
+            "folded": "text!",
+            "candidates": "text!",
+        },
+    ),
+    Table(
+        "alias",
+        ("username",),
+        {
+            "username": "text!",
+            "account_key": "text!",
+            "folded": "text!",
+            "offset_bytes": "bigint!",
+            "raw_offset_bytes": "bigint!",
+        },
+    ),
+    Table(
+        "kept_usage",
+        ("account_key", "panel"),
+        {**_NAME, "total_bytes": "bigint!", "raw_bytes": "bigint!"},
+    ),
+    EVENTS,
+    Table("webhook_seen", ("digest",), {"digest": "bytea!", "seen_at": "bigint!"}),
+    Table("announcement", ("account_key", "panel"), {**_NAME, "seen_at": "bigint!"}),
+    Table(
+        "reset_all", ("admin", "panel"), {"admin": "text!", "panel": "text!", "seen_at": "bigint!"}
+    ),
+    Table("placement", ("account_key",), {**_NAME, "is_released": "bigint!"}),
+    Table("namesake", ("account_key", "panel"), {**_NAME, "is_told": "bigint!"}),
+    Table(
+        "shared_quota",
+        ("account_key",),
+        {"account_key": "text!", "departed_bytes": "bigint!", "state": "bytea!"},
+    ),
+    Table(
+        "gone_account", ("account_key", "panel"), {**_NAME, "gone_at": "bigint!", "state": "bytea!"}
+    ),
+)
+_LEASE_ADDED = {
+    "commits": "bigint NOT NULL DEFAULT 0",
+    "former": "text NOT NULL DEFAULT ''",
+    "loss": "text NOT NULL DEFAULT ''",
+    "mark": "text NOT NULL DEFAULT ''",
+}
+"""Columns that the lease of an earlier version has not; its bridges do not mind them."""
+_OWN = (
+    "CREATE TABLE IF NOT EXISTS lease (name text PRIMARY KEY, holder text NOT NULL, "
+    "token text NOT NULL, epoch bigint NOT NULL, expires_at timestamptz NOT NULL, "
+    f"{', '.join(f'{name} {kind}' for name, kind in _LEASE_ADDED.items())})",
+    "INSERT INTO lease (name, holder, token, epoch, expires_at) "
+    "VALUES ('leader', '', '', 0, clock_timestamp()) ON CONFLICT (name) DO NOTHING",
+    # Last: where it says so, all of them are there.
+    "CREATE TABLE IF NOT EXISTS version (number bigint PRIMARY KEY)",
+    f"INSERT INTO version (number) VALUES ({VERSION}) ON CONFLICT (number) DO NOTHING",
+)
+_MET_ANOTHER = (
+    pg.UniqueViolation,
+    pg.DuplicateTable,
+    pg.DuplicateObject,
+    pg.DuplicateSchema,
+    pg.DuplicateColumn,
+    pg.SerializationFailure,
+    pg.DeadlockDetected,
+    pg.InternalError_,
+)
+"""What comes of two bridges that make the same tables at once."""
+
+
+def prepare(url: str) -> None:
+    """Make the tables where there are none; those of an earlier version are left to the leader.
+
+    Raises StoreAwayError when the server cannot be reached, and another StoreError for a store of
+    another version, or a user who may not.
+    """
+    name = name_of(url)
+    db = open_connection(url)
+    try:
+        for _ in range(TRIES):
+            try:
+                _prepare(db, name)
+            except _MET_ANOTHER:
+                time.sleep(0.05)
+            else:
+                return
+    except pg.InsufficientPrivilege as error:
+        raise StoreError(
+            f"the store {name}: {error.diag.message_primary}: its user must own the database or a "
+            f"schema named {SCHEMA}"
+        ) from error
+    except psycopg.Error as error:
+        raise translate(error, name) from error
+    finally:
+        db.close()
+    raise StoreError(f"the store {name} could not be prepared beside others: start again")
+
+
+def _prepare(db: Db, name: str) -> None:
+    version = version_of(db)
+    if version > VERSION:
+        raise StoreError(
+            f"{name} was written by another version (schema {version}, this version knows "
+            f"{VERSION}): upgrade the bridge or restore a backup"
+        )
+    if version:
+        _add_to_lease(db)
+        return
+    query = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
+    if db.execute(query, (SCHEMA,)).fetchone() is None:
+        db.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+    for statement in (*(table.creation for table in TABLES), *_OWN):
+        db.execute(statement)
+
+
+def _add_to_lease(db: Db) -> None:
+    query = (
+        "SELECT column_name FROM information_schema.columns "
+        "WHERE table_schema = %s AND table_name = 'lease'"
+    )
+    found = {row[0] for row in db.execute(query, (SCHEMA,)).fetchall()}
+    for name, kind in _LEASE_ADDED.items():
+        if name not in found:
+            db.execute(f"ALTER TABLE lease ADD COLUMN IF NOT EXISTS {name} {kind}")
+
+
+def version_of(db: Db) -> int:
+    """Return the version of the tables; 0 where there are none."""
+    try:
+        row = db.execute("SELECT max(number) FROM version").fetchone()
+    except (pg.UndefinedTable, pg.InvalidSchemaName):
+        return 0
+    return int(row[0] or 0) if row else 0

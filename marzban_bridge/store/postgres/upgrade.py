@@ -1,0 +1,56 @@
+"""Brings a store in PostgreSQL to the newest schema, as the leader and in one transaction.
+
+It is read whole, migrated in memory as a file is, and written back. A crash at any moment leaves
+the store of before; a bridge of the version of before does not take part any more once it is done.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from marzban_bridge.store.postgres.lease import Lease
+from marzban_bridge.store.postgres.link import (
+    PATIENT_ANSWER_SECONDS,
+    Db,
+    PostgresLink,
+    open_connection,
+)
+from marzban_bridge.store.postgres.rows import columns_of, load, upsert
+from marzban_bridge.store.postgres.schema import EVENTS, TABLES, VERSION, version_of
+
+log = logging.getLogger(__name__)
+
+
+def is_due(url: str) -> bool:
+    """Tell whether the store is of an earlier version."""
+    db = open_connection(url)
+    try:
+        return 0 < version_of(db) < VERSION
+    finally:
+        db.close()
+
+
+def upgrade(url: str, lease: Lease) -> None:
+    """Migrate the store whose lease is ours; NotLeadingError when another one has it since."""
+    copy = load(url)
+    link = PostgresLink(url, answer_seconds=PATIENT_ANSWER_SECONDS)
+
+    def write(db: Db) -> None:
+        for table in TABLES:
+            columns = tuple(table.columns)
+            rows = copy.execute(f"SELECT {', '.join(columns)} FROM {table.name}").fetchall()
+            if table is not EVENTS:
+                db.execute(f"DROP TABLE IF EXISTS {table.name}")
+                db.execute(table.creation)
+            if rows:
+                db.execute(upsert(table), columns_of(table, columns, rows))
+        db.execute("INSERT INTO version (number) VALUES (%s)", (VERSION,))
+        # Last: moving the deadline keeps the row, and would keep the lease from being kept.
+        lease.extend(db)
+
+    try:
+        link.run(write)
+    finally:
+        link.close()
+        copy.close()
+    log.warning("the store was migrated to schema %d", VERSION)

@@ -1,0 +1,1 @@
+"""The bridge's points: quotas, usage and events in InfluxDB."""

@@ -1,0 +1,278 @@
+"""Keeps InfluxDB in step with the bridge's books: how users stand, and what happened.
+
+InfluxDB is for looking only. While it is away nothing is queued but the names of accounts that
+changed; events wait where they are stored, behind a cursor that moves on success only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Protocol
+
+from collector.influx.delivery import Delivered, Refused, deliver
+from collector.influx.outcome import Halt, Outcome, Retry
+from collector.schema import EVENTS, USER_USAGE, Policy
+from marzban_bridge.errors import NotLeadingError
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.names import PublicName
+from marzban_bridge.quota.account import Account, trusted
+from marzban_bridge.reconcile.outage import Outage
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.users.settler import Clock
+from marzban_bridge.store.store import Store
+from marzban_bridge.timeseries.points import event_line, usage_line
+
+log = logging.getLogger(__name__)
+
+PAGE = 200
+"""Accounts or events per request; working them out must not keep the loop from its work."""
+GATHER_SECONDS = 3.0
+"""How long changes gather, so that a busy user is written once and not for every report."""
+LONGEST_PAUSE_SECONDS = 60.0
+DEFECT_PAUSE_SECONDS = 60.0
+JITTER_SHARE = 0.25
+REFUSAL_LOG_SECONDS = 600.0
+RETENTION_MARGIN = timedelta(minutes=1)
+"""What would expire on its way is not sent."""
+EVENTS_CURSOR = "influx_events_cursor"
+_Place = tuple[str, str]
+"""A panel and the key of an account on it."""
+
+
+class Influx(Protocol):
+    """An InfluxDB to write to; blocking."""
+
+    def write(self, bucket: str, lines: Sequence[str]) -> Outcome:
+        """Write lines and say what came of it."""
+        ...
+
+    def close(self) -> None:
+        """Forget the connection; the next write opens another."""
+        ...
+
+
+class Snapshots:
+    """Writes the books of one bridge to one InfluxDB.
+
+    `run` goes on until cancelled; `step` is one page of it. At its start everybody is written.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        influx: Influx,
+        clock: Clock,
+        metrics: Metrics,
+        heartbeat_seconds: float,
+        raw_days: int,
+        monotonic_seconds: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        standstill: Standstill | None = None,
+    ) -> None:
+        self._store = store
+        self._books = {panel: store.of(panel) for panel in store.panels}
+        self._influx = influx
+        self._clock = clock
+        self._metrics = metrics
+        self._heartbeat_seconds = heartbeat_seconds
+        self._kept = timedelta(days=raw_days) - RETENTION_MARGIN
+        self._monotonic_seconds = monotonic_seconds
+        self._jitter = jitter
+        self._standstill = standstill or Standstill()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._wake = asyncio.Event()
+        self._changed: set[_Place] = set()
+        self._being_written: set[_Place] = set()
+        self._written: dict[_Place, int] = {}
+        """What InfluxDB last stored of each account, as a digest: a look that shows nothing new is
+        no change."""
+        self._changes_due_at = math.inf
+        self._everybody_due_at = self._resume_at = -math.inf
+        self._everybody_after: _Place | None = None
+        self._may_have_events = True
+        self._refusals_logged_at: dict[str, float] = {}
+        self.outage = Outage("InfluxDB", reason=None, longest_pause_seconds=LONGEST_PAUSE_SECONDS)
+        """Whether points are stored, and why not; up until it is shown otherwise."""
+
+    def touch(self, panel: str, keys: Iterable[str]) -> None:
+        """Have these accounts looked at soon, and the audit trail."""
+        if books := self._books.get(panel):
+            self._changed.update(
+                (panel, key)
+                for key in keys
+                if (panel, key) not in self._changed and books.has_account(key)
+            )
+        if self._changes_due_at == math.inf:
+            self._changes_due_at = self._monotonic_seconds() + GATHER_SECONDS
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Write what changes until cancelled."""
+        self._store.on_change = self.touch
+        while True:
+            try:
+                async with self._standstill.step():  # no sums of a ledger read in part
+                    pause_seconds = await self.step()
+            except NotLeadingError:
+                raise
+            except Exception as error:  # a defect here must not stop limits from being kept
+                log.exception("writing to InfluxDB met a defect; trying again")
+                self.outage.reason = f"a defect, see the log: {error!r}"
+                pause_seconds = DEFECT_PAUSE_SECONDS
+                self._resume_at = self._monotonic_seconds() + pause_seconds
+            await self._sleep(pause_seconds)
+
+    async def _sleep(self, seconds: float) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._wake.wait()
+
+    def close(self) -> None:
+        """Let go of InfluxDB; a write that is under way ends by itself or by its timeout."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._influx.close()
+
+    async def step(self) -> float:
+        """Write a page of what is due; return how many seconds there is nothing to do."""
+        now_seconds = self._monotonic_seconds()
+        if now_seconds < self._resume_at:
+            return self._resume_at - now_seconds
+        if now_seconds >= self._changes_due_at:
+            self._changes_due_at = math.inf
+            self._being_written |= self._changed
+            self._changed.clear()
+            self._may_have_events = True
+        if now_seconds >= self._everybody_due_at:
+            self._everybody_due_at = now_seconds + self._heartbeat_seconds
+            if self._everybody_after is None:
+                self._everybody_after = (next(iter(self._books)), "")
+                self._written.clear()
+        if self._may_have_events:
+            await self._write_events()
+        elif self._being_written:
+            await self._write_changed()
+        elif self._everybody_after is not None:
+            await self._write_everybody(self._everybody_after)
+        else:
+            return min(self._changes_due_at, self._everybody_due_at) - now_seconds
+        return 0.0
+
+    async def _write_events(self) -> None:
+        oldest_at = self._clock() - self._kept
+        stored_cursor = self._store.meta(EVENTS_CURSOR)
+        if stored_cursor is None:
+            cursor = self._store.last_event_before(oldest_at)
+        else:
+            cursor = int(stored_cursor)
+        page = self._store.events_after(cursor, limit=PAGE)
+        points = [
+            event_line(each, username=self._store.of(each.panel).public_name(each.username))
+            for each in page
+            if each.at >= oldest_at
+        ]
+        if not await self._deliver(EVENTS.name, points):
+            return
+        if page:
+            self._store.set_meta(EVENTS_CURSOR, str(page[-1].seq))
+        self._may_have_events = len(page) == PAGE
+
+    async def _write_changed(self) -> None:
+        places = set(itertools.islice(self._being_written, PAGE))
+        accounts = [
+            (panel, account)
+            for panel, key in places
+            if (account := self._books[panel].account(key))
+        ]
+        if await self._write_accounts(accounts, skips_written=True):
+            self._being_written -= places
+
+    async def _write_everybody(self, after: _Place) -> None:
+        panel, key = after
+        accounts = self._books[panel].account_page(admin=None, after=key, limit=PAGE)
+        found = [(panel, account) for account in accounts]
+        if not await self._write_accounts(found, skips_written=False):
+            return
+        if len(accounts) == PAGE:
+            self._everybody_after = (panel, accounts[-1].key)
+            return
+        panels = list(self._books)
+        later = panels[panels.index(panel) + 1 :]
+        self._everybody_after = (later[0], "") if later else None
+
+    async def _write_accounts(
+        self, accounts: Iterable[tuple[str, Account]], *, skips_written: bool
+    ) -> bool:
+        points: list[str | Refused] = []
+        digests: dict[_Place, int] = {}
+        now = self._clock()
+        for panel, account in accounts:
+            books, place = self._books[panel], (panel, account.key)
+            shown = trusted(account, is_store_in_doubt=bool(self._store.doubt))
+            name = PublicName(panel, books.public_name(account.username))
+            point = usage_line(shown, totals=books.totals(account.key), at=now, name=name)
+            digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)
+            if not skips_written or self._written.get(place) != digest:
+                points.append(point)
+                digests[place] = digest
+        is_written = await self._deliver(USER_USAGE.name, points)
+        if is_written:
+            self._written |= digests
+        return is_written
+
+    async def _deliver(self, measurement: str, points: Sequence[str | Refused]) -> bool:
+        """Write points; return whether each is stored or refused for good."""
+        lines = [each for each in points if isinstance(each, str)]
+        refused = [each for each in points if isinstance(each, Refused)]
+        if lines:
+            result = await asyncio.get_running_loop().run_in_executor(
+                self._thread, lambda: deliver(lines, self._write)
+            )
+            if not isinstance(result, Delivered):
+                self._wait(result)
+                return False
+            self.outage.recovered()
+            self._metrics.influx_answered(is_up=True)
+            self._metrics.snapshot_points.labels(measurement).inc(len(lines) - len(result.refused))
+            refused += result.refused
+        self._note_refused(measurement, refused)
+        return True
+
+    def _wait(self, why: Retry | Halt) -> None:
+        pause_seconds = self.outage.failed(why.reason)
+        self._metrics.influx_answered(is_up=False)
+        if isinstance(why, Halt):
+            self._influx.close()  # the next try reads the token anew
+        elif why.after_seconds is not None:
+            pause_seconds = max(pause_seconds, why.after_seconds)
+        pause_seconds *= 1 + JITTER_SHARE * self._jitter()
+        self._resume_at = self._monotonic_seconds() + pause_seconds
+
+    def _write(self, lines: Sequence[str]) -> Outcome:
+        return self._influx.write(Policy.RAW.bucket, lines)
+
+    def _note_refused(self, measurement: str, refused: Sequence[Refused]) -> None:
+        if not refused:
+            return
+        self._metrics.snapshot_refused_points.labels(measurement).inc(len(refused))
+        now_seconds = self._monotonic_seconds()
+        if now_seconds < self._refusals_logged_at.get(measurement, -math.inf) + REFUSAL_LOG_SECONDS:
+            return
+        self._refusals_logged_at[measurement] = now_seconds
+        log.warning(
+            "%d points of %s cannot be stored and are skipped, the first is %s: %s",
+            len(refused),
+            measurement,
+            refused[0].line[:300],
+            refused[0].reason[:300],
+        )
