@@ -18,6 +18,7 @@ lint:
     uv run ruff format --check .
     uv run ruff check .
     uv run mypy
+    uv run lint-imports
 
 # all tests; pass arguments on: just test -k resets
 test *args:

@@ -91,6 +91,7 @@ IMPURE = {
     "time",
     "uvicorn",
 }
+MOST_IN_A_ROOM = 16
 WALL_CLOCK = {"now", "utcnow", "today"}
 SHARED = (
     "collector.schema",
@@ -239,3 +240,11 @@ def test_a_module_is_short_enough_to_be_read_at_once_and_says_what_it_is_for(mod
     assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text))
     assert not {"utils", "helpers", "common", "manager", "base"} & set(module[:-3].split("/"))
+
+
+def test_no_room_has_more_modules_than_a_reader_takes_in():
+    rooms: dict[str, int] = {}
+    for module in [*modules("collector"), *modules("marzban_bridge")]:
+        room, _, name = module.rpartition("/")
+        rooms[room] = rooms.get(room, 0) + (name != "__init__.py")
+    assert {room: count for room, count in rooms.items() if count > MOST_IN_A_ROOM} == {}
