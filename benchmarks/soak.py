@@ -168,6 +168,9 @@ class Soak:
             dice=random.Random(seed + 1),  # noqa: S311 - dice
             slow_seconds=3 if is_short else 30,
             slow_for_seconds=4 if is_short else 40,
+            # An admin's edit in the seconds in which a write lands late is lost (decision 0015),
+            # and in a short run the admin edits every two seconds.
+            has_late_writes=not is_short,
             lies=LyingPanel(
                 self.stack,
                 faults,

@@ -112,7 +112,9 @@ class Chaos:
         slow_seconds: float,
         slow_for_seconds: float,
         lies: LyingPanel,
+        has_late_writes: bool,
     ) -> None:
+        self._has_late_writes = has_late_writes
         self._stack = stack
         self._influx = influx
         self._disk = disk
@@ -135,8 +137,9 @@ class Chaos:
         accidents: list[Callable[[], str]] = [
             *(self.slow_panel, self.half_open),
             *(self._lies.empty, self._lies.restore, self._lies.refuse_lists),
-            self._lies.carry_out_late,
         ]
+        if self._has_late_writes:
+            accidents.append(self._lies.carry_out_late)
         if self._clock:
             accidents.append(self.step_clock)
         if self._influx:
