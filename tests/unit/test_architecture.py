@@ -103,6 +103,7 @@ SHARED = (
     "collector.errors.UnwritableError",
     "collector.runtime.http_limits.bounded",
     "collector.runtime.postgres",
+    "collector.runtime.postgres_link",
     "collector.runtime.postgres_session",
     "collector.runtime.boot_clock",
     "collector.runtime.listening",

@@ -37,7 +37,6 @@ from collector.ledger.postgres.administration import names as postgres_names
 from collector.ledger.postgres.administration import senders as postgres_senders
 from collector.ledger.postgres.link import (
     PATIENT_ANSWER_SECONDS,
-    PING_SECONDS,
     Db,
     conninfo_of,
     name_of,
@@ -60,6 +59,7 @@ from collector.reports.sender_days import SenderBytes
 from collector.reports.server_bounds import Place
 from collector.reports.spikes import BusyHour
 from collector.runtime.postgres import ANSWER_SECONDS, BoundedConnection, text_of
+from collector.runtime.postgres_link import PING_SECONDS
 from collector.runtime.postgres_session import commits_waiting
 
 T = TypeVar("T")

@@ -6,37 +6,24 @@ speaks PostgreSQL's protocol may lack.
 
 from __future__ import annotations
 
-import random
-import threading
-import time
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from typing import Any, TypeVar
-
 import psycopg
-from psycopg import errors as pg
 
 from collector.runtime import postgres as postgres_connection
-from collector.runtime import postgres_session
+from collector.runtime import postgres_link, postgres_session
 from collector.runtime.postgres import BoundedConnection, text_of
 from collector.runtime.postgres_session import UnfitServerError
 from marzban_bridge.errors import SettingsError, StoreAwayError, StoreError
 
-Db = psycopg.Connection[tuple[Any, ...]]
-T = TypeVar("T")
+Db = postgres_link.Db
 
 SCHEMA = "bridge"
 ANSWER_SECONDS = 4.0
 """How long one statement may take: the bridge stands still meanwhile, and its lease runs."""
 PATIENT_ANSWER_SECONDS = 60.0
 """The same for what reads or writes a whole store."""
-MAX_TRIES = 8
 LOCK_SECONDS = 2.0
 FROZEN_SECONDS = 5.0
 """A bridge that was frozen within a transaction holds nobody up for longer."""
-IDLE_SECONDS = 1.0
-"""A connection that was not used for so long is asked whether it is still one."""
-PING_SECONDS = 2.0
 FAULTS = (psycopg.Error, UnicodeError, OverflowError)
 
 
@@ -83,12 +70,13 @@ def translate(error: Exception, name: str) -> StoreError:
     return StoreAwayError(f"the store {name} cannot be used now: {text_of(error)}")
 
 
-class PostgresLink:
+class PostgresLink(postgres_link.PostgresLink):
     """One connection, for one thread at a time: opened when it is used, and anew when lost.
 
     With `is_of_one_server`, for what is known of the store beside the database: a server that was
     restarted, or another one, may have an older store, and StoreAwayError says so. What
-    `only_reads` goes on while commits wait for a standby.
+    `only_reads` goes on while commits wait for a standby. Raises StoreAwayError, and StoreError
+    where a store cannot be.
     """
 
     def __init__(
@@ -102,41 +90,23 @@ class PostgresLink:
         self._url = url
         self._answer_seconds = answer_seconds
         self._is_of_one_server = is_of_one_server
-        self._only_reads = only_reads
         self.name = name_of(url)
-        self._guard = threading.Lock()
-        self._db: BoundedConnection | None = None
         self._server: tuple[str, str] | None = None
-        self._used_at_seconds = 0.0
-        self._is_held_back = False
+        super().__init__(
+            self._at_the_server,
+            translated=lambda error: translate(error, self.name),
+            faults=FAULTS,
+            only_reads=only_reads,
+        )
 
-    def connect(self) -> Db:
-        """Return the open connection, which may be a new one; StoreAwayError otherwise.
-
-        It is a new one where the one there was has been cut off while nobody used it.
-        """
-        if self._db is not None and time.monotonic() - self._used_at_seconds > IDLE_SECONDS:
-            self._ping(self._db)
-        if self._db is None or self._db.closed:
-            self._db = self._opened()
-            self._is_held_back = not self._only_reads
-        if self._is_held_back:
-            try:
-                postgres_session.refuse_while_standby_is_away(self._db)
-            except FAULTS as error:
-                raise translate(error, self.name) from error
-            self._is_held_back = False
-        self._used_at_seconds = time.monotonic()
-        return self._db
-
-    def _opened(self) -> BoundedConnection:
+    def _at_the_server(self) -> BoundedConnection:
         db = open_connection(self._url, answer_seconds=self._answer_seconds)
         if self._is_of_one_server:
             try:
                 server = postgres_session.server_of(db)
-            except FAULTS as error:
+            except FAULTS:
                 db.close()
-                raise translate(error, self.name) from error
+                raise
             if self._server not in {None, server}:
                 db.close()
                 raise StoreAwayError(
@@ -146,55 +116,7 @@ class PostgresLink:
             self._server = server
         return db
 
-    def _ping(self, db: BoundedConnection) -> None:
-        """Close a connection that is none any more: a server, a pooler or a firewall ended it."""
-        answer_seconds, db.answer_seconds = db.answer_seconds, PING_SECONDS
-        try:
-            db.execute("")
-        except psycopg.Error:
-            self._drop()
-        finally:
-            db.answer_seconds = answer_seconds
-
-    def ask(self, work: Callable[[Db], T]) -> T:
-        """Run something whose statements are each a transaction of their own; raises as `run`.
-
-        Nobody waits for a lock of a process that is frozen between two of them.
-        """
-        return self.run(work, is_one=False)
-
-    def run(self, work: Callable[[Db], T], *, is_one: bool = True) -> T:
-        """Run something in one transaction, from its beginning again where it met another.
-
-        Only for what decides nothing outside the database. Raises StoreAwayError, and whatever the
-        work raises; a commit whose answer was lost may still have happened.
-        """
-        with self._guard:
-            for tries in range(1, MAX_TRIES + 1):
-                db = self.connect()
-                try:
-                    with db.transaction() if is_one else nullcontext():
-                        result = work(db)
-                except (pg.SerializationFailure, pg.DeadlockDetected) as error:
-                    if tries == MAX_TRIES:
-                        raise translate(error, self.name) from error
-                    time.sleep(random.uniform(0.002, 0.02) * tries)  # noqa: S311 - spreads retries
-                except FAULTS as error:
-                    if db.closed or isinstance(error, pg.ReadOnlySqlTransaction):
-                        self._drop()
-                    raise translate(error, self.name) from error
-                else:
-                    self._used_at_seconds = time.monotonic()
-                    return result
-            raise AssertionError("the last try returns or raises")
-
-    def _drop(self) -> None:
-        if self._db is not None:
-            with suppress(psycopg.Error):
-                self._db.close()
-            self._db = None
-
     def close(self) -> None:
         """Close the connection, once nobody is within `run`; the next use opens another."""
         with self._guard:
-            self._drop()
+            self.drop()
