@@ -35,13 +35,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import influx_engine  # noqa: E402
 from influx_engine import InfluxEngine  # noqa: E402
-from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack  # noqa: E402
+from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, feed_totals  # noqa: E402
 from soak_admin import (  # noqa: E402
     SPIKE_KEY,
     SPIKE_REPORTER,
     AdminAtWork,
     Meant,
-    ledger_totals,
 )
 from soak_chaos import (  # noqa: E402
     FAKETIME,
@@ -285,7 +284,7 @@ class Soak:
         return problems
 
     def _ledger_problems(self) -> list[str]:
-        totals = Counter(ledger_totals(self.stack))
+        totals = Counter(feed_totals(self.stack.client, self.stack.urls[COLLECTOR]))
         self.sums["ledger"] = sum(totals.values())
         problems = [
             f"{name}: the ledger has {totals[name]}, acknowledged were {self.books.bytes[name]}"

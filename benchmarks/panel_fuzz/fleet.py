@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 from panel_fuzz.gateway import Gateway
-from processes import ADMIN_KEY, PANEL_PASSWORD, REPORTER_KEY, free_port, until
+from processes import ADMIN_KEY, PANEL_PASSWORD, REPORTER_KEY, feed_totals, free_port, until
 
 ROOT = Path(__file__).parents[2]
 PANELS = ("default", "two", "three")
@@ -219,19 +219,7 @@ class Fleet:
 
     def ledger_totals(self) -> dict[str, int]:
         """Return each reported name's total as the collector's feed tells it."""
-        totals: dict[str, int] = {}
-        after = 0
-        while True:
-            answer = self.client.get(
-                f"{self.url(COLLECTOR)}/v1/usage/changes",
-                params={"after": after, "limit": 1000},
-                headers={"authorization": f"Bearer {ADMIN_KEY}"},
-            ).json()
-            for each in answer["changes"]:
-                totals[each["username"]] = each["upload_bytes"] + each["download_bytes"]
-            if not answer["changes"]:
-                return totals
-            after = answer["next"]
+        return feed_totals(self.client, self.url(COLLECTOR))
 
     def read_totals(self) -> dict[str, int]:
         """Return each reported name's total as far as the bridge has read the collector's feed."""

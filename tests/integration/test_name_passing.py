@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import pytest
 from bridge_builders import gib
-from panels_world import PanelsWorld
 
 from marzban_bridge import bridges as together
-
-
-@pytest.fixture
-def opened(tmp_path, store_place):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
-        return worlds[-1]
-
-    yield open_world
-    for world in worlds:
-        world.close()
 
 
 @pytest.fixture

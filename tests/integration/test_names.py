@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from bridge_builders import gib
-from panels_world import PanelsWorld
 from webhook_delivery import deliver
 from world import World
 
@@ -21,16 +20,8 @@ def world(tmp_path, store_place):
 
 
 @pytest.fixture
-def panels(tmp_path, store_place):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
-        return worlds[-1]
-
-    yield open_world
-    for each in worlds:
-        each.close()
+def panels(opened):
+    return opened
 
 
 def external(world, username):

@@ -6,26 +6,13 @@ import contextlib
 
 import pytest
 from bridge_builders import gib
-from panels_world import PASSWORD, PanelsWorld
+from panels_world import PASSWORD
 from shared_stores import leading
 
 from marzban_bridge.app import open_bridges
 from marzban_bridge.cli import main as cli
 from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.errors import SettingsError
-
-
-@pytest.fixture
-def opened(tmp_path, store_place):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
-        return worlds[-1]
-
-    yield open_world
-    for world in worlds:
-        world.close()
 
 
 def stop(world):

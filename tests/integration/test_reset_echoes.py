@@ -6,22 +6,8 @@ import itertools
 
 import pytest
 from bridge_builders import gib
-from panels_world import PanelsWorld
 
 PLAN = {"data_limit": gib(5), "expire": 0, "add_remaining_traffic": False, "fire_on_either": True}
-
-
-@pytest.fixture
-def opened(tmp_path, store_place):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
-        return worlds[-1]
-
-    yield open_world
-    for world in worlds:
-        world.close()
 
 
 @pytest.fixture

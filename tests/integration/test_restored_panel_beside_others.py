@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from bridge_builders import gib
-from panels_world import PanelsWorld
 
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
@@ -12,16 +11,8 @@ BOTH = ("default", "two")
 
 
 @pytest.fixture
-def opened(tmp_path):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, **options))
-        return worlds[-1]
-
-    yield open_world
-    for world in worlds:
-        world.close()
+def opened(opened_in_file):
+    return opened_in_file
 
 
 def books(world, names):

@@ -9,26 +9,13 @@ import httpx
 import pytest
 from bridge_builders import gib
 from bridge_world import WaitingFeed, until
-from panels_world import SECRET, PanelsWorld
+from panels_world import SECRET
 from shared_stores import leading
 
 from marzban_bridge import bridges as together
 from marzban_bridge.app import create_app, open_bridges
 from marzban_bridge.errors import PanelError, SettingsError
 from marzban_bridge.reconcile.trust import duplicate_names as roll_call
-
-
-@pytest.fixture
-def opened(tmp_path, store_place):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
-        return worlds[-1]
-
-    yield open_world
-    for world in worlds:
-        world.close()
 
 
 @pytest.fixture

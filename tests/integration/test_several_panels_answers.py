@@ -6,24 +6,10 @@ import contextlib
 
 import pytest
 from bridge_builders import gib
-from panels_world import PanelsWorld
 
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
 NAMES = tuple(f"user{number}" for number in range(6))
-
-
-@pytest.fixture
-def opened(tmp_path, store_place):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
-        return worlds[-1]
-
-    yield open_world
-    for world in worlds:
-        world.close()
 
 
 def crowd(world):

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from bridge_builders import gib
-from panels_world import PanelsWorld
 
 BOTH = ("default", "two")
 
 
 @pytest.fixture
-def opened(tmp_path):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, spans=True, **options))
-        return worlds[-1]
-
-    yield open_world
-    for world in worlds:
-        world.close()
+def opened(opened_in_file):
+    return functools.partial(opened_in_file, spans=True)
 
 
 @pytest.fixture

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import pytest
 from bridge_builders import gib
-from panels_world import PanelsWorld
 
 PANELS = ("default", "two", "three")
 
 
 @pytest.fixture(params=[True, False], ids=["notes", "no notes"])
-def opened(request, tmp_path, store_place):
-    worlds = []
-
+def opened(request, opened):
     def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
-        worlds[-1].restart(uses_notes=request.param)
-        return worlds[-1]
+        world = opened(*names, **options)
+        world.restart(uses_notes=request.param)
+        return world
 
-    yield open_world
-    for world in worlds:
-        world.close()
+    return open_world
 
 
 def used(world, panel):

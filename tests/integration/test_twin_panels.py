@@ -7,7 +7,6 @@ import contextlib
 import httpx
 import pytest
 from bridge_builders import gib
-from panels_world import PanelsWorld
 from world import AccidentProneTransport
 
 from marzban_bridge.cli import panels as panels_command
@@ -15,19 +14,6 @@ from marzban_bridge.errors import SettingsError
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
-
-
-@pytest.fixture
-def opened(tmp_path, store_place):
-    worlds = []
-
-    def open_world(*names, **options):
-        worlds.append(PanelsWorld(tmp_path, *names, store=store_place.setting, **options))
-        return worlds[-1]
-
-    yield open_world
-    for world in worlds:
-        world.close()
 
 
 def alias(world, name, of):

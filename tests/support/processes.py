@@ -32,6 +32,23 @@ def until(what: str, holds: Callable[[], Any], *, seconds: float = DEADLINE_SECO
         time.sleep(0.05)
 
 
+def feed_totals(client: httpx.Client, url: str) -> dict[str, int]:
+    """Return each reported name's total as the feed of a collector tells it."""
+    totals: dict[str, int] = {}
+    after = 0
+    while True:
+        answer = client.get(
+            f"{url}/v1/usage/changes",
+            params={"after": after, "limit": 1000},
+            headers={"authorization": f"Bearer {ADMIN_KEY}"},
+        ).json()
+        for each in answer["changes"]:
+            totals[each["username"]] = each["upload_bytes"] + each["download_bytes"]
+        if not answer["changes"]:
+            return totals
+        after = answer["next"]
+
+
 def free_port() -> int:
     """Return a port nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

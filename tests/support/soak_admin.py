@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from processes import ADMIN_KEY, BRIDGE, COLLECTOR, PANEL, PANEL_PASSWORD, Stack, until
+from processes import BRIDGE, COLLECTOR, PANEL, PANEL_PASSWORD, Stack, until
 from soak_load import Books
 
 from collector.errors import LedgerError
@@ -315,20 +315,3 @@ class AdminAtWork(threading.Thread):
         if status != "active" or not -ROUNDING_BYTES <= shown - exact <= step + ROUNDING_BYTES:
             return f"{status} with a limit of {shown} instead of {exact}"
         return None
-
-
-def ledger_totals(stack: Stack) -> dict[str, int]:
-    """Return each user's total as the collector's feed tells it."""
-    totals: dict[str, int] = {}
-    after = 0
-    while True:
-        answer = stack.client.get(
-            f"{stack.urls[COLLECTOR]}/v1/usage/changes",
-            params={"after": after, "limit": 1000},
-            headers={"authorization": f"Bearer {ADMIN_KEY}"},
-        ).json()
-        for each in answer["changes"]:
-            totals[each["username"]] = each["upload_bytes"] + each["download_bytes"]
-        if not answer["changes"]:
-            return totals
-        after = answer["next"]
