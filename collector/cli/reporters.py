@@ -11,7 +11,7 @@ from rich.table import Table
 
 from collector.app import wall_clock_millis
 from collector.errors import LedgerError
-from collector.ledger.backend import place_of
+from collector.ledger.backend import LedgerPlace, place_of
 from collector.reports.reporters import (
     Configured,
     Reporter,
@@ -161,14 +161,17 @@ def _quota_of(*, counts_toward_quota: bool) -> str:
     return "counts" if counts_toward_quota else "outside"
 
 
-def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place, name = place_of(settings.ledger_url), arguments.name
+def _is_configured_alone(name: str, place: LedgerPlace, settings: Settings) -> bool:
+    """Tell whether a reporter is set in a collector's environment, and has no key in the ledger."""
     with closing(place.reader()) as reader:
         stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
-        configured = {each.name for each in reader.configured()} | dict(
-            settings.reporter_keys
-        ).keys()
-    if name not in stored and name in configured:
+        configured = {each.name for each in reader.configured()}
+    return name not in stored and name in configured | dict(settings.reporter_keys).keys()
+
+
+def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
+    place, name = place_of(settings.ledger_url), arguments.name
+    if _is_configured_alone(name, place, settings):
         raise LedgerError(
             f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
         )
@@ -180,12 +183,7 @@ def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     place, name, now_millis = place_of(settings.ledger_url), arguments.name, wall_clock_millis()
-    with closing(place.reader()) as reader:
-        stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
-        configured = {each.name for each in reader.configured()} | dict(
-            settings.reporter_keys
-        ).keys()
-    if name not in stored and name in configured:
+    if _is_configured_alone(name, place, settings):
         raise LedgerError(
             f"the key of {name} is in COLLECTOR_REPORTER_KEYS: put another key there under the "
             "same name and restart the collector; what it sends again counts once"

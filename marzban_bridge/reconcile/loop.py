@@ -29,7 +29,7 @@ from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, Chunk
 from marzban_bridge.reconcile.users.evaluation import Preview
 from marzban_bridge.reconcile.users.settler import Clock, Settler
 from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
-from marzban_bridge.store.store import Store
+from marzban_bridge.store.store import PASS_POSITION, Store
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ URGENT_IN_A_ROW = 4
 
 A pass settles only whom something is due of; whose published limit moves has its turn afterwards.
 """
-PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
 """So long users wait at the start for the collector to vouch for the store."""

@@ -12,6 +12,8 @@ from marzban_bridge.quota.panel_doubt import PanelDoubt
 from marzban_bridge.store.names.placement import NameBooks
 from marzban_bridge.store.sqlite import to_millis
 
+PANEL_DOUBTS = "panel_doubts:"
+"""Before a panel's name: why none of its accounts is changed."""
 ONE_PANEL = "one_panel"
 """The kind of doubt about a panel that is another entry's, too; also in the metric."""
 
@@ -65,7 +67,7 @@ class DoubtBooks(NameBooks):
 
     @property
     def _doubt_meta(self) -> str:
-        return f"panel_doubts:{self.panel}"
+        return f"{PANEL_DOUBTS}{self.panel}"
 
     def _set_panel_doubts(self, doubts: Sequence[PanelDoubt]) -> None:
         self._handle.set_meta(self._doubt_meta, msgspec.json.encode(doubts).decode())

@@ -18,7 +18,7 @@ from marzban_bridge.quota.account import Account, Event, account_key
 from marzban_bridge.quota.shared import SharedQuota
 from marzban_bridge.quota.shared_switch import Member, form, leave, standing_of
 from marzban_bridge.quota.usage import Totals
-from marzban_bridge.store.doubts import DoubtBooks
+from marzban_bridge.store.doubts import PANEL_DOUBTS, DoubtBooks
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.store.handle import FileHandle, StoreHandle
 from marzban_bridge.store.identity import Lineage
@@ -40,7 +40,11 @@ PANEL_USERS = "panel_users:"
 """Before a panel's name: marks of its newest users, while no other entry is the same panel."""
 APART = "panels_apart:"
 """Before two panels' names, in order: the operator said that they are two."""
-_METAS_OF_PANEL = (PANEL_ADDRESS, PANEL_USERS, "panel_doubts:", "other_bridge:", "pass_position:")
+OTHER_BRIDGE = "other_bridge:"
+"""Before a panel's name: the bridge with another store that was found on it."""
+PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
+"""Alone for the first panel, before a colon and the name of another: where a pass goes on."""
+_METAS_OF_PANEL = (PANEL_ADDRESS, PANEL_USERS, PANEL_DOUBTS, OTHER_BRIDGE, f"{PASS_POSITION}:")
 _OF_PANEL = ("gone_account", "orphan", "announcement", "reset_all", "namesake")
 
 

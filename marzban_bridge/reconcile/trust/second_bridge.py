@@ -22,7 +22,7 @@ from marzban_bridge.quota.panel_doubt import PanelDoubt
 from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.reconcile.users.evaluation import Looks
 from marzban_bridge.reconcile.users.writes import UserWrites
-from marzban_bridge.store.store import Store
+from marzban_bridge.store.store import OTHER_BRIDGE, Store
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class SecondBridge:
 
     @property
     def _meta(self) -> str:
-        return f"other_bridge:{self._store.panel}"
+        return f"{OTHER_BRIDGE}{self._store.panel}"
 
     @property
     def _other(self) -> OtherBridge | None:
