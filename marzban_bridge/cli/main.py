@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from rich.console import Console
 from rich.text import Text
 
+from collector.runtime.logs import configure_logging, printable
 from marzban_bridge import __version__
 from marzban_bridge.cli import commands
 from marzban_bridge.cli import panels as panels_command
@@ -25,7 +26,6 @@ from marzban_bridge.cli import reset as reset_commands
 from marzban_bridge.cli.kept_key import is_of_up, with_kept_key
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError, SettingsError
-from marzban_bridge.logs import configure_logging, printable
 from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
 

@@ -13,7 +13,7 @@ from hostile_input import OwnLoop, bodies, changed, header_values, json_values, 
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-import marzban_bridge.logs
+import collector.runtime.logs
 from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 
 TOKEN = "a-token-that-grafana-adds"
@@ -36,7 +36,7 @@ class Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(marzban_bridge.logs.OneLineFormatter("%(levelname)s %(message)s"))
+        self.setFormatter(collector.runtime.logs.OneLineFormatter("%(levelname)s %(message)s"))
         self.events: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -107,6 +107,7 @@ SHARED = (
     "collector.runtime.postgres_session",
     "collector.runtime.boot_clock",
     "collector.runtime.listening",
+    "collector.runtime.logs",
     "collector.runtime.private_files",
     "collector.runtime.retry_after",
     "collector.reports.strangers",
