@@ -117,3 +117,23 @@ def test_a_next_plan_outlives_the_buttons_of_both_panels_at_once(opened, panel_t
     world.look(3)
     assert used(world, "default") == used(world, "two") == 0
     assert all(world.panels[panel].get_user("alice")["next_plan"] for panel in ("default", "two"))
+
+
+@pytest.mark.parametrize("batches", [(2,), (1, 1)], ids=["together", "one by one"])
+def test_a_reset_that_a_crash_had_carried_out_twice_has_two_echoes(world, batches):
+    world.transports["default"].crash_after_writes = 1
+    assert not world.attempt(
+        lambda: world.bridge("default").actions.reset_user("alice", actor="root")
+    )
+    world.look()
+    writes = [path for _, path in world.transports["default"].writes if path.endswith("/reset")]
+    assert len(writes) == 2
+    world.ledger.report("alice", gib(3))
+    for times in batches:
+        hear(world, times=times)
+        world.look()
+    assert used(world) == gib(3)
+    world.panels["default"].reset_user("alice")
+    hear(world)
+    world.look()
+    assert used(world) == 0

@@ -93,6 +93,8 @@ class UserResets:
         """Carry out what was requested; return the user as the panel shows it then."""
         user = await self._panel.get_user(account.username)
         if reset_requests.is_call_needed(account, user):
+            account = reset_requests.calling(account)
+            self._store.save(account, at=self._clock())
             await self._call(account)
             account = reset_requests.panel_called(account)
             self._store.save(account, at=self._clock())
