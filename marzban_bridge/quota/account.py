@@ -104,8 +104,6 @@ class ResetRequest:
     seqs: Seqs | None = None
     """Up to which number of the ledger each name was in these totals."""
     restoration: Restoration = Restoration()
-    calls: int = 0
-    """How many calls of the panel were begun for it: after a crash each may have been done."""
     is_panel_called: bool = False
     """The panel has done its part; only the books are left."""
     is_of_all: bool = False
@@ -178,11 +176,9 @@ class Account:
     needs_readd: bool = False
     """A reset found the user limited: Marzban may have left it out of xray; any write re-adds."""
     open_resets: tuple[datetime, ...] = ()
-    """Until when the panel may still carry out resets of ours that it did not answer."""
+    """Until when the panel may carry out, or tell of, resets of ours that it did not answer."""
     echo_until: datetime | None = None
     """Until then one reset webhook is the echo of a reset that is already counted."""
-    more_echoes: int = 0
-    """So many further ones are, where the panel may have been called more than once for it."""
     used_when_due_bytes: int | None = None
     """Panel traffic last seen before the periodic reset fell due."""
     used_rose_at: datetime | None = None

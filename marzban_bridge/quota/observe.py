@@ -197,7 +197,7 @@ def observe(
         plan = account.sighting.next_plan
         account = replace(account, dropped_plan=plan, dropped_plan_at=now)
     if was_announced and not sign:
-        account = _after_echo(account, is_announced_again=is_announced_again)
+        account = replace(account, echo_until=None)
     took_reset_all = reset_all.seen_at if reset_all else None
     if sign and sign.wiped_log:
         took_reset_all = now
@@ -218,13 +218,6 @@ def observe(
         ),
     )
     return Observation(account=account, events=tuple(events), reset=sign)
-
-
-def _after_echo(account: Account, *, is_announced_again: bool) -> Account:
-    """Expect one echo less, or none any more where several webhooks came together."""
-    if account.more_echoes and not is_announced_again:
-        return replace(account, more_echoes=account.more_echoes - 1)
-    return replace(account, echo_until=None, more_echoes=0)
 
 
 def _as_meant(
@@ -375,7 +368,6 @@ def _reset(
         published_bytes=published_after(sign, seen, quota_bytes, account.published_bytes),
         needs_readd=before.status in out_of_xray,
         echo_until=seen.seen_at + ECHO_WINDOW if echoes else None,
-        more_echoes=0,
         dropped_plan=None,
         dropped_plan_at=None,
         restoration=restoration,

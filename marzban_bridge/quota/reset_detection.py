@@ -179,10 +179,8 @@ def detect(
             cause=Cause.RESET_ALL, used_at_reset_bytes=before.used_bytes, began_at=after.seen_at
         )
     is_echo = account.echo_until is not None and after.seen_at < account.echo_until
-    # One webhook may be the echo of a reset that is counted already; a second one is of another,
-    # unless the bridge had the panel carry out its own more than once.
-    is_another = is_announced_again and not account.more_echoes
-    is_told = is_another if is_echo else was_announced
+    # One webhook may be the echo of a reset that is counted already; a second one is of another.
+    is_told = is_announced_again if is_echo else was_announced
     invisible = _detect_invisible(account, after, is_told=is_told, reset_all=reset_all)
     if invisible is None:
         return None

@@ -90,14 +90,6 @@ def _has_echo(account: Account, user: PanelUser) -> bool:
     return has_happened(account, user)
 
 
-def calling(account: Account) -> Account:
-    """Note that the panel is about to be called for the request."""
-    request = account.reset_request
-    if request is None:
-        return account
-    return replace(account, reset_request=replace(request, calls=request.calls + 1))
-
-
 def panel_called(account: Account, *, is_of_all: bool = False) -> Account:
     """Note that the panel has done its part of the request, for this user alone or for all."""
     request = account.reset_request
@@ -150,7 +142,6 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
         is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,
         needs_readd=account.sighting.status is Status.LIMITED,
         echo_until=now + ECHO_WINDOW if _has_echo(account, user) else None,
-        more_echoes=max(0, request.calls - 1),
         dropped_plan=None,
         dropped_plan_at=None,
         restoration=None if restoration.is_empty else restoration,

@@ -11,7 +11,7 @@ from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_use
 from marzban_bridge.quota.account import Restoration
 from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.reset_detection import Cause
-from marzban_bridge.quota.writes.late_landings import LATE_RESET, reset_found, reset_given_up
+from marzban_bridge.quota.writes.late_landings import LATE_RESET, reset_found, reset_unanswered
 from marzban_bridge.quota.writes.open_writes import OpenWrite
 
 LATER = NOW + timedelta(seconds=30)
@@ -64,7 +64,7 @@ def test_a_write_that_was_answered_lands_no_more():
 def test_a_reset_of_ours_that_lands_late_forgives_nothing_and_only_once(used):
     user = panel_user(used_bytes=used, data_limit_bytes=gib(7), next_plan=PLAN)
     held = account(user, published_bytes=gib(7), baseline_bytes=gib(4), seen_total_bytes=gib(7))
-    held = reset_given_up(held, until=NOW + timedelta(minutes=10))
+    held = reset_unanswered(held, until=NOW + timedelta(minutes=10))
     after = panel_user(data_limit_bytes=gib(7), logged_bytes=used)
     seen = looked(held, after, was_announced=not used)
     assert (seen.reset, seen.account.baseline_bytes) == (None, gib(4) - used)
@@ -82,20 +82,22 @@ def test_a_reset_of_ours_that_lands_late_forgives_nothing_and_only_once(used):
 
 def test_a_reset_that_can_no_longer_land_late_is_the_admins():
     user = panel_user(used_bytes=gib(2), data_limit_bytes=gib(7))
-    held = reset_given_up(account(user, published_bytes=gib(7)), until=LATER - timedelta(seconds=1))
+    held = reset_unanswered(
+        account(user, published_bytes=gib(7)), until=LATER - timedelta(seconds=1)
+    )
     seen = looked(held, panel_user(data_limit_bytes=gib(7), logged_bytes=gib(2)))
     assert (seen.reset.cause, seen.account.baseline_bytes) == (Cause.SEEN, gib(7))
 
 
 def test_a_reset_of_all_users_is_never_taken_for_a_late_one():
     user = panel_user(used_bytes=gib(2), logged_bytes=gib(3), data_limit_bytes=gib(7))
-    held = reset_given_up(account(user, published_bytes=gib(7)), until=NOW + timedelta(minutes=9))
+    held = reset_unanswered(account(user, published_bytes=gib(7)), until=NOW + timedelta(minutes=9))
     seen = looked(held, panel_user(data_limit_bytes=gib(7)))
     assert seen.reset.cause is Cause.RESET_ALL
 
 
 def test_each_reset_that_was_given_up_may_land_once():
-    held = reset_given_up(reset_given_up(account(), until=NOW), until=LATER)
+    held = reset_unanswered(reset_unanswered(account(), until=NOW), until=LATER)
     assert held.open_resets == (NOW, LATER)
     assert reset_found(held).open_resets == (LATER,)
     assert reset_found(reset_found(reset_found(held))).open_resets == ()

@@ -104,10 +104,10 @@ def _is_shown(account: Account, write: OpenWrite, seen: Sighting, line: NoteLine
     return write.data_limit_bytes is not None and seen.data_limit_bytes == write.data_limit_bytes
 
 
-def reset_given_up(account: Account, *, until: datetime) -> Account:
-    """Note that a reset was asked of the panel and not answered: it may be carried out until then.
+def reset_unanswered(account: Account, *, until: datetime) -> Account:
+    """Note that a reset is asked of the panel and not answered: it may be carried out until then.
 
-    One given up before lasts as long; each is carried out once at most.
+    One that was not answered before lasts as long; each is carried out once at most.
     """
     return replace(account, open_resets=(*account.open_resets, until))
 

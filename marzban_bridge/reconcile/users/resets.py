@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.errors import BridgeError, PanelUnavailableError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.port import Panel, PanelUser
 from marzban_bridge.quota import reset_requests
 from marzban_bridge.quota import shared as shared_quotas
 from marzban_bridge.quota.account import Account, Restoration
 from marzban_bridge.quota.shared_switch import period_start_of, with_unseen
-from marzban_bridge.quota.writes.late_landings import reset_found, reset_given_up
+from marzban_bridge.quota.writes.late_landings import reset_found, reset_unanswered
 from marzban_bridge.quota.writes.open_writes import last_moment
 from marzban_bridge.store.store import Store
 
@@ -93,10 +93,7 @@ class UserResets:
         """Carry out what was requested; return the user as the panel shows it then."""
         user = await self._panel.get_user(account.username)
         if reset_requests.is_call_needed(account, user):
-            account = reset_requests.calling(account)
-            self._store.save(account, at=self._clock())
-            await self._call(account)
-            account = reset_requests.panel_called(account)
+            account = reset_requests.panel_called(await self._call(account))
             self._store.save(account, at=self._clock())
             user = await self._panel.get_user(account.username)
         elif account.reset_request and not account.reset_request.is_panel_called:
@@ -139,11 +136,20 @@ class UserResets:
         self._store.save(dropped, at=now)
         return True
 
-    async def _call(self, account: Account) -> None:
-        """Reset the user in the panel; a call that is not answered may be carried out late."""
+    async def _call(self, account: Account) -> Account:
+        """Reset the user in the panel; a call that is not answered may be carried out late.
+
+        So may one during which the bridge was killed: it is stored as such until it is answered.
+        """
+        now = self._clock()
+        self._store.save(reset_unanswered(account, until=last_moment(now)), at=now)
         try:
             await self._panel.reset_user(account.username)
         except PanelUnavailableError:
             now = self._clock()
-            self._store.save(reset_given_up(account, until=last_moment(now)), at=now)
+            self._store.save(reset_unanswered(account, until=last_moment(now)), at=now)
             raise
+        except BridgeError:
+            self._store.save(account, at=self._clock())
+            raise
+        return account
