@@ -44,8 +44,8 @@ from collector.reports.report import DAY_MILLIS, Limits
 from collector.reports.reporters import configured_by
 from collector.reports.server_bounds import ServerBounds
 from collector.runtime.body_room import BodyRoom
+from collector.runtime.postgres.standby_watch import StandbyWatch
 from collector.runtime.rate_limit import RateLimit
-from collector.runtime.standby_watch import StandbyWatch
 from collector.settings import Settings
 from collector.sources.file import Sources
 

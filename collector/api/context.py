@@ -26,9 +26,9 @@ from collector.reports.reporters import KeyRing, Reporter, configured_by
 from collector.reports.server_bounds import ServerBounds
 from collector.reports.spikes import BusyHour
 from collector.runtime.body_room import BodyRoom
+from collector.runtime.postgres.standby_watch import StandbyWatch
 from collector.runtime.rate_limit import RateLimit
 from collector.runtime.recent import RecentNames
-from collector.runtime.standby_watch import StandbyWatch
 from collector.settings import Settings
 from collector.sources.file import Sources
 

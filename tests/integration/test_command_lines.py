@@ -19,7 +19,7 @@ from collector.cli.main import main
 from collector.ledger.postgres import lease as postgres_lease
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.runtime import boot_clock
-from collector.runtime.postgres import text_of
+from collector.runtime.postgres.connection import text_of
 from marzban_bridge.cli.main import main as bridge_main
 from marzban_bridge.store.postgres import lease
 from marzban_bridge.store.store import Store

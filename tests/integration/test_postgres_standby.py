@@ -50,7 +50,7 @@ def pair(servers, monkeypatch):
     monkeypatch.setattr("collector.ledger.postgres.link.ANSWER_SECONDS", 1.0)
     monkeypatch.setattr("collector.ledger.postgres.link.PATIENT_ANSWER_SECONDS", 1.5)
     monkeypatch.setattr("collector.ledger.postgres.recording.AGAIN_SECONDS", 0.5)
-    monkeypatch.setattr("collector.runtime.postgres_session.STANDBY_SECONDS", 0.5)
+    monkeypatch.setattr("collector.runtime.postgres.session.STANDBY_SECONDS", 0.5)
     servers.primary.start()
     servers.standby.start()
     until("the standby", lambda: ask(servers.primary.url("postgres"), "TABLE pg_stat_replication"))

@@ -101,18 +101,10 @@ SHARED = (
     "collector.influx.lines",
     "collector.influx.outcome",
     "collector.errors.UnwritableError",
-    "collector.runtime.http_limits.bounded",
-    "collector.runtime.postgres",
-    "collector.runtime.postgres_link",
-    "collector.runtime.postgres_session",
-    "collector.runtime.boot_clock",
-    "collector.runtime.listening",
-    "collector.runtime.logs",
-    "collector.runtime.private_files",
-    "collector.runtime.retry_after",
+    "collector.runtime",
     "collector.reports.strangers",
 )
-"""The names in InfluxDB, how it is written to, and what bounds strangers: decision 0009."""
+"""What every program stands on, the names in InfluxDB, and how it is written to: decision 0028."""
 ONE_PROCESS = "marzban_bridge/cli/standalone.py"
 SHARED_IN_ONE_PROCESS = (
     *SHARED,
@@ -206,13 +198,6 @@ def test_nothing_is_shared_that_nobody_takes():
         assert any(is_shared(name, among=(each,)) for name in taken), f"{each} is not needed"
 
 
-def test_what_is_shared_is_what_the_decision_says():
-    text = (ROOT / "docs/decisions/0009-what-the-bridge-takes-from-the-collector.md").read_text()
-    for each in SHARED:
-        package, _, last = each.rpartition(".")
-        assert f"`{each}`" in text or (f"`{package}." in text and f"`.{last}`" in text), each
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -224,8 +209,7 @@ def test_what_is_shared_is_what_the_decision_says():
         ("collector.influxes.x", False),
         ("collector.schematics", False),
         ("collector.runtime.http_limits.bounded", True),
-        ("collector.runtime.http_limits", False),
-        ("collector.runtime.http_limits.room_for", False),
+        ("collector.runtimes", False),
         ("collector.errors", False),
         ("collector.errors.CollectorError", False),
         ("collector.ledger.sqlite.writer.SqliteLedger", False),

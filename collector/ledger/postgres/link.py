@@ -19,10 +19,11 @@ from collector.errors import (
     NotStoredError,
     SettingsError,
 )
-from collector.runtime import postgres as postgres_connection
-from collector.runtime import postgres_link, postgres_session
-from collector.runtime.postgres import ANSWER_SECONDS, BoundedConnection, text_of
-from collector.runtime.postgres_session import UnfitServerError
+from collector.runtime.postgres import connection as postgres_connection
+from collector.runtime.postgres import link as postgres_link
+from collector.runtime.postgres import session as postgres_session
+from collector.runtime.postgres.connection import ANSWER_SECONDS, BoundedConnection, text_of
+from collector.runtime.postgres.session import UnfitServerError
 
 Db = postgres_link.Db
 T = TypeVar("T")

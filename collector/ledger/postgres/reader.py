@@ -58,9 +58,9 @@ from collector.reports.reporters import Configured, Reporter
 from collector.reports.sender_days import SenderBytes
 from collector.reports.server_bounds import Place
 from collector.reports.spikes import BusyHour
-from collector.runtime.postgres import ANSWER_SECONDS, BoundedConnection, text_of
-from collector.runtime.postgres_link import PING_SECONDS
-from collector.runtime.postgres_session import commits_waiting
+from collector.runtime.postgres.connection import ANSWER_SECONDS, BoundedConnection, text_of
+from collector.runtime.postgres.link import PING_SECONDS
+from collector.runtime.postgres.session import commits_waiting
 
 T = TypeVar("T")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import psycopg
 
-from collector.runtime import postgres as postgres_connection
-from collector.runtime import postgres_link, postgres_session
-from collector.runtime.postgres import BoundedConnection, text_of
-from collector.runtime.postgres_session import UnfitServerError
+from collector.runtime.postgres import connection as postgres_connection
+from collector.runtime.postgres import link as postgres_link
+from collector.runtime.postgres import session as postgres_session
+from collector.runtime.postgres.connection import BoundedConnection, text_of
+from collector.runtime.postgres.session import UnfitServerError
 from marzban_bridge.errors import SettingsError, StoreAwayError, StoreError
 
 Db = postgres_link.Db

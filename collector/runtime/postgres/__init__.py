@@ -1,0 +1,1 @@
+"""Being connected to a PostgreSQL: bounded answers, session settings, one link, its standby."""

@@ -1,0 +1,137 @@
+"""Connecting to a PostgreSQL, for both programs: bounded in time, and no password shown to anybody.
+
+A server that is frozen, or a network that is cut, has to be noticed within seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+# The driver tells of each try to connect; we tell of each change.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 3
+ANSWER_SECONDS = 10.0
+"""How long one statement may take, for whoever waits for a commit."""
+_DEFAULTS = {
+    "connect_timeout": str(CONNECT_SECONDS),
+    # A network that is cut is noticed within seconds, waiting for an answer or not.
+    "tcp_user_timeout": "5000",
+    "keepalives_idle": "3",
+    "keepalives_interval": "2",
+    "keepalives_count": "2",
+}
+
+
+def conninfo_of(url: str, *, application: str) -> str:
+    """Return how to connect to a `postgresql://` URL; ValueError for a malformed one.
+
+    Of several hosts it is the one that takes writes, unless the URL says otherwise.
+    """
+    given = _read(url)
+    defaults = _DEFAULTS | {"application_name": application}
+    if "," in given.get("host", "") + given.get("hostaddr", ""):
+        defaults["target_session_attrs"] = "read-write"
+    return make_conninfo("", **(defaults | given | {"client_encoding": "UTF8"}))
+
+
+def name_of(url: str) -> str:
+    """Return what people may see of a URL, no password, no options; ValueError as above."""
+    given = _read(url)
+    user = f"{given['user']}@" if "user" in given else ""
+    ports = given.get("port", "").split(",")
+    hosts = given.get("host", "").split(",")
+    if len(ports) < len(hosts):
+        ports = ports * len(hosts)
+    places = (f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False))
+    return f"postgresql://{user}{','.join(places)}/{given.get('dbname', '')}"
+
+
+def _read(url: str) -> dict[str, str]:
+    try:
+        found = conninfo_to_dict(url)
+    except (psycopg.Error, ValueError):
+        found = {}
+    given = {name: str(value) for name, value in found.items() if value is not None}
+    # A password that is not written as it should be is taken for a host, a port or a database.
+    is_right = all(not port or port.isdigit() for port in given.get("port", "").split(","))
+    if not given or not is_right or "@" in given.get("dbname", "") + given.get("host", ""):
+        raise ValueError(  # not repeated: there may be a password in it
+            "expected postgresql://USER:PASSWORD@HOST:5432/DATABASE, with what is not "
+            "a letter or digit in the password written as %XX"
+        )
+    return given
+
+
+def text_of(error: Exception) -> str:
+    """Return what an error says, on one line: the server's own words where they are.
+
+    The driver's advice, and the failures of further addresses, are left out.
+    """
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    lines = [" ".join(line.split()) for line in (primary or str(error)).splitlines()]
+    said = [line for line in lines if line] or [type(error).__name__]
+    text = said[0]
+    for line in said[1:]:
+        if not text.endswith(":"):
+            break
+        text = f"{text} {line}"
+    return text.rstrip(": ") or type(error).__name__
+
+
+class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that is closed when the server does not answer in time.
+
+    A server that is frozen, or a proxy before it, still acknowledges packets: no timeout of TCP or
+    of the server notices.
+    """
+
+    answer_seconds = ANSWER_SECONDS
+
+    def __init__(self, pgconn: Any) -> None:
+        super().__init__(pgconn)
+        self._is_unconfirmed = False
+        self.add_notice_handler(self._note)
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Wait for an answer; OperationalError, and no connection any more, without one.
+
+        The same for a commit that is answered though no standby has it: somebody canceled what the
+        server calls a query, and was the wait for the standby.
+        """
+        result = super().wait(self._bounded(gen), *args, **kwargs)
+        if self._is_unconfirmed:
+            self.close()
+            raise psycopg.OperationalError(
+                "a commit is on no synchronous standby: waiting for one was canceled on the server"
+            )
+        return result
+
+    def _note(self, told: psycopg.errors.Diagnostic) -> None:
+        if told.source_function == "SyncRepWaitForLSN":
+            self._is_unconfirmed = True
+
+    def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        until_seconds = time.monotonic() + self.answer_seconds
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() >= until_seconds:
+                    gen.close()
+                    self.close()
+                    raise psycopg.OperationalError(
+                        f"the server has not answered for {self.answer_seconds:g} s"
+                    )
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            value: T = end.value
+            return value

@@ -1,0 +1,125 @@
+"""One connection to a PostgreSQL, for both programs: opened when used, anew when it was lost."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors as pg
+
+from collector.runtime.postgres import session as postgres_session
+from collector.runtime.postgres.connection import BoundedConnection
+
+Db = psycopg.Connection[tuple[Any, ...]]
+T = TypeVar("T")
+
+MAX_TRIES = 8
+IDLE_SECONDS = 1.0
+"""A connection that was not used for so long is asked whether it is still one."""
+PING_SECONDS = 2.0
+
+
+class PostgresLink:
+    """One connection, for one thread at a time.
+
+    `open_connection` connects, `translated` returns what one of the `faults` means in the program's
+    own errors; both programs' links raise nothing else of the server's. What `only_reads` goes on
+    while commits wait for a standby.
+    """
+
+    def __init__(
+        self,
+        open_connection: Callable[[], BoundedConnection],
+        *,
+        translated: Callable[[Exception], Exception],
+        faults: tuple[type[Exception], ...],
+        only_reads: bool,
+    ) -> None:
+        self._open_connection = open_connection
+        self._translated = translated
+        self._faults = faults
+        self._only_reads = only_reads
+        self._guard = threading.Lock()
+        self._db: BoundedConnection | None = None
+        self._used_at_seconds = 0.0
+        self._is_held_back = False
+        self.connections = 0
+        """How many there have been: what is remembered of one is not true of the next."""
+
+    def connect(self) -> Db:
+        """Return the open connection, which may be a new one; raises translated errors.
+
+        It is a new one where the one there was has been cut off while nobody used it.
+        """
+        try:
+            db = self._opened()
+            if self._is_held_back:
+                postgres_session.refuse_while_standby_is_away(db)
+                self._is_held_back = False
+        except self._faults as error:
+            raise self._translated(error) from error
+        self._used_at_seconds = time.monotonic()
+        return db
+
+    def _opened(self) -> BoundedConnection:
+        if self._db is not None and time.monotonic() - self._used_at_seconds > IDLE_SECONDS:
+            self._ping(self._db)
+        if self._db is None or self._db.closed:
+            self._db = self._open_connection()
+            self._is_held_back = not self._only_reads
+            self.connections += 1
+        return self._db
+
+    def _ping(self, db: BoundedConnection) -> None:
+        """Close a connection that is none any more: a server, a pooler or a firewall ended it."""
+        answer_seconds, db.answer_seconds = db.answer_seconds, PING_SECONDS
+        try:
+            db.execute("")
+        except psycopg.Error:
+            self.drop()
+        finally:
+            db.answer_seconds = answer_seconds
+
+    def ask(self, work: Callable[[Db], T]) -> T:
+        """Run something whose statements are each a transaction of their own; raises as `run`.
+
+        Nobody waits for a lock of a process that is frozen between two of them.
+        """
+        return self.run(work, is_one=False)
+
+    def run(self, work: Callable[[Db], T], *, is_one: bool = True) -> T:
+        """Run something in one transaction, from its beginning again where it met another.
+
+        Only for what decides nothing outside the database. Raises translated errors, and whatever
+        the work raises; a commit whose answer was lost may still have happened.
+        """
+        with self._guard:
+            for tries in range(1, MAX_TRIES + 1):
+                db = self.connect()
+                try:
+                    with db.transaction() if is_one else nullcontext():
+                        result = work(db)
+                except (pg.SerializationFailure, pg.DeadlockDetected) as error:
+                    if tries == MAX_TRIES:
+                        raise self._translated(error) from error
+                    time.sleep(random.uniform(0.002, 0.02) * tries)  # noqa: S311 - spreads retries
+                except self._faults as error:
+                    if db.closed or isinstance(error, pg.ReadOnlySqlTransaction):
+                        self.drop()
+                    raise self._translated(error) from error
+                else:
+                    self._used_at_seconds = time.monotonic()
+                    return result
+            raise AssertionError("the last try returns or raises")
+
+    def drop(self) -> None:
+        """Close the connection; the next use opens another."""
+        if self._db is not None:
+            with suppress(psycopg.Error):
+                self._db.close()
+            self._db = None
