@@ -28,10 +28,11 @@ from collector.cli.sources import show_sources
 from collector.errors import CollectorError, LedgerUnavailableError, SettingsError
 from collector.ledger.backend import LedgerPlace, file_of, place_of
 from collector.ledger.sqlite.backup import back_up
-from collector.ledger.sqlite.file import fault_of, ledger_path
+from collector.ledger.sqlite.file import LEDGER, ledger_path
 from collector.runtime.http_server import Server
 from collector.runtime.listening import ListenError, listen
 from collector.runtime.logs import configure_logging, printable
+from collector.runtime.sqlite.file import fault
 from collector.settings import Settings
 from collector.sources.file import load_book
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fault_of(settings: Settings | None, error: sqlite3.Error) -> str:
     if settings is None or not settings.ledger_url.startswith("sqlite:"):
         return f"a file cannot be read: {error}"
-    return str(fault_of(ledger_path(settings.ledger_url), error))
+    return str(fault(LEDGER, ledger_path(settings.ledger_url), error))
 
 
 def _complain(message: str) -> int:

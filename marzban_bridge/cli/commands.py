@@ -245,7 +245,7 @@ def backup(settings: Settings, target: Path) -> int:
         )
     copy = back_up(settings.store, target, on_progress=tell)
     say(
-        f"{copy.path}: {copy.accounts} users, {human_bytes(copy.size_bytes)}, whole, "
+        f"{copy.path}: {copy.users} users, {human_bytes(copy.size_bytes)}, whole, "
         f"in {copy.seconds:.1f} s"
     )
     return 0

@@ -1,23 +1,20 @@
-"""Opening the bridge's store: one writing process, migrations, and refusing what is not ours."""
+"""What the bridge's store is in SQLite: its schema, one writing process, copies in memory."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
-from collector.runtime.private_files import BESIDE_SQLITE, keep_private, make_private, put_in_place
+from collector.runtime import file_lock
+from collector.runtime.file_lock import FileLock
+from collector.runtime.sqlite import file as sqlite_file
+from collector.runtime.sqlite.file import SqliteKind, check_whole, open_to_read, open_to_write
 from marzban_bridge.errors import StoreError
 from marzban_bridge.store.names.migration import spell_names_as_panels
 
 APPLICATION_ID = 0x4D42524B
-BUSY_SECONDS = 10
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -195,8 +192,19 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX orphan_folded ON orphan (folded, panel);
     """,
 )
-STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {6: spell_names_as_panels}
-"""What has to be done after a migration's script and cannot be said in SQL, by its number."""
+STORE = SqliteKind(
+    name="bridge store",
+    program="bridge",
+    setting="BRIDGE_STORE",
+    application_id=APPLICATION_ID,
+    migrations=MIGRATIONS,
+    steps={6: spell_names_as_panels},
+    before_anew=(
+        "first set users' data limits right in the panel, which shows only what was left of them, "
+        "and then "
+    ),
+    error=StoreError,
+)
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -207,42 +215,27 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     Raises StoreError when the file is missing for a reader, is damaged, is not a bridge's store, or
     was written by a newer version.
     """
-    if read_only and not path.exists():
-        raise StoreError(f"there is no bridge store at {path}: has the bridge run yet?")
-    if not path.exists():
-        _create(path)
-    elif not path.stat().st_size:
-        raise StoreError(
-            f"the bridge store {path} is an empty file: restore a backup. To begin with an empty "
-            "store, first set users' data limits right in the panel, which shows only what was "
-            "left of them, and then remove the file yourself"
-        )
-    db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
-    try:
-        _prepare(db, path, read_only=read_only)
-        if not read_only:
-            keep_private(path, suffixes=BESIDE_SQLITE)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        if is_disk_at_fault(error):
-            raise StoreError(
-                f"the bridge store {path} cannot be used now ({error}): the disk is full or "
-                "failing; make room or mend it, and start again"
-            ) from error
-        raise StoreError(
-            f"the bridge store {path} cannot be read ({error}): restore a backup. Without one, "
-            "first set users' data limits right in the panel, which shows only what was left of "
-            "them, and then move the file away"
-        ) from error
-    except StoreError:
-        db.close()
-        raise
+    db = open_to_read(STORE, path) if read_only else open_to_write(STORE, path)
+    check_whole(STORE, db, path)
     return _migrated_copy(db) if read_only else db
+
+
+def lock(path: Path) -> FileLock:
+    """Take the right to write the store; StoreError names the process that has it."""
+    taken = file_lock.take(
+        path,
+        name=STORE.name,
+        program="process",
+        reason="only one bridge may write to a panel",
+        error=StoreError,
+    )
+    taken.write_pid()
+    return taken
 
 
 def _migrated_copy(db: sqlite3.Connection) -> sqlite3.Connection:
     """Return the store itself where it is of the newest schema."""
-    if db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+    if db.execute("PRAGMA user_version").fetchone()[0] == STORE.version:
         return db
     copy = sqlite3.connect(":memory:", isolation_level=None)
     db.backup(copy)
@@ -254,110 +247,19 @@ def _migrated_copy(db: sqlite3.Connection) -> sqlite3.Connection:
 
 def in_memory() -> sqlite3.Connection:
     """Return an empty store of the newest schema that is in no file; for any thread."""
-    return memory_of_version(len(MIGRATIONS))
+    return memory_of_version(STORE.version)
 
 
 def memory_of_version(version: int) -> sqlite3.Connection:
     """Return an empty store of an earlier schema that is in no file; for any thread."""
     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    for script in MIGRATIONS[:version]:
-        db.executescript(f"BEGIN; {script} COMMIT;")
-    db.execute(f"PRAGMA user_version = {version}")
+    sqlite_file.migrate(replace(STORE, migrations=MIGRATIONS[:version], steps={}), db)
     return db
 
 
 def migrate(db: sqlite3.Connection) -> None:
     """Bring a store to the newest schema, each migration whole or not at all."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        try:
-            db.executescript(f"BEGIN; {script}")
-            if step := STEPS.get(number):
-                step(db)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {number}")
-            db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
-
-
-def is_disk_at_fault(error: sqlite3.Error) -> bool:
-    """Tell whether the disk refused, rather than the file being damaged."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
-
-
-def _create(path: Path) -> None:
-    """Make an empty store beside its place, then put it there whole, unless one is there by then.
-
-    So a crash at any moment leaves either no store or a whole one, and an empty file is damage.
-    """
-    remains = path.with_name(path.name + "-wal")
-    if remains.exists():
-        raise StoreError(
-            f"{remains} is there, but its store {path} is not: restore both from a backup"
-        )
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    try:
-        make_private(draft)
-        with closing(sqlite3.connect(draft, isolation_level=None, timeout=BUSY_SECONDS)) as db:
-            _prepare(db, draft, read_only=False)
-        with suppress(FileExistsError):
-            put_in_place(draft, path)
-    finally:
-        for suffix in BESIDE_SQLITE:
-            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-
-
-def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    is_empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if not is_empty and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise StoreError(f"{path} is an SQLite file, but not a bridge store")
-    if read_only and is_empty:
-        raise StoreError(f"the bridge store {path} is empty: restore a backup")
-    if version > len(MIGRATIONS):
-        raise StoreError(
-            f"{path} was written by a newer version (schema {version}, this version knows "
-            f"{len(MIGRATIONS)}): upgrade the bridge or restore a backup"
-        )
-    if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-        raise sqlite3.DatabaseError("integrity check failed")
-    if read_only:
-        db.execute("PRAGMA query_only = ON")
-        return
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    migrate(db)
-
-
-def lock(path: Path) -> IO[str]:
-    """Take the right to write the store; StoreError names the process that has it.
-
-    The right ends with the process, however it ends.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".lock")
-    with suppress(FileExistsError):
-        make_private(beside)
-    keep_private(beside)
-    file = beside.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().strip()
-        file.close()
-        raise StoreError(
-            f"the bridge store {path} is in use by another process"
-            f"{f' (pid {holder})' if holder else ''}: only one bridge may write to a panel"
-        ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+    sqlite_file.migrate(STORE, db)
 
 
 def to_millis(at: datetime) -> int:

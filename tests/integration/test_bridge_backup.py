@@ -51,7 +51,7 @@ def test_a_copy_holds_what_the_store_holds_and_is_for_its_owner_alone(world, tmp
     world.ledger.report("alice", gib(3))
     world.one_pass()
     made = copy(world, tmp_path / "copy")
-    assert made.accounts == 1
+    assert made.users == 1
     assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
     with closing(Store(tmp_path / "copy", read_only=True)) as store:
         assert store.account("alice") == world.account("alice")

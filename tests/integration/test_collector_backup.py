@@ -40,7 +40,7 @@ def audit(path):
 
 def test_a_copy_is_of_one_moment_while_reports_are_stored(path, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "collector.ledger.sqlite.backup.PAGES_PER_STEP", 1
+        "collector.runtime.sqlite.backup.PAGES_PER_STEP", 1
     )  # so that much happens meanwhile
     target = tmp_path / "copy.sqlite3"
     stored_meanwhile = 0

@@ -6,6 +6,7 @@ import io
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -241,7 +242,7 @@ def test_a_ledger_of_before_imports_is_brought_forward_and_a_dry_run_reads_it_as
     import collector.ledger.sqlite.file as file  # noqa: PLC0415
 
     with monkeypatch.context() as patched:
-        patched.setattr(file, "MIGRATIONS", file.MIGRATIONS[:3])
+        patched.setattr(file, "LEDGER", replace(file.LEDGER, migrations=file.MIGRATIONS[:3]))
         connect(path).close()
     with closing(connect(path, read_only=True)) as db:
         assert not has_memory(db)

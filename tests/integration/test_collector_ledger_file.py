@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from collector.ledger.sqlite.administration.reporters import (
     change_reporter,
     revoke_reporter,
 )
-from collector.ledger.sqlite.file import APPLICATION_ID, MIGRATIONS, connect, ledger_path
+from collector.ledger.sqlite.file import APPLICATION_ID, LEDGER, MIGRATIONS, connect, ledger_path
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.billing import Ratio
@@ -149,7 +150,7 @@ def test_before_ratios_everything_counted_as_it_was_reported(path, first_that_is
 def test_a_file_from_before_corrections_opens_with_all_it_holds_and_can_be_corrected(path):
     with pytest.MonkeyPatch.context() as patched:
         before = next(n for n, script in enumerate(MIGRATIONS) if "TABLE correction " in script)
-        patched.setattr(sqlite_file, "MIGRATIONS", MIGRATIONS[:before])
+        patched.setattr(sqlite_file, "LEDGER", replace(LEDGER, migrations=MIGRATIONS[:before]))
         connect(path).close()
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(
@@ -245,7 +246,7 @@ def test_a_failing_disk_is_not_taken_for_a_damaged_ledger(
             return super().execute(statement, *arguments)
 
     monkeypatch.setattr(
-        "collector.ledger.sqlite.file._open",
+        "collector.runtime.sqlite.file.open_in_place",
         lambda path: sqlite3.connect(path, isolation_level=None, factory=FailingCheck),
     )
     with pytest.raises(LedgerError, match=words) as raised:
@@ -261,7 +262,7 @@ def test_somebody_elses_database_is_refused_and_left_alone(path):
         db.execute("CREATE TABLE theirs (x)")
     before = path.read_bytes()
     for open_it in (SqliteLedger, connect, lambda path: add_reporter(path, "r", now_millis=0)):
-        with pytest.raises(LedgerError, match="not a traffic ledger"):
+        with pytest.raises(LedgerError, match="not a ledger"):
             open_it(path)
     assert path.read_bytes() == before
 

@@ -220,15 +220,12 @@ class TestPuttingInPlace:
         with closing(sqlite3.connect(other)) as db:
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('whose', 'another''s')")
             db.commit()
-        module = (
-            "collector.ledger.sqlite.file" if name == "ledger" else "marzban_bridge.store.sqlite"
-        )
 
         def appear(draft: Path, target: Path) -> None:
             target.write_bytes(other.read_bytes())
             put_in_place(draft, target)
 
-        monkeypatch.setattr(f"{module}.put_in_place", appear)
+        monkeypatch.setattr("collector.runtime.sqlite.file.put_in_place", appear)
         OPENERS[name](path).close()
         with closing(sqlite3.connect(path)) as db:
             assert db.execute("SELECT value FROM meta WHERE key = 'whose'").fetchone()

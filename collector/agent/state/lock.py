@@ -7,7 +7,6 @@ a full disk still says what is wrong.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -20,7 +19,8 @@ from typing import Any, Self
 
 from collector.agent.errors import AgentError
 from collector.client.sending.process_identity import has_ended, this_process
-from collector.runtime.private_files import keep_private, make_private
+from collector.runtime import file_lock
+from collector.runtime.file_lock import FileLock
 
 BEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0
@@ -54,8 +54,8 @@ class Signs:
 class StateLock:
     """The right to read sources into a state file; it ends with the process, however it ends."""
 
-    def __init__(self, descriptor: int, purpose: str) -> None:
-        self._descriptor = descriptor
+    def __init__(self, taken: FileLock, purpose: str) -> None:
+        self._lock = taken
         self._purpose = purpose
         self.give_sign(lanes={}, sources={}, relay=None)
 
@@ -79,7 +79,7 @@ class StateLock:
             text = json.dumps(signs | {"sources": {}})
         written = f"{os.getpid()}\n{text}".ljust(SIGN_BYTES).encode()
         with contextlib.suppress(OSError):  # the first ones, on a full disk: it works without
-            os.pwrite(self._descriptor, written[:SIGN_BYTES], 0)
+            os.pwrite(self._lock.descriptor, written[:SIGN_BYTES], 0)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +90,7 @@ class StateLock:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        os.close(self._descriptor)
+        self._lock.close()
 
 
 def lock(state: Path, *, purpose: str = RUN) -> StateLock:
@@ -98,23 +98,14 @@ def lock(state: Path, *, purpose: str = RUN) -> StateLock:
 
     The right ends with the process, however it ends.
     """
-    beside = _beside(state)
-    try:
-        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            make_private(beside)
-        keep_private(beside)
-        descriptor = os.open(beside, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise AgentError(f"cannot write beside the state {state}: {error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 32, 0).partition(b"\n")[0].strip().decode(errors="replace")
-        os.close(descriptor)
-        by = f" (pid {holder})" if holder else ""
-        raise AgentError(f"the state {state} is in use by another agent{by}") from error
-    return StateLock(descriptor, purpose)
+    taken = file_lock.take(
+        state,
+        name="state",
+        program="agent",
+        reason="one agent reads into a state",
+        error=AgentError,
+    )
+    return StateLock(taken, purpose)
 
 
 def signs_of(state: Path) -> Signs | None:
@@ -124,7 +115,7 @@ def signs_of(state: Path) -> Signs | None:
     """
     for _ in range(3):
         try:
-            written, seen_seconds = _read(_beside(state))
+            written, seen_seconds = _read(file_lock.path_of(state))
         except OSError:
             return None
         pid, _, text = written.partition("\n")
@@ -149,10 +140,6 @@ def _signs(pid: int, told: dict[str, Any], seen_seconds: float) -> Signs:
         sources=dict(told["sources"]),
         relay=told["relay"],
     )
-
-
-def _beside(state: Path) -> Path:
-    return state.with_name(state.name + ".lock")
 
 
 def _cut(problems: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -25,13 +25,12 @@ from collector.client.spool import claims
 from collector.client.spool.claims import Claimant
 from collector.client.spool.clock import SpoolClock
 from collector.client.spool.connection import SpoolConnection
-from collector.client.spool.file import explained, prepare, touch
+from collector.client.spool.file import connect, explained, prepare
 from collector.client.spool.reserve import Reserve
 
 DEFAULT_MAX_BYTES = 256 * 2**20
 ITEM_OVERHEAD_BYTES = 96
 """About what a row costs beside its body."""
-BUSY_SECONDS = 10
 REPORTS = "reports"
 """The lane of reports; the others hold foreign payloads."""
 _HELD = "SELECT coalesce(sum(size_bytes), 0), coalesce(sum(set_aside_bytes), 0) FROM backlog"
@@ -86,10 +85,7 @@ class Spool:
 
     def _connect(self) -> sqlite3.Connection:
         with explained(self.path):
-            touch(self.path)
-            db = sqlite3.connect(
-                self.path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
-            )
+            db = connect(self.path)
         try:
             self._open(db)
         except SpoolError:

@@ -1,18 +1,18 @@
-"""Opening an SQLite ledger: migrations, and refusing what is not ours."""
+"""What an SQLite ledger is: its schema, its pragmas, and who may write it."""
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from collector.errors import LedgerError, SettingsError
-from collector.runtime.private_files import BESIDE_SQLITE, keep_private, make_private, put_in_place
+from collector.errors import LedgerError, LedgerInUseError, SettingsError
+from collector.runtime import file_lock
+from collector.runtime.file_lock import FileLock
+from collector.runtime.sqlite.file import SqliteKind, open_to_read, open_to_write
 
 APPLICATION_ID = 0x54524C47
-BUSY_SECONDS = 10
 MAX_JOURNAL_BYTES = 64 * 2**20
 PAGES_PER_CHECKPOINT = 16_000
 """About as many as MAX_JOURNAL_BYTES hold: a page written many times is copied back once."""
@@ -211,6 +211,14 @@ MIGRATIONS: tuple[str, ...] = (
         GROUP BY d.day, d.reporter;
     """,
 )
+LEDGER = SqliteKind(
+    name="ledger",
+    program="collector",
+    setting="LEDGER_URL",
+    application_id=APPLICATION_ID,
+    migrations=MIGRATIONS,
+    error=LedgerError,
+)
 
 
 def ledger_path(url: str) -> Path:
@@ -231,43 +239,23 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     Raises LedgerError when the file is missing for a reader, is damaged, is not a ledger, or was
     written by a newer version. An existing file is never replaced by an empty ledger.
     """
-    try:
-        if not path.exists():
-            if read_only:
-                raise LedgerError(f"there is no ledger at {path}: has the collector run yet?")
-            _create(path)
-        elif not path.stat().st_size:
-            raise LedgerError(
-                f"the ledger {path} is an empty file: restore a backup; to begin with an empty "
-                "ledger, remove the file yourself"
-            )
-        db = _open(path)
-    except (sqlite3.Error, OSError) as error:
-        raise LedgerError(f"cannot open the ledger {path}: {error}") from error
-    try:
-        _verify(db, path)
-        if read_only:
-            db.execute("PRAGMA query_only = ON")
-        else:
-            keep_private(path, suffixes=BESIDE_SQLITE)
-            # A copy made by VACUUM INTO comes without it, and readers would stop the writer.
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
-            db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            db.execute("PRAGMA temp_store = MEMORY")
-            # Some builds overwrite all that is deleted: dropping the ids of a window would write
-            # as much as they took, while nothing else is stored.
-            db.execute("PRAGMA secure_delete = FAST")
-            _migrate(db)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise fault_of(path, error) from error
-    except LedgerError:
-        db.close()
-        raise
-    return db
+    if read_only:
+        return open_to_read(LEDGER, path)
+    return open_to_write(LEDGER, path, configure=_configure, complete=_name)
+
+
+def lock(path: Path) -> FileLock:
+    """Take the right to write reports; LedgerInUseError names the process that has it."""
+    taken = file_lock.take(
+        path,
+        name=LEDGER.name,
+        program=LEDGER.program,
+        reason="one process writes a ledger",
+        error=LedgerError,
+        in_use_error=LedgerInUseError,
+    )
+    taken.write_pid()
+    return taken
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
@@ -279,98 +267,16 @@ def identity_of(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def is_disk_at_fault(error: sqlite3.Error) -> bool:
-    """Tell whether the disk refused, rather than the file being damaged."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+def _configure(db: sqlite3.Connection) -> None:
+    db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
+    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    db.execute("PRAGMA temp_store = MEMORY")
+    # Some builds overwrite all that is deleted: dropping the ids of a window would write
+    # as much as they took, while nothing else is stored.
+    db.execute("PRAGMA secure_delete = FAST")
 
 
-def disk_at_fault(path: Path, error: sqlite3.Error) -> LedgerError:
-    """Return the error that says so, of a ledger that may be whole."""
-    return LedgerError(
-        f"the ledger {path} cannot be used now ({error}): the disk is full or failing; "
-        "make room or mend it, and start again"
-    )
-
-
-def fault_of(path: Path, error: sqlite3.Error) -> LedgerError:
-    """Return what a fault that SQLite met in a ledger means, and what to do about it."""
-    if is_disk_at_fault(error):
-        return disk_at_fault(path, error)
-    is_about_use = isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError)
-    if not is_about_use or "decode" in str(error):  # a text of which bytes were lost
-        return LedgerError(
-            f"the ledger {path} cannot be read ({error}): it is damaged, or none; restore a backup;"
-            " to begin with an empty ledger, move the file away yourself"
-        )
-    return LedgerError(f"the ledger {path} cannot be used now ({error}); try again")
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open a file; never make one where there is none, or none any more."""
-    return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
-        uri=True,
-        isolation_level=None,
-        timeout=BUSY_SECONDS,
-        check_same_thread=False,
-    )
-
-
-def _create(path: Path) -> None:
-    """Make an empty ledger beside its place, then put it there whole, unless one is there by then.
-
-    So a crash at any moment leaves either no ledger or a whole one.
-    """
-    remains = path.with_name(path.name + "-wal")
-    if remains.exists():
-        raise LedgerError(
-            f"{remains} is there, but its ledger {path} is not: restore both from a backup; to "
-            f"begin with an empty ledger, remove {remains.name} yourself"
-        )
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    try:
-        make_private(draft)
-        db = _open(draft)
-        try:
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            _migrate(db)
-            insert = "INSERT INTO meta (key, value) VALUES ('ledger_id', ?)"
-            db.execute(insert, (secrets.token_hex(16),))
-        finally:
-            db.close()
-        with contextlib.suppress(FileExistsError):
-            put_in_place(draft, path)
-    finally:
-        for suffix in BESIDE_SQLITE:
-            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-
-
-def _verify(db: sqlite3.Connection, path: Path) -> None:
-    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise LedgerError(f"{path} is an SQLite file, but not a traffic ledger: see to LEDGER_URL")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise LedgerError(
-            f"{path} was written by a newer version (schema {version}, this version knows "
-            f"{len(MIGRATIONS)}): upgrade the collector or restore a backup"
-        )
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring the schema forward, one committed step after the other; safe beside another process."""
-    while db.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version < len(MIGRATIONS):
-                for statement in filter(str.strip, MIGRATIONS[version].split(";")):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {version + 1}")
-            db.execute("COMMIT")
-        except sqlite3.Error:
-            db.execute("ROLLBACK")
-            raise
+def _name(db: sqlite3.Connection) -> None:
+    insert = "INSERT INTO meta (key, value) VALUES ('ledger_id', ?)"
+    db.execute(insert, (secrets.token_hex(16),))

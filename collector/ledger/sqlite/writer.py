@@ -19,12 +19,12 @@ from collector.ledger.sqlite import runs as sqlite_runs
 from collector.ledger.sqlite import series as sqlite_series
 from collector.ledger.sqlite import sums as sqlite_sums
 from collector.ledger.sqlite.administration import corrections as sqlite_corrections
-from collector.ledger.sqlite.file import connect, disk_at_fault, is_disk_at_fault
-from collector.ledger.sqlite.lock import lock
+from collector.ledger.sqlite.file import LEDGER, connect, lock
 from collector.ledger.statistics_values import (
     IdleSeries,
 )
 from collector.reports.report import Report
+from collector.runtime.sqlite.file import check_whole
 from collector.schema import Policy
 
 MAX_CACHED_SERIES = 500_000
@@ -45,7 +45,7 @@ class SqliteLedger:
         self._lock = lock(path)
         try:
             self._db = connect(path)
-            self._check_integrity()
+            check_whole(LEDGER, self._db, path)
         except BaseException:
             self._lock.close()
             raise
@@ -59,21 +59,6 @@ class SqliteLedger:
         except NotStoredError as error:
             self.close()
             raise LedgerError(f"{error}; make room, then start again") from error
-
-    def _check_integrity(self) -> None:
-        try:
-            verdict = self._db.execute("PRAGMA quick_check(3)").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            if is_disk_at_fault(error):
-                self._db.close()
-                raise disk_at_fault(self.path, error) from error
-            verdict = str(error)
-        if verdict != "ok":
-            self._db.close()
-            raise LedgerError(
-                f"the ledger {self.path} is damaged ({verdict}): restore a backup; to begin with "
-                "an empty ledger, move the file away yourself"
-            )
 
     def _load(self) -> None:
         """Read what is kept in memory; after a failed commit memory may be ahead of the file."""

@@ -39,7 +39,7 @@ def move(file: Path, url: str, lease: Lease) -> Moved:
     """
     if not file.exists():
         raise StoreError(f"there is no bridge store at {file}")
-    with lock(file), closing(connect(file)) as source:
+    with closing(lock(file)), closing(connect(file)) as source:
         link = PostgresLink(url, answer_seconds=PATIENT_ANSWER_SECONDS)
         try:
             return link.run(lambda db: _copy(source, db, link.name, lease))
