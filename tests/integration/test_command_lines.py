@@ -19,6 +19,7 @@ from collector.cli.main import main
 from collector.ledger.postgres import lease as postgres_lease
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.runtime import boot_clock
+from collector.runtime.postgres import lease as runtime_lease
 from collector.runtime.postgres.connection import text_of
 from marzban_bridge.cli.main import main as bridge_main
 from marzban_bridge.store.postgres import lease
@@ -220,7 +221,8 @@ class Row:
 def test_a_lease_is_over_after_a_night_s_sleep(monkeypatch, module):
     """`time.monotonic` stands still while a machine sleeps, and the database's clock does not."""
     asleep_seconds = 0.0
-    monkeypatch.setattr(module, "seconds_now", lambda: boot_clock.seconds_now() + asleep_seconds)
+    for each in (module, runtime_lease):
+        monkeypatch.setattr(each, "seconds_now", lambda: boot_clock.seconds_now() + asleep_seconds)
     held = module.Lease()
     assert held.take(Row())
     assert held.is_held
@@ -233,7 +235,8 @@ def test_a_lease_is_over_after_a_night_s_sleep(monkeypatch, module):
 def test_a_lease_is_reckoned_from_before_the_statement_that_moves_it(monkeypatch, module, does):
     """The database may have set its deadline at any moment since: the server took that long."""
     now_seconds = 1000.0
-    monkeypatch.setattr(module, "seconds_now", lambda: now_seconds)
+    for each in (module, runtime_lease):
+        monkeypatch.setattr(each, "seconds_now", lambda: now_seconds)
 
     class SlowRow(Row):
         def execute(self, query: str, values: object = None) -> Row:
@@ -253,6 +256,28 @@ def test_a_lease_is_reckoned_from_before_the_statement_that_moves_it(monkeypatch
     assert held.is_held
     now_seconds = began_at + 5.1
     assert not held.is_held
+
+
+@pytest.mark.parametrize("module", [postgres_lease, lease])
+def test_an_epoch_is_given_out_once_also_by_a_database_that_lacks_it(module):
+    """A standby took over right after the lease was taken, and its clock is behind."""
+    epoch = 10**15
+    asked = []
+
+    class Behind(Row):
+        def execute(self, query: str, values: object = None) -> Row:
+            if query.lstrip().startswith("UPDATE"):
+                asked.append(values[2])
+            return super().execute(query, values)
+
+        def fetchone(self) -> tuple[object, ...]:
+            found = super().fetchone()
+            return found if self._query.startswith("SELECT") else (epoch,)
+
+    held = module.Lease()
+    assert held.take(Behind())
+    assert held.take(Behind())
+    assert asked == [2, epoch + 1]
 
 
 def test_the_clock_counts_sleep(monkeypatch):

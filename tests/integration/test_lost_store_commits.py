@@ -19,7 +19,7 @@ from marzban_bridge.quota.account import Event
 from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.database_mark import place_of
 from marzban_bridge.store.postgres.leadership import Leadership
-from marzban_bridge.store.postgres.lease import Lease, Standing
+from marzban_bridge.store.postgres.lease import Lease, LeaseRow
 from marzban_bridge.store.postgres.link import open_connection
 from marzban_bridge.store.store import Store
 from marzban_bridge.store.terms import TOKEN_BYTES
@@ -161,7 +161,7 @@ def test_who_follows_would_miss_what_is_lost_only_where_commits_wait(
     lease = Lease()
     lease.token = "ours"
     lease.marks = {"before"}
-    lease.standing = Standing(led_by, "host:1", 1, NOW, False, 0, "", "", "before")
+    lease.row = LeaseRow(led_by, "host:1", 1, NOW, False, 0, "", "", "before")
     lease.saw("now", waits_for_standby=waits_for_standby)
     assert lease.marks == ({"before", "now"} if is_known else set())
 
@@ -250,7 +250,7 @@ async def test_a_bridge_of_an_earlier_version_that_leads_in_between_is_no_loss(u
             f"UPDATE lease SET token = '{old}', holder = 'old', epoch = epoch + 1, "
             "expires_at = clock_timestamp() + interval '2 seconds'",
         )
-        await bridge.until(lambda: lease.standing.token == old)
+        await bridge.until(lambda: lease.row.token == old)
         assert lease.missing is None
         assert (await bridge.until_leading()).doubt is None
 

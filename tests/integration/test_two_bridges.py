@@ -24,7 +24,7 @@ from marzban_bridge.quota.reset_detection import ResetAll
 from marzban_bridge.quota.usage import UsageChange
 from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.leadership import Leadership
-from marzban_bridge.store.postgres.lease import Lease, standing_of
+from marzban_bridge.store.postgres.lease import Lease, row_of
 from marzban_bridge.store.postgres.link import PostgresLink, open_connection
 from marzban_bridge.store.postgres.replica import ReadHandle, SharedHandle
 from marzban_bridge.store.sqlite import in_memory
@@ -166,7 +166,7 @@ def test_the_lease_is_taken_by_one_and_kept_from_others_until_it_is_given_back(u
     one, two = lead(url, seconds=60), Lease(60)
     link = PostgresLink(url)
     assert not link.ask(two.take)
-    assert two.standing.holder == one.holder
+    assert two.row.holder == one.holder
     give_back(url, one)
     assert link.ask(two.take)
     assert two.is_held
@@ -390,5 +390,5 @@ def test_a_lease_that_was_restored_in_part_is_an_error(url):
     ask(url, "DELETE FROM lease RETURNING 1")
     link = PostgresLink(url)
     with pytest.raises(StoreAwayError, match="has no lease"):
-        link.ask(standing_of)
+        link.ask(row_of)
     link.close()

@@ -17,11 +17,10 @@ SECRET = re.compile(
 LEADERS = (
     ("collector/ledger/lost_commits.py", "each.token in known"),
     ("collector/ledger/lost_commits.py", "token_then != known.token"),
-    ("collector/ledger/postgres/lease.py", "standing.token == self.token"),
+    ("collector/runtime/postgres/lease.py", "row.token == self.token"),
     ("collector/ledger/postgres/administration/recall.py", "token not in self._tokens"),
     ("marzban_bridge/store/postgres/lease.py", "self.known.token == self.token"),
-    ("marzban_bridge/store/postgres/lease.py", "self.standing.token not in {'', self.token}"),
-    ("marzban_bridge/store/postgres/lease.py", "standing.token == self.token"),
+    ("marzban_bridge/store/postgres/lease.py", "self.row.token not in {'', self.token}"),
     ("marzban_bridge/store/terms.py", "now.token == known.token"),
 )
 HARMLESS = {

@@ -51,10 +51,10 @@ class Leadership:
     @property
     def leader(self) -> str | None:
         """Who leads, as far as this follower knows; None where nobody does, or nobody knows."""
-        standing = self.lease.standing
-        if self.problem or standing is None or standing.is_expired or not standing.token:
+        row = self.lease.row
+        if self.problem or row is None or row.is_expired or not row.token:
             return None
-        return standing.holder
+        return row.holder
 
     async def run(self, lead: Callable[[Store], Awaitable[None]]) -> None:
         """Follow until the lease is free, then lead until it is lost, for ever.
@@ -133,7 +133,7 @@ class Leadership:
         lease, name = self.lease, self._link.name
         if lease.missing:
             return lost_text(where=name, known=lease.missing, holder=lease.holder)
-        led_in = lease.standing.mark if lease.standing else ""
+        led_in = lease.row.mark if lease.row else ""
         if not lease.loss and has_moved(led_in, self._mark, seen=lease.marks):
             return moved_text(where=name)
         return lease.loss
