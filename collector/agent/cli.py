@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from collector import __version__
 from collector.agent import views
@@ -32,7 +31,7 @@ from collector.agent.state.state import State
 from collector.agent.streaming import peek
 from collector.client.errors import ClientError
 from collector.client.spool.spool import Spool
-from collector.runtime.logs import configure_logging, printable
+from collector.runtime.cli import run_command
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +39,12 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; trouble is one readable line and 1, a wrong configuration one and 2."""
     arguments = _parser().parse_args(argv)
-    configure_logging()
     run: Callable[[argparse.Namespace, Config], int] = arguments.run
-    try:
-        return run(arguments, load(arguments.config))
-    except (AgentError, ClientError) as error:
-        line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(str(error).split())))
-        Console(stderr=True).print(line, soft_wrap=True)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        return 130
+    return run_command(
+        lambda: run(arguments, load(arguments.config)),
+        errors=(AgentError, ClientError),
+        code_of=lambda error: 2 if isinstance(error, ConfigError) else 1,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

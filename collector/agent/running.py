@@ -16,7 +16,7 @@ from collector.agent.agent import Agent
 from collector.agent.config.settings import Config
 from collector.agent.errors import AgentError
 from collector.agent.metrics import AgentMetrics
-from collector.runtime.listening import ListenError, listen
+from collector.runtime.listening import listen
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +32,13 @@ class Listeners(NamedTuple):
 
 @contextlib.contextmanager
 def listening(config: Config) -> Iterator[Listeners]:
-    """Open what the configuration says to listen on; AgentError when an address is taken."""
+    """Open what the configuration says to listen on; ListenError when an address is taken."""
     relay, metrics = config.relay and config.relay.listen, config.metrics_listen
     with contextlib.ExitStack() as stack:
-        try:
-            listeners = Listeners(
-                relay=stack.enter_context(listen(*relay)) if relay else None,
-                metrics=stack.enter_context(listen(*metrics)) if metrics else None,
-            )
-        except ListenError as error:
-            raise AgentError(str(error)) from error
-        yield listeners
+        yield Listeners(
+            relay=stack.enter_context(listen(*relay)) if relay else None,
+            metrics=stack.enter_context(listen(*metrics)) if metrics else None,
+        )
 
 
 async def serve(agent: Agent, listeners: Listeners) -> None:

@@ -14,7 +14,6 @@ import httpx
 from dotenv import dotenv_values
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from collector import __version__
 from collector.app import create_app, wall_clock_millis
@@ -29,9 +28,9 @@ from collector.errors import CollectorError, LedgerUnavailableError, SettingsErr
 from collector.ledger.backend import LedgerPlace, file_of, place_of
 from collector.ledger.sqlite.backup import back_up
 from collector.ledger.sqlite.file import LEDGER, ledger_path
+from collector.runtime.cli import run_command
 from collector.runtime.http_server import Server
-from collector.runtime.listening import ListenError, listen
-from collector.runtime.logs import configure_logging, printable
+from collector.runtime.listening import listen
 from collector.runtime.sqlite.file import fault
 from collector.settings import Settings
 from collector.sources.file import load_book
@@ -48,34 +47,20 @@ BACK_UP_BY_PG_DUMP = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors are one readable line."""
     arguments = _parser().parse_args(argv)
-    configure_logging()
     run: Callable[[argparse.Namespace, Settings], int] = arguments.run
     settings: Settings | None = None
-    try:
+
+    def command() -> int:
+        nonlocal settings
         settings = Settings.from_env(environment())
         return run(arguments, settings)
-    except (CollectorError, ListenError) as error:
-        return _complain(str(error))
-    except sqlite3.Error as error:
-        return _complain(_fault_of(settings, error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}")
-    except KeyboardInterrupt:
-        return 130
 
+    def explain(error: sqlite3.Error) -> str:
+        if settings is None or not settings.ledger_url.startswith("sqlite:"):
+            return f"a file cannot be read: {error}"
+        return str(fault(LEDGER, ledger_path(settings.ledger_url), error))
 
-def _fault_of(settings: Settings | None, error: sqlite3.Error) -> str:
-    if settings is None or not settings.ledger_url.startswith("sqlite:"):
-        return f"a file cannot be read: {error}"
-    return str(fault(LEDGER, ledger_path(settings.ledger_url), error))
-
-
-def _complain(message: str) -> int:
-    """Say on one line what went wrong; return the exit code."""
-    line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(message.split())))
-    Console(stderr=True).print(line, soft_wrap=True)
-    return 1
+    return run_command(command, errors=(CollectorError,), explain=explain)
 
 
 def environment() -> Mapping[str, str]:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from dotenv import dotenv_values
-from rich.console import Console
-from rich.text import Text
 
-from collector.runtime.logs import configure_logging, printable
+from collector.runtime.cli import run_command
+from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
 from marzban_bridge.cli import commands
 from marzban_bridge.cli import panels as panels_command
@@ -28,6 +27,7 @@ from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError, SettingsError
 from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
+from marzban_bridge.store.sqlite import STORE
 
 STAND_INS = (
     ("demo", "marzban_bridge.demo.run", "the whole product against a simulated panel, checked"),
@@ -48,25 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors are one readable line."""
     given = sys.argv[1:] if argv is None else argv
     arguments = _parser(given).parse_args(given)
-    configure_logging()
     run: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        return run(arguments)
-    except BridgeError as error:
-        return _complain(str(error))
-    except sqlite3.Error as error:
-        return _complain(f"the bridge's store failed: {error}")
-    except OSError as error:
-        return _complain(f"{error.filename or 'this machine'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return 130
+    return run_command(lambda: run(arguments), errors=(BridgeError,), explain=_explain)
 
 
-def _complain(message: str) -> int:
-    """Say on one line what went wrong, whatever a foreign answer in it looks like."""
-    line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(message.split())))
-    Console(stderr=True).print(line, soft_wrap=True)
-    return 1
+def _explain(error: sqlite3.Error) -> str:
+    """Say what a fault means that a command has met in the middle of the store."""
+    store = Settings.from_env(environment()).store
+    if isinstance(store, Path):
+        return str(fault(STORE, store, error))
+    return f"the copy of the store in memory failed: {error}"
 
 
 def environment() -> Mapping[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import sqlite3
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import collector.cli.main
-import marzban_bridge.cli.main
-from collector.errors import SettingsError
+from collector.runtime.cli import run_command
+from collector.runtime.listening import ListenError
 from collector.runtime.logs import OneLineFormatter
 
 CLEAR_SCREEN = "\x1b[2J"
@@ -53,15 +54,47 @@ def test_no_line_of_a_traceback_begins_like_an_event():
     assert "    2026-01-01T00:00:00Z INFO forged\\x1b[2J" in others
 
 
-def test_a_command_complains_on_one_line_that_steers_nothing(capsys, monkeypatch):
+def test_a_command_complains_on_one_line_that_steers_nothing(capsys):
     text = f"[/bold]no\nERROR forged{CLEAR_SCREEN}"
-    monkeypatch.setattr(collector.cli.main, "environment", dict)
 
-    def refuse(_):
-        raise SettingsError(text)
+    def refuse():
+        raise ValueError(text)
 
-    monkeypatch.setattr(collector.cli.main.Settings, "from_env", refuse)
-    assert collector.cli.main.main(["check"]) == 1
-    assert marzban_bridge.cli.main._complain(text) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == ["error: [/bold]no ERROR forged\\x1b[2J"] * 2
+    assert run_command(refuse, errors=(ValueError,)) == 1
+    assert capsys.readouterr().err == "error: [/bold]no ERROR forged\\x1b[2J\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (ValueError("no"), 2, "error: no"),
+        (ListenError("cannot listen"), 1, "error: cannot listen"),
+        (sqlite3.OperationalError("malformed"), 1, "error: explained: malformed"),
+        (FileNotFoundError(2, "No such file", "/x"), 1, "error: /x: No such file"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device"),
+        (OSError("odd"), 1, "error: odd"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_goes_wrong_in_a_command_is_one_line_and_a_code(capsys, raised, code, line):
+    def fail():
+        raise raised
+
+    assert (
+        run_command(
+            fail,
+            errors=(ValueError,),
+            code_of=lambda _: 2,
+            explain=lambda error: f"explained: {error}",
+        )
+        == code
+    )
+    assert capsys.readouterr().err.strip() == line
+
+
+def test_a_fault_of_the_program_itself_is_a_traceback():
+    def fail():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(fail, errors=(ValueError,))
