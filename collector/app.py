@@ -34,6 +34,7 @@ from collector.influx.exporter import Exporter
 from collector.intake.corrections import carry_out_corrections
 from collector.intake.group_commit import Ingest
 from collector.intake.shared_leader import Leading
+from collector.intake.standby_watch import StandbyWatch
 from collector.intake.subscriptions import Subscriptions
 from collector.ledger import Ledger, LedgerReader
 from collector.ledger.backend import LedgerPlace, SharedLedger, SharedReader, place_of
@@ -44,7 +45,6 @@ from collector.reports.report import DAY_MILLIS, Limits
 from collector.reports.reporters import configured_by
 from collector.reports.server_bounds import ServerBounds
 from collector.runtime.body_room import BodyRoom
-from collector.runtime.postgres.standby_watch import StandbyWatch
 from collector.runtime.rate_limit import RateLimit
 from collector.settings import Settings
 from collector.sources.file import Sources

@@ -30,8 +30,9 @@ from collector.client.sending.delivery import (
     Setback,
     Step,
 )
-from collector.client.sending.pace import Pace
 from collector.client.spool.spool import REPORTS, Spool, wall_clock_millis
+from collector.runtime.outage import Outage
+from collector.runtime.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,18 @@ class Sender:
     tell: Callable[[], None] = lambda: None
     """Called when what is wrong has changed."""
     sent: int = 0
-    problem: str | None = ""
-    """What is wrong, None if nothing is; empty before the first try: an agent that ended may have
-    left a note of its own."""
+    outage: Outage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outage = _outage(f"delivery_{{}} lane={self.name}", "the collector %s")
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, None if nothing is; empty before the first try.
+
+        An agent that ended may have stored a problem of its own until then.
+        """
+        return self.outage.reason
 
     async def attempt(self) -> Step:
         """Send once, and remember what is wrong, whatever it is; raises SpoolError."""
@@ -87,12 +97,7 @@ class Sender:
     def _note(self, problem: str | None) -> None:
         if problem == self.problem:
             return
-        if problem is None:
-            if self.problem:
-                log.info("delivery_works lane=%s", self.name)
-        else:
-            log.warning("delivery_fails lane=%s: the collector %s", self.name, problem)
-        self.problem = problem
+        _set(self.outage, problem)
         try:
             self.note_problem(self.name, problem)
         except SpoolError as error:  # the log and the metrics say it all the same
@@ -115,7 +120,9 @@ class Agent:
         self.spool = Spool(Path(config.state), max_bytes=config.max_spool_bytes)
         self.state = State(self.spool)
         self._wire = AsyncWire(config.collector_url, timeout_seconds=SEND_TIMEOUT_SECONDS)
-        self._problems: dict[str, str | None] = {}
+        self._outages = {
+            each.name: _outage(f"source_{{}} source={each.name}", "%s") for each in config.sources
+        }
         self._fallen: dict[str, tuple[str, ...]] = {}
         parcel = Reports(key=config.key, subscription=None)
         self.senders = {REPORTS: self._sender(REPORTS, parcel)}
@@ -137,7 +144,9 @@ class Agent:
                 lanes={
                     name: each.problem for name, each in self.senders.items() if each.problem != ""
                 },
-                sources=self._problems,
+                sources={
+                    name: each.reason for name, each in self._outages.items() if each.reason != ""
+                },
                 relay=self.relay_problem(),
             )
 
@@ -220,16 +229,13 @@ class Agent:
         return brought
 
     async def _note(self, source: Source, problem: str | None) -> None:
-        if self._problems.get(source.name, "") == problem:
+        outage = self._outages[source.name]
+        if problem == outage.reason:
             return
-        was_told = self._problems.get(source.name) is not None
-        self._problems[source.name] = problem
+        _set(outage, problem)
         self.give_sign()
         if problem is None:
-            if was_told:
-                log.info("source_works source=%s", source.name)
             return
-        log.warning("source_fails source=%s: %s", source.name, problem)
         try:
             await asyncio.to_thread(self.state.note_problem, source.name, problem)
         except SpoolError as error:
@@ -281,6 +287,26 @@ class Agent:
         """Let go of connections and the state."""
         await self._wire.close()
         self.spool.close()
+
+
+def _outage(event: str, reason: str) -> Outage:
+    """Return what is logged as `event`, with `fails` or `works` in it; not tried yet."""
+    return Outage(
+        event,
+        fails=f"{event.format('fails')}: {reason}",
+        works=event.format("works"),
+        reason="",
+        log=log,
+        levels=(logging.WARNING, logging.INFO),
+        tells_all=True,
+    )
+
+
+def _set(outage: Outage, problem: str | None) -> None:
+    if problem is None:
+        outage.recovered()
+    else:
+        outage.failed(problem)
 
 
 def _said(error: Exception) -> str:

@@ -15,6 +15,7 @@ from collector.influx.client import Influx
 from collector.influx.exporter import Exporter
 from collector.intake.group_commit import Ingest
 from collector.intake.shared_leader import Leading
+from collector.intake.standby_watch import StandbyWatch
 from collector.intake.subscriptions import Subscriptions
 from collector.ledger import LedgerReader
 from collector.ledger.backend import LedgerPlace
@@ -26,7 +27,6 @@ from collector.reports.reporters import KeyRing, Reporter, configured_by
 from collector.reports.server_bounds import ServerBounds
 from collector.reports.spikes import BusyHour
 from collector.runtime.body_room import BodyRoom
-from collector.runtime.postgres.standby_watch import StandbyWatch
 from collector.runtime.rate_limit import RateLimit
 from collector.runtime.recent import RecentNames
 from collector.settings import Settings

@@ -23,8 +23,8 @@ from collector.client.sending.delivery import (
     Setback,
     Step,
 )
-from collector.client.sending.pace import Pace
 from collector.client.target import IDLE_SECONDS, LINGER_SECONDS, MAX_ANSWER_BYTES, join
+from collector.runtime.pace import Pace
 
 T = TypeVar("T")
 

@@ -30,6 +30,8 @@ from collector.influx.points import Page, daily_page, raw_page
 from collector.intake.group_commit import Ingest
 from collector.ledger import DeadLetter, LedgerReader, Progress
 from collector.metrics import Metrics
+from collector.runtime.outage import Outage
+from collector.runtime.pace import Pace
 from collector.schema import Policy
 
 log = logging.getLogger(__name__)
@@ -88,15 +90,17 @@ class Exporter:
         self._leads = leads
         """Whether it is this collector's business: of those that share a ledger one exports."""
         self._threads = ThreadPoolExecutor(len(Policy), thread_name_prefix="export")
-        self._pause_seconds: dict[Policy, float] = {}
-        self._problems: dict[str, str] = {}
+        self._outages = {each: _outage(each) for each in Policy}
+        self._buckets_problem: str | None = None
         self._preparing = asyncio.Lock()
         self._is_prepared = False
 
     @property
     def warnings(self) -> list[str]:
         """Return why points are not written now, or not as they should be."""
-        return list(dict.fromkeys(self._problems.values()))
+        outages = [each for each in self._outages.values() if not each.is_up]
+        problems = [self._buckets_problem, *(f"{each.name}: {each.reason}" for each in outages)]
+        return [each for each in problems if each]
 
     async def run(self) -> None:
         """Follow the ledger until cancelled, and see to the buckets first."""
@@ -118,11 +122,9 @@ class Exporter:
         except CollectorError as error:
             problem = f"the buckets of InfluxDB could not be checked: {error}"
         self._is_prepared = True
-        known = self._problems.pop("buckets", None)
-        if problem is not None:
-            self._problems["buckets"] = problem
-            if problem != known:
-                log.warning("%s", problem)
+        if problem is not None and problem != self._buckets_problem:
+            log.warning("%s", problem)
+        self._buckets_problem = problem
 
     def _mend_buckets(self) -> str | None:
         if self._buckets is None:
@@ -145,7 +147,8 @@ class Exporter:
         while not commits.is_closed:
             signal = commits.subscribe()
             if not self._leads():
-                self._problems.clear()
+                self._outages[policy].forget()
+                self._buckets_problem = None
                 await _wait_for(signal)
                 continue
             try:
@@ -155,7 +158,7 @@ class Exporter:
                 step = await self.step(policy)
             except Exception:  # a defect here must not stop reports from being taken
                 log.exception("the export to %s met a defect; trying again", policy.bucket)
-                self._problems[policy] = f"the export to {policy.bucket} met a defect: see the log"
+                self._outages[policy].reason = "a defect, see the log"
                 step = Step(pause_seconds=DEFECT_PAUSE_SECONDS)
             if step.has_more:
                 continue
@@ -232,27 +235,25 @@ class Exporter:
     async def _wait(self, policy: Policy, why: Retry | Halt) -> Step:
         """Note why the stream stands still, and for how long."""
         self._metrics.influx_up.set(0)
-        if policy not in self._problems:
-            log.error("export to %s: %s; will keep trying", policy.bucket, why.reason)
+        outage = self._outages[policy]
+        was_up = outage.is_up
+        pause_seconds = outage.failed(
+            why.reason, asked_seconds=why.after_seconds if isinstance(why, Retry) else None
+        )
+        if was_up:
             with contextlib.suppress(NotStoredError):  # it is for `export status` only
                 await self._ingest.run(
                     lambda ledger: ledger.note_export_problem(policy, why.reason)
                 )
-        self._problems[policy] = f"export to {policy.bucket}: {why.reason}"
         if isinstance(why, Halt):
             self._influx.close()  # the next try reads the token anew
             self._is_prepared = False
             return Step(pause_seconds=HALT_PAUSE_SECONDS)
-        doubled_seconds = self._pause_seconds.get(policy, FIRST_PAUSE_SECONDS / 2) * 2
-        self._pause_seconds[policy] = min(doubled_seconds, LONGEST_PAUSE_SECONDS)
-        own_seconds = self._pause_seconds[policy] * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
-        return Step(pause_seconds=max(own_seconds, why.after_seconds or 0.0))
+        return Step(pause_seconds=pause_seconds)
 
     def _recovered(self, policy: Policy) -> None:
         self._metrics.influx_up.set(1)
-        self._pause_seconds.pop(policy, None)
-        if self._problems.pop(policy, None):
-            log.warning("export to %s goes on", policy.bucket)
+        self._outages[policy].recovered()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -262,3 +263,14 @@ async def _wait_for(signal: asyncio.Event) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(IDLE_SECONDS):
             await signal.wait()
+
+
+def _outage(policy: Policy) -> Outage:
+    """Return what is known of one stream; collectors that failed together try again apart."""
+    name = f"export to {policy.bucket}"
+    pace = Pace(
+        chance=random.random,
+        first_seconds=FIRST_PAUSE_SECONDS,
+        longest_seconds=LONGEST_PAUSE_SECONDS,
+    )
+    return Outage(name, works=f"{name} goes on", pace=pace, log=log)

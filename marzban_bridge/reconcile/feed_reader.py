@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
+from collector.runtime.outage import Outage
 from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
 from marzban_bridge.feed.client import CollectorFeed, FeedPage
 from marzban_bridge.feed.ledger_runs import last_shared_seq, learn, went_back
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.quota.usage import CorrectedName
 from marzban_bridge.reconcile.loop import Reconciler
-from marzban_bridge.reconcile.outage import Outage
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.rollback_check import Witness
 from marzban_bridge.store.store import Store
@@ -49,7 +49,7 @@ class Reading:
         self._reconcilers = reconcilers
         self._metrics = metrics
         self._standstill = standstill
-        self.outage = Outage("collector")
+        self.outage = Outage("collector", reason="not reached yet")
         self._uncorrected = set(store.corrected_names())
         """Names whose corrections may not be in all baselines."""
 

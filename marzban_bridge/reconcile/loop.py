@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
+from collector.runtime.outage import Outage
 from marzban_bridge.errors import (
     CollectorUnavailableError,
     PanelDoubtError,
@@ -21,7 +22,6 @@ from marzban_bridge.errors import (
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.port import Panel, PanelCheck, PanelUser
-from marzban_bridge.reconcile.outage import Outage
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.rollback_check import Witness
@@ -88,7 +88,9 @@ class Reconciler:
         """Finds out whether the panel is another entry's, too; then it is in doubt."""
         is_first = store.panel == FIRST_PANEL
         self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
-        self.panel_outage = Outage("panel" if is_first else f"panel {store.panel}")
+        self.panel_outage = Outage(
+            "panel" if is_first else f"panel {store.panel}", reason="not reached yet"
+        )
 
     def hurry(self, keys: Iterable[str], urgency: Urgency = Urgency.CROSSING) -> None:
         """Have these accounts looked at before anything that is less urgent."""

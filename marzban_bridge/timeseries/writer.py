@@ -20,12 +20,13 @@ from typing import Protocol
 
 from collector.influx.delivery import Delivered, Refused, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
+from collector.runtime.outage import Outage
+from collector.runtime.pace import Pace
 from collector.schema import EVENTS, USER_USAGE, Policy
 from marzban_bridge.errors import NotLeadingError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import PublicName
 from marzban_bridge.quota.account import Account, trusted
-from marzban_bridge.reconcile.outage import Outage
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.users.settler import Clock
 from marzban_bridge.store.store import Store
@@ -101,7 +102,9 @@ class Snapshots:
         self._everybody_after: _Place | None = None
         self._may_have_events = True
         self._refusals_logged_at: dict[str, float] = {}
-        self.outage = Outage("InfluxDB", reason=None, longest_pause_seconds=LONGEST_PAUSE_SECONDS)
+        self.outage = Outage(
+            "InfluxDB", pace=Pace(first_seconds=0.5, longest_seconds=LONGEST_PAUSE_SECONDS)
+        )
         """Whether points are stored, and why not; up until it is shown otherwise."""
 
     def touch(self, panel: str, keys: Iterable[str]) -> None:

@@ -68,7 +68,7 @@ def make(request, collector, monkeypatch):
     made = []
     monkeypatch.setattr(Sender, "start", lambda self: None)
     monkeypatch.setattr(
-        "collector.client.sending.pace.Pace.wait_seconds", lambda self, asked_seconds: 0.001
+        "collector.runtime.pace.Pace.wait_seconds", lambda self, asked_seconds: 0.001
     )
 
     def build(**arguments):

@@ -39,7 +39,7 @@ async def test_what_is_too_much_at_once_arrives_in_parts_and_later(tmp_path, mon
     waits = []
     monkeypatch.setattr(Sender, "start", lambda self: None)
     monkeypatch.setattr(
-        "collector.client.sending.pace.Pace.wait_seconds",
+        "collector.runtime.pace.Pace.wait_seconds",
         lambda self, asked_seconds=None: waits.append(asked_seconds) or 0.001,
     )
     async with running(CollectorWorld(path=tmp_path / "l.sqlite3", environment=SMALL)) as world:

@@ -41,7 +41,7 @@ def fail_once(monkeypatch):
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(Delivery, "attempt", fail)
-    monkeypatch.setattr("collector.client.sending.pace.Pace.wait_seconds", lambda *_, **__: 0.01)
+    monkeypatch.setattr("collector.runtime.pace.Pace.wait_seconds", lambda *_, **__: 0.01)
     return failed
 
 

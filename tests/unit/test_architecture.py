@@ -24,7 +24,7 @@ PURE = (
     "collector/client/answers.py",
     "collector/client/sending/delivery.py",
     "collector/client/outbox.py",
-    "collector/client/sending/pace.py",
+    "collector/runtime/pace.py",
     "collector/client/receipt.py",
     "collector/client/report.py",
     "collector/client/spool/clock.py",

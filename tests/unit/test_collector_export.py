@@ -137,7 +137,7 @@ async def test_while_influxdb_is_away_the_cursor_stands_still_and_pauses_grow_to
 async def test_a_busy_influxdb_is_left_alone_for_as_long_as_it_asks(world):
     await world.store(report())
     world.influx.is_down, world.influx.retry_after_seconds = True, 120.0
-    assert (await world.exporter.step(RAW)).pause_seconds == 120.0
+    assert 120.0 <= (await world.exporter.step(RAW)).pause_seconds <= 132.0
 
 
 async def test_an_influxdb_that_asks_for_no_pause_gets_one_that_grows(world):

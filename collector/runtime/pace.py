@@ -10,13 +10,14 @@ LONGEST_RETRY_AFTER_SECONDS = 3600.0
 class Pace:
     """Doubles the wait with each setback up to a longest one, with jitter; success resets it.
 
-    `chance` returns a number from 0 to 1. A wait the collector asks for is never undercut.
+    `chance` returns a number from 0 to 1; without it there is no jitter. A wait that the other
+    side asks for is never undercut.
     """
 
     def __init__(
         self,
         *,
-        chance: Callable[[], float],
+        chance: Callable[[], float] | None = None,
         first_seconds: float = 1.0,
         longest_seconds: float = 60.0,
     ) -> None:
@@ -33,7 +34,9 @@ class Pace:
         """Return how long to wait after one more setback."""
         doubled = self._first_seconds * 2.0 ** min(self._setbacks, 32)
         self._setbacks += 1
-        own_seconds = min(self._longest_seconds, doubled) * (0.5 + self._chance() / 2)
+        own_seconds = min(self._longest_seconds, doubled)
+        asked = min(asked_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS)
+        if self._chance is None:
+            return max(own_seconds, asked)
         # Senders that were turned away together come back apart.
-        asked = min(asked_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS) * (1 + self._chance() / 10)
-        return max(own_seconds, asked)
+        return max(own_seconds * (0.5 + self._chance() / 2), asked * (1 + self._chance() / 10))

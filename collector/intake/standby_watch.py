@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from collector.errors import CollectorError
 from collector.metrics import Metrics
+from collector.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,17 @@ class StandbyWatch:
     def __init__(self, look: Callable[[], Awaitable[int]], *, metrics: Metrics) -> None:
         self._look = look
         self._metrics = metrics
-        self.problem: str | None = None
+        self._outage = Outage(
+            "standby",
+            fails="%s",
+            works="the synchronous standby confirms commits again",
+            log=log,
+        )
+
+    @property
+    def problem(self) -> str | None:
         """Why nothing that is stored is acknowledged, for people."""
+        return self._outage.reason
 
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""
@@ -36,14 +46,10 @@ class StandbyWatch:
         except CollectorError:
             waiting = 0
         self._metrics.standby_waiting.set(waiting)
-        was_told = self.problem is not None
-        self.problem = None
-        if waiting:
-            self.problem = (
-                f"the synchronous standby does not confirm commits ({waiting} of ours wait): start "
-                "it, or take it out of synchronous_standby_names. Nothing is acknowledged meanwhile"
-            )
-        if waiting and not was_told:
-            log.error("%s", self.problem)
-        if was_told and not waiting:
-            log.warning("the synchronous standby confirms commits again")
+        if not waiting:
+            self._outage.recovered()
+            return
+        self._outage.failed(
+            f"the synchronous standby does not confirm commits ({waiting} of ours wait): start it, "
+            "or take it out of synchronous_standby_names. Nothing is acknowledged meanwhile"
+        )
