@@ -7,12 +7,12 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 
-from collector.api.context import Collector
 from collector.errors import CollectorError
 from collector.metrics import Metrics
 from collector.reports.report import DAY_MILLIS
 from collector.reports.spikes import SHOWN_DAYS, BusyHour, by_reporter, describe, spikes_of
 from collector.schema import Policy
+from collector.service import Collector
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ async def refresh(collector: Collector) -> None:
     """Read the ledger's size, counts and sums, and how far behind the export is."""
     metrics, settings = collector.metrics, collector.settings
     metrics.retention_seconds.labels("reports").set(settings.dedup_window_days * 86_400)
-    ring = await collector.key_ring()
+    ring = await collector.rules.key_ring()
     metrics.forget_reporters(lambda name: ring.by_name(name) is None)
     if collector.leading and not collector.leading.leads:
         _show_spikes(collector, ())

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel
 
-from collector.api.context import CollectorPart
+from collector.api.dependencies import CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
 from collector.api.usage import MAX_SEQ, at

@@ -9,7 +9,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
 from collector.api.admission import warnings_of
-from collector.api.context import Collector, CollectorPart
+from collector.api.dependencies import CollectorPart
+from collector.service import Collector
 
 router = APIRouter(tags=["health"])
 

@@ -15,11 +15,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from collector.api.context import Collector, collector_of
+from collector.api.dependencies import collector_of
 from collector.api.problems import answer_of, problem_of
 from collector.api.senders import Claims, read_claims
 from collector.errors import CollectorError
 from collector.runtime import answer_mark
+from collector.service import Collector
 
 _MARK = answer_mark.HEADER.encode()
 _WORD = answer_mark.REQUEST_HEADER.encode()

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
-from collector.api.context import Collector, CollectorPart
+from collector.api.dependencies import CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
 from collector.api.usage import at
@@ -23,6 +23,7 @@ from collector.ledger.statistics_values import (
 )
 from collector.reports.report import DAY_MILLIS, kept_millis, purge_horizon_millis
 from collector.schema import Policy
+from collector.service import Collector
 
 router = APIRouter(
     prefix="/v1",

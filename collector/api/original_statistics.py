@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel
 
-from collector.api.context import Collector, CollectorPart
+from collector.api.dependencies import CollectorPart
 from collector.api.maintenance import clean_up
 from collector.api.pipeline import throttle
 from collector.api.problems import ProblemError, documented
@@ -28,6 +28,7 @@ from collector.api.usage import (
 )
 from collector.reports.identity import subscription_token
 from collector.reports.report import DAY_MILLIS, MAX_TOKEN_LENGTH, canonical
+from collector.service import Collector
 
 router = APIRouter(
     prefix="/api/xpert",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from collector.api.admission import admit, bound_servers, settle
-from collector.api.context import Collector
 from collector.api.problems import ProblemError, problem_of
 from collector.api.senders import (
     Claims,
@@ -36,6 +35,7 @@ from collector.reports.identity import is_plainly_a_name, is_url, subscription_t
 from collector.reports.report import Refusal, Report, WireReport, accept, is_ahead, is_empty
 from collector.reports.reporters import Reporter
 from collector.runtime.rate_limit import RateLimit
+from collector.service import Collector
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ async def _sort(
     reporter = sender if isinstance(sender, Reporter) else None
     limits = collector.limits if reporter else collector.user_limits
     scope = f"reporter:{sender.name}" if isinstance(sender, Reporter) else sender.scope
-    tariff = await collector.tariff_of(reporter)
+    tariff = await collector.rules.tariff_of(reporter)
     for index, wire in decoded.reports:
         if isinstance(sender, SelfReporter):
             await _check_own(collector, sender, wire)

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 
-from collector.api.context import CollectorPart
+from collector.api.dependencies import CollectorPart
 from collector.api.problems import ProblemError, documented
 from collector.api.senders import require_admin
 from collector.ledger.readers import Standing

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from collector.api.context import CollectorPart
+from collector.api.dependencies import CollectorPart
 from collector.api.lean import LeanRoute
 from collector.api.pipeline import Sorted, take
 from collector.api.problems import MOST_NAMED_ERRORS, FieldError, More, documented, named

@@ -11,11 +11,12 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import Scope
 
-from collector.api.context import Collector, CollectorPart
+from collector.api.dependencies import CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError, inflate
 from collector.reports.reporters import Reporter, is_signature_valid, is_timely
 from collector.runtime.body_room import Place
+from collector.service import Collector
 
 KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")
 ADMIN_KEY = HTTPBearer(auto_error=False, description="COLLECTOR_ADMIN_KEY", scheme_name="adminKey")
@@ -180,7 +181,7 @@ async def find_key_holder(collector: Collector, claimed: Claims) -> Reporter | N
     """Return whose key the request carries; None without one, 401 for a wrong one."""
     if claimed.key is None:
         return None
-    reporter = (await collector.key_ring()).by_key(claimed.key)
+    reporter = (await collector.rules.key_ring()).by_key(claimed.key)
     if reporter is None:
         raise ProblemError(401, "this reporter key is not valid (see `reporters list`)")
     return reporter
@@ -195,7 +196,7 @@ async def find_signer(collector: Collector, request: Request, claimed: Claims) -
         return None
     if claimed.signer is None:
         raise ProblemError(401, "a signed request says whose signature it is: ?reporter=NAME")
-    signer = (await collector.key_ring()).by_name(claimed.signer)
+    signer = (await collector.rules.key_ring()).by_name(claimed.signer)
     if signer is None or not is_timely(request.headers, now_seconds=_now_seconds(collector)):
         raise _unfit_signature()
     return signer

@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Path, Request
 
-from collector.api.context import Collector, CollectorPart
+from collector.api.dependencies import CollectorPart
 from collector.api.lean import LeanRoute
 from collector.api.pipeline import Counting, Sorted, store, throttle
 from collector.api.problems import ProblemError, documented, refused_request
@@ -26,10 +26,11 @@ from collector.api.senders import (
     read_body,
     unpack,
 )
-from collector.intake.push_ids import Push, message_id_of
+from collector.intake.push_ids import Push
 from collector.ledger import Receipt
 from collector.reports.report import accept
 from collector.reports.reporters import Reporter
+from collector.service import Collector
 from collector.sources import Translated, three_x_ui, uniproxy
 from collector.sources.uniproxy import NODE_PART, Node, node_of
 
@@ -132,7 +133,7 @@ async def _uniproxy(post: _Post) -> Translated:
             "COLLECTOR_SOURCES_FILE",
         )
     push = Push(name, node, panel, post.body)
-    message_id = post.message_id or await message_id_of(collector, push)
+    message_id = post.message_id or await collector.push_ids.id_of(push)
     return uniproxy.translate(post.body, node, panel, message_id=message_id)
 
 
@@ -165,7 +166,7 @@ async def _store(
     sorted_ = Sorted(list(translated.refusals))
     sorted_.ignored = translated.ignored
     now_millis = collector.now_millis()
-    tariff = await collector.tariff_of(reporter)
+    tariff = await collector.rules.tariff_of(reporter)
     for index, wire in translated.reports:
         outcome = accept(
             wire,

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, BaseModel
 
-from collector.api.context import Collector, CollectorPart
+from collector.api.dependencies import CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
 from collector.ledger import (
@@ -22,6 +22,7 @@ from collector.ledger.statistics_values import (
 )
 from collector.reports.billing import AS_REPORTED_MILLIS, Billing
 from collector.reports.report import DAY_MILLIS, MAX_USERNAME_LENGTH, canonical
+from collector.service import Collector
 
 router = APIRouter(
     prefix="/v1",
@@ -226,7 +227,7 @@ async def user_statistics(
 ) -> UserStatistics:
     """Return a user's traffic by server; a user who was never reported has none."""
     sums, servers = await usage_of(collector, username, days, after=after, limit=limit)
-    billing = (await collector.rules()).billing
+    billing = (await collector.rules.current()).billing
     return UserStatistics(
         username=username,
         days=days,
@@ -262,7 +263,7 @@ async def server_statistics(
     collector: CollectorPart, days: Days = None, after: After = 0, limit: Limit = MOST_SERVERS
 ) -> list[ServerStatistics]:
     """Return a page of traffic by server, most first."""
-    billing = (await collector.rules()).billing
+    billing = (await collector.rules.current()).billing
     servers = await top_servers(collector, days, after=after, limit=limit)
     return [_server(each, billing) for each in servers]
 

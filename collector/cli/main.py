@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collector import __version__
-from collector.app import create_app, wall_clock_millis
+from collector.app import create_app
 from collector.cli.corrections import add_adjust, add_void, adjust, corrections_list, void
 from collector.cli.import_ import add_import, import_file
 from collector.cli.influx import bootstrap, export_rebuild, export_status
@@ -32,6 +32,7 @@ from collector.runtime.cli import run_command
 from collector.runtime.http_server import Server
 from collector.runtime.listening import listen
 from collector.runtime.sqlite.file import fault
+from collector.runtime.wall_clock import wall_clock_millis
 from collector.settings import Settings
 from collector.sources.file import load_book
 

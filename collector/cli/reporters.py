@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from collector.app import wall_clock_millis
 from collector.errors import LedgerError
 from collector.ledger.backend import LedgerPlace, place_of
 from collector.reports.reporters import (
@@ -20,6 +19,7 @@ from collector.reports.reporters import (
     merge_configured,
     signing_secret,
 )
+from collector.runtime.wall_clock import wall_clock_millis
 from collector.settings import Settings
 
 console = Console()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Callable
 
-from collector.api.context import Collector
 from collector.errors import CollectorError
+from collector.intake.group_commit import Ingest
+from collector.ledger.async_read import AsyncRead
 from collector.ledger.corrections import Correction
 
 log = logging.getLogger(__name__)
@@ -16,39 +18,55 @@ LOOK_SECONDS = 1.0
 """So often the ledger is asked whether a correction is open."""
 
 
-async def carry_out_corrections(collector: Collector) -> None:
-    """Carry out each correction that is open, until cancelled; of shared ledgers, the leader does.
+class CorrectionRunner:
+    """Carries out the corrections of one ledger; of several collectors that share it, the leader.
 
-    A step is one commit, and reports are stored between steps. What fails is tried again.
+    A correction is carried out in steps, each of them one commit; reports are stored between steps.
     """
-    problem: str | None = None
-    while True:
-        try:
-            await carry_out_open(collector)
-            problem = None
-        except (CollectorError, OSError, sqlite3.Error) as error:
-            if problem != str(error):
-                problem = str(error)
-                log.warning("a correction could not be carried out, trying again: %s", error)
-        await asyncio.sleep(LOOK_SECONDS)
 
+    def __init__(
+        self,
+        ingest: Ingest,
+        *,
+        read: AsyncRead,
+        now_millis: Callable[[], int],
+        leads: Callable[[], bool],
+    ) -> None:
+        self._ingest = ingest
+        self._read = read
+        self._now_millis = now_millis
+        self._leads = leads
 
-async def carry_out_open(collector: Collector) -> None:
-    """Carry out the corrections that are open now, if this collector writes the ledger's sums."""
-    if collector.leading and not collector.leading.leads:
-        return
-    correction = await collector.read(lambda reader: reader.open_correction())
-    if correction is None:
-        return
-    log.info("correction %d: begun or taken up again", correction.number)
-    while await collector.ingest.run(
-        lambda ledger: ledger.correct(now_millis=collector.now_millis())
-    ):
-        collector.ingest.commits.notify()
-    collector.ingest.commits.notify()
-    for each in await collector.read(lambda reader: reader.corrections(limit=100)):
-        if each.number >= correction.number and each.done_at_millis is not None:
-            _log(each)
+    async def run(self) -> None:
+        """Carry out each correction that is open, until cancelled. What fails is tried again."""
+        problem: str | None = None
+        while True:
+            try:
+                await self.carry_out_open()
+                problem = None
+            except (CollectorError, OSError, sqlite3.Error) as error:
+                if problem != str(error):
+                    problem = str(error)
+                    log.warning("a correction could not be carried out, trying again: %s", error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def carry_out_open(self) -> None:
+        """Carry out the corrections that are open now, if this collector writes the ledger's sums.
+
+        Raises what reading and writing the ledger raise.
+        """
+        if not self._leads():
+            return
+        correction = await self._read(lambda reader: reader.open_correction())
+        if correction is None:
+            return
+        log.info("correction %d: begun or taken up again", correction.number)
+        while await self._ingest.run(lambda ledger: ledger.correct(now_millis=self._now_millis())):
+            self._ingest.commits.notify()
+        self._ingest.commits.notify()
+        for each in await self._read(lambda reader: reader.corrections(limit=100)):
+            if each.number >= correction.number and each.done_at_millis is not None:
+                _log(each)
 
 
 def _log(correction: Correction) -> None:

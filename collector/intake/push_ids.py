@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from collector.api.context import Collector
 from collector.ledger import LedgerReader
+from collector.ledger.async_read import AsyncRead
+from collector.metrics import Metrics
 from collector.reports.report import report_key
 from collector.sources import uniproxy
-from collector.sources.retries import Seen, content_of, ids_of
+from collector.sources.retries import RecentPushes, Seen, content_of, ids_of
 from collector.sources.uniproxy import Node, UniProxy
 
 
@@ -38,39 +39,51 @@ class Push:
         return [report_key(scope, each) for each in ids]
 
 
-async def message_id_of(collector: Collector, push: Push) -> str | None:
-    """Return the id of a push, None where each is to be counted.
+class PushIds:
+    """The ids of the pushes to one collector."""
 
-    Raises what reading a push raises.
-    """
-    window_millis = push.window_millis
-    if not window_millis:
+    def __init__(
+        self,
+        *,
+        read: AsyncRead,
+        now_millis: Callable[[], int],
+        metrics: Metrics,
+    ) -> None:
+        self._recent = RecentPushes()
+        self._read = read
+        self._now_millis = now_millis
+        self._metrics = metrics
+
+    async def id_of(self, push: Push) -> str | None:
+        """Return the id of a push, None where each is to be counted.
+
+        Raises what reading a push raises.
+        """
+        window_millis = push.window_millis
+        if not window_millis:
+            return None
+        recent, now_millis = self._recent, self._now_millis()
+        node = f"{push.node.type}/{push.node.id}"
+        content = content_of(reporter=push.reporter, node=node, body=push.body)
+        ids = ids_of(content, now_millis=now_millis, window_millis=window_millis)
+        if (seen := recent.find(content)) is None:
+            stored = await self._find_stored(push, ids)
+            seen = recent.find(content) or stored  # another try may have come meanwhile
+            if seen is not None:
+                recent.note(content, seen, now_millis=now_millis)
+        if seen is not None and seen.is_within_window(now_millis):
+            self._metrics.retries.labels(source=uniproxy.KIND).inc()
+            return seen.message_id
+        recent.note(content, Seen(ids[0], now_millis, window_millis), now_millis=now_millis)
+        return ids[0]
+
+    async def _find_stored(self, push: Push, message_ids: tuple[str, str]) -> Seen | None:
+        for message_id in message_ids:
+            if keys := push.keys(message_id):
+                first_millis = await self._read(_first_received_at(keys))
+                if first_millis is not None:
+                    return Seen(message_id, first_millis, push.window_millis)
         return None
-    recent, now_millis = collector.sources.recent, collector.now_millis()
-    node = f"{push.node.type}/{push.node.id}"
-    content = content_of(reporter=push.reporter, node=node, body=push.body)
-    ids = ids_of(content, now_millis=now_millis, window_millis=window_millis)
-    if (seen := recent.find(content)) is None:
-        stored = await _find_stored(collector, push, ids)
-        seen = recent.find(content) or stored  # another try may have come meanwhile
-        if seen is not None:
-            recent.note(content, seen, now_millis=now_millis)
-    if seen is not None and seen.is_within_window(now_millis):
-        collector.metrics.retries.labels(source=uniproxy.KIND).inc()
-        return seen.message_id
-    recent.note(content, Seen(ids[0], now_millis, window_millis), now_millis=now_millis)
-    return ids[0]
-
-
-async def _find_stored(
-    collector: Collector, push: Push, message_ids: tuple[str, str]
-) -> Seen | None:
-    for message_id in message_ids:
-        if keys := push.keys(message_id):
-            first_millis = await collector.read(_first_received_at(keys))
-            if first_millis is not None:
-                return Seen(message_id, first_millis, push.window_millis)
-    return None
 
 
 def _first_received_at(keys: list[bytes]) -> Callable[[LedgerReader], int | None]:

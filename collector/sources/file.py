@@ -12,7 +12,6 @@ from pathlib import Path
 from collector.errors import SettingsError
 from collector.runtime.rate_limit import RateLimit
 from collector.sources.book import EMPTY, SourceBook, read_book
-from collector.sources.retries import RecentPushes
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +37,13 @@ def load_book(path: Path | None) -> SourceBook:
 
 
 class Sources:
-    """What is known of foreign senders, and which of their pushes were seen lately."""
+    """What is configured of foreign senders, as the sources file says it now."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._stamp = _stamp_of(path)
         self._book = load_book(path)
         self._look_at_seconds = 0.0
-        self.recent = RecentPushes()
         self.notes = RateLimit(per_second=1 / NOTE_SECONDS, burst=1)
         """Bounds how often a reporter's refusals are logged: panels repeat them all day."""
         self.problem: str | None = None

@@ -27,6 +27,7 @@ from collector.ledger.backend import LedgerPlace, place_of
 from collector.reports.reporters import hash_key
 from collector.runtime.http_limits import bounded
 from collector.runtime.private_files import keep_private, make_private, put_in_place
+from collector.runtime.wall_clock import wall_clock_millis
 from collector.sources.file import load_book
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
@@ -249,7 +250,7 @@ def _first_reporter(place: LedgerPlace, former: Path) -> str:
     """
     with contextlib.closing(place.reader()) as reader:
         reporters = reader.reporters()
-    now_millis = collector.app.wall_clock_millis()
+    now_millis = wall_clock_millis()
     with contextlib.suppress(FileNotFoundError):
         key = former.read_text().strip()
         if key and hash_key(key) not in {each.key_hash for each in reporters}:

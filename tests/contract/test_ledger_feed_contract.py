@@ -16,7 +16,6 @@ from collectors import ADMIN_KEY, CollectorWorld, running, wire
 from fake_ledger import FakeLedger
 from ledgers import NOON_MILLIS
 
-from collector.intake.corrections import carry_out_open
 from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.postgres.writer import PostgresLedger
 from collector.reports.billing import Ratio
@@ -67,7 +66,7 @@ class Real:
 
     def set_ratio(self, ratio_millis: int) -> None:
         self.world.app.state.collector.place.set_ratio(Ratio("de-1", ratio_millis, 0))
-        self.world.app.state.collector._rules = None
+        self.world.app.state.collector.rules._rules = None
 
     async def void(self, *seqs: int) -> None:
         """Void reports by their numbers: each of them came a minute after the one before."""
@@ -94,7 +93,7 @@ class Real:
         await asyncio.to_thread(
             collector.place.ask_correction, wanted, asked_at_millis=self.world.now_millis
         )
-        await carry_out_open(collector)
+        await collector.corrections.carry_out_open()
 
     async def restart(self) -> None:
         """Have the next report stored as after a restart, without a second server here."""

@@ -27,7 +27,7 @@ class Both:
     def set_ratio(self, ratio: str) -> None:
         """Do what `ratios set` does, and let its second pass."""
         set_ratio(self.collector.path, Ratio("de-1", parse_ratio(ratio), 0))
-        self.collector.app.state.collector._rules = None
+        self.collector.app.state.collector.rules._rules = None
 
     async def report(self, amount_bytes: int, **options) -> None:
         """Report in pieces: a byte of rounding for each would show in the sums."""

@@ -10,7 +10,6 @@ from collectors import AS_OTHER, AS_REPORTER, CollectorWorld, running, wire
 from ledgers import NOON_MILLIS, batch, report
 
 from collector.cli.main import main
-from collector.intake.corrections import carry_out_open
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
 
@@ -170,5 +169,5 @@ async def test_what_a_crash_left_open_is_carried_out_by_the_next_collector(path)
         asked_at_millis=NOON_MILLIS,
     )
     async with running(CollectorWorld(path=path)) as world:
-        await carry_out_open(world.app.state.collector)
+        await world.app.state.collector.corrections.carry_out_open()
         assert (await world.get("/v1/usage"))["reports"] == 0

@@ -279,7 +279,7 @@ class TestWho:
         self, world, path, monkeypatch
     ):
         seconds = [1000.0]
-        monkeypatch.setattr(world.app.state.collector, "monotonic_seconds", lambda: seconds[0])
+        monkeypatch.setattr(world, "monotonic_seconds", lambda: seconds[0])
         key = add_reporter(path, "agent", now_millis=0)
         seconds[0] += 1
         as_agent = {"authorization": f"Bearer {key}"}
@@ -307,7 +307,7 @@ class TestWho:
         self, world, path, monkeypatch
     ):
         seconds = [1000.0]
-        monkeypatch.setattr(world.app.state.collector, "monotonic_seconds", lambda: seconds[0])
+        monkeypatch.setattr(world, "monotonic_seconds", lambda: seconds[0])
         old = add_reporter(path, "agent", now_millis=0)
         grace = {"now_millis": NOON_MILLIS, "grace_millis": 5}
         keys = [old, rotate_reporter(path, "agent", **grace)]
@@ -465,7 +465,7 @@ class TestBounds:
         environment = {"COLLECTOR_KEY_REQUESTS_PER_SECOND": "1"}
         async with running(CollectorWorld(path=path, environment=environment)) as world:
             seconds = [1000.0]
-            world.app.state.collector.monotonic_seconds = lambda: seconds[0]
+            world.monotonic_seconds = lambda: seconds[0]
             statuses = [(await world.send(wire())).status_code for _ in range(3)]
             limited = await world.send(wire())
             other = await world.send(wire(), headers=AS_OTHER)
@@ -478,7 +478,7 @@ class TestBounds:
     async def test_a_user_is_slowed_down_when_it_comes_too_often(self, path):
         environment = {"COLLECTOR_USER_REQUESTS_PER_SECOND": "0.2"}
         async with running(CollectorWorld(path=path, environment=environment)) as world:
-            world.app.state.collector.monotonic_seconds = lambda: 1000.0
+            world.monotonic_seconds = lambda: 1000.0
             statuses = [
                 (await world.send(wire(token), headers=NOBODY)).status_code
                 for token in (ALICE_TOKEN, ALICE_TOKEN, BOB_TOKEN)

@@ -17,8 +17,8 @@ from collectors import (
     wire,
 )
 
-from collector.api.context import RULES_SECONDS
 from collector.cli.main import main
+from collector.intake.rules_cache import RULES_SECONDS
 from collector.ledger.sqlite.reader import SqliteReader
 
 
@@ -40,9 +40,8 @@ class Ratios(CollectorWorld):
     def command(self, *words):
         """Run a command beside the collector, and let it take effect."""
         assert main(words) == 0
-        collector = self.app.state.collector
-        now_seconds = collector.monotonic_seconds() + RULES_SECONDS
-        collector.monotonic_seconds = lambda: now_seconds
+        now_seconds = self.monotonic_seconds() + RULES_SECONDS
+        self.monotonic_seconds = lambda: now_seconds
 
     async def billed(self):
         page = await self.get("/v1/usage/changes")
@@ -79,14 +78,13 @@ async def test_the_running_collector_says_that_ratios_changed(world, capsys):
 
 async def test_it_takes_effect_within_a_second_and_not_at_once(world):
     """The ledger is not asked for every request."""
-    collector = world.app.state.collector
-    began_seconds = collector.monotonic_seconds()
-    collector.monotonic_seconds = lambda: began_seconds
+    began_seconds = world.monotonic_seconds()
+    world.monotonic_seconds = lambda: began_seconds
     await world.send(wire())
     assert main(["ratios", "set", "de-1", "2"]) == 0
     await world.send(wire())
     assert await world.billed() == {"alice": 60}
-    collector.monotonic_seconds = lambda: began_seconds + 1
+    world.monotonic_seconds = lambda: began_seconds + 1
     await world.send(wire())
     assert await world.billed() == {"alice": 120}
 

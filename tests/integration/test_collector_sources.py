@@ -12,6 +12,7 @@ from collectors import AS_ADMIN, KEY, OTHER_KEY, CollectorWorld, running
 from ledgers import NOON_MILLIS
 
 from collector.errors import NotStoredError
+from collector.intake.push_ids import PushIds
 
 NODE = "node_id=7&node_type=vless"
 THREE_X_UI = f"/v1/sources/3x-ui/{KEY}"
@@ -216,7 +217,7 @@ class TestUniProxy:
                 is_looking.set()
                 await may_go_on.wait()
 
-        monkeypatch.setattr("collector.intake.push_ids._find_stored", look_slowly_once)
+        monkeypatch.setattr(PushIds, "_find_stored", look_slowly_once)
         first = asyncio.create_task(post(world, UNIPROXY, {"42": [1, 2]}))
         await is_looking.wait()
         world.now_millis += 2

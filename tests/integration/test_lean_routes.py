@@ -140,7 +140,7 @@ class TestTheKeyRing:
 
     async def test_many_requests_at_once_read_it_once(self, reads, world):
         collector = world.app.state.collector
-        collector._rules_until_seconds = 0
+        collector.rules._valid_until_seconds = 0
         reads.clear()
         answers = await asyncio.gather(*(world.send(wire()) for _ in range(50)))
         assert {each.status_code for each in answers} == {200}
@@ -148,9 +148,9 @@ class TestTheKeyRing:
 
     async def test_a_request_that_goes_away_leaves_the_others_theirs(self, reads, world):
         collector = world.app.state.collector
-        collector._rules = None
-        first = asyncio.create_task(collector.key_ring())
-        second = asyncio.create_task(collector.key_ring())
+        collector.rules._rules = None
+        first = asyncio.create_task(collector.rules.key_ring())
+        second = asyncio.create_task(collector.rules.key_ring())
         await asyncio.sleep(0)
         first.cancel()
         assert len(await second) == 2
@@ -158,7 +158,7 @@ class TestTheKeyRing:
 
     async def test_a_ledger_that_cannot_be_read_is_asked_again(self, world, monkeypatch):
         collector = world.app.state.collector
-        collector._rules = None
+        collector.rules._rules = None
 
         def fail(self):
             raise OSError("no such disk")
@@ -167,5 +167,5 @@ class TestTheKeyRing:
             patch.setattr(SqliteReader, "reporters", fail)
             for _ in range(2):
                 with pytest.raises(OSError, match="no such disk"):
-                    await collector.key_ring()
-        assert len(await collector.key_ring()) == 2
+                    await collector.rules.key_ring()
+        assert len(await collector.rules.key_ring()) == 2

@@ -124,7 +124,7 @@ async def test_reporters_and_ratios_hold_at_all_of_them(start):
     first.app.state.collector.place.set_ratio(Ratio("de-1", 2000, 0))
     headers = {"authorization": f"Bearer {key}"}
     for world in (first, second):
-        world.app.state.collector._rules = None
+        world.app.state.collector.rules._rules = None
         assert (await world.send(wire(), headers=headers)).status_code == 200
     assert (await second.get("/v1/usage"))["billed_bytes"] == 2 * 60
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ class CollectorWorld:
     path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     now_millis: int = NOON_MILLIS
+    monotonic_seconds: Callable[[], float] = time.monotonic
     users: dict[str, str] = field(default_factory=lambda: {ALICE_TOKEN: "alice", BOB_TOKEN: "bob"})
     is_panel_down: bool = False
     asked: list[str] = field(default_factory=list)
@@ -65,8 +67,12 @@ class CollectorWorld:
         self.app = create_app(
             settings,
             now_millis=lambda: self.now_millis,
+            monotonic_seconds=self._read_monotonic_clock,
             panel_transport=httpx.MockTransport(self._answer),
         )
+
+    def _read_monotonic_clock(self) -> float:
+        return self.monotonic_seconds()
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request.url.path)

@@ -114,6 +114,7 @@ SHARED_IN_ONE_PROCESS = (
     "collector.ledger.backend.LedgerPlace",
     "collector.ledger.backend.place_of",
     "collector.reports.reporters.hash_key",
+    "collector.runtime.wall_clock",
     "collector.sources.file.load_book",
 )
 

@@ -1,0 +1,18 @@
+"""How a route gets the collector that it serves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from collector.service import Collector
+
+
+def collector_of(request: Request) -> Collector:
+    """Return the collector that serves this request."""
+    collector: Collector = request.app.state.collector
+    return collector
+
+
+CollectorPart = Annotated[Collector, Depends(collector_of)]

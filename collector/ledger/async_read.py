@@ -1,0 +1,18 @@
+"""How code in an event loop reads the ledger: a query runs in a thread and is awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from collector.ledger import LedgerReader
+
+T = TypeVar("T")
+
+
+class AsyncRead(Protocol):
+    """Runs a query in a thread; raises what the query raises."""
+
+    def __call__(self, query: Callable[[LedgerReader], T], /) -> Awaitable[T]:
+        """Return what the query returns."""
+        ...

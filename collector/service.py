@@ -1,0 +1,318 @@
+"""The wired parts of one collector: opened together, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+import httpx
+
+from collector.influx.buckets import Buckets
+from collector.influx.client import Influx
+from collector.influx.exporter import Exporter
+from collector.intake.corrections import CorrectionRunner
+from collector.intake.group_commit import Ingest
+from collector.intake.push_ids import PushIds
+from collector.intake.rules_cache import RulesCache
+from collector.intake.shared_leader import Leading
+from collector.intake.standby_watch import StandbyWatch
+from collector.intake.subscriptions import Subscriptions
+from collector.ledger import Ledger, LedgerReader
+from collector.ledger.backend import LedgerPlace, SharedLedger, SharedReader, place_of
+from collector.metrics import Metrics
+from collector.reports.byte_bounds import Bounds, ByteBounds
+from collector.reports.report import DAY_MILLIS, Limits
+from collector.reports.reporters import configured_by
+from collector.reports.server_bounds import ServerBounds
+from collector.reports.spikes import BusyHour
+from collector.runtime.body_room import BodyRoom
+from collector.runtime.rate_limit import RateLimit
+from collector.runtime.recent import RecentNames
+from collector.runtime.wall_clock import wall_clock_millis
+from collector.settings import Settings
+from collector.sources.file import Sources
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+READER_THREADS = 4
+STATISTICS_THREADS = 2
+KEY_BURST_SECONDS = 2
+USER_BURST_SECONDS = 6
+REPORTERS_BODIES = 16
+SOURCES_BODIES = 4
+STRANGERS_BODIES = 4
+"""So many of the largest bodies may be in memory at once; strangers cannot crowd out reporters."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Collector:
+    """The wired parts of one running collector."""
+
+    settings: Settings
+    limits: Limits
+    user_limits: Limits
+    """The same for users without a key."""
+    place: LedgerPlace
+    ledger_identity: object
+    """The ledger as it was opened; see `LedgerPlace.identity`."""
+    ingest: Ingest
+    reader: LedgerReader
+    readers: Executor
+    statistics_readers: Executor
+    """For what reads through a table: nobody who reports waits behind it."""
+    subscriptions: Subscriptions | None
+    leading: Leading | None
+    """None where no other collector can share the ledger."""
+    exporter: Exporter | None
+    """None where no InfluxDB is configured."""
+    influx: Influx | None
+    sources: Sources
+    metrics: Metrics
+    now_millis: Callable[[], int]
+    monotonic_seconds: Callable[[], float]
+    key_limit: RateLimit
+    user_limit: RateLimit
+    key_bytes: ByteBounds
+    user_bytes: ByteBounds
+    """How much users without a key may report."""
+    key_servers: ServerBounds
+    user_servers: ServerBounds
+    """How many servers users without a key may name."""
+    reporters_room: BodyRoom
+    sources_room: BodyRoom
+    """For what panels and nodes send, which is larger."""
+    strangers_room: BodyRoom
+    """For the bodies of requests without a key: nobody knows yet whose they are."""
+    standby: StandbyWatch | None = None
+    """None where no server keeps the ledger."""
+    full_users: RecentNames = field(default_factory=RecentNames)
+    """Users whose totals were too full for a report."""
+    bounded_senders: RecentNames = field(default_factory=RecentNames)
+    """Senders that came to the bounds of their bytes, by scope."""
+    crowded_senders: RecentNames = field(default_factory=RecentNames)
+    """Senders that named more servers than they may, by scope."""
+    spikes: Sequence[BusyHour] = ()
+    """What senders reported far beyond their past, today or yesterday; see `gauges`."""
+    dropping_series: asyncio.Lock = field(default_factory=asyncio.Lock)
+    rules: RulesCache = field(init=False)
+    push_ids: PushIds = field(init=False)
+    corrections: CorrectionRunner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rules = RulesCache(
+            configured_by(
+                self.settings.reporter_keys,
+                outside_quota=self.settings.reporters_outside_quota,
+                now_millis=0,
+            ),
+            read=self.read,
+            now_millis=self.now_millis,
+            monotonic_seconds=self.monotonic_seconds,
+        )
+        self.push_ids = PushIds(read=self.read, now_millis=self.now_millis, metrics=self.metrics)
+        self.corrections = CorrectionRunner(
+            self.ingest,
+            read=self.read,
+            now_millis=self.now_millis,
+            leads=lambda: self.leading is None or self.leading.leads,
+        )
+
+    async def read(self, query: Callable[[LedgerReader], T]) -> T:
+        """Run a query of the ledger beside the event loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.readers, query, self.reader)
+
+    async def read_sums(self, query: Callable[[LedgerReader], T]) -> T:
+        """Run a query that counts every report acknowledged so far."""
+        await self.catch_up()
+        return await self.read_long(query)
+
+    async def read_long(self, query: Callable[[LedgerReader], T]) -> T:
+        """Run a query that may read through a table; what is quick does not wait behind it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.statistics_readers, query, self.reader)
+
+    async def catch_up(self) -> None:
+        """Return once every report acknowledged so far is in the sums; NotStoredError if not."""
+        await (self.leading or self.ingest).catch_up()
+
+
+@contextlib.asynccontextmanager
+async def open_collector(
+    settings: Settings,
+    *,
+    now_millis: Callable[[], int] = wall_clock_millis,
+    monotonic_seconds: Callable[[], float] = time.monotonic,
+    panel_transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[Collector]:
+    """Open the ledger and start storing; at the end store what is queued and close.
+
+    Raises LedgerError when the ledger cannot be used, SettingsError for a wrong sources file.
+    """
+    known_sources = Sources(settings.sources_file)
+    place = place_of(settings.ledger_url)
+    ledger = place.open()
+    reader = place.reader()
+    _note_configured(place, reader, settings, now_millis())
+    metrics = Metrics()
+    limits = _limits(settings, settings.key_bounds)
+    ingest = Ingest(
+        ledger,
+        now_millis=now_millis,
+        metrics=metrics,
+        max_queued_reports=settings.max_queued_reports,
+        limits=limits,
+        keeps_unexported=bool(settings.influxdb_url),
+        adds_up=not place.is_shared,
+    )
+    leading = None
+    if place.is_shared:
+        leading = _lead(ledger, reader, ingest, metrics, now_millis=now_millis, limits=limits)
+    subscriptions = None
+    if settings.marzban_url:
+        subscriptions = Subscriptions(
+            settings.marzban_url,
+            path=settings.subscription_path,
+            monotonic_seconds=monotonic_seconds,
+            metrics=metrics,
+            transport=panel_transport,
+        )
+    readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="ledger-reader")
+    statistics_readers = ThreadPoolExecutor(STATISTICS_THREADS, thread_name_prefix="statistics")
+    influx = exporter = None
+    if settings.influxdb_url:
+        access = settings.influx_access()
+        influx = Influx(access)
+        exporter = Exporter(
+            reader=reader,
+            ingest=ingest,
+            influx=influx,
+            buckets=Buckets(access) if settings.influxdb_prepares_buckets else None,
+            retention_seconds=settings.influx_retention_seconds,
+            now_millis=now_millis,
+            metrics=metrics,
+            leads=lambda: leading is None or leading.leads,
+        )
+        metrics.expose_export()
+    ingest.start()
+    if leading:
+        leading.start()
+    try:
+        opened = Collector(
+            settings=settings,
+            limits=limits,
+            user_limits=_limits(settings, settings.user_bounds),
+            place=place,
+            ledger_identity=place.identity(),
+            ingest=ingest,
+            reader=reader,
+            readers=readers,
+            statistics_readers=statistics_readers,
+            subscriptions=subscriptions,
+            leading=leading,
+            exporter=exporter,
+            influx=influx,
+            sources=known_sources,
+            metrics=metrics,
+            now_millis=now_millis,
+            monotonic_seconds=monotonic_seconds,
+            key_limit=RateLimit(
+                per_second=settings.key_requests_per_second,
+                burst=max(1, settings.key_requests_per_second * KEY_BURST_SECONDS),
+            ),
+            user_limit=RateLimit(
+                per_second=settings.user_requests_per_second,
+                burst=max(1, settings.user_requests_per_second * USER_BURST_SECONDS),
+            ),
+            key_bytes=ByteBounds(settings.key_bounds),
+            user_bytes=ByteBounds(settings.user_bounds),
+            key_servers=ServerBounds(settings.key_servers_per_day),
+            user_servers=ServerBounds(settings.user_servers_per_day),
+            reporters_room=BodyRoom(REPORTERS_BODIES * settings.max_body_bytes),
+            sources_room=BodyRoom(SOURCES_BODIES * settings.max_source_body_bytes),
+            strangers_room=BodyRoom(STRANGERS_BODIES * settings.max_body_bytes),
+        )
+        if leading:
+            opened.standby = _watch_standby(opened)
+        yield opened
+    finally:
+        await ingest.stop()
+        if leading:
+            await leading.stop()
+        if exporter:
+            await exporter.close()
+        if subscriptions:
+            await subscriptions.close()
+        readers.shutdown()
+        statistics_readers.shutdown()
+        reader.close()
+        ledger.close()
+
+
+def _limits(settings: Settings, bounds: Bounds) -> Limits:
+    """Return what holds for each report of a kind of sender."""
+    return Limits(
+        ceiling_bytes=settings.report_ceiling_bytes,
+        dedup_window_millis=settings.dedup_window_days * DAY_MILLIS,
+        request_bytes=bounds.request_bytes,
+        request_setting=bounds.setting_of("request"),
+    )
+
+
+def _note_configured(
+    place: LedgerPlace, reader: LedgerReader, settings: Settings, now_millis: int
+) -> None:
+    """Have the keys of the environment listed with all others; say which of them are refused."""
+    own = configured_by(
+        settings.reporter_keys,
+        outside_quota=settings.reporters_outside_quota,
+        now_millis=now_millis,
+    )
+    place.note_configured(own)
+    by_hash = {each.key_hash: each for each in own}
+    for each in reader.configured():
+        if by_hash.get(each.key_hash) is not None and each.revoked_at_millis is not None:
+            log.warning(
+                "reporter_key_is_revoked name=%s: `reporters revoke` made it invalid; take it out "
+                "of COLLECTOR_REPORTER_KEYS, or put another key there",
+                each.name,
+            )
+
+
+def _lead(
+    ledger: Ledger,
+    reader: LedgerReader,
+    ingest: Ingest,
+    metrics: Metrics,
+    *,
+    now_millis: Callable[[], int],
+    limits: Limits,
+) -> Leading:
+    leading = Leading(
+        cast("SharedLedger", ledger),
+        cast("SharedReader", reader),
+        commits=ingest.commits,
+        now_millis=now_millis,
+        metrics=metrics,
+        limits=limits,
+        keeps_unexported=ingest.keeps_unexported,
+        on_recovery=ingest.note_recovery,
+    )
+    ingest.on_stored = leading.wake
+    metrics.expose_leading()
+    return leading
+
+
+def _watch_standby(opened: Collector) -> StandbyWatch:
+    return StandbyWatch(
+        lambda: opened.read(lambda reader: cast("SharedReader", reader).commits_waiting()),
+        metrics=opened.metrics,
+    )
