@@ -25,7 +25,7 @@ async def keep_fresh(collector: Collector) -> None:
     is_recalled = False
     while True:
         try:
-            if not is_recalled or collector.leading:  # others hear reporters too
+            if not is_recalled or collector.place.is_shared:  # others hear reporters too
                 await _recall_reporters(collector)
                 is_recalled = True
             await refresh(collector)
@@ -40,7 +40,7 @@ async def refresh(collector: Collector) -> None:
     metrics.retention_seconds.labels("reports").set(settings.dedup_window_days * 86_400)
     ring = await collector.rules.key_ring()
     metrics.forget_reporters(lambda name: ring.by_name(name) is None)
-    if collector.leading and not collector.leading.leads:
+    if not collector.ingest.leads:
         _show_spikes(collector, ())
         _clear(metrics)  # one collector shows what is true of the ledger, or it would add up
         return

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import httpx
 
@@ -17,14 +17,15 @@ from collector.influx.buckets import Buckets
 from collector.influx.client import Influx
 from collector.influx.exporter import Exporter
 from collector.intake.corrections import CorrectionRunner
-from collector.intake.group_commit import Ingest
+from collector.intake.embedded import EmbeddedIngest
+from collector.intake.ingest import Ingest, IngestOptions
 from collector.intake.push_ids import PushIds
 from collector.intake.rules_cache import RulesCache
-from collector.intake.shared_leader import Leading
+from collector.intake.shared import SharedIngest
 from collector.intake.standby_watch import StandbyWatch
 from collector.intake.subscriptions import Subscriptions
 from collector.ledger import Ledger, LedgerReader
-from collector.ledger.backend import LedgerPlace, SharedLedger, SharedReader, place_of
+from collector.ledger.backend import EmbeddedBackend, LedgerPlace, SharedBackend, place_of
 from collector.metrics import Metrics
 from collector.reports.byte_bounds import Bounds, ByteBounds
 from collector.reports.report import DAY_MILLIS, Limits
@@ -69,8 +70,6 @@ class Collector:
     statistics_readers: Executor
     """For what reads through a table: nobody who reports waits behind it."""
     subscriptions: Subscriptions | None
-    leading: Leading | None
-    """None where no other collector can share the ledger."""
     exporter: Exporter | None
     """None where no InfluxDB is configured."""
     influx: Influx | None
@@ -91,7 +90,7 @@ class Collector:
     """For what panels and nodes send, which is larger."""
     strangers_room: BodyRoom
     """For the bodies of requests without a key: nobody knows yet whose they are."""
-    standby: StandbyWatch | None = None
+    standby: StandbyWatch | None
     """None where no server keeps the ledger."""
     full_users: RecentNames = field(default_factory=RecentNames)
     """Users whose totals were too full for a report."""
@@ -122,7 +121,6 @@ class Collector:
             self.ingest,
             read=self.read,
             now_millis=self.now_millis,
-            leads=lambda: self.leading is None or self.leading.leads,
         )
 
     async def read(self, query: Callable[[LedgerReader], T]) -> T:
@@ -142,7 +140,15 @@ class Collector:
 
     async def catch_up(self) -> None:
         """Return once every report acknowledged so far is in the sums; NotStoredError if not."""
-        await (self.leading or self.ingest).catch_up()
+        await self.ingest.catch_up()
+
+
+class _OpenedLedger(NamedTuple):
+    ledger: Ledger
+    reader: LedgerReader
+    ingest: Ingest
+    commits_waiting: Callable[[], int] | None
+    """How many commits wait for a standby of the ledger's server; None where there is no server."""
 
 
 @contextlib.asynccontextmanager
@@ -158,24 +164,21 @@ async def open_collector(
     Raises LedgerError when the ledger cannot be used, SettingsError for a wrong sources file.
     """
     known_sources = Sources(settings.sources_file)
-    place = place_of(settings.ledger_url)
-    ledger = place.open()
-    reader = place.reader()
-    _note_configured(place, reader, settings, now_millis())
     metrics = Metrics()
     limits = _limits(settings, settings.key_bounds)
-    ingest = Ingest(
-        ledger,
+    backend = place_of(settings.ledger_url)
+    options = IngestOptions(
         now_millis=now_millis,
         metrics=metrics,
-        max_queued_reports=settings.max_queued_reports,
         limits=limits,
         keeps_unexported=bool(settings.influxdb_url),
-        adds_up=not place.is_shared,
+        max_queued_reports=settings.max_queued_reports,
     )
-    leading = None
-    if place.is_shared:
-        leading = _lead(ledger, reader, ingest, metrics, now_millis=now_millis, limits=limits)
+    opened = (
+        _open_shared(backend, options) if backend.is_shared else _open_embedded(backend, options)
+    )
+    ledger, reader, ingest = opened.ledger, opened.reader, opened.ingest
+    _note_configured(backend, reader, settings, now_millis())
     subscriptions = None
     if settings.marzban_url:
         subscriptions = Subscriptions(
@@ -187,6 +190,12 @@ async def open_collector(
         )
     readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="ledger-reader")
     statistics_readers = ThreadPoolExecutor(STATISTICS_THREADS, thread_name_prefix="statistics")
+    standby = None
+    if commits_waiting := opened.commits_waiting:
+        loop = asyncio.get_running_loop()
+        standby = StandbyWatch(
+            lambda: loop.run_in_executor(readers, commits_waiting), metrics=metrics
+        )
     influx = exporter = None
     if settings.influxdb_url:
         access = settings.influx_access()
@@ -199,25 +208,22 @@ async def open_collector(
             retention_seconds=settings.influx_retention_seconds,
             now_millis=now_millis,
             metrics=metrics,
-            leads=lambda: leading is None or leading.leads,
         )
         metrics.expose_export()
     ingest.start()
-    if leading:
-        leading.start()
     try:
-        opened = Collector(
+        yield Collector(
             settings=settings,
             limits=limits,
             user_limits=_limits(settings, settings.user_bounds),
-            place=place,
-            ledger_identity=place.identity(),
+            place=backend,
+            ledger_identity=backend.identity(),
             ingest=ingest,
             reader=reader,
             readers=readers,
             statistics_readers=statistics_readers,
             subscriptions=subscriptions,
-            leading=leading,
+            standby=standby,
             exporter=exporter,
             influx=influx,
             sources=known_sources,
@@ -240,13 +246,8 @@ async def open_collector(
             sources_room=BodyRoom(SOURCES_BODIES * settings.max_source_body_bytes),
             strangers_room=BodyRoom(STRANGERS_BODIES * settings.max_body_bytes),
         )
-        if leading:
-            opened.standby = _watch_standby(opened)
-        yield opened
     finally:
         await ingest.stop()
-        if leading:
-            await leading.stop()
         if exporter:
             await exporter.close()
         if subscriptions:
@@ -287,32 +288,13 @@ def _note_configured(
             )
 
 
-def _lead(
-    ledger: Ledger,
-    reader: LedgerReader,
-    ingest: Ingest,
-    metrics: Metrics,
-    *,
-    now_millis: Callable[[], int],
-    limits: Limits,
-) -> Leading:
-    leading = Leading(
-        cast("SharedLedger", ledger),
-        cast("SharedReader", reader),
-        commits=ingest.commits,
-        now_millis=now_millis,
-        metrics=metrics,
-        limits=limits,
-        keeps_unexported=ingest.keeps_unexported,
-        on_recovery=ingest.note_recovery,
-    )
-    ingest.on_stored = leading.wake
-    metrics.expose_leading()
-    return leading
+def _open_embedded(backend: EmbeddedBackend, options: IngestOptions) -> _OpenedLedger:
+    ledger, reader = backend.open(), backend.reader()
+    return _OpenedLedger(ledger, reader, EmbeddedIngest(ledger, options), None)
 
 
-def _watch_standby(opened: Collector) -> StandbyWatch:
-    return StandbyWatch(
-        lambda: opened.read(lambda reader: cast("SharedReader", reader).commits_waiting()),
-        metrics=opened.metrics,
-    )
+def _open_shared(backend: SharedBackend, options: IngestOptions) -> _OpenedLedger:
+    ledger, reader = backend.open(), backend.reader()
+    options.metrics.expose_leading()
+    ingest = SharedIngest(ledger, reader, options)
+    return _OpenedLedger(ledger, reader, ingest, reader.commits_waiting)

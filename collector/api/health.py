@@ -35,8 +35,7 @@ async def readyz(collector: CollectorPart) -> Response:
     """Say whether reports can be stored."""
     reasons = _reasons(collector)
     warnings = list(collector.exporter.warnings) if collector.exporter else []
-    if collector.leading and (loss := collector.leading.loss):
-        warnings.append(loss)
+    warnings += collector.ingest.warnings
     if collector.sources.problem:
         warnings.append(collector.sources.problem)
     full_users = collector.full_users.names(now_seconds=collector.monotonic_seconds())
@@ -51,15 +50,7 @@ async def readyz(collector: CollectorPart) -> Response:
 
 
 def _reasons(collector: Collector) -> list[str]:
-    reasons: list[str] = []
-    if not collector.ingest.is_running:
-        reasons.append("the ledger's writing thread has stopped")
-    if collector.ingest.last_error:
-        reasons.append(f"the last commit failed: {collector.ingest.last_error}")
-    if collector.ingest.fold_error:
-        reasons.append(f"reports are stored, and not added up: {collector.ingest.fold_error}")
-    if collector.leading and collector.leading.problem:
-        reasons.append(collector.leading.problem)
+    reasons = list(collector.ingest.problems)
     if collector.standby and collector.standby.problem:
         reasons.append(collector.standby.problem)
     place = collector.place

@@ -80,7 +80,7 @@ async def clean_up(collector: Collector, days: int) -> CleanupAnswer:
         lambda ledger: ledger.forget_reports(
             before_millis=before_millis,
             limit=CLEANUP_ROWS,
-            keeps_unexported=collector.ingest.keeps_unexported,
+            keeps_unexported=collector.exporter is not None,
             through_seq=old_seq,
         )
     ):

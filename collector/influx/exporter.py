@@ -27,7 +27,7 @@ from collector.influx.client import Influx
 from collector.influx.delivery import Delivered, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
 from collector.influx.points import Page, daily_page, raw_page
-from collector.intake.group_commit import Ingest
+from collector.intake.ingest import Ingest
 from collector.ledger import DeadLetter, LedgerReader, Progress
 from collector.metrics import Metrics
 from collector.runtime.outage import Outage
@@ -77,7 +77,6 @@ class Exporter:
         now_millis: Callable[[], int],
         metrics: Metrics,
         page_rows: int = PAGE_ROWS,
-        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._reader = reader
         self._ingest = ingest
@@ -87,8 +86,6 @@ class Exporter:
         self._now_millis = now_millis
         self._metrics = metrics
         self._page_rows = page_rows
-        self._leads = leads
-        """Whether it is this collector's business: of those that share a ledger one exports."""
         self._threads = ThreadPoolExecutor(len(Policy), thread_name_prefix="export")
         self._outages = {each: _outage(each) for each in Policy}
         self._buckets_problem: str | None = None
@@ -146,7 +143,7 @@ class Exporter:
         commits = self._ingest.commits
         while not commits.is_closed:
             signal = commits.subscribe()
-            if not self._leads():
+            if not self._ingest.leads:
                 self._outages[policy].forget()
                 self._buckets_problem = None
                 await _wait_for(signal)
@@ -176,7 +173,7 @@ class Exporter:
         result = await self._in_thread(
             lambda: deliver(page.lines, lambda lines: self._write(policy, lines))
         )
-        if not self._leads():
+        if not self._ingest.leads:
             return Step()
         if not isinstance(result, Delivered):
             return await self._wait(policy, result)
@@ -225,7 +222,7 @@ class Exporter:
         return self._now_millis() - kept_seconds * 1000 + RETENTION_MARGIN_MILLIS
 
     def _write(self, policy: Policy, lines: Sequence[str]) -> Outcome:
-        if not self._leads():  # it may have been frozen since, and another be further by now
+        if not self._ingest.leads:  # it may have been frozen since, and another be further by now
             return Retry("another collector exports now")
         outcome = self._influx.write(policy.bucket, lines)
         name = type(outcome).__name__.lower()

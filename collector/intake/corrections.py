@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 
 from collector.errors import CollectorError
-from collector.intake.group_commit import Ingest
+from collector.intake.ingest import Ingest
 from collector.ledger.async_read import AsyncRead
 from collector.ledger.corrections import Correction
 
@@ -30,12 +30,10 @@ class CorrectionRunner:
         *,
         read: AsyncRead,
         now_millis: Callable[[], int],
-        leads: Callable[[], bool],
     ) -> None:
         self._ingest = ingest
         self._read = read
         self._now_millis = now_millis
-        self._leads = leads
 
     async def run(self) -> None:
         """Carry out each correction that is open, until cancelled. What fails is tried again."""
@@ -55,7 +53,7 @@ class CorrectionRunner:
 
         Raises what reading and writing the ledger raise.
         """
-        if not self._leads():
+        if not self._ingest.leads:
             return
         correction = await self._read(lambda reader: reader.open_correction())
         if correction is None:

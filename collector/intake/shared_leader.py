@@ -14,15 +14,10 @@ import time
 from collections.abc import Callable
 
 from collector.errors import NotStoredError
-from collector.intake.group_commit import (
-    PURGE_AGAIN_SECONDS,
-    PURGE_ROWS,
-    PURGE_SECONDS,
-    CommitSignal,
-)
+from collector.intake.commit_signal import CommitSignal
+from collector.intake.purge import Purge
 from collector.ledger.backend import SharedLedger, SharedReader
 from collector.metrics import Metrics
-from collector.reports.report import Limits, kept_millis, purge_horizon_millis
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +28,7 @@ GATHER_SECONDS = 0.02
 """So long others' reports are waited for after one of this collector's own is stored."""
 
 
-class Leading:
+class SharedLeader:
     """One collector's part in leading a shared ledger; `start` belongs to the event loop."""
 
     def __init__(
@@ -42,39 +37,23 @@ class Leading:
         reader: SharedReader,
         *,
         commits: CommitSignal,
-        now_millis: Callable[[], int],
+        purge: Purge,
         metrics: Metrics,
-        limits: Limits,
-        keeps_unexported: bool,
         on_recovery: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._reader = reader
         self._commits = commits
-        self._now_millis = now_millis
+        self._purge = purge
         self._metrics = metrics
-        self._limits = limits
-        self._keeps_unexported = keeps_unexported
         self._on_recovery = on_recovery
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = threading.Event()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-leading", daemon=True)
-        self._purge_at = time.monotonic() + PURGE_SECONDS
-        self._aged_at = time.monotonic()
         self._known: tuple[int, bool] | None = None
         self.problem: str | None = None
         """Why the ledger cannot be looked at now, for people."""
-
-    @property
-    def leads(self) -> bool:
-        """Whether this collector is the one that adds up, exports and purges."""
-        return self._ledger.leads
-
-    @property
-    def loss(self) -> str | None:
-        """What this collector has seen in the ledger and is not there any more, for people."""
-        return self._ledger.losses.text
 
     def start(self) -> None:
         """Start looking."""
@@ -134,9 +113,9 @@ class Leading:
             self._metrics.leads.set(leads)
             self._tell()
         if not leads:
-            self._aged_at = time.monotonic()  # the time is the leader's to count
-        elif time.monotonic() >= self._purge_at:
-            self._purge_at = time.monotonic() + self._purge()
+            self._purge.skip_time()  # the time is the leader's to count
+        elif self._purge.is_due:
+            self._purge.run()
 
     def _note(self, error: Exception) -> None:
         if self.problem is None:
@@ -147,19 +126,3 @@ class Leading:
     def _tell(self) -> None:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._commits.notify)
-
-    def _purge(self) -> float:
-        """Drop some reports whose ids need not be known any more; return when to come again."""
-        now_seconds = time.monotonic()
-        old_seq = self._ledger.age(
-            ran_millis=int((now_seconds - self._aged_at) * 1000),
-            kept_millis=kept_millis(self._limits),
-        )
-        self._aged_at = now_seconds
-        removed = self._ledger.forget_reports(
-            before_millis=purge_horizon_millis(self._limits, now_millis=self._now_millis()),
-            limit=PURGE_ROWS,
-            keeps_unexported=self._keeps_unexported,
-            through_seq=old_seq,
-        )
-        return PURGE_AGAIN_SECONDS if removed == PURGE_ROWS else PURGE_SECONDS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from collector.errors import SettingsError
@@ -63,7 +63,7 @@ class LedgerPlace(Protocol):
 
     @property
     def is_shared(self) -> bool:
-        """Whether other collectors may write it beside this one: `open` gives a SharedLedger."""
+        """Whether other collectors may write it beside this one; a `SharedBackend` then."""
         ...
 
     def prepare(self) -> None:
@@ -155,12 +155,38 @@ class LedgerPlace(Protocol):
         ...
 
 
+class EmbeddedBackend(LedgerPlace, Protocol):
+    """A ledger that one collector has to itself."""
+
+    @property
+    def is_shared(self) -> Literal[False]:
+        """No other collector may write it."""
+        ...
+
+
+class SharedBackend(LedgerPlace, Protocol):
+    """A ledger that several collectors write."""
+
+    @property
+    def is_shared(self) -> Literal[True]:
+        """Other collectors may write it beside this one."""
+        ...
+
+    def open(self) -> SharedLedger:
+        """Open the writing side."""
+        ...
+
+    def reader(self) -> SharedReader:
+        """Open the reading side."""
+        ...
+
+
 def is_postgres(url: str) -> bool:
     """Tell whether a URL names a PostgreSQL database."""
     return urlsplit(url).scheme in POSTGRES_SCHEMES
 
 
-def place_of(url: str) -> LedgerPlace:
+def place_of(url: str) -> EmbeddedBackend | SharedBackend:
     """Return the ledger that a URL names; SettingsError for a URL that names none."""
     if not is_postgres(url):
         from collector.ledger.sqlite.backend import SqlitePlace  # noqa: PLC0415 - one kind is loaded

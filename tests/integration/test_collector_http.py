@@ -241,7 +241,7 @@ class TestIds:
         world.now_millis += 8 * DAY_MILLIS
         ingest = world.app.state.collector.ingest
         for _ in range(2):
-            await ingest.run(lambda _: ingest._purge())
+            await ingest.run(lambda _: ingest._purge.run())
         await world.client.post("/v1/maintenance/cleanup", params={"days": 1}, headers=AS_ADMIN)
         world.now_millis -= 8 * DAY_MILLIS
         assert (await world.send(wire(report_id="x"))).json()["duplicates"] == 1

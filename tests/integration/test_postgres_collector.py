@@ -63,7 +63,7 @@ async def eventually(what, holds, *, seconds=20.0):
 
 
 def leads(world):
-    return world.app.state.collector.leading.leads
+    return world.app.state.collector.ingest.leads
 
 
 async def test_a_sender_has_its_bound_once_with_a_sixteenth_more_for_each_collector(start):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, SqlitePlace, batch, report
 
 from collector.influx.exporter import HALT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Exporter, Step
-from collector.intake.group_commit import Ingest
+from collector.intake.embedded import EmbeddedIngest
+from collector.intake.ingest import IngestOptions
 from collector.ledger.sqlite.export import rewind
 from collector.metrics import Metrics
 from collector.reports.report import DAY_MILLIS, Limits
@@ -33,17 +34,18 @@ class World:
         self.metrics = Metrics()
         self.now_millis = NOON_MILLIS
         self.page_rows = page_rows
-        self.leads = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[World]:
         self.ledger, self.reader = self.place.open(), self.place.reader()
-        self.ingest = Ingest(
+        self.ingest = EmbeddedIngest(
             self.ledger,
-            now_millis=lambda: self.now_millis,
-            metrics=self.metrics,
-            limits=Limits(),
-            keeps_unexported=True,
+            IngestOptions(
+                now_millis=lambda: self.now_millis,
+                metrics=self.metrics,
+                limits=Limits(),
+                keeps_unexported=True,
+            ),
         )
         self.ingest.start()
         self.exporter = Exporter(
@@ -55,7 +57,6 @@ class World:
             now_millis=lambda: self.now_millis,
             metrics=self.metrics,
             page_rows=self.page_rows,
-            leads=lambda: self.leads,
         )
         try:
             yield self
@@ -296,12 +297,12 @@ class TestAnyCourseOfEvents:
 
 
 async def test_who_does_not_lead_writes_nothing_and_begins_once_it_does(world):
-    world.leads = False
+    world.ingest.leads = False
     await world.store(report())
     exporting = asyncio.create_task(world.exporter.run())
     await asyncio.sleep(0.2)
     assert (world.influx.requests, world.exporter.warnings) == (0, [])
-    world.leads = True
+    world.ingest.leads = True
     world.ingest.commits.notify()
     async with asyncio.timeout(20):
         while world.influx.sums(RAW)[0] < 1:
@@ -316,7 +317,7 @@ async def test_who_lost_the_lead_on_the_way_writes_nothing_and_leaves_the_cursor
     read = world.reader.reports_after
 
     def read_and_lose(*args, **kwargs):
-        world.leads = False
+        world.ingest.leads = False
         return read(*args, **kwargs)
 
     world.exporter._reader.reports_after = read_and_lose

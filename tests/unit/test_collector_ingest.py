@@ -17,9 +17,13 @@ from collector.errors import (
     NotStoredError,
     QueueFullError,
 )
-from collector.intake import group_commit as ingest_module
-from collector.intake.group_commit import Ingest, fold_after_seconds
+from collector.intake import deferred_sums, shared_leader
+from collector.intake.deferred_sums import DeferredSums, fold_after_seconds
+from collector.intake.embedded import EmbeddedIngest
+from collector.intake.ingest import Ingest, IngestOptions
+from collector.intake.shared import SharedIngest
 from collector.ledger import Batch, Receipt
+from collector.ledger.lost_commits import Losses
 from collector.metrics import Metrics
 from collector.reports.report import DAY_MILLIS, MAX_AHEAD_MILLIS, Limits
 
@@ -85,17 +89,39 @@ class MemoryLedger:
         pass
 
 
+class SharedMemoryLedger(MemoryLedger):
+    """One that several collectors could write; this one leads."""
+
+    leads = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses = Losses()
+        self.looks = 0
+
+    def lead(self) -> int:
+        self.looks += 1
+        return 0
+
+    def await_sums(self) -> None:
+        pass
+
+
 class World:
+    ledger: MemoryLedger
+    ingest: Ingest
+
     def __init__(self, **options) -> None:
-        self.ledger = MemoryLedger()
         self.metrics = Metrics()
-        self.ingest = Ingest(
-            self.ledger,
-            now_millis=lambda: NOON_MILLIS,
-            metrics=self.metrics,
-            limits=Limits(),
-            **options,
+        self.make(
+            IngestOptions(
+                now_millis=lambda: NOON_MILLIS, metrics=self.metrics, limits=Limits(), **options
+            )
         )
+
+    def make(self, options: IngestOptions) -> None:
+        self.ledger = MemoryLedger()
+        self.ingest = EmbeddedIngest(self.ledger, options)
 
     async def __aenter__(self) -> Self:
         self.ingest.start()
@@ -219,10 +245,10 @@ async def test_a_full_disk_fails_all_of_the_group_at_once_and_is_told_until_it_i
         outcomes = await asyncio.gather(held, *tasks, return_exceptions=True)
         assert all(isinstance(each, DiskFullError) for each in outcomes)
         assert attempts == [1, 2]
-        assert world.ingest.last_error == "the disk is full"
+        assert world.ingest.problems == ["the last commit failed: the disk is full"]
         world.ledger.failure = lambda _: None
         await world.submit("a")
-        assert world.ingest.last_error is None
+        assert world.ingest.problems == []
     states = [each.message for each in caplog.records]
     assert states == ["storing fails: the disk is full", "storing works again"]
 
@@ -234,11 +260,11 @@ async def test_a_defect_is_an_answer_without_its_words_and_the_thread_goes_on(ca
         with pytest.raises(NotStoredError, match="the collector's log says why") as raised:
             await world.submit("a")
         assert "a defect" not in str(raised.value)
-        assert "RuntimeError" not in f"{raised.value}{world.ingest.last_error}"
+        assert "RuntimeError" not in f"{raised.value}{world.ingest.problems}"
         assert "a defect" in caplog.text
         world.ledger.failure = lambda _: None
         assert await world.submit("a") == Receipt(1, 0)
-        assert world.ingest.is_running
+        assert world.ingest.problems == []
 
 
 async def test_a_sender_that_went_away_is_stored_all_the_same():
@@ -273,7 +299,7 @@ async def test_stopping_stores_what_is_queued_then_refuses_and_wakes_who_waits()
         assert [each.accepted for each in await asyncio.gather(*tasks)] == [1, 1, 1]
         assert waiting.is_set()
         assert world.ingest.commits.is_closed
-        assert not world.ingest.is_running
+        assert world.ingest.problems == ["the ledger's writing thread has stopped"]
     assert world.ledger.commits == [["held"], ["a", "b"]]
 
 
@@ -323,7 +349,7 @@ class TestDeferredSums:
             assert world.ledger.folds == 1
 
     async def test_a_failure_is_told_tried_again_and_over(self, caplog, monkeypatch):
-        monkeypatch.setattr(ingest_module, "FOLD_RETRY_SECONDS", 0.01)
+        monkeypatch.setattr(deferred_sums, "FOLD_RETRY_SECONDS", 0.01)
         async with World() as world:
             world.ledger.fold_failure = DiskFullError("the disk is full")
             await asyncio.gather(await world.hold_a_commit_and_queue("a"))
@@ -334,24 +360,26 @@ class TestDeferredSums:
             world.ledger.fold_failure = None
             await asyncio.to_thread(world.ledger.has_folded.wait, 10)
             await world.ingest.run(lambda _: None)
-            assert world.ingest.fold_error is None
+            assert world.ingest.problems == []
         texts = [each.message for each in caplog.records]
         assert texts[-1] == "adding up works again"
         assert texts.count(texts[0]) == 1
 
     async def test_a_failure_is_over_with_a_commit_that_adds_up_at_once(self, monkeypatch):
         """On a slow disk commits are far apart, and no fold comes that could say so."""
-        monkeypatch.setattr(ingest_module, "FOLD_RETRY_SECONDS", 60)
+        monkeypatch.setattr(deferred_sums, "FOLD_RETRY_SECONDS", 60)
         async with World() as world:
             world.ledger.fold_failure = DiskFullError("the disk is full")
             await asyncio.gather(await world.hold_a_commit_and_queue("a"))
             await asyncio.to_thread(world.ledger.has_failed_to_fold.wait, 10)
             await world.ingest.run(lambda _: None)  # behind the fold that failed
-            assert world.ingest.fold_error == "the disk is full"
-            monkeypatch.setattr(ingest_module, "BUSY_SECONDS", 0)
+            assert world.ingest.problems == [
+                "reports are stored, and not added up: the disk is full"
+            ]
+            monkeypatch.setattr(deferred_sums, "BUSY_SECONDS", 0)
             await world.submit("b")
             assert world.ledger.deferred[-1] is False
-            assert world.ingest.fold_error is None
+            assert world.ingest.problems == []
 
     async def test_what_is_left_is_added_up_when_it_stops(self):
         async with World() as world:
@@ -370,7 +398,7 @@ async def test_other_work_runs_between_commits_and_hands_back_its_outcome():
 
 
 async def test_ids_are_purged_in_the_background_when_their_time_is_over(monkeypatch):
-    monkeypatch.setattr("collector.intake.group_commit.PURGE_SECONDS", 0.01)
+    monkeypatch.setattr("collector.intake.purge.PURGE_SECONDS", 0.01)
     async with World() as world:
         await asyncio.to_thread(world.ledger.forgotten.wait, 10)
     assert world.ledger.forgotten_before[0] == NOON_MILLIS - 7 * DAY_MILLIS - MAX_AHEAD_MILLIS - 1
@@ -378,7 +406,7 @@ async def test_ids_are_purged_in_the_background_when_their_time_is_over(monkeypa
 
 
 async def test_the_time_that_it_ran_is_told_once(monkeypatch):
-    monkeypatch.setattr("collector.intake.group_commit.PURGE_SECONDS", 0.002)
+    monkeypatch.setattr("collector.intake.purge.PURGE_SECONDS", 0.002)
     started_at = time.monotonic()
     async with World() as world:
         while len(world.ledger.forgotten_before) < 50:
@@ -398,21 +426,49 @@ def test_adding_up_takes_a_fifth_of_the_time_at_most_and_waits_five_seconds_at_m
     assert fold_after_seconds(last_fold_seconds) == pytest.approx(expected_seconds)
 
 
+class SharedWorld(World):
+    def make(self, options: IngestOptions) -> None:
+        self.ledger = self.shared = SharedMemoryLedger()
+        self.ingest = SharedIngest(self.shared, self.shared, options)
+
+    async def until_looked(self, *, looks: int) -> None:
+        async with asyncio.timeout(10):
+            while self.shared.looks < looks:
+                await asyncio.sleep(0.001)
+
+    async def have_it_looked_at(self) -> None:
+        """Return after a whole look at the ledger."""
+        for _ in range(2):
+            looks = self.shared.looks
+            self.ingest._leader.wake()
+            await self.until_looked(looks=looks + 1)
+
+
 class TestSharedLedger:
     """Where another thread, or another collector, adds up and purges."""
 
-    async def test_reports_are_only_appended_and_whoever_adds_up_is_told(self, monkeypatch):
-        monkeypatch.setattr(ingest_module, "PURGE_SECONDS", 0.01)
-        stored = []
-        async with World(adds_up=False, on_stored=lambda: stored.append(1)) as world:
+    @pytest.fixture(autouse=True)
+    def _looks_only_when_woken(self, monkeypatch):
+        monkeypatch.setattr(shared_leader, "LOOK_SECONDS", 60)
+        monkeypatch.setattr(shared_leader, "LONGEST_PAUSE_SECONDS", 60)
+
+    async def test_reports_are_only_appended_and_the_leader_looks_after_each_commit(self):
+        async with SharedWorld() as world:
+            await world.have_it_looked_at()
             signal = world.ingest.commits.subscribe()
             for _ in range(3):
+                looks = world.shared.looks
                 await world.submit("alice")
-                await asyncio.sleep(0.06)
+                await world.until_looked(looks=looks + 1)
             assert world.ledger.deferred == [True] * 3
             assert (world.ledger.folds, world.ledger.forgotten_before) == (0, [])
-            assert len(stored) == 3
             assert not signal.is_set()  # readers of sums are told when there are any
+
+    async def test_the_leader_purges(self, monkeypatch):
+        monkeypatch.setattr("collector.intake.purge.PURGE_SECONDS", 0)
+        async with SharedWorld() as world:
+            await world.have_it_looked_at()
+            assert world.ledger.forgotten_through[0] == 17
 
     async def test_a_server_that_is_away_fails_all_of_a_group_at_once(self):
         tries = []
@@ -421,7 +477,8 @@ class TestSharedLedger:
             tries.append(len(batches))
             return LedgerUnavailableError("away")
 
-        async with World(adds_up=False) as world:
+        async with SharedWorld() as world:
+            await world.have_it_looked_at()
             held = await world.hold_a_commit()
             waiting = [world.submit("a"), world.submit("b"), world.submit("c")]
             await queued(world, reports=4)
@@ -433,20 +490,20 @@ class TestSharedLedger:
                 with pytest.raises(LedgerUnavailableError):
                     await each
             assert tries == [1, 3]
-            assert world.ingest.last_error == "away"
-            world.ingest.note_recovery()
-            assert world.ingest.last_error is None
+            assert world.ingest.problems == ["the last commit failed: away"]
+            await world.have_it_looked_at()
+            assert world.ingest.problems == []
 
     async def test_only_what_the_server_was_away_for_is_over_when_it_is_back(self):
-        async with World(adds_up=False) as world:
+        async with SharedWorld() as world:
             world.ledger.failure = lambda _: DiskFullError("full")
             with pytest.raises(DiskFullError):
                 await world.submit("a")
-            world.ingest.note_recovery()
-            assert world.ingest.last_error == "full"
+            await world.have_it_looked_at()
+            assert world.ingest.problems == ["the last commit failed: full"]
 
     async def test_other_work_does_not_wait_for_a_commit(self):
-        async with World(adds_up=False) as world:
+        async with SharedWorld() as world:
             held = await world.hold_a_commit()
             assert (
                 await world.ingest.run(lambda ledger: ledger.forget_days(before_day=1, limit=1))
@@ -468,32 +525,15 @@ class Clock:
     perf_counter = monotonic
 
 
-async def test_commits_that_follow_each_other_do_not_make_the_oldest_report_younger(monkeypatch):
+def test_commits_that_follow_each_other_do_not_make_the_oldest_report_younger(monkeypatch):
     """Else reports that keep coming would be in no sum for ever."""
     clock = Clock()
-    monkeypatch.setattr(ingest_module, "time", clock)
-    world = World()
-    loop = asyncio.get_running_loop()
-    world.ingest._stored_at = clock.now_seconds
+    monkeypatch.setattr(deferred_sums, "time", clock)
+    sums = DeferredSums(MemoryLedger(), metrics=Metrics(), on_added_up=lambda: None)
+    sums.note_commit([Receipt(1, 0)], is_deferred=False)
     for _ in range(40):
         clock.now_seconds += 0.03
-        world.ingest._record([ingest_module._Store(batch(report("a")), loop.create_future())])
-        is_due = world.ingest._is_fold_due()
-        assert is_due is (clock.now_seconds - 1000.03 >= ingest_module.FOLD_SECONDS)
-    assert is_due
-    assert set(world.ledger.deferred) == {True}
-
-
-async def test_what_was_submitted_in_the_moment_it_is_stopped_is_stored_and_answered():
-    world = World()
-    world.ingest.start()
-    submitted = world.ingest.submit(batch(report("a")))
-    future = submitted.send(None)  # as far as it goes without a turn of the loop
-    async with asyncio.timeout(10):
-        await world.ingest.stop()
-        await asyncio.sleep(0)
-    assert future.done()
-    with pytest.raises(StopIteration) as ended:
-        submitted.send(None)
-    assert ended.value.value == Receipt(1, 0)
-    assert world.ledger.commits == [["a"]]
+        assert sums.defers_next
+        sums.note_commit([Receipt(1, 0)], is_deferred=True)
+        assert sums.is_due is (clock.now_seconds - 1000.03 >= deferred_sums.FOLD_SECONDS)
+    assert sums.is_due

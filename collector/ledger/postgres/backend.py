@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from collector.errors import LedgerError
 from collector.ledger.corrections import Wanted
@@ -30,7 +30,7 @@ class PostgresPlace:
     Raises NotStoredError and its kinds where the server cannot be reached.
     """
 
-    is_shared = True
+    is_shared: Final = True
 
     def __init__(self, url: str) -> None:
         self._url = url

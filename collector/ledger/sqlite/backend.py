@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from collector.ledger.corrections import Wanted
 from collector.ledger.readers import Standing
@@ -23,7 +24,7 @@ from collector.reports.reporters import Configured, merge_configured, revoke_con
 class SqlitePlace:
     """A ledger file, by its `sqlite:///` URL."""
 
-    is_shared = False
+    is_shared: Final = False
 
     def __init__(self, url: str) -> None:
         self.path: Path = sqlite_file.ledger_path(url)

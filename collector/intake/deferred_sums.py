@@ -1,0 +1,120 @@
+"""When reports are added up: each commit at once, or under load many commits together."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from collector.errors import NotStoredError
+from collector.ledger import Ledger, Receipt
+from collector.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+BUSY_SECONDS = 0.05
+"""Commits that follow each other more closely leave adding up for later."""
+FOLD_IDLE_SECONDS = 0.02
+"""So long without a request, and what is left is added up."""
+FOLD_SECONDS = 1.0
+"""So long a report is in no sum while others keep coming, where adding up is quick."""
+FOLD_SHARE = 0.2
+"""Of the time may go into adding up: the fuller a ledger, the more pages a fold touches, and the
+more reports should share one."""
+FOLD_MAX_SECONDS = 5.0
+"""The longest that a report is in no sum, but for the time that adding up takes."""
+FOLD_REPORTS = 100_000
+FOLD_RETRY_SECONDS = 1.0
+
+
+class DeferredSums:
+    """The reports of one ledger that are stored and in no sum yet.
+
+    The writing thread calls its methods; `are_behind` and `error` may be read by any thread.
+    """
+
+    def __init__(
+        self, ledger: Ledger, *, metrics: Metrics, on_added_up: Callable[[], None]
+    ) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._on_added_up = on_added_up
+        self._stored_at = -math.inf
+        self._deferred_reports = 0
+        self._deferred_since = 0.0
+        self._fold_after_seconds = FOLD_SECONDS
+        self.error: str | None = None
+        """Why reports that are stored are not in the sums."""
+
+    @property
+    def are_behind(self) -> bool:
+        """Whether there are reports in no sum yet."""
+        return self._deferred_reports > 0
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to wait for a request before adding up what is left."""
+        return FOLD_IDLE_SECONDS if self.error is None else FOLD_RETRY_SECONDS
+
+    @property
+    def defers_next(self) -> bool:
+        """Whether the next commit should leave adding up for later."""
+        return time.monotonic() - self._stored_at < BUSY_SECONDS
+
+    def note_commit(self, receipts: Sequence[Receipt], *, is_deferred: bool) -> None:
+        """Note what a commit stored, and whether its reports are in no sum yet."""
+        self._stored_at = time.monotonic()
+        if not is_deferred:
+            self._note_added_up()
+        elif accepted := sum(receipt.accepted for receipt in receipts):
+            if not self._deferred_reports:
+                self._deferred_since = self._stored_at
+            self._deferred_reports += accepted
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to add up now although requests keep coming."""
+        age_seconds = time.monotonic() - self._deferred_since
+        if self.error is not None:
+            return age_seconds >= FOLD_RETRY_SECONDS
+        return self._deferred_reports >= FOLD_REPORTS or age_seconds >= self._fold_after_seconds
+
+    def try_add_up(self) -> None:
+        """Add up; on a failure say so once and come again: what is stored stays stored."""
+        try:
+            self.add_up()
+        except Exception as error:  # whatever it is, the writing thread goes on
+            self._deferred_since = time.monotonic()
+            if self.error is None:
+                is_expected = isinstance(error, NotStoredError)
+                log.error(  # noqa: TRY400 - a traceback for what nobody expects alone
+                    "adding up fails: %r", error, exc_info=None if is_expected else error
+                )
+            self.error = str(error)
+
+    def add_up(self) -> None:
+        """Add up what is in no sum yet; raises what the ledger's `fold` raises."""
+        if not self._deferred_reports:
+            return
+        started_at = time.perf_counter()
+        self._ledger.fold()
+        self._note_added_up()
+        took_seconds = time.perf_counter() - started_at
+        self._fold_after_seconds = fold_after_seconds(took_seconds)
+        self._metrics.fold_seconds.observe(took_seconds)
+        self._on_added_up()
+
+    def _note_added_up(self) -> None:
+        """Note that every report is in the sums, after a fold or a commit that adds up at once."""
+        self._deferred_reports = 0
+        if self.error is not None:
+            log.warning("adding up works again")
+            self.error = None
+
+
+def fold_after_seconds(last_fold_seconds: float) -> float:
+    """Return how long to let reports gather before they are added up."""
+    return min(
+        FOLD_MAX_SECONDS, max(FOLD_SECONDS, last_fold_seconds * (1 - FOLD_SHARE) / FOLD_SHARE)
+    )

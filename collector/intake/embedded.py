@@ -1,0 +1,119 @@
+"""The ingest of an embedded ledger: one thread stores, adds up, purges and does all else.
+
+While commits follow each other closely, reports are stored first and added up a little later.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from collector.errors import NotStoredError
+from collector.intake.commit_signal import CommitSignal
+from collector.intake.deferred_sums import DeferredSums
+from collector.intake.group_commit import GroupCommit
+from collector.intake.ingest import IngestOptions
+from collector.intake.purge import Purge
+from collector.ledger import Batch, Ledger, Receipt
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class EmbeddedIngest:
+    """An `Ingest` whose writing thread has the ledger to itself."""
+
+    leads = True
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        options: IngestOptions,
+    ) -> None:
+        self._ledger = ledger
+        self._now_millis = options.now_millis
+        self.commits = CommitSignal()
+        self._writer = GroupCommit(
+            self._record,
+            metrics=options.metrics,
+            max_queued_reports=options.max_queued_reports,
+            max_group_reports=options.max_group_reports,
+            on_answered=self.commits.notify,
+        )
+        self._sums = DeferredSums(ledger, metrics=options.metrics, on_added_up=self._notify)
+        self._purge = Purge(
+            ledger,
+            now_millis=options.now_millis,
+            limits=options.limits,
+            keeps_unexported=options.keeps_unexported,
+        )
+
+    @property
+    def problems(self) -> list[str]:
+        """Why reports are not stored or not added up now."""
+        problems = self._writer.problems
+        if self._sums.error:
+            problems.append(f"reports are stored, and not added up: {self._sums.error}")
+        return problems
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Nothing: what this collector has stored is in its own file."""
+        return ()
+
+    def start(self) -> None:
+        """Start the writing thread."""
+        self._writer.start(self._run)
+
+    async def stop(self) -> None:
+        """Store and add up what is queued, then end the thread and wake all who wait."""
+        await self._writer.stop()
+        self.commits.close()
+
+    async def submit(self, batch: Batch) -> Receipt:
+        """Return once the batch is on disk; see `Ingest.submit`."""
+        return await self._writer.submit(batch)
+
+    async def run(self, work: Callable[[Ledger], T]) -> T:
+        """Do something else with the ledger between commits; see `Ingest.run`."""
+        return await self._writer.run(lambda: work(self._ledger))
+
+    async def catch_up(self) -> None:
+        """Return once every report stored so far is in the sums; NotStoredError if not."""
+        if self._sums.are_behind and not self._writer.is_stopping:
+            await self._writer.run(self._sums.add_up)
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            wait_seconds = max(0.0, self._purge.due_at - time.monotonic())
+            if self._sums.are_behind:
+                wait_seconds = min(wait_seconds, self._sums.pause_seconds)
+            turn = self._writer.take(wait_seconds)
+            is_last = turn.is_last
+            self._writer.do(turn)
+            if self._sums.are_behind and (turn.is_idle or is_last or self._sums.is_due):
+                self._sums.try_add_up()
+            if self._purge.is_due:
+                self._try_purge()
+
+    def _record(self, batches: Sequence[Batch]) -> list[Receipt]:
+        is_deferred = self._sums.defers_next
+        receipts = self._ledger.record(
+            batches, received_at_millis=self._now_millis(), defers_sums=is_deferred
+        )
+        self._sums.note_commit(receipts, is_deferred=is_deferred)
+        return receipts
+
+    def _try_purge(self) -> None:
+        try:
+            self._purge.run()
+        except NotStoredError as error:
+            log.warning("old reports could not be purged: %s", error)
+            self._purge.postpone()
+
+    def _notify(self) -> None:
+        self._writer.call_in_loop(self.commits.notify)

@@ -1,0 +1,64 @@
+"""Drops reports whose ids need not be known any more, some at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from collector.ledger import Ledger
+from collector.reports.report import Limits, kept_millis, purge_horizon_millis
+
+PURGE_SECONDS = 60.0
+PURGE_AGAIN_SECONDS = 0.1
+PURGE_ROWS = 5000
+
+
+class Purge:
+    """The purge of one ledger, run now and then by the thread that writes its sums."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        now_millis: Callable[[], int],
+        limits: Limits,
+        keeps_unexported: bool,
+    ) -> None:
+        self._ledger = ledger
+        self._now_millis = now_millis
+        self._limits = limits
+        self._keeps_unexported = keeps_unexported
+        self._aged_at = time.monotonic()
+        self.due_at = time.monotonic() + PURGE_SECONDS
+        """When to run next, on the monotonic clock."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to run."""
+        return time.monotonic() >= self.due_at
+
+    def postpone(self) -> None:
+        """Come again after the usual pause."""
+        self.due_at = time.monotonic() + PURGE_SECONDS
+
+    def skip_time(self) -> None:
+        """Leave the time since the last run out: another collector counts it."""
+        self._aged_at = time.monotonic()
+
+    def run(self) -> None:
+        """Drop up to `PURGE_ROWS` reports, and say when to come again; raises NotStoredError."""
+        now_seconds = time.monotonic()
+        before_millis = purge_horizon_millis(self._limits, now_millis=self._now_millis())
+        old_seq = self._ledger.age(
+            ran_millis=int((now_seconds - self._aged_at) * 1000),
+            kept_millis=kept_millis(self._limits),
+        )
+        self._aged_at = now_seconds
+        removed = self._ledger.forget_reports(
+            before_millis=before_millis,
+            limit=PURGE_ROWS,
+            keeps_unexported=self._keeps_unexported,
+            through_seq=old_seq,
+        )
+        pause_seconds = PURGE_AGAIN_SECONDS if removed == PURGE_ROWS else PURGE_SECONDS
+        self.due_at = time.monotonic() + pause_seconds

@@ -1,0 +1,108 @@
+"""The ingest of a ledger that several collectors share: one thread stores, another one leads.
+
+Reports are only appended here; whichever collector leads adds them up, see `shared_leader`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from collector.intake.commit_signal import CommitSignal
+from collector.intake.group_commit import GroupCommit
+from collector.intake.ingest import IngestOptions
+from collector.intake.purge import Purge
+from collector.intake.shared_leader import SharedLeader
+from collector.ledger import Batch, Ledger, Receipt
+from collector.ledger.backend import SharedLedger, SharedReader
+
+T = TypeVar("T")
+
+
+class SharedIngest:
+    """An `Ingest` beside those of other collectors."""
+
+    def __init__(
+        self,
+        ledger: SharedLedger,
+        reader: SharedReader,
+        options: IngestOptions,
+    ) -> None:
+        self._ledger = ledger
+        self._now_millis = options.now_millis
+        self.commits = CommitSignal()
+        self._writer = GroupCommit(
+            self._record,
+            metrics=options.metrics,
+            max_queued_reports=options.max_queued_reports,
+            max_group_reports=options.max_group_reports,
+        )
+        self._leader = SharedLeader(
+            ledger,
+            reader,
+            commits=self.commits,
+            purge=Purge(
+                ledger,
+                now_millis=options.now_millis,
+                limits=options.limits,
+                keeps_unexported=options.keeps_unexported,
+            ),
+            metrics=options.metrics,
+            on_recovery=self._writer.note_recovery,
+        )
+
+    @property
+    def leads(self) -> bool:
+        """Whether this collector is the one that adds up, exports and purges."""
+        return self._ledger.leads
+
+    @property
+    def problems(self) -> list[str]:
+        """Why reports are not stored or not added up now."""
+        problem = self._leader.problem
+        return [*self._writer.problems, *([problem] if problem else [])]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What this collector has seen in the ledger and is not there any more."""
+        loss = self._ledger.losses.text
+        return [loss] if loss else []
+
+    def start(self) -> None:
+        """Start the thread that writes and the one that leads."""
+        self._writer.start(self._run)
+        self._leader.start()
+
+    async def stop(self) -> None:
+        """Store what is queued, wake all who wait, and end the threads."""
+        await self._writer.stop()
+        self.commits.close()
+        await self._leader.stop()
+
+    async def submit(self, batch: Batch) -> Receipt:
+        """Return once the batch is on disk; see `Ingest.submit`."""
+        return await self._writer.submit(batch)
+
+    async def run(self, work: Callable[[Ledger], T]) -> T:
+        """Do something else with the ledger beside commits: it may have to wait for the leader."""
+        self._writer.refuse_if_stopping()
+        return await asyncio.to_thread(work, self._ledger)
+
+    async def catch_up(self) -> None:
+        """Return once every report stored so far is in the sums; NotStoredError if not."""
+        await self._leader.catch_up()
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            turn = self._writer.take(None)
+            is_last = turn.is_last
+            self._writer.do(turn)
+
+    def _record(self, batches: Sequence[Batch]) -> list[Receipt]:
+        receipts = self._ledger.record(
+            batches, received_at_millis=self._now_millis(), defers_sums=True
+        )
+        self._leader.wake()
+        return receipts
