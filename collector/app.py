@@ -24,7 +24,7 @@ from collector.api import (
     sources,
     usage,
 )
-from collector.api.lean import LeanApp
+from collector.api.fast_routes import FastRoutesApp
 from collector.api.problems import install_problem_handlers
 from collector.ledger_gauges import keep_fresh
 from collector.runtime.wall_clock import wall_clock_millis
@@ -67,7 +67,7 @@ def create_app(
                     task.cancel()
                 await asyncio.wait(tasks)
 
-    app = LeanApp(
+    app = FastRoutesApp(
         title="Traffic collector",
         version=collector.__version__,
         summary="Takes traffic reports and keeps exact, durable totals",
@@ -76,7 +76,7 @@ def create_app(
     )
     install_problem_handlers(app)
     for module in (reports, sources):
-        app.include_lean(module.router)
+        app.include_fast(module.router)
     for module in (usage, maintenance, corrections, readers, original_statistics, health):
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

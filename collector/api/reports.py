@@ -12,14 +12,14 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from collector.api.dependencies import CollectorPart
-from collector.api.lean import LeanRoute
+from collector.api.fast_routes import FastRoute
 from collector.api.pipeline import Sorted, take
 from collector.api.problems import MOST_NAMED_ERRORS, FieldError, More, documented, named
 from collector.api.senders import ClaimsPart
 from collector.ledger import Receipt
 from collector.reports.report import MAX_REPORTS_PER_REQUEST, WireReport
 
-router = APIRouter(tags=["reports"], route_class=LeanRoute)
+router = APIRouter(tags=["reports"], route_class=FastRoute)
 
 _REF = "#/components/schemas/{name}"
 (_WIRE_SCHEMA,), REPORT_COMPONENTS = msgspec.json.schema_components([WireReport], ref_template=_REF)

@@ -59,20 +59,20 @@ def declare_claims(
     idempotency_key: HeaderId = None,
 ) -> Claims:
     """Stand in the OpenAPI document for what `read_claims` reads."""
-    raise NotImplementedError  # lean routes never resolve it
+    raise NotImplementedError  # fast routes never resolve it
 
 
 ClaimsPart = Annotated[Claims, Depends(declare_claims)]
-"""For the functions of lean routes alone."""
+"""For the functions of fast routes alone."""
 
 
 def declare_message(webhook_id: HeaderId = None, idempotency_key: HeaderId = None) -> Claims:
     """Stand in the OpenAPI document for a sender whose key is in the path."""
-    raise NotImplementedError  # lean routes never resolve it
+    raise NotImplementedError  # fast routes never resolve it
 
 
 MessagePart = Annotated[Claims, Depends(declare_message)]
-"""For the functions of lean routes alone."""
+"""For the functions of fast routes alone."""
 
 
 def read_claims(scope: Scope) -> Claims:

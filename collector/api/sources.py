@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple
 from fastapi import APIRouter, Path, Request
 
 from collector.api.dependencies import CollectorPart
-from collector.api.lean import LeanRoute
+from collector.api.fast_routes import FastRoute
 from collector.api.pipeline import Counting, Sorted, store, throttle
 from collector.api.problems import ProblemError, documented, refused_request
 from collector.api.reports import Answer, answer_for
@@ -35,7 +35,7 @@ from collector.sources import Translated, three_x_ui, uniproxy
 from collector.sources.uniproxy import NODE_PART, Node, node_of
 
 log = logging.getLogger(__name__)
-router = APIRouter(prefix="/v1/sources", tags=["sources"], route_class=LeanRoute)
+router = APIRouter(prefix="/v1/sources", tags=["sources"], route_class=FastRoute)
 
 _STATUSES = (400, 401, 403, 408, 413, 415, 422, 429, 503, 507)
 

@@ -52,7 +52,7 @@ def room_for(connections: int) -> int:
     return max(1, min(connections, soft - FILES_BESIDE_CONNECTIONS))
 
 
-class WholeAnswers:
+class CoalescingTransport:
     """A transport that writes an answer's head together with what follows it.
 
     uvicorn writes them apart: two system calls for us, two packets for the other side.
@@ -107,7 +107,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._bytes_since_body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        self._answers = WholeAnswers(transport)
+        self._answers = CoalescingTransport(transport)
         super().connection_made(self._answers)  # type: ignore[arg-type]  # all that is used of one
         self.senders[self] = None
         self._set_deadline()

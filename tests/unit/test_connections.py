@@ -6,7 +6,12 @@ import resource
 
 import pytest
 
-from collector.runtime.http_limits import FILES_BESIDE_CONNECTIONS, WholeAnswers, bounded, room_for
+from collector.runtime.http_limits import (
+    FILES_BESIDE_CONNECTIONS,
+    CoalescingTransport,
+    bounded,
+    room_for,
+)
 
 INFINITE = resource.RLIM_INFINITY
 
@@ -71,7 +76,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 )
 def test_an_answers_head_is_written_together_with_what_follows(writes, packets):
     transport = Transport()
-    whole = WholeAnswers(transport)
+    whole = CoalescingTransport(transport)
     for data in writes:
         whole.flush() if data is None else whole.write(data)
     assert transport.written == packets
@@ -79,7 +84,7 @@ def test_an_answers_head_is_written_together_with_what_follows(writes, packets):
 
 def test_a_head_is_not_lost_when_the_connection_is_closed():
     transport = Transport()
-    whole = WholeAnswers(transport)
+    whole = CoalescingTransport(transport)
     whole.write(HEAD)
     whole.close()
     assert transport.written == [HEAD, b"closed"]

@@ -10,7 +10,7 @@ import pytest
 from collectors import AS_REPORTER, CollectorWorld, running, wire
 
 from collector.api import pipeline
-from collector.api.lean import LeanRoute
+from collector.api.fast_routes import FastRoute
 from collector.ledger.sqlite.reader import SqliteReader
 
 PATHS = ("/v1/reports", "/api/xpert/traffic-webhook")
@@ -23,7 +23,7 @@ async def world(tmp_path):
 
 
 def route(world, path):
-    return world.app._lean["POST", path]
+    return world.app._fast["POST", path]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -80,9 +80,9 @@ async def world_document(world):
     return (await world.client.get("/openapi.json")).json()
 
 
-async def test_they_are_declared_as_lean(world):
+async def test_they_are_declared_as_fast(world):
     for path in PATHS:
-        assert isinstance(route(world, path), LeanRoute)
+        assert isinstance(route(world, path), FastRoute)
 
 
 @pytest.mark.parametrize("authorization", ["bearer {}", "BEARER   {}  "])

@@ -1,7 +1,7 @@
 """Routes for what is sent all day: declared and documented like the others, served without detours.
 
 FastAPI takes half a millisecond of processor time to resolve what a route depends on and to look
-its answer over: twenty times what it takes to store a report. A `LeanRoute` is declared as usual,
+its answer over: twenty times what it takes to store a report. A `FastRoute` is declared as usual,
 so the OpenAPI document is complete, and calls its function directly with what the request claims.
 """
 
@@ -32,7 +32,7 @@ class _Endpoint(Protocol):
     ) -> BaseModel: ...
 
 
-class LeanRoute(APIRoute):
+class FastRoute(APIRoute):
     """A route whose function takes a request, the collector, claims and its path's parameters."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,31 +72,31 @@ def _mark_of(scope: Scope) -> str:
     return answer_mark.mark_of(None)
 
 
-class LeanApp(FastAPI):
-    """An application that hands requests for lean routes to them, past middleware and routing.
+class FastRoutesApp(FastAPI):
+    """An application that hands requests for fast routes to them, past middleware and routing.
 
-    A defect in a lean route reaches the server, which logs it and answers 500.
+    A defect in a fast route reaches the server, which logs it and answers 500.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._lean: dict[tuple[str, str], LeanRoute] = {}
+        self._fast: dict[tuple[str, str], FastRoute] = {}
 
-    def include_lean(self, router: APIRouter) -> None:
+    def include_fast(self, router: APIRouter) -> None:
         """Include a router; paths with parameters need routing and get no short cut.
 
         A slash at the end of a path is let pass.
         """
         self.include_router(router)
         for route in router.routes:
-            if isinstance(route, LeanRoute) and "{" not in route.path:
+            if isinstance(route, FastRoute) and "{" not in route.path:
                 for path in (route.path, f"{route.path}/"):
-                    self._lean |= {(method, path): route for method in route.methods or ()}
+                    self._fast |= {(method, path): route for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the application's lifespan."""
         if scope["type"] == "http" and not scope.get("root_path"):
-            route = self._lean.get((scope["method"], scope["path"]))
+            route = self._fast.get((scope["method"], scope["path"]))
             if route is not None:
                 scope["app"] = self
                 await route.serve(scope, receive, send)
