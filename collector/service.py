@@ -32,7 +32,7 @@ from collector.reports.report import DAY_MILLIS, Limits
 from collector.reports.reporters import configured_by
 from collector.reports.server_bounds import ServerBounds
 from collector.reports.spikes import BusyHour
-from collector.runtime.body_room import BodyRoom
+from collector.runtime.body_memory import BodyMemoryBudget
 from collector.runtime.rate_limit import RateLimit
 from collector.runtime.recent import RecentNames
 from collector.runtime.wall_clock import wall_clock_millis
@@ -85,10 +85,10 @@ class Collector:
     key_servers: ServerBounds
     user_servers: ServerBounds
     """How many servers users without a key may name."""
-    reporters_room: BodyRoom
-    sources_room: BodyRoom
+    reporters_memory: BodyMemoryBudget
+    sources_memory: BodyMemoryBudget
     """For what panels and nodes send, which is larger."""
-    strangers_room: BodyRoom
+    strangers_memory: BodyMemoryBudget
     """For the bodies of requests without a key: nobody knows yet whose they are."""
     standby: StandbyWatch | None
     """None where no server keeps the ledger."""
@@ -242,9 +242,9 @@ async def open_collector(
             user_bytes=ByteBounds(settings.user_bounds),
             key_servers=ServerBounds(settings.key_servers_per_day),
             user_servers=ServerBounds(settings.user_servers_per_day),
-            reporters_room=BodyRoom(REPORTERS_BODIES * settings.max_body_bytes),
-            sources_room=BodyRoom(SOURCES_BODIES * settings.max_source_body_bytes),
-            strangers_room=BodyRoom(STRANGERS_BODIES * settings.max_body_bytes),
+            reporters_memory=BodyMemoryBudget(REPORTERS_BODIES * settings.max_body_bytes),
+            sources_memory=BodyMemoryBudget(SOURCES_BODIES * settings.max_source_body_bytes),
+            strangers_memory=BodyMemoryBudget(STRANGERS_BODIES * settings.max_body_bytes),
         )
     finally:
         await ingest.stop()

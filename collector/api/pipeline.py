@@ -76,17 +76,21 @@ async def take(
         if is_keyless and collector.subscriptions is None:
             raise ProblemError(401, f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}")
         limit_bytes = settings.max_keyless_body_bytes if is_keyless else settings.max_body_bytes
-        room = collector.reporters_room if reporter else collector.strangers_room
-        with room.place() as place:
+        memory = collector.reporters_memory if reporter else collector.strangers_memory
+        with memory.reserve() as reservation:
             body = await read_body(
-                request, claimed, limit_bytes, place=place, read_seconds=settings.read_seconds
+                request,
+                claimed,
+                limit_bytes,
+                reservation=reservation,
+                read_seconds=settings.read_seconds,
             )
             if signer:
                 verify_signature(collector, request, body, signer=signer)
                 reporter = signer
             if reporter:
                 throttle(collector.key_limit, reporter.name, collector)
-            body = unpack(body, claimed, limit_bytes, place=place)
+            body = unpack(body, claimed, limit_bytes, reservation=reservation)
             sender = reporter or await _self_reporter(collector, request, body)
             decoded = decode(body)
             if decoded.is_array and not is_array_allowed:

@@ -15,7 +15,7 @@ from collector.api.dependencies import CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError, inflate
 from collector.reports.reporters import Reporter, is_signature_valid, is_timely
-from collector.runtime.body_room import Place
+from collector.runtime.body_memory import Reservation
 from collector.service import Collector
 
 KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")
@@ -114,20 +114,25 @@ LEAST_BYTES_PER_SECOND = 8192
 
 
 async def read_body(
-    request: Request, claimed: Claims, limit_bytes: int, *, place: Place, read_seconds: float
+    request: Request,
+    claimed: Claims,
+    limit_bytes: int,
+    *,
+    reservation: Reservation,
+    read_seconds: float,
 ) -> bytes:
-    """Read a body as it is sent, within bounds of size, time and room."""
+    """Read a body as it is sent, within bounds of size, time and memory."""
     length = claimed.body_length
     if length.isdigit() and (len(length) > 15 or int(length) > limit_bytes):
         raise _too_large(limit_bytes)
     if claimed.body_encoding not in {b"identity", b"", b"gzip", b"x-gzip"}:
         named = claimed.body_encoding[:40].decode("latin-1")
         raise ProblemError(415, f"content encoding {named!r} is not supported; send gzip")
-    return await _read(request, limit_bytes, place, read_seconds)
+    return await _read(request, limit_bytes, reservation, read_seconds)
 
 
-def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, place: Place) -> bytes:
-    """Undo a body's encoding, within the same bounds of size and room."""
+def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, reservation: Reservation) -> bytes:
+    """Undo a body's encoding, within the same bounds of size and memory."""
     if claimed.body_encoding in {b"identity", b""}:
         return body
     try:
@@ -136,11 +141,13 @@ def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, place: Place) -> b
         raise ProblemError(413, str(error)) from error
     except UnreadableBodyError as error:
         raise ProblemError(400, str(error)) from error
-    _take(place, len(inflated))
+    _reserve(reservation, len(inflated))
     return inflated
 
 
-async def _read(request: Request, limit_bytes: int, place: Place, read_seconds: float) -> bytes:
+async def _read(
+    request: Request, limit_bytes: int, reservation: Reservation, read_seconds: float
+) -> bytes:
     sent = bytearray()
     now_seconds = asyncio.get_running_loop().time
     latest = now_seconds() + read_seconds
@@ -153,14 +160,14 @@ async def _read(request: Request, limit_bytes: int, place: Place, read_seconds: 
                     raise ProblemError(400, "the body ends too early")
                 is_whole = not message.get("more_body", False)
                 chunk = message.get("body", b"")
-                _take(place, len(chunk))
+                _reserve(reservation, len(chunk))
                 if len(sent) + len(chunk) > limit_bytes:
                     raise _too_large(limit_bytes)
                 if is_whole and not sent:
                     return bytes(chunk)
                 sent += chunk
                 latest += len(chunk) / LEAST_BYTES_PER_SECOND
-                latest = min(latest, now_seconds() + read_seconds)  # haste earns no rest
+                latest = min(latest, now_seconds() + read_seconds)  # fast chunks must not bank extra time
                 deadline.reschedule(latest)
     except TimeoutError as error:
         raise ProblemError(408, "the body takes too long to arrive") from error
@@ -171,8 +178,8 @@ def _too_large(limit_bytes: int) -> ProblemError:
     return ProblemError(413, f"a body may have at most {limit_bytes} bytes")
 
 
-def _take(place: Place, amount_bytes: int) -> None:
-    if not place.take(amount_bytes):
+def _reserve(reservation: Reservation, amount_bytes: int) -> None:
+    if not reservation.add(amount_bytes):
         reason = "too many large requests at once"
         raise ProblemError(503, reason, retry_after_seconds=RETRY_AFTER_SECONDS)
 

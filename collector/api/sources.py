@@ -148,12 +148,16 @@ async def _take(
                 401, "end the path with a reporter key, or send it as Authorization: Bearer"
             )
         throttle(collector.key_limit, reporter.name, collector)
-        with collector.sources_room.place() as place:
+        with collector.sources_memory.reserve() as reservation:
             limit_bytes = settings.max_source_body_bytes
             sent = await read_body(
-                request, claimed, limit_bytes, place=place, read_seconds=settings.read_seconds
+                request,
+                claimed,
+                limit_bytes,
+                reservation=reservation,
+                read_seconds=settings.read_seconds,
             )
-            body = unpack(sent, claimed, limit_bytes, place=place)
+            body = unpack(sent, claimed, limit_bytes, reservation=reservation)
             post = _Post(request, collector, reporter, body, claimed.header_id)
             sorted_, receipt = await _store(collector, reporter, await translate(post))
     return answer_for(sorted_, receipt)
