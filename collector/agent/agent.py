@@ -210,11 +210,11 @@ class Agent:
     async def look(self, source: Source, http: httpx.AsyncClient) -> Gain | None:
         """Read a source and queue what it brings; None when that did not work, and it is told."""
         try:
-            if isinstance(source.ask, ReadStream):
-                brought = await follow(source, source.ask, self.state)
+            if isinstance(source.request, ReadStream):
+                brought = await follow(source, source.request, self.state)
             else:
-                reading = await read(source, http)
-                brought = await asyncio.to_thread(absorb, source, self.state, reading)
+                sample = await read(source, http)
+                brought = await asyncio.to_thread(absorb, source, self.state, sample)
         except (SourceError, SpoolError) as error:
             await self._note(source, str(error))
             return None
@@ -242,7 +242,7 @@ class Agent:
             log.warning("state_fails: %s", error)
 
     def _tell(self, source: Source, brought: Gain) -> None:
-        if isinstance(source.ask, ReadStream):
+        if isinstance(source.request, ReadStream):
             for each in brought.set_aside:
                 log.warning(
                     "message_set_aside source=%s id=%s: it cannot be read and is not counted: %s",

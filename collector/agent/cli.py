@@ -25,9 +25,9 @@ from collector.agent.polling import Gain, gain
 from collector.agent.probing import probe
 from collector.agent.requests import ReadStream
 from collector.agent.running import Listeners, listening, serve
-from collector.agent.stands import stand
 from collector.agent.state.lock import ONCE, StateLock, lock, signs_of
 from collector.agent.state.state import State
+from collector.agent.status import agent_status
 from collector.agent.streaming import peek
 from collector.client.errors import ClientError
 from collector.client.spool.spool import Spool
@@ -104,8 +104,8 @@ async def _dry_run(config: Config, path: Path) -> int:
     async with local_http() as http:
         for source in config.sources:
             try:
-                if isinstance(source.ask, ReadStream):
-                    brought = await peek(source, source.ask, state)
+                if isinstance(source.request, ReadStream):
+                    brought = await peek(source, source.request, state)
                 else:
                     brought = gain(source, state, await read(source, http))
                 looks.append((source, brought))
@@ -180,10 +180,10 @@ def _state_of(config: Config) -> State:
 def _status(_: argparse.Namespace, config: Config) -> int:
     state = _state_of(config)
     now = datetime.now(tz=UTC)
-    found = stand(
+    found = agent_status(
         signs_of(Path(config.state)),
         lanes=state.delivery_problems(),
-        standings=state.standings(),
+        statuses=state.statuses(),
         now=now,
     )
     views.show_status(Console(), found, backlog=state.spool.backlog(), now=now)

@@ -15,8 +15,8 @@ import httpx
 from collector.agent.config.settings import Source
 from collector.agent.errors import SourceError
 from collector.agent.grpc_calls import call_all
-from collector.agent.requests import Ask, GrpcCalls, HttpGet, Run
-from collector.agent.state.counters import Reading
+from collector.agent.requests import CommandRequest, GrpcCalls, HttpGet, SourceRequest
+from collector.agent.state.counters import Sample
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_COMPLAINT = 200
@@ -29,30 +29,32 @@ async def local_http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def read(source: Source, http: httpx.AsyncClient) -> Reading:
+async def read(source: Source, http: httpx.AsyncClient) -> Sample:
     """Ask a source for its counters; SourceError says why there are none."""
     try:
         async with asyncio.timeout(source.timeout_seconds):
-            answer = await _answer(source.ask, http)
+            answer = await _answer(source.request, http)
     except TimeoutError:
         raise SourceError(f"no answer within {source.timeout_seconds:g} s") from None
     return await asyncio.to_thread(source.parse, answer)
 
 
-async def _answer(ask: Ask, http: httpx.AsyncClient) -> bytes:
-    if isinstance(ask, HttpGet):
-        return await _get(ask, http)
-    if isinstance(ask, Run):
-        return await _run(ask)
-    if isinstance(ask, GrpcCalls):
-        return await call_all(ask)
+async def _answer(request: SourceRequest, http: httpx.AsyncClient) -> bytes:
+    if isinstance(request, HttpGet):
+        return await _get(request, http)
+    if isinstance(request, CommandRequest):
+        return await _run(request)
+    if isinstance(request, GrpcCalls):
+        return await call_all(request)
     raise SourceError("a stream is read by its position")  # `streaming` does it
 
 
-async def _get(ask: HttpGet, http: httpx.AsyncClient) -> bytes:
-    where = urlsplit(ask.url).netloc
+async def _get(request: HttpGet, http: httpx.AsyncClient) -> bytes:
+    where = urlsplit(request.url).netloc
     try:
-        async with http.stream("GET", ask.url, headers=dict(ask.headers), timeout=None) as response:
+        async with http.stream(
+            "GET", request.url, headers=dict(request.headers), timeout=None
+        ) as response:
             if response.status_code in {401, 403}:
                 raise SourceError(f"{where} answers {response.status_code}: is the secret right?")
             if response.status_code != 200:
@@ -67,11 +69,11 @@ async def _get(ask: HttpGet, http: httpx.AsyncClient) -> bytes:
     return bytes(body)
 
 
-async def _run(ask: Run) -> bytes:
-    program = ask.words[0]
+async def _run(request: CommandRequest) -> bytes:
+    program = request.words[0]
     try:
         process = await asyncio.create_subprocess_exec(
-            *ask.words,
+            *request.words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -13,30 +13,32 @@ SECONDS = 300.0
 """The source's own timeout is shorter, and is for all calls together."""
 
 
-async def call_all(ask: GrpcCalls) -> bytes:
+async def call_all(request: GrpcCalls) -> bytes:
     """Make the calls on one connection and return their answers, one after the other."""
     answers = b""
     client = httpx.AsyncClient(
         http1=False, http2=True, trust_env=False, follow_redirects=False, timeout=SECONDS
     )
     async with client:
-        for method, message in ask.calls:
-            answers += await _call(client, ask, method, message)
+        for method, message in request.calls:
+            answers += await _call(client, request, method, message)
     return answers
 
 
-async def _call(client: httpx.AsyncClient, ask: GrpcCalls, method: str, message: bytes) -> bytes:
-    where = ask.url.removeprefix("http://")
+async def _call(
+    client: httpx.AsyncClient, request: GrpcCalls, method: str, message: bytes
+) -> bytes:
+    where = request.url.removeprefix("http://")
     headers = {"content-type": "application/grpc", "te": "trailers"}
     try:
         response = await client.post(
-            f"{ask.url}/{ask.service}/{method}", headers=headers, content=framed(message)
+            f"{request.url}/{request.service}/{method}", headers=headers, content=framed(message)
         )
     except (httpx.HTTPError, OSError) as error:
         raise SourceError(f"{where} does not answer gRPC ({type(error).__name__})") from error
     status = response.headers.get("grpc-status", "0")
     if status == UNIMPLEMENTED:
-        raise SourceError(f"{where} has no {ask.service}: is its API switched on?")
+        raise SourceError(f"{where} has no {request.service}: is its API switched on?")
     if response.status_code != 200 or status != "0":
         raise SourceError(f"{where} answers HTTP {response.status_code}, gRPC status {status}")
     if not response.content:  # what went wrong follows the body; there is none

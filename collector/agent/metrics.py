@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from collector.agent.state.state import Standing, State
+from collector.agent.state.state import SourceStatus, State
 
 
 class AgentMetrics(Collector):
-    """Tells how much waits, since when, and how each source stands.
+    """Tells how much waits, since when, and the status of each source.
 
     `sent` returns what each lane has delivered since the start, `failing` the lanes that have a
     problem now.
@@ -68,10 +68,10 @@ class AgentMetrics(Collector):
         for (route, outcome), count in self.posts().items():
             posts.add_metric([route, outcome], count)
         yield posts
-        yield from _sources(self._state.standings())
+        yield from _sources(self._state.statuses())
 
 
-def _sources(standings: list[Standing]) -> Iterator[Metric]:
+def _sources(statuses: list[SourceStatus]) -> Iterator[Metric]:
     labels = ["source"]
     up = GaugeMetricFamily("agent_source_up", "1 while it can be read", labels=labels)
     read_at = GaugeMetricFamily(
@@ -96,7 +96,7 @@ def _sources(standings: list[Standing]) -> Iterator[Metric]:
     restarts = CounterMetricFamily(
         "agent_source_restarts", "Counters that began anew", labels=labels
     )
-    for each in standings:
+    for each in statuses:
         up.add_metric([each.name], float(each.problem is None))
         if each.read_at is not None:
             read_at.add_metric([each.name], each.read_at.timestamp())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.agent.config.settings import Source
-from collector.agent.state.counters import Reading
+from collector.agent.state.counters import Sample
 from collector.agent.state.deltas import Advance, advance
 from collector.agent.state.state import Seen, State
 from collector.client.errors import ReportError
@@ -24,7 +24,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What a reading brings."""
+    """What a sample brings."""
 
     reports: tuple[Report, ...]
     unmapped_names: tuple[str, ...]
@@ -40,29 +40,29 @@ class Gain:
     """Messages that were passed over."""
 
 
-def gain(source: Source, state: State, reading: Reading) -> Gain:
-    """Work out what a reading would bring, and change nothing."""
+def gain(source: Source, state: State, sample: Sample) -> Gain:
+    """Work out what a sample would bring, and change nothing."""
     with state.spool.reading() as db:
         known = state.known(db, source.name, source.fingerprint)
-    step = advance(known, reading, count_first=source.count_first)
-    return _gain(source, step, reading, is_first=known is None)
+    step = advance(known, sample, count_first=source.count_first)
+    return _gain(source, step, sample, is_first=known is None)
 
 
-def absorb(source: Source, state: State, reading: Reading) -> Gain:
-    """Queue what a reading brings and move the baselines, both on disk or neither.
+def absorb(source: Source, state: State, sample: Sample) -> Gain:
+    """Queue what a sample brings and move the baselines, both on disk or neither.
 
-    Raises SourceError for a reading that cannot be compared with the one before, and
+    Raises SourceError for a sample that cannot be compared with the one before, and
     SpoolFullError: then the source goes on counting, and the next look brings it all.
     """
     with state.spool.transaction() as db:
         known = state.known(db, source.name, source.fingerprint)
-        step = advance(known, reading, count_first=source.count_first)
-        brought = _gain(source, step, reading, is_first=known is None)
+        step = advance(known, sample, count_first=source.count_first)
+        brought = _gain(source, step, sample, is_first=known is None)
         state.spool.put_within(db, REPORTS, queued(brought.reports))
         seen = Seen(
             step.known,
-            counters=len(reading.counters),
-            skipped=reading.skipped,
+            counters=len(sample.counters),
+            skipped=sample.skipped,
             restarts=step.restarts,
             reports=len(brought.reports),
             unmapped_names=brought.unmapped_names,
@@ -77,8 +77,8 @@ def queued(reports: Sequence[Report]) -> list[tuple[str, bytes]]:
     return [(each.report_id, encode(each, report_id=each.report_id)) for each in reports]
 
 
-def _gain(source: Source, step: Advance, reading: Reading, *, is_first: bool) -> Gain:
-    everybody = dict.fromkeys(each.user for each in reading.counters)
+def _gain(source: Source, step: Advance, sample: Sample, *, is_first: bool) -> Gain:
+    everybody = dict.fromkeys(each.user for each in sample.counters)
     usernames = {each: source.users.username(each) for each in everybody}
     reports = []
     for delta in step.deltas:
@@ -97,4 +97,4 @@ def _gain(source: Source, step: Advance, reading: Reading, *, is_first: bool) ->
             reports.append(report)
     unmapped = tuple(name for name, username in usernames.items() if username is None)
     known = tuple(dict.fromkeys(filter(None, usernames.values())))
-    return Gain(tuple(reports), unmapped, step, is_first, known, reading.skipped)
+    return Gain(tuple(reports), unmapped, step, is_first, known, sample.skipped)

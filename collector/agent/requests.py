@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from collector.agent.state.counters import Reading
+from collector.agent.state.counters import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class HttpGet:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CommandRequest:
     """Run a command, without a shell, and take what it prints."""
 
     words: tuple[str, ...]
@@ -63,5 +63,5 @@ class ReadStream:
         return f"{self.url}\x1f{self.stream}"
 
 
-Ask = HttpGet | Run | GrpcCalls | ReadStream
-Parse = Callable[[bytes], Reading]
+SourceRequest = HttpGet | CommandRequest | GrpcCalls | ReadStream
+Parse = Callable[[bytes], Sample]

@@ -1,4 +1,4 @@
-"""Everything an agent does at once: reading, sending, and telling how it stands."""
+"""Everything an agent does at once: reading sources, sending, and telling its status."""
 
 from __future__ import annotations
 

@@ -60,19 +60,19 @@ class Page:
     """Of the stream; what was read before it is in it no more."""
 
 
-async def follow(source: Source, ask: ReadStream, state: State) -> Gain:
+async def follow(source: Source, request: ReadStream, state: State) -> Gain:
     """Queue all that is new, page by page, each with its position; return what it all brought.
 
     Raises SourceError, or SpoolFullError: then the stream keeps what was not queued.
     """
     whole: Gain | None = None
     most = MOST_MESSAGES
-    async with _opened(source, ask) as redis:
-        await _make_known(redis, source, ask, state)
+    async with _opened(source, request) as redis:
+        await _make_known(redis, source, request, state)
         while True:
-            page = await _page(redis, source, ask, state, most)
+            page = await _page(redis, source, request, state, most)
             try:
-                brought = await asyncio.to_thread(_absorb, source, ask, state, page)
+                brought = await asyncio.to_thread(_absorb, source, request, state, page)
             except SpoolFullError:
                 if len(page.messages) <= 1:
                     raise
@@ -97,28 +97,28 @@ def _joined(one: Gain, other: Gain) -> Gain:
     )
 
 
-async def peek(source: Source, ask: ReadStream, state: State) -> Gain:
+async def peek(source: Source, request: ReadStream, state: State) -> Gain:
     """Return what the next page would bring, and change nothing."""
-    async with _opened(source, ask) as redis:
-        page = await _page(redis, source, ask, state, MOST_MESSAGES)
+    async with _opened(source, request) as redis:
+        page = await _page(redis, source, request, state, MOST_MESSAGES)
     with state.spool.reading() as db:
         messages = unread(db, source.name, page.messages)
-    return _gain(source, ask, replace(page, messages=messages))
+    return _gain(source, request, replace(page, messages=messages))
 
 
 @asynccontextmanager
-async def _opened(source: Source, ask: ReadStream) -> AsyncIterator[Redis]:
+async def _opened(source: Source, request: ReadStream) -> AsyncIterator[Redis]:
     # Only who reads a stream needs the library.
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 
-    where = urlsplit(ask.url).netloc
+    where = urlsplit(request.url).netloc
     try:
         async with asyncio.timeout(source.timeout_seconds * 10):
             redis = Redis.from_url(
-                ask.url,
-                username=ask.username,
-                password=ask.password,
+                request.url,
+                username=request.username,
+                password=request.password,
                 protocol=2,
                 decode_responses=False,  # what is no text concerns its own message alone
                 socket_timeout=source.timeout_seconds,
@@ -135,7 +135,7 @@ async def _opened(source: Source, ask: ReadStream) -> AsyncIterator[Redis]:
         raise SourceError(f"{where}: {type(error).__name__}: {said}") from error
 
 
-async def _make_known(redis: Redis, source: Source, ask: ReadStream, state: State) -> None:
+async def _make_known(redis: Redis, source: Source, request: ReadStream, state: State) -> None:
     """Remember what was read, or passed over, before messages were remembered one by one.
 
     That is all of the stream at the first look, and what is before the position of an older state.
@@ -143,15 +143,17 @@ async def _make_known(redis: Redis, source: Source, ask: ReadStream, state: Stat
     position = await asyncio.to_thread(_position, source, state)
     if position is None:
         await asyncio.to_thread(_forget, source, state)
-        last = [] if source.count_first else await _entries(redis.xrevrange(ask.stream, count=1))
+        last = (
+            [] if source.count_first else await _entries(redis.xrevrange(request.stream, count=1))
+        )
     else:
         digest = await asyncio.to_thread(_digest, source, state, position)
         if position == BEGINNING or digest is not None:
             return
-        last = await _entries(redis.xrange(ask.stream, position, position))
+        last = await _entries(redis.xrange(request.stream, position, position))
     after, end = BEGINNING, order_of(last[0].message_id) if last else ""
     while last and order_of(after) < end:
-        messages = await _following(redis, ask, after, MOST_MESSAGES)
+        messages = await _following(redis, request, after, MOST_MESSAGES)
         known = [each for each in messages if order_of(each.message_id) <= end]
         if not known:
             return
@@ -159,19 +161,19 @@ async def _make_known(redis: Redis, source: Source, ask: ReadStream, state: Stat
         after = known[-1].message_id
 
 
-async def _page(redis: Redis, source: Source, ask: ReadStream, state: State, most: int) -> Page:
+async def _page(redis: Redis, source: Source, request: ReadStream, state: State, most: int) -> Page:
     position = await asyncio.to_thread(_position, source, state)
     if position is None and not source.count_first:
-        last = await _entries(redis.xrevrange(ask.stream, count=1))
+        last = await _entries(redis.xrevrange(request.stream, count=1))
         return Page([], last[0].message_id if last else BEGINNING, is_first=True)
     after = position or BEGINNING
-    messages = await _following(redis, ask, after, most)
-    first = await _entries(redis.xrange(ask.stream, count=1))
+    messages = await _following(redis, request, after, most)
+    first = await _entries(redis.xrange(request.stream, count=1))
     first_id = first[0].message_id if first else None
     has_gap = False
     if after != BEGINNING and first_id is not None:
         digest = await asyncio.to_thread(_digest, source, state, after)
-        there = await _entries(redis.xrange(ask.stream, after, after))
+        there = await _entries(redis.xrange(request.stream, after, after))
         is_another = bool(there) and digest not in {None, there[0].digest}
         is_cut_before = order_of(first_id) > order_of(after)
         if is_another or not (there or is_cut_before):
@@ -191,8 +193,8 @@ async def _entries(asked: Any) -> list[Message]:
     return messages_of(await asked)
 
 
-async def _following(redis: Redis, ask: ReadStream, after: str, most: int) -> list[Message]:
-    found: Any = await redis.xread({ask.stream: after}, count=most)
+async def _following(redis: Redis, request: ReadStream, after: str, most: int) -> list[Message]:
+    found: Any = await redis.xread({request.stream: after}, count=most)
     return messages_of([entry for _, stream in found for entry in stream])
 
 
@@ -216,10 +218,10 @@ def _remember(source: Source, state: State, messages: Sequence[Message]) -> None
         remember(db, source.name, messages)
 
 
-def _absorb(source: Source, ask: ReadStream, state: State, page: Page) -> Gain:
+def _absorb(source: Source, request: ReadStream, state: State, page: Page) -> Gain:
     with state.spool.transaction() as db:
         new = replace(page, messages=unread(db, source.name, page.messages))
-        brought = _gain(source, ask, new)
+        brought = _gain(source, request, new)
         seen = Seen(
             brought.advance.known,
             counters=0,
@@ -246,7 +248,7 @@ def _note(page: Page) -> str | None:
     return None
 
 
-def _gain(source: Source, ask: ReadStream, page: Page) -> Gain:
+def _gain(source: Source, request: ReadStream, page: Page) -> Gain:
     now = datetime.now(tz=UTC)
     reports: list[Report] = []
     unmapped: dict[str, None] = {}
@@ -261,7 +263,7 @@ def _gain(source: Source, ask: ReadStream, page: Page) -> Gain:
         skipped += odd
         for usage in found:
             try:
-                reports.append(_report(source, ask, usage))
+                reports.append(_report(source, request, usage))
             except ReportError:  # nobody's, or a name no collector takes
                 unmapped[usage.user] = None
     step = Advance((), Known({}, Life()), int(page.has_gap or page.is_anew))
@@ -284,10 +286,10 @@ def _text_of(message: Message) -> dict[str, str]:
         raise SourceError("it is no UTF-8") from None
 
 
-def _report(source: Source, ask: ReadStream, usage: Usage) -> Report:
+def _report(source: Source, request: ReadStream, usage: Usage) -> Report:
     return Report(
         user=source.users.username(usage.user) or "",
-        server=ask.nodes.get(usage.node, f"{source.server}-{usage.node}"),
+        server=request.nodes.get(usage.node, f"{source.server}-{usage.node}"),
         port=source.port,
         protocol=source.protocol,
         upload_bytes=0,

@@ -1,4 +1,4 @@
-"""What the command line shows: what would be sent, and how everything stands."""
+"""What the command line shows: what would be sent, and the status of everything."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.text import Text
 from collector.agent.config.settings import Source
 from collector.agent.polling import Gain
 from collector.agent.requests import ReadStream
-from collector.agent.stands import Stand
-from collector.agent.state.state import Standing
+from collector.agent.state.state import SourceStatus
+from collector.agent.status import AgentStatus
 from collector.client.outbox import Backlog, DeadLetter
 from collector.runtime.logs import printable
 
@@ -56,7 +56,7 @@ def _summary(source: Source, brought: Gain | str) -> str:
     if isinstance(brought, str):
         return brought
     parts = [f"{len(brought.reports)} reports"]
-    if not isinstance(source.ask, ReadStream):
+    if not isinstance(source.request, ReadStream):
         parts.insert(0, f"{len(brought.advance.known.baselines)} counters")
     if brought.is_first and not source.count_first:
         parts.append(f"never read before: this is where counting would begin{_of(brought)}")
@@ -85,8 +85,8 @@ def _of(brought: Gain) -> str:
     return f", for {', '.join(names[:MOST_SHOWN])}{more}"
 
 
-def show_status(console: Console, found: Stand, *, backlog: Backlog, now: datetime) -> None:
-    """Show whether the agent runs, what waits and how each source stands."""
+def show_status(console: Console, found: AgentStatus, *, backlog: Backlog, now: datetime) -> None:
+    """Show whether the agent runs, what waits and the status of each source."""
     if found.process is not None:
         console.print(_text(found.process), soft_wrap=True)
     waiting = f"{backlog.items} items wait to be sent, {size(backlog.size_bytes)}"
@@ -106,7 +106,7 @@ def show_status(console: Console, found: Stand, *, backlog: Backlog, now: dateti
     table = Table(title="Sources", title_justify="left")
     for column in ("source", "last read", "counters", "reports", "restarts", "state"):
         table.add_column(column)
-    for each in found.standings:
+    for each in found.statuses:
         table.add_row(
             _text(each.name),
             "never" if each.read_at is None else f"{age(each.read_at, now)} ago",
@@ -118,25 +118,23 @@ def show_status(console: Console, found: Stand, *, backlog: Backlog, now: dateti
     console.print(table)
 
 
-def _state(standing: Standing) -> str:
-    parts = [standing.problem or "works"]
-    if standing.unmapped:
+def _state(status: SourceStatus) -> str:
+    parts = [status.problem or "works"]
+    if status.unmapped:
+        parts.append(f"{status.unmapped} names are nobody's: {', '.join(status.unmapped_names)}")
+    if status.skipped:
+        parts.append(f"{status.skipped} rows made no sense")
+    if status.set_aside_total:
         parts.append(
-            f"{standing.unmapped} names are nobody's: {', '.join(standing.unmapped_names)}"
+            f"{status.set_aside_total} messages could not be read and are not counted, the last: "
+            f"{status.set_aside_last}"
         )
-    if standing.skipped:
-        parts.append(f"{standing.skipped} rows made no sense")
-    if standing.set_aside_total:
+    if status.note is not None and status.noted_at is not None:
+        parts.append(f"{status.noted_at:%Y-%m-%d %H:%M} UTC: {status.note}")
+    if status.fallen:
+        names = ", ".join(each.replace("\x1f", " ") for each in status.fallen_names[:MOST_SHOWN])
         parts.append(
-            f"{standing.set_aside_total} messages could not be read and are not counted, the last: "
-            f"{standing.set_aside_last}"
-        )
-    if standing.note is not None and standing.noted_at is not None:
-        parts.append(f"{standing.noted_at:%Y-%m-%d %H:%M} UTC: {standing.note}")
-    if standing.fallen:
-        names = ", ".join(each.replace("\x1f", " ") for each in standing.fallen_names[:MOST_SHOWN])
-        parts.append(
-            f"{standing.fallen} counters show less than before though it was not restarted, they "
+            f"{status.fallen} counters show less than before though it was not restarted, they "
             f"count again above that: {names}"
         )
     return "; ".join(parts)

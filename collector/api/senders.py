@@ -167,7 +167,9 @@ async def _read(
                     return bytes(chunk)
                 sent += chunk
                 latest += len(chunk) / LEAST_BYTES_PER_SECOND
-                latest = min(latest, now_seconds() + read_seconds)  # fast chunks must not bank extra time
+                latest = min(
+                    latest, now_seconds() + read_seconds
+                )  # fast chunks must not bank extra time
                 deadline.reschedule(latest)
     except TimeoutError as error:
         raise ProblemError(408, "the body takes too long to arrive") from error

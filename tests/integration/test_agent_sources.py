@@ -37,8 +37,8 @@ def source(text):
 
 async def counted(text):
     async with local_http() as http:
-        reading = await read(source(text), http)
-    return {each.user: (each.upload_bytes, each.download_bytes) for each in reading.counters}
+        sample = await read(source(text), http)
+    return {each.user: (each.upload_bytes, each.download_bytes) for each in sample.counters}
 
 
 @pytest.fixture
@@ -184,15 +184,15 @@ def queued(state):
 
 async def test_a_stream_is_followed_from_where_it_ends_at_the_first_look(panel, state):
     panel.use("42:1000")
-    first = await follow(panel.source(), panel.source().ask, state)
+    first = await follow(panel.source(), panel.source().request, state)
     assert first.is_first
     message_id = panel.use("42:5;7:6;99:7")
     panel.use("42:8", node=9)
-    assert len((await peek(panel.source(), panel.source().ask, state)).reports) == 3
+    assert len((await peek(panel.source(), panel.source().request, state)).reports) == 3
     assert queued(state) == []
-    brought = await follow(panel.source(), panel.source().ask, state)
+    brought = await follow(panel.source(), panel.source().request, state)
     assert brought.unmapped_names == ("99",)
-    await follow(panel.source(), panel.source().ask, state)
+    await follow(panel.source(), panel.source().request, state)
     assert queued(state) == [("alice", "de-3", 5), ("bob", "de-3", 6), ("alice", "de-1-9", 8)]
     first_id = state.spool.first(REPORTS, most_items=1, most_bytes=1)[0].item_id
     assert first_id == f"remnawave/{message_id}/42"
@@ -210,30 +210,30 @@ async def test_a_redis_user_that_may_only_read_the_stream_is_enough(panel, state
     only = source(
         f'kind = "remnawave"\nurl = "{url}"\nusername = "agent"\npassword = "secret-word"'
     )
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     panel.use("42:5")
     panel.use("42:5")
-    assert len((await follow(only, only.ask, state)).reports) == 2
+    assert len((await follow(only, only.request, state)).reports) == 2
     panel.use("42:5")
-    assert len((await follow(only, only.ask, state)).reports) == 1
+    assert len((await follow(only, only.request, state)).reports) == 1
 
 
 async def test_a_long_stream_is_read_to_its_end_page_by_page(panel, state):
     for number in range(1, 1102):
         panel.use(f"42:{number}")
     only = panel.source("count_first = true")
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     assert sum(amount for _, _, amount in queued(state)) == 1101 * 1102 // 2
 
 
 async def test_if_the_spool_is_full_the_stream_keeps_the_rest(panel, state):
     only = panel.source()
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     for _ in range(3000):
         panel.use("42:1")
     total = 0
     with pytest.raises(SpoolFullError):
-        await follow(only, only.ask, state)
+        await follow(only, only.request, state)
     while True:
         items = state.spool.first(REPORTS, most_items=10**6, most_bytes=10**9)
         total += len(items)
@@ -241,7 +241,7 @@ async def test_if_the_spool_is_full_the_stream_keeps_the_rest(panel, state):
             db.execute("DELETE FROM item")
             db.execute("DELETE FROM backlog")
         try:
-            await follow(only, only.ask, state)
+            await follow(only, only.request, state)
         except SpoolFullError:
             continue
         break
@@ -251,20 +251,20 @@ async def test_if_the_spool_is_full_the_stream_keeps_the_rest(panel, state):
 async def test_a_stream_that_was_cut_behind_our_back_says_so(panel, state):
     only = panel.source()
     panel.use("42:1")
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     for _ in range(5):
         panel.use("42:1")
     panel.redis.xtrim("ioraw:export:user_usage", maxlen=2, approximate=False)
-    brought = await follow(only, only.ask, state)
+    brought = await follow(only, only.request, state)
     assert brought.advance.restarts == 1
     assert len(queued(state)) == 2
     for _ in range(1100):
         panel.use("42:1")
     panel.redis.xtrim("ioraw:export:user_usage", maxlen=1050, approximate=False)
-    brought = await follow(only, only.ask, state)
+    brought = await follow(only, only.request, state)
     assert (brought.advance.restarts, len(brought.reports)) == (1, 1050)
     panel.use("42:1")
-    assert (await follow(only, only.ask, state)).advance.restarts == 0
+    assert (await follow(only, only.request, state)).advance.restarts == 0
 
 
 STREAM = "ioraw:export:user_usage"
@@ -272,24 +272,24 @@ STREAM = "ioraw:export:user_usage"
 
 async def test_a_message_nobody_can_read_is_set_aside_and_those_after_it_count(panel, state):
     only = panel.source()
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     panel.use("42:1")
     bad_id = panel.redis.xadd(STREAM, {"v": b"1", "nodeId": b"3", "records": b"42:\xff\xfe"})
     panel.redis.xadd(STREAM, {b"\xff": b"x"})
     panel.redis.xadd(STREAM, {"v": "2", "shape": "of a later version"})
     panel.use("42:9999999999999999999;7:2")
     panel.use("42:4")
-    brought = await follow(only, only.ask, state)
+    brought = await follow(only, only.request, state)
     assert [amount for _, _, amount in queued(state)] == [1, 2, 4]
     assert [each.message_id for each in brought.set_aside][:1] == [bad_id]
     assert len(brought.set_aside) == 3
     assert brought.skipped == 1
     assert brought.unmapped_names == ()
     for _ in range(2):
-        (standing,) = state.standings()
-        assert standing.set_aside_total == 3
-        assert "version" in standing.set_aside_last
-        await follow(only, only.ask, state)
+        (status,) = state.statuses()
+        assert status.set_aside_total == 3
+        assert "version" in status.set_aside_last
+        await follow(only, only.request, state)
 
 
 def refill(panel, ids, records):
@@ -300,30 +300,30 @@ def refill(panel, ids, records):
 async def test_a_stream_made_anew_with_lower_ids_is_read_from_its_start_and_told(panel, state):
     only = panel.source()
     refill(panel, ["1000-0"], ["42:1"])
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     refill(panel, ["1001-0", "1002-0"], ["42:2", "42:4"])
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     panel.redis.delete(STREAM)
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     refill(panel, ["5-0", "6-0"], ["42:8", "42:16"])
-    brought = await follow(only, only.ask, state)
+    brought = await follow(only, only.request, state)
     assert brought.is_anew
     assert sum(amount for _, _, amount in queued(state)) == 2 + 4 + 8 + 16
-    assert "anew" in state.standings()[0].note
+    assert "anew" in state.statuses()[0].note
     refill(panel, ["7-0"], ["42:32"])
-    assert not (await follow(only, only.ask, state)).is_anew
+    assert not (await follow(only, only.request, state)).is_anew
     assert sum(amount for _, _, amount in queued(state)) == 2 + 4 + 8 + 16 + 32
 
 
 @pytest.mark.parametrize("ids", [["1000-0", "1001-0"], ["1000-0", "1001-0", "1002-0", "1003-0"]])
 async def test_a_stream_made_anew_that_uses_ids_again_counts_under_others(panel, state, ids):
     only = panel.source()
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     refill(panel, ["1000-0", "1001-0", "1002-0"], ["42:1", "42:2", "42:4"])
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     panel.redis.delete(STREAM)
     refill(panel, ids, [f"42:{8 * 2**number}" for number in range(len(ids))])
-    assert (await follow(only, only.ask, state)).is_anew
+    assert (await follow(only, only.request, state)).is_anew
     amounts = [amount for _, _, amount in queued(state)]
     assert amounts == [1, 2, 4, *(8 * 2**number for number in range(len(ids)))]
     items = state.spool.first(REPORTS, most_items=10**6, most_bytes=10**9)
@@ -334,26 +334,26 @@ async def test_a_stream_made_anew_that_has_overtaken_its_old_end_is_read_from_it
     panel, state
 ):
     only = panel.source()
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     refill(panel, ["1000-0"], ["42:1"])
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     panel.redis.delete(STREAM)
     refill(panel, ["999-0", "1000-1"], ["42:2", "42:4"])
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     assert [amount for _, _, amount in queued(state)] == [1, 2, 4]
 
 
 async def test_a_stream_that_is_restored_from_a_backup_counts_nothing_again(panel, state):
     only = panel.source()
     refill(panel, ["1-0", "2-0"], ["42:1", "42:2"])
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     refill(panel, ["3-0", "4-0", "5-0"], ["42:4", "42:8", "42:16"])
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     panel.redis.delete(STREAM)
     refill(panel, ["1-0", "2-0", "3-0"], ["42:1", "42:2", "42:4"])
-    assert (await follow(only, only.ask, state)).is_anew
+    assert (await follow(only, only.request, state)).is_anew
     refill(panel, ["4-5"], ["42:32"])
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     assert [amount for _, _, amount in queued(state)] == [4, 8, 16, 32]
 
 
@@ -361,25 +361,25 @@ async def test_what_was_read_by_an_agent_of_before_is_not_read_again(panel, stat
     only = panel.source("count_first = true")
     for number in range(1, 1102):
         panel.use(f"42:{number}")
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     with state.spool.transaction() as db:
         db.execute("DELETE FROM stream_message")  # as a state of before
     before = len(queued(state))
     kept = panel.redis.xrange(STREAM)
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     panel.redis.delete(STREAM)
     for message_id, message in kept[:-1]:
         panel.redis.xadd(STREAM, message, id=message_id)
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     assert len(queued(state)) == before
 
 
 async def test_what_is_remembered_of_a_stream_ends_with_the_stream(panel, state):
     only = panel.source()
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     for number in range(20):
         panel.use(f"42:{number + 1}")
-        await follow(only, only.ask, state)
+        await follow(only, only.request, state)
         panel.redis.xtrim(STREAM, maxlen=3, approximate=False)
     with state.spool.reading() as db:
         assert db.execute("SELECT count(*) FROM stream_message").fetchone()[0] <= 4
@@ -387,7 +387,7 @@ async def test_what_is_remembered_of_a_stream_ends_with_the_stream(panel, state)
 
 async def test_a_page_larger_than_the_spool_is_read_in_parts(panel, state):
     only = panel.source()
-    await follow(only, only.ask, state)
+    await follow(only, only.request, state)
     table = ";".join(f"42{number}:1" for number in range(600))
     everybody = replace(only, users=UserMap())
     for _ in range(6):
@@ -395,7 +395,7 @@ async def test_a_page_larger_than_the_spool_is_read_in_parts(panel, state):
     total = 0
     for _ in range(20):
         with contextlib.suppress(SpoolFullError):
-            await follow(everybody, only.ask, state)
+            await follow(everybody, only.request, state)
         total += len(queued(state))
         with state.spool.transaction() as db:
             db.execute("DELETE FROM item")
@@ -406,11 +406,11 @@ async def test_a_page_larger_than_the_spool_is_read_in_parts(panel, state):
 async def test_a_redis_that_refuses_or_is_away_is_a_source_error_without_its_password(panel, state):
     text = f'kind = "remnawave"\nurl = "redis://127.0.0.1:{panel.port}"\npassword = "a-wrong-one"'
     with pytest.raises(SourceError, match="AuthenticationError") as caught:
-        await follow(source(text), source(text).ask, state)
+        await follow(source(text), source(text).request, state)
     assert "a-wrong-one" not in str(caught.value)
     text = f'kind = "remnawave"\nurl = "redis://127.0.0.1:{free_port()}"'
     with pytest.raises(SourceError, match="ConnectionError"):
-        await follow(source(text), source(text).ask, state)
+        await follow(source(text), source(text).request, state)
 
 
 async def test_reading_can_be_given_up_at_any_moment():

@@ -8,7 +8,7 @@ from collector.agent.config import file as config_file
 from collector.agent.config import settings as config
 from collector.agent.config.users import UserMap, compile_pattern
 from collector.agent.errors import ConfigError
-from collector.agent.requests import HttpGet, Run
+from collector.agent.requests import CommandRequest, HttpGet
 
 FILES = {"key": "rk_a-key-in-a-file\n", "users.toml": '"their name" = "alice"', "broken.toml": "="}
 HEAD = """
@@ -50,7 +50,7 @@ def test_little_has_to_be_said():
     assert found.collector_url == "https://traffic.example.com"
     assert "rk_the-key" not in repr(found)
     (only,) = found.sources
-    assert only.ask == HttpGet("http://127.0.0.1:11111/debug/vars")
+    assert only.request == HttpGet("http://127.0.0.1:11111/debug/vars")
     assert (only.server, only.port, only.protocol) == ("de-1", 0, "unknown")
     assert (only.interval_seconds, only.count_first) == (30, False)
 
@@ -60,7 +60,7 @@ def test_a_source_may_differ_from_the_rest():
         'kind = "hysteria2"\nurl = "http://127.0.0.1:9999"\nsecret = "s3cret"\nserver = "de-2"\n'
         "port = 443\nprotocol = 'hy2'\ninterval_seconds = 5\ncount_first = true"
     )
-    assert only.ask == HttpGet("http://127.0.0.1:9999/traffic", {"authorization": "s3cret"})
+    assert only.request == HttpGet("http://127.0.0.1:9999/traffic", {"authorization": "s3cret"})
     assert (only.server, only.port, only.protocol) == ("de-2", 443, "hy2")
     assert only.count_first
     assert "s3cret" not in repr(only)
@@ -72,20 +72,26 @@ def test_a_key_may_be_in_a_file():
 
 
 def test_commands_are_words_for_no_shell():
-    assert source('kind = "wireguard"').ask == Run(("wg", "show", "all", "transfer"))
-    assert source('kind = "amneziawg"').ask == Run(("awg", "show", "all", "transfer"))
-    assert source('kind = "command"\ncommand = ["my", "tool"]').ask == Run(("my", "tool"))
+    assert source('kind = "wireguard"').request == CommandRequest(("wg", "show", "all", "transfer"))
+    assert source('kind = "amneziawg"').request == CommandRequest(
+        ("awg", "show", "all", "transfer")
+    )
+    assert source('kind = "command"\ncommand = ["my", "tool"]').request == CommandRequest(
+        ("my", "tool")
+    )
 
 
 def test_what_is_known_of_each_kind_is_filled_in():
     assert source('kind = "outline"').protocol == "shadowsocks"
-    assert source('kind = "singbox-ssm"').ask == HttpGet("http://127.0.0.1:9000/server/v1/stats")
-    assert source('kind = "xray-grpc"').ask.url == "http://127.0.0.1:10085"
-    assert source('kind = "xray-grpc"\naddress = "[::1]:5"').ask.url == "http://[::1]:5"
-    assert source('kind = "singbox-grpc"').ask.service.startswith("v2ray.")
+    assert source('kind = "singbox-ssm"').request == HttpGet(
+        "http://127.0.0.1:9000/server/v1/stats"
+    )
+    assert source('kind = "xray-grpc"').request.url == "http://127.0.0.1:10085"
+    assert source('kind = "xray-grpc"\naddress = "[::1]:5"').request.url == "http://[::1]:5"
+    assert source('kind = "singbox-grpc"').request.service.startswith("v2ray.")
     only = source('kind = "remnawave"\npassword = "s3cret"\nnodes = { 3 = "de-3" }')
-    assert only.ask.stream == "ioraw:export:user_usage"
-    assert only.ask.nodes == {"3": "de-3"}
+    assert only.request.stream == "ioraw:export:user_usage"
+    assert only.request.nodes == {"3": "de-3"}
     assert "s3cret" not in repr(only)
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from collector.agent.errors import SourceError
-from collector.agent.state.counters import Counter, Life, Reading, amount
+from collector.agent.state.counters import Counter, Life, Sample, amount
 from collector.agent.state.deltas import Baseline, advance
 
 
-def reading(life=None, **users):
+def sample(life=None, **users):
     counters = tuple(Counter(name, name, up, down) for name, (up, down) in users.items())
-    return Reading(counters, life or Life())
+    return Sample(counters, life or Life())
 
 
 def deltas(step):
@@ -22,75 +22,75 @@ def deltas(step):
 
 
 def test_the_first_reading_says_where_to_begin():
-    step = advance(None, reading(alice=(10, 20)))
+    step = advance(None, sample(alice=(10, 20)))
     assert deltas(step) == {}
     assert step.known.baselines == {"alice": Baseline(10, 20)}
 
 
 def test_the_first_reading_counts_where_that_is_asked_for():
-    assert deltas(advance(None, reading(alice=(10, 20)), count_first=True)) == {"alice": (10, 20)}
+    assert deltas(advance(None, sample(alice=(10, 20)), count_first=True)) == {"alice": (10, 20)}
 
 
 def test_later_readings_bring_what_was_added():
-    known = advance(None, reading(alice=(10, 20), bob=(1, 1))).known
-    assert deltas(advance(known, reading(alice=(15, 20), bob=(1, 1)))) == {"alice": (5, 0)}
+    known = advance(None, sample(alice=(10, 20), bob=(1, 1))).known
+    assert deltas(advance(known, sample(alice=(15, 20), bob=(1, 1)))) == {"alice": (5, 0)}
 
 
 def test_a_lower_value_is_a_restart_and_counts_whole_each_direction_for_itself():
-    known = advance(None, reading(alice=(100, 200))).known
-    step = advance(known, reading(alice=(7, 250)))
+    known = advance(None, sample(alice=(100, 200))).known
+    step = advance(known, sample(alice=(7, 250)))
     assert (deltas(step), step.restarts) == ({"alice": (7, 50)}, 1)
 
 
 def test_a_counter_that_appears_after_the_first_reading_counts_whole():
-    known = advance(None, reading(alice=(10, 20))).known
-    assert deltas(advance(known, reading(alice=(10, 20), bob=(3, 4)))) == {"bob": (3, 4)}
+    known = advance(None, sample(alice=(10, 20))).known
+    assert deltas(advance(known, sample(alice=(10, 20), bob=(3, 4)))) == {"bob": (3, 4)}
 
 
 def test_a_counter_that_is_away_for_a_while_is_compared_with_what_it_was():
-    known = advance(None, reading(alice=(10, 20), bob=(5, 5))).known
-    known = advance(known, reading(alice=(10, 20))).known
-    assert deltas(advance(known, reading(bob=(6, 5)))) == {"bob": (1, 0)}
+    known = advance(None, sample(alice=(10, 20), bob=(5, 5))).known
+    known = advance(known, sample(alice=(10, 20))).known
+    assert deltas(advance(known, sample(bob=(6, 5)))) == {"bob": (1, 0)}
 
 
 def test_a_source_that_says_it_began_anew_counts_whole_even_where_values_are_higher():
-    first = reading(Life(ticks=500), alice=(10, 20), bob=(5, 5))
+    first = sample(Life(ticks=500), alice=(10, 20), bob=(5, 5))
     known = advance(None, first).known
-    step = advance(known, reading(Life(ticks=400), alice=(11, 30)))
+    step = advance(known, sample(Life(ticks=400), alice=(11, 30)))
     assert (deltas(step), step.restarts) == ({"alice": (11, 30)}, 1)
-    known = advance(step.known, reading(Life(ticks=450), alice=(11, 30), bob=(6, 6))).known
+    known = advance(step.known, sample(Life(ticks=450), alice=(11, 30), bob=(6, 6))).known
     assert known.baselines["bob"] == Baseline(6, 6)
-    other = advance(None, reading(Life(started="a"), alice=(1, 1))).known
-    assert deltas(advance(other, reading(Life(started="b"), alice=(1, 2)))) == {"alice": (1, 2)}
+    other = advance(None, sample(Life(started="a"), alice=(1, 1))).known
+    assert deltas(advance(other, sample(Life(started="b"), alice=(1, 2)))) == {"alice": (1, 2)}
 
 
 @pytest.mark.parametrize("life", [Life(started="a"), Life(ticks=500)])
 def test_a_source_that_no_longer_says_when_it_began_is_refused_and_loses_nothing(life):
-    known = advance(None, reading(life, alice=(10, 20))).known
+    known = advance(None, sample(life, alice=(10, 20))).known
     with pytest.raises(SourceError, match="since when"):
-        advance(known, reading(alice=(11, 20)))
-    assert deltas(advance(known, reading(life, alice=(12, 20)))) == {"alice": (2, 0)}
+        advance(known, sample(alice=(11, 20)))
+    assert deltas(advance(known, sample(life, alice=(12, 20)))) == {"alice": (2, 0)}
 
 
 def test_a_counter_that_falls_while_its_source_says_it_runs_on_keeps_its_highest_value():
     life = Life(started="a")
     known, sent, fallen = None, 0, []
     for value in (0, 1000, 999, 1000, 998, 1005):
-        step = advance(known, reading(life, alice=(value, 0), bob=(5, 5)))
+        step = advance(known, sample(life, alice=(value, 0), bob=(5, 5)))
         known = step.known
         sent += sum(up for up, _ in deltas(step).values())
         fallen.append(step.fallen)
         assert step.restarts == 0
     assert sent == 1005
     assert fallen == [(), (), ("alice",), (), ("alice",), ()]
-    anew = advance(known, reading(Life(started="b"), alice=(7, 0)))
+    anew = advance(known, sample(Life(started="b"), alice=(7, 0)))
     assert (deltas(anew), anew.restarts, anew.fallen) == ({"alice": (7, 0)}, 1, ())
 
 
 def test_each_direction_of_a_counter_that_fell_is_held_for_itself():
     life = Life(started="a")
-    known = advance(None, reading(life, alice=(100, 200))).known
-    step = advance(known, reading(life, alice=(90, 250)))
+    known = advance(None, sample(life, alice=(100, 200))).known
+    step = advance(known, sample(life, alice=(90, 250)))
     assert deltas(step) == {"alice": (0, 50)}
     assert step.known.baselines["alice"] == Baseline(100, 250)
 
@@ -105,32 +105,32 @@ def test_each_direction_of_a_counter_that_fell_is_held_for_itself():
     ],
 )
 def test_a_start_that_is_worked_out_anew_each_time_may_waver_by_two_seconds(one, other):
-    known = advance(None, reading(Life(started=one), alice=(1000, 0))).known
-    known = advance(known, reading(Life(started=other), alice=(1001, 0))).known
-    step = advance(known, reading(Life(started=one), alice=(1005, 0)))
+    known = advance(None, sample(Life(started=one), alice=(1000, 0))).known
+    known = advance(known, sample(Life(started=other), alice=(1001, 0))).known
+    step = advance(known, sample(Life(started=one), alice=(1005, 0)))
     assert (deltas(step), step.restarts) == ({"alice": (4, 0)}, 0)
 
 
 @pytest.mark.parametrize(("one", "other"), [("7", "8"), ("1795514400", "1795514410"), ("a", "b")])
 def test_other_starts_are_other_lives(one, other):
-    known = advance(None, reading(Life(started=one), alice=(1000, 0))).known
-    assert deltas(advance(known, reading(Life(started=other), alice=(1, 0)))) == {"alice": (1, 0)}
+    known = advance(None, sample(Life(started=one), alice=(1000, 0))).known
+    assert deltas(advance(known, sample(Life(started=other), alice=(1, 0)))) == {"alice": (1, 0)}
 
 
 def test_a_start_that_was_left_behind_does_not_come_back():
     """Two servers behind one address would each be counted whole at each change."""
-    known = advance(None, reading(Life(started="a"), alice=(1000, 0))).known
-    known = advance(known, reading(Life(started="b"), alice=(900, 0))).known
+    known = advance(None, sample(Life(started="a"), alice=(1000, 0))).known
+    known = advance(known, sample(Life(started="b"), alice=(900, 0))).known
     with pytest.raises(SourceError, match="began before"):
-        advance(known, reading(Life(started="a"), alice=(1001, 0)))
-    assert deltas(advance(known, reading(Life(started="b"), alice=(902, 0)))) == {"alice": (2, 0)}
-    assert deltas(advance(known, reading(Life(started="c"), alice=(3, 0)))) == {"alice": (3, 0)}
+        advance(known, sample(Life(started="a"), alice=(1001, 0)))
+    assert deltas(advance(known, sample(Life(started="b"), alice=(902, 0)))) == {"alice": (2, 0)}
+    assert deltas(advance(known, sample(Life(started="c"), alice=(3, 0)))) == {"alice": (3, 0)}
 
 
 def test_counters_that_another_tool_resets_count_whole_while_the_source_runs_on():
     """Ticks prove a new life where they fall, and no old one where they do not."""
-    known = advance(None, reading(Life(ticks=500), alice=(100, 0))).known
-    step = advance(known, reading(Life(ticks=600), alice=(7, 0)))
+    known = advance(None, sample(Life(ticks=500), alice=(100, 0))).known
+    step = advance(known, sample(Life(ticks=600), alice=(7, 0)))
     assert (deltas(step), step.restarts, step.fallen) == ({"alice": (7, 0)}, 1, ())
 
 
@@ -173,7 +173,7 @@ class Server:
 
     def read(self):
         life = Life(started=str(self.began)) if self.tells_its_life else Life()
-        return reading(life, **self.counters)
+        return sample(life, **self.counters)
 
 
 AMOUNTS = st.integers(0, 10**6)
@@ -251,11 +251,11 @@ def test_readings_that_are_too_low_within_a_life_delay_and_never_add(events):
         Life(started="a"),
         0,
         0,
-        advance(None, reading(Life(started="a"))).known,
+        advance(None, sample(Life(started="a"))).known,
     )
     for used_bytes, misread_bytes in [*events, (0, 0)]:
         used += used_bytes
-        step = advance(known, reading(life, alice=(max(0, used - misread_bytes), 0)))
+        step = advance(known, sample(life, alice=(max(0, used - misread_bytes), 0)))
         known = step.known
         sent += sum(up for up, _ in deltas(step).values())
         assert sent <= used

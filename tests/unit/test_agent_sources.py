@@ -42,8 +42,8 @@ XRAY_VARS = {
 }
 
 
-def counted(reading):
-    return {each.user: (each.upload_bytes, each.download_bytes) for each in reading.counters}
+def counted(sample):
+    return {each.user: (each.upload_bytes, each.download_bytes) for each in sample.counters}
 
 
 def encoded(value):
@@ -51,10 +51,10 @@ def encoded(value):
 
 
 def test_xray_s_page_counts_users_and_nothing_twice():
-    reading = xray.parse_vars(encoded(XRAY_VARS))
-    assert counted(reading) == {"alice": (1200, 88000), "7.bob": (0, 5), "only-up": (3, 0)}
-    assert reading.life == Life(ticks=123456)
-    assert reading.skipped == 0
+    sample = xray.parse_vars(encoded(XRAY_VARS))
+    assert counted(sample) == {"alice": (1200, 88000), "7.bob": (0, 5), "only-up": (3, 0)}
+    assert sample.life == Life(ticks=123456)
+    assert sample.skipped == 0
 
 
 def test_xray_without_users_yet_is_a_reading_of_nothing():
@@ -78,9 +78,9 @@ def test_rows_that_make_no_sense_are_skipped_and_counted():
         "c": {"uplink": "x"},
         "d": {"uplink": 1},
     }
-    reading = xray.parse_vars(encoded({"stats": {"user": users}}))
-    assert counted(reading) == {"d": (1, 0)}
-    assert reading.skipped == 4
+    sample = xray.parse_vars(encoded({"stats": {"user": users}}))
+    assert counted(sample) == {"d": (1, 0)}
+    assert sample.skipped == 4
 
 
 @pytest.mark.parametrize("as_printed", [int, str], ids=["numbers", "texts"])
@@ -93,8 +93,8 @@ def test_xray_s_command_prints_numbers_or_texts_and_leaves_zeros_out(as_printed)
         {"name": "inbound>>>vless>>>traffic>>>uplink", "value": as_printed(999)},
         {"name": "user>>>odd>>>name>>>traffic>>>uplink", "value": as_printed(1)},
     ]
-    reading = xray.parse_statsquery(encoded({"stat": stats}))
-    assert counted(reading) == {"alice": (10, 20), "idle": (0, 0), "odd>>>name": (1, 0)}
+    sample = xray.parse_statsquery(encoded({"stat": stats}))
+    assert counted(sample) == {"alice": (10, 20), "idle": (0, 0), "odd>>>name": (1, 0)}
 
 
 def test_xray_s_command_without_a_match_prints_an_empty_object():
@@ -109,8 +109,8 @@ def test_hysteria_s_tx_is_the_user_s_upload():
 
 def test_wireguard_s_received_is_the_user_s_upload_by_interface_and_key():
     printed = f"wg0\t{ALICE_KEY}\t1000\t2000\nwg1\t{ALICE_KEY}\t1\t2\nwg0\t{BOB_KEY}\t0\t0\n"
-    reading = wireguard.parse(printed.encode())
-    assert reading.counters == (
+    sample = wireguard.parse(printed.encode())
+    assert sample.counters == (
         Counter(f"wg0 {ALICE_KEY}", ALICE_KEY, 1000, 2000),
         Counter(f"wg1 {ALICE_KEY}", ALICE_KEY, 1, 2),
         Counter(f"wg0 {BOB_KEY}", BOB_KEY, 0, 0),
@@ -118,8 +118,8 @@ def test_wireguard_s_received_is_the_user_s_upload_by_interface_and_key():
 
 
 def test_one_interface_of_wireguard_prints_no_interface():
-    reading = wireguard.parse(f"{ALICE_KEY}\t5\t6\n\n".encode())
-    assert reading.counters == (Counter(ALICE_KEY, ALICE_KEY, 5, 6),)
+    sample = wireguard.parse(f"{ALICE_KEY}\t5\t6\n\n".encode())
+    assert sample.counters == (Counter(ALICE_KEY, ALICE_KEY, 5, 6),)
     assert wireguard.parse(b"").counters == ()
 
 
@@ -140,13 +140,13 @@ def test_a_command_prints_a_list_of_counters_or_an_object_around_it():
         {"upload_bytes": 1},
         "nonsense",
     ]
-    reading = json_command.parse(encoded({"started": 17, "counters": rows}))
-    assert [(each.user, each.upload_bytes) for each in reading.counters] == [
+    sample = json_command.parse(encoded({"started": 17, "counters": rows}))
+    assert [(each.user, each.upload_bytes) for each in sample.counters] == [
         ("alice", 1), ("alice", 10), ("bob", 0),
     ]  # fmt: skip
-    assert len({each.name for each in reading.counters}) == 3
-    assert (reading.life, reading.skipped) == (Life(started="17"), 3)
-    assert json_command.parse(encoded(rows)).counters == reading.counters
+    assert len({each.name for each in sample.counters}) == 3
+    assert (sample.life, sample.skipped) == (Life(started="17"), 3)
+    assert json_command.parse(encoded(rows)).counters == sample.counters
 
 
 OUTLINE = """
@@ -167,9 +167,9 @@ shadowsocks_data_bytes_per_location{dir="c>p",location="DE"} 999
 
 
 def test_outline_counts_what_client_and_proxy_exchange_by_access_key():
-    reading = outline.parse(OUTLINE.encode())
-    assert counted(reading) == {"1": (1542130, 9007199254740991), 'quo"te}': (0, 5)}
-    assert (reading.life, reading.skipped) == (Life(started="1.79552160025e+09"), 1)
+    sample = outline.parse(OUTLINE.encode())
+    assert counted(sample) == {"1": (1542130, 9007199254740991), 'quo"te}': (0, 5)}
+    assert (sample.life, sample.skipped) == (Life(started="1.79552160025e+09"), 1)
 
 
 def test_outline_before_the_first_traffic_is_a_reading_of_nothing():
@@ -186,8 +186,8 @@ def test_sing_box_s_shadowsocks_manager_lists_its_users():
         None,
     ]
     body = encoded({"uplinkBytes": 999, "downlinkBytes": 999, "users": users})
-    reading = singbox.parse(body)
-    assert (counted(reading), reading.skipped) == ({"alice": (10, 20), "new": (0, 0)}, 2)
+    sample = singbox.parse(body)
+    assert (counted(sample), sample.skipped) == ({"alice": (10, 20), "new": (0, 0)}, 2)
     assert counted(singbox.parse(b'{"users": null}')) == {}
 
 
@@ -220,9 +220,9 @@ def test_the_stats_service_names_users_and_says_since_when_it_counts():
         + stat("inbound>>>in>>>traffic>>>uplink", 999)
         + _field(1, text_field(1, "user>>>idle>>>traffic>>>uplink"))
     )
-    reading = stats_service.parse(answers(stats=stats))
-    assert counted(reading) == {"alice": (2**40, 300), "idle": (0, 0)}
-    assert reading.life == Life(ticks=100)
+    sample = stats_service.parse(answers(stats=stats))
+    assert counted(sample) == {"alice": (2**40, 300), "idle": (0, 0)}
+    assert sample.life == Life(ticks=100)
 
 
 def test_a_stats_service_that_does_not_say_how_long_it_runs_proves_no_new_life():
@@ -307,9 +307,9 @@ JSON = st.recursive(
 @given(body=st.binary(max_size=200) | JSON.map(encoded))
 def test_no_answer_whatever_it_is_does_more_than_fail_to_be_read(parse, body):
     try:
-        reading = parse(body)
+        sample = parse(body)
     except SourceError:
         return
-    for each in reading.counters:
+    for each in sample.counters:
         assert each.upload_bytes >= 0
         assert each.download_bytes >= 0

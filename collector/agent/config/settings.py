@@ -13,7 +13,7 @@ from collector.agent.config.options import Options
 from collector.agent.config.users import UserMap, compile_pattern
 from collector.agent.errors import ConfigError
 from collector.agent.relay.routes import Relay, parse_relay
-from collector.agent.requests import Ask, Parse
+from collector.agent.requests import Parse, SourceRequest
 from collector.agent.sources.kinds import KINDS, UNUSABLE
 
 DEFAULT_STATE = "/var/lib/traffic-agent/state.sqlite3"
@@ -28,7 +28,7 @@ class Source:
 
     name: str
     kind: str
-    ask: Ask
+    request: SourceRequest
     parse: Parse
     users: UserMap
     server: str
@@ -41,7 +41,7 @@ class Source:
     @property
     def fingerprint(self) -> str:
         """What must stay the same for counters to be comparable with those of before."""
-        text = f"{self.kind}\x1e{self.ask.fingerprint}"
+        text = f"{self.kind}\x1e{self.request.fingerprint}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -119,14 +119,14 @@ def _source(
         raise options.error("kind", why)
     kind_name = options.choice("kind", tuple(KINDS))
     kind = KINDS[kind_name]
-    ask, parse_answer = kind.build(options)
+    request, parse_answer = kind.build(options)
     own_server = options.text("server", server)
     if own_server is None:
         raise options.error("server", "is required here or in [agent]: the name of this server")
     source = Source(
         name=name,
         kind=kind_name,
-        ask=ask,
+        request=request,
         parse=parse_answer,
         users=_users(options.table("users", {}), read_file),
         server=own_server,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 from collector.agent.config.options import Options
-from collector.agent.requests import Ask, HttpGet, Parse
+from collector.agent.requests import HttpGet, Parse, SourceRequest
 from collector.agent.sources.xray import read_object
-from collector.agent.state.counters import Reading, Tally
+from collector.agent.state.counters import Sample, Tally
 
 
-def build(options: Options) -> tuple[Ask, Parse]:
+def build(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to ask for the traffic; the secret goes bare into `Authorization`."""
     url = options.url("url", "http://127.0.0.1:9999/traffic")
     if "clear" in parse_qs(urlsplit(url).query, keep_blank_values=True):
@@ -24,7 +24,7 @@ def build(options: Options) -> tuple[Ask, Parse]:
     return HttpGet(url, {} if secret is None else {"authorization": secret}), parse
 
 
-def parse(body: bytes) -> Reading:
+def parse(body: bytes) -> Sample:
     """Read the answer of `/traffic`."""
     tally = Tally()
     for user, each in read_object(body).items():
@@ -32,4 +32,4 @@ def parse(body: bytes) -> Reading:
             tally.add(user, upload=each.get("tx", 0), download=each.get("rx", 0))
         else:
             tally.skipped += 1
-    return tally.reading()
+    return tally.sample()

@@ -12,18 +12,18 @@ import json
 
 from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.requests import Ask, Parse, Run
-from collector.agent.state.counters import Life, Reading, Tally
+from collector.agent.requests import CommandRequest, Parse, SourceRequest
+from collector.agent.state.counters import Life, Sample, Tally
 
 _AMOUNTS = {"upload_bytes", "download_bytes"}
 
 
-def build(options: Options) -> tuple[Ask, Parse]:
+def build(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to run the command."""
-    return Run(options.words("command")), parse
+    return CommandRequest(options.words("command")), parse
 
 
-def parse(body: bytes) -> Reading:
+def parse(body: bytes) -> Sample:
     """Read what the command printed."""
     try:
         printed = json.loads(body)
@@ -48,4 +48,4 @@ def parse(body: bytes) -> Reading:
             download=each.get("download_bytes", 0),
             name=f"{user}\x1f{name}" if isinstance(name, str | int) else "",
         )
-    return tally.reading(Life(started=None if started is None else str(started)))
+    return tally.sample(Life(started=None if started is None else str(started)))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from collector.agent.config.options import Options
-from collector.agent.requests import Ask, Parse
+from collector.agent.requests import Parse, SourceRequest
 from collector.agent.sources import (
     hysteria2,
     json_command,
@@ -23,7 +23,7 @@ from collector.agent.sources import (
 class Kind:
     """How a kind of source is configured, and the protocol it speaks where that is certain."""
 
-    build: Callable[[Options], tuple[Ask, Parse]]
+    build: Callable[[Options], tuple[SourceRequest, Parse]]
     protocol: str = "unknown"
     extra: str | None = None
     """What has to be installed beside the rest: the name of an extra of this package."""

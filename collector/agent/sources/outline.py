@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.requests import Ask, HttpGet, Parse
-from collector.agent.state.counters import Life, Reading, Tally
+from collector.agent.requests import HttpGet, Parse, SourceRequest
+from collector.agent.state.counters import Life, Sample, Tally
 
 _SAMPLE = re.compile(
     r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?"
@@ -22,7 +22,7 @@ _UP, _DOWN = "c>p", "c<p"
 """Between client and proxy; what the proxy exchanges with targets is the same bytes again."""
 
 
-def build(options: Options) -> tuple[Ask, Parse]:
+def build(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to ask for the metrics page."""
     url = options.url("url", "http://127.0.0.1:9092/metrics")
     if urlsplit(url).path.rstrip("/").endswith("/metrics/transfer"):
@@ -34,7 +34,7 @@ def build(options: Options) -> tuple[Ask, Parse]:
     return HttpGet(url), parse
 
 
-def parse(body: bytes) -> Reading:
+def parse(body: bytes) -> Sample:
     """Read a page in Prometheus's text form; traffic of no access key is nobody's."""
     tally = Tally()
     is_outline = False
@@ -50,7 +50,7 @@ def parse(body: bytes) -> Reading:
             _add(tally, found["labels"] or "", found["value"])
     if not is_outline:
         raise SourceError("there is no shadowsocks_data_bytes: is this Outline's metrics page?")
-    return tally.reading(Life(started=started))
+    return tally.sample(Life(started=started))
 
 
 def _add(tally: Tally, labels: str, text: str) -> None:

@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 
 from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.requests import Ask, Parse, ReadStream
-from collector.agent.state.counters import Reading, amount
+from collector.agent.requests import Parse, ReadStream, SourceRequest
+from collector.agent.state.counters import Sample, amount
 
 STREAM = "ioraw:export:user_usage"
 _RECORD = re.compile(r"(?P<user>\d{1,19}):(?P<amount>\d{1,19})", re.ASCII)
@@ -36,19 +36,19 @@ class Usage:
     used_at: datetime | None
 
 
-def build(options: Options) -> tuple[Ask, Parse]:
+def build(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to read the stream."""
-    ask = ReadStream(
+    request = ReadStream(
         url=options.url("url", "redis://127.0.0.1:6379", schemes=("redis", "rediss")),
         stream=options.text("stream", STREAM),
         username=options.text("username", None),
         password=options.secret("password", is_required=False),
         nodes=options.mapping("nodes") or {},
     )
-    return ask, _never
+    return request, _never
 
 
-def _never(_: bytes) -> Reading:
+def _never(_: bytes) -> Sample:
     raise SourceError("a stream has no counters")
 
 

@@ -6,12 +6,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.requests import Ask, HttpGet, Parse
+from collector.agent.requests import HttpGet, Parse, SourceRequest
 from collector.agent.sources.xray import read_object
-from collector.agent.state.counters import Reading, Tally
+from collector.agent.state.counters import Sample, Tally
 
 
-def build(options: Options) -> tuple[Ask, Parse]:
+def build(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to ask for the statistics."""
     url = options.url("url", "http://127.0.0.1:9000/server/v1/stats")
     if "clear" in parse_qs(urlsplit(url).query, keep_blank_values=True):
@@ -19,7 +19,7 @@ def build(options: Options) -> tuple[Ask, Parse]:
     return HttpGet(url), parse
 
 
-def parse(body: bytes) -> Reading:
+def parse(body: bytes) -> Sample:
     """Read the list of users; the sums over all of them are left out."""
     users = read_object(body).get("users")
     if users is None:  # nobody is managed yet
@@ -33,4 +33,4 @@ def parse(body: bytes) -> Reading:
             tally.skipped += 1
             continue
         tally.add(name, upload=each.get("uplinkBytes", 0), download=each.get("downlinkBytes", 0))
-    return tally.reading()
+    return tally.sample()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.requests import Ask, GrpcCalls, Parse
+from collector.agent.requests import GrpcCalls, Parse, SourceRequest
 from collector.agent.sources.protobuf import fields, text_field, unframed
 from collector.agent.sources.xray import add_stat
-from collector.agent.state.counters import Life, Reading, Tally
+from collector.agent.state.counters import Life, Sample, Tally
 
 XRAY = "xray.app.stats.command.StatsService"
 SING_BOX = "v2ray.core.app.stats.command.StatsService"
@@ -19,17 +19,19 @@ _PATTERN, _PATTERNS = 1, 3
 _UPTIME = 10
 
 
-def build_xray(options: Options) -> tuple[Ask, Parse]:
+def build_xray(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to ask Xray's API inbound."""
     return _build(options, "127.0.0.1:10085", XRAY, text_field(_PATTERN, "user>>>"))
 
 
-def build_singbox(options: Options) -> tuple[Ask, Parse]:
+def build_singbox(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to ask sing-box's V2Ray API."""
     return _build(options, "127.0.0.1:8080", SING_BOX, text_field(_PATTERNS, "user>>>"))
 
 
-def _build(options: Options, address: str, service: str, query: bytes) -> tuple[Ask, Parse]:
+def _build(
+    options: Options, address: str, service: str, query: bytes
+) -> tuple[SourceRequest, Parse]:
     host, port = options.address("address", address)
     service = options.text("service", service)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -37,7 +39,7 @@ def _build(options: Options, address: str, service: str, query: bytes) -> tuple[
     return GrpcCalls(url, service, calls), parse
 
 
-def parse(body: bytes) -> Reading:
+def parse(body: bytes) -> Sample:
     """Read the three answers."""
     messages = unframed(body)
     if len(messages) != 3:
@@ -52,7 +54,7 @@ def parse(body: bytes) -> Reading:
             name = named.get(1, b"")
             if isinstance(name, bytes):
                 add_stat(tally, name.decode(errors="replace"), named.get(2, 0))
-    return tally.reading(Life(ticks=_uptime(before)))
+    return tally.sample(Life(ticks=_uptime(before)))
 
 
 def _uptime(message: bytes) -> int | None:

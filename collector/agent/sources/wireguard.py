@@ -9,23 +9,23 @@ import re
 
 from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.requests import Ask, Parse, Run
-from collector.agent.state.counters import Reading, Tally
+from collector.agent.requests import CommandRequest, Parse, SourceRequest
+from collector.agent.state.counters import Sample, Tally
 
 _KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
 
 
-def build_wireguard(options: Options) -> tuple[Ask, Parse]:
+def build_wireguard(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to run `wg`."""
-    return Run(options.words("command", ("wg", "show", "all", "transfer"))), parse
+    return CommandRequest(options.words("command", ("wg", "show", "all", "transfer"))), parse
 
 
-def build_amneziawg(options: Options) -> tuple[Ask, Parse]:
+def build_amneziawg(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to run `awg`."""
-    return Run(options.words("command", ("awg", "show", "all", "transfer"))), parse
+    return CommandRequest(options.words("command", ("awg", "show", "all", "transfer"))), parse
 
 
-def parse(body: bytes) -> Reading:
+def parse(body: bytes) -> Sample:
     """Read lines of (interface,) public key, received bytes, sent bytes."""
     tally = Tally()
     for line in body.decode(errors="replace").splitlines():
@@ -39,4 +39,4 @@ def parse(body: bytes) -> Reading:
             )
         key, received, sent = columns[-3:]
         tally.add(key, upload=received, download=sent, name=" ".join(columns[:-2]))
-    return tally.reading()
+    return tally.sample()

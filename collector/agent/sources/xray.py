@@ -12,27 +12,27 @@ from typing import Any
 
 from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
-from collector.agent.requests import Ask, HttpGet, Parse, Run
-from collector.agent.state.counters import Life, Reading, Tally, amount
+from collector.agent.requests import CommandRequest, HttpGet, Parse, SourceRequest
+from collector.agent.state.counters import Life, Sample, Tally, amount
 
 _STAT = re.compile(r"user>>>(?P<user>.+)>>>traffic>>>(?P<direction>uplink|downlink)", re.DOTALL)
 DEFAULT_COMMAND = ("xray", "api", "statsquery", "--server=127.0.0.1:10085", "-pattern", "user>>>")
 
 
-def build_vars(options: Options) -> tuple[Ask, Parse]:
+def build_vars(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to ask for `/debug/vars`."""
     return HttpGet(options.url("url", "http://127.0.0.1:11111/debug/vars")), parse_vars
 
 
-def build_command(options: Options) -> tuple[Ask, Parse]:
+def build_command(options: Options) -> tuple[SourceRequest, Parse]:
     """Return how to run `xray api statsquery`."""
     words = options.words("command", DEFAULT_COMMAND)
     if any(word.lstrip("-").startswith("reset") for word in words):
         raise options.error("command", "-reset would take the counters from others who read them")
-    return Run(words), parse_statsquery
+    return CommandRequest(words), parse_statsquery
 
 
-def parse_vars(body: bytes) -> Reading:
+def parse_vars(body: bytes) -> Sample:
     """Read `/debug/vars`; Go's memory statistics in it tell when the process began anew."""
     page = read_object(body)
     stats = page.get("stats")
@@ -48,10 +48,10 @@ def parse_vars(body: bytes) -> Reading:
             tally.skipped += 1
     memory = page.get("memstats")
     allocated = memory.get("TotalAlloc") if isinstance(memory, dict) else None
-    return tally.reading(Life(ticks=amount(allocated)))
+    return tally.sample(Life(ticks=amount(allocated)))
 
 
-def parse_statsquery(body: bytes) -> Reading:
+def parse_statsquery(body: bytes) -> Sample:
     """Read what `xray api statsquery` prints: values are texts in newer versions."""
     stats = read_object(body).get("stat", [])
     if not isinstance(stats, list):
@@ -62,7 +62,7 @@ def parse_statsquery(body: bytes) -> Reading:
             tally.skipped += 1
             continue
         add_stat(tally, each.get("name"), each.get("value", 0))
-    return tally.reading()
+    return tally.sample()
 
 
 def add_stat(tally: Tally, name: object, value: object) -> None:

@@ -74,7 +74,7 @@ def _moment_seconds(text: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Sample:
     """All counters of a source at one moment; `skipped` rows made no sense."""
 
     counters: tuple[Counter, ...]
@@ -102,10 +102,10 @@ class Tally:
             return
         self._sums[key] = (user, had_up + up, had_down + down)
 
-    def reading(self, life: Life | None = None) -> Reading:
+    def sample(self, life: Life | None = None) -> Sample:
         """Return what was gathered."""
         counters = (Counter(name, *each) for name, each in self._sums.items())
-        return Reading(tuple(counters), life or Life(), self.skipped)
+        return Sample(tuple(counters), life or Life(), self.skipped)
 
 
 def amount(value: object) -> int | None:

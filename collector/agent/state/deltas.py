@@ -3,8 +3,8 @@
 A source that says it began anew was restarted: all that its counters show is new. So is a counter
 that fell, unless the source says since when it has been running, and that it has not begun anew:
 then the lower value is a misreading, and what was read highest stays what the next is compared
-with. The first reading of a source only says where to begin. A counter that appears later began at
-nothing after the reading before, so it counts in full.
+with. The first sample of a source only says where to begin. A counter that appears later began at
+nothing after the sample before, so it counts in full.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collector.agent.errors import SourceError
-from collector.agent.state.counters import Counter, Life, Reading
+from collector.agent.state.counters import Counter, Life, Sample
 
 MOST_FORMER = 8
 """So many starts of before are remembered."""
@@ -29,7 +29,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the reading before said."""
+    """What the sample before said."""
 
     baselines: Mapping[str, Baseline]
     life: Life
@@ -39,7 +39,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What a user of a source has used since the reading before."""
+    """What a user of a source has used since the sample before."""
 
     counter: Counter
     upload_bytes: int
@@ -48,7 +48,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What a reading brings: traffic, and what to compare the next one with."""
+    """What a sample brings: traffic, and what to compare the next one with."""
 
     deltas: tuple[Delta, ...]
     known: Known
@@ -58,21 +58,21 @@ class Advance:
     """Counters that show less than they did, though their source runs on."""
 
 
-def advance(known: Known | None, reading: Reading, *, count_first: bool = False) -> Advance:
-    """Compare a reading with the one before; None is before the first.
+def advance(known: Known | None, sample: Sample, *, count_first: bool = False) -> Advance:
+    """Compare a sample with the one before; None is before the first.
 
-    `count_first` counts what the first reading shows instead of beginning there. Raises SourceError
-    for a reading that cannot be compared: one that no longer says since when its counters count, or
+    `count_first` counts what the first sample shows instead of beginning there. Raises SourceError
+    for a sample that cannot be compared: one that no longer says since when its counters count, or
     says that they began when those of an earlier life did.
     """
-    is_new_life = known is not None and _is_new_life(known, reading.life)
+    is_new_life = known is not None and _is_new_life(known, sample.life)
     before = {} if known is None or is_new_life else dict(known.baselines)
-    is_same_life = known is not None and reading.life.has_start_of(known.life)
+    is_same_life = known is not None and sample.life.has_start_of(known.life)
     counts = known is not None or count_first
     deltas, fallen = [], []
     restarts = int(is_new_life)
     after = dict(before)
-    for counter in reading.counters:
+    for counter in sample.counters:
         base = before.get(counter.name, Baseline(0, 0))
         shown = Baseline(counter.upload_bytes, counter.download_bytes)
         fell = shown.upload_bytes < base.upload_bytes or shown.download_bytes < base.download_bytes
@@ -89,7 +89,7 @@ def advance(known: Known | None, reading: Reading, *, count_first: bool = False)
         if counts and (upload_bytes or download_bytes):
             deltas.append(Delta(counter, upload_bytes, download_bytes))
         after[counter.name] = shown
-    known_now = Known(after, reading.life, _former_starts(known, is_new_life=is_new_life))
+    known_now = Known(after, sample.life, _former_starts(known, is_new_life=is_new_life))
     return Advance(tuple(deltas), known_now, restarts, tuple(fallen))
 
 

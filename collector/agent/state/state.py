@@ -52,8 +52,8 @@ _ADDED_COLUMNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a source stands: its last good reading, and what is wrong now."""
+class SourceStatus:
+    """The status of a source: its last good sample, and what is wrong now."""
 
     name: str
     read_at: datetime | None
@@ -62,11 +62,11 @@ class Standing:
     restarts_total: int
     reports_total: int
     unmapped: int
-    """Names, in the last reading, that are nobody's."""
+    """Names, in the last sample, that are nobody's."""
     unmapped_names: tuple[str, ...]
     problem: str | None
     fallen: int = 0
-    """Counters, in the last reading, that show less than before though their source runs on."""
+    """Counters, in the last sample, that show less than before though their source runs on."""
     fallen_names: tuple[str, ...] = ()
     set_aside_total: int = 0
     """Messages of a stream that were passed over because nobody could read them."""
@@ -78,7 +78,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a reading leaves behind."""
+    """What a sample leaves behind."""
 
     known: Known
     counters: int
@@ -92,7 +92,7 @@ class Seen:
 
 
 class State:
-    """Baselines and standings of sources."""
+    """Baselines and statuses of sources."""
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
@@ -106,7 +106,7 @@ class State:
                     db.execute(f"ALTER TABLE source ADD COLUMN {name} {kind}")
 
     def known(self, db: sqlite3.Connection, name: str, fingerprint: str) -> Known | None:
-        """Return what a source's last reading said; None before the first of this very source."""
+        """Return what a source's last sample said; None before the first of this very source."""
         row = db.execute(
             "SELECT started, ticks, former_starts FROM source WHERE name = ? AND fingerprint = ?",
             (name, fingerprint),
@@ -125,7 +125,7 @@ class State:
     def keep(
         self, db: sqlite3.Connection, name: str, fingerprint: str, before: Known | None, seen: Seen
     ) -> None:
-        """Remember a reading, within the transaction that queues what it brought."""
+        """Remember a sample, within the transaction that queues what it brought."""
         old = {} if before is None else before.baselines
         new = seen.known.baselines
         if before is None:
@@ -142,7 +142,7 @@ class State:
                 if old.get(counter) != each
             ],
         )
-        self._keep_standing(db, name, fingerprint, seen)
+        self._keep_status(db, name, fingerprint, seen)
 
     def position(self, db: sqlite3.Connection, name: str, fingerprint: str) -> str | None:
         """Return up to where a stream was read; None before the first look at this very stream."""
@@ -155,12 +155,10 @@ class State:
         self, db: sqlite3.Connection, name: str, fingerprint: str, position: str, seen: Seen
     ) -> None:
         """Remember up to where a stream was read, with what that brought."""
-        self._keep_standing(db, name, fingerprint, seen)
+        self._keep_status(db, name, fingerprint, seen)
         db.execute("UPDATE source SET position = ? WHERE name = ?", (position, name))
 
-    def _keep_standing(
-        self, db: sqlite3.Connection, name: str, fingerprint: str, seen: Seen
-    ) -> None:
+    def _keep_status(self, db: sqlite3.Connection, name: str, fingerprint: str, seen: Seen) -> None:
         db.execute("INSERT OR IGNORE INTO source (name) VALUES (?)", (name,))
         life = seen.known.life
         db.execute(
@@ -208,21 +206,21 @@ class State:
         with self.spool.reading() as db:
             return dict(db.execute("SELECT lane, problem FROM delivery WHERE problem NOT NULL"))
 
-    def standings(self) -> list[Standing]:
-        """Return how all sources that were ever read stand."""
+    def statuses(self) -> list[SourceStatus]:
+        """Return the status of each source that was ever read."""
         with self.spool.reading() as db:
             rows = db.execute(
                 "SELECT name, read_at, counters, skipped, restarts, reports, unmapped, "
                 "unmapped_names, problem, fallen, fallen_names, set_aside, set_aside_last, note, "
                 "noted_at FROM source ORDER BY name"
             ).fetchall()
-        return [_standing(row) for row in rows]
+        return [_status(row) for row in rows]
 
 
-def _standing(row: Sequence[object]) -> Standing:
+def _status(row: Sequence[object]) -> SourceStatus:
     name, read_at, counters, skipped, restarts, reports, unmapped, names, problem, *told = row
     fallen, fallen_names, set_aside, set_aside_last, note, noted_at = told
-    return Standing(
+    return SourceStatus(
         name=str(name),
         read_at=_moment(read_at),
         counters=int(str(counters)),

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from collector.agent.errors import AgentError
-from collector.agent.stands import stand
 from collector.agent.state import lock as agent_lock
 from collector.agent.state.lock import Signs, lock, signs_of
-from collector.agent.state.state import Standing
+from collector.agent.state.state import SourceStatus
+from collector.agent.status import agent_status
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -24,15 +24,15 @@ def signs(**changes):
 
 
 def source(problem=None):
-    return Standing("x", NOW, 1, 0, 0, 0, 0, (), problem)
+    return SourceStatus("x", NOW, 1, 0, 0, 0, 0, (), problem)
 
 
-def found(signs, *, lanes=None, standings=()):
-    return stand(signs, lanes=lanes or {}, standings=standings, now=NOW)
+def found(signs, *, lanes=None, statuses=()):
+    return agent_status(signs, lanes=lanes or {}, statuses=statuses, now=NOW)
 
 
 def test_an_agent_that_runs_and_has_no_problem_is_well():
-    assert not found(signs(), standings=[source()]).is_wrong
+    assert not found(signs(), statuses=[source()]).is_wrong
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_an_agent_that_runs_and_has_no_problem_is_well():
     ],
 )
 def test_what_is_wrong_is_seen_though_nothing_could_be_kept(changes):
-    assert found(signs(**changes), standings=[source()]).is_wrong
+    assert found(signs(**changes), statuses=[source()]).is_wrong
 
 
 def test_what_the_agent_says_is_newer_than_what_could_be_kept():
     well = signs(lanes={"reports": None}, sources={"x": None})
-    assert not found(well, lanes={"reports": "old"}, standings=[source("old")]).is_wrong
+    assert not found(well, lanes={"reports": "old"}, statuses=[source("old")]).is_wrong
     untried = found(signs(), lanes={"reports": "old"})
     assert untried.lanes == {"reports": "old"}
 

@@ -1,4 +1,4 @@
-"""How an agent stands: what its state says, and what it said itself last; pure.
+"""The status of an agent, from what its state says and what it said itself last; pure.
 
 The state is what outlives the agent. What the agent says itself is newer, and true on a full disk
 as well, where nothing can be kept.
@@ -11,41 +11,45 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from collector.agent.state.lock import RUN, Signs
-from collector.agent.state.state import Standing
+from collector.agent.state.state import SourceStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
-    """How an agent stands: what its process does, which lanes and sources have a problem."""
+class AgentStatus:
+    """The status of an agent: what its process does, which lanes and sources have a problem."""
 
     process: str | None
-    """Whether it runs; None where nothing is known of that."""
+    """Whether it runs, for people; None where that is not known."""
     is_running: bool
     """False for an agent that was to run on, and ended or hangs."""
     lanes: Mapping[str, str]
-    standings: Sequence[Standing]
+    statuses: Sequence[SourceStatus]
     relay: str | None
 
     @property
     def is_wrong(self) -> bool:
-        """Tell whether something is to be seen to."""
-        has_problem = bool(self.lanes) or any(each.problem for each in self.standings)
+        """Tell whether an operator has something to do."""
+        has_problem = bool(self.lanes) or any(each.problem for each in self.statuses)
         return has_problem or not self.is_running or self.relay is not None
 
 
-def stand(
-    signs: Signs | None, *, lanes: Mapping[str, str], standings: Sequence[Standing], now: datetime
-) -> Stand:
-    """Return how an agent stands, given its last signs of life and what its state says."""
+def agent_status(
+    signs: Signs | None,
+    *,
+    lanes: Mapping[str, str],
+    statuses: Sequence[SourceStatus],
+    now: datetime,
+) -> AgentStatus:
+    """Return the status of an agent, given its last signs of life and what its state says."""
     if signs is None:
-        return Stand(None, is_running=True, lanes=lanes, standings=standings, relay=None)
+        return AgentStatus(None, is_running=True, lanes=lanes, statuses=statuses, relay=None)
     seen = f"{signs.seen_at:%Y-%m-%d %H:%M:%S} UTC"
     if signs.purpose != RUN:
-        return Stand(
+        return AgentStatus(
             f"It was run once, the last time at {seen}." if signs.has_ended else None,
             is_running=True,
             lanes=lanes,
-            standings=standings,
+            statuses=statuses,
             relay=None,
         )
     if signs.has_ended or signs.hangs(now):
@@ -56,12 +60,12 @@ def stand(
             else f"The agent (pid {signs.pid}) hangs, it gave no sign of life since {seen}: "
             "restart it."
         )
-        return Stand(said, is_running=False, lanes=lanes, standings=standings, relay=None)
-    return Stand(
+        return AgentStatus(said, is_running=False, lanes=lanes, statuses=statuses, relay=None)
+    return AgentStatus(
         f"The agent runs (pid {signs.pid}).",
         is_running=True,
         lanes=_with_said(lanes, signs.lanes),
-        standings=_with_problems(standings, signs.sources),
+        statuses=_with_problems(statuses, signs.sources),
         relay=signs.relay,
     )
 
@@ -73,13 +77,13 @@ def _with_said(lanes: Mapping[str, str], problems: Mapping[str, str | None]) -> 
 
 
 def _with_problems(
-    standings: Sequence[Standing], problems: Mapping[str, str | None]
-) -> Sequence[Standing]:
-    """Return standings with the problems that the agent says itself, newer than theirs."""
-    known = {each.name for each in standings}
-    told = [replace(each, problem=problems.get(each.name, each.problem)) for each in standings]
+    statuses: Sequence[SourceStatus], problems: Mapping[str, str | None]
+) -> Sequence[SourceStatus]:
+    """Return statuses with the problems that the agent says itself, newer than theirs."""
+    known = {each.name for each in statuses}
+    told = [replace(each, problem=problems.get(each.name, each.problem)) for each in statuses]
     unread = [
-        Standing(name, None, 0, 0, 0, 0, 0, (), problem)
+        SourceStatus(name, None, 0, 0, 0, 0, 0, (), problem)
         for name, problem in problems.items()
         if name not in known and problem is not None
     ]
