@@ -167,9 +167,8 @@ async def _read(
                     return bytes(chunk)
                 sent += chunk
                 latest += len(chunk) / LEAST_BYTES_PER_SECOND
-                latest = min(
-                    latest, now_seconds() + read_seconds
-                )  # fast chunks must not bank extra time
+                # Chunks that came fast must not save up time for slow ones.
+                latest = min(latest, now_seconds() + read_seconds)
                 deadline.reschedule(latest)
     except TimeoutError as error:
         raise ProblemError(408, "the body takes too long to arrive") from error

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from collector.errors import ImportFileError, SettingsError
-from collector.importing.books import Books
 from collector.importing.files import open_rows
 from collector.importing.run import Grown, Tell, compare, count_all, read_rows
 from collector.importing.staging import Staging
+from collector.importing.tally import ImportTally
 from collector.ledger.backend import file_of
 from collector.reports.report import DAY_MILLIS, Limits
 from collector.reports.reporters import NAME
@@ -80,7 +80,7 @@ def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis
         _progress() as tell,
         open_rows(arguments.file, table=arguments.table) as rows,
     ):
-        books = read_rows(
+        tally = read_rows(
             rows,
             staging,
             origin=arguments.origin,
@@ -89,22 +89,22 @@ def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis
             limits=limits,
             tell=tell,
         )
-        if not books.rows:
+        if not tally.rows:
             raise ImportFileError(f"{arguments.file} has no rows")
         grown = None
         if arguments.dry_run:
-            compare(staging, path, books, counts_toward_quota=counts, tell=tell)
+            compare(staging, path, tally, counts_toward_quota=counts, tell=tell)
         else:
             grown = count_all(
                 staging,
                 path,
-                books,
+                tally,
                 origin=arguments.origin,
                 counts_toward_quota=counts,
                 now_millis=now_millis,
                 tell=tell,
             )
-    return _show(books, path, arguments, grown=grown)
+    return _show(tally, path, arguments, grown=grown)
 
 
 @contextmanager
@@ -123,41 +123,43 @@ def _progress() -> Iterator[Tell]:
         yield tell
 
 
-def _show(books: Books, path: Path, arguments: argparse.Namespace, *, grown: Grown | None) -> int:
+def _show(
+    tally: ImportTally, path: Path, arguments: argparse.Namespace, *, grown: Grown | None
+) -> int:
     verb = "would be counted" if arguments.dry_run else "counted"
     table = Table(title=printable(f"{arguments.file} into {path}"), title_justify="left")
     table.add_column("what")
     table.add_column("rows", justify="right")
     table.add_column("bytes", justify="right")
-    shrunk = books.refused_rows
-    table.add_row("read", f"{books.rows:,}", f"{books.bytes_read:,}")
-    table.add_row(f"{verb} (sums)", f"{books.statements_counted:,}", f"{books.bytes_counted:,}")
-    table.add_row("of it toward quotas", "", f"{books.bytes_billed:,}")
-    table.add_row("counted by an import before", "", f"{books.bytes_there:,}")
-    table.add_row("of zero bytes", f"{books.rows_of_nothing:,}", "0")
+    shrunk = tally.refused_rows
+    table.add_row("read", f"{tally.rows:,}", f"{tally.bytes_read:,}")
+    table.add_row(f"{verb} (sums)", f"{tally.statements_counted:,}", f"{tally.bytes_counted:,}")
+    table.add_row("of it toward quotas", "", f"{tally.bytes_billed:,}")
+    table.add_row("counted by an import before", "", f"{tally.bytes_there:,}")
+    table.add_row("of zero bytes", f"{tally.rows_of_nothing:,}", "0")
     if arguments.since is not None:
         older = f"before {arguments.since}"
-        table.add_row(older, f"{books.rows_too_old:,}", f"{books.bytes_too_old:,}")
+        table.add_row(older, f"{tally.rows_too_old:,}", f"{tally.bytes_too_old:,}")
     for reason, rows in shrunk.most_common(SHOWN_REASONS):
         table.add_row(
-            f"refused: {printable(reason)}", f"{rows:,}", f"{books.refused_bytes[reason]:,}"
+            f"refused: {printable(reason)}", f"{rows:,}", f"{tally.refused_bytes[reason]:,}"
         )
     console.print(table)
     if len(shrunk) > SHOWN_REASONS:
         print(f"and {len(shrunk) - SHOWN_REASONS} more reasons to refuse a row")
-    if books.days:
-        days = f"Days {_day(books.days[0])} to {_day(books.days[1])}"
-        print(f"{days}; {verb} for {len(books.users)} users:")
-    for username, amount_bytes in books.users.most_common(SHOWN_USERS):
+    if tally.days:
+        days = f"Days {_day(tally.days[0])} to {_day(tally.days[1])}"
+        print(f"{days}; {verb} for {len(tally.users)} users:")
+    for username, amount_bytes in tally.users.most_common(SHOWN_USERS):
         print(f"  {printable(username)}: {amount_bytes:,} bytes {verb}")
-    if books.users and arguments.toward_quota:
+    if tally.users and arguments.toward_quota:
         print("It counts against their quotas as if it were reported now: see docs/import.md.")
-    elif books.users:
+    elif tally.users:
         print("It is stored and shown and limits nobody; --toward-quota would have it count.")
-    expected = Grown(books.bytes_counted, books.bytes_billed)
-    if not books.is_balanced or grown not in {None, expected}:
+    expected = Grown(tally.bytes_counted, tally.bytes_billed)
+    if not tally.is_balanced or grown not in {None, expected}:
         print(
-            f"The books do NOT balance: {books.bytes_read:,} bytes read, {expected} counted, the "
+            f"The books do NOT balance: {tally.bytes_read:,} bytes read, {expected} counted, the "
             f"ledger grew by {grown or '-'}. Please report this."
         )
         return 1

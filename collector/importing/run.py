@@ -12,11 +12,11 @@ from typing import NamedTuple
 import msgspec
 
 from collector.errors import LedgerError, LedgerInUseError
-from collector.importing.books import Books
 from collector.importing.differences import Sums, difference, total
 from collector.importing.files import Rows
 from collector.importing.rows import Row, amount_of, read_row
 from collector.importing.staging import Staging, Statement
+from collector.importing.tally import ImportTally
 from collector.ledger.sqlite.administration.imports import (
     count,
     counted_of,
@@ -56,51 +56,51 @@ def read_rows(
     now_millis: int,
     limits: Limits,
     tell: Tell,
-) -> Books:
+) -> ImportTally:
     """Add up a file's rows; those before a day are left out. Return what was read."""
-    books = Books()
+    tally = ImportTally()
     for raw in rows:
-        books.rows += 1
-        if books.rows % 1000 == 0:
+        tally.rows += 1
+        if tally.rows % 1000 == 0:
             tell("reading", rows.done, rows.expected)
         fields = rows.layout.read(raw)
         amount_bytes = amount_of(fields)
-        books.bytes_read += amount_bytes
+        tally.bytes_read += amount_bytes
         read = read_row(fields, origin=origin, now_millis=now_millis, limits=limits)
         if read is None:
-            books.rows_of_nothing += 1
+            tally.rows_of_nothing += 1
         elif isinstance(read, Refusal):
-            books.refuse(read, rows=1, amount_bytes=amount_bytes)
+            tally.refuse(read, rows=1, amount_bytes=amount_bytes)
         elif since_day is not None and read.day < since_day:
-            books.rows_too_old += 1
-            books.bytes_too_old += amount_bytes
+            tally.rows_too_old += 1
+            tally.bytes_too_old += amount_bytes
         else:
-            _stage(read, staging, books)
+            _stage(read, staging, tally)
     tell("reading", rows.done, rows.done)
-    return books
+    return tally
 
 
-def _stage(row: Row, staging: Staging, books: Books) -> None:
-    books.note_day(row.day)
+def _stage(row: Row, staging: Staging, tally: ImportTally) -> None:
+    tally.note_day(row.day)
     staging.add(row)
 
 
 def compare(
-    staging: Staging, path: Path, books: Books, *, counts_toward_quota: bool, tell: Tell
+    staging: Staging, path: Path, tally: ImportTally, *, counts_toward_quota: bool, tell: Tell
 ) -> None:
     """Work out what an import would count, beside a collector that may run; change nothing."""
     with _memory_of(path) as memory:
         has_ratios = memory is not None
         tariff = _tariff(path if has_ratios else None, counts_toward_quota=counts_toward_quota)
         for statements in _pages(staging):
-            _reports(_growth(statements, memory, books), tariff, books)
-            tell("comparing", books.statements, None)
+            _reports(_growth(statements, memory, tally), tariff, tally)
+            tell("comparing", tally.statements, None)
 
 
 def count_all(
     staging: Staging,
     path: Path,
-    books: Books,
+    tally: ImportTally,
     *,
     origin: str,
     counts_toward_quota: bool,
@@ -128,12 +128,12 @@ def count_all(
         tariff = _tariff(path, counts_toward_quota=counts_toward_quota)
         raw_before_bytes, billed_before_bytes = total_bytes(memory)
         for statements in _pages(staging):
-            growth = _growth(statements, memory, books)
-            reports = _reports(growth, tariff, books)
+            growth = _growth(statements, memory, tally)
+            reports = _reports(growth, tariff, tally)
             if reports:
                 sums = {statement.identity: sums for statement, sums, _ in growth}
                 count(ledger, reports, sums, origin=origin, now_millis=now_millis)
-            tell("counting", books.statements, expected)
+            tell("counting", tally.statements, expected)
         raw_bytes, billed_bytes = total_bytes(memory)
         return Grown(raw_bytes - raw_before_bytes, billed_bytes - billed_before_bytes)
 
@@ -168,30 +168,30 @@ _Growth = list[tuple[Statement, Sums, bool]]
 
 
 def _growth(
-    statements: Sequence[Statement], memory: sqlite3.Connection | None, books: Books
+    statements: Sequence[Statement], memory: sqlite3.Connection | None, tally: ImportTally
 ) -> _Growth:
     """Compare statements with what is counted of them, and note what becomes of each."""
     identities = [each.identity for each in statements]
     known = counted_of(memory, identities) if memory is not None else {}
     growth: _Growth = []
     for statement in statements:
-        books.statements += 1
+        tally.statements += 1
         stated, counted = statement.sums, known.get(statement.identity, {})
         grown = difference(stated, counted)
         if grown is None:
-            books.refuse(_SHRUNK, rows=1, amount_bytes=total(stated).total_bytes)
+            tally.refuse(_SHRUNK, rows=1, amount_bytes=total(stated).total_bytes)
             continue
         grown_bytes = total(grown).total_bytes
-        books.bytes_there += total(stated).total_bytes - grown_bytes
+        tally.bytes_there += total(stated).total_bytes - grown_bytes
         if grown:
-            books.bytes_counted += grown_bytes
-            books.statements_counted += 1
-            books.users[next(iter(statement.reports.values())).username] += grown_bytes
+            tally.bytes_counted += grown_bytes
+            tally.statements_counted += 1
+            tally.users[next(iter(statement.reports.values())).username] += grown_bytes
             growth.append((statement, grown, bool(counted)))
     return growth
 
 
-def _reports(growth: _Growth, tariff: Tariff | None, books: Books) -> list[Report]:
+def _reports(growth: _Growth, tariff: Tariff | None, tally: ImportTally) -> list[Report]:
     """Return what is to be counted, and note what it is billed."""
     reports: list[Report] = []
     for statement, sums, is_known in growth:
@@ -199,7 +199,7 @@ def _reports(growth: _Growth, tariff: Tariff | None, books: Books) -> list[Repor
             report = statement.reports[protocol]
             raw = amounts.total_bytes
             billed = None if tariff is None else tariff.billed_bytes(report.server, raw)
-            books.bytes_billed += raw if billed is None else billed
+            tally.bytes_billed += raw if billed is None else billed
             reports.append(
                 msgspec.structs.replace(
                     report,

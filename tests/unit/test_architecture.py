@@ -31,7 +31,7 @@ PURE = (
     "collector/reports/identity.py",
     "collector/runtime/rate_limit.py",
     "collector/reports/strangers.py",
-    "collector/importing/books.py",
+    "collector/importing/tally.py",
     "collector/importing/differences.py",
     "collector/importing/rows.py",
     "collector/reports/reporters.py",

@@ -9,7 +9,7 @@ from collector.reports.report import Refusal
 
 
 @dataclass(slots=True)
-class Books:
+class ImportTally:
     """Rows and bytes by what became of them; `is_balanced` says whether none got lost."""
 
     rows: int = 0
