@@ -7,24 +7,8 @@ is counted under the protocols that grew, and a label that was overwritten moves
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collector.ledger.import_amounts import Amounts, Sums
 
-
-class Amounts(NamedTuple):
-    """Bytes both ways."""
-
-    upload_bytes: int
-    download_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        """Both together."""
-        return self.upload_bytes + self.download_bytes
-
-
-Sums = Mapping[str, Amounts]
-"""By protocol."""
 NOTHING = Amounts(0, 0)
 
 

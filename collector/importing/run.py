@@ -12,11 +12,12 @@ from typing import NamedTuple
 import msgspec
 
 from collector.errors import LedgerError, LedgerInUseError
-from collector.importing.differences import Sums, difference, total
+from collector.importing.differences import difference, total
 from collector.importing.files import Rows
 from collector.importing.rows import Row, amount_of, read_row
 from collector.importing.staging import Staging, Statement
 from collector.importing.tally import ImportTally
+from collector.ledger.import_amounts import Sums
 from collector.ledger.sqlite.administration.imports import (
     count,
     counted_of,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collector.errors import ImportFileError
-from collector.importing.differences import Amounts, Sums
 from collector.importing.rows import Row
+from collector.ledger.import_amounts import Amounts, Sums
 from collector.reports.report import Report
 
 _CREATE = """

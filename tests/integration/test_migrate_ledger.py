@@ -13,10 +13,10 @@ from tcp_proxy import TcpProxy
 
 from collector.cli import main as cli
 from collector.errors import LedgerError, LedgerInUseError, LedgerUnavailableError
-from collector.importing.differences import Amounts
 from collector.ledger import DeadLetter, Progress
 from collector.ledger.backend import place_of
 from collector.ledger.corrections import Kind, Stretch, Wanted
+from collector.ledger.import_amounts import Amounts
 from collector.ledger.migration.run import Migration
 from collector.ledger.readers import Standing
 from collector.ledger.sqlite.administration.imports import count

@@ -33,6 +33,7 @@ PURE = (
     "collector/reports/strangers.py",
     "collector/importing/tally.py",
     "collector/importing/differences.py",
+    "collector/ledger/import_amounts.py",
     "collector/importing/rows.py",
     "collector/reports/reporters.py",
     "collector/reports/report.py",

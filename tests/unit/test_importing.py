@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import DAY, NOON_MILLIS
 
-from collector.importing.differences import Amounts, difference, total
+from collector.importing.differences import difference, total
 from collector.importing.rows import Row, amount_of, layout_of, read_row
+from collector.ledger.import_amounts import Amounts
 from collector.reports.identity import name_within
 from collector.reports.report import DAY_MILLIS, Limits, Refusal
 

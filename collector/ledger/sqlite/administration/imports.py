@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from collector.errors import LedgerError
-from collector.importing.differences import Amounts, Sums
 from collector.ledger import Batch, Receipt
+from collector.ledger.import_amounts import Amounts, Sums
 from collector.ledger.sqlite.sums import sum_of, whole
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import Report
