@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collector.client.asynchronous import AsyncClient
 from collector.client.blocking import Client
-from collector.client.errors import (
-    ClientError,
+from collector.client.delivery_errors import (
     DeliveryError,
-    FailureKind,
     NotDeliveredError,
     RejectedError,
+    UnauthorizedError,
+)
+from collector.client.errors import (
+    ClientError,
+    FailureKind,
     ReportError,
     SpoolError,
     SpoolFullError,
-    UnauthorizedError,
 )
 from collector.client.outbox import Backlog, DeadLetter
 from collector.client.receipt import Receipt, Rejected

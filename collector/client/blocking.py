@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
-from collector.client.errors import ClientError, DeliveryError
+from collector.client.delivery_errors import DeliveryError
+from collector.client.errors import ClientError
 from collector.client.http_options import DEFAULT_TIMEOUT_SECONDS, HttpOptions
 from collector.client.outbox import Backlog, DeadLetter
 from collector.client.receipt import Receipt

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from collector.client.errors import ClientError, NotDeliveredError, ReportError
+from collector.client.delivery_errors import NotDeliveredError
+from collector.client.errors import ClientError, ReportError
 from collector.client.outbox import Item, MemoryOutbox
 from collector.client.report import Report, encode
 from collector.client.sending.delivery import (

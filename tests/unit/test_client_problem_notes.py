@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from collector.client.errors import RejectedError, SpoolError
+from collector.client.delivery_errors import RejectedError
+from collector.client.errors import SpoolError
 from collector.client.receipt import Receipt, Rejected
 from collector.client.sending.delivery import Empty, Progress, Setback
 from collector.client.sending.problem_notes import ProblemNotes

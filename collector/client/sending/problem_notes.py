@@ -8,13 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from collector.client.errors import (
-    ClientError,
-    DeliveryError,
-    FailureKind,
-    RejectedError,
-    UnauthorizedError,
-)
+from collector.client.delivery_errors import DeliveryError, RejectedError, UnauthorizedError
+from collector.client.errors import ClientError, FailureKind
 from collector.client.receipt import Rejected
 from collector.client.sending.delivery import Empty, Progress, Setback, Step
 
