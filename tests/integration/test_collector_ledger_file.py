@@ -17,7 +17,7 @@ from collector.ledger import ExportState
 from collector.ledger.backend import place_of
 from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.sqlite import file as sqlite_file
-from collector.ledger.sqlite import key_index as sqlite_keys
+from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite.administration.ratios import clear_ratio, set_ratio
 from collector.ledger.sqlite.administration.reporters import (
     add_reporter,
@@ -354,7 +354,7 @@ def test_durability_is_set_to_what_an_acknowledgement_promises(path):
 
 
 def test_dropping_the_ids_of_a_window_writes_far_less_than_they_take(path, monkeypatch):
-    monkeypatch.setattr(sqlite_keys, "KEYS_PER_ROUND", 1)
+    monkeypatch.setattr(key_index, "KEYS_PER_ROUND", 1)
     ids = [f"{number * 7919 % 20_000:016}" for number in range(20_000)]
     with closing(SqliteLedger(path)) as ledger, closing(connect(path)) as beside:
         ledger.record([batch(*(report(key=each) for each in ids))], received_at_millis=NOON_MILLIS)

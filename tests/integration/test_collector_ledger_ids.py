@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, batch
 
-from collector.ledger.sqlite import key_index as sqlite_keys
+from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite.file import connect
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import Report
@@ -32,7 +32,7 @@ def store(ledger: SqliteLedger, *numbers: int) -> int:
 
 
 def counts(db: sqlite3.Connection) -> dict[str, int]:
-    tables = (sqlite_keys.RECENT, *sqlite_keys.LASTING)
+    tables = (key_index.RECENT, *key_index.GENERATIONS)
     return {each: db.execute(f"SELECT count(*) FROM {each}").fetchone()[0] for each in tables}
 
 
@@ -49,7 +49,7 @@ def path(tmp_path: Path) -> Path:
 )
 def test_an_id_that_was_stored_is_known_wherever_the_hand_is(round_size, groups, reopens):
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_keys, "KEYS_PER_ROUND", round_size)
+        patch.setattr(key_index, "KEYS_PER_ROUND", round_size)
         path = Path(folder) / "ledger.sqlite3"
         ledger = SqliteLedger(path)
         known: set[int] = set()
@@ -65,24 +65,24 @@ def test_an_id_that_was_stored_is_known_wherever_the_hand_is(round_size, groups,
 
 
 def test_the_small_index_stays_small_and_the_hand_goes_round(path, monkeypatch):
-    monkeypatch.setattr(sqlite_keys, "KEYS_PER_ROUND", 1000)
+    monkeypatch.setattr(key_index, "KEYS_PER_ROUND", 1000)
     largest = 0
     with closing(SqliteLedger(path)) as ledger, closing(connect(path)) as beside:
         for start in range(0, 5000, 100):
             assert store(ledger, *range(start, start + 100)) == 0
-            largest = max(largest, counts(beside)[sqlite_keys.RECENT])
+            largest = max(largest, counts(beside)[key_index.RECENT])
         assert 300 < largest < 900, "about half a round's ids"
         assert store(ledger, *range(5000)) == 5000
 
 
 def test_without_new_ids_the_old_ones_move_on_at_each_purge(path, monkeypatch):
     forget = {"before_millis": 0, "limit": 1, "keeps_unexported": False}
-    monkeypatch.setattr(sqlite_keys, "QUIET_SHARE", 1 / 8)
-    monkeypatch.setattr(sqlite_keys, "KEYS_PER_ROUND", 100)
+    monkeypatch.setattr(key_index, "QUIET_SHARE", 1 / 8)
+    monkeypatch.setattr(key_index, "KEYS_PER_ROUND", 100)
     with closing(SqliteLedger(path)) as ledger, closing(connect(path)) as beside:
         store(ledger, *range(150))
         store(ledger, *range(150, 200))
-        assert counts(beside)[sqlite_keys.RECENT] > 10
+        assert counts(beside)[key_index.RECENT] > 10
         for _ in range(8):
             ledger.forget_reports(**forget)
         assert counts(beside) == {"report_key_recent": 0, "report_key_0": 200, "report_key_1": 0}
@@ -107,7 +107,7 @@ def test_a_large_index_takes_many_ids_for_each_page_that_is_written(path, monkey
     """The point of it all: written one group at a time, each id would write a page."""
     written: dict[int, int] = {}
     for round_size in (1, 20_000):
-        monkeypatch.setattr(sqlite_keys, "KEYS_PER_ROUND", round_size)
+        monkeypatch.setattr(key_index, "KEYS_PER_ROUND", round_size)
         place = path.with_name(f"{round_size}.sqlite3")
         journal = place.with_name(place.name + "-wal")
         with closing(SqliteLedger(place)) as ledger, closing(connect(place)) as beside:

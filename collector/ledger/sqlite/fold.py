@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from collector.ledger.sqlite import key_index as sqlite_keys
+from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite.administration import senders as sqlite_senders
 
 _FOLDING = """
@@ -80,7 +80,7 @@ def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
     for statement in (_ADD_TO_SERIES, _ADD_TO_DAYS, _ADD_TO_USERS):
         db.execute(statement)
     sqlite_senders.add(db, after=after, through=through)
-    sqlite_keys.index(db, after=after, through=through)
+    key_index.index(db, after=after, through=through)
     db.execute("UPDATE meta SET value = ? WHERE key = 'folded_seq'", (str(through),))
 
 

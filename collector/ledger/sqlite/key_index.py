@@ -1,14 +1,15 @@
 """Indexes the ids of reports, so that a report sent again is known.
 
 An id is a random key: in one large index every new one falls on another page, and a page is written
-for each. So once there are many, new ids go into a small index, whose pages are in memory, and a
-hand that goes round the key space moves a stretch of it at a time into the large one, where many
-ids then fall on each page. How far it goes depends on how many ids came, so the small index stays
-small.
+for each. So once there are many, new ids go into a small recent index, whose pages are in memory. A
+merge cursor goes round the key space; at each commit the recent ids in the range that it passes are
+merged into a large index, where many of them then fall on each page. The range grows with the
+number of new ids, so the recent index stays small.
 
-There are two large indexes of which one is current: when all ids of the other one are older than
-ids need to be remembered, it is emptied and becomes the current one. Emptying an index costs next
-to nothing; removing ids one by one would cost as much as adding them.
+The large index exists in two generations, of which one is current: when all ids of the other one
+are older than ids need to be remembered, it is emptied and becomes the current one. So expiry is
+one DELETE of a whole table, which costs next to nothing; removing ids one by one would cost as much
+as adding them.
 """
 
 from __future__ import annotations
@@ -17,37 +18,41 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 RECENT = "report_key_recent"
-LASTING = ("report_key_0", "report_key_1")
+GENERATIONS = ("report_key_0", "report_key_1")
 KEYS_PER_QUERY = 512
 KEYS_PER_ROUND = 500_000
-"""So many new ids, and the hand has gone round once; the small index holds half as many."""
-HAND_BYTES = 4
-HAND_STEPS = 2 ** (8 * HAND_BYTES)
-"""The places of the hand: the first bytes of keys, which are hashes and so spread evenly."""
+"""So many new ids, and the cursor has gone round once; the recent index holds half as many."""
+CURSOR_BYTES = 4
+CURSOR_STEPS = 2 ** (8 * CURSOR_BYTES)
+"""The positions of the cursor: the first bytes of keys, which are hashes and so spread evenly."""
 QUIET_SHARE = 1 / 256
-"""Of a round, done at each purge, so that ids move on when no new ones come."""
+"""Of a round, merged at each purge, so that ids are merged when no new ones come."""
 SINCE_SEQ = "key_table_since_seq"
-"""Up to which seq reports went when the current large index was begun."""
-_HAVE_ANY = "SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM {each})" for each in (RECENT, *LASTING))
+"""Up to which seq reports went when the current generation was begun."""
+_HAVE_ANY = "SELECT " + ", ".join(
+    f"EXISTS (SELECT 1 FROM {each})" for each in (RECENT, *GENERATIONS)
+)
 
 
 def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
     """Index the ids of the reports after one seq through another."""
     (first,) = db.execute("SELECT coalesce(min(seq), 0) FROM report").fetchone()
-    # While there are few, the large index is small as well.
+    # While there are few, the current generation is small as well.
     is_direct = through - first < KEYS_PER_ROUND
-    table = LASTING[_current(db)] if is_direct else RECENT
+    table = GENERATIONS[_current(db)] if is_direct else RECENT
     added = db.execute(
         f"INSERT OR IGNORE INTO {table} (key, seq) SELECT report_key, seq "
         "FROM report WHERE seq > ? AND seq <= ? AND report_key IS NOT NULL ORDER BY report_key",
         (after, through),
     ).rowcount
-    _move_on(db, share=added / KEYS_PER_ROUND)
+    _merge_next(db, share=added / KEYS_PER_ROUND)
 
 
 def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
     """Yield those of the keys that are indexed, with the seq of their report."""
-    for table, has_any in zip((RECENT, *LASTING), db.execute(_HAVE_ANY).fetchone(), strict=True):
+    for table, has_any in zip(
+        (RECENT, *GENERATIONS), db.execute(_HAVE_ANY).fetchone(), strict=True
+    ):
         for start in range(0, len(keys) if has_any else 0, KEYS_PER_QUERY):
             page = list(keys[start : start + KEYS_PER_QUERY])
             # As many marks as the next power of two: a few statements, which stay prepared.
@@ -59,11 +64,11 @@ def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[byt
 
 
 def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | None) -> None:
-    """Empty the older large index once all in it came before a moment, and begin it anew.
+    """Empty the older generation once all in it came before a moment, and make it the current one.
 
     And not before all in it are up to `through_seq`, if that is given.
     """
-    _move_on(db, share=QUIET_SHARE)
+    _merge_next(db, share=QUIET_SHARE)
     since_millis = int(_meta(db, "key_table_since") or 0)
     if since_millis >= before_millis:
         return
@@ -78,7 +83,7 @@ def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | Non
             return
     received_at = db.execute("SELECT received_at FROM report ORDER BY seq DESC LIMIT 1").fetchone()
     other = 1 - _current(db)
-    db.execute(f"DELETE FROM {LASTING[other]}")
+    db.execute(f"DELETE FROM {GENERATIONS[other]}")
     _set_meta(db, "key_table", str(other))
     _set_meta(db, "key_table_since", str(received_at[0] if received_at else 0))
     _set_meta(db, SINCE_SEQ, str(last_seq))
@@ -97,24 +102,24 @@ def _current(db: sqlite3.Connection) -> int:
     return int(_meta(db, "key_table") or 0)
 
 
-def _move_on(db: sqlite3.Connection, *, share: float) -> None:
-    """Move the hand by a share of a round, and the ids that it passes."""
-    steps = min(HAND_STEPS, round(share * HAND_STEPS))
-    hand = int(_meta(db, "key_hand") or 0)
-    end = hand + steps
-    for first, last in ((hand, min(end, HAND_STEPS)), (0, end - HAND_STEPS)):
+def _merge_next(db: sqlite3.Connection, *, share: float) -> None:
+    """Advance the merge cursor by a share of a round, and merge the ids that it passes."""
+    steps = min(CURSOR_STEPS, round(share * CURSOR_STEPS))
+    cursor = int(_meta(db, "key_hand") or 0)
+    end = cursor + steps
+    for first, last in ((cursor, min(end, CURSOR_STEPS)), (0, end - CURSOR_STEPS)):
         if first < last:
-            _move(db, first, last)
-    _set_meta(db, "key_hand", str(end % HAND_STEPS))
+            _merge(db, first, last)
+    _set_meta(db, "key_hand", str(end % CURSOR_STEPS))
 
 
-def _move(db: sqlite3.Connection, first: int, last: int) -> None:
-    """Move the ids from one place of the hand up to, and not including, another."""
-    where, bounds = "key >= ?", [first.to_bytes(HAND_BYTES)]
-    if last < HAND_STEPS:
-        where, bounds = "key >= ? AND key < ?", [*bounds, last.to_bytes(HAND_BYTES)]
+def _merge(db: sqlite3.Connection, first: int, last: int) -> None:
+    """Merge the recent ids from one position of the cursor up to, and not including, another."""
+    where, bounds = "key >= ?", [first.to_bytes(CURSOR_BYTES)]
+    if last < CURSOR_STEPS:
+        where, bounds = "key >= ? AND key < ?", [*bounds, last.to_bytes(CURSOR_BYTES)]
     db.execute(
-        f"INSERT OR IGNORE INTO {LASTING[_current(db)]} (key, seq) "
+        f"INSERT OR IGNORE INTO {GENERATIONS[_current(db)]} (key, seq) "
         f"SELECT key, seq FROM {RECENT} WHERE {where} ORDER BY key",
         bounds,
     )

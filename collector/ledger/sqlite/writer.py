@@ -14,7 +14,7 @@ from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.sqlite import export as sqlite_export
 from collector.ledger.sqlite import fold as sqlite_fold
-from collector.ledger.sqlite import key_index as sqlite_keys
+from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite import runs as sqlite_runs
 from collector.ledger.sqlite import series as sqlite_series
 from collector.ledger.sqlite import sums as sqlite_sums
@@ -173,7 +173,7 @@ class SqliteLedger:
         ]
         unindexed = self._unindexed
         known = {key: unindexed[key] for key in keys if key in unindexed} if unindexed else {}
-        known.update(sqlite_keys.seqs_of(self._db, keys))
+        known.update(key_index.seqs_of(self._db, keys))
         return known
 
     def _take(
@@ -277,7 +277,7 @@ class SqliteLedger:
         yet stays; so does what is after `through_seq`, and its ids.
         """
         with self._transaction():
-            sqlite_keys.forget(self._db, before_millis=before_millis, through_seq=through_seq)
+            key_index.forget(self._db, before_millis=before_millis, through_seq=through_seq)
             last = self._folded_seq
             if keeps_unexported:
                 last = min(last, sqlite_export.state_of(self._db, Policy.RAW).seq)
