@@ -108,7 +108,6 @@ def _in_step(
         is_disabled_by_us=_is_disabled_by_us(account, seen, line),
         let_in_at=None,
         needs_readd=seen.status is Status.LIMITED,
-        echo_until=None,
         used_when_due_bytes=None,
         used_rose_at=None,
         reset_all_seen_at=now,

@@ -178,7 +178,9 @@ class Account:
     open_resets: tuple[datetime, ...] = ()
     """Until when the panel may carry out, or tell of, resets of ours that it did not answer."""
     echo_until: datetime | None = None
-    """Until then one reset webhook is the echo of a reset that is already counted."""
+    """Until then one reset webhook is the echo of a reset that is already counted (`echoes`)."""
+    earlier_echoes_until: tuple[datetime, ...] = ()
+    """Until then one more each is, of a reset before that."""
     used_when_due_bytes: int | None = None
     """Panel traffic last seen before the periodic reset fell due."""
     used_rose_at: datetime | None = None

@@ -20,17 +20,16 @@ from marzban_bridge.quota.account import (
     is_same_limit,
     sight,
 )
+from marzban_bridge.quota.echoes import expecting, webhooks_heard
 from marzban_bridge.quota.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.reset_detection import (
-    ECHO_WINDOW,
-    Cause,
     Fall,
     ResetAll,
     ResetSign,
     detect,
     due_at,
     fall_of,
-    is_periodic,
+    has_webhook,
     period_start,
 )
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
@@ -163,21 +162,23 @@ def observe(
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
 
     account = resets_still_open(put_back(account, seen, line, text), now=now)
-    sign = detect(
+    found = detect(
         account,
         seen,
         was_announced=was_announced,
         is_announced_again=is_announced_again,
         reset_all=reset_all,
     )
-    account, sign, events = without_late_reset(account, sign, seen, was_announced=was_announced)
+    heard = webhooks_heard(was_announced=was_announced, is_announced_again=is_announced_again)
+    more = 1 if found and has_webhook(account, found) else 0
+    account = expecting(account, more=more, heard=heard, at=now)
+    account, sign, events = without_late_reset(account, found, seen)
     if sign:
         account, reset_events = _reset(
             account,
             seen,
             sign,
             totals=totals,
-            was_announced=was_announced,
             keeps_next_plan=keeps_next_plan,
         )
         events += reset_events
@@ -196,8 +197,6 @@ def observe(
     if not sign and seen.next_plan is None and account.sighting.next_plan:
         plan = account.sighting.next_plan
         account = replace(account, dropped_plan=plan, dropped_plan_at=now)
-    if was_announced and not sign:
-        account = replace(account, echo_until=None)
     took_reset_all = reset_all.seen_at if reset_all else None
     if sign and sign.wiped_log:
         took_reset_all = now
@@ -321,7 +320,6 @@ def _reset(
     sign: ResetSign,
     *,
     totals: Totals,
-    was_announced: bool,
     keeps_next_plan: bool,
 ) -> tuple[Account, list[Event]]:
     before = account.sighting
@@ -353,9 +351,6 @@ def _reset(
         events.append(quota_event(account.quota_bytes, quota_bytes, text))
     # Firing a plan makes a disabled user active without adding it to xray; other resets add it.
     out_of_xray = {Status.LIMITED} | ({Status.DISABLED} if sign.fired_plan else set())
-    # The panel's own schedule sends no webhook: the next one is of a button that was pressed.
-    is_due = is_periodic(account, sign)
-    echoes = sign.cause in {Cause.SEEN, Cause.NEXT_PLAN} and not was_announced and not is_due
     account = replace(
         account,
         quota_bytes=quota_bytes,
@@ -367,7 +362,6 @@ def _reset(
         used_when_due_bytes=None,
         published_bytes=published_after(sign, seen, quota_bytes, account.published_bytes),
         needs_readd=before.status in out_of_xray,
-        echo_until=seen.seen_at + ECHO_WINDOW if echoes else None,
         dropped_plan=None,
         dropped_plan_at=None,
         restoration=restoration,

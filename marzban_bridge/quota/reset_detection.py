@@ -22,13 +22,10 @@ from enum import StrEnum
 
 from marzban_bridge.panels.port import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, Sighting
+from marzban_bridge.quota.echoes import echoes_to_come, webhooks_heard
 
 PERIODIC_JOB_INTERVAL = timedelta(hours=1)
 CALENDAR_GRACE = PERIODIC_JOB_INTERVAL + timedelta(minutes=5)
-ECHO_WINDOW = timedelta(minutes=15)
-"""The longest a reset's webhook was seen to need: a 30 s batch and three retries 180 s apart."""
-
-
 LOGGED_SHARE = 0.9
 """The least part of the used traffic that a reset's log has of it.
 
@@ -119,6 +116,13 @@ def is_periodic(account: Account, sign: ResetSign) -> bool:
     return sign.cause is Cause.SEEN and due is not None and due <= sign.began_at
 
 
+def has_webhook(account: Account, sign: ResetSign) -> bool:
+    """Tell whether a webhook is sent of a reset: of one user's, and not by the panel's schedule."""
+    return sign.cause in {Cause.SEEN, Cause.NEXT_PLAN, Cause.WEBHOOK} and not is_periodic(
+        account, sign
+    )
+
+
 def period_start(
     *, created_at: datetime | None, strategy: ResetStrategy, now: datetime
 ) -> datetime:
@@ -178,9 +182,9 @@ def detect(
         return ResetSign(
             cause=Cause.RESET_ALL, used_at_reset_bytes=before.used_bytes, began_at=after.seen_at
         )
-    is_echo = account.echo_until is not None and after.seen_at < account.echo_until
-    # One webhook may be the echo of a reset that is counted already; a second one is of another.
-    is_told = is_announced_again if is_echo else was_announced
+    # A webhook may be the echo of a reset that is counted already; one too many is of another.
+    heard = webhooks_heard(was_announced=was_announced, is_announced_again=is_announced_again)
+    is_told = heard > len(echoes_to_come(account, at=after.seen_at))
     invisible = _detect_invisible(account, after, is_told=is_told, reset_all=reset_all)
     if invisible is None:
         return None

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from marzban_bridge.panels.port import PanelUser, Status
 from marzban_bridge.quota.account import Account, Event, ResetRequest, Restoration, balance, sight
+from marzban_bridge.quota.echoes import expecting
 from marzban_bridge.quota.next_plans import lost_plan
-from marzban_bridge.quota.reset_detection import ECHO_WINDOW
 from marzban_bridge.quota.usage import Totals
 
 
@@ -141,11 +141,10 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
         used_when_due_bytes=None,
         is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,
         needs_readd=account.sighting.status is Status.LIMITED,
-        echo_until=now + ECHO_WINDOW if _has_echo(account, user) else None,
         dropped_plan=None,
         dropped_plan_at=None,
         restoration=None if restoration.is_empty else restoration,
         reset_request=None,
         sighting=seen,
     )
-    return closed, event
+    return expecting(closed, more=int(_has_echo(account, user)), heard=0, at=now), event

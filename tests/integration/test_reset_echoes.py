@@ -7,6 +7,8 @@ import itertools
 import pytest
 from bridge_builders import gib
 
+from marzban_bridge.simulator.panel.database import PanelDatabase
+
 PLAN = {"data_limit": gib(5), "expire": 0, "add_remaining_traffic": False, "fire_on_either": True}
 
 
@@ -137,3 +139,47 @@ def test_a_reset_that_a_crash_had_carried_out_twice_has_two_echoes(world, batche
     hear(world)
     world.look()
     assert used(world) == 0
+
+
+def accepted_as_it_is(world):
+    """Its database was restored, and the bridge is to take it as it is."""
+    database = PanelDatabase(world.panels["default"])
+    world.use("default", 1)
+    world.look()
+    database.dump("backup")
+    world.use("default", 1)
+    world.look()
+    database.restore("backup")
+    world.look(2)
+    world.run(world.bridge("default").panel_rebase.apply(actor="root"))
+    world.panels["default"].reset_all()
+
+
+def reset_of_all(world):
+    world.use("default", 1)
+    world.look()
+    world.panels["default"].reset_all()
+
+
+def seen_button(world):
+    world.use("default", 1)
+    world.look()
+    world.panels["default"].reset_user("alice")
+    world.look()
+    hear(world)
+
+
+@pytest.mark.parametrize("between", [accepted_as_it_is, reset_of_all, seen_button])
+def test_an_echo_is_expected_whatever_else_happens_before_it_comes(world, between):
+    reset_by_api(world)
+    between(world)
+    world.look()
+    world.ledger.report("alice", gib(3))
+    world.look()
+    hear(world)
+    world.look(2)
+    assert used(world) == gib(3)
+    world.panels["default"].reset_user("alice")
+    hear(world)
+    world.look()
+    assert used(world) == 0, "and no further one is"

@@ -10,9 +10,9 @@ from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 
 from marzban_bridge.panels.port import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, sight
+from marzban_bridge.quota.echoes import ECHO_WINDOW
 from marzban_bridge.quota.reset_detection import (
     CALENDAR_GRACE,
-    ECHO_WINDOW,
     Cause,
     Fall,
     ResetAll,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge.quota.account import Account, Event, Restoration, Sighting
-from marzban_bridge.quota.reset_detection import ECHO_WINDOW, Cause, ResetSign
+from marzban_bridge.quota.reset_detection import Cause, ResetSign
 from marzban_bridge.quota.writes.note_line import NoteLine, text_mark
 from marzban_bridge.quota.writes.open_writes import OpenWrite
 
@@ -125,7 +125,7 @@ def resets_still_open(account: Account, *, now: datetime) -> Account:
 
 
 def without_late_reset(
-    account: Account, sign: ResetSign | None, seen: Sighting, *, was_announced: bool
+    account: Account, sign: ResetSign | None, seen: Sighting
 ) -> tuple[Account, ResetSign | None, list[Event]]:
     """Take a reset for one of the bridge's own that landed late, if one may; else return its sign.
 
@@ -146,6 +146,5 @@ def without_late_reset(
         baseline_bytes=account.baseline_bytes - lost_bytes,
         raw_baseline_bytes=account.raw_baseline_bytes - lost_bytes,
         restoration=restoration,
-        echo_until=account.echo_until if was_announced else seen.seen_at + ECHO_WINDOW,
     )
     return taken, None, [Event(kind="late_reset", text=LATE_RESET)]
