@@ -153,7 +153,7 @@ class Soak:
             self.ending,
             dice=dice,
             pause_seconds=2 if is_short else 5,
-            taken_seconds=60 if is_short else 240,
+            taken_seconds=90 if is_short else 240,
         )
         self.supervisor = Supervisor(self.stack, self.closing_time)
         self.chaos = Chaos(
@@ -204,6 +204,7 @@ class Soak:
         self.stack.start(PANEL, COLLECTOR, BRIDGE)
         self.stack.until_up(PANEL, COLLECTOR, BRIDGE)
         self.stack.modify("user1", status="disabled")
+        self.admin.until_adopted()  # what is reported of users before that is forgiven
         threads = [*self.senders, self.admin, self.stranger, self.greedy, self.supervisor]
         threading.Thread(target=self._watch_memory, daemon=True).start()
         for each in threads:

@@ -114,8 +114,10 @@ async def test_a_failover_is_told_by_what_a_bridge_that_lived_through_it_misses(
     async with bridges(unseen) as bridge:
         write(await bridge.until_leading(), 1)
     assert await doubt_of(unseen) is None
-    async with bridges(lagging, whole, left) as (one, two, dead), bridges(left) as heir:
+    async with contextlib.AsyncExitStack() as opened:
+        one, two, dead = await opened.enter_async_context(bridges(lagging, whole, left))
         write(await dead.until_leading(), 1)
+        heir = await opened.enter_async_context(bridges(left))
         await heir.until(lambda: heir.leadership.leader is not None)
         before, kept = await one.until_leading(), await two.until_leading()
         for store in (before, kept):

@@ -7,6 +7,7 @@ the byte: the new period begins at what was acknowledged until then.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import sqlite3
 import threading
@@ -269,6 +270,18 @@ class AdminAtWork(threading.Thread):
             lambda: not self.problem(name),
             seconds=self._taken_seconds,
         )
+
+    def until_adopted(self) -> None:
+        """Wait until the bridge has an account of every user."""
+        for name in self.meant:
+            until(
+                f"{name} is adopted",
+                functools.partial(self._is_adopted, name),
+                seconds=self._taken_seconds,
+            )
+
+    def _is_adopted(self, name: str) -> bool:
+        return self.account(name) is not None
 
     def account(self, name: str) -> Account | None:
         """Return what the bridge has on file."""
