@@ -31,9 +31,10 @@ from marzban_bridge.demo.stories import RESELLER_PASSWORD, STORIES, Story
 from marzban_bridge.demo.verdict import Line, check
 from marzban_bridge.demo.view import final_table, live
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.simulator.background import Intervals, WebhookReceiver, jobs_running
+from marzban_bridge.simulator.background import Intervals, jobs_running
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
+from marzban_bridge.simulator.panel.webhook_settings import WebhookReceiver
 
 REPORTERS = 3
 QUIET_SECONDS = 10.0

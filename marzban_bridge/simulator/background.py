@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
 from marzban_bridge.simulator.http.delivery import deliver_webhooks
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.panel.rules import JobDiedError
+from marzban_bridge.simulator.panel.webhook_settings import WebhookReceiver
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +29,6 @@ class Intervals:
     webhook_seconds: float = 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookReceiver:
-    """Where the panel sends its webhooks, and the secret it sends along."""
-
-    url: str
-    secret: str | None = None
-
-
 @contextlib.asynccontextmanager
 async def jobs_running(
     panel: SimulatedPanel,
@@ -43,14 +36,22 @@ async def jobs_running(
     intervals: Intervals | None = None,
     receiver: WebhookReceiver | None = None,
 ) -> AsyncIterator[None]:
-    """Run the panel's jobs for as long as the context lasts."""
+    """Run the panel's jobs for as long as the context lasts.
+
+    A receiver takes the place of those in the panel's settings; PasarGuard's can be set by request.
+    """
     intervals = intervals or Intervals()
+    if receiver:
+        panel.webhook_settings = replace(panel.webhook_settings, receivers=(receiver,))
 
     async def review() -> None:
         _tell("review", panel.review())
 
     async def reset_periodic() -> None:
         _tell("periodic reset", panel.reset_periodic())
+
+    async def deliver() -> None:
+        await deliver_webhooks(panel, client)
 
     async with (
         httpx.AsyncClient(timeout=WEBHOOK_TIMEOUT_SECONDS) as client,
@@ -59,14 +60,8 @@ async def jobs_running(
         jobs = [
             every(intervals.review_seconds, review),
             every(intervals.periodic_reset_seconds, reset_periodic),
+            every(intervals.webhook_seconds, deliver),
         ]
-        if receiver:
-            url, secret = receiver.url, receiver.secret
-
-            async def deliver() -> None:
-                await deliver_webhooks(panel, client, url=url, secret=secret)
-
-            jobs.append(every(intervals.webhook_seconds, deliver))
         tasks = [group.create_task(job) for job in jobs]
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a test in another process does to a simulated panel, beside Marzban's own paths.
+"""What a test in another process does to a simulated panel, beside the panel's own paths.
 
 Traffic on the panel's node, the hourly job, and what befalls the database. These routes ask for no
 token and are there with `--driven` alone.
@@ -13,8 +13,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
 from marzban_bridge.simulator.panel.database import PanelDatabase
+from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
-from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
+from marzban_bridge.simulator.snapshot import WrongKindError, restore_snapshot, to_snapshot
 
 router = APIRouter(prefix="/simulation", tags=["simulation"])
 
@@ -72,8 +73,11 @@ async def dump(panel: Panel) -> dict[str, Any]:
 
 @router.put("/database")
 async def restore(snapshot: dict[str, Any], panel: Panel) -> dict[str, int]:
-    """Put a copy in the database's place."""
-    restore_snapshot(panel, snapshot)
+    """Put a copy in the database's place; 409 for another kind's."""
+    try:
+        restore_snapshot(panel, snapshot)
+    except WrongKindError as error:
+        raise RefusedError(409, str(error)) from error
     return {"users": len(panel.users)}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.simulator.background import Intervals, WebhookReceiver, every, jobs_running
+from marzban_bridge.simulator.background import Intervals, every, jobs_running
 from marzban_bridge.simulator.crowd import (
     DAY_SECONDS,
     Member,
@@ -30,9 +30,16 @@ from marzban_bridge.simulator.driving import router as driving_router
 from marzban_bridge.simulator.faults import following
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.database import PanelDatabase
+from marzban_bridge.simulator.panel.dialect import DIALECTS
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
-from marzban_bridge.simulator.snapshot import SavesFirst, restore_snapshot, write_state
+from marzban_bridge.simulator.panel.webhook_settings import WebhookReceiver
+from marzban_bridge.simulator.snapshot import (
+    SavesFirst,
+    WrongKindError,
+    restore_snapshot,
+    write_state,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `run` reads."""
     defaults = Intervals()
     add = parser.add_argument
+    add(
+        "--kind",
+        choices=list(DIALECTS),
+        default="marzban",
+        help="which panel to be: Marzban 0.8.4 or PasarGuard 5.2.1 (marzban)",
+    )
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add("--port", type=int, default=8000, help="port to listen on (8000)")
-    add("--username", default="admin", help="the panel's environment admin (admin)")
+    add("--username", default="admin", help="the panel's environment admin, or owner (admin)")
     add("--password", default="admin", help="that admin's password (admin)")
     add("--users", type=Path, metavar="FILE", help="JSON with `users` and `admins` to begin with")
     add("--crowd", type=int, default=0, help="so many made-up users, who use the panel's node too")
@@ -92,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
 def open_panel(arguments: argparse.Namespace) -> SimulatedPanel:
     """Return the panel of the state file if there is one, else one with the users to begin with."""
     panel = SimulatedPanel(
+        kind=arguments.kind,
         clock=lambda: datetime.now(UTC),
         admins={arguments.username: (arguments.password, True)},
         database=arguments.database,
@@ -101,7 +115,10 @@ def open_panel(arguments: argparse.Namespace) -> SimulatedPanel:
         sends_webhooks=bool(arguments.webhook_address),
     )
     if arguments.state and arguments.state.exists():
-        restore_snapshot(panel, _read_json(arguments.state))
+        try:
+            restore_snapshot(panel, _read_json(arguments.state))
+        except WrongKindError as error:
+            raise SettingsError(f"{arguments.state}: {error}") from error
     elif arguments.crowd:
         add_users(panel, describe_panel(crowd(arguments.crowd), password=arguments.password))
     elif arguments.users:
@@ -173,7 +190,8 @@ async def serve(panel: SimulatedPanel, arguments: argparse.Namespace) -> None:
     with _listener(arguments.host, arguments.port) as listener:
         host, port = listener.getsockname()[:2]
         log.info(
-            "simulated panel on http://%s:%s with %s users, admin %s",
+            "simulated %s on http://%s:%s with %s users, admin %s",
+            panel.dialect.title,
             host,
             port,
             len(panel.users),

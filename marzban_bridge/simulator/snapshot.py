@@ -15,10 +15,19 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.simulator.panel.api_keys import ApiKey
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
-from marzban_bridge.simulator.panel.users import ResetLog, SimulatedPlan, SimulatedUser
+from marzban_bridge.simulator.panel.roles import Role
+from marzban_bridge.simulator.panel.users import (
+    ResetLog,
+    SimulatedPlan,
+    SimulatedTemplate,
+    SimulatedUser,
+)
+from marzban_bridge.simulator.panel.webhook_settings import parse_settings, settings_answer
 
 _FIELDS = tuple(field.name for field in fields(SimulatedUser))
+_KEY_TIMES = ("created_at", "expire_date", "revoked_at")
 _TIMES = (
     "created_at",
     "on_hold_timeout",
@@ -29,9 +38,14 @@ _TIMES = (
 )
 
 
+class WrongKindError(Exception):
+    """The copy is of another kind of panel than the one that is to take it."""
+
+
 def to_snapshot(panel: SimulatedPanel) -> dict[str, Any]:
     """Return what is needed to go on with the same users, admins and tokens."""
-    return {
+    snapshot: dict[str, Any] = {
+        "kind": panel.kind,
         "secret": panel.secret,
         "admins": {
             admin.username: {
@@ -43,10 +57,18 @@ def to_snapshot(panel: SimulatedPanel) -> dict[str, Any]:
         },
         "users": [_user_to_json(user) for user in panel.users.values()],
     }
+    return snapshot | (_pasarguard_to_json(panel) if panel.kind == "pasarguard" else {})
 
 
 def restore_snapshot(panel: SimulatedPanel, snapshot: dict[str, Any]) -> None:
-    """Put what `to_snapshot` returned in place of what the panel knows."""
+    """Put what `to_snapshot` returned in place of what the panel knows.
+
+    A PasarGuard takes a Marzban's copy, as by a change of the image's tag: users, admins and
+    subscription tokens stay. WrongKindError the other way round.
+    """
+    kind = snapshot.get("kind", "marzban")
+    if kind != panel.kind and (kind, panel.kind) != ("marzban", "pasarguard"):
+        raise WrongKindError(f"it is the copy of a {kind}, which a {panel.kind} cannot take")
     panel.secret = snapshot["secret"]
     panel.admins.clear()
     for name, admin in snapshot["admins"].items():
@@ -55,7 +77,57 @@ def restore_snapshot(panel: SimulatedPanel, snapshot: dict[str, Any]) -> None:
     users = [_user_from_json(data) for data in snapshot["users"]]
     panel.users = {panel.key(user.username): user for user in users}
     panel.ids = count(1 + max((user.id for user in users), default=0))
+    if kind == "pasarguard":
+        _pasarguard_from_json(panel, snapshot)
     panel.revision += 1
+
+
+def _pasarguard_to_json(panel: SimulatedPanel) -> dict[str, Any]:
+    settings = panel.webhook_settings
+    return {
+        "roles": [asdict(role) for role in panel.roles.values()],
+        "admin_details": {
+            admin.username: {
+                "role": admin.role.id,
+                "data_limit": admin.data_limit,
+                "status": admin.status,
+                "used_before_resets": admin.used_before_resets,
+            }
+            for admin in panel.admins.values()
+        },
+        "templates": [asdict(template) for template in panel.templates.values()],
+        "api_keys": [
+            asdict(key) | {name: _time_to_json(getattr(key, name)) for name in _KEY_TIMES}
+            for key in panel.api_keys.values()
+        ],
+        "webhook": settings_answer(settings),
+    }
+
+
+def _pasarguard_from_json(panel: SimulatedPanel, snapshot: dict[str, Any]) -> None:
+    roles = [Role(**role) for role in snapshot["roles"]]
+    panel.roles = {role.id: role for role in roles}
+    for name, details in snapshot["admin_details"].items():
+        admin = panel.admins[name]
+        admin.role = panel.roles[details["role"]]
+        admin.data_limit = details["data_limit"]
+        admin.status = details["status"]
+        admin.used_before_resets = details["used_before_resets"]
+    panel.templates = {each["id"]: _template_from_json(each) for each in snapshot["templates"]}
+    panel.api_keys = {}
+    for data in snapshot["api_keys"]:
+        times = {name: _time_from_json(data[name]) for name in _KEY_TIMES}
+        panel.api_keys[data["key"]] = ApiKey(**(data | times))
+    panel.webhook_settings = parse_settings(snapshot["webhook"])
+
+
+def _template_from_json(data: dict[str, Any]) -> SimulatedTemplate:
+    values = {
+        "status": Status(data["status"]),
+        "data_limit_reset_strategy": ResetStrategy(data["data_limit_reset_strategy"]),
+        "group_ids": tuple(data["group_ids"]),
+    }
+    return SimulatedTemplate(**(data | values))
 
 
 def _user_to_json(user: SimulatedUser) -> dict[str, Any]:

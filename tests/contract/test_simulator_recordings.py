@@ -1,4 +1,4 @@
-"""The simulated panel answers with the statuses, keys and types that a real one was recorded with."""
+"""A simulated Marzban answers with the statuses, keys and types that a real one was recorded with."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ from clocks import ManualClock
 
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
-from tests.recordings.marzban import (
-    OPENAPI,
-    Answer,
-    assert_documented,
-    recorded,
-    recorded_names,
-    shape,
-)
+from tests.recordings.panels import MARZBAN, RECORDINGS, Answer, shape
 
 DAY = 86400
 PLAN = {
@@ -51,7 +44,7 @@ class World:
         response = await self.client.request(method, path, **kwargs)
         is_json = response.headers["content-type"] == "application/json"
         body = response.json() if is_json else response.text
-        assert_documented(method, path, response.status_code, body)
+        MARZBAN.assert_documented(method, path, response.status_code, body)
         return Answer(response.status_code, body)
 
     async def create_alice(self):
@@ -309,17 +302,17 @@ async def world():
         yield opened
 
 
-@pytest.mark.parametrize("name", recorded_names())
+@pytest.mark.parametrize("name", MARZBAN.names())
 async def test_status_keys_and_types_are_as_recorded(world, name):
-    answer, real = await WAYS[name](world), recorded(name)
+    answer, real = await WAYS[name](world), MARZBAN.recorded(name)
     assert answer.status == real.status
     assert shape(answer.body) == shape(real.body)
 
 
-@pytest.mark.parametrize("name", recorded_names())
+@pytest.mark.parametrize("name", MARZBAN.names())
 def test_the_recordings_are_read_as_what_they_are(name):
     """A webhook is an array of one event that names itself."""
-    body = recorded(name).body
+    body = MARZBAN.recorded(name).body
     if name.startswith("webhook-"):
         assert [event["action"] for event in body] == [name.removeprefix("webhook-")]
     else:
@@ -327,10 +320,11 @@ def test_the_recordings_are_read_as_what_they_are(name):
 
 
 def test_every_way_belongs_to_a_recording():
-    assert sorted(WAYS) == recorded_names()
+    assert sorted(WAYS) == MARZBAN.names()
 
 
-def test_the_interface_description_holds_no_texts():
+@pytest.mark.parametrize("recordings", RECORDINGS.values(), ids=list(RECORDINGS))
+def test_the_interface_description_holds_no_texts(recordings):
     def keys_of(value):
         if isinstance(value, dict):
             yield from value
@@ -341,13 +335,14 @@ def test_the_interface_description_holds_no_texts():
             for inner in value:
                 yield from keys_of(inner)
 
-    assert not {"description", "summary", "example", "examples"} & set(keys_of(OPENAPI))
+    texts = {"description", "summary", "example", "examples"}
+    assert not texts & set(keys_of(recordings.openapi))
 
 
 def test_an_answer_that_is_not_documented_is_noticed():
     with pytest.raises(AssertionError, match="undocumented"):
-        assert_documented("GET", "/api/admin", 418, {})
+        MARZBAN.assert_documented("GET", "/api/admin", 418, {})
     with pytest.raises(Exception, match="'username' is a required property"):
-        assert_documented("GET", "/api/admin", 200, {"is_sudo": True})
+        MARZBAN.assert_documented("GET", "/api/admin", 200, {"is_sudo": True})
     with pytest.raises(AssertionError, match="not in the interface"):
-        assert_documented("GET", "/api/elsewhere", 200, {})
+        MARZBAN.assert_documented("GET", "/api/elsewhere", 200, {})

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from panels import PANELS, REAL, SimulatedDriver, open_driver
 
-from tests.recordings.marzban import assert_documented
+from tests.recordings.panels import MARZBAN
 
 G = 10**9
 DAY = 86400
@@ -53,7 +53,7 @@ async def ask(driver, method, path, **kwargs):
     answer = await driver.client.request(method, path, **kwargs)
     is_json = answer.headers["content-type"] == "application/json"
     body = answer.json() if is_json else answer.text
-    assert_documented(method, path, answer.status_code, body)
+    MARZBAN.assert_documented(method, path, answer.status_code, body)
     return answer.status_code, body
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -17,10 +18,11 @@ from clocks import ManualClock
 
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.simulator import run as simulator
-from marzban_bridge.simulator.background import Intervals, WebhookReceiver, jobs_running
+from marzban_bridge.simulator.background import Intervals, jobs_running
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.http.delivery import deliver_webhooks
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
+from marzban_bridge.simulator.panel.webhook_settings import WebhookReceiver
 
 
 @pytest.fixture
@@ -125,14 +127,18 @@ class Receiver:
         return httpx.AsyncClient(transport=httpx.MockTransport(self))
 
 
+def send_to(panel, *receivers):
+    panel.webhook_settings = replace(panel.webhook_settings, receivers=receivers)
+
+
 async def test_a_batch_is_one_array_with_the_secret(panel):
     panel.create_user("alice")
     panel.create_user("bob")
     receiver = Receiver()
+    send_to(panel, WebhookReceiver(url="http://bridge/hook", secret="s3"))
     async with receiver.client() as client:
-        delivered = await deliver_webhooks(panel, client, url="http://bridge/hook", secret="s3")
-        assert delivered == 2
-        assert await deliver_webhooks(panel, client, url="http://bridge/hook", secret="s3") == 0
+        assert await deliver_webhooks(panel, client) == 2
+        assert await deliver_webhooks(panel, client) == 0
     [request] = receiver.requests
     assert request.headers["x-webhook-secret"] == "s3"
     assert [event["username"] for event in json.loads(request.content)] == ["alice", "bob"]
@@ -142,10 +148,11 @@ async def test_a_batch_is_one_array_with_the_secret(panel):
 async def test_a_batch_that_was_not_accepted_is_sent_again(panel, failure):
     panel.create_user("alice")
     receiver = Receiver(failure)
+    send_to(panel, WebhookReceiver(url="http://bridge/hook"))
     async with receiver.client() as client:
-        assert await deliver_webhooks(panel, client, url="http://bridge/hook") == 0
+        assert await deliver_webhooks(panel, client) == 0
         panel.clock.advance(minutes=3)
-        assert await deliver_webhooks(panel, client, url="http://bridge/hook") == 1
+        assert await deliver_webhooks(panel, client) == 1
     assert "x-webhook-secret" not in receiver.requests[0].headers
     assert [json.loads(request.content)[0]["tries"] for request in receiver.requests] == [0, 1]
 

@@ -10,40 +10,66 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil
 
+from marzban_bridge.simulator.panel.dialect import Kind
+
 SIGNATURE_LENGTH = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """What a genuine subscription token says."""
+    """What a genuine subscription token says: a user's name, or its number."""
 
-    username: str
     issued_at: datetime
+    username: str | None = None
+    user_id: int | None = None
 
 
-def subscription_token(username: str, *, now: datetime, secret: str) -> str:
-    """Return a token of Marzban 0.8.4's shape: base64url of "name,unixtime" and 10 characters.
+def subscription_token(
+    username: str, *, user_id: int, kind: Kind, now: datetime, secret: str
+) -> str:
+    """Return a token of the kind's shape; the time is rounded up to whole seconds.
 
-    The time is rounded up to whole seconds, so that two tokens of one second are the same.
+    Marzban: base64url of "name,unixtime" and 10 characters. PasarGuard: base64url of
+    "v3,number,unixtime", a dot and a whole signature. Two tokens of one second are the same.
     """
-    text = _encode(f"{username},{ceil(now.timestamp())}".encode())
+    issued = ceil(now.timestamp())
+    if kind == "pasarguard":
+        text = _encode(f"v3,{user_id},{issued}".encode())
+        return f"{text}.{_signature(text, secret)}"
+    text = _encode(f"{username},{issued}".encode())
     return text + _signature(text, secret)[:SIGNATURE_LENGTH]
 
 
-def read_subscription_token(token: str, *, secret: str) -> Subscription | None:
-    """Return what the token says, or None if it was not made with the secret."""
-    text, signature = token[:-SIGNATURE_LENGTH], token[-SIGNATURE_LENGTH:]
-    expected = _signature(text, secret)[:SIGNATURE_LENGTH]
+def read_subscription_token(token: str, *, kind: Kind, secret: str) -> Subscription | None:
+    """Return what the token says, or None if it was not made with the secret.
+
+    PasarGuard also takes the tokens that the panel gave out while it was a Marzban.
+    """
+    if "." in token and kind == "pasarguard":
+        text, _, signature = token.rpartition(".")
+        expected = _signature(text, secret)
+    else:
+        text, signature = token[:-SIGNATURE_LENGTH], token[-SIGNATURE_LENGTH:]
+        expected = _signature(text, secret)[:SIGNATURE_LENGTH]
     if not text or not hmac.compare_digest(signature.encode(), expected.encode()):
         return None
-    username, _, issued = _decode(text).decode().partition(",")
-    return Subscription(username=username, issued_at=datetime.fromtimestamp(int(issued), UTC))
+    match _decode(text).decode().split(","):
+        case ["v3", user_id, issued]:
+            return Subscription(user_id=int(user_id), issued_at=_moment(issued))
+        case [username, issued]:
+            return Subscription(username=username, issued_at=_moment(issued))
+        case _:
+            return None
+
+
+def _moment(issued: str) -> datetime:
+    return datetime.fromtimestamp(int(issued), UTC)
 
 
 def admin_token(
     username: str, *, is_sudo: bool, now: datetime, life_minutes: float, secret: str
 ) -> str:
-    """Return a JWT (HS256) with the claims of Marzban 0.8.4; a life of 0 has no end."""
+    """Return a JWT (HS256) with the claims of the panels; a life of 0 has no end."""
     claims: dict[str, object] = {
         "sub": username,
         "access": "sudo" if is_sudo else "admin",

@@ -1,48 +1,62 @@
-"""The panel's webhook queue: in memory, in batches, tried four times."""
+"""The panel's webhook queue: in memory, in batches, each event tried a few times."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-MAX_RETRIES = 3
-RETRY_AFTER = timedelta(seconds=180)
-"""Marzban 0.8.4: RECURRENT_NOTIFICATIONS_TIMEOUT."""
+from marzban_bridge.simulator.panel.dialect import SimulatedDialect
 
-Event = dict[str, Any]
+
+class Event(dict[str, Any]):
+    """An event's JSON, with when it is due and how often it was sent."""
+
+    due_at: float
+    attempts: int = 0
 
 
 class WebhookQueue:
-    """Events that wait for the next batch.
+    """Events that wait for the next batch; a restart loses them.
 
-    Marzban 0.8.4: `enqueued_at` and `send_at` of a new event are the process's start, whatever the
-    time of the event; only a retry gets a true `send_at`. A restart loses the queue.
+    Where an event's time is not real, `enqueued_at` and `send_at` are the process's start, whatever
+    the time of the event; then only a retry gets a true `send_at`.
     """
 
-    def __init__(self, *, started_at: datetime, retry_after: timedelta = RETRY_AFTER) -> None:
+    def __init__(self, *, started_at: datetime, dialect: SimulatedDialect) -> None:
         self._started_at = started_at.timestamp()
-        self._retry_after = retry_after
-        self._waiting: deque[Event] = deque()
+        self._dialect = dialect
+        self._waiting: list[Event] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, action: str, username: str, fields: Mapping[str, Any]) -> None:
+    def add(self, action: str, username: str, fields: Mapping[str, Any], *, now: datetime) -> None:
         """Queue an event; `fields` are what it carries beside its name, user name and times."""
-        event = {"enqueued_at": self._started_at, "send_at": self._started_at, "tries": 0}
-        self._waiting.append({**event, "username": username, "action": action, **fields})
+        at = now.timestamp() if self._dialect.event_time_is_real else self._started_at
+        event = Event(enqueued_at=at, send_at=at, tries=0)
+        event.update(username=username, action=action, **fields)
+        event.due_at = at
+        self._waiting.append(event)
 
     def take(self, now: datetime) -> list[Event]:
-        """Remove and return the events that are due; they are lost unless handed to `failed`."""
-        due = [event for event in self._waiting if event["send_at"] <= now.timestamp()]
-        self._waiting = deque(e for e in self._waiting if e["send_at"] > now.timestamp())
-        return due
+        """Remove and return one batch of due events, lost unless handed to `failed`."""
+        due = [event for event in self._waiting if event.due_at <= now.timestamp()]
+        batch = due[: self._dialect.batch_size]
+        taken = {id(event) for event in batch}
+        self._waiting = [event for event in self._waiting if id(event) not in taken]
+        return batch
 
-    def failed(self, batch: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    def failed(
+        self, batch: Sequence[Event], now: datetime, *, retry_after_seconds: int, deliveries: int
+    ) -> None:
         """Queue a batch again that no address accepted, and drop what was tried often enough."""
         for event in batch:
-            if event["tries"] < MAX_RETRIES:
-                send_at = (now + self._retry_after).timestamp()
-                self._waiting.append({**event, "tries": event["tries"] + 1, "send_at": send_at})
+            event.attempts += 1
+            if event.attempts >= deliveries:
+                continue
+            event.due_at = now.timestamp() + retry_after_seconds
+            if self._dialect.retry_is_told:
+                event["tries"] = event.attempts
+                event["send_at"] = event.due_at
+            self._waiting.append(event)

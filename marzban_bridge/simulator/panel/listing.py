@@ -25,14 +25,17 @@ class UsersQuery:
     offset: int | None = None
     limit: int | None = None
     search: str | None = None
-    status: Status | None = None
+    statuses: Sequence[Status] = ()
     owners: Sequence[str] | None = None
     sort: str | None = None
+    ids: Sequence[int] = ()
+    also_named: Sequence[str] = ()
+    """PasarGuard asks for names in two parameters, and lists who is in both."""
 
     @property
     def restricts(self) -> bool:
         """Whether it leaves users out, pages aside."""
-        return bool(self.search or self.status or self.owners)
+        return bool(self.search or self.statuses or self.owners or self.ids or self.also_named)
 
 
 def select_users(
@@ -50,7 +53,11 @@ def select_users(
 
 
 def _matches(user: SimulatedUser, query: UsersQuery) -> bool:
-    if query.status is not None and user.status is not query.status:
+    if query.statuses and user.status not in query.statuses:
+        return False
+    if query.ids and user.id not in query.ids:
+        return False
+    if query.also_named and user.username not in query.also_named:
         return False
     if query.owners and user.owner not in query.owners:
         return False

@@ -8,11 +8,23 @@ from itertools import count
 from typing import Any, Literal
 
 from marzban_bridge.panels.port import Status
-from marzban_bridge.simulator.http.answers import admin_answer, user_answer
+from marzban_bridge.simulator.http.answers import Answers
+from marzban_bridge.simulator.http.marzban_answers import MarzbanAnswers
+from marzban_bridge.simulator.http.pasarguard_answers import PasarGuardAnswers
 from marzban_bridge.simulator.http.tokens import subscription_token
 from marzban_bridge.simulator.http.webhooks import WebhookQueue
+from marzban_bridge.simulator.panel import rules
+from marzban_bridge.simulator.panel.api_keys import ApiKey
+from marzban_bridge.simulator.panel.dialect import Kind, SimulatedDialect
 from marzban_bridge.simulator.panel.errors import RefusedError, failure
-from marzban_bridge.simulator.panel.users import SimulatedAdmin, SimulatedUser
+from marzban_bridge.simulator.panel.roles import BUILT_IN, Role
+from marzban_bridge.simulator.panel.users import (
+    XRAY_STATUSES,
+    SimulatedAdmin,
+    SimulatedTemplate,
+    SimulatedUser,
+)
+from marzban_bridge.simulator.panel.webhook_settings import WebhookSettings
 
 Database = Literal["mysql", "sqlite"]
 
@@ -22,6 +34,7 @@ EVENT_OF_STATUS = {
     Status.DISABLED: "user_disabled",
     Status.ACTIVE: "user_enabled",
 }
+ANSWERS: dict[Kind, Answers] = {"marzban": MarzbanAnswers(), "pasarguard": PasarGuardAnswers()}
 
 
 class PanelRecords:
@@ -31,28 +44,42 @@ class PanelRecords:
         self,
         *,
         clock: Callable[[], datetime],
+        dialect: SimulatedDialect,
         database: Database,
         subscription_path: str,
         secret: str,
         sends_webhooks: bool,
     ) -> None:
         self.clock = clock
+        self.dialect = dialect
+        self.answers = ANSWERS[dialect.kind]
         self.database = database
         self.subscription_path = subscription_path
         self.secret = secret
         self.users: dict[str, SimulatedUser] = {}
         """Users by `key` of their name, oldest first."""
         self.admins: dict[str, SimulatedAdmin] = {}
-        self.webhooks = WebhookQueue(started_at=clock())
-        self.sends_webhooks = sends_webhooks
+        self.roles: dict[int, Role] = {role.id: role for role in BUILT_IN}
+        self.api_keys: dict[str, ApiKey] = {}
+        """API keys by their text; PasarGuard's alone, as the roles and templates are."""
+        self.templates: dict[int, SimulatedTemplate] = {}
+        self.webhooks = WebhookQueue(started_at=clock(), dialect=dialect)
+        self.webhook_settings = WebhookSettings(
+            enable=sends_webhooks, deliveries=dialect.deliveries
+        )
         self.ids = count(1)
         self.revision = 0
         """Grows with every change, for whoever keeps a copy."""
 
+    @property
+    def sends_webhooks(self) -> bool:
+        """Whether events are kept at all."""
+        return self.webhook_settings.enable
+
     def key(self, username: str) -> str:
         """Return what the panel's database compares of a username.
 
-        Marzban 0.8.4 tells `Alice` from `alice` on both; MySQL pads names with blanks to compare.
+        Both panels tell `Alice` from `alice` on each; MySQL pads names with blanks to compare.
         """
         return username.rstrip(" ") if self.database == "mysql" else username
 
@@ -63,38 +90,80 @@ class PanelRecords:
         except KeyError:
             raise RefusedError(404, "User not found") from None
 
+    def find_by_id(self, user_id: int) -> SimulatedUser:
+        """Return a user; RefusedError 404 if there is none of that number."""
+        for user in self.users.values():
+            if user.id == user_id:
+                return user
+        raise RefusedError(404, "User not found")
+
     @property
     def environment_admin(self) -> SimulatedAdmin:
-        """The admin from the panel's environment."""
+        """The admin from the panel's environment, or its owner."""
         return next(iter(self.admins.values()))
 
-    def show(self, user: SimulatedUser) -> dict[str, Any]:
+    def template_of(self, user: SimulatedUser) -> SimulatedTemplate | None:
+        """Return the template that a user's next plan points to, if it does."""
+        template_id = user.next_plan.user_template_id if user.next_plan else None
+        return None if template_id is None else self.templates[template_id]
+
+    def belongs_in_xray(self, user: SimulatedUser) -> bool:
+        """Say whether the nodes are to let a user through."""
+        owner = self.admins.get(user.owner or "")
+        return user.status in XRAY_STATUSES and not (owner and owner.cuts_users_off)
+
+    def follow_admin(self, admin: SimulatedAdmin) -> None:
+        """Have the nodes let an admin's users through, or not, after its own state changed."""
+        for user in self.users.values():
+            if user.owner == admin.username:
+                user.in_xray = self.belongs_in_xray(user)
+
+    def show(self, user: SimulatedUser, *, has_url: bool = True) -> dict[str, Any]:
         """Return a user's JSON; RefusedError 500 if the panel cannot show it."""
-        if user.is_unreadable:
+        return self._shown(self.answers.user, user, has_url=has_url)
+
+    def _shown(
+        self, answer: Callable[..., dict[str, Any]], user: SimulatedUser, *, has_url: bool
+    ) -> dict[str, Any]:
+        if rules.is_unreadable(user, dialect=self.dialect):
             raise failure()
-        token = subscription_token(user.username, now=self.clock(), secret=self.secret)
-        return user_answer(
+        return answer(
             user,
             owner=self.admins[user.owner] if user.owner else None,
-            subscription_url=f"/{self.subscription_path}/{token}",
+            subscription_url=self._subscription_url(user) if has_url else "",
             secret=self.secret,
         )
+
+    def _subscription_url(self, user: SimulatedUser) -> str:
+        token = subscription_token(
+            user.username,
+            user_id=user.id,
+            kind=self.dialect.kind,
+            now=self.clock(),
+            secret=self.secret,
+        )
+        return f"/{self.subscription_path}/{token}"
+
+    def show_admin(self, admin: SimulatedAdmin) -> dict[str, Any]:
+        """Return an admin's JSON."""
+        owned = sum(user.owner == admin.username for user in self.users.values())
+        return self.answers.admin(admin, total_users=owned)
 
     def announce(self, action: str, user: SimulatedUser, **fields: Any) -> None:
         """Queue a webhook event about a user; RefusedError 500 if the panel cannot show it."""
         if not self.sends_webhooks:
             return
-        if action != "user_deleted":
-            fields["user"] = self.show(user)
-        self.webhooks.add(action, user.username, fields)
+        is_deletion = action == "user_deleted"
+        if not is_deletion or self.dialect.deletion_shows_user:
+            is_reminder = action in {"reached_usage_percent", "reached_days_left"}
+            hides_url = self.dialect.reminder_hides_subscription and (is_reminder or is_deletion)
+            fields["user"] = self._shown(self.answers.user_in_event, user, has_url=not hides_url)
+        self.webhooks.add(action, user.username, fields, now=self.clock())
 
     def announce_status(self, user: SimulatedUser, *, by: SimulatedAdmin | None) -> None:
-        """Queue the event of a user's new state.
-
-        Marzban 0.8.4: on_hold has none, limited and expired do not say who did it.
-        """
-        action = EVENT_OF_STATUS.get(user.status)
-        who = admin_answer(by) if by else None
+        """Queue the event of a user's new state; limited and expired do not say who did it."""
+        action = EVENT_OF_STATUS.get(user.status, self.dialect.hold_event)
+        who = self.answers.acting(by) if by and self.dialect.state_events_name_admin else None
         if action in {"user_limited", "user_expired"}:
             self.announce(action, user)
         elif action == "user_disabled":

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.simulator.panel.roles import OPERATOR, Role
 
 INBOUNDS: dict[str, list[str]] = {
     "vless": ["VLESS TCP"],
@@ -15,6 +16,9 @@ INBOUNDS: dict[str, list[str]] = {
     "shadowsocks": ["Shadowsocks TCP"],
 }
 """The tags of the simulated xray's inbounds, by protocol."""
+
+GROUPS: dict[int, str] = {1: "group-1", 2: "group-2"}
+"""The simulated PasarGuard's groups, by id; they stand for inbounds."""
 
 XRAY_STATUSES = frozenset({Status.ACTIVE, Status.ON_HOLD})
 """Users of these states belong into xray."""
@@ -24,10 +28,27 @@ XRAY_STATUSES = frozenset({Status.ACTIVE, Status.ON_HOLD})
 class SimulatedPlan:
     """A next plan, spelt as the panel spells it."""
 
-    data_limit: int
+    data_limit: int | None
     expire: int | None = None
     add_remaining_traffic: bool = False
     fire_on_either: bool = True
+    """Marzban's alone."""
+    user_template_id: int | None = None
+    """PasarGuard's alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedTemplate:
+    """A template that a PasarGuard's next plan can point to."""
+
+    id: int
+    name: str
+    data_limit: int | None = None
+    expire_duration: int | None = None
+    group_ids: tuple[int, ...] = (1,)
+    status: Status = Status.ACTIVE
+    on_hold_timeout: int | None = None
+    data_limit_reset_strategy: ResetStrategy = ResetStrategy.NO_RESET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +61,32 @@ class ResetLog:
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedAdmin:
-    """An admin; the one from the panel's environment has no database row and owns nobody."""
+    """An admin; one from the panel's environment may have no database row, and then owns nobody."""
 
     username: str
     password: str
     is_sudo: bool
     is_in_database: bool
     users_usage: int = 0
+    """What its users used on the nodes; PasarGuard's `used_traffic`."""
+    id: int = 0
+    role: Role = OPERATOR
+    """PasarGuard's alone, as all that follows."""
+    data_limit: int | None = None
+    status: str = "active"
+    used_before_resets: int = 0
+
+    @property
+    def is_over_its_limit(self) -> bool:
+        """Whether its users have used what the admin may sell."""
+        return bool(self.data_limit) and self.users_usage >= (self.data_limit or 0)
+
+    @property
+    def cuts_users_off(self) -> bool:
+        """Whether the admin's own state keeps its users off the nodes, whatever theirs is."""
+        return (self.status == "limited" and self.role.disconnect_users_when_limited) or (
+            self.status == "disabled" and self.role.disconnect_users_when_disabled
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +109,8 @@ class SimulatedUser:
     owner: str | None = None
     proxies: dict[str, dict[str, Any]] = field(default_factory=dict)
     inbounds: dict[str, list[str]] = field(default_factory=dict)
+    group_ids: list[int] = field(default_factory=list)
+    hwid_limit: int | None = None
     reset_logs: list[ResetLog] = field(default_factory=list)
     edited_at: datetime | None = None
     online_at: datetime | None = None
@@ -84,15 +126,6 @@ class SimulatedUser:
     def lifetime_used_traffic(self) -> int:
         """What was used in all periods the log still knows, plus the current one."""
         return self.used_traffic + sum(log.used_traffic for log in self.reset_logs)
-
-    @property
-    def is_unreadable(self) -> bool:
-        """Whether the panel breaks on showing this user: GET and every list page answer 500.
-
-        Marzban 0.8.4: so with a null `created_at` (found in imported databases), a negative
-        `data_limit` (from a next plan that fired), and a user created without proxies.
-        """
-        return self.created_at is None or (self.data_limit or 0) < 0 or not self.proxies
 
 
 def all_inbounds(protocols: Iterable[str]) -> dict[str, list[str]]:

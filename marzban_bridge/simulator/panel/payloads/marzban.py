@@ -1,4 +1,4 @@
-"""What the panel accepts as a user: JSON in, values out, or a 422 that names the fields.
+"""What Marzban accepts as a user.
 
 Marzban 0.8.4: unknown keys are ignored; numbers may come as text except for `data_limit`;
 `status` and `data_limit_reset_strategy` may be absent but not null.
@@ -6,61 +6,31 @@ Marzban 0.8.4: unknown keys are ignored; numbers may come as text except for `da
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 
 from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.simulator.panel.dialect import MARZBAN
 from marzban_bridge.simulator.panel.errors import RefusedError, failure
+from marzban_bridge.simulator.panel.payloads.fields import (
+    LARGEST_INTEGER,
+    Fields,
+    integer,
+    json_object,
+    moment,
+    one_of,
+    text_up_to,
+)
 from marzban_bridge.simulator.panel.rules import UserChanges
 from marzban_bridge.simulator.panel.users import INBOUNDS, SimulatedPlan, all_inbounds
 
 PROTOCOLS = frozenset({"vless", "vmess", "trojan", "shadowsocks"})
 NOTE_LENGTH = 500
-LARGEST_INTEGER = 2**63 - 1
-"""What fits into the panel's database; the panel breaks on more."""
-
-_USERNAME = re.compile(r"(?=\w{3,32}\b)[A-Za-z0-9_@.-]+", re.ASCII)
-
-Parsed = TypeVar("Parsed")
-
-
-class _Fields:
-    """Reads fields of one JSON object and collects what is wrong with them."""
-
-    def __init__(self, body: object) -> None:
-        if not isinstance(body, Mapping):
-            raise RefusedError(422, {"body": "expected an object"})
-        self.body: Mapping[str, Any] = body
-        self.wrong: dict[str, str] = {}
-
-    def read(self, name: str, parse: Callable[[Any], Parsed]) -> Parsed | None:
-        """Return the parsed field; None when it is absent, null or wrong."""
-        if self.body.get(name) is None:
-            return None
-        return self.read_even_null(name, parse)
-
-    def read_even_null(self, name: str, parse: Callable[[Any], Parsed]) -> Parsed | None:
-        """Like `read`, but null is for `parse` to judge."""
-        if name not in self.body:
-            return None
-        try:
-            return parse(self.body[name])
-        except (TypeError, ValueError, OverflowError) as error:
-            self.wrong[name] = str(error)
-            return None
-
-    def finish(self) -> None:
-        """Raise RefusedError 422 if anything was wrong."""
-        if self.wrong:
-            raise RefusedError(422, self.wrong)
 
 
 def parse_changes(body: object) -> UserChanges:
     """Read the body of a PUT; RefusedError 422, or 500 where the panel breaks."""
-    fields = _Fields(body)
+    fields = Fields(body)
     statuses = (Status.ACTIVE, Status.DISABLED, Status.ON_HOLD)
     return _changes(fields, statuses=statuses, without_plan_limit=failure())
 
@@ -70,11 +40,11 @@ def parse_new_user(body: object) -> tuple[str, UserChanges, int | None]:
 
     Raises RefusedError 422, 400 for a protocol without an inbound, or 500 where the panel breaks.
     """
-    fields = _Fields(body)
+    fields = Fields(body)
     if "username" not in fields.body:
         fields.wrong["username"] = "Field required"
     username = fields.read_even_null("username", _username)
-    auto_delete_in_days = fields.read("auto_delete_in_days", _integer)
+    auto_delete_in_days = fields.read("auto_delete_in_days", integer)
     if fields.body.get("proxies") == {}:
         fields.wrong["proxies"] = "at least one protocol is needed"
     changes = _changes(
@@ -86,18 +56,18 @@ def parse_new_user(body: object) -> tuple[str, UserChanges, int | None]:
 
 
 def _changes(
-    fields: _Fields, *, statuses: tuple[Status, ...], without_plan_limit: RefusedError
+    fields: Fields, *, statuses: tuple[Status, ...], without_plan_limit: RefusedError
 ) -> UserChanges:
     proxies = fields.read("proxies", _proxies)
     inbounds = fields.read("inbounds", _inbounds)
     data_limit = fields.read("data_limit", _data_limit)
-    expire = fields.read("expire", _integer)
-    duration = fields.read("on_hold_expire_duration", _integer) or None
-    timeout = fields.read("on_hold_timeout", _moment)
-    note = fields.read("note", _note)
+    expire = fields.read("expire", integer)
+    duration = fields.read("on_hold_expire_duration", integer) or None
+    timeout = fields.read("on_hold_timeout", _moment_or_none)
+    note = fields.read("note", text_up_to(NOTE_LENGTH))
     next_plan = fields.read("next_plan", _next_plan)
-    strategy = fields.read_even_null("data_limit_reset_strategy", _one_of(tuple(ResetStrategy)))
-    status = fields.read_even_null("status", _one_of(statuses))
+    strategy = fields.read_even_null("data_limit_reset_strategy", one_of(tuple(ResetStrategy)))
+    status = fields.read_even_null("status", one_of(statuses))
     if status is Status.ON_HOLD and not duration:
         fields.wrong["status"] = "on_hold needs on_hold_expire_duration"
     elif status is Status.ON_HOLD and expire:
@@ -124,18 +94,6 @@ def _changes(
     )
 
 
-def _object(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError("expected an object")
-    return value
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError("expected a whole number")
-    return int(value)
-
-
 def _data_limit(value: Any) -> int:
     if isinstance(value, str):
         raise TypeError("expected a number, not text")
@@ -145,49 +103,27 @@ def _data_limit(value: Any) -> int:
     return number
 
 
-def _note(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > NOTE_LENGTH:
-        raise ValueError(f"expected text of at most {NOTE_LENGTH} characters")
-    return value
-
-
 def _username(value: Any) -> str:
-    if not isinstance(value, str) or not _USERNAME.fullmatch(value):
-        raise ValueError("expected 3 to 32 letters, digits and underscores to begin with")
+    if not isinstance(value, str) or not MARZBAN.names.fullmatch(value):
+        raise ValueError(f"expected {MARZBAN.name_rule}")
     return value
 
 
-def _moment(value: Any) -> datetime | None:
-    if value == 0:
-        return None
-    moment = datetime.fromisoformat(value)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-Choice = TypeVar("Choice", bound=StrEnum)
-
-
-def _one_of(choices: tuple[Choice, ...]) -> Callable[[Any], Choice]:
-    def parse(value: Any) -> Choice:
-        for choice in choices:
-            if value == choice.value:
-                return choice
-        raise ValueError(f"expected one of {', '.join(choices)}")
-
-    return parse
+def _moment_or_none(value: Any) -> datetime | None:
+    return None if value == 0 else moment(value)
 
 
 def _proxies(value: Any) -> dict[str, dict[str, Any]]:
-    for protocol, settings in _object(value).items():
+    for protocol, settings in json_object(value).items():
         if protocol not in PROTOCOLS:
             raise ValueError(f"{protocol} is not a protocol")
-        _object(settings or {})
+        json_object(settings or {})
     return {protocol: dict(settings or {}) for protocol, settings in value.items()}
 
 
 def _inbounds(value: Any) -> dict[str, list[str]]:
     known = [tag for tags in INBOUNDS.values() for tag in tags]
-    for tags in _object(value).values():
+    for tags in json_object(value).values():
         if not isinstance(tags, list):
             raise TypeError("expected lists of tags")
         for tag in tags:
@@ -212,9 +148,9 @@ def inbounds_of_new_user(changes: UserChanges) -> dict[str, list[str]]:
 
 
 def _next_plan(value: Any) -> SimulatedPlan:
-    plan = _Fields(_object(value))
-    data_limit = plan.read("data_limit", _integer)
-    expire = plan.read("expire", _integer)
+    plan = Fields(json_object(value))
+    data_limit = plan.read("data_limit", integer)
+    expire = plan.read("expire", integer)
     plan.finish()
     return SimulatedPlan(
         data_limit=data_limit or 0,
