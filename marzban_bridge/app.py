@@ -50,7 +50,7 @@ from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.reconcile.users.settler import Clock, Settler
 from marzban_bridge.store.identity import panel_mark
 from marzban_bridge.store.open import file_of, url_of
-from marzban_bridge.store.panel_identity import recognize
+from marzban_bridge.store.panel_identity import check_panels
 from marzban_bridge.store.store import Store
 from marzban_bridge.timeseries.writer import Snapshots
 
@@ -88,7 +88,7 @@ async def open_bridges(
         if store is None:
             store = Store(file_of(settings))
             stack.callback(store.close)
-        recognize(store, panels)
+        check_panels(store, panels)
         store.configure([each.name for each in panels], shares_quotas=settings.quotas_span_panels)
         feed = CollectorFeed(
             settings.collector_url,
@@ -224,7 +224,7 @@ def _others_consider(panel: str, reconcilers: Mapping[str, Reconciler]) -> Calla
 
 def _watch_resets(metrics: Metrics, store: Store, clock: Clock) -> None:
     metrics.watch_resets(
-        pending=lambda: store.pending_resets().count,
+        pending=lambda: store.accounts.pending_resets().count,
         oldest_seconds=lambda: _oldest_reset_seconds(store, clock()),
     )
 
@@ -252,7 +252,7 @@ def _snapshots(
 
 
 def _oldest_reset_seconds(store: Store, now: datetime) -> float:
-    since = store.pending_resets().oldest_requested_at
+    since = store.accounts.pending_resets().oldest_requested_at
     return max(0.0, (now - since).total_seconds()) if since else 0.0
 
 

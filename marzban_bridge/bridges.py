@@ -108,7 +108,7 @@ async def rebase(
         else:
             accounts = bridge.actions.rebase(actor=actor, is_new_ledger=is_new_ledger)
         moved += [(bridge, account) for account in accounts]
-    store.loosen_shared_quotas()
+    store.shared_quotas.loosen()
     if is_in_doubt:
         store.end_doubt()
     return moved
@@ -195,9 +195,9 @@ async def release_beside_the_loops(
                 "restarted: run marzban-bridge release again"
             )
             if was_written:
-                usernames.append(bridge.store.public_name(account.username))
+                usernames.append(bridge.store.placement.public_name(account.username))
                 log.info("released user=%s quota and status are the admin's again", usernames[-1])
         event = Event(kind="released", text=RELEASED, actor=actor)
-        store.record_event("", event, at=bridges.first.clock())
+        store.events.record("", event, at=bridges.first.clock())
         standstill.released = RELEASED
     return usernames

@@ -12,7 +12,7 @@ from rich.text import Text
 from marzban_bridge.quota.account import Account, Balance
 from marzban_bridge.quota.plan import Change
 from marzban_bridge.quota.usage import Orphan, Totals
-from marzban_bridge.store.store import RecordedEvent
+from marzban_bridge.store.events import RecordedEvent
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 

@@ -78,9 +78,9 @@ def shown_plan(bridge: Bridge, plan: PanelRebasePlan) -> PanelRebaseAnswer:
 def _shown(bridge: Bridge, accepted: Acceptance) -> RebasedAccount:
     before, after = accepted.before, accepted.after
     account = after or before
-    total_bytes = bridge.store.total_bytes(account.key)
+    total_bytes = bridge.store.usage.total_bytes(account.key)
     return RebasedAccount(
-        username=bridge.store.public_name(account.username),
+        username=bridge.store.placement.public_name(account.username),
         what=accepted.fate.value,
         quota_bytes=account.quota_bytes,
         external_bytes=balance(account, total_bytes=total_bytes).external_bytes,

@@ -223,7 +223,7 @@ async def _servers(bridge: Bridge, usage: UserUsage) -> list[ServerUsage] | None
 
 def _reported_name(bridge: Bridge, account: Account) -> str:
     """Return the name the collector has most lately seen for the user."""
-    return next(iter(bridge.store.reported_names(account.key)), account.username)
+    return next(iter(bridge.store.usage.reported_names(account.key)), account.username)
 
 
 def _detail_user(found: UserUsage, servers: list[ServerUsage] | None) -> DetailedUsage:

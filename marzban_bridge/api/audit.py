@@ -31,9 +31,9 @@ def audited(bridge: Bridge, action: Action, *, actor: str, username: str = "") -
         text = f"{action.value} {'was refused' if is_refused else 'failed'}: {error}"
         text = " ".join(text.split())[:MAX_TEXT_LENGTH]
         log.warning("action by=%s %s", actor, text)
-        about = username if bridge.store.is_known(account_key(username)) else ""
+        about = username if bridge.store.placement.is_known(account_key(username)) else ""
         event = Event(kind="action", text=text, actor=actor)
-        bridge.store.record_event(about, event, at=bridge.clock())
+        bridge.store.events.record(about, event, at=bridge.clock())
         raise
     bridge.metrics.actions.labels(action.value, "done").inc()
     log.info("action by=%s %s user=%r done", actor, action.value, username)

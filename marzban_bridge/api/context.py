@@ -105,7 +105,7 @@ class Bridges:
 
         A name alone is a user of the panel for which what is reported of it counts.
         """
-        panel, key = self.first.store.place_of(name)
+        panel, key = self.first.store.placement.place_of(name)
         if panel in self.by_name:
             return self.by_name[panel], key
         return self.first, name

@@ -58,7 +58,9 @@ async def readyz(request: Request) -> Response:
         first.reading.outage,
     ]
     reasons = [f"{each.name}: {each.reason}" for each in outages if each.reason]
-    reasons += [text for bridge in bridges.by_name.values() if (text := bridge.store.panel_doubt)]
+    reasons += [
+        text for bridge in bridges.by_name.values() if (text := bridge.store.suspension.text)
+    ]
     held = sum(bridge.store.counts()["held"] for bridge in bridges.by_name.values())
     if text := bridges.standstill.reason:
         reasons.append(text)
@@ -87,7 +89,9 @@ async def readyz(request: Request) -> Response:
     ]
     if first.snapshots and (outage := first.snapshots.outage).reason:
         warnings.append(f"{outage.name}: {outage.reason}")
-    if (namesakes := first.store.ambiguous_names()) and not first.settings.quotas_span_panels:
+    if (
+        namesakes := first.store.duplicate_names.count_ambiguous()
+    ) and not first.settings.quotas_span_panels:
         warnings.append(
             f"{namesakes} names are reported alone and are users of several panels: each counts "
             "for one of them; see marzban-bridge events, docs/several-panels.md"

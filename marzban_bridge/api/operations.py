@@ -108,8 +108,8 @@ async def users(
 ) -> Users:
     """List users with external traffic by name: everybody's for a sudo admin, else one's own."""
     admin = None if caller.admin.is_sudo else caller.admin.username
-    page = bridge.store.account_page(admin=admin, after=account_key(after), limit=limit)
-    orphans = bridge.store.orphans() if caller.admin.is_sudo and not after else []
+    page = bridge.store.accounts.page(admin=admin, after=account_key(after), limit=limit)
+    orphans = bridge.store.unknown_names.all() if caller.admin.is_sudo and not after else []
     return Users(
         users=[_standing(bridge, each) for each in page],
         next=page[-1].key if len(page) == limit else None,
@@ -202,7 +202,7 @@ async def events(
             before=each.event.before,
             after=each.event.after,
         )
-        for each in bridge.store.events(username=username, limit=limit)
+        for each in bridge.store.events.newest(username=username, limit=limit)
     ]
 
 
@@ -226,7 +226,7 @@ async def planned(bridge: BridgePart, caller: CallerPart) -> list[PlannedChange]
 
 def _standing(bridge: Bridge, account: Account) -> UserStanding:
     account = bridge.actions.shown(account)
-    found = standing(account, bridge.store.totals(account.key))
+    found = standing(account, bridge.store.usage.totals(account.key))
     return shown_standing(account, found, username=account.username)
 
 

@@ -73,7 +73,7 @@ async def rebase(request: Request, bridges: BridgesPart, caller: CallerPart) -> 
             shown_standing(
                 account,
                 standing(account, seen_totals(account)),
-                username=bridge.store.public_name(account.username),
+                username=bridge.store.placement.public_name(account.username),
             )
             for bridge, account in moved
         ]

@@ -99,9 +99,9 @@ async def take_webhook(
         for event in events
         if event["action"] in LOOK_ACTIONS
         for name in (account_key(str(event["username"])),)
-        if (keys := bridge.store.keys_of_name(name))
+        if (keys := bridge.store.name_owners.keys_of_name(name))
     ]
-    bridge.store.announce(
+    bridge.store.reset_news.announce(
         [
             (_digest(event), name)
             for name, event, keys in hints
@@ -132,8 +132,8 @@ def _tells_of_reset(event: Mapping[str, Any], key: str, bridge: Bridge) -> bool:
     """
     if event["action"] not in RESET_ACTIONS:
         return False
-    account = bridge.store.account(key)
-    gone = bridge.store.gone_account(key) if account is None else None
+    account = bridge.store.accounts.get(key)
+    gone = bridge.store.gone_accounts.get(key) if account is None else None
     known = gone.account if gone else account
     try:
         user = parse_user(event["user"])

@@ -176,7 +176,7 @@ def users(settings: Settings) -> int:
         if store.doubt:
             say(store.doubt)
         for panel in store.panels:
-            if text := store.of(panel).panel_doubt:
+            if text := store.of(panel).suspension.text:
                 say(text)
     finally:
         store.close()
@@ -192,10 +192,12 @@ def events(settings: Settings, username: str | None, limit: int) -> int:
             panel, name = _place_of(store, username)
             panels = [panel]
         found = [
-            replace(each, username=books.public_name(each.username) if each.username else "")
+            replace(
+                each, username=books.placement.public_name(each.username) if each.username else ""
+            )
             for panel in panels
             for books in (store.of(panel),)
-            for each in books.events(username=name, limit=limit)
+            for each in books.events.newest(username=name, limit=limit)
         ]
         found.sort(key=lambda each: each.seq)
         console.print(events_table(found[-limit:]))
@@ -206,7 +208,7 @@ def events(settings: Settings, username: str | None, limit: int) -> int:
 
 def _place_of(store: Store, username: str) -> tuple[str, str]:
     """Return the panel whose user a name is outside it, and the name it has there."""
-    return store.place_of(username)
+    return store.placement.place_of(username)
 
 
 def cleanup(settings: Settings, days: int) -> int:
@@ -268,18 +270,19 @@ def say(line: str) -> None:
 
 def _named(store: Store, account: Account) -> Account:
     """Return an account as it is shown beside those of other panels."""
-    return replace(account, username=store.public_name(account.username))
+    return replace(account, username=store.placement.public_name(account.username))
 
 
 def _show_users(store: Store) -> None:
     rows, orphans = [], []
     for panel in store.panels:
         books = store.of(panel)
-        for account in books.accounts():
+        for account in books.accounts.all():
             shown = trusted(account, is_store_in_doubt=bool(store.doubt))
-            rows.append((_named(books, shown), standing(shown, books.totals(account.key))))
+            rows.append((_named(books, shown), standing(shown, books.usage.totals(account.key))))
         orphans += [
-            replace(each, username=scoped(panel, each.username)) for each in books.orphans()
+            replace(each, username=scoped(panel, each.username))
+            for each in books.unknown_names.all()
         ]
     console.print(users_table(rows))
     if orphans:

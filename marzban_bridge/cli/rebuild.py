@@ -45,7 +45,7 @@ async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out:
 
 def _show(bridge: Bridge, rebuilt: list[Rebuilt], title: str) -> None:
     accounts = [
-        replace(each.account, username=bridge.store.public_name(each.account.username))
+        replace(each.account, username=bridge.store.placement.public_name(each.account.username))
         for each in rebuilt
     ]
     if accounts:

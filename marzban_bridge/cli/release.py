@@ -62,7 +62,7 @@ async def _rebase_alone(settings: Settings, *, is_restored: bool) -> int:
         moved = await together.rebase(bridges, actor="command line", is_restored=is_restored)
         return [
             UserRow.of(
-                replace(each, username=bridge.store.public_name(each.username)),
+                replace(each, username=bridge.store.placement.public_name(each.username)),
                 standing(each, seen_totals(each)),
             )
             for bridge, each in moved
@@ -106,7 +106,7 @@ async def _release_alone(settings: Settings, *, changes_panel: bool) -> int:
         ):
             written += was_written
             if was_written:
-                _say_released(bridge.store.public_name(account.username))
+                _say_released(bridge.store.placement.public_name(account.username))
         return written
 
     _say_all_released(await with_bridges(settings, let_go))

@@ -58,7 +58,7 @@ def _find(
     if len(panels) > 1 and is_there(settings):
         store = open_to_read(settings)
         try:
-            panel, key = store.place_of(username)
+            panel, key = store.placement.place_of(username)
         finally:
             store.close()
         if panel in panels:

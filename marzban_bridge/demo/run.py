@@ -227,12 +227,12 @@ async def _until_quiet(stage: Stage, client: httpx.AsyncClient) -> None:
     """Wait until the bridge has read all there is and has looked at everybody since."""
     head = (await client.get("/v1/usage/changes", params={"after": 0})).json()["head"]
     deadline = time.monotonic() + QUIET_SECONDS
-    while stage.bridge.store.cursor < head and time.monotonic() < deadline:
+    while stage.bridge.store.usage.cursor < head and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     read_at = stage.bridge.clock()
     while time.monotonic() < deadline:
         stage.panel.review()
-        if all(account.sighting.seen_at > read_at for account in stage.bridge.store.accounts()):
+        if all(account.sighting.seen_at > read_at for account in stage.bridge.store.accounts.all()):
             return
         await asyncio.sleep(0.05)
 

@@ -84,7 +84,7 @@ class Stage:
             await asyncio.sleep(TICK_SECONDS)
 
     def _is_all_known(self, username: str) -> bool:
-        known_bytes = self.bridge.store.total_bytes(username)
+        known_bytes = self.bridge.store.usage.total_bytes(username)
         return (
             not self.on_their_way[username]
             and known_bytes == self.books[username].acknowledged_bytes

@@ -99,9 +99,9 @@ class Actions:
     def user_usage(self, user: PanelUser) -> UserUsage:
         """Say how a user stands, from its panel object and the books."""
         key = account_key(user.username)
-        account = self._store.account(key)
+        account = self._store.accounts.get(key)
         if account is None:
-            totals, before = self._store.totals(key), self._store.opening(key)
+            totals, before = self._store.usage.totals(key), self._store.openings.of_new_account(key)
             found = Balance(
                 quota_bytes=user.data_limit_bytes,
                 panel_bytes=user.used_bytes,
@@ -110,7 +110,7 @@ class Actions:
             )
         else:
             account = self.shown(account)
-            found = standing(account, self._store.totals(key))
+            found = standing(account, self._store.usage.totals(key))
             found = replace(found, panel_bytes=user.used_bytes)
         return UserUsage(user=user, account=account, balance=found)
 
@@ -119,12 +119,12 @@ class Actions:
         return trusted(account, is_store_in_doubt=bool(self._store.doubt))
 
     def _standing_total(self, account: Account) -> int:
-        total_bytes = self._store.total_bytes(account.key)
+        total_bytes = self._store.usage.total_bytes(account.key)
         return standing_total(self.shown(account), total_bytes=total_bytes)
 
     def admin_usage(self, admin: PanelAdmin) -> AdminUsage:
         """Sum the external traffic of an admin's users since the admin's usage was reset."""
-        accounts = list(self._store.accounts(admin=admin.username))
+        accounts = list(self._store.accounts.all(admin=admin.username))
         external_bytes = sum(
             self._standing_total(each) - each.admin_baseline_bytes for each in accounts
         )
@@ -165,7 +165,7 @@ class Actions:
 
     async def _reset_admin(self, username: str, *, bearer: str | None, actor: str) -> int:
         await self._panel.reset_admin_usage(username, bearer=bearer)
-        accounts = list(self._store.accounts(admin=username))
+        accounts = list(self._store.accounts.all(admin=username))
         for each in accounts:
             total_bytes = self._standing_total(each)
             event = Event(
@@ -175,9 +175,9 @@ class Actions:
                 before=str(total_bytes - each.admin_baseline_bytes),
                 after="0",
             )
-            seqs = self._store.totals(each.key).seqs
+            seqs = self._store.usage.totals(each.key).seqs
             anew = replace(each, admin_baseline_bytes=total_bytes, admin_seqs=seqs)
-            self._store.save(anew, [event], at=self._clock())
+            self._store.accounts.save(anew, [event], at=self._clock())
         return len(accounts)
 
     async def reset_all(
@@ -228,7 +228,7 @@ class Actions:
         admins = await self._panel.admins(bearer=bearer)
         is_in_database = any(admin.username == caller.username for admin in admins)
         scope = caller.username if is_in_database else None
-        accounts = list(self._store.accounts(admin=scope))
+        accounts = list(self._store.accounts.all(admin=scope))
         cause = "a reset of all users was asked for"
         return [self._settler.resets.request(each, cause=cause, actor=actor) for each in accounts]
 
@@ -240,13 +240,15 @@ class Actions:
             await self._panel.reset_all(bearer=bearer)
         except PanelRefusedError:
             for account in self._as_stored(requested):
-                self._store.save(replace(account, reset_request=None), at=self._clock())
+                self._store.accounts.save(replace(account, reset_request=None), at=self._clock())
             raise
         for account in self._as_stored(requested):
             called = reset_requests.panel_called(account, is_of_all=True)
-            self._store.save(called, at=self._clock())
+            self._store.accounts.save(called, at=self._clock())
         text = f"all users were reset: {len(requested)} with external traffic begin anew"
-        self._store.record_event("", Event(kind="action", text=text, actor=actor), at=self._clock())
+        self._store.events.record(
+            "", Event(kind="action", text=text, actor=actor), at=self._clock()
+        )
 
     async def own_admin(self, *, changes_panel: bool) -> PanelAdmin:
         """Return the bridge's own admin, who may have all users reset.
@@ -260,7 +262,7 @@ class Actions:
     def _as_stored(self, accounts: Iterable[Account]) -> Iterator[Account]:
         """Yield the accounts as they are now: others may have been at work meanwhile."""
         for each in accounts:
-            if account := self._store.account(each.key):
+            if account := self._store.accounts.get(each.key):
                 yield account
 
     async def cleanup(self, *, days: int, actor: str) -> dict[str, object]:
@@ -268,33 +270,33 @@ class Actions:
         answer = await self._feed.cleanup(days=days)
         text = f"the collector purged rows older than {days} days"
         event = Event(kind="cleanup", text=text, actor=actor)
-        self._store.record_event("", event, at=self._clock())
+        self._store.events.record("", event, at=self._clock())
         return answer
 
     def rebase(self, *, actor: str, is_new_ledger: bool) -> list[Account]:
         """Move each baseline by what the total changed; return the accounts that moved."""
         moved: list[Account] = []
-        for each in list(self._store.accounts()):
+        for each in list(self._store.accounts.all()):
             if rebased := self._rebased(each, actor=actor, is_new_ledger=is_new_ledger):
-                self._store.save(*rebased, at=self._clock())
+                self._store.accounts.save(*rebased, at=self._clock())
                 moved.append(rebased[0])
-        for gone in list(self._store.gone_accounts()):
+        for gone in list(self._store.gone_accounts.all()):
             if rebased := self._rebased(gone.account, actor=actor, is_new_ledger=is_new_ledger):
                 account, events = rebased
                 kept = replace(
                     gone,
                     account=account,
-                    unscoped=self._store.unscoped_totals(account.key),
+                    unscoped=self._store.usage.unscoped_totals(account.key),
                     is_name_taken=True,
                 )
-                self._store.save_gone(kept, *events, at=self._clock())
+                self._store.departures.save(kept, *events, at=self._clock())
         return moved
 
     def _rebased(
         self, account: Account, *, actor: str, is_new_ledger: bool
     ) -> tuple[Account, list[Event]] | None:
         """Return the account at the ledger's total of now; None where the ledger goes on."""
-        totals = self._store.totals(account.key)
+        totals = self._store.usage.totals(account.key)
         has_lost = account.is_held or totals.billed_bytes < account.seen_total_bytes
         if not has_lost and not is_new_ledger:
             return None
@@ -309,17 +311,17 @@ class Actions:
         taken: list[Account] = []
         async for key, user in self._reconciler.panel_users():
             gone = self._settler.looks.returning(key, user)
-            before = gone.account if gone else self._store.account(key)
+            before = gone.account if gone else self._store.accounts.get(key)
             recovered, event = self._in_step(
                 before, user, actor=actor, is_ledger_newer=is_ledger_newer
             )
             if gone:
                 text = "the panel has this user again: its account is put in step with it"
                 event_of_return = Event(kind="returned", text=text, actor=actor)
-                self._store.take_up(gone, event_of_return, at=self._clock())
+                self._store.departures.take_up(gone, event_of_return, at=self._clock())
             others = self._settler.looks.lines(user).others
             recovered = replace(recovered, known_lines=tuple(line.name for line in others))
-            self._store.save(recovered, [event], at=self._clock(), takes_announcement=True)
+            self._store.accounts.save(recovered, [event], at=self._clock(), takes_announcement=True)
             taken.append(recovered)
         return taken
 
@@ -331,7 +333,7 @@ class Actions:
         Where the ledger was restored along with the store, the line counts reports that it lost and
         that may be sent again: the books of the moment of the backup hold.
         """
-        totals, now = self._store.totals(account_key(user.username)), self._clock()
+        totals, now = self._store.usage.totals(account_key(user.username)), self._clock()
         line = self._settler.looks.lines(user).own
         is_line_newer = line is not None and (before is None or line.number > before.write_number)
         if line and line.limit_bytes and is_line_newer and (is_ledger_newer or before is None):
@@ -360,11 +362,11 @@ class Actions:
         No line of this store is left in any note: also where one only made the bridge noticed.
         """
         self._demand_change("a release", changes_panel=changes_panel)
-        for each in list(self._store.accounts()):
+        for each in list(self._store.accounts.all()):
             yield each, await self._settler.release(each)
             await asyncio.sleep(0)
         async for key, user in self._reconciler.panel_users():
             has_line = self._settler.looks.text_of_admin(user) != (user.note or "")
-            if has_line and not self._store.has_account(key):
+            if has_line and not self._store.accounts.has(key):
                 self._settler.refuse_in_doubt()
                 await self._settler.writes.take_out_lines(user.username)

@@ -50,7 +50,7 @@ class Reading:
         self._metrics = metrics
         self._standstill = standstill
         self.outage = Outage("collector", reason="not reached yet")
-        self._uncorrected = set(store.corrected_names())
+        self._uncorrected = set(store.usage.corrected_names())
         """Names whose corrections may not be in all baselines."""
 
     def reconsider(self, names: Iterable[str]) -> None:
@@ -64,7 +64,7 @@ class Reading:
             try:
                 async with self._standstill.step():
                     await self.witness.check()
-                    cursor = self._store.cursor
+                    cursor = self._store.usage.cursor
                 has_more = await self._step(cursor, wait_seconds=wait_seconds)
             except (CollectorUnavailableError, CollectorRefusedError) as error:
                 self._metrics.soft_errors.labels(source="collector").inc()
@@ -81,7 +81,7 @@ class Reading:
                 wait_seconds = CORRECTION_SECONDS
             if has_more:
                 wait_seconds = 0.0
-            if not has_more and self._store.cursor != cursor:
+            if not has_more and self._store.usage.cursor != cursor:
                 await asyncio.sleep(FEED_GATHER_SECONDS)
 
     async def _step(self, cursor: int, *, wait_seconds: float) -> bool:
@@ -104,7 +104,7 @@ class Reading:
 
     async def read(self, *, wait_seconds: float) -> bool:
         """Take in one page of the feed; return whether there may be more at once."""
-        cursor = self._store.cursor
+        cursor = self._store.usage.cursor
         return await self._take_in(
             cursor, await self._feed.read(after=cursor, wait_seconds=wait_seconds)
         )
@@ -120,14 +120,14 @@ class Reading:
             )
         self.outage.recovered()
         self._metrics.collector_up.set(1)
-        known = self._store.runs
+        known = self._store.usage.runs
         if went_back(known, page.runs, cursor=cursor, head=page.head):
             await self._begin_anew(cursor)
             return True
         if not page.changes:
             await self._correct()
             return False
-        touched = self._store.record_usage(
+        touched = self._store.usage.record(
             page.changes,
             cursor=page.cursor,
             runs=learn(known, page.runs, cursor=page.cursor),
@@ -147,7 +147,7 @@ class Reading:
             self._uncorrected.discard(username)
             is_done = False
             try:
-                name = self._store.corrected_name(username)
+                name = self._store.usage.corrected_name(username)
                 is_done = name is None or await self._correct_name(name)
             finally:
                 if not is_done:
@@ -165,16 +165,16 @@ class Reading:
 
     async def adopt_ledger(self) -> bool:
         """Read the feed from its start, whatever ledger it is now; return whether it is another."""
-        cursor = self._store.cursor
+        cursor = self._store.usage.cursor
         page = await self._feed.read(after=cursor)
         is_new_ledger = self._store.meta("ledger_id") != page.ledger_id
         if self._store.doubt:
             pass  # whoever is in the store is put in step with the panel
         elif is_new_ledger:
             await self._hold_reported_after(0)
-        elif went_back(self._store.runs, page.runs, cursor=cursor, head=page.head):
+        elif went_back(self._store.usage.runs, page.runs, cursor=cursor, head=page.head):
             await self._begin_anew(cursor)
-        self._store.forget_usage(ledger_id=page.ledger_id)
+        self._store.usage.forget(ledger_id=page.ledger_id)
         while await self.read(wait_seconds=0):
             pass
         for reconciler in self._reconcilers.values():
@@ -188,7 +188,7 @@ class Reading:
         other reports, and those that were lost are missing all the same.
         """
         page = await self._feed.read(after=0)
-        shared_seq = last_shared_seq(self._store.runs, page.runs, head=page.head)
+        shared_seq = last_shared_seq(self._store.usage.runs, page.runs, head=page.head)
         log.error(
             "the ledger is not the one that was read up to %d: it went back to %d, as after a "
             "restored backup, and is at %d; whose reports were lost is held until `marzban-bridge "
@@ -198,7 +198,7 @@ class Reading:
             page.head,
         )
         await self._hold_reported_after(shared_seq)
-        self._store.record_usage((), cursor=0, runs=())
+        self._store.usage.record((), cursor=0, runs=())
 
     async def _hold_reported_after(self, seq: int) -> None:
         for reconciler in self._reconcilers.values():

@@ -95,7 +95,7 @@ class Reconciler:
     def hurry(self, keys: Iterable[str], urgency: Urgency = Urgency.CROSSING) -> None:
         """Have these accounts looked at before anything that is less urgent."""
         keys = list(keys)
-        self._reader.unknown.announced(key for key in keys if not self._store.has_account(key))
+        self._reader.unknown.announced(key for key in keys if not self._store.accounts.has(key))
         self._queue.add(keys, urgency, now_seconds=time.monotonic())
         self._wake.set()
 
@@ -118,7 +118,7 @@ class Reconciler:
 
     async def hold_reported_after(self, seq: int) -> None:
         """Leave whoever has reports after a seq of the ledger as it is: they were lost."""
-        for key in self._store.keys_reported_after(seq):
+        for key in self._store.usage.keys_reported_after(seq):
             await self.settler.hold(key)
 
     async def previews(self) -> AsyncIterator[Preview]:
@@ -167,7 +167,7 @@ class Reconciler:
         """Take a step; return the pause after it in seconds, None for one until there is work."""
         if self._store.doubt:
             return 0.0
-        if self._store.panel_doubts:
+        if self._store.suspension.reasons:
             return await self._look_in_doubt()
         return 0.0 if await self._step() else None
 
@@ -293,10 +293,12 @@ class Reconciler:
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
         self._queue.clear()
-        if self._store.panel_doubts:
+        if self._store.suspension.reasons:
             await self.check_twins()
-        if self._store.panel_doubts and await self.settler.trust.look_again(self.panel_users()):
-            return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.panel_doubt)
+        if self._store.suspension.reasons and await self.settler.trust.look_again(
+            self.panel_users()
+        ):
+            return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.suspension.text)
         self.settler.refuse_in_doubt()
         await self.check_panel()
         started_at = logged_at = time.monotonic()
@@ -310,11 +312,11 @@ class Reconciler:
         while self._queue:
             failures += await self._settle_urgent()
         self._finish_pass(started_at)
-        if self._store.panel_doubts:
+        if self._store.suspension.reasons:
             await self.settler.trust.look_again(self.panel_users())
         seconds = time.monotonic() - started_at
         return PassResult(
-            users=users, failures=failures, seconds=seconds, doubt=self._store.panel_doubt
+            users=users, failures=failures, seconds=seconds, doubt=self._store.suspension.text
         )
 
     def _finish_pass(self, started_at: float) -> float:
@@ -351,7 +353,7 @@ class Reconciler:
 
     async def chunks(self, *, after: str = "") -> AsyncIterator[list[str]]:
         """Yield the names that concern the panel, in order, some at a time."""
-        while keys := self._store.keys(after=after, limit=CHUNK):
+        while keys := self._store.placement.keys(after=after, limit=CHUNK):
             yield keys
             after = keys[-1]
 
@@ -382,7 +384,7 @@ class Reconciler:
         chunk = Chunk(
             settler=self.settler,
             panel=self._panel,
-            named=self._store.public_name,
+            named=self._store.placement.public_name,
             gives_way=lambda: gave_way is not None and self._queue.has(Urgency.CROSSING),
         )
         failures = await chunk.settle(users, read_at=read_at)

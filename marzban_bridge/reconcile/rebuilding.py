@@ -78,25 +78,25 @@ async def read(
 
 def keep(store: Store, rebuilding: Rebuilding, *, at: datetime) -> None:
     """Store the accounts, with an event for each, and whose lines they are made of."""
-    store.lineage.rebuilt_from({each.line.store for each in rebuilding.accounts if each.line})
+    store.identity.rebuilt_from({each.line.store for each in rebuilding.accounts if each.line})
     for rebuilt in rebuilding.accounts:
-        store.save(rebuilt.account, [rebuilt.event], at=at, takes_announcement=True)
+        store.accounts.save(rebuilt.account, [rebuilt.event], at=at, takes_announcement=True)
 
 
 def _rebuild(
     store: Store, user: PanelUser, line: NoteLine | None, *, now: datetime, actor: str
 ) -> Rebuilt | None:
     key = account_key(user.username)
-    totals = store.totals(key)
+    totals = store.usage.totals(key)
     if line:
         account, event = recovered_from(line, user, totals=totals, now=now, actor=actor)
-    elif store.has_account(key) or not store.is_known(key):
+    elif store.accounts.has(key) or not store.placement.is_known(key):
         return None
     else:
         account = adopt(user, baseline=totals, totals=totals, now=now)
         text = "no line in the user's note: what the panel shows as limit is taken as the quota"
         event = Event(kind="rebuilt", text=text, actor=actor)
-    names = store.lineage.names_in_notes
+    names = store.identity.names_in_notes
     known = tuple(f"{each.store}:{each.number}" for each in _lines(user) if each.store not in names)
     numbers = [each.number for each in _lines(user) if each.store in names]
     account = replace(

@@ -59,15 +59,15 @@ class SetAside:
         for key, reason in news.items():
             self._reasons[key] = reason
             text = f"the panel's user is set aside and left as it is: {reason}"
-            log.error("set_aside user=%r %s", self._store.public_name(key), reason)
-            self._store.record_event(key, Event(kind="set_aside", text=text), at=at)
+            log.error("set_aside user=%r %s", self._store.placement.public_name(key), reason)
+            self._store.events.record(key, Event(kind="set_aside", text=text), at=at)
         for key in over:
             del self._reasons[key]
             if key not in readable:
                 continue
             text = "the panel's user can be read again and is taken up"
-            log.warning("taken_up user=%r", self._store.public_name(key))
-            self._store.record_event(key, Event(kind="taken_up", text=text), at=at)
+            log.warning("taken_up user=%r", self._store.placement.public_name(key))
+            self._store.events.record(key, Event(kind="taken_up", text=text), at=at)
         self._store.set_meta(self._place, msgspec.json.encode(self._reasons).decode())
         self._metrics.set_aside.set(len(self._reasons))
 

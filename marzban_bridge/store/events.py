@@ -10,8 +10,7 @@ from typing import Any
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.plan import ending_with_limit
-from marzban_bridge.store.handle import StoreHandle
-from marzban_bridge.store.sqlite import from_millis, to_millis
+from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
 
 SEARCHED_EVENTS = 5_000
 """Newest events of a user that are searched: more than three days of a new limit every minute."""
@@ -29,24 +28,25 @@ class RecordedEvent:
     panel: str = FIRST_PANEL
 
 
-class AuditTrail:
-    """What happened on one panel, in a trail that all panels share."""
+class Events:
+    """What happened on one panel, in a table that all panels share."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
         self._db = handle.db
-        self.panel = panel
+        self._panel = panel
 
-    def record_event(self, username: str, event: Event, *, at: datetime) -> None:
+    def record(self, username: str, event: Event, *, at: datetime) -> None:
         """Add to the audit trail."""
         with self._handle.transaction():
-            self._insert_events(username, [event], at)
-        self._handle.on_change(self.panel, ())
+            self.insert(username, [event], at)
+        self._handle.on_change(self._panel, ())
 
-    def _insert_events(
+    def insert(
         self, username: str, events: Iterable[Event], at: datetime, *, panel: str | None = None
     ) -> None:
-        panel = panel or self.panel
+        """Add to the audit trail, as part of a transaction that says itself that it is over."""
+        panel = panel or self._panel
         self._db.executemany(
             "INSERT INTO event (at, panel, username, kind, actor, text, value_before, value_after) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -56,29 +56,29 @@ class AuditTrail:
             ],
         )
 
-    def events(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
+    def newest(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
         """Return the newest events of the panel first, of one user or of all."""
         of_user = "" if username is None else " AND username = ?"
         query = f"{_SELECT_EVENT} WHERE panel = ?{of_user} ORDER BY seq DESC LIMIT ?"
         name = () if username is None else (username,)
-        rows = self._handle.trail.execute(query, (self.panel, *name, limit))
+        rows = self._handle.trail.execute(query, (self._panel, *name, limit))
         return [_event(row) for row in rows]
 
-    def events_after(self, seq: int, *, limit: int) -> list[RecordedEvent]:
+    def after(self, seq: int, *, limit: int) -> list[RecordedEvent]:
         """Return a page of the audit trail of all panels, oldest first."""
         query = f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
         return [_event(row) for row in self._handle.trail.execute(query, (seq, limit))]
 
     def has_published(self, username: str, limit_bytes: int) -> bool:
         """Tell whether the bridge once wrote this limit for a user, who never had it as a quota."""
-        values = (self.panel, username, SEARCHED_EVENTS, ending_with_limit(limit_bytes))
+        values = (self._panel, username, SEARCHED_EVENTS, ending_with_limit(limit_bytes))
         quota = str(limit_bytes)
         as_limit, as_quota = self._handle.trail.execute(
             _SELECT_PUBLISHED, (*values, quota, quota)
         ).fetchone()
         return bool(as_limit and not as_quota)
 
-    def last_event_before(self, at: datetime) -> int:
+    def last_before(self, at: datetime) -> int:
         """Return the place of the newest event that is older than a moment; 0 if none is."""
         query = "SELECT seq FROM event WHERE at < ? ORDER BY seq DESC LIMIT 1"
         row = self._handle.trail.execute(query, (to_millis(at),)).fetchone()

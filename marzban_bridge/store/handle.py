@@ -5,12 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.store.identity import Lineage
-from marzban_bridge.store.sqlite import connect, lock
 
 
 class Trail(Protocol):
@@ -22,13 +20,12 @@ class Trail(Protocol):
 
 
 class StoreHandle:
-    """A store that one process writes; shared by the books of all panels in it."""
+    """A store that one process writes; shared by all classes over its tables, of all panels."""
 
     def __init__(self, db: sqlite3.Connection, *, trail: Trail | None = None) -> None:
         self.db = db
         self.trail: Trail = trail or db
         self.on_change: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
-        self.lineage = Lineage(db, self.trail, self.transaction)
         self.doubt = self.meta("doubt")
         self.panels: tuple[str, ...] = tuple((self.meta("panels") or FIRST_PANEL).split())
         """The panels that are configured, in the order in which names are looked for in them."""
@@ -75,26 +72,32 @@ class StoreHandle:
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
+    def metas(self, prefix: str) -> dict[str, str]:
+        """Return the stored facts whose keys begin alike."""
+        rows = self.db.execute(
+            "SELECT key, value FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,)
+        )
+        return dict(rows.fetchall())
+
     def set_meta(self, key: str, value: str) -> None:
         """Store a fact about the bridge itself."""
         with self.transaction():
             self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
+    def delete_meta(self, key: str) -> None:
+        """Remove a fact, within a transaction."""
+        self.db.execute("DELETE FROM meta WHERE key = ?", (key,))
 
-class FileHandle(StoreHandle):
-    """A store in one SQLite file."""
+    def delete_metas(self, prefix: str) -> None:
+        """Remove the facts whose keys begin alike, within a transaction."""
+        self.db.execute("DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,))
 
-    def __init__(self, path: Path, *, read_only: bool) -> None:
-        self._lock = None if read_only else lock(path)
-        try:
-            super().__init__(connect(path, read_only=read_only))
-        except BaseException:
-            if self._lock:
-                self._lock.close()
-            raise
 
-    def close(self) -> None:
-        """Close the file and let another process have it."""
-        super().close()
-        if self._lock:
-            self._lock.close()
+def to_millis(at: datetime) -> int:
+    """Return a moment as the store keeps it: milliseconds since 1970."""
+    return int(at.timestamp() * 1000)
+
+
+def from_millis(millis: int) -> datetime:
+    """Return a moment the store keeps."""
+    return datetime.fromtimestamp(millis / 1000, tz=UTC)

@@ -1,18 +1,15 @@
-"""What tells a store from an older copy of itself: its name, and marks of its audit trail."""
+"""What tells a store from an older copy of itself: its name, and digests of its audit trail."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection
 from datetime import datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from marzban_bridge.store.handle import Trail
+from marzban_bridge.store.handle import StoreHandle
 
 NOTE_NAME_LENGTH = 8
 
@@ -29,37 +26,26 @@ def panel_mark(url: str) -> str:
     return hashlib.sha256(host.lower().encode()).hexdigest()[:32]
 
 
-class Lineage:
+class StoreIdentity:
     """One store's place in its own history.
 
     The audit trail grows with every reset, quota change and published limit, so its newest entry
-    says how far the store is; the entry's mark tells it from one of that number in a store that was
-    restored and went another way.
+    says how far the store is; the entry's digest tells it from one of that number in a store that
+    was restored and went another way.
     """
 
-    def __init__(
-        self,
-        db: sqlite3.Connection,
-        trail: Trail,
-        transaction: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._db = db
-        self._trail = trail
-        self._transaction = transaction
+    def __init__(self, handle: StoreHandle) -> None:
+        self._handle = handle
 
     @property
     def is_new(self) -> bool:
         """Whether the store has no name yet: the collector was never asked about it."""
-        query = "SELECT 1 FROM meta WHERE key = 'store_id'"
-        return self._db.execute(query).fetchone() is None
+        return self._handle.meta("store_id") is None
 
     @property
     def name(self) -> str:
         """What the collector knows this store by; made at the first use."""
-        query = "SELECT value FROM meta WHERE key = 'store_id'"
-        if row := self._db.execute(query).fetchone():
-            return str(row[0])
-        return self.begin_anew()
+        return self._handle.meta("store_id") or self.begin_anew()
 
     @property
     def name_in_notes(self) -> str | None:
@@ -69,8 +55,7 @@ class Lineage:
     @property
     def names_in_notes(self) -> frozenset[str]:
         """How it is and was called there: it gets another name when it is rebased."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'former_names'").fetchone()
-        former = frozenset(row[0].split()) if row else frozenset()
+        former = frozenset((self._handle.meta("former_names") or "").split())
         return former | ({self.name_in_notes} if self.name_in_notes else frozenset())
 
     @property
@@ -81,42 +66,36 @@ class Lineage:
     def rebuilt_from(self, names: Collection[str]) -> None:
         """Note of which stores' lines this one's accounts are made."""
         if known := sorted(self._rebuilt_names | set(names)):
-            statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('rebuilt_names', ?)"
-            with self._transaction():
-                self._db.execute(statement, (" ".join(known),))
+            self._handle.set_meta("rebuilt_names", " ".join(known))
 
     @property
     def _rebuilt_names(self) -> frozenset[str]:
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'rebuilt_names'").fetchone()
-        return frozenset(row[0].split()) if row else frozenset()
+        return frozenset((self._handle.meta("rebuilt_names") or "").split())
 
     @property
     def copied_at(self) -> str | None:
         """When this store was copied by `backup`, if it is a copy."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'copied_at'").fetchone()
-        return None if row is None else str(row[0])
+        return self._handle.meta("copied_at")
 
     def begin_anew(self) -> str:
         """Be no copy, and take a name under which nothing is known of this store yet."""
         name, known = secrets.token_hex(16), sorted(self.names_in_notes)
-        with self._transaction():
+        with self._handle.transaction():
             if known:
-                statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('former_names', ?)"
-                self._db.execute(statement, (" ".join(known),))
-            self._db.execute("DELETE FROM meta WHERE key = 'copied_at'")
-            statement = "INSERT OR REPLACE INTO meta (key, value) VALUES ('store_id', ?)"
-            self._db.execute(statement, (name,))
+                self._handle.set_meta("former_names", " ".join(known))
+            self._handle.delete_meta("copied_at")
+            self._handle.set_meta("store_id", name)
         return name
 
     def newest(self) -> tuple[int, str]:
-        """Return the number of the newest entry and its mark; 0 when there is none."""
-        position = int(self._trail.execute("SELECT max(seq) FROM event").fetchone()[0] or 0)
-        return position, self.mark_at(position) or ""
+        """Return the number of the newest entry and its digest; 0 when there is none."""
+        position = int(self._handle.trail.execute("SELECT max(seq) FROM event").fetchone()[0] or 0)
+        return position, self.entry_digest(position) or ""
 
-    def mark_at(self, position: int) -> str | None:
-        """Return an entry's mark, None when there is no such entry."""
+    def entry_digest(self, position: int) -> str | None:
+        """Return an entry's digest, None when there is no such entry."""
         if position == 0:
             return ""
         query = "SELECT at, username, kind, text FROM event WHERE seq = ?"
-        row = self._trail.execute(query, (position,)).fetchone()
+        row = self._handle.trail.execute(query, (position,)).fetchone()
         return None if row is None else hashlib.sha256(repr(row).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Where the bridge's store is, and opening it for whoever only reads."""
+"""Where the bridge's store is, and how it is opened for reading."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def open_to_read(settings: Settings) -> Store:
     if isinstance(settings.store, Path):
         return Store(settings.store, read_only=True)
     url = url_of(settings)
-    from marzban_bridge.store.postgres.replica import ReadHandle  # noqa: PLC0415 - the driver is an extra
+    from marzban_bridge.store.postgres.replica import ReplicaReader  # noqa: PLC0415 - the driver is an extra
 
-    return Store(ReadHandle(url))
+    return Store(ReplicaReader(url))
 
 
 def is_there(settings: Settings) -> bool:

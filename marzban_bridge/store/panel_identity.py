@@ -15,7 +15,7 @@ from marzban_bridge.errors import SettingsError
 from marzban_bridge.store.store import PANEL_ADDRESS, Store
 
 
-def recognize(store: Store, panels: Sequence[PanelSettings]) -> None:
+def check_panels(store: Store, panels: Sequence[PanelSettings]) -> None:
     """Remember by what address each panel is reached.
 
     Raises SettingsError when a panel's address is known of a panel of another name. That a known

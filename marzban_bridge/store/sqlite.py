@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from collector.runtime import file_lock
@@ -260,13 +259,3 @@ def memory_of_version(version: int) -> sqlite3.Connection:
 def migrate(db: sqlite3.Connection) -> None:
     """Bring a store to the newest schema, each migration whole or not at all."""
     sqlite_file.migrate(STORE, db)
-
-
-def to_millis(at: datetime) -> int:
-    """Return a moment as the store keeps it: milliseconds since 1970."""
-    return int(at.timestamp() * 1000)
-
-
-def from_millis(millis: int) -> datetime:
-    """Return a moment the store keeps."""
-    return datetime.fromtimestamp(millis / 1000, tz=UTC)

@@ -113,7 +113,7 @@ class Snapshots:
             self._changed.update(
                 (panel, key)
                 for key in keys
-                if (panel, key) not in self._changed and books.has_account(key)
+                if (panel, key) not in self._changed and books.accounts.has(key)
             )
         if self._changes_due_at == math.inf:
             self._changes_due_at = self._monotonic_seconds() + GATHER_SECONDS
@@ -175,12 +175,14 @@ class Snapshots:
         oldest_at = self._clock() - self._kept
         stored_cursor = self._store.meta(EVENTS_CURSOR)
         if stored_cursor is None:
-            cursor = self._store.last_event_before(oldest_at)
+            cursor = self._store.events.last_before(oldest_at)
         else:
             cursor = int(stored_cursor)
-        page = self._store.events_after(cursor, limit=PAGE)
+        page = self._store.events.after(cursor, limit=PAGE)
         points = [
-            event_line(each, username=self._store.of(each.panel).public_name(each.username))
+            event_line(
+                each, username=self._store.of(each.panel).placement.public_name(each.username)
+            )
             for each in page
             if each.at >= oldest_at
         ]
@@ -195,14 +197,14 @@ class Snapshots:
         accounts = [
             (panel, account)
             for panel, key in places
-            if (account := self._books[panel].account(key))
+            if (account := self._books[panel].accounts.get(key))
         ]
         if await self._write_accounts(accounts, skips_written=True):
             self._being_written -= places
 
     async def _write_everybody(self, after: _Place) -> None:
         panel, key = after
-        accounts = self._books[panel].account_page(admin=None, after=key, limit=PAGE)
+        accounts = self._books[panel].accounts.page(admin=None, after=key, limit=PAGE)
         found = [(panel, account) for account in accounts]
         if not await self._write_accounts(found, skips_written=False):
             return
@@ -222,8 +224,8 @@ class Snapshots:
         for panel, account in accounts:
             books, place = self._books[panel], (panel, account.key)
             shown = trusted(account, is_store_in_doubt=bool(self._store.doubt))
-            name = PublicName(panel, books.public_name(account.username))
-            point = usage_line(shown, totals=books.totals(account.key), at=now, name=name)
+            name = PublicName(panel, books.placement.public_name(account.username))
+            point = usage_line(shown, totals=books.usage.totals(account.key), at=now, name=name)
             digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)
             if not skips_written or self._written.get(place) != digest:
                 points.append(point)

@@ -65,7 +65,7 @@ def looks(stack):
 def told(stack):
     """All texts of the audit trail."""
     with closing(Store(stack.folder / "bridge.sqlite3", read_only=True)) as store:
-        return " ".join(each.event.text for each in store.events())
+        return " ".join(each.event.text for each in store.events.newest())
 
 
 def back_up(stack, *programs):
@@ -90,7 +90,7 @@ def until_vouched_for(stack):
     def is_known():
         store = Store(stack.folder / "bridge.sqlite3", read_only=True)
         try:
-            name, (position, mark) = store.lineage.name, store.lineage.newest()
+            name, (position, mark) = store.identity.name, store.identity.newest()
         finally:
             store.close()
         answer = stack.client.get(

@@ -54,7 +54,7 @@ def test_a_copy_holds_what_the_store_holds_and_is_for_its_owner_alone(world, tmp
     assert made.users == 1
     assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
     with closing(Store(tmp_path / "copy", read_only=True)) as store:
-        assert store.account("alice") == world.account("alice")
+        assert store.accounts.get("alice") == world.account("alice")
     with pytest.raises(StoreError, match="overwrites nothing"):
         copy(world, tmp_path / "copy")
     with pytest.raises(StoreError, match="not copied"):
@@ -110,7 +110,7 @@ def test_a_reset_since_the_backup_is_not_taken_back(world, tmp_path, is_marked):
     if is_marked:
         copy(world, tmp_path / "copy")
     else:
-        world.bridge.store._db.execute(f"VACUUM INTO '{tmp_path}/copy'")
+        world.bridge.store._handle.db.execute(f"VACUUM INTO '{tmp_path}/copy'")
     world.panel.reset_user("alice", by="root")
     world.one_pass()
     world.ledger.report("alice", gib(3))
@@ -171,7 +171,9 @@ def test_a_user_the_backup_does_not_know_keeps_what_is_left(world, tmp_path):
     world.one_pass()
     assert standing(world, "bob") == ("active", gib(6))
     (event,) = [
-        each for each in world.bridge.store.events(username="bob") if each.event.kind == "rebuilt"
+        each
+        for each in world.bridge.store.events.newest(username="bob")
+        if each.event.kind == "rebuilt"
     ]
     assert "the line in the user's note" in event.event.text
     assert world.account("bob").quota_bytes == gib(10), "and not what was left of it"
@@ -204,14 +206,14 @@ def test_a_store_that_went_another_way_is_told_from_the_newest_although_it_is_as
 ):
     world.ledger.report("alice", gib(3))
     world.one_pass()
-    world.bridge.store._db.execute(f"VACUUM INTO '{tmp_path}/copy'")
+    world.bridge.store._handle.db.execute(f"VACUUM INTO '{tmp_path}/copy'")
     world.ledger.report("alice", gib(2))
     world.one_pass()
     restart_on(world, tmp_path / "copy")
     for number in range(5):  # it works on before the collector can be asked
         world.clock.advance(seconds=1)
-        event = world.bridge.store.events()[0].event
-        world.bridge.store.record_event(f"u{number}", event, at=world.clock())
+        event = world.bridge.store.events.newest()[0].event
+        world.bridge.store.events.record(f"u{number}", event, at=world.clock())
     with pytest.raises(StoreDoubtError, match="older than what the collector knows"):
         world.one_pass()
 

@@ -71,7 +71,9 @@ class TestAsking:
         assert not phrase or phrase in text_of(answer)
         assert world.panel.get_user("alice") == before
         assert world.faults.count("GET") == looked
-        assert [each for each in world.bridge.store.events() if each.event.kind == "reset"] == []
+        assert [
+            each for each in world.bridge.store.events.newest() if each.event.kind == "reset"
+        ] == []
 
     async def test_without_a_password_the_page_is_the_same_for_every_name(self, world):
         await world.use("alice", external_bytes=gib(7))
@@ -135,7 +137,9 @@ class TestResettingAUser:
         assert "Done." in words
         assert "Quota 10.0 GiB Used in the panel 0 B Used elsewhere 0 B" in words
         assert world.panel.get_user("alice")["data_limit"] == gib(10)
-        (reset,) = [each for each in world.bridge.store.events() if each.event.kind == "reset"]
+        (reset,) = [
+            each for each in world.bridge.store.events.newest() if each.event.kind == "reset"
+        ]
         assert (reset.username, reset.event.actor) == ("alice", by)
         metrics = (await world.client.get("/metrics")).text
         assert 'bridge_actions_total{action="reset",result="done"} 1.0' in metrics
@@ -148,7 +152,9 @@ class TestResettingAUser:
         assert answer.status_code == status
         assert 'name="password"' in answer.text
         assert await world.get("/api/admin/usage/carol") == gib(2)
-        (event,) = [each for each in world.bridge.store.events() if each.event.kind == "action"]
+        (event,) = [
+            each for each in world.bridge.store.events.newest() if each.event.kind == "action"
+        ]
         assert event.event.actor == "shop"
         assert event.event.text.startswith("reset was refused: ")
 
@@ -165,12 +171,12 @@ class TestResettingAUser:
     )
     async def test_a_wrong_password_does_nothing_and_leaves_no_event(self, world, form):
         await world.use("alice", external_bytes=gib(7))
-        before = len(world.bridge.store.events())
+        before = len(world.bridge.store.events.newest())
         answer = await post(world, RESET, form)
         assert answer.status_code == 403
         assert "does not know an admin of this name and password" in text_of(answer)
         assert await world.get("/api/admin/usage/alice") == gib(7)
-        assert len(world.bridge.store.events()) == before
+        assert len(world.bridge.store.events.newest()) == before
 
     async def test_the_sign_in_is_the_form_and_nothing_the_browser_adds(self, world):
         await world.use("alice", external_bytes=gib(7))
@@ -240,14 +246,14 @@ class TestWhatConcernsEverybody:
         assert answer.status_code == 422
         assert PHRASES[path] in text_of(answer)
         assert world.faults.count("POST", "/api/admin/token") == world.own_sign_ins
-        assert world.bridge.store.events() == []
+        assert world.bridge.store.events.newest() == []
 
     async def test_a_reseller_may_not(self, world, path):
         answer = await post(world, path, typed(path, by="shop"))
         assert answer.status_code == 403
         assert "only a sudo admin may do that" in text_of(answer)
         assert world.faults.count("POST", "/api/users/reset") == 0
-        assert world.bridge.store.events() == []
+        assert world.bridge.store.events.newest() == []
 
 
 async def test_a_sudo_admin_resets_its_own_users(world):
@@ -269,7 +275,7 @@ async def test_a_sudo_admin_has_the_collector_clean_up(tmp_path):
         answer = await post(world, CLEANUP, typed(CLEANUP))
         assert answer.status_code == 200, answer.text
         assert "removed reports" in text_of(answer)
-        (event,) = world.bridge.store.events()
+        (event,) = world.bridge.store.events.newest()
         assert (event.event.kind, event.event.actor) == ("cleanup", "boss")
 
 

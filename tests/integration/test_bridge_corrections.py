@@ -28,11 +28,11 @@ def user(world):
 
 def external(world):
     account = world.account("alice")
-    return world.bridge.store.total_bytes("alice") - account.baseline_bytes
+    return world.bridge.store.usage.total_bytes("alice") - account.baseline_bytes
 
 
 def corrected_events(world):
-    return [it.event for it in world.bridge.store.events() if it.event.kind == "corrected"]
+    return [it.event for it in world.bridge.store.events.newest() if it.event.kind == "corrected"]
 
 
 def look(world):
@@ -130,7 +130,7 @@ def test_a_bridge_that_was_away_follows_all_of_it_when_it_is_back(world):
     look(world)
     assert external(world) == gib(1)
     assert user(world)["status"] == "active"
-    kinds = {it.event.kind for it in world.bridge.store.events()}
+    kinds = {it.event.kind for it in world.bridge.store.events.newest()}
     assert kinds == {"adopted", "published", "corrected"}, "it was never cut off"
 
 
@@ -141,13 +141,13 @@ def test_a_name_that_is_adopted_later_begins_at_what_was_really_used(world):
     world.panel.create_user("bob", data_limit=gib(10))
     look(world)
     account = world.account("bob")
-    assert world.bridge.store.total_bytes("bob") - account.baseline_bytes == gib(2)
+    assert world.bridge.store.usage.total_bytes("bob") - account.baseline_bytes == gib(2)
     late = world.ledger.report("bob", gib(1))
     look(world)
     world.ledger.void(late)
     look(world)
     account = world.account("bob")
-    assert world.bridge.store.total_bytes("bob") - account.baseline_bytes == gib(2)
+    assert world.bridge.store.usage.total_bytes("bob") - account.baseline_bytes == gib(2)
 
 
 def test_what_was_reported_while_it_was_nobodys_is_no_users_when_it_is_voided(world):
@@ -160,7 +160,7 @@ def test_what_was_reported_while_it_was_nobodys_is_no_users_when_it_is_voided(wo
     world.ledger.void(spike)
     look(world)
     account = world.account("bob")
-    assert world.bridge.store.total_bytes("bob") - account.baseline_bytes == gib(2)
+    assert world.bridge.store.usage.total_bytes("bob") - account.baseline_bytes == gib(2)
 
 
 def test_an_adjustment_counts_both_ways_and_never_below_nothing(world):
@@ -244,7 +244,7 @@ def test_an_admins_usage_follows_too_from_its_own_reset_on(world):
     look(world)
     assert external(world) == gib(1)
     account = world.account("alice")
-    assert world.bridge.store.total_bytes("alice") - account.admin_baseline_bytes == gib(1)
+    assert world.bridge.store.usage.total_bytes("alice") - account.admin_baseline_bytes == gib(1)
 
 
 def test_the_floor_is_left_at_once_however_little_is_taken_back(world):
@@ -318,7 +318,7 @@ def test_a_user_who_was_made_again_is_given_back_what_was_taken_back_since(world
         pass
     world.clock.advance(seconds=1)
     world.run(world.bridge.reconciler.pass_over_all())
-    assert "recreated" in {it.event.kind for it in world.bridge.store.events()}
+    assert "recreated" in {it.event.kind for it in world.bridge.store.events.newest()}
     look(world)
     goes_on = world.bridge.store.shares_quotas  # whoever joins a shared period joins all of it
     assert external(world) == (gib(3) if goes_on else gib(2))
@@ -331,7 +331,7 @@ def test_a_user_who_is_back_is_given_back_what_was_taken_back_meanwhile(world):
     alice = world.panel.find("alice")
     world.panel.users.pop("alice")
     look(world)
-    assert world.bridge.store.account("alice") is None
+    assert world.bridge.store.accounts.get("alice") is None
     world.ledger.void(spike)
     look(world)
     world.panel.users["alice"] = alice

@@ -48,7 +48,9 @@ async def number(world, name):
 
 
 def events(world, kind):
-    return [each for each in world.bridge.store.events(limit=1000) if each.event.kind == kind]
+    return [
+        each for each in world.bridge.store.events.newest(limit=1000) if each.event.kind == kind
+    ]
 
 
 @pytest.fixture
@@ -114,7 +116,7 @@ class TestWhoMayPress:
             answer = await Grafana(w).press("/actions/users/alice/reset", login=login)
             assert answer.status_code == status
             assert words in answer.text
-            used = w.bridge.store.account("alice").baseline_bytes
+            used = w.bridge.store.accounts.get("alice").baseline_bytes
             assert used == (gib(7) if status == 200 else 0)
 
     @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ class TestWhoMayAskAtAll:
         assert answer.headers["www-authenticate"] == "Bearer"
         assert isinstance(answer.json()["detail"], str)
         assert world.panel.get_user("alice") == before
-        assert world.bridge.store.events() == []
+        assert world.bridge.store.events.newest() == []
 
     async def test_nobody_is_let_in_while_the_panel_cannot_be_asked(self, world, method, path):
         headers = world.as_("boss")
@@ -200,7 +200,7 @@ class TestWhoMayAskAtAll:
 async def test_what_concerns_everybody_is_for_sudo_admins(world, method, path):
     answer = await world.ask(method, path, by="shop", json=RESET_ALL)
     assert answer.status_code == 403
-    assert world.bridge.store.events() == []
+    assert world.bridge.store.events.newest() == []
 
 
 class TestUsage:
@@ -332,7 +332,7 @@ class TestServers:
         answer = await world.ask("POST", "/v1/cleanup", params={"days": 30})
         assert answer.status_code == 503
         assert "collector" in answer.json()["detail"]
-        assert world.bridge.store.events() == []
+        assert world.bridge.store.events.newest() == []
 
 
 class TestResets:
@@ -640,8 +640,8 @@ class TestWebhooks:
         await world.use("alice", external_bytes=gib(1))
         answer = await world.deliver([reset_event(name)])
         assert answer.json() == {"events": 1, "hints": 0}
-        assert not world.bridge.store.is_announced(name)
-        assert not world.bridge.store.is_known(name)
+        assert not world.bridge.store.reset_news.is_announced(name)
+        assert not world.bridge.store.placement.is_known(name)
 
     async def test_actions_that_change_nothing_are_no_hints(self, world):
         await world.use("alice", external_bytes=gib(1))
@@ -768,7 +768,7 @@ class TestHealth:
         await world.use("alice", external_bytes=gib(2))
         world.bridge.reading.witness.doubt("it is an older one")
         world.ledger.report("alice", gib(70))  # of periods that the older store knows nothing of
-        await until("read", lambda: world.bridge.store.total_bytes("alice") == gib(72))
+        await until("read", lambda: world.bridge.store.usage.total_bytes("alice") == gib(72))
         (listed,) = (await world.get("/v1/users"))["users"]
         assert (listed["is_held"], listed["external_bytes"]) == (True, gib(2))
         detailed = await world.get("/api/admin/usage/alice/detailed")

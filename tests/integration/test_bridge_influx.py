@@ -104,12 +104,12 @@ async def test_events_are_there_each_once_with_who_and_what(world, reader):
     headers = {"x-bridge-token": TOKEN, "x-grafana-user": 'eve"\\, =x'}
     await world.client.post("/actions/users/alice/reset", headers=headers)
     await world.client.post("/actions/users/no%20such%20user/reset", headers=headers)
-    newest = world.bridge.store.events(limit=1)[0].seq
+    newest = world.bridge.store.events.newest(limit=1)[0].seq
     await until(
         "the cursor", lambda: world.bridge.store.meta("influx_events_cursor") == str(newest)
     )
     found = await reader.rows('SELECT * FROM "raw"."events"')
-    recorded = world.bridge.store.events(limit=1000)
+    recorded = world.bridge.store.events.newest(limit=1000)
     assert len(found) == len(recorded)
 
     def told(each):
@@ -159,7 +159,7 @@ async def test_what_happened_while_it_was_down_is_there_afterwards(world, reader
     await asyncio.to_thread(influx.start)
     found = await reader.until_standing("alice", external_bytes=gib(7))
     assert found["used_bytes"] == gib(8)
-    newest = world.bridge.store.events(limit=1)[0].seq
+    newest = world.bridge.store.events.newest(limit=1)[0].seq
     await until(
         "the cursor", lambda: world.bridge.store.meta("influx_events_cursor") == str(newest)
     )

@@ -147,10 +147,10 @@ def test_an_urgent_user_is_next_while_a_pass_is_under_way(world):
 
 def test_a_pass_that_reveals_nothing_is_a_commit_per_chunk_and_still_remembers_each_look(world):
     statements = []
-    world.bridge.store._db.set_trace_callback(statements.append)
+    world.bridge.store._handle.db.set_trace_callback(statements.append)
     world.clock.advance(minutes=5)
     world.run(together.run_once(world.bridges))
-    world.bridge.store._db.set_trace_callback(None)
+    world.bridge.store._handle.db.set_trace_callback(None)
     assert statements.count("COMMIT") == 3
     assert {world.account(name).sighting.seen_at for name in NAMES} == {world.clock()}
 
@@ -179,7 +179,9 @@ def test_nobody_is_taken_in_who_is_being_settled_or_was_since_the_reading(world)
 
 
 def test_a_webhook_that_waits_is_taken_into_account_by_a_pass_that_shows_no_reset(world):
-    world.bridge.store.announce([(b"1", NAMES[0])], at=world.clock(), remember_seconds=60)
+    world.bridge.store.reset_news.announce(
+        [(b"1", NAMES[0])], at=world.clock(), remember_seconds=60
+    )
     world.ledger.report(NAMES[0], 5)
     world.one_pass()
     assert world.account(NAMES[0]).baseline_bytes == 6, "a user without panel traffic was reset"
@@ -308,9 +310,9 @@ def test_after_doubt_that_cut_a_pass_short_the_next_one_comes_at_once(world):
             doubt = PanelDoubt(
                 kind=DoubtKind.WENT_BACK, text="as some time ago", since=world.clock()
             )
-            world.bridge.store.begin_panel_doubt(doubt, at=world.clock())
+            world.bridge.store.suspension.begin(doubt, at=world.clock())
             reconciler._pass_started_at = time.monotonic() - 3600
-            await until("the doubt is over", lambda: not world.bridge.store.panel_doubts)
+            await until("the doubt is over", lambda: not world.bridge.store.suspension.reasons)
             begun.append(world.bridge.metrics.looks._value.get())
             await until(
                 "everybody is looked at again",

@@ -38,11 +38,11 @@ def settle(world, *names):
 
 
 def doubts(world):
-    return [each.kind for each in world.bridge.store.panel_doubts]
+    return [each.kind for each in world.bridge.store.suspension.reasons]
 
 
 def kinds(world):
-    return {each.event.kind for each in world.bridge.store.events(limit=10_000)}
+    return {each.event.kind for each in world.bridge.store.events.newest(limit=10_000)}
 
 
 @pytest.mark.parametrize("is_single", [False, True], ids=["pass", "single users"])
@@ -51,7 +51,7 @@ def test_it_is_in_doubt_until_its_users_are_back_and_none_is_marked_deleted(
     world, count, is_single
 ):
     names = fill(world, count)
-    before, snapshot = list(world.bridge.store.accounts()), to_snapshot(world.panel)
+    before, snapshot = list(world.bridge.store.accounts.all()), to_snapshot(world.panel)
     world.panel.users = {}
     if is_single:
         settle(world, *names[:4])
@@ -59,7 +59,7 @@ def test_it_is_in_doubt_until_its_users_are_back_and_none_is_marked_deleted(
     for _ in range(3):
         world.one_pass()
         assert doubts(world) == ["users_gone"]
-    assert list(world.bridge.store.accounts()) == before
+    assert list(world.bridge.store.accounts.all()) == before
     restore_snapshot(world.panel, snapshot)
     world.one_pass()
     assert doubts(world) == []
@@ -72,7 +72,7 @@ def test_of_so_few_users_each_is_believed_to_be_deleted_and_goes_on_when_it_is_b
     snapshot = to_snapshot(world.panel)
     world.panel.users = {}
     world.one_pass()
-    assert (doubts(world), list(world.bridge.store.accounts())) == ([], [])
+    assert (doubts(world), list(world.bridge.store.accounts.all())) == ([], [])
     restore_snapshot(world.panel, snapshot)
     world.one_pass()
     assert [world.account(name).quota_bytes for name in names] == [gib(10)] * count
@@ -87,7 +87,7 @@ def test_users_whom_the_panel_cleans_up_count_where_nobody_is_left(world, status
     world.panel.users = {}
     world.one_pass()
     assert doubts(world) == ["users_gone"]
-    assert len(list(world.bridge.store.accounts())) == 4
+    assert len(list(world.bridge.store.accounts.all())) == 4
 
 
 def test_users_who_are_held_are_not_marked_deleted_either(world):
@@ -113,7 +113,7 @@ def test_users_who_were_deleted_before_neither_begin_the_doubt_nor_keep_it(world
     restore_snapshot(world.panel, snapshot)
     world.one_pass()
     assert doubts(world) == []
-    assert [each.username for each in world.bridge.store.accounts()] == names[3:]
+    assert [each.username for each in world.bridge.store.accounts.all()] == names[3:]
 
 
 def test_a_panel_that_gets_its_users_back_one_by_one_stays_in_doubt_until_most_are_there(world):
@@ -130,7 +130,7 @@ def test_a_panel_that_gets_its_users_back_one_by_one_stays_in_doubt_until_most_a
     world.panel.users = {name: back[name] for name in names[:3]}
     world.one_pass()
     assert doubts(world) == []
-    assert [each.username for each in world.bridge.store.accounts()] == names[:3]
+    assert [each.username for each in world.bridge.store.accounts.all()] == names[:3]
 
 
 def test_it_may_lose_them_after_others_were_looked_at_and_before_a_write(world):
@@ -147,5 +147,5 @@ def test_it_may_lose_them_after_others_were_looked_at_and_before_a_write(world):
     world.transport.before_next_write = lose_all
     world.one_pass()
     assert doubts(world) == ["users_gone"]
-    assert len(list(world.bridge.store.accounts())) == 8
+    assert len(list(world.bridge.store.accounts.all())) == 8
     assert "deleted" not in kinds(world)

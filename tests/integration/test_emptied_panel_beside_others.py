@@ -82,7 +82,7 @@ def test_nobody_changes_on_any_panel(opened, count, spans, panel, lie):
     assert books(world, names) == before
     assert shown(world, names) == limits
     if lie == "empty":
-        assert not any(world.bridge(panel).store.gone_account(name) for name in names)
+        assert not any(world.bridge(panel).store.gone_accounts.get(name) for name in names)
     assert not any(path.endswith("/reset") for _, path in world.transports[other].writes)
 
 
@@ -152,7 +152,7 @@ def test_a_user_who_is_back_is_taken_up_though_there_is_nothing_to_do(opened, sp
         restore_snapshot(world.panels["default"], snapshot)
         world.use("two", 0.25, names[0])
         world.look(3)
-        assert world.bridge("default").store.gone_account(names[0]) is None
+        assert world.bridge("default").store.gone_accounts.get(names[0]) is None
     assert world.events("default", "returned") == names * 2
     more = {"default": gib(0.5) if spans else 0, "two": gib(0.5)}
     assert {

@@ -60,7 +60,9 @@ def user(world):
 
 def assert_unchanged(world, *, quota_bytes, external_bytes):
     assert world.account("alice").quota_bytes == quota_bytes
-    assert [each.event.kind for each in world.bridge.store.events()].count("quota_changed") == 0
+    assert [each.event.kind for each in world.bridge.store.events.newest()].count(
+        "quota_changed"
+    ) == 0
     assert user(world)["data_limit"] - (quota_bytes - external_bytes) <= gib(5)
 
 
@@ -358,7 +360,7 @@ def test_a_reset_of_ours_that_lands_a_second_time_forgives_nothing(world, panel_
     used_before = gib(1) if panel_bytes else 0  # what the panel no longer shows stays used
     assert (account.baseline_bytes, account.quota_bytes) == (baseline - used_before, gib(10))
     assert user(world)["data_limit"] == gib(7) - used_before
-    assert [each.event.kind for each in world.bridge.store.events()].count("late_reset") == 1
+    assert [each.event.kind for each in world.bridge.store.events.newest()].count("late_reset") == 1
     world.clock.advance(seconds=LATE_WRITE_SECONDS + 1)
     world.one_pass()
     world.panel.reset_user("alice")
@@ -412,7 +414,7 @@ def test_late_writes_to_most_of_the_users_are_no_restored_panel(world, is_restar
     land(world)
     world.one_pass()
     assert world.bridge.store.counts()["accounts"] == 6
-    kinds = [each.event.kind for each in world.bridge.store.events()]
+    kinds = [each.event.kind for each in world.bridge.store.events.newest()]
     assert "doubt" not in kinds
     assert "quota_changed" not in kinds
     assert {world.panel.get_user(name)["data_limit"] for name in names[:4]} == {gib(6)}

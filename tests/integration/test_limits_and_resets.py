@@ -190,7 +190,7 @@ def test_a_user_let_in_by_hand_is_forgiven_nothing(world, way):
         world.panel.modify_user("alice", {"status": "active"})
     world.one_pass()
     assert user_of(world)["status"] == "active"
-    assert world.bridge.store.events(username="alice")[0].event.kind == "let_in"
+    assert world.bridge.store.events.newest(username="alice")[0].event.kind == "let_in"
     world.clock.advance(seconds=61)
     world.one_pass()
     account = world.account("alice")
@@ -316,7 +316,7 @@ def test_a_recreated_user_begins_with_nothing_used(world):
     used_up(world)
     world.panel.delete_user("alice")
     world.one_pass()
-    assert [orphan.username for orphan in world.bridge.store.orphans()] == ["alice"]
+    assert [orphan.username for orphan in world.bridge.store.unknown_names.all()] == ["alice"]
     world.clock.advance(seconds=5)
     world.panel.create_user("alice", data_limit=gib(3))
     world.one_pass()
@@ -456,7 +456,7 @@ def test_what_was_read_before_a_reset_is_not_taken_for_news_after_it(world):
     world.run(world.bridge.reconciler.settler.settle("alice", old, read_at=read_at))
     assert world.account("alice").baseline_bytes == baseline
     assert world.account("alice").sighting.used_bytes == 0
-    assert world.bridge.store.reset_all(None) is None
+    assert world.bridge.store.reset_news.of_everybody(None) is None
 
 
 def test_another_ledger_stops_the_bridge_until_rebase(world):

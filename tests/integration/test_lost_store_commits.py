@@ -98,7 +98,7 @@ async def doubt_of(url):
 
 
 def write(store, number):
-    store.save(account(write_number=number), [HELLO], at=NOW)
+    store.accounts.save(account(write_number=number), [HELLO], at=NOW)
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ async def test_a_lease_of_an_earlier_version_is_brought_forward(url):
     async with bridges(url) as bridge:
         again = await bridge.until_leading()
         assert again.doubt is None
-        assert again.account("alice").write_number == 1
+        assert again.accounts.get("alice").write_number == 1
     ((led_in,),) = ask(url, "SELECT mark FROM lease")
     assert led_in
 

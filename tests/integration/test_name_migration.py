@@ -18,7 +18,7 @@ from marzban_bridge.quota.shared import SharedQuota
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.postgres.lease import Lease
 from marzban_bridge.store.postgres.link import PostgresLink
-from marzban_bridge.store.postgres.replica import ReadHandle
+from marzban_bridge.store.postgres.replica import ReplicaReader
 from marzban_bridge.store.postgres.rows import load
 from marzban_bridge.store.postgres.upgrade import upgrade
 from marzban_bridge.store.store import Store
@@ -85,16 +85,16 @@ def test_rows_get_the_panels_spelling_and_other_spellings_become_aliases(old):
     old.put("orphan", "gone", "default", "Gone", MILLIS)
     old.put("announcement", "alice", "default", MILLIS)
     store = old.ready().open()
-    assert store.account("alice") is None
-    assert store.account("Alice") == alice
-    assert store.totals("Alice") == Totals(billed_bytes=12, raw_bytes=24)
-    assert store.is_announced("Alice")
-    assert store.aliases_of(["Alice"]) == ["ALICE"]
-    assert sorted(each.username for each in store.orphans()) == ["GONE", "Gone"]
-    assert all(store.is_orphan(name) for name in ("GONE", "Gone"))
+    assert store.accounts.get("alice") is None
+    assert store.accounts.get("Alice") == alice
+    assert store.usage.totals("Alice") == Totals(billed_bytes=12, raw_bytes=24)
+    assert store.reset_news.is_announced("Alice")
+    assert store.name_owners.aliases_of(["Alice"]) == ["ALICE"]
+    assert sorted(each.username for each in store.unknown_names.all()) == ["GONE", "Gone"]
+    assert all(store.placement.is_missing(name) for name in ("GONE", "Gone"))
     store.close()
     again = old.place.open()
-    assert again.totals("Alice") == Totals(billed_bytes=12, raw_bytes=24)
+    assert again.usage.totals("Alice") == Totals(billed_bytes=12, raw_bytes=24)
     again.close()
 
 
@@ -102,7 +102,7 @@ def test_a_reader_sees_a_store_that_is_not_migrated_yet_as_it_will_be(old):
     old.account("alice", account(panel_user(username="Alice")))
     old.usage("ALICE", "alice", 4)
     reader = old.ready().read()
-    assert reader.total_bytes("Alice") == 4
+    assert reader.usage.total_bytes("Alice") == 4
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.set_meta("a", "b")
     reader.close()
@@ -137,7 +137,7 @@ def test_two_users_who_shared_an_account_are_two_and_what_was_counted_stays(old,
         world.one_pass()
         assert _limit(world, "alice") == 3
         assert _limit(world, "Alice") == 20
-        texts = [each.event.text for each in world.bridge.store.events()]
+        texts = [each.event.text for each in world.bridge.store.events.newest()]
         assert any(f"the {gib(5)} bytes until now stay with alice" in text for text in texts)
         world.ledger.report("Alice", gib(1))
         world.ledger.report("alice", gib(1))
@@ -168,12 +168,16 @@ def test_a_name_placed_on_a_later_panel_stays_there(old):
     old.put("placement", "bob", "two", 1)
     store = old.ready().open()
     two = store.of("two")
-    assert two.totals("Alice") == Totals(billed_bytes=10, raw_bytes=20)
-    assert two.public_name("Alice") == "Alice"
-    assert store.place_of("ALICE") == store.place_of("two/alice") == ("two", "Alice")
-    assert store.is_orphan("Alice")
-    assert not two.is_orphan("Alice")
-    assert [each.username for each in store.orphans()] == ["bob"]
+    assert two.usage.totals("Alice") == Totals(billed_bytes=10, raw_bytes=20)
+    assert two.placement.public_name("Alice") == "Alice"
+    assert (
+        store.placement.place_of("ALICE")
+        == store.placement.place_of("two/alice")
+        == ("two", "Alice")
+    )
+    assert store.placement.is_missing("Alice")
+    assert not two.placement.is_missing("Alice")
+    assert [each.username for each in store.unknown_names.all()] == ["bob"]
     store.close()
 
 
@@ -205,18 +209,18 @@ def _sharing(old, names):
 
 
 def _external(books, name):
-    found = books.account(name)
-    return books.total_bytes(name) - found.baseline_bytes
+    found = books.accounts.get(name)
+    return books.usage.total_bytes(name) - found.baseline_bytes
 
 
 def test_a_quota_shared_under_one_spelling_goes_on(old):
     accounts, quota = _sharing(old, {"default": "Bob", "two": "Bob"})
     store = old.ready().open()
     for panel, before in accounts.items():
-        assert store.of(panel).account("Bob") == before
-        assert store.of(panel).total_bytes("Bob") == before.seen_total_bytes
-    assert store.shared_quota("Bob") == quota
-    assert store.events() == []
+        assert store.of(panel).accounts.get("Bob") == before
+        assert store.of(panel).usage.total_bytes("Bob") == before.seen_total_bytes
+    assert store.shared_quotas.get("Bob") == quota
+    assert store.events.newest() == []
     store.close()
 
 
@@ -226,20 +230,20 @@ def test_a_quota_shared_by_two_spellings_is_two_in_which_all_stays_used(old):
     store = old.ready().open()
     for panel, before in accounts.items():
         books, name = store.of(panel), names[panel]
-        after = books.account(name)
+        after = books.accounts.get(name)
         was_external = before.seen_total_bytes - before.baseline_bytes
         assert _external(books, name) == was_external
-        assert after.seen_total_bytes == books.total_bytes(name)
-        assert after.seen_raw_bytes == books.totals(name).raw_bytes
-    bob, upper = store.shared_quota("bob"), store.shared_quota("BOB")
+        assert after.seen_total_bytes == books.usage.total_bytes(name)
+        assert after.seen_raw_bytes == books.usage.totals(name).raw_bytes
+    bob, upper = store.shared_quotas.get("bob"), store.shared_quotas.get("BOB")
     assert (bob.departed_bytes, upper.departed_bytes) == (0, 0)
     for name, panel in (("bob", "default"), ("bob", "three"), ("BOB", "two")):
-        found = store.of(panel).account(name)
-        start = store.shared_quota(name).start
+        found = store.of(panel).accounts.get(name)
+        start = store.shared_quotas.get(name).start
         assert start.billed_bytes == found.baseline_bytes + found.spent_before_bytes
         assert start.raw_bytes == found.raw_baseline_bytes + found.spent_before_bytes
     assert replace(bob, start=None) == replace(quota, start=None, departed_bytes=0)
-    told = [each for panel in names for each in store.of(panel).events()]
+    told = [each for panel in names for each in store.of(panel).events.newest()]
     assert sorted(each.username for each in told) == ["BOB", "bob"]
     assert all("all that was used of it stays used" in each.event.text for each in told)
     store.close()
@@ -257,8 +261,8 @@ class TestInPostgresql:
         return old.ready().place
 
     def test_a_reader_of_an_old_store_sees_it_as_it_will_be(self, url):
-        store = Store(ReadHandle(url))
-        assert store.total_bytes("Alice") == 4
+        store = Store(ReplicaReader(url))
+        assert store.usage.total_bytes("Alice") == 4
         assert _version(url) == 5
         store.close()
 
@@ -273,7 +277,7 @@ class TestInPostgresql:
         for _ in range(2):
             place = StorePlace(url)
             store = place.open()
-            assert [each.seq for each in store.events()] == [1]
+            assert [each.seq for each in store.events.newest()] == [1]
             store.close()
         assert _version(url) == 6
 

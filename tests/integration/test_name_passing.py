@@ -221,6 +221,8 @@ def test_a_store_of_an_earlier_version_has_an_unknown_name_begin_where_it_is(wor
     world.ledger.report("default/bob", gib(2))
     store = world.bridge("default").store
     with store._handle.transaction():
-        store._db.execute("DELETE FROM meta WHERE key LIKE 'denied:%' OR key LIKE 'released:%'")
+        store._handle.db.execute(
+            "DELETE FROM meta WHERE key LIKE 'denied:%' OR key LIKE 'released:%'"
+        )
     world.look(3)
     assert world.external("default", "bob") == 0

@@ -25,19 +25,19 @@ def panels(opened):
 
 
 def external(world, username):
-    account = world.bridge.store.account(username)
+    account = world.bridge.store.accounts.get(username)
     if account is None:
         return None
-    return world.bridge.store.total_bytes(username) - account.baseline_bytes
+    return world.bridge.store.usage.total_bytes(username) - account.baseline_bytes
 
 
 def events(world, kind):
-    found = world.bridge.store.events(limit=1000)
+    found = world.bridge.store.events.newest(limit=1000)
     return [each.event.text for each in found if each.event.kind == kind]
 
 
 def unknown(world):
-    return sorted(each.username for each in world.bridge.store.orphans())
+    return sorted(each.username for each in world.bridge.store.unknown_names.all())
 
 
 def limit(world, username):
@@ -154,7 +154,7 @@ def test_a_third_user_leaves_a_decision_as_it_is(world):
     world.ledger.report("ALICE", gib(1))
     world.one_pass()
     assert limit(world, "alice") == 7
-    assert world.bridge.store.account("Alice") is None
+    assert world.bridge.store.accounts.get("Alice") is None
 
 
 @pytest.mark.parametrize("has_parted", [False, True])
@@ -204,7 +204,7 @@ class TestSeveralPanels:
         world.look(3)
         assert world.external("default", "alice") is None
         assert world.external("three", "Alice") == gib(1)
-        assert world.bridge("default").store.orphans() == []
+        assert world.bridge("default").store.unknown_names.all() == []
 
     def test_another_spelling_is_found_on_a_later_panel_from_its_first_byte(self, panels):
         world = panels("two", "three")
@@ -225,7 +225,7 @@ class TestSeveralPanels:
         world.look(3)
         (text,) = [
             each.event.text
-            for each in world.bridge("default").store.events()
+            for each in world.bridge("default").store.events.newest()
             if each.event.kind == "orphan"
         ]
         assert "report it as alice or as two/Alice" in text

@@ -38,7 +38,7 @@ def begin(world, *, note=TEXT, external_bytes=gib(3)):
 
 
 def store_name(world):
-    return world.bridge.store.lineage.name[:8]
+    return world.bridge.store.identity.name[:8]
 
 
 def test_a_published_limit_says_what_it_means_below_the_admins_text(world):
@@ -202,7 +202,9 @@ def test_a_write_that_this_store_has_not_made_yet_holds_the_user(world):
     account = world.account("alice")
     assert (account.is_held, account.quota_bytes) == (True, gib(10))
     assert user(world)["data_limit"] == gib(44)
-    (event,) = [each.event for each in world.bridge.store.events() if each.event.kind == "conflict"]
+    (event,) = [
+        each.event for each in world.bridge.store.events.newest() if each.event.kind == "conflict"
+    ]
     assert "write 7 of this store, which knows of 1" in event.text
     assert "rebase --restored" in event.text
 
@@ -235,7 +237,7 @@ def test_a_line_of_before_the_notes_were_left_alone_says_nothing(tmp_path):
 def test_a_store_that_was_rebased_under_another_name_knows_its_lines(world):
     begin(world)
     before = store_name(world)
-    world.bridge.store.lineage.begin_anew()
+    world.bridge.store.identity.begin_anew()
     assert store_name(world) != before
     world.one_pass()
     assert user(world)["data_limit"] == gib(7)

@@ -67,8 +67,8 @@ async def test_each_way_to_reset_is_refused_with_words(served, method, path, arg
     said = html.unescape(re.sub(r"<[^>]*>", "", answer.text))
     assert "BRIDGE_ENFORCEMENT=observe changes nothing" in said
     assert is_unchanged(served)
-    assert served.bridge.store.account("alice").baseline_bytes == 0
-    assert served.bridge.store.account("alice").reset_request is None
+    assert served.bridge.store.accounts.get("alice").baseline_bytes == 0
+    assert served.bridge.store.accounts.get("alice").reset_request is None
 
 
 FORCED = [
@@ -87,7 +87,7 @@ async def test_told_to_it_resets_and_publishes_nothing(served, method, path, arg
     await together.run_once(served.bridges)
     assert served.panel.get_user("alice")["used_traffic"] == 0
     assert served.panel.get_user("alice")["data_limit"] == gib(10)
-    assert served.bridge.store.account("alice").baseline_bytes == gib(7)
+    assert served.bridge.store.accounts.get("alice").baseline_bytes == gib(7)
     assert [each.method for each in served.faults.requests if each.method == "PUT"] == []
 
 

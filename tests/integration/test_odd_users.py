@@ -80,23 +80,27 @@ def test_it_is_set_aside_once_and_taken_up_again(world, changes, was_known):
         world.one_pass()
     world.transport._inner.changes = changes
     report_all(world, 2)
-    before = world.bridge.store.account("odd")
+    before = world.bridge.store.accounts.get("odd")
     for _ in range(3):
         world.one_pass()
     left = 7 if was_known else 8
     assert limits(world) == [left, 9 if was_known else 10, left]
     assert world.bridge.reconciler.panel_outage.reason is None
-    assert world.bridge.store.panel_doubts == ()
-    assert world.bridge.store.account("odd") == before
-    assert [each.username for each in world.bridge.store.orphans()] == []
-    kinds = [each.event.kind for each in world.bridge.store.events(username="odd", limit=100)]
+    assert world.bridge.store.suspension.reasons == ()
+    assert world.bridge.store.accounts.get("odd") == before
+    assert [each.username for each in world.bridge.store.unknown_names.all()] == []
+    kinds = [
+        each.event.kind for each in world.bridge.store.events.newest(username="odd", limit=100)
+    ]
     assert kinds.count("set_aside") == 1
     world.restart()
     world.transport._inner.changes = changes
     world.one_pass()
     assert "1 users cannot be read" in world.bridge.reconciler.set_aside.warning
     assert world.bridge.metrics.registry.get_sample_value("bridge_set_aside_users") == 1
-    kinds = [each.event.kind for each in world.bridge.store.events(username="odd", limit=100)]
+    kinds = [
+        each.event.kind for each in world.bridge.store.events.newest(username="odd", limit=100)
+    ]
     assert kinds.count("set_aside") == 1
     world.transport._inner.changes = {}
     world.one_pass()
@@ -130,7 +134,7 @@ def test_a_deleted_user_is_set_aside_no_more(world):
     world.panel.delete_user("odd")
     world.one_pass()
     assert world.bridge.reconciler.set_aside.warning is None
-    assert [each.username for each in world.bridge.store.orphans()] == ["odd"]
+    assert [each.username for each in world.bridge.store.unknown_names.all()] == ["odd"]
 
 
 def test_one_odd_name_or_admin_of_a_page_is_left_out(world):

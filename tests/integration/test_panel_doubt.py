@@ -26,15 +26,15 @@ def world(tmp_path, store_place, request):
 
 
 def accounts(world):
-    return list(world.bridge.store.accounts())
+    return list(world.bridge.store.accounts.all())
 
 
 def doubts(world):
-    return [each.kind for each in world.bridge.store.panel_doubts]
+    return [each.kind for each in world.bridge.store.suspension.reasons]
 
 
 def kinds(world):
-    return [each.event.kind for each in world.bridge.store.events()]
+    return [each.event.kind for each in world.bridge.store.events.newest()]
 
 
 def test_an_empty_panel_changes_no_account_and_goes_on_by_itself_once_its_users_are_back(world):
@@ -45,7 +45,7 @@ def test_an_empty_panel_changes_no_account_and_goes_on_by_itself_once_its_users_
     world.ledger.report("alice", gib(2))
     world.one_pass()
     assert accounts(world) == before
-    assert world.bridge.store.total_bytes("alice") == gib(5), "usage is recorded all the same"
+    assert world.bridge.store.usage.total_bytes("alice") == gib(5), "usage is recorded all the same"
     world.restart()
     assert doubts(world) == ["users_gone"]
     restore_snapshot(world.panel, snapshot)
@@ -63,7 +63,7 @@ def test_users_who_appear_on_a_panel_in_doubt_are_not_adopted(world):
     world.ledger.report("erin", gib(9))
     writes = list(world.transport.writes)
     world.one_pass()
-    assert world.bridge.store.account("erin") is None
+    assert world.bridge.store.accounts.get("erin") is None
     assert world.transport.writes == writes
 
 
@@ -90,7 +90,7 @@ def test_one_user_who_is_deleted_is_deleted(world):
     world.panel.delete_user("bob")
     world.one_pass()
     assert doubts(world) == []
-    assert world.bridge.store.account("bob") is None
+    assert world.bridge.store.accounts.get("bob") is None
 
 
 def test_the_panels_own_removal_of_expired_users_is_no_doubt(world):
@@ -140,8 +140,8 @@ def test_other_panels_go_on(tmp_path):
         world.ledger.report("alice", gib(3))
         world.look()
         assert world.shown("two") == ("active", pytest.approx(7, abs=1e-6))
-        assert world.bridge("default").store.panel_doubt
-        assert world.bridge("two").store.panel_doubt is None
+        assert world.bridge("default").store.suspension.text
+        assert world.bridge("two").store.suspension.text is None
         assert world.account("default", "alice").quota_bytes == gib(10)
     finally:
         world.close()
@@ -220,7 +220,7 @@ class TestResetAll:
         world.one_pass()
         assert doubts(world) == []
         assert all(
-            world.bridge.store.total_bytes(each.key) == each.baseline_bytes
+            world.bridge.store.usage.total_bytes(each.key) == each.baseline_bytes
             for each in accounts(world)
         )
 

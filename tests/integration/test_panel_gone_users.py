@@ -61,7 +61,7 @@ def test_a_quota_survives_a_pass_without_the_user_and_what_was_used_meanwhile_co
     world.one_pass()
     assert world.account("alice").quota_bytes == gib(10)
     assert world.panel.get_user("alice")["data_limit"] == gib(6)
-    kinds = [each.event.kind for each in world.bridge.store.events(username="alice")]
+    kinds = [each.event.kind for each in world.bridge.store.events.newest(username="alice")]
     assert kinds.count("deleted") == kinds.count("returned") == 1
 
 
@@ -100,7 +100,7 @@ def test_a_reset_that_is_announced_before_the_return_was_noticed_is_one(world):
     snapshot = to_snapshot(world.panel)
     world.panel.users = {}
     looks(world)
-    assert world.bridge.store.account("alice") is None
+    assert world.bridge.store.accounts.get("alice") is None
     restore_snapshot(world.panel, snapshot)
     world.panel.take_webhooks()
     world.panel.reset_user("alice")
@@ -120,7 +120,7 @@ def test_a_reset_that_waits_for_a_user_who_is_gone_is_finished_when_it_is_back(w
     settler = world.bridge.reconciler.settler
     settler.resets.request(world.account("alice"), cause="asked for", actor="root")
     put_back_after_a_pass(world)
-    assert world.bridge.store.pending_resets().count == 0
+    assert world.bridge.store.accounts.pending_resets().count == 0
     user = world.panel.get_user("alice")
     assert (user["used_traffic"], user["data_limit"]) == (0, gib(10))
 
@@ -140,7 +140,7 @@ def test_a_user_created_anew_begins_anew_and_the_first_one_can_still_come_back(w
     world.one_pass()
     account = world.account("alice")
     assert account.quota_bytes == gib(10)
-    assert world.bridge.store.total_bytes("alice") - account.baseline_bytes == gib(3)
+    assert world.bridge.store.usage.total_bytes("alice") - account.baseline_bytes == gib(3)
     assert world.panel.get_user("alice")["data_limit"] == gib(7)
 
 
@@ -152,8 +152,8 @@ def test_who_is_gone_is_no_account_and_is_shown_as_deleted(world):
     world.one_pass()
     store = world.bridge.store
     assert store.counts() == {"accounts": 0, "orphans": 1, "held": 0}
-    assert list(store.accounts()) == store.account_page(admin=None, after="", limit=9) == []
-    (orphan,) = store.orphans()
+    assert list(store.accounts.all()) == store.accounts.page(admin=None, after="", limit=9) == []
+    (orphan,) = store.unknown_names.all()
     assert (orphan.username, orphan.gone_at) == ("alice", world.clock())
 
 
@@ -188,8 +188,10 @@ class TestCreation:
         account = world.account("alice")
         assert account.quota_bytes == gib(10)
         assert account.created_at.microsecond == 0
-        assert world.bridge.store.total_bytes("alice") - account.baseline_bytes == gib(3)
-        assert not [each for each in world.bridge.store.events() if each.event.kind == "recreated"]
+        assert world.bridge.store.usage.total_bytes("alice") - account.baseline_bytes == gib(3)
+        assert not [
+            each for each in world.bridge.store.events.newest() if each.event.kind == "recreated"
+        ]
 
 
 class TestNames:

@@ -40,7 +40,7 @@ def world(tmp_path, request):
 
 
 def doubts(world):
-    return [each.kind for each in world.bridge.store.panel_doubts]
+    return [each.kind for each in world.bridge.store.suspension.reasons]
 
 
 def plan(world):
@@ -80,11 +80,11 @@ def test_a_restored_panel_gets_the_limits_of_now_and_nothing_is_forgiven(world):
     database.restore()
     world.one_pass()
     assert doubts(world) == ["went_back"]
-    before = list(world.bridge.store.accounts())
+    before = list(world.bridge.store.accounts.all())
     planned = plan(world)
     assert planned.doubt
     assert fates(planned) == dict.fromkeys(NAMES[:3], Fate.IN_STEP) | {"dave": Fate.KEPT}
-    assert list(world.bridge.store.accounts()) == before, "a plan changes nothing"
+    assert list(world.bridge.store.accounts.all()) == before, "a plan changes nothing"
     accept(world)
     settle(world)
     assert [shown(world, name) for name in NAMES] == [
@@ -94,7 +94,7 @@ def test_a_restored_panel_gets_the_limits_of_now_and_nothing_is_forgiven(world):
         ("active", gib(7)),
     ]
     assert {world.account(name).quota_bytes for name in NAMES} == {gib(10)}
-    events = [each.event.kind for each in world.bridge.store.events()]
+    events = [each.event.kind for each in world.bridge.store.events.newest()]
     assert "quota_changed" not in events
     assert "reset" not in events
 
@@ -211,8 +211,8 @@ def test_users_who_are_gone_are_put_aside_and_the_others_go_on(world):
     planned = accept(world)
     assert fates(planned) == dict.fromkeys(NAMES[:3], Fate.PUT_ASIDE) | {"dave": Fate.KEPT}
     settle(world)
-    assert [each.username for each in world.bridge.store.accounts()] == ["dave"]
-    assert world.bridge.store.gone_account("alice").account.quota_bytes == gib(10)
+    assert [each.username for each in world.bridge.store.accounts.all()] == ["dave"]
+    assert world.bridge.store.gone_accounts.get("alice").account.quota_bytes == gib(10)
 
 
 def test_a_user_whom_the_backup_still_has_is_back(world):
@@ -293,8 +293,8 @@ class TestOverTheApi:
             body = {"confirm": REBASE_PANEL_PHRASE}
             done = await world.ask("POST", "/v1/rebase-panel", json=body)
             assert len(done.json()["accounts"]) == 3
-            assert world.bridge.store.panel_doubts == ()
-            event = world.bridge.store.events(limit=1)[0].event
+            assert world.bridge.store.suspension.reasons == ()
+            event = world.bridge.store.events.newest(limit=1)[0].event
             assert (event.kind, event.actor) == ("doubt_over", "boss")
 
         served(test)
@@ -321,7 +321,7 @@ class TestCommand:
             monkeypatch.setattr(panel_commands.asyncio, "run", world.run)
             code = panel_commands.rebase_panel(world.settings, None, confirmed=lambda: is_confirmed)
         finally:
-            left = len(list(world.bridge.store.accounts()))
+            left = len(list(world.bridge.store.accounts.all()))
             world.close()
         assert (code, left) == ((0, 0) if is_confirmed else (1, 4))
         said = capsys.readouterr().out
@@ -339,7 +339,7 @@ class TestCommand:
 
 def test_a_panel_that_another_bridge_writes_to_is_not_accepted_by_it(world):
     doubt = PanelDoubt(kind="second_bridge", text="another bridge", since=world.clock())
-    world.bridge.store.begin_panel_doubt(doubt, at=world.clock())
+    world.bridge.store.suspension.begin(doubt, at=world.clock())
     planned = accept(world)
     assert (planned.doubt, planned.accounts) == (None, ())
     assert doubts(world) == ["second_bridge"]

@@ -29,7 +29,7 @@ from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
 from marzban_bridge.quota.account import Event
 from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.link import PostgresLink
-from marzban_bridge.store.postgres.replica import SharedHandle
+from marzban_bridge.store.postgres.replica import PostgresReplica
 from marzban_bridge.store.store import Store
 
 HELLO = Event(kind="adopted", text="hello")
@@ -98,9 +98,9 @@ def use_ledger(url):
 def use_store(url):
     opened, _ = open_shared(url)
     with closing(opened) as books:
-        books.save(account(), [HELLO], at=NOW)
+        books.accounts.save(account(), [HELLO], at=NOW)
         assert_written_through(books, url)
-        assert [each.event.text for each in books.events()] == ["hello"]
+        assert [each.event.text for each in books.events.newest()] == ["hello"]
 
 
 class TestSettings:
@@ -291,13 +291,13 @@ class TestConnectionsThatAreCut:
         self, postgres, url, database, proxy
     ):
         lease = lead(url)
-        handle = SharedHandle(postgres.url(database, port=proxy.port), lease)
+        handle = PostgresReplica(postgres.url(database, port=proxy.port), lease)
         with closing(Store(handle)) as books:
             books.set_meta("a", "1")
             proxy.cut()
             handle._link._used_at_seconds = handle._trail._link._used_at_seconds = 0.0
             books.set_meta("a", "2")
-            assert books.events() == []
+            assert books.events.newest() == []
             assert_written_through(books, url)
 
     def test_a_bridge_reads_its_store_anew_once_the_server_was_restarted(self):
@@ -306,7 +306,7 @@ class TestConnectionsThatAreCut:
         server.start()
         url = server.url(server.new_database())
         with closing(server):
-            handle = SharedHandle(url, lead(url))
+            handle = PostgresReplica(url, lead(url))
             with closing(Store(handle)) as books:
                 books.set_meta("a", "1")
                 server.crash()

@@ -25,7 +25,7 @@ from marzban_bridge.errors import NotLeadingError, StoreAwayError
 from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.leadership import Leadership
 from marzban_bridge.store.postgres.lease import Lease
-from marzban_bridge.store.postgres.replica import ReadHandle, SharedHandle
+from marzban_bridge.store.postgres.replica import PostgresReplica, ReplicaReader
 from marzban_bridge.store.store import Store
 
 DEADLINE_SECONDS = 30
@@ -186,7 +186,7 @@ class TestSessions:
 
     async def test_those_of_bridges_do_not_pile_up_either(self, pair, url):
         lease = lead(url, seconds=1)
-        books = Store(SharedHandle(url, lease))
+        books = Store(PostgresReplica(url, lease))
         books.set_meta("a", "1")
         pair.standby.stop()
         with pytest.raises(NotLeadingError):
@@ -204,7 +204,7 @@ class TestSessions:
         for _ in range(5):
             assert await is_refused()
         assert len(ask(url, WAITING)) <= 2, "one that stores, one that takes the lease"
-        with closing(Store(ReadHandle(url))) as read:
+        with closing(Store(ReplicaReader(url))) as read:
             assert read.meta("a") == "1", "what reads goes on, and sees what is confirmed"
         pair.standby.start()
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -229,7 +229,7 @@ class TestStandbys:
             pytest.raises(LedgerUnavailableError, match="is a standby"),
         ):
             reader.changes(after=0, limit=1)
-        for act in (shared_schema.prepare, ReadHandle):
+        for act in (shared_schema.prepare, ReplicaReader):
             with pytest.raises(StoreAwayError, match="is a standby and takes no writes"):
                 act(standby)
 
@@ -237,5 +237,5 @@ class TestStandbys:
         with closing(PostgresLedger(both)) as ledger, closing(PostgresReader(both)) as reader:
             assert store(ledger, report(key="a")) == [Receipt(1, 0)]
             assert reader.reporters() == []
-        with closing(Store(SharedHandle(both, lead(both)))) as books:
+        with closing(Store(PostgresReplica(both, lead(both)))) as books:
             books.set_meta("a", "1")

@@ -109,7 +109,7 @@ def test_the_lines_are_this_stores_after_the_next_write(world):
     world.one_pass()
     note = world.panel.get_user("alice")["note"]
     assert note.count("[bridge ") == 1
-    assert f"[bridge {world.bridge.store.lineage.name[:8]}:2@" in note
+    assert f"[bridge {world.bridge.store.identity.name[:8]}:2@" in note
     assert note.startswith("paid\n")
 
 
@@ -118,7 +118,7 @@ def test_a_dry_run_changes_nothing(world):
     lose_store(world)
     rebuilt, _ = rebuild(world, is_carried_out=False)
     assert rebuilt["alice"].account.quota_bytes == gib(10)
-    assert list(world.bridge.store.accounts()) == []
+    assert list(world.bridge.store.accounts.all()) == []
     assert world.bridge.store.doubt
     with pytest.raises(StoreDoubtError):
         world.one_pass()
@@ -179,7 +179,7 @@ def test_each_users_only_line_is_taken_whichever_store_it_is_of(world):
 
 def test_of_two_lines_in_a_note_none_is_taken_until_it_is_said_whose(world):
     begin(world)
-    names = [world.bridge.store.lineage.name[:8], "0abcdef0"]
+    names = [world.bridge.store.identity.name[:8], "0abcdef0"]
     other = NoteLine(
         store=names[1],
         number=3,
@@ -194,7 +194,7 @@ def test_of_two_lines_in_a_note_none_is_taken_until_it_is_said_whose(world):
     lose_store(world)
     with pytest.raises(BridgeError, match=r"alice has lines of several stores: .*--store"):
         rebuild(world)
-    assert list(world.bridge.store.accounts()) == []
+    assert list(world.bridge.store.accounts.all()) == []
     rebuild(world, from_store=names[0])
     assert world.account("alice").quota_bytes == gib(10)
 

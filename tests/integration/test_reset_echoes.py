@@ -26,7 +26,7 @@ DIGESTS = (number.to_bytes(16, "big") for number in itertools.count())
 
 def hear(world, panel="default", times=1):
     """Take so many webhooks of resets, in one batch."""
-    world.bridge(panel).store.announce(
+    world.bridge(panel).store.reset_news.announce(
         [(next(DIGESTS), "alice") for _ in range(times)], at=world.clock(), remember_seconds=3600
     )
 

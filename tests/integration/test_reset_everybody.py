@@ -38,10 +38,10 @@ async def everybody_has_begun_anew(bridges):
     def is_done():
         return all(
             account.reset_request is None
-            and bridge.store.total_bytes(account.key) == account.baseline_bytes
+            and bridge.store.usage.total_bytes(account.key) == account.baseline_bytes
             and account.sighting.used_bytes == 0
             for bridge in bridges.by_name.values()
-            for account in bridge.store.accounts()
+            for account in bridge.store.accounts.all()
         )
 
     await until("everybody begins anew", is_done)

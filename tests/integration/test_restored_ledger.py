@@ -62,7 +62,7 @@ def test_a_ledger_that_regrew_past_what_was_read_holds_whose_reports_it_lost(wor
     assert limit(world, "bob") == gib(20 - 6 - is_restarted)
     (event,) = [
         each.event
-        for each in world.bridge.store.events(username="alice")
+        for each in world.bridge.store.events.newest(username="alice")
         if each.event.kind == "conflict"
     ]
     assert "rebase" in event.text
@@ -178,7 +178,7 @@ def test_whoever_was_held_before_is_held_once_and_keeps_the_usage_of_then(world)
         for _ in range(3):
             world.ledger.report("alice", gib(3))
         world.one_pass()
-    events = world.bridge.store.events(username="alice")
+    events = world.bridge.store.events.newest(username="alice")
     assert [each.event.kind for each in events].count("conflict") == 1
     rebase(world)
     assert external(world, "alice") == gib(5)

@@ -81,12 +81,12 @@ def test_an_older_dump_begins_no_period_and_presses_no_button(
     world.look(3)
     other = "two" if panel == "default" else "default"
     assert books(world, names) == before
-    assert world.bridge(panel).store.panel_doubt
+    assert world.bridge(panel).store.suspension.text
     assert all(method != "POST" for method, _ in world.transports[other].writes)
     restore_snapshot(world.panels[panel], newest)
     world.look(3)
     assert books(world, names) == before
-    assert world.bridge(panel).store.panel_doubt is None
+    assert world.bridge(panel).store.suspension.text is None
     assert {name: used(world, "two", name) for name in names} == sums
     assert all(method != "POST" for method, _ in world.transports[other].writes)
 

@@ -67,11 +67,13 @@ def pair(tmp_path):
 
 
 def is_stopped(world):
-    return [each.kind for each in world.bridge.store.panel_doubts] == ["second_bridge"]
+    return [each.kind for each in world.bridge.store.suspension.reasons] == ["second_bridge"]
 
 
 def conflicts(world):
-    return [each.event.text for each in world.bridge.store.events() if each.event.kind == "doubt"]
+    return [
+        each.event.text for each in world.bridge.store.events.newest() if each.event.kind == "doubt"
+    ]
 
 
 def test_it_is_noticed_at_the_first_look_and_neither_changes_a_user(pair):
@@ -95,10 +97,10 @@ def test_each_says_where_the_other_one_is(pair, caplog):
     pair.one.one_pass()
     for world, other in ((pair.one, two), (two, pair.one)):
         (text,) = conflicts(world)
-        assert f"store {other.bridge.store.lineage.name[:8]}" in text
+        assert f"store {other.bridge.store.identity.name[:8]}" in text
         assert f"on {place_of(socket.gethostname())} " in text
         assert text in caplog.text
-        assert world.bridge.store.panel_doubt == text
+        assert world.bridge.store.suspension.text == text
         assert world.bridge.metrics.registry.get_sample_value(
             "bridge_panel_in_doubt", {"reason": "second_bridge"}
         )
@@ -113,7 +115,7 @@ def test_plan_says_so_too_and_stores_nothing(pair):
     two.run(two.bridge.reading.to_end())
     with pytest.raises(PanelDoubtError, match="another bridge, on "):
         two.run(previews())
-    assert not two.bridge.store.panel_doubts
+    assert not two.bridge.store.suspension.reasons
 
 
 def test_the_admins_text_stays_and_both_lines_stand_below_it(pair):
@@ -141,7 +143,7 @@ def test_the_first_one_goes_on_when_the_second_is_gone(pair):
     pair.wait(GONE_SECONDS - 120, pair.one)
     assert is_stopped(pair.one)
     pair.wait(240, pair.one)
-    assert not pair.one.bridge.store.panel_doubts
+    assert not pair.one.bridge.store.suspension.reasons
     assert pair.limits() == [gib(6), gib(6)]
     for name in ("alice", "bob"):
         note = pair.panel.get_user(name)["note"]
@@ -174,12 +176,12 @@ def test_a_store_that_knows_none_of_the_users_waits_for_rebuild(pair):
     two.one_pass()
     pair.wait(2 * GONE_SECONDS, two)
     assert is_stopped(two)
-    assert "marzban-bridge rebuild" in two.bridge.store.panel_doubt
+    assert "marzban-bridge rebuild" in two.bridge.store.suspension.text
     two.run(
         together.rebuild(two.bridges, from_store=None, is_carried_out=True, actor="command line")
     )
     two.one_pass()
-    assert not two.bridge.store.panel_doubts
+    assert not two.bridge.store.suspension.reasons
     assert {two.account(name).quota_bytes for name in ("alice", "bob")} == {gib(10)}
     pair.use()
     two.one_pass()
@@ -221,20 +223,20 @@ def test_a_leftover_line_of_one_user_leaves_that_one_alone_and_no_other(pair):
     assert is_stopped(pair.one), "its line may be one that is renewed"
     pair.wait(GONE_SECONDS + 120, pair.one)
     assert not is_stopped(pair.one)
-    assert pair.one.bridge.store.account("carol") is None
+    assert pair.one.bridge.store.accounts.get("carol") is None
     assert pair.panel.get_user("carol")["data_limit"] == gib(4)
     assert note
-    own = f"[bridge {pair.one.bridge.store.lineage.name[:8]}:"
+    own = f"[bridge {pair.one.bridge.store.identity.name[:8]}:"
     assert own in pair.panel.get_user("carol")["note"]
     release(pair.one)
     notes = [pair.panel.get_user(name)["note"] for name in ("alice", "bob", "carol")]
     assert not any(own in each for each in notes)
-    assert f"[bridge {two.bridge.store.lineage.name[:8]}:" in notes[2], "it has carol's quota"
+    assert f"[bridge {two.bridge.store.identity.name[:8]}:" in notes[2], "it has carol's quota"
 
 
 def _line_for(name, world):
     line = NoteLine(
-        store=world.bridge.store.lineage.name[:8],
+        store=world.bridge.store.identity.name[:8],
         number=4,
         place="trial",
         quota_bytes=gib(5),
@@ -262,7 +264,7 @@ def test_a_release_by_the_one_that_goes_leaves_the_panel_to_the_other(pair):
     release(pair.one)
     two = pair.try_another()
     two.one_pass()
-    assert not two.bridge.store.panel_doubts
+    assert not two.bridge.store.suspension.reasons
     assert pair.limits() == [gib(7), gib(7)]
     assert two.account("alice").quota_bytes == gib(10)
 
@@ -288,9 +290,9 @@ def test_one_that_only_observes_notices_says_so_and_writes_no_line(pair, caplog)
     assert two.transport.writes == []
     assert [pair.panel.get_user(name)["note"] for name in ("alice", "bob")] == notes
     assert is_stopped(two)
-    assert "is gone" not in two.bridge.store.panel_doubt
+    assert "is gone" not in two.bridge.store.suspension.text
     text = conflicts(two)[0]
-    assert f"store {pair.one.bridge.store.lineage.name[:8]}" in text
+    assert f"store {pair.one.bridge.store.identity.name[:8]}" in text
     assert "only observes" in text
     assert text in caplog.text
     pair.use()

@@ -79,8 +79,10 @@ def test_a_name_that_no_panel_has_is_an_orphan_once_and_of_the_first(world):
     assert world.events("two", "orphan") == world.events("three", "orphan") == []
     counts = [world.bridge(panel).store.counts()["orphans"] for panel in world.panels]
     assert counts == [1, 0, 0]
-    assert [each.username for each in world.bridge("default").store.orphans()] == ["nobody"]
-    assert world.bridge("two").store.orphans() == []
+    assert [each.username for each in world.bridge("default").store.unknown_names.all()] == [
+        "nobody"
+    ]
+    assert world.bridge("two").store.unknown_names.all() == []
 
 
 def test_a_name_of_a_panel_that_the_panel_does_not_have_is_an_orphan_of_that_panel(world):
@@ -88,7 +90,7 @@ def test_a_name_of_a_panel_that_the_panel_does_not_have_is_an_orphan_of_that_pan
     world.ledger.report("two/bob", gib(1))
     world.look(2)
     assert world.events("two", "orphan") == ["bob"]
-    assert [each.username for each in world.bridge("two").store.orphans()] == ["bob"]
+    assert [each.username for each in world.bridge("two").store.unknown_names.all()] == ["bob"]
     assert world.external("default", "bob") is None
 
 
@@ -254,7 +256,7 @@ def test_release_gives_every_panels_users_back(world):
 
     async def release():
         return [
-            (bridge.store.public_name(account.username), wrote)
+            (bridge.store.placement.public_name(account.username), wrote)
             async for bridge, account, wrote in together.release(world.bridges)
         ]
 
@@ -340,7 +342,7 @@ class TestServing:
                 store = bridges.by_name["two"].store
                 await until(
                     "the reset",
-                    lambda: store.account("alice").baseline_bytes == gib(2),
+                    lambda: store.accounts.get("alice").baseline_bytes == gib(2),
                 )
                 return wrong.status_code, right.json()["hints"] > 0
 
@@ -433,7 +435,9 @@ def test_two_panels_that_say_the_same_are_both_heard(world):
     for panel in ("default", "two"):
         world.panels[panel].reset_user("alice")
         store = world.bridge(panel).store
-        assert store.announce([(b"the same", "alice")], at=world.clock(), remember_seconds=60)
+        assert store.reset_news.announce(
+            [(b"the same", "alice")], at=world.clock(), remember_seconds=60
+        )
     world.look()
     assert [world.external(panel) for panel in ("default", "two")] == [0, 0]
 
@@ -442,7 +446,7 @@ class TestNamesakes:
     """A name alone that is a user of several panels counts for one, and people are told so."""
 
     def told(self, world):
-        found = world.bridge("default").store.events(limit=100)
+        found = world.bridge("default").store.events.newest(limit=100)
         return [
             each.event.text for each in found if "reported of the name alone" in each.event.text
         ]
@@ -459,10 +463,10 @@ class TestNamesakes:
         (text,) = self.told(world)
         assert "on default, three" in text
         assert "counts for default: report it as PANEL/Alice" in text
-        assert world.bridge("default").store.ambiguous_names() == 1
+        assert world.bridge("default").store.duplicate_names.count_ambiguous() == 1
         world.panels["three"].delete_user("Alice")
         world.look()
-        assert world.bridge("default").store.ambiguous_names() == 0
+        assert world.bridge("default").store.duplicate_names.count_ambiguous() == 0
 
     def test_who_is_reported_by_panel_is_not_among_them(self, world):
         for panel in ("default", "three"):
@@ -479,7 +483,7 @@ class TestNamesakes:
         world.restart()
         world.transports["three"].is_down = True
         world.look(2)
-        assert world.bridge("default").store.ambiguous_names() == 1
+        assert world.bridge("default").store.duplicate_names.count_ambiguous() == 1
 
     def test_pages_are_read_to_the_end_past_a_user_the_panel_fails_at(self, world, monkeypatch):
         monkeypatch.setattr(roll_call, "PAGE", 8)

@@ -48,10 +48,10 @@ class TestPanelsThatLie:
         users = dict(world.panels["default"].users)
         world.panels["default"].users.clear()
         world.look(4)
-        assert "not there any more" in world.bridge("default").store.panel_doubt
+        assert "not there any more" in world.bridge("default").store.suspension.text
         world.panels["default"].users.update(users)
         world.look(4)
-        assert world.bridge("default").store.panel_doubt is None
+        assert world.bridge("default").store.suspension.text is None
         assert (standing(world, "default"), standing(world, "two")) == before
         for name in NAMES:
             world.ledger.report(name, gib(1))
@@ -71,7 +71,7 @@ class TestPanelsThatLie:
         before = standing(world, "two")
         restore_snapshot(world.panels["default"], snapshot)
         world.look(3)
-        assert "as they were some time ago" in world.bridge("default").store.panel_doubt
+        assert "as they were some time ago" in world.bridge("default").store.suspension.text
         assert standing(world, "two") == before, "the other panel goes on as it was"
         assert resets(world, "two") == resets(world, "default") == []
         for name in NAMES:
@@ -82,7 +82,7 @@ class TestPanelsThatLie:
         }
         world.run(world.bridge("default").panel_rebase.apply(actor="test"))
         world.look(3)
-        assert world.bridge("default").store.panel_doubt is None
+        assert world.bridge("default").store.suspension.text is None
         assert resets(world, "two") == resets(world, "default") == []
         assert {quota for _, quota in standing(world, "default")} == {gib(10)}
         used = {round(used, 3) for used, _ in standing(world, "default")}
@@ -103,7 +103,7 @@ class TestPanelsThatLie:
         world.configure = lambda _names, **_given: settings
         world.bridges = world.open(("default", "two"), spans=spans)
         world.look(3)
-        assert [world.bridge(panel).store.panel_doubt for panel in world.panels] == [None, None]
+        assert [world.bridge(panel).store.suspension.text for panel in world.panels] == [None, None]
         assert (standing(world, "default"), standing(world, "two")) == before
         assert resets(world, "two") == []
 

@@ -248,7 +248,7 @@ def test_a_reset_of_a_name_that_has_used_nothing_presses_no_button(world):
     world.look(3)
     assert len(resets(world, "two")) == 1
     for _ in range(3):
-        world.bridge("default").store.announce(
+        world.bridge("default").store.reset_news.announce(
             [(b"%d" % world.ledger.seq + str(world.clock()).encode(), "alice")],
             at=world.clock(),
             remember_seconds=60,

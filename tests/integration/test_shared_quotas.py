@@ -227,7 +227,9 @@ def test_a_name_that_all_panels_lost_begins_anew(world):
     for panel in ("default", "two"):
         world.panels[panel].delete_user("alice")
     world.look(3)
-    assert [each.username for each in world.bridge("default").store.orphans()] == ["alice"]
+    assert [each.username for each in world.bridge("default").store.unknown_names.all()] == [
+        "alice"
+    ]
     world.clock.advance(seconds=5)
     world.create("two", limit=5)
     world.look(2)

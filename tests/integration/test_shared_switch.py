@@ -151,7 +151,7 @@ def test_a_reset_that_was_begun_before_the_switch_forgives_what_it_was_asked_for
     world.look(2)
     store = world.bridge("two").store
     world.bridge("two").reconciler.settler.resets.request(
-        store.account("alice"), cause="asked", actor="root"
+        store.accounts.get("alice"), cause="asked", actor="root"
     )
     world.ledger.report("two/alice", gib(0.5))
     switch(world, spans=True)
@@ -181,11 +181,11 @@ def test_usage_of_an_admin_is_not_multiplied_either(opened):
     world.use("two", 3)
     world.look(2)
     account = world.account("default")
-    before = world.bridge("default").store.total_bytes("alice") - account.admin_baseline_bytes
+    before = world.bridge("default").store.usage.total_bytes("alice") - account.admin_baseline_bytes
     for spans in (True, False, True, False):
         switch(world, spans=spans)
     account = world.account("default")
-    after = world.bridge("default").store.total_bytes("alice") - account.admin_baseline_bytes
+    after = world.bridge("default").store.usage.total_bytes("alice") - account.admin_baseline_bytes
     assert after == before == gib(1)
 
 

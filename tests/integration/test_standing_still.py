@@ -54,7 +54,9 @@ class TestRebase:
         assert not moved["is_held"]
         world.ledger.report("alice", gib(1))
         await until("what is reported since", lambda: limit(world) == gib(6))
-        event = next(each for each in world.bridge.store.events() if each.event.kind == "rebased")
+        event = next(
+            each for each in world.bridge.store.events.newest() if each.event.kind == "rebased"
+        )
         assert event.event.actor == "boss"
         await until("a bridge that is ready", lambda: world.bridge.reading.outage.reason is None)
         assert (await world.client.get("/readyz")).status_code == 200
@@ -102,7 +104,7 @@ class TestRebase:
         monkeypatch.setattr(together, "rebase", slowly)
         asked = asyncio.create_task(world.ask("POST", "/v1/rebase", json=REBASE))
         await begun.wait()
-        cursor = world.bridge.store.cursor
+        cursor = world.bridge.store.usage.cursor
         world.ledger.report("alice", gib(1))
         ready = await world.client.get("/readyz")
         assert ready.status_code == 503
@@ -118,7 +120,7 @@ class TestRebase:
             assert refused.status_code == 503, path
             assert "a rebase is under way" in refused.json()["detail"]
             assert "retry-after" in refused.headers
-        assert world.bridge.store.cursor == cursor
+        assert world.bridge.store.usage.cursor == cursor
         assert limit(world) == gib(7)
         may_end.set()
         assert (await asked).status_code == 200
@@ -155,7 +157,7 @@ class TestRelease:
         ready = await world.client.get("/readyz")
         assert ready.status_code == 503
         assert any("all users have their quotas back" in each for each in ready.json()["reasons"])
-        event = world.bridge.store.events(limit=1)[0].event
+        event = world.bridge.store.events.newest(limit=1)[0].event
         assert (event.kind, event.actor) == ("released", "boss")
         assert {limit(world, name) for name in ("alice", "bob", "carol")} == {gib(10)}
         assert world.panel.get_user("carol")["status"] == "active"

@@ -24,7 +24,7 @@ def alias(world, name, of):
 
 
 def ready_reasons(world):
-    return [text for name in world.panels if (text := world.bridge(name).store.panel_doubt)]
+    return [text for name in world.panels if (text := world.bridge(name).store.suspension.text)]
 
 
 def stop(world):

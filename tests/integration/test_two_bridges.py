@@ -26,7 +26,7 @@ from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.leadership import Leadership
 from marzban_bridge.store.postgres.lease import Lease, row_of
 from marzban_bridge.store.postgres.link import PostgresLink, open_connection
-from marzban_bridge.store.postgres.replica import ReadHandle, SharedHandle
+from marzban_bridge.store.postgres.replica import PostgresReplica, ReplicaReader
 from marzban_bridge.store.sqlite import in_memory
 from marzban_bridge.store.store import Store
 
@@ -72,16 +72,16 @@ def test_its_tables_have_the_files_columns_and_keys():
 
 def test_a_bridge_that_lost_its_lease_stores_nothing(url, opened):
     former, _ = opened
-    former.save(account(), [HELLO], at=NOW)
+    former.accounts.save(account(), [HELLO], at=NOW)
     store, _ = open_shared(url)
     for _ in range(2):
         with pytest.raises(NotLeadingError, match="another bridge has taken the lease"):
-            former.save(account(quota_bytes=gib(99)), [HELLO], at=NOW)
-    assert former.account("alice") == account(), "what was not stored is not remembered"
+            former.accounts.save(account(quota_bytes=gib(99)), [HELLO], at=NOW)
+    assert former.accounts.get("alice") == account(), "what was not stored is not remembered"
     assert_written_through(store, url)
-    assert len(store.events()) == 1
-    store.save(account(quota_bytes=gib(20)), [HELLO], at=NOW)
-    assert [each.seq for each in store.events()] == [2, 1]
+    assert len(store.events.newest()) == 1
+    store.accounts.save(account(quota_bytes=gib(20)), [HELLO], at=NOW)
+    assert [each.seq for each in store.events.newest()] == [2, 1]
     assert_written_through(store, url)
     store.close()
 
@@ -89,10 +89,10 @@ def test_a_bridge_that_lost_its_lease_stores_nothing(url, opened):
 def test_what_is_changed_outside_a_transaction_cannot_be(opened):
     store, _ = opened
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        store._db.execute("INSERT INTO meta VALUES ('a', 'b')")
+        store._handle.db.execute("INSERT INTO meta VALUES ('a', 'b')")
     store.set_meta("a", "b")
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        store._db.execute("DELETE FROM meta")
+        store._handle.db.execute("DELETE FROM meta")
 
 
 def test_a_commit_whose_answer_is_lost_ends_leading_and_the_next_one_reads_what_is_true(
@@ -100,7 +100,7 @@ def test_a_commit_whose_answer_is_lost_ends_leading_and_the_next_one_reads_what_
 ):
     line = TcpProxy(postgres.port)
     lease = lead(url)
-    store = Store(SharedHandle(postgres.url(url.rpartition("/")[2], port=line.port), lease))
+    store = Store(PostgresReplica(postgres.url(url.rpartition("/")[2], port=line.port), lease))
     store.set_meta("a", "1")
     line.cut_after = b"write_0"
     with pytest.raises(NotLeadingError) as caught:
@@ -119,8 +119,8 @@ def test_a_commit_whose_answer_is_lost_ends_leading_and_the_next_one_reads_what_
 
 def test_texts_that_postgresql_cannot_hold_are_stored_all_the_same(url, opened):
     store, _ = opened
-    store.record_event("alice", Event(kind="conflict", text="the panel says \0"), at=NOW)
-    assert [each.event.text for each in store.events()] == ["the panel says \ufffd"]
+    store.events.record("alice", Event(kind="conflict", text="the panel says \0"), at=NOW)
+    assert [each.event.text for each in store.events.newest()] == ["the panel says \ufffd"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -133,30 +133,30 @@ def test_whatever_is_done_is_written_through(url, opened, seed):
         each, name = dice.choice(books), dice.choice(("alice", "ALICE", "Carol"))
         match dice.randrange(8):
             case 0 | 1:
-                each.save(account(panel_user(username=name)), [HELLO], at=NOW)
+                each.accounts.save(account(panel_user(username=name)), [HELLO], at=NOW)
             case 2:
-                if each.account(name):
-                    each.forget(name, HELLO, username=name, at=NOW)
+                if each.accounts.get(name):
+                    each.departures.forget(name, HELLO, username=name, at=NOW)
             case 3:
                 reported = dice.choice((name, f"two/{name}"))
                 change = UsageChange(
                     username=reported, total_bytes=number, raw_bytes=number, change_seq=number
                 )
-                store.record_usage([change], cursor=number, runs=())
+                store.usage.record([change], cursor=number, runs=())
             case 4:
                 candidates = dice.choice(((), (name.swapcase(),)))
-                each.record_unknown(name, candidates=candidates, at=NOW)
-                each.part(dice.choice(("ALICE", "alice")), at=NOW)
+                each.name_owners.record_unknown(name, candidates=candidates, at=NOW)
+                each.name_owners.part(dice.choice(("ALICE", "alice")), at=NOW)
             case 5:
-                each.announce([(bytes([number]), name)], at=NOW, remember_seconds=60)
+                each.reset_news.announce([(bytes([number]), name)], at=NOW, remember_seconds=60)
             case 6:
                 all_of_them = ResetAll(seen_at=NOW, after=NOW)
-                each.record_reset_all(dice.choice((None, name)), all_of_them)
+                each.reset_news.record_of_everybody(dice.choice((None, name)), all_of_them)
             case 7:
-                store.record_namesakes({name: {"default", "two"}}, is_all=True)
-                store.of("two").claim(name, at=NOW)
+                store.duplicate_names.record({name: {"default", "two"}}, is_all=True)
+                store.of("two").name_owners.claim(name, at=NOW)
     assert_written_through(store, url)
-    store.forget_usage(ledger_id="another")
+    store.usage.forget(ledger_id="another")
     store.begin_doubt("because", HELLO, at=NOW)
     store.end_doubt()
     assert_written_through(store, url)
@@ -281,10 +281,10 @@ async def test_a_defect_ends_leading_and_gives_the_lease_back(url):
 
 def test_a_store_that_is_none_or_of_another_version_is_refused(url):
     with pytest.raises(StoreError, match="there is no bridge store at"):
-        ReadHandle(url)
+        ReplicaReader(url)
     shared_schema.prepare(url)
     ask(url, "INSERT INTO version VALUES (99) RETURNING 1")
-    for opening in (lambda: ReadHandle(url), lambda: shared_schema.prepare(url)):
+    for opening in (lambda: ReplicaReader(url), lambda: shared_schema.prepare(url)):
         with pytest.raises(StoreError, match=r"another version \(schema 99"):
             opening()
 
@@ -295,8 +295,8 @@ def test_a_store_of_an_earlier_version_gets_the_tables_it_has_not(url):
         db.execute("DROP TABLE gone_account")
         db.execute("UPDATE version SET number = 4")
     shared_schema.prepare(url)
-    store = Store(ReadHandle(url))
-    assert list(store.gone_accounts()) == []
+    store = Store(ReplicaReader(url))
+    assert list(store.gone_accounts.all()) == []
     store.close()
 
 
@@ -329,17 +329,17 @@ class TestCommands:
         said = capsys.readouterr().out
         assert "1 users and " in said
         assert PASSWORD not in said
-        with closing(Store(file, read_only=True)) as old, closing(Store(ReadHandle(url))) as new:
-            assert new.account("alice") == old.account("alice")
-            assert new.events() == old.events()
-            assert new.lineage.name == old.lineage.name
-            assert new.lineage.newest() == old.lineage.newest()
+        with closing(Store(file, read_only=True)) as old, closing(Store(ReplicaReader(url))) as new:
+            assert new.accounts.get("alice") == old.accounts.get("alice")
+            assert new.events.newest() == old.events.newest()
+            assert new.identity.name == old.identity.name
+            assert new.identity.newest() == old.identity.newest()
         assert cli.main(["move-store", str(file)]) == 1
         assert "there is a store in postgresql://owner@127" in capsys.readouterr().err
         store, lease = open_shared(url)
-        seqs = [each.seq for each in store.events()]
-        store.record_event("alice", HELLO, at=NOW)
-        assert store.events()[0].seq == seqs[0] + 1
+        seqs = [each.seq for each in store.events.newest()]
+        store.events.record("alice", HELLO, at=NOW)
+        assert store.events.newest()[0].seq == seqs[0] + 1
         store.close()
         give_back(url, lease)
 

@@ -28,7 +28,7 @@ def use(worlds, amount):
 
 
 def conflicts(world):
-    return [each for each in world.bridge.store.events() if each.event.kind == "conflict"]
+    return [each for each in world.bridge.store.events.newest() if each.event.kind == "conflict"]
 
 
 def test_neither_shrinks_the_quota_to_nothing_within_seconds(pair):

@@ -42,7 +42,7 @@ def limit(world, name):
 
 
 def last_change(world, name):
-    events = world.bridge.store.events(username=name)
+    events = world.bridge.store.events.newest(username=name)
     return next(each.event for each in events if each.event.kind == "quota_changed")
 
 

@@ -51,7 +51,7 @@ def limit(world, username):
 
 
 def unknown(world):
-    return {each.username for each in world.bridge.store.orphans()}
+    return {each.username for each in world.bridge.store.unknown_names.all()}
 
 
 @pytest.mark.parametrize("name", ["n{:03}" + "x" * 251, "{:03}" + "🦊" * 200, "{:03}ф" * 50])
@@ -66,7 +66,7 @@ def test_names_that_no_user_can_have_stop_nobody_and_are_never_asked_for(world, 
     assert len(unknown(world)) == 60
     names = [each for it in counting.users_asked() for each in it.url.params.get_list("username")]
     assert names == ["alice"]
-    texts = {each.event.text for each in world.bridge.store.events(limit=500)}
+    texts = {each.event.text for each in world.bridge.store.events.newest(limit=500)}
     assert any("no user of Marzban can have: 3 to 32 letters" in text for text in texts)
 
 
@@ -90,7 +90,7 @@ def test_deleted_users_cost_a_few_requests_an_hour(world, counting):
     for _ in range(20):
         world.clock.advance(seconds=59)
         world.one_pass()
-    assert len(list(world.bridge.store.gone_accounts())) == 30
+    assert len(list(world.bridge.store.gone_accounts.all())) == 30
     counting.users_asked()
     for _ in range(60):
         world.clock.advance(seconds=59)

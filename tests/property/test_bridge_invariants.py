@@ -88,10 +88,10 @@ class BridgeMachine(RuleBasedStateMachine):
             name, data_limit=quota_bytes, data_limit_reset_strategy="month"
         )
         books = self.books.get(name)
-        starts = {(0, 0)} if books is None else {books.totals}
+        starts = {(0, 0)} if books is None else {books.usage.totals}
         anew = Books(quota_bytes=quota_bytes)
         if books is not None:
-            anew.billed_bytes, anew.raw_bytes = books.totals
+            anew.billed_bytes, anew.raw_bytes = books.usage.totals
         self.books[name] = anew
         self.count(name, 1)
         if books is not None:
@@ -148,7 +148,7 @@ class BridgeMachine(RuleBasedStateMachine):
         else:
             # Without panel traffic only the webhook tells.
             self.deliver(self.world.panel.take_webhooks())
-        begins = {books.totals}
+        begins = {books.usage.totals}
         may_be_echo = awaits_echo and not used
         books.period_may_begin_at = books.period_may_begin_at | begins if may_be_echo else begins
 
@@ -164,7 +164,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.look()
         self.world.panel.reset_all("root")
         is_proved = any(
-            (self.world.bridge.store.account(name)) is not None
+            (self.world.bridge.store.accounts.get(name)) is not None
             and (
                 self.world.account(name).sighting.used_bytes > 0
                 or self.world.account(name).sighting.logged_bytes > 0
@@ -174,7 +174,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.look()
         self.look()
         for books in self.books.values():
-            begins = {books.totals}
+            begins = {books.usage.totals}
             books.period_may_begin_at = begins if is_proved else books.period_may_begin_at | begins
 
     @rule()
@@ -188,7 +188,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.world.clock.advance(hours=1, minutes=10)
         self.look()
         for books in self.books.values():
-            begins = {books.totals}
+            begins = {books.usage.totals}
             books.period_may_begin_at = (
                 books.period_may_begin_at | begins if books.is_disabled_by_admin else begins
             )
@@ -306,7 +306,7 @@ class BridgeMachine(RuleBasedStateMachine):
     @invariant()
     def quotas_are_the_admins_last_word(self):
         for name, books in self.books.items():
-            account = self.world.bridge.store.account(name)
+            account = self.world.bridge.store.accounts.get(name)
             if account and account.sighting.seen_at == self.world.clock():
                 assert is_same_limit(account.quota_bytes, books.quota_bytes), name
 
@@ -315,8 +315,8 @@ class BridgeMachine(RuleBasedStateMachine):
             account = self.world.account(name)
             user = self.world.panel.get_user(name)
             total = self.world.ledger.total_bytes(name)
-            assert total == books.billed_bytes == self.world.bridge.store.total_bytes(name)
-            assert self.world.bridge.store.totals(name).raw_bytes == books.raw_bytes
+            assert total == books.billed_bytes == self.world.bridge.store.usage.total_bytes(name)
+            assert self.world.bridge.store.usage.totals(name).raw_bytes == books.raw_bytes
             assert is_same_limit(account.quota_bytes, books.quota_bytes)
             begun_at = (account.baseline_bytes, account.raw_baseline_bytes)
             assert begun_at in books.period_may_begin_at, name
@@ -381,7 +381,7 @@ class MachineWithNotes(BridgeMachine):
         assert len(self.world.transport.writes) <= writes + 1, "no more than a line of ours"
         self.world.clock.advance(seconds=GONE_SECONDS)
         self.look()
-        assert not self.world.bridge.store.panel_doubts
+        assert not self.world.bridge.store.suspension.reasons
 
     @rule()
     def the_store_is_lost_and_rebuilt(self):
@@ -506,7 +506,7 @@ class RatioMachine(BridgeMachine):
 
     @rule()
     def read_the_feed_from_its_start(self):
-        self.world.bridge.store.forget_usage(ledger_id=self.world.ledger.ledger_id)
+        self.world.bridge.store.usage.forget(ledger_id=self.world.ledger.ledger_id)
         self.look()
 
 

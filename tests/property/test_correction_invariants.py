@@ -104,7 +104,7 @@ class CorrectionMachine(RuleBasedStateMachine):
 
     def read_through(self, name):
         """Tell up to which number a name was read, by the total that the bridge has of it."""
-        row = self.world.bridge.store._db.execute(
+        row = self.world.bridge.store._handle.db.execute(
             "SELECT total_bytes FROM external_usage WHERE username = ?", (name,)
         ).fetchone()
         left_bytes = row[0] if row else 0
@@ -163,11 +163,11 @@ class CorrectionMachine(RuleBasedStateMachine):
 
     def external(self, user):
         account = self.world.account(user)
-        return self.world.bridge.store.total_bytes(user) - account.baseline_bytes
+        return self.world.bridge.store.usage.total_bytes(user) - account.baseline_bytes
 
     @invariant()
     def no_usage_is_negative(self):
-        for account in self.world.bridge.store.accounts():
+        for account in self.world.bridge.store.accounts.all():
             assert self.external(account.username) >= 0
 
     def check_all(self):
@@ -175,7 +175,7 @@ class CorrectionMachine(RuleBasedStateMachine):
             assert self.external(user) == self.expected(user), user
             account = self.world.account(user)
             assert account.quota_bytes == gib(100_000)
-            raw = self.world.bridge.store.totals(user).raw_bytes - account.raw_baseline_bytes
+            raw = self.world.bridge.store.usage.totals(user).raw_bytes - account.raw_baseline_bytes
             assert raw == self.expected(user)
 
 

@@ -59,7 +59,7 @@ class Fuzzed:
         logging.getLogger("marzban_bridge").removeHandler(self.lines)
 
     def standing(self):
-        account = self.world.bridge.store.account("alice")
+        account = self.world.bridge.store.accounts.get("alice")
         return account.baseline_bytes, account.quota_bytes, self.world.panel.get_user("alice")
 
     def post(self, path, body, headers):

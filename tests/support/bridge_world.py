@@ -135,7 +135,7 @@ class BridgeWorld:
         total_bytes = self.ledger.total_bytes(username)
         self.clock.advance(seconds=1)
         await together.run_once(self.bridges)
-        assert self.bridge.store.total_bytes(username) == total_bytes
+        assert self.bridge.store.usage.total_bytes(username) == total_bytes
 
 
 async def until(what: str, is_so: Callable[[], bool]) -> None:

@@ -133,13 +133,13 @@ class PanelsWorld:
         return self.bridges.by_name[panel]
 
     def account(self, panel: str, username: str = "alice") -> Account | None:
-        return self.bridge(panel).store.account(username)
+        return self.bridge(panel).store.accounts.get(username)
 
     def external(self, panel: str, username: str = "alice") -> int | None:
         account = self.account(panel, username)
         if account is None:
             return None
-        total_bytes = self.bridge(panel).store.total_bytes(account.key)
+        total_bytes = self.bridge(panel).store.usage.total_bytes(account.key)
         return total_bytes - account.baseline_bytes
 
     def create(self, panel: str, username: str = "alice", *, limit: float | None = 10, **fields):
@@ -156,7 +156,7 @@ class PanelsWorld:
         return user["status"], None if limit is None else limit / gib(1)
 
     def events(self, panel: str, kind: str) -> list[str]:
-        found = self.bridge(panel).store.events(limit=1000)
+        found = self.bridge(panel).store.events.newest(limit=1000)
         return [each.username for each in found if each.event.kind == kind]
 
     def close(self) -> None:

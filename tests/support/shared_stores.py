@@ -11,7 +11,7 @@ from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.lease import Lease
 from marzban_bridge.store.postgres.link import PostgresLink
-from marzban_bridge.store.postgres.replica import ReadHandle, SharedHandle
+from marzban_bridge.store.postgres.replica import PostgresReplica, ReplicaReader
 from marzban_bridge.store.postgres.schema import EVENTS, TABLES
 from marzban_bridge.store.store import Store
 
@@ -40,7 +40,7 @@ def give_back(url: str, lease: Lease) -> None:
 def open_shared(url: str) -> tuple[Store, Lease]:
     """Open a store as its leader."""
     lease = lead(url)
-    return Store(SharedHandle(url, lease)), lease
+    return Store(PostgresReplica(url, lease)), lease
 
 
 def leading(place: Path | StoreUrl, stack: AsyncExitStack) -> dict[str, Any]:
@@ -59,12 +59,12 @@ def leading(place: Path | StoreUrl, stack: AsyncExitStack) -> dict[str, Any]:
 
 def assert_written_through(store: Store, url: str) -> None:
     """Compare the leader's copy with what another bridge would read."""
-    other = Store(ReadHandle(url))
+    other = Store(ReplicaReader(url))
     for table in TABLES:
         if table is not EVENTS:
             columns = ", ".join(table.columns)
             query = f"SELECT {columns} FROM {table.name} ORDER BY {', '.join(table.keys)}"
-            ours, theirs = (each._db.execute(query).fetchall() for each in (store, other))
+            ours, theirs = (each._handle.db.execute(query).fetchall() for each in (store, other))
             assert ours == theirs, table.name
     other.close()
 
@@ -88,4 +88,4 @@ class StorePlace:
         """Open it to read."""
         if isinstance(self.place, Path):
             return Store(self.place, read_only=True)
-        return Store(ReadHandle(self.place))
+        return Store(ReplicaReader(self.place))

@@ -285,7 +285,7 @@ class AdminAtWork(threading.Thread):
 
     def account(self, name: str) -> Account | None:
         """Return what the bridge has on file."""
-        return self._ask_store(lambda store: store.account(name))
+        return self._ask_store(lambda store: store.accounts.get(name))
 
     def _is_read(self, name: str, total_bytes: int) -> bool:
         """Tell whether the bridge has looked at the user since its last report."""

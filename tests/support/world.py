@@ -169,7 +169,7 @@ class World:
 
     def account(self, username: str) -> Account:
         """Return the bridge's account of a user."""
-        account = self.bridge.store.account(username)
+        account = self.bridge.store.accounts.get(username)
         assert account is not None, f"no account for {username}"
         return account
 

@@ -14,7 +14,7 @@ from collector.schema import EVENTS, USER_USAGE
 from marzban_bridge.panels.port import Status
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.usage import Totals
-from marzban_bridge.store.store import RecordedEvent
+from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.timeseries.points import event_line, usage_line
 
 NOW_MILLIS = 1_779_278_400_000

@@ -100,15 +100,15 @@ class Stand:
         return pause_seconds
 
     def open_account(self, name, **fields):
-        self.store.save(account(panel_user(username=name, **fields)), at=NOW)
+        self.store.accounts.save(account(panel_user(username=name, **fields)), at=NOW)
 
     def use(self, *names, total=gib(1)):
-        seq = self.store.cursor + 1
+        seq = self.store.usage.cursor + 1
         changes = [
             UsageChange(username=n, total_bytes=total, raw_bytes=total, change_seq=seq)
             for n in names
         ]
-        self.store.record_usage(changes, cursor=seq, runs=())
+        self.store.usage.record(changes, cursor=seq, runs=())
 
     def number(self, name, **labels):
         return self.metrics.registry.get_sample_value(name, labels)
@@ -179,7 +179,7 @@ class TestWhoIsWritten:
 
     async def test_a_look_that_shows_nothing_new_is_no_change(self, quiet):
         later = NOW + timedelta(minutes=1)
-        quiet.store.save(account(seen_at=later), at=later)
+        quiet.store.accounts.save(account(seen_at=later), at=later)
         quiet.advance(GATHER_SECONDS)
         await quiet.settle()
         assert quiet.influx.writes == []
@@ -194,7 +194,7 @@ class TestWhoIsWritten:
         quiet.open_account("dave")
         quiet.use("alice")
         event = Event(kind="deleted", text="gone")
-        quiet.store.forget("alice", event, username="alice", at=NOW)
+        quiet.store.departures.forget("alice", event, username="alice", at=NOW)
         quiet.advance(GATHER_SECONDS)
         await quiet.settle()
         assert quiet.influx.of("user_usage") == {"dave": 1}
@@ -225,7 +225,7 @@ class TestMemory:
         quiet.influx.away = Retry("away")
         for total in range(200):
             quiet.use("alice", "bob", f"nobody{total}", total=total)
-            quiet.store.record_event("alice", Event(kind="published", text="x"), at=NOW)
+            quiet.store.events.record("alice", Event(kind="published", text="x"), at=NOW)
             quiet.advance(5)
             await quiet.settle()
         remembered = quiet.snapshots._changed | quiet.snapshots._being_written
@@ -235,7 +235,7 @@ class TestMemory:
 
     async def test_what_was_written_of_deleted_users_is_forgotten_at_the_heartbeat(self, quiet):
         event = Event(kind="deleted", text="gone")
-        quiet.store.forget("alice", event, username="alice", at=NOW)
+        quiet.store.departures.forget("alice", event, username="alice", at=NOW)
         quiet.advance(HEARTBEAT_SECONDS)
         await quiet.settle()
         assert {name for _, name in quiet.snapshots._written} == {"bob", "carol"}
@@ -246,7 +246,7 @@ class TestEvents:
 
     def record(self, stand, *texts, at=NOW):
         for text in texts:
-            stand.store.record_event("alice", Event(kind="reset", text=text), at=at)
+            stand.store.events.record("alice", Event(kind="reset", text=text), at=at)
 
     def texts(self, stand):
         found = [rest for key, rest in stand.influx.points.items() if key.startswith("events,")]
@@ -448,7 +448,7 @@ class TestRefusals:
     async def test_a_name_without_a_spelling_is_counted_and_the_rest_is_stored(self, quiet):
         quiet.open_account("dave", admin="sh\nop")
         quiet.open_account("eve")
-        quiet.store.record_event("a\nb", Event(kind="orphan", text="x"), at=NOW)
+        quiet.store.events.record("a\nb", Event(kind="orphan", text="x"), at=NOW)
         quiet.advance(GATHER_SECONDS)
         await quiet.settle()
         assert quiet.influx.of("user_usage") == {"eve": 1}
@@ -521,8 +521,8 @@ async def test_users_and_events_of_all_panels_are_written_under_what_they_are_ca
     two = stand.store.of("two")
     stand.open_account("alice")
     event = Event(kind="reset", text="x")
-    two.save(account(panel_user(username="alice", admin="shop")), [event], at=NOW)
-    two.save(account(panel_user(username="bob")), at=NOW)
+    two.accounts.save(account(panel_user(username="alice", admin="shop")), [event], at=NOW)
+    two.accounts.save(account(panel_user(username="bob")), at=NOW)
     await stand.settle()
     assert {key.split(" ")[0] for key in stand.influx.points} == {
         "user_usage,admin=-,panel=default,user=alice",

@@ -17,7 +17,8 @@ from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.reset_detection import ResetAll
 from marzban_bridge.quota.usage import NOTHING, Totals, UsageChange
 from marzban_bridge.store.accounts import PendingResets
-from marzban_bridge.store.sqlite import APPLICATION_ID, MIGRATIONS, from_millis
+from marzban_bridge.store.handle import from_millis
+from marzban_bridge.store.sqlite import APPLICATION_ID, MIGRATIONS
 from marzban_bridge.store.store import Store
 
 
@@ -54,23 +55,25 @@ def test_an_account_comes_back_as_it_was_stored(store):
             cause="asked", actor="root", total_bytes=9, raw_total_bytes=5, requested_at=NOW
         ),
     )
-    store.save(kept, at=NOW)
-    assert store.account("alice") == kept
-    assert list(store.accounts(admin="reseller")) == [kept]
-    assert list(store.accounts(admin="other")) == []
+    store.accounts.save(kept, at=NOW)
+    assert store.accounts.get("alice") == kept
+    assert list(store.accounts.all(admin="reseller")) == [kept]
+    assert list(store.accounts.all(admin="other")) == []
 
 
 def test_an_account_of_a_version_without_open_writes_keeps_the_write_it_was_at(store):
     """That one had the limit and the status of one write, and forgot them at the next look."""
-    store.save(account(panel_user(data_limit_bytes=gib(4)), published_bytes=gib(4)), at=NOW)
+    store.accounts.save(
+        account(panel_user(data_limit_bytes=gib(4)), published_bytes=gib(4)), at=NOW
+    )
     query = "SELECT state FROM account WHERE account_key = 'alice'"
-    state = msgspec.json.decode(store._db.execute(query).fetchone()[0])
+    state = msgspec.json.decode(store._handle.db.execute(query).fetchone()[0])
     del state["open_writes"]
     state |= {"intended_bytes": gib(3), "intended_status": "disabled"}
     with store._handle.transaction():
         statement = "UPDATE account SET state = ? WHERE account_key = 'alice'"
-        store._db.execute(statement, (msgspec.json.encode(state),))
-    held = store.account("alice")
+        store._handle.db.execute(statement, (msgspec.json.encode(state),))
+    held = store.accounts.get("alice")
     nothing = Totals(billed_bytes=0, raw_bytes=0)
     looked = observe(held, panel_user(data_limit_bytes=gib(4)), totals=nothing, now=NOW).account
     landed = panel_user(data_limit_bytes=gib(3), status=Status.DISABLED)
@@ -78,99 +81,109 @@ def test_an_account_of_a_version_without_open_writes_keeps_the_write_it_was_at(s
     assert (looked.quota_bytes, looked.published_bytes) == (gib(10), gib(3))
     assert looked.is_disabled_by_us
     assert looked.intended_bytes is looked.intended_status is None
-    store.save(looked, at=NOW)
-    assert store.account("alice") == looked
+    store.accounts.save(looked, at=NOW)
+    assert store.accounts.get("alice") == looked
 
 
 def test_everything_survives_closing_the_store(store_place):
     first = store_place.open()
-    first.save(account(), [Event(kind="adopted", text="hello")], at=NOW)
-    first.record_usage([change("alice", gib(7), 12)], cursor=12, runs=())
+    first.accounts.save(account(), [Event(kind="adopted", text="hello")], at=NOW)
+    first.usage.record([change("alice", gib(7), 12)], cursor=12, runs=())
     first.close()
     second = store_place.open()
-    assert second.account("alice") == account()
-    assert (second.cursor, second.total_bytes("alice")) == (12, gib(7))
-    assert [(each.username, each.event.kind, each.at) for each in second.events()] == [
+    assert second.accounts.get("alice") == account()
+    assert (second.usage.cursor, second.usage.total_bytes("alice")) == (12, gib(7))
+    assert [(each.username, each.event.kind, each.at) for each in second.events.newest()] == [
         ("alice", "adopted", NOW)
     ]
     second.close()
 
 
 def test_usage_is_summed_over_all_names_that_count_for_an_account(store):
-    touched = store.record_usage([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2, runs=())
+    touched = store.usage.record([change("Alice", 5, 1), change("alice", 7, 2)], cursor=2, runs=())
     assert touched == {"default": ["Alice", "alice"]}
-    assert store.record_unknown("Alice", candidates=["alice"], at=NOW) == ["alice"]
-    assert store.total_bytes("alice") == 12
-    touched = store.record_usage([change("Alice", 6, 3)], cursor=3, runs=())
+    assert store.name_owners.record_unknown("Alice", candidates=["alice"], at=NOW) == ["alice"]
+    assert store.usage.total_bytes("alice") == 12
+    touched = store.usage.record([change("Alice", 6, 3)], cursor=3, runs=())
     assert touched == {"default": ["alice"]}
-    assert store.total_bytes("alice") == 13
+    assert store.usage.total_bytes("alice") == 13
 
 
 def test_an_unknown_name_is_news_once_and_no_orphan_once_it_has_an_account(store):
-    store.record_usage([change("alice", 5, 1)], cursor=1, runs=())
+    store.usage.record([change("alice", 5, 1)], cursor=1, runs=())
     for _ in range(2):
-        assert store.record_unknown("alice", candidates=(), at=NOW) == []
-    assert [each.event.kind for each in store.events()] == ["orphan"]
-    assert [(each.username, each.total_bytes) for each in store.orphans()] == [("alice", 5)]
-    store.save(account(), at=NOW)
-    assert not store.is_orphan("alice")
+        assert store.name_owners.record_unknown("alice", candidates=(), at=NOW) == []
+    assert [each.event.kind for each in store.events.newest()] == ["orphan"]
+    assert [(each.username, each.total_bytes) for each in store.unknown_names.all()] == [
+        ("alice", 5)
+    ]
+    store.accounts.save(account(), at=NOW)
+    assert not store.placement.is_missing("alice")
     assert store.counts() == {"accounts": 1, "orphans": 0, "held": 0}
 
 
 def test_a_deleted_users_name_is_an_orphan(store):
-    store.save(account(), at=NOW)
-    store.forget("alice", Event(kind="deleted", text="gone"), username="alice", at=NOW)
-    assert store.account("alice") is None
-    assert store.is_orphan("alice")
+    store.accounts.save(account(), at=NOW)
+    store.departures.forget("alice", Event(kind="deleted", text="gone"), username="alice", at=NOW)
+    assert store.accounts.get("alice") is None
+    assert store.placement.is_missing("alice")
 
 
 def test_a_redelivered_webhook_is_no_news(store):
-    assert store.announce([(b"1", "alice"), (b"2", "bob")], at=NOW, remember_seconds=60) == [
+    assert store.reset_news.announce(
+        [(b"1", "alice"), (b"2", "bob")], at=NOW, remember_seconds=60
+    ) == [
         "alice",
         "bob",
     ]
-    assert store.announce([(b"1", "alice")], at=NOW, remember_seconds=60) == []
+    assert store.reset_news.announce([(b"1", "alice")], at=NOW, remember_seconds=60) == []
     later = NOW + timedelta(seconds=61)
-    assert store.announce([(b"1", "alice")], at=later, remember_seconds=60) == ["alice"]
+    assert store.reset_news.announce([(b"1", "alice")], at=later, remember_seconds=60) == ["alice"]
 
 
 def test_an_announcement_waits_until_a_look_has_taken_it_into_account(store):
-    store.announce([(b"1", "alice")], at=NOW, remember_seconds=60)
-    assert store.is_announced("alice")
-    store.save(account(), at=NOW)
-    assert store.is_announced("alice"), "a write that is stored meanwhile has not heard of it"
-    store.save(account(), at=NOW, takes_announcement=True)
-    assert not store.is_announced("alice")
+    store.reset_news.announce([(b"1", "alice")], at=NOW, remember_seconds=60)
+    assert store.reset_news.is_announced("alice")
+    store.accounts.save(account(), at=NOW)
+    assert store.reset_news.is_announced("alice"), (
+        "a write that is stored meanwhile has not heard of it"
+    )
+    store.accounts.save(account(), at=NOW, takes_announcement=True)
+    assert not store.reset_news.is_announced("alice")
 
 
 def test_a_reset_of_all_users_is_remembered_by_owner(store):
     noticed = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))
-    store.record_reset_all(None, noticed)
-    assert store.reset_all(None) == noticed
-    assert store.reset_all("reseller") is None
-    assert store.of("two").reset_all(None) is None
+    store.reset_news.record_of_everybody(None, noticed)
+    assert store.reset_news.of_everybody(None) == noticed
+    assert store.reset_news.of_everybody("reseller") is None
+    assert store.of("two").reset_news.of_everybody(None) is None
 
 
 def test_accounts_are_found_by_their_owner_and_without_one(store):
-    store.save(account(panel_user(username="a", admin="reseller")), at=NOW)
-    store.save(account(panel_user(username="b")), at=NOW)
-    assert store.keys_of_owner("reseller") == ["a"]
-    assert store.keys_of_owner(None) == ["b"]
+    store.accounts.save(account(panel_user(username="a", admin="reseller")), at=NOW)
+    store.accounts.save(account(panel_user(username="b")), at=NOW)
+    assert store.accounts.keys_of_owner("reseller") == ["a"]
+    assert store.accounts.keys_of_owner(None) == ["b"]
 
 
 def test_keys_are_paged_over_reported_names_and_accounts(store):
-    store.record_usage([change(name, 1, seq) for seq, name in enumerate("ecab")], cursor=4, runs=())
-    store.save(account(panel_user(username="d")), at=NOW)
-    assert store.keys(limit=3) == ["a", "b", "c"]
-    assert store.keys(after="c", limit=3) == ["d", "e"]
-    assert store.is_known("d")
-    assert not store.is_known("x")
+    store.usage.record([change(name, 1, seq) for seq, name in enumerate("ecab")], cursor=4, runs=())
+    store.accounts.save(account(panel_user(username="d")), at=NOW)
+    assert store.placement.keys(limit=3) == ["a", "b", "c"]
+    assert store.placement.keys(after="c", limit=3) == ["d", "e"]
+    assert store.placement.is_known("d")
+    assert not store.placement.is_known("x")
 
 
 def test_forgetting_usage_begins_the_feed_anew(store):
-    store.record_usage([change("alice", 5, 9)], cursor=9, runs=())
-    store.forget_usage(ledger_id="other")
-    assert (store.cursor, store.total_bytes("alice"), store.meta("ledger_id")) == (0, 0, "other")
+    store.usage.record([change("alice", 5, 9)], cursor=9, runs=())
+    store.usage.forget(ledger_id="other")
+    assert (store.usage.cursor, store.usage.total_bytes("alice"), store.meta("ledger_id")) == (
+        0,
+        0,
+        "other",
+    )
 
 
 def resetting(name, requested_at=NOW):
@@ -185,17 +198,17 @@ def resetting(name, requested_at=NOW):
 
 
 def test_resets_that_wait_are_counted_until_they_are_finished(store):
-    assert store.pending_resets() == PendingResets(count=0, oldest_requested_at=None)
-    store.save(account(), at=NOW)
-    store.save(resetting("bob", NOW - timedelta(minutes=5)), at=NOW)
-    store.save(resetting("carol", NOW - timedelta(minutes=1)), at=NOW)
+    assert store.accounts.pending_resets() == PendingResets(count=0, oldest_requested_at=None)
+    store.accounts.save(account(), at=NOW)
+    store.accounts.save(resetting("bob", NOW - timedelta(minutes=5)), at=NOW)
+    store.accounts.save(resetting("carol", NOW - timedelta(minutes=1)), at=NOW)
     since = NOW - timedelta(minutes=5)
-    assert store.pending_resets() == PendingResets(count=2, oldest_requested_at=since)
-    store.save(account(panel_user(username="bob")), at=NOW)
+    assert store.accounts.pending_resets() == PendingResets(count=2, oldest_requested_at=since)
+    store.accounts.save(account(panel_user(username="bob")), at=NOW)
     since = NOW - timedelta(minutes=1)
-    assert store.pending_resets() == PendingResets(count=1, oldest_requested_at=since)
-    store.forget("carol", Event(kind="deleted", text="gone"), username="carol", at=NOW)
-    assert store.pending_resets().count == 0
+    assert store.accounts.pending_resets() == PendingResets(count=1, oldest_requested_at=since)
+    store.departures.forget("carol", Event(kind="deleted", text="gone"), username="carol", at=NOW)
+    assert store.accounts.pending_resets().count == 0
 
 
 @pytest.mark.parametrize("micros", [0, 1000, 123_000, 123_456, 999_999])
@@ -214,15 +227,15 @@ def test_a_store_of_the_first_schema_knows_its_waiting_resets_after_the_migratio
             )
         db.commit()
     with closing(Store(path)) as store:
-        assert store.account("bob") == waiting
-        assert store.account("alice") == idle
-        pending = store.pending_resets()
+        assert store.accounts.get("bob") == waiting
+        assert store.accounts.get("alice") == idle
+        pending = store.accounts.pending_resets()
         assert pending.count == 1
         assert abs(pending.oldest_requested_at - requested_at) <= timedelta(milliseconds=1)
-        store.save(waiting, at=NOW)
-        assert store.pending_resets().count == 1
+        store.accounts.save(waiting, at=NOW)
+        assert store.accounts.pending_resets().count == 1
     with closing(Store(path)) as again:
-        assert again.pending_resets().count == 1
+        assert again.accounts.pending_resets().count == 1
 
 
 def test_before_ratios_raw_bytes_were_what_was_counted(tmp_path):
@@ -253,9 +266,9 @@ def test_before_ratios_raw_bytes_were_what_was_counted(tmp_path):
         db.execute("INSERT INTO meta VALUES ('feed_cursor', '41')")
         db.commit()
     with closing(Store(path)) as store:
-        assert store.account(held.key) == held
-        assert store.totals(held.key) == as_reported(most)
-        assert store.cursor == 41
+        assert store.accounts.get(held.key) == held
+        assert store.usage.totals(held.key) == as_reported(most)
+        assert store.usage.cursor == 41
 
 
 def test_a_store_from_before_accounts_outlived_their_users_keeps_them_from_then_on(tmp_path):
@@ -274,10 +287,14 @@ def test_a_store_from_before_accounts_outlived_their_users_keeps_them_from_then_
         db.execute("INSERT INTO orphan VALUES ('gone', 'default', 'gone', 1000)")
         db.commit()
     with closing(Store(path)) as store:
-        assert list(store.accounts()) == [kept]
-        assert [(each.username, each.gone_at) for each in store.orphans()] == [("gone", None)]
-        store.forget("alice", Event(kind="deleted", text="gone"), username="alice", at=NOW)
-        gone = store.gone_account("alice")
+        assert list(store.accounts.all()) == [kept]
+        assert [(each.username, each.gone_at) for each in store.unknown_names.all()] == [
+            ("gone", None)
+        ]
+        store.departures.forget(
+            "alice", Event(kind="deleted", text="gone"), username="alice", at=NOW
+        )
+        gone = store.gone_accounts.get("alice")
         assert gone is not None
         assert (gone.account, gone.gone_at) == (kept, NOW)
 
@@ -309,20 +326,27 @@ def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
         )
         db.commit()
     with closing(Store(path)) as store:
-        assert list(store.accounts(admin="shop")) == [account(is_held=True), waiting]
+        assert list(store.accounts.all(admin="shop")) == [account(is_held=True), waiting]
         assert store.counts() == {"accounts": 2, "orphans": 1, "held": 1}
-        assert store.totals("alice") == Totals(billed_bytes=5, raw_bytes=6)
-        assert [each.username for each in store.orphans()] == ["gone"]
-        assert store.is_announced("bob")
-        known = store.reset_all("shop")
+        assert store.usage.totals("alice") == Totals(billed_bytes=5, raw_bytes=6)
+        assert [each.username for each in store.unknown_names.all()] == ["gone"]
+        assert store.reset_news.is_announced("bob")
+        known = store.reset_news.of_everybody("shop")
         assert known.after == known.seen_at, "an earlier version did not keep when it began"
-        assert store.pending_resets().count == 1
-        assert [each.panel for each in store.events()] == ["default"]
-        assert store.announce([(b"\x01", "bob")], at=from_millis(1500), remember_seconds=1) == []
+        assert store.accounts.pending_resets().count == 1
+        assert [each.panel for each in store.events.newest()] == ["default"]
+        assert (
+            store.reset_news.announce([(b"\x01", "bob")], at=from_millis(1500), remember_seconds=1)
+            == []
+        )
         other = store.of("two")
-        assert list(other.accounts()) == []
+        assert list(other.accounts.all()) == []
         assert other.counts() == {"accounts": 0, "orphans": 0, "held": 0}
-        assert (other.totals("alice"), other.events(), other.is_announced("bob")) == (
+        assert (
+            other.usage.totals("alice"),
+            other.events.newest(),
+            other.reset_news.is_announced("bob"),
+        ) == (
             *(NOTHING, []),
             False,
         )
@@ -331,46 +355,48 @@ def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
 def test_raw_bytes_are_kept_beside_what_they_count_for(store):
     one = UsageChange(username="Alice", total_bytes=10, raw_bytes=5, change_seq=1)
     other = UsageChange(username="alice", total_bytes=0, raw_bytes=7, change_seq=2)
-    store.record_usage([one, other], cursor=2, runs=())
-    store.record_unknown("Alice", candidates=["alice"], at=NOW)
-    assert store.totals("alice") == Totals(billed_bytes=10, raw_bytes=12)
-    assert store.total_bytes("alice") == 10
-    store.record_unknown("alice", candidates=(), at=NOW)
-    (orphan,) = store.orphans()
+    store.usage.record([one, other], cursor=2, runs=())
+    store.name_owners.record_unknown("Alice", candidates=["alice"], at=NOW)
+    assert store.usage.totals("alice") == Totals(billed_bytes=10, raw_bytes=12)
+    assert store.usage.total_bytes("alice") == 10
+    store.name_owners.record_unknown("alice", candidates=(), at=NOW)
+    (orphan,) = store.unknown_names.all()
     assert (orphan.total_bytes, orphan.raw_bytes) == (10, 12)
-    store.record_usage(
+    store.usage.record(
         [UsageChange(username="alice", total_bytes=1, raw_bytes=8, change_seq=3)], cursor=3, runs=()
     )
-    assert store.totals("alice") == Totals(billed_bytes=11, raw_bytes=13)
-    assert store.totals("nobody") == NOTHING
+    assert store.usage.totals("alice") == Totals(billed_bytes=11, raw_bytes=13)
+    assert store.usage.totals("nobody") == NOTHING
 
 
 def test_events_are_paged_oldest_first(store):
     for text in ("one", "two", "three"):
-        store.record_event("alice", Event(kind="reset", text=text), at=NOW)
-    page = store.events_after(0, limit=2)
+        store.events.record("alice", Event(kind="reset", text=text), at=NOW)
+    page = store.events.after(0, limit=2)
     assert [each.event.text for each in page] == ["one", "two"]
-    assert [each.event.text for each in store.events_after(page[-1].seq, limit=2)] == ["three"]
+    assert [each.event.text for each in store.events.after(page[-1].seq, limit=2)] == ["three"]
 
 
 def test_the_last_event_before_a_moment_is_found(store):
     for minutes in (1, 2, 3):
         at = NOW + timedelta(minutes=minutes)
-        store.record_event("alice", Event(kind="reset", text="x"), at=at)
-    assert store.last_event_before(NOW) == 0
-    assert store.last_event_before(NOW + timedelta(minutes=2)) == 1
-    assert store.last_event_before(NOW + timedelta(hours=1)) == 3
+        store.events.record("alice", Event(kind="reset", text="x"), at=at)
+    assert store.events.last_before(NOW) == 0
+    assert store.events.last_before(NOW + timedelta(minutes=2)) == 1
+    assert store.events.last_before(NOW + timedelta(hours=1)) == 3
 
 
 def test_every_change_is_told_after_it_is_stored(store):
     told = []
-    store.on_change = lambda panel, keys: told.append((panel, list(keys), store._db.in_transaction))
-    store.save(account(panel_user(username="Alice")), at=NOW)
-    store.record_usage([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2, runs=())
-    store.record_event("", Event(kind="cleanup", text="x"), at=NOW)
-    store.record_unknown("bob", candidates=(), at=NOW)
-    store.record_unknown("bob", candidates=(), at=NOW)
-    store.forget("Alice", Event(kind="deleted", text="x"), username="Alice", at=NOW)
+    store.on_change = lambda panel, keys: told.append(
+        (panel, list(keys), store._handle.db.in_transaction)
+    )
+    store.accounts.save(account(panel_user(username="Alice")), at=NOW)
+    store.usage.record([change("Alice", 5, 1), change("bob", 7, 2)], cursor=2, runs=())
+    store.events.record("", Event(kind="cleanup", text="x"), at=NOW)
+    store.name_owners.record_unknown("bob", candidates=(), at=NOW)
+    store.name_owners.record_unknown("bob", candidates=(), at=NOW)
+    store.departures.forget("Alice", Event(kind="deleted", text="x"), username="Alice", at=NOW)
     assert told == [
         ("default", ["Alice"], False),
         ("default", ["Alice", "bob"], False),
@@ -386,9 +412,9 @@ def test_a_second_writer_is_refused_and_told_who_has_the_file(tmp_path, file_sto
 
 
 def test_reading_beside_the_writer_is_possible_and_writing_is_not(store_place, store):
-    store.save(account(), at=NOW)
+    store.accounts.save(account(), at=NOW)
     reader = store_place.read()
-    assert reader.account("alice") == account()
+    assert reader.accounts.get("alice") == account()
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.set_meta("a", "b")
     reader.close()
@@ -428,5 +454,5 @@ def test_a_damaged_file_is_refused_with_the_way_out(tmp_path):
 
 def test_a_failed_transaction_leaves_nothing_behind(store):
     with pytest.raises(OverflowError):
-        store.record_usage([change("alice", 5, 1), change("bob", 2**70, 2)], cursor=2, runs=())
-    assert (store.cursor, store.total_bytes("alice")) == (0, 0)
+        store.usage.record([change("alice", 5, 1), change("bob", 2**70, 2)], cursor=2, runs=())
+    assert (store.usage.cursor, store.usage.total_bytes("alice")) == (0, 0)

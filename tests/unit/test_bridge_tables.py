@@ -11,7 +11,7 @@ from rich.console import Console
 
 from marzban_bridge.quota.account import Balance, Event, balance
 from marzban_bridge.quota.usage import Orphan
-from marzban_bridge.store.store import RecordedEvent
+from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,

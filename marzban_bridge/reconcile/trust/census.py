@@ -68,7 +68,7 @@ class Census:
 
     def refuse_in_doubt(self) -> None:
         """Raise PanelDoubtError while no account of the panel may be changed."""
-        if text := self._store.panel_doubt:
+        if text := self._store.suspension.text:
             raise PanelDoubtError(text)
 
     async def is_doubtful(self, key: str, user: PanelUser | None, *, read_at: float) -> bool:
@@ -77,19 +77,19 @@ class Census:
         `user`: as read at `read_at` by `time.monotonic` or after; None when the panel has none.
         Where several users changed alike, or one went back, the panel is in doubt from then on.
         """
-        if self._store.panel_doubts:
+        if self._store.suspension.reasons:
             return True
         kind, readings = await self._find_out(key, user, read_at=read_at)
         if kind:
             self.begin(kind, readings)
         # It may have begun with another user while the panel was asked.
-        if self._store.panel_doubts:
+        if self._store.suspension.reasons:
             return True
         return self._is_first_asked(key, user) and self._is_nobody_left(readings)
 
     def is_as_before(self, key: str, user: PanelUser) -> bool:
         """Tell whether a user shows nothing for which others would have to be looked at."""
-        account = self._store.account(key)
+        account = self._store.accounts.get(key)
         return account is None or self.reading(account, user).shown is Shown.AS_BEFORE
 
     async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:
@@ -99,33 +99,33 @@ class Census:
 
     async def look_again(self) -> bool:
         """Look at users again while the panel is in doubt; return whether it still is."""
-        for doubt in self._store.panel_doubts:
+        for doubt in self._store.suspension.reasons:
             if doubt.kind not in set(DoubtKind):
                 continue  # it is another part's to end
-            keys = [*doubt.witnesses, *self._store.sample(admin=None, limit=SAMPLE)]
+            keys = [*doubt.witnesses, *self._store.accounts.sample(admin=None, limit=SAMPLE)]
             readings = await self._read(list(dict.fromkeys(keys))[:SAMPLE])
             if is_over(doubt, readings):
                 self.end(doubt.kind, IS_OVER)
             elif kind := judge(readings):
                 self.begin(kind, readings, known=doubt)
-        return bool(self._store.panel_doubts)
+        return bool(self._store.suspension.reasons)
 
     def end(self, kind: str, text: str, *, actor: str = "bridge") -> None:
         """Trust the panel again, as far as this kind of doubt is concerned."""
-        if self._store.end_panel_doubt(kind, text, actor=actor, at=self._clock()):
+        if self._store.suspension.end(kind, text, actor=actor, at=self._clock()):
             log.warning("panel %s is in doubt no more: %s", self._store.panel, text)
         self.note()
 
     def note(self) -> None:
         """Have the metric say what is stored."""
-        doubts = {each.kind for each in self._store.panel_doubts}
+        doubts = {each.kind for each in self._store.suspension.reasons}
         for kind in {*DoubtKind, *doubts}:
             self._metrics.in_doubt.labels(reason=str(kind)).set(int(kind in doubts))
 
     async def _find_out(
         self, key: str, user: PanelUser | None, *, read_at: float
     ) -> tuple[DoubtKind | None, list[Reading]]:
-        account = self._store.account(key)
+        account = self._store.accounts.get(key)
         if account is None:
             readings = await self._sample(None, read_at) if self._is_first_asked(key, user) else []
             return judge(readings), readings
@@ -142,14 +142,16 @@ class Census:
 
     def _is_first_asked(self, key: str, user: PanelUser | None) -> bool:
         """Tell whether a name without an account would pass to another panel, being not here."""
-        is_missing = user is None and self._store.account(key) is None
-        return is_missing and len(self._store.panels) > 1 and not self._store.is_orphan(key)
+        is_missing = user is None and self._store.accounts.get(key) is None
+        return (
+            is_missing and len(self._store.panels) > 1 and not self._store.placement.is_missing(key)
+        )
 
     def _is_nobody_left(self, readings: list[Reading]) -> bool:
         """Tell whether a panel, however few users it had, has none of them left, or had lately."""
         if readings:
             return all(each.shown in {Shown.GONE, Shown.RECREATED} for each in readings)
-        return self._store.has_lost_all_since(self._clock() - EMPTY_LATELY)
+        return self._store.accounts.has_lost_all_since(self._clock() - EMPTY_LATELY)
 
     async def _sample(self, admin: str | None, read_at: float) -> list[Reading]:
         """Read some users, some of this owner's, unless that was done since that moment."""
@@ -157,7 +159,7 @@ class Census:
             if self._sampled_at < read_at or admin not in self._sampled_owners:
                 is_further = self._sampled_at >= read_at
                 self._sampled_at = time.monotonic()
-                keys = self._store.sample(admin=admin, limit=SAMPLE)
+                keys = self._store.accounts.sample(admin=admin, limit=SAMPLE)
                 self._readings = await self._read(keys)
                 owners = self._sampled_owners if is_further else set()
                 self._sampled_owners = {*owners, admin}
@@ -165,7 +167,7 @@ class Census:
 
     async def _read(self, keys: Iterable[str]) -> list[Reading]:
         accounts: Mapping[str, Account] = {
-            key: account for key in keys if (account := self._store.account(key))
+            key: account for key in keys if (account := self._store.accounts.get(key))
         }
         if not accounts:
             return []
@@ -177,7 +179,7 @@ class Census:
         return [
             self.reading(account, found.get(key))
             for key, account in accounts.items()
-            if (key not in found or self._store.account(key) == account) and key not in aside
+            if (key not in found or self._store.accounts.get(key) == account) and key not in aside
         ]
 
     def reading(self, account: Account, user: PanelUser | None) -> Reading:
@@ -204,11 +206,11 @@ class Census:
         limit_bytes = user.data_limit_bytes
         if limit_bytes is None or is_limit_ours(account, user):
             return False
-        if not self._store.panel_doubts:
+        if not self._store.suspension.reasons:
             self._published.clear()
         asked = (account.username, limit_bytes)
         if asked not in self._published:
-            self._published[asked] = self._store.has_published(*asked)
+            self._published[asked] = self._store.events.has_published(*asked)
         return self._published[asked]
 
     def text(self, kind: DoubtKind, readings: list[Reading]) -> str:
@@ -230,6 +232,6 @@ class Census:
             doubt = PanelDoubt(
                 kind=kind, text=known.text, since=known.since, witnesses=tuple(both)[:SAMPLE]
             )
-        if self._store.begin_panel_doubt(doubt, at=now):
+        if self._store.suspension.begin(doubt, at=now):
             log.error("%s", doubt.text)
         self.note()

@@ -131,15 +131,15 @@ class RollCall:
         """Find the names that several panels have, and say what follows from it."""
         on_panels: dict[str, list[str]] = {}
         for panel, names in self._names.items():
-            if self._store.of(panel).is_another_entrys_panel:
+            if self._store.of(panel).suspension.is_another_entrys_panel:
                 continue
             for name in names:
                 on_panels.setdefault(name, []).append(panel)
         found = {name: panels for name, panels in on_panels.items() if len(panels) > 1}
         is_all = len(self._names) == len(self._panels)
-        news = self._store.record_namesakes(found, is_all=is_all)
+        news = self._store.duplicate_names.record(found, is_all=is_all)
         if not self._store.shares_quotas:
-            for name in self._store.tell_ambiguous_names(at=at):
+            for name in self._store.duplicate_names.tell_ambiguous(at=at):
                 log.warning("user=%r is a user of several panels and is reported alone", name)
             return
         for panel in self._panels:

@@ -86,7 +86,7 @@ class PanelRebase:
     def _doubt(self) -> str | None:
         """Return why the panel is in doubt because of what it shows; None for other reasons."""
         kinds = set(DoubtKind)
-        texts = [each.text for each in self._store.panel_doubts if each.kind in kinds]
+        texts = [each.text for each in self._store.suspension.reasons if each.kind in kinds]
         return "; ".join(texts) or None
 
     async def _look_at_all(self) -> list[_Seen]:
@@ -94,7 +94,7 @@ class PanelRebase:
         async for keys in self._reconciler.chunks():
             for key, user in (await self._settler.reader.read(keys)).items():
                 gone = self._settler.looks.returning(key, user) if user else None
-                account = gone.account if gone else self._store.account(key)
+                account = gone.account if gone else self._store.accounts.get(key)
                 if account is not None:
                     seen.append(_Seen(self._settler.trust.census.reading(account, user), gone))
         return seen
@@ -110,24 +110,24 @@ class PanelRebase:
 
     def _decided(self, reading: Reading, *, keeps: bool) -> Acceptance:
         line = self._settler.looks.lines(reading.user).own if reading.user else None
-        totals = self._store.totals(reading.account.key)
+        totals = self._store.usage.totals(reading.account.key)
         return accept(reading, line=line, totals=totals, keeps_recreated=keeps)
 
     def _accept(self, seen: _Seen, *, keeps: bool, actor: str) -> None:
         now, reading = self._clock(), seen.reading
         if seen.gone:
             event = Event(kind="returned", text="the panel has this user again", actor=actor)
-            account = self._store.take_up(seen.gone, event, at=now)
+            account = self._store.departures.take_up(seen.gone, event, at=now)
             reading = self._settler.trust.census.reading(account, reading.user)
         accepted = self._decided(reading, keeps=keeps)
         before, event = accepted.before, event_of(accepted, actor=actor)
         if accepted.after is None:
-            self._store.forget(before.key, event, username=before.username, at=now)
+            self._store.departures.forget(before.key, event, username=before.username, at=now)
             return
         if accepted.fate is Fate.REPLACED:
-            self._store.put_aside(before, at=now)
+            self._store.departures.put_aside(before, at=now)
         if accepted.fate is not Fate.KEPT:
-            shared = self._store.shared_quota(before.key)
+            shared = self._store.shared_quotas.get(before.key)
             if shared and accepted.lost_bytes:
                 shared = forgive(shared, accepted.lost_bytes)
-            self._store.save(accepted.after, [event], at=now, shared=shared)
+            self._store.accounts.save(accepted.after, [event], at=now, shared=shared)

@@ -22,7 +22,7 @@ class PanelTrust:
     @property
     def is_in_doubt(self) -> bool:
         """Whether no user of the panel may be changed, because of the store or of the panel."""
-        return bool(self._store.doubt or self._store.panel_doubts)
+        return bool(self._store.doubt or self._store.suspension.reasons)
 
     def refuse_in_doubt(self) -> None:
         """Raise StoreDoubtError or PanelDoubtError while no user of the panel may be changed."""
@@ -58,4 +58,4 @@ class PanelTrust:
         await self.census.look_again()
         if self.second_bridge.is_there:
             await self.second_bridge.look_again({key: user async for key, user in users})
-        return bool(self._store.panel_doubts)
+        return bool(self._store.suspension.reasons)

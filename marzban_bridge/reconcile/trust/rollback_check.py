@@ -54,7 +54,7 @@ class Witness:
 
     def check_store(self) -> None:
         """Put a store in doubt that says of itself that it is a copy."""
-        if copied_at := self._store.lineage.copied_at:
+        if copied_at := self._store.identity.copied_at:
             self.doubt(
                 f"the bridge's store is the backup of {copied_at}; the panel has moved on since. "
                 "No user is changed until `marzban-bridge rebase`"
@@ -73,17 +73,18 @@ class Witness:
         """
         if self.is_checked:
             return
-        lineage = self._store.lineage
-        if lineage.is_new:
+        identity = self._store.identity
+        if identity.is_new:
             self._check_new_store(await self._feed.known_stores())
-        known = await self._feed.standing(lineage.name)
-        if known and lineage.mark_at(known.position) != known.mark:
+        known = await self._feed.standing(identity.name)
+        if known and identity.entry_digest(known.position) != known.mark:
             self.is_behind = True
             self.doubt(
                 f"the bridge's store is older than what the collector knows of it (entry "
-                f"{known.position} is missing or another, {lineage.newest()[0]} is the newest), as "
-                "after a restored backup: resets, quota changes and limits since are not in it. No "
-                "user is changed until the newer store is back, or until `marzban-bridge rebase`"
+                f"{known.position} is missing or another, {identity.newest()[0]} is the newest), "
+                "as after a restored backup: resets, quota changes and limits since are not in "
+                "it. No user is changed until the newer store is back, or until "
+                "`marzban-bridge rebase`"
             )
         self._checked.set()
 
@@ -111,11 +112,11 @@ class Witness:
 
     async def leave_word(self) -> None:
         """Tell the collector how far the store is, if there is news and no doubt."""
-        position, mark = self._store.lineage.newest()
+        position, mark = self._store.identity.newest()
         if self._store.doubt or not self.is_checked or position == self._confirmed_position:
             return
         await self._feed.keep_standing(
-            self._store.lineage.name, position=position, mark=mark, panel=self._panel
+            self._store.identity.name, position=position, mark=mark, panel=self._panel
         )
         self._confirmed_position = position
 

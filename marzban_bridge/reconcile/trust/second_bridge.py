@@ -72,14 +72,14 @@ class SecondBridge:
     @property
     def is_there(self) -> bool:
         """Whether the panel is in doubt because of another bridge."""
-        return any(each.kind == SECOND_BRIDGE for each in self._store.panel_doubts)
+        return any(each.kind == SECOND_BRIDGE for each in self._store.suspension.reasons)
 
     def reason(self, key: str, user: PanelUser) -> str | None:
         """Return why a user's note puts the panel in doubt or has the user left alone."""
         others = self._looks.lines(user).others
         if news := self._news(key, others):
             return self._text(news[-1].store, news[-1].place, user.username)
-        if others and not self._store.has_account(key):
+        if others and not self._store.accounts.has(key):
             return _left_alone_text(others[-1], user.username)
         return None
 
@@ -94,14 +94,14 @@ class SecondBridge:
         self._remember(key, others)
         if news:
             self._begin(user, news[-1])
-        if not others or self._store.has_account(key):
+        if not others or self._store.accounts.has(key):
             return bool(news)
         if key not in self._left_alone and not self.is_there:
             self._left_alone.add(key)
             text = _left_alone_text(others[-1], user.username)
             log.warning("%s", text)
             event = Event(kind="conflict", text=text)
-            self._store.record_event(user.username, event, at=self._clock())
+            self._store.events.record(user.username, event, at=self._clock())
         return True
 
     async def look_again(self, users: Mapping[str, PanelUser]) -> bool:
@@ -120,7 +120,7 @@ class SecondBridge:
         other, now = self._other, self._clock()
         if other is None or now - other.renewed_at < timedelta(seconds=GONE_SECONDS):
             return True
-        if lined and not any(self._store.has_account(key) for key in lined):
+        if lined and not any(self._store.accounts.has(key) for key in lined):
             if self._only_observes:  # the other one was never told to renew a line
                 return True
             text = (
@@ -135,25 +135,25 @@ class SecondBridge:
 
     def end(self, text: str, *, actor: str = "bridge") -> None:
         """Trust the panel again, as far as other bridges are concerned."""
-        if self._store.end_panel_doubt(SECOND_BRIDGE, text, actor=actor, at=self._clock()):
+        if self._store.suspension.end(SECOND_BRIDGE, text, actor=actor, at=self._clock()):
             log.warning("panel %s is written to again: %s", self._store.panel, text)
             self._note_metric()
 
     def _news(self, key: str, others: Sequence[NoteLine]) -> list[NoteLine]:
         if not others:
             return []
-        account = self._store.account(key)
+        account = self._store.accounts.get(key)
         known = account.known_lines if account else self._seen.get(key, ())
         return [line for line in others if line.name not in known]
 
     def _remember(self, key: str, others: Sequence[NoteLine]) -> None:
         names = tuple(line.name for line in others)
-        account = self._store.account(key)
+        account = self._store.accounts.get(key)
         if account is None:
             if names:
                 self._seen[key] = names
         elif account.known_lines != names:
-            self._store.save(replace(account, known_lines=names), at=self._clock())
+            self._store.accounts.save(replace(account, known_lines=names), at=self._clock())
 
     def _begin(self, user: PanelUser, line: NoteLine) -> None:
         now = self._clock()
@@ -165,9 +165,9 @@ class SecondBridge:
         self._store_doubt(self._text(line.store, line.place, username), since=now)
 
     def _store_doubt(self, text: str, *, since: datetime) -> None:
-        known = [each for each in self._store.panel_doubts if each.kind == SECOND_BRIDGE]
+        known = [each for each in self._store.suspension.reasons if each.kind == SECOND_BRIDGE]
         doubt = PanelDoubt(kind=SECOND_BRIDGE, text=text, since=known[0].since if known else since)
-        if self._store.begin_panel_doubt(doubt, at=self._clock()):
+        if self._store.suspension.begin(doubt, at=self._clock()):
             log.error("%s", text)
         self._note_metric()
 
@@ -180,7 +180,7 @@ class SecondBridge:
         if other is None or (last_at and now - last_at < timedelta(seconds=RENEW_SECONDS)):
             return
         for key in sorted(lined, key=lambda key: lined[key].username != other.username):
-            if await self._writes.claim(self._store.account(key), lined[key].username):
+            if await self._writes.claim(self._store.accounts.get(key), lined[key].username):
                 self._renewed_own_at = now
                 return
 

@@ -28,8 +28,8 @@ from marzban_bridge.panels.identity import (
     text_of_one_panel,
 )
 from marzban_bridge.quota.panel_doubt import PanelDoubt
-from marzban_bridge.store.doubts import ONE_PANEL
 from marzban_bridge.store.store import APART, PANEL_USERS, Store
+from marzban_bridge.store.suspension import ONE_PANEL
 
 log = logging.getLogger(__name__)
 
@@ -168,17 +168,17 @@ class TwinPanels:
         self._end(stays, f"it is panel {left} that is left alone")
         books, now = self._store.of(left), self._clock()
         doubt = PanelDoubt(kind=ONE_PANEL, text=text_of_one_panel(stays, left), since=now)
-        if books.begin_panel_doubt(doubt, at=now):
+        if books.suspension.begin(doubt, at=now):
             log.error("%s", doubt.text)
         self._note(left)
 
     def _end(self, panel: str, text: str) -> None:
-        if self._store.of(panel).end_panel_doubt(ONE_PANEL, text, at=self._clock()):
+        if self._store.of(panel).suspension.end(ONE_PANEL, text, at=self._clock()):
             log.warning("panel %s is a panel by itself: %s", panel, text)
         self._note(panel)
 
     def _note(self, panel: str) -> None:
-        is_left = self._store.of(panel).is_another_entrys_panel
+        is_left = self._store.of(panel).suspension.is_another_entrys_panel
         self._metrics[panel].in_doubt.labels(reason=ONE_PANEL).set(int(is_left))
 
     def _is_apart(self, one: str, other: str) -> bool:

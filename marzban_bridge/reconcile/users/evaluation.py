@@ -88,13 +88,17 @@ class Looks:
 
     def urgency(self, key: str) -> Urgency | None:
         """Tell from what is stored how urgently new usage of this account calls for the panel."""
-        account = None if self._store.is_offered(key) else self._store.account(key)
+        account = None if self._store.placement.is_unclaimed(key) else self._store.accounts.get(key)
         if account is None:
-            is_known = self._store.is_offered(key) or self._store.is_known(key)
-            return Urgency.PUBLISH if is_known and not self._store.is_orphan(key) else None
+            is_known = self._store.placement.is_unclaimed(key) or self._store.placement.is_known(
+                key
+            )
+            return (
+                Urgency.PUBLISH if is_known and not self._store.placement.is_missing(key) else None
+            )
         if self.has_to_catch_up(account):
             return Urgency.CROSSING
-        total_bytes = self._store.total_bytes(key)
+        total_bytes = self._store.usage.total_bytes(key)
         if total_bytes < account.seen_total_bytes:
             return None if account.is_held else Urgency.CROSSING
         change = self.plan(account, total_bytes)
@@ -104,8 +108,8 @@ class Looks:
 
     def only_moves(self, key: str, user: PanelUser) -> bool:
         """Tell whether all a look calls for is that the published limit follows the usage."""
-        account, totals = self._store.account(key), self._store.totals(key)
-        if account is None or account.reset_request or self._store.is_offered(key):
+        account, totals = self._store.accounts.get(key), self._store.usage.totals(key)
+        if account is None or account.reset_request or self._store.placement.is_unclaimed(key):
             return False
         look = self.fold(key, user, totals)
         change = self.plan(look.account, totals.billed_bytes)
@@ -113,7 +117,7 @@ class Looks:
 
     def preview(self, key: str, user: PanelUser) -> Preview:
         """Work out what settling the user would do first; stores and writes nothing."""
-        totals = self._store.totals(key)
+        totals = self._store.usage.totals(key)
         account = self.fold(key, user, totals).account
         return Preview(
             account=account,
@@ -124,29 +128,29 @@ class Looks:
     def fold(self, key: str, user: PanelUser, totals: Totals) -> Look:
         """Return the account after this look, and what the look revealed."""
         now = self._clock()
-        before = self._store.account(key)
+        before = self._store.accounts.get(key)
         is_return = False
         if before is None and (gone := self.returning(key, user)):
             # Only for a preview: it is taken up before it is settled.
             before, is_return = gone.account, True
         if before is None:
-            line, baseline = self.lines(user).own, self._store.opening(key)
+            line, baseline = self.lines(user).own, self._store.openings.of_new_account(key)
             account = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
-            if gone := self._store.gone_account(key):
+            if gone := self._store.gone_accounts.get(key):
                 account = succeeding(account, gone.account, now=now)
                 account = keep_text(account, self._text(user))
             event = Event(kind="adopted", text="the user is accounted for")
             return self._share(before, Look(account=account, is_new=True, events=(event,)))
         if before.reset_request:
-            return Look(account=before, is_waiting=True, shared=self._store.shared_quota(key))
+            return Look(account=before, is_waiting=True, shared=self._store.shared_quotas.get(key))
         seen = observe(
             before,
             user,
             totals=totals,
             now=now,
-            was_announced=self._store.is_announced(key),
-            is_announced_again=self._store.is_announced_again(key),
-            reset_all=self._store.reset_all(user.admin),
+            was_announced=self._store.reset_news.is_announced(key),
+            is_announced_again=self._store.reset_news.is_announced_again(key),
+            reset_all=self._store.reset_news.of_everybody(user.admin),
             keeps_next_plan=self._keeps_next_plan,
             line=self.lines(user).own,
             text=self._text(user),
@@ -168,7 +172,7 @@ class Looks:
 
     def returning(self, key: str, user: PanelUser) -> GoneAccount | None:
         """Return the account that was kept of this very user, if it is not the one that counts."""
-        gone = self._store.gone_account(key)
+        gone = self._store.gone_accounts.get(key)
         is_his = gone is not None and is_same_creation(gone.account.created_at, user.created_at)
         return gone if is_his else None
 
@@ -179,7 +183,7 @@ class Looks:
         """
         if not user.note:
             return Lines()
-        names = self._store.lineage.names_in_notes
+        names = self._store.identity.names_in_notes
         lines = lines_for(user.note, username=user.username, own_stores=names)
         return lines if self._uses_notes else replace(lines, own=None)
 
@@ -194,14 +198,14 @@ class Looks:
 
     def text_of_admin(self, user: PanelUser) -> str:
         """Return a user's note without the lines of this store and of those it is rebuilt from."""
-        return without_lines(user.note, stores=self._store.lineage.names_to_take_out)
+        return without_lines(user.note, stores=self._store.identity.names_to_take_out)
 
     def _share(self, before: Account | None, look: Look) -> Look:
         if not self._store.shares_quotas:
             return look
         key = look.account.key
-        shared = self._store.shared_quota(key)
-        others = self._store.members(key)
+        shared = self._store.shared_quotas.get(key)
+        others = self._store.shared_quotas.members(key)
         others.pop(self._store.panel, None)
         account, folded, events = shared_quotas.fold(
             before,
@@ -211,7 +215,7 @@ class Looks:
             order=self._store.panels,
             was_reset=look.reset is not None,
             others=others,
-            had_user=before is None and self._store.gone_account(key) is not None,
+            had_user=before is None and self._store.gone_accounts.get(key) is not None,
         )
         folded = self._with_starts(before, account, shared, folded)
         return replace(
@@ -231,7 +235,11 @@ class Looks:
         if is_renewed or (old is not None and old.period != new.period):
             new = replace(new, starts=self._store.standings(account))
         elif old is None or before is None or before.shared_period is None:
-            own = self._store.own_totals(key) if self._store.is_orphan(key) else NOTHING
+            own = (
+                self._store.usage.own_totals(key)
+                if self._store.placement.is_missing(key)
+                else NOTHING
+            )
             new = replace(new, starts={**new.starts, panel: own})
         if new.anew and (old is None or old.anew != new.anew):
             new = replace(new, anew=replace(new.anew, starts=self._store.standings(account)))
@@ -246,12 +254,12 @@ class Looks:
         """Tell whether an account, not stored yet, says that a shared quota was used up further."""
         if not self._store.shares_quotas:
             return False
-        before = self._store.account(account.key)
+        before = self._store.accounts.get(account.key)
         return before is None or before.odometer_bytes != account.odometer_bytes
 
     def has_to_catch_up(self, account: Account) -> bool:
         """Tell whether a shared quota is another one, or in another period, than an account's."""
-        shared = self._store.shared_quota(account.key)
+        shared = self._store.shared_quotas.get(account.key)
         if shared is None:
             return account.owes_reset
         return account.shared_version != shared.version or self.must_follow(account) is not None
@@ -265,18 +273,18 @@ class Looks:
             return None
         if account.owes_reset:
             return 0
-        shared = self._store.shared_quota(account.key)
+        shared = self._store.shared_quotas.get(account.key)
         is_behind = shared is not None and shared_quotas.is_behind(account, shared)
         return shared.period if shared and is_behind else None
 
     def may_be_user(self, key: str) -> bool:
         """Tell whether a user of the panel can be called so, or was."""
-        is_known = self._store.has_account(key) or self._store.gone_account(key) is not None
+        is_known = self._store.accounts.has(key) or self._store.gone_accounts.get(key) is not None
         return is_known or self._dialect.can_name_user(key)
 
     def name(self, key: str) -> str:
         """Return the name by which the panel is asked for an account, or for a name without one."""
-        account = self._store.account(key)
+        account = self._store.accounts.get(key)
         return account.username if account else key
 
     def may_finish(self, account: Account) -> bool:

@@ -42,9 +42,14 @@ class UserBooks:
         account, gone = self._account(key)
         if account is None or account.is_held:
             return
-        held, event = hold(account, seen=self._store.totals(key))
+        held, event = hold(account, seen=self._store.usage.totals(key))
         self._save(held, event, gone=gone)
-        log.error("%s user=%s %s", event.kind, self._store.public_name(held.username), event.text)
+        log.error(
+            "%s user=%s %s",
+            event.kind,
+            self._store.placement.public_name(held.username),
+            event.text,
+        )
 
     async def correct(self, name: CorrectedName, ask: Ask) -> bool:
         """Move the baselines by what corrections took back of a name; return whether that is done.
@@ -53,7 +58,7 @@ class UserBooks:
         that is under way comes first, and `rebase` for a user who is held. Raises what `ask` does.
         """
         account, gone = self._account(name.key)
-        shared = gone.shared if gone else self._store.shared_quota(name.key)
+        shared = gone.shared if gone else self._store.shared_quotas.get(name.key)
         if account is None or account.is_held:
             return True
         asked = question(account, name, shared=shared)
@@ -71,22 +76,27 @@ class UserBooks:
     ) -> bool:
         """Store what was answered, unless another question is to be asked by now."""
         account, gone = self._account(name.key)
-        shared = gone.shared if gone else self._store.shared_quota(name.key)
+        shared = gone.shared if gone else self._store.shared_quotas.get(name.key)
         if account is None or question(account, name, shared=shared) != asked:
             return False
         if account.reset_request or account.is_held:
             return False
-        totals = self._store.totals(name.key)
+        totals = self._store.usage.totals(name.key)
         taken, event = corrected(account, asked, answer, totals=totals, of_admin=of_admin)
         if shared:
             shared = corrected_together(shared, account, taken, asked, panel=name.panel)
         self._save(taken, event, gone=gone, shared=shared)
-        log.info("%s user=%s %s", event.kind, self._store.public_name(taken.username), event.text)
+        log.info(
+            "%s user=%s %s",
+            event.kind,
+            self._store.placement.public_name(taken.username),
+            event.text,
+        )
         return True
 
     def _account(self, key: str) -> tuple[Account | None, GoneAccount | None]:
-        account = self._store.account(key)
-        gone = None if account else self._store.gone_account(key)
+        account = self._store.accounts.get(key)
+        gone = None if account else self._store.gone_accounts.get(key)
         return (gone.account if gone else account), gone
 
     def _save(
@@ -100,6 +110,6 @@ class UserBooks:
         now = self._clock()
         if gone:
             kept = replace(gone, account=account, shared=shared or gone.shared)
-            self._store.save_gone(kept, event, at=now)
+            self._store.departures.save(kept, event, at=now)
         else:
-            self._store.save(account, [event], at=now, shared=shared)
+            self._store.accounts.save(account, [event], at=now, shared=shared)

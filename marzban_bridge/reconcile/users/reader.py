@@ -46,10 +46,10 @@ class UserReader:
 
     def is_due(self, key: str) -> bool:
         """Tell whether the panel is to be asked for a name; always for users it has."""
-        if self._store.has_account(key):
+        if self._store.accounts.has(key):
             return True
         now = self._clock()
-        if self.unknown.is_new(key) and self._store.is_unknown(key):
+        if self.unknown.is_new(key) and self._store.unknown_names.is_listed(key):
             # It was unknown before this process began: the list tells whether it is a user now.
             self.unknown.rest(key, now=now)
             return True
@@ -62,7 +62,7 @@ class UserReader:
         """
         names = [self._looks.name(key) for key in keys if self._looks.may_be_user(key)]
         can_name = self._panel.dialect.can_name_user
-        aliases = [name for name in self._store.aliases_of(keys) if can_name(name)]
+        aliases = [name for name in self._store.name_owners.aliases_of(keys) if can_name(name)]
         listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
         found = {account_key(user.username): user for user in listed.users}
         aside = {account_key(name): reason for name, reason in listed.aside.items()}
@@ -72,7 +72,7 @@ class UserReader:
 
     def _part(self, name: str) -> bool:
         """Have a name that counts for another user count for its own, whom the panel has now."""
-        if not self._store.part(name, at=self._clock()):
+        if not self._store.name_owners.part(name, at=self._clock()):
             return False
         log.info("user=%r is in the panel now, and no other's name any more", name)
         self._on_parted(name)
@@ -82,17 +82,19 @@ class UserReader:
         """Note that a name without an account is no user's; return the accounts it counts for."""
         now = self._clock()
         candidates = await self._candidates(key, now)
-        was_unknown = self._store.is_unknown(key)
+        was_unknown = self._store.unknown_names.is_listed(key)
         rule = None if self._looks.may_be_user(key) else self._panel.dialect
-        owners = self._store.record_unknown(key, candidates=candidates, dialect=rule, at=now)
+        owners = self._store.name_owners.record_unknown(
+            key, candidates=candidates, dialect=rule, at=now
+        )
         longest = LONGEST_PAUSE
-        if gone := self._store.gone_account(key):
+        if gone := self._store.gone_accounts.get(key):
             is_late = now - gone.gone_at > GONE_LATELY
             longest = LONGEST_PAUSE_OF_GONE if is_late else timedelta(0)
         self.unknown.note(key, now=now, longest=longest, is_searched=candidates is not None)
         if owners:
             log.info("user=%r is reported, which counts for %s", key, ", ".join(owners))
-        elif self._store.is_unknown(key) and not was_unknown:
+        elif self._store.unknown_names.is_listed(key) and not was_unknown:
             log.warning("orphan user=%r: traffic is reported for a name without a user", key)
         return owners
 

@@ -73,7 +73,10 @@ class UserResets:
     def _begin(
         self, account: Account, *, cause: str, actor: str, shared_period: int | None
     ) -> Account:
-        totals, shared = self._store.totals(account.key), self._store.shared_quota(account.key)
+        totals, shared = (
+            self._store.usage.totals(account.key),
+            self._store.shared_quotas.get(account.key),
+        )
         if account.owes_reset and shared_period is not None:
             totals = period_start_of(account)
         requested = reset_requests.begin(
@@ -86,7 +89,7 @@ class UserResets:
             shared_period=shared_period,
             requested_in_period=shared.period if shared else None,
         )
-        self._store.save(requested, at=self._clock())
+        self._store.accounts.save(requested, at=self._clock())
         return requested
 
     async def finish(self, account: Account) -> PanelUser:
@@ -94,7 +97,7 @@ class UserResets:
         user = await self._panel.get_user(account.username)
         if reset_requests.is_call_needed(account, user):
             account = reset_requests.panel_called(await self._call(account))
-            self._store.save(account, at=self._clock())
+            self._store.accounts.save(account, at=self._clock())
             user = await self._panel.get_user(account.username)
         elif account.reset_request and not account.reset_request.is_panel_called:
             if self._is_another(account, user):
@@ -102,7 +105,7 @@ class UserResets:
             account = reset_found(account)
         now = self._clock()
         completed, event = reset_requests.complete(account, user, now=now)
-        shared = self._store.shared_quota(account.key)
+        shared = self._store.shared_quotas.get(account.key)
         if shared and account.reset_request:
             period = shared_quotas.period_of(account.reset_request, shared)
             number = shared.period
@@ -111,9 +114,9 @@ class UserResets:
                 shared = replace(shared, starts=self._store.standings(completed))
         elif account.reset_request and account.reset_request.shared_period is not None:
             completed = with_unseen(account, completed)
-        self._store.save(completed, [event], at=now, shared=shared)
+        self._store.accounts.save(completed, [event], at=now, shared=shared)
         self._metrics.resets.labels(cause="request").inc()
-        name = self._store.public_name(account.username)
+        name = self._store.placement.public_name(account.username)
         log.info("reset user=%s by=%s %s", name, event.actor, event.text)
         return user
 
@@ -122,18 +125,18 @@ class UserResets:
 
         The request is dropped then: the next look takes it for the reset that it is.
         """
-        request, shared = account.reset_request, self._store.shared_quota(account.key)
+        request, shared = account.reset_request, self._store.shared_quotas.get(account.key)
         if request is None or request.shared_period is None or shared is None:
             return False
         if account.open_resets or not reset_requests.has_happened(account, user):
             return False
-        now, total_bytes = self._clock(), self._store.total_bytes(account.key)
+        now, total_bytes = self._clock(), self._store.usage.total_bytes(account.key)
         if shared_quotas.is_same_reset(account, shared, total_bytes=total_bytes, at=now):
             return False
         plan = None if user.next_plan else request.restoration.next_plan
         restoration = account.restoration if plan is None else Restoration(next_plan=plan)
         dropped = replace(account, reset_request=None, restoration=restoration)
-        self._store.save(dropped, at=now)
+        self._store.accounts.save(dropped, at=now)
         return True
 
     async def _call(self, account: Account) -> Account:
@@ -142,14 +145,14 @@ class UserResets:
         So may one during which the bridge was killed: it is stored as such until it is answered.
         """
         now = self._clock()
-        self._store.save(reset_unanswered(account, until=last_moment(now)), at=now)
+        self._store.accounts.save(reset_unanswered(account, until=last_moment(now)), at=now)
         try:
             await self._panel.reset_user(account.username)
         except PanelUnavailableError:
             now = self._clock()
-            self._store.save(reset_unanswered(account, until=last_moment(now)), at=now)
+            self._store.accounts.save(reset_unanswered(account, until=last_moment(now)), at=now)
             raise
         except BridgeError:
-            self._store.save(account, at=self._clock())
+            self._store.accounts.save(account, at=self._clock())
             raise
         return account

@@ -139,7 +139,7 @@ class Settler:
         quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
         looked = {key: account for key, account in quiet.items() if account}
         moved = [key for key, account in looked.items() if self.looks.has_moved(account)]
-        self._store.save_all(list(looked.values()))
+        self._store.accounts.save_all(list(looked.values()))
         now_seconds = time.monotonic()
         self._looked_at.update((key, now_seconds) for key in looked)
         for key in moved:
@@ -150,11 +150,16 @@ class Settler:
         """Return the account after a look that has no consequences; None after any other."""
         lock = self._locks.get(key)
         is_old = read_at <= self._looked_at.get(key, float("-inf"))
-        if user is None or is_old or (lock and lock.locked()) or self._store.is_offered(key):
+        if (
+            user is None
+            or is_old
+            or (lock and lock.locked())
+            or self._store.placement.is_unclaimed(key)
+        ):
             return None
         if self.trust.second_bridge.reason(key, user):
             return None
-        totals = self._store.totals(key)
+        totals = self._store.usage.totals(key)
         look = self.looks.fold(key, user, totals)
         if not look.is_quiet or not self.trust.census.is_as_before(key, user):
             return None
@@ -187,7 +192,7 @@ class Settler:
                 if not await self.trust.census.is_doubtful(key, None, read_at=missing_at):
                     owners = await self._lose(key)
         for owner in owners:
-            if self._store.is_known(owner):  # it was in no list yet
+            if self._store.placement.is_known(owner):  # it was in no list yet
                 await self.settle(owner, None, read_at=float("-inf"))
 
     async def reset(self, username: str, *, cause: str, actor: str) -> Account:
@@ -203,11 +208,11 @@ class Settler:
             user = await self._panel.get_user(username)
             await self.trust.demand(key, user, read_at=read_at)
             self._recognize(key, user)
-            account = self._look(key, user, self._store.totals(key))
+            account = self._look(key, user, self._store.usage.totals(key))
             if account.reset_request is None:
                 account = self.resets.request(account, cause=cause, actor=actor)
             await self._settle(key, user, read_at=read_at, is_asked=True)
-            settled = self._store.account(key)
+            settled = self._store.accounts.get(key)
             if settled is None:
                 raise UserNotFoundError(user.username)
             return settled
@@ -235,7 +240,7 @@ class Settler:
 
     async def _find(self, key: str, *, was_listed: bool) -> PanelUser:
         """Ask for a user; of a name without an account the list that was read says enough."""
-        if was_listed and not self._store.has_account(key):
+        if was_listed and not self._store.accounts.has(key):
             raise UserNotFoundError(key)
         return await self._panel.get_user(self.looks.name(key))
 
@@ -246,7 +251,7 @@ class Settler:
             read_at = time.monotonic()
             user = await self._panel.get_user(account.username)
             await self.trust.demand(account.key, user, read_at=read_at)
-            totals = self._store.totals(account.key)
+            totals = self._store.usage.totals(account.key)
             account = self._look(account.key, user, totals)
             change = releasing(account, user, text_of_admin=self.looks.text_of_admin(user))
             if change is None or change.update is None:
@@ -256,17 +261,19 @@ class Settler:
             return True
 
     def _named(self, account: Account) -> str:
-        return self._store.public_name(account.username)
+        return self._store.placement.public_name(account.username)
 
     def _recognize(self, key: str, user: PanelUser) -> None:
         """Count a name that is offered for this user, and go on with its account if it was gone."""
-        if self._store.claim(key, at=self._clock()):
-            self.reconsider(self._store.reported_names(key))
+        if self._store.name_owners.claim(key, at=self._clock()):
+            self.reconsider(self._store.usage.reported_names(key))
         if gone := self.looks.returning(key, user):
             text = "the panel has this user again: the account goes on as it was"
-            self._store.take_up(gone, Event(kind="returned", text=text), at=self._clock())
+            self._store.departures.take_up(
+                gone, Event(kind="returned", text=text), at=self._clock()
+            )
             log.info("returned user=%s %s", self._named(gone.account), text)
-            self.reconsider(self._store.reported_names(key))
+            self.reconsider(self._store.usage.reported_names(key))
 
     def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Fold a look into the account and store it."""
@@ -282,10 +289,10 @@ class Settler:
             if look.reset.wiped_log:
                 self._note_reset_all(user.admin, key, now)
         if look.replaced:
-            self._store.put_aside(look.replaced, at=now)
+            self._store.departures.put_aside(look.replaced, at=now)
         if look.replaced or look.is_new:
-            self.reconsider(self._store.reported_names(key))
-        self._store.save(
+            self.reconsider(self._store.usage.reported_names(key))
+        self._store.accounts.save(
             account,
             look.events,
             at=now,
@@ -300,21 +307,21 @@ class Settler:
 
     def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
         """Remember a reset of all users, unless this user may be late news of the one known."""
-        noted = self._store.reset_all(admin)
-        before = self._store.account(key)
+        noted = self._store.reset_news.of_everybody(admin)
+        before = self._store.accounts.get(key)
         after = before.sighting.seen_at if before else now
         if noted is None or after > noted.seen_at:
-            self._store.record_reset_all(admin, ResetAll(seen_at=now, after=after))
+            self._store.reset_news.record_of_everybody(admin, ResetAll(seen_at=now, after=after))
             log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
-            self.hurry(self._store.keys_of_owner(admin))
+            self.hurry(self._store.accounts.keys_of_owner(admin))
 
     async def _lose(self, key: str) -> list[str]:
         """Note that the panel has no such user; return whose the name is by the rule for names."""
-        account = self._store.account(key)
+        account = self._store.accounts.get(key)
         if account:
             text = "the panel has no such user any more; its account is kept, should it come back"
             event = Event(kind="deleted", text=text)
-            self._store.forget(key, event, username=account.username, at=self._clock())
+            self._store.departures.forget(key, event, username=account.username, at=self._clock())
             return []
         owners = await self.reader.lose(key)
         for each in (key, *owners):
@@ -331,7 +338,7 @@ class Settler:
         is_asked: bool = False,
     ) -> None:
         """Bring the user to where it should be; where we observe, no further than was asked for."""
-        totals = self._store.totals(key)
+        totals = self._store.usage.totals(key)
         for step in range(MAX_STEPS):
             # Either may have begun while the panel was asked.
             if await self.trust.is_doubtful(key, user, read_at=read_at) or self._store.doubt:
@@ -339,7 +346,7 @@ class Settler:
             if step == 0:
                 self._recognize(key, user)
                 # Traffic that arrives meanwhile is for the next time; it comes with its own hint.
-                totals = self._store.totals(key)
+                totals = self._store.usage.totals(key)
             account = self._look(key, user, totals)
             if (period := self.looks.must_follow(account)) is not None:
                 account = self.resets.follow(account, period)
@@ -362,9 +369,11 @@ class Settler:
                 continue
             user = await self._apply(account, user, change)
         text = f"{MAX_STEPS} changes in a row did not settle the user: something undoes them"
-        log.error("conflict user=%s %s", self._store.public_name(user.username), text)
+        log.error("conflict user=%s %s", self._store.placement.public_name(user.username), text)
         self._metrics.changes.labels(kind="any", result="unsettled").inc()
-        self._store.record_event(user.username, Event(kind="conflict", text=text), at=self._clock())
+        self._store.events.record(
+            user.username, Event(kind="conflict", text=text), at=self._clock()
+        )
 
     def _next_change(self, account: Account, totals: Totals, *, is_asked: bool) -> Change | None:
         change = self.looks.plan(account, totals.billed_bytes)
@@ -380,7 +389,7 @@ class Settler:
                 self.resets.request(account, cause=change.reason, actor="bridge")
             elif change.kind is ChangeKind.FIRE_NEXT_PLAN:
                 asked = replace(account, fire_attempts=account.fire_attempts + 1)
-                self._store.save(asked, at=self._clock())
+                self._store.accounts.save(asked, at=self._clock())
                 await self._panel.fire_next_plan(account.username)
                 user = await self._panel.get_user(account.username)
             elif change.update:
@@ -389,7 +398,7 @@ class Settler:
             self._metrics.changes.labels(kind=change.kind.value, result="refused").inc()
             if not isinstance(error, UserNotFoundError):
                 event = Event(kind="conflict", text=f"{change.kind} was refused: {error}")
-                self._store.record_event(account.username, event, at=self._clock())
+                self._store.events.record(account.username, event, at=self._clock())
             raise
         self._metrics.changes.labels(kind=change.kind.value, result="applied").inc()
         return user

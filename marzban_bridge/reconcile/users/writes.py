@@ -93,7 +93,7 @@ class UserWrites:
         opened = replace(
             account, open_writes=began(account.open_writes, write), write_number=number
         )
-        self._store.save(opened, at=self._clock())
+        self._store.accounts.save(opened, at=self._clock())
         after, writes = await self._send(opened, update)
         remembered, wrote_at = opened.remembered_limits, opened.limit_written_at
         if update.data_limit_bytes is not None:
@@ -108,7 +108,7 @@ class UserWrites:
             remembered_limits=remembered,
             open_writes=writes,
         )
-        self._store.save(written, [event_of(change, user, after)], at=self._clock())
+        self._store.accounts.save(written, [event_of(change, user, after)], at=self._clock())
         return after
 
     async def _send(
@@ -123,7 +123,7 @@ class UserWrites:
             )
         except PanelUnavailableError:
             writes = given_up(opened.open_writes, until=last_moment(self._clock()))
-            self._store.save(replace(opened, open_writes=writes), at=self._clock())
+            self._store.accounts.save(replace(opened, open_writes=writes), at=self._clock())
             raise
         return after, answered(opened.open_writes, may_land_again=bool(lost_tries))
 
@@ -133,7 +133,7 @@ class UserWrites:
         Panel errors pass through.
         """
         user = await self._panel.get_user(username)
-        note = without_lines(user.note, stores=self._store.lineage.names_to_take_out)
+        note = without_lines(user.note, stores=self._store.identity.names_to_take_out)
         if note != (user.note or ""):
             update = UserUpdate(username=user.username, note=note, next_plan=user.next_plan)
             await self._panel.update_user(update)
@@ -144,7 +144,7 @@ class UserWrites:
         Without an account it says that this bridge does not know the quota. Panel errors pass
         through.
         """
-        store = self._store.lineage.name_in_notes
+        store = self._store.identity.name_in_notes
         if not self._uses_notes or store is None:
             return False
         user = await self._panel.get_user(username)
@@ -165,12 +165,12 @@ class UserWrites:
             total_bytes=max(total_bytes, external_bytes),
             is_disabled=account is not None and account.is_disabled_by_us,
         )
-        text = without_lines(user.note, stores=self._store.lineage.names_in_notes)
+        text = without_lines(user.note, stores=self._store.identity.names_in_notes)
         note = with_line(text, line, username=user.username)
         if note is None:
             return False
         if account:
-            self._store.save(replace(account, write_number=number), at=self._clock())
+            self._store.accounts.save(replace(account, write_number=number), at=self._clock())
         update = UserUpdate(username=user.username, note=note, next_plan=user.next_plan)
         await self._panel.update_user(update)
         return True
@@ -192,7 +192,7 @@ class UserWrites:
         Where the admin's text leaves no room an earlier line goes: it is about another limit.
         Lines of other bridges go too; those that are still there are not written beside.
         """
-        store = self._store.lineage.name_in_notes
+        store = self._store.identity.name_in_notes
         sets_limit = update.data_limit_bytes is not None or update.lifts_limit
         sets_status = sets_limit or update.status is not None
         sets_something = sets_status or text is not None
@@ -217,7 +217,7 @@ class UserWrites:
     ) -> NoteLine | None:
         if account.quota_bytes is None:  # no limit of the bridge is left that it could be about
             return None
-        total_bytes = self._store.totals(account.key).billed_bytes
+        total_bytes = self._store.usage.totals(account.key).billed_bytes
         external_bytes = total_bytes - account.baseline_bytes
         if external_bytes < 0:  # a total that fell; what the period began at cannot be said
             return None

@@ -8,19 +8,16 @@ a name alone was released by the panel whose it was.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
 
-from marzban_bridge.panels.names import FIRST_PANEL, take_apart
+from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.quota.usage import Totals
-from marzban_bridge.store.usage import CORRECTED, UsageBooks
-
-DENIED = "denied:"
-"""Before a panel and a name: what was reported of the name when the panel last did not have it."""
-RELEASED = "released:"
-"""Before a name: what was reported of it alone when it was last released."""
+from marzban_bridge.store.handle import StoreHandle
+from marzban_bridge.store.names.corrections import Corrections
+from marzban_bridge.store.names.placement import RELEASED, Placement, denied_key
 
 
 class Mark(NamedTuple):
@@ -41,14 +38,17 @@ class _Reported(NamedTuple):
     panel: str
 
 
-def _denied_key(panel: str, key: str) -> str:
-    return f"{DENIED}{panel}:{key}"
-
-
-class OpeningBooks(UsageBooks):
+class Openings:
     """Where the accounts of one panel's users begin."""
 
-    def opening(self, key: str) -> Totals:
+    def __init__(self, handle: StoreHandle, panel: str) -> None:
+        self._handle = handle
+        self._db = handle.db
+        self._panel = panel
+        self._placement = Placement(handle, panel)
+        self._corrections = Corrections(handle)
+
+    def of_new_account(self, key: str) -> Totals:
         """Return where the account of a user begins who is seen for the first time.
 
         What corrections took back of what is in its period was never used.
@@ -57,7 +57,7 @@ class OpeningBooks(UsageBooks):
         billed_bytes = raw_bytes = 0
         seqs: list[tuple[str, int]] = []
         for each in self._reported(key):
-            if each.panel != self.panel and not self._handle.shares_quotas:
+            if each.panel != self._panel and not self._handle.shares_quotas:
                 continue
             if mark := passed.get(each.username):
                 billed_bytes += max(0, mark.total_bytes - each.offset_bytes)
@@ -66,10 +66,11 @@ class OpeningBooks(UsageBooks):
                 continue
             seqs.append((each.username, 0))
             # Of a name that counts from some number on, what was taken back may be from before.
-            if (told := self._corrected(each.username)) and not self._counted_from(each.username):
+            told = self._corrections.of(each.username)
+            if told and not self._corrections.counted_from(each.username):
                 billed_bytes -= told.billed_bytes
                 raw_bytes -= told.raw_bytes
-        if passed or self._is_denied(key):
+        if passed or self._placement.is_missing(key):
             kept = self._kept(key)
             billed_bytes, raw_bytes = billed_bytes + kept[0], raw_bytes + kept[1]
         return Totals(billed_bytes=billed_bytes, raw_bytes=raw_bytes, seqs=tuple(seqs))
@@ -81,12 +82,8 @@ class OpeningBooks(UsageBooks):
             "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) FROM kept_usage "
             f"WHERE account_key = ?1{of_panel}"
         )
-        row = self._db.execute(query, (key, self.panel) if of_panel else (key,)).fetchone()
+        row = self._db.execute(query, (key, self._panel) if of_panel else (key,)).fetchone()
         return row[0], row[1]
-
-    def _is_denied(self, key: str) -> bool:
-        query = "SELECT 1 FROM orphan WHERE account_key = ? AND panel = ?"
-        return self._db.execute(query, (key, self.panel)).fetchone() is not None
 
     def _passed(self, key: str) -> dict[str, Mark]:
         """Return, by reported name, up to where it counts for no new user of this panel.
@@ -95,8 +92,8 @@ class OpeningBooks(UsageBooks):
         is up to now.
         """
         reported = {each.username: each for each in self._reported(key)}
-        denied = self._marks(_denied_key(self.panel, key))
-        if denied is None and self._is_denied(key):
+        denied = self._marks(denied_key(self._panel, key))
+        if denied is None and self._placement.is_missing(key):
             return {username: each.mark for username, each in reported.items()}
         passed = dict(denied or {})
         for username, mark in (self._marks(RELEASED + key) or {}).items():
@@ -108,46 +105,30 @@ class OpeningBooks(UsageBooks):
             if username in reported
         }
 
-    def _deny(self, key: str, *, panel: str = "") -> None:
+    def deny(self, key: str, *, panel: str = "") -> None:
         """Note that the panel, or another one, does not have a user of a name now."""
-        panel = panel or self.panel
-        is_offered = panel == self.panel and self.is_offered(key)
+        panel = panel or self._panel
+        is_unclaimed = panel == self._panel and self._placement.is_unclaimed(key)
         marks = {
             each.username: each.mark
             for each in self._reported(key)
             if self._handle.shares_quotas
             or each.panel == panel
-            or (is_offered and self._is_alone(each.username))
+            or (is_unclaimed and self._placement.is_alone(each.username))
         }
-        if marks != self._marks(_denied_key(panel, key)):
-            self._set_marks(_denied_key(panel, key), marks)
+        if marks != self._marks(denied_key(panel, key)):
+            self._set_marks(denied_key(panel, key), marks)
 
-    def _undeny(self, key: str) -> None:
-        self._db.execute("DELETE FROM meta WHERE key = ?", (_denied_key(self.panel, key),))
+    def _note_released(self, key: str) -> None:
+        """Note what was reported of a name alone that is nobody's from now on."""
+        marks = {
+            each.username: each.mark
+            for each in self._reported(key)
+            if self._placement.is_alone(each.username)
+        }
+        self._set_marks(RELEASED + key, marks)
 
-    def _note_released(self, keys: Iterable[str]) -> None:
-        """Note what was reported of names alone that are nobody's from now on."""
-        for key in keys:
-            marks = {
-                each.username: each.mark
-                for each in self._reported(key)
-                if self._is_alone(each.username)
-            }
-            self._set_marks(RELEASED + key, marks)
-
-    def forget_usage(self, *, ledger_id: str) -> None:
-        """Drop all usage read so far, to read it anew from the named ledger."""
-        with self._handle.transaction():
-            self._db.execute("DELETE FROM external_usage")
-            for prefix in (CORRECTED, DENIED, RELEASED):
-                self._db.execute(
-                    "DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,)
-                )
-            self._handle.set_meta("feed_cursor", "0")
-            self._handle.set_meta("feed_runs", "[]")
-            self._handle.set_meta("ledger_id", ledger_id)
-
-    def _place_anew(self) -> None:
+    def place_anew(self) -> None:
         """Count what was read for the panels it is for, after others were configured.
 
         What was reported of a name that no panel had is no use of a user of a new panel.
@@ -157,28 +138,51 @@ class OpeningBooks(UsageBooks):
             "placement AS p WHERE p.account_key = o.account_key)",
             (FIRST_PANEL,),
         ).fetchall()
-        self._note_released(row[0] for row in rows)
+        for (key,) in rows:
+            self._note_released(key)
         self._db.executemany(
             "INSERT INTO placement (account_key, panel, is_released) VALUES (?, ?, 1)",
             [(row[0], FIRST_PANEL) for row in rows],
         )
-        self._count_again()
+        self._placement.place_again()
 
-    def _release(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """Release a name alone: its next owner begins behind what was reported of it until now."""
         if self._handle.shares_quotas or len(self._handle.known_panels) == 1:
             return
-        if self.placed_on(key) != self.panel:
-            return
-        if self.panel != FIRST_PANEL:
-            self._move_alone(key, source=self.panel, target=FIRST_PANEL)
-        self._note_released([key])
+        if self._placement.has_name(key):
+            self._placement.release(key)
+            self._note_released(key)
+
+    def keep(self, key: str, panel: str, billed_bytes: int, raw_bytes: int) -> None:
+        """Have bytes go on to count for an account that are reported under no name of it."""
+        query = "SELECT total_bytes, raw_bytes FROM kept_usage WHERE account_key = ? AND panel = ?"
+        kept = self._db.execute(query, (key, panel)).fetchone() or (0, 0)
         self._db.execute(
-            "INSERT OR REPLACE INTO placement (account_key, panel, is_released) VALUES (?, ?, 1)",
-            (key, self.panel),
+            "INSERT OR REPLACE INTO kept_usage VALUES (?, ?, ?, ?)",
+            (key, panel, kept[0] + billed_bytes, kept[1] + raw_bytes),
         )
 
-    def _passed_alone(self, key: str, names: Collection[str]) -> Totals | None:
+    def forget_reported_for_panel(self) -> None:
+        """Have what was reported by name for this panel, which is forgotten, be of no account.
+
+        Of a shared quota it stays used.
+        """
+        reported = (
+            "SELECT u.username, u.account_key, u.total_bytes - coalesce(a.offset_bytes, 0), "
+            "u.raw_bytes - coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
+            "LEFT JOIN alias AS a ON a.username = u.username WHERE u.panel = ?"
+        )
+        for username, key, billed_bytes, raw_bytes in self._db.execute(
+            reported, (self._panel,)
+        ).fetchall():
+            if self._placement.take_apart(username).panel != self._panel:
+                continue
+            if self._handle.shares_quotas:
+                self.keep(key, FIRST_PANEL, billed_bytes, raw_bytes)
+            self._db.execute("DELETE FROM alias WHERE username = ?", (username,))
+
+    def passed_alone(self, key: str, names: Collection[str]) -> Totals | None:
         """Return what of these names, reported alone, is not of the panel that takes them over.
 
         None where an earlier version noted nothing.
@@ -197,10 +201,6 @@ class OpeningBooks(UsageBooks):
             raw_bytes=sum(max(0, mark.raw_bytes - it.raw_offset_bytes) for it, mark in found),
             seqs=tuple((it.username, mark.change_seq) for it, mark in found),
         )
-
-    def _is_alone(self, username: str) -> bool:
-        """Tell whether a name was reported without a panel's."""
-        return take_apart(username, panels=self._handle.known_panels).panel is None
 
     def _reported(self, key: str) -> list[_Reported]:
         query = (

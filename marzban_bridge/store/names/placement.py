@@ -1,19 +1,31 @@
-"""The part of the store that says for which user a name counts that no panel spells so.
+"""Whose a reported name is: for which panel, and for which of its users, it counts.
 
-`panel_names.owner_of` is the rule. What it decides is kept as an alias of the reported name, and
-stands until a panel has a user of exactly that name: from then on its usage is that user's, and
-what was counted before stays where it was counted. An alias has an offset, the part of the name's
-total that does not count for its user. No account is touched: its user may be settled meanwhile.
+| reported | where the store knows | it counts for |
+|---|---|---|
+| `two/alice` | a panel `two` | the `alice` of `two` |
+| `two/alice` | no such panel | a user of that name, as a name alone |
+| `alice` | one panel | the `alice` of it |
+| `alice` | several panels, which share quotas | all users of the name; kept as the first panel's |
+| `alice` | nothing else of the name | the first panel |
+| `alice` | that the first panel, and all before `two` in order, have no `alice` | still the first |
+| | panel; the name is *unclaimed* for `two`, which claims it once it has such a user | |
+| `alice` | that `two` has claimed it | `two`, until `two` deletes the user and so *releases* it |
+| `alice` | that it was released, or was in the store before `two` was | the first panel again; |
+| | who claims it next begins behind what was reported until then (`openings`) | |
+| any | an *alias* of the name: a user who is called the same without case | that user |
+
+`placement` holds claims and releases, `orphan` which panel was asked for a name and has no such
+user, `alias` the names of other spelling. `unknown_names` decides on claims and aliases; where a
+name counts afterwards is said here alone. What was reported is kept with its place
+(`external_usage`), and moved when the place changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 import msgspec
 
-from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.names import (
     FIRST_PANEL,
     ReportedName,
@@ -22,244 +34,214 @@ from marzban_bridge.panels.names import (
     scoped,
     take_apart,
 )
-from marzban_bridge.quota.account import Event
-from marzban_bridge.store.gone_accounts import GoneBooks
-from marzban_bridge.store.usage import COUNTED_FROM
+from marzban_bridge.quota.account import account_key
+from marzban_bridge.store.handle import StoreHandle, to_millis
+
+DENIED = "denied:"
+"""Before a panel and a name: what was reported of the name when the panel last did not have it."""
+RELEASED = "released:"
+"""Before a name: what was reported of it alone when it was last released."""
 
 
-class NameBooks(GoneBooks):
-    """Reported names beside the accounts of one panel's users."""
+def denied_key(panel: str, key: str) -> str:
+    """Return under which key that is kept."""
+    return f"{DENIED}{panel}:{key}"
 
-    def record_unknown(
-        self,
-        key: str,
-        *,
-        candidates: Collection[str] | None,
-        at: datetime,
-        dialect: Dialect | None = None,
-    ) -> list[str]:
-        """Note that the panel has no user of a reported name, only these, equal without case.
 
-        `candidates` None: those that were noted before. `dialect`: the rule that names no user so.
-        Where the rule says whose the name is, it counts for that user from now on, but not what was
-        reported while it was listed as unknown. Otherwise it is listed, with an event, once no
-        panel has it. Returns the accounts that got a name. Of a name that is none any more, because
-        it has been found to be a user's meanwhile, nothing is noted.
-        """
-        if not self.is_known(key):
-            return []
-        with self._handle.transaction():
-            was_listed = self._listed_by(key)
-            self._insert_orphan(key, key, at)
-            self._deny(key)
-            if candidates is not None:
-                self._db.execute(
-                    "UPDATE orphan SET candidates = ? WHERE account_key = ? AND panel = ?",
-                    (msgspec.json.encode(sorted(candidates)).decode(), key, self.panel),
-                )
-            owners = self._match(key, was_listed, at=at)
-            news = self._listed_by(key) - was_listed
-            for panel in news:
-                self._insert_events(key, [self._unknown_event(key, dialect)], at, panel=panel)
-        if news or owners:
-            self._handle.on_change(self.panel, owners)
-        return owners
+class Placement:
+    """Whose reported names are, as one panel asks."""
 
-    def is_unknown(self, key: str) -> bool:
-        """Tell whether a reported name is listed as no user's."""
-        return bool(self._listed_by(key))
+    def __init__(self, handle: StoreHandle, panel: str) -> None:
+        self._handle = handle
+        self._db = handle.db
+        self._panel = panel
 
-    def _unknown_event(self, key: str, dialect: Dialect | None) -> Event:
-        who = "the panel does" if len(self._handle.panels) == 1 else "its panels do"
-        text = f"traffic is reported for a name {who} not know"
-        names = [
-            scoped(panel, name) for panel, has in self._candidates(key).items() for name in has
-        ]
-        if names:
-            text += f"; names are case-sensitive: report it as {' or as '.join(names)}"
-        elif dialect:
-            text += f", and no user of {dialect.panel} can have: {dialect.rule}"
-        return Event(kind="orphan", text=text)
-
-    def _candidates(self, key: str) -> dict[str, list[str]]:
-        """Return the users equal without case, by panel that has none of exactly this name."""
-        query = "SELECT panel, candidates FROM orphan WHERE account_key = ? ORDER BY panel"
-        rows = self._db.execute(query, (key,)).fetchall()
-        return {panel: msgspec.json.decode(names, type=list[str]) for panel, names in rows}
-
-    def _match(self, key: str, was_listed: Collection[str], *, at: datetime) -> list[str]:
-        """Have the names that count as an unknown one count for the users whose they are."""
-        found = self._candidates(key)
-        is_known_nowhere = all(panel in found for panel in self._handle.panels)
-        everywhere = [name for names in found.values() for name in names]
-        matched: dict[str, None] = {}
-        query = "SELECT username FROM external_usage WHERE account_key = ?"
-        for (username,) in self._db.execute(query, (key,)).fetchall():
-            name = self._take_apart(username)
-            names: Sequence[str] = everywhere if is_known_nowhere else ()
-            if not self._is_anywhere(name):
-                names = found.get(name.panel or "", ())
-            owner = owner_of(name.key, names)
-            if owner is None or owner == key:
-                continue
-            if self._is_anywhere(name):
-                self._offer(owner, [panel for panel, has in found.items() if owner in has], at)
-            listed_for = FIRST_PANEL if self._is_anywhere(name) else name.panel
-            is_past = listed_for in was_listed
-            stays = is_past and self._is_kept(key)
-            counted_bytes = self._move_name(username, owner, is_past=is_past, stays=stays)
-            text = (
-                f"there is no user {name.key}: what is reported as {username} counts for {owner}, "
-                f"the only one called so without regard to case; {counted_bytes} bytes so far"
-            )
-            self._insert_events(owner, [Event(kind="name_matched", text=text)], at)
-            matched[owner] = None
-        if matched and self._db.execute(query, (key,)).fetchone() is None:
-            self._db.execute("DELETE FROM orphan WHERE account_key = ?", (key,))
-        return list(matched)
-
-    def _is_kept(self, key: str) -> bool:
-        """Tell whether an account that may count again goes by what was reported of this name."""
-        query = "SELECT 1 FROM gone_account WHERE account_key = ?"
-        return self._db.execute(query, (key,)).fetchone() is not None
-
-    def _take_apart(self, username: str) -> ReportedName:
+    def take_apart(self, username: str) -> ReportedName:
+        """Tell a panel that is known from a user in a reported name."""
         return take_apart(username, panels=self._handle.known_panels)
 
-    def _is_anywhere(self, name: ReportedName) -> bool:
+    def is_alone(self, username: str) -> bool:
+        """Tell whether a name was reported without a panel's."""
+        return self.take_apart(username).panel is None
+
+    def is_for_any_panel(self, name: ReportedName) -> bool:
         """Tell whether a reported name may be a user's of any panel."""
         return name.panel is None or self._handle.shares_quotas
 
-    def _offer(self, owner: str, panels: Collection[str], at: datetime) -> None:
-        """Have a user's name alone be asked for on the first panel that has the user."""
-        if self._handle.shares_quotas or self.placed_on(owner) != FIRST_PANEL:
-            return
-        for panel in self._handle.panels:
-            if panel in panels:
-                return
-            self._insert_orphan(owner, owner, at, panel=panel)
-            self._deny(owner, panel=panel)
-
-    def _move_name(self, username: str, key: str, *, is_past: bool, stays: bool = False) -> int:
-        """Count a reported name for another account; return how much of it counts there.
-
-        `is_past`: what was reported until now does not. `stays`: it goes on to count where it did.
-        """
-        query = (
-            "SELECT u.account_key, u.panel, u.total_bytes, u.raw_bytes, u.change_seq, "
-            "coalesce(a.offset_bytes, 0), coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
-            "LEFT JOIN alias AS a ON a.username = u.username WHERE u.username = ?"
-        )
-        row = self._db.execute(query, (username,)).fetchone()
-        old_key, old_panel, total_bytes, raw_bytes, change_seq, *offsets = row
-        offset_bytes, raw_offset_bytes = offsets
-        if stays:
-            self._keep(old_key, old_panel, total_bytes - offset_bytes, raw_bytes - raw_offset_bytes)
-        if is_past:
-            offset_bytes, raw_offset_bytes = total_bytes, raw_bytes
-            self._handle.set_meta(COUNTED_FROM + username, str(change_seq))
-        name = self._take_apart(username)
-        self._db.execute(
-            "INSERT OR REPLACE INTO alias (username, account_key, folded, offset_bytes, "
-            "raw_offset_bytes) VALUES (?, ?, ?, ?, ?)",
-            (username, key, folded(name.key), offset_bytes, raw_offset_bytes),
-        )
-        panel = name.panel or self.placed_on(key)
-        self._db.execute(
-            "UPDATE external_usage SET account_key = ?, panel = ? WHERE username = ?",
-            (key, panel, username),
-        )
-        return int(total_bytes - offset_bytes)
-
-    def aliases_of(self, keys: Iterable[str]) -> list[str]:
-        """Return the names, spelt otherwise, that count for these accounts and may be users."""
-        found: dict[str, None] = {}
-        for key in keys:
-            query = "SELECT username FROM alias WHERE account_key = ?"
-            for (username,) in self._db.execute(query, (key,)):
-                name = self._take_apart(username)
-                is_here = self._is_anywhere(name) or name.panel == self.panel
-                if name.key != key and is_here:
-                    found[name.key] = None
-        return list(found)
-
-    def part(self, name: str, *, at: datetime) -> bool:
-        """Have a reported name count for the user of exactly that name, whom the panel has.
-
-        What was counted until now stays where it was counted. Returns whether it was another's.
-        """
-        query = (
-            "SELECT a.username, a.account_key FROM alias AS a JOIN external_usage AS u "
-            "ON u.username = a.username WHERE a.folded = ? AND a.account_key <> ?"
-        )
-        is_news = False
-        with self._handle.transaction():
-            for username, owner in self._db.execute(query, (folded(name), name)).fetchall():
-                reported = self._take_apart(username)
-                is_here = self._is_anywhere(reported) or reported.panel == self.panel
-                if reported.key != name or not is_here:
-                    continue
-                if self._is_anywhere(reported):
-                    self._offer(name, [self.panel], at)
-                before = self._counted_bytes(username)
-                self._move_name(username, name, is_past=True, stays=True)
-                text = (
-                    f"there is a user {name} now: what is reported as {username} counts for it "
-                    f"from here on; the {before} bytes until now stay with {owner}"
-                )
-                self._insert_events(owner, [Event(kind="name_parted", text=text)], at)
-                is_news = True
-        if is_news:
-            self._handle.on_change(self.panel, ())
-        return is_news
-
-    def _counted_bytes(self, username: str) -> int:
-        query = (
-            "SELECT u.total_bytes - coalesce(a.offset_bytes, 0) FROM external_usage AS u "
-            "LEFT JOIN alias AS a ON a.username = u.username WHERE u.username = ?"
-        )
-        return int(self._db.execute(query, (username,)).fetchone()[0])
-
     def place_of(self, username: str) -> tuple[str, str]:
-        """Return the panel and the account for which a name counts, as it is reported."""
-        return self._place_of(username)
+        """Return for which panel, and for which of its names, a reported name counts."""
+        name = self.take_apart(username)
+        query = "SELECT account_key FROM alias WHERE username = ?"
+        row = self._db.execute(query, (username,)).fetchone()
+        key = name.key if row is None else str(row[0])
+        return name.panel or self.panel_of(key), key
 
-    def keys_of_name(self, name: str) -> list[str]:
-        """Return the accounts and reported names that news of a panel's user of a name concerns."""
-        rows = self._db.execute(
-            "SELECT account_key FROM orphan WHERE folded = ?1 AND panel = ?2 "
-            "UNION SELECT account_key FROM alias WHERE folded = ?1",
-            (folded(name), self.panel),
-        ).fetchall()
-        keys = [name] if self.is_known(name) else []
-        return list(dict.fromkeys([*keys, *(row[0] for row in rows)]))
+    def place_reported(self, username: str) -> tuple[str, str]:
+        """Do the same for a report; where a panel is named that was asked already, it is decided.
 
-    def _drop_accounts(self) -> int:
-        """Drop the panel's accounts for good; return how many there were.
-
-        What their users used of a shared quota stays used, and so does what was reported of them
-        for the panel by name.
+        A name alone that no panel has is listed as unknown. What is reported for one panel is not,
+        and counts from its first byte.
         """
-        keys = [account.key for account in self.accounts()]
-        for key in keys:
-            self._depart(key)
-            self._db.execute(
-                "DELETE FROM account WHERE account_key = ? AND panel = ?", (key, self.panel)
-            )
-        placed = "SELECT account_key FROM placement WHERE panel = ? AND NOT is_released"
-        for (key,) in self._db.execute(placed, (self.panel,)).fetchall():
-            self._release(key)
-        reported = (
-            "SELECT u.username, u.account_key, u.total_bytes - coalesce(a.offset_bytes, 0), "
-            "u.raw_bytes - coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
-            "LEFT JOIN alias AS a ON a.username = u.username WHERE u.panel = ?"
+        panel, key = self.place_of(username)
+        name = self.take_apart(username)
+        if self._handle.shares_quotas or name.panel is None or key != name.key:
+            return panel, key
+        query = "SELECT candidates FROM orphan WHERE account_key = ? AND panel = ?"
+        row = self._db.execute(query, (key, panel)).fetchone()
+        owner = row and owner_of(key, msgspec.json.decode(row[0], type=list[str]))
+        query = "SELECT 1 FROM external_usage WHERE username = ?"
+        if not owner or self._db.execute(query, (username,)).fetchone():
+            return panel, key
+        self._db.execute("INSERT INTO alias VALUES (?, ?, ?, 0, 0)", (username, owner, folded(key)))
+        return panel, owner
+
+    def panel_of(self, key: str) -> str:
+        """Return the panel for which a name alone counts."""
+        if len(self._handle.known_panels) == 1:
+            return FIRST_PANEL
+        query = "SELECT panel FROM placement WHERE account_key = ? AND NOT is_released"
+        row = self._db.execute(query, (key,)).fetchone()
+        return str(row[0]) if row else FIRST_PANEL
+
+    def has_name(self, key: str) -> bool:
+        """Tell whether what is reported under a name alone counts for this panel."""
+        return self.panel_of(key) == self._panel
+
+    def public_name(self, username: str) -> str:
+        """Return what a user is called outside its panel: as it is reported alone, or scoped."""
+        if self._panel == FIRST_PANEL:
+            return username
+        query = "SELECT 1 FROM placement WHERE account_key = ? AND panel = ? AND NOT is_released"
+        placed = self._db.execute(query, (account_key(username), self._panel)).fetchone()
+        return username if placed else scoped(self._panel, username)
+
+    def keys(self, *, after: str = "", limit: int = 100) -> list[str]:
+        """Return a page, in order, of the names that concern the panel.
+
+        Those are the names with external usage or an account, and those that are unclaimed for it.
+        Where quotas are shared, every name concerns every panel, and so do those of users on
+        several panels that nothing was reported of.
+        """
+        of_panel = "" if self._handle.shares_quotas else " AND panel = ?3"
+        query = (
+            f"SELECT account_key FROM external_usage WHERE account_key > ?1{of_panel} "
+            f"UNION SELECT account_key FROM account WHERE account_key > ?1{of_panel} "
+            "UNION SELECT account_key FROM gone_account WHERE account_key > ?1 AND panel = ?3 "
         )
-        for username, key, billed_bytes, raw_bytes in self._db.execute(
-            reported, (self.panel,)
+        if self._handle.shares_quotas:
+            query += "UNION SELECT account_key FROM namesake WHERE account_key > ?1 "
+        elif self._panel != FIRST_PANEL:
+            query += f"UNION {self._unclaimed()} AND o.account_key > ?1 "
+        arguments = (after, limit, self._panel)
+        rows = self._db.execute(f"{query}ORDER BY account_key LIMIT ?2", arguments)
+        return [row[0] for row in rows]
+
+    def is_known(self, key: str) -> bool:
+        """Tell whether the name has an account, or is reported and may be this panel's."""
+        of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
+        query = (
+            "SELECT 1 FROM account WHERE account_key = ?1 AND panel = ?2 "
+            "UNION ALL SELECT 1 FROM gone_account WHERE account_key = ?1 AND panel = ?2 "
+            f"UNION ALL SELECT 1 FROM external_usage WHERE account_key = ?1{of_panel}"
+        )
+        found = self._db.execute(query, (key, self._panel)).fetchone()
+        return found is not None or self.is_unclaimed(key)
+
+    def is_unclaimed(self, key: str) -> bool:
+        """Tell whether a name alone is this panel's if it has such a user.
+
+        It is where all panels before this one are known not to have it.
+        """
+        if self._panel == FIRST_PANEL or self._handle.shares_quotas:
+            return False
+        if self._panel not in self._handle.panels:
+            return False
+        query = f"{self._unclaimed()} AND o.account_key = ?"
+        return self._db.execute(query, (key,)).fetchone() is not None
+
+    def _unclaimed(self) -> str:
+        """Select the names that are unclaimed for this panel; panel names are safe as literals."""
+        before = self._handle.panels[1 : self._handle.panels.index(self._panel)]
+        return (
+            "SELECT o.account_key FROM orphan AS o "
+            f"WHERE o.panel = '{FIRST_PANEL}' AND EXISTS (SELECT 1 FROM external_usage AS u "
+            f"WHERE u.account_key = o.account_key AND u.panel = '{FIRST_PANEL}' "
+            f"AND u.username NOT LIKE '{FIRST_PANEL}/%')"
+        ) + "".join(
+            " AND EXISTS (SELECT 1 FROM orphan AS p "
+            f"WHERE p.account_key = o.account_key AND p.panel = '{each}')"
+            for each in before
+        )
+
+    def is_missing(self, key: str) -> bool:
+        """Tell whether the panel is known not to have this name."""
+        query = "SELECT 1 FROM orphan WHERE account_key = ? AND panel = ?"
+        return self._db.execute(query, (key, self._panel)).fetchone() is not None
+
+    def note_missing(self, key: str, username: str, at: datetime, *, panel: str = "") -> None:
+        """Note that this panel, or another one, does not have a name."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO orphan (account_key, panel, username, first_seen_at, folded, "
+            "candidates) VALUES (?, ?, ?, ?, ?, '[]')",
+            (key, panel or self._panel, username, to_millis(at), folded(key)),
+        )
+
+    def note_found(self, key: str) -> None:
+        """Note that the panel has a name."""
+        statement = "DELETE FROM orphan WHERE account_key = ? AND panel = ?"
+        if self._db.execute(statement, (key, self._panel)).rowcount:
+            self._handle.delete_meta(denied_key(self._panel, key))
+
+    def place(self, key: str, *, source: str, target: str) -> list[str]:
+        """Count a name alone for one panel, and not for another; return how it was reported."""
+        names = self._move_alone(key, source=source, target=target)
+        self._db.execute("INSERT OR REPLACE INTO placement VALUES (?, ?, 0)", (key, target))
+        return names
+
+    def release(self, key: str) -> None:
+        """Count a name alone, which is this panel's, for the first panel again."""
+        if self._panel != FIRST_PANEL:
+            self._move_alone(key, source=self._panel, target=FIRST_PANEL)
+        self._db.execute("INSERT OR REPLACE INTO placement VALUES (?, ?, 1)", (key, self._panel))
+
+    def release_all(self) -> None:
+        """Have this panel, which is forgotten, own no name alone."""
+        released = "UPDATE placement SET is_released = 1 WHERE panel = ?"
+        self._db.execute(released, (self._panel,))
+
+    def own_names(self) -> list[str]:
+        """Return the names alone that this panel has claimed."""
+        query = "SELECT account_key FROM placement WHERE panel = ? AND NOT is_released"
+        return [row[0] for row in self._db.execute(query, (self._panel,)).fetchall()]
+
+    def _move_alone(self, key: str, *, source: str, target: str) -> list[str]:
+        """Move what was reported under the name alone, not under a panel's; return those names."""
+        rows = self._db.execute(
+            "SELECT username FROM external_usage WHERE account_key = ? AND panel = ?", (key, source)
+        ).fetchall()
+        names = [name for (name,) in rows if self.is_alone(name)]
+        self._db.executemany(
+            "UPDATE external_usage SET panel = ? WHERE username = ?",
+            [(target, name) for name in names],
+        )
+        return names
+
+    def place_again(self) -> None:
+        """Count all that was read for the panels it is for, of those that are known now."""
+        for username, key, panel in self._db.execute(
+            "SELECT username, account_key, panel FROM external_usage"
         ).fetchall():
-            if self._take_apart(username).panel != self.panel:
+            wanted = self.place_of(username)
+            if wanted == (panel, key):
                 continue
-            if self._handle.shares_quotas:
-                self._keep(key, FIRST_PANEL, billed_bytes, raw_bytes)
-            self._db.execute("DELETE FROM alias WHERE username = ?", (username,))
-        return len(keys)
+            self._db.execute(
+                "UPDATE external_usage SET panel = ?, account_key = ? WHERE username = ?",
+                (*wanted, username),
+            )
+            self._db.execute(
+                "INSERT OR IGNORE INTO orphan (account_key, panel, username, first_seen_at, "
+                "folded, candidates) SELECT ?, ?, username, first_seen_at, ?, '[]' FROM orphan "
+                "WHERE account_key = ? AND panel = ?",
+                (wanted[1], wanted[0], folded(wanted[1]), key, panel),
+            )
+            self._db.execute("DELETE FROM orphan WHERE account_key = ? AND panel = ?", (key, panel))

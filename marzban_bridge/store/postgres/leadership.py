@@ -21,7 +21,7 @@ from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.database_mark import place_of
 from marzban_bridge.store.postgres.lease import RENEW_SECONDS, Lease
 from marzban_bridge.store.postgres.link import Db, PostgresLink
-from marzban_bridge.store.postgres.replica import SharedHandle
+from marzban_bridge.store.postgres.replica import PostgresReplica
 from marzban_bridge.store.store import Store
 from marzban_bridge.store.terms import has_moved, lost_text, moved_text
 
@@ -182,7 +182,7 @@ class Leadership:
     async def _open(self) -> Store:
         """Read the store in a thread, which may take long, while the lease is kept."""
         opening = asyncio.create_task(
-            asyncio.to_thread(lambda: Store(SharedHandle(self._url, self.lease)))
+            asyncio.to_thread(lambda: Store(PostgresReplica(self._url, self.lease)))
         )
         try:
             return await asyncio.shield(opening)

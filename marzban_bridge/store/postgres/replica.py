@@ -29,7 +29,7 @@ _LED = "EXISTS (SELECT 1 FROM led)"
 _BY_NAME = {table.name: table for table in TABLES}
 
 
-class SharedHandle(StoreHandle):
+class PostgresReplica(StoreHandle):
     """The store as its leader has it: a copy in memory, and the way to the database."""
 
     def __init__(self, url: str, lease: Lease) -> None:
@@ -109,7 +109,7 @@ class SharedHandle(StoreHandle):
         self.lost = reason
 
 
-class ReadHandle(StoreHandle):
+class ReplicaReader(StoreHandle):
     """The store as of one moment, for whoever only reads."""
 
     def __init__(self, url: str) -> None:

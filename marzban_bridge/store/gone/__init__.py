@@ -1,0 +1,1 @@
+"""Accounts of users whom their panel no longer shows."""

@@ -1,0 +1,272 @@
+"""Decides whose a reported name is that a panel has no user of: claims, and names of other case.
+
+`panels.names.owner_of` is the rule for names that no panel spells so. What it decides is kept as
+an alias of the reported name, and stands until a panel has a user of exactly that name: from then
+on its usage is that user's, and what was counted before stays where it was counted. An alias has
+an offset, the part of the name's total that does not count for its user. No account is touched by
+it: its user may be settled meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from marzban_bridge.panels.dialect import Dialect
+from marzban_bridge.panels.names import FIRST_PANEL, folded, owner_of, scoped
+from marzban_bridge.quota.account import Account, Event, shifted
+from marzban_bridge.quota.usage import Totals, merged
+from marzban_bridge.store.accounts import Accounts
+from marzban_bridge.store.events import Events
+from marzban_bridge.store.handle import StoreHandle
+from marzban_bridge.store.names.corrections import Corrections
+from marzban_bridge.store.names.openings import Openings
+from marzban_bridge.store.names.placement import Placement
+from marzban_bridge.store.names.unknown_names import UnknownNames
+from marzban_bridge.store.usage import Usage
+
+
+class NameOwners:
+    """Decisions about names that one panel was asked for, in vain or not."""
+
+    def __init__(self, handle: StoreHandle, panel: str) -> None:
+        self._handle = handle
+        self._db = handle.db
+        self._panel = panel
+        self._accounts = Accounts(handle, panel)
+        self._corrections = Corrections(handle)
+        self._events = Events(handle, panel)
+        self._openings = Openings(handle, panel)
+        self._placement = Placement(handle, panel)
+        self._unknown = UnknownNames(handle, panel)
+        self._usage = Usage(handle, panel)
+
+    def claim(self, key: str, *, at: datetime) -> bool:
+        """Count a name alone for this panel from now on, if it is offered; return whether it was.
+
+        What was reported of it until it was released, or until this panel was last found not to
+        have the user, is not this panel's user's: an account begins behind that (`opening`), or its
+        baseline moves over it.
+        """
+        if not self._placement.is_unclaimed(key):
+            return False
+        query = "SELECT is_released FROM placement WHERE account_key = ?"
+        row = self._db.execute(query, (key,)).fetchone()
+        before, account = self._usage.totals(key), self._accounts.get(key)
+        with self._handle.transaction():
+            names = self._placement.place(key, source=FIRST_PANEL, target=self._panel)
+            passed = self._openings.passed_alone(key, names)
+            if account is not None and passed is not None:
+                self._accounts.put(_behind(account, before, passed))
+            elif account is not None and row is not None:
+                self._accounts.put(shifted(account, before=before, after=self._usage.totals(key)))
+            elif row is not None and passed is None:
+                self._placement.note_missing(key, key, at)
+        return True
+
+    def record_unknown(
+        self,
+        key: str,
+        *,
+        candidates: Collection[str] | None,
+        at: datetime,
+        dialect: Dialect | None = None,
+    ) -> list[str]:
+        """Note that the panel has no user of a reported name, only these, equal without case.
+
+        `candidates` None: those that were noted before. `dialect`: the rule that names no user so.
+        Where the rule says whose the name is, it counts for that user from now on, but not what was
+        reported while it was listed as unknown. Otherwise it is listed, with an event, once no
+        panel has it. Returns the accounts that got a name. Of a name that is none any more, because
+        it has been found to be a user's meanwhile, nothing is noted.
+        """
+        if not self._placement.is_known(key):
+            return []
+        with self._handle.transaction():
+            was_listed = self._unknown.panels_of(key)
+            self._placement.note_missing(key, key, at)
+            self._openings.deny(key)
+            if candidates is not None:
+                self._db.execute(
+                    "UPDATE orphan SET candidates = ? WHERE account_key = ? AND panel = ?",
+                    (msgspec.json.encode(sorted(candidates)).decode(), key, self._panel),
+                )
+            owners = self._match(key, was_listed, at=at)
+            news = self._unknown.panels_of(key) - was_listed
+            for panel in news:
+                self._events.insert(key, [self._event_of_unknown(key, dialect)], at, panel=panel)
+        if news or owners:
+            self._handle.on_change(self._panel, owners)
+        return owners
+
+    def _event_of_unknown(self, key: str, dialect: Dialect | None) -> Event:
+        who = "the panel does" if len(self._handle.panels) == 1 else "its panels do"
+        text = f"traffic is reported for a name {who} not know"
+        names = [
+            scoped(panel, name) for panel, has in self._candidates(key).items() for name in has
+        ]
+        if names:
+            text += f"; names are case-sensitive: report it as {' or as '.join(names)}"
+        elif dialect:
+            text += f", and no user of {dialect.panel} can have: {dialect.rule}"
+        return Event(kind="orphan", text=text)
+
+    def _candidates(self, key: str) -> dict[str, list[str]]:
+        """Return the users equal without case, by panel that has none of exactly this name."""
+        query = "SELECT panel, candidates FROM orphan WHERE account_key = ? ORDER BY panel"
+        rows = self._db.execute(query, (key,)).fetchall()
+        return {panel: msgspec.json.decode(names, type=list[str]) for panel, names in rows}
+
+    def _match(self, key: str, was_listed: Collection[str], *, at: datetime) -> list[str]:
+        """Have the names that count as an unknown one count for the users whose they are."""
+        found = self._candidates(key)
+        is_known_nowhere = all(panel in found for panel in self._handle.panels)
+        everywhere = [name for names in found.values() for name in names]
+        matched: dict[str, None] = {}
+        query = "SELECT username FROM external_usage WHERE account_key = ?"
+        for (username,) in self._db.execute(query, (key,)).fetchall():
+            name = self._placement.take_apart(username)
+            names: Sequence[str] = everywhere if is_known_nowhere else ()
+            if not self._placement.is_for_any_panel(name):
+                names = found.get(name.panel or "", ())
+            owner = owner_of(name.key, names)
+            if owner is None or owner == key:
+                continue
+            if self._placement.is_for_any_panel(name):
+                self._note_missing_before(
+                    owner, [panel for panel, has in found.items() if owner in has], at
+                )
+            listed_for = FIRST_PANEL if self._placement.is_for_any_panel(name) else name.panel
+            is_past = listed_for in was_listed
+            stays = is_past and self._is_kept(key)
+            counted_bytes = self._move_name(username, owner, is_past=is_past, stays=stays)
+            text = (
+                f"there is no user {name.key}: what is reported as {username} counts for {owner}, "
+                f"the only one called so without regard to case; {counted_bytes} bytes so far"
+            )
+            self._events.insert(owner, [Event(kind="name_matched", text=text)], at)
+            matched[owner] = None
+        if matched and self._db.execute(query, (key,)).fetchone() is None:
+            self._db.execute("DELETE FROM orphan WHERE account_key = ?", (key,))
+        return list(matched)
+
+    def _is_kept(self, key: str) -> bool:
+        """Tell whether an account that may count again goes by what was reported of this name."""
+        query = "SELECT 1 FROM gone_account WHERE account_key = ?"
+        return self._db.execute(query, (key,)).fetchone() is not None
+
+    def _note_missing_before(self, owner: str, panels: Collection[str], at: datetime) -> None:
+        """Have a user's name alone be asked for on the first panel that has the user."""
+        if self._handle.shares_quotas or self._placement.panel_of(owner) != FIRST_PANEL:
+            return
+        for panel in self._handle.panels:
+            if panel in panels:
+                return
+            self._placement.note_missing(owner, owner, at, panel=panel)
+            self._openings.deny(owner, panel=panel)
+
+    def _move_name(self, username: str, key: str, *, is_past: bool, stays: bool = False) -> int:
+        """Count a reported name for another account; return how much of it counts there.
+
+        `is_past`: what was reported until now does not. `stays`: it goes on to count where it did.
+        """
+        query = (
+            "SELECT u.account_key, u.panel, u.total_bytes, u.raw_bytes, u.change_seq, "
+            "coalesce(a.offset_bytes, 0), coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
+            "LEFT JOIN alias AS a ON a.username = u.username WHERE u.username = ?"
+        )
+        row = self._db.execute(query, (username,)).fetchone()
+        old_key, old_panel, total_bytes, raw_bytes, change_seq, *offsets = row
+        offset_bytes, raw_offset_bytes = offsets
+        if stays:
+            self._openings.keep(
+                old_key, old_panel, total_bytes - offset_bytes, raw_bytes - raw_offset_bytes
+            )
+        if is_past:
+            offset_bytes, raw_offset_bytes = total_bytes, raw_bytes
+            self._corrections.set_counted_from(username, change_seq)
+        name = self._placement.take_apart(username)
+        self._db.execute(
+            "INSERT OR REPLACE INTO alias (username, account_key, folded, offset_bytes, "
+            "raw_offset_bytes) VALUES (?, ?, ?, ?, ?)",
+            (username, key, folded(name.key), offset_bytes, raw_offset_bytes),
+        )
+        panel = name.panel or self._placement.panel_of(key)
+        self._db.execute(
+            "UPDATE external_usage SET account_key = ?, panel = ? WHERE username = ?",
+            (key, panel, username),
+        )
+        return int(total_bytes - offset_bytes)
+
+    def aliases_of(self, keys: Iterable[str]) -> list[str]:
+        """Return the names, spelt otherwise, that count for these accounts and may be users."""
+        found: dict[str, None] = {}
+        for key in keys:
+            query = "SELECT username FROM alias WHERE account_key = ?"
+            for (username,) in self._db.execute(query, (key,)):
+                name = self._placement.take_apart(username)
+                is_here = self._placement.is_for_any_panel(name) or name.panel == self._panel
+                if name.key != key and is_here:
+                    found[name.key] = None
+        return list(found)
+
+    def part(self, name: str, *, at: datetime) -> bool:
+        """Have a reported name count for the user of exactly that name, whom the panel has.
+
+        What was counted until now stays where it was counted. Returns whether it was another's.
+        """
+        query = (
+            "SELECT a.username, a.account_key FROM alias AS a JOIN external_usage AS u "
+            "ON u.username = a.username WHERE a.folded = ? AND a.account_key <> ?"
+        )
+        is_news = False
+        with self._handle.transaction():
+            for username, owner in self._db.execute(query, (folded(name), name)).fetchall():
+                reported = self._placement.take_apart(username)
+                is_here = (
+                    self._placement.is_for_any_panel(reported) or reported.panel == self._panel
+                )
+                if reported.key != name or not is_here:
+                    continue
+                if self._placement.is_for_any_panel(reported):
+                    self._note_missing_before(name, [self._panel], at)
+                before = self._counted_bytes(username)
+                self._move_name(username, name, is_past=True, stays=True)
+                text = (
+                    f"there is a user {name} now: what is reported as {username} counts for it "
+                    f"from here on; the {before} bytes until now stay with {owner}"
+                )
+                self._events.insert(owner, [Event(kind="name_parted", text=text)], at)
+                is_news = True
+        if is_news:
+            self._handle.on_change(self._panel, ())
+        return is_news
+
+    def _counted_bytes(self, username: str) -> int:
+        query = (
+            "SELECT u.total_bytes - coalesce(a.offset_bytes, 0) FROM external_usage AS u "
+            "LEFT JOIN alias AS a ON a.username = u.username WHERE u.username = ?"
+        )
+        return int(self._db.execute(query, (username,)).fetchone()[0])
+
+    def keys_of_name(self, name: str) -> list[str]:
+        """Return the accounts and reported names that news of a panel's user of a name concerns."""
+        rows = self._db.execute(
+            "SELECT account_key FROM orphan WHERE folded = ?1 AND panel = ?2 "
+            "UNION SELECT account_key FROM alias WHERE folded = ?1",
+            (folded(name), self._panel),
+        ).fetchall()
+        keys = [name] if self._placement.is_known(name) else []
+        return list(dict.fromkeys([*keys, *(row[0] for row in rows)]))
+
+
+def _behind(account: Account, before: Totals, passed: Totals) -> Account:
+    """Have an account begin behind what was reported of names that count for it from now on."""
+    after = Totals(
+        billed_bytes=before.billed_bytes + passed.billed_bytes,
+        raw_bytes=before.raw_bytes + passed.raw_bytes,
+        seqs=merged(before.seqs or (), passed.seqs or ()),
+    )
+    return shifted(account, before=before, after=after)

@@ -1,0 +1,89 @@
+"""News of resets in the panel: webhooks that wait for their account, and resets of everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from marzban_bridge.panels.names import FIRST_PANEL
+from marzban_bridge.quota.reset_detection import ResetAll
+from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
+
+
+class ResetNews:
+    """Resets that one panel told of, or that were noticed on it."""
+
+    def __init__(self, handle: StoreHandle, panel: str) -> None:
+        self._handle = handle
+        self._db = handle.db
+        self._panel = panel
+
+    def announce(
+        self, announcements: Sequence[tuple[bytes, str]], *, at: datetime, remember_seconds: int
+    ) -> list[str]:
+        """Remember reset webhooks, given as (digest, account key); return the keys that are news.
+
+        A redelivered webhook has the digest of the first delivery. The announcement stays until a
+        look has taken it into account (`save`), so that neither a crash in between loses it nor a
+        write that is stored meanwhile, nor that the user was taken for gone.
+        """
+        now = to_millis(at)
+        news: list[str] = []
+        with self._handle.transaction():
+            self._db.execute(
+                "DELETE FROM webhook_seen WHERE seen_at < ?", (now - remember_seconds * 1000,)
+            )
+            for digest, key in announcements:
+                statement = "INSERT OR IGNORE INTO webhook_seen (digest, seen_at) VALUES (?, ?)"
+                if self._db.execute(statement, (self._of_panel(digest), now)).rowcount:
+                    if self.is_announced(key):
+                        self._handle.set_meta(self._again(key), "1")
+                    statement = "INSERT OR REPLACE INTO announcement VALUES (?, ?, ?)"
+                    self._db.execute(statement, (key, self._panel, now))
+                    news.append(key)
+        return news
+
+    def _of_panel(self, digest: bytes) -> bytes:
+        """Tell what two panels say alike apart."""
+        return digest if self._panel == FIRST_PANEL else digest + self._panel.encode()
+
+    def take(self, key: str) -> None:
+        """Drop what waits for an account, which takes it into account; part of a transaction."""
+        taken = self._db.execute(
+            "DELETE FROM announcement WHERE account_key = ? AND panel = ?", (key, self._panel)
+        )
+        if taken.rowcount:
+            self._handle.delete_meta(self._again(key))
+
+    def is_announced(self, key: str) -> bool:
+        """Tell whether a reset webhook for the account waits to be taken into account."""
+        query = "SELECT 1 FROM announcement WHERE account_key = ? AND panel = ?"
+        return self._db.execute(query, (key, self._panel)).fetchone() is not None
+
+    def is_announced_again(self, key: str) -> bool:
+        """Tell whether more than one reset webhook waits: they are of as many resets."""
+        return self._handle.meta(self._again(key)) is not None
+
+    def _again(self, key: str) -> str:
+        return f"announced_again:{self._panel}:{key}"
+
+    def of_everybody(self, admin: str | None) -> ResetAll | None:
+        """Return the last reset of all of an owner's users that was noticed."""
+        query = "SELECT seen_at FROM reset_all WHERE admin = ? AND panel = ?"
+        row = self._db.execute(query, (admin or "", self._panel)).fetchone()
+        if row is None:
+            return None
+        after_millis = int(self._handle.meta(self._reset_all_key(admin)) or row[0])
+        return ResetAll(seen_at=from_millis(row[0]), after=from_millis(after_millis))
+
+    def record_of_everybody(self, admin: str | None, noticed: ResetAll) -> None:
+        """Remember that all users of an owner were reset in the panel."""
+        with self._handle.transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO reset_all (admin, panel, seen_at) VALUES (?, ?, ?)",
+                (admin or "", self._panel, to_millis(noticed.seen_at)),
+            )
+            self._handle.set_meta(self._reset_all_key(admin), str(to_millis(noticed.after)))
+
+    def _reset_all_key(self, admin: str | None) -> str:
+        return f"reset_all_after:{self._panel}:{admin or ''}"

@@ -1,0 +1,1 @@
+"""Quotas that users of one name on several panels share."""

@@ -1,0 +1,72 @@
+"""Quotas that the users of one name on several panels share, and whose accounts share them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.shared import SharedQuota, depart, renewed
+from marzban_bridge.store.handle import StoreHandle
+
+
+class SharedQuotas:
+    """Shared quotas by name, for all panels."""
+
+    def __init__(self, handle: StoreHandle) -> None:
+        self._handle = handle
+        self._db = handle.db
+
+    def get(self, key: str) -> SharedQuota | None:
+        """Return the quota that a name's users on all panels share; None where there is none."""
+        if not self._handle.shares_quotas:
+            return None
+        query = "SELECT state FROM shared_quota WHERE account_key = ?"
+        row = self._db.execute(query, (key,)).fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=SharedQuota)
+
+    def put(self, key: str, shared: SharedQuota) -> None:
+        """Store a shared quota, as part of a transaction."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO shared_quota VALUES (?, ?, ?)",
+            (key, shared.departed_bytes, msgspec.json.encode(shared)),
+        )
+
+    def drop_all(self) -> None:
+        """Drop all of them, as part of a transaction."""
+        self._db.execute("DELETE FROM shared_quota")
+
+    def members(self, key: str) -> dict[str, Account]:
+        """Return the accounts of one name by panel, in the order of the panels."""
+        query = "SELECT panel, state FROM account WHERE account_key = ?"
+        found = {
+            panel: msgspec.json.decode(state, type=Account)
+            for panel, state in self._db.execute(query, (key,)).fetchall()
+        }
+        order = {panel: place for place, panel in enumerate(self._handle.panels)}
+        return {
+            panel: found[panel]
+            for panel in sorted(found, key=lambda panel: (order.get(panel, len(order)), panel))
+        }
+
+    def depart(self, key: str, panel: str) -> None:
+        """Keep what a panel's user of a name has used of it, or drop it with the last user."""
+        shared = self.get(key)
+        members = self.members(key) if shared else {}
+        account = members.pop(panel, None)
+        if shared is None or account is None:
+            return
+        if members:
+            self.put(key, renewed(depart(shared, account), members))
+        else:
+            self._db.execute("DELETE FROM shared_quota WHERE account_key = ?", (key,))
+
+    def loosen(self) -> None:
+        """Have each shared period's beginning read anew from the accounts, after a rebase."""
+        with self._handle.transaction():
+            for key, state in self._db.execute(
+                "SELECT account_key, state FROM shared_quota"
+            ).fetchall():
+                shared = msgspec.json.decode(state, type=SharedQuota)
+                self.put(key, replace(shared, start=None))
