@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
-from dotenv import dotenv_values
 from rich.console import Console
 from rich.table import Table
 
@@ -24,11 +22,13 @@ from collector.cli.migrate import add_migration, migrate_ledger
 from collector.cli.ratios import ratios_clear, ratios_list, ratios_set
 from collector.cli.reporters import add_reporters
 from collector.cli.sources import show_sources
-from collector.errors import CollectorError, LedgerUnavailableError, SettingsError
+from collector.errors import CollectorError, LedgerUnavailableError
+from collector.known_names import NAMES
 from collector.ledger.backend import LedgerPlace, file_of, place_of
 from collector.ledger.sqlite.backup import back_up
 from collector.ledger.sqlite.file import LEDGER, ledger_path
 from collector.runtime.cli import run_command
+from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.http_server import Server
 from collector.runtime.listening import listen
 from collector.runtime.sqlite.file import fault
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         nonlocal settings
-        settings = Settings.from_env(environment())
+        settings = Settings.from_env(read_environment(NAMES))
         return run(arguments, settings)
 
     def explain(error: sqlite3.Error) -> str:
@@ -62,20 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return str(fault(LEDGER, ledger_path(settings.ledger_url), error))
 
     return run_command(command, errors=(CollectorError,), explain=explain)
-
-
-def environment() -> Mapping[str, str]:
-    """Return the process's environment over what a `.env` file in this folder says.
-
-    Raises SettingsError when that file is not text.
-    """
-    try:
-        read = dotenv_values(".env")
-    except UnicodeDecodeError as error:
-        path = Path(".env").absolute()
-        raise SettingsError(f"{path} must be UTF-8 text: {error.reason}") from error
-    from_file = {name: value for name, value in read.items() if value is not None}
-    return from_file | os.environ
 
 
 def _parser() -> argparse.ArgumentParser:

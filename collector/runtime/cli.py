@@ -12,6 +12,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
+from collector.runtime.config import ConfigError
 from collector.runtime.listening import ListenError
 from collector.runtime.logs import configure_logging, printable
 
@@ -37,7 +38,7 @@ def run_command(
     except errors as error:
         complain(str(error))
         return code_of(error)
-    except ListenError as error:
+    except (ConfigError, ListenError) as error:
         complain(str(error))
     except sqlite3.Error as error:
         complain(explain(error))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import os
 import sqlite3
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
-from dotenv import dotenv_values
-
+from collector.known_names import NAMES
 from collector.runtime.cli import run_command
+from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
 from marzban_bridge.cli import commands
@@ -24,7 +23,7 @@ from marzban_bridge.cli import release as release_commands
 from marzban_bridge.cli import reset as reset_commands
 from marzban_bridge.cli.kept_key import is_of_up, with_kept_key
 from marzban_bridge.config.settings import Settings
-from marzban_bridge.errors import BridgeError, SettingsError
+from marzban_bridge.errors import BridgeError
 from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
 from marzban_bridge.store.sqlite import STORE
@@ -54,33 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain(error: sqlite3.Error) -> str:
     """Say what a fault means that a command has met in the middle of the store."""
-    store = Settings.from_env(environment()).store
+    store = Settings.from_env(read_environment(NAMES)).store
     if isinstance(store, Path):
         return str(fault(STORE, store, error))
     return f"the copy of the store in memory failed: {error}"
 
 
-def environment() -> Mapping[str, str]:
-    """Return the process's environment over what a `.env` file in this folder says.
-
-    Raises SettingsError when that file is not text.
-    """
-    try:
-        read = dotenv_values(".env")
-    except UnicodeDecodeError as error:
-        path = Path(".env").absolute()
-        raise SettingsError(f"{path} must be UTF-8 text: {error.reason}") from error
-    from_file = {name: value for name, value in read.items() if value is not None}
-    return from_file | os.environ
-
-
 def _settings() -> Settings:
-    return with_kept_key(Settings.from_env(environment()))
+    return with_kept_key(Settings.from_env(read_environment(NAMES)))
 
 
 def _alone(act: Callable[[Settings], Coroutine[None, None, int]]) -> int:
     """Run a command for which the bridge is stopped; where that is `up`, with its collector."""
-    found = environment()
+    found = read_environment(NAMES)
     settings = Settings.from_env(found)
     if not is_of_up(settings):
         return asyncio.run(act(settings))
@@ -212,8 +197,9 @@ def _plan(_: argparse.Namespace) -> int:
 def _up(_: argparse.Namespace) -> int:
     from marzban_bridge.cli import standalone  # noqa: PLC0415 - a bridge alone needs no collector
 
-    panels_command.demand_different(Settings.from_env(environment()))
-    return standalone.up(environment())
+    found = read_environment(NAMES)
+    panels_command.demand_different(Settings.from_env(found))
+    return standalone.up(found)
 
 
 def _stand_in(module: str) -> Callable[[argparse.Namespace], int]:

@@ -29,6 +29,8 @@ PURE = (
     "collector/client/report.py",
     "collector/client/spool/clock.py",
     "collector/reports/identity.py",
+    "collector/runtime/config/__init__.py",
+    "collector/runtime/config/names.py",
     "collector/runtime/rate_limit.py",
     "collector/reports/strangers.py",
     "collector/importing/tally.py",
@@ -96,6 +98,7 @@ MOST_IN_A_ROOM = 16
 WALL_CLOCK = {"now", "utcnow", "today"}
 SHARED = (
     "collector.schema",
+    "collector.known_names",
     "collector.influx.access",
     "collector.influx.client",
     "collector.influx.delivery",
