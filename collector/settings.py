@@ -2,265 +2,251 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Self
 
-from collector.errors import SettingsError
 from collector.influx.access import InfluxAccess
 from collector.reports.byte_bounds import Bounds
+from collector.reports.reporters import MIN_KEY_LENGTH
 from collector.reports.spikes import SpikeRule
 from collector.reports.strangers import forwarded_allow_ips
-from collector.schema import Policy
-from collector.setting_values import (
-    admin_key,
-    flag,
+from collector.runtime.config import ConfigError
+from collector.runtime.config.values import (
+    FLAG,
+    PATH,
+    TEXT,
+    WEB_URL,
     header_text,
-    ledger_url,
-    path,
-    rate,
-    reporter_keys,
-    reporter_names,
+    number,
     seconds,
     text,
-    url,
     whole,
 )
+from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
+from collector.schema import Policy
+from collector.setting_values import LEDGER_URL, REPORTER_KEYS, REPORTER_NAMES
 
-
-class Variable(NamedTuple):
-    """One environment variable: its name, its default as text, what it is for."""
-
-    name: str
-    default: str
-    description: str
-
-
-def _variable(
-    name: str,
-    default: Any,
-    description: str,
-    parse: Callable[[str], Any],
-    *,
-    is_secret: bool = False,
-) -> Any:
-    metadata = {"variable": Variable(name, str(default), description), "parse": parse}
-    return field(default=parse(str(default)), repr=not is_secret, metadata=metadata)
+RATE = number(0, 1e9, expected="expected a number of 0 (no limit) or more")
+"""Calls a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Where the ledger is, who may report, and what bounds hold.
 
-    `from_env` raises SettingsError naming the variable that is malformed. Secrets are kept out of
+    `from_env` raises ConfigError naming the variable that is malformed. Secrets are kept out of
     the representation.
     """
 
-    ledger_url: str = _variable(
+    ledger_url: str = variable(
         "LEDGER_URL",
         "sqlite:///./data/ledger.sqlite3",
         "The ledger: all totals are in it, so back it up; a file, or postgresql://… to share it",
-        ledger_url,
+        LEDGER_URL,
         is_secret=True,
     )
-    host: str = _variable("COLLECTOR_HOST", "127.0.0.1", "Address to listen on", text)
-    port: int = _variable("COLLECTOR_PORT", 8080, "Port to listen on", whole(0, 65535))
-    admin_key: str = _variable(
+    host: str = variable("COLLECTOR_HOST", "127.0.0.1", "Address to listen on", TEXT)
+    port: int = variable("COLLECTOR_PORT", 8080, "Port to listen on", whole(0, 65535))
+    admin_key: str = variable(
         "COLLECTOR_ADMIN_KEY",
         "",
         "Reads the change feed and statistics; share it with the bridge, with nobody else",
-        admin_key,
+        header_text(MIN_KEY_LENGTH),
         is_secret=True,
     )
-    reporter_keys: tuple[tuple[str, str], ...] = _variable(
+    reporter_keys: tuple[tuple[str, str], ...] = variable(
         "COLLECTOR_REPORTER_KEYS",
         "",
         "Reporters beside those of `traffic-collector reporters`: name:key,name2:key2",
-        reporter_keys,
+        REPORTER_KEYS,
         is_secret=True,
     )
-    reporters_outside_quota: tuple[str, ...] = _variable(
+    reporters_outside_quota: tuple[str, ...] = variable(
         "COLLECTOR_REPORTERS_OUTSIDE_QUOTA",
         "",
         "Names of COLLECTOR_REPORTER_KEYS whose reports are stored and shown, and limit nobody",
-        reporter_names,
+        REPORTER_NAMES,
     )
-    marzban_url: str = _variable(
-        "MARZBAN_URL", "", "The panel, to verify users' subscription tokens; empty: keys only", url
+    marzban_url: str = variable(
+        "MARZBAN_URL",
+        "",
+        "The panel, to verify users' subscription tokens; empty: keys only",
+        WEB_URL,
     )
-    subscription_path: str = _variable(
+    subscription_path: str = variable(
         "COLLECTOR_SUBSCRIPTION_PATH",
         "sub",
         "The panel's XRAY_SUBSCRIPTION_PATH",
-        lambda raw: raw.strip("/"),
+        text(lambda raw: raw.strip("/")),
     )
-    report_ceiling_bytes: int = _variable(
+    report_ceiling_bytes: int = variable(
         "COLLECTOR_REPORT_CEILING_BYTES",
         10 * 2**40,
         "The most one report may carry in either direction",
         whole(1, 2**60),
     )
-    user_request_bytes: int = _variable(
+    user_request_bytes: int = variable(
         "COLLECTOR_USER_REQUEST_BYTES",
         4 * 2**40,
         "The most bytes, both ways, in one request of a user without a key; so in one report",
         whole(1, 2**62),
     )
-    user_hour_bytes: int = _variable(
+    user_hour_bytes: int = variable(
         "COLLECTOR_USER_HOUR_BYTES",
         8 * 2**40,
         "The most bytes that arrive from one user without a key in an hour (UTC); beyond, 429",
         whole(1, 2**62),
     )
-    user_day_bytes: int = _variable(
+    user_day_bytes: int = variable(
         "COLLECTOR_USER_DAY_BYTES",
         32 * 2**40,
         "The same in a day; 10.8 TB is 1 Gbit/s all day",
         whole(1, 2**62),
     )
-    key_request_bytes: int = _variable(
+    key_request_bytes: int = variable(
         "COLLECTOR_KEY_REQUEST_BYTES",
         64 * 2**40,
         "The most bytes, both ways, in one request with a reporter key",
         whole(1, 2**62),
     )
-    key_hour_bytes: int = _variable(
+    key_hour_bytes: int = variable(
         "COLLECTOR_KEY_HOUR_BYTES",
         256 * 2**40,
         "The most bytes that arrive with one reporter key in an hour (UTC); beyond, 429",
         whole(1, 2**62),
     )
-    key_day_bytes: int = _variable(
+    key_day_bytes: int = variable(
         "COLLECTOR_KEY_DAY_BYTES",
         2**51,
         "The same in a day; 108 TB is 10 Gbit/s all day",
         whole(1, 2**62),
     )
-    user_servers_per_day: int = _variable(
+    user_servers_per_day: int = variable(
         "COLLECTOR_USER_SERVERS_PER_DAY",
         256,
         "Servers, with port and protocol, one user without a key may name a day; then `other`",
         whole(1, 1_000_000),
     )
-    key_servers_per_day: int = _variable(
+    key_servers_per_day: int = variable(
         "COLLECTOR_KEY_SERVERS_PER_DAY",
         4096,
         "The same for one reporter key",
         whole(1, 1_000_000),
     )
-    spike_factor: int = _variable(
+    spike_factor: int = variable(
         "COLLECTOR_SPIKE_FACTOR",
         10,
         "A sender's hour with more than so many times its largest of 14 days is a spike",
         whole(1, 1_000_000),
     )
-    spike_floor_bytes: int = _variable(
+    spike_floor_bytes: int = variable(
         "COLLECTOR_SPIKE_FLOOR_BYTES",
         50 * 2**30,
         "No hour with less than this is a spike, of no sender",
         whole(0, 2**62),
     )
-    dedup_window_days: int = _variable(
+    dedup_window_days: int = variable(
         "COLLECTOR_DEDUP_WINDOW_DAYS",
         7,
         "How long report ids are remembered; older reports are refused",
         whole(1, 365),
     )
-    retention_days: int = _variable(
+    retention_days: int = variable(
         "COLLECTOR_RETENTION_DAYS",
         0,
         "What a cleanup without `days` removes daily rows beyond; 0: it must say",
         whole(0, 36500),
     )
-    max_body_bytes: int = _variable(
+    max_body_bytes: int = variable(
         "COLLECTOR_MAX_BODY_BYTES",
         8 * 2**20,
         "The largest request body, also after gunzip",
         whole(1024, 2**30),
     )
-    max_keyless_body_bytes: int = _variable(
+    max_keyless_body_bytes: int = variable(
         "COLLECTOR_MAX_KEYLESS_BODY_BYTES",
         256 * 2**10,
         "The largest body of a user who reports for itself, also after gunzip",
         whole(1024, 2**30),
     )
-    sources_file: Path | None = _variable(
+    sources_file: Path | None = variable(
         "COLLECTOR_SOURCES_FILE",
         "",
         "What other panels do not say of themselves (docs/sources): servers, whose ids are whose",
-        path,
+        PATH,
     )
-    max_source_body_bytes: int = _variable(
+    max_source_body_bytes: int = variable(
         "COLLECTOR_MAX_SOURCE_BODY_BYTES",
         32 * 2**20,
         "The largest body of another panel: they name all their users, every few seconds",
         whole(1024, 2**30),
     )
-    forwarded_allow_ips: tuple[str, ...] = _variable(
+    forwarded_allow_ips: tuple[str, ...] = variable(
         "FORWARDED_ALLOW_IPS",
         "",
         "Proxies whose X-Forwarded-For is believed: addresses or networks, or *; empty: none",
-        forwarded_allow_ips,
+        text(forwarded_allow_ips, empty=()),
     )
-    max_connections: int = _variable(
+    max_connections: int = variable(
         "COLLECTOR_MAX_CONNECTIONS",
         4096,
-        "Open connections; a newcomer takes the place of who has been sending for longest",
+        "Most open connections; when full, the one sending its request longest is closed",
         whole(8, 1_000_000),
     )
-    read_seconds: float = _variable(
+    read_seconds: float = variable(
         "COLLECTOR_READ_SECONDS",
         15,
         "How long a request's head may take, and its body beyond a second per 8 KiB",
-        seconds,
+        seconds(0.05, 3600),
     )
-    max_queued_reports: int = _variable(
+    max_queued_reports: int = variable(
         "COLLECTOR_MAX_QUEUED_REPORTS",
         100_000,
         "Reports that may wait for a commit before senders are told to come again",
         whole(1, 10_000_000),
     )
-    key_requests_per_second: float = _variable(
-        "COLLECTOR_KEY_REQUESTS_PER_SECOND", 2000, "Per reporter key; 0: no limit", rate
+    key_requests_per_second: float = variable(
+        "COLLECTOR_KEY_REQUESTS_PER_SECOND", 2000, "Per reporter key; 0: no limit", RATE
     )
-    user_requests_per_second: float = _variable(
-        "COLLECTOR_USER_REQUESTS_PER_SECOND", 5, "Per user without a key; 0: no limit", rate
+    user_requests_per_second: float = variable(
+        "COLLECTOR_USER_REQUESTS_PER_SECOND", 5, "Per user without a key; 0: no limit", RATE
     )
-    min_free_disk_bytes: int = _variable(
+    min_free_disk_bytes: int = variable(
         "COLLECTOR_MIN_FREE_DISK_BYTES",
         64 * 2**20,
         "Less free disk than this makes /readyz say so",
         whole(0, 2**60),
     )
 
-    influxdb_url: str = _variable(
-        "INFLUXDB_URL", "", "Where InfluxDB answers; empty: no time series, all else works", url
+    influxdb_url: str = variable(
+        "INFLUXDB_URL", "", "Where InfluxDB answers; empty: no time series, all else works", WEB_URL
     )
-    influxdb_org: str = _variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", text)
-    influxdb_token: str = _variable(
-        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", header_text, is_secret=True
+    influxdb_org: str = variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", TEXT)
+    influxdb_token: str = variable(
+        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", header_text(), is_secret=True
     )
-    influxdb_token_file: Path | None = _variable(
-        "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", path
+    influxdb_token_file: Path | None = variable(
+        "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", PATH
     )
-    influxdb_admin_token: str = _variable(
+    influxdb_admin_token: str = variable(
         "INFLUXDB_ADMIN_TOKEN",
         "",
         "An operator's token, for `traffic-collector bootstrap` alone",
-        header_text,
+        header_text(),
         is_secret=True,
     )
-    influxdb_prepares_buckets: bool = _variable(
+    influxdb_prepares_buckets: bool = variable(
         "INFLUXDB_PREPARES_BUCKETS",
         "true",
         "Make buckets and see to their retention; false where InfluxDB is no 2.x: make them there",
-        flag,
+        FLAG,
     )
-    influxdb_raw_days: int = _variable(
+    influxdb_raw_days: int = variable(
         "INFLUXDB_RAW_DAYS", 30, "How long InfluxDB keeps a point per report", whole(1, 36500)
     )
-    influxdb_daily_days: int = _variable(
+    influxdb_daily_days: int = variable(
         "INFLUXDB_DAILY_DAYS",
         0,
         "How long InfluxDB keeps a point per day and series; 0: for ever",
@@ -306,26 +292,20 @@ class Settings:
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:
         """Read the settings; unset and empty variables take their defaults."""
-        values: dict[str, Any] = {}
-        for each in fields(cls):
-            variable: Variable = each.metadata["variable"]
-            raw = environment.get(variable.name, "").strip()
-            if not raw:
-                continue
-            try:
-                values[each.name] = each.metadata["parse"](raw)
-            except ValueError as error:
-                raise SettingsError(f"{variable.name}: {error}") from None
-        settings = cls(**values)
-        settings._refuse_unknown_names()
-        settings._refuse_unreachable_bounds()
+        settings = read_variables(cls, environment)
+        settings.check()
         return settings
+
+    def check(self) -> None:
+        """Raise ConfigError where one setting contradicts another one."""
+        self._refuse_unknown_names()
+        self._refuse_unreachable_bounds()
 
     def _refuse_unreachable_bounds(self) -> None:
         for bounds in (self.user_bounds, self.key_bounds):
             for less, more in (("request", "hour"), ("hour", "day")):
                 if bounds.bytes_of(less) > bounds.bytes_of(more):
-                    raise SettingsError(
+                    raise ConfigError(
                         f"{bounds.setting_of(less)}: {bounds.bytes_of(less)} is above the "
                         f"{bounds.bytes_of(more)} of {bounds.setting_of(more)}; what one {less} "
                         f"may bring has to fit in one {more}"
@@ -333,10 +313,10 @@ class Settings:
 
     def _refuse_unknown_names(self) -> None:
         known = dict(self.reporter_keys)
-        for number, name in enumerate(self.reporters_outside_quota, start=1):
+        for place, name in enumerate(self.reporters_outside_quota, start=1):
             if name not in known:  # not repeated: it may be a key, misplaced
-                raise SettingsError(
-                    f"COLLECTOR_REPORTERS_OUTSIDE_QUOTA: entry {number} is no name in "
+                raise ConfigError(
+                    f"COLLECTOR_REPORTERS_OUTSIDE_QUOTA: entry {place} is no name in "
                     "COLLECTOR_REPORTER_KEYS; for a reporter that was made with `reporters add`, "
                     "run `traffic-collector reporters change NAME --outside-quota`"
                 )
@@ -344,4 +324,4 @@ class Settings:
     @classmethod
     def variables(cls) -> list[Variable]:
         """List every variable, for the documentation and its test."""
-        return [each.metadata["variable"] for each in fields(cls)]
+        return variables_of(cls)

@@ -19,7 +19,7 @@ from collector.agent import views
 from collector.agent.agent import Agent
 from collector.agent.config.file import DEFAULT_PATH, is_readable_by_others, load
 from collector.agent.config.settings import Config, Source
-from collector.agent.errors import AgentError, ConfigError, SourceError
+from collector.agent.errors import AgentError, SourceError
 from collector.agent.fetch import local_http, read
 from collector.agent.polling import Gain, gain
 from collector.agent.probing import probe
@@ -32,6 +32,7 @@ from collector.agent.streaming import peek
 from collector.client.errors import ClientError
 from collector.client.spool.spool import Spool
 from collector.runtime.cli import run_command
+from collector.runtime.config import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace, Config], int] = arguments.run
     return run_command(
         lambda: run(arguments, load(arguments.config)),
-        errors=(AgentError, ClientError),
+        errors=(AgentError, ClientError, ConfigError),
         code_of=lambda error: 2 if isinstance(error, ConfigError) else 1,
     )
 

@@ -7,9 +7,5 @@ class AgentError(Exception):
     """The parent of every error the agent raises on purpose."""
 
 
-class ConfigError(AgentError):
-    """The configuration is wrong; the message names the place, the key and what it expects."""
-
-
 class SourceError(AgentError):
     """A source cannot be read now, or says what cannot be understood; it is asked again later."""

@@ -13,15 +13,15 @@ nodes = { 7 = "fr-1", "trojan/3" = { server = "fr-2", port = 8443 } }
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from collector.errors import SettingsError
 from collector.reports.report import MAX_SERVER_LENGTH, MAX_USERNAME_LENGTH
 from collector.reports.reporters import NAME
+from collector.runtime.config import ConfigError, did_you_mean
+from collector.runtime.config.tables import Table, parse_toml
+from collector.runtime.config.values import line, number, text, whole
 from collector.sources import three_x_ui, uniproxy
 from collector.sources.three_x_ui import ThreeXUi
 from collector.sources.uniproxy import DEFAULT_RETRY_WINDOW_SECONDS, NODE_PART, Place, UniProxy
@@ -52,142 +52,120 @@ EMPTY = SourceBook()
 
 
 def read_book(text: str) -> SourceBook:
-    """Read a sources file; SettingsError says in one line what is wrong with it, and where."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"it is not TOML: {error}") from error
-    for kind, reporters in document.items():
+    """Read a sources file; ConfigError says in one line what is wrong with it, and where."""
+    document = Table("", parse_toml(text))
+    for kind in document:
         if kind not in KINDS:
-            raise SettingsError(f"[{kind}] is no kind of source; known: {', '.join(KINDS)}")
-        _expect(reporters, dict, f"[{kind}]", f"one table per reporter, as in [{kind}.de-1]")
-        for name, entry in reporters.items():
-            where = f"[{kind}.{name}]"
-            _expect(entry, dict, where, "a table")
-            if not NAME.fullmatch(name):
-                raise SettingsError(f"{where}: {name!r} is no reporter's name (A-Z a-z 0-9 . _ -)")
+            meant = did_you_mean(kind, KINDS)
+            raise ConfigError(f"[{kind}] is no kind of source; known: {', '.join(KINDS)}{meant}")
     return SourceBook(
-        {name: _panel(name, entry) for name, entry in document.get(three_x_ui.KIND, {}).items()},
-        {name: _uniproxy(name, entry) for name, entry in document.get(uniproxy.KIND, {}).items()},
+        {name: _panel(name, entry) for name, entry in _reporters(document, three_x_ui.KIND)},
+        {name: _uniproxy(entry) for name, entry in _reporters(document, uniproxy.KIND)},
     )
 
 
-def _panel(name: str, entry: dict[str, Any]) -> ThreeXUi:
-    where = f"[{three_x_ui.KIND}.{name}]"
-    _only(entry, where, "server", "port", "protocol", "users")
-    return ThreeXUi(
-        server=_name(entry.get("server", name), f"{where} server", MAX_SERVER_LENGTH),
-        port=_port(entry.get("port", 0), f"{where} port"),
-        protocol=_protocol(entry.get("protocol", "unknown"), f"{where} protocol"),
-        users=_users(entry.get("users", "identity"), f"{where} users"),
-    )
-
-
-def _uniproxy(name: str, entry: dict[str, Any]) -> UniProxy:
-    where = f"[{uniproxy.KIND}.{name}]"
-    _only(entry, where, "users", "nodes", "retry_window_seconds")
-    if "users" not in entry:
-        raise SettingsError(
-            f"{where} has no users: nodes push numbers; say whose they are in {where[:-1]}.users"
-            '.table], or set users = "identity"'
-        )
-    window = entry.get("retry_window_seconds", DEFAULT_RETRY_WINDOW_SECONDS)
-    is_number = isinstance(window, int | float) and not isinstance(window, bool)
-    if not is_number or not 0 <= window <= MAX_RETRY_WINDOW_SECONDS:
-        raise SettingsError(
-            f"{where} retry_window_seconds: expected a number from 0 (count each push) to "
-            f"{MAX_RETRY_WINDOW_SECONDS}"
-        )
-    nodes = entry.get("nodes", {})
-    _expect(nodes, dict, f"{where} nodes", 'a table such as { 7 = "fr-1" }')
-    return UniProxy(
-        users=_users(entry["users"], f"{where} users"),
-        nodes={_node(key, where): _place(key, each, where) for key, each in nodes.items()},
-        retry_window_seconds=float(window),
-    )
-
-
-def _node(key: str, where: str) -> str:
-    if not _NODE.fullmatch(key):
-        raise SettingsError(
-            f"{where} nodes: {key!r} is no node; expected its id, or its type and id: vless/7"
-        )
-    kind, slash, number = key.rpartition("/")
-    return f"{kind.lower()}{slash}{number}"
-
-
-def _place(key: str, value: Any, where: str) -> Place:
-    where = f"{where} nodes.{key}"
-    if isinstance(value, str):
-        return Place(_name(value, where, MAX_SERVER_LENGTH))
-    _expect(value, dict, where, 'a name, or { server = "fr-1", port = 443 }')
-    _only(value, where, "server", "port")
-    server = _name(value.get("server"), f"{where}.server", MAX_SERVER_LENGTH)
-    return Place(server, _port(value.get("port", 0), f"{where}.port"))
-
-
-def _users(value: Any, where: str) -> Users:
-    if value == "identity":
-        return AS_THEY_ARE
-    expected = "\"identity\", { pattern = '(?P<username>…)' } or a table of names"
-    _expect(value, dict, where, expected)
-    _only(value, where, "pattern", "table")
-    match value:
-        case {"pattern": pattern, **others} if not others:
-            return Users(pattern=_pattern(pattern, f"{where}.pattern"))
-        case {"table": table, **others} if not others:
-            _expect(table, dict, f"{where}.table", 'a table such as { 42 = "alice" }')
-            return Users(
-                table={
-                    key: _name(each, f"{where}.table, {key!r}", MAX_USERNAME_LENGTH)
-                    for key, each in table.items()
-                }
+def _reporters(document: Table, kind: str) -> Iterator[tuple[str, Table]]:
+    reporters = document.table(kind, {})
+    for name in reporters:
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"[{kind}.{name}]: {name!r} is no reporter's name (A-Z a-z 0-9 . _ -)"
             )
-        case _:
-            raise SettingsError(f"{where}: expected one of {expected}")
+        yield name, reporters.table(name, is_labelled=True)
 
 
-def _pattern(text: Any, where: str) -> re.Pattern[str]:
-    _expect(text, str, where, "a regular expression in quotes")
+def _panel(name: str, entry: Table) -> ThreeXUi:
+    panel = ThreeXUi(
+        server=entry.get("server", SERVER, name),
+        port=entry.get("port", PORT, 0),
+        protocol=entry.get("protocol", PROTOCOL, "unknown"),
+        users=_users(entry),
+    )
+    entry.finish()
+    return panel
+
+
+def _uniproxy(entry: Table) -> UniProxy:
+    if "users" not in entry:
+        raise entry.error(
+            "users",
+            "is required: nodes push numbers; say whose they are in a table [….users.table], or "
+            'set users = "identity"',
+        )
+    panel = UniProxy(
+        users=_users(entry),
+        nodes=dict(_nodes(entry.table("nodes", {}, example='7 = "fr-1"'))),
+        retry_window_seconds=entry.get(
+            "retry_window_seconds", RETRY_WINDOW, DEFAULT_RETRY_WINDOW_SECONDS
+        ),
+    )
+    entry.finish()
+    return panel
+
+
+def _nodes(nodes: Table) -> Iterator[tuple[str, Place]]:
+    for key in nodes:
+        if not _NODE.fullmatch(key):
+            raise nodes.error(key, "expected a node's id, or its type and id: vless/7")
+        kind, slash, number = key.rpartition("/")
+        yield f"{kind.lower()}{slash}{number}", _place(nodes, key)
+
+
+def _place(nodes: Table, key: str) -> Place:
+    if not nodes.has_table(key):
+        return Place(nodes.get(key, SERVER))
+    entry = nodes.table(key)
+    place = Place(entry.get("server", SERVER), entry.get("port", PORT, 0))
+    entry.finish()
+    return place
+
+
+def _users(entry: Table) -> Users:
+    if not entry.has_table("users"):
+        entry.get("users", IDENTITY, None)
+        return AS_THEY_ARE
+    users, not_one = entry.table("users"), entry.error("users", f"expected one of {USERS}")
+    if "pattern" in users and "table" in users:
+        raise not_one
+    pattern = users.get("pattern", PATTERN, None)
+    table = users.texts("table", USERNAME, None, example='42 = "alice"')
+    users.finish()
+    if pattern is None and table is None:
+        raise not_one
+    return Users(pattern=pattern, table=table)
+
+
+def _pattern(raw: str) -> re.Pattern[str]:
     try:
-        pattern = re.compile(text)
+        pattern = re.compile(raw)
     except (re.error, OverflowError, RecursionError) as error:
-        raise SettingsError(f"{where}: it is no regular expression: {error}") from error
+        raise ValueError(f"it is no regular expression: {error}") from error
     if USERNAME_GROUP not in pattern.groupindex:
-        raise SettingsError(f"{where}: it needs a group (?P<{USERNAME_GROUP}>…)")
+        raise ValueError(f"it needs a group (?P<{USERNAME_GROUP}>…)")
     return pattern
 
 
-def _name(value: Any, where: str, most: int) -> str:
-    _expect(value, str, where, "a name in quotes")
-    name = str(value)
-    is_trimmed = name == name.strip()
-    if not (0 < len(name) <= most and name.isprintable() and is_trimmed) or name.endswith("\\"):
-        raise SettingsError(
-            f"{where}: expected 1 to {most} printable characters, the first and last no blank, the "
-            "last no backslash"
-        )
-    return name
+def _protocol(raw: str) -> str:
+    if not _PROTOCOL.fullmatch(raw):
+        raise ValueError('expected a word such as "vless"')
+    return raw
 
 
-def _port(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
-        raise SettingsError(f"{where}: expected a port from 1 to 65535, or 0 for unknown")
-    return value
+def _identity(raw: str) -> str:
+    if raw != "identity":
+        raise ValueError(f"expected {USERS}")
+    return raw
 
 
-def _protocol(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not _PROTOCOL.fullmatch(value):
-        raise SettingsError(f'{where}: expected a word such as "vless"')
-    return value
-
-
-def _expect(value: Any, kind: type, where: str, expected: str) -> None:
-    if not isinstance(value, kind):
-        raise SettingsError(f"{where}: expected {expected}")
-
-
-def _only(entry: Mapping[str, Any], where: str, *known: str) -> None:
-    for key in entry:
-        if key not in known:
-            raise SettingsError(f"{where} has an unknown key {key!r}; known: {', '.join(known)}")
+USERS = '"identity", { pattern = \'(?P<username>…)\' } or { table = { 42 = "alice" } }'
+IDENTITY = text(_identity, expected=f"expected {USERS}")
+SERVER = line(MAX_SERVER_LENGTH, is_trimmed=True)
+USERNAME = line(MAX_USERNAME_LENGTH, is_trimmed=True)
+PORT = whole(0, 65535, expected="expected a port from 1 to 65535, or 0 for unknown")
+PROTOCOL = text(_protocol, expected='expected a word such as "vless"')
+PATTERN = text(_pattern, expected="expected a regular expression in quotes")
+RETRY_WINDOW = number(
+    0,
+    MAX_RETRY_WINDOW_SECONDS,
+    expected=f"expected a number from 0 (count each push) to {MAX_RETRY_WINDOW_SECONDS}",
+)

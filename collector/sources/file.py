@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from collector.errors import SettingsError
+from collector.runtime.config import ConfigError
+from collector.runtime.config.files import read_config_file
 from collector.runtime.rate_limit import RateLimit
 from collector.sources.book import EMPTY, SourceBook, read_book
 
@@ -17,23 +18,14 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 NOTE_SECONDS = 60.0
+SETTING = "COLLECTOR_SOURCES_FILE"
 
 _Stamp = tuple[int, int, int]
 
 
 def load_book(path: Path | None) -> SourceBook:
-    """Read a sources file; SettingsError names it and says what is wrong with it."""
-    if path is None:
-        return EMPTY
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"COLLECTOR_SOURCES_FILE {path}: {reason}") from error
-    try:
-        return read_book(text)
-    except SettingsError as error:
-        raise SettingsError(f"COLLECTOR_SOURCES_FILE {path}: {error}") from error
+    """Read a sources file; ConfigError names it and says what is wrong with it."""
+    return EMPTY if path is None else read_config_file(path, read_book, setting=SETTING)
 
 
 class Sources:
@@ -62,7 +54,7 @@ class Sources:
     def _read_again(self, path: Path) -> None:
         try:
             self._book = load_book(path)
-        except SettingsError as error:
+        except ConfigError as error:
             self.problem = f"{error}; what it said before goes on holding"
             log.error("%s", self.problem)  # noqa: TRY400 - the message says it all
         else:

@@ -121,7 +121,7 @@ def up(environment: Mapping[str, str]) -> int:
     settings = Settings.from_env(environment)
     load_panels(settings)
     path = file_of(settings)  # keys are kept beside it
-    where = _collector_settings(environment)
+    where = collector.settings.Settings.from_env(environment)
     with (  # before anything is touched
         listen(where.host, where.port) as collector_listener,
         listen(settings.host, settings.port) as bridge_listener,
@@ -131,7 +131,7 @@ def up(environment: Mapping[str, str]) -> int:
         admin_key = _kept_key(folder / ADMIN_KEY_FILE, settings.collector_admin_key)
         own["COLLECTOR_ADMIN_KEY"] = admin_key
         try:
-            where = _collector_settings(own)
+            where = collector.settings.Settings.from_env(own)
             place = place_of(where.ledger_url)
             place.prepare()  # likewise the collector's ledger
             load_book(where.sources_file)  # and what it knows of other panels
@@ -150,13 +150,6 @@ def up(environment: Mapping[str, str]) -> int:
         return asyncio.run(_up(own, bridge_settings, collector_listener, bridge_listener))
 
 
-def _collector_settings(environment: Mapping[str, str]) -> collector.settings.Settings:
-    try:
-        return collector.settings.Settings.from_env(environment)
-    except CollectorError as error:
-        raise SettingsError(str(error)) from error
-
-
 def beside_collector(
     environment: Mapping[str, str], act: Callable[[Settings], Coroutine[None, None, int]]
 ) -> int:
@@ -166,7 +159,7 @@ def beside_collector(
     """
     settings = with_kept_key(Settings.from_env(environment))
     Store(file_of(settings)).close()
-    where = _collector_settings(
+    where = collector.settings.Settings.from_env(
         dict(environment) | {"COLLECTOR_ADMIN_KEY": settings.collector_admin_key}
     )
 
@@ -188,7 +181,7 @@ async def running_pair(
     on_loop_failure: Callable[[BaseException], None],
 ) -> AsyncIterator[Bridge]:
     """Run a collector and a bridge that reads it; yield the bridge."""
-    collector_settings = _collector_settings(collector_environment)
+    collector_settings = collector.settings.Settings.from_env(collector_environment)
     app = create_app(settings, on_loop_failure=on_loop_failure)
     async with (
         serving(

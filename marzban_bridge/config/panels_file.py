@@ -11,19 +11,18 @@ typed_limit_means = "left"               # if it is not BRIDGE_TYPED_LIMIT_MEANS
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
 
-from marzban_bridge.config.settings import Settings, header_text, seconds_of, whole_url
-from marzban_bridge.errors import SettingsError
+from collector.runtime.config import ConfigError
+from collector.runtime.config.files import read_config_file
+from collector.runtime.config.tables import Table, parse_toml
+from collector.runtime.config.values import TEXT, WEB_URL, header_text, text
+from marzban_bridge.config.settings import SECONDS, Settings
 from marzban_bridge.panels.names import FIRST_PANEL, PANEL_NAME
 from marzban_bridge.panels.webhook_secrets import own_and_shared
-from marzban_bridge.quota.typed_limits import HINT, TypedLimits
+from marzban_bridge.quota.typed_limits import TypedLimits
 
 MAX_PANELS = 64
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +42,7 @@ class PanelSettings:
 
 
 def load_panels(settings: Settings) -> tuple[PanelSettings, ...]:
-    """Return the panels in their order; SettingsError names what is missing or wrong, and where."""
+    """Return the panels in their order; ConfigError names what is missing or wrong, and where."""
     settings.require_panel()
     first = PanelSettings(
         name=FIRST_PANEL,
@@ -57,43 +56,33 @@ def load_panels(settings: Settings) -> tuple[PanelSettings, ...]:
     path = settings.panels_file
     if path is None:
         return (first,)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"BRIDGE_PANELS_FILE {path}: {reason}") from error
-    try:
-        return read_panels(text, first=first)
-    except SettingsError as error:
-        raise SettingsError(f"BRIDGE_PANELS_FILE {path}: {error}") from error
+    return read_config_file(
+        path, lambda text: read_panels(text, first=first), setting="BRIDGE_PANELS_FILE"
+    )
 
 
 def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]:
-    """Read a panels file; SettingsError says in one line what is wrong with it, and where."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"it is not TOML: {error}") from error
+    """Read a panels file; ConfigError says in one line what is wrong with it, and where."""
+    document = Table("", parse_toml(text))
     panels = [first]
     secrets: dict[str, str | None] = {}
-    for name, entry in document.items():
+    for name in document:
         if not PANEL_NAME.fullmatch(name):
-            raise SettingsError(
+            raise ConfigError(
                 f"[{name!r}] is no panel's name: 1 to 32 of a-z, 0-9 and -, not beginning with -"
             )
         if name == FIRST_PANEL:
-            raise SettingsError(f"[{name}] is the panel of MARZBAN_URL; name this one otherwise")
-        if not isinstance(entry, dict):
-            raise SettingsError(f"{name} must be a table, as in [{name}]")
+            raise ConfigError(f"[{name}] is the panel of MARZBAN_URL; name this one otherwise")
+        entry = document.table(name)
         panels.append(_panel(name, entry, first))
         secrets[name] = panels[-1].webhook_secret if "webhook_secret" in entry else None
     if len(panels) > MAX_PANELS:
-        raise SettingsError(f"one bridge serves at most {MAX_PANELS} panels")
+        raise ConfigError(f"one bridge serves at most {MAX_PANELS} panels")
     names: dict[str, str] = {}
     for panel in panels:
         other = names.setdefault(panel.url.lower(), panel.name)
         if other != panel.name:
-            raise SettingsError(
+            raise ConfigError(
                 f"[{panel.name}] url is that of panel {other}: each must be another panel"
             )
     own = own_and_shared(secrets, first=first.webhook_secret)
@@ -103,45 +92,15 @@ def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]
     return tuple(panels)
 
 
-def _panel(name: str, entry: Mapping[str, Any], first: PanelSettings) -> PanelSettings:
-    known = {
-        "url",
-        "username",
-        "password",
-        "webhook_secret",
-        "timeout_seconds",
-        "typed_limit_means",
-    }
-    if unknown := sorted(set(entry) - known):
-        raise SettingsError(
-            f"[{name}] {unknown[0]} is not known; known: {', '.join(sorted(known))}"
-        )
-    values: dict[str, str] = {}
-    for key in ("url", "username", "password"):
-        value = entry.get(key, "")
-        if not isinstance(value, str) or not value:
-            raise SettingsError(f"[{name}] {key} must be set, as a text")
-        values[key] = value
-    secret = entry.get("webhook_secret", "")
-    if not isinstance(secret, str):
-        raise SettingsError(f"[{name}] webhook_secret must be a text")
-    timeout = entry.get("timeout_seconds", first.timeout_seconds)
-    meant = entry.get("typed_limit_means", str(first.typed_limits))
-    if not isinstance(meant, str):
-        raise SettingsError(f"[{name}] typed_limit_means must be a text, as in {HINT!r}")
-    return PanelSettings(
+def _panel(name: str, entry: Table, first: PanelSettings) -> PanelSettings:
+    found = PanelSettings(
         name=name,
-        url=_checked(name, "url", lambda: whole_url(values["url"])),
-        username=values["username"],
-        password=values["password"],
-        timeout_seconds=_checked(name, "timeout_seconds", lambda: seconds_of(str(timeout))),
-        webhook_secret=_checked(name, "webhook_secret", lambda: header_text(secret)),
-        typed_limits=_checked(name, "typed_limit_means", lambda: TypedLimits.parse(meant)),
+        url=entry.get("url", WEB_URL),
+        username=entry.get("username", TEXT),
+        password=entry.get("password", TEXT),
+        timeout_seconds=entry.get("timeout_seconds", SECONDS, first.timeout_seconds),
+        webhook_secret=entry.get("webhook_secret", header_text(), ""),
+        typed_limits=entry.get("typed_limit_means", text(TypedLimits.parse), first.typed_limits),
     )
-
-
-def _checked(name: str, key: str, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except ValueError as error:
-        raise SettingsError(f"[{name}] {key}: {error}") from None
+    entry.finish()
+    return found

@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from collector.agent.config import settings as config
-from collector.agent.errors import ConfigError
 from collector.agent.relay.relay import MAX_BODY_BYTES, Forward, RelayApp
 from collector.client.answers import Again, Denied, Taken, Unfit
 from collector.client.sending.delivery import Answer
 from collector.client.spool.spool import Spool
 from collector.runtime.answer_mark import HEADER, VALUE
+from collector.runtime.config import ConfigError
 
 PANEL = "panel-secret-0123456789"
 NODE = "node-secret-0123456789"
@@ -190,14 +190,14 @@ def test_no_secret_is_in_what_is_shown_of_the_routes(routes):
         (
             f'secret = "{PANEL}"',
             'secret = "short"',
-            'relay route "panel": secret: expected at least',
+            'relay route "panel" secret: expected at least',
         ),
-        (f'secret = "{PANEL}"', "", 'relay route "panel": secret: is required (or secret_file)'),
-        (f'secret = "{PANEL}"', f'secret = "{NODE}"', 'relay route "node": secret: another route'),
-        ('kind = "3x-ui"', 'kind = "3xui"', 'relay route "panel": kind: expected one of 3x-ui'),
-        ('name = "node"', 'name = "panel"', 'relay route "panel": name: another route has it'),
-        ('listen = "127.0.0.1:8790"', "", "[relay]: listen: is required"),
-        ('listen = "127.0.0.1:8790"', 'listen = "8790"', "[relay]: listen: expected host:port"),
+        (f'secret = "{PANEL}"', "", 'relay route "panel" secret: is required (or secret_file)'),
+        (f'secret = "{PANEL}"', f'secret = "{NODE}"', 'relay route "node" secret: another route'),
+        ('kind = "3x-ui"', 'kind = "3xui"', 'relay route "panel" kind: expected one of 3x-ui'),
+        ('name = "node"', 'name = "panel"', 'relay route "panel" name: another route has it'),
+        ('listen = "127.0.0.1:8790"', "", "[relay] listen: is required"),
+        ('listen = "127.0.0.1:8790"', 'listen = "8790"', "[relay] listen: expected host:port"),
         (
             'kind = "3x-ui"',
             'kind = "3x-ui"\nretry_window_seconds = 5',

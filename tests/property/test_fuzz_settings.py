@@ -9,18 +9,17 @@ from hostile_input import texts
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import collector.errors
 import collector.settings
 import marzban_bridge.config.settings
-import marzban_bridge.errors
 from collector.influx.access import InfluxAccess
 from collector.influx.client import open_client
+from collector.runtime.config import ConfigError
 from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.panels.marzban import Marzban
 
 PROGRAMS = {
-    "collector": (collector.settings.Settings, collector.errors.SettingsError),
-    "bridge": (marzban_bridge.config.settings.Settings, marzban_bridge.errors.SettingsError),
+    "collector": collector.settings.Settings,
+    "bridge": marzban_bridge.config.settings.Settings,
 }
 SECRETS = ("KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD")
 urls = st.builds(
@@ -69,9 +68,7 @@ def is_secret(variable: str) -> bool:
 
 
 CASES = [
-    (program, variable.name)
-    for program, (kind, _) in PROGRAMS.items()
-    for variable in kind.variables()
+    (program, variable.name) for program, kind in PROGRAMS.items() for variable in kind.variables()
 ]
 
 
@@ -81,11 +78,11 @@ CASES = [
 @example(raw="rk_a-key-that-somebody-forgot-to-name")
 @example(raw="http://:the-password@panel.test:99999")
 def test_a_variable_is_read_or_refused_by_its_name(program, variable, raw):
-    kind, error = PROGRAMS[program]
+    kind = PROGRAMS[program]
     complaint = shown = ""
     try:
         shown = repr(kind.from_env({variable: raw}))
-    except error as refused:
+    except ConfigError as refused:
         complaint = str(refused)
     assert shown or variable in complaint
     if variable.endswith("_URL"):
@@ -108,7 +105,7 @@ def test_what_is_read_is_enough_to_open_every_connection(url, key):
     }
     try:
         found = marzban_bridge.config.settings.Settings.from_env(environment)
-    except marzban_bridge.errors.SettingsError:
+    except ConfigError:
         return
 
     async def open_all():

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from collector.cli.main import main
-from collector.errors import SettingsError
 from collector.ledger.sqlite.reader import SqliteReader
+from collector.runtime.config import ConfigError
 from collector.sources.book import read_book
 
 THREE_X_UI = f"/v1/sources/3x-ui/{KEY}"
@@ -170,7 +170,7 @@ lines = st.one_of(
 def test_any_sources_file_is_understood_or_refused_in_one_line(text):
     try:
         read_book(text)
-    except SettingsError as error:
+    except ConfigError as error:
         assert str(error).isprintable()  # noqa: PT017 - either outcome is right
 
 

@@ -7,8 +7,8 @@ import pytest
 from collector.agent.config import file as config_file
 from collector.agent.config import settings as config
 from collector.agent.config.users import UserMap, compile_pattern
-from collector.agent.errors import ConfigError
 from collector.agent.requests import CommandRequest, HttpGet
+from collector.runtime.config import ConfigError
 
 FILES = {"key": "rk_a-key-in-a-file\n", "users.toml": '"their name" = "alice"', "broken.toml": "="}
 HEAD = """
@@ -101,7 +101,7 @@ def test_a_kind_whose_library_is_missing_says_what_to_install(tmp_path, monkeypa
     path.write_text(SOURCE + 'kind = "remnawave"')
     with pytest.raises(ConfigError, match=r"\[redis\]'$") as caught:
         config_file.load(path)
-    assert f'{path}: source "wg": kind: remnawave needs the extra' in str(caught.value)
+    assert f'{path}: source "wg" kind: remnawave needs the extra' in str(caught.value)
 
 
 def test_names_are_found_by_pattern_and_table():
@@ -138,78 +138,84 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("=", "is no TOML"),
-        ("[agent]\n", "top level: collector: is required"),
-        ("agent = 1", "top level: agent: expected a table [agent]"),
-        ('[collector]\nurl = "x"', "[collector]: url: expected a URL such as http"),
-        ('[collector]\nurl = "https://u:p@x"\nkey="rk_k"', "[collector]: url: a password in a URL"),
-        ('[collector]\nurl = "https://x"', "[collector]: key: is required (or key_file)"),
+        ("=", "it is not TOML"),
+        ("[agent]\n", "collector: is required"),
+        ("agent = 1", "agent: expected a table, as in [agent]"),
+        ('[collector]\nurl = "x"', "[collector] url: expected a URL such as http"),
+        (
+            '[collector]\nurl = "https://u:p@x"\nkey="rk_k"',
+            "[collector] url: a URL with a name and password",
+        ),
+        ('[collector]\nurl = "https://x"', "[collector] key: is required (or key_file)"),
         (
             '[collector]\nurl = "https://x/v1/reports/"\nkey="rk_k"',
-            "[collector]: url: end it before /v1",
+            "[collector] url: end it before /v1",
         ),
         (
             '[collector]\nurl = "https://x/v1/sources/3x-ui/rk_k"\nkey="rk_k"',
-            "[collector]: url: end it before /v1",
+            "[collector] url: end it before /v1",
         ),
         (
             '[collector]\nurl = "https://x"\nkey_file = "no"',
-            "[collector]: key_file: cannot be read",
+            "[collector] key_file: cannot be read",
         ),
         (
             '[collector]\nurl = "https://x"\nkey="rk_a"\nkey_file="key"',
-            "[collector]: key: give it or",
+            "[collector] key: give it or",
         ),
-        ('[collector]\nurl = "https://x"\nkey="rk_ a"', "[collector]: key: expected printable"),
+        ('[collector]\nurl = "https://x"\nkey="rk_ a"', "[collector] key: expected printable"),
         (HEAD, "there is no [[source]]"),
-        (HEAD + "[[sources]]", "top level: sources: is not known here; did you mean source?"),
-        (HEAD + "intervall = 3", "[agent]: intervall: is not known here"),
-        (HEAD + "metrics_listen = '9105'", "[agent]: metrics_listen: expected host:port"),
-        (HEAD + "[[source]]\nkind = 'wireguard'", "source 1: name: is required"),
-        (SOURCE, 'source "wg": kind: is required'),
+        (HEAD + "[[sources]]", "sources: is not known here (did you mean source?)"),
+        (HEAD + "intervall = 3", "[agent] intervall: is not known here"),
+        (HEAD + "metrics_listen = '9105'", "[agent] metrics_listen: expected host:port"),
+        (HEAD + "[[source]]\nkind = 'wireguard'", "source 1 name: is required"),
+        (SOURCE, 'source "wg" kind: is required'),
         (SOURCE + "kind = 'wiregard'", "(did you mean wireguard?)"),
-        (SOURCE + "kind = 'clash'", 'source "wg": kind: Clash\'s /connections does not say whose'),
+        (SOURCE + "kind = 'clash'", 'source "wg" kind: Clash\'s /connections does not say whose'),
         (
             SOURCE + "kind = 'wireguard'\ncommand = 'wg show'",
-            'source "wg": command: expected a list',
+            'source "wg" command: expected a list',
         ),
-        (SOURCE + "kind = 'wireguard'\nurl = 'x'", 'source "wg": url: is not known here'),
+        (SOURCE + "kind = 'wireguard'\nurl = 'x'", 'source "wg" url: is not known here'),
         (
             SOURCE + "kind = 'xray-command'\ncommand = ['xray', '-reset']",
-            'source "wg": command: -reset',
+            'source "wg" command: -reset',
         ),
         (
             SOURCE + "kind = 'hysteria2'\nurl = 'http://x/traffic?clear=1'",
-            'source "wg": url: clear',
+            'source "wg" url: clear',
         ),
-        (SOURCE + "kind = 'singbox-ssm'\nurl = 'http://x/?clear=true'", 'source "wg": url: clear'),
+        (SOURCE + "kind = 'singbox-ssm'\nurl = 'http://x/?clear=true'", 'source "wg" url: clear'),
         (
             SOURCE + "kind = 'outline'\nurl = 'https://x:1/secret/metrics/transfer'",
-            'source "wg": url: /metrics/transfer is a sliding window of 30 days',
+            'source "wg" url: /metrics/transfer is a sliding window of 30 days',
         ),
-        (SOURCE + "kind = 'xray-grpc'\naddress = 'x'", 'source "wg": address: expected host:port'),
+        (SOURCE + "kind = 'xray-grpc'\naddress = 'x'", 'source "wg" address: expected host:port'),
         (
             SOURCE + "kind = 'remnawave'\nurl = 'http://x'",
-            'source "wg": url: expected a URL such as redis',
+            'source "wg" url: expected a URL such as redis',
         ),
         (
             SOURCE + "kind = 'remnawave'\nurl = 'redis://:pw@x'",
-            'source "wg": url: a password in a URL',
+            'source "wg" url: a URL with a name and password',
         ),
-        (SOURCE + "kind = 'remnawave'\nnodes = [1]", 'source "wg": nodes: expected a table'),
-        (SOURCE + "kind = 'wireguard'\nport = 70000", 'source "wg": port: expected a whole number'),
-        (SOURCE + "kind = 'wireguard'\nport = true", 'source "wg": port: expected a whole number'),
-        (SOURCE + "kind = 'wireguard'\ninterval_seconds = 0", 'source "wg": interval_seconds: '),
-        (SOURCE + "kind = 'wireguard'\ncount_first = 1", 'source "wg": count_first: expected true'),
-        (SOURCE + "kind = 'wireguard'\nserver = ''", 'source "wg": server: expected a text'),
+        (SOURCE + "kind = 'remnawave'\nnodes = [1]", 'source "wg" nodes: expected a table'),
+        (SOURCE + "kind = 'wireguard'\nport = 70000", 'source "wg" port: expected a whole number'),
+        (SOURCE + "kind = 'wireguard'\nport = true", 'source "wg" port: expected a whole number'),
+        (SOURCE + "kind = 'wireguard'\ninterval_seconds = 0", 'source "wg" interval_seconds: '),
+        (SOURCE + "kind = 'wireguard'\ncount_first = 1", 'source "wg" count_first: expected true'),
+        (
+            SOURCE + "kind = 'wireguard'\nserver = ''",
+            'source "wg" server: expected 1 to 255 printable',
+        ),
         (
             SOURCE + "kind = 'wireguard'\n[source.users]\nregex = '('",
-            'source "wg" [users]: regex: is no',
+            'source "wg" users.regex: is no',
         ),
         (SOURCE + "kind = 'wireguard'\n[source.users]\nregex = '.*'", "must have a group"),
         (
             SOURCE + "kind = 'wireguard'\n[source.users]\ntable = 3",
-            'source "wg" [users]: table: expected',
+            'source "wg" users.table: expected',
         ),
         (
             SOURCE + "kind = 'wireguard'\n[source.users]\ntable_file = 'broken.toml'",
@@ -222,7 +228,7 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
         ),
         (
             HEAD.replace('server = "de-1"', "") + "[[source]]\nname='wg'\nkind='wireguard'",
-            'source "wg": server: is required here or in [agent]',
+            'source "wg" server: is required here or in [agent]',
         ),
     ],
 )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from collector.runtime.config import ConfigError
 from marzban_bridge.config.settings import Settings
-from marzban_bridge.errors import SettingsError
 from marzban_bridge.quota.account import Enforcement
 
 PANEL = {
@@ -60,7 +60,7 @@ def test_values_are_read_and_urls_lose_their_last_slash():
     ],
 )
 def test_a_malformed_value_is_refused_by_name(name, raw):
-    with pytest.raises(SettingsError, match=f"^{name}: "):
+    with pytest.raises(ConfigError, match=f"^{name}: "):
         Settings.from_env({name: raw})
 
 
@@ -80,7 +80,7 @@ def test_what_concerns_influxdb_and_dashboards_is_read():
 
 
 def test_a_malformed_secret_is_not_repeated():
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(ConfigError) as refused:
         Settings.from_env({"BRIDGE_ACTION_TOKEN": "hunter2"})
     assert "hunter2" not in str(refused.value)
 
@@ -88,13 +88,13 @@ def test_a_malformed_secret_is_not_repeated():
 @pytest.mark.parametrize("missing", sorted(PANEL))
 def test_what_is_missing_to_reach_the_panel_is_named(missing):
     settings = Settings.from_env({name: PANEL[name] for name in PANEL if name != missing})
-    with pytest.raises(SettingsError, match=f"^{missing} must be set"):
+    with pytest.raises(ConfigError, match=f"^{missing} must be set"):
         settings.require_panel()
 
 
 def test_secrets_are_not_in_the_representation():
     environment = PANEL | {
-        "COLLECTOR_ADMIN_KEY": "hunter2-collector",
+        "COLLECTOR_ADMIN_KEY": "hunter2-of-the-collector",
         "BRIDGE_WEBHOOK_SECRET": "hunter2-webhook",
         "BRIDGE_ACTION_TOKEN": "hunter2-of-the-dashboards",
         "INFLUXDB_TOKEN": "hunter2-influx",

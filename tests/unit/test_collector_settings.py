@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from collector.errors import SettingsError
 from collector.ledger.backend import place_of
+from collector.runtime.config import ConfigError
 from collector.settings import Settings
 
 KEY = "a-key-of-twenty-chars"
@@ -70,7 +70,7 @@ def test_values_are_taken():
     ],
 )
 def test_what_is_malformed_is_refused_by_the_name_of_its_variable(name, value):
-    with pytest.raises(SettingsError, match=f"^{name}: "):
+    with pytest.raises(ConfigError, match=f"^{name}: "):
         Settings.from_env({name: value})
 
 
@@ -78,7 +78,7 @@ def test_reporters_outside_the_quota_are_configured_ones():
     keys = {"COLLECTOR_REPORTER_KEYS": f"a:{KEY},b:{KEY}2,c:{KEY}3"}
     settings = Settings.from_env(keys | {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": " b ,a,"})
     assert settings.reporters_outside_quota == ("b", "a")
-    with pytest.raises(SettingsError, match=r"entry 2 is no name in COLLECTOR_REPORTER_KEYS"):
+    with pytest.raises(ConfigError, match=r"entry 2 is no name in COLLECTOR_REPORTER_KEYS"):
         Settings.from_env(keys | {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "a,d"})
 
 
@@ -94,7 +94,7 @@ def test_reporters_outside_the_quota_are_configured_ones():
     ],
 )
 def test_a_password_that_is_not_written_as_it_should_be_is_not_repeated(url):
-    with pytest.raises(SettingsError, match=r"^LEDGER_URL: ") as raised:
+    with pytest.raises(ConfigError, match=r"^LEDGER_URL: ") as raised:
         Settings.from_env({"LEDGER_URL": url})
     assert "hunter2" not in str(raised.value)
 
@@ -123,9 +123,9 @@ def test_secrets_show_neither_in_the_representation_nor_in_errors():
         {"COLLECTOR_ADMIN_KEY": f"{KEY}-admin", "COLLECTOR_REPORTER_KEYS": f"a:{KEY}"}
     )
     assert KEY not in repr(settings)
-    with pytest.raises(SettingsError) as raised:
+    with pytest.raises(ConfigError) as raised:
         Settings.from_env({"COLLECTOR_REPORTER_KEYS": "a:hunter2"})
     assert "hunter2" not in str(raised.value)
-    with pytest.raises(SettingsError) as raised:
+    with pytest.raises(ConfigError) as raised:
         Settings.from_env({"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "hunter2"})
     assert "hunter2" not in str(raised.value)

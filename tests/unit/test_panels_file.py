@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.runtime.config import ConfigError
 from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
-from marzban_bridge.errors import SettingsError
 from marzban_bridge.panels.names import FIRST_PANEL, PANEL_NAME, ReportedName, scoped, take_apart
 from marzban_bridge.quota.account import account_key
 
@@ -47,7 +47,7 @@ def test_without_a_file_there_is_the_panel_of_the_environment():
     (only,) = load_panels(settings())
     assert (only.name, only.url, only.username) == ("default", "https://one.example.com", "root")
     assert (only.password, only.webhook_secret) == ("hunter2-of-one", "secret-of-one")
-    with pytest.raises(SettingsError, match="MARZBAN_URL"):
+    with pytest.raises(ConfigError, match="MARZBAN_URL"):
         load_panels(Settings())
 
 
@@ -90,20 +90,26 @@ def test_a_password_is_in_no_representation(load):
     ("text", "message"),
     [
         ("[two", "it is not TOML"),
-        ("two = 1", "two must be a table"),
+        ("two = 1", "two: expected a table"),
         (TWO.replace("[two]", "[default]"), r"\[default\] is the panel of MARZBAN_URL"),
         (TWO.replace("[two]", "[Two]"), "is no panel's name"),
         (TWO.replace("[two]", '["a/b"]'), "is no panel's name"),
         (TWO.replace("[two]", '[""]'), "is no panel's name"),
         (TWO.replace("[two]", f"[{'x' * 33}]"), "is no panel's name"),
-        (TWO.replace('password = "hunter2-of-two"', ""), r"\[two\] password must be set"),
-        (TWO.replace('"hunter2-of-two"', "1"), r"\[two\] password must be set, as a text"),
+        (TWO.replace('password = "hunter2-of-two"', ""), r"\[two\] password: is required"),
+        (TWO.replace('"hunter2-of-two"', "1"), r"\[two\] password: expected a text in quotes"),
         (TWO.replace("https", "ftp"), r"\[two\] url: expected a URL"),
         (TWO.replace("https://", "https://a:hunter2@"), r"\[two\] url: a URL with a name"),
         (TWO + "timeout_seconds = 0", r"\[two\] timeout_seconds: expected a number"),
         (TWO + 'webhook_secret = "a b"', r"\[two\] webhook_secret: expected printable"),
-        (TWO + "webhook_secret = 5", r"\[two\] webhook_secret must be a text"),
-        (TWO + "colour = 1", r"\[two\] colour is not known; known: password"),
+        (TWO + "webhook_secret = 5", r"\[two\] webhook_secret: expected a text"),
+        (TWO + "timeout_seconds = '15'", r"\[two\] timeout_seconds: expected a number"),
+        (
+            TWO + "pasword = 'hunter2'",
+            r"\[two\] pasword: is not known here \(did you mean password",
+        ),
+        (TWO.replace("password", "pasword"), r"password: is required \(is pasword meant to be it"),
+        (TWO + "colour = 1", r"\[two\] colour: is not known here; known: password"),
         (
             TWO.replace("two.example.com:8000", "ONE.example.com"),
             r"\[two\] url is that of panel default",
@@ -112,17 +118,17 @@ def test_a_password_is_in_no_representation(load):
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_tells_no_password(load, text, message):
-    with pytest.raises(SettingsError, match=f"BRIDGE_PANELS_FILE .*{message}") as refusal:
+    with pytest.raises(ConfigError, match=f"BRIDGE_PANELS_FILE .*{message}") as refusal:
         load(text)
     assert "hunter2" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"BRIDGE_PANELS_FILE .*: No such file"):
+    with pytest.raises(ConfigError, match=r"BRIDGE_PANELS_FILE .*: No such file"):
         load_panels(settings(tmp_path / "none.toml"))
     (tmp_path / "latin").write_bytes(b"# \xe9")
-    with pytest.raises(SettingsError, match=r"BRIDGE_PANELS_FILE .*: it is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"BRIDGE_PANELS_FILE .*: it is not UTF-8"):
         load_panels(settings(tmp_path / "latin"))
 
 
@@ -161,7 +167,7 @@ def test_what_a_typed_limit_means_is_each_panels_own(load):
     first, second, third = load(text)
     assert str(first.typed_limits) == str(third.typed_limits) == "quota"
     assert str(second.typed_limits) == "left, shop=quota"
-    with pytest.raises(SettingsError, match=r"\[two\] typed_limit_means: expected quota or left"):
+    with pytest.raises(ConfigError, match=r"\[two\] typed_limit_means: expected quota or left"):
         load(TWO + 'typed_limit_means = "rest"\n')
-    with pytest.raises(SettingsError, match=r"\[two\] typed_limit_means must be a text"):
+    with pytest.raises(ConfigError, match=r"\[two\] typed_limit_means: expected a text"):
         load(TWO + "typed_limit_means = 1\n")

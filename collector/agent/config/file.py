@@ -8,8 +8,9 @@ from pathlib import Path
 
 from collector.agent.config import settings as config
 from collector.agent.config.settings import Config, Source
-from collector.agent.errors import ConfigError
 from collector.agent.sources.kinds import EXTRAS, KINDS
+from collector.runtime.config import ConfigError
+from collector.runtime.config.files import read_config_file
 
 DEFAULT_PATH = Path("/etc/traffic-agent/config.toml")
 
@@ -23,27 +24,22 @@ def load(path: Path) -> Config:
     def read_file(name: str) -> str:
         return (path.parent / name).read_text(encoding="utf-8")
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such file; --config FILE names another") from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
-    try:
+    def parse(text: str) -> Config:
         found = config.parse(text, read_file=read_file)
         for source in found.sources:
             _check_extra(source)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return found
+        return found
+
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file; --config FILE names another")
+    return read_config_file(path, parse)
 
 
 def _check_extra(source: Source) -> None:
     extra = KINDS[source.kind].extra
     if extra is not None and find_spec(EXTRAS[extra]) is None:
         raise ConfigError(
-            f'source "{source.name}": kind: {source.kind} needs the extra "{extra}": '
+            f'source "{source.name}" kind: {source.kind} needs the extra "{extra}": '
             f"pip install 'marzban-external-traffic[{extra}]'"
         )
 

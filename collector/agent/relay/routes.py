@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
 
-from collector.agent.config.options import Options
-from collector.agent.errors import ConfigError
+from collector.runtime.config import ConfigError
+from collector.runtime.config.tables import Table
+from collector.runtime.config.values import ADDRESS, line, one_of, seconds
 
 KINDS = ("3x-ui", "uniproxy")
 MIN_SECRET_LENGTH = 16
@@ -45,39 +46,37 @@ class Relay:
     routes: tuple[Route, ...]
 
 
-def parse_relay(options: Options, *, default_key: str) -> Relay:
+def parse_relay(table: Table, *, default_key: str) -> Relay:
     """Read the table `[relay]`; ConfigError names the key."""
-    listen = options.address("listen")
-    routes = tuple(
-        _route(each, default_key) for each in options.tables("route", noun="relay route")
-    )
-    options.finish()
+    listen = table.get("listen", ADDRESS)
+    routes = tuple(_route(each, default_key) for each in table.tables("route", noun="relay route"))
+    table.finish()
     if not routes:
-        raise options.error("route", "there is no [[relay.route]]: nobody could post anything")
+        raise table.error("route", "there is no [[relay.route]]: nobody could post anything")
     for number, each in enumerate(routes):
         for other in routes[:number]:
             if each.name == other.name:
-                raise ConfigError(f'relay route "{each.name}": name: another route has it too')
+                raise ConfigError(f'relay route "{each.name}" name: another route has it too')
             if compare_digest(each.secret.encode(), other.secret.encode()):
-                raise ConfigError(f'relay route "{each.name}": secret: another route has it too')
+                raise ConfigError(f'relay route "{each.name}" secret: another route has it too')
     return Relay(listen=listen, routes=routes)
 
 
-def _route(options: Options, default_key: str) -> Route:
-    name = options.text("name", longest=64)
-    kind = options.choice("kind", KINDS)
-    secret = options.secret("secret") or ""
+def _route(table: Table, default_key: str) -> Route:
+    name = table.get("name", line(64))
+    kind = table.get("kind", one_of(KINDS))
+    secret = table.secret("secret")
     if len(secret) < MIN_SECRET_LENGTH or "/" in secret:
-        raise options.error(
+        raise table.error(
             "secret", f"expected at least {MIN_SECRET_LENGTH} characters without a slash"
         )
-    key = options.secret("key", is_required=False) or default_key
+    key = table.secret("key", default=default_key)
     window_seconds = 0.0
     if kind == "uniproxy":
-        window_seconds = options.seconds(
-            "retry_window_seconds", DEFAULT_RETRY_WINDOW_SECONDS, least=0, most=3600
+        window_seconds = table.get(
+            "retry_window_seconds", seconds(0, 3600), DEFAULT_RETRY_WINDOW_SECONDS
         )
-    options.finish()
+    table.finish()
     return Route(name=name, kind=kind, secret=secret, key=key, retry_window_seconds=window_seconds)
 
 

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlsplit
 
-from collector.agent.config.options import Options
 from collector.agent.requests import HttpGet, Parse, SourceRequest
 from collector.agent.sources.xray import read_object
 from collector.agent.state.counters import Sample, Tally
+from collector.runtime.config.tables import Table
+from collector.runtime.config.values import EXACT_URL
 
 
-def build(options: Options) -> tuple[SourceRequest, Parse]:
+def build(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to ask for the traffic; the secret goes bare into `Authorization`."""
-    url = options.url("url", "http://127.0.0.1:9999/traffic")
+    url = table.get("url", EXACT_URL, "http://127.0.0.1:9999/traffic")
     if "clear" in parse_qs(urlsplit(url).query, keep_blank_values=True):
-        raise options.error("url", "clear would take the counters from others who read them")
+        raise table.error("url", "clear would take the counters from others who read them")
     if urlsplit(url).path in {"", "/"}:
         url = url.rstrip("/") + "/traffic"
-    secret = options.secret("secret", is_required=False)
+    secret = table.secret("secret", default=None)
     return HttpGet(url, {} if secret is None else {"authorization": secret}), parse
 
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 
-from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
 from collector.agent.requests import CommandRequest, Parse, SourceRequest
 from collector.agent.state.counters import Life, Sample, Tally
+from collector.runtime.config.tables import Table
 
 _AMOUNTS = {"upload_bytes", "download_bytes"}
 
 
-def build(options: Options) -> tuple[SourceRequest, Parse]:
+def build(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to run the command."""
-    return CommandRequest(options.words("command")), parse
+    return CommandRequest(table.words("command")), parse
 
 
 def parse(body: bytes) -> Sample:

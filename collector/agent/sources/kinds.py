@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from collector.agent.config.options import Options
 from collector.agent.requests import Parse, SourceRequest
 from collector.agent.sources import (
     hysteria2,
@@ -17,13 +16,14 @@ from collector.agent.sources import (
     wireguard,
     xray,
 )
+from collector.runtime.config.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How a kind of source is configured, and the protocol it speaks where that is certain."""
 
-    build: Callable[[Options], tuple[SourceRequest, Parse]]
+    build: Callable[[Table], tuple[SourceRequest, Parse]]
     protocol: str = "unknown"
     extra: str | None = None
     """What has to be installed beside the rest: the name of an extra of this package."""

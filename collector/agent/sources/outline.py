@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
 from collector.agent.requests import HttpGet, Parse, SourceRequest
 from collector.agent.state.counters import Life, Sample, Tally
+from collector.runtime.config.tables import Table
+from collector.runtime.config.values import EXACT_URL
 
 _SAMPLE = re.compile(
     r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?"
@@ -22,11 +23,11 @@ _UP, _DOWN = "c>p", "c<p"
 """Between client and proxy; what the proxy exchanges with targets is the same bytes again."""
 
 
-def build(options: Options) -> tuple[SourceRequest, Parse]:
+def build(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to ask for the metrics page."""
-    url = options.url("url", "http://127.0.0.1:9092/metrics")
+    url = table.get("url", EXACT_URL, "http://127.0.0.1:9092/metrics")
     if urlsplit(url).path.rstrip("/").endswith("/metrics/transfer"):
-        raise options.error(
+        raise table.error(
             "url",
             "/metrics/transfer is a sliding window of 30 days, not a counter; give the metrics "
             "page of the Shadowsocks server, such as http://127.0.0.1:9092/metrics",

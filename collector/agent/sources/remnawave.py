@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
 from collector.agent.requests import Parse, ReadStream, SourceRequest
 from collector.agent.state.counters import Sample, amount
+from collector.runtime.config.tables import Table
+from collector.runtime.config.values import ANY_TEXT, PASSWORD, line, url
 
+REDIS_URL = url("redis", "rediss", example="redis://127.0.0.1:6379")
 STREAM = "ioraw:export:user_usage"
 _RECORD = re.compile(r"(?P<user>\d{1,19}):(?P<amount>\d{1,19})", re.ASCII)
 _NODE = re.compile(r"\d{1,19}", re.ASCII)
@@ -36,14 +38,14 @@ class Usage:
     used_at: datetime | None
 
 
-def build(options: Options) -> tuple[SourceRequest, Parse]:
+def build(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to read the stream."""
     request = ReadStream(
-        url=options.url("url", "redis://127.0.0.1:6379", schemes=("redis", "rediss")),
-        stream=options.text("stream", STREAM),
-        username=options.text("username", None),
-        password=options.secret("password", is_required=False),
-        nodes=options.mapping("nodes") or {},
+        url=table.get("url", REDIS_URL, "redis://127.0.0.1:6379"),
+        stream=table.get("stream", line(255), STREAM),
+        username=table.get("username", line(255), None),
+        password=table.secret("password", PASSWORD, default=None),
+        nodes=table.texts("nodes", ANY_TEXT, {}, example='3 = "de-3"'),
     )
     return request, _never
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlsplit
 
-from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
 from collector.agent.requests import HttpGet, Parse, SourceRequest
 from collector.agent.sources.xray import read_object
 from collector.agent.state.counters import Sample, Tally
+from collector.runtime.config.tables import Table
+from collector.runtime.config.values import EXACT_URL
 
 
-def build(options: Options) -> tuple[SourceRequest, Parse]:
+def build(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to ask for the statistics."""
-    url = options.url("url", "http://127.0.0.1:9000/server/v1/stats")
+    url = table.get("url", EXACT_URL, "http://127.0.0.1:9000/server/v1/stats")
     if "clear" in parse_qs(urlsplit(url).query, keep_blank_values=True):
-        raise options.error("url", "clear would take the counters from others who read them")
+        raise table.error("url", "clear would take the counters from others who read them")
     return HttpGet(url), parse
 
 

@@ -6,12 +6,13 @@ lists. Uptime is asked before and after: a restart in between would mix two live
 
 from __future__ import annotations
 
-from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
 from collector.agent.requests import GrpcCalls, Parse, SourceRequest
 from collector.agent.sources.protobuf import fields, text_field, unframed
 from collector.agent.sources.xray import add_stat
 from collector.agent.state.counters import Life, Sample, Tally
+from collector.runtime.config.tables import Table
+from collector.runtime.config.values import ADDRESS, line
 
 XRAY = "xray.app.stats.command.StatsService"
 SING_BOX = "v2ray.core.app.stats.command.StatsService"
@@ -19,21 +20,19 @@ _PATTERN, _PATTERNS = 1, 3
 _UPTIME = 10
 
 
-def build_xray(options: Options) -> tuple[SourceRequest, Parse]:
+def build_xray(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to ask Xray's API inbound."""
-    return _build(options, "127.0.0.1:10085", XRAY, text_field(_PATTERN, "user>>>"))
+    return _build(table, "127.0.0.1:10085", XRAY, text_field(_PATTERN, "user>>>"))
 
 
-def build_singbox(options: Options) -> tuple[SourceRequest, Parse]:
+def build_singbox(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to ask sing-box's V2Ray API."""
-    return _build(options, "127.0.0.1:8080", SING_BOX, text_field(_PATTERNS, "user>>>"))
+    return _build(table, "127.0.0.1:8080", SING_BOX, text_field(_PATTERNS, "user>>>"))
 
 
-def _build(
-    options: Options, address: str, service: str, query: bytes
-) -> tuple[SourceRequest, Parse]:
-    host, port = options.address("address", address)
-    service = options.text("service", service)
+def _build(table: Table, address: str, service: str, query: bytes) -> tuple[SourceRequest, Parse]:
+    host, port = table.get("address", ADDRESS, ADDRESS.of_text(address))
+    service = table.get("service", line(255), service)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     calls = (("GetSysStats", b""), ("QueryStats", query), ("GetSysStats", b""))
     return GrpcCalls(url, service, calls), parse

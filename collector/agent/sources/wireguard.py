@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import re
 
-from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
 from collector.agent.requests import CommandRequest, Parse, SourceRequest
 from collector.agent.state.counters import Sample, Tally
+from collector.runtime.config.tables import Table
 
 _KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
 
 
-def build_wireguard(options: Options) -> tuple[SourceRequest, Parse]:
+def build_wireguard(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to run `wg`."""
-    return CommandRequest(options.words("command", ("wg", "show", "all", "transfer"))), parse
+    return CommandRequest(table.words("command", ("wg", "show", "all", "transfer"))), parse
 
 
-def build_amneziawg(options: Options) -> tuple[SourceRequest, Parse]:
+def build_amneziawg(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to run `awg`."""
-    return CommandRequest(options.words("command", ("awg", "show", "all", "transfer"))), parse
+    return CommandRequest(table.words("command", ("awg", "show", "all", "transfer"))), parse
 
 
 def parse(body: bytes) -> Sample:

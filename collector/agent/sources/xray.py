@@ -10,25 +10,26 @@ import json
 import re
 from typing import Any
 
-from collector.agent.config.options import Options
 from collector.agent.errors import SourceError
 from collector.agent.requests import CommandRequest, HttpGet, Parse, SourceRequest
 from collector.agent.state.counters import Life, Sample, Tally, amount
+from collector.runtime.config.tables import Table
+from collector.runtime.config.values import EXACT_URL
 
 _STAT = re.compile(r"user>>>(?P<user>.+)>>>traffic>>>(?P<direction>uplink|downlink)", re.DOTALL)
 DEFAULT_COMMAND = ("xray", "api", "statsquery", "--server=127.0.0.1:10085", "-pattern", "user>>>")
 
 
-def build_vars(options: Options) -> tuple[SourceRequest, Parse]:
+def build_vars(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to ask for `/debug/vars`."""
-    return HttpGet(options.url("url", "http://127.0.0.1:11111/debug/vars")), parse_vars
+    return HttpGet(table.get("url", EXACT_URL, "http://127.0.0.1:11111/debug/vars")), parse_vars
 
 
-def build_command(options: Options) -> tuple[SourceRequest, Parse]:
+def build_command(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to run `xray api statsquery`."""
-    words = options.words("command", DEFAULT_COMMAND)
+    words = table.words("command", DEFAULT_COMMAND)
     if any(word.lstrip("-").startswith("reset") for word in words):
-        raise options.error("command", "-reset would take the counters from others who read them")
+        raise table.error("command", "-reset would take the counters from others who read them")
     return CommandRequest(words), parse_statsquery
 
 
