@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-import pytest
 import yaml
 from grafana_files import EXPRESSIONS, INFLUX, ROOT, RULES, SAMPLES, dashboards, panels, rules
+from rows import for_each
 
 RUNBOOK = ROOT / "docs" / "alerts.md"
 # What Grafana's parser takes; it drops any other key without a word.
@@ -22,7 +22,7 @@ MODEL_KEYS = {
     "reduce": {"refId", "type", "expression", "reducer"},
     "threshold": {"refId", "type", "expression", "conditions"},
 }
-EACH_RULE = pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["uid"])
+EACH_RULE = for_each("rule", rules(), called=lambda rule: rule["uid"])
 
 
 def anchor(title):
@@ -105,14 +105,14 @@ def test_every_rule_has_a_section_in_the_runbook_and_every_section_a_rule():
     assert sections() == [rule["title"] for rule in rules()]
 
 
-@pytest.mark.parametrize("title", sections())
+@for_each("title", sections())
 def test_a_section_says_what_it_means_how_to_look_and_what_to_do(title):
     text = RUNBOOK.read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
     for part in ("**Means.**", "**Look.**", "**Do.**"):
         assert text.count(part) == 1
 
 
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+@for_each("path", SAMPLES)
 def test_a_sample_stands_for_itself(path):
     """Unset variables become empty settings, with which Grafana does not start."""
     content = yaml.safe_load(path.read_text())

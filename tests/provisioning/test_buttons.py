@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-import pytest
 import yaml
 from grafana_files import PROVISIONING, ROOT, dashboards, places
+from rows import for_each
 
 from marzban_bridge.api import confirm, dashboard
 from marzban_bridge.api.operations import ResetAll
@@ -56,7 +56,7 @@ def test_every_control_of_the_old_page_has_a_button():
     }
 
 
-@pytest.mark.parametrize(("place", "action"), buttons(), ids=[place for place, _ in buttons()])
+@for_each(("place", "action"), buttons(), called=lambda button: button[0])
 def test_a_button_posts_json_through_grafana_and_asks_first(place, action):
     fetch = action["fetch"]
     assert action["type"] == "fetch"

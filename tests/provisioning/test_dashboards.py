@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from urllib.parse import urlsplit
 
-import pytest
 import yaml
 from grafana_files import (
     DASHBOARDS,
@@ -17,6 +16,7 @@ from grafana_files import (
     panels,
     places,
 )
+from rows import for_each
 
 from collector import schema
 
@@ -24,9 +24,11 @@ COLUMNS = 24
 WITHOUT_DATA = {"row", "text", "alertlist"}
 ROW_KEYS = {"id", "type", "title", "collapsed", "gridPos", "panels"}
 EXPORT_ONLY = {"id", "version", "iteration", "__inputs", "__requires", "gnetId"}
-EACH_DASHBOARD = pytest.mark.parametrize("uid", dashboards())
-EACH_PANEL = pytest.mark.parametrize(
-    ("uid", "panel"), places(), ids=[f"{uid}/{panel['id']}" for uid, panel in places()]
+EACH_DASHBOARD = for_each("uid", dashboards())
+EACH_PANEL = for_each(
+    ("uid", "panel"),
+    places(),
+    called=lambda place: f"{place[0]}/{place[1]['id']} {place[1]['title']}",
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import hostile_traffic
 import pytest
 from grafana_files import INFLUX, Query, alert_queries, all_queries, dashboards, panel_queries
@@ -15,6 +17,7 @@ from grafana_interpolation import (
     names_used,
 )
 from hostile_traffic import HOSTILE, NOW_MILLIS
+from rows import for_each
 
 from collector.schema import Policy
 
@@ -51,25 +54,22 @@ def find(place):
     return found
 
 
-@pytest.mark.parametrize("policy", Policy)
-@pytest.mark.parametrize("query", QUERIES, ids=str)
+@for_each(("query", "policy"), itertools.product(QUERIES, Policy))
 def test_every_query_finds_something(seeded, query, policy):
     assert seeded.query(text_of(query, policy=policy))
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("query", NAMED, ids=str)
+@for_each(("query", "name"), itertools.product(NAMED, HOSTILE))
 def test_every_query_about_a_name_finds_every_name(seeded, query, name):
     assert seeded.query(text_of(query, user=name, server=name))
 
 
-@pytest.mark.parametrize("query", CHOOSY, ids=str)
+@for_each("query", CHOOSY)
 def test_all_is_a_choice_where_it_is_offered(seeded, query):
     assert seeded.query(text_of(query, server=ALL, admin=ALL))
 
 
-@pytest.mark.parametrize("policy", Policy)
-@pytest.mark.parametrize("name", HOSTILE)
+@for_each(("name", "policy"), itertools.product(HOSTILE, Policy))
 def test_a_name_means_that_user_and_nobody_else(seeded, name, policy):
     rows = seeded.query(
         text_of(find("traffic-user/12 Traffic per Server A"), policy=policy, user=name)
@@ -78,8 +78,7 @@ def test_a_name_means_that_user_and_nobody_else(seeded, name, policy):
     assert {each["server"] for each in rows} == {name, "de-1.example.com"}
 
 
-@pytest.mark.parametrize("policy", Policy)
-@pytest.mark.parametrize("name", HOSTILE)
+@for_each(("name", "policy"), itertools.product(HOSTILE, Policy))
 def test_a_name_means_that_server_and_no_other(seeded, name, policy):
     query = find("traffic-servers/3 Traffic A")
     [row] = seeded.query(text_of(query, policy=policy, server=name))
@@ -157,9 +156,7 @@ def test_tables_of_users_are_short_and_begin_with_the_largest(seeded):
     assert nearest[0]["status"] == "active"
 
 
-@pytest.mark.parametrize(
-    "query", [each for each in panel_queries() if 'top("bytes", "server", 8)' in each.text], ids=str
-)
+@for_each("query", [each for each in panel_queries() if 'top("bytes", "server", 8)' in each.text])
 def test_a_slice_of_a_graph_holds_eight_servers_at_most(seeded, query):
     rows = seeded.query(text_of(query, server=ALL))
     slices: dict[int, list[str]] = {}

@@ -9,6 +9,7 @@ from grafana_files import PROMETHEUS, all_queries
 from grafana_interpolation import TimeRange, interpolate
 from processes import until
 from prometheus_engine import MetricsServer, PrometheusEngine, WorkedPrograms
+from rows import for_each
 
 QUERIES = [each for each in all_queries() if each.datasource == PROMETHEUS and each.is_about_time]
 SIX_HOURS = TimeRange(0, 6 * 3_600_000)
@@ -34,7 +35,7 @@ def prometheus(tmp_path_factory):
     server.close()
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=str)
+@for_each("query", QUERIES)
 def test_every_query_finds_something(prometheus, query):
     assert prometheus.query(interpolate(query.text, SIX_HOURS, {}, step="15s"))
 

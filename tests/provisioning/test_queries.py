@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from grafana_files import INFLUX, PROMETHEUS, all_queries, panel_queries
 from grafana_interpolation import names_used
 from prometheus_engine import WorkedPrograms
+from rows import for_each
 
 from collector import schema
 
 BUILT_IN = {"timeFilter", "__interval", "__interval_ms"}
 INFLUXQL = [each for each in all_queries() if each.datasource == INFLUX]
-EACH_QUERY = pytest.mark.parametrize("query", INFLUXQL, ids=str)
+EACH_QUERY = for_each("query", INFLUXQL)
 
 
 @EACH_QUERY
@@ -46,11 +46,7 @@ def test_a_query_uses_names_of_the_schema_alone(query):
     assert set(re.findall(r'"([^"]+)"', query.text)) <= known | aliases, query.text
 
 
-@pytest.mark.parametrize(
-    "query",
-    [each for each in panel_queries() if "GROUP BY time(" in each.text],
-    ids=str,
-)
+@for_each("query", [each for each in panel_queries() if "GROUP BY time(" in each.text])
 def test_a_graph_has_a_bounded_number_of_lines(query):
     """Ten thousand users must not become ten thousand lines."""
     assert re.search(r"GROUP BY time\(\$__interval(, now\(\))?\)( fill\(none\))?$", query.text)
@@ -58,9 +54,7 @@ def test_a_graph_has_a_bounded_number_of_lines(query):
         assert re.match(r'SELECT top\("\w+", "\w+", \d\) ', query.text)
 
 
-@pytest.mark.parametrize(
-    "query", [each for each in panel_queries() if 'GROUP BY "user"' in each.text], ids=str
-)
+@for_each("query", [each for each in panel_queries() if 'GROUP BY "user"' in each.text])
 def test_a_table_of_users_is_a_top_or_a_number(query):
     assert re.match(r"SELECT (top|count|sum)\(", query.text) or ":regex}$/" in query.text
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rows import for_each
 
 ROOT = Path(__file__).parents[2]
 PURE = (
@@ -142,13 +143,13 @@ def imported(module: str) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("module", PURE)
+@for_each("module", PURE)
 def test_a_deciding_module_imports_nothing_that_acts(module):
     roots = {name.split(".")[0] for name in imported(module)}
     assert not roots & IMPURE
 
 
-@pytest.mark.parametrize("module", PURE)
+@for_each("module", PURE)
 def test_a_deciding_module_is_told_the_time(module):
     tree = ast.parse((ROOT / module).read_text())
     calls = {
@@ -159,7 +160,7 @@ def test_a_deciding_module_is_told_the_time(module):
     assert not calls & WALL_CLOCK
 
 
-@pytest.mark.parametrize("module", modules("collector"))
+@for_each("module", modules("collector"))
 def test_the_collector_does_not_know_the_bridge(module):
     assert not {name for name in imported(module) if name.startswith("marzban_bridge")}
 
@@ -178,7 +179,7 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("module", LIGHT)
+@for_each("module", LIGHT)
 def test_a_sender_carries_nothing_of_the_server(module):
     program = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
@@ -191,7 +192,7 @@ def is_shared(name: str, *, among: tuple[str, ...] = SHARED) -> bool:
     return any(name == each or name.startswith(f"{each}.") for each in among)
 
 
-@pytest.mark.parametrize("module", modules("marzban_bridge"))
+@for_each("module", modules("marzban_bridge"))
 def test_the_bridge_takes_from_the_collector_what_is_shared_and_no_more(module):
     among = SHARED_IN_ONE_PROCESS if module == ONE_PROCESS else SHARED
     known = {name for name in imported(module) if name.split(".")[0] == "collector"}
@@ -226,7 +227,7 @@ def test_shared_is_the_names_contract_the_writer_and_the_bounds_and_no_more(name
     assert is_shared(name) is expected
 
 
-@pytest.mark.parametrize("module", [*modules("collector"), *modules("marzban_bridge")])
+@for_each("module", [*modules("collector"), *modules("marzban_bridge")])
 def test_a_module_is_short_enough_to_be_read_at_once_and_says_what_it_is_for(module):
     text = (ROOT / module).read_text()
     assert len(text.splitlines()) <= 400

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rows import for_each
 
 ROOT = Path(__file__).parents[2]
 SECRET = re.compile(
@@ -75,7 +76,7 @@ def comparisons(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+@for_each("path", modules())
 def test_no_secret_is_compared_with_equals(path):
     module = str(path.relative_to(ROOT))
     found = comparisons(ast.parse(path.read_text()))

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
+from rows import for_each
 
 import collector.settings
 import marzban_bridge.config.settings
@@ -30,7 +30,7 @@ def section(heading: str) -> str:
     return TEXT.split(f"\n## {heading}")[1].split("\n## ")[0]
 
 
-@pytest.mark.parametrize(("file", "name"), TESTS, ids=[name for _, name in TESTS])
+@for_each(("file", "name"), TESTS)
 def test_every_test_that_is_named_is_there(file, name):
     assert name.startswith("test_")
     assert name in functions(ROOT / "tests" / file)
@@ -46,7 +46,7 @@ def test_every_threat_names_its_test():
         assert "::test_" in test or "ci.yml" in test
 
 
-@pytest.mark.parametrize(("file", "name", "how"), COMPARES, ids=[name for _, name, _ in COMPARES])
+@for_each(("file", "name", "how"), COMPARES)
 def test_what_compares_secrets_does_it_as_the_document_says(file, name, how):
     source = ast.unparse(functions(ROOT / file)[name])
     assert ("compare_digest" if "compare_digest" in how else "hash_key") in source
