@@ -18,7 +18,8 @@ from counting_panel import PASSWORD
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from processes import ADMIN_KEY, REPORTER_KEY, free_port, until  # noqa: E402
+from ports import free_port  # noqa: E402
+from processes import ADMIN_KEY, REPORTER_KEY, until  # noqa: E402
 
 BRIDGE_CORE, OTHERS_CORE = {0}, {1}
 LONG_SECONDS = 900.0

@@ -37,7 +37,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from agent_process import AgentProcess  # noqa: E402
 from collector_process import KEY, CollectorProcess  # noqa: E402
 from lying_proxy import LIES, PASS, Lie, LyingProxy  # noqa: E402
-from processes import free_port  # noqa: E402
+from ports import free_port  # noqa: E402
 from soak_chaos import fill  # noqa: E402
 from torture_books import Bounds, Row, more_than_counted, not_balanced, table_of  # noqa: E402
 from torture_load import CountingSource, PostingPanel, queued, spool_disks  # noqa: E402

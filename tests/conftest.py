@@ -6,11 +6,12 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import influx_engine
 import postgres_server
+import programs
 import pytest
 from examples import FACTOR
 from hypothesis import settings
@@ -37,6 +38,25 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
     for module in ("collector.cli.main", "marzban_bridge.cli.commands"):
         importlib.import_module(module)
+    programs.have_forks()
+
+
+def pytest_unconfigure() -> None:
+    programs.end_forks()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """A set-up that misses a deadline leaves no program behind that would slow all that follows."""
+    before = programs.running()
+    try:
+        yield
+    except BaseException:
+        for each in programs.running():
+            if each not in before:
+                each.kill()
+                each.wait()
+        raise
 
 
 def pytest_report_header() -> list[str]:
@@ -75,14 +95,21 @@ def influx(influx_server: InfluxEngine) -> InfluxEngine:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """One PostgreSQL for the session, fast and not durable; each test takes a database of it."""
+def postgres_for_all() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the session, fast and not durable."""
     if postgres_server.describe() is None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
     server = PostgresServer()
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def postgres(postgres_for_all: PostgresServer) -> Iterator[PostgresServer]:
+    """That PostgreSQL; the databases that a test takes of it come back when the test is over."""
+    yield postgres_for_all
+    postgres_for_all.take_back()
 
 
 @pytest.fixture(params=ENGINES)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from dotenv import dotenv_values
-from processes import free_port
+from ports import free_port
 
 import collector.settings
 import marzban_bridge.config.settings

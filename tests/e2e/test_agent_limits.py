@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 import pytest
 from agent_process import AgentProcess
-from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, free_port, until
+from ports import free_port
+from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 from redis_server import redis_server
 from stats_server import StatsService
 from vpn_servers import VpnServer, fake_wg

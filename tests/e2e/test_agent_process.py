@@ -13,7 +13,7 @@ import httpx
 import pytest
 from agent_process import AgentProcess
 from collector_process import KEY, CollectorProcess, poll
-from processes import free_port
+from ports import free_port
 from vpn_servers import VpnServer, fake_wg
 
 ROUNDS = 8
@@ -272,7 +272,7 @@ def test_a_full_spool_leaves_the_counting_to_the_source(collector, server, make_
 
 def test_it_is_small(server, make_agent):
     agent = make_agent(xray(server))
-    agent.start()
+    agent.start(fresh=True)
     is_read_again(server)
     status = Path(f"/proc/{agent.pid}/status").read_text().splitlines()
     kib = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))

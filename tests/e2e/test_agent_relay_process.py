@@ -10,7 +10,7 @@ from contextlib import closing
 
 from agent_process import AgentProcess
 from collector_process import CollectorProcess, poll
-from processes import free_port
+from ports import free_port
 from relay_receiver import RelayReceiver
 
 SECRET = "panel-secret-0123456789"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import httpx
+import programs
 import pytest
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from programs import Program
 
 from collector.ledger.backend import place_of
 from collector.ledger.corrections import CORRECTED_REPORTS
@@ -55,14 +55,9 @@ def send(collector: CollectorProcess, *, number: int) -> None:
             assert answer.json()["accepted"] == len(reports), answer.text
 
 
-def void(collector: CollectorProcess) -> subprocess.Popen[bytes]:
+def void(collector: CollectorProcess) -> Program:
     command = ["void", "--reporter", "load", "--since", "7d", "--yes", "--reason", "kill"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "collector", *command],
-        env=collector._environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    return programs.start("collector", *command, env=collector._environment)
 
 
 @pytest.mark.timeout(300)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import httpx
@@ -18,7 +17,7 @@ class OneProcess(Stack):
 
     def _command(self, name: str) -> list[str]:
         if name == BRIDGE:
-            return [sys.executable, "-m", "marzban_bridge", "up"]
+            return ["marzban_bridge", "up"]
         return super()._command(name)
 
 

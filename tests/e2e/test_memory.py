@@ -28,7 +28,7 @@ def test_collector_and_bridge_together_fit_their_bound_after_some_hundred_reques
 ):
     influx.reset(dict(Settings().influx_retention_seconds))  # as `bootstrap` leaves it
     users = [{"username": f"user{number}", "data_limit": 100 * GIB} for number in range(50)]
-    stack = Stack(tmp_path, users, influx.environment())
+    stack = Stack(tmp_path, users, influx.environment(), fresh=True)
     try:
         stack.start(PANEL, COLLECTOR, BRIDGE)
         stack.until_up(PANEL, COLLECTOR, BRIDGE)

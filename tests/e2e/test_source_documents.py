@@ -18,7 +18,7 @@ import pytest
 from agent_process import AgentProcess
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from doc_servers import flaky_proxy, panel, serving
-from processes import free_port
+from ports import free_port
 from standardwebhooks.webhooks import Webhook
 
 from collector.importing.rows import COLUMNS, NEEDED

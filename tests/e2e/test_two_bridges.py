@@ -15,7 +15,7 @@ TAKEOVER_SECONDS = 15
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory, postgres):
+def running(tmp_path_factory, postgres_for_all):
     opened = Pair(tmp_path_factory.mktemp("pair"))
     try:
         opened.start()

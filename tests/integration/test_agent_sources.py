@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from processes import free_port
+from ports import free_port
 from redis_server import redis_server
 from stats_server import StatsService
 from vpn_servers import VpnServer

@@ -19,10 +19,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
+import programs
 import pytest
 import uvicorn
 from bridge_builders import gib
 from collectors import ADMIN_KEY, AS_REPORTER, CollectorWorld, wire
+from ports import free_port
 
 from marzban_bridge.app import utc_now
 from marzban_bridge.cli.main import main
@@ -427,9 +429,8 @@ class Process:
     def __init__(self, folder: Path, *command: str) -> None:
         self._paths = [folder / f"{name}.txt" for name in ("out", "err")]
         with self._paths[0].open("w") as out, self._paths[1].open("w") as err:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "marzban_bridge", *command],
-                stdin=subprocess.DEVNULL,
+            self._process = programs.start(
+                *("marzban_bridge", *command),
                 stdout=out,
                 stderr=err,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
@@ -460,11 +461,6 @@ class Process:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def is_up(url: str) -> bool:

@@ -16,7 +16,7 @@ import time
 import httpx
 import pytest
 from fixed_answers import Server, serving
-from processes import free_port
+from ports import free_port
 from scripted_collector import ScriptedCollector, refusal, served
 
 from collector.client import (

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import programs
 import pytest
 from collector_process import KEY, CollectorProcess, poll
 from collectors import wire
@@ -33,12 +32,9 @@ ELSEWHERE = {
 
 
 def reporters(ledger: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "collector", "reporters", *arguments],
+    done = programs.run(
+        *("collector", "reporters", *arguments),
         env=ELSEWHERE | {"LEDGER_URL": f"sqlite:///{ledger}"},
-        capture_output=True,
-        text=True,
-        check=False,
         cwd=ledger.parent,
     )
     assert "Traceback" not in done.stderr
@@ -134,8 +130,8 @@ class Up:
     def __init__(self, folder: Path) -> None:
         self.ledger = folder / "ledger.sqlite3"
         with (folder / "out").open("ab") as out, (folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "marzban_bridge", "up"],
+            self.process = programs.start(
+                *("marzban_bridge", "up"),
                 env=ELSEWHERE
                 | {
                     "LEDGER_URL": f"sqlite:///{self.ledger}",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import programs
 from collector_process import DEADLINE_SECONDS, KEY
+from programs import Program
 
 
 class AgentProcess:
@@ -27,17 +28,17 @@ class AgentProcess:
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "COLUMNS": "200",
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:
         """Return the words of a command."""
-        return [sys.executable, "-m", "collector.agent", "--config", str(self.config), *arguments]
+        return ["collector.agent", "--config", str(self.config), *arguments]
 
-    def start(self) -> None:
+    def start(self, *, fresh: bool = False) -> None:
         """Start it without waiting for it."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command("run"), env=self._environment, stderr=log, stdout=log
+            self._process = programs.start(
+                *self.command("run"), env=self._environment, stderr=log, stdout=log, fresh=fresh
             )
 
     @property
@@ -69,11 +70,4 @@ class AgentProcess:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the agent's to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=DEADLINE_SECONDS,
-        )
+        return programs.run(*self.command(*arguments), env=self._environment)

@@ -10,7 +10,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import programs
 import psycopg
 import uvicorn
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from ports import free_port
 from postgres_server import PASSWORD, PostgresServer
-from processes import free_port
+from programs import Program
 from tcp_proxy import TcpProxy
 
 from marzban_bridge.quota.account import GIB
@@ -135,7 +136,7 @@ class BridgeProcess:
             }
         )
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -155,8 +156,8 @@ class BridgeProcess:
     def launch(self) -> None:
         """Start it."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "marzban_bridge", "run"],
+            self._process = programs.start(
+                *("marzban_bridge", "run"),
                 env=self._environment,
                 cwd=self._folder,
                 stdout=log,
@@ -178,15 +179,7 @@ class BridgeProcess:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `marzban-bridge` with its settings."""
-        return subprocess.run(
-            [sys.executable, "-m", "marzban_bridge", *arguments],
-            env=self._environment,
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        return programs.run("marzban_bridge", *arguments, env=self._environment, cwd=self._folder)
 
     def ask(self, path: str, method: str = "GET", **arguments: Any) -> httpx.Response | None:
         """Return its answer; None without one."""

@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import programs
+from ports import free_port
+from programs import Program
 
 KEY = "rk_the-key-of-the-process-tests"
 ADMIN_KEY = "the-admin-key-of-the-process-tests"
@@ -32,8 +34,7 @@ class CollectorProcess:
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.ledger = folder / "ledger.sqlite3"
         self.log = folder / "collector.log"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._environment = os.environ | {
             "LEDGER_URL": f"sqlite:///{self.ledger}",
             "COLLECTOR_PORT": str(self.port),
@@ -41,7 +42,7 @@ class CollectorProcess:
             "COLLECTOR_REPORTER_KEYS": f"load:{KEY}",
             **(environment or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -51,9 +52,7 @@ class CollectorProcess:
     def start(self) -> None:
         """Start it and wait until it can store."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "collector", "serve"], env=self._environment, stderr=log
-            )
+            self._process = programs.start("collector", "serve", env=self._environment, stderr=log)
         poll("a collector that is ready", self.is_ready)
 
     def is_ready(self) -> bool:
@@ -91,11 +90,4 @@ class CollectorProcess:
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the collector's on the same ledger."""
-        command = [sys.executable, "-m", "collector", *arguments]
-        return subprocess.run(
-            command,
-            env=self._environment | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return programs.run("collector", *arguments, env=self._environment | environment)

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 from influx_gateway import Gateway
-from processes import free_port
+from ports import free_port
 
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import psycopg
+from ports import free_port
 from postgres_server import PASSWORD, PostgresServer
 
 DEADLINE_SECONDS = 30
@@ -24,8 +24,7 @@ class PgBouncer:
     def __init__(self, server: PostgresServer, mode: str, *options: str) -> None:
         assert BINARY is not None
         self.home = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         users, settings = self.home / "users", self.home / "pgbouncer.ini"
         users.write_text(f'"owner" "{PASSWORD}"\n')
         lines = (

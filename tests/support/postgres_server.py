@@ -10,13 +10,13 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import psycopg
+from ports import free_port
 
 PASSWORD = "a-postgres-password-of-the-tests"
 DEADLINE_SECONDS = 30
@@ -24,6 +24,17 @@ _BINARIES = sorted(
     Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4])
 )
 _NUMBERS = itertools.count()
+_OURS = "nspname !~ '^pg_' AND nspname NOT IN ('public', 'information_schema')"
+_STATE = f"""
+SELECT datdba::regrole, datacl, datallowconn, datconnlimit, datcollate, encoding,
+    (SELECT count(*) FROM pg_db_role_setting WHERE setdatabase = d.oid),
+    (SELECT string_agg(nspname, ',') FROM pg_namespace WHERE {_OURS}),
+    (SELECT nspacl FROM pg_namespace WHERE nspname = 'public'),
+    (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
+    (SELECT count(*) FROM pg_extension), (SELECT count(*) FROM pg_largeobject_metadata)
+FROM pg_database AS d WHERE datname = current_database()
+"""
+"""What tests change of a database, as one row."""
 
 
 def binaries() -> Path | None:
@@ -57,9 +68,11 @@ class PostgresServer:
         self.home = Path(tempfile.mkdtemp(prefix="pg-"))
         self.data = self.home / "data"
         self.log = self.home / "server.log"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._lent: list[str] = []
+        self._idle: list[str] = []
+        self._as_new: tuple[object, ...] | None = None
         password = self.home / "password"
         password.write_text(PASSWORD)
         if self._user:
@@ -160,11 +173,40 @@ class PostgresServer:
         return f"postgresql://owner:{PASSWORD}@{host}:{port or self.port}/{database}"
 
     def new_database(self) -> str:
-        """Make an empty database and return its name."""
+        """Return the name of an empty database, which was made now or emptied after a test."""
+        name = self._idle.pop() if self._idle else self._make_database()
+        self._lent.append(name)
+        return name
+
+    def _make_database(self) -> str:
         name = f"ledger_{next(_NUMBERS)}_{secrets.token_hex(4)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as db:
             db.execute(f"CREATE DATABASE {name}")
         return name
+
+    def take_back(self) -> None:
+        """Empty the databases that were lent, and lend those again that are as new then."""
+        lent, self._lent = self._lent, []
+        if self._process is not None:
+            self._idle += [name for name in lent if self._is_emptied(name)]
+
+    def _is_emptied(self, name: str) -> bool:
+        try:
+            with psycopg.connect(self.url(name), autocommit=True) as db:
+                db.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                found = db.execute(f"SELECT nspname FROM pg_namespace WHERE {_OURS}").fetchall()
+                for (schema,) in found:
+                    db.execute(f'DROP SCHEMA "{schema}" CASCADE')
+                state = db.execute(_STATE).fetchone()
+        except psycopg.Error:  # a test has renamed, dropped or broken it
+            return False
+        if self._as_new is None:
+            with psycopg.connect(self.url(self._make_database()), autocommit=True) as db:
+                self._as_new = db.execute(_STATE).fetchone()
+        return state == self._as_new
 
 
 def _unprivileged() -> str | None:

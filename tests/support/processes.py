@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import programs
+from ports import free_port
+from programs import Program
 
 DEADLINE_SECONDS = 40
 REPORTER_KEY = "rk_the-key-of-the-process-tests"
@@ -49,12 +50,6 @@ def feed_totals(client: httpx.Client, url: str) -> dict[str, int]:
         after = answer["next"]
 
 
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 class Stack:
     """A simulated panel, a collector and a bridge, each in a process of its own."""
 
@@ -65,12 +60,14 @@ class Stack:
         environment: Mapping[str, str] | None = None,
         *,
         panel_arguments: Sequence[str] = (),
+        fresh: bool = False,
     ) -> None:
         self.folder = folder
         self._panel_arguments = panel_arguments
+        self._fresh = fresh
         self._environment = environment or {}
         self.urls = {name: f"http://127.0.0.1:{free_port()}" for name in (COLLECTOR, BRIDGE, PANEL)}
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, Program | subprocess.Popen[bytes]] = {}
         self._users = folder / "users.json"
         self._users.write_text(json.dumps({"users": users}))
         self.client = httpx.Client(timeout=10)
@@ -81,12 +78,18 @@ class Stack:
 
     def _command(self, name: str) -> list[str]:
         if name == COLLECTOR:
-            return [sys.executable, "-m", "collector", "serve"]
-        bridge = [sys.executable, "-m", "marzban_bridge"]
+            return ["collector", "serve"]
         if name == BRIDGE:
-            return [*bridge, "run"]
+            return ["marzban_bridge", "run"]
         return [
-            *(*bridge, "simulator", "--port", self._port(PANEL), "--password", PANEL_PASSWORD),
+            *(
+                "marzban_bridge",
+                "simulator",
+                "--port",
+                self._port(PANEL),
+                "--password",
+                PANEL_PASSWORD,
+            ),
             *("--users", str(self._users), "--state", str(self.folder / "panel.json")),
             *("--review-seconds", "0.3", "--webhook-seconds", "0.3"),
             *("--webhook-address", f"{self.urls[BRIDGE]}/webhooks/marzban"),
@@ -118,13 +121,13 @@ class Stack:
         environment = self._full_environment()
         for name in names:
             with (self.folder / f"{name}.log").open("ab") as log:
-                self._processes[name] = subprocess.Popen(
-                    self._command(name),
+                self._processes[name] = programs.start(
+                    *self._command(name),
                     env=environment,
                     stdout=log,
                     stderr=log,
-                    stdin=subprocess.DEVNULL,
                     cwd=self.folder,
+                    fresh=self._fresh,
                 )
 
     def stop(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
@@ -151,15 +154,7 @@ class Stack:
 
     def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `collector` or `marzban_bridge` on the same files and settings."""
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            env=self._full_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.folder,
-            timeout=DEADLINE_SECONDS,
-        )
+        return programs.run(module, *arguments, env=self._full_environment(), cwd=self.folder)
 
     def is_up(self, name: str) -> bool:
         """Tell whether a program serves requests."""

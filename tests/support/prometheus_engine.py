@@ -17,7 +17,8 @@ from typing import Any
 
 import httpx
 import yaml
-from processes import free_port, until
+from ports import free_port
+from processes import until
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics import MetricWrapperBase

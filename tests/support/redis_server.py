@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import free_port
+from ports import free_port
 from redis import Redis, RedisError
 
 PASSWORD = "pw"

@@ -15,6 +15,7 @@ from dataclasses import replace
 import httpx
 import pytest
 from clocks import ManualClock
+from ports import free_port
 
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.simulator import run as simulator
@@ -212,11 +213,6 @@ def test_a_file_that_describes_no_users_is_an_error_that_names_it(tmp_path, cont
     users.write_text(content)
     with pytest.raises(SettingsError, match=r"users\.json"):
         simulator.open_panel(arguments("--users", str(users)))
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextmanager
