@@ -115,8 +115,8 @@ def _with_key(claimed: Claims, key: str) -> Claims:
 
 
 async def _three_x_ui(post: _Post) -> Translated:
-    book = post.collector.sources.book(now_seconds=post.collector.monotonic_seconds())
-    panel = book.three_x_ui(post.reporter.name)
+    config = post.collector.sources.config(now_seconds=post.collector.monotonic_seconds())
+    panel = config.three_x_ui(post.reporter.name)
     return three_x_ui.translate(post.body, panel, message_id=post.message_id)
 
 
@@ -125,7 +125,7 @@ async def _uniproxy(post: _Post) -> Translated:
     if not isinstance(node, Node):
         raise refused_request(node)
     collector, name = post.collector, post.reporter.name
-    panel = collector.sources.book(now_seconds=collector.monotonic_seconds()).uniproxy(name)
+    panel = collector.sources.config(now_seconds=collector.monotonic_seconds()).uniproxy(name)
     if panel is None:
         raise ProblemError(
             403,

@@ -34,7 +34,7 @@ from collector.runtime.listening import listen
 from collector.runtime.sqlite.file import fault
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.settings import Settings
-from collector.sources.file import load_book
+from collector.sources.file import load_sources
 
 console = Console()
 PROGRESS_SECONDS = 5.0
@@ -154,7 +154,7 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     place = place_of(settings.ledger_url)
-    load_book(settings.sources_file)  # what cannot be used is a one-line error, not a traceback
+    load_sources(settings.sources_file)  # what cannot be used is a one-line error, not a traceback
     with listen(settings.host, settings.port) as listener:  # before anything is touched
         _prepare(place)
         _show_banner(settings, place)

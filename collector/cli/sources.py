@@ -10,7 +10,7 @@ from collector.ledger.backend import place_of
 from collector.runtime.logs import printable
 from collector.settings import Settings
 from collector.sources import three_x_ui, uniproxy
-from collector.sources.file import load_book
+from collector.sources.file import load_sources
 
 console = Console()
 
@@ -21,8 +21,8 @@ def show_sources(settings: Settings) -> int:
     Raises SettingsError for what is wrong in the file, LedgerError for a ledger that cannot be
     read.
     """
-    book = load_book(settings.sources_file)
-    if not book.panels and not book.uniproxies:
+    config = load_sources(settings.sources_file)
+    if not config.panels and not config.uniproxies:
         print("COLLECTOR_SOURCES_FILE says nothing of any source. A 3x-ui needs no entry: without")
         print("one it is called like its reporter, and its clients' emails are the usernames.")
         return 0
@@ -32,7 +32,7 @@ def show_sources(settings: Settings) -> int:
     valid.update(name for name, _ in settings.reporter_keys)
     rows = [
         (three_x_ui.KIND, name, _address(panel.server, panel.port), panel.protocol, panel.users, "")
-        for name, panel in book.panels.items()
+        for name, panel in config.panels.items()
     ] + [
         (
             uniproxy.KIND,
@@ -44,7 +44,7 @@ def show_sources(settings: Settings) -> int:
             shop.users,
             f"{shop.retry_window_seconds:g} s",
         )
-        for name, shop in book.uniproxies.items()
+        for name, shop in config.uniproxies.items()
     ]
     table = Table(title=f"Sources of {settings.sources_file}", title_justify="left")
     for column in ("kind", "reporter", "server", "protocol", "users", "retry window", "state"):

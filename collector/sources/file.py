@@ -12,7 +12,7 @@ from pathlib import Path
 from collector.runtime.config import ConfigError
 from collector.runtime.config.files import read_config_file
 from collector.runtime.rate_limit import RateLimit
-from collector.sources.book import EMPTY, SourceBook, read_book
+from collector.sources.config import EMPTY, SourcesConfig, read_sources
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ SETTING = "COLLECTOR_SOURCES_FILE"
 _Stamp = tuple[int, int, int]
 
 
-def load_book(path: Path | None) -> SourceBook:
+def load_sources(path: Path | None) -> SourcesConfig:
     """Read a sources file; ConfigError names it and says what is wrong with it."""
-    return EMPTY if path is None else read_config_file(path, read_book, setting=SETTING)
+    return EMPTY if path is None else read_config_file(path, read_sources, setting=SETTING)
 
 
 class Sources:
@@ -34,14 +34,14 @@ class Sources:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._stamp = _stamp_of(path)
-        self._book = load_book(path)
+        self._config = load_sources(path)
         self._look_at_seconds = 0.0
         self.notes = RateLimit(per_second=1 / NOTE_SECONDS, burst=1)
         """Bounds how often a reporter's refusals are logged: panels repeat them all day."""
         self.problem: str | None = None
         """Why the file as it is now is not used."""
 
-    def book(self, *, now_seconds: float) -> SourceBook:
+    def config(self, *, now_seconds: float) -> SourcesConfig:
         """Return what the file says, at most a second old."""
         if self._path is not None and now_seconds >= self._look_at_seconds:
             self._look_at_seconds = now_seconds + LOOK_SECONDS
@@ -49,11 +49,11 @@ class Sources:
             if stamp != self._stamp:
                 self._stamp = stamp
                 self._read_again(self._path)
-        return self._book
+        return self._config
 
     def _read_again(self, path: Path) -> None:
         try:
-            self._book = load_book(path)
+            self._config = load_sources(path)
         except ConfigError as error:
             self.problem = f"{error}; what it said before goes on holding"
             log.error("%s", self.problem)  # noqa: TRY400 - the message says it all

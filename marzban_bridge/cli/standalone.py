@@ -28,7 +28,7 @@ from collector.reports.reporters import hash_key
 from collector.runtime.http_limits import bounded
 from collector.runtime.private_files import keep_private, make_private, put_in_place
 from collector.runtime.wall_clock import wall_clock_millis
-from collector.sources.file import load_book
+from collector.sources.file import load_sources
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
 from marzban_bridge.cli.commands import stop_process
@@ -134,7 +134,7 @@ def up(environment: Mapping[str, str]) -> int:
             where = collector.settings.Settings.from_env(own)
             place = place_of(where.ledger_url)
             place.prepare()  # likewise the collector's ledger
-            load_book(where.sources_file)  # and what it knows of other panels
+            load_sources(where.sources_file)  # and what it knows of other panels
             first_key = ""
             if not where.reporter_keys:
                 first_key = _first_reporter(place, folder / "first-reporter.key")

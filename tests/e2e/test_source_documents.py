@@ -23,7 +23,7 @@ from standardwebhooks.webhooks import Webhook
 
 from collector.importing.rows import COLUMNS, NEEDED
 from collector.reports.reporters import hash_key, signing_secret
-from collector.sources.book import read_book
+from collector.sources.config import read_sources
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -232,7 +232,7 @@ def test_the_sources_file_and_the_curl_of_a_panel_s_page_work_together(
     collector, sources, document
 ):
     (toml,) = blocks(document, "toml")
-    read_book(toml)
+    read_sources(toml)
     (curl,) = [each for each in blocks(document, "sh") if each.startswith("curl")]
     # A reporter of the test's name in place of the documented one; a 3x-ui needs no entry.
     sources.write_text(toml.replace("uniproxy.shop", "uniproxy.load"))

@@ -167,6 +167,26 @@ def test_an_env_that_is_no_text_is_one_line_that_names_it(folder, program):
     ]
 
 
+DOTENV = (
+    ("MARZBAN_TIMEOUT=5", ": not known: MARZBAN_TIMEOUT (did you mean MARZBAN_TIMEOUT_SECONDS?); "),
+    ("MARZBAN_PASSWORD='hunter2", ", line 1: expected NAME=value, with quotes around it that are"),
+    ("MARZBAN_PASSWORD=hunter2${x}", ", line 1: MARZBAN_PASSWORD: it has a ${…} of a variable"),
+)
+
+
+@pytest.mark.parametrize("program", ["collector check", "marzban_bridge users"])
+@pytest.mark.parametrize(("line", "complaint"), DOTENV)
+def test_an_env_that_would_not_hold_is_refused_by_both_programs(folder, program, line, complaint):
+    (folder / ".env").write_text(line)
+    done = subprocess.run(
+        [sys.executable, "-m", *program.split()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {folder}/.env{complaint}")
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+
+
 def test_the_agent_s_configuration_that_is_no_text_is_one_line_that_names_it(folder):
     (folder / "agent.toml").write_bytes(b'[collector]\nkey = "caf\xe9"\n')
     command = [sys.executable, "-m", "collector.agent", "--config", "agent.toml", "check"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from collector.cli.main import main
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.runtime.config import ConfigError
-from collector.sources.book import read_book
+from collector.sources.config import read_sources
 
 THREE_X_UI = f"/v1/sources/3x-ui/{KEY}"
 UNIPROXY = f"/v1/sources/uniproxy/{KEY}?node_id=7&node_type=vless"
@@ -169,7 +169,7 @@ lines = st.one_of(
 @given(text=st.lists(lines, max_size=6).map("\n".join))
 def test_any_sources_file_is_understood_or_refused_in_one_line(text):
     try:
-        read_book(text)
+        read_sources(text)
     except ConfigError as error:
         assert str(error).isprintable()  # noqa: PT017 - either outcome is right
 

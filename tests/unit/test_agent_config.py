@@ -164,6 +164,12 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
             "[collector] key: give it or",
         ),
         ('[collector]\nurl = "https://x"\nkey="rk_ a"', "[collector] key: expected printable"),
+        ('[collector]\nurl = "https://x"\nkey="rk_é"', "[collector] key: expected printable ASCII"),
+        (
+            '[collector]\nurl = "https://x"\nkee="rk_a"',
+            "[collector] key: is required (or key_file) (is kee meant to be it?)",
+        ),
+        ('[collector]\nurl = "https://a:99999"\nkey="rk_k"', "[collector] url: expected a URL"),
         (HEAD, "there is no [[source]]"),
         (HEAD + "[[sources]]", "sources: is not known here (did you mean source?)"),
         (HEAD + "intervall = 3", "[agent] intervall: is not known here"),

@@ -43,7 +43,7 @@ PURE = (
     "collector/reports/report.py",
     "collector/runtime/retry_after.py",
     "collector/sources/__init__.py",
-    "collector/sources/book.py",
+    "collector/sources/config.py",
     "collector/sources/retries.py",
     "collector/sources/three_x_ui.py",
     "collector/sources/uniproxy.py",
@@ -121,7 +121,7 @@ SHARED_IN_ONE_PROCESS = (
     "collector.ledger.backend.place_of",
     "collector.reports.reporters.hash_key",
     "collector.runtime.wall_clock",
-    "collector.sources.file.load_book",
+    "collector.sources.file.load_sources",
 )
 
 

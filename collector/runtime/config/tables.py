@@ -63,9 +63,13 @@ class Table:
         if key in self._values:
             return self._values[key]
         if default is REQUIRED:
-            near = resembling(key, self._values.keys() - self._asked)
-            raise self.error(key, "is required" + (f" (is {near} meant to be it?)" if near else ""))
+            raise self._missing(key)
         return default
+
+    def _missing(self, key: str, *, instead: str = "") -> ConfigError:
+        near = resembling(key, self._values.keys() - self._asked)
+        meant = f" (is {near} meant to be it?)" if near else ""
+        return self.error(key, f"is required{instead}{meant}")
 
     @overload
     def get(self, key: str, kind: Kind[T]) -> T: ...
@@ -102,7 +106,7 @@ class Table:
         if file is not None:
             return self._in_file(f"{key}_file", kind, self.file(f"{key}_file", file).strip())
         if value is None and default is REQUIRED:
-            raise self.error(key, f"is required (or {key}_file)")
+            raise self._missing(key, instead=f" (or {key}_file)")
         return default if value is None else value
 
     def _in_file(self, key: str, kind: Kind[T], text: str) -> T:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from collector.runtime.config import ConfigError
-from collector.sources.book import EMPTY, read_book
-from collector.sources.file import Sources, load_book
+from collector.sources.config import EMPTY, read_sources
+from collector.sources.file import Sources, load_sources
 from collector.sources.three_x_ui import ThreeXUi
 from collector.sources.uniproxy import Place
 from collector.sources.users import AS_THEY_ARE
@@ -29,12 +29,12 @@ nodes = { 7 = "fr-1", "Trojan/3" = { server = "fr-2", port = 8443 } }
 
 
 def test_a_file_says_of_each_reporter_what_its_source_does_not_say_of_itself():
-    book = read_book(WHOLE)
-    panel = book.three_x_ui("de-1")
+    config = read_sources(WHOLE)
+    panel = config.three_x_ui("de-1")
     assert (panel.server, panel.port, panel.protocol) == ("de-1.example.com", 443, "vless")
     assert panel.users.username_of("alice-de") == "alice"
-    assert book.three_x_ui("nl-2") == ThreeXUi("nl-2", 0, "unknown", AS_THEY_ARE)
-    shop = book.uniproxy("shop")
+    assert config.three_x_ui("nl-2") == ThreeXUi("nl-2", 0, "unknown", AS_THEY_ARE)
+    shop = config.uniproxy("shop")
     assert shop.nodes == {"7": Place("fr-1"), "trojan/3": Place("fr-2", 8443)}
     assert shop.users.username_of("42") == "alice"
     assert shop.retry_window_seconds == 35
@@ -43,7 +43,7 @@ def test_a_file_says_of_each_reporter_what_its_source_does_not_say_of_itself():
 def test_without_a_file_a_3x_ui_is_called_like_its_reporter_and_nobody_knows_whose_ids_nodes_push():
     assert EMPTY.three_x_ui("de-1") == ThreeXUi("de-1")
     assert EMPTY.uniproxy("de-1") is None
-    assert load_book(None) == EMPTY == read_book("")
+    assert load_sources(None) == EMPTY == read_sources("")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_is_wrong_is_said_in_one_line_with_where_it_is(text, message, tmp_p
     path = tmp_path / "sources.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        load_book(path)
+        load_sources(path)
     assert str(caught.value).startswith(f"COLLECTOR_SOURCES_FILE {path}: ")
     assert "\n" not in str(caught.value)
 
@@ -96,10 +96,10 @@ def test_what_is_wrong_is_said_in_one_line_with_where_it_is(text, message, tmp_p
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
     path = tmp_path / "sources.toml"
     with pytest.raises(ConfigError, match=r"sources\.toml: No such file"):
-        load_book(path)
+        load_sources(path)
     path.write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"sources\.toml: it is not UTF-8"):
-        load_book(path)
+        load_sources(path)
 
 
 def written(path, text):
@@ -113,10 +113,10 @@ def test_a_file_that_changes_is_read_again_within_a_second(tmp_path):
     path = tmp_path / "sources.toml"
     written(path, "[3x-ui.a]\nserver = 'old'\n")
     sources = Sources(path)
-    assert sources.book(now_seconds=10).three_x_ui("a").server == "old"
+    assert sources.config(now_seconds=10).three_x_ui("a").server == "old"
     written(path, "[3x-ui.a]\nserver = 'new'\n")
-    assert sources.book(now_seconds=10.5).three_x_ui("a").server == "old"
-    assert sources.book(now_seconds=11).three_x_ui("a").server == "new"
+    assert sources.config(now_seconds=10.5).three_x_ui("a").server == "old"
+    assert sources.config(now_seconds=11).three_x_ui("a").server == "new"
 
 
 def test_a_file_that_is_made_wrong_is_complained_about_once_and_the_last_good_one_holds(
@@ -127,12 +127,12 @@ def test_a_file_that_is_made_wrong_is_complained_about_once_and_the_last_good_on
     sources = Sources(path)
     written(path, "[3x-ui.a]\nsever = 'bad'\n")
     for now_seconds in (1, 3, 5):
-        assert sources.book(now_seconds=now_seconds).three_x_ui("a").server == "good"
+        assert sources.config(now_seconds=now_seconds).three_x_ui("a").server == "good"
     assert caplog.text.count("sever: is not known here") == 1
     assert "goes on holding" in sources.problem
     path.unlink()
-    assert sources.book(now_seconds=7).three_x_ui("a").server == "good"
+    assert sources.config(now_seconds=7).three_x_ui("a").server == "good"
     assert "No such file" in sources.problem
     written(path, "[3x-ui.a]\nserver = 'mended'\n")
-    assert sources.book(now_seconds=9).three_x_ui("a").server == "mended"
+    assert sources.config(now_seconds=9).three_x_ui("a").server == "mended"
     assert sources.problem is None

@@ -33,7 +33,7 @@ _PROTOCOL = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 _NODE = re.compile(rf"(?:{NODE_PART.pattern}/)?{NODE_PART.pattern}")
 
 
-class SourceBook(msgspec.Struct, frozen=True):
+class SourcesConfig(msgspec.Struct, frozen=True):
     """What is known of the sources, by the name of the reporter whose key they use."""
 
     panels: Mapping[str, ThreeXUi] = {}
@@ -48,17 +48,17 @@ class SourceBook(msgspec.Struct, frozen=True):
         return self.uniproxies.get(reporter)
 
 
-EMPTY = SourceBook()
+EMPTY = SourcesConfig()
 
 
-def read_book(text: str) -> SourceBook:
+def read_sources(text: str) -> SourcesConfig:
     """Read a sources file; ConfigError says in one line what is wrong with it, and where."""
     document = Table("", parse_toml(text))
     for kind in document:
         if kind not in KINDS:
             meant = did_you_mean(kind, KINDS)
             raise ConfigError(f"[{kind}] is no kind of source; known: {', '.join(KINDS)}{meant}")
-    return SourceBook(
+    return SourcesConfig(
         {name: _panel(name, entry) for name, entry in _reporters(document, three_x_ui.KIND)},
         {name: _uniproxy(entry) for name, entry in _reporters(document, uniproxy.KIND)},
     )
