@@ -19,24 +19,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
+from fastapi import FastAPI
 from naive_server import naive_app
 from rich.console import Console
 from rich.table import Table
+from starlette.types import Lifespan
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from collector.app import create_app  # noqa: E402
+from collector.app import create_app, server_of  # noqa: E402
 from collector.ledger import Batch, Receipt  # noqa: E402
 from collector.ledger.sqlite.writer import SqliteLedger  # noqa: E402
 from collector.reports.report import Report, report_key  # noqa: E402
-from collector.runtime.http_server import Server  # noqa: E402
 from collector.settings import Settings  # noqa: E402
 
 KEY = "rk_the-key-of-the-benchmark"
@@ -105,20 +107,26 @@ def serve(kind: str, folder: Path, port: int) -> None:
             "COLLECTOR_PORT": str(port),
         }
     )
-    server = (Server if kind == "ours" else _Acknowledging)(create_app(settings), settings)
-    server.run()
+    app = create_app(settings)
+    if kind != "ours":
+        app.router.lifespan_context = _acknowledging(app.router.lifespan_context)
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        server_of(app, settings, freezes_heap=True).run(sockets=[listener])
 
 
-class _Acknowledging(Server):
-    """A collector that answers as if it had stored."""
+def _acknowledging(lifespan: Lifespan[FastAPI]) -> Lifespan[FastAPI]:
+    """Have a collector answer as if it had stored."""
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+    async def acknowledge(batch: Batch) -> Receipt:
+        return Receipt(len(batch.reports), 0)
 
-        async def acknowledge(batch: Batch) -> Receipt:
-            return Receipt(len(batch.reports), 0)
+    @contextlib.asynccontextmanager
+    async def opened(app: FastAPI) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            app.state.collector.ingest.submit = acknowledge
+            yield state
 
-        self.config.app.state.collector.ingest.submit = acknowledge  # type: ignore[union-attr]
+    return opened
 
 
 @contextlib.contextmanager

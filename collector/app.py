@@ -27,11 +27,14 @@ from collector.api import (
 from collector.api.fast_routes import FastRoutesApp
 from collector.api.problems import install_problem_handlers
 from collector.ledger_gauges import keep_fresh
+from collector.runtime.http.server import Server, Signals
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.service import open_collector
 from collector.settings import Settings
 
 log = logging.getLogger(__name__)
+
+GRACEFUL_SECONDS = 10
 
 
 def create_app(
@@ -81,6 +84,31 @@ def create_app(
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app
+
+
+def server_of(
+    app: FastAPI,
+    settings: Settings,
+    *,
+    signals: Signals = Signals.RAISED_AGAIN,
+    freezes_heap: bool = False,
+) -> Server:
+    """Return the server of a collector's application; `freezes_heap` in a process of its own."""
+
+    def answer_waiting_readers() -> None:
+        if opened := getattr(app.state, "collector", None):
+            opened.ingest.commits.close()
+
+    return Server(
+        app,
+        connections=settings.max_connections,
+        read_seconds=settings.read_seconds,
+        proxies=settings.forwarded_allow_ips,
+        graceful_seconds=GRACEFUL_SECONDS,
+        signals=signals,
+        on_stop=answer_waiting_readers,
+        freezes_heap=freezes_heap,
+    )
 
 
 def _in_background(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:

@@ -32,7 +32,7 @@ from collector.reports.report import DAY_MILLIS, Limits
 from collector.reports.reporters import configured_by
 from collector.reports.server_bounds import ServerBounds
 from collector.reports.spikes import BusyHour
-from collector.runtime.body_memory import BodyMemoryBudget
+from collector.runtime.http.body_memory import BodyMemoryBudget
 from collector.runtime.rate_limit import RateLimit
 from collector.runtime.recent import RecentNames
 from collector.runtime.wall_clock import wall_clock_millis

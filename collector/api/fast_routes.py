@@ -19,7 +19,7 @@ from collector.api.dependencies import collector_of
 from collector.api.problems import answer_of, problem_of
 from collector.api.senders import Claims, read_claims
 from collector.errors import CollectorError
-from collector.runtime import answer_mark
+from collector.runtime.http import answer_mark
 from collector.service import Collector
 
 _MARK = answer_mark.HEADER.encode()

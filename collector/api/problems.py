@@ -22,7 +22,7 @@ from collector.errors import (
 )
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError
 from collector.reports.report import Refusal
-from collector.runtime import answer_mark
+from collector.runtime.http import answer_mark
 
 RETRY_AFTER_SECONDS = 2
 MOST_NAMED_ERRORS = 100

@@ -15,7 +15,7 @@ from collector.api.dependencies import CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError, inflate
 from collector.reports.reporters import Reporter, is_signature_valid, is_timely
-from collector.runtime.body_memory import Reservation
+from collector.runtime.http.body_memory import Reservation
 from collector.service import Collector
 
 KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collector import __version__
-from collector.app import create_app
+from collector.app import create_app, server_of
 from collector.cli.corrections import add_adjust, add_void, adjust, corrections_list, void
 from collector.cli.import_ import add_import, import_file
 from collector.cli.influx import bootstrap, export_rebuild, export_status
@@ -29,7 +29,6 @@ from collector.ledger.sqlite.backup import back_up
 from collector.ledger.sqlite.file import LEDGER, ledger_path
 from collector.runtime.cli import run_command
 from collector.runtime.config.dotenv_file import read_environment
-from collector.runtime.http_server import Server
 from collector.runtime.listening import listen
 from collector.runtime.sqlite.file import fault
 from collector.runtime.wall_clock import wall_clock_millis
@@ -158,7 +157,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
     with listen(settings.host, settings.port) as listener:  # before anything is touched
         _prepare(place)
         _show_banner(settings, place)
-        server = Server(create_app(settings), settings)
+        server = server_of(create_app(settings), settings, freezes_heap=True)
         server.run(sockets=[listener])
     return 0 if server.started else 1
 

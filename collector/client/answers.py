@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from collector.client.errors import FailureKind
-from collector.runtime.answer_mark import is_collectors
-from collector.runtime.retry_after import retry_after_seconds
+from collector.runtime.http.answer_mark import is_collectors
+from collector.runtime.http.retry_after import retry_after_seconds
 
 LONGEST_REASON = 300
 

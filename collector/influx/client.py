@@ -21,7 +21,7 @@ import msgspec
 from collector.errors import InfluxError, InfluxRefusedError, InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.outcome import Outcome, Retry, decide
-from collector.runtime.retry_after import retry_after_seconds
+from collector.runtime.http.retry_after import retry_after_seconds
 
 T = TypeVar("T")
 

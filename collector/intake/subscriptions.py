@@ -17,8 +17,8 @@ import httpx
 from collector.errors import IdentityUnknownError, PanelUnavailableError, TooManyLookupsError
 from collector.metrics import Metrics
 from collector.reports.strangers import Strangers
+from collector.runtime.http.retry_after import retry_after_seconds
 from collector.runtime.rate_limit import RateLimit
-from collector.runtime.retry_after import retry_after_seconds
 
 KNOWN_SECONDS = 300.0
 UNKNOWN_SECONDS = 15.0

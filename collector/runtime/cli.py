@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from collector.runtime.config import ConfigError
-from collector.runtime.listening import ListenError
+from collector.runtime.listening import ListenError, NotStartedError
 from collector.runtime.logs import configure_logging, printable
 
 INTERRUPTED = 130
@@ -38,7 +38,7 @@ def run_command(
     except errors as error:
         complain(str(error))
         return code_of(error)
-    except (ConfigError, ListenError) as error:
+    except (ConfigError, ListenError, NotStartedError) as error:
         complain(str(error))
     except sqlite3.Error as error:
         complain(explain(error))

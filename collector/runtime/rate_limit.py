@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+ALMOST_ONE = 1 - 1e-6
+"""A call that came after as long as it was told to wait is not refused for a rounding."""
+
 
 class RateLimit:
     """One bucket per caller, `burst` deep, refilled at `per_second`; 0 per second is no limit.
@@ -22,9 +25,9 @@ class RateLimit:
         if self._per_second <= 0:
             return 0.0
         level = self._level(caller, now_seconds)
-        wait_seconds = 0.0 if level >= 1 else (1 - level) / self._per_second
-        self._note(caller, level - 1 if level >= 1 else level, now_seconds)
-        return wait_seconds
+        is_free = level >= ALMOST_ONE
+        self._note(caller, max(0.0, level - 1) if is_free else level, now_seconds)
+        return 0.0 if is_free else (1 - level) / self._per_second
 
     def give_back(self, caller: str, *, now_seconds: float) -> None:
         """Undo one call that was taken."""
@@ -37,6 +40,7 @@ class RateLimit:
 
     def _note(self, caller: str, level: float, now_seconds: float) -> None:
         self._buckets.pop(caller, None)
-        self._buckets[caller] = (level, now_seconds)
+        if level < self._burst:  # a full bucket is like none, and takes no place of another
+            self._buckets[caller] = (level, now_seconds)
         if len(self._buckets) > self._remembered:
             self._buckets.popitem(last=False)

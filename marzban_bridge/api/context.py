@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Request
 
+from collector.runtime.rate_limit import RateLimit
 from marzban_bridge.api.access.bearers import Bearers
 from marzban_bridge.api.access.sign_ins import SignInThrottle
-from marzban_bridge.api.access.throttle import Throttle
 from marzban_bridge.config.panels_file import PanelSettings
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import FollowingError
@@ -36,12 +36,12 @@ if TYPE_CHECKING:  # it needs the driver, which is an extra
 log = logging.getLogger(__name__)
 
 
-def new_action_throttles() -> Mapping[Action, Throttle]:
+def new_action_throttles() -> Mapping[Action, RateLimit]:
     """Return how often one login may ask for what."""
     return {
-        Action.RESET: Throttle(burst=20, refill_seconds=3),
-        Action.RESET_ALL: Throttle(burst=3, refill_seconds=60),
-        Action.CLEANUP: Throttle(burst=3, refill_seconds=60),
+        Action.RESET: RateLimit(per_second=1 / 3, burst=20),
+        Action.RESET_ALL: RateLimit(per_second=1 / 60, burst=3),
+        Action.CLEANUP: RateLimit(per_second=1 / 60, burst=3),
     }
 
 
@@ -82,7 +82,7 @@ class Bridge:
     webhook_state: WebhookState = field(default_factory=WebhookState)
     sign_ins: SignInThrottle = field(default_factory=SignInThrottle)
     bearers: Bearers = field(default_factory=Bearers)
-    action_throttles: Mapping[Action, Throttle] = field(default_factory=new_action_throttles)
+    action_throttles: Mapping[Action, RateLimit] = field(default_factory=new_action_throttles)
     """How often one Grafana login may ask for what."""
 
 

@@ -11,15 +11,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import uvicorn
 from rich.console import Console
 
-from collector.runtime.http_limits import bounded
+from collector.runtime.http.server import Server, Signals
+from collector.runtime.listening import listen
 from marzban_bridge import bridges as together
 from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import create_app
@@ -29,7 +28,6 @@ from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.listening import listen
 from marzban_bridge.panels.names import scoped
 from marzban_bridge.quota.account import Account, standing, trusted
 from marzban_bridge.reconcile.pass_result import PassResult
@@ -49,17 +47,6 @@ log = logging.getLogger(__name__)
 console = Console()
 
 PROGRESS_SECONDS = 5.0
-
-
-class _Server(uvicorn.Server):
-    """Ends by returning; uvicorn raises the signal again, and a fault would look like a stop."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        yield
 
 
 def stop_process(error: BaseException) -> None:
@@ -97,17 +84,14 @@ def _serve(settings: Settings, panels: Sequence[PanelSettings], listener: socket
         "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
     )
     app = create_app(settings, on_loop_failure=on_loop_failure)
-    config = uvicorn.Config(
+    server = Server(
         app,
-        http=bounded(connections=settings.max_connections, read_seconds=settings.read_seconds),
-        ws="none",
-        log_config=None,
-        access_log=False,
-        proxy_headers=bool(settings.forwarded_allow_ips),
-        forwarded_allow_ips=list(settings.forwarded_allow_ips),
-        timeout_graceful_shutdown=5,
+        connections=settings.max_connections,
+        read_seconds=settings.read_seconds,
+        proxies=settings.forwarded_allow_ips,
+        signals=Signals.RETURNED_AFTER,
     )
-    _Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
     return 1 if failures else 0
 
 

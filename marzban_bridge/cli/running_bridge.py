@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import httpx
 
+from collector.runtime.listening import local_url
 from marzban_bridge.api.health import SERVICE
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.listening import local_url
 from marzban_bridge.panels.names import FIRST_PANEL
 
 

@@ -11,13 +11,10 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
 
 import collector.app
@@ -25,7 +22,8 @@ import collector.settings
 from collector.errors import CollectorError
 from collector.ledger.backend import LedgerPlace, place_of
 from collector.reports.reporters import hash_key
-from collector.runtime.http_limits import bounded
+from collector.runtime.http.server import Server, Signals, serving
+from collector.runtime.listening import listen, loopback_url
 from collector.runtime.private_files import keep_private, make_private, put_in_place
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.sources.file import load_sources
@@ -35,81 +33,13 @@ from marzban_bridge.cli.commands import stop_process
 from marzban_bridge.cli.kept_key import ADMIN_KEY_FILE, with_kept_key
 from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
-from marzban_bridge.errors import BridgeError, SettingsError
-from marzban_bridge.listening import listen, loopback_url
+from marzban_bridge.errors import SettingsError
 from marzban_bridge.store.open import file_of
 from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
-__all__ = ["listen", "loopback_url", "running_pair", "serving", "up"]
-
 FIRST_REPORTER = "first"
-
-
-class _Server(uvicorn.Server):
-    """A server among several in a process, whose signals are somebody else's business."""
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        super().__init__(config)
-        self._app = app
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, or raise BridgeError where uvicorn would end the whole process."""
-        try:
-            await super().startup(sockets)
-        except SystemExit as error:
-            raise BridgeError(
-                f"{self._app.title} did not start; the lines above say why"
-            ) from error
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Send readers that wait for a change home first, or they would be waited for."""
-        if opened := getattr(self._app.state, "collector", None):
-            opened.ingest.commits.close()
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    app: FastAPI,
-    listener: socket.socket,
-    *,
-    connections: int = 1024,
-    read_seconds: float = 15,
-    proxies: Sequence[str] = (),
-) -> AsyncIterator[None]:
-    """Serve an application on an open socket for as long as the context lasts.
-
-    `proxies` are those whose `X-Forwarded-For` is believed. Raises BridgeError when the application
-    does not start.
-    """
-    config = uvicorn.Config(
-        app,
-        http=bounded(connections=connections, read_seconds=read_seconds),
-        ws="none",
-        log_config=None,
-        access_log=False,
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=list(proxies),
-        timeout_graceful_shutdown=5,
-    )
-    server = _Server(config, app)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        while not server.started:
-            if task.done():
-                await task
-                raise BridgeError(f"{app.title} did not start; the lines above say why")
-            await asyncio.sleep(0.01)
-        yield
-    finally:
-        server.should_exit = True
-        await asyncio.wait([task])
 
 
 def up(environment: Mapping[str, str]) -> int:
@@ -165,10 +95,16 @@ def beside_collector(
 
     async def both() -> int:
         with listen("127.0.0.1", 0) as listener:
-            async with serving(collector.app.create_app(where), listener):
+            async with serving(_collector_server(where), listener):
                 return await act(replace(settings, collector_url=loopback_url(listener)))
 
     return asyncio.run(both())
+
+
+def _collector_server(settings: collector.settings.Settings) -> Server:
+    return collector.app.server_of(
+        collector.app.create_app(settings), settings, signals=Signals.LEFT_ALONE
+    )
 
 
 @contextlib.asynccontextmanager
@@ -183,21 +119,16 @@ async def running_pair(
     """Run a collector and a bridge that reads it; yield the bridge."""
     collector_settings = collector.settings.Settings.from_env(collector_environment)
     app = create_app(settings, on_loop_failure=on_loop_failure)
+    bridge_server = Server(
+        app,
+        connections=settings.max_connections,
+        read_seconds=settings.read_seconds,
+        proxies=settings.forwarded_allow_ips,
+        signals=Signals.LEFT_ALONE,
+    )
     async with (
-        serving(
-            collector.app.create_app(collector_settings),
-            collector_listener,
-            connections=collector_settings.max_connections,
-            read_seconds=collector_settings.read_seconds,
-            proxies=collector_settings.forwarded_allow_ips,
-        ),
-        serving(
-            app,
-            bridge_listener,
-            connections=settings.max_connections,
-            read_seconds=settings.read_seconds,
-            proxies=settings.forwarded_allow_ips,
-        ),
+        serving(_collector_server(collector_settings), collector_listener),
+        serving(bridge_server, bridge_listener),
     ):
         yield app.state.bridge
 

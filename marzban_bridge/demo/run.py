@@ -17,12 +17,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+from fastapi import FastAPI
 from rich.console import Console
 from rich.live import Live
 
+from collector.runtime.http.server import Server, Signals, serving
+from collector.runtime.listening import listen, loopback_url
 from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import utc_now
-from marzban_bridge.cli.standalone import listen, loopback_url, running_pair, serving
+from marzban_bridge.cli.standalone import running_pair
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.demo import stage as stages
 from marzban_bridge.demo.cast import CAST
@@ -133,7 +136,7 @@ async def _set_stage(folder: Path, *, seconds: float, dice: random.Random) -> As
             url=f"{loopback_url(bridge_listener)}/webhooks/marzban", secret=webhook_secret
         )
         async with (
-            serving(create_simulator_app(panel), panel_listener),
+            serving(_server_of(create_simulator_app(panel)), panel_listener),
             _pair(collector_environment, settings, collector_listener, bridge_listener) as bridge,
             jobs_running(
                 panel,
@@ -150,6 +153,10 @@ async def _set_stage(folder: Path, *, seconds: float, dice: random.Random) -> As
                 random=dice,
                 ends_at=time.monotonic() + seconds,
             )
+
+
+def _server_of(panel: FastAPI) -> Server:
+    return Server(panel, connections=1024, read_seconds=15, signals=Signals.LEFT_ALONE)
 
 
 def _pair(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from collector.runtime.retry_after import retry_after_seconds
+from collector.runtime.http.retry_after import retry_after_seconds
 
 LONGEST_SECONDS = 300.0
 

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
-from collector.runtime.http_limits import MAX_HEAD_BYTES
+from collector.runtime.http.limits import MAX_HEAD_BYTES
 
 READ_SECONDS = 2
 PEAK_BYTES = 320 * 2**20

@@ -14,8 +14,8 @@ from collector.agent.relay.relay import MAX_BODY_BYTES, Forward, RelayApp
 from collector.client.answers import Again, Denied, Taken, Unfit
 from collector.client.sending.delivery import Answer
 from collector.client.spool.spool import Spool
-from collector.runtime.answer_mark import HEADER, VALUE
 from collector.runtime.config import ConfigError
+from collector.runtime.http.answer_mark import HEADER, VALUE
 
 PANEL = "panel-secret-0123456789"
 NODE = "node-secret-0123456789"

@@ -144,7 +144,7 @@ class TestTheThrottle:
         throttle = SignInThrottle(remembered=3)
         for n in range(100):
             throttle.take(str(n), now_seconds=0.0)
-        assert len(throttle._tried) == 3
+        assert len(throttle._buckets) == 3
 
 
 GUARDED = [

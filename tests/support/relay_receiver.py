@@ -6,7 +6,7 @@ import gzip
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from collector.runtime.answer_mark import HEADER, VALUE
+from collector.runtime.http.answer_mark import HEADER, VALUE
 
 
 class RelayReceiver:

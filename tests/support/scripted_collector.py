@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from collector.runtime.answer_mark import HEADER, VALUE
+from collector.runtime.http.answer_mark import HEADER, VALUE
 
 Script = Callable[[list[dict[str, Any]]], httpx.Response | Exception | None]
 

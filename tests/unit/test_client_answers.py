@@ -21,7 +21,7 @@ from collector.client.answers import (
 )
 from collector.client.sending.delivery import DEFAULT_BATCH_REPORTS, MOST_REPORTS_WITHOUT_KEY
 from collector.client.target import Target
-from collector.runtime.answer_mark import HEADER, VALUE, is_of_another_request, mark_of
+from collector.runtime.http.answer_mark import HEADER, VALUE, is_of_another_request, mark_of
 from collector.runtime.pace import LONGEST_RETRY_AFTER_SECONDS, Pace
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

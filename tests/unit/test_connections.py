@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from collector.runtime.http_limits import (
+from collector.runtime.http.limits import (
     FILES_BESIDE_CONNECTIONS,
     CoalescingTransport,
     bounded,

@@ -10,7 +10,7 @@ from rows import for_each
 
 import collector.settings
 import marzban_bridge.config.settings
-from collector.runtime.http_limits import MAX_HEAD_BYTES, MAX_PIPELINED
+from collector.runtime.http.limits import MAX_HEAD_BYTES, MAX_PIPELINED
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "security.md").read_text()

@@ -17,11 +17,11 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from collector.runtime import http_limits as connections
+from collector.runtime.http import limits as connections
 
 ROOT = Path(__file__).parents[2]
 ADVICE = (
-    "uvicorn {version} has no {piece} any more, on which collector/runtime/http_limits.py builds: keep to "
+    "uvicorn {version} has no {piece} any more, on which collector/runtime/http/limits.py builds: keep to "
     "the versions before in pyproject.toml, or find another way to hold the bound"
 )
 

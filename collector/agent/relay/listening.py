@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 
-from collector.runtime.http_limits import bounded
+from collector.runtime.http.server import Server, Signals
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,28 +21,17 @@ MAX_CONNECTIONS = 64
 READ_SECONDS = 15.0
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves the process's signals alone."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Let the agent hear signals itself."""
-        yield
-
-
 async def serve_on(app: App, listener: socket.socket) -> None:
     """Serve on an open socket until cancelled."""
-    config = uvicorn.Config(
+    server = Server(
         app,
-        http=bounded(connections=MAX_CONNECTIONS, read_seconds=READ_SECONDS),
-        ws="none",
+        connections=MAX_CONNECTIONS,
+        read_seconds=READ_SECONDS,
+        proxies=(),  # who posts is told by a secret, never by an address
         lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # who posts is told by a secret, never by an address
-        timeout_graceful_shutdown=2,
+        graceful_seconds=2,
+        signals=Signals.LEFT_ALONE,
     )
-    server = _Server(config)
     try:
         await server.serve(sockets=[listener])
     except asyncio.CancelledError:

@@ -27,7 +27,7 @@ from collector.client.errors import FailureKind
 from collector.client.outbox import Item, Outbox, SetAside, Settlement
 from collector.client.receipt import Receipt, Rejected
 from collector.client.report import completed, names_its_moment
-from collector.runtime.answer_mark import REQUEST_HEADER, is_of_another_request
+from collector.runtime.http.answer_mark import REQUEST_HEADER, is_of_another_request
 
 MOST_REPORTS = 10_000
 MOST_BYTES = 8 * 2**20

@@ -1,0 +1,118 @@
+"""The HTTP server of all programs: uvicorn on open sockets, with bounds on its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import gc
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import uvicorn
+
+from collector.runtime.http.limits import bounded
+from collector.runtime.listening import NotStartedError
+
+START_POLL_SECONDS = 0.01
+
+
+class Signals(enum.Enum):
+    """What a server does about SIGINT and SIGTERM."""
+
+    RAISED_AGAIN = "ends at one, and raises it again then: the process ends by it"
+    RETURNED_AFTER = "ends at one, and returns: the process may have a word to say on its exit code"
+    LEFT_ALONE = "does nothing: it is one of several in its process, and is told to end"
+
+
+class Server(uvicorn.Server):
+    """Serves one application.
+
+    `proxies` are those whose `X-Forwarded-For` is believed. `on_stop` is called when listening
+    ends, before open requests are waited for, at most `graceful_seconds`: what waits for something
+    to happen is to be answered. `freezes_heap`: what is there once it has started stays, so that
+    the collector of garbage never looks at it; for a process that does nothing else.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        connections: int,
+        read_seconds: float,
+        signals: Signals,
+        proxies: Sequence[str] = (),
+        graceful_seconds: int = 5,
+        lifespan: Literal["auto", "off"] = "auto",
+        on_stop: Callable[[], None] = lambda: None,
+        freezes_heap: bool = False,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=bounded(connections=connections, read_seconds=read_seconds),
+                ws="none",
+                lifespan=lifespan,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=list(proxies),
+                timeout_graceful_shutdown=graceful_seconds,
+            )
+        )
+        self._signals = signals
+        self._on_stop = on_stop
+        self._freezes_heap = freezes_heap
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start; as one of several, NotStartedError where uvicorn would end the whole process."""
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            if self._signals is not Signals.LEFT_ALONE:
+                raise
+            title = getattr(self.config.app, "title", "an application")
+            raise NotStartedError(f"{title} did not start; the lines above say why") from error
+        if self._freezes_heap:
+            gc.collect()
+            gc.freeze()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and let open requests end."""
+        self._on_stop()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Hear signals while it serves, as `signals` says."""
+        if self._signals is Signals.RAISED_AGAIN:
+            with super().capture_signals():
+                yield
+            return
+        if self._signals is Signals.RETURNED_AFTER:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(server: Server, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve on an open socket for as long as the context lasts.
+
+    Raises NotStartedError when the application does not start.
+    """
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            if task.done():
+                await task
+                raise NotStartedError("the server ended before it had started")
+            await asyncio.sleep(START_POLL_SECONDS)
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait([task])
