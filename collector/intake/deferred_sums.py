@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from collector.errors import NotStoredError
 from collector.ledger import Ledger, Receipt
 from collector.metrics import Metrics
+from collector.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,14 @@ class DeferredSums:
         self._deferred_reports = 0
         self._deferred_since = 0.0
         self._fold_after_seconds = FOLD_SECONDS
-        self.error: str | None = None
+        self._outage = Outage(
+            "sums", fails="adding up fails: %s", works="adding up works again", log=log
+        )
+
+    @property
+    def error(self) -> str | None:
         """Why reports that are stored are not in the sums."""
+        return self._outage.reason
 
     @property
     def are_behind(self) -> bool:
@@ -55,7 +62,7 @@ class DeferredSums:
     @property
     def pause_seconds(self) -> float:
         """How long to wait for a request before adding up what is left."""
-        return FOLD_IDLE_SECONDS if self.error is None else FOLD_RETRY_SECONDS
+        return FOLD_IDLE_SECONDS if self._outage.is_up else FOLD_RETRY_SECONDS
 
     @property
     def defers_next(self) -> bool:
@@ -76,7 +83,7 @@ class DeferredSums:
     def is_due(self) -> bool:
         """Whether to add up now although requests keep coming."""
         age_seconds = time.monotonic() - self._deferred_since
-        if self.error is not None:
+        if not self._outage.is_up:
             return age_seconds >= FOLD_RETRY_SECONDS
         return self._deferred_reports >= FOLD_REPORTS or age_seconds >= self._fold_after_seconds
 
@@ -84,14 +91,10 @@ class DeferredSums:
         """Add up; on a failure say so once and come again: what is stored stays stored."""
         try:
             self.add_up()
-        except Exception as error:  # whatever it is, the writing thread goes on
+        except Exception as error:  # noqa: BLE001 - logged and told; the writing thread goes on
             self._deferred_since = time.monotonic()
-            if self.error is None:
-                is_expected = isinstance(error, NotStoredError)
-                log.error(  # noqa: TRY400 - a traceback for what nobody expects alone
-                    "adding up fails: %r", error, exc_info=None if is_expected else error
-                )
-            self.error = str(error)
+            defect = None if isinstance(error, NotStoredError) else error
+            self._outage.failed(str(error) or type(error).__name__, defect=defect)
 
     def add_up(self) -> None:
         """Add up what is in no sum yet; raises what the ledger's `fold` raises."""
@@ -108,9 +111,7 @@ class DeferredSums:
     def _note_added_up(self) -> None:
         """Note that every report is in the sums, after a fold or a commit that adds up at once."""
         self._deferred_reports = 0
-        if self.error is not None:
-            log.warning("adding up works again")
-            self.error = None
+        self._outage.recovered()
 
 
 def fold_after_seconds(last_fold_seconds: float) -> float:

@@ -22,6 +22,7 @@ from collector.errors import (
 )
 from collector.ledger import Batch, Receipt
 from collector.metrics import Metrics
+from collector.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,9 @@ class GroupCommit:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.is_stopping = False
         self._is_unavailable = False
-        self.last_error: str | None = None
+        self._outage = Outage(
+            "storing", fails="storing fails: %s", works="storing works again", log=log
+        )
 
     @property
     def is_running(self) -> bool:
@@ -101,8 +104,8 @@ class GroupCommit:
     def problems(self) -> list[str]:
         """Why nothing is stored now, for people."""
         problems = [] if self.is_running else ["the ledger's writing thread has stopped"]
-        if self.last_error:
-            problems.append(f"the last commit failed: {self.last_error}")
+        if self._outage.reason:
+            problems.append(f"the last commit failed: {self._outage.reason}")
         return problems
 
     def start(self, work: Callable[[], None]) -> None:
@@ -213,18 +216,17 @@ class GroupCommit:
 
     def _note_health(self, outcomes: Sequence[Receipt | Exception]) -> None:
         errors = [each for each in outcomes if isinstance(each, Exception)]
-        if errors and self.last_error is None:
-            log.error("storing fails: %s", errors[0])
-        if not errors and self.last_error is not None:
-            log.warning("storing works again")
         self._is_unavailable = any(isinstance(each, LedgerUnavailableError) for each in errors)
-        self.last_error = str(errors[0]) if errors else None
+        if errors:
+            self._outage.failed(str(errors[0]))
+        else:
+            self._outage.recovered()
 
     def note_recovery(self) -> None:
         """Clear the error of a server that could not be reached, once it can be reached again."""
         if self._is_unavailable:
             self._is_unavailable = False
-            self.last_error = None
+            self._outage.forget()
 
     def _answer(self, group: Sequence[_Store], outcomes: Sequence[Receipt | Exception]) -> None:
         def deliver() -> None:

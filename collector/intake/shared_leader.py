@@ -18,6 +18,7 @@ from collector.intake.commit_signal import CommitSignal
 from collector.intake.purge import Purge
 from collector.ledger.backend import SharedLedger, SharedReader
 from collector.metrics import Metrics
+from collector.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,17 @@ class SharedLeader:
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-leading", daemon=True)
         self._known: tuple[int, bool] | None = None
-        self.problem: str | None = None
+        self._outage = Outage(
+            "ledger",
+            fails="the ledger cannot be looked at: %s",
+            works="the ledger can be reached again",
+            log=log,
+        )
+
+    @property
+    def problem(self) -> str | None:
         """Why the ledger cannot be looked at now, for people."""
+        return self._outage.reason
 
     def start(self) -> None:
         """Start looking."""
@@ -98,9 +108,7 @@ class SharedLeader:
     def _look(self) -> None:
         started_at = time.perf_counter()
         head = self._ledger.lead()
-        if self.problem is not None:
-            log.warning("the ledger can be reached again")
-            self.problem = None
+        self._outage.recovered()
         self._on_recovery()
         losses = self._ledger.losses
         self._metrics.lacks_commits.set(losses.text is not None)
@@ -118,9 +126,7 @@ class SharedLeader:
             self._purge.run()
 
     def _note(self, error: Exception) -> None:
-        if self.problem is None:
-            log.error("the ledger cannot be looked at: %s", error)
-        self.problem = str(error)
+        self._outage.failed(str(error))
         self._metrics.leads.set(0)
 
     def _tell(self) -> None:
