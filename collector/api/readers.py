@@ -1,4 +1,7 @@
-"""Readers of the feed leave word of how far their own books are, and are told after a restore."""
+"""Readers of the feed report the position of their own store, and compare it after a restore.
+
+A store that was restored from a copy is behind the position that was reported for it.
+"""
 
 from __future__ import annotations
 
@@ -23,30 +26,30 @@ router = APIRouter(
 ReaderId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Made by the reader, once")]
 
 
-class ReaderStanding(BaseModel):
-    """How far a reader's own books are: the number of the newest entry, and a mark of it."""
+class ReportedPosition(BaseModel):
+    """The position of a reader's own store: its newest entry's number, and that entry's digest."""
 
     position: int = Field(ge=0, le=2**62)
     mark: str = Field(pattern="^[0-9a-f]{0,64}$")
     panel: str = Field("", pattern="^[0-9a-f]{0,64}$")
-    """Whose users the books are of, as a digest."""
+    """Which panel's users the store is of, as a digest."""
 
 
-class KnownReader(ReaderStanding):
-    """A reader that has left word."""
+class KnownReader(ReportedPosition):
+    """A reader, and the position that was reported for it."""
 
     reader: str
 
 
 class KnownReaders(BaseModel):
-    """All readers that ever left word."""
+    """All readers for which a position was ever reported."""
 
     readers: list[KnownReader]
 
 
 @router.get("")
 async def known_readers(collector: CollectorPart) -> KnownReaders:
-    """List who has left word: a reader that begins anew can tell that its books were lost."""
+    """List the reported positions: a reader that begins anew can tell that its store was lost."""
     found = await asyncio.to_thread(collector.place.standings)
     return KnownReaders(
         readers=[
@@ -57,19 +60,19 @@ async def known_readers(collector: CollectorPart) -> KnownReaders:
 
 
 @router.get("/{reader}", responses=documented(404))
-async def reader_standing(reader: ReaderId, collector: CollectorPart) -> ReaderStanding:
-    """Return how far a reader's books were when it last said so."""
+async def reported_position(reader: ReaderId, collector: CollectorPart) -> ReportedPosition:
+    """Return the position that was last reported for a reader."""
     found = await asyncio.to_thread(collector.place.standing_of, reader)
     if found is None:
-        raise ProblemError(404, "this reader has never left word")
-    return ReaderStanding(position=found.position, mark=found.mark, panel=found.panel)
+        raise ProblemError(404, "no position has been reported for this reader")
+    return ReportedPosition(position=found.position, mark=found.mark, panel=found.panel)
 
 
 @router.put("/{reader}", responses=documented(400, 507))
-async def keep_reader_standing(
-    reader: ReaderId, standing: ReaderStanding, collector: CollectorPart
-) -> ReaderStanding:
-    """Remember how far a reader's books are, never less than before; answer what is remembered."""
-    wanted = Standing(standing.position, standing.mark, standing.panel)
+async def report_position(
+    reader: ReaderId, reported: ReportedPosition, collector: CollectorPart
+) -> ReportedPosition:
+    """Store a reader's position, never less than before; answer what is stored."""
+    wanted = Standing(reported.position, reported.mark, reported.panel)
     kept = await asyncio.to_thread(collector.place.keep_standing, reader, wanted)
-    return ReaderStanding(position=kept.position, mark=kept.mark, panel=kept.panel)
+    return ReportedPosition(position=kept.position, mark=kept.mark, panel=kept.panel)

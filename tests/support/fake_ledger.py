@@ -286,5 +286,7 @@ class FakeLedger:
             if is_news or (known and {**known, "panel": told["panel"]} == told):
                 known = self.standings[reader] = told
         if known is None:
-            return httpx.Response(404, json={"detail": "this reader has never left word"})
+            return httpx.Response(
+                404, json={"detail": "no position has been reported for this reader"}
+            )
         return httpx.Response(200, json=known)
