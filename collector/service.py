@@ -50,7 +50,8 @@ USER_BURST_SECONDS = 6
 REPORTERS_BODIES = 16
 SOURCES_BODIES = 4
 STRANGERS_BODIES = 4
-"""So many of the largest bodies may be in memory at once; strangers cannot crowd out reporters."""
+"""So many of the largest bodies may be in memory at once, by kind of sender: requests without a key
+cannot take the memory of reporters."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,7 +69,7 @@ class Collector:
     reader: LedgerReader
     readers: Executor
     statistics_readers: Executor
-    """For what reads through a table: nobody who reports waits behind it."""
+    """For queries that scan a table, so that they do not delay those of reports."""
     subscriptions: Subscriptions | None
     exporter: Exporter | None
     """None where no InfluxDB is configured."""
@@ -87,9 +88,9 @@ class Collector:
     """How many servers users without a key may name."""
     reporters_memory: BodyMemoryBudget
     sources_memory: BodyMemoryBudget
-    """For what panels and nodes send, which is larger."""
+    """For the larger bodies of panels and nodes."""
     strangers_memory: BodyMemoryBudget
-    """For the bodies of requests without a key: nobody knows yet whose they are."""
+    """For the bodies of requests without a key, whose sender is not authenticated yet."""
     standby: StandbyWatch | None
     """None where no server keeps the ledger."""
     full_users: RecentNames = field(default_factory=RecentNames)
@@ -99,7 +100,7 @@ class Collector:
     crowded_senders: RecentNames = field(default_factory=RecentNames)
     """Senders that named more servers than they may, by scope."""
     spikes: Sequence[BusyHour] = ()
-    """What senders reported far beyond their past, today or yesterday; see `gauges`."""
+    """What senders reported far beyond their past, today or yesterday; see `ledger_gauges`."""
     dropping_series: asyncio.Lock = field(default_factory=asyncio.Lock)
     rules: RulesCache = field(init=False)
     push_ids: PushIds = field(init=False)
@@ -134,7 +135,7 @@ class Collector:
         return await self.read_long(query)
 
     async def read_long(self, query: Callable[[LedgerReader], T]) -> T:
-        """Run a query that may read through a table; what is quick does not wait behind it."""
+        """Run a query that may scan a table, in threads apart from those of quick queries."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.statistics_readers, query, self.reader)
 
@@ -271,7 +272,7 @@ def _limits(settings: Settings, bounds: Bounds) -> Limits:
 def _note_configured(
     place: LedgerPlace, reader: LedgerReader, settings: Settings, now_millis: int
 ) -> None:
-    """Have the keys of the environment listed with all others; say which of them are refused."""
+    """List the keys of the environment with all others; log which of them are revoked."""
     own = configured_by(
         settings.reporter_keys,
         outside_quota=settings.reporters_outside_quota,

@@ -208,7 +208,7 @@ class Agent:
             await asyncio.sleep(due_seconds - now_seconds())
 
     async def look(self, source: Source, http: httpx.AsyncClient) -> Gain | None:
-        """Read a source and queue what it brings; None when that did not work, and it is told."""
+        """Read a source and queue what it brings; None when that failed, which is noted."""
         try:
             if isinstance(source.request, ReadStream):
                 brought = await follow(source, source.request, self.state)

@@ -1,4 +1,4 @@
-"""The agent's own numbers, in Prometheus's form: read from the state when somebody asks."""
+"""The agent's own numbers, in Prometheus's form: read from the state at each scrape."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from collector.client.spool.spool import REPORTS
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A message of a stream that says nothing anybody here understands, and why."""
+    """A message of a stream that cannot be read, and why."""
 
     message_id: str
     reason: str
@@ -91,7 +91,7 @@ def _gain(source: Source, step: Advance, sample: Sample, *, is_first: bool) -> G
                 upload_bytes=delta.upload_bytes,
                 download_bytes=delta.download_bytes,
             )
-        except ReportError:  # nobody's, or a name no collector takes
+        except ReportError:  # no user's, or a name no collector takes
             usernames[delta.counter.user] = None
         else:
             reports.append(report)

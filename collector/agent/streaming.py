@@ -264,7 +264,7 @@ def _gain(source: Source, request: ReadStream, page: Page) -> Gain:
         for usage in found:
             try:
                 reports.append(_report(source, request, usage))
-            except ReportError:  # nobody's, or a name no collector takes
+            except ReportError:  # no user's, or a name no collector takes
                 unmapped[usage.user] = None
     step = Advance((), Known({}, Life()), int(page.has_gap or page.is_anew))
     return Gain(

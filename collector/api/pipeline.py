@@ -1,4 +1,4 @@
-"""The way of every report that comes by HTTP: who sends it, what it says, whose it is, stored.
+"""Takes reports that arrive by HTTP: authenticate the sender, decode, name the user, store.
 
 An outcome that is returned is on disk.
 """
@@ -140,7 +140,7 @@ class SelfReporter:
 
 
 async def _self_reporter(collector: Collector, request: Request, body: bytes) -> SelfReporter:
-    """Find out who reports for itself, before the body is decoded; 401 for who proves nothing."""
+    """Return the user a keyless request is of, before the body is decoded; 401 without a token."""
     token = subscription_token(first_user_token(body) or "")
     if token is None:
         raise ProblemError(401, _HOW_TO_AUTHENTICATE)
@@ -175,7 +175,7 @@ async def _sort(
     sender: Reporter | SelfReporter,
     header_id: str | None,
 ) -> tuple[Sorted, str]:
-    """Find out whose each report is and whether it may be counted."""
+    """Name the user of each report, and check that it may be counted."""
     sorted_ = Sorted(list(decoded.refusals))
     now_millis = collector.now_millis()
     reporter = sender if isinstance(sender, Reporter) else None
@@ -223,7 +223,7 @@ _NOT_VERIFIABLE = "subscription tokens cannot be verified here: MARZBAN_URL is n
 
 
 async def _any_username(collector: Collector, wire: WireReport, index: int) -> str | Refusal:
-    """Return whose report a reporter sent; a token nobody knows is that one report's fault."""
+    """Return the username of a reporter's report; an unknown token refuses that report alone."""
     token = subscription_token(wire.user_token)
     if token is None:
         if is_url(wire.user_token):

@@ -1,4 +1,4 @@
-"""Who sends this request: a reporter with a key or a signature, or nobody yet."""
+"""Authenticates the sender of a request, by key or signature, and reads its body in bounds."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ async def _read(
         async with asyncio.timeout_at(latest) as deadline:
             while not is_whole:
                 message = await request.receive()
-                if message["type"] == "http.disconnect":  # nobody is there to be answered
+                if message["type"] == "http.disconnect":  # the client is gone
                     raise ProblemError(400, "the body ends too early")
                 is_whole = not message.get("more_body", False)
                 chunk = message.get("body", b"")

@@ -57,7 +57,7 @@ _NODE = [
 
 
 class _Post(NamedTuple):
-    """What somebody with a key sent."""
+    """A request of another program, whose key is valid."""
 
     request: Request
     collector: Collector

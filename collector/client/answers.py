@@ -1,6 +1,6 @@
 """What a collector's answer means for what was sent; pure.
 
-Only a collector's own word counts, good or bad (`answer_mark`): its receipt ends an item's wait,
+Only a collector's own answer counts, good or bad (`answer_mark`): its receipt ends an item's wait,
 its refusal of the item itself sets it aside. Everything else, a wrong address or key included, is
 no fault of the items: they stay. Whatever another program answers means that the collector was not
 reached.

@@ -72,7 +72,7 @@ class AsyncWire:
         try:
             with anyio.fail_after(self._options.timeout_seconds):
                 return await self._ask(post)
-        except Exception as error:  # noqa: BLE001 - whatever it is, there is no answer, and it is told
+        except Exception as error:  # noqa: BLE001 - returned as the reason why there is no answer
             return no_answer(error)
 
     async def _ask(self, post: Post) -> Answer | NoAnswer:

@@ -21,7 +21,7 @@ _OF_THE_BODY = {"content-encoding", "content-length", "transfer-encoding"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
-    """What a client was told about its requests; ClientError for what cannot be right."""
+    """The options of a client's requests; ClientError for what cannot be right."""
 
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     ca_file: str | Path | None = None

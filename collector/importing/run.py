@@ -33,7 +33,7 @@ from collector.reports.report import Limits, Refusal, Report
 STATEMENTS_PER_COMMIT = 5000
 
 Tell = Callable[[str, int, int | None], None]
-"""Is told what is being done, how far it is, and of how much."""
+"""Called with what is being done, how far it is, and of how much."""
 
 
 class Grown(NamedTuple):

@@ -91,7 +91,7 @@ class DeferredSums:
         """Add up; on a failure say so once and come again: what is stored stays stored."""
         try:
             self.add_up()
-        except Exception as error:  # noqa: BLE001 - logged and told; the writing thread goes on
+        except Exception as error:  # noqa: BLE001 - logged, and shown in `problems`
             self._deferred_since = time.monotonic()
             defect = None if isinstance(error, NotStoredError) else error
             self._outage.failed(str(error) or type(error).__name__, defect=defect)

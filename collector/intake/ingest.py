@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestOptions:
-    """What both kinds of ingest are told."""
+    """The options of both kinds of ingest."""
 
     now_millis: Callable[[], int]
     metrics: Metrics

@@ -1,6 +1,6 @@
 """Finds the id of a push without one: its own, or that of its first try if it is a retry.
 
-Tries that overlap are told in memory; after a restart the ledger remembers.
+Tries that overlap are recognised in memory; after a restart, by the ids in the ledger.
 """
 
 from __future__ import annotations

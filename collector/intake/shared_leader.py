@@ -1,8 +1,8 @@
-"""Keeps a shared ledger led: one of its collectors adds up, exports and purges, all others watch.
+"""Keeps a shared ledger led: one of its collectors adds up, exports and purges; the others follow.
 
-A thread beside everything else looks at the ledger a few times a second. Where this collector leads
-it adds up what any of them stored; everywhere it tells readers of the feed that the sums went on,
-whoever moved them. One look serves all readers.
+A thread of its own looks at the ledger a few times a second. Where this collector leads, it adds up
+what any of them stored. On every collector it wakes the readers of the feed when the sums have
+changed, whichever collector changed them. One look serves all readers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 1.0
-"""A leader that takes long to add up does it less often, and more at once; at least this often."""
+"""The longest pause: a leader that takes long to add up does it less often, and more at once."""
 GATHER_SECONDS = 0.02
 """So long others' reports are waited for after one of this collector's own is stored."""
 
@@ -71,7 +71,7 @@ class SharedLeader:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Look no more; the lease is let go of when the ledger is closed."""
+        """End the thread; closing the ledger releases the lease."""
         self._is_stopping = True
         self._woken.set()
         await asyncio.to_thread(self._thread.join)
@@ -82,9 +82,9 @@ class SharedLeader:
             self._woken.set()
 
     async def catch_up(self) -> None:
-        """Return once every report stored so far is in the sums, whoever adds them up.
+        """Return once every report stored so far is in the sums, whichever collector leads.
 
-        Raises NotStoredError when nobody does now.
+        Raises NotStoredError when none leads in time.
         """
         self.wake()
         await asyncio.to_thread(self._reader.await_sums)

@@ -1,4 +1,4 @@
-"""Tells operators that commits wait for a synchronous standby."""
+"""Reports to operators that commits wait for a synchronous standby."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StandbyWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Look once; a server that is away is told of by whoever stores there."""
+        """Look once; a server that cannot be reached is reported by the ingest."""
         try:
             waiting = await self._look()
         except CollectorError:

@@ -73,7 +73,7 @@ class Subscriptions:
     async def resolve(self, token: str, *, stranger: str | None) -> str:
         """Return the username.
 
-        `stranger` is the address of who sends the token, None for a sender with a key. Raises
+        `stranger` is the address that sent the token, None for a sender with a key. Raises
         IdentityUnknownError for a token the panel does not accept, PanelUnavailableError when it
         cannot be asked, TooManyLookupsError when it is asked too much. A token that was right once
         is always asked about, however many wrong ones come meanwhile.
@@ -125,7 +125,7 @@ class Subscriptions:
     def _forget_asking(self, key: bytes, done: asyncio.Task[str | None]) -> None:
         self._asking.pop(key, None)
         if not done.cancelled():
-            done.exception()  # who waited has it; where nobody did, there is nobody to tell
+            done.exception()  # retrieved here, in case every caller was cancelled
 
     async def _ask(self, key: bytes, token: str) -> str | None:
         try:

@@ -19,7 +19,7 @@ class UserMap:
     table: Mapping[str, str] | None = field(default=None, repr=False)
 
     def username(self, name: str) -> str | None:
-        """Return whose name it is; None for a name that is nobody's."""
+        """Return the username of a name; None for a name that is no user's."""
         if self.pattern is not None:
             found = self.pattern.fullmatch(name)
             if found is None:

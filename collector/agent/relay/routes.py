@@ -81,7 +81,7 @@ def _route(table: Table, default_key: str) -> Route:
 
 
 def find_route(routes: Sequence[Route], path: str) -> Route | None:
-    """Return whose path it is, `/<kind>/<secret>`; None for nobody's."""
+    """Return the route of a path `/<kind>/<secret>`; None where there is none."""
     kind, _, secret = path.strip("/").partition("/")
     given = secret.rstrip("/").encode("utf-8", "surrogateescape")
     found = None

@@ -36,7 +36,7 @@ def build(table: Table) -> tuple[SourceRequest, Parse]:
 
 
 def parse(body: bytes) -> Sample:
-    """Read a page in Prometheus's text form; traffic of no access key is nobody's."""
+    """Read a page in Prometheus's text form; traffic without an access key is no user's."""
     tally = Tally()
     is_outline = False
     started = None

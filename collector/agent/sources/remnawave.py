@@ -87,7 +87,7 @@ def usages(
 
 
 def report_id(usage: Usage) -> str:
-    """Return the id of a report: the same whoever reads the message."""
+    """Return the id of a report: the same each time the message is read."""
     return f"remnawave/{usage.message_id}/{usage.user}"
 
 

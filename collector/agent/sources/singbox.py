@@ -23,7 +23,7 @@ def build(table: Table) -> tuple[SourceRequest, Parse]:
 def parse(body: bytes) -> Sample:
     """Read the list of users; the sums over all of them are left out."""
     users = read_object(body).get("users")
-    if users is None:  # nobody is managed yet
+    if users is None:  # no user is managed yet
         users = []
     if not isinstance(users, list):
         raise SourceError('"users" is no list: is this /server/v1/stats of a sing-box?')

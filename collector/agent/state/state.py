@@ -62,14 +62,14 @@ class SourceStatus:
     restarts_total: int
     reports_total: int
     unmapped: int
-    """Names, in the last sample, that are nobody's."""
+    """Names, in the last sample, that are no user's."""
     unmapped_names: tuple[str, ...]
     problem: str | None
     fallen: int = 0
     """Counters, in the last sample, that show less than before though their source runs on."""
     fallen_names: tuple[str, ...] = ()
     set_aside_total: int = 0
-    """Messages of a stream that were passed over because nobody could read them."""
+    """Messages of a stream that were skipped because they could not be read."""
     set_aside_last: str | None = None
     note: str | None = None
     """What last happened to a stream that the operator is to know."""

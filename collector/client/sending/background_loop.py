@@ -46,7 +46,7 @@ class Workers:
         future: asyncio.Future[Any] = loop.create_future()
 
         def finish(outcome: Callable[[], None]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the caller
                 loop.call_soon_threadsafe(lambda: None if future.done() else outcome())
 
         def job() -> None:
@@ -54,7 +54,7 @@ class Workers:
                 return
             try:
                 result = work(*arguments)
-            except BaseException as error:  # noqa: BLE001 - handed to who waits for it
+            except BaseException as error:  # noqa: BLE001 - handed to the caller
                 reason = error
                 finish(lambda: future.set_exception(reason))
             else:

@@ -1,4 +1,4 @@
-"""What has to let go before this process forks, and begin anew in the child."""
+"""Calls objects that hold locks, threads or files before and after this process forks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _forking = threading.local()
 
 
 def register(member: Forks) -> None:
-    """Have something told of each fork, for as long as it exists."""
+    """Call an object's hooks at each fork, for as long as it exists."""
     _members.add(member)
 
 

@@ -1,4 +1,4 @@
-"""What stands in the way of delivery just now: kept, logged and told once per change.
+"""Why nothing is delivered just now: kept, logged and passed to the callback once per change.
 
 Its logger is `collector.client`.
 """

@@ -28,7 +28,7 @@ LEASE_MARGIN_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """What a client was told, whichever event loop it sends in."""
+    """What a client was constructed with, whichever event loop it sends in."""
 
     target: Target
     options: HttpOptions

@@ -233,7 +233,7 @@ class Spool:
     def claim(
         self, lane: str, claimant: Claimant, *, most_items: int, most_bytes: int
     ) -> list[Item]:
-        """Return a lane's oldest items that nobody else sends, and have nobody else send them."""
+        """Claim and return a lane's oldest items that no other sender has claimed."""
 
         def free(db: sqlite3.Connection, most_items: int) -> list[Item]:
             return claims.free_items(
@@ -247,7 +247,7 @@ class Spool:
 
         with self._lock:
             with self.reading() as db:
-                if not free(db, 1):  # looking waits for nobody who writes
+                if not free(db, 1):  # reading does not wait for writers
                     return []
             try:
                 with self._unsynced(), self.transaction() as db:
@@ -263,7 +263,7 @@ class Spool:
         """End what `claim` began, with nothing settled."""
         with self.reading() as db:
             if not claims.is_claiming(db, lane, claimant):
-                return  # and nobody who writes is waited for
+                return  # and no writer is waited for
         with (
             self._lock,
             contextlib.suppress(SpoolFullError),  # then its lease ends it
