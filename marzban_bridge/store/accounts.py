@@ -94,8 +94,8 @@ class Accounts:
     ) -> None:
         """Store an account together with what happened to it, and the quota it shares.
 
-        With that it is no orphan. `takes_announcement`: it has taken into account a reset webhook
-        that waited for it.
+        Its name is not unknown any more. `takes_announcement`: it has taken into account a reset
+        webhook that waited for it.
         """
         with self._handle.transaction():
             self.put(account)
@@ -166,7 +166,7 @@ class Accounts:
         )
 
     def has_lost_all_since(self, at: datetime) -> bool:
-        """Tell whether the panel has no account left, and the last one's user is gone since."""
+        """Tell whether the panel has no account left, and a user of it is gone since a moment."""
         query = (
             "SELECT 1 FROM gone_account WHERE panel = ?1 AND gone_at >= ?2 "
             "AND NOT EXISTS (SELECT 1 FROM account WHERE panel = ?1)"

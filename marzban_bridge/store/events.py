@@ -23,7 +23,7 @@ class RecordedEvent:
     seq: int
     at: datetime
     username: str
-    """As its panel spells it; empty for what is about nobody."""
+    """As its panel spells it; empty for what is about no user."""
     event: Event
     panel: str = FIRST_PANEL
 

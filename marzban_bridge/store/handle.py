@@ -12,7 +12,7 @@ from marzban_bridge.panels.names import FIRST_PANEL
 
 
 class Trail(Protocol):
-    """Where the audit trail is asked for; plain statements with `?` for each value."""
+    """Where the audit trail is queried; plain statements with `?` for each value."""
 
     def execute(self, query: str, values: Sequence[Any] = (), /) -> Any:
         """Run a query and return its cursor."""
@@ -34,7 +34,7 @@ class StoreHandle:
         self.shares_quotas = self.meta("shares_quotas") == "true"
 
     def configure(self, panels: Sequence[str]) -> None:
-        """Take these panels for the ones there are."""
+        """Set the panels that are configured."""
         rows = self.db.execute("SELECT DISTINCT panel FROM account")
         self.panels = tuple(panels)
         self.known_panels = frozenset((*panels, *(row[0] for row in rows)))
@@ -45,7 +45,7 @@ class StoreHandle:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make what is done meanwhile one thing, durable at the end or not done at all.
+        """Run a block as one transaction: durable at its end, or not done at all.
 
         Within another transaction it is part of that.
         """

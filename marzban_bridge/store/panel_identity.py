@@ -1,4 +1,4 @@
-"""Tells whether the panels that are configured are the ones a store is of.
+"""Checks that the panels that are configured are the ones the store was written for.
 
 A store knows a panel by the name it was given. Under another name it would be a new panel, whose
 limits, which are what was left of quotas, would be taken for the quotas.
@@ -16,10 +16,10 @@ from marzban_bridge.store.store import PANEL_ADDRESS, Store
 
 
 def check_panels(store: Store, panels: Sequence[PanelSettings]) -> None:
-    """Remember by what address each panel is reached.
+    """Compare each panel's address with the stored ones, and store it.
 
-    Raises SettingsError when a panel's address is known of a panel of another name. That a known
-    panel moves to a new address is nothing unusual.
+    Raises SettingsError when the address is stored for a panel of another name. A known panel may
+    move to a new address.
     """
     marks = {each.name: _mark(each.url) for each in panels}
     metas = store.metas(PANEL_ADDRESS)

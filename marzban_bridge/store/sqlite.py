@@ -163,7 +163,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (account_key, panel)
     ) STRICT, WITHOUT ROWID;
     """,
-    # Names are the panel's own spelling; `name_migration` gives every row its name.
+    # Names are the panel's own spelling; `names.migration` gives every row its name.
     """
     CREATE TABLE alias (
         username TEXT PRIMARY KEY,

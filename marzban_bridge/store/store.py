@@ -87,7 +87,7 @@ class Store:
 
     @property
     def doubt(self) -> str | None:
-        """Why nobody may be changed on the strength of this store; None when all is well."""
+        """Why no user is changed by what this store says; None when all is well."""
         return self._handle.doubt
 
     @property
@@ -135,7 +135,7 @@ class Store:
         return self._switch.standings(account)
 
     def begin_doubt(self, reason: str, event: Event, *, at: datetime) -> None:
-        """Have nobody changed on the strength of this store, over restarts."""
+        """Have no user changed by what this store says, over restarts."""
         with self._handle.transaction():
             self.set_meta("doubt", reason)
             self.events.insert("", [event], at)
@@ -152,8 +152,8 @@ class Store:
     def configure(self, panels: Sequence[str], *, shares_quotas: bool) -> None:
         """Say which panels there are, in order, and whether their users of one name share a quota.
 
-        Usage is counted for the panels it is for from then on. Whoever had a quota of its own and
-        shares one now, or the other way round, keeps what was used in its period.
+        Usage is counted for the panels it is for from then on. A user who had a quota of its own
+        and shares one now, or the other way round, keeps what was used in its period.
         """
         handle = self._handle
         handle.configure(panels)

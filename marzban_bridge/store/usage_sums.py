@@ -2,7 +2,7 @@
 
 SQLite ends a sum beyond 2^63 with an error, and one user's total in the ledger may be 2^62. So the
 upper and lower halves of the numbers are summed apart, and a sum beyond 2^62 is 2^62: more than any
-quota, and no reason to look after nobody else.
+quota, and no error that would stop the pass for all other users.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ async def test_a_failover_is_told_by_what_a_bridge_that_lived_through_it_misses(
         await one.until(lambda: one.store not in {None, before})
         after = await one.until_leading()
         assert "lacks commits" in after.doubt
-        assert after.events()[0].event.kind == "conflict"
+        assert after.events.newest()[0].event.kind == "conflict"
         assert one.leadership.lease.epoch > epoch
         after.end_doubt()
 

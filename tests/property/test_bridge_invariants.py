@@ -88,10 +88,10 @@ class BridgeMachine(RuleBasedStateMachine):
             name, data_limit=quota_bytes, data_limit_reset_strategy="month"
         )
         books = self.books.get(name)
-        starts = {(0, 0)} if books is None else {books.usage.totals}
+        starts = {(0, 0)} if books is None else {books.totals}
         anew = Books(quota_bytes=quota_bytes)
         if books is not None:
-            anew.billed_bytes, anew.raw_bytes = books.usage.totals
+            anew.billed_bytes, anew.raw_bytes = books.totals
         self.books[name] = anew
         self.count(name, 1)
         if books is not None:
@@ -148,7 +148,7 @@ class BridgeMachine(RuleBasedStateMachine):
         else:
             # Without panel traffic only the webhook tells.
             self.deliver(self.world.panel.take_webhooks())
-        begins = {books.usage.totals}
+        begins = {books.totals}
         may_be_echo = awaits_echo and not used
         books.period_may_begin_at = books.period_may_begin_at | begins if may_be_echo else begins
 
@@ -174,7 +174,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.look()
         self.look()
         for books in self.books.values():
-            begins = {books.usage.totals}
+            begins = {books.totals}
             books.period_may_begin_at = begins if is_proved else books.period_may_begin_at | begins
 
     @rule()
@@ -188,7 +188,7 @@ class BridgeMachine(RuleBasedStateMachine):
         self.world.clock.advance(hours=1, minutes=10)
         self.look()
         for books in self.books.values():
-            begins = {books.usage.totals}
+            begins = {books.totals}
             books.period_may_begin_at = (
                 books.period_may_begin_at | begins if books.is_disabled_by_admin else begins
             )

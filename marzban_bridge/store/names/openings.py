@@ -1,4 +1,4 @@
-"""The part of the store that says from which total on a reported name counts for a user.
+"""From which total on a reported name counts for a user.
 
 What was reported of a name before a panel had its user, or while it was another panel's, is not
 this user's; all that was reported afterwards is, also before the first look at the user. So the
@@ -120,7 +120,7 @@ class Openings:
             self._set_marks(denied_key(panel, key), marks)
 
     def _note_released(self, key: str) -> None:
-        """Note what was reported of a name alone that is nobody's from now on."""
+        """Note what was reported of a name alone that is no user's from now on."""
         marks = {
             each.username: each.mark
             for each in self._reported(key)

@@ -44,11 +44,11 @@ class NameOwners:
         self._usage = Usage(handle, panel)
 
     def claim(self, key: str, *, at: datetime) -> bool:
-        """Count a name alone for this panel from now on, if it is offered; return whether it was.
+        """Count a name alone for this panel from now on, if unclaimed; return whether it was.
 
         What was reported of it until it was released, or until this panel was last found not to
-        have the user, is not this panel's user's: an account begins behind that (`opening`), or its
-        baseline moves over it.
+        have the user, is not this panel's user's: an account begins behind that (`Openings`), or
+        its baseline moves over it.
         """
         if not self._placement.is_unclaimed(key):
             return False

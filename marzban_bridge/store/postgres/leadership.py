@@ -1,7 +1,7 @@
-"""Has one of the bridges of a store lead, and this one take over when the other one is gone.
+"""Lets one of the bridges of a store lead, and another one take over when the leader is gone.
 
-A follower looks at the lease and does nothing else. Whoever takes it opens the store anew; whoever
-loses it, or may have lost it, drops everything it knows and follows.
+A follower looks at the lease and does nothing else. A bridge that takes the lease opens the store
+anew; one that loses it, or may have lost it, drops everything it knows and follows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Leadership:
 
     @property
     def leader(self) -> str | None:
-        """Who leads, as far as this follower knows; None where nobody does, or nobody knows."""
+        """Who leads, as far as this follower knows; None where no bridge does, or it is unknown."""
         row = self.lease.row
         if self.problem or row is None or row.is_expired or not row.token:
             return None
@@ -139,7 +139,7 @@ class Leadership:
         return lease.loss
 
     async def _vouch(self, store: Store) -> None:
-        """Put the store in doubt where commits are missing, over restarts, and note where it is."""
+        """Suspend the store, over restarts, where commits are missing, and note where it is."""
         if (text := self._loss()) and store.doubt is None:
             log.error("%s", text)
             event = Event(kind="conflict", text=text)

@@ -24,7 +24,7 @@ PATIENT_ANSWER_SECONDS = 60.0
 """The same for what reads or writes a whole store."""
 LOCK_SECONDS = 2.0
 FROZEN_SECONDS = 5.0
-"""A bridge that was frozen within a transaction holds nobody up for longer."""
+"""How long a transaction may be idle: a frozen bridge holds its locks no longer."""
 FAULTS = (psycopg.Error, UnicodeError, OverflowError)
 
 
@@ -118,6 +118,6 @@ class PostgresLink(postgres_link.PostgresLink):
         return db
 
     def close(self) -> None:
-        """Close the connection, once nobody is within `run`; the next use opens another."""
+        """Close the connection, once no call is within `run`; the next use opens another."""
         with self._guard:
             self.drop()

@@ -1,12 +1,12 @@
 """A store in PostgreSQL: read whole when a bridge begins to lead, then written through.
 
-Whoever leads is the only one to write, so what it has read stays true: all questions are answered
-from a copy in memory, which has the file's schema and takes the file's statements. What a
-transaction changes in the copy is written to PostgreSQL by one statement, which begins by moving
-the lease, before it is done here. When that fails, for whatever reason, nothing more is written:
-the copy is dropped, and whoever leads next reads the store anew.
+The leader is the only writer, so what it has read stays current: every query is answered from a
+copy in memory, which has the file's schema and takes the file's statements. What a transaction
+changes in the copy is written to PostgreSQL by one statement, which first extends the lease, before
+the copy commits. When that fails, for whatever reason, nothing more is written: the copy is
+dropped, and the next leader reads the store anew.
 
-The audit trail grows for ever, so that alone is not kept in memory but asked for.
+The audit trail grows without bound, so it is queried in PostgreSQL and not kept in memory.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _BY_NAME = {table.name: table for table in TABLES}
 
 
 class PostgresReplica(StoreHandle):
-    """The store as its leader has it: a copy in memory, and the way to the database."""
+    """The store as its leader has it: a copy in memory, written through to PostgreSQL."""
 
     def __init__(self, url: str, lease: Lease) -> None:
         self._lease = lease
         self._link = PostgresLink(url, is_of_one_server=True)
         self._trail = PostgresTrail(url)
         self.lost: str | None = None
-        """Why nothing may be written any more."""
+        """Why nothing may be written any more; None while the lease is held."""
         try:
             self._link.connect()  # before the store is read: it is written where it was read
             if shared_upgrade.is_due(url):
@@ -52,7 +52,7 @@ class PostgresReplica(StoreHandle):
         self.db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
-        """Let go of the copy and of the database; the lease is somebody else's business."""
+        """Close the copy and the connections; `Leadership` gives the lease back."""
         self.lost = self.lost or "this bridge does not lead any more"
         super().close()
         self._trail.close()
@@ -67,10 +67,10 @@ class PostgresReplica(StoreHandle):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make what is done meanwhile one thing, in the database and then here.
+        """Run a block as one transaction, committed in PostgreSQL first and then in the copy.
 
-        Raises NotLeadingError where that is not possible any more; a transaction whose commit was
-        not answered may still be found done by whoever leads next.
+        Raises NotLeadingError where that is not possible any more; the next leader may still find a
+        transaction done whose commit was not answered.
         """
         is_outermost = not self.db.in_transaction
         try:
@@ -88,10 +88,9 @@ class PostgresReplica(StoreHandle):
         self.db.execute("COMMIT")
 
     def _write(self, work: Sequence[tuple[str, list[list[Any]]]]) -> None:
-        """Write rows, as the leader; begun anew where it met another: all is decided before.
+        """Write rows by one statement, which may be run again: it only sets values.
 
-        It is one statement, whose first part is the fence: without a row of the lease the others
-        find nothing to do.
+        Its first part is the fence: where that finds no row of the lease, the others write nothing.
         """
         parts = [f"led AS ({COUNT_COMMIT})"]
         parts += [f"write_{number} AS ({part})" for number, (part, _) in enumerate(work)]
@@ -110,7 +109,7 @@ class PostgresReplica(StoreHandle):
 
 
 class ReplicaReader(StoreHandle):
-    """The store as of one moment, for whoever only reads."""
+    """The store as of one moment, for reading only."""
 
     def __init__(self, url: str) -> None:
         self._trail = PostgresTrail(url)
@@ -122,7 +121,7 @@ class ReplicaReader(StoreHandle):
         self.db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
-        """Let go of the copy and of the database."""
+        """Close the copy and the connection."""
         super().close()
         self._trail.close()
 
@@ -144,7 +143,7 @@ class PostgresTrail:
             raise NotLeadingError(str(error)) from error
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connection."""
         self._link.close()
 
 
@@ -158,7 +157,7 @@ def is_there(url: str) -> bool:
 
 
 def _watch(db: sqlite3.Connection) -> None:
-    """Have the copy note the key of each row that is changed."""
+    """Have triggers note the key of each row that is changed in the copy."""
     db.execute("CREATE TEMP TABLE changed (place, key_1, key_2, UNIQUE (place, key_1, key_2))")
     for table in TABLES:
         for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):

@@ -44,7 +44,7 @@ class QuotaSwitch:
                 Accounts(self._handle, panel).put(account)
 
     def end(self) -> None:
-        """Give everybody a quota of its own again; in a transaction."""
+        """Give each user a quota of its own again; in a transaction."""
         for key in self._names_with_account():
             self._place_with_user(key)
             members = self._members(key)
