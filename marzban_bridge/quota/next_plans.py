@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from marzban_bridge.panels.port import NextPlan
 from marzban_bridge.quota.account import FLOOR_BYTES, Account, Sighting
-from marzban_bridge.quota.reset_detection import ResetSign
+from marzban_bridge.quota.resets.detection import ResetSign
 
 NEXT_PLAN_MEMORY = timedelta(minutes=10)
 """A next plan seen longer ago than this is not put back: an admin may have removed it since."""

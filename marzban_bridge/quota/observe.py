@@ -20,9 +20,8 @@ from marzban_bridge.quota.account import (
     is_same_limit,
     sight,
 )
-from marzban_bridge.quota.echoes import expecting, webhooks_heard
 from marzban_bridge.quota.next_plans import lost_plan, published_after, quota_of_fired_plan
-from marzban_bridge.quota.reset_detection import (
+from marzban_bridge.quota.resets.detection import (
     Fall,
     ResetAll,
     ResetSign,
@@ -32,6 +31,7 @@ from marzban_bridge.quota.reset_detection import (
     has_webhook,
     period_start,
 )
+from marzban_bridge.quota.resets.echoes import expecting, webhooks_heard
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
 from marzban_bridge.quota.usage import Totals, corrected_at
 from marzban_bridge.quota.writes.late_landings import (

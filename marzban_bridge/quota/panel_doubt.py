@@ -22,7 +22,7 @@ from marzban_bridge.quota.account import (
     is_same_limit,
     sight,
 )
-from marzban_bridge.quota.reset_detection import Fall, detect, fall_of
+from marzban_bridge.quota.resets.detection import Fall, detect, fall_of
 from marzban_bridge.quota.writes.open_writes import sets_limit
 from marzban_bridge.quota.writes.own_writes import looks_typed
 

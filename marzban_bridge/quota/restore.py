@@ -26,7 +26,7 @@ from marzban_bridge.quota.account import (
 )
 from marzban_bridge.quota.observe import adopt
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
-from marzban_bridge.quota.reset_detection import period_start
+from marzban_bridge.quota.resets.detection import period_start
 from marzban_bridge.quota.usage import Totals
 
 

@@ -32,7 +32,7 @@ from marzban_bridge.quota.account import (
     is_same_creation,
     is_same_limit,
 )
-from marzban_bridge.quota.reset_detection import CALENDAR_GRACE, due_at
+from marzban_bridge.quota.resets.detection import CALENDAR_GRACE, due_at
 from marzban_bridge.quota.usage import NOTHING, Seqs, Totals
 
 

@@ -12,7 +12,6 @@ from marzban_bridge.errors import ObservingError, PanelRefusedError
 from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.panels.marzban import Marzban
 from marzban_bridge.panels.port import PanelAdmin, PanelUser
-from marzban_bridge.quota import reset_requests
 from marzban_bridge.quota.account import (
     Account,
     Balance,
@@ -24,6 +23,7 @@ from marzban_bridge.quota.account import (
     standing_total,
     trusted,
 )
+from marzban_bridge.quota.resets import requests as reset_requests
 from marzban_bridge.quota.restore import recover
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.quota.writes.line_recovery import recovered_from
@@ -195,7 +195,7 @@ class Actions:
         so that a crash in between loses none. `actor` is who asked, if not the caller itself.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
-        self._settler.refuse_in_doubt()
+        self._settler.trust.refuse_in_doubt()
         with self._standstill.action():
             return await self._reset_all(
                 bearer=bearer, caller=caller, actor=actor or caller.username
@@ -256,7 +256,7 @@ class Actions:
         Raises ObservingError, and StoreDoubtError or PanelDoubtError, where nobody is to be.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
-        self._settler.refuse_in_doubt()
+        self._settler.trust.refuse_in_doubt()
         return await self._panel.whoami()
 
     def _as_stored(self, accounts: Iterable[Account]) -> Iterator[Account]:
@@ -368,5 +368,5 @@ class Actions:
         async for key, user in self._reconciler.panel_users():
             has_line = self._settler.looks.text_of_admin(user) != (user.note or "")
             if has_line and not self._store.accounts.has(key):
-                self._settler.refuse_in_doubt()
+                self._settler.trust.refuse_in_doubt()
                 await self._settler.writes.take_out_lines(user.username)

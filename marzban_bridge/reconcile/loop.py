@@ -125,7 +125,7 @@ class Reconciler:
         """Yield for every user the panel has what a pass would do; changes nothing, anywhere."""
         with contextlib.suppress(CollectorUnavailableError):  # a look does no harm without it
             await self._witness.check()
-        self.settler.refuse_in_doubt()
+        self.settler.trust.refuse_in_doubt()
         async for keys in self.chunks():
             read_at = time.monotonic()
             users = await self._reader.read(keys)
@@ -299,7 +299,7 @@ class Reconciler:
             self.panel_users()
         ):
             return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.suspension.text)
-        self.settler.refuse_in_doubt()
+        self.settler.trust.refuse_in_doubt()
         await self.check_panel()
         started_at = logged_at = time.monotonic()
         users = failures = 0

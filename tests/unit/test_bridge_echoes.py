@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from bridge_builders import NOW, account
 
-from marzban_bridge.quota.echoes import ECHO_WINDOW, echoes_to_come, expecting
+from marzban_bridge.quota.resets.echoes import ECHO_WINDOW, echoes_to_come, expecting
 
 SOON, LATER = NOW + timedelta(minutes=1), NOW + timedelta(minutes=2)
 UNTIL = NOW + ECHO_WINDOW

@@ -10,7 +10,7 @@ from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_use
 
 from marzban_bridge.quota.account import Restoration
 from marzban_bridge.quota.observe import observe
-from marzban_bridge.quota.reset_detection import Cause
+from marzban_bridge.quota.resets.detection import Cause
 from marzban_bridge.quota.writes.late_landings import LATE_RESET, reset_found, reset_unanswered
 from marzban_bridge.quota.writes.open_writes import OpenWrite
 

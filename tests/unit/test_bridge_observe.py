@@ -30,7 +30,7 @@ from marzban_bridge.quota.account import (
 )
 from marzban_bridge.quota.next_plans import NEXT_PLAN_MEMORY
 from marzban_bridge.quota.observe import RECREATION_GAP, adopt, observe
-from marzban_bridge.quota.reset_detection import Cause, ResetAll
+from marzban_bridge.quota.resets.detection import Cause, ResetAll
 from marzban_bridge.quota.usage import Totals
 
 LATER = NOW + timedelta(seconds=30)

@@ -10,8 +10,7 @@ from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 
 from marzban_bridge.panels.port import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, sight
-from marzban_bridge.quota.echoes import ECHO_WINDOW
-from marzban_bridge.quota.reset_detection import (
+from marzban_bridge.quota.resets.detection import (
     CALENDAR_GRACE,
     Cause,
     Fall,
@@ -21,6 +20,7 @@ from marzban_bridge.quota.reset_detection import (
     fall_of,
     period_start,
 )
+from marzban_bridge.quota.resets.echoes import ECHO_WINDOW
 
 LATER = NOW + timedelta(seconds=30)
 PROVED = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))

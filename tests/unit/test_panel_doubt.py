@@ -19,7 +19,7 @@ from marzban_bridge.quota.panel_doubt import (
     judge,
     witnesses_of,
 )
-from marzban_bridge.quota.reset_detection import Fall, fall_of
+from marzban_bridge.quota.resets.detection import Fall, fall_of
 
 LATER = NOW + timedelta(seconds=60)
 OLD_LIMIT = gib(7) + 12_345

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge.quota.account import Account, Event, Restoration, Sighting
-from marzban_bridge.quota.reset_detection import Cause, ResetSign
+from marzban_bridge.quota.resets.detection import Cause, ResetSign
 from marzban_bridge.quota.writes.note_line import NoteLine, text_mark
 from marzban_bridge.quota.writes.open_writes import OpenWrite
 

@@ -14,9 +14,9 @@ from datetime import datetime
 from marzban_bridge.errors import BridgeError, PanelUnavailableError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.port import Panel, PanelUser
-from marzban_bridge.quota import reset_requests
 from marzban_bridge.quota import shared as shared_quotas
 from marzban_bridge.quota.account import Account, Restoration
+from marzban_bridge.quota.resets import requests as reset_requests
 from marzban_bridge.quota.shared_switch import period_start_of, with_unseen
 from marzban_bridge.quota.writes.late_landings import reset_found, reset_unanswered
 from marzban_bridge.quota.writes.open_writes import last_moment

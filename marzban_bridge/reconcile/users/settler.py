@@ -19,7 +19,7 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.port import Panel, PanelUser
 from marzban_bridge.quota.account import Account, Enforcement, Event, account_key
 from marzban_bridge.quota.plan import Change, ChangeKind, releasing
-from marzban_bridge.quota.reset_detection import ResetAll
+from marzban_bridge.quota.resets.detection import ResetAll
 from marzban_bridge.quota.typed_limits import TypedLimits
 from marzban_bridge.quota.usage import CorrectedName, Totals
 from marzban_bridge.reconcile.trust.census import Census
@@ -34,6 +34,8 @@ from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
+RETURNED = "the panel has this user again: the account goes on as it was"
+DELETED = "the panel has no such user any more; its account is kept, should it come back"
 MAX_STEPS = 6
 """More changes in a row than any real course of events needs: something undoes our writes."""
 
@@ -124,9 +126,6 @@ class Settler:
         """Called with reported names whose corrections another account has to follow now."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def _tell_others(self, key: str) -> None:
-        self.hurry_others(key)
-
     def take_in(
         self, users: Mapping[str, PanelUser | None], *, read_at: float
     ) -> dict[str, PanelUser | None]:
@@ -201,7 +200,7 @@ class Settler:
         Raises UserNotFoundError when the panel has no such user. After a crash or a panel error the
         next look at the user finishes what was begun.
         """
-        self.refuse_in_doubt()
+        self.trust.refuse_in_doubt()
         key = account_key(username)
         async with self._lock_of(key):
             read_at = time.monotonic()
@@ -224,10 +223,6 @@ class Settler:
             lock = self._locks[key] = asyncio.Lock()
         return lock
 
-    def refuse_in_doubt(self) -> None:
-        """Raise StoreDoubtError or PanelDoubtError while no user of the panel may be changed."""
-        self.trust.refuse_in_doubt()
-
     async def hold(self, key: str) -> None:
         """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
         async with self._lock_of(key):
@@ -246,7 +241,7 @@ class Settler:
 
     async def release(self, account: Account) -> bool:
         """Give the panel back the admin's quota and status; return whether that took a write."""
-        self.refuse_in_doubt()
+        self.trust.refuse_in_doubt()
         async with self._lock_of(account.key):
             read_at = time.monotonic()
             user = await self._panel.get_user(account.username)
@@ -260,6 +255,9 @@ class Settler:
             self._look(account.key, after, totals)
             return True
 
+    def _tell_others(self, key: str) -> None:
+        self.hurry_others(key)
+
     def _named(self, account: Account) -> str:
         return self._store.placement.public_name(account.username)
 
@@ -268,11 +266,9 @@ class Settler:
         if self._store.name_owners.claim(key, at=self._clock()):
             self.reconsider(self._store.usage.reported_names(key))
         if gone := self.looks.returning(key, user):
-            text = "the panel has this user again: the account goes on as it was"
-            self._store.departures.take_up(
-                gone, Event(kind="returned", text=text), at=self._clock()
-            )
-            log.info("returned user=%s %s", self._named(gone.account), text)
+            event = Event(kind="returned", text=RETURNED)
+            self._store.departures.take_up(gone, event, at=self._clock())
+            log.info("returned user=%s %s", self._named(gone.account), RETURNED)
             self.reconsider(self._store.usage.reported_names(key))
 
     def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
@@ -319,8 +315,7 @@ class Settler:
         """Note that the panel has no such user; return whose the name is by the rule for names."""
         account = self._store.accounts.get(key)
         if account:
-            text = "the panel has no such user any more; its account is kept, should it come back"
-            event = Event(kind="deleted", text=text)
+            event = Event(kind="deleted", text=DELETED)
             self._store.departures.forget(key, event, username=account.username, at=self._clock())
             return []
         owners = await self.reader.lose(key)
@@ -371,9 +366,8 @@ class Settler:
         text = f"{MAX_STEPS} changes in a row did not settle the user: something undoes them"
         log.error("conflict user=%s %s", self._store.placement.public_name(user.username), text)
         self._metrics.changes.labels(kind="any", result="unsettled").inc()
-        self._store.events.record(
-            user.username, Event(kind="conflict", text=text), at=self._clock()
-        )
+        event = Event(kind="conflict", text=text)
+        self._store.events.record(user.username, event, at=self._clock())
 
     def _next_change(self, account: Account, totals: Totals, *, is_asked: bool) -> Change | None:
         change = self.looks.plan(account, totals.billed_bytes)

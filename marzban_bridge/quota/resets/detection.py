@@ -22,7 +22,7 @@ from enum import StrEnum
 
 from marzban_bridge.panels.port import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, Sighting
-from marzban_bridge.quota.echoes import echoes_to_come, webhooks_heard
+from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
 
 PERIODIC_JOB_INTERVAL = timedelta(hours=1)
 CALENDAR_GRACE = PERIODIC_JOB_INTERVAL + timedelta(minutes=5)

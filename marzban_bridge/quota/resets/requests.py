@@ -11,8 +11,8 @@ from datetime import datetime
 
 from marzban_bridge.panels.port import PanelUser, Status
 from marzban_bridge.quota.account import Account, Event, ResetRequest, Restoration, balance, sight
-from marzban_bridge.quota.echoes import expecting
 from marzban_bridge.quota.next_plans import lost_plan
+from marzban_bridge.quota.resets.echoes import expecting
 from marzban_bridge.quota.usage import Totals
 
 

@@ -1,0 +1,1 @@
+"""Resets of a user: seen in the panel, asked of the bridge, and their webhooks; pure."""
