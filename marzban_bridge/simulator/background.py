@@ -42,7 +42,7 @@ async def jobs_running(
     """
     intervals = intervals or Intervals()
     if receiver:
-        panel.webhook_settings = replace(panel.webhook_settings, receivers=(receiver,))
+        panel.webhook_settings = replace(panel.webhook_settings, enable=True, receivers=(receiver,))
 
     async def review() -> None:
         _tell("review", panel.review())

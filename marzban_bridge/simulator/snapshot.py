@@ -24,7 +24,7 @@ from marzban_bridge.simulator.panel.users import (
     SimulatedTemplate,
     SimulatedUser,
 )
-from marzban_bridge.simulator.panel.webhook_settings import parse_settings, settings_answer
+from marzban_bridge.simulator.panel.webhook_settings import WebhookReceiver, WebhookSettings
 
 _FIELDS = tuple(field.name for field in fields(SimulatedUser))
 _KEY_TIMES = ("created_at", "expire_date", "revoked_at")
@@ -83,7 +83,6 @@ def restore_snapshot(panel: SimulatedPanel, snapshot: dict[str, Any]) -> None:
 
 
 def _pasarguard_to_json(panel: SimulatedPanel) -> dict[str, Any]:
-    settings = panel.webhook_settings
     return {
         "roles": [asdict(role) for role in panel.roles.values()],
         "admin_details": {
@@ -100,7 +99,7 @@ def _pasarguard_to_json(panel: SimulatedPanel) -> dict[str, Any]:
             asdict(key) | {name: _time_to_json(getattr(key, name)) for name in _KEY_TIMES}
             for key in panel.api_keys.values()
         ],
-        "webhook": settings_answer(settings),
+        "webhook": asdict(panel.webhook_settings),
     }
 
 
@@ -118,7 +117,16 @@ def _pasarguard_from_json(panel: SimulatedPanel, snapshot: dict[str, Any]) -> No
     for data in snapshot["api_keys"]:
         times = {name: _time_from_json(data[name]) for name in _KEY_TIMES}
         panel.api_keys[data["key"]] = ApiKey(**(data | times))
-    panel.webhook_settings = parse_settings(snapshot["webhook"])
+    panel.webhook_settings = _settings_from_json(snapshot["webhook"])
+
+
+def _settings_from_json(data: dict[str, Any]) -> WebhookSettings:
+    values = {
+        "receivers": tuple(WebhookReceiver(**each) for each in data["receivers"]),
+        "days_left": tuple(data["days_left"]),
+        "usage_percent": tuple(data["usage_percent"]),
+    }
+    return WebhookSettings(**(data | values))
 
 
 def _template_from_json(data: dict[str, Any]) -> SimulatedTemplate:

@@ -52,9 +52,9 @@ class Write:
 class Panel:
     """A simulated panel on loopback that takes its time to write, and notes who asked for it."""
 
-    def __init__(self, *, write_seconds: float = 0.05) -> None:
+    def __init__(self, *, write_seconds: float = 0.05, kind: str = "marzban") -> None:
         self.simulated = SimulatedPanel(
-            clock=lambda: datetime.now(UTC), admins={"root": (PANEL_PASSWORD, True)}
+            clock=lambda: datetime.now(UTC), kind=kind, admins={"root": (PANEL_PASSWORD, True)}
         )
         for name in USERS:
             self.simulated.create_user(name, data_limit=QUOTA)

@@ -50,9 +50,9 @@ class BridgeWorld:
     `shop` a reseller. `alice` and `bob` are the shop's; `carol` is root's, without an owner.
     """
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, kind: str = "marzban", **settings: Any) -> None:
         self.clock = ManualClock()
-        self.panel = SimulatedPanel(clock=self.clock, admins={"root": (PASSWORD, True)})
+        self.panel = SimulatedPanel(clock=self.clock, kind=kind, admins={"root": (PASSWORD, True)})
         self.panel.add_admin("boss", password=PASSWORDS["boss"], is_sudo=True)
         self.panel.add_admin("shop", password=PASSWORDS["shop"])
         for name, owner in (("alice", "shop"), ("bob", "shop"), ("carol", "root")):

@@ -13,10 +13,21 @@ from marzban_bridge.panels.marzban import Marzban
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
-REAL = {
-    name: os.environ.get(f"MARZBAN_TEST_{name}", "")
-    for name in ("URL", "USERNAME", "PASSWORD", "CONTROL_URL")
+REAL_OF_KIND = {
+    kind: {
+        name: os.environ.get(f"{kind.upper()}_TEST_{name}", "")
+        for name in ("URL", "USERNAME", "PASSWORD", "CONTROL_URL")
+    }
+    for kind in ("marzban", "pasarguard")
 }
+REAL = REAL_OF_KIND["marzban"]
+FREE_ACCESS = {
+    "marzban": {"proxies": {"vless": {}, "shadowsocks": {}}, "inbounds": {}},
+    "pasarguard": {"group_ids": [1]},
+}
+"""What lets a new user in, as each kind spells it."""
+CREATED = {"marzban": 200, "pasarguard": 201}
+"""How each kind answers a user's creation."""
 
 
 class SimulatedDriver:
@@ -24,9 +35,10 @@ class SimulatedDriver:
 
     has_control = True
 
-    def __init__(self, database) -> None:
+    def __init__(self, database, kind="marzban") -> None:
+        self.kind = kind
         self.clock = ManualClock()
-        self.panel = SimulatedPanel(clock=self.clock, database=database)
+        self.panel = SimulatedPanel(clock=self.clock, database=database, kind=kind)
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(create_simulator_app(self.panel)),
             base_url="http://panel",
@@ -64,26 +76,31 @@ class SimulatedDriver:
 class RealDriver:
     """Drives a real panel, and its companion if there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind="marzban") -> None:
+        self.kind = kind
+        self._real = REAL_OF_KIND[kind]
         self.client = httpx.AsyncClient(
-            base_url=REAL["URL"],
+            base_url=self._real["URL"],
             timeout=60,
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=False,
         )
-        self.has_control = bool(REAL["CONTROL_URL"])
-        self.credentials = {"username": REAL["USERNAME"], "password": REAL["PASSWORD"]}
+        self.has_control = bool(self._real["CONTROL_URL"])
+        self.credentials = {
+            "username": self._real["USERNAME"],
+            "password": self._real["PASSWORD"],
+        }
 
     def adapter(self, *, password=None):
         """Return the bridge's adapter, signed in to this panel."""
         return Marzban(
-            REAL["URL"],
+            self._real["URL"],
             username=self.credentials["username"],
             password=password or self.credentials["password"],
         )
 
     async def _control(self, method, path):
-        answer = await self.client.request(method, f"{REAL['CONTROL_URL']}{path}")
+        answer = await self.client.request(method, f"{self._real['CONTROL_URL']}{path}")
         return answer.raise_for_status().json()
 
     async def use(self, username, count_bytes):
@@ -100,7 +117,7 @@ class RealDriver:
 
     async def until_xray_listens(self):
         """Wait for a restart: while xray starts, Marzban's calls to it are lost."""
-        body = {"username": "probe_user", "proxies": {"vless": {}}, "inbounds": {}}
+        body = {"username": "probe_user", **FREE_ACCESS[self.kind]}
         await self.client.post("/api/user", json=body)
         deadline = time.monotonic() + 20
         while not await self.in_xray("probe_user"):
@@ -110,8 +127,16 @@ class RealDriver:
 
 
 PANELS = ["simulated on mysql", "simulated on sqlite", *(["real"] if REAL["URL"] else [])]
+PASARGUARDS = [
+    *("simulated pasarguard on mysql", "simulated pasarguard on sqlite"),
+    *(["real pasarguard"] if REAL_OF_KIND["pasarguard"]["URL"] else []),
+]
+PANELS_OF_BOTH_KINDS = PANELS + PASARGUARDS
 
 
 def open_driver(name):
     """Return a driver of the panel of that name."""
-    return RealDriver() if name == "real" else SimulatedDriver(name.rpartition(" ")[2])
+    kind = "pasarguard" if "pasarguard" in name else "marzban"
+    if name.startswith("real"):
+        return RealDriver(kind)
+    return SimulatedDriver(name.rpartition(" ")[2], kind)

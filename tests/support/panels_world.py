@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def panels_text(names: Sequence[str]) -> str:
 
 
 class PanelsWorld:
-    """Panels by name, the first of which is `default`; `close` ends it."""
+    """Panels by name, of a kind each, the first of which is `default`; `close` ends it."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class PanelsWorld:
         spans: bool = False,
         configured: Sequence[str] = (),
         store: Path | StoreUrl | None = None,
+        kinds: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.store = store or folder / "bridge.sqlite3"
@@ -55,7 +56,10 @@ class PanelsWorld:
         self.ledger = FakeLedger()
         self.panels = {
             name: SimulatedPanel(
-                clock=self.clock, admins={"root": (PASSWORD, True)}, secret=f"of {name}"
+                kind=(kinds or {}).get(name, "marzban"),
+                clock=self.clock,
+                admins={"root": (PASSWORD, True)},
+                secret=f"of {name}",
             )
             for name in ("default", *names)
         }

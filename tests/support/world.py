@@ -93,11 +93,13 @@ class World:
         folder: Path,
         *,
         panel: SimulatedPanel | None = None,
+        kind: str = "marzban",
         ledger: FakeLedger | None = None,
         **settings: Any,
     ) -> None:
         self.clock = panel.clock if panel else ManualClock()
         self.panel = panel or SimulatedPanel(
+            kind=kind,
             clock=self.clock,
             admins={"root": (PASSWORD, True)},
             token_minutes=0,  # months pass here, and the bridge counts its sign-ins in real seconds

@@ -258,6 +258,48 @@ def test_a_restarted_process_knows_its_users_and_still_takes_their_tokens(tmp_pa
             assert client.get(f"{url}/info").json()["username"] == "alice"
 
 
+def test_a_process_goes_on_as_pasarguard_with_a_marzbans_state_and_not_back(tmp_path):
+    port, state = free_port(), str(tmp_path / "panel.json")
+    options = ("--port", str(port), "--state", state)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with process(*options):
+            until_it_answers(client)
+            form = {"username": "admin", "password": "admin"}
+            token = client.post("/api/admin/token", data=form).json()["access_token"]
+            client.headers["authorization"] = f"Bearer {token}"
+            body = {"username": "alice", "proxies": {"vless": {}}, "data_limit": 7}
+            url = client.post("/api/user", json=body).json()["subscription_url"]
+        with process(*options, "--kind", "pasarguard"):
+            until_it_answers(client)
+            assert client.get("/api/system").json()["version"] == "5.2.1"
+            assert client.get("/api/user/alice").json()["data_limit"] == 7
+            assert client.get(f"{url}/info").json()["username"] == "alice"
+    with pytest.raises(SettingsError, match=r"panel\.json: it is the copy of a pasarguard"):
+        simulator.open_panel(arguments("--state", state))
+
+
+def test_a_kind_that_is_none_is_refused_with_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        arguments("--kind", "3x-ui")
+    assert "choose from 'marzban', 'pasarguard'" in capsys.readouterr().err
+
+
+async def test_receivers_are_taken_from_settings_while_the_jobs_run():
+    panel = SimulatedPanel(clock=ManualClock(), kind="pasarguard", sends_webhooks=False)
+    quick = Intervals(review_seconds=60, periodic_reset_seconds=60, webhook_seconds=0.01)
+    async with jobs_running(panel, intervals=quick):
+        panel.create_user("unheard")
+        assert len(panel.webhooks) == 0
+        panel.webhook_settings = replace(
+            panel.webhook_settings,
+            enable=True,
+            deliveries=1,
+            receivers=(WebhookReceiver(url="http://127.0.0.1:9/"),),
+        )
+        panel.create_user("alice")
+        await until(lambda: len(panel.webhooks) == 0)
+
+
 async def test_an_address_that_is_taken_is_an_error_that_names_it(panel):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
