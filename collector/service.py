@@ -25,7 +25,7 @@ from collector.intake.shared import SharedIngest
 from collector.intake.standby_watch import StandbyWatch
 from collector.intake.subscriptions import Subscriptions
 from collector.ledger import Ledger, LedgerReader
-from collector.ledger.backend import EmbeddedBackend, LedgerPlace, SharedBackend, place_of
+from collector.ledger.backend import EmbeddedBackend, LedgerBackend, SharedBackend, backend_of
 from collector.metrics import Metrics
 from collector.reports.byte_bounds import Bounds, ByteBounds
 from collector.reports.report import DAY_MILLIS, Limits
@@ -62,9 +62,9 @@ class Collector:
     limits: Limits
     user_limits: Limits
     """The same for users without a key."""
-    place: LedgerPlace
+    place: LedgerBackend
     ledger_identity: object
-    """The ledger as it was opened; see `LedgerPlace.identity`."""
+    """The ledger as it was opened; see `LedgerBackend.identity`."""
     ingest: Ingest
     reader: LedgerReader
     readers: Executor
@@ -167,7 +167,7 @@ async def open_collector(
     known_sources = Sources(settings.sources_file)
     metrics = Metrics()
     limits = _limits(settings, settings.key_bounds)
-    backend = place_of(settings.ledger_url)
+    backend = backend_of(settings.ledger_url)
     options = IngestOptions(
         now_millis=now_millis,
         metrics=metrics,
@@ -270,7 +270,7 @@ def _limits(settings: Settings, bounds: Bounds) -> Limits:
 
 
 def _note_configured(
-    place: LedgerPlace, reader: LedgerReader, settings: Settings, now_millis: int
+    place: LedgerBackend, reader: LedgerReader, settings: Settings, now_millis: int
 ) -> None:
     """List the keys of the environment with all others; log which of them are revoked."""
     own = configured_by(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collector.errors import SettingsError
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.reports.reporters import MIN_KEY_LENGTH, NAME
 from collector.runtime.config.values import comma_list, header_text, text
 
 
 def _ledger_url(raw: str) -> str:
     try:
-        place_of(raw)
+        backend_of(raw)
     except SettingsError as error:
         raise ValueError(str(error).removeprefix("LEDGER_URL: ")) from None
     return raw

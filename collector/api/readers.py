@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import ProblemError, documented
 from collector.api.senders import require_admin
-from collector.ledger.readers import Standing
+from collector.ledger.readers import ReaderPosition
 
 router = APIRouter(
     prefix="/v1/readers",
@@ -50,7 +50,7 @@ class KnownReaders(BaseModel):
 @router.get("")
 async def known_readers(collector: CollectorPart) -> KnownReaders:
     """List the reported positions: a reader that begins anew can tell that its store was lost."""
-    found = await asyncio.to_thread(collector.place.standings)
+    found = await asyncio.to_thread(collector.place.reader_positions)
     return KnownReaders(
         readers=[
             KnownReader(reader=reader, position=each.position, mark=each.mark, panel=each.panel)
@@ -62,7 +62,7 @@ async def known_readers(collector: CollectorPart) -> KnownReaders:
 @router.get("/{reader}", responses=documented(404))
 async def reported_position(reader: ReaderId, collector: CollectorPart) -> ReportedPosition:
     """Return the position that was last reported for a reader."""
-    found = await asyncio.to_thread(collector.place.standing_of, reader)
+    found = await asyncio.to_thread(collector.place.reader_position, reader)
     if found is None:
         raise ProblemError(404, "no position has been reported for this reader")
     return ReportedPosition(position=found.position, mark=found.mark, panel=found.panel)
@@ -73,6 +73,6 @@ async def report_position(
     reader: ReaderId, reported: ReportedPosition, collector: CollectorPart
 ) -> ReportedPosition:
     """Store a reader's position, never less than before; answer what is stored."""
-    wanted = Standing(reported.position, reported.mark, reported.panel)
-    kept = await asyncio.to_thread(collector.place.keep_standing, reader, wanted)
+    wanted = ReaderPosition(reported.position, reported.mark, reported.panel)
+    kept = await asyncio.to_thread(collector.place.report_position, reader, wanted)
     return ReportedPosition(position=kept.position, mark=kept.mark, panel=kept.panel)

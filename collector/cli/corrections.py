@@ -17,9 +17,9 @@ from rich.text import Text
 
 from collector.errors import LedgerError, LedgerInUseError, SettingsError
 from collector.ledger import LedgerReader
-from collector.ledger.backend import LedgerPlace, SharedLedger, place_of
+from collector.ledger.backend import LedgerBackend, SharedLedger, backend_of
 from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
-from collector.ledger.sqlite.administration.ratios import check_server
+from collector.ledger.sql.ratios import check_server
 from collector.reports.report import canonical, fault_in_name
 from collector.runtime.logs import printable
 from collector.settings import Settings
@@ -111,7 +111,7 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
     )
     if (wanted.since_millis or 0) >= (wanted.until_millis or 0):
         raise SettingsError("--since: there is nothing between it and --until, or now")
-    place = place_of(settings.ledger_url)
+    place = backend_of(settings.ledger_url)
     name = scope.removeprefix("reporter:")
     with closing(place.reader()) as reader:
         preview = reader.preview(wanted)
@@ -166,7 +166,7 @@ def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int
         port=arguments.port,
         protocol=arguments.protocol,
     )
-    place = place_of(settings.ledger_url)
+    place = backend_of(settings.ledger_url)
     when = "now" if arguments.day is None else f"{arguments.day}"
     _say(f"{wanted.username}: {raw_bytes:+,} bytes, {billed_bytes:+,} billed, as of {when}.")
     with closing(place.reader()) as reader:
@@ -188,7 +188,7 @@ def _noon_of(day: date | None, *, now_millis: int) -> int | None:
 
 def corrections_list(settings: Settings) -> int:
     """Show the newest corrections: who, when, why, how many bytes."""
-    with closing(place_of(settings.ledger_url).reader()) as reader:
+    with closing(backend_of(settings.ledger_url).reader()) as reader:
         found = reader.corrections(limit=SHOWN_CORRECTIONS)
     table = Table(title="Corrections, newest first", title_justify="left")
     table.add_column("no.", justify="right")
@@ -276,7 +276,7 @@ def _show_sums(reader: LedgerReader, username: str) -> None:
     _say(f"It has {raw_bytes:,} bytes in all, {billed_bytes:,} billed.")
 
 
-def _carry_out(place: LedgerPlace, wanted: Wanted, *, now_millis: int) -> int:
+def _carry_out(place: LedgerBackend, wanted: Wanted, *, now_millis: int) -> int:
     """Ask for a correction, and see that it is carried out: by who writes the ledger, or here."""
     number = place.ask_correction(wanted, asked_at_millis=now_millis)
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -302,7 +302,7 @@ def _carry_out(place: LedgerPlace, wanted: Wanted, *, now_millis: int) -> int:
     return 0
 
 
-def _carry_out_here(place: LedgerPlace, *, now_millis: int) -> None:
+def _carry_out_here(place: LedgerBackend, *, now_millis: int) -> None:
     """Carry out what is open, unless another process writes the ledger."""
     ledger = place.open()
     try:

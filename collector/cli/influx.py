@@ -13,7 +13,7 @@ from rich.table import Table
 from collector.errors import InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.schema import Policy
 from collector.settings import Settings
 
@@ -84,7 +84,7 @@ def _access(settings: Settings) -> InfluxAccess:
 
 def export_status(settings: Settings) -> int:
     """Show how far each stream is; exit code 1 while one does not go on."""
-    reader = place_of(settings.ledger_url).reader()
+    reader = backend_of(settings.ledger_url).reader()
     states = {policy: reader.export_state(policy) for policy in Policy}
     backlogs = {policy: reader.backlog(policy) for policy in Policy}
     letters = reader.dead_letters(limit=SHOWN_DEAD_LETTERS)
@@ -122,7 +122,7 @@ def export_status(settings: Settings) -> int:
 def export_rebuild(settings: Settings) -> int:
     """Begin the export anew; the running collector, or the next one, writes everything again."""
     _access(settings)
-    place = place_of(settings.ledger_url)
+    place = backend_of(settings.ledger_url)
     reader = place.reader()
     facts = reader.facts()
     reader.close()

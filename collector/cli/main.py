@@ -24,7 +24,7 @@ from collector.cli.reporters import add_reporters
 from collector.cli.sources import show_sources
 from collector.errors import CollectorError, LedgerUnavailableError
 from collector.known_names import NAMES
-from collector.ledger.backend import LedgerPlace, file_of, place_of
+from collector.ledger.backend import LedgerBackend, backend_of, file_of
 from collector.ledger.sqlite.backup import back_up
 from collector.ledger.sqlite.file import LEDGER, ledger_path
 from collector.runtime.cli import run_command
@@ -152,7 +152,7 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
-    place = place_of(settings.ledger_url)
+    place = backend_of(settings.ledger_url)
     load_sources(settings.sources_file)  # what cannot be used is a one-line error, not a traceback
     with listen(settings.host, settings.port) as listener:  # before anything is touched
         _prepare(place)
@@ -162,7 +162,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
     return 0 if server.started else 1
 
 
-def _prepare(place: LedgerPlace) -> None:
+def _prepare(place: LedgerBackend) -> None:
     """Make the ledger ready; a server that starts together with us is given time to."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -177,7 +177,7 @@ def _prepare(place: LedgerPlace) -> None:
             return
 
 
-def _show_banner(settings: Settings, place: LedgerPlace) -> None:
+def _show_banner(settings: Settings, place: LedgerBackend) -> None:
     reader = place.reader()
     facts = reader.facts()
     valid = [each for each in reader.reporters() if each.revoked_at_millis is None]
@@ -203,7 +203,7 @@ def _show_banner(settings: Settings, place: LedgerPlace) -> None:
 
 
 def _check(_: argparse.Namespace, settings: Settings) -> int:
-    place = place_of(settings.ledger_url)
+    place = backend_of(settings.ledger_url)
     reader = place.reader()
     started_at = time.monotonic()
     audit, facts = reader.audit(), reader.facts()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collector.errors import SettingsError
-from collector.ledger.backend import file_of, is_postgres, place_of
+from collector.ledger.backend import backend_of, file_of, is_postgres
 from collector.settings import Settings
 
 console = Console()
@@ -44,7 +44,7 @@ def migrate_ledger(arguments: argparse.Namespace, settings: Settings) -> int:
     path = file_of(source, instead="--from takes an embedded ledger, sqlite:///…")
     if not is_postgres(target):
         raise SettingsError("--to, or LEDGER_URL, must name the database: postgresql://…")
-    place = place_of(target)
+    place = backend_of(target)
     from collector.ledger.migration.run import Migration  # noqa: PLC0415 - its driver may be missing
 
     told_at = time.monotonic()

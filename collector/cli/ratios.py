@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collector.errors import SettingsError
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.reports.billing import AS_REPORTED_MILLIS, Ratio, parse_ratio, show_ratio
 from collector.runtime.logs import printable
 from collector.settings import Settings
@@ -24,7 +24,7 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
         wanted = Ratio(server, parse_ratio(ratio), now_millis)
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    place = place_of(settings.ledger_url)
+    place = backend_of(settings.ledger_url)
     before = place.set_ratio(wanted)
     was = show_ratio(AS_REPORTED_MILLIS if before is None else before)
     _say(
@@ -43,7 +43,7 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
 
 def ratios_clear(settings: Settings, server: str) -> int:
     """Have a byte on a server count as a byte again."""
-    place_of(settings.ledger_url).clear_ratio(server)
+    backend_of(settings.ledger_url).clear_ratio(server)
     _say(f"{server}: a byte counts as a byte from now on. What was billed before stays.")
     return 0
 
@@ -53,7 +53,7 @@ def ratios_list(settings: Settings) -> int:
 
     A reporter outside the quota makes billed less than the ratio says.
     """
-    with closing(place_of(settings.ledger_url).reader()) as reader:
+    with closing(backend_of(settings.ledger_url).reader()) as reader:
         ratios = {each.server: each for each in reader.ratios()}
         raw: dict[str, int] = dict.fromkeys(ratios, 0)
         billed: dict[str, int] = dict.fromkeys(ratios, 0)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collector.errors import LedgerError
-from collector.ledger.backend import LedgerPlace, place_of
+from collector.ledger.backend import LedgerBackend, backend_of
 from collector.reports.reporters import (
     Configured,
     Reporter,
@@ -88,7 +88,7 @@ def _grace_hours(text: str) -> float:
 
 
 def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place = place_of(settings.ledger_url)
+    place = backend_of(settings.ledger_url)
     key = place.add_reporter(
         arguments.name,
         now_millis=wall_clock_millis(),
@@ -113,7 +113,7 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
-    with closing(place_of(settings.ledger_url).reader()) as reader:
+    with closing(backend_of(settings.ledger_url).reader()) as reader:
         last_reports = reader.last_reports()
         reporters = reader.reporters()
         noted = reader.configured()
@@ -161,7 +161,7 @@ def _quota_of(*, counts_toward_quota: bool) -> str:
     return "counts" if counts_toward_quota else "outside"
 
 
-def _is_configured_alone(name: str, place: LedgerPlace, settings: Settings) -> bool:
+def _is_configured_alone(name: str, place: LedgerBackend, settings: Settings) -> bool:
     """Tell whether a reporter is set in a collector's environment, and has no key in the ledger."""
     with closing(place.reader()) as reader:
         stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
@@ -170,7 +170,7 @@ def _is_configured_alone(name: str, place: LedgerPlace, settings: Settings) -> b
 
 
 def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place, name = place_of(settings.ledger_url), arguments.name
+    place, name = backend_of(settings.ledger_url), arguments.name
     if _is_configured_alone(name, place, settings):
         raise LedgerError(
             f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
@@ -182,7 +182,7 @@ def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place, name, now_millis = place_of(settings.ledger_url), arguments.name, wall_clock_millis()
+    place, name, now_millis = backend_of(settings.ledger_url), arguments.name, wall_clock_millis()
     if _is_configured_alone(name, place, settings):
         raise LedgerError(
             f"the key of {name} is in COLLECTOR_REPORTER_KEYS: put another key there under the "
@@ -202,7 +202,7 @@ def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place, name, now_millis = place_of(settings.ledger_url), arguments.name, wall_clock_millis()
+    place, name, now_millis = backend_of(settings.ledger_url), arguments.name, wall_clock_millis()
     with closing(place.reader()) as reader:
         is_stored = any(
             each.name == name and each.revoked_at_millis is None for each in reader.reporters()

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.runtime.logs import printable
 from collector.settings import Settings
 from collector.sources import three_x_ui, uniproxy
@@ -26,7 +26,7 @@ def show_sources(settings: Settings) -> int:
         print("COLLECTOR_SOURCES_FILE says nothing of any source. A 3x-ui needs no entry: without")
         print("one it is called like its reporter, and its clients' emails are the usernames.")
         return 0
-    reader = place_of(settings.ledger_url).reader()
+    reader = backend_of(settings.ledger_url).reader()
     valid = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
     reader.close()
     valid.update(name for name, _ in settings.reporter_keys)

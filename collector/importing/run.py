@@ -18,13 +18,13 @@ from collector.importing.rows import Row, amount_of, read_row
 from collector.importing.staging import Staging, Statement
 from collector.importing.tally import ImportTally
 from collector.ledger.import_amounts import Sums
-from collector.ledger.sqlite.administration.imports import (
+from collector.ledger.sqlite.file import connect
+from collector.ledger.sqlite.imports import (
     count,
     counted_of,
     has_memory,
     total_bytes,
 )
-from collector.ledger.sqlite.file import connect
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.billing import Billing, Tariff

@@ -16,7 +16,7 @@ from collector.errors import SettingsError
 from collector.ledger import Ledger, LedgerReader
 from collector.ledger.corrections import Wanted
 from collector.ledger.lost_commits import Losses
-from collector.ledger.readers import Standing
+from collector.ledger.readers import ReaderPosition
 from collector.reports.billing import Ratio
 from collector.reports.reporters import Configured
 
@@ -53,7 +53,7 @@ class SharedReader(LedgerReader, Protocol):
         ...
 
 
-class LedgerPlace(Protocol):
+class LedgerBackend(Protocol):
     """One ledger. Raises LedgerError where it cannot be used, or a call names what is not there."""
 
     @property
@@ -142,20 +142,20 @@ class LedgerPlace(Protocol):
         """Begin all exports anew, beside running collectors or without one."""
         ...
 
-    def standings(self) -> dict[str, Standing]:
-        """Return how far the books of all readers were that ever left word, by reader."""
+    def reader_positions(self) -> dict[str, ReaderPosition]:
+        """Return the positions of all readers that ever reported one, by reader."""
         ...
 
-    def standing_of(self, reader: str) -> Standing | None:
-        """Return how far a reader's books were; None for an unknown reader."""
+    def reader_position(self, reader: str) -> ReaderPosition | None:
+        """Return the position that a reader reported last; None for an unknown reader."""
         ...
 
-    def keep_standing(self, reader: str, standing: Standing) -> Standing:
-        """Store how far a reader's books are, never less than before; return what is stored."""
+    def report_position(self, reader: str, position: ReaderPosition) -> ReaderPosition:
+        """Store a reader's position, never less than before; return what is stored."""
         ...
 
 
-class EmbeddedBackend(LedgerPlace, Protocol):
+class EmbeddedBackend(LedgerBackend, Protocol):
     """A ledger that one collector has to itself."""
 
     @property
@@ -164,7 +164,7 @@ class EmbeddedBackend(LedgerPlace, Protocol):
         ...
 
 
-class SharedBackend(LedgerPlace, Protocol):
+class SharedBackend(LedgerBackend, Protocol):
     """A ledger that several collectors write."""
 
     @property
@@ -186,21 +186,21 @@ def is_postgres(url: str) -> bool:
     return urlsplit(url).scheme in POSTGRES_SCHEMES
 
 
-def place_of(url: str) -> EmbeddedBackend | SharedBackend:
+def backend_of(url: str) -> EmbeddedBackend | SharedBackend:
     """Return the ledger that a URL names; SettingsError for a URL that names none."""
     if not is_postgres(url):
-        from collector.ledger.sqlite.backend import SqlitePlace  # noqa: PLC0415 - one kind is loaded
+        from collector.ledger.sqlite.backend import SqliteBackend  # noqa: PLC0415 - one kind is loaded
 
-        return SqlitePlace(url)
+        return SqliteBackend(url)
     if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
         raise SettingsError(
             "LEDGER_URL names a PostgreSQL ledger, and its driver is not installed: "
             "pip install 'marzban-external-traffic[postgres]' (a checkout: uv sync --extra "
             "postgres); the Docker image has it"
         )
-    from collector.ledger.postgres.backend import PostgresPlace  # noqa: PLC0415 - 10 MB that a file saves
+    from collector.ledger.postgres.backend import PostgresBackend  # noqa: PLC0415 - 10 MB that a file saves
 
-    return PostgresPlace(url)
+    return PostgresBackend(url)
 
 
 def file_of(url: str, *, instead: str) -> Path:

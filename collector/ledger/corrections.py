@@ -16,6 +16,8 @@ CORRECTED_REPORTS = 5_000
 """At most so many reports are voided in one commit."""
 LOOKED_THROUGH_REPORTS = 50_000
 """At most so many are looked at for it: commits of reports wait meanwhile."""
+SCOPE = "correction:"
+"""What the scope of a correction's rows in the stream of reports begins with: no sender has it."""
 ADJUSTMENT_SERVER = "adjustment"
 ADJUSTMENT_PORT = 0
 ADJUSTMENT_PROTOCOL = "none"
@@ -274,22 +276,26 @@ def noted(
     through: int | None,
     done_at_millis: int | None,
     problem: str | None,
-) -> tuple[int | str | None, ...]:
-    """Return what is stored of a correction after a step, in the order of NOTED.
+) -> dict[str, object]:
+    """Return what is stored of a correction after a step, the values of NOTED.
 
     Sums are over any number of users, and texts for that: they may be beyond 2^63.
     """
-    return (
-        *(position, through, done_at_millis, problem),
-        correction.reports + sum(it.voids_seq is not None for it in lines),
-        str(correction.upload_bytes + sum(it.upload_bytes for it in lines)),
-        str(correction.download_bytes + sum(it.download_bytes for it in lines)),
-        str(correction.billed_bytes + sum(it.billed_bytes for it in lines)),
-        correction.number,
-    )
+    return {
+        "position": position,
+        "through": through,
+        "done_at": done_at_millis,
+        "problem": problem,
+        "reports": correction.reports + sum(it.voids_seq is not None for it in lines),
+        "upload_bytes": str(correction.upload_bytes + sum(it.upload_bytes for it in lines)),
+        "download_bytes": str(correction.download_bytes + sum(it.download_bytes for it in lines)),
+        "billed_bytes": str(correction.billed_bytes + sum(it.billed_bytes for it in lines)),
+        "number": correction.number,
+    }
 
 
 NOTED = (
-    "UPDATE correction SET position_seq = ?, through_seq = ?, done_at = ?, problem = ?, "
-    "reports = ?, upload_bytes = ?, download_bytes = ?, billed_bytes = ? WHERE id = ?"
+    "UPDATE correction SET position_seq = :position, through_seq = :through, done_at = :done_at, "
+    "problem = :problem, reports = :reports, upload_bytes = :upload_bytes, "
+    "download_bytes = :download_bytes, billed_bytes = :billed_bytes WHERE id = :number"
 )

@@ -1,7 +1,7 @@
-"""What readers of the feed had on file when they were last heard of.
+"""The positions that readers of the feed report: how far their own stores are.
 
-A reader keeps books of its own (the bridge: quotas, where periods began). When they are restored
-from an older backup, only somebody else can tell: the ledger remembers how far they were.
+A reader keeps a store of its own (the bridge: quotas, where periods began). When it is restored
+from an older backup, only somebody else can tell: the ledger remembers its position.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How far a reader's own books were, and a mark of the entry there."""
+class ReaderPosition:
+    """The number of the newest entry of a reader's store, and a mark of that entry."""
 
     position: int
     mark: str
     panel: str = ""
-    """Whose users the books are of, as a digest; empty when the reader did not say."""
+    """Whose users the store is of, as a digest; empty when the reader did not say."""
 
 
-def newer_of(known: Standing | None, told: Standing) -> Standing:
-    """Return which of two standings is to be remembered: never less than before."""
+def newer_of(known: ReaderPosition | None, told: ReaderPosition) -> ReaderPosition:
+    """Return which of two positions is to be remembered: never less than before."""
     is_news = (
         known is None or told.position > known.position or replace(known, panel=told.panel) == told
     )

@@ -20,7 +20,7 @@ from rich.console import Console
 import collector.app
 import collector.settings
 from collector.errors import CollectorError
-from collector.ledger.backend import LedgerPlace, place_of
+from collector.ledger.backend import LedgerBackend, backend_of
 from collector.reports.reporters import hash_key
 from collector.runtime.http.server import Server, Signals, serving
 from collector.runtime.listening import listen, loopback_url
@@ -62,7 +62,7 @@ def up(environment: Mapping[str, str]) -> int:
         own["COLLECTOR_ADMIN_KEY"] = admin_key
         try:
             where = collector.settings.Settings.from_env(own)
-            place = place_of(where.ledger_url)
+            place = backend_of(where.ledger_url)
             place.prepare()  # likewise the collector's ledger
             load_sources(where.sources_file)  # and what it knows of other panels
             first_key = ""
@@ -167,7 +167,7 @@ async def _up(
     return 1 if failures else 0
 
 
-def _first_reporter(place: LedgerPlace, former: Path) -> str:
+def _first_reporter(place: LedgerBackend, former: Path) -> str:
     """Make the first reporter of a ledger without any; return its key, nothing where there is one.
 
     `former` is where older versions kept that key, beside the ledger and its list of reporters.

@@ -12,7 +12,7 @@ from postgres_server import PostgresServer
 
 from collector.influx.points import raw_page
 from collector.ledger import Ledger, LedgerReader
-from collector.ledger.backend import LedgerPlace, place_of
+from collector.ledger.backend import LedgerBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, Stretch, Wanted
 
 LATER_MILLIS = NOON_MILLIS + 3_600_000
@@ -24,7 +24,7 @@ class Home:
 
     def __init__(self, place: Place, url: str) -> None:
         self.place = place
-        self.outside: LedgerPlace = place_of(url)
+        self.outside: LedgerBackend = backend_of(url)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -6,11 +6,10 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from ledgers import NOON_MILLIS, batch, report
+from ledgers import NOON_MILLIS, batch, beside, report
 
-from collector.errors import LedgerError
-from collector.ledger.backend import place_of
-from collector.ledger.sqlite.administration.reporters import rotate_reporter
+from collector.errors import LedgerError, NotStoredError
+from collector.ledger.backend import backend_of
 from collector.reports.reporters import KeyRing, hash_key
 
 HOUR_MILLIS = 3_600_000
@@ -23,7 +22,7 @@ def place(request, tmp_path):
         url = server.url(server.new_database())
     else:
         url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-    place = place_of(url)
+    place = backend_of(url)
     place.prepare()
     return place
 
@@ -101,7 +100,7 @@ def test_a_report_that_is_sent_again_with_the_new_key_is_counted_once(place):
 
 def test_a_rotation_that_is_cut_off_leaves_the_old_key_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "ledger.sqlite3"
-    place = place_of(f"sqlite:///{path}")
+    place = backend_of(f"sqlite:///{path}")
     place.prepare()
     old = place.add_reporter("de-1", now_millis=0)
     with closing(sqlite3.connect(path)) as db:
@@ -109,8 +108,8 @@ def test_a_rotation_that_is_cut_off_leaves_the_old_key_and_no_other(tmp_path, mo
             "CREATE TRIGGER dies BEFORE UPDATE ON reporter "
             "BEGIN SELECT RAISE(FAIL, 'the disk is gone'); END"
         )
-    with pytest.raises(sqlite3.Error):
-        rotate_reporter(path, "de-1", now_millis=0, grace_millis=HOUR_MILLIS)
+    with pytest.raises(NotStoredError, match="the disk is gone"):
+        beside(path).rotate_reporter("de-1", now_millis=0, grace_millis=HOUR_MILLIS)
     with closing(place.reader()) as reader:
         (reporter,) = reader.reporters()
     assert reporter.key_hashes(now_millis=0) == (hash_key(old),)

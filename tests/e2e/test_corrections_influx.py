@@ -12,7 +12,7 @@ import pytest
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from influx_engine import InfluxEngine
 
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.schema import Policy
 
 OTHER_KEY = "rk_another-key-of-the-process-tests"
@@ -79,7 +79,7 @@ def sums(influx: InfluxEngine, policy: str) -> dict[str, Any]:
 
 
 def until_exported(collector: CollectorProcess) -> None:
-    with closing(place_of(collector._environment["LEDGER_URL"]).reader()) as reader:
+    with closing(backend_of(collector._environment["LEDGER_URL"]).reader()) as reader:
         poll(
             "both streams at the end of the ledger",
             lambda: not any(reader.backlog(policy).reports for policy in Policy),

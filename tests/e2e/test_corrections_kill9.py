@@ -15,7 +15,7 @@ import pytest
 from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from programs import Program
 
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.ledger.corrections import CORRECTED_REPORTS
 
 ROUNDS = 6
@@ -64,7 +64,7 @@ def void(collector: CollectorProcess) -> Program:
 def test_a_void_is_carried_out_once_whatever_is_killed_meanwhile(killable: CollectorProcess):
     """The collector carries it out, or the command where none runs; both are killed at any time."""
     dice = random.Random(18)
-    place = place_of(killable._environment["LEDGER_URL"])
+    place = backend_of(killable._environment["LEDGER_URL"])
     killable.start()
     send(killable, number=0)
     for number in range(ROUNDS):

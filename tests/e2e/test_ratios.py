@@ -9,8 +9,8 @@ import pytest
 from bridge_builders import gib
 from bridge_world import BridgeWorld
 from collectors import AS_OTHER, CollectorWorld, running, wire
+from ledgers import beside
 
-from collector.ledger.sqlite.administration.ratios import set_ratio
 from collector.reports.billing import Ratio, parse_ratio
 from marzban_bridge import bridges as together
 from marzban_bridge.quota.account import MIB
@@ -26,7 +26,7 @@ class Both:
 
     def set_ratio(self, ratio: str) -> None:
         """Do what `ratios set` does, and let its second pass."""
-        set_ratio(self.collector.path, Ratio("de-1", parse_ratio(ratio), 0))
+        beside(self.collector.path).set_ratio(Ratio("de-1", parse_ratio(ratio), 0))
         self.collector.app.state.collector.rules._rules = None
 
     async def report(self, amount_bytes: int, **options) -> None:

@@ -22,15 +22,10 @@ from collectors import (
     running,
     wire,
 )
-from ledgers import DAY, NOON_MILLIS, batch, report
+from ledgers import DAY, NOON_MILLIS, batch, beside, report
 from standardwebhooks.webhooks import Webhook
 
 from collector.errors import LedgerError
-from collector.ledger.sqlite.administration.reporters import (
-    add_reporter,
-    revoke_reporter,
-    rotate_reporter,
-)
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import DAY_MILLIS
 from collector.reports.reporters import hash_key, signing_secret
@@ -280,11 +275,11 @@ class TestWho:
     ):
         seconds = [1000.0]
         monkeypatch.setattr(world, "monotonic_seconds", lambda: seconds[0])
-        key = add_reporter(path, "agent", now_millis=0)
+        key = beside(path).add_reporter("agent", now_millis=0)
         seconds[0] += 1
         as_agent = {"authorization": f"Bearer {key}"}
         assert (await world.send(wire(), headers=as_agent)).status_code == 200
-        revoke_reporter(path, "agent", now_millis=1)
+        beside(path).revoke_reporter("agent", now_millis=1)
         seconds[0] += 1
         assert (await world.send(wire(), headers=as_agent)).status_code == 401
 
@@ -308,15 +303,15 @@ class TestWho:
     ):
         seconds = [1000.0]
         monkeypatch.setattr(world, "monotonic_seconds", lambda: seconds[0])
-        old = add_reporter(path, "agent", now_millis=0)
+        old = beside(path).add_reporter("agent", now_millis=0)
         grace = {"now_millis": NOON_MILLIS, "grace_millis": 5}
-        keys = [old, rotate_reporter(path, "agent", **grace)]
+        keys = [old, beside(path).rotate_reporter("agent", **grace)]
         seconds[0] += 1
         body, where = json.dumps(wire()).encode(), "/v1/reports?reporter=agent"
         for number, key in enumerate(keys):
             headers = self.signed(body, key=key, message_id=f"m{number}")
             assert (await world.send(body, path=where, headers=headers)).status_code == 200
-        rotate_reporter(path, "agent", now_millis=NOON_MILLIS, grace_millis=0)
+        beside(path).rotate_reporter("agent", now_millis=NOON_MILLIS, grace_millis=0)
         seconds[0] += 1
         for key in keys:
             answer = await world.send(body, path=where, headers=self.signed(body, key=key))

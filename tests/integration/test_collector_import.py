@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledgers import NOON_MILLIS, batch, report
+from ledgers import NOON_MILLIS, batch, beside, report
 
 from collector.cli.main import main
-from collector.ledger.sqlite.administration.imports import has_memory
-from collector.ledger.sqlite.administration.ratios import set_ratio
 from collector.ledger.sqlite.file import connect
+from collector.ledger.sqlite.imports import has_memory
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.billing import Ratio
@@ -207,7 +206,7 @@ def test_what_is_counted_and_that_it_is_are_one_commit(path, monkeypatch):
         return note
 
     with monkeypatch.context() as patched:
-        patched.setattr("collector.ledger.sqlite.administration.imports._note", fails)
+        patched.setattr("collector.ledger.sqlite.imports._note", fails)
         do("o.db", "--all", code=1)
     assert days(path) == {}
     do("o.db", "--all")
@@ -346,7 +345,7 @@ def test_history_limits_nobody_unless_that_is_asked_for(path, capsys):
 @pytest.mark.parametrize("which", [["--all"], ["--since", "2026-01-05"]])
 def test_what_counts_toward_quotas_is_billed_by_the_ratios_of_now(path, capsys, which):
     SqliteLedger(path).close()
-    set_ratio(path, Ratio("de-1", 2000, 0))
+    beside(path).set_ratio(Ratio("de-1", 2000, 0))
     write_table("o.db", row(), (*row(user="bob")[:1], "nl-1", *row()[2:]))
     do("o.db", *which, "--toward-quota", "--dry-run")
     assert billed(path) == {}
@@ -355,7 +354,7 @@ def test_what_counts_toward_quotas_is_billed_by_the_ratios_of_now(path, capsys, 
     assert billed(path) == {"alice": 220, "bob": 110}
     for out in (foreseen, capsys.readouterr().out):
         assert "of it toward quotas │ │ 330" in " ".join(out.split())
-    set_ratio(path, Ratio("de-1", 5000, 1))
+    beside(path).set_ratio(Ratio("de-1", 5000, 1))
     do("o.db", *which, "--toward-quota")
     assert billed(path) == {"alice": 220, "bob": 110}, "what was counted stays as it was billed"
     write_table("o.db", row(up=20))

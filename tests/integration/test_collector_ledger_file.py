@@ -10,20 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledgers import DAY, NOON_MILLIS, batch, report
+from ledgers import DAY, NOON_MILLIS, batch, beside, report
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError, SettingsError
 from collector.ledger import ExportState
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.sqlite import file as sqlite_file
 from collector.ledger.sqlite import key_index
-from collector.ledger.sqlite.administration.ratios import clear_ratio, set_ratio
-from collector.ledger.sqlite.administration.reporters import (
-    add_reporter,
-    change_reporter,
-    revoke_reporter,
-)
 from collector.ledger.sqlite.file import APPLICATION_ID, LEDGER, MIGRATIONS, connect, ledger_path
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
@@ -171,7 +165,7 @@ def test_a_file_from_before_corrections_opens_with_all_it_holds_and_can_be_corre
         since_millis=0,
         until_millis=2**60,
     )
-    place_of(f"sqlite:///{path}").ask_correction(wanted, asked_at_millis=1)
+    backend_of(f"sqlite:///{path}").ask_correction(wanted, asked_at_millis=1)
     with closing(SqliteLedger(path)) as ledger, closing(SqliteReader(path)) as reader:
         assert not ledger.correct(now_millis=2)
         (change,) = reader.changes(after=0, limit=10).changes
@@ -261,7 +255,11 @@ def test_somebody_elses_database_is_refused_and_left_alone(path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE theirs (x)")
     before = path.read_bytes()
-    for open_it in (SqliteLedger, connect, lambda path: add_reporter(path, "r", now_millis=0)):
+    for open_it in (
+        SqliteLedger,
+        connect,
+        lambda path: beside(path).add_reporter("r", now_millis=0),
+    ):
         with pytest.raises(LedgerError, match="not a ledger"):
             open_it(path)
     assert path.read_bytes() == before
@@ -431,15 +429,15 @@ def test_the_audit_finds_billed_sums_that_disagree(path, statement, words):
 
 def test_reporters_come_and_go_beside_a_running_writer_and_only_hashes_are_kept(path):
     with closing(SqliteLedger(path)), closing(SqliteReader(path)) as reader:
-        key = add_reporter(path, "agent-1", now_millis=1)
+        key = beside(path).add_reporter("agent-1", now_millis=1)
         assert KeyRing(reader.reporters(), now_millis=0).by_key(key) is not None
         with pytest.raises(LedgerError, match="already"):
-            add_reporter(path, "agent-1", now_millis=2)
-        revoke_reporter(path, "agent-1", now_millis=3)
+            beside(path).add_reporter("agent-1", now_millis=2)
+        beside(path).revoke_reporter("agent-1", now_millis=3)
         assert KeyRing(reader.reporters(), now_millis=0).by_key(key) is None
         with pytest.raises(LedgerError, match="no reporter"):
-            revoke_reporter(path, "agent-1", now_millis=4)
-        renewed = add_reporter(path, "agent-1", now_millis=5)
+            beside(path).revoke_reporter("agent-1", now_millis=4)
+        renewed = beside(path).add_reporter("agent-1", now_millis=5)
         assert renewed != key
         (reporter,) = reader.reporters()
         assert (reporter.name, reporter.created_at_millis) == ("agent-1", 5)
@@ -454,33 +452,33 @@ def test_whether_a_reporter_counts_outlives_its_key_and_can_be_changed(path):
         def counts() -> dict[str, bool]:
             return {each.name: each.counts_toward_quota for each in reader.reporters()}
 
-        add_reporter(path, "counts", now_millis=1)
-        add_reporter(path, "outside", now_millis=1, counts_toward_quota=False)
+        beside(path).add_reporter("counts", now_millis=1)
+        beside(path).add_reporter("outside", now_millis=1, counts_toward_quota=False)
         assert counts() == {"counts": True, "outside": False}
         for name in counts():
-            revoke_reporter(path, name, now_millis=2)
-            add_reporter(path, name, now_millis=3)
+            beside(path).revoke_reporter(name, now_millis=2)
+            beside(path).add_reporter(name, now_millis=3)
         assert counts() == {"counts": True, "outside": False}
-        change_reporter(path, "counts", counts_toward_quota=False)
-        change_reporter(path, "outside", counts_toward_quota=True)
+        beside(path).change_reporter("counts", counts_toward_quota=False)
+        beside(path).change_reporter("outside", counts_toward_quota=True)
         assert counts() == {"counts": False, "outside": True}
-        revoke_reporter(path, "outside", now_millis=4)
+        beside(path).revoke_reporter("outside", now_millis=4)
         for name in ("outside", "nobody"):
             with pytest.raises(LedgerError, match="no reporter"):
-                change_reporter(path, name, counts_toward_quota=False)
-        add_reporter(path, "outside", now_millis=5, counts_toward_quota=False)
+                beside(path).change_reporter(name, counts_toward_quota=False)
+        beside(path).add_reporter("outside", now_millis=5, counts_toward_quota=False)
         assert counts() == {"counts": False, "outside": False}
 
 
 def test_ratios_come_and_go_beside_a_running_writer(path):
     with closing(SqliteLedger(path)), closing(SqliteReader(path)) as reader:
-        assert set_ratio(path, Ratio("de-1", 2000, 1)) is None
-        assert set_ratio(path, Ratio("de-1", 0, 2)) == 2000
-        set_ratio(path, Ratio("Ü 🚀", 1500, 3))
+        assert beside(path).set_ratio(Ratio("de-1", 2000, 1)) is None
+        assert beside(path).set_ratio(Ratio("de-1", 0, 2)) == 2000
+        beside(path).set_ratio(Ratio("Ü 🚀", 1500, 3))
         assert reader.ratios() == [Ratio("de-1", 0, 2), Ratio("Ü 🚀", 1500, 3)]
-        clear_ratio(path, "de-1")
+        beside(path).clear_ratio("de-1")
         with pytest.raises(LedgerError, match="has no ratio"):
-            clear_ratio(path, "de-1")
+            beside(path).clear_ratio("de-1")
         assert reader.ratios() == [Ratio("Ü 🚀", 1500, 3)]
 
 
@@ -488,13 +486,13 @@ def test_ratios_come_and_go_beside_a_running_writer(path):
 def test_a_ratio_is_of_a_server_that_reports_can_name(path, name):
     SqliteLedger(path).close()
     with pytest.raises(LedgerError, match="no report names the server"):
-        set_ratio(path, Ratio(name, 2000, 1))
+        beside(path).set_ratio(Ratio(name, 2000, 1))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a" * 65, "ü", "a/b", "a\n"])
 def test_a_reporters_name_is_plain(path, name):
     with pytest.raises(LedgerError, match="name"):
-        add_reporter(path, name, now_millis=0)
+        beside(path).add_reporter(name, now_millis=0)
 
 
 @pytest.mark.parametrize(

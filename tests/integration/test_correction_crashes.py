@@ -9,7 +9,7 @@ from contextlib import closing
 
 from ledgers import NOON_MILLIS, batch, report
 
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
@@ -66,7 +66,7 @@ def test_killed_before_any_statement_a_correction_is_carried_out_once(tmp_path):
             received_at_millis=NOON_MILLIS,
         )
     for wanted in WANTED:
-        place_of(f"sqlite:///{path}").ask_correction(wanted, asked_at_millis=NOON_MILLIS)
+        backend_of(f"sqlite:///{path}").ask_correction(wanted, asked_at_millis=NOON_MILLIS)
     empty = path.read_bytes()
     statement, kills = 0, 0
     while True:

@@ -14,12 +14,12 @@ from tcp_proxy import TcpProxy
 from collector.cli import main as cli
 from collector.errors import LedgerError, LedgerInUseError, LedgerUnavailableError
 from collector.ledger import DeadLetter, Progress
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Stretch, Wanted
 from collector.ledger.import_amounts import Amounts
 from collector.ledger.migration.run import Migration
-from collector.ledger.readers import Standing
-from collector.ledger.sqlite.administration.imports import count
+from collector.ledger.readers import ReaderPosition
+from collector.ledger.sqlite.imports import count
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.billing import Ratio
 from collector.reports.report import DAY_MILLIS
@@ -54,7 +54,7 @@ def url(postgres):
 @pytest.fixture
 def full(path):
     """A ledger with something of everything: purged from the front, two runs, a crash's remains."""
-    file = place_of(f"sqlite:///{path}")
+    file = backend_of(f"sqlite:///{path}")
     with closing(SqliteLedger(path)) as ledger:
         for turn in range(60):
             ledger.record(
@@ -95,7 +95,7 @@ def full(path):
     file.add_reporter("gone", now_millis=4)
     file.revoke_reporter("gone", now_millis=5)
     file.set_ratio(Ratio("de-1", 1500, 6))
-    file.keep_standing("1" * 32, Standing(7, "aa", "cc"))
+    file.report_position("1" * 32, ReaderPosition(7, "aa", "cc"))
     with closing(SqliteLedger(path)) as ledger:
         ledger.record(
             [batch(report("late", key="late"))],
@@ -159,8 +159,8 @@ def test_all_that_can_be_read_is_the_same_and_the_file_stays_as_it_is(full, url)
     assert in_database(url) == before
     assert (moved.reports, moved.users) == (60 * 13 + 2, len(NAMES) + 3)
     assert moved.rows["report"] == moved.reports - 37
-    place = place_of(url)
-    assert place.standings() == {"1" * 32: Standing(7, "aa", "cc")}
+    place = backend_of(url)
+    assert place.reader_positions() == {"1" * 32: ReaderPosition(7, "aa", "cc")}
     with psycopg.connect(url) as db:
         assert db.execute("SELECT * FROM traffic.imported").fetchall() == [
             (b"x" * 16, "vless", 1, 2)
@@ -199,7 +199,7 @@ def test_a_ledger_goes_on_where_it_was(full, url):
 
 
 def test_corrections_move_too_and_what_was_voided_is_not_voided_again(full, url):
-    old = place_of(f"sqlite:///{full}")
+    old = backend_of(f"sqlite:///{full}")
     old.ask_correction(VOID, asked_at_millis=1)
     old.ask_correction(
         Wanted(
@@ -225,7 +225,7 @@ def test_corrections_move_too_and_what_was_voided_is_not_voided_again(full, url)
         last = reader.corrections(limit=1)[0]
         assert (last.number, last.reports, last.done_at_millis) == (3, 0, NOON_MILLIS + 6000)
         assert reader.audit().problems == []
-        assert place_of(url).ask_correction(VOID, asked_at_millis=4) == 4
+        assert backend_of(url).ask_correction(VOID, asked_at_millis=4) == 4
 
 
 def test_an_empty_ledger_moves_too(path, url):

@@ -310,7 +310,7 @@ class TestCommands:
 def test_a_driver_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(place, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"\[postgres\]"):
-        place.place_of("postgresql://u:p@h/d")
+        place.backend_of("postgresql://u:p@h/d")
 
 
 def test_a_process_with_a_file_does_not_carry_the_driver(tmp_path):

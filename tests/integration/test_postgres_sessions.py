@@ -21,7 +21,7 @@ import collector.cli.main
 import marzban_bridge.cli.main
 from collector.errors import LedgerUnavailableError, NotStoredError
 from collector.ledger import Receipt
-from collector.ledger.postgres.backend import PostgresPlace
+from collector.ledger.postgres.backend import PostgresBackend
 from collector.ledger.postgres.link import Link
 from collector.ledger.postgres.reader import MAX_CONNECTIONS, PostgresReader
 from collector.ledger.postgres.writer import PostgresLedger
@@ -198,11 +198,11 @@ class TestRefusals:
 
     def refused(self, url, words, *, is_for_good):
         with pytest.raises(NotStoredError, match=words) as raised:
-            PostgresPlace(url).prepare()
+            PostgresBackend(url).prepare()
         assert isinstance(raised.value, LedgerUnavailableError) != is_for_good
         assert PASSWORD not in str(raised.value)
         with pytest.raises(NotStoredError, match=words):
-            PostgresPlace(url).reader()
+            PostgresBackend(url).reader()
         with pytest.raises(StoreError, match=words) as raised:
             shared_schema.prepare(url)
         assert isinstance(raised.value, StoreAwayError) != is_for_good

@@ -18,7 +18,7 @@ from shared_stores import lead
 
 from collector.errors import CollectorError, LedgerError, LedgerUnavailableError
 from collector.ledger import Receipt
-from collector.ledger.postgres.backend import PostgresPlace
+from collector.ledger.postgres.backend import PostgresBackend
 from collector.ledger.postgres.reader import PostgresReader
 from collector.ledger.postgres.writer import PostgresLedger
 from marzban_bridge.errors import NotLeadingError, StoreAwayError
@@ -151,9 +151,9 @@ class TestSessions:
             with pytest.raises(LedgerError, match="synchronous standby does not confirm"):
                 PostgresLedger(url)
             with pytest.raises(LedgerUnavailableError, match="synchronous standby"):
-                PostgresPlace(url).add_reporter("node", now_millis=1)
+                PostgresBackend(url).add_reporter("node", now_millis=1)
             assert len(ask(url, WAITING)) <= 2, "a process that begins meanwhile adds none"
-            with closing(PostgresPlace(url).reader()) as reader:
+            with closing(PostgresBackend(url).reader()) as reader:
                 assert reader.facts().records == 1
             pair.standby.start()
             until("stored", lambda: is_stored(ledger, report(key="c")))
@@ -220,7 +220,7 @@ class TestStandbys:
         shared_schema.prepare(url)
         pair.until_followed()
         standby = pair.standby.url(url.rpartition("/")[2])
-        place = PostgresPlace(standby)
+        place = PostgresBackend(standby)
         for each in (place.prepare, place.open, place.reader):
             with pytest.raises(CollectorError, match="is a standby and takes no writes"):
                 each()

@@ -6,9 +6,8 @@ from contextlib import closing
 
 import pytest
 from collectors import ALICE_TOKEN, AS_ADMIN, AS_REPORTER, BOB_TOKEN, CollectorWorld, running, wire
-from ledgers import NOON_MILLIS
+from ledgers import NOON_MILLIS, beside
 
-from collector.ledger.sqlite.administration.ratios import set_ratio
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.billing import Ratio
 
@@ -171,7 +170,7 @@ class TestServers:
 
     async def test_a_server_beyond_is_billed_by_its_own_ratio(self, path, token, headers, kind):
         with closing(SqliteLedger(path)):
-            set_ratio(path, Ratio("dear", 3000, 0))
+            beside(path).set_ratio(Ratio("dear", 3000, 0))
         async with running(CollectorWorld(path=path, environment=self.FEW)) as world:
             await world.send([wire(token, server=f"s{n}") for n in range(20)], headers=headers)
             await world.send(wire(token, server="dear"), headers=headers)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledgers import NOON_MILLIS, batch, report
 
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Wanted
 
 MINUTE_MILLIS = 60_000
@@ -75,7 +75,7 @@ class Model:
 
 
 def play(url: str, played: list[Any]) -> None:
-    place, model = place_of(url), Model()
+    place, model = backend_of(url), Model()
     ledger = place.open()
     try:
         for step in played:

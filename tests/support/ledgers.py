@@ -9,6 +9,7 @@ from typing import Protocol
 from collector.ledger import Batch, Ledger, LedgerReader
 from collector.ledger.postgres.reader import PostgresReader
 from collector.ledger.postgres.writer import PostgresLedger
+from collector.ledger.sqlite.backend import SqliteBackend
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import Report
@@ -46,6 +47,11 @@ def report(
 
 def batch(*reports: Report, reporter: str = "reporter:r") -> Batch:
     return Batch(reporter, reports)
+
+
+def beside(path: Path) -> SqliteBackend:
+    """Return what administers a ledger file, beside its collector."""
+    return SqliteBackend(f"sqlite:///{path}")
 
 
 class Place(Protocol):

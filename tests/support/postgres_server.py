@@ -178,11 +178,15 @@ class PostgresServer:
         self._lent.append(name)
         return name
 
-    def _make_database(self) -> str:
+    def _make_database(self, options: str = "") -> str:
         name = f"ledger_{next(_NUMBERS)}_{secrets.token_hex(4)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as db:
-            db.execute(f"CREATE DATABASE {name}")
+            db.execute(f"CREATE DATABASE {name} {options}")
         return name
+
+    def new_dictionary_database(self) -> str:
+        """Make an empty database whose text is ordered as in a dictionary; return its name."""
+        return self._make_database("TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'")
 
     def take_back(self) -> None:
         """Empty the databases that were lent, and lend those again that are as new then."""

@@ -23,7 +23,7 @@ from processes import BRIDGE, COLLECTOR, PANEL, PANEL_PASSWORD, Stack, until
 from soak_load import Books
 
 from collector.errors import LedgerError
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from marzban_bridge.errors import StoreError
 from marzban_bridge.quota.account import FLOOR_BYTES, Account
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
@@ -211,7 +211,7 @@ class AdminAtWork(threading.Thread):
         """Tell whether a correction is done; ask for it if it is not kept yet."""
         ledger = self._store.with_name("ledger.sqlite3")
         try:
-            with contextlib.closing(place_of(f"sqlite:///{ledger}").reader()) as reader:
+            with contextlib.closing(backend_of(f"sqlite:///{ledger}").reader()) as reader:
                 found = [it for it in reader.corrections(limit=5) if it.wanted.reason == reason]
         except LedgerError:
             return False

@@ -11,12 +11,11 @@ import pytest
 from fake_influx import FakeBuckets, FakeInflux
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledgers import NOON_MILLIS, SqlitePlace, batch, report
+from ledgers import NOON_MILLIS, SqlitePlace, batch, beside, report
 
 from collector.influx.exporter import HALT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Exporter, Step
 from collector.intake.embedded import EmbeddedIngest
 from collector.intake.ingest import IngestOptions
-from collector.ledger.sqlite.export import rewind
 from collector.metrics import Metrics
 from collector.reports.report import DAY_MILLIS, Limits
 from collector.schema import Policy
@@ -284,7 +283,7 @@ class TestAnyCourseOfEvents:
                         case "step raw" | "step daily":
                             await world.exporter.step(Policy(event.split()[1]))
                         case "rewind":
-                            rewind(world.place.path)
+                            beside(world.place.path).rewind_exports()
                 else:
                     is_over = True
                     world.influx.is_down = False

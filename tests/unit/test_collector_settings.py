@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.ledger.backend import place_of
+from collector.ledger.backend import backend_of
 from collector.runtime.config import ConfigError
 from collector.settings import Settings
 
@@ -114,7 +114,7 @@ def test_a_password_that_is_not_written_as_it_should_be_is_not_repeated(url):
 )
 def test_a_ledger_on_a_server_is_named_without_its_password(url, shown):
     settings = Settings.from_env({"LEDGER_URL": url})
-    assert place_of(settings.ledger_url).name == shown
+    assert backend_of(settings.ledger_url).name == shown
     assert "hunter2" not in repr(settings)
 
 

@@ -19,7 +19,7 @@ LEADERS = (
     ("collector/ledger/lost_commits.py", "each.token in known"),
     ("collector/ledger/lost_commits.py", "token_then != known.token"),
     ("collector/runtime/postgres/lease.py", "row.token == self.token"),
-    ("collector/ledger/postgres/administration/recall.py", "token not in self._tokens"),
+    ("collector/ledger/postgres/recall.py", "token not in self._tokens"),
     ("marzban_bridge/store/postgres/lease.py", "self.known.token == self.token"),
     ("marzban_bridge/store/postgres/lease.py", "self.row.token not in {'', self.token}"),
     ("marzban_bridge/store/terms.py", "now.token == known.token"),

@@ -19,13 +19,17 @@ from typing import Any
 
 from collector.errors import LedgerError
 from collector.ledger.migration.tables import TABLES, Row, Table
-from collector.ledger.postgres.administration import names as postgres_names
+from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Db, Link
 from collector.ledger.postgres.schema import MIGRATION_MARK, bring_forward
-from collector.ledger.sqlite.administration.readers import standings
-from collector.ledger.sqlite.administration.reporters import FORMER
+from collector.ledger.readers import ReaderPosition
+from collector.ledger.sql import readers as sql_readers
+from collector.ledger.sql.purge import DROPPED_DAYS
+from collector.ledger.sql.reporters import FORMER
+from collector.ledger.sql.statistics import sums_of_users
+from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import connect
-from collector.ledger.sqlite.sums import sum_of, whole
+from collector.ledger.sqlite.reader import last_reports
 from collector.ledger.sqlite.writer import SqliteLedger
 
 PAGE_ROWS = 20_000
@@ -80,7 +84,8 @@ class Migration:
             bring_forward(self._link, is_migration=True)
             self._begin(_Source.of(source), restarts=restarts)
             counts = {table.name: self._copy(source, table) for table in TABLES}
-            self._link.run(lambda db: _copy_rest(db, source, standings(self._source)))
+            positions = sql_readers.reader_positions(SqliteDatabase(source))
+            self._link.run(lambda db: _copy_rest(db, source, positions))
             for table in TABLES:
                 self._compare(source, table)
             return self._finish(source, counts)
@@ -146,16 +151,12 @@ class Migration:
     def _finish(self, source: sqlite3.Connection, counts: dict[str, int]) -> Moved:
         """Take the mark away: from here on the database is the ledger."""
         origin = _Source.of(source)
-        users, raw, billed, reports = source.execute(
-            f"SELECT count(*), {sum_of('upload_bytes + download_bytes')}, "
-            f"{sum_of('billed_bytes')}, coalesce(sum(reports), 0) FROM user_total"
-        ).fetchone()
-        raw_bytes, billed_bytes = whole(raw), whole(billed)
+        users, sums = _count(source, "user_total"), sums_of_users(SqliteDatabase(source))
 
         def finish(db: Db) -> None:
             db.execute(
                 "UPDATE folded SET seq = %s, raw_bytes = %s, billed_bytes = %s WHERE id = 1",
-                (origin.folded_seq, raw_bytes, billed_bytes),
+                (origin.folded_seq, sums.raw_bytes, sums.billed_bytes),
             )
             db.execute("UPDATE meta SET value = %s WHERE key = 'ledger_id'", (origin.ledger_id,))
             db.execute(
@@ -169,9 +170,9 @@ class Migration:
             ledger_id=origin.ledger_id,
             rows=counts,
             users=users,
-            reports=reports,
-            raw_bytes=raw_bytes,
-            billed_bytes=billed_bytes,
+            reports=sums.reports,
+            raw_bytes=sums.raw_bytes,
+            billed_bytes=sums.billed_bytes,
         )
 
 
@@ -220,7 +221,7 @@ def _empty(db: Db) -> None:
         db.execute(f"DELETE FROM {table}")
 
 
-def _copy_rest(db: Db, source: sqlite3.Connection, told: dict[str, Any]) -> None:
+def _copy_rest(db: Db, source: sqlite3.Connection, positions: dict[str, ReaderPosition]) -> None:
     for table, columns in _SMALL.items():
         db.execute(f"DELETE FROM {table}")
         marks = ", ".join(["%s"] * len(columns))
@@ -229,7 +230,7 @@ def _copy_rest(db: Db, source: sqlite3.Connection, told: dict[str, Any]) -> None
             rows = [(*row[:-1], bool(row[-1])) for row in rows]
         with db.cursor() as cursor:
             cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
-    for key in ("dropped_days", FORMER):
+    for key in (DROPPED_DAYS, FORMER):
         db.execute("DELETE FROM meta WHERE key = %s", (key,))
         for row in source.execute("SELECT key, value FROM meta WHERE key = ?", (key,)):
             db.execute("INSERT INTO meta (key, value) VALUES (%s, %s)", row)
@@ -237,9 +238,7 @@ def _copy_rest(db: Db, source: sqlite3.Connection, told: dict[str, Any]) -> None
     with db.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO heard (scope, received_at) VALUES (%s, %s)",
-            source.execute(
-                "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
-            ).fetchall(),
+            list(last_reports(source).items()),
         )
-    for reader, standing in told.items():
-        postgres_names.keep_standing(db, reader, standing)
+    for reader, position in positions.items():
+        sql_readers.report_position(PostgresDatabase(db), reader, position)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from collector.ledger.corrections import SCOPE
 from collector.ledger.postgres.link import Db
 
 Row = tuple[Any, ...]
@@ -109,7 +110,7 @@ class Reports(Table):
         ):
             reports = [row for _, row in together]
             first_seq, received_at = reports[0][0], reports[0][9]
-            counted = [row for row in reports if not row[8].startswith("correction:")]
+            counted = [row for row in reports if not row[8].startswith(SCOPE)]
             raw_bytes = sum(row[3] + row[4] for row in counted)
             billed_bytes = sum(row[3] + row[4] if row[5] is None else row[5] for row in counted)
             # Their numbers are far below the ids that collectors make of the time.

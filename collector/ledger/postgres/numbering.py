@@ -8,10 +8,11 @@ all there will ever be up to it, whichever commit was how slow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from collector.ledger.postgres.administration import senders as postgres_senders
+from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Db
+from collector.ledger.sql import senders as sql_senders
 
 FOLD_REPORTS = 50_000
 MAX_RUNS = 1000
@@ -70,6 +71,11 @@ _ADD_TO_USERS = f"""
         last_used_at = greatest(u.last_used_at, excluded.last_used_at),
         change_seq = excluded.change_seq
 """
+_HEAR = """
+    INSERT INTO heard AS h (scope, received_at)
+    SELECT * FROM unnest(%s::text[], %s::bigint[])
+    ON CONFLICT (scope) DO UPDATE SET received_at = greatest(h.received_at, excluded.received_at)
+"""
 
 
 def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -> tuple[int, int]:
@@ -95,7 +101,7 @@ def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -
     bounds = {"after": after, "through": through}
     for statement in (_ADD_TO_DAYS, _ADD_TO_SERIES, _ADD_TO_USERS):
         db.execute(statement, bounds)
-    postgres_senders.add(db, after=after, through=through)
+    _note_heard(db, sql_senders.add(PostgresDatabase(db), after=after, through=through))
     if not is_run_noted:
         note_run(db, after_seq=after, token=token)
     db.execute(
@@ -104,6 +110,12 @@ def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -
         (through, raw_bytes, billed_bytes),
     )
     return reports, through
+
+
+def _note_heard(db: Db, received_at: Mapping[str, int]) -> None:
+    """Note when each sender was heard: a report may be dropped before it is asked."""
+    names = sorted(received_at)
+    db.execute(_HEAR, (names, [received_at[name] for name in names]))
 
 
 def _unfolded(db: Db, limit: int) -> tuple[Sequence[tuple[int, int]], int, int, int]:

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from collector.errors import LedgerUnavailableError, NotStoredError
 from collector.ledger import Batch, Receipt
 from collector.ledger.capacity import Capacity, Room
-from collector.ledger.postgres import capacity as postgres_capacity
 from collector.ledger.postgres import series as postgres_series
-from collector.ledger.postgres.administration.recall import Recall
 from collector.ledger.postgres.append import (
     Group,
     LostRaceError,
@@ -21,8 +19,11 @@ from collector.ledger.postgres.append import (
     known_contents,
     new_group_id,
 )
+from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Db, Link
+from collector.ledger.postgres.recall import Recall
 from collector.ledger.postgres.series import SeriesIds
+from collector.ledger.sql import capacity as sql_capacity
 
 CAPACITY_SECONDS = 60.0
 """How old a look at the users' totals may be by which a collector tells whether more fits."""
@@ -190,7 +191,7 @@ class Writer:
         if is_known and self._capacity.is_ample(batches):
             return None
         if not (is_known and self._capacity.nearly_full):
-            found = self.link.ask(postgres_capacity.nearly_full)
+            found = self.link.ask(lambda db: sql_capacity.nearly_full(PostgresDatabase(db)))
             self._capacity = Capacity(found, spare_bytes=SPARE_BYTES)
             kept_seconds = NEARLY_FULL_SECONDS if found else CAPACITY_SECONDS
             self._capacity_until_seconds = time.monotonic() + kept_seconds
@@ -198,5 +199,7 @@ class Writer:
             return None
         return self._capacity.room(
             batches,
-            lambda username: self.link.ask(lambda db: postgres_capacity.total_of(db, username)),
+            lambda username: self.link.ask(
+                lambda db: sql_capacity.total_of(PostgresDatabase(db), username)
+            ),
         )

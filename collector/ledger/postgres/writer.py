@@ -16,17 +16,21 @@ from collector.errors import LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt
 from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.lost_commits import Losses
-from collector.ledger.postgres import export as postgres_export
+from collector.ledger.postgres import correction_rows as postgres_rows
 from collector.ledger.postgres import numbering as postgres_fold
+from collector.ledger.postgres import purge as postgres_purge
 from collector.ledger.postgres import series as postgres_series
-from collector.ledger.postgres.administration import corrections as postgres_corrections
-from collector.ledger.postgres.administration import purge as postgres_purge
-from collector.ledger.postgres.administration.recall import Head, Recall
 from collector.ledger.postgres.append import new_group_id
+from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.lease import Lease, NotLeadingError
 from collector.ledger.postgres.link import Db, Link
+from collector.ledger.postgres.recall import Head, Recall
 from collector.ledger.postgres.recording import Writer
 from collector.ledger.postgres.schema import bring_forward
+from collector.ledger.sql import corrected as sql_corrected
+from collector.ledger.sql import corrections as sql_corrections
+from collector.ledger.sql import export as sql_export
+from collector.ledger.sql import purge as sql_purge
 from collector.ledger.statistics_values import IdleSeries
 from collector.schema import Policy
 
@@ -191,7 +195,12 @@ class PostgresLedger:
 
         def age(db: Db) -> int:
             _wait_for_leader(db)
-            return postgres_purge.age(db, ran_millis=ran_millis, kept_millis=kept_millis)
+            return sql_purge.age(
+                PostgresDatabase(db),
+                ran_millis=ran_millis,
+                kept_millis=kept_millis,
+                last_seq=postgres_fold.folded_seq(db),
+            )
 
         return self._keeper.run(age)
 
@@ -212,7 +221,7 @@ class PostgresLedger:
             _wait_for_leader(db)
             last = through_seq
             if keeps_unexported:
-                exported_seq = postgres_export.state_of(db, Policy.RAW).seq
+                exported_seq = sql_export.state_of(PostgresDatabase(db), Policy.RAW).seq
                 last = exported_seq if last is None else min(last, exported_seq)
             return postgres_purge.forget_reports(
                 db, before_millis=before_millis, limit=limit, through_seq=last
@@ -225,9 +234,12 @@ class PostgresLedger:
 
         def forget(db: Db) -> int:
             _wait_for_leader(db)
-            seq = postgres_fold.folded_seq(db)
-            postgres_corrections.note_dropped_days(db, before_day=before_day, seq=seq)
-            return postgres_purge.forget_days(db, before_day=before_day, limit=limit)
+            return sql_purge.forget_days(
+                PostgresDatabase(db),
+                before_day=before_day,
+                limit=limit,
+                folded_seq=postgres_fold.folded_seq(db),
+            )
 
         return self._keeper.run(forget)
 
@@ -262,26 +274,34 @@ class PostgresLedger:
         self, db: Db, group_id: int, *, now_millis: int, limit: int
     ) -> tuple[int, bool]:
         self._check_sums(db)
-        correction = postgres_corrections.open_correction(db)
+        database = PostgresDatabase(db)
+        correction = sql_corrected.open_correction(database)
         if correction is None:
             return self._folded_seq, False
-        seq, is_done = postgres_corrections.carry_out(
-            db,
+        seq, is_done = sql_corrections.carry_out(
+            database,
             correction,
+            lambda lines: postgres_rows.append(
+                db,
+                lines,
+                group_id=group_id,
+                after_seq=self._folded_seq,
+                number=correction.number,
+                now_millis=now_millis,
+            ),
             last_seq=self._folded_seq,
-            group_id=group_id,
             now_millis=now_millis,
             limit=limit,
         )
         if seq > self._folded_seq and not self._is_run_noted:
             postgres_fold.note_run(db, after_seq=self._folded_seq, token=self.lease.token or "")
-        return seq, not is_done or postgres_corrections.open_correction(db) is not None
+        return seq, not is_done or sql_corrected.open_correction(database) is not None
 
     def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
         """Store that an export went on; not if it was begun anew, or another leads, meanwhile."""
         try:
             return self._as_leader(
-                lambda db: postgres_export.advance(db, progress, at_millis=at_millis)
+                lambda db: sql_export.advance(PostgresDatabase(db), progress, at_millis=at_millis)
             )
         except NotLeadingError:
             return False
@@ -289,7 +309,9 @@ class PostgresLedger:
     def note_export_problem(self, stream: str, problem: str | None) -> None:
         """Store why an export does not go on, None when it does."""
         with contextlib.suppress(NotLeadingError):
-            self._as_leader(lambda db: postgres_export.note_problem(db, stream, problem))
+            self._as_leader(
+                lambda db: sql_export.note_problem(PostgresDatabase(db), stream, problem)
+            )
 
 
 def _wait_for_leader(db: Db) -> None:

@@ -1,27 +1,25 @@
-"""The embedded ledger as a place: one file."""
+"""The embedded ledger: one file."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from collector.ledger.corrections import Wanted
-from collector.ledger.readers import Standing
-from collector.ledger.sqlite import export as sqlite_export
+from collector.ledger.sql.administration import SqlAdministration
+from collector.ledger.sql.database import Database
 from collector.ledger.sqlite import file as sqlite_file
-from collector.ledger.sqlite.administration import corrections as sqlite_corrections
-from collector.ledger.sqlite.administration import ratios as sqlite_ratios
-from collector.ledger.sqlite.administration import readers as sqlite_readers
-from collector.ledger.sqlite.administration import reporters as sqlite_reporters
+from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.reader import SqliteReader
-from collector.ledger.sqlite.writer import SqliteLedger
-from collector.reports.billing import Ratio
-from collector.reports.reporters import Configured, merge_configured, revoke_configured
+from collector.ledger.sqlite.writer import SqliteLedger, not_stored
+
+T = TypeVar("T")
 
 
-class SqlitePlace:
+class SqliteBackend(SqlAdministration):
     """A ledger file, by its `sqlite:///` URL."""
 
     is_shared: Final = False
@@ -54,71 +52,13 @@ class SqlitePlace:
         """Return what is free on its disk."""
         return shutil.disk_usage(self.path.parent).free
 
-    def add_reporter(
-        self,
-        name: str,
-        *,
-        now_millis: int,
-        counts_toward_quota: bool | None = None,
-        key: str | None = None,
-    ) -> str:
-        """Store a new reporter and return its key."""
-        return sqlite_reporters.add_reporter(
-            self.path,
-            name,
-            now_millis=now_millis,
-            counts_toward_quota=counts_toward_quota,
-            key=key,
-        )
-
-    def note_configured(self, configured: Sequence[Configured]) -> None:
-        """Note which keys the environment of a collector has."""
-        sqlite_reporters.keep_configured(self.path, lambda kept: merge_configured(kept, configured))
-
-    def revoke_configured(self, name: str, *, now_millis: int) -> bool:
-        """Make the environment's key of a name invalid."""
-        return sqlite_reporters.keep_configured(
-            self.path, lambda kept: revoke_configured(kept, name, now_millis=now_millis)
-        )
-
-    def change_reporter(self, name: str, *, counts_toward_quota: bool) -> None:
-        """Say whether what a reporter reports from now on is billed."""
-        sqlite_reporters.change_reporter(self.path, name, counts_toward_quota=counts_toward_quota)
-
-    def rotate_reporter(self, name: str, *, now_millis: int, grace_millis: int) -> str:
-        """Give a reporter another key and return it."""
-        return sqlite_reporters.rotate_reporter(
-            self.path, name, now_millis=now_millis, grace_millis=grace_millis
-        )
-
-    def revoke_reporter(self, name: str, *, now_millis: int) -> None:
-        """Make a reporter's key invalid."""
-        sqlite_reporters.revoke_reporter(self.path, name, now_millis=now_millis)
-
-    def set_ratio(self, ratio: Ratio) -> int | None:
-        """Store how much a byte on a server counts; return the ratio before."""
-        return sqlite_ratios.set_ratio(self.path, ratio)
-
-    def clear_ratio(self, server: str) -> None:
-        """Have a byte on a server count as a byte again."""
-        sqlite_ratios.clear_ratio(self.path, server)
-
-    def ask_correction(self, wanted: Wanted, *, asked_at_millis: int) -> int:
-        """Store that a correction is wanted; return its number."""
-        return sqlite_corrections.ask(self.path, wanted, asked_at_millis=asked_at_millis)
-
-    def rewind_exports(self) -> None:
-        """Begin all exports anew."""
-        sqlite_export.rewind(self.path)
-
-    def standings(self) -> dict[str, Standing]:
-        """Return how far the books of all readers were."""
-        return sqlite_readers.standings(self.path)
-
-    def standing_of(self, reader: str) -> Standing | None:
-        """Return how far a reader's books were."""
-        return sqlite_readers.standing_of(self.path, reader)
-
-    def keep_standing(self, reader: str, standing: Standing) -> Standing:
-        """Store how far a reader's books are."""
-        return sqlite_readers.keep_standing(self.path, reader, standing)
+    def administer(self, work: Callable[[Database], T], *, only_reads: bool = False) -> T:
+        """Run something in one transaction, beside a running collector or without one."""
+        with closing(sqlite_file.connect(self.path, read_only=only_reads)) as db:
+            try:
+                db.execute("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+                result = work(SqliteDatabase(db))
+                db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise not_stored(self.path, error) from error
+            return result

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sqlite3
 
+from collector.ledger.sql import senders as sql_senders
 from collector.ledger.sqlite import key_index
-from collector.ledger.sqlite.administration import senders as sqlite_senders
+from collector.ledger.sqlite.database import SqliteDatabase
 
 _FOLDING = """
     CREATE TEMP TABLE IF NOT EXISTS folding (
@@ -79,9 +80,14 @@ def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
     db.execute(_GATHER, (after, through))
     for statement in (_ADD_TO_SERIES, _ADD_TO_DAYS, _ADD_TO_USERS):
         db.execute(statement)
-    sqlite_senders.add(db, after=after, through=through)
+    sql_senders.add(SqliteDatabase(db), after=after, through=through)
     key_index.index(db, after=after, through=through)
-    db.execute("UPDATE meta SET value = ? WHERE key = 'folded_seq'", (str(through),))
+    note_folded(db, through)
+
+
+def note_folded(db: sqlite3.Connection, seq: int) -> None:
+    """Note up to which report the sums go, in the transaction that adds it up."""
+    db.execute("UPDATE meta SET value = ? WHERE key = 'folded_seq'", (str(seq),))
 
 
 def folded_seq(db: sqlite3.Connection) -> int:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import secrets
 import sqlite3
 
-from collector.ledger import Run
-
 MAX_RUNS = 1000
 """Older ones are forgotten: a reader that was away for longer than these cannot tell any more."""
 
@@ -27,16 +25,3 @@ def begin(db: sqlite3.Connection, *, after_seq: int) -> None:
         "(SELECT after_seq FROM run ORDER BY after_seq DESC LIMIT 1 OFFSET ?)"
     )
     db.execute(statement, (MAX_RUNS,))
-
-
-def runs_since(db: sqlite3.Connection, seq: int) -> list[Run]:
-    """Return the run that stored a report and all later ones, oldest first; all for seq 0.
-
-    The first one began at or after that report where it is not known which run stored it.
-    """
-    rows = db.execute(
-        "SELECT after_seq, token FROM run WHERE after_seq >= "
-        "coalesce((SELECT max(after_seq) FROM run WHERE after_seq < ?), 0) ORDER BY after_seq",
-        (seq,),
-    )
-    return [Run(*row) for row in rows]

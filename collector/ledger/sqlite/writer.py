@@ -9,16 +9,18 @@ from pathlib import Path
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt
-from collector.ledger.aging import Ages
 from collector.ledger.capacity import Capacity, Room
-from collector.ledger.corrections import CORRECTED_REPORTS
-from collector.ledger.sqlite import export as sqlite_export
+from collector.ledger.corrections import CORRECTED_REPORTS, SCOPE, Correction, Line
+from collector.ledger.sql import capacity as sql_capacity
+from collector.ledger.sql import corrected as sql_corrected
+from collector.ledger.sql import corrections as sql_corrections
+from collector.ledger.sql import export as sql_export
+from collector.ledger.sql import purge as sql_purge
 from collector.ledger.sqlite import fold as sqlite_fold
 from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite import runs as sqlite_runs
 from collector.ledger.sqlite import series as sqlite_series
-from collector.ledger.sqlite import sums as sqlite_sums
-from collector.ledger.sqlite.administration import corrections as sqlite_corrections
+from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import LEDGER, connect, lock
 from collector.ledger.statistics_values import (
     IdleSeries,
@@ -29,6 +31,11 @@ from collector.schema import Policy
 
 MAX_CACHED_SERIES = 500_000
 
+_APPEND = (
+    "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
+    "connections, reported_at, received_at, reporter, billed_bytes) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _SeriesKey = tuple[str, str, int, str]
 _Content = tuple[int | None, int, int]
 
@@ -71,7 +78,7 @@ class SqliteLedger:
         self._unindexed = dict(self._db.execute(query, (self._folded_seq,)))
 
     def _read_capacity(self) -> Capacity:
-        return Capacity(sqlite_sums.nearly_full(self._db, folded_seq=self._folded_seq))
+        return Capacity(sql_capacity.nearly_full(self._database))
 
     def _room_for(self, batches: Sequence[Batch]) -> Room | None:
         """Return what decides about each report of a commit; None where all fit in any case."""
@@ -80,16 +87,18 @@ class SqliteLedger:
         self._capacity = self._read_capacity()
         if self._capacity.is_ample(batches):
             return None
-        folded_seq = self._folded_seq
         return self._capacity.room(
-            batches,
-            lambda username: sqlite_sums.total_of(self._db, username, folded_seq=folded_seq),
+            batches, lambda username: sql_capacity.total_of(self._database, username)
         )
 
     def close(self) -> None:
         """Close the file and let another process have it."""
         self._db.close()
         self._lock.close()
+
+    @property
+    def _database(self) -> SqliteDatabase:
+        return SqliteDatabase(self._db)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -104,9 +113,7 @@ class SqliteLedger:
                 self._load()
             if not isinstance(error, (sqlite3.Error, OverflowError, UnicodeError)):
                 raise
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise DiskFullError(f"the disk under the ledger {self.path} is full") from error
-            raise NotStoredError(f"the ledger {self.path} did not store: {error}") from error
+            raise not_stored(self.path, error) from error
 
     def record(
         self,
@@ -128,12 +135,7 @@ class SqliteLedger:
             receipts = [self._take(batch, group, known, received_at_millis) for batch in batches]
             if group.rows and not self._is_run_noted:
                 sqlite_runs.begin(self._db, after_seq=self._last_seq)
-            self._db.executemany(
-                "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
-                "connections, reported_at, received_at, reporter, billed_bytes) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                group.rows,
-            )
+            self._db.executemany(_APPEND, group.rows)
             if alongside is not None:
                 alongside(self._db, receipts)
             if not defers_sums:
@@ -254,14 +256,13 @@ class SqliteLedger:
 
     def age(self, *, ran_millis: int, kept_millis: int) -> int:
         """Note that a collector ran so much longer; return up to which seq reports are old."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
-        ages = Ages.parse(row[0] if row else None).later(
-            ran_millis=ran_millis, seq=self._last_seq, kept_millis=kept_millis
-        )
         with self._transaction():
-            keep = "INSERT OR REPLACE INTO meta (key, value) VALUES ('ages', ?)"
-            self._db.execute(keep, (ages.format(),))
-        return ages.old_through(kept_millis=kept_millis)
+            return sql_purge.age(
+                self._database,
+                ran_millis=ran_millis,
+                kept_millis=kept_millis,
+                last_seq=self._last_seq,
+            )
 
     def forget_reports(
         self,
@@ -280,7 +281,7 @@ class SqliteLedger:
             key_index.forget(self._db, before_millis=before_millis, through_seq=through_seq)
             last = self._folded_seq
             if keeps_unexported:
-                last = min(last, sqlite_export.state_of(self._db, Policy.RAW).seq)
+                last = min(last, sql_export.state_of(self._database, Policy.RAW).seq)
             if through_seq is not None:
                 last = min(last, through_seq)
             # Only from the front, so that what is kept has no gaps, wherever clocks jumped.
@@ -295,41 +296,53 @@ class SqliteLedger:
     def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
         """Store that an export went on, unless it was begun anew meanwhile; return whether."""
         with self._transaction():
-            return sqlite_export.advance(self._db, progress, at_millis=at_millis)
+            return sql_export.advance(self._database, progress, at_millis=at_millis)
 
     def note_export_problem(self, stream: str, problem: str | None) -> None:
         """Store why an export does not go on, None when it does."""
         with self._transaction():
-            sqlite_export.note_problem(self._db, stream, problem)
+            sql_export.note_problem(self._database, stream, problem)
 
     def forget_days(self, *, before_day: int, limit: int) -> int:
         """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
         with self._transaction():
-            statement = (
-                "DELETE FROM usage_day WHERE (day, series_id) IN (SELECT day, series_id "
-                "FROM usage_day WHERE day < ? ORDER BY day, series_id LIMIT ?)"
+            return sql_purge.forget_days(
+                self._database, before_day=before_day, limit=limit, folded_seq=self._folded_seq
             )
-            sqlite_corrections.note_dropped_days(
-                self._db, before_day=before_day, seq=self._folded_seq
-            )
-            return self._db.execute(statement, (before_day, limit)).rowcount
 
     def correct(self, *, now_millis: int, limit: int = CORRECTED_REPORTS) -> bool:
         """Carry out a step of the oldest correction that is open; return whether there is more."""
-        correction = sqlite_corrections.open_correction(self._db)
+        correction = sql_corrected.open_correction(self._database)
         if correction is None:
             return False
         self.fold()  # only what is in the sums can be taken out of them
         with self._transaction():
-            last_seq, is_done = sqlite_corrections.carry_out(
-                self._db, correction, last_seq=self._last_seq, now_millis=now_millis, limit=limit
+            last_seq, is_done = sql_corrections.carry_out(
+                self._database,
+                correction,
+                lambda lines: self._append_lines(correction, lines, now_millis),
+                last_seq=self._last_seq,
+                now_millis=now_millis,
+                limit=limit,
             )
             is_stored = last_seq > self._last_seq
+            if is_stored:
+                sqlite_fold.note_folded(self._db, last_seq)
             if is_stored and not self._is_run_noted:
                 sqlite_runs.begin(self._db, after_seq=self._last_seq)
         self._last_seq = self._folded_seq = last_seq
         self._is_run_noted = self._is_run_noted or is_stored
-        return not is_done or sqlite_corrections.open_correction(self._db) is not None
+        return not is_done or sql_corrected.open_correction(self._database) is not None
+
+    def _append_lines(self, correction: Correction, lines: Sequence[Line], now_millis: int) -> None:
+        rows = [
+            (
+                *(seq, None, it.series_id, it.upload_bytes, it.download_bytes, it.connections),
+                *(it.reported_at, now_millis, f"{SCOPE}{correction.number}", it.billed_bytes),
+            )
+            for seq, it in enumerate(lines, start=self._last_seq + 1)
+        ]
+        self._db.executemany(_APPEND, rows)
 
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
         """Drop series that are still as they were found; return how many. No sum changes."""
@@ -338,6 +351,13 @@ class SqliteLedger:
             dropped = sqlite_series.drop(self._db, found)
         self._series.clear()
         return dropped
+
+
+def not_stored(path: Path, error: Exception) -> NotStoredError:
+    """Return what an error of SQLite means for who stores: DiskFullError, or its parent."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return DiskFullError(f"the disk under the ledger {path} is full")
+    return NotStoredError(f"the ledger {path} did not store: {error}")
 
 
 class _Group:

@@ -1,24 +1,8 @@
-"""Drops what a PostgreSQL ledger need not keep; totals stay."""
+"""Drops the reports that a PostgreSQL ledger need not keep; totals stay."""
 
 from __future__ import annotations
 
-from collector.ledger.aging import Ages
-from collector.ledger.postgres import numbering as postgres_fold
 from collector.ledger.postgres.link import Db
-
-
-def age(db: Db, *, ran_millis: int, kept_millis: int) -> int:
-    """Note that a collector ran so much longer; return up to which seq reports are old."""
-    row = db.execute("SELECT value FROM meta WHERE key = 'ages'").fetchone()
-    ages = Ages.parse(row[0] if row else None).later(
-        ran_millis=ran_millis, seq=postgres_fold.folded_seq(db), kept_millis=kept_millis
-    )
-    db.execute(
-        "INSERT INTO meta (key, value) VALUES ('ages', %s) "
-        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (ages.format(),),
-    )
-    return ages.old_through(kept_millis=kept_millis)
 
 
 def forget_reports(db: Db, *, before_millis: int, limit: int, through_seq: int | None) -> int:
@@ -56,12 +40,3 @@ def _forget_part(db: Db, group_id: int, purged: int, until: int) -> int:
     db.execute("DELETE FROM report WHERE group_id = %s AND position < %s", (group_id, until))
     db.execute("UPDATE report_group SET purged = %s WHERE id = %s", (until, group_id))
     return until - purged
-
-
-def forget_days(db: Db, *, before_day: int, limit: int) -> int:
-    """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
-    return db.execute(
-        "DELETE FROM usage_day WHERE (day, series_id) IN (SELECT day, series_id "
-        "FROM usage_day WHERE day < %s ORDER BY day, series_id LIMIT %s)",
-        (before_day, limit),
-    ).rowcount

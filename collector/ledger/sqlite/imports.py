@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from collector.errors import LedgerError
 from collector.ledger import Batch, Receipt
 from collector.ledger.import_amounts import Amounts, Sums
-from collector.ledger.sqlite.sums import sum_of, whole
+from collector.ledger.sql.statistics import sums_of_users
+from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import Report
 
@@ -41,11 +42,8 @@ def has_memory(db: sqlite3.Connection) -> bool:
 
 def total_bytes(db: sqlite3.Connection) -> tuple[int, int]:
     """Return the sums of all users' traffic since for ever: raw, and billed."""
-    raw, billed = db.execute(
-        f"SELECT {sum_of('upload_bytes + download_bytes')}, {sum_of('billed_bytes')} "
-        "FROM user_total"
-    ).fetchone()
-    return whole(raw), whole(billed)
+    sums = sums_of_users(SqliteDatabase(db))
+    return sums.raw_bytes, sums.billed_bytes
 
 
 def count(

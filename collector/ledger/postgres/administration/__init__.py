@@ -1,1 +1,0 @@
-"""What is kept beside the reports in a PostgreSQL ledger: corrections, senders, names, purges."""

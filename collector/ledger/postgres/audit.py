@@ -1,0 +1,68 @@
+"""Whether a PostgreSQL ledger is whole, and what it takes: what its own tables tell beside sums."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from psycopg import errors as pg
+
+from collector.ledger.corrections import Sums, disagreements
+from collector.ledger.postgres.database import PostgresDatabase
+from collector.ledger.postgres.link import SCHEMA, Db
+from collector.ledger.sql.statistics import Compared
+from collector.ledger.statistics_values import Audit
+
+
+def size_bytes(db: Db) -> int:
+    """Return what the tables take; 0 for an engine that cannot say."""
+    query = (
+        "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class AS c "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'"
+    )
+    with suppress(pg.UndefinedFunction, pg.FeatureNotSupported), db.transaction():
+        row = db.execute(query, (SCHEMA,)).fetchone()
+        return 0 if row is None else int(row[0])
+    return 0
+
+
+def audit(db: Db) -> Audit:
+    """Compare the sums of users, series, days and kept reports with each other; of one moment."""
+    compared = Compared(PostgresDatabase(db))
+    raw_bytes, billed_bytes, seq = db.execute(
+        "SELECT raw_bytes, billed_bytes, seq FROM folded WHERE id = 1"
+    ).fetchone() or (0, 0, 0)
+    running = Sums(int(raw_bytes), int(billed_bytes), int(seq) - compared.corrected.lines)
+    problems = disagreements(compared.counted, running, what="the running sum")
+    return compared.audit([*problems, *_lost_rows(db)])
+
+
+def _lost_rows(db: Db) -> list[str]:
+    """Look for reports and days without their series, and groups without their reports."""
+    problems = []
+    for what, query in (
+        (
+            "reports without a series",
+            "SELECT count(*) FROM report AS r LEFT JOIN series AS s ON s.id = r.series_id "
+            "WHERE s.id IS NULL",
+        ),
+        (
+            "days without a series",
+            "SELECT count(*) FROM usage_day AS d LEFT JOIN series AS s ON s.id = d.series_id "
+            "WHERE s.id IS NULL",
+        ),
+        (
+            "reports too many or too few in their groups",
+            "SELECT coalesce(sum(abs(g.reports - g.purged - coalesce(r.kept, 0))), 0) "
+            "FROM report_group AS g LEFT JOIN (SELECT group_id, count(*) AS kept FROM report "
+            "GROUP BY group_id) AS r ON r.group_id = g.id",
+        ),
+    ):
+        count = _number(db, query)
+        if count:
+            problems.append(f"{count} {what}")
+    return problems
+
+
+def _number(db: Db, query: str) -> int:
+    row = db.execute(query).fetchone()
+    return 0 if row is None else int(row[0])

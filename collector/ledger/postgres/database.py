@@ -1,0 +1,91 @@
+"""A connection to a PostgreSQL ledger as the texts of both engines see it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from collector.ledger.postgres.link import Db
+from collector.ledger.sql.database import BYTE_ORDER, NO_VALUES, Dialect, Row, Values
+
+_REPORTS = """
+    SELECT g.first_seq + r.position AS seq, r.series_id, r.upload_bytes, r.download_bytes,
+        r.billed_bytes, r.connections, r.reported_at, g.received_at, r.reporter
+    FROM report_group AS g JOIN report AS r ON r.group_id = g.id
+"""
+# A report has its number when it is added up: the seq of its group's first one + its position.
+DIALECT = Dialect(
+    reports=f"({_REPORTS})",
+    numbered=f"""({_REPORTS}
+        WHERE g.first_seq >= :first_group_seq AND g.first_seq <= :through
+            AND g.first_seq + r.position > :after AND g.first_seq + r.position <= :through)""",
+    unfolded=f"({_REPORTS} WHERE g.first_seq IS NULL)",
+    since=f"""({_REPORTS} WHERE g.received_at >= :since
+        AND (g.first_seq >= :first_seq OR g.first_seq IS NULL))""",
+    folded_seq="(SELECT seq FROM folded WHERE id = 1)",
+    first_seq="(SELECT first_seq + purged FROM report_group WHERE first_seq IS NOT NULL "
+    "ORDER BY first_seq LIMIT 1)",
+    last_seq="(SELECT seq FROM folded WHERE id = 1)",
+    unnumbered_reports="(SELECT coalesce(sum(reports), 0) FROM report_group "
+    "WHERE first_seq IS NULL)",
+    received_at="(SELECT received_at FROM report_group WHERE first_seq <= :seq "
+    "ORDER BY first_seq DESC LIMIT 1)",
+    oldest_received_at="(SELECT min(received_at) FROM report_group)",
+    sum="coalesce(sum({}), 0)",
+    largest_first="sum(upload_bytes) + sum(download_bytes) DESC",
+)
+_GROUP_OF = (
+    "SELECT coalesce(max(first_seq), 0) FROM report_group WHERE first_seq <= %(after)s::bigint + 1"
+)
+_TOKEN = re.compile(
+    r"""
+    (?P<literal>'(?:[^']|'')*')|(?P<quoted>"[^"]*")|(?P<cast>::)|:(?P<name>[a-z_][a-z0-9_]*)
+    |(?P<percent>%)|(?P<order>\bCOLLATE\ BINARY\b)
+    """,
+    re.VERBOSE,
+)
+
+
+@lru_cache(maxsize=1000)
+def psycopg_text(text: str) -> str:
+    """Return a text as the driver takes it: `:name` as `%(name)s`, bytes in order as collation "C".
+
+    What stands in a literal or in quotes is left as it is, and so are casts.
+    """
+    return _TOKEN.sub(_translated, text)
+
+
+def _translated(found: re.Match[str]) -> str:
+    if name := found["name"]:
+        return f"%({name})s"
+    if found["order"]:
+        return BYTE_ORDER.replace("BINARY", '"C"')
+    return found[0].replace("%", "%%")
+
+
+class PostgresDatabase:
+    """Runs the texts on a connection."""
+
+    dialect = DIALECT
+
+    def __init__(self, connection: Db) -> None:
+        self._connection = connection
+
+    def bounds(self, *, after: int, through: int) -> dict[str, object]:
+        """Return the values for reports after a number and up to another."""
+        row = self._connection.execute(_GROUP_OF, {"after": after}).fetchone()
+        return {"after": after, "through": through, "first_group_seq": row[0] if row else 0}
+
+    def rows(self, text: str, values: Values = NO_VALUES) -> list[Row]:
+        """Run a text, and return its rows."""
+        return self._connection.execute(psycopg_text(text), values).fetchall()
+
+    def change(self, text: str, values: Values = NO_VALUES) -> int:
+        """Run a text, and return how many rows it changed."""
+        return self._connection.execute(psycopg_text(text), values).rowcount
+
+    def change_each(self, text: str, values: Sequence[Values]) -> None:
+        """Run a text once with each of the values."""
+        if values:
+            self._connection.cursor().executemany(psycopg_text(text), values)

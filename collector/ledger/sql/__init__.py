@@ -1,0 +1,1 @@
+"""What is read and administered alike in a ledger of either engine: one SQL text for both."""

@@ -1,0 +1,108 @@
+"""What a ledger remembers of its export: how far it is, and what was refused for good."""
+
+from __future__ import annotations
+
+from collector.ledger import Backlog, DeadLetter, ExportState, Progress
+from collector.ledger.sql.database import Database, first_row, one_row
+from collector.schema import Policy
+
+MAX_DEAD_LETTERS = 10_000
+"""The newest are kept to be looked at; the reports themselves are counted all the same."""
+
+
+def state_of(db: Database, stream: str) -> ExportState:
+    """Return how far an export is; one that never ran is at the beginning."""
+    row = first_row(
+        db,
+        "SELECT stream, seq, points, advanced_at, problem FROM export WHERE stream = :stream",
+        {"stream": stream},
+    )
+    return ExportState(stream) if row is None else ExportState(*row)
+
+
+def _ensure(db: Database, stream: str) -> None:
+    db.change(
+        "INSERT INTO export (stream) VALUES (:stream) ON CONFLICT (stream) DO NOTHING",
+        {"stream": stream},
+    )
+
+
+def advance(db: Database, progress: Progress, *, at_millis: int) -> bool:
+    """Move an export's cursor, unless it is no longer where the step began; return whether."""
+    _ensure(db, progress.stream)
+    is_moved = (
+        db.change(
+            "UPDATE export SET seq = :to_seq, points = points + :points, advanced_at = :at, "
+            "problem = NULL WHERE stream = :stream AND seq = :from_seq",
+            {
+                "to_seq": progress.to_seq,
+                "points": progress.points,
+                "at": at_millis,
+                "stream": progress.stream,
+                "from_seq": progress.from_seq,
+            },
+        )
+        > 0
+    )
+    if is_moved and progress.dead_letters:
+        db.change_each(
+            "INSERT INTO dead_letter (stream, line, reason, at) "
+            "VALUES (:stream, :line, :reason, :at)",
+            [
+                {
+                    "stream": each.stream,
+                    "line": each.line,
+                    "reason": each.reason,
+                    "at": at_millis,
+                }
+                for each in progress.dead_letters
+            ],
+        )
+        db.change(
+            "DELETE FROM dead_letter WHERE id <= "
+            "(SELECT id FROM dead_letter ORDER BY id DESC LIMIT 1 OFFSET :kept)",
+            {"kept": MAX_DEAD_LETTERS},
+        )
+    return is_moved
+
+
+def note_problem(db: Database, stream: str, problem: str | None) -> None:
+    """Store why an export does not go on, None when it does."""
+    _ensure(db, stream)
+    db.change(
+        "UPDATE export SET problem = :problem WHERE stream = :stream",
+        {"stream": stream, "problem": problem},
+    )
+
+
+def backlog_of(db: Database, stream: str) -> Backlog:
+    """Return what an export has still before it, with what has no number yet; of one moment."""
+    dialect, seq = db.dialect, state_of(db, stream).seq
+    first, last, unnumbered = one_row(
+        db, f"SELECT {dialect.first_seq}, {dialect.last_seq}, {dialect.unnumbered_reports}"
+    )
+    after = max(seq, (first or last + 1) - 1)
+    oldest = None
+    if after < last:
+        (oldest,) = one_row(db, f"SELECT {dialect.received_at}", {"seq": after + 1})
+    elif unnumbered:
+        (oldest,) = one_row(db, f"SELECT min(received_at) FROM {dialect.unfolded} AS r")
+    reports = max(0, last - after) + int(unnumbered)
+    return Backlog(reports=reports, oldest_received_at_millis=oldest)
+
+
+def dead_letters(db: Database, *, limit: int) -> list[DeadLetter]:
+    """Return the newest dead letters first."""
+    rows = db.rows(
+        "SELECT stream, line, reason, at FROM dead_letter ORDER BY id DESC LIMIT :limit",
+        {"limit": limit},
+    )
+    return [DeadLetter(*row) for row in rows]
+
+
+def rewind(db: Database) -> None:
+    """Begin all exports anew, beside running collectors or without one."""
+    for policy in Policy:
+        note_problem(db, policy, None)
+    db.change("UPDATE export SET seq = 0, points = 0")
+    db.change("DELETE FROM dead_letter")

@@ -1,0 +1,62 @@
+"""What others follow a ledger by: the users that changed, its reports and days in order."""
+
+from __future__ import annotations
+
+from collector.ledger import Changes, DayRow, ReportRow, Run, UserTotal
+from collector.ledger.sql.database import Database, folded_seq, kept_text, one_row
+
+
+def changes(db: Database, *, after: int, limit: int) -> Changes:
+    """Return the users changed after a seq; of one moment."""
+    rows = db.rows(
+        "SELECT username, upload_bytes, download_bytes, billed_bytes, reports, last_used_at, "
+        "change_seq, corrected_upload_bytes, corrected_download_bytes, corrected_billed_bytes, "
+        "corrected_seq FROM user_total WHERE change_seq > :after ORDER BY change_seq LIMIT :limit",
+        {"after": after, "limit": limit},
+    )
+    return Changes(
+        ledger_id=kept_text(db, "ledger_id") or "",
+        head=folded_seq(db),
+        changes=[UserTotal(*row) for row in rows],
+        runs=_runs_since(db, after),
+    )
+
+
+def _runs_since(db: Database, seq: int) -> list[Run]:
+    """Return the run that stored a report and all later ones, oldest first; all for seq 0.
+
+    The first one began at or after that report where it is not known which run stored it.
+    """
+    rows = db.rows(
+        "SELECT after_seq, token FROM run WHERE after_seq >= coalesce("
+        "(SELECT max(after_seq) FROM run WHERE after_seq < :seq), 0) ORDER BY after_seq",
+        {"seq": seq},
+    )
+    return [Run(*row) for row in rows]
+
+
+def reports_after(db: Database, seq: int, *, limit: int) -> list[ReportRow]:
+    """Return the reports after a seq, in order; those that are numbered."""
+    (first,) = one_row(db, f"SELECT {db.dialect.first_seq}")
+    after = max(seq, (first or 1) - 1)
+    rows = db.rows(
+        "SELECT r.seq, s.username, s.server, s.port, s.protocol, r.upload_bytes, "
+        "r.download_bytes, coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes), "
+        f"r.connections, r.reported_at, l.voids_seq FROM {db.dialect.numbered} AS r "
+        "JOIN series AS s ON s.id = r.series_id LEFT JOIN correction_line AS l ON l.seq = r.seq "
+        "ORDER BY r.seq",
+        db.bounds(after=after, through=after + limit),
+    )
+    return [ReportRow(*row) for row in rows]
+
+
+def days_after(db: Database, change_seq: int, *, limit: int) -> list[DayRow]:
+    """Return the days' sums that changed after a seq, in the order of their last change."""
+    rows = db.rows(
+        "SELECT d.change_seq, d.day, s.username, s.server, s.port, s.protocol, d.upload_bytes, "
+        "d.download_bytes, d.billed_bytes, d.connections, d.reports, d.last_used_at "
+        "FROM usage_day AS d JOIN series AS s ON s.id = d.series_id "
+        "WHERE d.change_seq > :seq ORDER BY d.change_seq LIMIT :limit",
+        {"seq": change_seq, "limit": limit},
+    )
+    return [DayRow(*row) for row in rows]

@@ -1,0 +1,149 @@
+"""The reading side of a ledger, as far as both engines are asked the same."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from collector.ledger import Backlog, Changes, DayRow, DeadLetter, ExportState, ReportRow
+from collector.ledger.corrections import CorrectedSum, Correction, Stretch, VoidPreview, Wanted
+from collector.ledger.sql import corrected as sql_corrected
+from collector.ledger.sql import export as sql_export
+from collector.ledger.sql import feed as sql_feed
+from collector.ledger.sql import ratios as sql_ratios
+from collector.ledger.sql import reporters as sql_reporters
+from collector.ledger.sql import senders as sql_senders
+from collector.ledger.sql import statistics as sql_statistics
+from collector.ledger.sql.database import Database
+from collector.ledger.statistics_values import DailyUsage, ServerUsage, Summary, UsageSums
+from collector.reports.billing import Ratio
+from collector.reports.reporters import Configured, Reporter
+from collector.reports.sender_days import SenderBytes
+from collector.reports.server_bounds import Place
+from collector.reports.spikes import BusyHour
+
+T = TypeVar("T")
+
+
+class SqlReader(ABC):
+    """Reads a ledger; see `LedgerReader` for what each of it promises."""
+
+    @abstractmethod
+    def read(
+        self, work: Callable[[Database], T], *, is_snapshot: bool = False, is_long: bool = False
+    ) -> T:
+        """Run what only reads: all of one moment if asked; what reads much may take longer."""
+
+    def changes(self, *, after: int, limit: int) -> Changes:
+        """Return the users changed after a seq, as of one moment."""
+        return self.read(
+            lambda db: sql_feed.changes(db, after=after, limit=limit), is_snapshot=True
+        )
+
+    def configured(self) -> list[Configured]:
+        """Return the keys of collectors' environments."""
+        return self.read(sql_reporters.configured)
+
+    def reporters(self) -> list[Reporter]:
+        """Return all reporters by name, revoked ones too."""
+        return self.read(sql_reporters.reporters)
+
+    def ratios(self) -> list[Ratio]:
+        """Return the ratios that are set, by server."""
+        return self.read(sql_ratios.ratios)
+
+    def corrections(self, *, limit: int) -> list[Correction]:
+        """Return the newest corrections first."""
+        return self.read(lambda db: sql_corrected.corrections(db, limit=limit))
+
+    def open_correction(self) -> Correction | None:
+        """Return the oldest correction that is not carried out to its end."""
+        return self.read(sql_corrected.open_correction)
+
+    def preview(self, wanted: Wanted) -> VoidPreview:
+        """Work out what a void would take now, from whom."""
+        return self.read(
+            lambda db: sql_corrected.preview(db, wanted), is_snapshot=True, is_long=True
+        )
+
+    def corrected_sum(self, stretch: Stretch) -> CorrectedSum:
+        """Return what corrections added to a user within a stretch, and what is of a period."""
+        return self.read(lambda db: sql_corrected.corrected_sum(db, stretch), is_snapshot=True)
+
+    def sender_bytes(self, sender: str, *, hour: int) -> SenderBytes:
+        """Return what a sender reported in an hour and its day, as of one moment."""
+        return self.read(lambda db: sql_senders.bytes_of(db, sender, hour=hour), is_snapshot=True)
+
+    def busy_hours(self, *, days: Sequence[int], above_bytes: int, limit: int) -> list[BusyHour]:
+        """Return the senders with an hour of more than so many bytes on some days."""
+        return self.read(
+            lambda db: sql_senders.busy_hours(db, days=days, above_bytes=above_bytes, limit=limit),
+            is_long=True,
+        )
+
+    def sender_places(self, sender: str, *, day: int) -> list[Place]:
+        """Return the servers, ports and protocols that a sender named on a day."""
+        return self.read(
+            lambda db: sql_senders.places_of(db, sender, day=day), is_snapshot=True, is_long=True
+        )
+
+    def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
+        """Return the reports after a seq, in order; those that are numbered."""
+        return self.read(lambda db: sql_feed.reports_after(db, seq, limit=limit))
+
+    def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:
+        """Return the days' sums that changed after a seq, in the order of their last change."""
+        return self.read(lambda db: sql_feed.days_after(db, change_seq, limit=limit))
+
+    def export_state(self, stream: str) -> ExportState:
+        """Return how far an export is."""
+        return self.read(lambda db: sql_export.state_of(db, stream))
+
+    def backlog(self, stream: str) -> Backlog:
+        """Return what an export has still before it."""
+        return self.read(lambda db: sql_export.backlog_of(db, stream), is_snapshot=True)
+
+    def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        """Return the newest dead letters first."""
+        return self.read(lambda db: sql_export.dead_letters(db, limit=limit))
+
+    def servers_of(
+        self,
+        username: str | None,
+        *,
+        since_day: int | None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[ServerUsage]:
+        """Return usage by server, most first: of one user or of all, since a day or for ever."""
+        return self.read(
+            lambda db: sql_statistics.servers_of(
+                db, username, since_day=since_day, after=after, limit=limit
+            ),
+            is_long=True,
+        )
+
+    def sums_of_user(self, username: str, *, since_day: int | None) -> UsageSums:
+        """Return the sums over all servers of a user, since a day or for ever."""
+        return self.read(
+            lambda db: sql_statistics.sums_of_user(db, username, since_day=since_day), is_long=True
+        )
+
+    def sums_of_server(self, server: str, port: int, *, since_day: int | None) -> UsageSums:
+        """Return the sums over all users of a server, since a day or for ever."""
+        return self.read(
+            lambda db: sql_statistics.sums_of_server(db, server, port, since_day=since_day),
+            is_long=True,
+        )
+
+    def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:
+        """Return a server's usage by day, oldest first."""
+        return self.read(
+            lambda db: sql_statistics.days_of_server(db, server, port, since_day=since_day),
+            is_long=True,
+        )
+
+    def summary(self, *, since_day: int | None) -> Summary:
+        """Return the sums over everything, since a day or for ever."""
+        return self.read(lambda db: sql_statistics.summary(db, since_day=since_day), is_long=True)

@@ -1,1 +1,0 @@
-"""What is kept beside the reports in an SQLite ledger: corrections, senders, reporters, ratios."""

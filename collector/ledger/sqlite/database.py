@@ -1,0 +1,54 @@
+"""A connection to an SQLite ledger as the texts of both engines see it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from collector.ledger.sql.database import NO_VALUES, Dialect, Row, Values
+
+_FOLDED_SEQ = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'folded_seq')"
+# A sum beyond 2^63 is an error: the upper and the lower halves of the numbers are summed apart.
+_LOW_HALF = 2**32 - 1
+_HIGH = "(sum((upload_bytes) >> 32) + sum((download_bytes) >> 32))"
+_LOW = f"(sum((upload_bytes) & {_LOW_HALF}) + sum((download_bytes) & {_LOW_HALF}))"
+# Reports are numbered when they are stored.
+DIALECT = Dialect(
+    reports="report",
+    numbered="(SELECT * FROM report WHERE seq > :after AND seq <= :through)",
+    unfolded=f"(SELECT * FROM report WHERE seq > {_FOLDED_SEQ})",
+    since="(SELECT * FROM report WHERE seq >= :first_seq AND received_at >= :since)",
+    folded_seq=_FOLDED_SEQ,
+    first_seq="(SELECT min(seq) FROM report)",
+    last_seq=f"coalesce((SELECT max(seq) FROM report), {_FOLDED_SEQ})",
+    unnumbered_reports="0",
+    received_at="(SELECT received_at FROM report WHERE seq = :seq)",
+    oldest_received_at="(SELECT received_at FROM report ORDER BY seq LIMIT 1)",
+    sum=f"printf('%d:%d', sum({{}} >> 32), sum({{}} & {_LOW_HALF}))",
+    largest_first=f"{_HIGH} + ({_LOW} >> 32) DESC, {_LOW} & {_LOW_HALF} DESC",
+)
+
+
+class SqliteDatabase:
+    """Runs the texts on a connection."""
+
+    dialect = DIALECT
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def bounds(self, *, after: int, through: int) -> dict[str, object]:
+        """Return the values for reports after a number and up to another."""
+        return {"after": after, "through": through}
+
+    def rows(self, text: str, values: Values = NO_VALUES) -> list[Row]:
+        """Run a text, and return its rows."""
+        return self._connection.execute(text, values).fetchall()
+
+    def change(self, text: str, values: Values = NO_VALUES) -> int:
+        """Run a text, and return how many rows it changed."""
+        return self._connection.execute(text, values).rowcount
+
+    def change_each(self, text: str, values: Sequence[Values]) -> None:
+        """Run a text once with each of the values."""
+        self._connection.executemany(text, values)
