@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from hmac import compare_digest
 from typing import Annotated, NamedTuple
 from urllib.parse import parse_qsl
@@ -15,6 +14,8 @@ from collector.api.dependencies import CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError, inflate
 from collector.reports.reporters import Reporter, is_signature_valid, is_timely
+from collector.runtime.http import body as http_body
+from collector.runtime.http.body import BodyCutOffError, BodyTooLongError, BodyTooSlowError
 from collector.runtime.http.body_memory import Reservation
 from collector.service import Collector
 
@@ -109,10 +110,6 @@ def read_claims(scope: Scope) -> Claims:
     )
 
 
-LEAST_BYTES_PER_SECOND = 8192
-"""A body that arrives more slowly than this is given up, after its first seconds."""
-
-
 async def read_body(
     request: Request,
     claimed: Claims,
@@ -128,7 +125,19 @@ async def read_body(
     if claimed.body_encoding not in {b"identity", b"", b"gzip", b"x-gzip"}:
         named = claimed.body_encoding[:40].decode("latin-1")
         raise ProblemError(415, f"content encoding {named!r} is not supported; send gzip")
-    return await _read(request, limit_bytes, reservation, read_seconds)
+    try:
+        return await http_body.read_body(
+            request.receive,
+            limit_bytes=limit_bytes,
+            read_seconds=read_seconds,
+            reserve=lambda amount_bytes: _reserve(reservation, amount_bytes),
+        )
+    except BodyTooLongError as error:
+        raise _too_large(limit_bytes) from error
+    except BodyTooSlowError as error:
+        raise ProblemError(408, "the body takes too long to arrive") from error
+    except BodyCutOffError as error:
+        raise ProblemError(400, "the body ends too early") from error
 
 
 def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, reservation: Reservation) -> bytes:
@@ -143,36 +152,6 @@ def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, reservation: Reser
         raise ProblemError(400, str(error)) from error
     _reserve(reservation, len(inflated))
     return inflated
-
-
-async def _read(
-    request: Request, limit_bytes: int, reservation: Reservation, read_seconds: float
-) -> bytes:
-    sent = bytearray()
-    now_seconds = asyncio.get_running_loop().time
-    latest = now_seconds() + read_seconds
-    is_whole = False
-    try:
-        async with asyncio.timeout_at(latest) as deadline:
-            while not is_whole:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":  # the client is gone
-                    raise ProblemError(400, "the body ends too early")
-                is_whole = not message.get("more_body", False)
-                chunk = message.get("body", b"")
-                _reserve(reservation, len(chunk))
-                if len(sent) + len(chunk) > limit_bytes:
-                    raise _too_large(limit_bytes)
-                if is_whole and not sent:
-                    return bytes(chunk)
-                sent += chunk
-                latest += len(chunk) / LEAST_BYTES_PER_SECOND
-                # Chunks that came fast must not save up time for slow ones.
-                latest = min(latest, now_seconds() + read_seconds)
-                deadline.reschedule(latest)
-    except TimeoutError as error:
-        raise ProblemError(408, "the body takes too long to arrive") from error
-    return bytes(sent)
 
 
 def _too_large(limit_bytes: int) -> ProblemError:

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
 
+from collector.runtime.http import body as http_body
+from collector.runtime.http.body import BodyCutOffError, BodyTooLongError, BodyTooSlowError
 from marzban_bridge.api.context import bridge_of
 
-LEAST_BYTES_PER_SECOND = 8192
-"""A body that arrives more slowly than this is given up, after its first seconds."""
 Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_body(request: Request, *, max_bytes: int, what: str) -> bytes:
     """Return the body; 413, naming what it is, when it is longer; 408 when it comes too slowly."""
-    body = bytearray()
-    now_seconds = asyncio.get_running_loop().time
-    read_seconds = bridge_of(request).settings.read_seconds
-    latest = now_seconds() + read_seconds
     try:
-        async with asyncio.timeout_at(latest) as deadline:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise HTTPException(413, f"{what} may have at most {max_bytes} bytes")
-                latest += len(chunk) / LEAST_BYTES_PER_SECOND
-                latest = min(latest, now_seconds() + read_seconds)  # haste earns no rest
-                deadline.reschedule(latest)
-    except TimeoutError as error:
+        return await http_body.read_body(
+            request.receive,
+            limit_bytes=max_bytes,
+            read_seconds=bridge_of(request).settings.read_seconds,
+        )
+    except BodyTooLongError as error:
+        raise HTTPException(413, f"{what} may have at most {max_bytes} bytes") from error
+    except BodyTooSlowError as error:
         headers = {"connection": "close"}
         raise HTTPException(408, f"{what} takes too long to arrive", headers) from error
-    except ClientDisconnect as error:  # nobody is there to be answered
+    except BodyCutOffError as error:
         raise HTTPException(400, f"{what} ends too early") from error
-    return bytes(body)
 
 
 async def read_model(request: Request, model: type[Body], *, max_bytes: int, what: str) -> Body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from datetime import UTC, datetime
@@ -210,3 +211,33 @@ def test_a_mistake_in_a_route_is_one_line(old, new, message):
         parse(TEXT.replace(old, new))
     assert message in str(caught.value)
     assert NODE not in str(caught.value)
+
+
+async def test_a_large_post_over_a_slow_line_is_taken(app, spool):
+    """Its sender never tries again: what comes steadily is waited for."""
+    loop = asyncio.get_running_loop()
+    now_seconds = loop.time()
+    loop.time = lambda: now_seconds
+    left = [b" " * 2**17] * 8 + [INFORM]
+    answers = []
+
+    async def receive():
+        nonlocal now_seconds
+        now_seconds += 8.0
+        for _ in range(3):  # what is due by then is done
+            await asyncio.sleep(0)
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": f"/3x-ui/{PANEL}",
+        "query_string": b"",
+        "headers": [],
+    }
+    await app(scope, receive, send)
+    assert answers[0]["status"] == 200
+    assert len(kept(spool)) == 1

@@ -24,11 +24,13 @@ from collector.client.outbox import Item
 from collector.client.report import new_id
 from collector.client.sending.delivery import Answer, Post
 from collector.client.spool.spool import Spool, wall_clock_millis
+from collector.runtime.http.body import BodyError, read_body
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 2**20
 BODY_SECONDS = 30.0
+"""So long nothing of a body may arrive, or too little (`LEAST_BYTES_PER_SECOND`)."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS relay_seen (
     route TEXT NOT NULL, digest BLOB NOT NULL, seen_at INTEGER NOT NULL,
@@ -151,17 +153,7 @@ def _kept_query(route: Route, query: bytes) -> str:
 
 async def _body(receive: Receive) -> bytes | None:
     """Return a whole body; None for one that is too large, too slow, or cut off."""
-    body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                body += message.get("body", b"")
-                if len(body) > MAX_BODY_BYTES:
-                    return None
-                if not message.get("more_body"):
-                    return bytes(body)
-    except TimeoutError:
+        return await read_body(receive, limit_bytes=MAX_BODY_BYTES, read_seconds=BODY_SECONDS)
+    except BodyError:
         return None
