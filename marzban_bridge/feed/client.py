@@ -16,7 +16,7 @@ from marzban_bridge.errors import (
     CollectorRefusedError,
     CollectorUnavailableError,
 )
-from marzban_bridge.feed.ledger_runs import Run
+from marzban_bridge.feed.ledger_runs import WriterRun
 from marzban_bridge.panels.retry_after import heeded_seconds
 from marzban_bridge.quota.corrections import Answer, Question, Source
 from marzban_bridge.quota.usage import UsageChange
@@ -34,7 +34,7 @@ class FeedPage:
     cursor: int
     """Where the next page begins."""
     changes: tuple[UsageChange, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[WriterRun, ...]
     """The run that stored what was read last, and all later ones; none from older collectors."""
 
 
@@ -247,7 +247,7 @@ def _parse_page(data: Mapping[str, Any]) -> FeedPage:
         cursor=_whole(data["next"]),
         changes=tuple(_parse_change(change) for change in data["changes"]),
         runs=tuple(
-            Run(_whole(run["after_seq"]), _text(run["token"])) for run in data.get("runs", ())
+            WriterRun(_whole(run["after_seq"]), _text(run["token"])) for run in data.get("runs", ())
         ),
     )
 

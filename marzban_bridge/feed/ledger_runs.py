@@ -15,14 +15,16 @@ MAX_RUNS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class WriterRun:
     """One life of the collector's process: it stored all after a seq, up to the next run."""
 
     after_seq: int
     token: str
 
 
-def learn(known: Sequence[Run], runs: Sequence[Run], *, cursor: int) -> tuple[Run, ...]:
+def learn(
+    known: Sequence[WriterRun], runs: Sequence[WriterRun], *, cursor: int
+) -> tuple[WriterRun, ...]:
     """Return the runs that stored what was read up to the cursor, oldest first.
 
     Later ones are not kept: their reports were not read, so that losing them loses us nothing.
@@ -31,7 +33,9 @@ def learn(known: Sequence[Run], runs: Sequence[Run], *, cursor: int) -> tuple[Ru
     return tuple(by_seq[seq] for seq in sorted(by_seq))[-MAX_RUNS:]
 
 
-def went_back(known: Sequence[Run], runs: Sequence[Run], *, cursor: int, head: int) -> bool:
+def went_back(
+    known: Sequence[WriterRun], runs: Sequence[WriterRun], *, cursor: int, head: int
+) -> bool:
     """Tell whether a ledger is no continuation of what was read of it up to the cursor.
 
     `runs` begins with the run that stored what the cursor names. Nothing is told from a run that
@@ -42,7 +46,7 @@ def went_back(known: Sequence[Run], runs: Sequence[Run], *, cursor: int, head: i
     return head < cursor or bool(ours and theirs and ours != theirs)
 
 
-def last_shared_seq(known: Sequence[Run], runs: Sequence[Run], *, head: int) -> int:
+def last_shared_seq(known: Sequence[WriterRun], runs: Sequence[WriterRun], *, head: int) -> int:
     """Return up to where a ledger that went back holds what was read of it.
 
     `runs` are all it has. It is 0, which calls everything in doubt, where no run is known to both.

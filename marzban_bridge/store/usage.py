@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from marzban_bridge.feed.ledger_runs import Run
+from marzban_bridge.feed.ledger_runs import WriterRun
 from marzban_bridge.quota.usage import NOTHING, CorrectedName, Seqs, Totals, UsageChange
 from marzban_bridge.store.handle import StoreHandle
 from marzban_bridge.store.names.corrections import CORRECTED, Corrections
@@ -35,12 +35,14 @@ class Usage:
         return int(self._handle.meta("feed_cursor") or 0)
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[WriterRun, ...]:
         """The collector's runs that stored what was read, oldest first."""
-        return msgspec.json.decode(self._handle.meta("feed_runs") or "[]", type=tuple[Run, ...])
+        return msgspec.json.decode(
+            self._handle.meta("feed_runs") or "[]", type=tuple[WriterRun, ...]
+        )
 
     def record(
-        self, changes: Sequence[UsageChange], *, cursor: int, runs: Sequence[Run]
+        self, changes: Sequence[UsageChange], *, cursor: int, runs: Sequence[WriterRun]
     ) -> Mapping[str, list[str]]:
         """Store a page of the feed with the cursor behind it; return whom it touches, by panel."""
         touched: dict[str, dict[str, None]] = {}

@@ -23,7 +23,7 @@ from collector.ledger.sqlite.imports import count
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.billing import Ratio
 from collector.reports.report import DAY_MILLIS
-from marzban_bridge.feed.ledger_runs import Run, learn, went_back
+from marzban_bridge.feed.ledger_runs import WriterRun, learn, went_back
 
 NAMES = [
     "alice",
@@ -189,9 +189,11 @@ def test_a_ledger_goes_on_where_it_was(full, url):
         page = reader.changes(after=head, limit=9)
         assert [(each.username, each.change_seq) for each in page.changes] == [("new", head + 1)]
         known = learn(
-            [], [Run(each.after_seq, each.token) for each in before["changes"][3]], cursor=head
+            [],
+            [WriterRun(each.after_seq, each.token) for each in before["changes"][3]],
+            cursor=head,
         )
-        runs = [Run(each.after_seq, each.token) for each in page.runs]
+        runs = [WriterRun(each.after_seq, each.token) for each in page.runs]
         assert not went_back(known, runs, cursor=head, head=page.head)
         old = {"before_millis": NOON_MILLIS + 10, "limit": 1000, "keeps_unexported": False}
         assert ledger.forget_reports(**old) == 10 * 13 - 37

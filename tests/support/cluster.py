@@ -22,7 +22,7 @@ from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from postgres_server import PostgresServer
 from tcp_proxy import TcpProxy
 
-from marzban_bridge.feed.ledger_runs import Run, learn, went_back
+from marzban_bridge.feed.ledger_runs import WriterRun, learn, went_back
 
 DRAIN_SECONDS = 90
 
@@ -199,7 +199,7 @@ class WanderingReader(threading.Thread):
         self.cursor = 0
         self.pages = 0
         self.defects: list[str] = []
-        self._runs: tuple[Run, ...] = ()
+        self._runs: tuple[WriterRun, ...] = ()
 
     def run(self) -> None:
         with httpx.Client(timeout=10, trust_env=False) as client:
@@ -231,7 +231,7 @@ class WanderingReader(threading.Thread):
         return page
 
     def _take(self, page: dict[str, Any]) -> None:
-        runs = [Run(**each) for each in page["runs"]]
+        runs = [WriterRun(**each) for each in page["runs"]]
         if went_back(self._runs, runs, cursor=self.cursor, head=page["head"]):
             self.defects.append(f"the ledger seemed to go back at {self.cursor}: {page['head']}")
         self.cursor = page["next"]

@@ -119,7 +119,6 @@ SHARED_IN_ONE_PROCESS = (
     "collector.ledger.backend.LedgerBackend",
     "collector.ledger.backend.backend_of",
     "collector.reports.reporters.hash_key",
-    "collector.runtime.wall_clock",
     "collector.sources.file.load_sources",
 )
 
