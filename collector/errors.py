@@ -8,7 +8,7 @@ class CollectorError(Exception):
 
 
 class SettingsError(CollectorError):
-    """A setting is missing or malformed; the message names the variable and what it expects."""
+    """What is set, or asked for, cannot be used; the message names it and says what to do."""
 
 
 class LedgerError(CollectorError):

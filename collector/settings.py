@@ -52,7 +52,7 @@ class Settings:
     admin_key: str = variable(
         "COLLECTOR_ADMIN_KEY",
         "",
-        "Reads the change feed and statistics; share it with the bridge, with nobody else",
+        "Lets the bridge read the change feed and statistics; nothing else needs it",
         header_text(MIN_KEY_LENGTH),
         is_secret=True,
     )
@@ -66,7 +66,7 @@ class Settings:
     reporters_outside_quota: tuple[str, ...] = variable(
         "COLLECTOR_REPORTERS_OUTSIDE_QUOTA",
         "",
-        "Names of COLLECTOR_REPORTER_KEYS whose reports are stored and shown, and limit nobody",
+        "Names of COLLECTOR_REPORTER_KEYS whose reports are shown and count toward no quota",
         REPORTER_NAMES,
     )
     marzban_url: str = variable(
@@ -144,7 +144,7 @@ class Settings:
     spike_floor_bytes: int = variable(
         "COLLECTOR_SPIKE_FLOOR_BYTES",
         50 * 2**30,
-        "No hour with less than this is a spike, of no sender",
+        "An hour with less than this is never a spike",
         whole(0, 2**62),
     )
     dedup_window_days: int = variable(
@@ -156,7 +156,7 @@ class Settings:
     retention_days: int = variable(
         "COLLECTOR_RETENTION_DAYS",
         0,
-        "What a cleanup without `days` removes daily rows beyond; 0: it must say",
+        "The age of daily rows that a cleanup without `days` removes; 0: `days` is required",
         whole(0, 36500),
     )
     max_body_bytes: int = variable(
@@ -174,13 +174,13 @@ class Settings:
     sources_file: Path | None = variable(
         "COLLECTOR_SOURCES_FILE",
         "",
-        "What other panels do not say of themselves (docs/sources): servers, whose ids are whose",
+        "A TOML file: the servers and users of other panels that report (docs/sources)",
         PATH,
     )
     max_source_body_bytes: int = variable(
         "COLLECTOR_MAX_SOURCE_BODY_BYTES",
         32 * 2**20,
-        "The largest body of another panel: they name all their users, every few seconds",
+        "The largest request body of another panel, which names all its users",
         whole(1024, 2**30),
     )
     forwarded_allow_ips: tuple[str, ...] = variable(
@@ -204,7 +204,7 @@ class Settings:
     max_queued_reports: int = variable(
         "COLLECTOR_MAX_QUEUED_REPORTS",
         100_000,
-        "Reports that may wait for a commit before senders are told to come again",
+        "Reports that may wait for a commit; beyond, senders are answered 503",
         whole(1, 10_000_000),
     )
     key_requests_per_second: float = variable(
@@ -240,7 +240,7 @@ class Settings:
     influxdb_prepares_buckets: bool = variable(
         "INFLUXDB_PREPARES_BUCKETS",
         "true",
-        "Make buckets and see to their retention; false where InfluxDB is no 2.x: make them there",
+        "Create the buckets and keep their retention as set here; false where InfluxDB is no 2.x",
         FLAG,
     )
     influxdb_raw_days: int = variable(

@@ -8,7 +8,7 @@ class BridgeError(Exception):
 
 
 class SettingsError(BridgeError):
-    """A setting is missing or malformed; the message names the variable and what it expects."""
+    """What is set, or asked for, cannot be used; the message names it and says what to do."""
 
 
 class StoreError(BridgeError):

@@ -1,7 +1,7 @@
 """The sources file on disk: read at the start, read again when it changes, never half.
 
-A file that is wrong at the start stops the start. One that is made wrong later is complained about
-once, and what it said before goes on holding.
+A file that is wrong at the start stops the start. One that is made wrong later is logged once, and
+the last good one stays in use.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Sources:
         try:
             self._config = load_sources(path)
         except ConfigError as error:
-            self.problem = f"{error}; what it said before goes on holding"
+            self.problem = f"{error}; the last good one stays in use"
             log.error("%s", self.problem)  # noqa: TRY400 - the message says it all
         else:
             self.problem = None

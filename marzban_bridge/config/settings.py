@@ -142,7 +142,7 @@ class Settings:
     pass_seconds: float = variable(
         "BRIDGE_PASS_SECONDS",
         60,
-        "How often every user with external traffic is looked at, to notice resets without webhook",
+        "Between passes over all users with external traffic, which notice resets without webhook",
         SECONDS,
     )
     keeps_next_plan: bool = variable(
@@ -160,21 +160,21 @@ class Settings:
     typed_limits: TypedLimits = variable(
         "BRIDGE_TYPED_LIMIT_MEANS",
         "quota",
-        "A limit set in the panel is the quota, or what shall be left: quota, shop=left; "
+        "A limit set in the panel is the quota, or what is left of it: quota, shop=left; "
         "docs/typed-limits.md",
         text(TypedLimits.parse),
     )
     action_token: str = variable(
         "BRIDGE_ACTION_TOKEN",
         "",
-        "What Grafana shows with a dashboard's buttons; empty refuses them all",
+        "The secret that Grafana sends with a dashboard's buttons; empty refuses them all",
         header_text(MIN_SECRET_LENGTH),
         is_secret=True,
     )
     action_logins: tuple[str, ...] = variable(
         "BRIDGE_ACTION_LOGINS",
         "",
-        "Grafana logins that may use the buttons: name,name2; empty: whoever is signed in there",
+        "Grafana logins that may use the buttons: name,name2; empty: all who are signed in",
         text(comma_list, empty=()),
     )
     public_url: str = variable(
@@ -202,7 +202,7 @@ class Settings:
     snapshot_seconds: float = variable(
         "BRIDGE_SNAPSHOT_SECONDS",
         600,
-        "How often everybody's standing is written to InfluxDB, beside every change of it",
+        "How often each user's quota and usage are written to InfluxDB, besides when they change",
         SECONDS,
     )
 

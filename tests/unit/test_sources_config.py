@@ -129,7 +129,7 @@ def test_a_file_that_is_made_wrong_is_complained_about_once_and_the_last_good_on
     for now_seconds in (1, 3, 5):
         assert sources.config(now_seconds=now_seconds).three_x_ui("a").server == "good"
     assert caplog.text.count("sever: is not known here") == 1
-    assert "goes on holding" in sources.problem
+    assert "stays in use" in sources.problem
     path.unlink()
     assert sources.config(now_seconds=7).three_x_ui("a").server == "good"
     assert "No such file" in sources.problem
