@@ -28,8 +28,6 @@ from bridge_builders import gib  # noqa: E402
 from bridge_world import WaitingFeed  # noqa: E402
 from world import World  # noqa: E402
 
-from marzban_bridge import bridges as together  # noqa: E402
-
 WRITE_SECONDS = 0.05
 console = Console(width=110)
 
@@ -84,7 +82,7 @@ def main() -> int:
 
 async def measure(world: World, panel: SlowPanel, moving: list[str], crossing: list[str]) -> None:
     """Let usage grow, and print when each write was carried out."""
-    loop = asyncio.create_task(together.run(world.bridges))
+    loop = asyncio.create_task(world.bridges.run())
     await asyncio.sleep(2)
     moved_at = time.monotonic()
     for name in moving:

@@ -18,10 +18,13 @@ from marzban_bridge.api.access.auth import (
     CallerPart,
     sign_in_through,
 )
+from marzban_bridge.api.answers import ResetAnswer, reset_answer
 from marzban_bridge.api.bodies import read_body
-from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.context import BridgePart, BridgesPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES, Problem
+from marzban_bridge.bridge import Bridge
 from marzban_bridge.errors import BridgeError, PanelError, UserNotFoundError
+from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.quota.account import GIB, Account
 from marzban_bridge.reconcile.actions import AdminUsage, UserUsage
 
@@ -82,15 +85,6 @@ class DetailedServers(BaseModel):
     servers: list[ServerUsage]
 
 
-class ResetAnswer(BaseModel):
-    """What a reset came to."""
-
-    username: str
-    kind: Kind
-    total_usage_bytes: int
-    users: int
-
-
 @router.post(
     "/token",
     responses={
@@ -130,12 +124,12 @@ async def sign_in(request: Request, bridge: BridgePart) -> Response:
     if not (content_type.isascii() and content_type.isprintable()):
         raise HTTPException(400, f"content-type must be {FORM_TYPE}")
     answer = await sign_in_through(bridge, request, body, content_type=content_type)
-    if not answer.is_success and not answer.is_client_error:
-        raise PanelError(f"the panel answers {answer.status_code} to a sign-in")
-    media_type = answer.headers.get("content-type", "application/json")
+    if not answer.is_success and not answer.is_refusal:
+        raise PanelError(f"the panel answers {answer.status} to a sign-in")
+    media_type = answer.content_type or "application/json"
     if not (media_type.isascii() and media_type.isprintable()):
         media_type = "application/octet-stream"
-    return Response(answer.content, answer.status_code, media_type=media_type)
+    return Response(answer.body, answer.status, media_type=media_type)
 
 
 @router.get("/usage/{username}", responses=FOR_ADMINS)
@@ -149,13 +143,17 @@ async def usage(
 
 @router.get("/usage/{username}/detailed", responses=FOR_ADMINS)
 async def detailed_usage(
-    username: str, bridge: BridgePart, caller: CallerPart, kind: Kind | None = None
+    username: str,
+    bridge: BridgePart,
+    bridges: BridgesPart,
+    caller: CallerPart,
+    kind: Kind | None = None,
 ) -> DetailedUsage:
     """Return usage by where it came from, the quota, and what the panel was told."""
     found = await _find(bridge, caller, username, kind)
     if isinstance(found, AdminUsage):
         return _detail_admin(found)
-    return _detail_user(found, await _servers(bridge, found))
+    return _detail_user(found, await _servers(bridge, bridges.feed, found))
 
 
 @router.post("/usage/reset/{username}", responses=FOR_ADMINS | OF_CHANGES)
@@ -181,12 +179,7 @@ async def reset_usage(
     after = await bridge.actions.reset_user(
         found.user.username, actor=actor, changes_panel=change_panel
     )
-    return ResetAnswer(
-        username=after.user.username,
-        kind="user",
-        total_usage_bytes=after.balance.used_bytes,
-        users=1,
-    )
+    return reset_answer(after)
 
 
 async def _find(
@@ -210,12 +203,14 @@ async def _find(
     raise HTTPException(404, f"the panel has neither a user nor an admin {username!r}")
 
 
-async def _servers(bridge: Bridge, usage: UserUsage) -> list[ServerUsage] | None:
+async def _servers(
+    bridge: Bridge, feed: CollectorFeed, usage: UserUsage
+) -> list[ServerUsage] | None:
     """Ask the collector where the traffic was; the answer is not worth failing for."""
     if usage.account is None:
         return []
     try:
-        data = await bridge.feed.usage(_reported_name(bridge, usage.account))
+        data = await feed.usage(_reported_name(bridge, usage.account))
         return DetailedServers.model_validate(data).servers
     except (BridgeError, ValueError):  # a user may be called as one of the collector's own paths
         return None

@@ -18,12 +18,12 @@ from marzban_bridge.api import pages
 from marzban_bridge.api.access.auth import FORM_TYPE, MAX_FORM_BYTES, Caller, sign_in_through
 from marzban_bridge.api.audit import audited
 from marzban_bridge.api.bodies import read_body
-from marzban_bridge.api.context import Bridge, BridgePart, user_of
+from marzban_bridge.api.context import BridgePart, bridges_of, user_of
 from marzban_bridge.api.errors import headers_of, status_of
 from marzban_bridge.api.pages import Question
+from marzban_bridge.bridge import Bridge
 from marzban_bridge.errors import BridgeError, ObservingError, PanelError
-from marzban_bridge.panels.marzban_answers import bearer_of
-from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE, Action
+from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE, Action
 from marzban_bridge.tables import human_bytes
 
 # Not in the OpenAPI document, which is for programs: these are pages for people.
@@ -175,7 +175,13 @@ async def _carry_out(
         bridge.metrics.actions.labels(action.value, "failed").inc()
         return _ask_again(question, error)
     try:
-        with audited(bridge, action, actor=asked.caller.admin.username, username=username):
+        with audited(
+            bridge,
+            bridges_of(request).clock,
+            action,
+            actor=asked.caller.admin.username,
+            username=username,
+        ):
             facts = await act(asked)
     except ObservingError as error:
         return _ask_again(replace(question, wants_change=True), error)
@@ -198,12 +204,13 @@ async def _confirmed(question: Question, request: Request, bridge: Bridge) -> Co
     answer = await sign_in_through(
         bridge, request, urlencode(credentials).encode(), content_type=FORM_TYPE
     )
-    if answer.status_code in {401, 403, 422}:
+    if answer.status in {401, 403, 422}:
         raise HTTPException(403, "The panel does not know an admin of this name and password.")
     if not answer.is_success:
-        raise PanelError(f"the panel answers {answer.status_code} to a sign-in")
-    bearer = bearer_of(answer)
-    caller = Caller(admin=await bridge.panel.whoami(bearer=bearer), bearer=bearer)
+        raise PanelError(f"the panel answers {answer.status} to a sign-in")
+    if answer.token is None:
+        raise PanelError("the panel's answer to a sign-in has no token: is it a Marzban panel?")
+    caller = Caller(admin=await bridge.panel.whoami(bearer=answer.token), bearer=answer.token)
     return Confirmed(caller, changes_panel=form.get("change_panel") == "true")
 
 

@@ -16,15 +16,15 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 
-from marzban_bridge.api.admin import ResetAnswer
+from marzban_bridge.api.answers import ResetAll, ResetAllAnswer, ResetAnswer, reset_answer
 from marzban_bridge.api.audit import audited
 from marzban_bridge.api.bodies import Body, described, read_model
-from marzban_bridge.api.context import Bridge, BridgePart, BridgesPart, user_of
+from marzban_bridge.api.context import BridgePart, BridgesPart, bridges_of, callers_of, user_of
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES, Problem
-from marzban_bridge.api.operations import ResetAll, ResetAllAnswer
+from marzban_bridge.bridge import Bridge, first_failure
+from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.reconcile.actions import Action
-from marzban_bridge.reset_everybody import first_failure, reset_everybody
+from marzban_bridge.reconcile.action_names import Action
 
 router = APIRouter(prefix="/actions", tags=["dashboard actions"])
 
@@ -55,18 +55,20 @@ def _may(action: Action) -> Callable[..., Awaitable[str]]:
     """Return what lets a request through and says who asks, as events name it."""
 
     async def let_through(
+        request: Request,
         bridge: BridgePart,
         token: Annotated[str | None, Security(_TOKEN)],
         x_grafana_user: Annotated[str, Header()] = "",
     ) -> str:
+        bridges = bridges_of(request)
         try:
-            _check_token(bridge, token or "")
-            login = _checked_login(bridge, x_grafana_user)
+            _check_token(bridges.settings, token or "")
+            login = _checked_login(bridges.settings, x_grafana_user)
         except HTTPException:
             _count(bridge, action, "denied")
             raise
-        throttle = bridge.action_throttles[action]
-        if wait_seconds := throttle.take(login, now_seconds=bridge.clock().timestamp()):
+        throttle = callers_of(request).action_throttles[action]
+        if wait_seconds := throttle.take(login, now_seconds=bridges.clock().timestamp()):
             _count(bridge, action, "throttled")
             headers = {"retry-after": str(math.ceil(wait_seconds))}
             raise HTTPException(429, f"{login or NOBODY_NAMED} asks for this too often", headers)
@@ -75,21 +77,21 @@ def _may(action: Action) -> Callable[..., Awaitable[str]]:
     return let_through
 
 
-def _check_token(bridge: Bridge, token: str) -> None:
+def _check_token(settings: Settings, token: str) -> None:
     """Answer 403 to a wrong token: Grafana takes a 401 for the end of its user's own session."""
-    expected = bridge.settings.action_token
+    expected = settings.action_token
     if not expected:
         raise HTTPException(403, "dashboard actions are off: BRIDGE_ACTION_TOKEN is not set")
     if not hmac.compare_digest(expected.encode(), token.encode("latin-1", "replace")):
         raise HTTPException(403, "X-Bridge-Token must be the bridge's BRIDGE_ACTION_TOKEN")
 
 
-def _checked_login(bridge: Bridge, header: str) -> str:
+def _checked_login(settings: Settings, header: str) -> str:
     """Return who is signed in to Grafana, fit to be shown; 403 unless that one may act."""
     login = header.encode("latin-1", "replace").decode("utf-8", "replace").strip()
     shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in login)
     shown = shown[:MAX_LOGIN_LENGTH]
-    allowed = bridge.settings.action_logins
+    allowed = settings.action_logins
     if allowed and not login:
         raise HTTPException(
             403,
@@ -116,18 +118,16 @@ async def _read(request: Request, bridge: Bridge, action: Action, model: type[Bo
 
 @router.post("/users/{username:path}/reset", responses=ANSWERS)
 async def reset_user(
-    username: str, request: Request, actor: Annotated[str, Depends(_may(Action.RESET))]
+    username: str,
+    request: Request,
+    bridges: BridgesPart,
+    actor: Annotated[str, Depends(_may(Action.RESET))],
 ) -> ResetAnswer:
     """Begin a user's period anew, panel and external; a body is not looked at."""
     bridge, name = user_of(request, username)
-    with audited(bridge, Action.RESET, actor=actor, username=name):
+    with audited(bridge, bridges.clock, Action.RESET, actor=actor, username=name):
         after = await bridge.actions.reset_user(name, actor=actor)
-    return ResetAnswer(
-        username=after.user.username,
-        kind="user",
-        total_usage_bytes=after.balance.used_bytes,
-        users=1,
-    )
+    return reset_answer(after)
 
 
 @router.post("/reset-all", responses=ANSWERS, openapi_extra=described(ResetAll))
@@ -139,11 +139,11 @@ async def reset_all(
     A panel that fails keeps none of the others from it; then the answer is that failure.
     """
     await _read(request, bridges.first, Action.RESET_ALL, ResetAll)
-    users, results = 0, await reset_everybody(bridges, actor=actor)
+    users, results = 0, await bridges.reset_everybody(actor=actor)
     for name, result in results.items():
         with (
             suppress(BridgeError),
-            audited(bridges.by_name[name], Action.RESET_ALL, actor=actor),
+            audited(bridges.by_name[name], bridges.clock, Action.RESET_ALL, actor=actor),
         ):
             if isinstance(result, BridgeError):
                 raise result
@@ -155,9 +155,12 @@ async def reset_all(
 
 @router.post("/cleanup", responses=ANSWERS, openapi_extra=described(Cleanup))
 async def cleanup(
-    request: Request, bridge: BridgePart, actor: Annotated[str, Depends(_may(Action.CLEANUP))]
+    request: Request,
+    bridge: BridgePart,
+    bridges: BridgesPart,
+    actor: Annotated[str, Depends(_may(Action.CLEANUP))],
 ) -> dict[str, object]:
     """Have the collector purge rows older than so many days; totals and quotas stay."""
     asked = await _read(request, bridge, Action.CLEANUP, Cleanup)
-    with audited(bridge, Action.CLEANUP, actor=actor):
+    with audited(bridge, bridges.clock, Action.CLEANUP, actor=actor):
         return await bridge.actions.cleanup(days=asked.days, actor=actor)

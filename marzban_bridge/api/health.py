@@ -8,13 +8,11 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
-from marzban_bridge.api.context import bridges_of, following
+from marzban_bridge.api.answers import SERVICE
+from marzban_bridge.api.context import bridges_of, callers_of, following
 from marzban_bridge.metrics import FOLLOWING, Exposition
 
 router = APIRouter(tags=["health"])
-
-SERVICE = "marzban-bridge"
-"""By this a command line knows that it is a bridge it is about to sign in to."""
 
 
 class Health(BaseModel):
@@ -52,11 +50,11 @@ async def readyz(request: Request) -> Response:
         reason = following(request.app.state.leadership)
         return JSONResponse(Health(status="following", reasons=[reason]).model_dump(), 503)
     bridges = bridges_of(request)
-    first = bridges.first
     outages = [
         *(bridge.reconciler.panel_outage for bridge in bridges.by_name.values()),
-        first.reading.outage,
+        bridges.feed_reader.outage,
     ]
+    webhook_warnings = callers_of(request).webhook_warnings
     reasons = [f"{each.name}: {each.reason}" for each in outages if each.reason]
     reasons += [
         text for bridge in bridges.by_name.values() if (text := bridge.store.suspension.text)
@@ -64,8 +62,8 @@ async def readyz(request: Request) -> Response:
     held = sum(bridge.store.counts()["held"] for bridge in bridges.by_name.values())
     if text := bridges.standstill.reason:
         reasons.append(text)
-    if first.store.doubt:
-        reasons.append(first.store.doubt)
+    if bridges.store.doubt:
+        reasons.append(bridges.store.doubt)
     elif held:
         reasons.append(
             f"{held} users are held, mostly because the ledger lost something: marzban-bridge "
@@ -84,14 +82,14 @@ async def readyz(request: Request) -> Response:
     ]
     warnings += [
         f"{bridge.reconciler.panel_outage.name}: {text}"
-        for bridge in bridges.by_name.values()
-        if (text := bridge.webhook_state.warning)
+        for name, bridge in bridges.by_name.items()
+        if (text := webhook_warnings.of(name))
     ]
-    if first.snapshots and (outage := first.snapshots.outage).reason:
+    if bridges.time_series and (outage := bridges.time_series.outage).reason:
         warnings.append(f"{outage.name}: {outage.reason}")
     if (
-        namesakes := first.store.duplicate_names.count_ambiguous()
-    ) and not first.settings.quotas_span_panels:
+        namesakes := bridges.store.duplicate_names.count_ambiguous()
+    ) and not bridges.settings.quotas_span_panels:
         warnings.append(
             f"{namesakes} names are reported alone and are users of several panels: each counts "
             "for one of them; see marzban-bridge events, docs/several-panels.md"
@@ -100,7 +98,7 @@ async def readyz(request: Request) -> Response:
         status="unready" if reasons else "ok",
         reasons=reasons,
         warnings=warnings,
-        enforcement=first.settings.enforcement.value,
+        enforcement=bridges.settings.enforcement.value,
     )
     return JSONResponse(health.model_dump(), 503 if reasons else 200)
 

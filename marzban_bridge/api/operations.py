@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
 
 from marzban_bridge.api.access.auth import CallerPart
-from marzban_bridge.api.admin import ResetAnswer, reset_usage
+from marzban_bridge.api.answers import (
+    ResetAll,
+    ResetAllAnswer,
+    ResetAnswer,
+    UserStanding,
+    reset_answer,
+    shown_standing,
+)
 from marzban_bridge.api.bodies import described, read_model
-from marzban_bridge.api.context import Bridge, BridgePart, BridgesPart
+from marzban_bridge.api.context import BridgePart, BridgesPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
-from marzban_bridge.quota.account import Account, Balance, account_key, standing
-from marzban_bridge.reset_everybody import first_failure, reset_everybody
+from marzban_bridge.bridge import Bridge, first_failure
+from marzban_bridge.panels.names import account_key
+from marzban_bridge.quota.account import Account, standing
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 
 MAX_BODY_BYTES = 4096
-
-
-class UserStanding(BaseModel):
-    """How a user with external traffic stood in its current period at the last look.
-
-    One that is held stands as it did before the ledger or the store lost something of it.
-    """
-
-    username: str
-    admin: str | None
-    status: str
-    quota_bytes: int | None
-    marzban_bytes: int
-    external_bytes: int
-    """What external traffic counts for."""
-    external_raw_bytes: int | None
-    """The external bytes themselves."""
-    used_bytes: int
-    used_ratio: float | None
-    published_limit_bytes: int | None
-    period_started_at: str
-    is_disabled_by_bridge: bool
-    is_held: bool
 
 
 class OrphanName(BaseModel):
@@ -85,20 +70,6 @@ class PlannedChange(BaseModel):
     status: str | None
 
 
-class ResetAll(BaseModel):
-    """The typed confirmation of a reset of all users."""
-
-    confirm: Literal["reset all users"]
-    all_panels: bool = False
-    """The users of the bridge's own admin on every panel; for sudo admins of the first panel."""
-
-
-class ResetAllAnswer(BaseModel):
-    """How many users with external traffic begin anew."""
-
-    users: int
-
-
 @router.get("/users", responses=FOR_ADMINS)
 async def users(
     bridge: BridgePart,
@@ -134,7 +105,11 @@ async def reset_user(
     change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
 ) -> ResetAnswer:
     """Begin a user's period anew, panel and external; if the bridge only observes, when told to."""
-    return await reset_usage(username, bridge, caller, kind="user", change_panel=change_panel)
+    user = await bridge.panel.get_user_as(username, bearer=caller.bearer)
+    after = await bridge.actions.reset_user(
+        user.username, actor=caller.admin.username, changes_panel=change_panel
+    )
+    return reset_answer(after)
 
 
 @router.post(
@@ -158,8 +133,8 @@ async def reset_all(
     if asked.all_panels:
         if bridge is not bridges.first:
             raise HTTPException(403, "all panels' users are reset by an admin of the first panel")
-        results = await reset_everybody(
-            bridges, actor=caller.admin.username, changes_panel=change_panel
+        results = await bridges.reset_everybody(
+            actor=caller.admin.username, changes_panel=change_panel
         )
         if failure := first_failure(results):
             raise failure
@@ -228,23 +203,3 @@ def _standing(bridge: Bridge, account: Account) -> UserStanding:
     account = bridge.actions.shown(account)
     found = standing(account, bridge.store.usage.totals(account.key))
     return shown_standing(account, found, username=account.username)
-
-
-def shown_standing(account: Account, found: Balance, *, username: str) -> UserStanding:
-    """Return what is shown of an account, under a name."""
-    quota_bytes = account.quota_bytes
-    return UserStanding(
-        username=username,
-        admin=account.admin,
-        status=account.sighting.status.value,
-        quota_bytes=quota_bytes,
-        marzban_bytes=found.panel_bytes,
-        external_bytes=found.external_bytes,
-        external_raw_bytes=found.external_raw_bytes,
-        used_bytes=found.used_bytes,
-        used_ratio=round(found.used_bytes / quota_bytes, 4) if quota_bytes else None,
-        published_limit_bytes=account.sighting.data_limit_bytes,
-        period_started_at=account.period_started_at.isoformat(),
-        is_disabled_by_bridge=account.is_disabled_by_us,
-        is_held=account.is_held,
-    )

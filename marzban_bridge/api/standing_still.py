@@ -10,21 +10,18 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from marzban_bridge import bridges as together
 from marzban_bridge.api.access.auth import CallerPart
+from marzban_bridge.api.answers import RebaseAnswer, ReleaseAnswer, shown_standing
 from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import BridgesPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
-from marzban_bridge.api.operations import UserStanding, shown_standing
+from marzban_bridge.bridge import RELEASED
 from marzban_bridge.quota.account import standing
 from marzban_bridge.tables import seen_totals
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 
 MAX_BODY_BYTES = 4096
-REBASE_PHRASE = "rebase"
-RELEASE_PHRASE = "release"
-"""Typed by whoever asks for what concerns everybody, so that no slip of the hand does it."""
 
 
 class RebaseRequest(BaseModel):
@@ -35,23 +32,10 @@ class RebaseRequest(BaseModel):
     """The store is a restored copy that does not say so itself."""
 
 
-class RebaseAnswer(BaseModel):
-    """The users whose books moved; what is left to them is as before."""
-
-    users: list[UserStanding]
-
-
 class ReleaseRequest(BaseModel):
     """The typed confirmation of giving every user its quota back."""
 
     confirm: Literal["release"]
-
-
-class ReleaseAnswer(BaseModel):
-    """The users that were written to, and what the bridge does until it is restarted."""
-
-    usernames: list[str]
-    state: str
 
 
 @router.post(
@@ -65,8 +49,8 @@ async def rebase(request: Request, bridges: BridgesPart, caller: CallerPart) -> 
     asked = await read_model(
         request, RebaseRequest, max_bytes=MAX_BODY_BYTES, what="a confirmation"
     )
-    moved = await together.rebase_beside_the_loops(
-        bridges, actor=caller.admin.username, is_restored=asked.restored
+    moved = await bridges.rebase_beside_the_loops(
+        actor=caller.admin.username, is_restored=asked.restored
     )
     return RebaseAnswer(
         users=[
@@ -97,7 +81,7 @@ async def release(
     """
     caller.require_sudo()
     await read_model(request, ReleaseRequest, max_bytes=MAX_BODY_BYTES, what="a confirmation")
-    usernames = await together.release_beside_the_loops(
-        bridges, actor=caller.admin.username, changes_panel=change_panel
+    usernames = await bridges.release_beside_the_loops(
+        actor=caller.admin.username, changes_panel=change_panel
     )
-    return ReleaseAnswer(usernames=usernames, state=together.RELEASED)
+    return ReleaseAnswer(usernames=usernames, state=RELEASED)

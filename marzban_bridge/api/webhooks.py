@@ -16,13 +16,12 @@ from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import BaseModel
 
 from marzban_bridge.api.bodies import read_body
-from marzban_bridge.api.context import Bridge, BridgePart
+from marzban_bridge.api.context import BridgePart, bridges_of, callers_of
 from marzban_bridge.api.errors import DOCUMENTED, OF_BODIES
-from marzban_bridge.errors import OddUserError
-from marzban_bridge.panels.marzban_answers import parse_user
-from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.panels.webhook_secrets import Sender, sender_of
-from marzban_bridge.quota.account import account_key, is_same_creation
+from marzban_bridge.bridge import Bridge
+from marzban_bridge.config.webhook_secrets import Sender, sender_of
+from marzban_bridge.panels.names import FIRST_PANEL, account_key
+from marzban_bridge.panels.users import PanelEvent, is_same_creation
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +29,6 @@ router = APIRouter(tags=["webhooks"])
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 REMEMBER_SECONDS = 24 * 3600
-RESET_ACTIONS = frozenset({"data_usage_reset", "data_reset_by_next"})
-LOOK_ACTIONS = frozenset(
-    {
-        *RESET_ACTIONS,
-        "user_created",
-        "user_updated",
-        "user_deleted",
-        "user_enabled",
-        "user_disabled",
-        "user_limited",
-    }
-)
 VOLATILE_FIELDS = ("tries", "send_at", "enqueued_at")
 
 
@@ -77,7 +64,9 @@ class WebhookAnswer(BaseModel):
     },
 )
 async def take_webhook(
-    request: Request, bridge: BridgePart, x_webhook_secret: Annotated[str, Header()] = ""
+    request: Request,
+    bridge: BridgePart,
+    x_webhook_secret: Annotated[str, Header()] = "",
 ) -> WebhookAnswer:
     """Take a batch of events; they are stored before the answer, and acted upon right after.
 
@@ -91,26 +80,26 @@ async def take_webhook(
         bridge.metrics.webhooks.labels(result="refused").inc()
         raise HTTPException(401, _refusal(settings.name))
     if sender is Sender.ONE_OF_SEVERAL:
-        bridge.webhook_state.note_shared_secret(settings.name)
+        callers_of(request).webhook_warnings.note_shared_secret(settings.name)
     body = await read_body(request, max_bytes=MAX_BODY_BYTES, what="a webhook batch")
     events = _parse(body)
     hints = [
-        (name, event, keys)
-        for event in events
-        if event["action"] in LOOK_ACTIONS
-        for name in (account_key(str(event["username"])),)
-        if (keys := bridge.store.name_owners.keys_of_name(name))
+        (_digest(data), event, key, keys)
+        for data in events
+        if (event := bridge.panel.event_of(data))
+        for key in (account_key(event.username),)
+        if (keys := bridge.store.name_owners.keys_of_name(key))
     ]
     bridge.store.reset_news.announce(
         [
-            (_digest(event), name)
-            for name, event, keys in hints
-            if sender is Sender.PANEL and name in keys and _tells_of_reset(event, name, bridge)
+            (digest, key)
+            for digest, event, key, keys in hints
+            if sender is Sender.PANEL and key in keys and _tells_of_reset(event, key, bridge)
         ],
-        at=bridge.clock(),
+        at=bridges_of(request).clock(),
         remember_seconds=REMEMBER_SECONDS,
     )
-    bridge.reconciler.hurry(key for _, _, keys in hints for key in keys)
+    bridge.queue.add(key for *_, keys in hints for key in keys)
     bridge.metrics.webhooks.labels(result="taken").inc()
     return WebhookAnswer(events=len(events), hints=len(hints))
 
@@ -125,22 +114,15 @@ def _refusal(panel: str) -> str:
     )
 
 
-def _tells_of_reset(event: Mapping[str, Any], key: str, bridge: Bridge) -> bool:
-    """Tell whether an event is of a reset of this very user, and not of another panel's namesake.
-
-    Marzban sends the user along as it is after the reset.
-    """
-    if event["action"] not in RESET_ACTIONS:
+def _tells_of_reset(event: PanelEvent, key: str, bridge: Bridge) -> bool:
+    """Tell whether an event is of a reset of this very user, not of one of the name elsewhere."""
+    user = event.user
+    if not event.is_reset or user is None or account_key(user.username) != key:
         return False
     account = bridge.store.accounts.get(key)
     gone = bridge.store.gone_accounts.get(key) if account is None else None
     known = gone.account if gone else account
-    try:
-        user = parse_user(event["user"])
-    except (KeyError, OddUserError):
-        return False
-    is_of_user = account_key(user.username) == key
-    return bool(known and is_of_user and is_same_creation(known.created_at, user.created_at))
+    return bool(known and is_same_creation(known.created_at, user.created_at))
 
 
 def _parse(body: bytes) -> list[dict[str, Any]]:

@@ -19,10 +19,9 @@ from rich.console import Console
 
 from collector.runtime.http.server import Server, Signals
 from collector.runtime.listening import listen
-from marzban_bridge import bridges as together
-from marzban_bridge.api.context import Bridge, Bridges
 from marzban_bridge.app import create_app
-from marzban_bridge.cli import exclusive as sole_writer
+from marzban_bridge.bridge import Bridge, Bridges
+from marzban_bridge.cli import exclusive
 from marzban_bridge.cli.exclusive import with_bridges
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
@@ -99,8 +98,8 @@ async def once(settings: Settings) -> int:
     """Make one pass and show where everybody stands."""
 
     async def make_a_pass(bridges: Bridges) -> PassResult:
-        result = await together.run_once(bridges)
-        _show_users(bridges.first.store)
+        result = await bridges.run_once()
+        _show_users(bridges.store)
         return result
 
     result = await with_bridges(settings, make_a_pass)
@@ -239,7 +238,7 @@ def backup(settings: Settings, target: Path) -> int:
 
 async def move_store(settings: Settings, file: Path) -> int:
     """Move a store from its file into PostgreSQL, and say what is there now."""
-    accounts, events = await sole_writer.move_store(settings, file)
+    accounts, events = await exclusive.move_store(settings, file)
     say(
         f"{accounts} users and {events} events are in {settings.store}, each compared; "
         f"{file} is as it was: put it away, no bridge may run on it any more"

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from marzban_bridge.api.context import Bridges
-from marzban_bridge.app import open_bridges
+from marzban_bridge.bridge import Bridges
 from marzban_bridge.config.settings import Settings
+from marzban_bridge.opening import open_bridges
 from marzban_bridge.store.open import url_of
 from marzban_bridge.store.store import Store
 

@@ -24,7 +24,7 @@ from marzban_bridge.cli import reset as reset_commands
 from marzban_bridge.cli.kept_key import is_of_up, with_kept_key
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
+from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
 from marzban_bridge.store.sqlite import STORE
 

@@ -10,14 +10,15 @@ from contextlib import AsyncExitStack, suppress
 from rich.console import Console
 from rich.table import Table
 
-from marzban_bridge.app import utc_now
 from marzban_bridge.cli.commands import say
 from marzban_bridge.cli.exclusive import with_store
+from marzban_bridge.clock import utc_now
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import NotLeadingError, SettingsError, StoreAwayError
-from marzban_bridge.panels.marzban import Marzban
 from marzban_bridge.panels.names import FIRST_PANEL
+from marzban_bridge.panels.open import open_panel
+from marzban_bridge.panels.port import Panel
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.store.handle import StoreHandle
 from marzban_bridge.store.open import is_there, open_to_read
@@ -150,9 +151,9 @@ def _open_known(settings: Settings) -> Store:
 async def _compare(panels: Sequence[PanelSettings], store: Store) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(store.close)
-        asked: dict[str, Marzban] = {}
+        asked: dict[str, Panel] = {}
         for panel in panels:
-            asked[panel.name] = Marzban(
+            asked[panel.name] = open_panel(
                 panel.url,
                 username=panel.username,
                 password=panel.password,

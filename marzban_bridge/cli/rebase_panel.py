@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from marzban_bridge import bridges as together
-from marzban_bridge.api.acceptance import PanelRebaseAnswer, shown_plan
-from marzban_bridge.api.context import Bridges
+from marzban_bridge.api.answers import PanelRebaseAnswer, shown_plan
+from marzban_bridge.bridge import Bridges
 from marzban_bridge.cli.exclusive import with_bridges
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
@@ -68,9 +67,9 @@ async def _alone(settings: Settings, panel: PanelSettings, *, is_done: bool) -> 
     async def act(bridges: Bridges) -> PanelRebaseAnswer:
         bridge = bridges.by_name[panel.name]
         if not is_done:
-            return shown_plan(bridge, await bridge.panel_rebase.plan())
-        done = shown_plan(bridge, await bridge.panel_rebase.apply(actor="command line"))
-        await together.run_once(bridges)
+            return shown_plan(bridge.store, await bridge.panel_rebase.plan())
+        done = shown_plan(bridge.store, await bridge.panel_rebase.apply(actor="command line"))
+        await bridges.run_once()
         return done
 
     return await with_bridges(settings, act)

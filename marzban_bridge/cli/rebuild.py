@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from marzban_bridge import bridges as together
-from marzban_bridge.api.context import Bridge, Bridges
+from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.cli.commands import console
 from marzban_bridge.cli.exclusive import with_bridges
 from marzban_bridge.config.settings import Settings
@@ -18,8 +17,8 @@ async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out:
     """Show what a lost store would be rebuilt from, and rebuild it if told to."""
 
     async def read(bridges: Bridges) -> list[tuple[Bridge, Rebuilding]]:
-        return await together.rebuild(
-            bridges, from_store=from_store, is_carried_out=is_carried_out, actor="command line"
+        return await bridges.rebuild(
+            from_store=from_store, is_carried_out=is_carried_out, actor="command line"
         )
 
     for bridge, found in await with_bridges(settings, read):

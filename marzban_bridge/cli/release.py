@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
-from marzban_bridge import bridges as together
-from marzban_bridge.api.context import Bridges
-from marzban_bridge.api.standing_still import (
-    REBASE_PHRASE,
-    RELEASE_PHRASE,
-    RebaseAnswer,
-    ReleaseAnswer,
-)
+from marzban_bridge.api.answers import REBASE_PHRASE, RELEASE_PHRASE, RebaseAnswer, ReleaseAnswer
+from marzban_bridge.bridge import Bridges
 from marzban_bridge.cli.commands import console, say
 from marzban_bridge.cli.exclusive import with_bridges
 from marzban_bridge.cli.running_bridge import RunningBridge
@@ -59,7 +53,7 @@ def rebase(settings: Settings, *, is_restored: bool, alone: Alone) -> int:
 
 async def _rebase_alone(settings: Settings, *, is_restored: bool) -> int:
     async def accept(bridges: Bridges) -> list[UserRow]:
-        moved = await together.rebase(bridges, actor="command line", is_restored=is_restored)
+        moved = await bridges.rebase(actor="command line", is_restored=is_restored)
         return [
             UserRow.of(
                 replace(each, username=bridge.store.placement.public_name(each.username)),
@@ -101,9 +95,7 @@ def release(settings: Settings, *, changes_panel: bool, alone: Alone) -> int:
 async def _release_alone(settings: Settings, *, changes_panel: bool) -> int:
     async def let_go(bridges: Bridges) -> int:
         written = 0
-        async for bridge, account, was_written in together.release(
-            bridges, changes_panel=changes_panel
-        ):
+        async for bridge, account, was_written in bridges.release(changes_panel=changes_panel):
             written += was_written
             if was_written:
                 _say_released(bridge.store.placement.public_name(account.username))

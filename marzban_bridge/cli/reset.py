@@ -6,16 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from marzban_bridge import bridges as together
-from marzban_bridge.api.context import Bridges
+from marzban_bridge.bridge import Bridges, first_failure
 from marzban_bridge.cli.commands import say
 from marzban_bridge.cli.exclusive import with_bridges
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.panels.names import FIRST_PANEL, take_apart
-from marzban_bridge.reconcile.actions import RESET_ALL_PHRASE
-from marzban_bridge.reset_everybody import first_failure, reset_everybody
+from marzban_bridge.reconcile.action_names import RESET_ALL_PHRASE
 from marzban_bridge.store.open import is_there, open_to_read
 from marzban_bridge.tables import human_bytes
 
@@ -70,12 +68,12 @@ def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:
     """Begin everybody's period anew, through the panels' own call."""
 
     async def reset(bridges: Bridges) -> int:
-        results = await reset_everybody(bridges, actor="command line", changes_panel=changes_panel)
+        results = await bridges.reset_everybody(actor="command line", changes_panel=changes_panel)
         done = [each for each in results.values() if isinstance(each, int)]
         failure = first_failure(results)
         if failure and not done:
             raise failure
-        await together.run_once(bridges)
+        await bridges.run_once()
         if failure:
             raise failure
         return sum(done)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 
 from collector.runtime.listening import local_url
-from marzban_bridge.api.health import SERVICE
+from marzban_bridge.api.answers import SERVICE
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError

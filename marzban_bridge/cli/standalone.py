@@ -27,8 +27,8 @@ from collector.runtime.listening import listen, loopback_url
 from collector.runtime.private_files import keep_private, make_private, put_in_place
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.sources.file import load_sources
-from marzban_bridge.api.context import Bridge
 from marzban_bridge.app import create_app
+from marzban_bridge.bridge import Bridges
 from marzban_bridge.cli.commands import stop_process
 from marzban_bridge.cli.kept_key import ADMIN_KEY_FILE, with_kept_key
 from marzban_bridge.config.panels_file import load_panels
@@ -115,8 +115,8 @@ async def running_pair(
     collector_listener: socket.socket,
     bridge_listener: socket.socket,
     on_loop_failure: Callable[[BaseException], None],
-) -> AsyncIterator[Bridge]:
-    """Run a collector and a bridge that reads it; yield the bridge."""
+) -> AsyncIterator[Bridges]:
+    """Run a collector and a bridge that reads it; yield the bridges."""
     collector_settings = collector.settings.Settings.from_env(collector_environment)
     app = create_app(settings, on_loop_failure=on_loop_failure)
     bridge_server = Server(
@@ -130,7 +130,7 @@ async def running_pair(
         serving(_collector_server(collector_settings), collector_listener),
         serving(bridge_server, bridge_listener),
     ):
-        yield app.state.bridge
+        yield app.state.bridges
 
 
 async def _up(

@@ -18,8 +18,8 @@ from collector.runtime.config.files import read_config_file
 from collector.runtime.config.tables import Table, parse_toml
 from collector.runtime.config.values import TEXT, WEB_URL, header_text, text
 from marzban_bridge.config.settings import SECONDS, Settings
+from marzban_bridge.config.webhook_secrets import own_and_shared
 from marzban_bridge.panels.names import FIRST_PANEL, PANEL_NAME
-from marzban_bridge.panels.webhook_secrets import own_and_shared
 from marzban_bridge.quota.typed_limits import TypedLimits
 
 MAX_PANELS = 64

@@ -23,9 +23,9 @@ from rich.live import Live
 
 from collector.runtime.http.server import Server, Signals, serving
 from collector.runtime.listening import listen, loopback_url
-from marzban_bridge.api.context import Bridge
-from marzban_bridge.app import utc_now
+from marzban_bridge.bridge import Bridges
 from marzban_bridge.cli.standalone import running_pair
+from marzban_bridge.clock import utc_now
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.demo import stage as stages
 from marzban_bridge.demo.cast import CAST
@@ -90,7 +90,7 @@ async def _run(
             f"A simulated panel, a collector ({stage.collector_url}) and a bridge "
             f"({stage.bridge_url}) in this process: {len(CAST)} users, {seconds:g} s of traffic."
         )
-        headers = {"authorization": f"Bearer {stage.bridge.settings.collector_admin_key}"}
+        headers = {"authorization": f"Bearer {stage.bridges.settings.collector_admin_key}"}
         async with httpx.AsyncClient(
             base_url=stage.collector_url, headers=headers, timeout=30
         ) as client:
@@ -137,7 +137,7 @@ async def _set_stage(folder: Path, *, seconds: float, dice: random.Random) -> As
         )
         async with (
             serving(_server_of(create_simulator_app(panel)), panel_listener),
-            _pair(collector_environment, settings, collector_listener, bridge_listener) as bridge,
+            _pair(collector_environment, settings, collector_listener, bridge_listener) as bridges,
             jobs_running(
                 panel,
                 intervals=Intervals(review_seconds=0.5, webhook_seconds=0.5),
@@ -146,7 +146,7 @@ async def _set_stage(folder: Path, *, seconds: float, dice: random.Random) -> As
         ):
             yield Stage(
                 panel=panel,
-                bridge=bridge,
+                bridges=bridges,
                 collector_url=settings.collector_url,
                 bridge_url=loopback_url(bridge_listener),
                 reporter_key=reporter_key,
@@ -164,7 +164,7 @@ def _pair(
     settings: Settings,
     collector_listener: socket.socket,
     bridge_listener: socket.socket,
-) -> contextlib.AbstractAsyncContextManager[Bridge]:
+) -> contextlib.AbstractAsyncContextManager[Bridges]:
     def fail(error: BaseException) -> None:
         raise BridgeError(f"the bridge's loop stopped: {error!r}")
 
@@ -234,12 +234,14 @@ async def _until_quiet(stage: Stage, client: httpx.AsyncClient) -> None:
     """Wait until the bridge has read all there is and has looked at everybody since."""
     head = (await client.get("/v1/usage/changes", params={"after": 0})).json()["head"]
     deadline = time.monotonic() + QUIET_SECONDS
-    while stage.bridge.store.usage.cursor < head and time.monotonic() < deadline:
+    while stage.bridges.store.usage.cursor < head and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
-    read_at = stage.bridge.clock()
+    read_at = stage.bridges.clock()
     while time.monotonic() < deadline:
         stage.panel.review()
-        if all(account.sighting.seen_at > read_at for account in stage.bridge.store.accounts.all()):
+        if all(
+            account.sighting.seen_at > read_at for account in stage.bridges.store.accounts.all()
+        ):
             return
         await asyncio.sleep(0.05)
 

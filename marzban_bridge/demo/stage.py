@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from marzban_bridge.api.context import Bridge
+from marzban_bridge.bridge import Bridges
 from marzban_bridge.demo.cast import CAST, ORPHAN, Role
 from marzban_bridge.quota.account import GIB
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
@@ -46,7 +46,7 @@ class Stage:
     """Everything the demonstration's tasks share."""
 
     panel: SimulatedPanel
-    bridge: Bridge
+    bridges: Bridges
     collector_url: str
     bridge_url: str
     reporter_key: str
@@ -84,7 +84,7 @@ class Stage:
             await asyncio.sleep(TICK_SECONDS)
 
     def _is_all_known(self, username: str) -> bool:
-        known_bytes = self.bridge.store.usage.total_bytes(username)
+        known_bytes = self.bridges.store.usage.total_bytes(username)
         return (
             not self.on_their_way[username]
             and known_bytes == self.books[username].acknowledged_bytes

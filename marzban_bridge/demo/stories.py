@@ -90,7 +90,7 @@ STORIES: tuple[Story, ...] = (button, external_only, larger_quota, next_plan, re
 
 def _quota(stage: Stage) -> int | None:
     """Return dave's quota as the bridge knows it: the panel may fire the plan by itself."""
-    account = stage.bridge.store.accounts.get("dave")
+    account = stage.bridges.store.accounts.get("dave")
     return account.quota_bytes if account else None
 
 

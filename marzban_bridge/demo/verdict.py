@@ -44,11 +44,11 @@ async def _check_user(
     problems: list[str] = []
     if ledger_bytes != line.acknowledged_bytes:
         problems.append(f"acknowledged {line.acknowledged_bytes}, in the ledger {ledger_bytes}")
-    total_bytes = stage.bridge.store.usage.total_bytes(username)
+    total_bytes = stage.bridges.store.usage.total_bytes(username)
     if total_bytes != ledger_bytes:
         problems.append(f"the bridge counts {total_bytes}")
     if username == ORPHAN:
-        if not stage.bridge.store.placement.is_missing(username):
+        if not stage.bridges.store.placement.is_missing(username):
             problems.append("is not shown as an orphan")
         return Line(
             username=username,
@@ -59,7 +59,7 @@ async def _check_user(
             data_limit_bytes=None,
             problems=tuple(problems),
         )
-    account = stage.bridge.store.accounts.get(username)
+    account = stage.bridges.store.accounts.get(username)
     if account is None:
         raise BridgeError(f"the bridge has no account of {username}")
     standing = balance(account, total_bytes=total_bytes)
@@ -69,8 +69,8 @@ async def _check_user(
     if plan(
         account,
         total_bytes=total_bytes,
-        enforcement=stage.bridge.settings.enforcement,
-        now=stage.bridge.clock(),
+        enforcement=stage.bridges.settings.enforcement,
+        now=stage.bridges.clock(),
     ):
         problems.append("the bridge still has something to do")
     problems += _check_enforced(standing, user)

@@ -52,7 +52,7 @@ def live(stage: Stage) -> Group:
 
 
 def _standing(stage: Stage, username: str, user: dict[str, object]) -> Balance:
-    account = stage.bridge.store.accounts.get(username)
+    account = stage.bridges.store.accounts.get(username)
     used_bytes = user["used_traffic"]
     limit_bytes = user["data_limit"]
     baseline_bytes = account.baseline_bytes if account else 0
@@ -60,7 +60,7 @@ def _standing(stage: Stage, username: str, user: dict[str, object]) -> Balance:
     return Balance(
         quota_bytes=account.quota_bytes if account else quota_bytes,
         panel_bytes=used_bytes if isinstance(used_bytes, int) else 0,
-        external_bytes=max(0, stage.bridge.store.usage.total_bytes(username) - baseline_bytes),
+        external_bytes=max(0, stage.bridges.store.usage.total_bytes(username) - baseline_bytes),
     )
 
 

@@ -134,7 +134,7 @@ class CollectorFeed:
         except (LookupError, TypeError, ValueError) as error:
             raise self._refuse_shape(response) from error
 
-    async def keep_standing(self, reader: str, *, position: int, mark: str, panel: str) -> None:
+    async def report_position(self, reader: str, *, position: int, mark: str, panel: str) -> None:
         """Have the collector remember how far a reader's books are, and of which panel."""
         body = {"position": position, "mark": mark, "panel": panel}
         await self._send("PUT", f"/v1/readers/{reader}", {}, 10, json=body)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.quota.account import is_same_creation
+from marzban_bridge.panels.users import is_same_creation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ Facts are of Marzban 0.8.4. Field names are spelt here as Marzban spells them, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -30,18 +31,26 @@ from marzban_bridge.panels.marzban_answers import (
     json_of,
     name_in,
     parse_admin,
+    parse_event,
     parse_panel_users,
     parse_user,
     read_into,
     text_of,
     whole,
 )
-from marzban_bridge.panels.names import FIRST_PANEL, folded
+from marzban_bridge.panels.names import FIRST_PANEL, account_key, folded
 from marzban_bridge.panels.pages import Prove, once, past_failures
-from marzban_bridge.panels.port import Listed, PanelAdmin, PanelCheck, PanelUser, UserUpdate
 from marzban_bridge.panels.queries import queries
+from marzban_bridge.panels.users import (
+    Listed,
+    PanelAdmin,
+    PanelCheck,
+    PanelEvent,
+    PanelUser,
+    SignInAnswer,
+    UserUpdate,
+)
 from marzban_bridge.panels.write_guard import WriteGuard
-from marzban_bridge.quota.account import account_key
 
 log = logging.getLogger(__name__)
 
@@ -169,11 +178,16 @@ class Marzban:
         """Return a page of the names of all users, in their order; an odd one is empty."""
         return await self._names(offset, limit, search=None)
 
-    async def users_by(self, sort: str, *, limit: int) -> PanelUsers:
-        """Return the first users of the panel's list in this order, spelt as Marzban spells it.
+    async def newest_users(self, *, limit: int) -> PanelUsers:
+        """Return what tells the users that were created last from those of another panel."""
+        return await self._first_users("-created_at", limit)
 
-        Fewer of them where the panel fails at one of so many.
-        """
+    async def heaviest_users(self, *, limit: int) -> PanelUsers:
+        """Return the same of the users with the most traffic in their current period."""
+        return await self._first_users("-used_traffic,username", limit)
+
+    async def _first_users(self, sort: str, limit: int) -> PanelUsers:
+        """Return the first users of a list; fewer where the panel fails at one of so many."""
         while True:
             params: dict[str, str | int] = {"limit": limit, "sort": sort}
             try:
@@ -307,13 +321,6 @@ class Marzban:
                 log.warning("one of the panel's admins is left out: %s", error)
         return found
 
-    async def admin_usage_bytes(self, username: str, *, bearer: str | None = None) -> int:
-        """Return the panel's own traffic counter of an admin."""
-        path = f"/api/admin/usage/{quote(username, safe='')}"
-        response = await self._call("GET", path, bearer=bearer)
-        with expecting("counter of an admin"):
-            return whole(json_of(response))
-
     async def reset_admin_usage(self, username: str, *, bearer: str | None = None) -> None:
         """Set the panel's traffic counter of an admin to zero."""
         path = f"/api/admin/usage/reset/{quote(username, safe='')}"
@@ -324,12 +331,26 @@ class Marzban:
         response = await self._call("GET", _user_path(username), username=username, bearer=bearer)
         return _asked_for(parse_user(json_of(response)), username)
 
-    async def sign_in_as(self, body: bytes, *, content_type: str) -> httpx.Response:
-        """Pass somebody's sign-in through and return the panel's answer as it is."""
+    async def sign_in_as(self, form: bytes, *, content_type: str) -> SignInAnswer:
+        """Pass somebody's sign-in form on and return what the panel answers."""
         headers = {"content-type": content_type}
-        return await self._send(
-            "POST", SIGN_IN_PATH, content=body, extra_headers=headers, is_own=False
+        response = await self._send(
+            "POST", SIGN_IN_PATH, content=form, extra_headers=headers, is_own=False
         )
+        token = None
+        if response.is_success:
+            with suppress(PanelError):  # the caller is told what the panel says, as it is
+                token = bearer_of(response)
+        return SignInAnswer(
+            status=response.status_code,
+            body=response.content,
+            content_type=response.headers.get("content-type"),
+            token=token,
+        )
+
+    def event_of(self, data: Mapping[str, Any]) -> PanelEvent | None:
+        """Read one event of a webhook; None for one of which no user has to be looked at."""
+        return parse_event(data)
 
 
 def _asked_for(user: PanelUser, username: str) -> PanelUser:

@@ -17,15 +17,16 @@ import httpx
 
 from marzban_bridge.errors import OddUserError, PanelError
 from marzban_bridge.panels.identity import PanelUsers, UserMark
-from marzban_bridge.panels.port import (
+from marzban_bridge.panels.names import account_key
+from marzban_bridge.panels.users import (
     Listed,
     NextPlan,
     PanelAdmin,
+    PanelEvent,
     PanelUser,
     ResetStrategy,
     Status,
 )
-from marzban_bridge.quota.account import account_key
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,19 @@ MAX_NUMBER = 2**60
 """Beyond any quota, moment or counter of a panel; sums of a few still fit 64 bits."""
 MAX_NAME_LENGTH = 255
 MAX_REASON_LENGTH = 200
+RESET_ACTIONS = frozenset({"data_usage_reset", "data_reset_by_next"})
+TELLING_ACTIONS = frozenset(
+    {
+        *RESET_ACTIONS,
+        "user_created",
+        "user_updated",
+        "user_deleted",
+        "user_enabled",
+        "user_disabled",
+        "user_limited",
+    }
+)
+"""Of webhooks: after each of these a user has to be looked at."""
 
 
 @contextmanager
@@ -78,6 +92,21 @@ def _online_at(found: object) -> datetime | None:
         return _utc(found) if isinstance(found, str) else None
     except (ValueError, OverflowError):
         return None
+
+
+def parse_event(data: Mapping[str, Any]) -> PanelEvent | None:
+    """Read one event of a webhook; None for one of which no user has to be looked at.
+
+    Marzban sends the user along as it is after what happened.
+    """
+    action = data["action"]
+    if action not in TELLING_ACTIONS:
+        return None
+    user = None
+    if action in RESET_ACTIONS:
+        with suppress(LookupError, OddUserError):
+            user = parse_user(data["user"])
+    return PanelEvent(username=data["username"], is_reset=action in RESET_ACTIONS, user=user)
 
 
 def parse_panel_users(data: Mapping[str, Any]) -> PanelUsers:

@@ -14,10 +14,9 @@ A user's name never contains a slash in Marzban, so that a slash tells a panel f
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
-
-from marzban_bridge.quota.account import account_key
 
 FIRST_PANEL = "default"
 """What the panel of `MARZBAN_URL` is called, and where names without a panel are looked for first.
@@ -41,6 +40,11 @@ class PublicName(NamedTuple):
 
     panel: str
     username: str
+
+
+def account_key(username: str) -> str:
+    """Return the name under which an account is stored: the panel's spelling, as Unicode NFC."""
+    return unicodedata.normalize("NFC", username)
 
 
 def take_apart(username: str, *, panels: Collection[str]) -> ReportedName:

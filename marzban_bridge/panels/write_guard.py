@@ -12,24 +12,42 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
 import marzban_bridge
 from collector.runtime.boot_clock import seconds_now
 from marzban_bridge.errors import NotLeadingError
-from marzban_bridge.store.postgres.lease import Lease
 
 TRY_SECONDS = 7.0
 """How long one write to a panel may take. A lease that is moved once a second outlasts it."""
 _ABOUT_TO_SEND = ("send_request_headers.started", "send_request_body.started")
 
 
+class LeadingTerm(Protocol):
+    """For how long this bridge leads, and as which."""
+
+    @property
+    def holder(self) -> str:
+        """Which process of which machine it is."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """How often the lead had changed when it was taken."""
+        ...
+
+    @property
+    def until_seconds(self) -> float:
+        """Until when, by `seconds_now`, no other bridge can lead; 0 while this one does not."""
+        ...
+
+
 class WriteGuard:
     """Asked before each try of each write to a panel."""
 
-    def __init__(self, lease: Lease, *, try_seconds: float = TRY_SECONDS) -> None:
+    def __init__(self, lease: LeadingTerm, *, try_seconds: float = TRY_SECONDS) -> None:
         self._lease = lease
         self._try_seconds = try_seconds
         self._open_until_seconds = 0.0

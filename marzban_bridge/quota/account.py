@@ -8,12 +8,12 @@ bytes beside them are kept to be shown, and decide nothing.
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
-from marzban_bridge.panels.port import NextPlan, PanelUser, ResetStrategy, Status
+from marzban_bridge.panels.names import account_key
+from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
 from marzban_bridge.quota.usage import Seqs, Totals, merged
 from marzban_bridge.quota.writes.open_writes import OpenWrite, SeenLine, UnexplainedEdit
 
@@ -24,8 +24,6 @@ FLOOR_BYTES = MIB
 ROUNDING_BYTES = 16 * 1024
 """Marzban's edit dialog re-sends a limit rounded to 0.00001 GiB (about 10.5 KiB)."""
 REMEMBERED_LIMITS = 8
-HALF_A_SECOND = 500_000
-"""In microseconds."""
 
 
 class Enforcement(StrEnum):
@@ -275,30 +273,6 @@ class Desired:
     is_disabled: bool
     """Whether only the status can keep the user out."""
     balance: Balance = field(repr=False)
-
-
-def account_key(username: str) -> str:
-    """Return the name under which an account is stored: the panel's spelling, as Unicode NFC."""
-    return unicodedata.normalize("NFC", username)
-
-
-def is_same_creation(one: datetime | None, other: datetime | None) -> bool:
-    """Tell whether two readings of `created_at` are of one user.
-
-    Marzban keeps microseconds in SQLite and whole seconds in MariaDB and MySQL, which cut them off
-    or round them when a panel is moved. Where both readings have microseconds, those count.
-    """
-    if one is None or other is None:
-        return one is other
-    if one.microsecond and other.microsecond:
-        return one == other
-    return other in _whole_seconds(one) or one in _whole_seconds(other)
-
-
-def _whole_seconds(at: datetime) -> set[datetime]:
-    """Return what a database without fractions of a second makes of a moment."""
-    cut = at.replace(microsecond=0)
-    return {cut} if at.microsecond < HALF_A_SECOND else {cut, cut + timedelta(seconds=1)}
 
 
 def trusted(account: Account, *, is_store_in_doubt: bool) -> Account:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from marzban_bridge.panels.port import NextPlan
+from marzban_bridge.panels.users import NextPlan
 from marzban_bridge.quota.account import FLOOR_BYTES, Account, Sighting
 from marzban_bridge.quota.resets.detection import ResetSign
 

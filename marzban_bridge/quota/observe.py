@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.panels.port import PanelUser, Status
+from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import (
     Account,
     Event,
     Restoration,
     Sighting,
     balance,
-    is_same_creation,
     is_same_limit,
     sight,
 )

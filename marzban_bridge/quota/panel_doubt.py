@@ -13,15 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from marzban_bridge.panels.port import PanelUser, Status
-from marzban_bridge.quota.account import (
-    GIB,
-    Account,
-    Sighting,
-    is_same_creation,
-    is_same_limit,
-    sight,
-)
+from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
+from marzban_bridge.quota.account import GIB, Account, Sighting, is_same_limit, sight
 from marzban_bridge.quota.resets.detection import Fall, detect, fall_of
 from marzban_bridge.quota.writes.open_writes import sets_limit
 from marzban_bridge.quota.writes.own_writes import looks_typed

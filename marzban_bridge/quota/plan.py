@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from marzban_bridge.panels.port import NextPlan, PanelUser, Status, UserUpdate
+from marzban_bridge.panels.users import NextPlan, PanelUser, Status, UserUpdate
 from marzban_bridge.quota.account import (
     MIB,
     Account,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from marzban_bridge.panels.port import PanelUser, Status
+from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import (
     FLOOR_BYTES,
     REMEMBERED_LIMITS,
@@ -21,7 +21,6 @@ from marzban_bridge.quota.account import (
     Enforcement,
     Event,
     desired,
-    is_same_creation,
     sight,
 )
 from marzban_bridge.quota.observe import adopt

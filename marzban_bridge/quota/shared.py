@@ -23,13 +23,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from marzban_bridge.panels.users import is_same_creation
 from marzban_bridge.quota.account import (
     Account,
     Event,
     ResetRequest,
     Sighting,
     Superseded,
-    is_same_creation,
     is_same_limit,
 )
 from marzban_bridge.quota.resets.detection import CALENDAR_GRACE, due_at

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from marzban_bridge.clock import Clock
 from marzban_bridge.errors import ObservingError, PanelRefusedError
 from marzban_bridge.feed.client import CollectorFeed
-from marzban_bridge.panels.marzban import Marzban
-from marzban_bridge.panels.port import PanelAdmin, PanelUser
+from marzban_bridge.panels.names import account_key
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelAdmin, PanelUser
 from marzban_bridge.quota.account import (
     Account,
     Balance,
     Enforcement,
     Event,
-    account_key,
     shifted,
     standing,
     standing_total,
@@ -27,27 +27,15 @@ from marzban_bridge.quota.resets import requests as reset_requests
 from marzban_bridge.quota.restore import recover
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.quota.writes.line_recovery import recovered_from
-from marzban_bridge.reconcile.loop import Reconciler
 from marzban_bridge.reconcile.standstill import Standstill
-from marzban_bridge.reconcile.users.settler import Clock
+from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.work_queue import WorkQueue
 from marzban_bridge.store.store import Store
-
-RESET_ALL_PHRASE = "reset all users"
-CLEANUP_PHRASE = "cleanup"
-"""Typed by whoever asks for what concerns everybody, so that no slip of the hand does it."""
 
 HOW_TO_CHANGE = (
     "if the panel is to be changed all the same, say so: ?change_panel=true (API), "
     "--change-the-panel (command line), or the box on the confirm page"
 )
-
-
-class Action(StrEnum):
-    """What people ask for from a dashboard or a confirm page."""
-
-    RESET = "reset"
-    RESET_ALL = "reset_all"
-    CLEANUP = "cleanup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +68,10 @@ class Actions:
         self,
         *,
         store: Store,
-        panel: Marzban,
+        panel: Panel,
         feed: CollectorFeed,
-        reconciler: Reconciler,
+        settler: Settler,
+        queue: WorkQueue,
         enforcement: Enforcement,
         clock: Clock,
         standstill: Standstill,
@@ -90,8 +79,8 @@ class Actions:
         self._store = store
         self._panel = panel
         self._feed = feed
-        self._reconciler = reconciler
-        self._settler = reconciler.settler
+        self._settler = settler
+        self._queue = queue
         self._enforcement = enforcement
         self._clock = clock
         self._standstill = standstill
@@ -205,7 +194,7 @@ class Actions:
         with self._settler.resets.for_all():
             requested = await self.request_reset_all(bearer=bearer, caller=caller, actor=actor)
             await self.call_reset_all(requested, bearer=bearer, actor=actor)
-        self.hurry(requested)
+        self._queue.add(each.key for each in requested)
         return len(requested)
 
     @contextlib.contextmanager
@@ -216,10 +205,6 @@ class Actions:
         """
         with self._standstill.action(), self._settler.resets.for_all():
             yield
-
-    def hurry(self, accounts: Iterable[Account]) -> None:
-        """Have the users of these accounts looked at now."""
-        self._reconciler.hurry(each.key for each in accounts)
 
     async def request_reset_all(
         self, *, bearer: str | None, caller: PanelAdmin, actor: str
@@ -309,8 +294,8 @@ class Actions:
     async def take_over(self, *, actor: str, is_ledger_newer: bool) -> list[Account]:
         """Put every account in step with the panel, which knows what a restored store does not."""
         taken: list[Account] = []
-        async for key, user in self._reconciler.panel_users():
-            gone = self._settler.looks.returning(key, user)
+        async for key, user in self._settler.reader.all_users():
+            gone = self._settler.evaluator.returning(key, user)
             before = gone.account if gone else self._store.accounts.get(key)
             recovered, event = self._in_step(
                 before, user, actor=actor, is_ledger_newer=is_ledger_newer
@@ -319,7 +304,7 @@ class Actions:
                 text = "the panel has this user again: its account is put in step with it"
                 event_of_return = Event(kind="returned", text=text, actor=actor)
                 self._store.departures.take_up(gone, event_of_return, at=self._clock())
-            others = self._settler.looks.lines(user).others
+            others = self._settler.evaluator.lines(user).others
             recovered = replace(recovered, known_lines=tuple(line.name for line in others))
             self._store.accounts.save(recovered, [event], at=self._clock(), takes_announcement=True)
             taken.append(recovered)
@@ -334,7 +319,7 @@ class Actions:
         that may be sent again: the books of the moment of the backup hold.
         """
         totals, now = self._store.usage.totals(account_key(user.username)), self._clock()
-        line = self._settler.looks.lines(user).own
+        line = self._settler.evaluator.lines(user).own
         is_line_newer = line is not None and (before is None or line.number > before.write_number)
         if line and line.limit_bytes and is_line_newer and (is_ledger_newer or before is None):
             account, event = recovered_from(
@@ -365,8 +350,8 @@ class Actions:
         for each in list(self._store.accounts.all()):
             yield each, await self._settler.release(each)
             await asyncio.sleep(0)
-        async for key, user in self._reconciler.panel_users():
-            has_line = self._settler.looks.text_of_admin(user) != (user.note or "")
+        async for key, user in self._settler.reader.all_users():
+            has_line = self._settler.evaluator.text_of_admin(user) != (user.note or "")
             if has_line and not self._store.accounts.has(key):
                 self._settler.trust.refuse_in_doubt()
                 await self._settler.writes.take_out_lines(user.username)

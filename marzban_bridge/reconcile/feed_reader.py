@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from collector.runtime.outage import Outage
 from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
@@ -16,9 +16,10 @@ from marzban_bridge.feed.client import CollectorFeed, FeedPage
 from marzban_bridge.feed.ledger_runs import last_shared_seq, learn, went_back
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.quota.usage import CorrectedName
-from marzban_bridge.reconcile.loop import Reconciler
 from marzban_bridge.reconcile.standstill import Standstill
-from marzban_bridge.reconcile.trust.rollback_check import Witness
+from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
+from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.work_queue import CorrectionQueue, WorkQueue
 from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ FEED_GATHER_SECONDS = 0.5
 """The shortest time between two reads of a feed that has news all the time."""
 
 
-class Reading:
+class FeedReader:
     """The one reader of the feed. `run` follows it for ever; `to_end` reads what there is."""
 
     def __init__(
@@ -38,24 +39,22 @@ class Reading:
         *,
         store: Store,
         feed: CollectorFeed,
-        witness: Witness,
-        reconcilers: Mapping[str, Reconciler],
+        rollback_check: RollbackCheck,
+        settlers: Mapping[str, Settler],
+        queues: Mapping[str, WorkQueue],
+        corrections: CorrectionQueue,
         metrics: Metrics,
         standstill: Standstill,
     ) -> None:
         self._store = store
         self._feed = feed
-        self.witness = witness
-        self._reconcilers = reconcilers
+        self.rollback_check = rollback_check
+        self._settlers = settlers
+        self._queues = queues
+        self._corrections = corrections
         self._metrics = metrics
         self._standstill = standstill
         self.outage = Outage("collector", reason="not reached yet")
-        self._uncorrected = set(store.usage.corrected_names())
-        """Names whose corrections may not be in all baselines."""
-
-    def reconsider(self, names: Iterable[str]) -> None:
-        """Have the corrections of these reported names followed, by whoever has not."""
-        self._uncorrected.update(names)
 
     async def run(self) -> None:
         """Take in the feed until cancelled."""
@@ -63,7 +62,7 @@ class Reading:
         while True:
             try:
                 async with self._standstill.step():
-                    await self.witness.check()
+                    await self.rollback_check.check()
                     cursor = self._store.usage.cursor
                 has_more = await self._step(cursor, wait_seconds=wait_seconds)
             except (CollectorUnavailableError, CollectorRefusedError) as error:
@@ -77,7 +76,7 @@ class Reading:
                 await self._standstill.sleep(pause_seconds)
                 continue
             wait_seconds = FEED_WAIT_SECONDS
-            if self._uncorrected:
+            if not self._corrections.is_empty:
                 wait_seconds = CORRECTION_SECONDS
             if has_more:
                 wait_seconds = 0.0
@@ -98,7 +97,7 @@ class Reading:
 
     async def to_end(self) -> None:
         """Take in all there is now. Raises the collector's error when it cannot be reached."""
-        await self.witness.check()
+        await self.rollback_check.check()
         while await self.read(wait_seconds=0):
             pass
 
@@ -132,35 +131,35 @@ class Reading:
             cursor=page.cursor,
             runs=learn(known, page.runs, cursor=page.cursor),
         )
-        self._uncorrected.update(each.username for each in page.changes if each.corrected_seq)
+        self._corrections.add(each.username for each in page.changes if each.corrected_seq)
         try:
             await self._correct()  # first: nobody is cut off for what was taken back
         finally:
             for panel, keys in touched.items():
-                if reconciler := self._reconcilers.get(panel):
-                    reconciler.consider(keys)
+                if queue := self._queues.get(panel):
+                    queue.add_if_needed(keys)
         return page.cursor < page.head
 
     async def _correct(self) -> None:
         """Have all accounts follow the corrections of their names that they have not followed."""
-        for username in sorted(self._uncorrected):
-            self._uncorrected.discard(username)
+        for username in self._corrections.waiting():
+            self._corrections.get(username)
             is_done = False
             try:
                 name = self._store.usage.corrected_name(username)
                 is_done = name is None or await self._correct_name(name)
             finally:
                 if not is_done:
-                    self._uncorrected.add(username)
+                    self._corrections.add([username])
             await asyncio.sleep(0)  # at the start these may be all names ever corrected
 
     async def _correct_name(self, name: CorrectedName) -> bool:
-        panels = tuple(self._reconcilers) if self._store.shares_quotas else (name.panel,)
+        panels = tuple(self._settlers) if self._store.shares_quotas else (name.panel,)
         is_done = True
         for panel in panels:
-            if reconciler := self._reconcilers.get(panel):
-                is_done &= await reconciler.settler.correct(name, self._feed.corrected)
-                reconciler.consider([name.key])
+            if settler := self._settlers.get(panel):
+                is_done &= await settler.correct(name, self._feed.corrected)
+                self._queues[panel].add_if_needed([name.key])
         return is_done
 
     async def adopt_ledger(self) -> bool:
@@ -177,8 +176,8 @@ class Reading:
         self._store.usage.forget(ledger_id=page.ledger_id)
         while await self.read(wait_seconds=0):
             pass
-        for reconciler in self._reconcilers.values():
-            reconciler.calm_down()
+        for queue in self._queues.values():
+            queue.clear()
         return is_new_ledger
 
     async def _begin_anew(self, cursor: int) -> None:
@@ -201,5 +200,5 @@ class Reading:
         self._store.usage.record((), cursor=0, runs=())
 
     async def _hold_reported_after(self, seq: int) -> None:
-        for reconciler in self._reconcilers.values():
-            await reconciler.hold_reported_after(seq)
+        for settler in self._settlers.values():
+            await settler.hold_reported_after(seq)

@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from collector.runtime.outage import Outage
+from marzban_bridge.clock import Clock
 from marzban_bridge.errors import (
     CollectorUnavailableError,
     PanelDoubtError,
@@ -21,19 +22,21 @@ from marzban_bridge.errors import (
 )
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.panels.port import Panel, PanelCheck, PanelUser
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelCheck
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.reconcile.standstill import Standstill
-from marzban_bridge.reconcile.trust.rollback_check import Witness
+from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
+from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, Chunk
 from marzban_bridge.reconcile.users.evaluation import Preview
-from marzban_bridge.reconcile.users.settler import Clock, Settler
+from marzban_bridge.reconcile.users.reader import CHUNK
+from marzban_bridge.reconcile.users.settler import Settler
 from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
 from marzban_bridge.store.store import PASS_POSITION, Store
 
 log = logging.getLogger(__name__)
 
-CHUNK = 50
 URGENT_IN_A_ROW = 4
 """So many chunks of urgent users, then one of a pass under way: a flood of them starves no pass.
 
@@ -42,10 +45,6 @@ A pass settles only whom something is due of; whose published limit moves has it
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
 """So long users wait at the start for the collector to vouch for the store."""
-
-
-async def _nothing() -> None:
-    """Where there is one panel, no other entry can be the same one."""
 
 
 class Reconciler:
@@ -60,7 +59,9 @@ class Reconciler:
         store: Store,
         panel: Panel,
         settler: Settler,
-        witness: Witness,
+        queue: WorkQueue,
+        twins: TwinPanels,
+        rollback_check: RollbackCheck,
         clock: Clock,
         metrics: Metrics,
         pass_seconds: float,
@@ -69,14 +70,12 @@ class Reconciler:
         self._store = store
         self._panel = panel
         self.settler = settler
-        settler.hurry = self.hurry
-        self._witness = witness
+        self._queue = queue
+        self._rollback_check = rollback_check
         self._clock = clock
         self._metrics = metrics
         self._pass_seconds = pass_seconds
         self._standstill = standstill
-        self._queue = WorkQueue()
-        self._wake = asyncio.Event()
         self._pass: AsyncIterator[list[str]] | None = None
         self._pass_started_at = self._next_pass_at = 0.0
         self._urgent_in_a_row = 0
@@ -84,68 +83,36 @@ class Reconciler:
         self.set_aside = settler.reader.set_aside
         self.panel_check: PanelCheck | None = None
         """What the panel last said of the bridge and of itself."""
-        self.check_twins: Callable[[], Awaitable[None]] = _nothing
-        """Finds out whether the panel is another entry's, too; then it is in doubt."""
+        self._twins = twins
         is_first = store.panel == FIRST_PANEL
         self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
         self.panel_outage = Outage(
             "panel" if is_first else f"panel {store.panel}", reason="not reached yet"
         )
 
-    def hurry(self, keys: Iterable[str], urgency: Urgency = Urgency.CROSSING) -> None:
-        """Have these accounts looked at before anything that is less urgent."""
-        keys = list(keys)
-        self._reader.unknown.announced(key for key in keys if not self._store.accounts.has(key))
-        self._queue.add(keys, urgency, now_seconds=time.monotonic())
-        self._wake.set()
-
-    def consider(self, keys: Iterable[str]) -> None:
-        """Have those of these accounts looked at soon for which what is stored calls for it."""
-        for key in keys:
-            if (urgency := self.settler.looks.urgency(key)) is not None:
-                self.hurry([key], urgency)
-            else:
-                self._reader.unknown.reported([key])
-
-    def calm_down(self) -> None:
-        """Leave everybody to the next pass."""
-        self._queue.clear()
-
     def begin_pass(self) -> None:
         """Have everybody looked at now, and leave a pass under way."""
         self._pass, self._next_pass_at = None, time.monotonic()
-        self._wake.set()
-
-    async def hold_reported_after(self, seq: int) -> None:
-        """Leave whoever has reports after a seq of the ledger as it is: they were lost."""
-        for key in self._store.usage.keys_reported_after(seq):
-            await self.settler.hold(key)
+        self._queue.wake()
 
     async def previews(self) -> AsyncIterator[Preview]:
         """Yield for every user the panel has what a pass would do; changes nothing, anywhere."""
         with contextlib.suppress(CollectorUnavailableError):  # a look does no harm without it
-            await self._witness.check()
+            await self._rollback_check.check()
         self.settler.trust.refuse_in_doubt()
-        async for keys in self.chunks():
+        async for keys in self._reader.chunks():
             read_at = time.monotonic()
             users = await self._reader.read(keys)
             for key, user in users.items():
                 if text := await self.settler.trust.preview(key, user, read_at=read_at):
                     raise PanelDoubtError(text)
                 if user is not None:
-                    yield self.settler.looks.preview(key, user)
-
-    async def panel_users(self) -> AsyncIterator[tuple[str, PanelUser]]:
-        """Yield every user with external usage or an account, as the panel shows it now."""
-        async for keys in self.chunks():
-            for key, user in (await self._reader.read(keys)).items():
-                if user is not None:
-                    yield key, user
+                    yield self.settler.evaluator.preview(key, user)
 
     async def run(self) -> None:
         """Settle users until cancelled."""
         await asyncio.gather(
-            self._greet_panel(), self._witness.wait_checked(longest_seconds=VOUCH_SECONDS)
+            self._greet_panel(), self._rollback_check.wait_checked(longest_seconds=VOUCH_SECONDS)
         )
         self._next_pass_at = time.monotonic()
         while True:
@@ -159,7 +126,7 @@ class Reconciler:
                 self._leave_pass()
                 pause_seconds = self._note_outage(error)
             if pause_seconds is None:
-                await self._sleep_until(self._next_pass_at)
+                await self._queue.wait(self._next_pass_at)
             elif pause_seconds:
                 await self._standstill.sleep(pause_seconds)
 
@@ -181,7 +148,7 @@ class Reconciler:
             self._pass, self._pass_started_at = self._lap(), time.monotonic()
             self._urgent_in_a_row = 0
         is_turn_of_pass = self._pass is not None and self._urgent_in_a_row >= URGENT_IN_A_ROW
-        if self._queue and not is_turn_of_pass:
+        if not self._queue.is_empty and not is_turn_of_pass:
             self._urgent_in_a_row += 1
             await self._settle_urgent()
             return True
@@ -198,20 +165,15 @@ class Reconciler:
 
     async def _settle_urgent(self) -> int:
         """Settle those whose turn it is and return how many failed on their own account."""
-        urgency, batch = self._queue.take(limit=CHUNK, few=CONCURRENT_USERS)
-        since_seconds = dict(batch.since_seconds)
-        left: list[str] = []
+        batch = self._queue.get(limit=CHUNK, few=CONCURRENT_USERS)
+        keys, left = list(batch.since_seconds), list[str]()
         try:
-            failures = await self._settle_all(
-                list(since_seconds), gave_way=left if batch.gives_way else None
-            )
+            failures = await self._settle_all(keys, gave_way=left if batch.gives_way else None)
         except PanelError:
-            self._queue.put_back(since_seconds, urgency)
+            self._queue.done(batch, left=keys)
             raise
-        now_seconds = time.monotonic()
-        self._queue.put_back({key: since_seconds.pop(key, now_seconds) for key in left}, urgency)
-        for at in since_seconds.values():
-            self._metrics.reaction_seconds.observe(time.monotonic() - at)
+        for waited_seconds in self._queue.done(batch, left=left):
+            self._metrics.reaction_seconds.observe(waited_seconds)
         return failures
 
     async def check_panel(self) -> PanelCheck:
@@ -225,7 +187,7 @@ class Reconciler:
             for warning in found.warnings:
                 log.warning("%s: %s", self.panel_outage.name, warning)
         self.panel_check = found
-        await self.check_twins()
+        await self._twins.check(self._store.panel)
         return found
 
     async def _greet_panel(self) -> None:
@@ -262,10 +224,10 @@ class Reconciler:
         """
         pause_seconds = self._pass_seconds
         self._leave_pass()
-        self.calm_down()
+        self._queue.clear()
         try:
-            await self.check_twins()
-            is_over = not await self.settler.trust.look_again(self.panel_users())
+            await self._twins.check(self._store.panel)
+            is_over = not await self.settler.trust.look_again(self._reader.all_users())
         except PanelError as error:
             pause_seconds = self._note_outage(error)
         else:
@@ -282,38 +244,30 @@ class Reconciler:
             asked_seconds = error.retry_after_seconds
         return self.panel_outage.failed(str(error), asked_seconds=asked_seconds)
 
-    async def _sleep_until(self, monotonic_seconds: float) -> None:
-        self._wake.clear()
-        if self._queue:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.01, monotonic_seconds - time.monotonic())):
-                await self._wake.wait()
-
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
         self._queue.clear()
         if self._store.suspension.reasons:
-            await self.check_twins()
+            await self._twins.check(self._store.panel)
         if self._store.suspension.reasons and await self.settler.trust.look_again(
-            self.panel_users()
+            self._reader.all_users()
         ):
             return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.suspension.text)
         self.settler.trust.refuse_in_doubt()
         await self.check_panel()
         started_at = logged_at = time.monotonic()
         users = failures = 0
-        async for keys in self.chunks():
+        async for keys in self._reader.chunks():
             failures += await self._settle_all(keys, defers_publishes=True)
             users += len(keys)
             if time.monotonic() - logged_at >= PROGRESS_LOG_SECONDS:
                 logged_at = time.monotonic()
                 log.info("pass: %d users so far, %d failures", users, failures)
-        while self._queue:
+        while not self._queue.is_empty:
             failures += await self._settle_urgent()
         self._finish_pass(started_at)
         if self._store.suspension.reasons:
-            await self.settler.trust.look_again(self.panel_users())
+            await self.settler.trust.look_again(self._reader.all_users())
         seconds = time.monotonic() - started_at
         return PassResult(
             users=users, failures=failures, seconds=seconds, doubt=self._store.suspension.text
@@ -341,21 +295,15 @@ class Reconciler:
         What is yielded counts as done when the next is asked for.
         """
         begins_after = self._store.meta(self._position) or ""
-        async for keys in self.chunks(after=begins_after):
+        async for keys in self._reader.chunks(after=begins_after):
             yield keys
             self._store.set_meta(self._position, keys[-1])
-        async for keys in self.chunks():
+        async for keys in self._reader.chunks():
             if left := [key for key in keys if key <= begins_after]:
                 yield left
                 self._store.set_meta(self._position, left[-1])
             if len(left) < len(keys):
                 return
-
-    async def chunks(self, *, after: str = "") -> AsyncIterator[list[str]]:
-        """Yield the names that concern the panel, in order, some at a time."""
-        while keys := self._store.placement.keys(after=after, limit=CHUNK):
-            yield keys
-            after = keys[-1]
 
     async def _settle_all(
         self,
@@ -377,12 +325,14 @@ class Reconciler:
         users = await self._reader.read(keys)
         users = self.settler.take_in(users, read_at=read_at)
         if defers_publishes:
-            looks = self.settler.looks
-            moving = [key for key, user in users.items() if user and looks.only_moves(key, user)]
-            self.hurry(moving, Urgency.PUBLISH)
+            evaluator = self.settler.evaluator
+            moving = [
+                key for key, user in users.items() if user and evaluator.only_moves(key, user)
+            ]
+            self._queue.add(moving, Urgency.PUBLISH)
             users = {key: user for key, user in users.items() if key not in set(moving)}
         chunk = Chunk(
-            settler=self.settler,
+            settle=self.settler.settle,
             panel=self._panel,
             named=self._store.placement.public_name,
             gives_way=lambda: gave_way is not None and self._queue.has(Urgency.CROSSING),

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.pages import past_failures
-from marzban_bridge.panels.port import PanelUser
-from marzban_bridge.quota.account import Account, Event, account_key
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelUser
+from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.observe import adopt
 from marzban_bridge.quota.writes.line_recovery import recovered_from
 from marzban_bridge.quota.writes.note_line import NoteLine, read_lines
@@ -53,7 +54,7 @@ class Rebuilding:
 
 async def read(
     store: Store,
-    panel: Marzban,
+    panel: Panel,
     *,
     from_store: str | None,
     clock: Callable[[], datetime],
@@ -142,7 +143,7 @@ def _chosen(lines: list[NoteLine], from_store: str | None, *, username: str) -> 
     return lines[0] if lines else None
 
 
-async def _all_users(panel: Marzban) -> AsyncIterator[PanelUser]:
+async def _all_users(panel: Panel) -> AsyncIterator[PanelUser]:
     async def ask(offset: int, limit: int) -> list[str]:
         return await panel.usernames(offset=offset, limit=limit)
 

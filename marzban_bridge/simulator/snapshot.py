@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.simulator.panel.api_keys import ApiKey
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.panel.roles import Role

@@ -14,7 +14,7 @@ from collector.influx.delivery import Refused
 from collector.influx.lines import FieldValue, ordered_nanos, to_line
 from collector.schema import EVENTS, NOBODY, USER_USAGE
 from marzban_bridge.panels.names import FIRST_PANEL, PublicName, scoped
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Account, standing
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.events import RecordedEvent

@@ -23,12 +23,12 @@ from collector.influx.outcome import Halt, Outcome, Retry
 from collector.runtime.outage import Outage
 from collector.runtime.pace import Pace
 from collector.schema import EVENTS, USER_USAGE, Policy
+from marzban_bridge.clock import Clock
 from marzban_bridge.errors import NotLeadingError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import PublicName
 from marzban_bridge.quota.account import Account, trusted
 from marzban_bridge.reconcile.standstill import Standstill
-from marzban_bridge.reconcile.users.settler import Clock
 from marzban_bridge.store.store import Store
 from marzban_bridge.timeseries.points import event_line, usage_line
 
@@ -61,7 +61,7 @@ class Influx(Protocol):
         ...
 
 
-class Snapshots:
+class TimeSeriesWriter:
     """Writes the books of one bridge to one InfluxDB.
 
     `run` goes on until cancelled; `step` is one page of it. At its start everybody is written.
@@ -90,7 +90,7 @@ class Snapshots:
         self._monotonic_seconds = monotonic_seconds
         self._jitter = jitter
         self._standstill = standstill or Standstill()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="time-series")
         self._wake = asyncio.Event()
         self._changed: set[_Place] = set()
         self._being_written: set[_Place] = set()
@@ -107,7 +107,7 @@ class Snapshots:
         )
         """Whether points are stored, and why not; up until it is shown otherwise."""
 
-    def touch(self, panel: str, keys: Iterable[str]) -> None:
+    def mark_changed(self, panel: str, keys: Iterable[str]) -> None:
         """Have these accounts looked at soon, and the audit trail."""
         if books := self._books.get(panel):
             self._changed.update(
@@ -121,7 +121,7 @@ class Snapshots:
 
     async def run(self) -> None:
         """Write what changes until cancelled."""
-        self._store.on_change = self.touch
+        self._store.on_change = self.mark_changed
         while True:
             try:
                 async with self._standstill.step():  # no sums of a ledger read in part

@@ -230,13 +230,13 @@ async def test_a_reader_is_remembered_by_its_newest_word_and_listed_for_who_come
     assert await feed.known_stores() == ()
     one, other = "1" * 32, "2" * 32
     assert await feed.standing(one) is None
-    await feed.keep_standing(one, position=7, mark="aa", panel="cc")
-    await feed.keep_standing(one, position=5, mark="bb", panel="dd")
-    await feed.keep_standing(one, position=7, mark="bb", panel="dd")
+    await feed.report_position(one, position=7, mark="aa", panel="cc")
+    await feed.report_position(one, position=5, mark="bb", panel="dd")
+    await feed.report_position(one, position=7, mark="bb", panel="dd")
     assert await feed.standing(one) == Standing(position=7, mark="aa")
     assert await feed.known_stores() == (KnownStore(name=one, position=7, panel="cc"),)
-    await feed.keep_standing(one, position=7, mark="aa", panel="ee")
-    await feed.keep_standing(other, position=0, mark="", panel="ff")
+    await feed.report_position(one, position=7, mark="aa", panel="ee")
+    await feed.report_position(other, position=0, mark="", panel="ff")
     assert sorted(await feed.known_stores(), key=lambda each: each.name) == [
         KnownStore(name=one, position=7, panel="ee"),
         KnownStore(name=other, position=0, panel="ff"),

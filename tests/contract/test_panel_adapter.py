@@ -5,13 +5,15 @@ The real half runs with the variables that `test_simulator_scenarios` names.
 
 from __future__ import annotations
 
+import json
 import uuid
+from urllib.parse import urlencode
 
 import pytest
 from panels import PANELS, open_driver
 
 from marzban_bridge.errors import PanelLoginError, PanelRefusedError, UserNotFoundError
-from marzban_bridge.panels.port import ResetStrategy, Status, UserUpdate
+from marzban_bridge.panels.users import ResetStrategy, Status, UserUpdate
 from marzban_bridge.quota.account import FLOOR_BYTES
 
 G = 10**9
@@ -182,3 +184,43 @@ async def test_a_next_plan_fires_whatever_the_panel_answers(panel, make, adds_re
     assert user.next_plan is None
     assert user.data_limit_bytes == (5 * G if adds_remaining else 11 * G)
     assert (user.status, user.used_bytes, user.lifetime_bytes) == (Status.ACTIVE, 0, 4 * G)
+
+
+async def test_the_newest_users_are_told_by_their_creation_and_the_heaviest_by_traffic(panel, make):
+    older, newer = await make(used_bytes=9 * G), await make()
+    newest = await panel.newest_users(limit=2)
+    assert newest.total >= 2
+    assert newest.marks.keys() == {older, newer}
+    assert newest.marks[newer].created_at == (await panel.get_user(newer)).created_at
+    heaviest = await panel.heaviest_users(limit=1)
+    assert heaviest.lifetime_bytes == {older: 9 * G}
+
+
+async def test_names_that_are_equal_without_case_are_found(panel, make):
+    name = await make()
+    assert await panel.names_like(name.upper()) == [name]
+    assert await panel.names_like(name[:-1]) == []
+
+
+async def test_somebodys_sign_in_is_passed_on_and_its_token_read(driver, panel):
+    form = urlencode(driver.credentials).encode()
+    answer = await panel.sign_in_as(form, content_type="application/x-www-form-urlencoded")
+    assert (answer.status, answer.is_success, answer.is_refusal) == (200, True, False)
+    assert json.loads(answer.body)["access_token"] == answer.token
+    assert (await panel.whoami(bearer=answer.token)).is_sudo
+    refused = await panel.sign_in_as(
+        b"username=nobody&password=x", content_type="application/x-www-form-urlencoded"
+    )
+    assert (refused.status, refused.is_refusal, refused.token) == (401, True, None)
+
+
+async def test_an_event_of_a_reset_comes_with_the_user_and_an_odd_one_without(driver, panel, make):
+    name = await make()
+    user = (await driver.client.get(f"/api/user/{name}")).json()
+    told = panel.event_of({"username": name, "action": "data_usage_reset", "user": user})
+    assert (told.username, told.is_reset, told.user) == (name, True, await panel.get_user(name))
+    for odd in ({}, {"user": None}, {"user": user | {"status": "frozen"}}):
+        event = panel.event_of({"username": name, "action": "data_usage_reset"} | odd)
+        assert (event.is_reset, event.user) == (True, None)
+    assert not panel.event_of({"username": name, "action": "user_updated"}).is_reset
+    assert panel.event_of({"username": name, "action": "reached_usage_percent"}) is None

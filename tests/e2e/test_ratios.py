@@ -12,7 +12,6 @@ from collectors import AS_OTHER, CollectorWorld, running, wire
 from ledgers import beside
 
 from collector.reports.billing import Ratio, parse_ratio
-from marzban_bridge import bridges as together
 from marzban_bridge.quota.account import MIB
 
 OUTSIDE = {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "other"}
@@ -39,7 +38,7 @@ class Both:
         answer = await self.collector.send(reports, **options)
         assert answer.json()["accepted"] == len(reports)
         self.bridge.clock.advance(seconds=1)
-        await together.run_once(self.bridge.bridges)
+        await self.bridge.bridges.run_once()
         self.bridge.panel.review()
 
     @property

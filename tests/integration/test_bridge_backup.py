@@ -9,7 +9,6 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.cli.main import main
 from marzban_bridge.errors import StoreDoubtError, StoreError
 from marzban_bridge.store.backup import back_up
@@ -44,7 +43,7 @@ def standing(world, name):
 
 
 def rebase(world):
-    return world.run(together.rebase(world.bridges, actor="test"))
+    return world.run(world.bridges.rebase(actor="test"))
 
 
 def test_a_copy_holds_what_the_store_holds_and_is_for_its_owner_alone(world, tmp_path):
@@ -146,7 +145,7 @@ def test_who_was_shut_out_since_the_backup_stays_so_and_comes_back_with_a_reset(
 def test_ledger_and_store_of_one_moment_forget_what_was_reported_since(world, tmp_path):
     world.ledger.report("alice", gib(3))
     world.one_pass()
-    world.run(world.bridge.reading.witness.leave_word())
+    world.run(world.bridges.rollback_check.report_position())
     copy(world, tmp_path / "copy")
     totals, seq, told = dict(world.ledger.totals), world.ledger.seq, dict(world.ledger.standings)
     world.ledger.report("alice", gib(2))
@@ -222,7 +221,7 @@ def test_an_operator_can_say_that_a_store_is_a_restored_one(world):
     world.ledger.report("alice", gib(3))
     world.one_pass()
     world.panel.modify_user("alice", {"data_limit": gib(5)}, by="root")
-    result = world.run(together.rebase(world.bridges, actor="test", is_restored=True))
+    result = world.run(world.bridges.rebase(actor="test", is_restored=True))
     moved = [account for _, account in result]
     assert [each.username for each in moved] == ["alice"]
     assert world.bridge.store.doubt is None

@@ -26,8 +26,8 @@ from bridge_builders import gib
 from collectors import ADMIN_KEY, AS_REPORTER, CollectorWorld, wire
 from ports import free_port
 
-from marzban_bridge.app import utc_now
 from marzban_bridge.cli.main import main
+from marzban_bridge.clock import utc_now
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel

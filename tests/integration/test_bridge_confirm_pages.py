@@ -14,7 +14,6 @@ from bridge_world import PASSWORDS, BridgeWorld
 from collectors import ADMIN_KEY as COLLECTOR_KEY
 from collectors import CollectorWorld, running
 
-from marzban_bridge import bridges as together
 from marzban_bridge.api import pages
 
 RESET = "/confirm/users/alice/reset"
@@ -263,7 +262,7 @@ async def test_a_sudo_admin_resets_its_own_users(world):
     answer = await post(world, RESET_ALL, typed(RESET_ALL, by="boss"))
     assert answer.status_code == 200
     assert "Users with external traffic 1" in " ".join(text_of(answer).split())
-    await together.run_once(world.bridges)
+    await world.bridges.run_once()
     assert await world.get("/api/admin/usage/dave") == 0
     assert await world.get("/api/admin/usage/alice") == gib(7)
 

@@ -8,7 +8,6 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.errors import StoreDoubtError
 from marzban_bridge.quota.account import FLOOR_BYTES
 
@@ -108,7 +107,7 @@ def test_nothing_is_applied_twice_and_a_feed_read_anew_changes_nothing(world):
     world.ledger.void(spike)
     look(world)
     for _ in range(2):
-        world.run(together.rebase(world.bridges, actor="root"))
+        world.run(world.bridges.rebase(actor="root"))
         look(world)
         assert external(world) == gib(1)
     world.ledger.void(spike)
@@ -219,7 +218,7 @@ def test_a_held_user_stays_as_it_is_and_a_void_of_what_a_rebase_took_forgives_no
     world.ledger.report("alice", gib(1))
     look(world)
     assert world.account("alice").is_held
-    world.run(together.rebase(world.bridges, actor="root"))
+    world.run(world.bridges.rebase(actor="root"))
     look(world)
     assert external(world) == gib(1)
     world.ledger.void(spike)  # again, in the restored ledger
@@ -296,7 +295,7 @@ def test_an_older_store_put_back_after_a_void_gives_nothing_back_twice(tmp_path)
     world.restart()
     with pytest.raises(StoreDoubtError):
         world.one_pass()
-    world.run(together.rebase(world.bridges, actor="root"))
+    world.run(world.bridges.rebase(actor="root"))
     look(world)
     assert (external(world), user(world)["data_limit"]) == (gib(3), gib(7))
     assert world.account("alice").quota_bytes == gib(10)
@@ -314,7 +313,7 @@ def test_a_user_who_was_made_again_is_given_back_what_was_taken_back_since(world
     spike = world.ledger.report("alice", gib(5))
     world.ledger.report("alice", gib(2))
     world.ledger.void(spike)
-    while world.run(world.bridge.reading.read(wait_seconds=0)):
+    while world.run(world.bridges.feed_reader.read(wait_seconds=0)):
         pass
     world.clock.advance(seconds=1)
     world.run(world.bridge.reconciler.pass_over_all())

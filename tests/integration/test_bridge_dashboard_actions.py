@@ -15,8 +15,6 @@ from bridge_world import PASSWORDS, RESET_ALL, BridgeWorld, until
 from collectors import ADMIN_KEY as COLLECTOR_KEY
 from collectors import CollectorWorld, running
 
-from marzban_bridge import bridges as together
-
 TOKEN = "the-token-that-grafana-adds"
 CLEANUP = {"days": 30, "confirm": "cleanup"}
 BUTTONS = [
@@ -248,7 +246,7 @@ class TestResettingAUser:
         assert await number(world, "bridge_oldest_pending_reset_seconds") == 90
         world.bridge.panel._client._transport = httpx.ASGITransport(world.panel_app)
         world.faults.is_down = False
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         assert await number(world, "bridge_pending_resets") == 0
         assert await number(world, "bridge_oldest_pending_reset_seconds") == 0
         assert await world.get("/api/admin/usage/alice") == 0
@@ -274,7 +272,7 @@ class TestResettingAll:
             await world.use(name, external_bytes=gib(7), panel_bytes=gib(1))
         answer = await grafana.press("/actions/reset-all", RESET_ALL)
         assert answer.json() == {"users": 3}
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         for name in ("alice", "bob", "carol"):
             assert await world.get(f"/api/admin/usage/{name}") == 0
         assert {each.event.actor for each in events(world, "reset")} == {"grafana:olga"}
@@ -293,7 +291,7 @@ class TestResettingAll:
         world.bridge.panel._client._transport = httpx.ASGITransport(refuse)
         answer = await grafana.press("/actions/reset-all", RESET_ALL)
         assert answer.status_code == 502
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         assert await world.get("/api/admin/usage/alice") == gib(8)
         (event,) = events(world, "action")
         assert event.event.text.startswith("reset_all was refused: ")
@@ -400,7 +398,7 @@ class TestWithoutInflux:
     """InfluxDB is for looking: whether it is there, or away, changes nothing else."""
 
     async def test_a_bridge_without_one_says_nothing_of_it(self, world):
-        assert world.bridge.snapshots is None
+        assert world.bridges.time_series is None
         assert "bridge_influx_up" not in (await world.client.get("/metrics")).text
 
     async def test_one_that_is_away_is_a_warning_and_limits_are_kept(self, tmp_path):
@@ -408,9 +406,9 @@ class TestWithoutInflux:
         async with world.serving():
             await world.use("alice", external_bytes=gib(7), panel_bytes=gib(1))
             assert world.panel.get_user("alice")["data_limit"] == gib(3)
-            outage = world.bridge.snapshots.outage
+            outage = world.bridges.time_series.outage
             await until("InfluxDB missed", lambda: not outage.is_up)
-            ends = (world.bridge.reconciler.panel_outage, world.bridge.reading.outage)
+            ends = (world.bridge.reconciler.panel_outage, world.bridges.feed_reader.outage)
             await until("ready", lambda: all(each.is_up for each in ends))
             answer = await world.client.get("/readyz")
             assert answer.status_code == 200
@@ -418,7 +416,7 @@ class TestWithoutInflux:
             assert warning.startswith("InfluxDB: http://127.0.0.1:1 does not answer")
             assert await number(world, "bridge_influx_up") == 0
             world.ledger.report("alice", gib(4))
-            await together.run_once(world.bridges)
+            await world.bridges.run_once()
             assert world.panel.get_user("alice")["status"] in {"limited", "disabled"}
 
     async def test_one_that_never_answers_keeps_nobody_waiting(self, tmp_path):
@@ -431,7 +429,7 @@ class TestWithoutInflux:
                 async with asyncio.timeout(10):
                     connection, _ = await asked
                 world.ledger.report("alice", gib(4))
-                await together.run_once(world.bridges)
+                await world.bridges.run_once()
                 assert world.panel.get_user("alice")["status"] in {"limited", "disabled"}
                 assert (await world.client.get("/healthz")).status_code == 200
             assert time.monotonic() - started_at < 15  # less than the writer's own patience

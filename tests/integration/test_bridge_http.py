@@ -15,7 +15,6 @@ from collectors import ADMIN_KEY as COLLECTOR_KEY
 from collectors import CollectorWorld, running, wire
 from fake_ledger import ADMIN_KEY
 
-from marzban_bridge import bridges as together
 from marzban_bridge.api.access.sign_ins import SignInThrottle
 
 
@@ -431,7 +430,7 @@ class TestResets:
         answer = await world.client.post("/v1/users/alice/reset", headers=headers)
         assert answer.status_code == 503
         world.bridge.panel._client._transport = httpx.ASGITransport(world.panel_app)
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         assert await world.get("/api/admin/usage/alice") == 0
         assert world.panel.get_user("alice")["data_limit"] == gib(10)
 
@@ -456,7 +455,7 @@ class TestResetAll:
             await world.use(name, external_bytes=gib(7), panel_bytes=gib(1))
         answer = await world.ask("POST", "/v1/reset-all", by="root", json=RESET_ALL)
         assert answer.json() == {"users": 3}
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         for name in ("alice", "bob", "carol"):
             assert await world.get(f"/api/admin/usage/{name}") == 0
             assert world.panel.get_user(name)["data_limit"] == gib(10)
@@ -469,7 +468,7 @@ class TestResetAll:
         await world.use("alice", external_bytes=gib(7))
         answer = await world.ask("POST", "/v1/reset-all", by="boss", json=RESET_ALL)
         assert answer.json() == {"users": 1}
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         assert await world.get("/api/admin/usage/dave") == 0
         assert await world.get("/api/admin/usage/alice") == gib(7)
 
@@ -486,7 +485,7 @@ class TestResetAll:
         world.bridge.panel._client._transport = httpx.ASGITransport(refuse)
         answer = await world.ask("POST", "/v1/reset-all", by="root", json=RESET_ALL)
         assert answer.status_code == (403 if status == 403 else 502)
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         assert world.panel.get_user("alice") == before
         assert await world.get("/api/admin/usage/alice") == gib(8)
 
@@ -499,7 +498,7 @@ class TestListings:
         for name in names:
             world.panel.create_user(name, by="boss")
             world.ledger.report(name, 1)
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         seen, after, pages = [], "", 0
         while after is not None:
             page = await world.get("/v1/users", after=after, limit=3)
@@ -512,7 +511,7 @@ class TestListings:
     async def test_a_reseller_sees_its_own_users_and_no_orphans(self, world):
         for name in ("alice", "carol", "ghost"):
             world.ledger.report(name, gib(1))
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         everybody = await world.get("/v1/users")
         assert [each["username"] for each in everybody["users"]] == ["alice", "carol"]
         assert [each["username"] for each in everybody["orphans"]] == ["ghost"]
@@ -563,7 +562,7 @@ class TestListings:
             ]
             assert world.panel.get_user("alice") == before
             assert world.faults.count("PUT") == writes
-            await together.run_once(world.bridges)
+            await world.bridges.run_once()
             assert world.panel.get_user("alice")["data_limit"] == gib(19)
             assert await world.get("/v1/plan") == []
 
@@ -667,11 +666,11 @@ class TestWebhooks:
         world.panel.reset_user("alice")
         batch = world.panel.take_webhooks()
         await world.deliver(batch)
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         await world.use("alice", external_bytes=gib(2))
         again = [event | {"tries": 1, "send_at": 99.0} for event in batch]
         assert (await world.deliver(again)).status_code == 200
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         assert await world.get("/api/admin/usage/alice") == gib(2)
 
 
@@ -682,7 +681,7 @@ class TestHealth:
         return await world.client.get("/readyz")
 
     async def until_ready(self, world):
-        outages = (world.bridge.reconciler.panel_outage, world.bridge.reading.outage)
+        outages = (world.bridge.reconciler.panel_outage, world.bridges.feed_reader.outage)
         await until("ready", lambda: all(outage.is_up for outage in outages))
         return await self.ready(world)
 
@@ -708,7 +707,7 @@ class TestHealth:
         world.faults.is_down = True
         world.ledger.report("alice", gib(11))
         outage = world.bridge.reconciler.panel_outage
-        world.bridge.reconciler.hurry(["alice"])
+        world.bridge.queue.add(["alice"])
         await until("the panel missed", lambda: not outage.is_up)
         answer = await self.ready(world)
         assert answer.status_code == 503
@@ -730,7 +729,7 @@ class TestHealth:
         world = BridgeWorld(tmp_path, **({"collector_admin_key": key} if key else {}))
         world.ledger.is_down = key is None
         async with world.serving():
-            outage = world.bridge.reading.outage
+            outage = world.bridges.feed_reader.outage
             await until("refused", lambda: word in (outage.reason or ""))
             answer = await self.ready(world)
             assert answer.status_code == 503
@@ -740,7 +739,7 @@ class TestHealth:
         await world.use("alice", external_bytes=gib(1))
         world.ledger.totals["alice"] = (1, 1, world.ledger.seq + 1)
         world.ledger.seq += 1
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         answer = await self.ready(world)
         assert answer.status_code == 503
         assert any("rebase" in reason for reason in answer.json()["reasons"])
@@ -755,7 +754,7 @@ class TestHealth:
         world.ledger.restore(copied)
         world.ledger.totals["alice"] = (0, 0, world.ledger.seq)
         world.ledger.report("alice", total)
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         (listed,) = (await world.get("/v1/users"))["users"]
         assert (listed["is_held"], listed["external_bytes"]) == (True, gib(5))
         assert (listed["used_bytes"], listed["used_ratio"]) == (gib(6), 0.6)
@@ -766,7 +765,7 @@ class TestHealth:
 
     async def test_all_are_shown_as_held_while_the_store_is_in_doubt(self, world):
         await world.use("alice", external_bytes=gib(2))
-        world.bridge.reading.witness.doubt("it is an older one")
+        world.bridges.rollback_check.doubt("it is an older one")
         world.ledger.report("alice", gib(70))  # of periods that the older store knows nothing of
         await until("read", lambda: world.bridge.store.usage.total_bytes("alice") == gib(72))
         (listed,) = (await world.get("/v1/users"))["users"]
@@ -780,10 +779,10 @@ class TestHealth:
         await world.use("alice", external_bytes=gib(3))
         world.ledger.restore(copied)
         world.ledger.report("alice", gib(1))
-        await together.run_once(world.bridges)
+        await world.bridges.run_once()
         await world.ask("POST", "/api/admin/usage/reset/shop", params={"kind": "admin"})
         assert await world.get("/api/admin/usage/shop") == 0
-        await together.rebase(world.bridges, actor="root")
+        await world.bridges.rebase(actor="root")
         assert await world.get("/api/admin/usage/shop") == 0
 
     async def test_it_says_when_the_loop_has_stopped(self, world, monkeypatch):
@@ -793,7 +792,7 @@ class TestHealth:
             raise RuntimeError("the disk is full")
 
         monkeypatch.setattr(world.bridge.reconciler, "_settle_all", break_down)
-        world.bridge.reconciler.hurry(["alice"])
+        world.bridge.queue.add(["alice"])
         await until("the end of the loop", lambda: bool(world.loop_failures))
         answer = await self.ready(world)
         assert answer.status_code == 503
@@ -838,7 +837,7 @@ async def test_no_secret_is_ever_told(tmp_path, caplog):
             told.append((await world.deliver([reset_event(user={"x": subscription})])).text)
             told.append((await world.deliver([reset_event()], **wrong)).text)
             with contextlib.suppress(Exception):
-                await together.run_once(world.bridges)
+                await world.bridges.run_once()
     told += [f"{record.getMessage()} {record.exc_text}" for record in caplog.records]
     told += [repr(world.settings)]
     told += [path.read_bytes().decode("latin-1") for path in tmp_path.iterdir()]

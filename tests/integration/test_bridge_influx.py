@@ -154,7 +154,7 @@ async def test_what_happened_while_it_was_down_is_there_afterwards(world, reader
     await asyncio.to_thread(influx.stop)
     await world.use("alice", external_bytes=gib(6), panel_bytes=gib(1))
     assert world.panel.get_user("alice")["data_limit"] == gib(3)
-    outage = world.bridge.snapshots.outage
+    outage = world.bridges.time_series.outage
     await until("InfluxDB missed", lambda: not outage.is_up)
     await asyncio.to_thread(influx.start)
     found = await reader.until_standing("alice", external_bytes=gib(7))
@@ -180,7 +180,7 @@ async def test_a_mistake_in_the_settings_is_a_warning_that_says_which(
     }
     async with BridgeWorld(tmp_path, **(settings | changes)).serving() as world:
         await world.use("alice", external_bytes=gib(1))
-        outage = world.bridge.snapshots.outage
+        outage = world.bridges.time_series.outage
         await until("a warning", lambda: not outage.is_up)
         assert words in outage.reason
         assert "a-wrong-token" not in outage.reason

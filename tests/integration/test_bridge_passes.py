@@ -12,7 +12,6 @@ from bridge_builders import gib
 from bridge_world import WaitingFeed, until
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.quota.panel_doubt import DoubtKind, PanelDoubt
 from marzban_bridge.reconcile import feed_reader as reading
@@ -71,7 +70,7 @@ def world(tmp_path, store_place):
 @contextlib.asynccontextmanager
 async def running(world):
     """Let the loop run; as at a start, its first pass begins at once."""
-    loop = asyncio.create_task(together.run(world.bridges))
+    loop = asyncio.create_task(world.bridges.run())
     try:
         yield
     finally:
@@ -124,7 +123,7 @@ def test_a_pass_that_an_outage_cut_short_goes_on_with_the_chunk_that_failed(worl
 
 
 def test_a_flood_of_urgent_users_does_not_keep_a_pass_from_its_end(world):
-    world.transport._inner.on_list = lambda: world.bridge.reconciler.hurry([NAMES[0]])
+    world.transport._inner.on_list = lambda: world.bridge.queue.add([NAMES[0]])
     world.run(whole_pass(world))
 
 
@@ -133,7 +132,7 @@ def test_an_urgent_user_is_next_while_a_pass_is_under_way(world):
 
     def hurry_once():
         if len(panel.lists) == 1:
-            world.bridge.reconciler.hurry([NAMES[-1]])
+            world.bridge.queue.add([NAMES[-1]])
 
     panel.on_list = hurry_once
 
@@ -149,7 +148,7 @@ def test_a_pass_that_reveals_nothing_is_a_commit_per_chunk_and_still_remembers_e
     statements = []
     world.bridge.store._handle.db.set_trace_callback(statements.append)
     world.clock.advance(minutes=5)
-    world.run(together.run_once(world.bridges))
+    world.run(world.bridges.run_once())
     world.bridge.store._handle.db.set_trace_callback(None)
     assert statements.count("COMMIT") == 3
     assert {world.account(name).sighting.seen_at for name in NAMES} == {world.clock()}
@@ -197,13 +196,13 @@ def test_a_pass_that_takes_longer_than_its_interval_leaves_the_panel_alone_for_a
 def test_a_feed_that_always_has_news_is_read_now_and_then_only(world, monkeypatch):
     monkeypatch.setattr(reading, "FEED_GATHER_SECONDS", 0.3)
     reads = []
-    read = world.bridge.feed.read
+    read = world.bridges.feed.read
 
     async def counting(**arguments):
         reads.append(arguments)
         return await read(**arguments)
 
-    monkeypatch.setattr(world.bridge.feed, "read", counting)
+    monkeypatch.setattr(world.bridges.feed, "read", counting)
 
     async def follow():
         started_at = time.monotonic()
@@ -222,7 +221,7 @@ def test_a_panel_that_goes_away_within_a_chunk_is_left_alone(world):
     for name in NAMES[:CHUNK]:
         world.ledger.report(name, gib(4))
     with pytest.raises(PanelUnavailableError):
-        world.run(together.run_once(world.bridges))
+        world.run(world.bridges.run_once())
     assert panel.writes <= CONCURRENT_USERS
     panel.refuses_writes_with = None
     world.one_pass()
@@ -275,7 +274,7 @@ def test_a_panel_that_fails_at_one_user_serves_the_others_and_is_not_away(world,
     panel.fails_at = lambda request: request.url.path == f"/api/user/{NAMES[0]}"
     for name in NAMES[:CHUNK]:
         world.ledger.report(name, gib(4))
-    result = world.run(together.run_once(world.bridges))
+    result = world.run(world.bridges.run_once())
     assert result.failures == 1
     assert f"user={NAMES[0]} could not be settled" in caplog.text
     assert world.bridge.reconciler.panel_outage.is_up
@@ -291,7 +290,7 @@ def test_a_panel_whose_database_goes_away_within_a_chunk_is_away_and_asked_a_few
     for name in NAMES[:CHUNK]:
         world.ledger.report(name, gib(4))
     with pytest.raises(PanelUnavailableError, match="fails at everything"):
-        world.run(together.run_once(world.bridges))
+        world.run(world.bridges.run_once())
     lists_and_sign_in = 5
     assert panel.asked <= lists_and_sign_in + FAILING_USERS + 2 * CONCURRENT_USERS
 
@@ -303,7 +302,7 @@ def test_after_doubt_that_cut_a_pass_short_the_next_one_comes_at_once(world):
 
     async def live() -> None:
         reconciler._pass_seconds = 0.05
-        await reconciler._witness.check()
+        await reconciler._rollback_check.check()
         running = asyncio.create_task(reconciler.run())
         try:
             await until("a pass has begun", lambda: reconciler._pass is not None)

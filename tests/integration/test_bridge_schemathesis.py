@@ -23,7 +23,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from marzban_bridge.app import create_app, utc_now
+from marzban_bridge.app import create_app
+from marzban_bridge.clock import utc_now
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel

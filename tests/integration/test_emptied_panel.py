@@ -6,7 +6,7 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
 SIZES = (3, 4, 5, 50, 51)

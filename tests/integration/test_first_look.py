@@ -140,7 +140,7 @@ WARNED = [
 async def test_what_is_odd_is_a_warning_and_keeps_nobody_from_work(tmp_path, caplog, app, words):
     with caplog.at_level(logging.WARNING, "marzban_bridge"):
         async with first_look(tmp_path, app) as world:
-            await until("the collector", lambda: world.bridge.reading.outage.is_up)
+            await until("the collector", lambda: world.bridges.feed_reader.outage.is_up)
             answer = await world.client.get("/readyz")
     assert answer.status_code == 200
     (warning,) = answer.json()["warnings"]
@@ -151,7 +151,7 @@ async def test_what_is_odd_is_a_warning_and_keeps_nobody_from_work(tmp_path, cap
 async def test_a_panel_as_it_should_be_is_said_to_be_one(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "marzban_bridge"):
         async with first_look(tmp_path, marzban()) as world:
-            await until("the collector", lambda: world.bridge.reading.outage.is_up)
+            await until("the collector", lambda: world.bridges.feed_reader.outage.is_up)
             answer = await world.client.get("/readyz")
     assert answer.json() == {
         "status": "ok",

@@ -10,8 +10,7 @@ from bridge_builders import gib
 from webhook_delivery import deliver
 from world import World
 
-from marzban_bridge import bridges as together
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import FLOOR_BYTES, GIB, Enforcement
 
 PLAN = {
@@ -377,7 +376,7 @@ def test_a_panel_that_is_down_is_taken_up_again_where_it_was_left(world):
     world.ledger.report("alice", gib(7))
     world.transport.is_down = True
     with pytest.raises(Exception, match="the panel is down"):
-        world.run(together.run_once(world.bridges))
+        world.run(world.bridges.run_once())
     world.restart()
     world.transport.is_down = False
     world.one_pass()
@@ -418,7 +417,7 @@ def test_a_ledger_that_lost_something_changes_nothing_until_rebase(world):
     world.one_pass()
     assert world.account("alice").is_held
     assert user_of(world)["status"] == "limited"
-    world.run(together.rebase(world.bridges, actor="root"))
+    world.run(world.bridges.rebase(actor="root"))
     account = world.account("alice")
     assert not account.is_held
     assert gib(2) - account.baseline_bytes == gib(7), "the usage is what it was"
@@ -465,8 +464,8 @@ def test_another_ledger_stops_the_bridge_until_rebase(world):
     world.ledger.totals = {"alice": (gib(1), gib(1), 1)}
     world.ledger.seq = 1
     with pytest.raises(Exception, match="another ledger"):
-        world.run(together.run_once(world.bridges))
-    world.run(together.rebase(world.bridges, actor="root"))
+        world.run(world.bridges.run_once())
+    world.run(world.bridges.rebase(actor="root"))
     world.one_pass()
     assert user_of(world)["status"] == Status.LIMITED
     world.clock.advance(seconds=1)

@@ -8,7 +8,6 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.errors import StoreDoubtError
 
 
@@ -58,7 +57,7 @@ def test_without_the_store_nobody_is_changed_until_a_rebase_takes_the_panel_at_i
         ("active", gib(7)),
         ("active", gib(10)),
     )
-    world.run(together.rebase(world.bridges, actor="root"))
+    world.run(world.bridges.rebase(actor="root"))
     world.one_pass()
     assert standing(world, "alice") == ("active", gib(7)), "what is left is what it was"
     world.ledger.report("alice", gib(1))
@@ -148,12 +147,12 @@ def test_a_doubt_that_begins_while_the_panel_is_asked_stops_what_was_under_way(w
     world.ledger.report("alice", gib(1))
     world.one_pass()
     world.ledger.report("alice", gib(9))
-    world.run(world.bridge.reading.read(wait_seconds=0))
+    world.run(world.bridges.feed_reader.read(wait_seconds=0))
     ask = world.bridge.panel.get_user
 
     async def ask_and_doubt(username):
         user = await ask(username)
-        world.bridge.reading.witness.doubt("the store is an older one")
+        world.bridges.rollback_check.doubt("the store is an older one")
         return user
 
     monkeypatch.setattr(world.bridge.panel, "get_user", ask_and_doubt)

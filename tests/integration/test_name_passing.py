@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from bridge_builders import gib
 
-from marzban_bridge import bridges as together
-
 
 @pytest.fixture
 def world(opened):
@@ -206,7 +204,7 @@ def test_another_ledger_has_names_begin_where_it_stands(world):
     world.ledger.ledger_id = "ledger-2"
     world.ledger.totals.clear()
     world.ledger.report("bob", gib(1))
-    world.run(together.rebase(world.bridges, actor="test"))
+    world.run(world.bridges.rebase(actor="test"))
     world.create("two", "bob")
     world.look(3)
     assert world.external("two", "bob") == 0

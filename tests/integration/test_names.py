@@ -7,9 +7,8 @@ from bridge_builders import gib
 from webhook_delivery import deliver
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.errors import UserNotFoundError
-from marzban_bridge.panels.port import UserUpdate
+from marzban_bridge.panels.users import UserUpdate
 
 
 @pytest.fixture
@@ -173,7 +172,7 @@ def test_a_rebase_on_another_ledger_leaves_whose_a_name_is(world, has_parted):
     world.ledger.runs.clear()
     world.ledger.restart()
     world.ledger.report("ALICE", gib(1))
-    world.run(together.rebase(world.bridges, actor="test"))
+    world.run(world.bridges.rebase(actor="test"))
     world.one_pass()
     assert limit(world, "alice") == 8
     world.ledger.report("ALICE", gib(1))

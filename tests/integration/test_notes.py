@@ -6,7 +6,6 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.quota.account import MIB, Enforcement
 from marzban_bridge.quota.writes.note_line import MAX_NOTE_LENGTH, NoteLine, read_lines, with_line
 from marzban_bridge.store.backup import back_up
@@ -281,7 +280,7 @@ def test_release_takes_the_line_out_where_the_limit_is_the_quota_already(world):
 
 def _release(world):
     async def release():
-        return [each async for each in together.release(world.bridges)]
+        return [each async for each in world.bridges.release()]
 
     return world.run(release())
 
@@ -301,7 +300,7 @@ def test_a_restored_store_takes_what_it_missed_from_newer_lines(world, tmp_path)
         each.unlink()
     copy.rename(world.settings.store)
     world.restart()
-    world.run(together.rebase(world.bridges, actor="root"))
+    world.run(world.bridges.rebase(actor="root"))
     account = world.account("alice")
     assert (account.quota_bytes, account.baseline_bytes) == (gib(30), baseline_bytes)
     assert account.write_number == number

@@ -12,7 +12,6 @@ from bridge_builders import gib
 from bridge_world import PASSWORDS, RESET_ALL, BridgeWorld
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.errors import ObservingError
 from marzban_bridge.quota.account import Enforcement
 
@@ -84,7 +83,7 @@ async def test_told_to_it_resets_and_publishes_nothing(served, method, path, arg
     served.panel.find("alice").owner = "boss"
     answer = await served.ask(method, path, **arguments)
     assert answer.status_code == 200, answer.text
-    await together.run_once(served.bridges)
+    await served.bridges.run_once()
     assert served.panel.get_user("alice")["used_traffic"] == 0
     assert served.panel.get_user("alice")["data_limit"] == gib(10)
     assert served.bridge.store.accounts.get("alice").baseline_bytes == gib(7)
@@ -153,7 +152,7 @@ def test_a_reset_that_it_was_told_to_make_puts_back_what_that_took(tmp_path):
 
 def test_a_release_is_refused_and_made_when_told_to(tmp_path):
     async def release(world, **arguments):
-        return [each async for each in together.release(world.bridges, **arguments)]
+        return [each async for each in world.bridges.release(**arguments)]
 
     with opened(tmp_path) as world:
         world.panel.create_user("alice", data_limit=gib(10))

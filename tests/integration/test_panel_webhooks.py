@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from panels_world import PASSWORD, SECRET, PanelsWorld
 
 from marzban_bridge.api import health, webhooks
+from marzban_bridge.api.access.callers import Callers
 from marzban_bridge.api.errors import install_error_handlers
 
 WITHOUT_SECRET = f'[two]\nurl = "http://two.test"\nusername = "root"\npassword = "{PASSWORD}"\n'
@@ -42,7 +43,7 @@ def post(world, panel, batch, *, secret):
     app.include_router(webhooks.router)
     app.include_router(webhooks.router, prefix="/panels/{panel}")
     app.include_router(health.router)
-    app.state.bridges = world.bridges
+    app.state.bridges, app.state.callers = world.bridges, Callers()
 
     async def deliver():
         transport = httpx.ASGITransport(app)

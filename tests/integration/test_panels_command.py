@@ -9,10 +9,10 @@ from bridge_builders import gib
 from panels_world import PASSWORD
 from shared_stores import leading
 
-from marzban_bridge.app import open_bridges
 from marzban_bridge.cli import main as cli
 from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.errors import SettingsError
+from marzban_bridge.opening import open_bridges
 
 
 def stop(world):

@@ -129,7 +129,7 @@ async def test_reporters_and_ratios_hold_at_all_of_them(start):
     assert (await second.get("/v1/usage"))["billed_bytes"] == 2 * 60
 
 
-async def test_readers_of_the_feed_leave_word_at_any_of_them(start):
+async def test_readers_of_the_feed_report_positions_at_any_of_them(start):
     first, second = await start(), await start()
     path, told = f"/v1/readers/{'1' * 32}", {"position": 7, "mark": "aa", "panel": "cc"}
     assert (await first.client.put(path, json=told, headers=AS_ADMIN)).json() == told

@@ -6,7 +6,6 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.cli.main import main
 from marzban_bridge.errors import BridgeError, StoreDoubtError
 from marzban_bridge.quota.writes.note_line import NoteLine, with_line
@@ -28,9 +27,7 @@ def lose_store(world):
 
 def rebuild(world, *, is_carried_out=True, from_store=None):
     ((_, found),) = world.run(
-        together.rebuild(
-            world.bridges, from_store=from_store, is_carried_out=is_carried_out, actor="root"
-        )
+        world.bridges.rebuild(from_store=from_store, is_carried_out=is_carried_out, actor="root")
     )
     return {each.account.username: each for each in found.accounts}, found.stores
 
@@ -151,7 +148,7 @@ def test_a_ledger_that_has_less_than_the_line_holds_the_user(world):
     account = world.account("alice")
     assert (account.is_held, account.quota_bytes) == (True, gib(10))
     assert (account.baseline_bytes, account.seen_total_bytes) == (0, gib(3))
-    world.run(together.rebase(world.bridges, actor="root"))
+    world.run(world.bridges.rebase(actor="root"))
     assert world.account("alice").baseline_bytes == -gib(1)
 
 
@@ -237,7 +234,7 @@ def test_a_rebuilt_user_is_not_forgiven_twice_what_an_earlier_period_took(world)
 
 def release(world):
     async def released():
-        return [each async for each in together.release(world.bridges)]
+        return [each async for each in world.bridges.release()]
 
     return world.run(released())
 
@@ -252,7 +249,7 @@ def test_release_after_a_rebuild_leaves_no_line_in_any_note(world, is_rewritten)
         world.ledger.report("alice", gib(2))
         world.ledger.report("carol", gib(2))
         world.one_pass()
-        world.run(together.rebase(world.bridges, actor="root", is_restored=True))
+        world.run(world.bridges.rebase(actor="root", is_restored=True))
     release(world)
     for name in ("alice", "bob", "carol", "dave"):
         assert world.panel.get_user(name)["note"] == "paid", name

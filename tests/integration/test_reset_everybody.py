@@ -11,7 +11,6 @@ from bridge_world import WaitingFeed, until
 from panels_world import PASSWORD, PanelsWorld
 
 from marzban_bridge.app import create_app
-from marzban_bridge.reset_everybody import reset_everybody
 
 NAMES = ("alice", "bob", "carol")
 TOKEN = "a-token-of-twenty-characters"
@@ -141,7 +140,7 @@ def test_no_user_is_reset_by_itself_while_a_panel_is_asked_to_reset_all(world):
             await call(bearer=bearer)
 
         bridge.panel.reset_all = call_late
-    results = world.run(reset_everybody(world.bridges, actor="test"))
+    results = world.run(world.bridges.reset_everybody(actor="test"))
     assert list(results.values()) == [3, 3, 3]
     world.look(3)
     assert resets(world) == (0, 3)

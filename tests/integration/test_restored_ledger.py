@@ -6,8 +6,6 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import bridges as together
-
 
 @pytest.fixture
 def world(tmp_path, store_place):
@@ -31,12 +29,12 @@ def external(world, name):
 
 
 def read_feed(world):
-    while world.run(world.bridge.reading.read(wait_seconds=0)):
+    while world.run(world.bridges.feed_reader.read(wait_seconds=0)):
         pass
 
 
 def rebase(world):
-    moved = world.run(together.rebase(world.bridges, actor="root"))
+    moved = world.run(world.bridges.rebase(actor="root"))
     return [account for _, account in moved]
 
 

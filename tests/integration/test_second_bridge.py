@@ -9,7 +9,6 @@ from bridge_builders import gib
 from fake_ledger import FakeLedger
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.errors import PanelDoubtError
 from marzban_bridge.quota.account import Enforcement
 from marzban_bridge.quota.writes.note_line import NoteLine, place_of, with_line
@@ -112,7 +111,7 @@ def test_plan_says_so_too_and_stores_nothing(pair):
     async def previews():
         return [each async for each in two.bridge.reconciler.previews()]
 
-    two.run(two.bridge.reading.to_end())
+    two.run(two.bridges.feed_reader.to_end())
     with pytest.raises(PanelDoubtError, match="another bridge, on "):
         two.run(previews())
     assert not two.bridge.store.suspension.reasons
@@ -177,9 +176,7 @@ def test_a_store_that_knows_none_of_the_users_waits_for_rebuild(pair):
     pair.wait(2 * GONE_SECONDS, two)
     assert is_stopped(two)
     assert "marzban-bridge rebuild" in two.bridge.store.suspension.text
-    two.run(
-        together.rebuild(two.bridges, from_store=None, is_carried_out=True, actor="command line")
-    )
+    two.run(two.bridges.rebuild(from_store=None, is_carried_out=True, actor="command line"))
     two.one_pass()
     assert not two.bridge.store.suspension.reasons
     assert {two.account(name).quota_bytes for name in ("alice", "bob")} == {gib(10)}
@@ -271,7 +268,7 @@ def test_a_release_by_the_one_that_goes_leaves_the_panel_to_the_other(pair):
 
 def release(world):
     async def released():
-        return [each async for each in together.release(world.bridges)]
+        return [each async for each in world.bridges.release()]
 
     return world.run(released())
 

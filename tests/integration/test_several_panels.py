@@ -12,10 +12,10 @@ from bridge_world import WaitingFeed, until
 from panels_world import SECRET
 from shared_stores import leading
 
-from marzban_bridge import bridges as together
-from marzban_bridge.app import create_app, open_bridges
+from marzban_bridge.app import create_app
 from marzban_bridge.errors import PanelError, SettingsError
-from marzban_bridge.reconcile.trust import duplicate_names as roll_call
+from marzban_bridge.opening import open_bridges
+from marzban_bridge.reconcile.trust import duplicate_names
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_rebase_is_of_all_panels(world):
         world.ledger.seq += 1
     world.look()
     assert all(world.account(panel).is_held for panel in ("default", "two"))
-    world.run(together.rebase(world.bridges, actor="test"))
+    world.run(world.bridges.rebase(actor="test"))
     world.look()
     assert [world.external(panel) for panel in ("default", "two")] == [gib(3), gib(4)]
 
@@ -257,7 +257,7 @@ def test_release_gives_every_panels_users_back(world):
     async def release():
         return [
             (bridge.store.placement.public_name(account.username), wrote)
-            async for bridge, account, wrote in together.release(world.bridges)
+            async for bridge, account, wrote in world.bridges.release()
         ]
 
     assert world.run(release()) == [("alice", True), ("two/alice", True)]
@@ -401,7 +401,7 @@ def test_a_pass_tells_of_a_panel_that_failed_once_the_others_are_done(world):
     world.ledger.report("two/alice", gib(1))
     world.transports["two"].is_down = True
     with pytest.raises(PanelError, match=r"two\.test"):
-        world.run(together.run_once(world.bridges))
+        world.run(world.bridges.run_once())
     assert world.shown("three")[0] == "disabled"
 
 
@@ -486,8 +486,8 @@ class TestNamesakes:
         assert world.bridge("default").store.duplicate_names.count_ambiguous() == 1
 
     def test_pages_are_read_to_the_end_past_a_user_the_panel_fails_at(self, world, monkeypatch):
-        monkeypatch.setattr(roll_call, "PAGE", 8)
-        monkeypatch.setattr(roll_call, "PAUSE_SECONDS", 0)
+        monkeypatch.setattr(duplicate_names, "PAGE", 8)
+        monkeypatch.setattr(duplicate_names, "PAUSE_SECONDS", 0)
         for number in range(30):
             for panel in ("default", "two"):
                 world.create(panel, f"user{number:02}")
@@ -495,7 +495,7 @@ class TestNamesakes:
         broken.created_at = None
         world.ledger.report("user29", 1)
         world.look()
-        names = world.bridges.roll_call._names
+        names = world.bridges.duplicate_names._names
         assert len(names["default"]) == 30
         assert names["default"] - names["two"] <= {"user05"}
         assert len(self.told(world)) == 1

@@ -184,7 +184,7 @@ def test_a_panels_own_reset_after_traffic_is_another_one(world_of_each_store):
 def test_so_it_is_where_the_following_of_the_first_was_under_way(world):
     async def button():
         world.ledger.report("alice", gib(1))
-        await world.bridges.first.reading.to_end()
+        await world.bridges.feed_reader.to_end()
         world.panels["two"].reset_user("alice")
 
     world.panels["default"].reset_user("alice")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from bridge_builders import gib
 
-from marzban_bridge import bridges as together
 from marzban_bridge.quota.account import FLOOR_BYTES, Enforcement
 
 FLOOR = FLOOR_BYTES / gib(1)
@@ -294,7 +293,7 @@ def test_after_a_restored_store_all_panels_are_put_in_step(world):
     world.use("two", 2)
     world.ledger.report("alice", gib(1) - 1)
     world.look(3)
-    world.run(together.rebase(world.bridges, actor="test", is_restored=True))
+    world.run(world.bridges.rebase(actor="test", is_restored=True))
     world.look(3)
     assert used(world, "default") == used(world, "two") == gib(4)
     world.use("two", 1)
@@ -309,7 +308,7 @@ def test_a_reset_that_a_restored_store_does_not_know_makes_no_odometer_fall(worl
     world.look(3)
     for panel in ("default", "two"):
         world.panels[panel].reset_user("alice")
-    world.run(together.rebase(world.bridges, actor="test", is_restored=True))
+    world.run(world.bridges.rebase(actor="test", is_restored=True))
     world.look(3)
     for panel in ("default", "two"):
         assert not world.account(panel).is_held
@@ -330,7 +329,7 @@ def test_after_a_ledger_that_lost_something_all_are_held_and_rebased_together(wo
     world.look(2)
     assert world.account("default").is_held
     assert world.account("two").is_held
-    world.run(together.rebase(world.bridges, actor="test"))
+    world.run(world.bridges.rebase(actor="test"))
     world.look(2)
     assert used(world, "default") == used(world, "two") == gib(5)
     world.use("default", 1)

@@ -15,12 +15,12 @@ from collectors import CollectorWorld, running
 
 def bridge_loops(world: BridgeWorld) -> dict[str, asyncio.Event]:
     return {
-        "reconcile": world.bridge.reconciler._wake,
-        "snapshots": world.bridge.snapshots._wake,
+        "reconcile": world.bridge.queue._news,
+        "time series": world.bridges.time_series._wake,
     }
 
 
-@pytest.mark.parametrize("loop", ["reconcile", "snapshots"])
+@pytest.mark.parametrize("loop", ["reconcile", "time series"])
 async def test_a_bridge_ends_though_a_loop_is_woken_in_that_moment(tmp_path, loop):
     world = BridgeWorld(tmp_path, influxdb_url="http://127.0.0.1:1")
     async with asyncio.timeout(30), world.serving():

@@ -26,7 +26,7 @@ def test_a_user_is_read_again_before_anything_is_written_to_it(world):
     from_the_list = world.run(bridge.panel.get_user("alice"))
     world.panel.edit_in_dialog("alice", data_limit=gib(50))
     world.ledger.report("alice", gib(2))
-    world.run(bridge.reading.to_end())
+    world.run(world.bridges.feed_reader.to_end())
     world.run(bridge.reconciler.settler.settle("alice", from_the_list, read_at=read_at))
     assert world.account("alice").quota_bytes == gib(50)
     assert world.panel.get_user("alice")["data_limit"] == gib(47)

@@ -12,8 +12,8 @@ from bridge_world import BridgeWorld, WaitingFeed, until
 from panels_world import PanelsWorld
 from shared_stores import POSTGRESQL, give_back, lead
 
-from marzban_bridge import bridges as together
 from marzban_bridge.app import create_app
+from marzban_bridge.bridge import Bridges
 from marzban_bridge.quota.account import Enforcement
 
 REBASE = {"confirm": "rebase"}
@@ -39,7 +39,7 @@ async def lose_ledger(world):
     for name in ("carol", "carol", "bob"):
         world.ledger.report(name, gib(1))
     await until(
-        "the refusal", lambda: "another ledger" in (world.bridge.reading.outage.reason or "")
+        "the refusal", lambda: "another ledger" in (world.bridges.feed_reader.outage.reason or "")
     )
 
 
@@ -58,7 +58,9 @@ class TestRebase:
             each for each in world.bridge.store.events.newest() if each.event.kind == "rebased"
         )
         assert event.event.actor == "boss"
-        await until("a bridge that is ready", lambda: world.bridge.reading.outage.reason is None)
+        await until(
+            "a bridge that is ready", lambda: world.bridges.feed_reader.outage.reason is None
+        )
         assert (await world.client.get("/readyz")).status_code == 200
         assert world.loop_failures == []
 
@@ -74,7 +76,7 @@ class TestRebase:
     async def test_a_store_in_doubt_is_worked_with_at_once_and_not_a_pass_later(self, tmp_path):
         async with BridgeWorld(tmp_path, pass_seconds=3600).serving() as world:
             await world.use("alice", external_bytes=gib(3))
-            world.bridge.reading.witness.doubt("it is an older one")
+            world.bridges.rollback_check.doubt("it is an older one")
             world.bridge.reconciler.begin_pass()
             world.ledger.report("alice", gib(1))
             answer = await world.ask("POST", "/v1/rebase", json=REBASE)
@@ -94,14 +96,14 @@ class TestRebase:
     async def test_nothing_is_settled_and_no_reset_is_made_meanwhile(self, world, monkeypatch):
         await world.use("alice", external_bytes=gib(3))
         begun, may_end = asyncio.Event(), asyncio.Event()
-        rebase = together.rebase
+        rebase = Bridges.rebase
 
         async def slowly(*arguments, **options):
             begun.set()
             await may_end.wait()
             return await rebase(*arguments, **options)
 
-        monkeypatch.setattr(together, "rebase", slowly)
+        monkeypatch.setattr(Bridges, "rebase", slowly)
         asked = asyncio.create_task(world.ask("POST", "/v1/rebase", json=REBASE))
         await begun.wait()
         cursor = world.bridge.store.usage.cursor
@@ -147,7 +149,7 @@ class TestRelease:
         assert sorted(answer.json()["usernames"]) == ["alice", "bob", "carol"]
         assert "until it is restarted" in answer.json()["state"]
         world.ledger.report("alice", gib(1))
-        world.bridge.reconciler.hurry(["alice", "bob", "carol"])
+        world.bridge.queue.add(["alice", "bob", "carol"])
         again = await world.ask("POST", "/v1/release", json=RELEASE)
         assert again.json()["usernames"] == []
         refused = await world.ask("POST", "/v1/users/alice/reset")
@@ -170,7 +172,7 @@ class TestRelease:
             assert limit(world) == gib(10)
         async with world.serving():
             await until("a limit", lambda: limit(world) == gib(7))
-            await until("readiness", lambda: world.bridge.reading.outage.reason is None)
+            await until("readiness", lambda: world.bridges.feed_reader.outage.reason is None)
             assert (await world.client.get("/readyz")).status_code == 200
 
     async def test_one_that_observes_gives_back_when_told_so(self, tmp_path):

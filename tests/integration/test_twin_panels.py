@@ -202,4 +202,4 @@ def test_all_names_are_read_again_where_there_are_more_users_than_names(opened):
         **world.panels["two"].users,
     }
     world.run(world.bridge("two").reconciler.check_panel())
-    assert world.bridges.roll_call._again["two"].is_set()
+    assert world.bridges.duplicate_names._again["two"].is_set()

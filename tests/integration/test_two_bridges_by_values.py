@@ -6,8 +6,6 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge import bridges as together
-
 
 @pytest.fixture
 def pair(tmp_path):
@@ -54,7 +52,7 @@ def test_neither_shrinks_the_quota_to_nothing_within_seconds(pair):
 def test_after_a_rebase_the_quota_of_before_is_published(pair):
     test_neither_shrinks_the_quota_to_nothing_within_seconds(pair)
     world = next(each for each in pair if each.account("alice").is_held)
-    world.run(together.rebase(world.bridges, actor="root"))
+    world.run(world.bridges.rebase(actor="root"))
     world.one_pass()
     account = world.account("alice")
     assert (account.is_held, account.quota_bytes) == (False, gib(10))

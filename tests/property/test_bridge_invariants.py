@@ -23,9 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from webhook_delivery import deliver
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import FLOOR_BYTES, GIB, MIB, is_same_limit
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
 from marzban_bridge.quota.writes.note_line import NoteLine, read_lines, with_line
@@ -406,7 +405,7 @@ class MachineWithNotes(BridgeMachine):
         self.world.transport.forget_delayed(before=self.world.clock() + timedelta(seconds=1))
         self.world.lose_store()
         self.world.run(
-            together.rebuild(self.world.bridges, from_store=None, is_carried_out=True, actor="root")
+            self.world.bridges.rebuild(from_store=None, is_carried_out=True, actor="root")
         )
         self.look()
 

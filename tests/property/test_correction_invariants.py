@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from world import World
 
-from marzban_bridge import bridges as together
 from marzban_bridge.feed import client as feed
 
 NAMES = {"alice": "alice", "default/alice": "alice", "bob": "bob"}
@@ -82,7 +81,7 @@ class CorrectionMachine(RuleBasedStateMachine):
 
     @rule()
     def read_a_page(self):
-        self.world.run(self.world.bridge.reading.read(wait_seconds=0))
+        self.world.run(self.world.bridges.feed_reader.read(wait_seconds=0))
 
     @rule()
     def look(self):
@@ -100,7 +99,7 @@ class CorrectionMachine(RuleBasedStateMachine):
 
     @rule()
     def read_everything_anew(self):
-        self.world.run(together.rebase(self.world.bridges, actor="root"))
+        self.world.run(self.world.bridges.rebase(actor="root"))
 
     def read_through(self, name):
         """Tell up to which number a name was read, by the total that the bridge has of it."""

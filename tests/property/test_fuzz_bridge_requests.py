@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import collector.runtime.logs
-from marzban_bridge.reconcile.actions import CLEANUP_PHRASE, RESET_ALL_PHRASE
+from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE
 
 TOKEN = "a-token-that-grafana-adds"
 EVENT = {
@@ -64,8 +64,8 @@ class Fuzzed:
 
     def post(self, path, body, headers):
         """Send it, and hold answer, books and log to their promises; throttles forget."""
-        bridge = self.world.bridge
-        for each in (bridge.sign_ins, *bridge.action_throttles.values()):
+        callers = self.world.callers
+        for each in (callers.sign_ins, *callers.action_throttles.values()):
             each._tried.clear()
         raw = path if isinstance(path, bytes) else path.encode()
         url = self.world.client.base_url.copy_with(raw_path=raw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from marzban_bridge.panels.port import NextPlan, PanelUser, ResetStrategy, Status
+from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
 from marzban_bridge.quota.account import GIB, Account, sight
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.quota.writes.open_writes import OpenWrite

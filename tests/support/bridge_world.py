@@ -15,7 +15,6 @@ from bridge_builders import gib
 from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
 
-from marzban_bridge import bridges as together
 from marzban_bridge.app import create_app
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.simulator.http.app import create_simulator_app
@@ -75,6 +74,7 @@ class BridgeWorld:
         self.client: httpx.AsyncClient
         self.bridges: Any
         self.bridge: Any
+        self.callers: Any
         self.own_sign_ins = 0
         """How often the bridge signed in for itself at its start."""
 
@@ -95,7 +95,7 @@ class BridgeWorld:
             httpx.AsyncClient(transport=transport, base_url="http://bridge.test") as client,
         ):
             self.client, self.bridges = client, app.state.bridges
-            self.bridge = self.bridges.first
+            self.bridge, self.callers = self.bridges.first, app.state.callers
             outage = self.bridge.reconciler.panel_outage
             await until("the first look", lambda: outage.reason != "not reached yet")
             self.own_sign_ins = self.faults.count("POST", "/api/admin/token")
@@ -134,7 +134,7 @@ class BridgeWorld:
         self.ledger.report(username, external_bytes)
         total_bytes = self.ledger.total_bytes(username)
         self.clock.advance(seconds=1)
-        await together.run_once(self.bridges)
+        await self.bridges.run_once()
         assert self.bridge.store.usage.total_bytes(username) == total_bytes
 
 

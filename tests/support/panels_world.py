@@ -15,11 +15,10 @@ from fake_ledger import ADMIN_KEY, FakeLedger
 from shared_stores import leading
 from world import AccidentProneTransport, Crashed
 
-from marzban_bridge import bridges as together
-from marzban_bridge.api.context import Bridge, Bridges
-from marzban_bridge.app import open_bridges
+from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.config.settings import Settings, StoreUrl
 from marzban_bridge.errors import PanelError
+from marzban_bridge.opening import open_bridges
 from marzban_bridge.quota.account import Account
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
@@ -130,7 +129,7 @@ class PanelsWorld:
         for _ in range(times):
             self.clock.advance(seconds=1)
             with contextlib.suppress(PanelError):
-                while not self.attempt(lambda: together.run_once(self.bridges)):
+                while not self.attempt(self.bridges.run_once):
                     pass
 
     def bridge(self, panel: str) -> Bridge:

@@ -8,6 +8,7 @@ import httpx
 from fastapi import FastAPI
 
 from marzban_bridge.api import webhooks
+from marzban_bridge.api.access.callers import Callers
 from marzban_bridge.api.errors import install_error_handlers
 
 
@@ -16,7 +17,7 @@ def deliver(world: Any, batch: list[dict[str, Any]], *, secret: str = "a-webhook
     app = FastAPI()
     install_error_handlers(app)
     app.include_router(webhooks.router)
-    app.state.bridges = world.bridges
+    app.state.bridges, app.state.callers = world.bridges, Callers()
 
     async def post() -> None:
         transport = httpx.ASGITransport(app)

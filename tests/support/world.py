@@ -14,10 +14,10 @@ from clocks import ManualClock
 from fake_ledger import ADMIN_KEY, FakeLedger
 from shared_stores import leading
 
-from marzban_bridge import bridges as together
-from marzban_bridge.api.context import Bridge, Bridges
-from marzban_bridge.app import open_bridges, utc_now
+from marzban_bridge.bridge import Bridge, Bridges
+from marzban_bridge.clock import utc_now
 from marzban_bridge.config.settings import Settings
+from marzban_bridge.opening import open_bridges
 from marzban_bridge.quota.account import Account
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
@@ -166,7 +166,7 @@ class World:
     def one_pass(self) -> None:
         """Read the feed and settle everybody, restarting as often as the process dies."""
         self.clock.advance(seconds=1)
-        while not self.attempt(lambda: together.run_once(self.bridges)):
+        while not self.attempt(self.bridges.run_once):
             pass
 
     def account(self, username: str) -> Account:

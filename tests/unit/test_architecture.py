@@ -56,6 +56,7 @@ PURE = (
     "marzban_bridge/feed/ledger_runs.py",
     "marzban_bridge/quota/observe.py",
     "marzban_bridge/panels/port.py",
+    "marzban_bridge/panels/users.py",
     "marzban_bridge/panels/answers.py",
     "marzban_bridge/quota/panel_doubt.py",
     "marzban_bridge/panels/identity.py",
@@ -72,8 +73,7 @@ PURE = (
     "marzban_bridge/simulator/panel/rules.py",
     "marzban_bridge/quota/typed_limits.py",
     "marzban_bridge/quota/usage.py",
-    "marzban_bridge/panels/webhook_secrets.py",
-    "marzban_bridge/reconcile/work_queue.py",
+    "marzban_bridge/config/webhook_secrets.py",
 )
 IMPURE = {
     "aiohttp",

@@ -7,12 +7,12 @@ from bridge_builders import account, gib, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marzban_bridge.panels.names import account_key
 from marzban_bridge.quota.account import (
     FLOOR_BYTES,
     GIB,
     MIB,
     Enforcement,
-    account_key,
     balance,
     desired,
     is_same_limit,

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from bridge_builders import CREATED_AT, account, as_reported, gib, panel_user
 
-from marzban_bridge.quota.account import is_same_creation
+from marzban_bridge.panels.users import is_same_creation
 from marzban_bridge.quota.observe import observe
 
 PRECISE = CREATED_AT.replace(microsecond=700_123)

@@ -19,7 +19,7 @@ from marzban_bridge.errors import (
 )
 from marzban_bridge.panels.marzban import Marzban
 from marzban_bridge.panels.marzban_answers import parse_user
-from marzban_bridge.panels.port import NextPlan, ResetStrategy, Status, UserUpdate
+from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status, UserUpdate
 
 USER = {
     "username": "alice",

@@ -10,7 +10,7 @@ from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, MIB, ROUNDING_BYTES, Enforcement, Restoration
 from marzban_bridge.quota.plan import MAX_FIRE_ATTEMPTS, ChangeKind, plan
 from marzban_bridge.quota.policy import POLICIES

@@ -11,7 +11,7 @@ from bridge_builders import CREATED_AT, NOW, account, as_reported, gib, panel_us
 
 from collector.influx.delivery import Refused
 from collector.schema import EVENTS, USER_USAGE
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.events import RecordedEvent

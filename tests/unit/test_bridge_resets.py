@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 
-from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, sight
 from marzban_bridge.quota.resets.detection import (
     CALENDAR_GRACE,

@@ -16,7 +16,7 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.usage import UsageChange
 from marzban_bridge.store.store import Store
-from marzban_bridge.timeseries.writer import GATHER_SECONDS, PAGE, Snapshots
+from marzban_bridge.timeseries.writer import GATHER_SECONDS, PAGE, TimeSeriesWriter
 
 HEARTBEAT_SECONDS = 600
 
@@ -57,7 +57,7 @@ class FakeInflux:
 
 
 class Stand:
-    """Snapshots of a real store, with clocks that stand still until they are moved."""
+    """TimeSeriesWriter of a real store, with clocks that stand still until they are moved."""
 
     def __init__(self, folder, *, raw_days=30) -> None:
         self.folder, self._raw_days = folder, raw_days
@@ -69,7 +69,7 @@ class Stand:
         self.snapshots = self.open()
 
     def open(self):
-        snapshots = Snapshots(
+        snapshots = TimeSeriesWriter(
             store=self.store,
             influx=self.influx,
             clock=self.clock,
@@ -79,7 +79,7 @@ class Stand:
             monotonic_seconds=lambda: self.now_seconds,
             jitter=lambda: 0.0,
         )
-        self.store.on_change = snapshots.touch
+        self.store.on_change = snapshots.mark_changed
         return snapshots
 
     def restart(self):

@@ -11,7 +11,7 @@ import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
 from marzban_bridge.errors import StoreError
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Event, ResetRequest, Restoration
 from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.resets.detection import ResetAll

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from bridge_builders import NOW, account, gib, panel_user
 
-from marzban_bridge.panels.port import NextPlan, PanelUser, Status
+from marzban_bridge.panels.users import NextPlan, PanelUser, Status
 from marzban_bridge.quota.account import Account, sight
 from marzban_bridge.quota.panel_doubt import (
     DoubtKind,

@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from collector.runtime.config import ConfigError
 from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
-from marzban_bridge.panels.names import FIRST_PANEL, PANEL_NAME, ReportedName, scoped, take_apart
-from marzban_bridge.quota.account import account_key
+from marzban_bridge.panels.names import (
+    FIRST_PANEL,
+    PANEL_NAME,
+    ReportedName,
+    account_key,
+    scoped,
+    take_apart,
+)
 
 TWO = """
 [two]

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
 
-from marzban_bridge.panels.port import ResetStrategy
+from marzban_bridge.panels.users import ResetStrategy
 from marzban_bridge.quota.account import ResetRequest, Superseded, sight
 from marzban_bridge.quota.shared import (
     Anew,

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from marzban_bridge.reconcile.work_queue import CROSSINGS_IN_A_ROW, Urgency, WorkQueue
 
 CROSSING, PUBLISH = Urgency.CROSSING, Urgency.PUBLISH
 
 
-def filled(*, crossings=(), publishes=()):
-    queue = WorkQueue()
-    queue.add(publishes, PUBLISH, now_seconds=1)
-    queue.add(crossings, CROSSING, now_seconds=2)
+class Stored:
+    """What is stored of users, and what the panel is asked by names."""
+
+    def __init__(self, **urgencies):
+        self.urgencies = urgencies
+        self.asked_soon, self.asked_later = [], []
+
+    def has_account(self, key):
+        return key in self.urgencies
+
+    def urgency(self, key):
+        return self.urgencies.get(key)
+
+    def announced(self, keys):
+        self.asked_soon += keys
+
+    def reported(self, keys):
+        self.asked_later += keys
+
+
+class Seconds:
+    """A clock that is set."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def empty(stored=None, clock=None):
+    stored = stored or Stored()
+    return WorkQueue(users=stored, names=stored, monotonic_seconds=clock or Seconds())
+
+
+def filled(*, crossings=(), publishes=(), clock=None):
+    queue = empty(clock=clock)
+    queue.add(publishes, PUBLISH)
+    queue.add(crossings, CROSSING)
     return queue
 
 
 def taken(queue, limit=2, few=1):
-    urgency, batch = queue.take(limit=limit, few=few)
-    return urgency, list(batch.since_seconds), batch.gives_way
+    batch = queue.get(limit=limit, few=few)
+    return batch.urgency, list(batch.since_seconds), batch.gives_way
 
 
 def test_a_crossing_goes_first_however_many_waited_before():
@@ -27,17 +65,21 @@ def test_a_crossing_goes_first_however_many_waited_before():
 
 def test_who_came_first_goes_first():
     queue = filled(crossings="abc")
-    queue.add("dab", CROSSING, now_seconds=3)
+    queue.add("dab")
     assert [taken(queue)[1] for _ in range(2)] == [["a", "b"], ["c", "d"]]
-    assert not queue
+    assert queue.is_empty
 
 
 def test_a_publish_that_becomes_a_crossing_keeps_since_when_it_waits():
-    queue = filled(publishes="ab")
-    queue.add("b", CROSSING, now_seconds=9)
-    queue.add("b", PUBLISH, now_seconds=9)
-    _, batch = queue.take(limit=2, few=1)
-    assert batch.since_seconds == {"b": 1}
+    clock = Seconds()
+    queue = filled(publishes="ab", clock=clock)
+    clock.now = 9.0
+    queue.add("b", CROSSING)
+    queue.add("b", PUBLISH)
+    batch = queue.get(limit=2, few=1)
+    assert batch.since_seconds == {"b": 0.0}
+    clock.now = 12.0
+    assert queue.done(batch) == [12.0]
     assert taken(queue)[1] == ["a"]
 
 
@@ -49,11 +91,45 @@ def test_a_flood_of_crossings_does_not_starve_the_others():
     assert taken(queue)[0] == CROSSING
 
 
-def test_what_is_put_back_is_next_and_nobody_waits_twice():
-    queue = filled(publishes="abcd")
-    _, batch = queue.take(limit=3, few=1)
-    queue.add("b", CROSSING, now_seconds=5)
-    queue.put_back(batch.since_seconds, PUBLISH)
+def test_who_is_left_is_next_and_no_name_waits_twice():
+    clock = Seconds()
+    queue = filled(publishes="abcd", clock=clock)
+    batch = queue.get(limit=3, few=1)
+    clock.now = 5.0
+    queue.add("b", CROSSING)
+    assert queue.done(batch, left=["b", "c", "x"]) == [5.0], "a alone was settled"
     assert taken(queue) == (CROSSING, ["b"], False)
-    assert taken(queue, limit=9)[1] == ["a", "c", "d"]
-    assert not queue
+    assert queue.get(limit=9, few=1).since_seconds == {"c": 0.0, "x": 5.0, "d": 0.0}
+    assert queue.is_empty
+
+
+def test_what_is_stored_says_who_is_settled_and_how_urgently():
+    stored = Stored(cut=CROSSING, moves=PUBLISH, well=None)
+    queue = empty(stored)
+    queue.add_if_needed(["moves", "well", "cut", "unknown"])
+    assert taken(queue) == (CROSSING, ["cut"], False)
+    assert taken(queue) == (PUBLISH, ["moves"], True)
+    assert queue.is_empty
+    assert (stored.asked_soon, stored.asked_later) == ([], ["well", "unknown"])
+
+
+def test_a_name_without_an_account_that_is_added_is_asked_for_as_if_it_were_new():
+    stored = Stored(alice=None)
+    empty(stored).add(["alice", "new"])
+    assert stored.asked_soon == ["new"]
+
+
+@pytest.mark.parametrize("news", ["add", "wake"])
+async def test_a_loop_that_waits_is_woken(news):
+    queue = empty()
+    waiting = asyncio.create_task(queue.wait(3600.0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.add(["a"]) if news == "add" else queue.wake()
+    async with asyncio.timeout(10):
+        await waiting
+
+
+async def test_a_loop_with_work_does_not_wait():
+    async with asyncio.timeout(10):
+        await filled(publishes="a").wait(3600.0)

@@ -14,7 +14,7 @@ import pytest
 from marzban_bridge.errors import NotLeadingError, PanelUnavailableError
 from marzban_bridge.panels import write_guard
 from marzban_bridge.panels.marzban import Marzban
-from marzban_bridge.panels.port import UserUpdate
+from marzban_bridge.panels.users import UserUpdate
 from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.store.postgres import lease as lease_module
 from marzban_bridge.store.postgres.lease import Lease

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import Annotated
 
-import httpx
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from marzban_bridge.api.context import Bridge, BridgePart
-from marzban_bridge.errors import PanelError, PanelRefusedError
-from marzban_bridge.panels.marzban_answers import bearer_of
-from marzban_bridge.panels.port import PanelAdmin
+from marzban_bridge.api.context import BridgePart, bridges_of, callers_of
+from marzban_bridge.bridge import Bridge
+from marzban_bridge.errors import PanelRefusedError
+from marzban_bridge.panels.users import PanelAdmin, SignInAnswer
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES = 16 * 1024
@@ -54,8 +52,8 @@ async def authenticate(
     if len(bearer) > MAX_BEARER_LENGTH or not (bearer.isascii() and bearer.isprintable()):
         raise HTTPException(401, "this is no Marzban admin token", headers)
     refusal = HTTPException(401, "the panel does not accept this admin token", headers)
-    bearers, panel, address = bridge.bearers, bridge.panel_settings.name, address_of(request)
-    now_seconds = bridge.clock().timestamp()
+    bearers, address = callers_of(request).bearers, address_of(request)
+    panel, now_seconds = bridge.panel_settings.name, bridges_of(request).clock().timestamp()
     if bearers.is_refused(panel, bearer, now_seconds=now_seconds):
         raise refusal
     wait_seconds = bearers.take(panel, bearer, address=address, now_seconds=now_seconds)
@@ -87,24 +85,23 @@ CallerPart = Annotated[Caller, Depends(authenticate)]
 
 async def sign_in_through(
     bridge: Bridge, request: Request, body: bytes, *, content_type: str
-) -> httpx.Response:
+) -> SignInAnswer:
     """Pass a sign-in form through to the panel and return its answer.
 
     429 to an address whose sign-ins were refused too often.
     """
-    address = address_of(request)
-    now_seconds = bridge.clock().timestamp()
-    if wait_seconds := bridge.sign_ins.take(address, now_seconds=now_seconds):
+    callers, address = callers_of(request), address_of(request)
+    now_seconds = bridges_of(request).clock().timestamp()
+    if wait_seconds := callers.sign_ins.take(address, now_seconds=now_seconds):
         headers = {"retry-after": str(math.ceil(wait_seconds))}
         raise HTTPException(429, "too many refused sign-ins from this address", headers)
     is_refused = False
     try:
         answer = await bridge.panel.sign_in_as(body, content_type=content_type)
-        is_refused = answer.status_code in {401, 403}
+        is_refused = answer.status in {401, 403}
     finally:
         if not is_refused:
-            bridge.sign_ins.give_back(address, now_seconds=now_seconds)
-    if answer.is_success:
-        with contextlib.suppress(PanelError):  # the caller is told what the panel says, as it is
-            bridge.bearers.introduce(bridge.panel_settings.name, bearer_of(answer))
+            callers.sign_ins.give_back(address, now_seconds=now_seconds)
+    if answer.token:
+        callers.bearers.introduce(bridge.panel_settings.name, answer.token)
     return answer

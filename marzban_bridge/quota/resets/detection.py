@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from marzban_bridge.panels.port import NextPlan, ResetStrategy, Status
+from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, Sighting
 from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from marzban_bridge.panels.port import PanelUser, Status
+from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import Account, Event, ResetRequest, Restoration, balance, sight
 from marzban_bridge.quota.next_plans import lost_plan
 from marzban_bridge.quota.resets.echoes import expecting

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from marzban_bridge.panels.port import PanelUser, Status
+from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import Account, Event, is_same_limit
 from marzban_bridge.quota.observe import adopt
 from marzban_bridge.quota.usage import Totals

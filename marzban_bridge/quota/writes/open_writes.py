@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.panels.port import NextPlan, Status
+from marzban_bridge.panels.users import NextPlan, Status
 
 LATE_WRITE_SECONDS = 600.0
 """How long after it was given up a panel or a proxy may still carry out a write."""

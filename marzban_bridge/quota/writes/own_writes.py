@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.panels.port import PanelUser, Status
+from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import (
     GIB,
     REMEMBERED_LIMITS,

@@ -13,8 +13,10 @@ from datetime import datetime, timedelta
 
 from marzban_bridge.errors import PanelDoubtError
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panels.port import Panel, PanelUser
-from marzban_bridge.quota.account import Account, account_key
+from marzban_bridge.panels.names import account_key
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelUser
+from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.panel_doubt import (
     DoubtKind,
     PanelDoubt,

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
 
+from marzban_bridge.clock import Clock
 from marzban_bridge.errors import PanelError
 from marzban_bridge.panels.identity import PanelUsers
+from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.pages import once, past_failures
-from marzban_bridge.quota.account import account_key
+from marzban_bridge.panels.port import Panel
 from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.work_queue import WorkQueue
 from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -30,39 +32,27 @@ PAUSE_SECONDS = 0.05
 """Between two pages: nothing urgent waits for them, and the panel has other things to do."""
 
 
-class Roll(Protocol):
-    """A panel, as far as its names are asked for."""
-
-    async def usernames(self, *, offset: int, limit: int) -> list[str]:
-        """Return a page of the names of all users."""
-        ...
-
-    async def demand_there(self) -> None:
-        """Raise when it is the panel that fails, and not one of its users."""
-        ...
-
-
-class RollCall:
+class DuplicateNameScan:
     """Knows the names on each panel as of the last time all of them were read."""
 
     def __init__(
         self,
-        panels: Mapping[str, Roll],
+        panels: Mapping[str, Panel],
         *,
         store: Store,
         standstill: Standstill,
-        clock: Callable[[], datetime],
+        clock: Clock,
+        queues: Mapping[str, WorkQueue],
     ) -> None:
         self._clock = clock
         self._panels = panels
+        self._queues = queues
         self._store = store
         self._standstill = standstill
         self._names: dict[str, frozenset[str]] = {}
         self._unread: dict[str, int] = {}
         """By panel, how many of its users have no name that can be read."""
         self._again = {panel: asyncio.Event() for panel in panels}
-        self.on_news: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
-        """Called with a panel and names of it that share a quota now."""
 
     async def run(self, panel: str) -> None:
         """Ask one panel for its names until cancelled."""
@@ -143,4 +133,4 @@ class RollCall:
                 log.warning("user=%r is a user of several panels and is reported alone", name)
             return
         for panel in self._panels:
-            self.on_news(panel, [name for name in news if panel in found[name]])
+            self._queues[panel].add([name for name in news if panel in found[name]])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
+from marzban_bridge.clock import Clock
 from marzban_bridge.quota.acceptance import Acceptance, Fate, accept, event_of, keeps_recreated
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.gone_accounts import GoneAccount
 from marzban_bridge.quota.panel_doubt import DoubtKind, Reading, judge
 from marzban_bridge.quota.shared import forgive
-from marzban_bridge.reconcile.loop import Reconciler
 from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.work_queue import WorkQueue
 from marzban_bridge.store.store import Store
 
 ACCEPTED = "the panel was accepted as it is"
@@ -43,13 +43,14 @@ class PanelRebase:
         self,
         *,
         store: Store,
-        reconciler: Reconciler,
-        clock: Callable[[], datetime],
+        settler: Settler,
+        queue: WorkQueue,
+        clock: Clock,
         standstill: Standstill,
     ) -> None:
         self._store = store
-        self._reconciler = reconciler
-        self._settler = reconciler.settler
+        self._settler = settler
+        self._queue = queue
         self._clock = clock
         self._standstill = standstill
 
@@ -80,7 +81,7 @@ class PanelRebase:
             self._accept(each, keeps=keeps, actor=actor)
         for kind in DoubtKind:
             self._settler.trust.census.end(kind, ACCEPTED, actor=actor)
-        self._reconciler.hurry([each.before.key for each in plan.accounts if each.after])
+        self._queue.add([each.before.key for each in plan.accounts if each.after])
         return plan
 
     def _doubt(self) -> str | None:
@@ -91,9 +92,9 @@ class PanelRebase:
 
     async def _look_at_all(self) -> list[_Seen]:
         seen: list[_Seen] = []
-        async for keys in self._reconciler.chunks():
+        async for keys in self._settler.reader.chunks():
             for key, user in (await self._settler.reader.read(keys)).items():
-                gone = self._settler.looks.returning(key, user) if user else None
+                gone = self._settler.evaluator.returning(key, user) if user else None
                 account = gone.account if gone else self._store.accounts.get(key)
                 if account is not None:
                     seen.append(_Seen(self._settler.trust.census.reading(account, user), gone))
@@ -109,7 +110,7 @@ class PanelRebase:
         return PanelRebasePlan(doubt=doubt, accounts=tuple(accounts))
 
     def _decided(self, reading: Reading, *, keeps: bool) -> Acceptance:
-        line = self._settler.looks.lines(reading.user).own if reading.user else None
+        line = self._settler.evaluator.lines(reading.user).own if reading.user else None
         totals = self._store.usage.totals(reading.account.key)
         return accept(reading, line=line, totals=totals, keeps_recreated=keeps)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from marzban_bridge.errors import PanelDoubtError, StoreDoubtError
-from marzban_bridge.panels.port import PanelUser
+from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.trust.second_bridge import SecondBridge
 from marzban_bridge.store.store import Store

@@ -14,10 +14,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from marzban_bridge.clock import Clock
 from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
 from marzban_bridge.feed.client import CollectorFeed, KnownStore
 from marzban_bridge.quota.account import Event
-from marzban_bridge.reconcile.users.settler import Clock
 from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ LOOK_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 
 
-class Witness:
+class RollbackCheck:
     """The collector, as far as it vouches for the store."""
 
     def __init__(self, *, store: Store, feed: CollectorFeed, clock: Clock, panel: str) -> None:
@@ -110,12 +110,12 @@ class Witness:
                 "back, and start again"
             )
 
-    async def leave_word(self) -> None:
+    async def report_position(self) -> None:
         """Tell the collector how far the store is, if there is news and no doubt."""
         position, mark = self._store.identity.newest()
         if self._store.doubt or not self.is_checked or position == self._confirmed_position:
             return
-        await self._feed.keep_standing(
+        await self._feed.report_position(
             self._store.identity.name, position=position, mark=mark, panel=self._panel
         )
         self._confirmed_position = position
@@ -125,7 +125,7 @@ class Witness:
         while True:
             pause_seconds = LOOK_SECONDS
             try:
-                await self.leave_word()
+                await self.report_position()
             except (CollectorUnavailableError, CollectorRefusedError):
                 pause_seconds = RETRY_SECONDS  # the feed says so, once
             await asyncio.sleep(pause_seconds)

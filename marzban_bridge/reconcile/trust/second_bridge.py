@@ -9,19 +9,17 @@ renews no line for GONE_SECONDS is gone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import msgspec
 
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panels.port import PanelUser
-from marzban_bridge.quota.account import Event
+from marzban_bridge.panels.users import PanelUser
+from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.panel_doubt import PanelDoubt
-from marzban_bridge.quota.writes.note_line import NoteLine
-from marzban_bridge.reconcile.users.evaluation import Looks
-from marzban_bridge.reconcile.users.writes import UserWrites
+from marzban_bridge.quota.writes.note_line import Lines, NoteLine
 from marzban_bridge.store.store import OTHER_BRIDGE, Store
 
 log = logging.getLogger(__name__)
@@ -45,21 +43,25 @@ class OtherBridge:
 
 
 class SecondBridge:
-    """Watches the notes of one panel's users for lines of other stores."""
+    """Watches the notes of one panel's users for lines of other stores.
+
+    `write_line` writes a line of this store, and nothing else, into the note of a user; it returns
+    whether there is room for one.
+    """
 
     def __init__(
         self,
         *,
         store: Store,
-        looks: Looks,
-        writes: UserWrites,
+        lines_of: Callable[[PanelUser], Lines],
+        write_line: Callable[[Account | None, str], Awaitable[bool]],
         clock: Callable[[], datetime],
         metrics: Metrics,
         only_observes: bool = False,
     ) -> None:
         self._store = store
-        self._looks = looks
-        self._writes = writes
+        self._lines_of = lines_of
+        self._write_line = write_line
         self._clock = clock
         self._metrics = metrics
         self._only_observes = only_observes
@@ -76,7 +78,7 @@ class SecondBridge:
 
     def reason(self, key: str, user: PanelUser) -> str | None:
         """Return why a user's note puts the panel in doubt or has the user left alone."""
-        others = self._looks.lines(user).others
+        others = self._lines_of(user).others
         if news := self._news(key, others):
             return self._text(news[-1].store, news[-1].place, user.username)
         if others and not self._store.accounts.has(key):
@@ -89,7 +91,7 @@ class SecondBridge:
         A line that was not seen before puts the panel in doubt. Lines that another bridge left
         behind keep a user from being adopted: they have its quota, and its limit is what was left.
         """
-        others = self._looks.lines(user).others
+        others = self._lines_of(user).others
         news = self._news(key, others)
         self._remember(key, others)
         if news:
@@ -111,7 +113,7 @@ class SecondBridge:
         other bridge is gone and at least one of the users with its lines has an account here;
         returns whether the doubt lasts. Raises the panel's errors.
         """
-        lined = {key: user for key, user in users.items() if self._looks.lines(user).others}
+        lined = {key: user for key, user in users.items() if self._lines_of(user).others}
         for key, user in lined.items():
             self.notice(key, user)
         if not self.is_there:
@@ -180,7 +182,7 @@ class SecondBridge:
         if other is None or (last_at and now - last_at < timedelta(seconds=RENEW_SECONDS)):
             return
         for key in sorted(lined, key=lambda key: lined[key].username != other.username):
-            if await self._writes.claim(self._store.accounts.get(key), lined[key].username):
+            if await self._write_line(self._store.accounts.get(key), lined[key].username):
                 self._renewed_own_at = now
                 return
 

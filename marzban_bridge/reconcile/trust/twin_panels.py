@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Protocol
+from collections.abc import Mapping
 
 import msgspec
 
+from marzban_bridge.clock import Clock
 from marzban_bridge.errors import PanelError, SettingsError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.identity import (
@@ -27,7 +26,9 @@ from marzban_bridge.panels.identity import (
     superfluous,
     text_of_one_panel,
 )
+from marzban_bridge.panels.port import Panel
 from marzban_bridge.quota.panel_doubt import PanelDoubt
+from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
 from marzban_bridge.store.store import APART, PANEL_USERS, Store
 from marzban_bridge.store.suspension import ONE_PANEL
 
@@ -39,34 +40,26 @@ FIRST_LOOK_SECONDS = 2.0
 """So long the first look at a panel waits for the others, which may be away."""
 
 
-class UserPages(Protocol):
-    """A panel, as far as its users are compared."""
-
-    async def users_by(self, sort: str, *, limit: int) -> PanelUsers:
-        """Return the first users of the panel's list in this order. Raises PanelError."""
-        ...
-
-
 class TwinPanels:
     """Knows which entries are one panel; with one panel it asks nothing."""
 
     def __init__(
         self,
-        panels: Mapping[str, UserPages],
+        panels: Mapping[str, Panel],
         *,
         store: Store,
-        clock: Callable[[], datetime],
+        clock: Clock,
         metrics: Mapping[str, Metrics],
+        duplicate_names: DuplicateNameScan | None = None,
     ) -> None:
         self._panels = panels
+        self._duplicate_names = duplicate_names
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self._lock = asyncio.Lock()
         self._has_looked = False
         self._newest: dict[str, PanelUsers] = {}
-        self.on_newest: Callable[[str, PanelUsers], None] = lambda _panel, _users: None
-        """Called with a panel and its newest users each time they were read."""
 
     async def check(self, panel: str) -> None:
         """Find out whether a panel is one that another entry has, too, and store it.
@@ -122,12 +115,13 @@ class TwinPanels:
     async def _ask(self, panel: str) -> bool:
         """Read a panel's newest users; return whether it told them."""
         try:
-            found = await self._panels[panel].users_by("-created_at", limit=PAGE)
+            found = await self._panels[panel].newest_users(limit=PAGE)
         except PanelError as error:
             log.debug("panel %s does not say which users it has: %s", panel, error)
             return False
         self._newest[panel] = found
-        self.on_newest(panel, found)
+        if self._duplicate_names:
+            self._duplicate_names.take_newest(panel, found)
         return True
 
     async def _are_one(self, panel: str, other: str) -> bool:
@@ -136,7 +130,7 @@ class TwinPanels:
             return False
         try:
             first, second, third = [
-                await self._panels[each].users_by("-used_traffic,username", limit=PAGE)
+                await self._panels[each].heaviest_users(limit=PAGE)
                 for each in (panel, other, panel)
             ]
         except PanelError:

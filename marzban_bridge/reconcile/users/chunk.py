@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from marzban_bridge.errors import (
     BridgeError,
@@ -13,14 +14,22 @@ from marzban_bridge.errors import (
     PanelLoginError,
     PanelUnavailableError,
 )
-from marzban_bridge.panels.port import Panel, PanelUser
-from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelUser
 
 log = logging.getLogger(__name__)
 
 CONCURRENT_USERS = 4
 FAILING_USERS = 3
 """So many users of a chunk at whom the panel fails, and it is asked whether it fails at all."""
+
+
+class Settle(Protocol):
+    """Settles one user, as it was read by a moment of `time.monotonic`."""
+
+    async def __call__(self, key: str, user: PanelUser | None, /, *, read_at: float) -> None:
+        """Bring the user to where it should be. Panel errors pass through."""
+        ...
 
 
 class Chunk:
@@ -32,12 +41,12 @@ class Chunk:
     def __init__(
         self,
         *,
-        settler: Settler,
+        settle: Settle,
         panel: Panel,
         named: Callable[[str], str],
         gives_way: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._settler = settler
+        self._settle = settle
         self._panel = panel
         self._named = named
         self._gives_way = gives_way
@@ -70,7 +79,7 @@ class Chunk:
                 self.left.append(key)
                 return
             try:
-                await self._settler.settle(key, user, read_at=read_at)
+                await self._settle(key, user, read_at=read_at)
             except PanelFailingError as error:
                 self._note(key, error)
                 await self._demand_there()

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from marzban_bridge.panels.dialect import Dialect
-from marzban_bridge.panels.port import PanelUser
+from marzban_bridge.panels.users import PanelUser, is_same_creation
 from marzban_bridge.quota import shared as shared_quotas
-from marzban_bridge.quota.account import Account, Enforcement, Event, is_same_creation
+from marzban_bridge.quota.account import Account, Enforcement, Event
 from marzban_bridge.quota.gone_accounts import GoneAccount
 from marzban_bridge.quota.observe import adopt, observe, succeeding
 from marzban_bridge.quota.plan import Change, ChangeKind, plan
@@ -26,7 +26,7 @@ from marzban_bridge.store.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Evaluation:
     """An account after a look at the panel, what the look revealed, and the quota it shares."""
 
     account: Account
@@ -62,7 +62,7 @@ class Preview:
     change: Change | None
 
 
-class Looks:
+class Evaluator:
     """Folds looks at one panel's users into what is stored of them; stores nothing."""
 
     def __init__(
@@ -85,6 +85,10 @@ class Looks:
         self._keeps_next_plan = keeps_next_plan
         self.allows = POLICIES[enforcement]
         """Tells whether a planned change may be carried out."""
+
+    def has_account(self, key: str) -> bool:
+        """Tell whether a name is that of a user with an account."""
+        return self._store.accounts.has(key)
 
     def urgency(self, key: str) -> Urgency | None:
         """Tell from what is stored how urgently new usage of this account calls for the panel."""
@@ -111,9 +115,9 @@ class Looks:
         account, totals = self._store.accounts.get(key), self._store.usage.totals(key)
         if account is None or account.reset_request or self._store.placement.is_unclaimed(key):
             return False
-        look = self.fold(key, user, totals)
-        change = self.plan(look.account, totals.billed_bytes)
-        return look.is_quiet and change is not None and change.kind is ChangeKind.PUBLISH
+        evaluation = self.fold(key, user, totals)
+        change = self.plan(evaluation.account, totals.billed_bytes)
+        return evaluation.is_quiet and change is not None and change.kind is ChangeKind.PUBLISH
 
     def preview(self, key: str, user: PanelUser) -> Preview:
         """Work out what settling the user would do first; stores and writes nothing."""
@@ -125,7 +129,7 @@ class Looks:
             change=self.plan(account, totals.billed_bytes),
         )
 
-    def fold(self, key: str, user: PanelUser, totals: Totals) -> Look:
+    def fold(self, key: str, user: PanelUser, totals: Totals) -> Evaluation:
         """Return the account after this look, and what the look revealed."""
         now = self._clock()
         before = self._store.accounts.get(key)
@@ -140,9 +144,11 @@ class Looks:
                 account = succeeding(account, gone.account, now=now)
                 account = keep_text(account, self._text(user))
             event = Event(kind="adopted", text="the user is accounted for")
-            return self._share(before, Look(account=account, is_new=True, events=(event,)))
+            return self._share(before, Evaluation(account=account, is_new=True, events=(event,)))
         if before.reset_request:
-            return Look(account=before, is_waiting=True, shared=self._store.shared_quotas.get(key))
+            return Evaluation(
+                account=before, is_waiting=True, shared=self._store.shared_quotas.get(key)
+            )
         seen = observe(
             before,
             user,
@@ -160,7 +166,7 @@ class Looks:
         account = seen.account
         if before.owes_reset and not seen.is_past:
             account = owing(before, account, was_reset=seen.reset is not None)
-        look = Look(
+        evaluation = Evaluation(
             account=account,
             events=seen.events,
             reset=seen.reset,
@@ -168,7 +174,7 @@ class Looks:
             replaced=before if is_another else None,
             is_return=is_return,
         )
-        return self._share(before, look)
+        return self._share(before, evaluation)
 
     def returning(self, key: str, user: PanelUser) -> GoneAccount | None:
         """Return the account that was kept of this very user, if it is not the one that counts."""
@@ -200,28 +206,28 @@ class Looks:
         """Return a user's note without the lines of this store and of those it is rebuilt from."""
         return without_lines(user.note, stores=self._store.identity.names_to_take_out)
 
-    def _share(self, before: Account | None, look: Look) -> Look:
+    def _share(self, before: Account | None, evaluation: Evaluation) -> Evaluation:
         if not self._store.shares_quotas:
-            return look
-        key = look.account.key
+            return evaluation
+        key = evaluation.account.key
         shared = self._store.shared_quotas.get(key)
         others = self._store.shared_quotas.members(key)
         others.pop(self._store.panel, None)
         account, folded, events = shared_quotas.fold(
             before,
-            look.account,
+            evaluation.account,
             shared,
             panel=self._store.panel,
             order=self._store.panels,
-            was_reset=look.reset is not None,
+            was_reset=evaluation.reset is not None,
             others=others,
             had_user=before is None and self._store.gone_accounts.get(key) is not None,
         )
         folded = self._with_starts(before, account, shared, folded)
         return replace(
-            look,
+            evaluation,
             account=account,
-            events=(*look.events, *events),
+            events=(*evaluation.events, *events),
             shared=folded,
             is_shared_anew=folded != shared,
         )

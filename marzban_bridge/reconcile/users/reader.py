@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
+from marzban_bridge.clock import Clock
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panels.port import Panel, PanelUser
-from marzban_bridge.quota.account import account_key
+from marzban_bridge.panels.names import account_key
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.set_aside import SetAside
 from marzban_bridge.reconcile.unknown_names import LONGEST_PAUSE, UnknownNames
-from marzban_bridge.reconcile.users.evaluation import Looks
+from marzban_bridge.reconcile.users.evaluation import Evaluator
+from marzban_bridge.reconcile.work_queue import OtherQueues
 from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
+CHUNK = 50
 GONE_LATELY = timedelta(hours=1)
 """For so long a user who is gone is asked for with each pass: its account is to go on soon."""
 LONGEST_PAUSE_OF_GONE = timedelta(minutes=10)
@@ -29,20 +33,33 @@ class UserReader:
         *,
         store: Store,
         panel: Panel,
-        looks: Looks,
-        clock: Callable[[], datetime],
+        evaluator: Evaluator,
+        clock: Clock,
         metrics: Metrics,
-        pass_seconds: float,
-        on_parted: Callable[[str], None],
+        unknown: UnknownNames,
+        elsewhere: OtherQueues,
     ) -> None:
         self._store = store
         self._panel = panel
-        self._looks = looks
+        self._evaluator = evaluator
         self._clock = clock
-        self._on_parted = on_parted
-        self.unknown = UnknownNames(pass_seconds=pass_seconds)
+        self._elsewhere = elsewhere
+        self.unknown = unknown
         """When names without a user are asked for again."""
         self.set_aside = SetAside(store=store, metrics=metrics)
+
+    async def chunks(self, *, after: str = "") -> AsyncIterator[list[str]]:
+        """Yield the names that concern the panel, in order, some at a time."""
+        while keys := self._store.placement.keys(after=after, limit=CHUNK):
+            yield keys
+            after = keys[-1]
+
+    async def all_users(self) -> AsyncIterator[tuple[str, PanelUser]]:
+        """Yield every user with external usage or an account, as the panel shows it now."""
+        async for keys in self.chunks():
+            for key, user in (await self.read(keys)).items():
+                if user is not None:
+                    yield key, user
 
     def is_due(self, key: str) -> bool:
         """Tell whether the panel is to be asked for a name; always for users it has."""
@@ -60,7 +77,7 @@ class UserReader:
 
         Left out is who is set aside. Names that turn out to be users of their own are among them.
         """
-        names = [self._looks.name(key) for key in keys if self._looks.may_be_user(key)]
+        names = [self._evaluator.name(key) for key in keys if self._evaluator.may_be_user(key)]
         can_name = self._panel.dialect.can_name_user
         aliases = [name for name in self._store.name_owners.aliases_of(keys) if can_name(name)]
         listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
@@ -75,7 +92,7 @@ class UserReader:
         if not self._store.name_owners.part(name, at=self._clock()):
             return False
         log.info("user=%r is in the panel now, and no other's name any more", name)
-        self._on_parted(name)
+        self._elsewhere.add_if_needed([name])
         return True
 
     async def lose(self, key: str) -> list[str]:
@@ -83,7 +100,7 @@ class UserReader:
         now = self._clock()
         candidates = await self._candidates(key, now)
         was_unknown = self._store.unknown_names.is_listed(key)
-        rule = None if self._looks.may_be_user(key) else self._panel.dialect
+        rule = None if self._evaluator.may_be_user(key) else self._panel.dialect
         owners = self._store.name_owners.record_unknown(
             key, candidates=candidates, dialect=rule, at=now
         )

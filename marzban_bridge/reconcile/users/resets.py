@@ -13,7 +13,8 @@ from datetime import datetime
 
 from marzban_bridge.errors import BridgeError, PanelUnavailableError
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panels.port import Panel, PanelUser
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota import shared as shared_quotas
 from marzban_bridge.quota.account import Account, Restoration
 from marzban_bridge.quota.resets import requests as reset_requests

@@ -9,27 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
 
+from marzban_bridge.clock import Clock
 from marzban_bridge.errors import PanelRefusedError, UserNotFoundError
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panels.port import Panel, PanelUser
-from marzban_bridge.quota.account import Account, Enforcement, Event, account_key
+from marzban_bridge.panels.names import account_key
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelUser
+from marzban_bridge.quota.account import Account, Enforcement, Event
 from marzban_bridge.quota.plan import Change, ChangeKind, releasing
 from marzban_bridge.quota.resets.detection import ResetAll
-from marzban_bridge.quota.typed_limits import TypedLimits
 from marzban_bridge.quota.usage import CorrectedName, Totals
 from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
 from marzban_bridge.reconcile.trust.second_bridge import SecondBridge
-from marzban_bridge.reconcile.users.evaluation import Looks
+from marzban_bridge.reconcile.unknown_names import UnknownNames
+from marzban_bridge.reconcile.users.evaluation import Evaluator
 from marzban_bridge.reconcile.users.ledger_changes import Ask, UserBooks
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
 from marzban_bridge.reconcile.users.writes import UserWrites
+from marzban_bridge.reconcile.work_queue import CorrectionQueue, OtherQueues, WorkQueue
 from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -38,8 +42,6 @@ RETURNED = "the panel has this user again: the account goes on as it was"
 DELETED = "the panel has no such user any more; its account is kept, should it come back"
 MAX_STEPS = 6
 """More changes in a row than any real course of events needs: something undoes our writes."""
-
-Clock = Callable[[], datetime]
 
 
 class Settler:
@@ -59,12 +61,17 @@ class Settler:
         clock: Clock,
         metrics: Metrics,
         write_seconds: float = 30.0,
-        pass_seconds: float = 60.0,
         uses_notes: bool = True,
-        typed_limits: TypedLimits | None = None,
+        evaluator: Evaluator,
+        unknown: UnknownNames,
+        queue: WorkQueue,
+        elsewhere: OtherQueues,
+        corrections: CorrectionQueue,
     ) -> None:
         self._store = store
         self._panel = panel
+        self._queue, self._elsewhere = queue, elsewhere
+        self._corrections = corrections
         self._books = UserBooks(store=store, clock=clock)
         self.writes = UserWrites(
             store=store,
@@ -83,47 +90,33 @@ class Settler:
         )
         self._clock = clock
         self._metrics = metrics
-        self.looks = Looks(
-            store=store,
-            clock=clock,
-            enforcement=enforcement,
-            keeps_next_plan=keeps_next_plan,
-            uses_notes=uses_notes,
-            typed_limits=typed_limits or TypedLimits(),
-            dialect=panel.dialect,
-        )
+        self.evaluator = evaluator
         self.reader = UserReader(
             store=store,
             panel=panel,
-            looks=self.looks,
+            evaluator=self.evaluator,
             clock=clock,
             metrics=metrics,
-            pass_seconds=pass_seconds,
-            on_parted=self._tell_others,
+            unknown=unknown,
+            elsewhere=elsewhere,
         )
         census = Census(
             store=store,
             panel=panel,
             clock=clock,
             metrics=metrics,
-            own_line=lambda user: self.looks.lines(user).own,
+            own_line=lambda user: self.evaluator.lines(user).own,
         )
         second_bridge = SecondBridge(
             store=store,
-            looks=self.looks,
-            writes=self.writes,
+            lines_of=self.evaluator.lines,
+            write_line=self.writes.claim,
             clock=clock,
             metrics=metrics,
             only_observes=enforcement is Enforcement.OBSERVE,
         )
         self.trust = PanelTrust(store=store, census=census, second_bridge=second_bridge)
         self._looked_at: dict[str, float] = {}
-        self.hurry: Callable[[list[str]], None] = lambda _: None
-        """Called with accounts that ought to be looked at soon."""
-        self.hurry_others: Callable[[str], None] = lambda _: None
-        """Called with a name whose shared quota has changed, for the other panels."""
-        self.reconsider: Callable[[list[str]], None] = lambda _: None
-        """Called with reported names whose corrections another account has to follow now."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def take_in(
@@ -137,12 +130,11 @@ class Settler:
             return {}
         quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
         looked = {key: account for key, account in quiet.items() if account}
-        moved = [key for key, account in looked.items() if self.looks.has_moved(account)]
+        moved = [key for key, account in looked.items() if self.evaluator.has_moved(account)]
         self._store.accounts.save_all(list(looked.values()))
         now_seconds = time.monotonic()
         self._looked_at.update((key, now_seconds) for key in looked)
-        for key in moved:
-            self.hurry_others(key)
+        self._elsewhere.add_if_needed(moved)
         return {key: user for key, user in users.items() if quiet[key] is None}
 
     def _quiet_look(self, key: str, user: PanelUser | None, read_at: float) -> Account | None:
@@ -159,11 +151,11 @@ class Settler:
         if self.trust.second_bridge.reason(key, user):
             return None
         totals = self._store.usage.totals(key)
-        look = self.looks.fold(key, user, totals)
-        if not look.is_quiet or not self.trust.census.is_as_before(key, user):
+        evaluation = self.evaluator.fold(key, user, totals)
+        if not evaluation.is_quiet or not self.trust.census.is_as_before(key, user):
             return None
-        change = self.looks.plan(look.account, totals.billed_bytes)
-        return None if change and self.looks.allows(change) else look.account
+        change = self.evaluator.plan(evaluation.account, totals.billed_bytes)
+        return None if change and self.evaluator.allows(change) else evaluation.account
 
     async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
         """Settle the user as read from the panel; None when the panel did not list it.
@@ -228,6 +220,11 @@ class Settler:
         async with self._lock_of(key):
             self._books.hold(key)
 
+    async def hold_reported_after(self, seq: int) -> None:
+        """Leave users with reports after a number of the ledger as they are: those were lost."""
+        for key in self._store.usage.keys_reported_after(seq):
+            await self.hold(key)
+
     async def correct(self, name: CorrectedName, ask: Ask) -> bool:
         """Have a name's user follow corrections of the ledger; return whether that is done."""
         async with self._lock_of(name.key):
@@ -237,7 +234,7 @@ class Settler:
         """Ask for a user; of a name without an account the list that was read says enough."""
         if was_listed and not self._store.accounts.has(key):
             raise UserNotFoundError(key)
-        return await self._panel.get_user(self.looks.name(key))
+        return await self._panel.get_user(self.evaluator.name(key))
 
     async def release(self, account: Account) -> bool:
         """Give the panel back the admin's quota and status; return whether that took a write."""
@@ -248,15 +245,12 @@ class Settler:
             await self.trust.demand(account.key, user, read_at=read_at)
             totals = self._store.usage.totals(account.key)
             account = self._look(account.key, user, totals)
-            change = releasing(account, user, text_of_admin=self.looks.text_of_admin(user))
+            change = releasing(account, user, text_of_admin=self.evaluator.text_of_admin(user))
             if change is None or change.update is None:
                 return False
             after = await self.writes.write(account, user, change, change.update, adds_line=False)
             self._look(account.key, after, totals)
             return True
-
-    def _tell_others(self, key: str) -> None:
-        self.hurry_others(key)
 
     def _named(self, account: Account) -> str:
         return self._store.placement.public_name(account.username)
@@ -264,41 +258,41 @@ class Settler:
     def _recognize(self, key: str, user: PanelUser) -> None:
         """Count a name that is offered for this user, and go on with its account if it was gone."""
         if self._store.name_owners.claim(key, at=self._clock()):
-            self.reconsider(self._store.usage.reported_names(key))
-        if gone := self.looks.returning(key, user):
+            self._corrections.add(self._store.usage.reported_names(key))
+        if gone := self.evaluator.returning(key, user):
             event = Event(kind="returned", text=RETURNED)
             self._store.departures.take_up(gone, event, at=self._clock())
             log.info("returned user=%s %s", self._named(gone.account), RETURNED)
-            self.reconsider(self._store.usage.reported_names(key))
+            self._corrections.add(self._store.usage.reported_names(key))
 
     def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Fold a look into the account and store it."""
         now = self._clock()
         self._looked_at[key] = time.monotonic()
-        look = self.looks.fold(key, user, totals)
-        account = look.account
-        if look.is_waiting:
+        evaluation = self.evaluator.fold(key, user, totals)
+        account = evaluation.account
+        if evaluation.is_waiting:
             return account
-        is_news_for_others = look.is_shared_anew or self.looks.has_moved(account)
-        if look.reset:
-            self._metrics.resets.labels(cause=look.reset.cause.name.lower()).inc()
-            if look.reset.wiped_log:
+        is_news_for_others = evaluation.is_shared_anew or self.evaluator.has_moved(account)
+        if evaluation.reset:
+            self._metrics.resets.labels(cause=evaluation.reset.cause.name.lower()).inc()
+            if evaluation.reset.wiped_log:
                 self._note_reset_all(user.admin, key, now)
-        if look.replaced:
-            self._store.departures.put_aside(look.replaced, at=now)
-        if look.replaced or look.is_new:
-            self.reconsider(self._store.usage.reported_names(key))
+        if evaluation.replaced:
+            self._store.departures.put_aside(evaluation.replaced, at=now)
+        if evaluation.replaced or evaluation.is_new:
+            self._corrections.add(self._store.usage.reported_names(key))
         self._store.accounts.save(
             account,
-            look.events,
+            evaluation.events,
             at=now,
-            shared=look.shared,
-            takes_announcement=not look.is_past,
+            shared=evaluation.shared,
+            takes_announcement=not evaluation.is_past,
         )
-        for event in look.events:
+        for event in evaluation.events:
             log.info("%s user=%s %s", event.kind, self._named(account), event.text)
         if is_news_for_others:
-            self.hurry_others(key)
+            self._elsewhere.add_if_needed([key])
         return account
 
     def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
@@ -309,7 +303,7 @@ class Settler:
         if noted is None or after > noted.seen_at:
             self._store.reset_news.record_of_everybody(admin, ResetAll(seen_at=now, after=after))
             log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
-            self.hurry(self._store.accounts.keys_of_owner(admin))
+            self._queue.add(self._store.accounts.keys_of_owner(admin))
 
     async def _lose(self, key: str) -> list[str]:
         """Note that the panel has no such user; return whose the name is by the rule for names."""
@@ -319,8 +313,7 @@ class Settler:
             self._store.departures.forget(key, event, username=account.username, at=self._clock())
             return []
         owners = await self.reader.lose(key)
-        for each in (key, *owners):
-            self.hurry_others(each)
+        self._elsewhere.add_if_needed([key, *owners])
         return owners
 
     async def _settle(
@@ -343,15 +336,15 @@ class Settler:
                 # Traffic that arrives meanwhile is for the next time; it comes with its own hint.
                 totals = self._store.usage.totals(key)
             account = self._look(key, user, totals)
-            if (period := self.looks.must_follow(account)) is not None:
+            if (period := self.evaluator.must_follow(account)) is not None:
                 account = self.resets.follow(account, period)
             if account.reset_request:
-                waits = self.resets.wait_for_all or not self.looks.may_finish(account)
+                waits = self.resets.wait_for_all or not self.evaluator.may_finish(account)
                 if waits and not is_asked:
                     return
                 user = await self.resets.finish(account)
                 if self._store.shares_quotas:
-                    self.hurry_others(key)
+                    self._elsewhere.add_if_needed([key])
                 is_fresh = True
                 continue
             change = self._next_change(account, totals, is_asked=is_asked)
@@ -370,10 +363,10 @@ class Settler:
         self._store.events.record(user.username, event, at=self._clock())
 
     def _next_change(self, account: Account, totals: Totals, *, is_asked: bool) -> Change | None:
-        change = self.looks.plan(account, totals.billed_bytes)
+        change = self.evaluator.plan(account, totals.billed_bytes)
         if change and is_asked:
-            return self.looks.as_asked(change)
-        return change if change and self.looks.allows(change) else None
+            return self.evaluator.as_asked(change)
+        return change if change and self.evaluator.allows(change) else None
 
     async def _apply(self, account: Account, user: PanelUser, change: Change) -> PanelUser:
         """Carry out one change and return the user as the panel shows it then."""

@@ -12,7 +12,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.panels.port import Panel, PanelUser, Status, UserUpdate
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelUser, Status, UserUpdate
 from marzban_bridge.quota.account import REMEMBERED_LIMITS, Account
 from marzban_bridge.quota.plan import Change, ChangeKind, event_of
 from marzban_bridge.quota.writes.note_line import (

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.simulator.http.marzban_answers import usage_answer
 from marzban_bridge.simulator.http.requests import (
     MEMORY_BYTES,

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.simulator.http.pasarguard_admin_routes import admin_router
 from marzban_bridge.simulator.http.pasarguard_answers import usage_answer
 from marzban_bridge.simulator.http.pasarguard_credentials import admin_for, for_all

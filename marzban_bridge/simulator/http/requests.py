@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 from fastapi import Depends, Request
 
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 

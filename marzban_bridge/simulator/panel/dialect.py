@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 
 Kind = Literal["marzban", "pasarguard"]
 

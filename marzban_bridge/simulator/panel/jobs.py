@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.simulator.panel import rules
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.records import PanelRecords

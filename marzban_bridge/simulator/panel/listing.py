@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.users import SimulatedUser
 

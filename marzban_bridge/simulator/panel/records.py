@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, Literal
 
-from marzban_bridge.panels.port import Status
+from marzban_bridge.panels.users import Status
 from marzban_bridge.simulator.http.answers import Answers
 from marzban_bridge.simulator.http.marzban_answers import MarzbanAnswers
 from marzban_bridge.simulator.http.pasarguard_answers import PasarGuardAnswers

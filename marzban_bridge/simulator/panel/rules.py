@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.simulator.panel.dialect import SimulatedDialect
 from marzban_bridge.simulator.panel.users import (
     XRAY_STATUSES,

@@ -15,8 +15,7 @@ from typing import Any
 
 import msgspec
 
-from marzban_bridge.panels.names import FIRST_PANEL, folded, take_apart
-from marzban_bridge.quota.account import account_key
+from marzban_bridge.panels.names import FIRST_PANEL, account_key, folded, take_apart
 
 _Row = dict[str, Any]
 

@@ -29,12 +29,12 @@ import msgspec
 from marzban_bridge.panels.names import (
     FIRST_PANEL,
     ReportedName,
+    account_key,
     folded,
     owner_of,
     scoped,
     take_apart,
 )
-from marzban_bridge.quota.account import account_key
 from marzban_bridge.store.handle import StoreHandle, to_millis
 
 DENIED = "denied:"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.simulator.panel.dialect import MARZBAN
 from marzban_bridge.simulator.panel.errors import RefusedError, failure
 from marzban_bridge.simulator.panel.payloads.fields import (

@@ -10,7 +10,7 @@ from collections.abc import Container
 from datetime import datetime, timedelta
 from typing import Any
 
-from marzban_bridge.panels.port import ResetStrategy, Status
+from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.simulator.panel.dialect import PASARGUARD
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.payloads.fields import (

@@ -1,0 +1,272 @@
+"""Wires the parts of a bridge together: each is given what it works with when it is made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+
+import httpx
+
+from collector.influx.access import InfluxAccess
+from collector.influx.client import Influx
+from marzban_bridge.bridge import Bridge, Bridges
+from marzban_bridge.clock import Clock, utc_now
+from marzban_bridge.config.panels_file import PanelSettings, load_panels
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.feed.client import CollectorFeed
+from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.names import FIRST_PANEL
+from marzban_bridge.panels.open import open_panel
+from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.write_guard import WriteGuard
+from marzban_bridge.reconcile.actions import Actions
+from marzban_bridge.reconcile.feed_reader import FeedReader
+from marzban_bridge.reconcile.loop import Reconciler
+from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
+from marzban_bridge.reconcile.trust.panel_rebase import PanelRebase
+from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
+from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
+from marzban_bridge.reconcile.unknown_names import UnknownNames
+from marzban_bridge.reconcile.users.evaluation import Evaluator
+from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.work_queue import CorrectionQueue, OtherQueues, WorkQueue
+from marzban_bridge.store.identity import panel_mark
+from marzban_bridge.store.open import file_of
+from marzban_bridge.store.panel_identity import check_panels
+from marzban_bridge.store.store import Store
+from marzban_bridge.timeseries.writer import TimeSeriesWriter
+
+Transports = Mapping[str, httpx.AsyncBaseTransport] | httpx.AsyncBaseTransport | None
+
+
+@contextlib.asynccontextmanager
+async def open_bridges(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    panel_transport: Transports = None,
+    collector_transport: httpx.AsyncBaseTransport | None = None,
+    store: Store | None = None,
+    guard: WriteGuard | None = None,
+    standstill: Standstill | None = None,
+) -> AsyncIterator[Bridges]:
+    """Open the store, unless it is given, and the connections; close what was opened at the end.
+
+    Nothing runs by itself yet. Raises SettingsError when a panel is not configured and StoreError
+    when the store cannot be used, or is of other panels. `panel_transport` replaces the network to
+    the panels, for each by its name or for all; `guard` is asked before each write to one;
+    `standstill` is what has the bridges stand still, for as long as the process lasts.
+    """
+    configured = load_panels(settings)
+    standstill = standstill or Standstill()
+    async with contextlib.AsyncExitStack() as stack:
+        if store is None:
+            store = Store(file_of(settings))
+            stack.callback(store.close)
+        check_panels(store, configured)
+        names = [each.name for each in configured]
+        store.configure(names, shares_quotas=settings.quotas_span_panels)
+        feed = CollectorFeed(
+            settings.collector_url,
+            admin_key=settings.collector_admin_key,
+            transport=collector_transport,
+        )
+        stack.push_async_callback(feed.close)
+        metrics = {name: _metrics_of(store.of(name), clock) for name in names}
+        _introduce(metrics[FIRST_PANEL], settings, store)
+        time_series = _time_series(
+            settings,
+            store=store,
+            clock=clock,
+            metrics=metrics[FIRST_PANEL],
+            standstill=standstill,
+        )
+        if time_series:
+            stack.callback(time_series.close)
+        panels: dict[str, Panel] = {}
+        for each in configured:
+            panels[each.name] = open_panel(
+                each.url,
+                username=each.username,
+                password=each.password,
+                name=each.name,
+                timeout_seconds=each.timeout_seconds,
+                transport=_transport_to(each.name, panel_transport),
+                guard=guard,
+            )
+            stack.push_async_callback(panels[each.name].close)
+        yield _wired(
+            settings,
+            configured,
+            panels,
+            store=store,
+            feed=feed,
+            time_series=time_series,
+            metrics=metrics,
+            standstill=standstill,
+            clock=clock,
+        )
+
+
+def _wired(
+    settings: Settings,
+    configured: Sequence[PanelSettings],
+    panels: Mapping[str, Panel],
+    *,
+    store: Store,
+    feed: CollectorFeed,
+    time_series: TimeSeriesWriter | None,
+    metrics: Mapping[str, Metrics],
+    standstill: Standstill,
+    clock: Clock,
+) -> Bridges:
+    """Make the parts, those first that others are given."""
+    rollback_check = RollbackCheck(
+        store=store, feed=feed, clock=clock, panel=panel_mark(settings.marzban_url)
+    )
+    rollback_check.check_store()
+    corrections = CorrectionQueue(store.usage.corrected_names())
+    evaluators = {
+        each.name: Evaluator(
+            store=store.of(each.name),
+            clock=clock,
+            enforcement=settings.enforcement,
+            keeps_next_plan=settings.keeps_next_plan,
+            uses_notes=settings.uses_notes,
+            typed_limits=each.typed_limits,
+            dialect=panels[each.name].dialect,
+        )
+        for each in configured
+    }
+    unknown = {name: UnknownNames(pass_seconds=settings.pass_seconds) for name in panels}
+    queues = {name: WorkQueue(users=evaluators[name], names=unknown[name]) for name in panels}
+    settlers = {
+        each.name: Settler(
+            store=store.of(each.name),
+            panel=panels[each.name],
+            evaluator=evaluators[each.name],
+            unknown=unknown[each.name],
+            queue=queues[each.name],
+            elsewhere=OtherQueues([queues[name] for name in panels if name != each.name]),
+            corrections=corrections,
+            enforcement=settings.enforcement,
+            write_seconds=2 * each.timeout_seconds,
+            uses_notes=settings.uses_notes,
+            keeps_next_plan=settings.keeps_next_plan,
+            clock=clock,
+            metrics=metrics[each.name],
+        )
+        for each in configured
+    }
+    duplicate_names = DuplicateNameScan(
+        panels, store=store, standstill=standstill, clock=clock, queues=queues
+    )
+    twins = TwinPanels(
+        panels, store=store, clock=clock, metrics=metrics, duplicate_names=duplicate_names
+    )
+
+    def of_panel(each: PanelSettings) -> Bridge:
+        books, queue, settler = store.of(each.name), queues[each.name], settlers[each.name]
+        return Bridge(
+            panel_settings=each,
+            store=books,
+            panel=panels[each.name],
+            queue=queue,
+            reconciler=Reconciler(
+                store=books,
+                panel=panels[each.name],
+                settler=settler,
+                queue=queue,
+                twins=twins,
+                rollback_check=rollback_check,
+                clock=clock,
+                metrics=metrics[each.name],
+                pass_seconds=settings.pass_seconds,
+                standstill=standstill,
+            ),
+            actions=Actions(
+                store=books,
+                panel=panels[each.name],
+                feed=feed,
+                settler=settler,
+                queue=queue,
+                enforcement=settings.enforcement,
+                clock=clock,
+                standstill=standstill,
+            ),
+            panel_rebase=PanelRebase(
+                store=books, settler=settler, queue=queue, clock=clock, standstill=standstill
+            ),
+            metrics=metrics[each.name],
+        )
+
+    return Bridges(
+        by_name={each.name: of_panel(each) for each in configured},
+        settings=settings,
+        store=store,
+        clock=clock,
+        feed=feed,
+        feed_reader=FeedReader(
+            store=store,
+            feed=feed,
+            rollback_check=rollback_check,
+            settlers=settlers,
+            queues=queues,
+            corrections=corrections,
+            metrics=metrics[FIRST_PANEL],
+            standstill=standstill,
+        ),
+        rollback_check=rollback_check,
+        duplicate_names=duplicate_names,
+        time_series=time_series,
+        standstill=standstill,
+    )
+
+
+def _transport_to(panel: str, given: Transports) -> httpx.AsyncBaseTransport | None:
+    return given.get(panel) if isinstance(given, Mapping) else given
+
+
+def _introduce(metrics: Metrics, settings: Settings, store: Store) -> None:
+    """Have the metrics of the process say what is so for all panels."""
+    metrics.introduce(public_url=settings.public_url, enforcement=settings.enforcement.value)
+    metrics.leads.set(1)
+    metrics.store_in_doubt.set_function(lambda: store.doubt is not None)
+
+
+def _metrics_of(store: Store, clock: Clock) -> Metrics:
+    metrics = Metrics()
+    metrics.watch_resets(
+        pending=lambda: store.accounts.pending_resets().count,
+        oldest_seconds=lambda: _oldest_reset_seconds(store, clock()),
+    )
+    return metrics
+
+
+def _time_series(
+    settings: Settings, *, store: Store, clock: Clock, metrics: Metrics, standstill: Standstill
+) -> TimeSeriesWriter | None:
+    if not settings.influxdb_url:
+        return None
+    access = InfluxAccess(
+        url=settings.influxdb_url,
+        org=settings.influxdb_org,
+        token=settings.influxdb_token,
+        token_file=settings.influxdb_token_file,
+    )
+    return TimeSeriesWriter(
+        store=store,
+        influx=Influx(access),
+        clock=clock,
+        metrics=metrics,
+        heartbeat_seconds=settings.snapshot_seconds,
+        raw_days=settings.influxdb_raw_days,
+        standstill=standstill,
+    )
+
+
+def _oldest_reset_seconds(store: Store, now: datetime) -> float:
+    since = store.accounts.pending_resets().oldest_requested_at
+    return max(0.0, (now - since).total_seconds()) if since else 0.0
