@@ -55,10 +55,6 @@ class TooManyLookupsError(CollectorError):
         self.wait_seconds = wait_seconds
 
 
-class UnwritableError(CollectorError):
-    """A point cannot be spelt in InfluxDB's line protocol."""
-
-
 class InfluxError(CollectorError):
     """InfluxDB did not do what it was asked."""
 

@@ -11,7 +11,6 @@ from collector.influx.access import InfluxAccess
 from collector.reports.byte_bounds import Bounds
 from collector.reports.reporters import MIN_KEY_LENGTH
 from collector.reports.spikes import SpikeRule
-from collector.reports.strangers import forwarded_allow_ips
 from collector.runtime.config import ConfigError
 from collector.runtime.config.values import (
     FLAG,
@@ -25,6 +24,7 @@ from collector.runtime.config.values import (
     whole,
 )
 from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
+from collector.runtime.http.strangers import forwarded_allow_ips
 from collector.schema import Policy
 from collector.setting_values import LEDGER_URL, REPORTER_KEYS, REPORTER_NAMES
 

@@ -30,9 +30,10 @@ from collector.client.sending.delivery import (
     Setback,
     Step,
 )
-from collector.client.spool.spool import REPORTS, Spool, wall_clock_millis
+from collector.client.spool.spool import REPORTS, Spool
 from collector.runtime.outage import Outage
 from collector.runtime.pace import Pace
+from collector.runtime.wall_clock import wall_clock_millis
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from collector.errors import UnwritableError
-
 FieldValue = int | float | str
+
+
+class UnwritableError(Exception):
+    """A point cannot be spelt in InfluxDB's line protocol."""
+
 
 NANOS_PER_MILLI = 1_000_000
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
-from collector.errors import UnwritableError
 from collector.influx.delivery import Refused
-from collector.influx.lines import NANOS_PER_MILLI, ordered_nanos, series_key
+from collector.influx.lines import NANOS_PER_MILLI, UnwritableError, ordered_nanos, series_key
 from collector.ledger import DayRow, ReportRow
 from collector.reports.report import DAY_MILLIS
 from collector.schema import TRAFFIC

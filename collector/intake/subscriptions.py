@@ -16,8 +16,8 @@ import httpx
 
 from collector.errors import IdentityUnknownError, PanelUnavailableError, TooManyLookupsError
 from collector.metrics import Metrics
-from collector.reports.strangers import Strangers
 from collector.runtime.http.retry_after import retry_after_seconds
+from collector.runtime.http.strangers import Strangers
 from collector.runtime.rate_limit import RateLimit
 
 KNOWN_SECONDS = 300.0

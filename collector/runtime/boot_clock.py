@@ -1,16 +1,22 @@
 """A clock that only goes forward, also while the machine sleeps.
 
-`time.monotonic` stands still then: who reckoned a lease by it would wake up believing that it is
-still the leader.
+`time.monotonic` stands still then: a process that reckoned a lease by it would wake up believing
+that it still holds it.
 """
 
 from __future__ import annotations
 
 import time
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
 def seconds_now() -> float:
-    """Read the clock, in seconds since some moment in the past."""
-    return time.clock_gettime(_CLOCK)
+    """Read the clock, in seconds since the machine began to run."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
+def millis_now() -> int:
+    """Read the clock, in whole milliseconds since the machine began to run."""
+    nanos = time.monotonic_ns() if _CLOCK is None else time.clock_gettime_ns(_CLOCK)
+    return nanos // 1_000_000

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from collector.reports.strangers import forwarded_allow_ips
 from collector.runtime.config import ConfigError
 from collector.runtime.config.values import (
     FLAG,
@@ -23,6 +22,7 @@ from collector.runtime.config.values import (
     whole,
 )
 from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
+from collector.runtime.http.strangers import forwarded_allow_ips
 from marzban_bridge.quota.account import Enforcement
 from marzban_bridge.quota.typed_limits import TypedLimits
 

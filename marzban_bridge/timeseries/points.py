@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from collector.errors import UnwritableError
 from collector.influx.delivery import Refused
-from collector.influx.lines import FieldValue, ordered_nanos, to_line
+from collector.influx.lines import FieldValue, UnwritableError, ordered_nanos, to_line
 from collector.schema import EVENTS, NOBODY, USER_USAGE
 from marzban_bridge.panels.names import FIRST_PANEL, PublicName, scoped
 from marzban_bridge.panels.users import Status

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from rows import for_each
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +33,7 @@ PURE = (
     "collector/runtime/config/tables.py",
     "collector/runtime/config/variables.py",
     "collector/runtime/rate_limit.py",
-    "collector/reports/strangers.py",
+    "collector/runtime/http/strangers.py",
     "collector/importing/tally.py",
     "collector/importing/differences.py",
     "collector/ledger/import_amounts.py",
@@ -105,9 +104,7 @@ SHARED = (
     "collector.influx.delivery",
     "collector.influx.lines",
     "collector.influx.outcome",
-    "collector.errors.UnwritableError",
     "collector.runtime",
-    "collector.reports.strangers",
 )
 """What every program stands on, the names in InfluxDB, and how it is written to: decision 0028."""
 ONE_PROCESS = "marzban_bridge/cli/standalone.py"
@@ -158,11 +155,6 @@ def test_a_deciding_module_is_told_the_time(module):
     assert not calls & WALL_CLOCK
 
 
-@for_each("module", modules("collector"))
-def test_the_collector_does_not_know_the_bridge(module):
-    assert not {name for name in imported(module) if name.startswith("marzban_bridge")}
-
-
 LIGHT = ("collector.client", "collector.agent.cli")
 HEAVY = {
     "fastapi",
@@ -186,43 +178,16 @@ def test_a_sender_carries_nothing_of_the_server(module):
     assert not HEAVY & set(json.loads(done.stdout))
 
 
-def is_shared(name: str, *, among: tuple[str, ...] = SHARED) -> bool:
-    return any(name == each or name.startswith(f"{each}.") for each in among)
-
-
-@for_each("module", modules("marzban_bridge"))
-def test_the_bridge_takes_from_the_collector_what_is_shared_and_no_more(module):
-    among = SHARED_IN_ONE_PROCESS if module == ONE_PROCESS else SHARED
-    known = {name for name in imported(module) if name.split(".")[0] == "collector"}
-    assert {name for name in known if not is_shared(name, among=among)} == set()
-
-
-def test_nothing_is_shared_that_nobody_takes():
-    taken = {name for module in modules("marzban_bridge") for name in imported(module)}
-    for each in SHARED_IN_ONE_PROCESS:
-        assert any(is_shared(name, among=(each,)) for name in taken), f"{each} is not needed"
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("collector.schema.EVENTS", True),
-        ("collector.influx.lines.to_line", True),
-        ("collector.influx.lines", True),
-        ("collector.influx", False),
-        ("collector.influx.tokens.make_token", False),
-        ("collector.influxes.x", False),
-        ("collector.schematics", False),
-        ("collector.runtime.http.limits.bounded", True),
-        ("collector.runtimes", False),
-        ("collector.errors", False),
-        ("collector.errors.CollectorError", False),
-        ("collector.ledger.sqlite.writer.SqliteLedger", False),
-        ("collector", False),
-    ],
-)
-def test_shared_is_the_names_contract_the_writer_and_the_bounds_and_no_more(name, expected):
-    assert is_shared(name) is expected
+def test_the_bridge_takes_from_the_collector_what_is_shared_and_all_of_that():
+    taken: set[str] = set()
+    for module in modules("marzban_bridge"):
+        shared = SHARED_IN_ONE_PROCESS if module == ONE_PROCESS else SHARED
+        for name in imported(module):
+            if name.split(".")[0] == "collector":
+                found = [each for each in shared if f"{name}.".startswith(f"{each}.")]
+                assert found, f"{module} may not import {name}: decision 0028"
+                taken.update(found)
+    assert taken == set(SHARED_IN_ONE_PROCESS), "what is not taken is to be off the list"
 
 
 @for_each("module", [*modules("collector"), *modules("marzban_bridge")])

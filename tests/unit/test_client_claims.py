@@ -14,7 +14,6 @@ import pytest
 from collector.client.outbox import Settlement
 from collector.client.sending import process_identity
 from collector.client.sending.process_identity import (
-    boot_clock_millis,
     has_ended,
     this_boot,
     this_process,
@@ -22,6 +21,7 @@ from collector.client.sending.process_identity import (
 from collector.client.spool import claims
 from collector.client.spool.clock import SpoolClock
 from collector.client.spool.spool import REPORTS, Spool
+from collector.runtime import boot_clock
 
 HOUR = 3_600_000
 
@@ -75,9 +75,9 @@ def test_lanes_have_nothing_to_do_with_each_other(spool):
 
 def test_a_claim_ends_with_its_lease(spool, monkeypatch):
     take(spool.lane(REPORTS, lease_seconds=10), 10)
-    late = boot_clock_millis() + 10_001
+    late = boot_clock.millis_now() + 10_001
     assert take(spool.lane(REPORTS)) == []
-    monkeypatch.setattr(claims, "boot_clock_millis", lambda: late)
+    monkeypatch.setattr(boot_clock, "millis_now", lambda: late)
     assert ids(take(spool.lane(REPORTS))) == "012"
 
 

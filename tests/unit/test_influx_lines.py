@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from collector.errors import UnwritableError
-from collector.influx.lines import series_key, to_line
+from collector.influx.lines import UnwritableError, series_key, to_line
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.reports.strangers import Strangers, forwarded_allow_ips, network_of
+from collector.runtime.http.strangers import Strangers, forwarded_allow_ips, network_of
 
 
 def taken(strangers: Strangers, addresses: list[str], *, at: float = 0.0) -> int:

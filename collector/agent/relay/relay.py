@@ -23,8 +23,9 @@ from collector.client.errors import SpoolError
 from collector.client.outbox import Item
 from collector.client.report import new_id
 from collector.client.sending.delivery import Answer, Post
-from collector.client.spool.spool import Spool, wall_clock_millis
+from collector.client.spool.spool import Spool
 from collector.runtime.http.body import BodyError, read_body
+from collector.runtime.wall_clock import wall_clock_millis
 
 log = logging.getLogger(__name__)
 

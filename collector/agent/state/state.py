@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from collector.agent.state.counters import Life
 from collector.agent.state.deltas import Baseline, Known
 from collector.agent.stream_messages import SCHEMA as MESSAGES_SCHEMA
-from collector.client.spool.spool import Spool, wall_clock_millis
+from collector.client.spool.spool import Spool
+from collector.runtime.wall_clock import wall_clock_millis
 
 MOST_NAMES = 20
 _SCHEMA = """

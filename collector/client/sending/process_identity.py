@@ -7,21 +7,12 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 import uuid
 from pathlib import Path
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN = "-"
 _IN_THIS_PROCESS = uuid.uuid4().hex
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
-
-
-def boot_clock_millis() -> int:
-    """Return the milliseconds since the machine began to run, sleep included."""
-    if _CLOCK is None:
-        return time.monotonic_ns() // 1_000_000
-    return time.clock_gettime_ns(_CLOCK) // 1_000_000
 
 
 @functools.cache

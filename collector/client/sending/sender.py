@@ -18,9 +18,10 @@ from collector.client.receipt import Receipt
 from collector.client.report import Report
 from collector.client.sending.delivery import Delivery, Empty, Progress, Setback, Step
 from collector.client.sending.problem_notes import ProblemNotes, log
-from collector.client.spool.spool import REPORTS, Spool, wall_clock_millis
+from collector.client.spool.spool import REPORTS, Spool
 from collector.client.target import OTHERS_SECONDS, Target, undelivered
 from collector.runtime.pace import Pace
+from collector.runtime.wall_clock import wall_clock_millis
 
 LEASE_MARGIN_SECONDS = 30.0
 """So much longer than a request may take, what it carries belongs to the sender."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from collector.client.outbox import Item, within
-from collector.client.sending.process_identity import boot_clock_millis, has_ended, this_process
+from collector.client.sending.process_identity import has_ended, this_process
 from collector.client.spool.clock import SpoolClock
+from collector.runtime import boot_clock
 
 DEFAULT_LEASE_SECONDS = 120.0
 """Longer than a request may take: a claim that is older belongs to a process that hangs."""
@@ -70,7 +71,7 @@ def claim(
     give_back(db, lane, claimant)
     db.execute("INSERT OR IGNORE INTO backlog (lane) VALUES (?)", (lane,))
     (tried_seq,) = db.execute("SELECT tried_seq FROM backlog WHERE lane = ?", (lane,)).fetchone()
-    until_millis = boot_clock_millis() + min(
+    until_millis = boot_clock.millis_now() + min(
         int(claimant.lease_seconds * 1000), LONGEST_LEASE_MILLIS
     )
     first, last = items[0].seq, items[-1].seq
@@ -133,7 +134,7 @@ def forget_ended(db: sqlite3.Connection, lane: str) -> None:
 
 
 def _is_over(process: str, until_millis: int) -> bool:
-    left_millis = until_millis - boot_clock_millis()
+    left_millis = until_millis - boot_clock.millis_now()
     # A claim that has long to go is of an earlier run of the machine, whose clock began anew.
     return not 0 < left_millis <= LONGEST_LEASE_MILLIS or has_ended(process)
 

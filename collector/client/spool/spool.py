@@ -12,7 +12,6 @@ import contextlib
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,13 +19,15 @@ from pathlib import Path
 from collector.client.errors import SpoolError, SpoolFullError
 from collector.client.outbox import Backlog, DeadLetter, Item, SetAside, Settlement
 from collector.client.report import new_id, without_moment
-from collector.client.sending.process_identity import boot_clock_millis, this_boot
+from collector.client.sending.process_identity import this_boot
 from collector.client.spool import claims
 from collector.client.spool.claims import Claimant
 from collector.client.spool.clock import SpoolClock
 from collector.client.spool.connection import SpoolConnection
 from collector.client.spool.file import connect, explained, prepare
 from collector.client.spool.reserve import Reserve
+from collector.runtime import boot_clock
+from collector.runtime.wall_clock import wall_clock_millis
 
 DEFAULT_MAX_BYTES = 256 * 2**20
 ITEM_OVERHEAD_BYTES = 96
@@ -45,11 +46,6 @@ SELECT queued_at, boot, queued_boot_millis FROM item WHERE seq IN (
     FROM backlog WHERE ? IS NULL OR lane = ?
 )
 """
-
-
-def wall_clock_millis() -> int:
-    """Return the time in milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 class Spool:
@@ -166,7 +162,7 @@ class Spool:
         return Lane(self, name, claimant)
 
     def _clock(self) -> SpoolClock:
-        return SpoolClock(self._now_millis(), boot_clock_millis(), this_boot())
+        return SpoolClock(self._now_millis(), boot_clock.millis_now(), this_boot())
 
     def waiting_lanes(self) -> dict[str, int]:
         """Return which lanes have something in them, and how much."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
-from collector.reports.strangers import Strangers
+from collector.runtime.http.strangers import Strangers
 
 TOTAL_PER_SECOND = 5.0
 TOTAL_BURST = 60.0

@@ -5,7 +5,7 @@ The panel sees every sign-in that is passed through as ours, so it cannot tell g
 
 from __future__ import annotations
 
-from collector.reports.strangers import network_of
+from collector.runtime.http.strangers import network_of
 from collector.runtime.rate_limit import RateLimit
 
 

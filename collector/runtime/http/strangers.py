@@ -1,6 +1,6 @@
-"""How many proofs of strangers a panel may be asked to check, per address and in total; pure.
+"""How many proofs of strangers another server is asked to check, per address and in total; pure.
 
-The panel sees every check as ours, so it cannot tell strangers apart.
+That server sees every check as ours, so it cannot tell strangers apart.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ ADDRESS_REFILL_SECONDS = 6.0
 class Strangers:
     """Counts the checks that strangers cause: wrong ones per address, all of them in total.
 
-    A check is taken before the panel is asked, so that many at once do not slip through. It is
-    given back to its address unless the proof was wrong; the total bounds what the panel is asked.
+    A check is taken before the server is asked, so that many at once do not slip through. It is
+    given back to its address unless the proof was wrong; the total bounds what the server is asked.
     """
 
     def __init__(self, *, total_per_second: float, total_burst: float) -> None:
@@ -28,7 +28,7 @@ class Strangers:
         self._total = RateLimit(per_second=total_per_second, burst=total_burst, remembered=1)
 
     def take(self, address: str, *, now_seconds: float) -> float:
-        """Take one check; return 0 if the panel may be asked, else in how many seconds."""
+        """Take one check; return 0 if the server may be asked, else in how many seconds."""
         network = network_of(address)
         if wait_seconds := self._addresses.take(network, now_seconds=now_seconds):
             return wait_seconds
