@@ -78,7 +78,7 @@ class UserTotal(msgspec.Struct, frozen=True):
     """The number of the user's newest line of a correction; 0 where there is none."""
 
 
-class Run(msgspec.Struct, frozen=True):
+class WriterRun(msgspec.Struct, frozen=True):
     """One life of a collector's process: it stored all reports after a seq, up to the next run."""
 
     after_seq: int
@@ -93,7 +93,7 @@ class Changes(msgspec.Struct, frozen=True):
     head: int
     """The last report that is in the sums."""
     changes: list[UserTotal]
-    runs: list[Run]
+    runs: list[WriterRun]
     """The run that stored the report the page begins after, and all later ones."""
 
 

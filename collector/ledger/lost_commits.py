@@ -12,14 +12,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from collector.ledger import Run
+from collector.ledger import WriterRun
 
 MAX_GROUPS = 10_000
 KEPT_MILLIS = 12 * 3_600_000
 """Reports are kept in the ledger for a day at least: a younger group is there, or was lost."""
 
 
-def went_back(known: Run, *, seq: int, token_then: str | None) -> bool:
+def went_back(known: WriterRun, *, seq: int, token_then: str | None) -> bool:
     """Tell whether a ledger is no continuation of one that was seen.
 
     `known` is the highest number that was seen and the run that numbered it, `token_then` the run
@@ -28,7 +28,7 @@ def went_back(known: Run, *, seq: int, token_then: str | None) -> bool:
     return seq < known.after_seq or (token_then is not None and token_then != known.token)
 
 
-def shared_seq(known: Collection[str], runs: Sequence[Run], *, seq: int) -> int:
+def shared_seq(known: Collection[str], runs: Sequence[WriterRun], *, seq: int) -> int:
     """Return up to which number a ledger still has what was seen of it.
 
     `known` are the tokens of the runs that were seen, `runs` those that it has now, the oldest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.ledger import Run
+from collector.ledger import WriterRun
 from collector.ledger.lost_commits import (
     KEPT_MILLIS,
     MAX_GROUPS,
@@ -19,11 +19,11 @@ from collector.ledger.lost_commits import (
 @pytest.mark.parametrize(
     ("known", "seq", "token_then", "is_so"),
     [
-        (Run(30, "a"), 30, "a", False),
-        (Run(30, "a"), 40, "a", False),
-        (Run(30, "a"), 20, "a", True),
-        (Run(30, "a"), 40, "b", True),  # it has grown again, by other reports
-        (Run(30, "a"), 40, None, False),  # forgotten, or numbered by an earlier version
+        (WriterRun(30, "a"), 30, "a", False),
+        (WriterRun(30, "a"), 40, "a", False),
+        (WriterRun(30, "a"), 20, "a", True),
+        (WriterRun(30, "a"), 40, "b", True),  # it has grown again, by other reports
+        (WriterRun(30, "a"), 40, None, False),  # forgotten, or numbered by an earlier version
     ],
 )
 def test_a_ledger_went_back_that_is_shorter_or_has_another_run(known, seq, token_then, is_so):
@@ -33,11 +33,11 @@ def test_a_ledger_went_back_that_is_shorter_or_has_another_run(known, seq, token
 @pytest.mark.parametrize(
     ("known", "runs", "seq", "shared"),
     [
-        ("a", [Run(0, "a")], 20, 20),
-        ("a", [Run(0, "a"), Run(20, "b")], 90, 20),
-        ("ab", [Run(0, "a"), Run(20, "c")], 90, 20),
-        ("ab", [Run(0, "a"), Run(10, "b")], 15, 15),
-        ("b", [Run(0, "z")], 90, 0),
+        ("a", [WriterRun(0, "a")], 20, 20),
+        ("a", [WriterRun(0, "a"), WriterRun(20, "b")], 90, 20),
+        ("ab", [WriterRun(0, "a"), WriterRun(20, "c")], 90, 20),
+        ("ab", [WriterRun(0, "a"), WriterRun(10, "b")], 15, 15),
+        ("b", [WriterRun(0, "z")], 90, 0),
     ],
 )
 def test_what_is_shared_ends_where_another_run_begins(known, runs, seq, shared):

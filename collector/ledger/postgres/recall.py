@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from collector.errors import NotStoredError
-from collector.ledger import Run
+from collector.ledger import WriterRun
 from collector.ledger.lost_commits import Losses, OwnGroup, OwnGroups, shared_seq, went_back
 from collector.ledger.postgres.link import Db
 
@@ -38,7 +38,7 @@ class Recall:
         self.losses = Losses()
         self._guard = threading.Lock()
         self._groups = OwnGroups()
-        self._known: Run | None = None
+        self._known: WriterRun | None = None
         self._tokens: set[str] = set()
         """Of the runs that numbered what was seen."""
 
@@ -59,14 +59,14 @@ class Recall:
         if token is not None:
             if token not in self._tokens:
                 self._tokens.update(each.token for each in _runs(db))
-            self._known = Run(seq, token)
+            self._known = WriterRun(seq, token)
         return Head(int(seq), str(led_by), bool(has_unfolded))
 
     def folded(self, seq: int, token: str | None) -> None:
         """Note that this collector has added up reports to a number, as the run of a token."""
         if token is not None and seq:
             self._tokens.add(token)
-            self._known = Run(seq, token)
+            self._known = WriterRun(seq, token)
 
     def stored(self, group_id: int, reports: int, *, received_at_millis: int) -> None:
         """Note that this collector has stored a group."""
@@ -87,6 +87,6 @@ class Recall:
                 log.error("%s", self.losses.text)
 
 
-def _runs(db: Db) -> list[Run]:
+def _runs(db: Db) -> list[WriterRun]:
     rows = db.execute("SELECT after_seq, token FROM run ORDER BY after_seq").fetchall()
-    return [Run(*row) for row in rows]
+    return [WriterRun(*row) for row in rows]

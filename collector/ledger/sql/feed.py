@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collector.ledger import Changes, DayRow, ReportRow, Run, UserTotal
+from collector.ledger import Changes, DayRow, ReportRow, UserTotal, WriterRun
 from collector.ledger.sql.database import Database, folded_seq, kept_text, one_row
 
 
@@ -22,7 +22,7 @@ def changes(db: Database, *, after: int, limit: int) -> Changes:
     )
 
 
-def _runs_since(db: Database, seq: int) -> list[Run]:
+def _runs_since(db: Database, seq: int) -> list[WriterRun]:
     """Return the run that stored a report and all later ones, oldest first; all for seq 0.
 
     The first one began at or after that report where it is not known which run stored it.
@@ -32,7 +32,7 @@ def _runs_since(db: Database, seq: int) -> list[Run]:
         "(SELECT max(after_seq) FROM run WHERE after_seq < :seq), 0) ORDER BY after_seq",
         {"seq": seq},
     )
-    return [Run(*row) for row in rows]
+    return [WriterRun(*row) for row in rows]
 
 
 def reports_after(db: Database, seq: int, *, limit: int) -> list[ReportRow]:
