@@ -25,7 +25,7 @@ async def keep_fresh(collector: Collector) -> None:
     is_recalled = False
     while True:
         try:
-            if not is_recalled or collector.place.is_shared:  # others hear reporters too
+            if not is_recalled or collector.backend.is_shared:  # others hear reporters too
                 await _recall_reporters(collector)
                 is_recalled = True
             await refresh(collector)
@@ -54,7 +54,7 @@ async def refresh(collector: Collector) -> None:
     metrics.ledger_traffic_bytes.labels("upload").set(facts.upload_bytes)
     metrics.ledger_traffic_bytes.labels("download").set(facts.download_bytes)
     metrics.ledger_billed_bytes.set(facts.billed_bytes)
-    free_bytes = collector.place.free_disk_bytes()
+    free_bytes = collector.backend.free_disk_bytes()
     if free_bytes is not None:
         metrics.ledger_free_disk_bytes.set(free_bytes)
     if collector.exporter is not None:

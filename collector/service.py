@@ -62,7 +62,7 @@ class Collector:
     limits: Limits
     user_limits: Limits
     """The same for users without a key."""
-    place: LedgerBackend
+    backend: LedgerBackend
     ledger_identity: object
     """The ledger as it was opened; see `LedgerBackend.identity`."""
     ingest: Ingest
@@ -217,7 +217,7 @@ async def open_collector(
             settings=settings,
             limits=limits,
             user_limits=_limits(settings, settings.user_bounds),
-            place=backend,
+            backend=backend,
             ledger_identity=backend.identity(),
             ingest=ingest,
             reader=reader,
@@ -270,7 +270,7 @@ def _limits(settings: Settings, bounds: Bounds) -> Limits:
 
 
 def _note_configured(
-    place: LedgerBackend, reader: LedgerReader, settings: Settings, now_millis: int
+    backend: LedgerBackend, reader: LedgerReader, settings: Settings, now_millis: int
 ) -> None:
     """List the keys of the environment with all others; log which of them are revoked."""
     own = configured_by(
@@ -278,7 +278,7 @@ def _note_configured(
         outside_quota=settings.reporters_outside_quota,
         now_millis=now_millis,
     )
-    place.note_configured(own)
+    backend.note_configured(own)
     by_hash = {each.key_hash: each for each in own}
     for each in reader.configured():
         if by_hash.get(each.key_hash) is not None and each.revoked_at_millis is not None:

@@ -53,16 +53,16 @@ def _reasons(collector: Collector) -> list[str]:
     reasons = list(collector.ingest.problems)
     if collector.standby and collector.standby.problem:
         reasons.append(collector.standby.problem)
-    place = collector.place
-    if place.identity() != collector.ledger_identity:
+    backend = collector.backend
+    if backend.identity() != collector.ledger_identity:
         reasons.append(
-            f"the ledger {place.name} was removed or replaced while it is open: stop the senders, "
-            "and put it back from a backup before a restart"
+            f"the ledger {backend.name} was removed or replaced while it is open: stop the "
+            "senders, and put it back from a backup before a restart"
         )
     try:
-        free_bytes = place.free_disk_bytes()
+        free_bytes = backend.free_disk_bytes()
     except OSError as error:
-        return [*reasons, f"the folder of {place.name} cannot be read: {error.strerror}"]
+        return [*reasons, f"the folder of {backend.name} cannot be read: {error.strerror}"]
     if free_bytes is not None and free_bytes < collector.settings.min_free_disk_bytes:
         reasons.append(
             f"only {free_bytes} bytes are free under the ledger, less than the "

@@ -50,7 +50,7 @@ class KnownReaders(BaseModel):
 @router.get("")
 async def known_readers(collector: CollectorPart) -> KnownReaders:
     """List the reported positions: a reader that begins anew can tell that its store was lost."""
-    found = await asyncio.to_thread(collector.place.reader_positions)
+    found = await asyncio.to_thread(collector.backend.reader_positions)
     return KnownReaders(
         readers=[
             KnownReader(reader=reader, position=each.position, mark=each.mark, panel=each.panel)
@@ -62,7 +62,7 @@ async def known_readers(collector: CollectorPart) -> KnownReaders:
 @router.get("/{reader}", responses=documented(404))
 async def reported_position(reader: ReaderId, collector: CollectorPart) -> ReportedPosition:
     """Return the position that was last reported for a reader."""
-    found = await asyncio.to_thread(collector.place.reader_position, reader)
+    found = await asyncio.to_thread(collector.backend.reader_position, reader)
     if found is None:
         raise ProblemError(404, "no position has been reported for this reader")
     return ReportedPosition(position=found.position, mark=found.mark, panel=found.panel)
@@ -74,5 +74,5 @@ async def report_position(
 ) -> ReportedPosition:
     """Store a reader's position, never less than before; answer what is stored."""
     wanted = ReaderPosition(reported.position, reported.mark, reported.panel)
-    kept = await asyncio.to_thread(collector.place.report_position, reader, wanted)
+    kept = await asyncio.to_thread(collector.backend.report_position, reader, wanted)
     return ReportedPosition(position=kept.position, mark=kept.mark, panel=kept.panel)

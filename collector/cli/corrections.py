@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from collector.errors import LedgerError, LedgerInUseError, SettingsError
-from collector.ledger import LedgerReader
-from collector.ledger.backend import LedgerBackend, SharedLedger, backend_of
+from collector.ledger import Ledger, LedgerReader
+from collector.ledger.backend import EmbeddedBackend, SharedBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
 from collector.ledger.sql.ratios import check_server
 from collector.reports.report import canonical, fault_in_name
@@ -111,9 +111,9 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
     )
     if (wanted.since_millis or 0) >= (wanted.until_millis or 0):
         raise SettingsError("--since: there is nothing between it and --until, or now")
-    place = backend_of(settings.ledger_url)
+    backend = backend_of(settings.ledger_url)
     name = scope.removeprefix("reporter:")
-    with closing(place.reader()) as reader:
+    with closing(backend.reader()) as reader:
         preview = reader.preview(wanted)
         is_valid = any(
             each.name == name and each.revoked_at_millis is None for each in reader.reporters()
@@ -130,7 +130,7 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
     if not arguments.yes:
         _say("Nothing was changed. The same with --yes carries it out.")
         return 0
-    return _carry_out(place, wanted, now_millis=now_millis)
+    return _carry_out(backend, wanted, now_millis=now_millis)
 
 
 def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
@@ -166,15 +166,15 @@ def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int
         port=arguments.port,
         protocol=arguments.protocol,
     )
-    place = backend_of(settings.ledger_url)
+    backend = backend_of(settings.ledger_url)
     when = "now" if arguments.day is None else f"{arguments.day}"
     _say(f"{wanted.username}: {raw_bytes:+,} bytes, {billed_bytes:+,} billed, as of {when}.")
-    with closing(place.reader()) as reader:
+    with closing(backend.reader()) as reader:
         _show_sums(reader, arguments.user)
     if not arguments.yes:
         _say("Nothing was changed. The same with --yes carries it out.")
         return 0
-    return _carry_out(place, wanted, now_millis=now_millis)
+    return _carry_out(backend, wanted, now_millis=now_millis)
 
 
 def _noon_of(day: date | None, *, now_millis: int) -> int | None:
@@ -276,12 +276,12 @@ def _show_sums(reader: LedgerReader, username: str) -> None:
     _say(f"It has {raw_bytes:,} bytes in all, {billed_bytes:,} billed.")
 
 
-def _carry_out(place: LedgerBackend, wanted: Wanted, *, now_millis: int) -> int:
-    """Ask for a correction, and see that it is carried out: by who writes the ledger, or here."""
-    number = place.ask_correction(wanted, asked_at_millis=now_millis)
+def _carry_out(backend: EmbeddedBackend | SharedBackend, wanted: Wanted, *, now_millis: int) -> int:
+    """Ask for a correction and wait for it: a collector that writes the ledger does it, or this."""
+    number = backend.ask_correction(wanted, asked_at_millis=now_millis)
     deadline = time.monotonic() + PATIENCE_SECONDS
     try_here_at = time.monotonic()
-    with closing(place.reader()) as reader:
+    with closing(backend.reader()) as reader:
         while not (done := _find(reader, number)).done_at_millis:
             if time.monotonic() > deadline:
                 raise LedgerError(
@@ -291,7 +291,7 @@ def _carry_out(place: LedgerBackend, wanted: Wanted, *, now_millis: int) -> int:
             if time.monotonic() >= try_here_at:
                 try_here_at = time.monotonic() + TRY_HERE_SECONDS
                 with suppress(LedgerInUseError):  # then the collector that has it does
-                    _carry_out_here(place, now_millis=now_millis)
+                    _carry_out_here(backend, now_millis=now_millis)
             time.sleep(LOOK_SECONDS)
     if done.problem is not None:
         raise LedgerError(f"{done.problem}; nothing was changed")
@@ -302,20 +302,20 @@ def _carry_out(place: LedgerBackend, wanted: Wanted, *, now_millis: int) -> int:
     return 0
 
 
-def _carry_out_here(place: LedgerBackend, *, now_millis: int) -> None:
+def _carry_out_here(backend: EmbeddedBackend | SharedBackend, *, now_millis: int) -> None:
     """Carry out what is open, unless another process writes the ledger."""
-    ledger = place.open()
-    try:
-        if not place.is_shared or _leads(ledger):
-            while ledger.correct(now_millis=now_millis):
-                pass
-    finally:
-        ledger.close()
+    if not backend.is_shared:
+        with closing(backend.open()) as ledger:
+            _carry_out_all(ledger, now_millis=now_millis)
+        return
+    with closing(backend.open()) as shared:
+        if shared.leads:
+            _carry_out_all(shared, now_millis=now_millis)
 
 
-def _leads(ledger: object) -> bool:
-    shared: SharedLedger = ledger  # type: ignore[assignment]  # of a shared place
-    return shared.leads
+def _carry_out_all(ledger: Ledger, *, now_millis: int) -> None:
+    while ledger.correct(now_millis=now_millis):
+        pass
 
 
 def _find(reader: LedgerReader, number: int) -> Correction:

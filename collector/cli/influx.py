@@ -122,11 +122,11 @@ def export_status(settings: Settings) -> int:
 def export_rebuild(settings: Settings) -> int:
     """Begin the export anew; the running collector, or the next one, writes everything again."""
     _access(settings)
-    place = backend_of(settings.ledger_url)
-    reader = place.reader()
+    backend = backend_of(settings.ledger_url)
+    reader = backend.reader()
     facts = reader.facts()
     reader.close()
-    place.rewind_exports()
+    backend.rewind_exports()
     print(f"{facts.records:,} reports and {facts.day_rows:,} daily sums will be written again,")
     print("by the collector, now if it runs. What InfluxDB has already only overwrites itself.")
     print("Reports older than the ledger keeps are in the daily sums alone.")

@@ -152,22 +152,22 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
-    place = backend_of(settings.ledger_url)
+    backend = backend_of(settings.ledger_url)
     load_sources(settings.sources_file)  # what cannot be used is a one-line error, not a traceback
     with listen(settings.host, settings.port) as listener:  # before anything is touched
-        _prepare(place)
-        _show_banner(settings, place)
+        _prepare(backend)
+        _show_banner(settings, backend)
         server = server_of(create_app(settings), settings, freezes_heap=True)
         server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
-def _prepare(place: LedgerBackend) -> None:
+def _prepare(backend: LedgerBackend) -> None:
     """Make the ledger ready; a server that starts together with us is given time to."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            place.prepare()
+            backend.prepare()
         except LedgerUnavailableError as error:
             if time.monotonic() >= deadline:
                 raise
@@ -177,15 +177,15 @@ def _prepare(place: LedgerBackend) -> None:
             return
 
 
-def _show_banner(settings: Settings, place: LedgerBackend) -> None:
-    reader = place.reader()
+def _show_banner(settings: Settings, backend: LedgerBackend) -> None:
+    reader = backend.reader()
     facts = reader.facts()
     valid = [each for each in reader.reporters() if each.revoked_at_millis is None]
     reader.close()
     count = len(valid) + len(settings.reporter_keys)
     lines = [
         f"collector on http://{settings.host}:{settings.port}  (API: /docs)",
-        f"ledger {place.name}: {facts.users} users",
+        f"ledger {backend.name}: {facts.users} users",
         f"reporters: {count}"
         + ("" if count else "  -> traffic-collector reporters add NAME makes the first key"),
     ]
@@ -203,13 +203,13 @@ def _show_banner(settings: Settings, place: LedgerBackend) -> None:
 
 
 def _check(_: argparse.Namespace, settings: Settings) -> int:
-    place = backend_of(settings.ledger_url)
-    reader = place.reader()
+    backend = backend_of(settings.ledger_url)
+    reader = backend.reader()
     started_at = time.monotonic()
     audit, facts = reader.audit(), reader.facts()
     reporters = [each for each in reader.reporters() if each.revoked_at_millis is None]
     reader.close()
-    table = Table(title=f"Ledger {place.name}", title_justify="left")
+    table = Table(title=f"Ledger {backend.name}", title_justify="left")
     table.add_column("what")
     table.add_column("value", justify="right")
     rows: Sequence[tuple[str, object]] = (

@@ -44,7 +44,7 @@ def migrate_ledger(arguments: argparse.Namespace, settings: Settings) -> int:
     path = file_of(source, instead="--from takes an embedded ledger, sqlite:///…")
     if not is_postgres(target):
         raise SettingsError("--to, or LEDGER_URL, must name the database: postgresql://…")
-    place = backend_of(target)
+    backend = backend_of(target)
     from collector.ledger.migration.run import Migration  # noqa: PLC0415 - its driver may be missing
 
     told_at = time.monotonic()
@@ -57,7 +57,7 @@ def migrate_ledger(arguments: argparse.Namespace, settings: Settings) -> int:
 
     started_at = time.monotonic()
     moved = Migration(path, target, tell=tell).run(restarts=arguments.restart)
-    table = Table(title=f"{path} to {place.name}", title_justify="left")
+    table = Table(title=f"{path} to {backend.name}", title_justify="left")
     table.add_column("table")
     table.add_column("rows, the same on both sides", justify="right")
     for name, rows in moved.rows.items():
@@ -66,6 +66,8 @@ def migrate_ledger(arguments: argparse.Namespace, settings: Settings) -> int:
     print(f"{moved.reports:,} reports of {moved.users:,} users: {moved.raw_bytes:,} bytes,")
     took_seconds = time.monotonic() - started_at
     print(f"{moved.billed_bytes:,} billed. Moved and compared in {took_seconds:.1f} s.")
-    print(f"Now set LEDGER_URL to {place.name} (with its password), start the collectors, and keep")
+    print(
+        f"Now set LEDGER_URL to {backend.name} (with its password), start the collectors, and keep"
+    )
     print(f"{path} as a backup: reports that were sent to it from here on would be missing there.")
     return 0

@@ -24,14 +24,14 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
         wanted = Ratio(server, parse_ratio(ratio), now_millis)
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    place = backend_of(settings.ledger_url)
-    before = place.set_ratio(wanted)
+    backend = backend_of(settings.ledger_url)
+    before = backend.set_ratio(wanted)
     was = show_ratio(AS_REPORTED_MILLIS if before is None else before)
     _say(
         f"{server}: a byte counts {show_ratio(wanted.ratio_millis)} times from now on (before: "
         f"{was}). What was reported before stays as it was billed."
     )
-    with closing(place.reader()) as reader:
+    with closing(backend.reader()) as reader:
         is_known = any(each.server == server for each in reader.servers_of(None, since_day=None))
     if not is_known:
         _say(

@@ -88,14 +88,14 @@ def _grace_hours(text: str) -> float:
 
 
 def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place = backend_of(settings.ledger_url)
-    key = place.add_reporter(
+    backend = backend_of(settings.ledger_url)
+    key = backend.add_reporter(
         arguments.name,
         now_millis=wall_clock_millis(),
         counts_toward_quota=arguments.counts_toward_quota,
     )
     print(f"Reporter {arguments.name}. Its key is shown this once:\n\n  {key}\n")
-    with closing(place.reader()) as reader:
+    with closing(backend.reader()) as reader:
         made = {each.name: each for each in reader.reporters()}[arguments.name]
     if not made.counts_toward_quota:
         print("It is outside the quota: what it reports is stored and shown, and limits nobody.\n")
@@ -161,35 +161,35 @@ def _quota_of(*, counts_toward_quota: bool) -> str:
     return "counts" if counts_toward_quota else "outside"
 
 
-def _is_configured_alone(name: str, place: LedgerBackend, settings: Settings) -> bool:
+def _is_configured_alone(name: str, backend: LedgerBackend, settings: Settings) -> bool:
     """Tell whether a reporter is set in a collector's environment, and has no key in the ledger."""
-    with closing(place.reader()) as reader:
+    with closing(backend.reader()) as reader:
         stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
         configured = {each.name for each in reader.configured()}
     return name not in stored and name in configured | dict(settings.reporter_keys).keys()
 
 
 def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place, name = backend_of(settings.ledger_url), arguments.name
-    if _is_configured_alone(name, place, settings):
+    backend, name = backend_of(settings.ledger_url), arguments.name
+    if _is_configured_alone(name, backend, settings):
         raise LedgerError(
             f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
         )
-    place.change_reporter(name, counts_toward_quota=arguments.counts_toward_quota)
+    backend.change_reporter(name, counts_toward_quota=arguments.counts_toward_quota)
     verb = "counts" if arguments.counts_toward_quota else "does not count"
     print(f"What {name} reports from now on {verb} against quotas. What it reported stays billed.")
     return 0
 
 
 def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place, name, now_millis = backend_of(settings.ledger_url), arguments.name, wall_clock_millis()
-    if _is_configured_alone(name, place, settings):
+    backend, name, now_millis = backend_of(settings.ledger_url), arguments.name, wall_clock_millis()
+    if _is_configured_alone(name, backend, settings):
         raise LedgerError(
             f"the key of {name} is in COLLECTOR_REPORTER_KEYS: put another key there under the "
             "same name and restart the collector; what it sends again counts once"
         )
     grace_millis = int(arguments.grace_hours * 3_600_000)
-    key = place.rotate_reporter(name, now_millis=now_millis, grace_millis=grace_millis)
+    key = backend.rotate_reporter(name, now_millis=now_millis, grace_millis=grace_millis)
     print(f"Reporter {name} has another key. It is shown this once:\n\n  {key}\n")
     print("For Standard Webhooks signatures, the secret of the same key:\n")
     print(f"  {signing_secret(hash_key(key))}\n")
@@ -202,16 +202,16 @@ def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
-    place, name, now_millis = backend_of(settings.ledger_url), arguments.name, wall_clock_millis()
-    with closing(place.reader()) as reader:
+    backend, name, now_millis = backend_of(settings.ledger_url), arguments.name, wall_clock_millis()
+    with closing(backend.reader()) as reader:
         is_stored = any(
             each.name == name and each.revoked_at_millis is None for each in reader.reporters()
         )
     if name in dict(settings.reporter_keys):
-        place.note_configured(_own(settings))  # no collector may have been started with it yet
-    is_configured = place.revoke_configured(name, now_millis=now_millis)
+        backend.note_configured(_own(settings))  # no collector may have been started with it yet
+    is_configured = backend.revoke_configured(name, now_millis=now_millis)
     if is_stored or not is_configured:
-        place.revoke_reporter(name, now_millis=now_millis)
+        backend.revoke_reporter(name, now_millis=now_millis)
     print(f"{name} is refused from now on. What it reported stays counted.")
     print(
         f"For another key, `reporters add {name}`: the same name. What is sent again under "

@@ -65,7 +65,7 @@ class Real:
         self.world.now_millis += 60_000
 
     def set_ratio(self, ratio_millis: int) -> None:
-        self.world.app.state.collector.place.set_ratio(Ratio("de-1", ratio_millis, 0))
+        self.world.app.state.collector.backend.set_ratio(Ratio("de-1", ratio_millis, 0))
         self.world.app.state.collector.rules._rules = None
 
     async def void(self, *seqs: int) -> None:
@@ -91,7 +91,7 @@ class Real:
         wanted = Wanted(reason="stolen key", actor="root", **fields)
         collector = self.world.app.state.collector
         await asyncio.to_thread(
-            collector.place.ask_correction, wanted, asked_at_millis=self.world.now_millis
+            collector.backend.ask_correction, wanted, asked_at_millis=self.world.now_millis
         )
         await collector.corrections.carry_out_open()
 

@@ -120,8 +120,8 @@ async def test_all_readers_of_one_process_look_once(start, monkeypatch):
 
 async def test_reporters_and_ratios_hold_at_all_of_them(start):
     first, second = await start(), await start()
-    key = first.app.state.collector.place.add_reporter("node", now_millis=1)
-    first.app.state.collector.place.set_ratio(Ratio("de-1", 2000, 0))
+    key = first.app.state.collector.backend.add_reporter("node", now_millis=1)
+    first.app.state.collector.backend.set_ratio(Ratio("de-1", 2000, 0))
     headers = {"authorization": f"Bearer {key}"}
     for world in (first, second):
         world.app.state.collector.rules._rules = None
