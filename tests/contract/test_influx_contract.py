@@ -81,7 +81,6 @@ def test_the_same_point_again_changes_nothing_and_another_value_replaces_it(infl
 
 @settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(names=st.lists(NAMES, min_size=1, max_size=30, unique=True))

@@ -455,15 +455,13 @@ HISTORIES = given(
 
 
 @HISTORIES
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_all_sums_equal_the_distinct_accepted_reports_whatever_the_grouping(**drawn):
     check_sums("sqlite", None, **drawn)
 
 
 @HISTORIES
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_same_in_postgresql(postgres, **drawn):
     check_sums("postgres", postgres, **drawn)
 

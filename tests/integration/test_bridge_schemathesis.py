@@ -105,7 +105,6 @@ def headers_of(panel: SimulatedPanel, caller: str) -> dict[str, str]:
 @schema.parametrize()
 @settings(
     max_examples=4,
-    deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),

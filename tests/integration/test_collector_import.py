@@ -421,9 +421,7 @@ changes = st.lists(
 )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=changes)
 def test_whenever_a_table_is_imported_while_it_grows_its_sums_are_the_ledgers(
     path, tmp_path_factory, steps

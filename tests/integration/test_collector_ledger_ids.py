@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite3"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     round_size=st.integers(1, 40),
     groups=st.lists(st.lists(st.integers(0, 60), max_size=12), max_size=12),

@@ -145,7 +145,7 @@ tokens = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(user_token=tokens)
 @example(user_token=f"http://evil.test/sub/{ALICE_TOKEN}")
 @example(user_token=f"http://evil.test:99999/sub/{ALICE_TOKEN}")

@@ -350,7 +350,6 @@ class BridgeMachine(RuleBasedStateMachine):
 MACHINE_SETTINGS = settings(
     max_examples=examples(16),
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 

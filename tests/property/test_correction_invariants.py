@@ -182,6 +182,5 @@ TestCorrections = CorrectionMachine.TestCase
 TestCorrections.settings = settings(
     max_examples=examples(8),
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -38,7 +38,6 @@ from marzban_bridge.panels.users import (
 
 fuzz = settings(
     max_examples=70,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

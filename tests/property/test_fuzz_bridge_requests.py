@@ -26,7 +26,6 @@ EVENT = {
 }
 fuzz = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

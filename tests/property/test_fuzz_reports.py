@@ -27,7 +27,6 @@ PATHS = ("/v1/reports", "/api/xpert/traffic-webhook")
 REFUSALS = {400, 401, 413, 415, 422, 429}
 fuzz = settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

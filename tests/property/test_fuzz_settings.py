@@ -73,7 +73,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("program", "variable"), CASES)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=raw_values)
 @example(raw="rk_a-key-that-somebody-forgot-to-name")
 @example(raw="http://:the-password@panel.test:99999")
@@ -91,7 +91,7 @@ def test_a_variable_is_read_or_refused_by_its_name(program, variable, raw):
         assert raw.strip() not in shown + complaint
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(url=urls, key=texts)
 @example(url="http://a:99999", key="")
 @example(url="http://a", key="ключ")

@@ -22,7 +22,6 @@ INFORM = {"clientTraffics": [CLIENT], "inboundTraffics": [{"Tag": "in", "Up": 1,
 REFUSALS = {400, 401, 403, 404, 413, 415, 422, 429}
 fuzz = settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

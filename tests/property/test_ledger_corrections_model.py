@@ -178,7 +178,6 @@ def test_the_ledger_sums_what_was_not_taken_back(kind, request):
 
     @settings(
         max_examples=examples(6 if server else 30),
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(st.lists(steps, max_size=14))

@@ -171,6 +171,5 @@ TestSharedQuotaInvariants = SharedQuotaMachine.TestCase
 TestSharedQuotaInvariants.settings = settings(
     max_examples=examples(12),
     stateful_step_count=20,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

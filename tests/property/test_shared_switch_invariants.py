@@ -141,6 +141,5 @@ TestSharedSwitch = SwitchMachine.TestCase
 TestSharedSwitch.settings = settings(
     max_examples=examples(15),
     stateful_step_count=20,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

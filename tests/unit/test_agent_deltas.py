@@ -224,7 +224,7 @@ class Counting(RuleBasedStateMachine):
 
 
 TestCounting = Counting.TestCase
-TestCounting.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestCounting.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 @given(

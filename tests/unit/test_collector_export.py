@@ -252,7 +252,7 @@ async def test_buckets_are_seen_to_once_influxdb_is_there(world):
 class TestAnyCourseOfEvents:
     """Whatever fails and restarts meanwhile, after a quiet drain the sums agree."""
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         events=st.lists(
             st.one_of(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from bridge_builders import NOW, account, gib, panel_user
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from marzban_bridge.quota.account import Account, ResetRequest, Superseded, sight
@@ -74,7 +74,6 @@ MEMBERS = st.lists(st.tuples(AMOUNTS, AMOUNTS, AMOUNTS), min_size=1, max_size=3)
 MORE = st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=3, max_size=3)
 
 
-@settings(deadline=None)
 @given(members=MEMBERS, more=MORE, nobodys=AMOUNTS, late=AMOUNTS)
 def test_however_often_it_is_switched_what_is_used_stays_used_and_once(
     members, more, nobodys, late

@@ -456,4 +456,4 @@ class PanelMachine(RuleBasedStateMachine):
 
 
 TestPanelMachine = PanelMachine.TestCase
-TestPanelMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestPanelMachine.settings = settings(max_examples=60, stateful_step_count=30)
