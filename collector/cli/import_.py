@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -14,10 +13,11 @@ from rich.table import Table
 
 from collector.errors import ImportFileError, SettingsError
 from collector.importing.files import open_rows
-from collector.importing.run import Grown, Tell, compare, count_all, read_rows
+from collector.importing.run import Tell, compare, count_all, read_rows
 from collector.importing.staging import Staging
 from collector.importing.tally import ImportTally
-from collector.ledger.backend import file_of
+from collector.ledger.backend import LedgerBackend, backend_of
+from collector.ledger.import_amounts import Grown
 from collector.reports.report import DAY_MILLIS, Limits
 from collector.reports.reporters import NAME
 from collector.runtime.logs import printable
@@ -27,10 +27,6 @@ console = Console()
 
 DEFAULT_TABLE = "traffic_usage"
 DEFAULT_ORIGIN = "original"
-IMPORT_FIRST = (
-    "import into an embedded ledger (sqlite:///…), then move that one with `traffic-collector "
-    "migrate-ledger`: what was imported is remembered there and moves along"
-)
 SHOWN_USERS = 5
 SHOWN_REASONS = 20
 _EPOCH = date(1970, 1, 1)
@@ -72,7 +68,7 @@ def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis
             "--toward-quota: all of it would count in the running period at once; say from which "
             "day on: --since with the period's first day, or --all"
         )
-    path = file_of(settings.ledger_url, instead=IMPORT_FIRST)
+    backend = backend_of(settings.ledger_url)
     limits = Limits(ceiling_bytes=settings.report_ceiling_bytes)
     since_day = None if arguments.since is None else (arguments.since - _EPOCH).days
     with (
@@ -93,18 +89,18 @@ def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis
             raise ImportFileError(f"{arguments.file} has no rows")
         grown = None
         if arguments.dry_run:
-            compare(staging, path, tally, counts_toward_quota=counts, tell=tell)
+            compare(staging, backend, tally, counts_toward_quota=counts, tell=tell)
         else:
             grown = count_all(
                 staging,
-                path,
+                backend,
                 tally,
                 origin=arguments.origin,
                 counts_toward_quota=counts,
                 now_millis=now_millis,
                 tell=tell,
             )
-    return _show(tally, path, arguments, grown=grown)
+    return _show(tally, backend, arguments, grown=grown)
 
 
 @contextmanager
@@ -124,10 +120,14 @@ def _progress() -> Iterator[Tell]:
 
 
 def _show(
-    tally: ImportTally, path: Path, arguments: argparse.Namespace, *, grown: Grown | None
+    tally: ImportTally,
+    backend: LedgerBackend,
+    arguments: argparse.Namespace,
+    *,
+    grown: Grown | None,
 ) -> int:
     verb = "would be counted" if arguments.dry_run else "counted"
-    table = Table(title=printable(f"{arguments.file} into {path}"), title_justify="left")
+    table = Table(title=printable(f"{arguments.file} into {backend.name}"), title_justify="left")
     table.add_column("what")
     table.add_column("rows", justify="right")
     table.add_column("bytes", justify="right")

@@ -1,13 +1,13 @@
-"""Imports a file into a ledger that no collector has open, or works out what that would do."""
+"""Imports a file into a ledger, or works out what that would do.
+
+An embedded one may have no collector meanwhile; a shared one may be in use.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -17,16 +17,10 @@ from collector.importing.files import Rows
 from collector.importing.rows import Row, amount_of, read_row
 from collector.importing.staging import Staging, Statement
 from collector.importing.tally import ImportTally
-from collector.ledger.import_amounts import Sums
-from collector.ledger.sqlite.file import connect
-from collector.ledger.sqlite.imports import (
-    count,
-    counted_of,
-    has_memory,
-    total_bytes,
-)
-from collector.ledger.sqlite.reader import SqliteReader
-from collector.ledger.sqlite.writer import SqliteLedger
+from collector.ledger import Batch, LedgerReader
+from collector.ledger.backend import LedgerBackend
+from collector.ledger.import_amounts import Grown, Sums
+from collector.ledger.sql.imports import Counted, noting, scope_of
 from collector.reports.billing import Billing, Tariff
 from collector.reports.report import Limits, Refusal, Report
 
@@ -34,13 +28,6 @@ STATEMENTS_PER_COMMIT = 5000
 
 Tell = Callable[[str, int, int | None], None]
 """Called with what is being done, how far it is, and of how much."""
-
-
-class Grown(NamedTuple):
-    """By how much a ledger's sums over all users grew."""
-
-    raw_bytes: int
-    billed_bytes: int
 
 
 _SHRUNK = Refusal(
@@ -87,20 +74,24 @@ def _stage(row: Row, staging: Staging, tally: ImportTally) -> None:
 
 
 def compare(
-    staging: Staging, path: Path, tally: ImportTally, *, counts_toward_quota: bool, tell: Tell
+    staging: Staging,
+    backend: LedgerBackend,
+    tally: ImportTally,
+    *,
+    counts_toward_quota: bool,
+    tell: Tell,
 ) -> None:
-    """Work out what an import would count, beside a collector that may run; change nothing."""
-    with _memory_of(path) as memory:
-        has_ratios = memory is not None
-        tariff = _tariff(path if has_ratios else None, counts_toward_quota=counts_toward_quota)
+    """Work out what an import would count, beside collectors that may run; change nothing."""
+    with _reader_of(backend) as reader:
+        tariff = _tariff(reader, counts_toward_quota=counts_toward_quota)
         for statements in _pages(staging):
-            _reports(_growth(statements, memory, tally), tariff, tally)
+            _reports(_growth(statements, _counted(statements, reader), tally), tariff, tally)
             tell("comparing", tally.statements, None)
 
 
 def count_all(
     staging: Staging,
-    path: Path,
+    backend: LedgerBackend,
     tally: ImportTally,
     *,
     origin: str,
@@ -113,49 +104,64 @@ def count_all(
     What does not count toward quotas is stored and shown, and billed nothing; what does is billed
     by the ratios of now.
 
-    Raises LedgerInUseError while a collector runs. Each commit is whole: an import that ends early
-    is finished by the next.
+    Raises LedgerInUseError while a collector has the file; a shared ledger may be in use. Each
+    commit is whole: an import that ends early is finished by the next. Raises LedgerError when a
+    user's total would not fit the ledger, or another import counts the same.
     """
     try:
-        ledger = SqliteLedger(path)
+        ledger = backend.open()
     except LedgerInUseError as error:
         raise LedgerInUseError(
             f"{error}. Stop the collector for the import, or look with --dry-run meanwhile"
         ) from error
     expected = staging.count()
-    with contextlib.closing(ledger), _memory_of(path) as memory:
-        if memory is None:
-            raise LedgerError(f"the ledger {path} has no place for imports: is it being restored?")
-        tariff = _tariff(path, counts_toward_quota=counts_toward_quota)
-        raw_before_bytes, billed_before_bytes = total_bytes(memory)
+    with contextlib.closing(ledger), _reader_of(backend) as reader:
+        if reader is None:
+            raise LedgerError(
+                f"the ledger {backend.name} has no place for imports: is it being restored?"
+            )
+        tariff = _tariff(reader, counts_toward_quota=counts_toward_quota)
+        after_seq = reader.last_seq()
+        stored_before = reader.imported_since(origin, after_seq=after_seq)
         for statements in _pages(staging):
-            growth = _growth(statements, memory, tally)
+            before = _counted(statements, reader)
+            growth = _growth(statements, before, tally)
             reports = _reports(growth, tariff, tally)
             if reports:
                 sums = {statement.identity: sums for statement, sums, _ in growth}
-                count(ledger, reports, sums, origin=origin, now_millis=now_millis)
+                ledger.record(
+                    [Batch(scope_of(origin), reports)],
+                    received_at_millis=now_millis,
+                    alongside=noting(sums, before),
+                )
             tell("counting", tally.statements, expected)
-        raw_bytes, billed_bytes = total_bytes(memory)
-        return Grown(raw_bytes - raw_before_bytes, billed_bytes - billed_before_bytes)
+        stored = reader.imported_since(origin, after_seq=after_seq)
+        return Grown(
+            stored.raw_bytes - stored_before.raw_bytes,
+            stored.billed_bytes - stored_before.billed_bytes,
+        )
 
 
-def _tariff(ledger: Path | None, *, counts_toward_quota: bool) -> Tariff | None:
+def _tariff(reader: LedgerReader | None, *, counts_toward_quota: bool) -> Tariff | None:
     """Return how an import is billed by the ratios in a ledger, if it knows of any."""
-    billing = Billing()
-    if ledger is not None:
-        with contextlib.closing(SqliteReader(ledger)) as reader:
-            billing = Billing(reader.ratios())
+    billing = Billing() if reader is None else Billing(reader.ratios())
     return billing.tariff(counts_toward_quota=counts_toward_quota)
 
 
 @contextlib.contextmanager
-def _memory_of(path: Path) -> Iterator[sqlite3.Connection | None]:
+def _reader_of(backend: LedgerBackend) -> Iterator[LedgerReader | None]:
     """Open what the ledger remembers of imports; None where there is no ledger or no memory yet."""
-    if not path.exists():
+    if not backend.remembers_imports():
         yield None
         return
-    with contextlib.closing(connect(path, read_only=True)) as db:
-        yield db if has_memory(db) else None
+    with contextlib.closing(backend.reader()) as reader:
+        yield reader
+
+
+def _counted(statements: Sequence[Statement], reader: LedgerReader | None) -> Counted:
+    if reader is None:
+        return {}
+    return reader.imported([each.identity for each in statements])
 
 
 def _pages(staging: Iterable[Statement]) -> Iterator[list[Statement]]:
@@ -168,16 +174,12 @@ _Growth = list[tuple[Statement, Sums, bool]]
 """Statements, what of each is not counted yet, and whether anything of it is."""
 
 
-def _growth(
-    statements: Sequence[Statement], memory: sqlite3.Connection | None, tally: ImportTally
-) -> _Growth:
+def _growth(statements: Sequence[Statement], before: Counted, tally: ImportTally) -> _Growth:
     """Compare statements with what is counted of them, and note what becomes of each."""
-    identities = [each.identity for each in statements]
-    known = counted_of(memory, identities) if memory is not None else {}
     growth: _Growth = []
     for statement in statements:
         tally.statements += 1
-        stated, counted = statement.sums, known.get(statement.identity, {})
+        stated, counted = statement.sums, before.get(statement.identity, {})
         grown = difference(stated, counted)
         if grown is None:
             tally.refuse(_SHRUNK, rows=1, amount_bytes=total(stated).total_bytes)

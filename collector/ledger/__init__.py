@@ -11,7 +11,7 @@ reports count for against quotas, each as it was decided when it was taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,6 +24,8 @@ from collector.ledger.corrections import (
     VoidPreview,
     Wanted,
 )
+from collector.ledger.import_amounts import Amounts, Grown
+from collector.ledger.sql.database import Database
 from collector.ledger.statistics_values import (
     Audit,
     DailyUsage,
@@ -169,6 +171,10 @@ class Progress(msgspec.Struct, frozen=True):
     dead_letters: Sequence[DeadLetter] = ()
 
 
+Alongside = Callable[[Database, Sequence[Receipt]], None]
+"""Writes what belongs to a commit of reports, with what became of them."""
+
+
 class Ledger(Protocol):
     """The writing side, used by one thread.
 
@@ -176,11 +182,17 @@ class Ledger(Protocol):
     """
 
     def record(
-        self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
+        self,
+        batches: Sequence[Batch],
+        *,
+        received_at_millis: int,
+        defers_sums: bool = False,
+        alongside: Alongside | None = None,
     ) -> list[Receipt]:
         """Store all batches in one commit; returns when it is on disk.
 
-        With `defers_sums` the reports are stored, and in no sum before the next `fold`.
+        With `defers_sums` the reports are stored, and in no sum before the next `fold`. What
+        `alongside` writes is in the same commit; what it raises undoes all of it.
         """
         ...
 
@@ -301,6 +313,18 @@ class LedgerReader(Protocol):
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:
         """Return when the first of the reports with these keys came, None when there is none."""
+        ...
+
+    def imported(self, identities: Sequence[bytes]) -> dict[bytes, dict[str, Amounts]]:
+        """Return what imports have counted under each identity, by protocol."""
+        ...
+
+    def last_seq(self) -> int:
+        """Return the last number that was given to a report."""
+        ...
+
+    def imported_since(self, origin: str, *, after_seq: int) -> Grown:
+        """Return what the imports of an origin stored after a number."""
         ...
 
     def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:

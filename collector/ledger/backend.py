@@ -78,6 +78,10 @@ class LedgerBackend(Protocol):
         """Open the reading side."""
         ...
 
+    def remembers_imports(self) -> bool:
+        """Whether there is a ledger that knows of imports and ratios: an old file does not yet."""
+        ...
+
     def identity(self) -> object:
         """Return what is not the same any more when it is removed or replaced while in use."""
         ...

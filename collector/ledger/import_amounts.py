@@ -18,5 +18,12 @@ class Amounts(NamedTuple):
         return self.upload_bytes + self.download_bytes
 
 
+class Grown(NamedTuple):
+    """What imports stored, over all users."""
+
+    raw_bytes: int
+    billed_bytes: int
+
+
 Sums = Mapping[str, Amounts]
 """By protocol."""

@@ -16,7 +16,6 @@ from ledgers import NOON_MILLIS, batch, beside, report
 
 from collector.cli.main import main
 from collector.ledger.sqlite.file import connect
-from collector.ledger.sqlite.imports import has_memory
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.billing import Ratio
@@ -199,14 +198,14 @@ def test_an_import_that_was_cut_short_is_finished_by_the_next(path, monkeypatch)
 def test_what_is_counted_and_that_it_is_are_one_commit(path, monkeypatch):
     write_table("o.db", row())
 
-    def fails(growth):
+    def fails(growth, before):
         def note(db, receipts):
             raise sqlite3.OperationalError("disk I/O error")
 
         return note
 
     with monkeypatch.context() as patched:
-        patched.setattr("collector.ledger.sqlite.imports._note", fails)
+        patched.setattr("collector.importing.run.noting", fails)
         do("o.db", "--all", code=1)
     assert days(path) == {}
     do("o.db", "--all")
@@ -243,8 +242,7 @@ def test_a_ledger_of_before_imports_is_brought_forward_and_a_dry_run_reads_it_as
     with monkeypatch.context() as patched:
         patched.setattr(file, "LEDGER", replace(file.LEDGER, migrations=file.MIGRATIONS[:3]))
         connect(path).close()
-    with closing(connect(path, read_only=True)) as db:
-        assert not has_memory(db)
+    assert not beside(path).remembers_imports()
     write_table("o.db", row())
     do("o.db", "--all", "--dry-run")
     do("o.db", "--all")

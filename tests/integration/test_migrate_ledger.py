@@ -19,7 +19,7 @@ from collector.ledger.corrections import Kind, Stretch, Wanted
 from collector.ledger.import_amounts import Amounts
 from collector.ledger.migration.run import Migration
 from collector.ledger.readers import ReaderPosition
-from collector.ledger.sqlite.imports import count
+from collector.ledger.sql.imports import noting
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.billing import Ratio
 from collector.reports.report import DAY_MILLIS
@@ -83,12 +83,10 @@ def full(path):
         assert ledger.forget_days(before_day=DAY - 2, limit=5) == 5
         letters = [DeadLetter("raw", "a line", "why", 0)]
         ledger.note_progress(Progress("raw", 0, 700, 700, letters), at_millis=5)
-        count(
-            ledger,
-            [report("imported")],
-            {b"x" * 16: {"vless": Amounts(1, 2)}},
-            origin="o",
-            now_millis=7,
+        ledger.record(
+            [batch(report("imported"), reporter="import:o")],
+            received_at_millis=7,
+            alongside=noting({b"x" * 16: {"vless": Amounts(1, 2)}}, {}),
         )
     file.add_reporter("node", now_millis=3, counts_toward_quota=False)
     file.rotate_reporter("node", now_millis=NOON_MILLIS, grace_millis=10**9)

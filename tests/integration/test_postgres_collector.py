@@ -296,9 +296,6 @@ class TestCommands:
 
     def test_what_only_a_file_can_do_says_what_to_do_instead(self, run, tmp_path):
         assert "pg_dump" in run("backup", str(tmp_path / "copy"), code=1)
-        file = tmp_path / "x.csv"
-        file.write_text("user_token,server\n")
-        assert "migrate-ledger" in run("import", str(file), "--all", code=1)
 
     def test_a_server_that_is_not_there_is_one_line(self, run, monkeypatch):
         monkeypatch.setenv("LEDGER_URL", f"postgresql://owner:{PASSWORD}@127.0.0.1:1/x")

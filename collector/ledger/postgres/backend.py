@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Link, name_of
 from collector.ledger.postgres.reader import PostgresReader
-from collector.ledger.postgres.schema import bring_forward
+from collector.ledger.postgres.schema import bring_forward, version_of
 from collector.ledger.postgres.writer import PostgresLedger
 from collector.ledger.sql.administration import SqlAdministration
 from collector.ledger.sql.database import Database
@@ -43,6 +43,11 @@ class PostgresBackend(SqlAdministration):
         with closing(Link(self._url, only_reads=True)) as link:
             link.connect()
         return PostgresReader(self._url)
+
+    def remembers_imports(self) -> bool:
+        """Whether there is a ledger; nothing is made where there is none."""
+        with closing(Link(self._url, only_reads=True)) as link:
+            return link.ask(version_of) > 0
 
     def identity(self) -> None:
         """Nothing: a database that was replaced is told by its own lease."""

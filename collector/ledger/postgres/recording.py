@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from collector.errors import LedgerUnavailableError, NotStoredError
-from collector.ledger import Batch, Receipt
+from collector.ledger import Alongside, Batch, Receipt
 from collector.ledger.capacity import Capacity, Room
 from collector.ledger.postgres import series as postgres_series
 from collector.ledger.postgres.append import (
@@ -72,7 +72,13 @@ class Writer:
         self._is_away = False
         self._sent: _Sent | None = None
 
-    def record(self, batches: Sequence[Batch], *, received_at_millis: int) -> list[Receipt]:
+    def record(
+        self,
+        batches: Sequence[Batch],
+        *,
+        received_at_millis: int,
+        alongside: Alongside | None = None,
+    ) -> list[Receipt]:
         """Store all batches in one commit; returns when it is where the server keeps commits.
 
         A server that is away is tried for some seconds, on new connections, unless it was away for
@@ -83,7 +89,7 @@ class Writer:
         races, self._sent = 0, None
         while races < RACES:
             try:
-                receipts = self._outcome() or self._record(batches, received_at_millis)
+                receipts = self._outcome() or self._record(batches, received_at_millis, alongside)
             except LedgerUnavailableError as error:
                 is_over = isinstance(error, OutcomeUnknownError)
                 if is_over or time.monotonic() >= until_seconds:
@@ -123,7 +129,9 @@ class Writer:
         )
         return sent.receipts
 
-    def _record(self, batches: Sequence[Batch], received_at_millis: int) -> list[Receipt] | None:
+    def _record(
+        self, batches: Sequence[Batch], received_at_millis: int, alongside: Alongside | None
+    ) -> list[Receipt] | None:
         """Store a group; None where an id was stored by others, or dropped, meanwhile."""
         self._refresh()
         keys = [
@@ -145,7 +153,7 @@ class Writer:
         if not group.rows:
             return sent.receipts if self._confirm(known) else None
         try:
-            self._commit(sent)
+            self._commit(sent, alongside)
         except LostRaceError:
             return None
         except StaleSeriesError:
@@ -162,7 +170,7 @@ class Writer:
         key = next(iter(known), None)
         return key is None or self.link.run(lambda db: is_id_kept(db, key))
 
-    def _commit(self, sent: _Sent) -> None:
+    def _commit(self, sent: _Sent, alongside: Alongside | None) -> None:
         def store(db: Db) -> None:
             self._sent = None
             sent.group.store(
@@ -172,6 +180,8 @@ class Writer:
                 epoch=self._series_epoch,
                 received_at_millis=sent.received_at_millis,
             )
+            if alongside is not None:
+                alongside(PostgresDatabase(db), sent.receipts)
             self._sent = sent  # from here on it may come about
 
         self.link.run(store)

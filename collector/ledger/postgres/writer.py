@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from collector.errors import LedgerError, NotStoredError
-from collector.ledger import Batch, Progress, Receipt
+from collector.ledger import Alongside, Batch, Progress, Receipt
 from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.lost_commits import Losses
 from collector.ledger.postgres import correction_rows as postgres_rows
@@ -95,7 +95,12 @@ class PostgresLedger:
     # --- appending ---------------------------------------------------------------------------
 
     def record(
-        self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
+        self,
+        batches: Sequence[Batch],
+        *,
+        received_at_millis: int,
+        defers_sums: bool = False,
+        alongside: Alongside | None = None,
     ) -> list[Receipt]:
         """Store all batches in one commit; returns when it is on disk.
 
@@ -103,7 +108,9 @@ class PostgresLedger:
         leader's next `fold`. Raises LedgerUnavailableError where the outcome is not known: then
         ids are safe to be sent again.
         """
-        receipts = self._writer.record(batches, received_at_millis=received_at_millis)
+        receipts = self._writer.record(
+            batches, received_at_millis=received_at_millis, alongside=alongside
+        )
         if not defers_sums and self.lease.is_held:
             with contextlib.suppress(NotStoredError):  # it is stored all the same
                 self.fold()

@@ -114,6 +114,11 @@ def folded_seq(db: Database) -> int:
     return int(one_row(db, f"SELECT {db.dialect.folded_seq}")[0] or 0)
 
 
+def last_seq(db: Database) -> int:
+    """Return the last number that was given to a report."""
+    return int(one_row(db, f"SELECT {db.dialect.last_seq}")[0] or 0)
+
+
 def kept_text(db: Database, key: str) -> str | None:
     """Return what is kept under a name in the ledger's small things; None for nothing."""
     row = first_row(db, "SELECT value FROM meta WHERE key = :key", {"key": key})

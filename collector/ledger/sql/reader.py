@@ -8,14 +8,16 @@ from typing import TypeVar
 
 from collector.ledger import Backlog, Changes, DayRow, DeadLetter, ExportState, ReportRow
 from collector.ledger.corrections import CorrectedSum, Correction, Stretch, VoidPreview, Wanted
+from collector.ledger.import_amounts import Amounts, Grown
 from collector.ledger.sql import corrected as sql_corrected
 from collector.ledger.sql import export as sql_export
 from collector.ledger.sql import feed as sql_feed
+from collector.ledger.sql import imports as sql_imports
 from collector.ledger.sql import ratios as sql_ratios
 from collector.ledger.sql import reporters as sql_reporters
 from collector.ledger.sql import senders as sql_senders
 from collector.ledger.sql import statistics as sql_statistics
-from collector.ledger.sql.database import Database
+from collector.ledger.sql.database import Database, last_seq
 from collector.ledger.statistics_values import DailyUsage, ServerUsage, Summary, UsageSums
 from collector.reports.billing import Ratio
 from collector.reports.reporters import Configured, Reporter
@@ -86,6 +88,22 @@ class SqlReader(ABC):
         """Return the servers, ports and protocols that a sender named on a day."""
         return self.read(
             lambda db: sql_senders.places_of(db, sender, day=day), is_snapshot=True, is_long=True
+        )
+
+    def imported(self, identities: Sequence[bytes]) -> dict[bytes, dict[str, Amounts]]:
+        """Return what imports have counted under each identity, by protocol."""
+        return self.read(lambda db: sql_imports.counted_of(db, identities))
+
+    def last_seq(self) -> int:
+        """Return the last number that was given to a report."""
+        return self.read(last_seq)
+
+    def imported_since(self, origin: str, *, after_seq: int) -> Grown:
+        """Return what the imports of an origin stored after a number."""
+        return self.read(
+            lambda db: sql_imports.stored_since(db, origin, after_seq=after_seq),
+            is_snapshot=True,
+            is_long=True,
         )
 
     def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:

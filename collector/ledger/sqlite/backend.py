@@ -44,6 +44,14 @@ class SqliteBackend(SqlAdministration):
         """Open the reading side."""
         return SqliteReader(self.path)
 
+    def remembers_imports(self) -> bool:
+        """Whether there is a file that knows of imports and ratios."""
+        if not self.path.exists():
+            return False
+        with closing(sqlite_file.connect(self.path, read_only=True)) as db:
+            query = "SELECT count(*) FROM sqlite_master WHERE name IN ('imported', 'ratio')"
+            return int(db.execute(query).fetchone()[0]) == 2
+
     def identity(self) -> tuple[int, int] | None:
         """Return which file it is."""
         return sqlite_file.identity_of(self.path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
-from collector.ledger import Batch, Progress, Receipt
+from collector.ledger import Alongside, Batch, Progress, Receipt
 from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS, SCOPE, Correction, Line
 from collector.ledger.sql import capacity as sql_capacity
@@ -121,7 +121,7 @@ class SqliteLedger:
         *,
         received_at_millis: int,
         defers_sums: bool = False,
-        alongside: Callable[[sqlite3.Connection, Sequence[Receipt]], None] | None = None,
+        alongside: Alongside | None = None,
     ) -> list[Receipt]:
         """Store all batches in one commit; returns when it is on disk.
 
@@ -137,7 +137,7 @@ class SqliteLedger:
                 sqlite_runs.begin(self._db, after_seq=self._last_seq)
             self._db.executemany(_APPEND, group.rows)
             if alongside is not None:
-                alongside(self._db, receipts)
+                alongside(self._database, receipts)
             if not defers_sums:
                 self._fold_through(group.last_seq)
         self._last_seq = group.last_seq
