@@ -11,7 +11,7 @@ def world(opened):
     return opened("two", "three")
 
 
-def test_what_is_reported_after_a_users_deletion_is_its_namesakes(world):
+def test_what_is_reported_after_a_users_deletion_is_its_duplicates(world):
     for panel in ("default", "two"):
         world.create(panel)
     world.ledger.report("alice", gib(5))
@@ -57,7 +57,9 @@ def test_a_panel_that_was_down_has_its_user_charged_from_the_release_on(world):
 
 
 @pytest.mark.parametrize("has_account", [False, True])
-def test_the_first_panels_user_does_not_pay_for_the_namesake_whose_name_it_gets(world, has_account):
+def test_the_first_panels_user_does_not_pay_for_the_duplicate_whose_name_it_gets(
+    world, has_account
+):
     world.create("two", "bob")
     world.ledger.report("bob", gib(9))
     world.look(3)
@@ -75,33 +77,33 @@ def test_the_first_panels_user_does_not_pay_for_the_namesake_whose_name_it_gets(
 @pytest.mark.parametrize("owner", ["default", "two"])
 def test_a_user_who_was_not_shown_for_a_while_has_its_name_back(world, owner):
     """An empty panel of one user is no doubt: its user is taken for deleted, until it is back."""
-    namesake = "three"
-    for panel in (owner, namesake):
+    duplicate = "three"
+    for panel in (owner, duplicate):
         world.create(panel, "bob")
         world.clock.advance(seconds=5)
     world.ledger.report("bob", gib(4))
-    world.ledger.report(f"{namesake}/bob", gib(1))
+    world.ledger.report(f"{duplicate}/bob", gib(1))
     world.look(3)
     users = dict(world.panels[owner].users)
     world.panels[owner].users.clear()
     world.look(3)
     world.ledger.report("bob", gib(1))
     world.look(3)
-    assert world.external(namesake, "bob") == gib(2)
+    assert world.external(duplicate, "bob") == gib(2)
     world.panels[owner].users.update(users)
     world.look(12)
     world.ledger.report("bob", gib(2))
     world.look(2)
-    assert world.external(owner, "bob") == gib(6), "nothing of what was its namesake's meanwhile"
-    assert world.external(namesake, "bob") == gib(2)
+    assert world.external(owner, "bob") == gib(6), "nothing of what was its duplicate's meanwhile"
+    assert world.external(duplicate, "bob") == gib(2)
     world.restart()
     world.look(2)
-    assert (world.external(owner, "bob"), world.external(namesake, "bob")) == (gib(6), gib(2))
+    assert (world.external(owner, "bob"), world.external(duplicate, "bob")) == (gib(6), gib(2))
 
 
 @pytest.mark.parametrize("other", ["default", "three"])
-def test_a_name_stays_with_its_owner_when_another_panel_deletes_a_namesake(world, other):
-    """Bob of panel two has the name; the namesake is reported by its panel's name alone."""
+def test_a_name_stays_with_its_owner_when_another_panel_deletes_a_duplicate(world, other):
+    """Bob of panel two has the name; the duplicate is reported by its panel's name alone."""
     world.create("two", "bob")
     world.ledger.report("bob", gib(3))
     world.look(3)
@@ -116,7 +118,7 @@ def test_a_name_stays_with_its_owner_when_another_panel_deletes_a_namesake(world
     assert world.external("two", "bob") == gib(5)
 
 
-def test_what_was_kept_for_a_deleted_user_is_not_forgiven_to_its_namesake(world):
+def test_what_was_kept_for_a_deleted_user_is_not_forgiven_to_its_duplicate(world):
     """Another spelling's bytes stay with panel two's user; the first panel's has none of them."""
     world.create("two", "bob")
     world.ledger.report("BOB", gib(4))

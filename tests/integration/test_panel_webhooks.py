@@ -90,7 +90,7 @@ def test_an_event_with_a_secret_that_another_panel_has_too_resets_nobody(opened)
 
 
 @pytest.mark.parametrize(("told_by", "at"), [("default", "two"), ("two", "default")])
-def test_an_event_of_another_panels_namesake_resets_nobody(opened, told_by, at):
+def test_an_event_of_another_panels_duplicate_resets_nobody(opened, told_by, at):
     batch = reset_in_panel(opened, told_by)
     answer, _ = post(opened, at, batch, secret=own_secret(opened, at))
     opened.look()

@@ -217,7 +217,7 @@ def test_a_panel_under_another_name_is_refused_until_it_has_its_own_again(opened
     assert world.run(start()) == ["default", "two"]
 
 
-def test_a_reset_of_one_panels_user_leaves_its_namesakes_alone(world):
+def test_a_reset_of_one_panels_user_leaves_its_duplicates_alone(world):
     for panel in world.panels:
         world.create(panel)
         world.use(panel, 1)
@@ -442,7 +442,7 @@ def test_two_panels_that_say_the_same_are_both_heard(world):
     assert [world.external(panel) for panel in ("default", "two")] == [0, 0]
 
 
-class TestNamesakes:
+class TestDuplicateNames:
     """A name alone that is a user of several panels counts for one, and people are told so."""
 
     def told(self, world):
