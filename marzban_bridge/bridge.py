@@ -156,12 +156,12 @@ class Bridges:
         """
         await self.rollback_check.check()
         if is_restored:
-            self.rollback_check.doubt("the operator says that the store is a restored one")
+            self.rollback_check.suspend("the operator says that the store is a restored one")
         is_new_ledger = await self.feed_reader.adopt_ledger()
-        is_in_doubt = bool(self.store.doubt)
+        is_suspended = bool(self.store.suspended)
         moved: list[tuple[Bridge, Account]] = []
         for bridge in self.by_name.values():
-            if is_in_doubt:
+            if is_suspended:
                 accounts = await bridge.actions.take_over(
                     actor=actor, is_ledger_newer=self.rollback_check.is_behind
                 )
@@ -169,8 +169,8 @@ class Bridges:
                 accounts = bridge.actions.rebase(actor=actor, is_new_ledger=is_new_ledger)
             moved += [(bridge, account) for account in accounts]
         self.store.shared_quotas.loosen()
-        if is_in_doubt:
-            self.store.end_doubt()
+        if is_suspended:
+            self.store.resume()
         return moved
 
     async def rebase_beside_the_loops(
@@ -219,8 +219,8 @@ class Bridges:
         if is_carried_out:
             for bridge, each in found:
                 rebuilding.keep(bridge.store, each, at=self.clock())
-            if self.store.doubt:
-                self.store.end_doubt()
+            if self.store.suspended:
+                self.store.resume()
         return found
 
     async def release(

@@ -15,11 +15,11 @@ class StoreError(BridgeError):
     """The bridge's own store cannot be used: locked, corrupt, or written by a newer version."""
 
 
-class StoreDoubtError(StoreError):
+class StoreSuspendedError(StoreError):
     """The store is older than what the collector knows of it; it changes nobody until a rebase."""
 
 
-class PanelDoubtError(BridgeError):
+class PanelSuspendedError(BridgeError):
     """A panel shows its users as no admin would leave them; none is changed for now."""
 
 

@@ -233,7 +233,7 @@ def _introduce(metrics: Metrics, settings: Settings, store: Store) -> None:
     """Have the metrics of the process say what is so for all panels."""
     metrics.introduce(public_url=settings.public_url, enforcement=settings.enforcement.value)
     metrics.leads.set(1)
-    metrics.store_in_doubt.set_function(lambda: store.doubt is not None)
+    metrics.store_in_doubt.set_function(lambda: store.suspended is not None)
 
 
 def _metrics_of(store: Store, clock: Clock) -> Metrics:

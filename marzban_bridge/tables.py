@@ -11,7 +11,7 @@ from rich.text import Text
 
 from marzban_bridge.quota.account import Account, Balance
 from marzban_bridge.quota.plan import Change
-from marzban_bridge.quota.usage import Orphan, Totals
+from marzban_bridge.quota.usage import Totals, UnknownName
 from marzban_bridge.store.events import RecordedEvent
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -170,7 +170,7 @@ def events_table(events: Iterable[RecordedEvent]) -> Table:
     return table
 
 
-def orphans_table(orphans: Iterable[Orphan]) -> Table:
+def unknown_names_table(orphans: Iterable[UnknownName]) -> Table:
     """Show the names that are reported and that the panel does not know."""
     table = _table("Reported names the panel does not know", "name")
     table.add_column("external", justify="right", no_wrap=True)

@@ -19,14 +19,14 @@ from marzban_bridge.errors import (
     FollowingError,
     NotThePanelError,
     ObservingError,
-    PanelDoubtError,
     PanelError,
     PanelLoginError,
     PanelRefusedError,
+    PanelSuspendedError,
     PanelUnavailableError,
     ReleasedError,
     StandingStillError,
-    StoreDoubtError,
+    StoreSuspendedError,
 )
 
 RETRY_AFTER_SECONDS = 5
@@ -95,7 +95,9 @@ def status_of(error: BridgeError) -> int:
             return 502
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
             return 503
-        case StoreDoubtError() | PanelDoubtError() | FollowingError() | StandingStillError():
+        case (
+            StoreSuspendedError() | PanelSuspendedError() | FollowingError() | StandingStillError()
+        ):
             return 503
         case PanelError() | CollectorRefusedError():
             return 502

@@ -62,8 +62,8 @@ async def readyz(request: Request) -> Response:
     held = sum(bridge.store.counts()["held"] for bridge in bridges.by_name.values())
     if text := bridges.standstill.reason:
         reasons.append(text)
-    if bridges.store.doubt:
-        reasons.append(bridges.store.doubt)
+    if bridges.store.suspended:
+        reasons.append(bridges.store.suspended)
     elif held:
         reasons.append(
             f"{held} users are held, mostly because the ledger lost something: marzban-bridge "

@@ -37,8 +37,8 @@ from marzban_bridge.tables import (
     PlannedRow,
     events_table,
     human_bytes,
-    orphans_table,
     plan_table,
+    unknown_names_table,
     users_table,
 )
 
@@ -156,8 +156,8 @@ def users(settings: Settings) -> int:
     store = open_to_read(settings)
     try:
         _show_users(store)
-        if store.doubt:
-            say(store.doubt)
+        if store.suspended:
+            say(store.suspended)
         for panel in store.panels:
             if text := store.of(panel).suspension.text:
                 say(text)
@@ -261,7 +261,7 @@ def _show_users(store: Store) -> None:
     for panel in store.panels:
         books = store.of(panel)
         for account in books.accounts.all():
-            shown = trusted(account, is_store_in_doubt=bool(store.doubt))
+            shown = trusted(account, is_store_suspended=bool(store.suspended))
             rows.append((_named(books, shown), standing(shown, books.usage.totals(account.key))))
         orphans += [
             replace(each, username=scoped(panel, each.username))
@@ -269,4 +269,4 @@ def _show_users(store: Store) -> None:
         ]
     console.print(users_table(rows))
     if orphans:
-        console.print(orphans_table(orphans))
+        console.print(unknown_names_table(orphans))

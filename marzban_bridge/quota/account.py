@@ -275,9 +275,9 @@ class Desired:
     balance: Balance = field(repr=False)
 
 
-def trusted(account: Account, *, is_store_in_doubt: bool) -> Account:
+def trusted(account: Account, *, is_store_suspended: bool) -> Account:
     """Return the account as it is to be shown: all are held while the store is in doubt."""
-    return replace(account, is_held=True) if is_store_in_doubt else account
+    return replace(account, is_held=True) if is_store_suspended else account
 
 
 def shifted(account: Account, *, before: Totals, after: Totals) -> Account:

@@ -75,7 +75,7 @@ class CorrectedName:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Orphan:
+class UnknownName:
     """A name that was reported and that the panel does not know."""
 
     username: str

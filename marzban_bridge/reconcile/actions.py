@@ -105,7 +105,7 @@ class Actions:
 
     def shown(self, account: Account) -> Account:
         """Return an account as people are to see it: whether it is held, for whatever reason."""
-        return trusted(account, is_store_in_doubt=bool(self._store.doubt))
+        return trusted(account, is_store_suspended=bool(self._store.suspended))
 
     def _standing_total(self, account: Account) -> int:
         total_bytes = self._store.usage.total_bytes(account.key)
@@ -184,7 +184,7 @@ class Actions:
         so that a crash in between loses none. `actor` is who asked, if not the caller itself.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
-        self._settler.trust.refuse_in_doubt()
+        self._settler.trust.refuse_suspended()
         with self._standstill.action():
             return await self._reset_all(
                 bearer=bearer, caller=caller, actor=actor or caller.username
@@ -238,10 +238,10 @@ class Actions:
     async def own_admin(self, *, changes_panel: bool) -> PanelAdmin:
         """Return the bridge's own admin, who may have all users reset.
 
-        Raises ObservingError, and StoreDoubtError or PanelDoubtError, where nobody is to be.
+        Raises ObservingError, StoreSuspendedError or PanelSuspendedError, where no user is to be.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
-        self._settler.trust.refuse_in_doubt()
+        self._settler.trust.refuse_suspended()
         return await self._panel.whoami()
 
     def _as_stored(self, accounts: Iterable[Account]) -> Iterator[Account]:
@@ -353,5 +353,5 @@ class Actions:
         async for key, user in self._settler.reader.all_users():
             has_line = self._settler.evaluator.text_of_admin(user) != (user.note or "")
             if has_line and not self._store.accounts.has(key):
-                self._settler.trust.refuse_in_doubt()
+                self._settler.trust.refuse_suspended()
                 await self._settler.writes.take_out_lines(user.username)

@@ -167,7 +167,7 @@ class FeedReader:
         cursor = self._store.usage.cursor
         page = await self._feed.read(after=cursor)
         is_new_ledger = self._store.meta("ledger_id") != page.ledger_id
-        if self._store.doubt:
+        if self._store.suspended:
             pass  # whoever is in the store is put in step with the panel
         elif is_new_ledger:
             await self._hold_reported_after(0)

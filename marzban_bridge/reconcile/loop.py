@@ -16,8 +16,8 @@ from collector.runtime.outage import Outage
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import (
     CollectorUnavailableError,
-    PanelDoubtError,
     PanelError,
+    PanelSuspendedError,
     PanelUnavailableError,
 )
 from marzban_bridge.metrics import Metrics
@@ -99,13 +99,13 @@ class Reconciler:
         """Yield for every user the panel has what a pass would do; changes nothing, anywhere."""
         with contextlib.suppress(CollectorUnavailableError):  # a look does no harm without it
             await self._rollback_check.check()
-        self.settler.trust.refuse_in_doubt()
+        self.settler.trust.refuse_suspended()
         async for keys in self._reader.chunks():
             read_at = time.monotonic()
             users = await self._reader.read(keys)
             for key, user in users.items():
                 if text := await self.settler.trust.preview(key, user, read_at=read_at):
-                    raise PanelDoubtError(text)
+                    raise PanelSuspendedError(text)
                 if user is not None:
                     yield self.settler.evaluator.preview(key, user)
 
@@ -116,7 +116,7 @@ class Reconciler:
         )
         self._next_pass_at = time.monotonic()
         while True:
-            if self._store.doubt:
+            if self._store.suspended:
                 await self._wait_in_doubt()
                 continue
             try:
@@ -132,7 +132,7 @@ class Reconciler:
 
     async def _work(self) -> float | None:
         """Take a step; return the pause after it in seconds, None for one until there is work."""
-        if self._store.doubt:
+        if self._store.suspended:
             return 0.0
         if self._store.suspension.reasons:
             return await self._look_in_doubt()
@@ -253,7 +253,7 @@ class Reconciler:
             self._reader.all_users()
         ):
             return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.suspension.text)
-        self.settler.trust.refuse_in_doubt()
+        self.settler.trust.refuse_suspended()
         await self.check_panel()
         started_at = logged_at = time.monotonic()
         users = failures = 0

@@ -152,7 +152,7 @@ class Accounts:
             "(SELECT count(*) FROM account WHERE panel = ?1 AND is_held)",
             (self._panel,),
         ).fetchone()
-        return AccountCounts(accounts=row[0], held=row[0] if self._handle.doubt else row[1])
+        return AccountCounts(accounts=row[0], held=row[0] if self._handle.suspended else row[1])
 
     def pending_resets(self) -> PendingResets:
         """Return how many accounts wait for a reset to be finished, and since when."""

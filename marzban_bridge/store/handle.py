@@ -26,7 +26,7 @@ class StoreHandle:
         self.db = db
         self.trail: Trail = trail or db
         self.on_change: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
-        self.doubt = self.meta("doubt")
+        self.suspended = self.meta("doubt")
         self.panels: tuple[str, ...] = tuple((self.meta("panels") or FIRST_PANEL).split())
         """The panels that are configured, in the order in which names are looked for in them."""
         self.known_panels = frozenset(self.panels)

@@ -86,9 +86,9 @@ class Store:
         self._handle.close()
 
     @property
-    def doubt(self) -> str | None:
+    def suspended(self) -> str | None:
         """Why no user is changed by what this store says; None when all is well."""
-        return self._handle.doubt
+        return self._handle.suspended
 
     @property
     def on_change(self) -> Callable[[str, Iterable[str]], None]:
@@ -134,20 +134,20 @@ class Store:
         """Return where the panels of a name stand as the account, of this one, begins a period."""
         return self._switch.standings(account)
 
-    def begin_doubt(self, reason: str, event: Event, *, at: datetime) -> None:
+    def suspend(self, reason: str, event: Event, *, at: datetime) -> None:
         """Have no user changed by what this store says, over restarts."""
         with self._handle.transaction():
             self.set_meta("doubt", reason)
             self.events.insert("", [event], at)
-        self._handle.doubt = reason
+        self._handle.suspended = reason
         self._handle.on_change(self.panel, ())
 
-    def end_doubt(self) -> None:
+    def resume(self) -> None:
         """Trust the store again, as one that begins another history."""
         with self._handle.transaction():
             self._handle.delete_meta("doubt")
             self.identity.begin_anew()
-        self._handle.doubt = None
+        self._handle.suspended = None
 
     def configure(self, panels: Sequence[str], *, shares_quotas: bool) -> None:
         """Say which panels there are, in order, and whether their users of one name share a quota.

@@ -223,7 +223,7 @@ class TimeSeriesWriter:
         now = self._clock()
         for panel, account in accounts:
             books, place = self._books[panel], (panel, account.key)
-            shown = trusted(account, is_store_in_doubt=bool(self._store.doubt))
+            shown = trusted(account, is_store_suspended=bool(self._store.suspended))
             name = PublicName(panel, books.placement.public_name(account.username))
             point = usage_line(shown, totals=books.usage.totals(account.key), at=now, name=name)
             digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)

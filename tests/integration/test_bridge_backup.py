@@ -10,7 +10,7 @@ from bridge_builders import gib
 from world import World
 
 from marzban_bridge.cli.main import main
-from marzban_bridge.errors import StoreDoubtError, StoreError
+from marzban_bridge.errors import StoreError, StoreSuspendedError
 from marzban_bridge.store.backup import back_up
 from marzban_bridge.store.store import Store
 
@@ -77,7 +77,7 @@ def test_a_restored_copy_changes_nobody_until_a_rebase(world, tmp_path):
     world.one_pass()
     assert standing(world, "alice") == ("active", gib(5))
     restart_on(world, tmp_path / "copy")
-    with pytest.raises(StoreDoubtError, match=r"is the backup of .* rebase"):
+    with pytest.raises(StoreSuspendedError, match=r"is the backup of .* rebase"):
         world.one_pass()
     assert world.bridge.store.counts()["held"] == 1
     rebase(world)
@@ -86,7 +86,7 @@ def test_a_restored_copy_changes_nobody_until_a_rebase(world, tmp_path):
     assert world.account("alice").quota_bytes == gib(10)
     world.restart()
     world.one_pass()
-    assert world.bridge.store.doubt is None
+    assert world.bridge.store.suspended is None
 
 
 def test_books_that_explain_the_panels_limit_are_kept_to_the_byte(world, tmp_path):
@@ -116,7 +116,7 @@ def test_a_reset_since_the_backup_is_not_taken_back(world, tmp_path, is_marked):
     world.one_pass()
     assert standing(world, "alice") == ("active", gib(7))
     restart_on(world, tmp_path / "copy")
-    with pytest.raises(StoreDoubtError):
+    with pytest.raises(StoreSuspendedError):
         world.one_pass()
     rebase(world)
     world.one_pass()
@@ -188,11 +188,11 @@ def test_a_crash_in_a_rebase_is_repeated_without_harm(world, tmp_path):
     world.ledger.report("alice", gib(3))
     world.one_pass()
     restart_on(world, tmp_path / "copy")
-    end_doubt = world.bridge.store.end_doubt
-    world.bridge.store.end_doubt = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    resume = world.bridge.store.resume
+    world.bridge.store.resume = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         rebase(world)
-    world.bridge.store.end_doubt = end_doubt
+    world.bridge.store.resume = resume
     world.restart()
     rebase(world)
     world.one_pass()
@@ -213,7 +213,7 @@ def test_a_store_that_went_another_way_is_told_from_the_newest_although_it_is_as
         world.clock.advance(seconds=1)
         event = world.bridge.store.events.newest()[0].event
         world.bridge.store.events.record(f"u{number}", event, at=world.clock())
-    with pytest.raises(StoreDoubtError, match="older than what the collector knows"):
+    with pytest.raises(StoreSuspendedError, match="older than what the collector knows"):
         world.one_pass()
 
 
@@ -224,4 +224,4 @@ def test_an_operator_can_say_that_a_store_is_a_restored_one(world):
     result = world.run(world.bridges.rebase(actor="test", is_restored=True))
     moved = [account for _, account in result]
     assert [each.username for each in moved] == ["alice"]
-    assert world.bridge.store.doubt is None
+    assert world.bridge.store.suspended is None

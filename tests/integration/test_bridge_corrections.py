@@ -8,7 +8,7 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge.errors import StoreDoubtError
+from marzban_bridge.errors import StoreSuspendedError
 from marzban_bridge.quota.account import FLOOR_BYTES
 
 
@@ -293,7 +293,7 @@ def test_an_older_store_put_back_after_a_void_gives_nothing_back_twice(tmp_path)
         each.unlink()
     world.settings.store.write_bytes(copied)
     world.restart()
-    with pytest.raises(StoreDoubtError):
+    with pytest.raises(StoreSuspendedError):
         world.one_pass()
     world.run(world.bridges.rebase(actor="root"))
     look(world)

@@ -765,7 +765,7 @@ class TestHealth:
 
     async def test_all_are_shown_as_held_while_the_store_is_in_doubt(self, world):
         await world.use("alice", external_bytes=gib(2))
-        world.bridges.rollback_check.doubt("it is an older one")
+        world.bridges.rollback_check.suspend("it is an older one")
         world.ledger.report("alice", gib(70))  # of periods that the older store knows nothing of
         await until("read", lambda: world.bridge.store.usage.total_bytes("alice") == gib(72))
         (listed,) = (await world.get("/v1/users"))["users"]

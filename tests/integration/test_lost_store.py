@@ -8,7 +8,7 @@ import pytest
 from bridge_builders import gib
 from world import World
 
-from marzban_bridge.errors import StoreDoubtError
+from marzban_bridge.errors import StoreSuspendedError
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def reset_by_everybody_before(world):
 def test_without_the_store_nobody_is_changed_until_a_rebase_takes_the_panel_at_its_word(world):
     reset_by_everybody_before(world)
     lose_store(world)
-    with pytest.raises(StoreDoubtError, match=r"a new one.*lost.*rebase"):
+    with pytest.raises(StoreSuspendedError, match=r"a new one.*lost.*rebase"):
         world.one_pass()
     world.restart()
-    with pytest.raises(StoreDoubtError, match="rebase"):
+    with pytest.raises(StoreSuspendedError, match="rebase"):
         world.one_pass()
     assert (standing(world, "alice"), standing(world, "bob")) == (
         ("active", gib(7)),
@@ -65,7 +65,7 @@ def test_without_the_store_nobody_is_changed_until_a_rebase_takes_the_panel_at_i
     assert standing(world, "alice") == ("active", gib(6))
     world.restart()
     world.one_pass()
-    assert world.bridge.store.doubt is None
+    assert world.bridge.store.suspended is None
 
 
 def test_a_plan_says_why_as_well(world):
@@ -75,7 +75,7 @@ def test_a_plan_says_why_as_well(world):
     async def plan():
         return [each async for each in world.bridge.reconciler.previews()]
 
-    with pytest.raises(StoreDoubtError, match="a new one"):
+    with pytest.raises(StoreSuspendedError, match="a new one"):
         world.run(plan())
 
 
@@ -85,7 +85,7 @@ def test_the_store_put_back_ends_it(world):
     kept = world.settings.store.read_bytes()
     world.settings.store.unlink()
     world.restart()
-    with pytest.raises(StoreDoubtError):
+    with pytest.raises(StoreSuspendedError):
         world.one_pass()
     world.run(world._stack.aclose())
     world.settings.store.write_bytes(kept)
@@ -99,11 +99,11 @@ def test_a_crash_before_it_was_said_is_no_way_around_it(world, monkeypatch):
     reset_by_everybody_before(world)
     lose_store(world)
     with monkeypatch.context() as patch:
-        patch.setattr(world.bridge.store, "begin_doubt", lambda *_, **__: 1 / 0)
+        patch.setattr(world.bridge.store, "suspend", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             world.one_pass()
     world.restart()
-    with pytest.raises(StoreDoubtError):
+    with pytest.raises(StoreSuspendedError):
         world.one_pass()
 
 
@@ -129,7 +129,7 @@ def test_a_store_of_another_panel_is_no_loss_and_is_mentioned(world, caplog):
     lose_store(world)
     with caplog.at_level(logging.WARNING):
         world.one_pass()
-    assert world.bridge.store.doubt is None
+    assert world.bridge.store.suspended is None
     assert "a panel on another host" in caplog.text
 
 
@@ -138,7 +138,7 @@ def test_a_store_that_an_older_version_told_of_is_taken_for_ours(world):
     (told,) = world.ledger.standings.values()
     told["panel"] = ""
     lose_store(world)
-    with pytest.raises(StoreDoubtError):
+    with pytest.raises(StoreSuspendedError):
         world.one_pass()
 
 
@@ -152,7 +152,7 @@ def test_a_doubt_that_begins_while_the_panel_is_asked_stops_what_was_under_way(w
 
     async def ask_and_doubt(username):
         user = await ask(username)
-        world.bridges.rollback_check.doubt("the store is an older one")
+        world.bridges.rollback_check.suspend("the store is an older one")
         return user
 
     monkeypatch.setattr(world.bridge.panel, "get_user", ask_and_doubt)

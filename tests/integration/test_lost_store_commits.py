@@ -94,7 +94,7 @@ async def bridges(*urls):
 async def doubt_of(url):
     """Return what a bridge that is started now says of the store."""
     async with bridges(url) as bridge:
-        return (await bridge.until_leading()).doubt
+        return (await bridge.until_leading()).suspended
 
 
 def write(store, number):
@@ -129,16 +129,16 @@ async def test_a_failover_is_told_by_what_a_bridge_that_lived_through_it_misses(
 
         await one.until(lambda: one.store not in {None, before})
         after = await one.until_leading()
-        assert "lacks commits" in after.doubt
+        assert "lacks commits" in after.suspended
         assert after.events.newest()[0].event.kind == "conflict"
         assert one.leadership.lease.epoch > epoch
-        after.end_doubt()
+        after.resume()
 
         timeline = "SELECT split_part(mark, ':', 2) FROM lease"
         await two.until(lambda: ask(whole, timeline) == [("00000002",)])
         assert two.store is kept, "it leads all the while"
 
-        text = (await heir.until_leading()).doubt
+        text = (await heir.until_leading()).suspended
         assert "no bridge lived through it" in text, (
             "what the leader did last the other cannot miss"
         )
@@ -196,7 +196,7 @@ async def test_a_loss_that_a_follower_finds_is_the_leaders_to_act_on(url):
             )
             await follower.until(lambda: ask(url, "SELECT loss FROM lease") != [("",)])
             opened = (leader, follower)
-            await leader.until(lambda: any(each.store and each.store.doubt for each in opened))
+            await leader.until(lambda: any(each.store and each.store.suspended for each in opened))
     assert ask(url, "SELECT loss FROM lease") == [("",)]
     assert "lacks commits" in await doubt_of(url)
 
@@ -205,8 +205,8 @@ async def test_a_leader_is_told_of_a_loss_while_it_leads(url):
     async with bridges(url) as bridge:
         store = await bridge.until_leading()
         ask(url, "UPDATE lease SET loss = 'commits are missing, said another bridge'")
-        await bridge.until(lambda: store.doubt is not None)
-        assert store.doubt == "commits are missing, said another bridge"
+        await bridge.until(lambda: store.suspended is not None)
+        assert store.suspended == "commits are missing, said another bridge"
 
 
 def test_nothing_is_written_where_commits_are_missing(url):
@@ -236,7 +236,7 @@ async def test_a_lease_of_an_earlier_version_is_brought_forward(url):
     shared_schema.prepare(url)
     async with bridges(url) as bridge:
         again = await bridge.until_leading()
-        assert again.doubt is None
+        assert again.suspended is None
         assert again.accounts.get("alice").write_number == 1
     ((led_in,),) = ask(url, "SELECT mark FROM lease")
     assert led_in
@@ -254,7 +254,7 @@ async def test_a_bridge_of_an_earlier_version_that_leads_in_between_is_no_loss(u
         )
         await bridge.until(lambda: lease.row.token == old)
         assert lease.missing is None
-        assert (await bridge.until_leading()).doubt is None
+        assert (await bridge.until_leading()).suspended is None
 
 
 def test_a_user_with_no_rights_but_its_own_database_is_told_where_the_store_is(postgres, url):

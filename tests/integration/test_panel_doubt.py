@@ -7,7 +7,7 @@ from bridge_builders import gib
 from panels_world import PanelsWorld
 from world import World
 
-from marzban_bridge.errors import PanelDoubtError
+from marzban_bridge.errors import PanelSuspendedError
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
 NAMES = ("alice", "bob", "carol", "dave")
@@ -81,7 +81,7 @@ def test_a_reset_is_refused_in_words_while_the_panel_is_in_doubt(world):
     world.panel.users = {name: user for name, user in world.panel.users.items() if name == "alice"}
     world.one_pass()
     assert doubts(world) == ["users_gone"]
-    with pytest.raises(PanelDoubtError, match="rebase --panel default"):
+    with pytest.raises(PanelSuspendedError, match="rebase --panel default"):
         world.run(world.bridge.actions.reset_user("alice", actor="root"))
     assert world.panel.get_user("alice")["used_traffic"] == gib(1)
 

@@ -7,7 +7,7 @@ from bridge_builders import gib
 from world import World
 
 from marzban_bridge.cli.main import main
-from marzban_bridge.errors import BridgeError, StoreDoubtError
+from marzban_bridge.errors import BridgeError, StoreSuspendedError
 from marzban_bridge.quota.writes.note_line import NoteLine, with_line
 
 
@@ -76,7 +76,7 @@ def assert_same_books(world, before, *, names=("alice", "bob", "carol")):
 def test_a_lost_store_is_rebuilt_to_the_byte(world):
     before = begin(world)
     lose_store(world)
-    with pytest.raises(StoreDoubtError):
+    with pytest.raises(StoreSuspendedError):
         world.one_pass()
     rebuilt, stores = rebuild(world)
     assert {name: each.has_line for name, each in rebuilt.items()} == {
@@ -116,8 +116,8 @@ def test_a_dry_run_changes_nothing(world):
     rebuilt, _ = rebuild(world, is_carried_out=False)
     assert rebuilt["alice"].account.quota_bytes == gib(10)
     assert list(world.bridge.store.accounts.all()) == []
-    assert world.bridge.store.doubt
-    with pytest.raises(StoreDoubtError):
+    assert world.bridge.store.suspended
+    with pytest.raises(StoreSuspendedError):
         world.one_pass()
 
 
@@ -215,7 +215,7 @@ def test_a_rebuilt_user_is_not_forgiven_twice_what_an_earlier_period_took(world)
     begin(world)
     world.ledger.now = world.clock
     lose_store(world)
-    with pytest.raises(StoreDoubtError):
+    with pytest.raises(StoreSuspendedError):
         world.one_pass()
     rebuild(world)
     world.one_pass()

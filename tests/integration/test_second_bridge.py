@@ -9,7 +9,7 @@ from bridge_builders import gib
 from fake_ledger import FakeLedger
 from world import World
 
-from marzban_bridge.errors import PanelDoubtError
+from marzban_bridge.errors import PanelSuspendedError
 from marzban_bridge.quota.account import Enforcement
 from marzban_bridge.quota.writes.note_line import NoteLine, place_of, with_line
 from marzban_bridge.reconcile.trust.second_bridge import GONE_SECONDS, RENEW_SECONDS
@@ -112,7 +112,7 @@ def test_plan_says_so_too_and_stores_nothing(pair):
         return [each async for each in two.bridge.reconciler.previews()]
 
     two.run(two.bridges.feed_reader.to_end())
-    with pytest.raises(PanelDoubtError, match="another bridge, on "):
+    with pytest.raises(PanelSuspendedError, match="another bridge, on "):
         two.run(previews())
     assert not two.bridge.store.suspension.reasons
 
@@ -130,7 +130,7 @@ def test_the_admins_text_stays_and_both_lines_stand_below_it(pair):
 def test_no_reset_is_asked_of_the_panel_while_both_run(pair):
     two = pair.try_another()
     two.one_pass()
-    with pytest.raises(PanelDoubtError, match="another bridge"):
+    with pytest.raises(PanelSuspendedError, match="another bridge"):
         two.run(two.bridge.actions.reset_user("alice", actor="root"))
 
 

@@ -69,14 +69,14 @@ class TestRebase:
         answer = await world.ask("POST", "/v1/rebase", json=REBASE | {"restored": True})
         assert answer.status_code == 200, answer.text
         assert [each["username"] for each in answer.json()["users"]] == ["alice"]
-        assert world.bridge.store.doubt is None
+        assert world.bridge.store.suspended is None
         world.ledger.report("alice", gib(1))
         await until("what is reported since", lambda: limit(world) == gib(6))
 
     async def test_a_store_in_doubt_is_worked_with_at_once_and_not_a_pass_later(self, tmp_path):
         async with BridgeWorld(tmp_path, pass_seconds=3600).serving() as world:
             await world.use("alice", external_bytes=gib(3))
-            world.bridges.rollback_check.doubt("it is an older one")
+            world.bridges.rollback_check.suspend("it is an older one")
             world.bridge.reconciler.begin_pass()
             world.ledger.report("alice", gib(1))
             answer = await world.ask("POST", "/v1/rebase", json=REBASE)

@@ -157,8 +157,8 @@ def test_whatever_is_done_is_written_through(url, opened, seed):
                 store.of("two").name_owners.claim(name, at=NOW)
     assert_written_through(store, url)
     store.usage.forget(ledger_id="another")
-    store.begin_doubt("because", HELLO, at=NOW)
-    store.end_doubt()
+    store.suspend("because", HELLO, at=NOW)
+    store.resume()
     assert_written_through(store, url)
 
 

@@ -10,16 +10,16 @@ from bridge_builders import account, gib, panel_user
 from rich.console import Console
 
 from marzban_bridge.quota.account import Balance, Event, balance
-from marzban_bridge.quota.usage import Orphan
+from marzban_bridge.quota.usage import UnknownName
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
     human_bytes,
     human_share,
-    orphans_table,
     panel_rebase_table,
     plan_table,
+    unknown_names_table,
     users_table,
 )
 
@@ -71,8 +71,8 @@ def tables_about(name: str):
         ),
         "plan": plan_table([PlannedRow(name, "limit", name, gib(3), "disabled")]),
         "events": events_table([RecordedEvent(seq=1, at=AT, username=name, event=event)]),
-        "orphans": orphans_table(
-            [Orphan(username=name, first_seen_at=AT, total_bytes=gib(1), raw_bytes=gib(1))]
+        "orphans": unknown_names_table(
+            [UnknownName(username=name, first_seen_at=AT, total_bytes=gib(1), raw_bytes=gib(1))]
         ),
     }
 

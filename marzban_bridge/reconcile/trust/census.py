@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
-from marzban_bridge.errors import PanelDoubtError
+from marzban_bridge.errors import PanelSuspendedError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
@@ -68,10 +68,10 @@ class Census:
         self._published: dict[tuple[str, int], bool] = {}
         self.note()
 
-    def refuse_in_doubt(self) -> None:
-        """Raise PanelDoubtError while no account of the panel may be changed."""
+    def refuse_suspended(self) -> None:
+        """Raise PanelSuspendedError while no account of the panel may be changed."""
         if text := self._store.suspension.text:
-            raise PanelDoubtError(text)
+            raise PanelSuspendedError(text)
 
     async def is_doubtful(self, key: str, user: PanelUser | None, *, read_at: float) -> bool:
         """Tell whether what the panel shows of a user must not be believed.

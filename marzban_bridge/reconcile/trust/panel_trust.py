@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from marzban_bridge.errors import PanelDoubtError, StoreDoubtError
+from marzban_bridge.errors import PanelSuspendedError, StoreSuspendedError
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.trust.second_bridge import SecondBridge
@@ -20,15 +20,15 @@ class PanelTrust:
         self.second_bridge = second_bridge
 
     @property
-    def is_in_doubt(self) -> bool:
+    def is_suspended(self) -> bool:
         """Whether no user of the panel may be changed, because of the store or of the panel."""
-        return bool(self._store.doubt or self._store.suspension.reasons)
+        return bool(self._store.suspended or self._store.suspension.reasons)
 
-    def refuse_in_doubt(self) -> None:
-        """Raise StoreDoubtError or PanelDoubtError while no user of the panel may be changed."""
-        if self._store.doubt:
-            raise StoreDoubtError(self._store.doubt)
-        self.census.refuse_in_doubt()
+    def refuse_suspended(self) -> None:
+        """Raise StoreSuspendedError or PanelSuspendedError while no user may be changed."""
+        if self._store.suspended:
+            raise StoreSuspendedError(self._store.suspended)
+        self.census.refuse_suspended()
 
     async def is_doubtful(self, key: str, user: PanelUser, *, read_at: float) -> bool:
         """Tell whether it is the panel that changed and not the user, or whose limit it is.
@@ -39,10 +39,12 @@ class PanelTrust:
         return is_of_other or await self.census.is_doubtful(key, user, read_at=read_at)
 
     async def demand(self, key: str, user: PanelUser, *, read_at: float) -> None:
-        """Raise PanelDoubtError where a user must not be changed."""
+        """Raise PanelSuspendedError where a user must not be changed."""
         if await self.is_doubtful(key, user, read_at=read_at):
-            self.census.refuse_in_doubt()
-            raise PanelDoubtError(self.second_bridge.reason(key, user) or "the panel is in doubt")
+            self.census.refuse_suspended()
+            raise PanelSuspendedError(
+                self.second_bridge.reason(key, user) or "the panel is in doubt"
+            )
 
     async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:
         """Return why a user would not be changed, without storing it; None for no reason."""

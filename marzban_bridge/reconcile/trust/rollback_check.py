@@ -5,7 +5,7 @@ the newest entry in its audit trail, which grows with every reset, quota change 
 a store that has no such entry is older, or went another way since. A store that begins where the
 collector knows of one for the same panel is in the place of one that was lost. A copy made by
 `backup` says so itself: that tells it when the ledger was restored along with it. Each way the
-store is in doubt, and no user is changed until `marzban-bridge rebase`.
+store is suspended, and no user is changed until `marzban-bridge rebase`.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ class RollbackCheck:
             log.warning("the collector cannot vouch for the store yet; going on without")
 
     def check_store(self) -> None:
-        """Put a store in doubt that says of itself that it is a copy."""
+        """Suspend a store that says of itself that it is a copy."""
         if copied_at := self._store.identity.copied_at:
-            self.doubt(
+            self.suspend(
                 f"the bridge's store is the backup of {copied_at}; the panel has moved on since. "
                 "No user is changed until `marzban-bridge rebase`"
             )
 
-    def doubt(self, text: str) -> None:
+    def suspend(self, text: str) -> None:
         """Have no user changed, and say why; once."""
-        if self._store.doubt is None:
+        if self._store.suspended is None:
             log.error("%s", text)
-            self._store.begin_doubt(text, Event(kind="conflict", text=text), at=self._clock())
+            self._store.suspend(text, Event(kind="conflict", text=text), at=self._clock())
 
     async def check(self) -> None:
-        """Ask the collector once whether the store is the newest; put it in doubt if not.
+        """Ask the collector once whether the store is the newest; suspend it if not.
 
         Raises CollectorUnavailableError or CollectorRefusedError.
         """
@@ -79,7 +79,7 @@ class RollbackCheck:
         known = await self._feed.standing(identity.name)
         if known and identity.entry_digest(known.position) != known.mark:
             self.is_behind = True
-            self.doubt(
+            self.suspend(
                 f"the bridge's store is older than what the collector knows of it (entry "
                 f"{known.position} is missing or another, {identity.newest()[0]} is the newest), "
                 "as after a restored backup: resets, quota changes and limits since are not in "
@@ -89,14 +89,14 @@ class RollbackCheck:
         self._checked.set()
 
     def _check_new_store(self, known: Sequence[KnownStore]) -> None:
-        """Put a store that begins in doubt where the collector knows of one of the same panel.
+        """Suspend a store that begins where the collector knows of one of the same panel.
 
         One that holds nothing is no loss. One of another panel may be this panel's under an older
         address: then nobody but the operator can tell.
         """
         known = [each for each in known if each.position > 0]
         if any(each.panel in {"", self._panel} for each in known):
-            self.doubt(
+            self.suspend(
                 "the bridge's store is a new one, and the collector knows of another for this "
                 "panel: it was lost, or BRIDGE_STORE names another file. The panel shows only what "
                 "is left of each quota, so that nobody is changed until the store is back, from a "
@@ -111,9 +111,9 @@ class RollbackCheck:
             )
 
     async def report_position(self) -> None:
-        """Tell the collector how far the store is, if there is news and no doubt."""
+        """Tell the collector how far the store is, if there is news and it is not suspended."""
         position, mark = self._store.identity.newest()
-        if self._store.doubt or not self.is_checked or position == self._confirmed_position:
+        if self._store.suspended or not self.is_checked or position == self._confirmed_position:
             return
         await self._feed.report_position(
             self._store.identity.name, position=position, mark=mark, panel=self._panel

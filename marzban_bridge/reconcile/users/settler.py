@@ -126,7 +126,7 @@ class Settler:
 
         Nobody else runs meanwhile, so one commit for all is the same as one for each.
         """
-        if self.trust.is_in_doubt:
+        if self.trust.is_suspended:
             return {}
         quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
         looked = {key: account for key, account in quiet.items() if account}
@@ -163,7 +163,7 @@ class Settler:
         `read_at`: when the reading began, by `time.monotonic`. What was read before somebody else
         settled the user meanwhile is old, might look like a reset undone, and is read anew.
         """
-        if self.trust.is_in_doubt:
+        if self.trust.is_suspended:
             return
         owners: list[str] = []
         async with self._lock_of(key):
@@ -192,7 +192,7 @@ class Settler:
         Raises UserNotFoundError when the panel has no such user. After a crash or a panel error the
         next look at the user finishes what was begun.
         """
-        self.trust.refuse_in_doubt()
+        self.trust.refuse_suspended()
         key = account_key(username)
         async with self._lock_of(key):
             read_at = time.monotonic()
@@ -238,7 +238,7 @@ class Settler:
 
     async def release(self, account: Account) -> bool:
         """Give the panel back the admin's quota and status; return whether that took a write."""
-        self.trust.refuse_in_doubt()
+        self.trust.refuse_suspended()
         async with self._lock_of(account.key):
             read_at = time.monotonic()
             user = await self._panel.get_user(account.username)
@@ -329,7 +329,7 @@ class Settler:
         totals = self._store.usage.totals(key)
         for step in range(MAX_STEPS):
             # Either may have begun while the panel was asked.
-            if await self.trust.is_doubtful(key, user, read_at=read_at) or self._store.doubt:
+            if await self.trust.is_doubtful(key, user, read_at=read_at) or self._store.suspended:
                 return
             if step == 0:
                 self._recognize(key, user)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.quota.usage import Orphan
+from marzban_bridge.quota.usage import UnknownName
 from marzban_bridge.store.handle import StoreHandle, from_millis
 from marzban_bridge.store.usage_sums import sum_of
 
@@ -16,7 +16,7 @@ class UnknownNames:
         self._db = handle.db
         self._panel = panel
 
-    def all(self) -> list[Orphan]:
+    def all(self) -> list[UnknownName]:
         """Return the names that were reported and that no panel knows which might."""
         of_panel = "" if self._handle.shares_quotas else " AND u.panel = o.panel"
         rows = self._db.execute(
@@ -29,7 +29,7 @@ class UnknownNames:
             (self._panel,),
         )
         return [
-            Orphan(
+            UnknownName(
                 username=row[0],
                 first_seen_at=from_millis(row[1]),
                 total_bytes=row[2],

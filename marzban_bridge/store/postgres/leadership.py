@@ -140,10 +140,10 @@ class Leadership:
 
     async def _vouch(self, store: Store) -> None:
         """Suspend the store, over restarts, where commits are missing, and note where it is."""
-        if (text := self._loss()) and store.doubt is None:
+        if (text := self._loss()) and store.suspended is None:
             log.error("%s", text)
             event = Event(kind="conflict", text=text)
-            store.begin_doubt(text, event, at=datetime.now(UTC))
+            store.suspend(text, event, at=datetime.now(UTC))
         await self._in_thread(lambda: self._link.ask(lambda db: self.lease.settle(db, self._mark)))
 
     def _tell(self, line: str) -> None:
