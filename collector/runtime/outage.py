@@ -51,7 +51,7 @@ class Outage:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew without a word: it is not tried any more, or something else is."""
+        """Begin anew without logging: it is not tried any more."""
         self.reason, self._logged = None, None
         self._pace.succeed()
 

@@ -1,4 +1,4 @@
-"""Files of ours: put in their place whole, and read by nobody but their owner."""
+"""Files of mode 600 that are created whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_private(path: Path) -> None:
 
 
 def keep_private(path: Path, *, suffixes: Iterable[str] = ("",)) -> None:
-    """Take a file, and those beside it, from everybody but its owner; what is missing is skipped.
+    """Set a file, and those beside it, to mode 600; what is missing is skipped.
 
     A file of another user stays as it is, with a warning.
     """

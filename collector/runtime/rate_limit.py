@@ -1,4 +1,4 @@
-"""How often somebody may call: token buckets in bounded memory; pure, given a clock reading."""
+"""How often each caller may call: token buckets in bounded memory; pure, given a clock reading."""
 
 from __future__ import annotations
 

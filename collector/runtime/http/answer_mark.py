@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 HEADER = "traffic-collector"
-"""In each answer of a collector to who reports; its value is the version of the protocol."""
+"""In each answer of a collector to a reporter; its value is the version of the protocol."""
 VALUE = "1"
 REQUEST_HEADER = "traffic-collector-request"
-"""In a request: a word that the answer's mark repeats, so that it is known to answer this one."""
+"""In a request: a random word, which the mark of its answer repeats."""
 NO_WORD = "-"
 _WORD = re.compile(r"[0-9A-Za-z]{1,64}")
 

@@ -23,7 +23,7 @@ class BodyTooSlowError(BodyError):
 
 
 class BodyCutOffError(BodyError):
-    """A body ends too early: its sender is gone, and there is nobody to be answered."""
+    """A body ends too early: its client has disconnected, and receives no answer."""
 
 
 async def read_body(

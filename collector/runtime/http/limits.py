@@ -1,9 +1,10 @@
-"""How long, how large and how many: bounds on connections, whatever is sent on them or not.
+"""Bounds on the connections of an HTTP server: number, time, length of a head, pipelined requests.
 
-uvicorn waits for ever for the head of a request, takes heads of any length, and takes in whatever
-requests are pipelined behind another. Here a head has a deadline and a length, few requests may
-wait on one connection, and when all places are taken, the one that has been sending its request
-for longest gives way. So strangers who hold connections open keep nobody else out.
+uvicorn waits for ever for the head of a request, accepts heads of any length, and reads any number
+of pipelined requests. Here a head has a deadline and a maximum length, the number of requests that
+wait on one connection is limited, and so is the number of open connections: when it is reached, the
+connection that has been sending its request longest is closed. So clients that hold connections
+open do not keep other clients out.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of a head, and of what follows a body; what arrives in one read is let through."""
+"""Of a head, and of what follows a body; what arrives in one read is not counted apart."""
 MAX_PIPELINED = 16
 FILES_BESIDE_CONNECTIONS = 128
-"""Ledger, logs, connections of our own, and what a restart needs for a moment."""
+"""Ledger, logs, outgoing connections, and what a restart needs for a moment."""
 
 
 def bounded(*, connections: int, read_seconds: float) -> type[asyncio.Protocol]:
     """Return the protocol of one server, for `uvicorn.Config(http=...)`.
 
-    `read_seconds` is how long a head may take, what is left of a body nobody reads, and the other
-    side to take an answer. Fewer connections than asked for are kept where files are scarce.
+    `read_seconds` is how long each of these may take: a head, the rest of a body that is not read,
+    and the client to receive an answer. The limit on open files may lower `connections`.
     """
 
     class Bounded(_BoundedProtocol):
@@ -38,7 +39,7 @@ def bounded(*, connections: int, read_seconds: float) -> type[asyncio.Protocol]:
 
 
 def room_for(connections: int) -> int:
-    """Return how many connections the limit on open files allows, raised as far as we may."""
+    """Return how many connections the limit on open files allows, raised as far as permitted."""
     if sys.platform == "win32":
         return connections
     import resource  # noqa: PLC0415 - there is none on Windows
@@ -55,7 +56,7 @@ def room_for(connections: int) -> int:
 class CoalescingTransport:
     """A transport that writes an answer's head together with what follows it.
 
-    uvicorn writes them apart: two system calls for us, two packets for the other side.
+    uvicorn writes them apart: two system calls, and two packets on the network.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -68,7 +69,7 @@ class CoalescingTransport:
         self.abort = transport.abort
 
     def write(self, data: bytes) -> None:
-        """Write, or keep a head back until more comes."""
+        """Write; a head is held back until more is written."""
         if self._head:
             data, self._head = self._head + data, b""
         elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
@@ -93,7 +94,7 @@ class _TooManyPipelinedError(Exception):
 
 
 class _BoundedProtocol(HttpToolsProtocol):
-    """One connection; it is a sender until its request is there in full."""
+    """One connection; it is among the senders until its request is complete."""
 
     most: ClassVar[int]
     read_seconds: ClassVar[float]
@@ -173,7 +174,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._stall = None
 
     def _is_idle(self) -> bool:
-        """Tell whether nothing is being answered: the other side has to go on."""
+        """Tell whether no request is being answered: the client has to send the next one."""
         latest = self._latest()
         return latest is None or latest.response_complete
 
@@ -182,7 +183,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         return self.cycle
 
     def _set_deadline(self) -> None:
-        """Give the other side so long to send a head; more of what it sends does not extend it."""
+        """Start the deadline of a head, where none runs; more bytes of it do not extend it."""
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.read_seconds, self._be_late)
 
@@ -197,7 +198,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.turn_away(HTTPStatus.REQUEST_TIMEOUT)
 
     def turn_away(self, status: HTTPStatus) -> None:
-        """Close the connection, saying why where nothing else was said yet."""
+        """Close the connection, with `status` as the answer where none was begun."""
         self._let_go()
         self.connections.discard(self)
         if self._latest() is None and not self.transport.is_closing():
@@ -207,7 +208,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._abort_later()
 
     def _abort_later(self) -> None:
-        """End the connection even if the other side never takes what was written to it."""
+        """Abort the connection after `read_seconds`, also where the client takes no more data."""
         if self._stall is None:
             self._stall = self.loop.call_later(self.read_seconds, self.transport.abort)
 

@@ -1,6 +1,6 @@
 """How long an answer asks to wait: its `Retry-After` header, in either of HTTP's forms; pure.
 
-How much of that is heeded is for who waits to say.
+Each caller limits how much of that it waits.
 """
 
 from __future__ import annotations

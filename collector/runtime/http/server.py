@@ -23,7 +23,7 @@ class Signals(enum.Enum):
     """What a server does about SIGINT and SIGTERM."""
 
     RAISED_AGAIN = "ends at one, and raises it again then: the process ends by it"
-    RETURNED_AFTER = "ends at one, and returns: the process may have a word to say on its exit code"
+    RETURNED_AFTER = "ends at one, and returns: the program chooses the exit code"
     LEFT_ALONE = "does nothing: it is one of several in its process, and is told to end"
 
 
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
     `proxies` are those whose `X-Forwarded-For` is believed. `on_stop` is called when listening
     ends, before open requests are waited for, at most `graceful_seconds`: what waits for something
     to happen is to be answered. `freezes_heap`: what is there once it has started stays, so that
-    the collector of garbage never looks at it; for a process that does nothing else.
+    the garbage collector never scans it; for a process that does nothing else.
     """
 
     def __init__(

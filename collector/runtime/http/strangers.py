@@ -1,6 +1,6 @@
-"""How many proofs of strangers another server is asked to check, per address and in total; pure.
+"""How many unverified credentials another server is asked to check; pure.
 
-That server sees every check as ours, so it cannot tell strangers apart.
+That server sees every check as one of this program, so it cannot limit them by client itself.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Being connected to a PostgreSQL: bounded answers, session settings, one link, its standby."""
+"""Connections to PostgreSQL: bounded answers, session settings, one link, a fenced lease."""

@@ -1,4 +1,4 @@
-"""Connecting to a PostgreSQL, for both programs: bounded in time, and no password shown to anybody.
+"""Connecting to PostgreSQL, for all programs: bounded in time, and without a password in messages.
 
 A server that is frozen, or a network that is cut, has to be noticed within seconds.
 """
@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-# The driver tells of each try to connect; we tell of each change.
+# The driver logs each try to connect; the programs log each change.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 T = TypeVar("T")
 
 CONNECT_SECONDS = 3
 ANSWER_SECONDS = 10.0
-"""How long one statement may take, for whoever waits for a commit."""
+"""How long one statement may take where a request waits for its commit."""
 _DEFAULTS = {
     "connect_timeout": str(CONNECT_SECONDS),
     # A network that is cut is noticed within seconds, waiting for an answer or not.
@@ -44,7 +44,7 @@ def conninfo_of(url: str, *, application: str) -> str:
 
 
 def name_of(url: str) -> str:
-    """Return what people may see of a URL, no password, no options; ValueError as above."""
+    """Return a URL without password and options, for messages; ValueError as above."""
     given = _read(url)
     user = f"{given['user']}@" if "user" in given else ""
     ports = given.get("port", "").split(",")
@@ -102,10 +102,10 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         self.add_notice_handler(self._note)
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Wait for an answer; OperationalError, and no connection any more, without one.
+        """Wait for an answer; without one, close the connection and raise OperationalError.
 
-        The same for a commit that is answered though no standby has it: somebody canceled what the
-        server calls a query, and was the wait for the standby.
+        The same for a commit that is answered though no standby has it: the wait for the standby,
+        which the server shows as a query, was canceled.
         """
         result = super().wait(self._bounded(gen), *args, **kwargs)
         if self._is_unconfirmed:

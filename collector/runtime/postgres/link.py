@@ -1,4 +1,4 @@
-"""One connection to a PostgreSQL, for both programs: opened when used, anew when it was lost."""
+"""One connection to PostgreSQL, for all programs: opened when used, reopened when it was lost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PostgresLink:
     def connect(self) -> Db:
         """Return the open connection, which may be a new one; raises translated errors.
 
-        It is a new one where the one there was has been cut off while nobody used it.
+        It is a new one where the previous one was cut off while it was not used.
         """
         try:
             db = self._opened()

@@ -1,8 +1,8 @@
-"""What a session with PostgreSQL relies on, for both programs: set by us, or refused in words.
+"""What a session with PostgreSQL relies on, for all programs: set, or refused with a message.
 
 A role or a database may have settings of its own (`ALTER ROLE … SET …`), a pooler may give one
-session to several clients, and an address may be a standby's. Of each the first statement that
-goes wrong says little, and some store wrongly without a word.
+session to several clients, and an address may be a standby's. The error of the first statement
+that fails explains none of these, and some of them store wrong values without an error.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _FACTS = (
     "SELECT current_setting('server_encoding'), pg_is_in_recovery(), "
     "current_setting('transaction_read_only')"
 )
-# Sessions of other users are not ours to judge: they may ask for more than a flushed log.
+# Sessions of other users are left out: they may ask for more than a flushed log.
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE wait_event = 'SyncRep' AND usename = session_user AND datname = current_database()
