@@ -24,8 +24,8 @@ from collector.intake.rules_cache import RulesCache
 from collector.intake.shared import SharedIngest
 from collector.intake.standby_watch import StandbyWatch
 from collector.intake.subscriptions import Subscriptions
-from collector.ledger import Ledger, LedgerReader
 from collector.ledger.backend import EmbeddedBackend, LedgerBackend, SharedBackend, backend_of
+from collector.ledger.ports import Ledger, LedgerReader
 from collector.metrics import Metrics
 from collector.reports.byte_bounds import Bounds, ByteBounds
 from collector.reports.report import DAY_MILLIS, Limits

@@ -15,9 +15,7 @@ from collector.api.problems import documented
 from collector.api.senders import require_admin
 from collector.api.usage import at
 from collector.errors import CollectorError
-from collector.ledger import (
-    Ledger,
-)
+from collector.ledger.ports import Ledger
 from collector.ledger.statistics_values import (
     IdleSeries,
 )

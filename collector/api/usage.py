@@ -13,9 +13,7 @@ from pydantic import AfterValidator, BaseModel
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
-from collector.ledger import (
-    Changes,
-)
+from collector.ledger import Changes
 from collector.ledger.statistics_values import (
     ServerUsage,
     UsageSums,

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from collector.errors import LedgerError, LedgerInUseError, SettingsError
-from collector.ledger import Ledger, LedgerReader
 from collector.ledger.backend import EmbeddedBackend, SharedBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
+from collector.ledger.ports import Ledger, LedgerReader
 from collector.ledger.sql.ratios import check_server
 from collector.reports.report import canonical, fault_in_name
 from collector.runtime.logs import printable

@@ -17,9 +17,10 @@ from collector.importing.files import Rows
 from collector.importing.rows import Row, amount_of, read_row
 from collector.importing.staging import Staging, Statement
 from collector.importing.tally import ImportTally
-from collector.ledger import Batch, LedgerReader
+from collector.ledger import Batch
 from collector.ledger.backend import LedgerBackend
 from collector.ledger.import_amounts import Grown, Sums
+from collector.ledger.ports import LedgerReader
 from collector.ledger.sql.imports import Counted, noting, scope_of
 from collector.reports.billing import Billing, Tariff
 from collector.reports.report import Limits, Refusal, Report

@@ -28,7 +28,8 @@ from collector.influx.delivery import Delivered, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
 from collector.influx.points import Page, daily_page, raw_page
 from collector.intake.ingest import Ingest
-from collector.ledger import DeadLetter, LedgerReader, Progress
+from collector.ledger import DeadLetter, Progress
+from collector.ledger.ports import LedgerReader
 from collector.metrics import Metrics
 from collector.runtime.outage import Outage
 from collector.runtime.pace import Pace

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from collector.errors import NotStoredError
-from collector.ledger import Ledger, Receipt
+from collector.ledger import Receipt
+from collector.ledger.ports import Ledger
 from collector.metrics import Metrics
 from collector.runtime.outage import Outage
 

@@ -16,7 +16,8 @@ from collector.intake.deferred_sums import DeferredSums
 from collector.intake.group_commit import GroupCommit
 from collector.intake.ingest import IngestOptions
 from collector.intake.purge import Purge
-from collector.ledger import Batch, Ledger, Receipt
+from collector.ledger import Batch, Receipt
+from collector.ledger.ports import Ledger
 
 log = logging.getLogger(__name__)
 

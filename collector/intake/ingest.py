@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from collector.intake.commit_signal import CommitSignal
-from collector.ledger import Batch, Ledger, Receipt
+from collector.ledger import Batch, Receipt
+from collector.ledger.ports import Ledger
 from collector.metrics import Metrics
 from collector.reports.report import Limits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from collector.ledger import Ledger
+from collector.ledger.ports import Ledger
 from collector.reports.report import Limits, kept_millis, purge_horizon_millis
 
 PURGE_SECONDS = 60.0

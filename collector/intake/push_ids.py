@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from collector.ledger import LedgerReader
 from collector.ledger.async_read import AsyncRead
+from collector.ledger.ports import LedgerReader
 from collector.metrics import Metrics
 from collector.reports.report import report_key
 from collector.sources import uniproxy

@@ -14,8 +14,8 @@ from collector.intake.group_commit import GroupCommit
 from collector.intake.ingest import IngestOptions
 from collector.intake.purge import Purge
 from collector.intake.shared_leader import SharedLeader
-from collector.ledger import Batch, Ledger, Receipt
-from collector.ledger.backend import SharedLedger, SharedReader
+from collector.ledger import Batch, Receipt
+from collector.ledger.ports import Ledger, SharedLedger, SharedReader
 
 T = TypeVar("T")
 

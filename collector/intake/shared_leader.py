@@ -16,7 +16,7 @@ from collections.abc import Callable
 from collector.errors import NotStoredError
 from collector.intake.commit_signal import CommitSignal
 from collector.intake.purge import Purge
-from collector.ledger.backend import SharedLedger, SharedReader
+from collector.ledger.ports import SharedLedger, SharedReader
 from collector.metrics import Metrics
 from collector.runtime.outage import Outage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from collector.ledger import LedgerReader
+from collector.ledger.ports import LedgerReader
 
 T = TypeVar("T")
 

@@ -13,44 +13,13 @@ from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from collector.errors import SettingsError
-from collector.ledger import Ledger, LedgerReader
 from collector.ledger.corrections import Wanted
-from collector.ledger.lost_commits import Losses
+from collector.ledger.ports import Ledger, LedgerReader, SharedLedger, SharedReader
 from collector.ledger.readers import ReaderPosition
 from collector.reports.billing import Ratio
 from collector.reports.reporters import Configured
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
-
-
-class SharedLedger(Ledger, Protocol):
-    """A ledger that several collectors write; one of them leads."""
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process is the one, as far as it knows."""
-        ...
-
-    @property
-    def losses(self) -> Losses:
-        """What this process has seen in the ledger and is not there any more."""
-        ...
-
-    def lead(self) -> int:
-        """Take or keep the lead if possible; return up to where the sums go."""
-        ...
-
-
-class SharedReader(LedgerReader, Protocol):
-    """The reading side of such a ledger."""
-
-    def commits_waiting(self) -> int:
-        """Return how many commits have waited for a synchronous standby for seconds."""
-        ...
-
-    def await_sums(self) -> None:
-        """Return once all that is stored now is in the sums, whoever adds it up."""
-        ...
 
 
 class LedgerBackend(Protocol):

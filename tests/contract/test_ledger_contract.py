@@ -16,15 +16,8 @@ from ledgers import DAY, NOON_MILLIS, Place, PostgresPlace, SqlitePlace, batch, 
 from postgres_server import PostgresServer
 
 from collector.errors import NotStoredError
-from collector.ledger import (
-    Backlog,
-    DeadLetter,
-    ExportState,
-    Ledger,
-    LedgerReader,
-    Progress,
-    Receipt,
-)
+from collector.ledger import Backlog, DeadLetter, ExportState, Progress, Receipt
+from collector.ledger.ports import Ledger, LedgerReader
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.ledger.statistics_values import (
     UsageSums,

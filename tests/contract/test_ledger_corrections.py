@@ -11,9 +11,9 @@ from ledgers import DAY, NOON_MILLIS, Place, PostgresPlace, SqlitePlace, batch, 
 from postgres_server import PostgresServer
 
 from collector.influx.points import raw_page
-from collector.ledger import Ledger, LedgerReader
 from collector.ledger.backend import LedgerBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, Stretch, Wanted
+from collector.ledger.ports import Ledger, LedgerReader
 
 LATER_MILLIS = NOON_MILLIS + 3_600_000
 FOR_EVER = {"since_millis": 0, "until_millis": 10 * NOON_MILLIS}

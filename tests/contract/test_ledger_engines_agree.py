@@ -14,9 +14,9 @@ from ledgers import DAY, NOON_MILLIS, batch, report
 from postgres_server import PostgresServer
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
-from collector.ledger import Ledger, LedgerReader
 from collector.ledger.backend import LedgerBackend, backend_of
 from collector.ledger.corrections import Kind, Wanted
+from collector.ledger.ports import Ledger, LedgerReader
 from collector.ledger.readers import ReaderPosition
 from collector.reports.billing import Ratio
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from collector.ledger import Batch, Ledger, LedgerReader
+from collector.ledger import Batch
+from collector.ledger.ports import Ledger, LedgerReader
 from collector.ledger.postgres.reader import PostgresReader
 from collector.ledger.postgres.writer import PostgresLedger
 from collector.ledger.sqlite.backend import SqliteBackend

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from collector.errors import LedgerUnavailableError, NotStoredError
-from collector.ledger import Alongside, Batch, Receipt
+from collector.ledger import Batch, Receipt
 from collector.ledger.capacity import Capacity, Room
+from collector.ledger.ports import Alongside
 from collector.ledger.postgres import series as postgres_series
 from collector.ledger.postgres.append import (
     Group,

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from collector.errors import LedgerError, NotStoredError
-from collector.ledger import Alongside, Batch, Progress, Receipt
+from collector.ledger import Batch, Progress, Receipt
 from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.lost_commits import Losses
+from collector.ledger.ports import Alongside
 from collector.ledger.postgres import correction_rows as postgres_rows
 from collector.ledger.postgres import numbering as postgres_fold
 from collector.ledger.postgres import purge as postgres_purge

@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
-from collector.ledger import Alongside, Batch, Progress, Receipt
+from collector.ledger import Batch, Progress, Receipt
 from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS, SCOPE, Correction, Line
+from collector.ledger.ports import Alongside
 from collector.ledger.sql import capacity as sql_capacity
 from collector.ledger.sql import corrected as sql_corrected
 from collector.ledger.sql import corrections as sql_corrections
