@@ -7,22 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import socket
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
-from collector.runtime.http.server import Server, Signals
-from collector.runtime.listening import listen
-from marzban_bridge.app import create_app
 from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.cli import exclusive
 from marzban_bridge.cli.exclusive import with_bridges
+from marzban_bridge.cli.output import console, say
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
@@ -31,7 +23,7 @@ from marzban_bridge.panels.names import scoped
 from marzban_bridge.quota.account import Account, standing, trusted
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.store.backup import back_up
-from marzban_bridge.store.open import open_to_read, url_of
+from marzban_bridge.store.open import open_to_read
 from marzban_bridge.store.store import Store
 from marzban_bridge.tables import (
     PlannedRow,
@@ -43,55 +35,8 @@ from marzban_bridge.tables import (
 )
 
 log = logging.getLogger(__name__)
-console = Console()
 
 PROGRESS_SECONDS = 5.0
-
-
-def stop_process(error: BaseException) -> None:
-    """End the process after a fault the loop cannot work around; a supervisor starts it anew."""
-    log.critical("the loop stopped: %r", error, exc_info=error)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def run(settings: Settings) -> int:
-    """Serve until told to stop."""
-    panels = load_panels(settings)
-    with listen(settings.host, settings.port) as listener:  # before anything is touched
-        if isinstance(settings.store, Path):
-            Store(settings.store).close()  # what cannot be used is one line, not a traceback
-        else:
-            url_of(settings)
-        return _serve(settings, panels, listener)
-
-
-def _serve(settings: Settings, panels: Sequence[PanelSettings], listener: socket.socket) -> int:
-    failures: list[BaseException] = []
-
-    def on_loop_failure(error: BaseException) -> None:
-        failures.append(error)
-        stop_process(error)
-
-    log.info(
-        "bridge on http://%s:%d enforcement=%s panel=%s collector=%s store=%s webhooks=%s",
-        settings.host,
-        settings.port,
-        settings.enforcement,
-        " ".join(panel.url for panel in panels),
-        settings.collector_url,
-        settings.store,
-        "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
-    )
-    app = create_app(settings, on_loop_failure=on_loop_failure)
-    server = Server(
-        app,
-        connections=settings.max_connections,
-        read_seconds=settings.read_seconds,
-        proxies=settings.forwarded_allow_ips,
-        signals=Signals.RETURNED_AFTER,
-    )
-    server.run(sockets=[listener])
-    return 1 if failures else 0
 
 
 async def once(settings: Settings) -> int:
@@ -244,11 +189,6 @@ async def move_store(settings: Settings, file: Path) -> int:
         f"{file} is as it was: put it away, no bridge may run on it any more"
     )
     return 0
-
-
-def say(line: str) -> None:
-    """Print a line as it is; names in it are data, and stay whole for whoever reads the output."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _named(store: Store, account: Account) -> Account:

@@ -15,7 +15,7 @@ from collector.runtime.cli import run_command
 from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
-from marzban_bridge.cli import commands
+from marzban_bridge.cli import commands, serve
 from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.cli import rebase_panel as panel_commands
 from marzban_bridge.cli import rebuild as rebuild_command
@@ -187,7 +187,7 @@ def _add_change(command: argparse.ArgumentParser) -> None:
 def _run(_: argparse.Namespace) -> int:
     settings = _settings()
     panels_command.demand_different(settings)
-    return commands.run(settings)
+    return serve.run(settings)
 
 
 def _plan(_: argparse.Namespace) -> int:

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack, suppress
 from rich.console import Console
 from rich.table import Table
 
-from marzban_bridge.cli.commands import say
 from marzban_bridge.cli.exclusive import with_store
+from marzban_bridge.cli.output import say
 from marzban_bridge.clock import utc_now
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings

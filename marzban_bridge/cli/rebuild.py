@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from marzban_bridge.bridge import Bridge, Bridges
-from marzban_bridge.cli.commands import console
 from marzban_bridge.cli.exclusive import with_bridges
+from marzban_bridge.cli.output import console
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.quota.account import standing
 from marzban_bridge.reconcile.rebuilding import Rebuilding, Rebuilt

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from marzban_bridge.api.answers import REBASE_PHRASE, RELEASE_PHRASE, RebaseAnswer, ReleaseAnswer
 from marzban_bridge.bridge import Bridges
-from marzban_bridge.cli.commands import console, say
 from marzban_bridge.cli.exclusive import with_bridges
+from marzban_bridge.cli.output import console, say
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.quota.account import Balance, standing

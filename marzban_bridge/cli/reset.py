@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from marzban_bridge.bridge import Bridges, first_failure
-from marzban_bridge.cli.commands import say
 from marzban_bridge.cli.exclusive import with_bridges
+from marzban_bridge.cli.output import say
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings

@@ -29,8 +29,8 @@ from collector.runtime.wall_clock import wall_clock_millis
 from collector.sources.file import load_sources
 from marzban_bridge.app import create_app
 from marzban_bridge.bridge import Bridges
-from marzban_bridge.cli.commands import stop_process
 from marzban_bridge.cli.kept_key import ADMIN_KEY_FILE, with_kept_key
+from marzban_bridge.cli.output import stop_process
 from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import SettingsError

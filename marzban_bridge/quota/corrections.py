@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from marzban_bridge.quota.account import Account, Event, balance
-from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import CorrectedName, Seqs, Totals, merged
 
 

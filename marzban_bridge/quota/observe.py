@@ -25,12 +25,12 @@ from marzban_bridge.quota.resets.detection import (
     ResetAll,
     ResetSign,
     detect,
-    due_at,
     fall_of,
     has_webhook,
     period_start,
 )
 from marzban_bridge.quota.resets.echoes import expecting, webhooks_heard
+from marzban_bridge.quota.resets.schedule import due_at
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
 from marzban_bridge.quota.usage import Totals, corrected_at
 from marzban_bridge.quota.writes.late_landings import (

@@ -23,7 +23,7 @@ from marzban_bridge.quota.account import (
     desired,
     is_same_limit,
 )
-from marzban_bridge.quota.resets.detection import due_at
+from marzban_bridge.quota.resets.schedule import due_at
 
 PUBLISH_STEP_BYTES = 10 * MIB
 PUBLISH_STEP_SHARE = 0.05

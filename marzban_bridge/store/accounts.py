@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from marzban_bridge.quota.account import Account, Event
-from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.gone.gone_accounts import GoneAccounts
 from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis

@@ -14,7 +14,7 @@ from shared_stores import ENGINES, POSTGRESQL, StorePlace, lead
 from world import World
 
 from marzban_bridge.errors import NotLeadingError
-from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.postgres.lease import Lease
 from marzban_bridge.store.postgres.link import PostgresLink

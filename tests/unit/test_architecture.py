@@ -68,6 +68,8 @@ PURE = (
     "marzban_bridge/quota/resets/detection.py",
     "marzban_bridge/panels/retry_after.py",
     "marzban_bridge/quota/shared.py",
+    "marzban_bridge/quota/shared_quota.py",
+    "marzban_bridge/quota/resets/schedule.py",
     "marzban_bridge/simulator/panel/panel.py",
     "marzban_bridge/simulator/panel/rules.py",
     "marzban_bridge/quota/typed_limits.py",

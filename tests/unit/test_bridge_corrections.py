@@ -18,7 +18,7 @@ from marzban_bridge.quota.corrections import (
     question,
     question_of_admin,
 )
-from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import CorrectedName, Totals
 
 NAME = CorrectedName(

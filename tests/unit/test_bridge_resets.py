@@ -11,16 +11,15 @@ from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, sight
 from marzban_bridge.quota.resets.detection import (
-    CALENDAR_GRACE,
     Cause,
     Fall,
     ResetAll,
     detect,
-    due_at,
     fall_of,
     period_start,
 )
 from marzban_bridge.quota.resets.echoes import ECHO_WINDOW
+from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE, due_at
 
 LATER = NOW + timedelta(seconds=30)
 PROVED = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))

@@ -11,8 +11,6 @@ from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
 from marzban_bridge.panels.users import ResetStrategy
 from marzban_bridge.quota.account import ResetRequest, Superseded, sight
 from marzban_bridge.quota.shared import (
-    Anew,
-    SharedQuota,
     completed,
     depart,
     fold,
@@ -23,6 +21,7 @@ from marzban_bridge.quota.shared import (
     renewed,
     spent_between,
 )
+from marzban_bridge.quota.shared_quota import Anew, SharedQuota
 from marzban_bridge.quota.usage import NOTHING, Totals
 
 ORDER = ("default", "two", "three")

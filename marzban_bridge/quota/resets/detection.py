@@ -23,9 +23,8 @@ from enum import StrEnum
 from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, Sighting
 from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
+from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE, due_at
 
-PERIODIC_JOB_INTERVAL = timedelta(hours=1)
-CALENDAR_GRACE = PERIODIC_JOB_INTERVAL + timedelta(minutes=5)
 LOGGED_SHARE = 0.9
 """The least part of the used traffic that a reset's log has of it.
 
@@ -102,12 +101,6 @@ def _fall_of(before: Sighting, after: Sighting) -> Fall:
     if after.used_bytes >= before.used_bytes:
         return Fall.NONE
     return Fall.PAST if before.logged_bytes else Fall.UNCLEAR
-
-
-def due_at(account: Account) -> datetime | None:
-    """Return when the panel's periodic reset falls due, None for users without one."""
-    days = account.sighting.reset_strategy.period_days
-    return None if days is None else account.period_started_at + timedelta(days=days)
 
 
 def is_periodic(account: Account, sign: ResetSign) -> bool:

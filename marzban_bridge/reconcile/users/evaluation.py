@@ -15,7 +15,7 @@ from marzban_bridge.quota.observe import adopt, observe, succeeding
 from marzban_bridge.quota.plan import Change, ChangeKind, plan
 from marzban_bridge.quota.policy import POLICIES
 from marzban_bridge.quota.resets.detection import ResetSign
-from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.shared_switch import owing
 from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits
 from marzban_bridge.quota.usage import NOTHING, Totals

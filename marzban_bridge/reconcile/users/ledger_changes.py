@@ -21,7 +21,7 @@ from marzban_bridge.quota.corrections import (
 )
 from marzban_bridge.quota.gone_accounts import GoneAccount
 from marzban_bridge.quota.observe import hold
-from marzban_bridge.quota.shared import SharedQuota
+from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import CorrectedName
 from marzban_bridge.store.store import Store
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import msgspec
 
 from marzban_bridge.quota.account import Account
-from marzban_bridge.quota.shared import SharedQuota, depart, renewed
+from marzban_bridge.quota.shared import depart, renewed
+from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.store.handle import StoreHandle
 
 

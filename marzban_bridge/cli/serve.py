@@ -1,0 +1,59 @@
+"""`marzban-bridge run`: serves until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from collector.runtime.http.server import Server, Signals
+from collector.runtime.listening import listen
+from marzban_bridge.app import create_app
+from marzban_bridge.cli.output import stop_process
+from marzban_bridge.config.panels_file import PanelSettings, load_panels
+from marzban_bridge.config.settings import Settings
+from marzban_bridge.store.open import url_of
+from marzban_bridge.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop."""
+    panels = load_panels(settings)
+    with listen(settings.host, settings.port) as listener:  # before anything is touched
+        if isinstance(settings.store, Path):
+            Store(settings.store).close()  # what cannot be used is one line, not a traceback
+        else:
+            url_of(settings)
+        return _serve(settings, panels, listener)
+
+
+def _serve(settings: Settings, panels: Sequence[PanelSettings], listener: socket.socket) -> int:
+    failures: list[BaseException] = []
+
+    def on_loop_failure(error: BaseException) -> None:
+        failures.append(error)
+        stop_process(error)
+
+    log.info(
+        "bridge on http://%s:%d enforcement=%s panel=%s collector=%s store=%s webhooks=%s",
+        settings.host,
+        settings.port,
+        settings.enforcement,
+        " ".join(panel.url for panel in panels),
+        settings.collector_url,
+        settings.store,
+        "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
+    )
+    app = create_app(settings, on_loop_failure=on_loop_failure)
+    server = Server(
+        app,
+        connections=settings.max_connections,
+        read_seconds=settings.read_seconds,
+        proxies=settings.forwarded_allow_ips,
+        signals=Signals.RETURNED_AFTER,
+    )
+    server.run(sockets=[listener])
+    return 1 if failures else 0
