@@ -69,7 +69,7 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
     )
-    app.state.callers = Callers()
+    app.state.settings, app.state.callers = settings, Callers()
     install_error_handlers(app)
     of_process = (standing_still, dashboard, health)
     for module in (webhooks, admin, operations, acceptance, confirm, *of_process):

@@ -7,10 +7,9 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from marzban_bridge.api.access.auth import CallerPart
 from marzban_bridge.api.answers import PanelRebaseAnswer, shown_plan
 from marzban_bridge.api.bodies import described, read_model
-from marzban_bridge.api.context import BridgePart
+from marzban_bridge.api.context import BridgePart, CallerPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 
 router = APIRouter(prefix="/v1", tags=["operations"])

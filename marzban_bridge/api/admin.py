@@ -11,16 +11,10 @@ from typing import Literal
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel
 
-from marzban_bridge.api.access.auth import (
-    FORM_TYPE,
-    MAX_FORM_BYTES,
-    Caller,
-    CallerPart,
-    sign_in_through,
-)
+from marzban_bridge.api.access.auth import FORM_TYPE, MAX_FORM_BYTES, Caller
 from marzban_bridge.api.answers import ResetAnswer, reset_answer
 from marzban_bridge.api.bodies import read_body
-from marzban_bridge.api.context import BridgePart, BridgesPart
+from marzban_bridge.api.context import BridgePart, BridgesPart, CallerPart, sign_in_through
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES, Problem
 from marzban_bridge.bridge import Bridge
 from marzban_bridge.errors import BridgeError, PanelError, UserNotFoundError

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 
 from collector.runtime.http import body as http_body
 from collector.runtime.http.body import BodyCutOffError, BodyTooLongError, BodyTooSlowError
-from marzban_bridge.api.context import bridges_of
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -20,7 +19,7 @@ async def read_body(request: Request, *, max_bytes: int, what: str) -> bytes:
         return await http_body.read_body(
             request.receive,
             limit_bytes=max_bytes,
-            read_seconds=bridges_of(request).settings.read_seconds,
+            read_seconds=request.app.state.settings.read_seconds,
         )
     except BodyTooLongError as error:
         raise HTTPException(413, f"{what} may have at most {max_bytes} bytes") from error

@@ -15,10 +15,10 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from marzban_bridge.api import pages
-from marzban_bridge.api.access.auth import FORM_TYPE, MAX_FORM_BYTES, Caller, sign_in_through
+from marzban_bridge.api.access.auth import FORM_TYPE, MAX_FORM_BYTES, Caller
 from marzban_bridge.api.audit import audited
 from marzban_bridge.api.bodies import read_body
-from marzban_bridge.api.context import BridgePart, bridges_of, user_of
+from marzban_bridge.api.context import BridgePart, bridges_of, sign_in_through, user_of
 from marzban_bridge.api.errors import headers_of, status_of
 from marzban_bridge.api.pages import Question
 from marzban_bridge.bridge import Bridge

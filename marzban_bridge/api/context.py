@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials
 
+from marzban_bridge.api.access.auth import BEARER, Caller, address_of, caller_with, signed_in_with
 from marzban_bridge.api.access.callers import Callers
 from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.errors import FollowingError
+from marzban_bridge.panels.users import SignInAnswer
 
 if TYPE_CHECKING:  # it needs the driver, which is an extra
     from marzban_bridge.store.postgres.leadership import Leadership
@@ -63,3 +66,37 @@ def following(leadership: Leadership) -> str:
 
 BridgePart = Annotated[Bridge, Depends(bridge_of)]
 BridgesPart = Annotated[Bridges, Depends(bridges_of)]
+
+
+async def authenticate(
+    request: Request,
+    bridge: BridgePart,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+) -> Caller:
+    """Return who calls, as the panel says; 401 when it does not know the token."""
+    return await caller_with(
+        credentials,
+        panel=bridge.panel,
+        name=bridge.panel_settings.name,
+        callers=callers_of(request),
+        address=address_of(request),
+        now_seconds=bridges_of(request).clock().timestamp(),
+    )
+
+
+CallerPart = Annotated[Caller, Depends(authenticate)]
+
+
+async def sign_in_through(
+    bridge: Bridge, request: Request, form: bytes, *, content_type: str
+) -> SignInAnswer:
+    """Pass a sign-in form through to the panel; 429 after too many that were refused."""
+    return await signed_in_with(
+        form,
+        content_type=content_type,
+        panel=bridge.panel,
+        name=bridge.panel_settings.name,
+        callers=callers_of(request),
+        address=address_of(request),
+        now_seconds=bridges_of(request).clock().timestamp(),
+    )

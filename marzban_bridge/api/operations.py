@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel
 
-from marzban_bridge.api.access.auth import CallerPart
 from marzban_bridge.api.answers import (
     ResetAll,
     ResetAllAnswer,
@@ -17,7 +16,7 @@ from marzban_bridge.api.answers import (
     shown_standing,
 )
 from marzban_bridge.api.bodies import described, read_model
-from marzban_bridge.api.context import BridgePart, BridgesPart
+from marzban_bridge.api.context import BridgePart, BridgesPart, CallerPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 from marzban_bridge.bridge import Bridge, first_failure
 from marzban_bridge.panels.names import account_key

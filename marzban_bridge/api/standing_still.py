@@ -10,10 +10,9 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from marzban_bridge.api.access.auth import CallerPart
 from marzban_bridge.api.answers import RebaseAnswer, ReleaseAnswer, shown_standing
 from marzban_bridge.api.bodies import described, read_model
-from marzban_bridge.api.context import BridgesPart
+from marzban_bridge.api.context import BridgesPart, CallerPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 from marzban_bridge.bridge import RELEASED
 from marzban_bridge.quota.account import standing

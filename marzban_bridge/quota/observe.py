@@ -22,7 +22,6 @@ from marzban_bridge.quota.account import (
 from marzban_bridge.quota.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.resets.detection import (
     Fall,
-    ResetAll,
     ResetSign,
     detect,
     fall_of,
@@ -30,6 +29,7 @@ from marzban_bridge.quota.resets.detection import (
     period_start,
 )
 from marzban_bridge.quota.resets.echoes import expecting, webhooks_heard
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.schedule import due_at
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
 from marzban_bridge.quota.usage import Totals, corrected_at

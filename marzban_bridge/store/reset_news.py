@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.quota.resets.detection import ResetAll
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
 
 

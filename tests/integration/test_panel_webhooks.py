@@ -44,6 +44,7 @@ def post(world, panel, batch, *, secret):
     app.include_router(webhooks.router, prefix="/panels/{panel}")
     app.include_router(health.router)
     app.state.bridges, app.state.callers = world.bridges, Callers()
+    app.state.settings = world.settings
 
     async def deliver():
         transport = httpx.ASGITransport(app)

@@ -20,7 +20,7 @@ from marzban_bridge.config.settings import StoreUrl
 from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
 from marzban_bridge.panels.write_guard import TRY_SECONDS
 from marzban_bridge.quota.account import Event
-from marzban_bridge.quota.resets.detection import ResetAll
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import UsageChange
 from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.leadership import Leadership

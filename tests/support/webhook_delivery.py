@@ -18,6 +18,7 @@ def deliver(world: Any, batch: list[dict[str, Any]], *, secret: str = "a-webhook
     install_error_handlers(app)
     app.include_router(webhooks.router)
     app.state.bridges, app.state.callers = world.bridges, Callers()
+    app.state.settings = world.settings
 
     async def post() -> None:
         transport = httpx.ASGITransport(app)

@@ -70,6 +70,7 @@ PURE = (
     "marzban_bridge/quota/shared.py",
     "marzban_bridge/quota/shared_quota.py",
     "marzban_bridge/quota/resets/schedule.py",
+    "marzban_bridge/quota/resets/reset_all.py",
     "marzban_bridge/simulator/panel/panel.py",
     "marzban_bridge/simulator/panel/rules.py",
     "marzban_bridge/quota/typed_limits.py",

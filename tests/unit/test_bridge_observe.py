@@ -23,7 +23,8 @@ from marzban_bridge.panels.users import ResetStrategy, Status, is_same_creation
 from marzban_bridge.quota.account import FLOOR_BYTES, GIB, MIB, Restoration, balance
 from marzban_bridge.quota.next_plans import NEXT_PLAN_MEMORY
 from marzban_bridge.quota.observe import RECREATION_GAP, adopt, observe
-from marzban_bridge.quota.resets.detection import Cause, ResetAll
+from marzban_bridge.quota.resets.detection import Cause
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import Totals
 
 LATER = NOW + timedelta(seconds=30)

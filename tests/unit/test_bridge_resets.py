@@ -10,15 +10,9 @@ from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 
 from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, sight
-from marzban_bridge.quota.resets.detection import (
-    Cause,
-    Fall,
-    ResetAll,
-    detect,
-    fall_of,
-    period_start,
-)
+from marzban_bridge.quota.resets.detection import Cause, Fall, detect, fall_of, period_start
 from marzban_bridge.quota.resets.echoes import ECHO_WINDOW
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE, due_at
 
 LATER = NOW + timedelta(seconds=30)

@@ -14,7 +14,7 @@ from marzban_bridge.errors import StoreError
 from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Event, ResetRequest, Restoration
 from marzban_bridge.quota.observe import observe
-from marzban_bridge.quota.resets.detection import ResetAll
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import NOTHING, Totals, UsageChange
 from marzban_bridge.store.accounts import PendingResets
 from marzban_bridge.store.handle import from_millis

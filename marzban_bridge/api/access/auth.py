@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from marzban_bridge.api.context import BridgePart, bridges_of, callers_of
-from marzban_bridge.bridge import Bridge
+from marzban_bridge.api.access.callers import Callers
 from marzban_bridge.errors import PanelRefusedError
+from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelAdmin, SignInAnswer
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES = 16 * 1024
 MAX_BEARER_LENGTH = 4096
 
-_BEARER = HTTPBearer(
+BEARER = HTTPBearer(
     auto_error=False, description="A Marzban admin token, as from POST /api/admin/token"
 )
 
@@ -36,14 +35,19 @@ class Caller:
             raise HTTPException(403, "only a sudo admin may do that")
 
 
-async def authenticate(
-    request: Request,
-    bridge: BridgePart,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+async def caller_with(
+    credentials: HTTPAuthorizationCredentials | None,
+    *,
+    panel: Panel,
+    name: str,
+    callers: Callers,
+    address: str,
+    now_seconds: float,
 ) -> Caller:
     """Ask the panel whose token it is; 401 when it is nobody's, 429 when many were nobody's.
 
-    A token that the panel accepted before is always asked about.
+    A token that the panel called `name` accepted before is always asked about. `address` is where
+    the request comes from.
     """
     headers = {"www-authenticate": "Bearer"}
     if credentials is None:
@@ -52,11 +56,10 @@ async def authenticate(
     if len(bearer) > MAX_BEARER_LENGTH or not (bearer.isascii() and bearer.isprintable()):
         raise HTTPException(401, "this is no Marzban admin token", headers)
     refusal = HTTPException(401, "the panel does not accept this admin token", headers)
-    bearers, address = callers_of(request).bearers, address_of(request)
-    panel, now_seconds = bridge.panel_settings.name, bridges_of(request).clock().timestamp()
-    if bearers.is_refused(panel, bearer, now_seconds=now_seconds):
+    bearers = callers.bearers
+    if bearers.is_refused(name, bearer, now_seconds=now_seconds):
         raise refusal
-    wait_seconds = bearers.take(panel, bearer, address=address, now_seconds=now_seconds)
+    wait_seconds = bearers.take(name, bearer, address=address, now_seconds=now_seconds)
     if wait_seconds:
         raise HTTPException(
             429,
@@ -64,14 +67,14 @@ async def authenticate(
             {"retry-after": str(math.ceil(wait_seconds))},
         )
     try:
-        admin = await bridge.panel.whoami(bearer=bearer)
+        admin = await panel.whoami(bearer=bearer)
     except PanelRefusedError as error:
-        bearers.note_refused(panel, bearer, now_seconds=now_seconds)
+        bearers.note_refused(name, bearer, now_seconds=now_seconds)
         raise refusal from error
     except BaseException:
-        bearers.note_unanswered(panel, bearer, address=address, now_seconds=now_seconds)
+        bearers.note_unanswered(name, bearer, address=address, now_seconds=now_seconds)
         raise
-    bearers.note_accepted(panel, bearer, address=address, now_seconds=now_seconds)
+    bearers.note_accepted(name, bearer, address=address, now_seconds=now_seconds)
     return Caller(admin=admin, bearer=bearer)
 
 
@@ -80,28 +83,30 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-CallerPart = Annotated[Caller, Depends(authenticate)]
-
-
-async def sign_in_through(
-    bridge: Bridge, request: Request, body: bytes, *, content_type: str
+async def signed_in_with(
+    form: bytes,
+    *,
+    content_type: str,
+    panel: Panel,
+    name: str,
+    callers: Callers,
+    address: str,
+    now_seconds: float,
 ) -> SignInAnswer:
-    """Pass a sign-in form through to the panel and return its answer.
+    """Pass a sign-in form through to the panel called `name` and return its answer.
 
     429 to an address whose sign-ins were refused too often.
     """
-    callers, address = callers_of(request), address_of(request)
-    now_seconds = bridges_of(request).clock().timestamp()
     if wait_seconds := callers.sign_ins.take(address, now_seconds=now_seconds):
         headers = {"retry-after": str(math.ceil(wait_seconds))}
         raise HTTPException(429, "too many refused sign-ins from this address", headers)
     is_refused = False
     try:
-        answer = await bridge.panel.sign_in_as(body, content_type=content_type)
+        answer = await panel.sign_in_as(form, content_type=content_type)
         is_refused = answer.status in {401, 403}
     finally:
         if not is_refused:
             callers.sign_ins.give_back(address, now_seconds=now_seconds)
     if answer.token:
-        callers.bearers.introduce(bridge.panel_settings.name, answer.token)
+        callers.bearers.introduce(name, answer.token)
     return answer

@@ -23,6 +23,7 @@ from enum import StrEnum
 from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, Sighting
 from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE, due_at
 
 LOGGED_SHARE = 0.9
@@ -50,15 +51,6 @@ class Cause(StrEnum):
     CALENDAR = "the periodic reset fell due for a user without panel traffic"
     NEXT_PLAN = "the next plan fired"
     REQUEST = "a reset was asked of the bridge"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResetAll:
-    """A reset of all users of one owner, as one of them proved it."""
-
-    seen_at: datetime
-    after: datetime
-    """The look at that user before the one that proved it: the reset came later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

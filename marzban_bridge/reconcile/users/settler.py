@@ -22,7 +22,7 @@ from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account, Enforcement, Event
 from marzban_bridge.quota.plan import Change, ChangeKind, releasing
-from marzban_bridge.quota.resets.detection import ResetAll
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import CorrectedName, Totals
 from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust

@@ -1,0 +1,15 @@
+"""What is kept of a reset of all users of one owner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetAll:
+    """A reset of all users of one owner, as one of them proved it."""
+
+    seen_at: datetime
+    after: datetime
+    """The look at that user before the one that proved it: the reset came later."""
