@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
-from collector.api.usage import MAX_SEQ, at
+from collector.api.usage_answers import MAX_SEQ, at
 from collector.ledger.corrections import Correction, Kind, Stretch
 from collector.reports.report import MAX_USERNAME_LENGTH
 

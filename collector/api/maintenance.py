@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import documented
 from collector.api.senders import require_admin
-from collector.api.usage import at
+from collector.api.usage_answers import at
 from collector.errors import CollectorError
 from collector.ledger.ports import Ledger
 from collector.ledger.statistics_values import (
