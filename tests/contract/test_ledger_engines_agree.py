@@ -18,6 +18,8 @@ from collector.ledger.backend import LedgerBackend, backend_of
 from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.ports import Ledger, LedgerReader
 from collector.ledger.readers import ReaderPosition
+from collector.ledger.sql.database import NO_LIMIT
+from collector.ledger.sql.series import SERIES_PER_STATEMENT
 from collector.reports.billing import Ratio
 
 UPPER_FIRST = ["B", "a", "b", "Ü"]
@@ -225,3 +227,25 @@ def test_a_command_on_a_full_disk_says_so(tmp_path, monkeypatch):
 
     with pytest.raises(DiskFullError, match="is full"):
         fill()
+
+
+def test_more_idle_series_than_a_statement_takes_are_dropped_and_no_byte_with_them(opened):
+    many = 2 * SERIES_PER_STATEMENT + 7
+    opened.store(*(report(f"u{n % 3}", server=f"s{n}", up=n, down=1) for n in range(many)))
+    opened.ledger.fold()
+    assert opened.reader.idle_series(kept_per_user=0, limit=NO_LIMIT) == []
+    while opened.ledger.forget_reports(
+        before_millis=NOON_MILLIS + 1, limit=5000, keeps_unexported=False
+    ):
+        pass
+    opened.ledger.forget_days(before_day=DAY + 1, limit=5000)
+    idle = opened.reader.idle_series(kept_per_user=0, limit=NO_LIMIT)
+    assert len(idle) == many
+    opened.store(report("u0", server="s0", up=7, down=0))
+    assert opened.ledger.forget_series(idle) == many - 1
+    usage = opened.reader.servers_of(None, since_day=None)
+    assert [(each.server, each.users) for each in usage] == [("other", 3), ("s0", 1)]
+    total = sum(each.upload_bytes + each.download_bytes for each in usage)
+    assert total == sum(range(many)) + many + 7
+    opened.ledger.fold()
+    assert opened.reader.audit().problems == []

@@ -11,7 +11,6 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from collector.errors import LedgerUnavailableError, NotStoredError
 from collector.ledger.postgres import numbering as postgres_fold
-from collector.ledger.postgres import series as postgres_series
 from collector.ledger.postgres.audit import audit, size_bytes
 from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import (
@@ -26,7 +25,7 @@ from collector.ledger.postgres.link import (
 from collector.ledger.sql import statistics as sql_statistics
 from collector.ledger.sql.database import Database
 from collector.ledger.sql.reader import SqlReader
-from collector.ledger.statistics_values import Audit, Facts, IdleSeries
+from collector.ledger.statistics_values import Audit, Facts
 from collector.runtime.postgres.connection import ANSWER_SECONDS, BoundedConnection, text_of
 from collector.runtime.postgres.link import PING_SECONDS
 from collector.runtime.postgres.session import commits_waiting
@@ -148,13 +147,6 @@ class PostgresReader(SqlReader):
         )
         row = self._ask(lambda db: db.execute(query, (list(keys),)).fetchone())
         return None if row is None else row[0]
-
-    def idle_series(self, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
-        """Return series that no kept report and no day refers to."""
-        return self._ask(
-            lambda db: postgres_series.idle(db, kept_per_user=kept_per_user, limit=limit),
-            is_long=True,
-        )
 
     def facts(self) -> Facts:
         """Return the ledger's size and counts."""

@@ -16,9 +16,16 @@ from collector.ledger.sql import imports as sql_imports
 from collector.ledger.sql import ratios as sql_ratios
 from collector.ledger.sql import reporters as sql_reporters
 from collector.ledger.sql import senders as sql_senders
+from collector.ledger.sql import series as sql_series
 from collector.ledger.sql import statistics as sql_statistics
 from collector.ledger.sql.database import Database, last_seq
-from collector.ledger.statistics_values import DailyUsage, ServerUsage, Summary, UsageSums
+from collector.ledger.statistics_values import (
+    DailyUsage,
+    IdleSeries,
+    ServerUsage,
+    Summary,
+    UsageSums,
+)
 from collector.reports.billing import Ratio
 from collector.reports.reporters import Configured, Reporter
 from collector.reports.sender_days import SenderBytes
@@ -140,6 +147,12 @@ class SqlReader(ABC):
                 db, username, since_day=since_day, after=after, limit=limit
             ),
             is_long=True,
+        )
+
+    def idle_series(self, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
+        """Return series that no kept report and no day refers to."""
+        return self.read(
+            lambda db: sql_series.idle(db, kept_per_user=kept_per_user, limit=limit), is_long=True
         )
 
     def sums_of_user(self, username: str, *, since_day: int | None) -> UsageSums:

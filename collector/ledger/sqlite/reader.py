@@ -12,11 +12,10 @@ from collector.ledger.corrections import SCOPE
 from collector.ledger.sql import statistics as sql_statistics
 from collector.ledger.sql.database import Database
 from collector.ledger.sql.reader import SqlReader
-from collector.ledger.sqlite import series as sqlite_series
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import connect
 from collector.ledger.sqlite.key_index import seqs_of
-from collector.ledger.statistics_values import Audit, Facts, IdleSeries
+from collector.ledger.statistics_values import Audit, Facts
 
 T = TypeVar("T")
 
@@ -79,10 +78,6 @@ class SqliteReader(SqlReader):
         query = "SELECT received_at FROM report WHERE seq = ?"
         row = self._db.execute(query, (min(seqs),)).fetchone()
         return None if row is None else int(row[0])
-
-    def idle_series(self, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
-        """Return series that no kept report and no day refers to."""
-        return sqlite_series.idle(self._db, kept_per_user=kept_per_user, limit=limit)
 
     def facts(self) -> Facts:
         """Return the ledger's size and counts."""

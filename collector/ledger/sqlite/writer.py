@@ -17,10 +17,10 @@ from collector.ledger.sql import corrected as sql_corrected
 from collector.ledger.sql import corrections as sql_corrections
 from collector.ledger.sql import export as sql_export
 from collector.ledger.sql import purge as sql_purge
+from collector.ledger.sql import series as sql_series
 from collector.ledger.sqlite import fold as sqlite_fold
 from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite import runs as sqlite_runs
-from collector.ledger.sqlite import series as sqlite_series
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import LEDGER, connect, lock
 from collector.ledger.statistics_values import (
@@ -349,7 +349,7 @@ class SqliteLedger:
         """Drop series that are still as they were found; return how many. No sum changes."""
         self.fold()
         with self._transaction():
-            dropped = sqlite_series.drop(self._db, found)
+            dropped = sql_series.drop(self._database, found)
         self._series.clear()
         return dropped
 
