@@ -286,11 +286,10 @@ def event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
     )
 
 
-def ending_with_limit(limit_bytes: int) -> str:
-    """Return the SQL pattern of what `event_of` says of users with this limit."""
-    return f"%, data limit {limit_bytes}"
+def limit_text(limit_bytes: int | None) -> str:
+    """Return how events end that say what a user with this limit became."""
+    return f"data limit {'unlimited' if limit_bytes is None else limit_bytes}"
 
 
 def _shown(user: PanelUser) -> str:
-    limit = "unlimited" if user.data_limit_bytes is None else str(user.data_limit_bytes)
-    return f"{user.status}, data limit {limit}"
+    return f"{user.status}, {limit_text(user.data_limit_bytes)}"

@@ -9,7 +9,6 @@ from typing import Any
 
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.quota.account import Event
-from marzban_bridge.quota.plan import ending_with_limit
 from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
 
 SEARCHED_EVENTS = 5_000
@@ -69,9 +68,12 @@ class Events:
         query = f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
         return [_event(row) for row in self._handle.trail.execute(query, (seq, limit))]
 
-    def has_published(self, username: str, limit_bytes: int) -> bool:
-        """Tell whether the bridge once wrote this limit for a user, who never had it as a quota."""
-        values = (self._panel, username, SEARCHED_EVENTS, ending_with_limit(limit_bytes))
+    def has_published(self, username: str, limit_bytes: int, *, shown: str) -> bool:
+        """Tell whether the bridge once wrote this limit for a user, who never had it as a quota.
+
+        `shown`: how an event ends that says so.
+        """
+        values = (self._panel, username, SEARCHED_EVENTS, f"%, {shown}")
         quota = str(limit_bytes)
         as_limit, as_quota = self._handle.trail.execute(
             _SELECT_PUBLISHED, (*values, quota, quota)

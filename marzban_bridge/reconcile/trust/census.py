@@ -28,6 +28,7 @@ from marzban_bridge.quota.panel_doubt import (
     text_of,
     witnesses_of,
 )
+from marzban_bridge.quota.plan import limit_text
 from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.quota.writes.open_writes import is_open
 from marzban_bridge.store.store import Store
@@ -212,7 +213,8 @@ class Census:
             self._published.clear()
         asked = (account.username, limit_bytes)
         if asked not in self._published:
-            self._published[asked] = self._store.events.has_published(*asked)
+            shown = limit_text(limit_bytes)
+            self._published[asked] = self._store.events.has_published(*asked, shown=shown)
         return self._published[asked]
 
     def text(self, kind: DoubtKind, readings: list[Reading]) -> str:
