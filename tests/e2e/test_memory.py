@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
+from rows import for_each
 
 from collector.settings import Settings
 
@@ -72,3 +74,28 @@ def test_the_bridge_alone_does_not_load_the_collectors_application():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "False\n"
+
+
+LIGHT = ("collector.client", "collector.agent.cli")
+
+
+HEAVY = {
+    "fastapi",
+    "influxdb_client",
+    "msgspec",
+    "pydantic",
+    "starlette",
+    "uvicorn",
+    "collector.app",
+    "collector.ledger",
+    "collector.reports.report",
+}
+
+
+@for_each("module", LIGHT)
+def test_a_sender_carries_nothing_of_the_server(module):
+    program = f"import {module}, json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(json.loads(done.stdout))

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from collector.runtime.http import limits as connections
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 ADVICE = (
     "uvicorn {version} has no {piece} any more, on which collector/runtime/http/limits.py builds: keep to "
     "the versions before in pyproject.toml, or find another way to hold the bound"

@@ -12,7 +12,7 @@ import collector.settings
 import marzban_bridge.config.settings
 from collector.runtime.http.limits import MAX_HEAD_BYTES, MAX_PIPELINED
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "security.md").read_text()
 TESTS = sorted(set(re.findall(r"`([\w/]+/test_\w+\.py)::(\w+)`", TEXT)))
 COMPARES = re.findall(r"`((?:collector|marzban_bridge)/[\w/]+\.py)::(\w+)`: (.+) \|", TEXT)

@@ -14,7 +14,7 @@ from collector.known_names import NAMES
 from collector.runtime.config import ConfigError
 from collector.runtime.config.names import without_service_addresses
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STACK = (
     *ROOT.glob("docker-compose*.yml"),
     *(path for path in (ROOT / "provisioning").rglob("*") if path.is_file()),

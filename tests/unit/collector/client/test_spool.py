@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-import subprocess
-import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -181,20 +179,6 @@ def test_what_belongs_together_is_kept_together_or_not_at_all(spool):
     with pytest.raises(RuntimeError):
         put_and_fail()
     assert first(spool) == []
-
-
-def test_what_was_taken_survives_a_process_that_is_killed(tmp_path):
-    program = (
-        "import os, signal, sys, pathlib; from collector.client.spool.spool import Spool\n"
-        "Spool(pathlib.Path(sys.argv[1])).put('reports', [('a', b'1')])\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    path = tmp_path / "spool"
-    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
-    assert done.returncode == -9
-    spool = Spool(path)
-    assert ids(first(spool)) == ["a"]
-    spool.close()
 
 
 def test_its_file_is_for_its_owner_alone(spool):

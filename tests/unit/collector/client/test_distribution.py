@@ -11,7 +11,7 @@ import pytest
 
 import collector
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 FOLDER = ROOT / "packaging" / "client"
 PROJECT = tomllib.loads((FOLDER / "pyproject.toml").read_text())
 TARGETS = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]

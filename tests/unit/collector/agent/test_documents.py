@@ -20,7 +20,7 @@ from collector.agent.state.state import State
 from collector.client import Client, FailureKind
 from collector.client.spool.spool import Spool
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 AGENT = (DOCS / "agent.md").read_text()
 PAGES = [
     DOCS / "agent.md",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rows import for_each
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRET = re.compile(
     r"(^|_)(token|secret|password|passphrase|bearer|credentials?|signature|authorization"
     r"|(admin|action|reporter|api)_key|key_hash)s?$"

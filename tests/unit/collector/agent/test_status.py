@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -83,23 +81,6 @@ def test_signs_are_given_in_place_and_read_beside(tmp_path):
         with pytest.raises(AgentError, match=rf"another agent \(pid {os.getpid()}\)"):
             lock(state)
     lock(state).__exit__(None, None, None)
-
-
-def test_an_agent_that_was_killed_has_ended(tmp_path):
-    state = tmp_path / "state"
-    script = (
-        "import sys,pathlib; from collector.agent.state.lock import lock; "
-        "held = lock(pathlib.Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, state], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert not signs_of(state).has_ended
-        process.kill()
-        process.wait()
-        assert signs_of(state).has_ended
 
 
 def test_the_lock_of_an_older_version_says_nothing(tmp_path):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 
 import pytest
 
@@ -121,27 +117,6 @@ def test_a_full_disk_stops_no_sender(spool, monkeypatch):
     assert ids(take(lane)) == "345"
 
 
-TAKES_AND_WAITS = (
-    "import pathlib, sys; from collector.client.spool.spool import Spool\n"
-    "spool = Spool(pathlib.Path(sys.argv[1]))\n"
-    "lane = spool.lane('reports'); lane.first(most_items=4, most_bytes=1000)\n"
-    "print('taken', flush=True); sys.stdin.read()\n"
-)
-
-
-def test_what_a_killed_process_was_sending_is_free_at_once(spool):
-    with subprocess.Popen(
-        [sys.executable, "-c", TAKES_AND_WAITS, str(spool.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout.readline() == b"taken\n"
-        assert ids(take(spool.lane(REPORTS), 9)) == "456789"
-        os.kill(other.pid, signal.SIGKILL)
-        other.wait()
-    assert ids(take(spool.lane(REPORTS), 9)) == "0123"
-
-
 def test_a_process_is_told_from_a_later_one_of_its_number():
     boot, namespace, pid, started = this_process().split(" ")
     assert not has_ended(this_process())
@@ -150,15 +125,6 @@ def test_a_process_is_told_from_a_later_one_of_its_number():
     assert not has_ended(f"{boot} pid:[1] 999999999 1"), "another container's: nothing is known"
     assert not has_ended(f"{boot} {namespace} {pid} -")
     assert has_ended(f"{boot} {namespace} 999999999 -")
-
-
-def test_a_zombie_has_ended():
-    child = multiprocessing.get_context("spawn").Process(target=int)
-    child.start()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    boot, namespace, _, _ = this_process().split(" ")
-    assert has_ended(f"{boot} {namespace} {child.pid} 1")
-    child.join()
 
 
 class TestWhetherItWasSentBefore:
