@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from collector.runtime.pace import Pace
 from marzban_bridge.errors import PanelLoginError, PanelUnavailableError
 
 FIRST_PAUSE_SECONDS = 60.0
@@ -39,7 +40,7 @@ class PanelSession:
         self._token: str | None = None
         self._signing_in = asyncio.Lock()
         self._refusal: str | None = None
-        self._pause_seconds = 0.0
+        self._pace = Pace(first_seconds=FIRST_PAUSE_SECONDS, longest_seconds=LONGEST_PAUSE_SECONDS)
         self._resume_at_seconds = 0.0
         self._signed_in_at: deque[float] = deque(maxlen=MAX_SIGN_INS)
         self._outage: PanelUnavailableError | None = None
@@ -77,7 +78,8 @@ class PanelSession:
     def accepted(self, token: str) -> None:
         """Note that the panel took a token."""
         if token == self._token and self._refusal:
-            self._refusal, self._pause_seconds, self._resume_at_seconds = None, 0.0, 0.0
+            self._refusal, self._resume_at_seconds = None, 0.0
+            self._pace.succeed()
 
     def refused(self, token: str, reason: str) -> PanelLoginError:
         """Note that a token was refused right after it was given; return what to raise."""
@@ -96,11 +98,10 @@ class PanelSession:
             raise _refusal(reason or "", wait_seconds)
 
     def _pause(self, reason: str) -> PanelLoginError:
-        doubled_seconds = max(FIRST_PAUSE_SECONDS, 2 * self._pause_seconds)
-        self._pause_seconds = min(doubled_seconds, LONGEST_PAUSE_SECONDS)
-        self._resume_at_seconds = self._monotonic_seconds() + self._pause_seconds
+        pause_seconds = self._pace.wait_seconds()
+        self._resume_at_seconds = self._monotonic_seconds() + pause_seconds
         self._refusal = reason
-        return _refusal(reason, self._pause_seconds)
+        return _refusal(reason, pause_seconds)
 
 
 def _refusal(reason: str, wait_seconds: float) -> PanelLoginError:
