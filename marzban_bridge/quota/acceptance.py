@@ -16,10 +16,10 @@ from marzban_bridge.quota.account import (
     FLOOR_BYTES,
     Account,
     Event,
-    Sighting,
+    PanelSnapshot,
     Superseded,
     is_same_limit,
-    sight,
+    snapshot_of,
 )
 from marzban_bridge.quota.observe import adopt
 from marzban_bridge.quota.panel_doubt import Reading, Shown
@@ -71,7 +71,7 @@ def accept(
     if reading.shown is Shown.RECREATED and not keeps_recreated:
         opened = adopt(user, baseline=totals, totals=totals, now=now, line=line)
         # What a shared quota has of the user before counts on in it.
-        spent_bytes = 0 if account.shared_period is None else account.odometer_bytes
+        spent_bytes = 0 if account.shared_period is None else account.lifetime_panel_bytes
         opened = replace(opened, write_number=account.write_number, spent_before_bytes=spent_bytes)
         return Acceptance(before=account, fate=Fate.REPLACED, after=opened)
     if reading.shown is Shown.AS_BEFORE:
@@ -89,7 +89,7 @@ def _in_step(
     lost_bytes: int,
     now: datetime,
 ) -> Account:
-    seen = sight(user, seen_at=now)
+    seen = snapshot_of(user, seen_at=now)
     limit_bytes, before_bytes = seen.data_limit_bytes, account.sighting.data_limit_bytes
     is_ours = is_same_limit(limit_bytes, account.quota_bytes)
     # Where the quota is unlimited by now, a limit of the past is to be taken away, as one of ours.
@@ -114,12 +114,12 @@ def _in_step(
         fire_attempts=0,
         dropped_plan=None,
         dropped_plan_at=None,
-        # The odometer never falls; where a quota is shared, its period begins later by as much.
+        # Lifetime bytes never fall; where a quota is shared, its period begins later by as much.
         spent_before_bytes=account.spent_before_bytes + lost_bytes,
     )
 
 
-def _is_disabled_by_us(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+def _is_disabled_by_us(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
     """Tell whether the bridge had disabled a user who is disabled, now or when the row was new."""
     if seen.status is not Status.DISABLED:
         return False

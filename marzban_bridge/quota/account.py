@@ -38,7 +38,7 @@ class Enforcement(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class PanelSnapshot:
     """What the panel last showed of a user, as far as later decisions need it."""
 
     seen_at: datetime
@@ -58,9 +58,9 @@ class Sighting:
         return self.lifetime_bytes - self.used_bytes
 
 
-def sight(user: PanelUser, *, seen_at: datetime) -> Sighting:
+def snapshot_of(user: PanelUser, *, seen_at: datetime) -> PanelSnapshot:
     """Keep of a panel user what later decisions need."""
-    return Sighting(
+    return PanelSnapshot(
         seen_at=seen_at,
         status=user.status,
         data_limit_bytes=user.data_limit_bytes,
@@ -140,7 +140,7 @@ class Account:
     seen_raw_bytes: int
     """The ledger's raw total at the last look."""
     period_started_at: datetime
-    sighting: Sighting
+    sighting: PanelSnapshot
     published_bytes: int | None = None
     """The limit we wrote instead of the quota; None while the panel shows the quota itself."""
     open_writes: tuple[OpenWrite, ...] = ()
@@ -217,7 +217,7 @@ class Account:
     """By reported name, up to which number of the ledger corrections are in the baselines."""
 
     @property
-    def odometer_bytes(self) -> int:
+    def lifetime_panel_bytes(self) -> int:
         """What the user used on this panel since it shares a quota; never falls."""
         return self.spent_before_bytes + self.sighting.used_bytes
 

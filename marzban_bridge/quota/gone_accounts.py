@@ -52,7 +52,7 @@ def returned(
         return account
     return replace(
         account,
-        spent_before_bytes=current.odometer_bytes - account.sighting.used_bytes,
+        spent_before_bytes=current.lifetime_panel_bytes - account.sighting.used_bytes,
         shared_period=current.shared_period,
         shared_version=current.shared_version,
         superseded=current.superseded,

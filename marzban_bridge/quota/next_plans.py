@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from marzban_bridge.panels.users import NextPlan
-from marzban_bridge.quota.account import FLOOR_BYTES, Account, Sighting
+from marzban_bridge.quota.account import FLOOR_BYTES, Account, PanelSnapshot
 from marzban_bridge.quota.resets.detection import ResetSign
 
 NEXT_PLAN_MEMORY = timedelta(minutes=10)
@@ -26,7 +26,7 @@ def lost_plan(account: Account, *, has_plan: bool, at: datetime) -> NextPlan | N
 
 
 def published_after(
-    sign: ResetSign, seen: Sighting, quota_bytes: int | None, published_bytes: int | None
+    sign: ResetSign, seen: PanelSnapshot, quota_bytes: int | None, published_bytes: int | None
 ) -> int | None:
     """Say which limit in the panel is ours after a reset: a fired plan rewrites it."""
     if sign.fired_plan is None:
@@ -35,7 +35,7 @@ def published_after(
 
 
 def quota_of_fired_plan(
-    account: Account, seen: Sighting, sign: ResetSign, *, total_bytes: int
+    account: Account, seen: PanelSnapshot, sign: ResetSign, *, total_bytes: int
 ) -> int | None:
     """Work out what the panel would have made the limit, had external traffic been its own.
 

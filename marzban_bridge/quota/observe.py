@@ -13,11 +13,11 @@ from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import (
     Account,
     Event,
+    PanelSnapshot,
     Restoration,
-    Sighting,
     balance,
     is_same_limit,
-    sight,
+    snapshot_of,
 )
 from marzban_bridge.quota.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.resets.detection import (
@@ -102,7 +102,7 @@ def adopt(
         raw_baseline_bytes=baseline.raw_bytes,
         seen_raw_bytes=totals.raw_bytes,
         period_started_at=started_at,
-        sighting=sight(user, seen_at=now),
+        sighting=snapshot_of(user, seen_at=now),
         reset_all_seen_at=now,
         period_seqs=baseline.seqs,
         admin_seqs=baseline.seqs,
@@ -152,7 +152,7 @@ def observe(
         opened = replace(keep_text(opened, text), corrected_seqs=baseline.seqs or ())
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
-    seen = sight(user, seen_at=now)
+    seen = snapshot_of(user, seen_at=now)
     if left := _left_alone(account, seen, total_bytes=total_bytes, line=line):
         return left
     account = recognise_status(with_previous_write(account, now=now), seen, line)
@@ -238,7 +238,7 @@ def _as_meant(
 
 
 def _left_alone(
-    account: Account, seen: Sighting, *, total_bytes: int, line: NoteLine | None
+    account: Account, seen: PanelSnapshot, *, total_bytes: int, line: NoteLine | None
 ) -> Observation | None:
     """Return the account as it is where ledger or store lost something, or the panel went back."""
     if held := _hold(account, total_bytes=total_bytes, line=line):
@@ -315,7 +315,7 @@ def _hold(account: Account, *, total_bytes: int, line: NoteLine | None) -> Obser
 
 def _reset(
     account: Account,
-    seen: Sighting,
+    seen: PanelSnapshot,
     sign: ResetSign,
     *,
     totals: Totals,

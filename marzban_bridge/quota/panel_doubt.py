@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
-from marzban_bridge.quota.account import GIB, Account, Sighting, is_same_limit, sight
+from marzban_bridge.quota.account import GIB, Account, PanelSnapshot, is_same_limit, snapshot_of
 from marzban_bridge.quota.resets.detection import Fall, detect, fall_of
 from marzban_bridge.quota.writes.open_writes import sets_limit
 from marzban_bridge.quota.writes.own_writes import looks_typed
@@ -84,9 +84,9 @@ class Reading:
         object.__setattr__(self, "shown", _compare(self))
 
     @property
-    def sighting(self) -> Sighting | None:
+    def sighting(self) -> PanelSnapshot | None:
         """The user as later decisions need it."""
-        return None if self.user is None else sight(self.user, seen_at=self.read_at)
+        return None if self.user is None else snapshot_of(self.user, seen_at=self.read_at)
 
 
 def _compare(reading: Reading) -> Shown:
@@ -112,7 +112,7 @@ def _compare(reading: Reading) -> Shown:
     return Shown.EDIT_OR_OLD if may_be_old else Shown.OTHER_LIMIT
 
 
-def _has_fired_plan(account: Account, seen: Sighting) -> bool:
+def _has_fired_plan(account: Account, seen: PanelSnapshot) -> bool:
     sign = detect(account, seen)
     return sign is not None and sign.fired_plan is not None
 

@@ -21,7 +21,7 @@ from marzban_bridge.quota.account import (
     Enforcement,
     Event,
     desired,
-    sight,
+    snapshot_of,
 )
 from marzban_bridge.quota.observe import adopt
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
@@ -48,7 +48,7 @@ def recover(
         text = "not in the restored store: what the panel shows as limit is taken as the quota"
         opened = adopt(user, baseline=totals, totals=totals, now=now)
         return opened, _event(None, opened, text, actor)
-    seen = sight(user, seen_at=now)
+    seen = snapshot_of(user, seen_at=now)
     was_reset = (
         seen.used_bytes < account.sighting.used_bytes
         or seen.logged_bytes != account.sighting.logged_bytes

@@ -5,8 +5,8 @@ what was used on the others is external traffic like any other, so that its acco
 ever and differs in two things: its baseline follows from where the shared period began, and its
 quota is the shared one.
 
-- What a panel counted since the beginning is its *odometer*: what it shows now, and what it showed
-  before its resets. It never falls, as the ledger's totals never do.
+- What a panel counted since the beginning are its *lifetime bytes*: what it shows now, and what it
+  showed before its resets. They never fall, as the ledger's totals never do.
 - The shared period begins at a sum of everything. An account's baseline is that sum less what its
   own panel had counted before the panel's period, so that panel and external usage always add up to
   what was used since, on whichever panel that was.
@@ -27,8 +27,8 @@ from marzban_bridge.panels.users import is_same_creation
 from marzban_bridge.quota.account import (
     Account,
     Event,
+    PanelSnapshot,
     ResetRequest,
-    Sighting,
     Superseded,
     is_same_limit,
 )
@@ -37,7 +37,7 @@ from marzban_bridge.quota.shared_quota import Anew, SharedQuota
 from marzban_bridge.quota.usage import NOTHING, Totals
 
 
-def spent_between(before: Sighting, after: Sighting) -> int:
+def spent_between(before: PanelSnapshot, after: PanelSnapshot) -> int:
     """Return what the panel counted before `before` and no longer shows in `after`."""
     logged_more_bytes = after.logged_bytes - before.logged_bytes
     if logged_more_bytes > 0:
@@ -139,7 +139,7 @@ def is_behind(account: Account, shared: SharedQuota | None) -> bool:
 
 def depart(shared: SharedQuota, account: Account) -> SharedQuota:
     """Keep what a user counted who is no longer on its panel."""
-    return replace(shared, departed_bytes=shared.departed_bytes + account.odometer_bytes)
+    return replace(shared, departed_bytes=shared.departed_bytes + account.lifetime_panel_bytes)
 
 
 def rejoin(shared: SharedQuota, *, departed_bytes: int) -> SharedQuota:
@@ -236,7 +236,7 @@ def is_same_reset(before: Account, shared: SharedQuota, *, total_bytes: int, at:
     due = due_at(before)
     if due is not None and due <= min(at, shared.began_at + CALENDAR_GRACE):
         return True
-    return total_bytes + before.odometer_bytes <= shared.known_bytes
+    return total_bytes + before.lifetime_panel_bytes <= shared.known_bytes
 
 
 def _reset(before: Account, account: Account, shared: SharedQuota) -> tuple[Account, SharedQuota]:
@@ -256,7 +256,7 @@ def _reset(before: Account, account: Account, shared: SharedQuota) -> tuple[Acco
         start=start,
         corrected_seqs=account.corrected_seqs,
         began_at=at,
-        known_bytes=total_bytes + account.odometer_bytes,
+        known_bytes=total_bytes + account.lifetime_panel_bytes,
     )
     return replace(account, shared_period=shared.period), shared
 

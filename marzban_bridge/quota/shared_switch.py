@@ -181,10 +181,10 @@ def _has_to_follow(account: Account, shared: SharedQuota) -> bool:
 
 def standing_of(member: Member) -> Totals:
     """Return what a panel counted since the quota is shared, with what was reported for it."""
-    odometer_bytes = member.account.odometer_bytes
+    lifetime_bytes = member.account.lifetime_panel_bytes
     return Totals(
-        billed_bytes=member.own.billed_bytes + odometer_bytes,
-        raw_bytes=member.own.raw_bytes + odometer_bytes,
+        billed_bytes=member.own.billed_bytes + lifetime_bytes,
+        raw_bytes=member.own.raw_bytes + lifetime_bytes,
     )
 
 

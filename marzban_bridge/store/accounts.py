@@ -125,7 +125,7 @@ class Accounts:
             (
                 *(key, self._panel, account.admin, account.is_held),
                 to_millis(request.requested_at) if request else None,
-                account.odometer_bytes,
+                account.lifetime_panel_bytes,
                 msgspec.json.encode(account),
             ),
         )

@@ -41,7 +41,7 @@ class OldStore:
             "INSERT INTO account VALUES (?, ?, ?, ?, NULL, ?, ?)",
             (
                 *(key, panel, one.admin, one.is_held),
-                *(one.odometer_bytes, msgspec.json.encode(one)),
+                *(one.lifetime_panel_bytes, msgspec.json.encode(one)),
             ),
         )
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
-from marzban_bridge.quota.account import GIB, Account, sight
+from marzban_bridge.quota.account import GIB, Account, snapshot_of
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.quota.writes.open_writes import OpenWrite
 
@@ -43,7 +43,7 @@ def account(user: PanelUser | None = None, **fields: Any) -> Account:
         "baseline_bytes": 0,
         "seen_total_bytes": 0,
         "period_started_at": CREATED_AT,
-        "sighting": sight(user, seen_at=seen_at),
+        "sighting": snapshot_of(user, seen_at=seen_at),
     }
     defaults["raw_baseline_bytes"] = fields.get("baseline_bytes", 0)
     defaults["seen_raw_bytes"] = fields.get("seen_total_bytes", 0)

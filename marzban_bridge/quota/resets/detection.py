@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status
-from marzban_bridge.quota.account import Account, Sighting
+from marzban_bridge.quota.account import Account, PanelSnapshot
 from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE, due_at
@@ -65,7 +65,7 @@ class ResetSign:
     """The panel's log did not keep the used traffic: only a reset of all users does that."""
 
 
-def fall_of(before: Sighting, after: Sighting) -> Fall:
+def fall_of(before: PanelSnapshot, after: PanelSnapshot) -> Fall:
     """Tell a reset from a row that went back, as after a restored backup.
 
     A reset of one user logs what had been used. A reset of all users wipes the log, and used
@@ -76,14 +76,14 @@ def fall_of(before: Sighting, after: Sighting) -> Fall:
     return Fall.PAST if fall is Fall.UNCLEAR and _was_online_later(before, after) else fall
 
 
-def _was_online_later(before: Sighting, after: Sighting) -> bool:
+def _was_online_later(before: PanelSnapshot, after: PanelSnapshot) -> bool:
     """Tell whether the user had been online later; databases may cut off the part of a second."""
     if before.online_at is None:
         return False
     return after.online_at is None or after.online_at + timedelta(seconds=1) < before.online_at
 
 
-def _fall_of(before: Sighting, after: Sighting) -> Fall:
+def _fall_of(before: PanelSnapshot, after: PanelSnapshot) -> Fall:
     logged_more_bytes = after.logged_bytes - before.logged_bytes
     if logged_more_bytes > 0:
         is_whole = logged_more_bytes >= LOGGED_SHARE * before.used_bytes
@@ -122,7 +122,7 @@ def period_start(
 
 def detect(
     account: Account,
-    after: Sighting,
+    after: PanelSnapshot,
     *,
     was_announced: bool = False,
     is_announced_again: bool = False,
@@ -178,7 +178,12 @@ def detect(
 
 
 def _has_fired(
-    plan: NextPlan, before: Sighting, after: Sighting, used_bytes: int, *, has_evidence: bool
+    plan: NextPlan,
+    before: PanelSnapshot,
+    after: PanelSnapshot,
+    used_bytes: int,
+    *,
+    has_evidence: bool,
 ) -> bool:
     if after.next_plan is not None or plan.data_limit_bytes is None:
         return False
@@ -196,7 +201,7 @@ def _has_fired(
     return has_evidence or remaining_bytes != 0 or (after.expire or 0) != (before.expire or 0)
 
 
-def _may_be_wiped(account: Account, after: Sighting, reset_all: ResetAll | None) -> bool:
+def _may_be_wiped(account: Account, after: PanelSnapshot, reset_all: ResetAll | None) -> bool:
     """Tell whether a proved reset of all users explains what is shown of a user with traffic.
 
     A user who used more since the reset than in the whole period before it shows a larger number,
@@ -219,7 +224,7 @@ def _is_news(account: Account, reset_all: ResetAll | None) -> bool:
 
 
 def _detect_invisible(
-    account: Account, after: Sighting, *, is_told: bool, reset_all: ResetAll | None
+    account: Account, after: PanelSnapshot, *, is_told: bool, reset_all: ResetAll | None
 ) -> tuple[Cause, datetime] | None:
     """Look for a reset of a user who had used nothing, which leaves no trace in the numbers."""
     now = after.seen_at

@@ -10,7 +10,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge.panels.users import PanelUser, Status
-from marzban_bridge.quota.account import Account, Event, ResetRequest, Restoration, balance, sight
+from marzban_bridge.quota.account import (
+    Account,
+    Event,
+    ResetRequest,
+    Restoration,
+    balance,
+    snapshot_of,
+)
 from marzban_bridge.quota.next_plans import lost_plan
 from marzban_bridge.quota.resets.echoes import expecting
 from marzban_bridge.quota.usage import Totals
@@ -111,7 +118,7 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
     if request is None:
         raise ValueError(f"no reset of {account.username} is under way")
     standing = balance(account, total_bytes=request.total_bytes)
-    seen = sight(user, seen_at=now)
+    seen = snapshot_of(user, seen_at=now)
     wanted = request.restoration
     restoration = replace(
         wanted,

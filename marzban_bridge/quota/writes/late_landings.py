@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from marzban_bridge.quota.account import Account, Event, Restoration, Sighting
+from marzban_bridge.quota.account import Account, Event, PanelSnapshot, Restoration
 from marzban_bridge.quota.resets.detection import Cause, ResetSign
 from marzban_bridge.quota.writes.note_line import NoteLine, text_mark
 from marzban_bridge.quota.writes.open_writes import OpenWrite
@@ -22,7 +22,9 @@ LATE_RESET = (
 )
 
 
-def put_back(account: Account, seen: Sighting, line: NoteLine | None, text: str | None) -> Account:
+def put_back(
+    account: Account, seen: PanelSnapshot, line: NoteLine | None, text: str | None
+) -> Account:
     """Have what a write that landed late took from the user written again.
 
     `line` is the store's in the user's note, `text` the admin's own there; None where notes are
@@ -31,7 +33,7 @@ def put_back(account: Account, seen: Sighting, line: NoteLine | None, text: str 
     return _put_back_text(_put_back_plan(account, seen, line), seen, line, text)
 
 
-def _put_back_plan(account: Account, seen: Sighting, line: NoteLine | None) -> Account:
+def _put_back_plan(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> Account:
     """Have the next plan written that the user had before a write landed late, or none."""
     before = account.sighting.next_plan
     if seen.next_plan == before or not _has_landed(account, seen, line):
@@ -43,7 +45,7 @@ def _put_back_plan(account: Account, seen: Sighting, line: NoteLine | None) -> A
     )
 
 
-def _has_landed(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+def _has_landed(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
     """Tell whether an unanswered write explains the plan that is shown."""
     return any(
         write.next_plan == seen.next_plan and _is_shown(account, write, seen, line)
@@ -53,7 +55,7 @@ def _has_landed(account: Account, seen: Sighting, line: NoteLine | None) -> bool
 
 
 def _put_back_text(
-    account: Account, seen: Sighting, line: NoteLine | None, text: str | None
+    account: Account, seen: PanelSnapshot, line: NoteLine | None, text: str | None
 ) -> Account:
     """Have the text written again that the admin's note had before a write landed late.
 
@@ -73,7 +75,7 @@ def _put_back_text(
 
 
 def _has_just_landed(
-    account: Account, write: OpenWrite, seen: Sighting, line: NoteLine | None
+    account: Account, write: OpenWrite, seen: PanelSnapshot, line: NoteLine | None
 ) -> bool:
     """Tell whether the row has become since the last look what this write leaves, to the byte.
 
@@ -96,7 +98,9 @@ def keep_text(account: Account, text: str | None) -> Account:
     return replace(account, seen_text=text if is_kept else None)
 
 
-def _is_shown(account: Account, write: OpenWrite, seen: Sighting, line: NoteLine | None) -> bool:
+def _is_shown(
+    account: Account, write: OpenWrite, seen: PanelSnapshot, line: NoteLine | None
+) -> bool:
     """Tell whether the row is as this write leaves it: by its line, else by its limit."""
     if line is not None and write.number:
         was_there = account.seen_line is not None and account.seen_line.number == line.number
@@ -125,7 +129,7 @@ def resets_still_open(account: Account, *, now: datetime) -> Account:
 
 
 def without_late_reset(
-    account: Account, sign: ResetSign | None, seen: Sighting
+    account: Account, sign: ResetSign | None, seen: PanelSnapshot
 ) -> tuple[Account, ResetSign | None, list[Event]]:
     """Take a reset for one of the bridge's own that landed late, if one may; else return its sign.
 

@@ -15,8 +15,8 @@ from marzban_bridge.quota.account import (
     REMEMBERED_LIMITS,
     Account,
     Event,
+    PanelSnapshot,
     Restoration,
-    Sighting,
     is_same_limit,
 )
 from marzban_bridge.quota.writes.note_line import NoteLine
@@ -50,7 +50,7 @@ def with_previous_write(account: Account, *, now: datetime) -> Account:
     )
 
 
-def recognise_status(account: Account, seen: Sighting, line: NoteLine | None) -> Account:
+def recognise_status(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> Account:
     """Find out whether a status that has changed is one that the bridge wrote."""
     was_disabled = account.sighting.status is Status.DISABLED
     is_disabled = seen.status is Status.DISABLED
@@ -66,7 +66,7 @@ def recognise_status(account: Account, seen: Sighting, line: NoteLine | None) ->
     return account
 
 
-def _wrote_disabled(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+def _wrote_disabled(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
     if line is None:
         return _wrote(account, Status.DISABLED, seen, account.open_writes)
     return (_is_new(account, line) and line.is_disabled) or _wrote(
@@ -74,7 +74,7 @@ def _wrote_disabled(account: Account, seen: Sighting, line: NoteLine | None) -> 
     )
 
 
-def _wrote_active(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+def _wrote_active(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
     if line is None:
         return _wrote(account, Status.ACTIVE, seen, account.open_writes)
     return (_is_new(account, line) and not line.is_disabled) or _wrote(
@@ -82,7 +82,7 @@ def _wrote_active(account: Account, seen: Sighting, line: NoteLine | None) -> bo
     )
 
 
-def _has_let_in(account: Account, seen: Sighting, line: NoteLine | None) -> bool:
+def _has_let_in(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
     """Tell whether a write that landed late made a user active whom an admin had disabled.
 
     Without a line, and where the limit did not become the write's in the same moment, it may as
@@ -106,7 +106,9 @@ def _unnoted(account: Account) -> tuple[OpenWrite, ...]:
     return tuple(each for each in account.open_writes if not each.number)
 
 
-def _wrote(account: Account, status: Status, seen: Sighting, writes: tuple[OpenWrite, ...]) -> bool:
+def _wrote(
+    account: Account, status: Status, seen: PanelSnapshot, writes: tuple[OpenWrite, ...]
+) -> bool:
     return any(each.status is status and _fits(account, each, seen) for each in writes)
 
 
@@ -127,7 +129,7 @@ def _disabled_by_us(account: Account) -> Account:
     return _put_back(account, Status.ON_HOLD)
 
 
-def _fits(account: Account, write: OpenWrite, seen: Sighting) -> bool:
+def _fits(account: Account, write: OpenWrite, seen: PanelSnapshot) -> bool:
     """Tell whether what the panel shows may be what it held right after this write.
 
     Another write of the bridge, without a status, may have set the limit since.

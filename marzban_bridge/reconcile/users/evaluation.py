@@ -261,7 +261,7 @@ class Evaluator:
         if not self._store.shares_quotas:
             return False
         before = self._store.accounts.get(account.key)
-        return before is None or before.odometer_bytes != account.odometer_bytes
+        return before is None or before.lifetime_panel_bytes != account.lifetime_panel_bytes
 
     def has_to_catch_up(self, account: Account) -> bool:
         """Tell whether a shared quota is another one, or in another period, than an account's."""

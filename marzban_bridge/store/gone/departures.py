@@ -123,7 +123,7 @@ class Departures:
             gone_at=at,
             unscoped=self._usage.unscoped_totals(account.key),
             had_name=self._placement.has_name(account.key),
-            departed_bytes=account.odometer_bytes if shared and not is_last else 0,
+            departed_bytes=account.lifetime_panel_bytes if shared and not is_last else 0,
             shared=shared if is_last else None,
             replaced=shared,
         )
@@ -141,7 +141,9 @@ class Departures:
             shared = keeper.shared
             if shared and keeper is not gone:
                 shared = depart(shared, keeper.account)
-                left = replace(keeper, shared=None, departed_bytes=keeper.account.odometer_bytes)
+                left = replace(
+                    keeper, shared=None, departed_bytes=keeper.account.lifetime_panel_bytes
+                )
                 self._gone.put(left, panel=panel)
         elif keepers:
             shared = None

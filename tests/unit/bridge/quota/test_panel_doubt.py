@@ -9,7 +9,7 @@ import pytest
 from bridge_builders import NOW, account, gib, panel_user
 
 from marzban_bridge.panels.users import NextPlan, PanelUser, Status
-from marzban_bridge.quota.account import Account, sight
+from marzban_bridge.quota.account import Account, snapshot_of
 from marzban_bridge.quota.panel_doubt import (
     DoubtKind,
     PanelDoubt,
@@ -72,7 +72,7 @@ def as_before(name, **fields):
 )
 def test_what_used_traffic_and_log_say_together(before, after, fall):
     one, other = (
-        sight(panel_user(used_bytes=gib(used), logged_bytes=gib(logged)), seen_at=NOW)
+        snapshot_of(panel_user(used_bytes=gib(used), logged_bytes=gib(logged)), seen_at=NOW)
         for used, logged in (before, after)
     )
     assert fall_of(one, other) is fall

@@ -9,7 +9,7 @@ import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 
 from marzban_bridge.panels.users import ResetStrategy, Status
-from marzban_bridge.quota.account import FLOOR_BYTES, sight
+from marzban_bridge.quota.account import FLOOR_BYTES, snapshot_of
 from marzban_bridge.quota.resets.detection import Cause, Fall, detect, fall_of, period_start
 from marzban_bridge.quota.resets.echoes import ECHO_WINDOW
 from marzban_bridge.quota.resets.reset_all import ResetAll
@@ -21,7 +21,7 @@ PROVED = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))
 
 def detected(before, after, *, at=LATER, **facts):
     fields = facts.pop("account", {})
-    return detect(account(before, **fields), sight(after, seen_at=at), **facts)
+    return detect(account(before, **fields), snapshot_of(after, seen_at=at), **facts)
 
 
 @pytest.mark.parametrize(
@@ -315,10 +315,10 @@ def test_a_row_whose_user_was_online_later_is_of_the_past(before, after, fall, l
     """Used traffic fell, or the log was wiped: else a reset of all users does that, too."""
     one = panel_user(used_bytes=gib(5), logged_bytes=gib(logged), online_at=before)
     other = panel_user(used_bytes=gib(1), online_at=after)
-    assert fall_of(sight(one, seen_at=NOW), sight(other, seen_at=LATER)) is fall
+    assert fall_of(snapshot_of(one, seen_at=NOW), snapshot_of(other, seen_at=LATER)) is fall
 
 
 def test_a_reset_that_the_log_took_is_one_whenever_the_user_was_online():
     one = panel_user(used_bytes=gib(5), online_at=NOW)
     other = panel_user(logged_bytes=gib(5), online_at=NOW - timedelta(days=1))
-    assert fall_of(sight(one, seen_at=NOW), sight(other, seen_at=LATER)) is Fall.RESET
+    assert fall_of(snapshot_of(one, seen_at=NOW), snapshot_of(other, seen_at=LATER)) is Fall.RESET

@@ -9,7 +9,7 @@ import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
 
 from marzban_bridge.panels.users import ResetStrategy
-from marzban_bridge.quota.account import ResetRequest, Superseded, sight
+from marzban_bridge.quota.account import ResetRequest, Superseded, snapshot_of
 from marzban_bridge.quota.shared import (
     completed,
     depart,
@@ -66,7 +66,7 @@ def joined(before, after, shared, panel="default", *, was_reset=False, others=No
 )
 def test_what_a_reset_took_from_the_counter_is_in_the_log_or_was_seen(before, after, spent):
     one, other = (
-        sight(panel_user(logged_bytes=logged, used_bytes=used), seen_at=NOW)
+        snapshot_of(panel_user(logged_bytes=logged, used_bytes=used), seen_at=NOW)
         for logged, used in (before, after)
     )
     assert spent_between(one, other) == spent
@@ -123,16 +123,16 @@ def test_an_edit_is_the_quota_of_all():
 def test_a_reset_begins_a_period_at_what_everything_was_then():
     user = panel_user(used_bytes=gib(4))
     before, shared, _ = joined(None, account(user), None)
-    assert before.odometer_bytes == gib(4)
+    assert before.lifetime_panel_bytes == gib(4)
     seen = replace(
         before,
-        sighting=sight(panel_user(used_bytes=gib(1), logged_bytes=gib(4)), seen_at=NOW),
+        sighting=snapshot_of(panel_user(used_bytes=gib(1), logged_bytes=gib(4)), seen_at=NOW),
         baseline_bytes=gib(6),
         raw_baseline_bytes=gib(6),
     )
     after, begun, _ = joined(before, seen, shared, was_reset=True)
     assert (begun.period, begun.start) == (1, both(gib(10)))
-    assert after.odometer_bytes == gib(5)
+    assert after.lifetime_panel_bytes == gib(5)
     assert after.baseline_bytes == gib(6)
 
 
@@ -141,7 +141,7 @@ def test_a_reset_of_who_is_behind_is_the_one_that_was_still_to_follow():
     ahead = replace(shared, period=1, start=both(gib(20)))
     assert is_behind(before, ahead)
     seen = replace(
-        before, sighting=sight(panel_user(used_bytes=0, logged_bytes=gib(4)), seen_at=NOW)
+        before, sighting=snapshot_of(panel_user(used_bytes=0, logged_bytes=gib(4)), seen_at=NOW)
     )
     after, same, _ = joined(before, seen, ahead, was_reset=True)
     assert same == ahead
@@ -157,7 +157,7 @@ def test_a_finished_reset_begins_a_period_or_follows_one(period, expected):
         before,
         baseline_bytes=gib(18),
         raw_baseline_bytes=gib(18),
-        sighting=sight(panel_user(logged_bytes=gib(4)), seen_at=NOW),
+        sighting=snapshot_of(panel_user(logged_bytes=gib(4)), seen_at=NOW),
     )
     after, shared = completed(before, done, ahead, period=period)
     assert shared.period == after.shared_period == expected

@@ -9,7 +9,7 @@ from bridge_builders import NOW, account, gib, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marzban_bridge.quota.account import Account, ResetRequest, Superseded, sight
+from marzban_bridge.quota.account import Account, ResetRequest, Superseded, snapshot_of
 from marzban_bridge.quota.shared_switch import (
     Member,
     form,
@@ -43,7 +43,9 @@ def used_alone(each: Member) -> int:
 
 def shared_totals(members, nobodys: int) -> dict[str, Totals]:
     everything = nobodys + sum(standing_of(each).billed_bytes for each in members.values())
-    return {name: both(everything - each.account.odometer_bytes) for name, each in members.items()}
+    return {
+        name: both(everything - each.account.lifetime_panel_bytes) for name, each in members.items()
+    }
 
 
 def used_together(members, nobodys: int) -> set[int]:
@@ -156,7 +158,7 @@ def test_a_panel_that_has_still_to_follow_when_they_cease_to_share_owes_the_rese
     assert two.owes_reset
     assert left["two"].own.billed_bytes - two.baseline_bytes == gib(2)
     # It is reset by itself meanwhile, after another 0.5 that was not seen.
-    seen = sight(panel_user(used_bytes=gib(1), logged_bytes=gib(3.5)), seen_at=NOW)
+    seen = snapshot_of(panel_user(used_bytes=gib(1), logged_bytes=gib(3.5)), seen_at=NOW)
     done = owing(two, replace(two, sighting=seen, baseline_bytes=gib(50)), was_reset=True)
     assert left["two"].own.billed_bytes - done.baseline_bytes == gib(2.5)
     assert not done.owes_reset
