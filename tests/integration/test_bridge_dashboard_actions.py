@@ -441,7 +441,7 @@ class TestWithoutInflux:
         async def break_down(self):
             raise ZeroDivisionError("a defect")
 
-        monkeypatch.setattr("marzban_bridge.timeseries.writer.Snapshots.step", break_down)
+        monkeypatch.setattr("marzban_bridge.timeseries.writer.TimeSeriesWriter.step", break_down)
         async with world.serving():
             await world.use("alice", external_bytes=gib(7))
             assert world.panel.get_user("alice")["data_limit"] == gib(3)

@@ -65,7 +65,7 @@ class Fuzzed:
         """Send it, and hold answer, books and log to their promises; throttles forget."""
         callers = self.world.callers
         for each in (callers.sign_ins, *callers.action_throttles.values()):
-            each._tried.clear()
+            each._buckets.clear()
         raw = path if isinstance(path, bytes) else path.encode()
         url = self.world.client.base_url.copy_with(raw_path=raw)
         before = len(self.lines.events)
