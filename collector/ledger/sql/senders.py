@@ -72,7 +72,7 @@ def add(db: Database, *, after: int, through: int) -> dict[str, int]:
         SELECT h.reporter, h.hour, h.amount, h.received_at, d.day, d.sender, d.raw_bytes, d.hour,
             d.hour_bytes, d.earlier_hour_bytes
         FROM (
-            {_hours_of(db, db.dialect.numbered)} GROUP BY reporter, received_at / {HOUR_MILLIS}
+            {_hours_of(db, db.dialect.numbered)} GROUP BY 1, 2
         ) AS h LEFT JOIN sender_day AS d
             ON d.day = h.hour / {HOURS_PER_DAY} AND d.sender = h.reporter
         """,
@@ -102,8 +102,7 @@ def _hours_of(db: Database, reports: str) -> str:
 def bytes_of(db: Database, sender: str, *, hour: int) -> SenderBytes:
     """Return what a sender reported in an hour and its day, with what is in no sum yet."""
     rows = db.rows(
-        f"{_hours_of(db, db.dialect.unfolded)} WHERE reporter = :sender "
-        f"GROUP BY reporter, received_at / {HOUR_MILLIS}",
+        f"{_hours_of(db, db.dialect.unfolded)} WHERE reporter = :sender GROUP BY 1, 2",
         {"sender": sender},
     )
     unfolded = [HourBytes(row[0], row[1], whole(row[2])) for row in rows]
