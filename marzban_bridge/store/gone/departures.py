@@ -8,7 +8,7 @@ from datetime import datetime
 from marzban_bridge.panels.names import FIRST_PANEL, scoped
 from marzban_bridge.quota.account import Account, Event, shifted
 from marzban_bridge.quota.gone_accounts import GoneAccount, returned
-from marzban_bridge.quota.shared import depart, put_back, rejoin, rejoin_anew
+from marzban_bridge.quota.shared import depart, put_back, rejoin, rejoin_anew, renewed
 from marzban_bridge.store.accounts import Accounts
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.gone.gone_accounts import GoneAccounts
@@ -49,7 +49,7 @@ class Departures:
             return
         with self._handle.transaction():
             self._gone.put(self._aside(account, at))
-            self._shared_quotas.depart(key, self._panel)
+            self._depart(key)
             self._accounts.drop(key)
             self._release(key)
             self._placement.note_missing(key, username, at)
@@ -92,6 +92,18 @@ class Departures:
             self._events.insert(account.username, [event], at)
         self._handle.on_change(self._panel, (key,))
         return account
+
+    def _depart(self, key: str) -> None:
+        """Keep of a shared quota what a user of it has used, or drop it with the last one."""
+        shared = self._shared_quotas.get(key)
+        members = self._shared_quotas.members(key) if shared else {}
+        account = members.pop(self._panel, None)
+        if shared is None or account is None:
+            return
+        if members:
+            self._shared_quotas.put(key, renewed(depart(shared, account), members))
+        else:
+            self._shared_quotas.drop(key)
 
     def _have_name_back(self, gone: GoneAccount, at: datetime) -> None:
         """Give a user its name alone back that passed to another panel's while it was not shown.
@@ -183,7 +195,7 @@ class Departures:
         """
         keys = [account.key for account in self._accounts.all()]
         for key in keys:
-            self._shared_quotas.depart(key, self._panel)
+            self._depart(key)
             self._accounts.drop(key)
         for key in self._placement.own_names():
             self._release(key)

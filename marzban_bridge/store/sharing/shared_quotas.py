@@ -7,7 +7,6 @@ from dataclasses import replace
 import msgspec
 
 from marzban_bridge.quota.account import Account
-from marzban_bridge.quota.shared import depart, renewed
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.store.handle import StoreHandle
 
@@ -34,6 +33,10 @@ class SharedQuotas:
             (key, shared.departed_bytes, msgspec.json.encode(shared)),
         )
 
+    def drop(self, key: str) -> None:
+        """Drop one, as part of a transaction."""
+        self._db.execute("DELETE FROM shared_quota WHERE account_key = ?", (key,))
+
     def drop_all(self) -> None:
         """Drop all of them, as part of a transaction."""
         self._db.execute("DELETE FROM shared_quota")
@@ -50,18 +53,6 @@ class SharedQuotas:
             panel: found[panel]
             for panel in sorted(found, key=lambda panel: (order.get(panel, len(order)), panel))
         }
-
-    def depart(self, key: str, panel: str) -> None:
-        """Keep what a panel's user of a name has used of it, or drop it with the last user."""
-        shared = self.get(key)
-        members = self.members(key) if shared else {}
-        account = members.pop(panel, None)
-        if shared is None or account is None:
-            return
-        if members:
-            self.put(key, renewed(depart(shared, account), members))
-        else:
-            self._db.execute("DELETE FROM shared_quota WHERE account_key = ?", (key,))
 
     def loosen(self) -> None:
         """Have each shared period's beginning read anew from the accounts, after a rebase."""
