@@ -39,7 +39,7 @@ class FeedPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class ReaderPosition:
     """How far our own books were when the collector last heard of them."""
 
     position: int
@@ -103,7 +103,7 @@ class CollectorFeed:
             raise self._refuse_shape(response)
         return page
 
-    async def standing(self, reader: str) -> Standing | None:
+    async def position_of(self, reader: str) -> ReaderPosition | None:
         """Return how far a reader's books were; None when the collector never heard of it."""
         try:
             response = await self._send("GET", f"/v1/readers/{reader}", {}, 10)
@@ -111,7 +111,7 @@ class CollectorFeed:
             return None
         data = self._object_of(response)
         try:
-            return Standing(position=_whole(data["position"]), mark=_text(data["mark"]))
+            return ReaderPosition(position=_whole(data["position"]), mark=_text(data["mark"]))
         except (LookupError, ValueError) as error:
             raise self._refuse_shape(response) from error
 

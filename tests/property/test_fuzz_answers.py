@@ -290,7 +290,7 @@ def test_no_answer_of_a_collector_surprises_the_bridge(answer):
         lambda feed: feed.read(after=0),
         lambda feed: feed.usage("al/ice"),
         lambda feed: feed.cleanup(days=3),
-        lambda feed: feed.standing("1" * 32),
+        lambda feed: feed.position_of("1" * 32),
         lambda feed: feed.known_stores(),
     ):
         with contextlib.suppress(CollectorRefusedError, CollectorUnavailableError):

@@ -1,7 +1,7 @@
 """Notices that the bridge's store was restored from an older backup, or is gone.
 
-A store cannot tell by itself that it is an old one. So the bridge leaves word with the collector of
-the newest entry in its audit trail, which grows with every reset, quota change and published limit;
+A store cannot tell by itself that it is an old one. So the bridge reports to the collector which is
+the newest entry of its audit trail, which grows with every reset, quota change and published limit;
 a store that has no such entry is older, or went another way since. A store that begins where the
 collector knows of one for the same panel is in the place of one that was lost. A copy made by
 `backup` says so itself: that tells it when the ledger was restored along with it. Each way the
@@ -27,7 +27,7 @@ RETRY_SECONDS = 5.0
 
 
 class RollbackCheck:
-    """The collector, as far as it vouches for the store."""
+    """Compares the store with the position that the collector was told of it last."""
 
     def __init__(self, *, store: Store, feed: CollectorFeed, clock: Clock, panel: str) -> None:
         self._store = store
@@ -76,7 +76,7 @@ class RollbackCheck:
         identity = self._store.identity
         if identity.is_new:
             self._check_new_store(await self._feed.known_stores())
-        known = await self._feed.standing(identity.name)
+        known = await self._feed.position_of(identity.name)
         if known and identity.entry_digest(known.position) != known.mark:
             self.is_behind = True
             self.suspend(
@@ -121,7 +121,7 @@ class RollbackCheck:
         self._confirmed_position = position
 
     async def run(self) -> None:
-        """Leave word whenever there is news, until cancelled."""
+        """Report the position whenever there is news, until cancelled."""
         while True:
             pause_seconds = LOOK_SECONDS
             try:
