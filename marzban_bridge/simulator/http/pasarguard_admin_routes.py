@@ -83,19 +83,19 @@ async def reset_admin(username: str, request: Request, panel: Panel) -> dict[str
 
 
 @admin_router.post("/admin/{username}/users/disable")
-async def disable_users(username: str, request: Request, panel: Panel) -> dict[str, str]:
+async def disable_users(username: str, request: Request, panel: Panel) -> dict[str, Any]:
     """Suspend an admin's users."""
     admin_for(request, "admins", "update")
     panel.disable_users_of(username)
-    return {"detail": "operation has been successfuly done"}
+    return {}
 
 
 @admin_router.post("/admin/{username}/users/activate")
-async def activate_users(username: str, request: Request, panel: Panel) -> dict[str, str]:
+async def activate_users(username: str, request: Request, panel: Panel) -> dict[str, Any]:
     """Resume an admin's users."""
     admin_for(request, "admins", "update")
     panel.activate_users_of(username)
-    return {"detail": "operation has been successfuly done"}
+    return {}
 
 
 @admin_router.post("/admin-role")

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from marzban_bridge.simulator.http.marzban_answers import SHADOWSOCKS_METHOD
-from marzban_bridge.simulator.panel.roles import OWNER, Role
+from marzban_bridge.simulator.panel.roles import OWNER, Permissions, Role
 from marzban_bridge.simulator.panel.users import (
     GROUPS,
     SimulatedAdmin,
@@ -63,7 +63,7 @@ class PasarGuardAnswers:
             "data_limit_reset_strategy": user.data_limit_reset_strategy.value,
             "note": user.note,
             "on_hold_expire_duration": user.on_hold_expire_duration,
-            "on_hold_timeout": time(user.on_hold_timeout),
+            "on_hold_timeout": time_without_zone(user.on_hold_timeout),
             "group_ids": list(user.group_ids),
             "auto_delete_in_days": user.auto_delete_in_days,
             "hwid_limit": user.hwid_limit,
@@ -107,12 +107,12 @@ def usage_answer(now: datetime) -> dict[str, Any]:
 
 
 def role_answer(role: Role) -> dict[str, Any]:
-    """Return what an admin's role allows; what it does not name is not shown as allowed."""
+    """Return what an admin's role allows."""
     return {
         "id": role.id,
         "name": role.name,
         "is_owner": role.is_owner,
-        "permissions": {name: dict(actions) for name, actions in role.permissions.items()},
+        "permissions": permissions_answer(role.permissions),
         "limits": dict.fromkeys(
             (
                 *("max_users", "data_limit_min", "data_limit_max", "expire_min", "expire_max"),
@@ -144,6 +144,20 @@ def role_answer(role: Role) -> dict[str, Any]:
 def time(at: datetime | None) -> str | None:
     """Return a moment as the panel writes it."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None
+
+
+def time_without_zone(at: datetime | None) -> str | None:
+    """Return a moment as the panel writes some: UTC without saying so."""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat() if at else None
+
+
+def permissions_answer(permissions: Permissions) -> dict[str, Any]:
+    """Return permissions with every action there is, null where it is not allowed."""
+    return {
+        resource: {action: allowed.get(action) for action in actions} if allowed else None
+        for resource, actions in OWNER.permissions.items()
+        for allowed in [permissions.get(resource)]
+    }
 
 
 def _contact(admin: SimulatedAdmin) -> dict[str, Any]:

@@ -86,21 +86,3 @@ def _permissions(value: Any) -> Permissions:
     ):
         raise TypeError("Input should be a valid dictionary")
     return {resource: dict(actions) for resource, actions in value.items()}
-
-
-def key_answer(key: ApiKey, *, admin_id: int, now: datetime) -> dict[str, Any]:
-    """Return a key as the API shows it afterwards."""
-    return {
-        "name": key.name,
-        "note": key.note,
-        "permissions": key.permissions or {},
-        "inherit_permissions": key.permissions is None,
-        "expire_date": key.expire_date.isoformat() if key.expire_date else None,
-        "id": key.id,
-        "admin_id": admin_id,
-        "created_at": key.created_at.isoformat(),
-        "api_key_trimmed": f"{key.key[:10]}***{key.key[-3:]}",
-        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
-        "status": key.status,
-        "is_expired": key.expire_date is not None and key.expire_date <= now,
-    }

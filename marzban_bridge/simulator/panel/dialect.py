@@ -84,6 +84,11 @@ class SimulatedDialect:
     """Whether the periodic reset sends events."""
     deletion_shows_user: bool
     """Whether `user_deleted` carries the user."""
+    deletion_shows_first: bool
+    """Whether the panel shows a user before it deletes it, so that an unreadable one stays."""
+    sqlite_keeps_history: bool
+    """Whether on SQLite the reset log and next plan of a deleted user become those of the next one
+    of its number, which is given out again."""
     deletion_needs_owner: bool
     """Whether deleting a user without an owner answers 500 and has no event."""
     reminder_hides_subscription: bool
@@ -143,6 +148,8 @@ MARZBAN = SimulatedDialect(
     reset_announces_state=False,
     periodic_reset_is_announced=False,
     deletion_shows_user=False,
+    deletion_shows_first=False,
+    sqlite_keeps_history=False,
     deletion_needs_owner=True,
     reminder_hides_subscription=False,
     days_left_is_exact=False,
@@ -188,6 +195,8 @@ PASARGUARD = SimulatedDialect(
     reset_announces_state=True,
     periodic_reset_is_announced=True,
     deletion_shows_user=True,
+    deletion_shows_first=True,
+    sqlite_keeps_history=True,
     deletion_needs_owner=False,
     reminder_hides_subscription=True,
     days_left_is_exact=True,

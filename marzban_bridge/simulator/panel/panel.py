@@ -76,7 +76,7 @@ class SimulatedPanel(PanelAdmins):
         admin = self.acting(by)
         now = self.clock()
         user = SimulatedUser(
-            id=next(self.ids),
+            id=self.next_id(),
             username=username,
             created_at=now,
             owner=admin.username if admin.is_in_database else None,
@@ -92,6 +92,7 @@ class SimulatedPanel(PanelAdmins):
             on_hold_timeout=changes.on_hold_timeout,
             on_hold_expire_duration=changes.on_hold_expire_duration,
         )
+        self.inherit(user)
         user.status = changes.status or user.status
         user.data_limit_reset_strategy = (
             changes.data_limit_reset_strategy or user.data_limit_reset_strategy
@@ -193,7 +194,10 @@ class SimulatedPanel(PanelAdmins):
         no webhook, but the user is gone.
         """
         user = self.find(username)
+        if self.dialect.deletion_shows_first:
+            self.show(user)
         del self.users[self.key(username)]
+        self.leave_behind(user)
         self.revision += 1
         if user.owner is not None or not self.dialect.deletion_needs_owner:
             self.announce("user_deleted", user, by=self.answers.acting(self.acting(by)))

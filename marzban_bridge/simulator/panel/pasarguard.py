@@ -7,11 +7,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 from marzban_bridge.panels.users import Status
+from marzban_bridge.simulator.http.api_key_answers import key_answer
 from marzban_bridge.simulator.panel import rules
 from marzban_bridge.simulator.panel.api_keys import (
     ApiKey,
     acting_admin,
-    key_answer,
     new_key_text,
     parse_key,
 )
@@ -85,7 +85,7 @@ def add_role(panel: SimulatedPanel, body: object) -> Role:
     if not isinstance(name, str) or not name:
         raise RefusedError(422, {"name": "Field required"})
     if any(role.name == name for role in panel.roles.values()):
-        raise RefusedError(409, "Role already exists")
+        raise RefusedError(409, "Role with this name already exists")
     role = Role(
         id=1 + max(panel.roles),
         name=name,

@@ -68,6 +68,7 @@ class PanelRecords:
             enable=sends_webhooks, deliveries=dialect.deliveries
         )
         self.ids = count(1)
+        self._left_behind: dict[int, SimulatedUser] = {}
         self.revision = 0
         """Grows with every change, for whoever keeps a copy."""
 
@@ -96,6 +97,28 @@ class PanelRecords:
             if user.id == user_id:
                 return user
         raise RefusedError(404, "User not found")
+
+    @property
+    def _keeps_history(self) -> bool:
+        return self.database == "sqlite" and self.dialect.sqlite_keeps_history
+
+    def next_id(self) -> int:
+        """Return a new user's number; one that was given out before where numbers come again."""
+        if self._keeps_history:
+            return 1 + max((user.id for user in self.users.values()), default=0)
+        return next(self.ids)
+
+    def leave_behind(self, user: SimulatedUser) -> None:
+        """Keep what stays in the database of a deleted user."""
+        if self._keeps_history:
+            self._left_behind[user.id] = user
+
+    def inherit(self, user: SimulatedUser) -> None:
+        """Give a new user what an earlier one of its number left behind."""
+        earlier = self._left_behind.pop(user.id, None)
+        if earlier:
+            user.reset_logs = list(earlier.reset_logs)
+            user.next_plan = user.next_plan or earlier.next_plan
 
     @property
     def environment_admin(self) -> SimulatedAdmin:

@@ -189,17 +189,15 @@ def fire_next_plan(
     dialect: SimulatedDialect,
     template: SimulatedTemplate | None = None,
 ) -> None:
-    """Replace the plan by the next one, or by the template it points to.
+    """Replace the plan by the next one, or by the template it points to, whose state is ignored.
 
-    JobDiedError, and no change, if the panel cannot reckon it: a plan without a limit, or what an
-    unlimited user has left. What remained may be negative, and so may the new limit.
+    JobDiedError, and no change, if the panel cannot reckon what an unlimited user has left. What
+    remained may be negative, and so may the new limit.
     """
     plan = user.next_plan
     if plan is None:
         return
     data_limit = template.data_limit if template else plan.data_limit
-    if data_limit is None:
-        raise JobDiedError(f"next plan of {user.username}: it has no limit")
     if plan.add_remaining_traffic is not dialect.remaining_flag_is_inverted:
         if user.data_limit is None and not dialect.unlimited_has_remaining:
             raise JobDiedError(f"next plan of {user.username}: its current plan is unlimited")
@@ -208,7 +206,8 @@ def fire_next_plan(
     if dialect.plan_expiry_runs_from_firing:
         user.expire = int(now.timestamp()) + user.expire if user.expire else None
     if template:
-        _take_template(user, template, now=now)
+        user.group_ids = list(template.group_ids)
+        user.data_limit_reset_strategy = template.data_limit_reset_strategy
     user.reset_logs.append(ResetLog(used_traffic=user.used_traffic, reset_at=now))
     user.data_limit = data_limit
     user.used_traffic = 0
@@ -216,17 +215,6 @@ def fire_next_plan(
     if dialect.reset_rearms_reminder:
         user.is_reminded_of_usage = False
     user.status = Status.ACTIVE
-
-
-def _take_template(user: SimulatedUser, template: SimulatedTemplate, *, now: datetime) -> None:
-    """Take over what a plan has not: a template on hold leaves the hold's fields, not its state."""
-    user.group_ids = list(template.group_ids)
-    user.data_limit_reset_strategy = template.data_limit_reset_strategy
-    if template.status is Status.ON_HOLD:
-        user.expire = None
-        user.on_hold_expire_duration = template.expire_duration
-        timeout = template.on_hold_timeout
-        user.on_hold_timeout = now + timedelta(seconds=timeout) if timeout else None
 
 
 def is_limited(user: SimulatedUser) -> bool:

@@ -28,7 +28,7 @@ XRAY_STATUSES = frozenset({Status.ACTIVE, Status.ON_HOLD})
 class SimulatedPlan:
     """A next plan, spelt as the panel spells it."""
 
-    data_limit: int | None
+    data_limit: int
     expire: int | None = None
     add_remaining_traffic: bool = False
     fire_on_either: bool = True
@@ -43,8 +43,8 @@ class SimulatedTemplate:
 
     id: int
     name: str
-    data_limit: int | None = None
-    expire_duration: int | None = None
+    data_limit: int = 0
+    expire_duration: int = 0
     group_ids: tuple[int, ...] = (1,)
     status: Status = Status.ACTIVE
     on_hold_timeout: int | None = None

@@ -108,8 +108,8 @@ def parse_template(template_id: int, body: object) -> SimulatedTemplate:
     template = SimulatedTemplate(
         id=template_id,
         name=fields.read("name", text_up_to(64)) or "",
-        data_limit=fields.read("data_limit", _not_negative),
-        expire_duration=fields.read("expire_duration", _hold),
+        data_limit=fields.read("data_limit", _not_negative) or 0,
+        expire_duration=fields.read("expire_duration", _hold) or 0,
         group_ids=tuple(fields.read("group_ids", _ids) or ()),
         status=fields.read("status", one_of((Status.ACTIVE, Status.ON_HOLD))) or Status.ACTIVE,
         on_hold_timeout=fields.read("on_hold_timeout", integer),
@@ -168,7 +168,7 @@ def _next_plan(value: Any) -> SimulatedPlan:
     plan = Fields(json_object(value))
     found = SimulatedPlan(
         user_template_id=plan.read("user_template_id", integer),
-        data_limit=plan.read("data_limit", integer),
+        data_limit=plan.read("data_limit", integer) or 0,
         expire=plan.read("expire", integer),
         add_remaining_traffic=bool(plan.body.get("add_remaining_traffic", False)),
     )

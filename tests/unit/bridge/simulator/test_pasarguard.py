@@ -85,19 +85,17 @@ class TestNextPlans:
         shown = panel.get_user("alice")
         assert (shown["data_limit"], shown["group_ids"]) == (30 * GIB, [2])
         assert (shown["status"], shown["data_limit_reset_strategy"]) == ("active", "week")
-        if status == "active":
-            end = panel.clock() + timedelta(days=30)
-            assert shown["expire"] == end.isoformat().replace("+00:00", "Z")
-        else:
-            assert (shown["expire"], shown["on_hold_expire_duration"]) == (None, 30 * DAY)
-            assert panel.users["alice"].on_hold_timeout == panel.clock() + timedelta(days=1)
+        end = panel.clock() + timedelta(days=30)
+        assert shown["expire"] == end.isoformat().replace("+00:00", "Z")
+        assert (shown["on_hold_expire_duration"], shown["on_hold_timeout"]) == (None, None)
 
-    def test_one_without_a_limit_leaves_the_user_limited_and_ends_the_review(self, panel):
+    def test_one_without_a_limit_is_unlimited(self, panel):
         panel.create_user("alice", data_limit=GIB, next_plan={"data_limit": None})
+        assert panel.get_user("alice")["next_plan"]["data_limit"] == 0
         panel.use_traffic("alice", GIB)
-        assert "no limit" in str(panel.review())
-        assert panel.get_user("alice")["status"] == "limited"
-        assert panel.users["alice"].next_plan is not None
+        assert panel.review() is None
+        assert panel.get_user("alice")["data_limit"] == 0
+        assert panel.use_traffic("alice", 2 * GIB)
 
     def test_a_template_needs_a_name_and_groups(self, panel):
         with pytest.raises(RefusedError) as refusal:
@@ -270,6 +268,35 @@ class TestEdits:
         shown = [panel.get_user(name) for name in ("never", "once")]
         assert [user["status"] for user in shown] == ["active", "on_hold"]
         assert shown[0]["expire"] is None
+
+
+class TestDeletions:
+    """What a deletion leaves behind."""
+
+    def make_and_delete(self, panel):
+        panel.create_user("first")
+        panel.create_user("alice", data_limit=GIB)
+        panel.use_traffic("alice", 5)
+        panel.reset_user("alice")
+        panel.modify_user("alice", {"next_plan": {"data_limit": 7}})
+        panel.delete_user("alice")
+        return panel.create_user("bob", data_limit=GIB)
+
+    def test_on_sqlite_the_next_user_has_the_number_the_log_and_the_next_plan(self):
+        bob = self.make_and_delete(new_panel(database="sqlite"))
+        assert (bob["id"], bob["used_traffic"], bob["lifetime_used_traffic"]) == (2, 0, 5)
+        assert bob["next_plan"]["data_limit"] == 7
+
+    def test_on_mysql_nothing_is_left(self):
+        bob = self.make_and_delete(new_panel(database="mysql"))
+        assert (bob["id"], bob["lifetime_used_traffic"], bob["next_plan"]) == (3, 0, None)
+
+    def test_a_user_that_cannot_be_shown_stays(self, panel):
+        panel.create_user("alice")
+        panel.users["alice"].data_limit = -1
+        with pytest.raises(RefusedError, match="500"):
+            panel.delete_user("alice")
+        assert "alice" in panel.users
 
 
 class TestDialog:
