@@ -249,3 +249,20 @@ def test_more_idle_series_than_a_statement_takes_are_dropped_and_no_byte_with_th
     assert total == sum(range(many)) + many + 7
     opened.ledger.fold()
     assert opened.reader.audit().problems == []
+
+
+def test_numbers_that_are_missing_hide_no_report(tmp_path):
+    """The first version gave numbers to duplicates too, and forgot them."""
+    path = tmp_path / "ledger.sqlite3"
+    backend = backend_of(f"sqlite:///{path}")
+    with closing(backend.open()) as ledger, closing(backend.reader()) as reader:
+        ledger.record([batch(*(report(up=n) for n in range(1, 9)))], received_at_millis=NOON_MILLIS)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("DELETE FROM report WHERE seq BETWEEN 3 AND 6")
+        read, seq = [], 0
+        while page := reader.reports_after(seq, limit=2):
+            read += [each.upload_bytes for each in page]
+            seq = page[-1].seq
+        assert read == [1, 2, 7, 8]
+        assert reader.backlog("raw").oldest_received_at_millis == NOON_MILLIS
+        assert reader.sender_places("reporter:r", day=DAY) == [("de-1", 443, "vless")]

@@ -44,13 +44,13 @@ class Dialect(NamedTuple):
     """Up to which report the sums go."""
     first_seq: str
     """The first report that is kept and has a number; NULL when there is none. Kept numbers have
-    no gaps."""
+    no gaps, but in files of the first version."""
     last_seq: str
     """The last number that was given out."""
     unnumbered_reports: str
     """How many reports have no number yet."""
     received_at: str
-    """When the report with the number `:seq` came, which is kept."""
+    """When the report with the number `:seq` came, or the next one that is kept."""
     oldest_received_at: str
     """When the first report that is kept came; NULL when there is none."""
     sum: str

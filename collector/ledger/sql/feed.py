@@ -37,15 +37,23 @@ def _runs_since(db: Database, seq: int) -> list[WriterRun]:
 
 def reports_after(db: Database, seq: int, *, limit: int) -> list[ReportRow]:
     """Return the reports after a seq, in order; those that are numbered."""
-    (first,) = one_row(db, f"SELECT {db.dialect.first_seq}")
+    first, last = one_row(db, f"SELECT {db.dialect.first_seq}, {db.dialect.last_seq}")
     after = max(seq, (first or 1) - 1)
+    while after < last:
+        if found := _reports_within(db, after=after, through=after + limit):
+            return found
+        after += limit  # the first files gave numbers to duplicates too
+    return []
+
+
+def _reports_within(db: Database, *, after: int, through: int) -> list[ReportRow]:
     rows = db.rows(
         "SELECT r.seq, s.username, s.server, s.port, s.protocol, r.upload_bytes, "
         "r.download_bytes, coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes), "
         f"r.connections, r.reported_at, l.voids_seq FROM {db.dialect.numbered} AS r "
         "JOIN series AS s ON s.id = r.series_id LEFT JOIN correction_line AS l ON l.seq = r.seq "
         "ORDER BY r.seq",
-        db.bounds(after=after, through=after + limit),
+        db.bounds(after=after, through=through),
     )
     return [ReportRow(*row) for row in rows]
 

@@ -22,7 +22,7 @@ DIALECT = Dialect(
     first_seq="(SELECT min(seq) FROM report)",
     last_seq=f"coalesce((SELECT max(seq) FROM report), {_FOLDED_SEQ})",
     unnumbered_reports="0",
-    received_at="(SELECT received_at FROM report WHERE seq = :seq)",
+    received_at="(SELECT received_at FROM report WHERE seq >= :seq ORDER BY seq LIMIT 1)",
     oldest_received_at="(SELECT received_at FROM report ORDER BY seq LIMIT 1)",
     sum=f"printf('%d:%d', sum({{}} >> 32), sum({{}} & {_LOW_HALF}))",
     largest_first=f"{_HIGH} + ({_LOW} >> 32) DESC, {_LOW} & {_LOW_HALF} DESC",
