@@ -24,9 +24,9 @@ lint:
 test *args:
     uv run pytest -n 4 --dist loadfile {{args}}
 
-# the tests of pure decisions only, in seconds
+# the tests of decisions only, without a process or a server, in seconds
 quick:
-    uv run pytest tests/unit
+    uv run pytest -n 2 tests/unit
 
 # the property tests with twenty times as many examples as in a run of all tests; hours
 fuzz examples="20":
