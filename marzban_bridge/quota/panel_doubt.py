@@ -84,13 +84,13 @@ class Reading:
         object.__setattr__(self, "shown", _compare(self))
 
     @property
-    def sighting(self) -> PanelSnapshot | None:
+    def snapshot(self) -> PanelSnapshot | None:
         """The user as later decisions need it."""
         return None if self.user is None else snapshot_of(self.user, seen_at=self.read_at)
 
 
 def _compare(reading: Reading) -> Shown:
-    account, user, seen = reading.account, reading.user, reading.sighting
+    account, user, seen = reading.account, reading.user, reading.snapshot
     if user is None or seen is None:
         return Shown.GONE
     if not is_same_creation(account.created_at, user.created_at):
@@ -186,10 +186,10 @@ def _have_kept_most(readings: Sequence[Reading]) -> bool:
     what they had.
     """
     fell = [
-        (each.account.sighting.used_bytes, each.sighting.used_bytes)
+        (each.account.sighting.used_bytes, each.snapshot.used_bytes)
         for each in readings
         if each.shown is Shown.UNCLEAR
-        and each.sighting is not None
+        and each.snapshot is not None
         and each.account.sighting.used_bytes >= MUCH_TRAFFIC_BYTES
     ]
     kept = sum(after >= before * KEPT_SHARE for before, after in fell)
@@ -238,7 +238,7 @@ def is_over(doubt: PanelDoubt, readings: Sequence[Reading]) -> bool:
 
 
 def _is_put_forward(reading: Reading) -> bool:
-    before, after, user = reading.account.sighting, reading.sighting, reading.user
+    before, after, user = reading.account.sighting, reading.snapshot, reading.user
     if after is None or user is None or reading.shown is not Shown.AS_BEFORE:
         return False
     is_on = after.logged_bytes == before.logged_bytes and after.used_bytes >= before.used_bytes
@@ -257,7 +257,7 @@ def _is_no_reset_all(reading: Reading, others: Sequence[Reading]) -> bool:
     Then another user of the same owner would have been reset as well; and what is used now would
     have been used since the last look.
     """
-    seen = reading.sighting
+    seen = reading.snapshot
     if reading.shown is not Shown.UNCLEAR or seen is None:
         return False
     last_seen_at = reading.account.sighting.seen_at
@@ -270,7 +270,7 @@ def _is_no_reset_all(reading: Reading, others: Sequence[Reading]) -> bool:
 
 def _was_not_reset(reading: Reading, *, since: datetime) -> bool:
     """Tell whether a user was not reset after a moment: it has traffic or a log from before it."""
-    account, before, after = reading.account, reading.account.sighting, reading.sighting
+    account, before, after = reading.account, reading.account.sighting, reading.snapshot
     if after is None or reading.shown in {Shown.RECREATED, Shown.UNCLEAR}:
         return False
     changed_at = [account.period_started_at, account.reset_all_seen_at, account.used_rose_at]

@@ -128,7 +128,7 @@ def detect(
     is_announced_again: bool = False,
     reset_all: ResetAll | None = None,
 ) -> ResetSign | None:
-    """Tell whether the panel reset the user between the account's sighting and `after`.
+    """Tell whether the panel reset the user between the account's snapshot and `after`.
 
     `was_announced`: a reset webhook that is no duplicate came for this user, and
     `is_announced_again` more than one of them. `reset_all`: the last
