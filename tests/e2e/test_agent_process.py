@@ -224,7 +224,7 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(make_agent):
         done = agent.run(*command)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
-        assert 'source "wg0": comand: is not known here (did you mean command?)' in done.stderr
+        assert 'source "wg0" comand: is not known here (did you mean command?)' in done.stderr
         assert str(agent.config) in done.stderr
 
 
