@@ -1,18 +1,19 @@
 """Whose a reported name is: for which panel, and for which of its users, it counts.
 
-| reported | where the store knows | it counts for |
+| reported | what the store knows | it counts for |
 |---|---|---|
 | `two/alice` | a panel `two` | the `alice` of `two` |
-| `two/alice` | no such panel | a user of that name, as a name alone |
-| `alice` | one panel | the `alice` of it |
-| `alice` | several panels, which share quotas | all users of the name; kept as the first panel's |
+| `two/alice` | no such panel | a user named `two/alice`, as a name alone |
+| `alice` | one panel | its `alice` |
+| `alice` | several panels, which share quotas | all users of the name, as the first panel's |
 | `alice` | nothing else of the name | the first panel |
-| `alice` | that the first panel, and all before `two` in order, have no `alice` | still the first |
-| | panel; the name is *unclaimed* for `two`, which claims it once it has such a user | |
-| `alice` | that `two` has claimed it | `two`, until `two` deletes the user and so *releases* it |
-| `alice` | that it was released, or was in the store before `two` was | the first panel again; |
-| | who claims it next begins behind what was reported until then (`openings`) | |
-| any | an *alias* of the name: a user who is called the same without case | that user |
+| `alice` | `two` claimed it | `two` |
+| `alice` | `two` deleted the user, and so released it | the first panel again |
+| any | an alias of the name | the user who is called the same without case |
+
+A name alone is *unclaimed* for a panel while all panels before it, in order, are known to have no
+such user; the panel claims it once it has one. Who claims a released name begins behind what was
+reported until then (`openings`).
 
 `placement` holds claims and releases, `orphan` which panel was asked for a name and has no such
 user, `alias` the names of other spelling. `unknown_names` decides on claims and aliases; where a
