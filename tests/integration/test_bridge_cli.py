@@ -35,7 +35,7 @@ from marzban_bridge.store.store import Store
 
 PASSWORD = "a-panel-password"
 NOBODY_LISTENS = "http://127.0.0.1:1"
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 
 
 def poll(what, is_so):

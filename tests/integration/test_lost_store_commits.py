@@ -59,14 +59,14 @@ class Bridge:
 
     async def until_leading(self) -> Store:
         """Wait until it leads, and return what it has opened."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await self._led.wait()
         assert self.store is not None
         return self.store
 
     async def until(self, holds) -> None:
         """Wait until something holds."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not holds():
                 await asyncio.sleep(0.02)
 

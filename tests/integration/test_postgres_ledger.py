@@ -27,7 +27,7 @@ from collector.ledger.postgres.link import SCHEMA, Link, translate
 from collector.ledger.postgres.reader import PostgresReader
 from collector.ledger.postgres.writer import PostgresLedger
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
 

@@ -28,7 +28,7 @@ from marzban_bridge.store.postgres.lease import Lease
 from marzban_bridge.store.postgres.replica import PostgresReplica, ReplicaReader
 from marzban_bridge.store.store import Store
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
 

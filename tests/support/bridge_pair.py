@@ -175,7 +175,7 @@ class BridgeProcess:
         process, self._process = self._process, None
         process.send_signal(signal.SIGCONT)
         process.send_signal(number)
-        return process.wait(40)
+        return process.wait(120)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `marzban-bridge` with its settings."""
@@ -275,7 +275,7 @@ class Pair:
                     number is not None and number != by_another_than and self.bridges[number].leads
                 )
 
-            poll("somebody leads", is_so, seconds=40)
+            poll("somebody leads", is_so)
         return time.monotonic() - started_at
 
     def report(self, name: str, amount_bytes: int = REPORT) -> None:
@@ -300,7 +300,7 @@ class Pair:
         def wrong() -> list[str]:
             return [name for name in USERS if self.panel.limit(name) != QUOTA - self.reported[name]]
 
-        poll("limits that are right", lambda: not wrong(), seconds=40)
+        poll("limits that are right", lambda: not wrong())
 
     @contextlib.contextmanager
     def reporting(self, *, every_seconds: float = 0.1) -> Any:

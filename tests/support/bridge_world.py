@@ -24,7 +24,7 @@ PASSWORD = "the-password-of-the-bridge"
 SECRET = "the-webhook-secret"
 PASSWORDS = {"root": PASSWORD, "boss": "the-password-of-boss", "shop": "the-password-of-shop"}
 RESET_ALL = {"confirm": "reset all users"}
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 120
 
 
 class WaitingFeed(httpx.AsyncBaseTransport):

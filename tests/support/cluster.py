@@ -79,7 +79,7 @@ class Cluster:
         found = [number for number, each in enumerate(self.collectors) if each.pid == pid]
         return found[0] if is_valid and found else None
 
-    def until_led(self, *, by_another_than: int | None = None, seconds: float = 30) -> float:
+    def until_led(self, *, by_another_than: int | None = None, seconds: float = 120) -> float:
         """Wait until somebody leads; return how many seconds that took."""
         started_at = time.monotonic()
 

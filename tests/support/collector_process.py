@@ -17,7 +17,7 @@ from programs import Program
 
 KEY = "rk_the-key-of-the-process-tests"
 ADMIN_KEY = "the-admin-key-of-the-process-tests"
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 
 
 def poll(what: str, is_so: Callable[[], bool], *, seconds: float = DEADLINE_SECONDS) -> None:

@@ -26,7 +26,7 @@ ORG = "vpn"
 OPERATOR_TOKEN = "the-operator-token-of-the-tests"
 IMAGE = "influxdb:2.9.1"
 FOR_EVER = {Policy.RAW: 0, Policy.DAILY: 0}
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 120
 
 _CONFIG_1X = """
 reporting-disabled = true

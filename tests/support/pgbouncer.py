@@ -14,7 +14,7 @@ import psycopg
 from ports import free_port
 from postgres_server import PASSWORD, PostgresServer
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 

@@ -19,7 +19,7 @@ import psycopg
 from ports import free_port
 
 PASSWORD = "a-postgres-password-of-the-tests"
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 _BINARIES = sorted(
     Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4])
 )

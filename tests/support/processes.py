@@ -16,7 +16,7 @@ import programs
 from ports import free_port
 from programs import Program
 
-DEADLINE_SECONDS = 40
+DEADLINE_SECONDS = 120
 REPORTER_KEY = "rk_the-key-of-the-process-tests"
 ADMIN_KEY = "an-admin-key-of-process-tests"
 PANEL_PASSWORD = "a-panel-password"

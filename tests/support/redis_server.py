@@ -14,7 +14,7 @@ from ports import free_port
 from redis import Redis, RedisError
 
 PASSWORD = "pw"
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 
 
 @contextmanager
