@@ -79,7 +79,7 @@ def _sources(statuses: list[SourceStatus]) -> Iterator[Metric]:
     )
     counters = GaugeMetricFamily("agent_source_counters", "In that reading", labels=labels)
     unmapped = GaugeMetricFamily(
-        "agent_source_unmapped_names", "Names in it that are nobody's", labels=labels
+        "agent_source_unmapped_names", "Names in it that match no user", labels=labels
     )
     skipped = GaugeMetricFamily(
         "agent_source_skipped_rows", "Rows in it that made no sense", labels=labels

@@ -64,7 +64,7 @@ def _summary(source: Source, brought: Gain | str) -> str:
         parts.append("its counters began anew")
     if brought.unmapped_names:
         named = ", ".join(brought.unmapped_names[:MOST_SHOWN])
-        parts.append(f"{len(brought.unmapped_names)} names are nobody's: {named}")
+        parts.append(f"{len(brought.unmapped_names)} names match no user: {named}")
     if brought.skipped:
         parts.append(f"{brought.skipped} rows made no sense")
     if brought.advance.fallen:
@@ -121,7 +121,7 @@ def show_status(console: Console, found: AgentStatus, *, backlog: Backlog, now: 
 def _state(status: SourceStatus) -> str:
     parts = [status.problem or "works"]
     if status.unmapped:
-        parts.append(f"{status.unmapped} names are nobody's: {', '.join(status.unmapped_names)}")
+        parts.append(f"{status.unmapped} names match no user: {', '.join(status.unmapped_names)}")
     if status.skipped:
         parts.append(f"{status.skipped} rows made no sense")
     if status.set_aside_total:

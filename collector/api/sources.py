@@ -129,7 +129,7 @@ async def _uniproxy(post: _Post) -> Translated:
     if panel is None:
         raise ProblemError(
             403,
-            f"nobody knows whose ids these are: there is no [uniproxy.{name}] in "
+            f"the users of these ids are not known: add [uniproxy.{name}] to "
             "COLLECTOR_SOURCES_FILE",
         )
     push = Push(name, node, panel, post.body)

@@ -44,7 +44,7 @@ class SourcesConfig(msgspec.Struct, frozen=True):
         return self.panels.get(reporter) or ThreeXUi(server=reporter)
 
     def uniproxy(self, reporter: str) -> UniProxy | None:
-        """Return what a reporter's nodes belong to; without the file nobody knows whose ids."""
+        """Return what a reporter's nodes belong to; None without an entry for it."""
         return self.uniproxies.get(reporter)
 
 

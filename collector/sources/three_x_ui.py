@@ -3,7 +3,7 @@
 Known from 2.5.3 to 3.6: the client rows' keys are in lower case, and rows gain and lose keys from
 version to version; `email`, `up` and `down` have always been there. Nearly all rows are of zero
 bytes. Inbounds and outbounds are listed beside the clients and carry the same bytes once more. A
-client's counter is one over all inbounds, so nobody can tell which of them it used.
+client's counter is one over all inbounds, so it is not known which of them it used.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def translate(body: bytes, panel: ThreeXUi, *, message_id: str | None) -> Transl
     for email, usage in usages.items():
         username = panel.users.username_of(email)
         if not username:
-            refusals.append(Refusal(usage.place, "user_token", panel.users.why_nobody(email)))
+            refusals.append(Refusal(usage.place, "user_token", panel.users.why_no_user(email)))
             continue
         wire = WireReport(
             username,

@@ -94,7 +94,7 @@ def translate(body: bytes, node: Node, panel: UniProxy, *, message_id: str | Non
             continue
         username = panel.users.username_of(uid)
         if not username:
-            refusals.append(Refusal(index, "user_token", panel.users.why_nobody(uid)))
+            refusals.append(Refusal(index, "user_token", panel.users.why_no_user(uid)))
             continue
         wire = WireReport(
             username, place.server, place.port, node.type, upload_bytes, download_bytes

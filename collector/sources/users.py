@@ -21,10 +21,10 @@ class Users:
     table: Mapping[str, str] | None = field(default=None, repr=False)
 
     def username_of(self, foreign: str) -> str | None:
-        """Return the username, None for a name that is nobody's.
+        """Return the username, None for a name that matches no user.
 
-        Blanks around it are none of it: here nobody states a username, another program's name is
-        made into one.
+        Blanks around it are stripped: another program's name becomes a username here, and those
+        have none.
         """
         if self.table is not None:
             return self.table.get(foreign)
@@ -37,8 +37,8 @@ class Users:
         name = found[USERNAME_GROUP] if found else None
         return (name or "").strip() or None
 
-    def why_nobody(self, foreign: str) -> str:
-        """Say why a name is nobody's."""
+    def why_no_user(self, foreign: str) -> str:
+        """Say why a name matches no user."""
         shown = ascii(foreign[:_SHOWN])
         if self.table is not None:
             return f"{shown} is not in the source's table of users"

@@ -159,7 +159,7 @@ def test_wireguard_by_its_command_once_with_a_table_of_keys(collector, make_agen
     look = agent.run("run", "--dry-run")
     assert look.returncode == 0
     assert "1000 B" in look.stdout
-    assert "1 names are nobody's" in look.stdout
+    assert "1 names match no user" in look.stdout
     assert collector.totals() == {}
     assert agent.run("run", "--once").returncode == 0
     assert collector.totals() == {"alice": 1050}

@@ -254,7 +254,7 @@ class TestUniProxy:
         path = UNIPROXY.replace(KEY, OTHER_KEY)
         answer = await post(world, path, {"42": [1, 2]})
         assert answer.status_code == 403
-        assert "[uniproxy.other] in COLLECTOR_SOURCES_FILE" in answer.json()["detail"]
+        assert "add [uniproxy.other] to COLLECTOR_SOURCES_FILE" in answer.json()["detail"]
 
     async def test_a_push_that_does_not_say_of_which_node_is_refused(self, world):
         answer = await post(world, f"/v1/sources/uniproxy/{KEY}", {"42": [1, 2]})

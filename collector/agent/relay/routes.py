@@ -52,7 +52,7 @@ def parse_relay(table: Table, *, default_key: str) -> Relay:
     routes = tuple(_route(each, default_key) for each in table.tables("route", noun="relay route"))
     table.finish()
     if not routes:
-        raise table.error("route", "there is no [[relay.route]]: nobody could post anything")
+        raise table.error("route", "there is no [[relay.route]]: add one, or remove [relay]")
     for number, each in enumerate(routes):
         for other in routes[:number]:
             if each.name == other.name:

@@ -152,7 +152,7 @@ def test_users_are_taken_as_they_are_or_by_a_pattern_of_the_whole_name_or_from_a
     users, foreign, username
 ):
     assert users.username_of(foreign) == username
-    assert ascii(foreign[:64]) in users.why_nobody(foreign)
+    assert ascii(foreign[:64]) in users.why_no_user(foreign)
 
 
 V2BOARD = UniProxy(
