@@ -30,7 +30,7 @@ def dialog_body(
     shown |= changes
     body = _pasarguard(shown, changes) if dialect.kind == "pasarguard" else _marzban(shown)
     if dialect.dialog_keeps_next_plan:
-        body["next_plan"] = shown["next_plan"]
+        body["next_plan"] = _next_plan(shown["next_plan"])
     if not dialect.dialog_always_sends_state and "status" not in changes:
         del body["status"]
     return body
@@ -47,6 +47,16 @@ def shown_limit_bytes(data_limit_bytes: int, *, dialect: SimulatedDialect) -> fl
 
 def _shown_gib(gib: float, decimals: int) -> float:
     return float(Decimal(gib).quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP))
+
+
+def _next_plan(plan: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a next plan as the form sends it: nulls are 0, and a template comes without a plan."""
+    if not plan:
+        return None
+    adds = {"add_remaining_traffic": plan["add_remaining_traffic"]}
+    if plan["user_template_id"]:
+        return {"user_template_id": plan["user_template_id"], "expire": 0, "data_limit": 0, **adds}
+    return {"expire": plan["expire"] or 0, "data_limit": plan["data_limit"] or 0, **adds}
 
 
 def _strategy(shown: Mapping[str, Any]) -> str:

@@ -212,7 +212,15 @@ class TestApiKeys:
 
 
 class TestUsers:
-    """Paths that Marzban has not."""
+    """Paths that Marzban has not, and bodies that are none."""
+
+    @pytest.mark.parametrize(("body", "status"), [(b"{", 422), (b"[]", 422), (b"\xd5", 400)])
+    async def test_a_body_that_is_no_object_is_refused(self, panel, body, status):
+        for method, path in (("POST", "/api/user"), ("PUT", "/api/settings")):
+            answer = await panel.client.request(
+                method, path, content=body, headers=panel.bearer("boss")
+            )
+            assert answer.status_code == status
 
     async def test_a_user_has_a_number_and_two_paths_by_name(self, panel):
         for path in ("by-id/1", "by-username/mine", "mine"):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jsonschema
 
 UNDOCUMENTED = {
+    400: "bodies that are no text",
     401: "wrong credentials",
     404: "subscriptions and admins that are not there",
     422: "documented in another form than it is sent in",
@@ -47,6 +48,11 @@ class Recordings:
     def content(self, name: str) -> Any:
         """Return what is in one recording's file."""
         return json.loads((self._folder / "answers" / f"{name}.json").read_text("utf-8"))
+
+    def rows(self, name: str) -> list[Any]:
+        """Return a row of recorded requests and their answers, in their order."""
+        content: list[Any] = json.loads((self._folder / f"{name}.json").read_text("utf-8"))
+        return content
 
     def recorded(self, name: str) -> Answer:
         """Return one recording; a file without a status is the body of a 200."""

@@ -61,7 +61,8 @@ async def admins(request: Request, panel: Panel) -> dict[str, Any]:
 async def admins_simple(request: Request, panel: Panel) -> dict[str, Any]:
     """Return the admins' numbers and names."""
     admin_for(request, "admins", "read_simple")
-    shown = [{"id": admin.id, "username": admin.username} for admin in panel.admins.values()]
+    by_name = sorted(panel.admins.values(), key=lambda admin: admin.username)
+    shown = [{"id": admin.id, "username": admin.username} for admin in by_name]
     return {"admins": shown, "total": len(shown)}
 
 
@@ -116,11 +117,11 @@ async def create_api_key(request: Request, panel: Panel) -> Response:
 
 @admin_router.get("/api_keys")
 async def api_keys(request: Request, panel: Panel) -> dict[str, Any]:
-    """Return the admin's keys, or all to the owner."""
+    """Return the admin's keys, or all to the owner; the newest come first."""
     admin = admin_for(request, "api_keys", "read")
     shown = [
         pasarguard.show_api_key(panel, key)
-        for key in panel.api_keys.values()
+        for key in sorted(panel.api_keys.values(), key=lambda key: key.id, reverse=True)
         if admin.role.is_owner or key.admin == admin.username
     ]
     return {"api_keys": shown, "total": len(shown)}
@@ -199,6 +200,6 @@ def _template_answer(template: SimulatedTemplate) -> dict[str, Any]:
         "username_prefix": None,
         "username_suffix": None,
         "extra_settings": None,
-        "reset_usages": None,
-        "is_disabled": None,
+        "reset_usages": False,
+        "is_disabled": False,
     }

@@ -25,11 +25,13 @@ Panel = Annotated[SimulatedPanel, Depends(panel_of)]
 
 
 async def json_body(request: Request) -> Any:
-    """Return the request's JSON; RefusedError 422 for what is none."""
+    """Return the request's JSON; RefusedError 422 for what is none, 400 for what is no text."""
     try:
         return json.loads(await request.body())
     except json.JSONDecodeError as error:
         raise RefusedError(422, {str(error.pos): "JSON decode error"}) from error
+    except UnicodeDecodeError as error:
+        raise RefusedError(400, "There was an error parsing the body") from error
 
 
 def whole_number(request: Request, name: str) -> int | None:

@@ -88,11 +88,12 @@ OPERATOR = Role(
     name="operator",
     permissions={
         "users": users_permissions(OWN),
-        "groups": {"read_simple": True},
-        "templates": {"read": True, "read_simple": True},
+        "groups": dict.fromkeys(CRUD, False) | _all("read_simple"),
+        "templates": dict.fromkeys(CRUD, False) | _all("read", "read_simple"),
+        "settings": {"read": False, "read_general": True, "update": False},
         "system": {"read": True},
-        "settings": {"read_general": True},
         "hwids": _all("read", "delete"),
+        "api_keys": {action: {"scope": OWN} for action in CRUD if action != "create"},
     },
 )
 BUILT_IN = (OWNER, ADMINISTRATOR, OPERATOR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from datetime import timedelta
 
 import pytest
 from clocks import ManualClock
@@ -19,6 +20,7 @@ G = 10**9
 GIB = 2**30
 DAY = 86400
 PLAN = {"data_limit": 5 * G, "expire": 0, "add_remaining_traffic": False, "fire_on_either": True}
+HOLD = {"status": "on_hold", "on_hold_expire_duration": DAY}
 ADMINS = {"root": ("pw", True), "sudo2": ("pw", True), "res1": ("pw", False)}
 
 
@@ -215,6 +217,44 @@ class TestJobs:
         assert panel.review() is None
         assert panel.users["alice"].status == "limited"
         assert actions(panel) == ["user_limited"]
+
+
+class TestHolds:
+    """How a hold ends, and comes back."""
+
+    def test_it_times_out_for_a_user_that_was_online_before(self, panel):
+        at = (panel.clock() + timedelta(hours=1)).isoformat()
+        panel.create_user("alice", on_hold_timeout=at, **HOLD)
+        panel.use_traffic("alice", 1)
+        panel.clock.advance(minutes=1)
+        panel.modify_user("alice", {})
+        panel.review()
+        assert panel.get_user("alice")["status"] == "on_hold"
+        panel.clock.advance(hours=2)
+        panel.review()
+        assert panel.get_user("alice")["status"] == "active"
+
+    def test_one_without_a_duration_ends_in_an_expiry_at_that_moment(self, panel):
+        panel.create_user("alice", **HOLD)
+        panel.users["alice"].on_hold_expire_duration = None
+        panel.use_traffic("alice", 1)
+        panel.review()
+        assert panel.get_user("alice")["expire"] == int(panel.clock().timestamp())
+
+    def test_who_was_online_is_active_after_the_admins_users_are_resumed(self, panel):
+        for name in ("never", "once"):
+            panel.create_user(name, by="res1", **HOLD)
+        panel.use_traffic("once", 1)
+        panel.disable_users_of("res1")
+        panel.activate_users_of("res1")
+        shown = [panel.get_user(name)["status"] for name in ("never", "once")]
+        assert shown == ["on_hold", "active"]
+
+    def test_a_user_without_proxies_cannot_be_shown(self, panel):
+        panel.create_user("alice")
+        panel.users["alice"].proxies = {}
+        with pytest.raises(RefusedError, match="500"):
+            panel.get_user("alice")
 
 
 class TestDialog:

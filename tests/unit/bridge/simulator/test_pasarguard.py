@@ -332,6 +332,18 @@ class TestDialog:
         assert saved["next_plan"]["data_limit"] == 5
         assert (saved["status"], saved["on_hold_expire_duration"]) == ("on_hold", DAY)
 
+    def test_a_next_plan_is_sent_with_zeros_and_a_template_without_a_plan(self, panel):
+        shown = panel.create_user("alice", next_plan={"data_limit": 5})
+        plan = dialog_body(shown, {}, dialect=PASARGUARD)["next_plan"]
+        assert plan == {"data_limit": 5, "expire": 0, "add_remaining_traffic": False}
+        shown["next_plan"] |= {"user_template_id": 3, "expire": 9}
+        assert dialog_body(shown, {}, dialect=PASARGUARD)["next_plan"] == {
+            "user_template_id": 3,
+            "data_limit": 0,
+            "expire": 0,
+            "add_remaining_traffic": False,
+        }
+
     def test_a_state_is_sent_when_it_was_touched(self, panel):
         shown = panel.create_user("alice", data_limit=GIB, expire=4_102_444_800)
         assert "status" not in dialog_body(shown, {"note": "x"}, dialect=PASARGUARD)
