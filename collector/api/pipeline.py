@@ -217,7 +217,7 @@ MOST_OWN_TOKENS = 8
 """So many of one user's tokens a request without a key may carry: the panel is asked about each."""
 _HOW_TO_AUTHENTICATE = (
     "send Authorization: Bearer with a reporter key (`traffic-collector reporters add NAME`), or a "
-    "Marzban subscription token as user_token"
+    "user's subscription token as user_token"
 )
 _NOT_VERIFIABLE = "subscription tokens cannot be verified here: MARZBAN_URL is not set"
 

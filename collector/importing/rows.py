@@ -103,7 +103,12 @@ def read_row(
         return refusal_of(0, error)
     username = name_within(wire.user_token)
     if username is None:
-        return Refusal(0, "user_token", "is a URL without a subscription token in it")
+        return Refusal(
+            0,
+            "user_token",
+            "carries no username: it is a URL without a subscription token in it, or a token of "
+            "PasarGuard, which has the user's number; write the username in its place",
+        )
     report = accept(
         wire,
         index=0,

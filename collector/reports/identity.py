@@ -1,7 +1,13 @@
 """Whose report is it: tells usernames from subscription tokens; pure.
 
-Marzban 0.8.4 subscription tokens are base64url of `username,unixtime` followed by ten signature
-characters, or (older) a JWT. Subscription URLs carry one after their path prefix.
+| panel | subscription token |
+|---|---|
+| Marzban 0.8.4 | base64url of `username,unixtime`, followed by ten characters of a signature |
+| Marzban, older | a JWT |
+| PasarGuard 5.2.1 | base64url of `v3,user number,unixtime`, a dot, 43 characters of a signature |
+
+PasarGuard also takes the tokens of its time as a Marzban. Subscription URLs carry a token after
+their path prefix.
 """
 
 from __future__ import annotations
@@ -15,8 +21,10 @@ from urllib.parse import urlsplit
 _SHORTEST_TOKEN = 15
 _TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{_SHORTEST_TOKEN},512}}")
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{10,400}\.[A-Za-z0-9_-]{10,600}\.[A-Za-z0-9_-]{10,400}")
-_PAYLOAD = re.compile(r".{1,64},\d{9,11}")
+_PAYLOAD = re.compile(r".{1,128},[0-9]{9,11}")
 _SIGNATURE_LENGTH = 10
+_NUMBERED = re.compile(r"[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{43}")
+_NUMBERED_PAYLOAD = re.compile(r"v3,[0-9]{1,19},[0-9]{9,11}")
 
 
 def subscription_token(user_token: str) -> str | None:
@@ -39,11 +47,14 @@ def subscription_token(user_token: str) -> str | None:
 def name_within(user_token: str) -> str | None:
     """Return the username that a name, token or URL carries, asking nobody whether it is right.
 
-    None for a URL without one. For what an admin brings along, never for what strangers send.
+    None for a URL without a token, and for a token of PasarGuard: it carries a number. For what an
+    admin brings along, never for what strangers send.
     """
     token = subscription_token(user_token)
     if token is None:
         return None if is_url(user_token) else user_token
+    if _is_numbered(token):
+        return None
     if _JWT.fullmatch(token):
         return _subject(token) or token
     return _payload(token).rpartition(",")[0] or token
@@ -70,17 +81,28 @@ def is_url(user_token: str) -> bool:
 
 def is_token(text: str) -> bool:
     """Tell whether a text has the shape of a subscription token, whoever signed it."""
-    if _JWT.fullmatch(text):
+    if _JWT.fullmatch(text) or _is_numbered(text):
         return True
     if not _TOKEN.fullmatch(text):
         return False
     return _PAYLOAD.fullmatch(_payload(text)) is not None
 
 
+def _is_numbered(text: str) -> bool:
+    """Tell whether a text has the shape of a PasarGuard token, which names a user by number."""
+    if not _NUMBERED.fullmatch(text):
+        return False
+    return _NUMBERED_PAYLOAD.fullmatch(_text_of(text.partition(".")[0])) is not None
+
+
 def _payload(token: str) -> str:
-    """Return what is signed in a token; nothing for what is no base64 of a text."""
+    """Return what is signed in a token of Marzban; nothing for what is no base64 of a text."""
+    return _text_of(token[:-_SIGNATURE_LENGTH])
+
+
+def _text_of(encoded: str) -> str:
     try:
-        return _decode(token[:-_SIGNATURE_LENGTH]).decode()
+        return _decode(encoded).decode()
     except (binascii.Error, UnicodeDecodeError):
         return ""
 

@@ -49,6 +49,8 @@ class CollectorWorld:
     monotonic_seconds: Callable[[], float] = time.monotonic
     users: dict[str, str] = field(default_factory=lambda: {ALICE_TOKEN: "alice", BOB_TOKEN: "bob"})
     is_panel_down: bool = False
+    panel_transport: httpx.AsyncBaseTransport | None = None
+    """What answers as the panels, in place of `users`."""
     asked: list[str] = field(default_factory=list)
     app: FastAPI = field(init=False)
     client: httpx.AsyncClient = field(init=False)
@@ -68,7 +70,7 @@ class CollectorWorld:
             settings,
             now_millis=lambda: self.now_millis,
             monotonic_seconds=self._read_monotonic_clock,
-            panel_transport=httpx.MockTransport(self._answer),
+            panel_transport=self.panel_transport or httpx.MockTransport(self._answer),
         )
 
     def _read_monotonic_clock(self) -> float:

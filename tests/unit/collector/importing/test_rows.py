@@ -126,6 +126,16 @@ def test_a_row_with_an_id_of_its_own_is_known_by_it_alone():
     assert one.identity == other.identity
 
 
+@pytest.mark.parametrize("form", ["{}", "https://panel.example.com/sub/{}"])
+def test_a_token_of_pasarguard_has_a_number_in_it_and_is_refused_with_what_to_do(form):
+    """Counted under its own text, its traffic would be nobody's."""
+    token = "djMsMywxNzk1ODU0NzE1.Rr3Obj3RHspUT7vDkQjLA4LctFensNi5vIrFer0SCkM"
+    refusal = read(user_token=form.format(token))
+    assert refusal.field == "user_token"
+    assert "write the username in its place" in refusal.reason
+    assert "djMs" not in refusal.reason
+
+
 @pytest.mark.parametrize(
     ("user_token", "name"),
     [

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from collector.reports.identity import is_plainly_a_name, is_url, subscription_token
+from collector.reports.identity import (
+    is_plainly_a_name,
+    is_url,
+    name_within,
+    subscription_token,
+)
 from collector.reports.reporters import (
     NAME,
     KeyRing,
@@ -21,10 +26,19 @@ from collector.reports.reporters import (
     signing_secret,
 )
 from collector.runtime.rate_limit import RateLimit
+from marzban_bridge.simulator.http.tokens import subscription_token as token_of
+from tests.recordings.panels import MARZBAN, PASARGUARD
 
 NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 V2_TOKEN = base64.urlsafe_b64encode(b"alice,1795433385").decode().rstrip("=") + "3PDaZWi-hR"
+V3_TOKEN = "djMsMywxNzk1ODU0NzE1.Rr3Obj3RHspUT7vDkQjLA4LctFensNi5vIrFer0SCkM"
+V3_SIGNATURE = V3_TOKEN.partition(".")[2]
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhbGljZSJ9fQ.c2lnbmF0dXJlc2ln"
+
+
+def v3_token(payload: str) -> str:
+    """Return what PasarGuard would make of a payload."""
+    return f"{base64.urlsafe_b64encode(payload.encode()).decode().rstrip('=')}.{V3_SIGNATURE}"
 
 
 class TestSubscriptionTokens:
@@ -38,6 +52,13 @@ class TestSubscriptionTokens:
             (f"http://panel/sub/{V2_TOKEN}/v2ray?x=1#y", V2_TOKEN),
             (f"/sub/{V2_TOKEN}", V2_TOKEN),  # of a panel that was not told its address
             (f" /a/b/{V2_TOKEN}/clash", V2_TOKEN),
+            (V3_TOKEN, V3_TOKEN),
+            (v3_token("v3,1,1795854715"), v3_token("v3,1,1795854715")),
+            (v3_token(f"v3,{2**63 - 1},1795854715"), v3_token(f"v3,{2**63 - 1},1795854715")),
+            (f"https://panel.example.com/sub/{V3_TOKEN}", V3_TOKEN),
+            (f"https://panel.example.com:8000/my/own/{V3_TOKEN}/", V3_TOKEN),
+            (f"/sub/{V3_TOKEN}/info", V3_TOKEN),
+            (f" {V3_TOKEN}\n", V3_TOKEN),
             ("/alice", None),
             ("alice", None),
             ("alice_with_a_long_name_of_32char", None),
@@ -47,10 +68,38 @@ class TestSubscriptionTokens:
             (V2_TOKEN + "/../../api/admin", None),
             (V2_TOKEN + "\n", V2_TOKEN),
             ("Алиса,1795433385", None),
+            (V3_TOKEN[:-1], None),
+            (V3_TOKEN + "A", None),
+            (V3_TOKEN.replace(".", ""), None),
+            (V3_TOKEN.replace(".", ".."), None),
+            (V3_TOKEN + "." + V3_SIGNATURE, None),
+            (V3_SIGNATURE + "." + V3_SIGNATURE, None),
+            (v3_token("v3,alice,1795854715"), None),
+            (v3_token("v3,3"), None),
+            (v3_token("alice,1795854715"), None),
+            (v3_token("v3,3,1795854715,4"), None),
+            ("a.name@with.dots-and_others", None),
+            ("n." + "x" * 43, None),
         ],
     )
     def test_a_token_is_told_from_a_username(self, text, token):
         assert subscription_token(text) == token
+
+    def test_the_recorded_panels_links_carry_a_token(self):
+        for panel, answer in ((MARZBAN, "user-object"), (PASARGUARD, "user-get")):
+            link = panel.recorded(answer).body["subscription_url"]
+            assert subscription_token(link) == link.rsplit("/", 1)[1]
+            assert subscription_token(link.rsplit("/", 1)[1]) == link.rsplit("/", 1)[1]
+
+    @pytest.mark.parametrize("kind", ["marzban", "pasarguard"])
+    @given(
+        username=st.from_regex(r"[a-z0-9]{3,128}", fullmatch=True), user_id=st.integers(1, 2**63)
+    )
+    def test_every_token_of_either_panel_is_one(self, kind, username, user_id):
+        now = datetime(2026, 11, 28, tzinfo=UTC)
+        token = token_of(username, user_id=user_id, kind=kind, now=now, secret="a secret")
+        assert subscription_token(token) == token
+        assert name_within(token) == (username if kind == "marzban" else None)
 
     @given(st.from_regex(r"[A-Za-z0-9_]{3,32}", fullmatch=True))
     def test_a_panel_username_is_hardly_ever_taken_for_a_token(self, username):
