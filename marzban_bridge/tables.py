@@ -9,7 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from marzban_bridge.quota.account import Account, Balance
+from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.balance import Balance
 from marzban_bridge.quota.plan import Change
 from marzban_bridge.quota.usage import Totals, UnknownName
 from marzban_bridge.store.events import RecordedEvent

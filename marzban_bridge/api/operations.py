@@ -20,7 +20,8 @@ from marzban_bridge.api.context import BridgePart, BridgesPart, CallerPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 from marzban_bridge.bridge import Bridge, first_failure
 from marzban_bridge.panels.names import account_key
-from marzban_bridge.quota.account import Account, standing
+from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.balance import balance_with_raw
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 
@@ -200,5 +201,5 @@ async def planned(bridge: BridgePart, caller: CallerPart) -> list[PlannedChange]
 
 def _standing(bridge: Bridge, account: Account) -> UserStanding:
     account = bridge.actions.shown(account)
-    found = standing(account, bridge.store.usage.totals(account.key))
+    found = balance_with_raw(account, bridge.store.usage.totals(account.key))
     return shown_standing(account, found, username=account.username)

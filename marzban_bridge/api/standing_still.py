@@ -15,7 +15,7 @@ from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import BridgesPart, CallerPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 from marzban_bridge.bridge import RELEASED
-from marzban_bridge.quota.account import standing
+from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.tables import seen_totals
 
 router = APIRouter(prefix="/v1", tags=["operations"])
@@ -55,7 +55,7 @@ async def rebase(request: Request, bridges: BridgesPart, caller: CallerPart) -> 
         users=[
             shown_standing(
                 account,
-                standing(account, seen_totals(account)),
+                balance_with_raw(account, seen_totals(account)),
                 username=bridge.store.placement.public_name(account.username),
             )
             for bridge, account in moved

@@ -20,7 +20,8 @@ from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.panels.names import scoped
-from marzban_bridge.quota.account import Account, standing, trusted
+from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.balance import balance_with_raw, trusted
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.store.backup import back_up
 from marzban_bridge.store.open import open_to_read
@@ -202,7 +203,9 @@ def _show_users(store: Store) -> None:
         books = store.of(panel)
         for account in books.accounts.all():
             shown = trusted(account, is_store_suspended=bool(store.suspended))
-            rows.append((_named(books, shown), standing(shown, books.usage.totals(account.key))))
+            rows.append(
+                (_named(books, shown), balance_with_raw(shown, books.usage.totals(account.key)))
+            )
         orphans += [
             replace(each, username=scoped(panel, each.username))
             for each in books.unknown_names.all()

@@ -8,7 +8,7 @@ from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.cli.exclusive import with_bridges
 from marzban_bridge.cli.output import console
 from marzban_bridge.config.settings import Settings
-from marzban_bridge.quota.account import standing
+from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.reconcile.rebuilding import Rebuilding, Rebuilt
 from marzban_bridge.tables import seen_totals, users_table
 
@@ -48,7 +48,7 @@ def _show(bridge: Bridge, rebuilt: list[Rebuilt], title: str) -> None:
         for each in rebuilt
     ]
     if accounts:
-        rows = [(each, standing(each, seen_totals(each))) for each in accounts]
+        rows = [(each, balance_with_raw(each, seen_totals(each))) for each in accounts]
         console.print(users_table(rows, title=title))
 
 

@@ -11,7 +11,7 @@ from marzban_bridge.cli.exclusive import with_bridges
 from marzban_bridge.cli.output import console, say
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.settings import Settings
-from marzban_bridge.quota.account import Balance, standing
+from marzban_bridge.quota.balance import Balance, balance_with_raw
 from marzban_bridge.tables import UserRow, seen_totals, user_rows_table
 
 LONGEST_SECONDS = 3600.0
@@ -57,7 +57,7 @@ async def _rebase_alone(settings: Settings, *, is_restored: bool) -> int:
         return [
             UserRow.of(
                 replace(each, username=bridge.store.placement.public_name(each.username)),
-                standing(each, seen_totals(each)),
+                balance_with_raw(each, seen_totals(each)),
             )
             for bridge, each in moved
         ]

@@ -9,7 +9,7 @@ import httpx
 from marzban_bridge.demo.cast import ORPHAN
 from marzban_bridge.demo.stage import Ledgerline, Stage
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.quota.account import Balance, balance
+from marzban_bridge.quota.balance import Balance, balance
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
 
 UNTOUCHED = frozenset({"on_hold", "expired"})

@@ -13,7 +13,7 @@ from rich.text import Text
 from marzban_bridge.demo.cast import CAST
 from marzban_bridge.demo.stage import Stage
 from marzban_bridge.demo.verdict import Line
-from marzban_bridge.quota.account import Balance
+from marzban_bridge.quota.balance import Balance
 from marzban_bridge.tables import human_bytes, human_share
 
 BAR_WIDTH = 30

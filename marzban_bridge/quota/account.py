@@ -1,21 +1,20 @@
-"""What the bridge holds true about one user, and the arithmetic of its quota.
+"""What the bridge stores of one user: values alone.
 
-Decides nothing about the panel: `observe` folds what was seen into an account, `plan` says what to
-do. External usage of the current period is the ledger's total less the baseline; a reset moves the
-baseline and deletes nothing. Totals are of billed bytes, which is what quotas are about; the raw
-bytes beside them are kept to be shown, and decide nothing.
+`observe` folds what was seen into an account, `balance` does the arithmetic of its quota, `plan`
+says what to do. External usage of the current period is the ledger's total less the baseline; a
+reset moves the baseline and deletes nothing. Totals are of billed bytes, which is what quotas are
+about; the raw bytes beside them are kept to be shown, and decide nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
 from marzban_bridge.quota.usage import Seqs, Totals, merged
-from marzban_bridge.quota.writes.open_writes import OpenWrite, SeenLine, UnexplainedEdit
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -111,6 +110,45 @@ class ResetRequest:
     requested_in_period: int | None = None
     """The shared period when it was asked for. Where another one has begun by the end, in which all
     until then is forgiven, this is part of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWrite:
+    """One write, stored before it is sent; None for what it leaves as it is."""
+
+    data_limit_bytes: int | None
+    status: Status | None
+    may_land_until: datetime
+    """The last moment at which the panel may carry it out."""
+    next_plan: NextPlan | None = None
+    """The next plan that it takes along."""
+    number: int = 0
+    """The number in the line that it carries (`note_line`); 0 when it carries none."""
+    text_mark: str | None = None
+    """Of the admin's own text in the note that it takes along; None when it leaves the note."""
+    lifts_limit: bool = False
+    """Whether it takes the limit away."""
+    is_answered: bool = False
+    """The panel answered, and no earlier try of it can land any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenLine:
+    """The line of ours that stood in the user's note at the last look, and the limit beside it."""
+
+    number: int
+    data_limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnexplainedEdit:
+    """A smaller limit that nobody types, soon after a write of ours, taken for the new quota."""
+
+    quota_bytes: int | None
+    """The quota before it."""
+    found_at: datetime
+    has_held: bool = False
+    """It has held the user; the limit when that is let go is the other bridge's as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,48 +276,6 @@ class Event:
     after: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Balance:
-    """How an account stands: all traffic of the period against the quota, in bytes."""
-
-    quota_bytes: int | None
-    panel_bytes: int
-    external_bytes: int
-    """What external traffic counts for."""
-    external_raw_bytes: int | None = None
-    """The external bytes themselves, where somebody wants to see them."""
-
-    @property
-    def used_bytes(self) -> int:
-        """The panel's own plus external traffic of the current period."""
-        return self.panel_bytes + self.external_bytes
-
-    @property
-    def left_bytes(self) -> int | None:
-        """What may still be used; negative when overrun, None when unlimited."""
-        return None if self.quota_bytes is None else self.quota_bytes - self.used_bytes
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether the quota is used up, by the panel's rule `used >= limit`."""
-        return self.left_bytes is not None and self.left_bytes <= 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desired:
-    """What the panel should hold for an account."""
-
-    data_limit_bytes: int | None
-    is_disabled: bool
-    """Whether only the status can keep the user out."""
-    balance: Balance = field(repr=False)
-
-
-def trusted(account: Account, *, is_store_suspended: bool) -> Account:
-    """Return the account as it is to be shown: all are held while the store is in doubt."""
-    return replace(account, is_held=True) if is_store_suspended else account
-
-
 def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
     """Keep what an account has used where its totals become others without any use.
 
@@ -313,54 +309,6 @@ def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
 def _joined(seqs: Seqs | None, others: Seqs) -> Seqs | None:
     """Have what was reported of names up to now be before a period, without any use in it."""
     return None if seqs is None else merged(seqs, others)
-
-
-def standing_total(account: Account, *, total_bytes: int) -> int:
-    """Return the ledger total an account stands at.
-
-    Where the ledger has lost some of it, that is the one that was seen before: what the ledger says
-    since is neither what was used nor what a rebase will keep.
-    """
-    has_lost = account.is_held or total_bytes < account.seen_total_bytes
-    return account.seen_total_bytes if has_lost else total_bytes
-
-
-def balance(account: Account, *, total_bytes: int) -> Balance:
-    """Work out how an account stands at the given ledger total."""
-    total_bytes = standing_total(account, total_bytes=total_bytes)
-    return Balance(
-        quota_bytes=account.quota_bytes,
-        panel_bytes=account.sighting.used_bytes,
-        external_bytes=total_bytes - account.baseline_bytes,
-    )
-
-
-def standing(account: Account, totals: Totals) -> Balance:
-    """Work out how an account stands, to be shown: with its raw bytes beside what they count."""
-    has_lost = account.is_held or totals.billed_bytes < account.seen_total_bytes
-    raw_total_bytes = account.seen_raw_bytes if has_lost else totals.raw_bytes
-    raw_bytes = max(0, raw_total_bytes - account.raw_baseline_bytes)
-    return replace(balance(account, total_bytes=totals.billed_bytes), external_raw_bytes=raw_bytes)
-
-
-def desired(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Desired:
-    """Work out what the panel should hold.
-
-    The panel cuts off at `used >= limit`, so it cannot cut off a user who used less on its nodes
-    than the floor: exactly those are to be disabled.
-    """
-    standing = balance(account, total_bytes=total_bytes)
-    if account.quota_bytes is None:
-        return Desired(data_limit_bytes=None, is_disabled=False, balance=standing)
-    limit_bytes = account.quota_bytes
-    if enforcement is not Enforcement.DISABLE:
-        floor_bytes = min(FLOOR_BYTES, account.quota_bytes)
-        limit_bytes = max(floor_bytes, account.quota_bytes - standing.external_bytes)
-    return Desired(
-        data_limit_bytes=limit_bytes,
-        is_disabled=standing.is_exhausted and standing.panel_bytes < limit_bytes,
-        balance=standing,
-    )
 
 
 def is_same_limit(one: int | None, other: int | None) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from marzban_bridge.quota.account import Account, Event, balance
+from marzban_bridge.quota.account import Account, Event
+from marzban_bridge.quota.balance import balance
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import CorrectedName, Seqs, Totals, merged
 

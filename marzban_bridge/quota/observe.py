@@ -15,10 +15,10 @@ from marzban_bridge.quota.account import (
     Event,
     PanelSnapshot,
     Restoration,
-    balance,
     is_same_limit,
     snapshot_of,
 )
+from marzban_bridge.quota.balance import balance
 from marzban_bridge.quota.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.resets.detection import (
     Fall,

@@ -16,13 +16,12 @@ from marzban_bridge.panels.users import NextPlan, PanelUser, Status, UserUpdate
 from marzban_bridge.quota.account import (
     MIB,
     Account,
-    Desired,
     Enforcement,
     Event,
     Restoration,
-    desired,
     is_same_limit,
 )
+from marzban_bridge.quota.balance import Desired, desired
 from marzban_bridge.quota.resets.schedule import due_at
 
 PUBLISH_STEP_BYTES = 10 * MIB

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from marzban_bridge.quota.account import Account, shifted, standing_total
+from marzban_bridge.quota.account import Account, shifted
+from marzban_bridge.quota.balance import standing_total
 from marzban_bridge.quota.shared import in_step, is_behind, spent_between, take_quota
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import Seqs, Totals, merged

@@ -13,16 +13,8 @@ from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelAdmin, PanelUser
-from marzban_bridge.quota.account import (
-    Account,
-    Balance,
-    Enforcement,
-    Event,
-    shifted,
-    standing,
-    standing_total,
-    trusted,
-)
+from marzban_bridge.quota.account import Account, Enforcement, Event, shifted
+from marzban_bridge.quota.balance import Balance, balance_with_raw, standing_total, trusted
 from marzban_bridge.quota.resets import requests as reset_requests
 from marzban_bridge.quota.restore import recover
 from marzban_bridge.quota.usage import Totals
@@ -99,7 +91,7 @@ class Actions:
             )
         else:
             account = self.shown(account)
-            found = standing(account, self._store.usage.totals(key))
+            found = balance_with_raw(account, self._store.usage.totals(key))
             found = replace(found, panel_bytes=user.used_bytes)
         return UserUsage(user=user, account=account, balance=found)
 

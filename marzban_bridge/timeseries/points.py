@@ -14,7 +14,8 @@ from collector.influx.lines import FieldValue, UnwritableError, ordered_nanos, t
 from collector.schema import EVENTS, NOBODY, USER_USAGE
 from marzban_bridge.panels.names import FIRST_PANEL, PublicName, scoped
 from marzban_bridge.panels.users import Status
-from marzban_bridge.quota.account import Account, standing
+from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.events import RecordedEvent
 
@@ -29,7 +30,7 @@ def usage_line(
     `name` is what the user is called outside its panel, and of which panel it is.
     """
     name = name or PublicName(FIRST_PANEL, account.username)
-    found = standing(account, totals)
+    found = balance_with_raw(account, totals)
     seen = account.sighting
     quota_bytes = found.quota_bytes
     fields: dict[str, FieldValue | None] = {

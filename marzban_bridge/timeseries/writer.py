@@ -27,7 +27,8 @@ from marzban_bridge.clock import Clock
 from marzban_bridge.errors import NotLeadingError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import PublicName
-from marzban_bridge.quota.account import Account, trusted
+from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.balance import trusted
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.store.store import Store
 from marzban_bridge.timeseries.points import event_line, usage_line

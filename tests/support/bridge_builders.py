@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
-from marzban_bridge.quota.account import GIB, Account, snapshot_of
+from marzban_bridge.quota.account import GIB, Account, OpenWrite, snapshot_of
 from marzban_bridge.quota.usage import Totals
-from marzban_bridge.quota.writes.open_writes import OpenWrite
 
 NOW = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 CREATED_AT = datetime(2026, 5, 1, 9, 30, tzinfo=UTC)

@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from marzban_bridge.quota.account import Account, Event, PanelSnapshot, Restoration
+from marzban_bridge.quota.account import Account, Event, OpenWrite, PanelSnapshot, Restoration
 from marzban_bridge.quota.resets.detection import Cause, ResetSign
 from marzban_bridge.quota.writes.note_line import NoteLine, text_mark
-from marzban_bridge.quota.writes.open_writes import OpenWrite
 
 LATE_RESET = (
     "a reset in the panel was taken for one of the bridge's own that had timed out and was carried "

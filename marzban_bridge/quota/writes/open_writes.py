@@ -8,54 +8,15 @@ longer happen its limit and its status are the bridge's own, and no admin's edit
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.panels.users import NextPlan, Status
+from marzban_bridge.quota.account import OpenWrite
 
 LATE_WRITE_SECONDS = 600.0
 """How long after it was given up a panel or a proxy may still carry out a write."""
 _GIB = 2**30
 _DIALOG_DECIMALS = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenWrite:
-    """One write, stored before it is sent; None for what it leaves as it is."""
-
-    data_limit_bytes: int | None
-    status: Status | None
-    may_land_until: datetime
-    """The last moment at which the panel may carry it out."""
-    next_plan: NextPlan | None = None
-    """The next plan that it takes along."""
-    number: int = 0
-    """The number in the line that it carries (`note_line`); 0 when it carries none."""
-    text_mark: str | None = None
-    """Of the admin's own text in the note that it takes along; None when it leaves the note."""
-    lifts_limit: bool = False
-    """Whether it takes the limit away."""
-    is_answered: bool = False
-    """The panel answered, and no earlier try of it can land any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenLine:
-    """The line of ours that stood in the user's note at the last look, and the limit beside it."""
-
-    number: int
-    data_limit_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnexplainedEdit:
-    """A smaller limit that nobody types, soon after a write of ours, taken for the new quota."""
-
-    quota_bytes: int | None
-    """The quota before it."""
-    found_at: datetime
-    has_held: bool = False
-    """It has held the user; the limit when that is let go is the other bridge's as well."""
 
 
 def last_moment(now: datetime, *, timeout_seconds: float = 0.0) -> datetime:

@@ -15,19 +15,15 @@ from marzban_bridge.quota.account import (
     REMEMBERED_LIMITS,
     Account,
     Event,
+    OpenWrite,
     PanelSnapshot,
     Restoration,
+    SeenLine,
+    UnexplainedEdit,
     is_same_limit,
 )
 from marzban_bridge.quota.writes.note_line import NoteLine
-from marzban_bridge.quota.writes.open_writes import (
-    OpenWrite,
-    SeenLine,
-    UnexplainedEdit,
-    began,
-    last_moment,
-    sets_limit,
-)
+from marzban_bridge.quota.writes.open_writes import began, last_moment, sets_limit
 
 UNEXPLAINED_WINDOW = timedelta(minutes=5)
 """How soon after a write of ours, and after each other, smaller odd limits are another bridge's."""

@@ -14,7 +14,7 @@ from datetime import datetime
 from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser, Status, UserUpdate
-from marzban_bridge.quota.account import REMEMBERED_LIMITS, Account
+from marzban_bridge.quota.account import REMEMBERED_LIMITS, Account, OpenWrite
 from marzban_bridge.quota.plan import Change, ChangeKind, event_of
 from marzban_bridge.quota.writes.note_line import (
     NoteLine,
@@ -23,13 +23,7 @@ from marzban_bridge.quota.writes.note_line import (
     with_line,
     without_lines,
 )
-from marzban_bridge.quota.writes.open_writes import (
-    OpenWrite,
-    answered,
-    began,
-    given_up,
-    last_moment,
-)
+from marzban_bridge.quota.writes.open_writes import answered, began, given_up, last_moment
 from marzban_bridge.store.store import Store
 
 

@@ -45,6 +45,7 @@ PURE = (
     "collector/sources/uniproxy.py",
     "collector/sources/users.py",
     "marzban_bridge/quota/account.py",
+    "marzban_bridge/quota/balance.py",
     "marzban_bridge/api/access/bearers.py",
     "marzban_bridge/api/pages.py",
     "marzban_bridge/api/access/sign_ins.py",

@@ -9,7 +9,8 @@ import pytest
 from bridge_builders import account, gib, panel_user
 from rich.console import Console
 
-from marzban_bridge.quota.account import Balance, Event, balance
+from marzban_bridge.quota.account import Event
+from marzban_bridge.quota.balance import Balance, balance
 from marzban_bridge.quota.usage import UnknownName
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.tables import (

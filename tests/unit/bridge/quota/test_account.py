@@ -8,15 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marzban_bridge.panels.names import account_key
-from marzban_bridge.quota.account import (
-    FLOOR_BYTES,
-    GIB,
-    MIB,
-    Enforcement,
-    balance,
-    desired,
-    is_same_limit,
-)
+from marzban_bridge.quota.account import FLOOR_BYTES, GIB, MIB, Enforcement, is_same_limit
+from marzban_bridge.quota.balance import balance, desired
 from marzban_bridge.quota.writes.own_writes import looks_typed
 
 BYTES = st.integers(min_value=0, max_value=2**50)

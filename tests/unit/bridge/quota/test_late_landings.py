@@ -8,11 +8,10 @@ from datetime import timedelta
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
-from marzban_bridge.quota.account import Restoration
+from marzban_bridge.quota.account import OpenWrite, Restoration
 from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.resets.detection import Cause
 from marzban_bridge.quota.writes.late_landings import LATE_RESET, reset_found, reset_unanswered
-from marzban_bridge.quota.writes.open_writes import OpenWrite
 
 LATER = NOW + timedelta(seconds=30)
 PLAN, OTHER = next_plan(), next_plan(data_limit_bytes=gib(50))
