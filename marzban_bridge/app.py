@@ -44,9 +44,9 @@ def create_app(
 ) -> FastAPI:
     """Return the bridge as an ASGI application; its lifespan runs the loops.
 
-    With a store in PostgreSQL it leads or follows; `app.state.bridges` is None while it follows. A
-    fault that a loop cannot work around (a full disk under the store, a defect) ends all of them,
-    makes `/readyz` say so, and is given to `on_loop_failure`.
+    With a store in PostgreSQL it leads or follows; `app.state.bridges` is None while it follows. An
+    error that a loop does not handle (a full disk under the store, a defect) ends all loops,
+    becomes a reason in `/readyz`, and is passed to `on_loop_failure`.
     """
     opening = functools.partial(
         open_bridges,
@@ -87,7 +87,7 @@ Opening = Callable[..., AbstractAsyncContextManager[Bridges]]
 
 @contextlib.asynccontextmanager
 async def _alone(app: FastAPI, opening: Opening, on_loop_failure: OnFailure) -> AsyncIterator[None]:
-    """Do the work of a bridge whose store is its own."""
+    """Run the bridges on a store in a file, which this process alone uses."""
 
     def note_end(loop: asyncio.Task[None]) -> None:
         error = None if loop.cancelled() else loop.exception()
@@ -117,7 +117,7 @@ async def _alone(app: FastAPI, opening: Opening, on_loop_failure: OnFailure) -> 
 async def _leading_or_following(
     app: FastAPI, url: str, opening: Opening, on_loop_failure: OnFailure
 ) -> AsyncIterator[None]:
-    """Do the work of a bridge whenever this one leads among those of its store."""
+    """Run the bridges on a store in PostgreSQL while this process holds the lease."""
     from marzban_bridge.store.postgres.leadership import Leadership  # noqa: PLC0415 - the driver is an extra
 
     leadership = Leadership(url)

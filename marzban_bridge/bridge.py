@@ -1,7 +1,7 @@
-"""The wired parts of a running bridge: what all panels share, and what there is for each.
+"""The wired parts of a running bridge: shared ones (`Bridges`), and those per panel (`Bridge`).
 
-And what is done with all of them: run, make a pass, accept a restored ledger or store, reset and
-release everybody. A panel that is down holds up none of the others.
+`Bridges` has the operations on all panels: run, one pass, rebase, rebuild, release, reset all. An
+unreachable panel does not delay the others.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from marzban_bridge.timeseries.writer import TimeSeriesWriter
 log = logging.getLogger(__name__)
 
 RELEASED = (
-    "all users have their quotas back, and the bridge stands still until it is restarted: stop it "
-    "to uninstall it, or restart it to have the limits published again"
+    "all users have their quotas back, and the bridge changes nothing until it is restarted: stop "
+    "it to uninstall it, or restart it to publish limits again"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridge:
-    """What there is for one panel."""
+    """The parts of one panel."""
 
     panel_settings: PanelSettings
     store: Store
-    """The bridge's memory of this panel."""
+    """The store's view of this panel."""
     panel: Panel
     queue: WorkQueue
     reconciler: Reconciler
@@ -60,10 +60,10 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridges:
-    """One process's bridges: one for each panel, on one store, one feed and one InfluxDB."""
+    """The bridges of one process: one per panel, on one store, one feed and one InfluxDB."""
 
     by_name: Mapping[str, Bridge]
-    """In the order in which names are looked for in them."""
+    """By panel, in the order in which a public name is looked up."""
     settings: Settings
     store: Store
     clock: Clock
@@ -77,13 +77,13 @@ class Bridges:
 
     @property
     def first(self) -> Bridge:
-        """The bridge of the panel of `MARZBAN_URL`: that of requests which name no panel."""
+        """The bridge of the panel of `MARZBAN_URL`; it serves requests that name no panel."""
         return self.by_name[FIRST_PANEL]
 
     def find(self, name: str) -> tuple[Bridge, str]:
-        """Return whose user a name is, as it is reported and shown in dashboards, and its name.
+        """Return the bridge whose user a public name is, and the name on that panel.
 
-        A name alone is a user of the panel for which what is reported of it counts.
+        An unscoped name is a user of the panel to which its reports are charged.
         """
         panel, key = self.store.placement.place_of(name)
         if panel in self.by_name:
@@ -93,7 +93,7 @@ class Bridges:
     async def run(self) -> None:
         """Read the feed and settle the users of all panels until cancelled.
 
-        Raises what one of the loops could not work around, and has ended the others then.
+        Raises the error that a loop did not handle, after the other loops were cancelled.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -107,7 +107,7 @@ class Bridges:
             raise group.exceptions[0] from group
 
     async def run_all(self) -> None:
-        """Do the same and write to InfluxDB, where there is one, until cancelled or not leading."""
+        """Do the same, and write to InfluxDB if configured, until cancelled or not leading."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.run())
@@ -119,8 +119,8 @@ class Bridges:
     async def run_once(self) -> PassResult:
         """Read the feed to its end and settle every user of every panel once.
 
-        Raises the collector's error when it cannot be reached, and a panel's once the others are
-        done.
+        Raises the collector's error when it cannot be reached, and a panel's error after the other
+        panels were settled.
         """
         await self.feed_reader.to_end()
         if len(self.by_name) > 1:
@@ -130,11 +130,11 @@ class Bridges:
             return_exceptions=True,
         )
         failures = [each for each in results if isinstance(each, BaseException)]
-        failures.sort(key=lambda each: isinstance(each, BridgeError))  # a defect is worse
+        failures.sort(key=lambda each: isinstance(each, BridgeError))  # a defect is raised first
         if failures:
             raise failures[0]
         passes = [each for each in results if isinstance(each, PassResult)]
-        with contextlib.suppress(CollectorRefusedError):  # an older one cannot vouch
+        with contextlib.suppress(CollectorRefusedError):  # a version that keeps no positions
             await self.rollback_check.report_position()
         return PassResult(
             users=sum(each.users for each in passes),
@@ -146,13 +146,13 @@ class Bridges:
     async def rebase(
         self, *, actor: str, is_restored: bool = False
     ) -> list[tuple[Bridge, Account]]:
-        """Accept the ledger as it is now, keeping each held user's external usage as it was.
+        """Accept the ledger as it is now; each held user keeps its external usage.
 
-        For after a restored or replaced ledger. Reads the feed from the start, then moves each
-        baseline by what the total changed. Returns the accounts that moved.
+        Used after a ledger was restored or replaced. Reads the feed from the start, then moves each
+        baseline by the change of the total. Returns the accounts whose baseline moved.
 
-        When the store itself is an older one, or `is_restored` says so, each account is put in step
-        with its panel; all panels have to be reachable for that.
+        When the store is suspended as an older one, or with `is_restored`, each account is also
+        updated from its panel; all panels have to be reachable for that.
         """
         await self.rollback_check.check()
         if is_restored:
@@ -176,10 +176,10 @@ class Bridges:
     async def rebase_beside_the_loops(
         self, *, actor: str, is_restored: bool
     ) -> list[tuple[Bridge, Account]]:
-        """Do the same while the loops stand still, and have them look at everybody afterwards.
+        """Rebase while the loops are paused; a pass over all users follows.
 
-        Raises ReleasedError after a release, and StandingStillError while something else is under
-        way.
+        Raises ReleasedError after a release, and StandingStillError while a rebase or a release is
+        under way.
         """
         self.standstill.refuse_if_released()
         async with self.standstill.hold("a rebase"):
@@ -191,16 +191,16 @@ class Bridges:
     async def rebuild(
         self, *, from_store: str | None, is_carried_out: bool, actor: str
     ) -> list[tuple[Bridge, Rebuilding]]:
-        """Take quotas, baselines and who was disabled from the lines in users' notes.
+        """Read quotas, baselines and disabled users from the note lines of all panels' users.
 
-        For after a lost store, or where a bridge is to go on in another's place; without
-        `is_carried_out` nothing is stored. Raises BridgeError where a note has lines of several
-        stores and `from_store` does not say which, and where quotas span panels.
+        Used after a store was lost, or to take over from another bridge. Without `is_carried_out`
+        nothing is stored. Raises BridgeError where a note has lines of several stores and
+        `from_store` names none of them, and where quotas span panels.
         """
         if self.store.shares_quotas:
             raise BridgeError(
-                "with BRIDGE_QUOTAS_SPAN_PANELS a line says what one panel was told of a quota "
-                "that all share: rebuild with the setting off, and turn it on again afterwards"
+                "with BRIDGE_QUOTAS_SPAN_PANELS a note line has only one panel's part of a shared "
+                "quota: rebuild with the setting off, and turn it on again afterwards"
             )
         await self.feed_reader.to_end()
         found = [
@@ -226,7 +226,7 @@ class Bridges:
     async def release(
         self, *, changes_panel: bool = False
     ) -> AsyncIterator[tuple[Bridge, Account, bool]]:
-        """Give every user back its quota and status; yield each with whether that took a write.
+        """Give every user its quota and status back; yield each, and whether it was written to.
 
         Raises ObservingError while the bridge only observes, unless `changes_panel`.
         """
@@ -235,24 +235,24 @@ class Bridges:
                 yield bridge, account, was_written
 
     async def release_beside_the_loops(self, *, actor: str, changes_panel: bool) -> list[str]:
-        """Do the same while the loops stand still, as they do from then on.
+        """Release while the loops are paused; they stay paused until the process ends.
 
         Returns the names of the users that were written to.
 
-        A release that fails before the first user has its quota back has no consequences; one that
-        fails later leaves the loops standing still, to be asked for again.
+        If it fails before the first user has its quota back, the loops continue. If it fails later,
+        they stay paused, and the release can be repeated.
         """
         usernames: list[str] = []
         async with self.standstill.hold("a release"):
             async for bridge, account, was_written in self.release(changes_panel=changes_panel):
                 self.standstill.released = (
-                    "a release was begun and is not finished; the bridge stands still until it is "
-                    "restarted: run marzban-bridge release again"
+                    "a release was begun and is not finished; the bridge changes nothing until it "
+                    "is restarted: run marzban-bridge release again"
                 )
                 if was_written:
                     usernames.append(bridge.store.placement.public_name(account.username))
                     log.info(
-                        "released user=%s quota and status are the admin's again", usernames[-1]
+                        "released user=%s quota and status are as the admin set them", usernames[-1]
                     )
             event = Event(kind="released", text=RELEASED, actor=actor)
             self.store.events.record("", event, at=self.clock())
@@ -264,10 +264,10 @@ class Bridges:
     ) -> Mapping[str, int | BridgeError]:
         """Reset the users of the bridge's own admin on every panel, through the panel's own call.
 
-        Returns, by panel, how many had accounts, or why that panel's were not reset; a panel that
-        fails keeps none of the others from it. All requests are stored before the first panel is
-        called: else a user who shares a quota would be reset because the one on another panel was,
-        and then once more with all. Raises StandingStillError and ReleasedError.
+        Returns, by panel, the number of accounts reset, or the error; a panel that fails does not
+        stop the others. All requests are stored before the first panel is called: otherwise a user
+        who shares a quota would be reset twice, once because the user on the other panel was reset,
+        and again with all. Raises StandingStillError and ReleasedError.
         """
         results: dict[str, int | BridgeError] = {}
         requested: dict[str, list[Account]] = {}
@@ -295,5 +295,5 @@ class Bridges:
 
 
 def first_failure(results: Mapping[str, int | BridgeError]) -> BridgeError | None:
-    """Return why the first panel that failed did; None where none did."""
+    """Return the first panel's error; None if none failed."""
     return next((each for each in results.values() if isinstance(each, BridgeError)), None)

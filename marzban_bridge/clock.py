@@ -1,4 +1,4 @@
-"""The wall clock, as all that keeps moments takes it."""
+"""The wall clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 Clock = Callable[[], datetime]
-"""Returns the present moment, in UTC."""
+"""Returns the current time, aware, in UTC."""
 
 
 def utc_now() -> datetime:

@@ -8,7 +8,7 @@ class BridgeError(Exception):
 
 
 class SettingsError(BridgeError):
-    """What is set, or asked for, cannot be used; the message names it and says what to do."""
+    """A setting or an argument cannot be used; the message names it and says what to do."""
 
 
 class StoreError(BridgeError):
@@ -16,35 +16,35 @@ class StoreError(BridgeError):
 
 
 class StoreSuspendedError(StoreError):
-    """The store is older than what the collector knows of it; it changes nobody until a rebase."""
+    """The store is older than the collector's record of it; no user is changed until a rebase."""
 
 
 class PanelSuspendedError(BridgeError):
-    """A panel shows its users as no admin would leave them; none is changed for now."""
+    """The panel is suspended: its data cannot be trusted, and none of its users is changed."""
 
 
 class StoreAwayError(StoreError):
-    """The database that the store is in cannot be used now; it may be again later."""
+    """The store's database cannot be reached or used now; the same call may succeed later."""
 
 
 class NotLeadingError(StoreError):
-    """This process may not write any more, to the store or to a panel: another one may lead."""
+    """This process does not hold the lease, so it may write neither to the store nor to a panel."""
 
 
 class FollowingError(BridgeError):
-    """Another bridge leads, and nothing was done; that one, or this one later, can do it."""
+    """Another bridge holds the lease, and nothing was done; ask the leading bridge."""
 
 
 class StandingStillError(BridgeError):
-    """The running bridge stands still for something else, and nothing was done; try again."""
+    """A rebase or a release is under way, and nothing was done; try again."""
 
 
 class ReleasedError(BridgeError):
-    """All users have their quotas back; the bridge changes nobody until it is restarted."""
+    """All users were released; the bridge changes no user until it is restarted."""
 
 
 class ObservingError(BridgeError):
-    """The bridge only observes (BRIDGE_ENFORCEMENT), and this would change the panel."""
+    """BRIDGE_ENFORCEMENT is observe, and the call would change the panel; nothing was done."""
 
 
 class PanelError(BridgeError):
@@ -52,7 +52,7 @@ class PanelError(BridgeError):
 
 
 class OddUserError(PanelError):
-    """The panel shows a user in a way the bridge cannot read; the user is left as it is."""
+    """The panel's answer for one user cannot be parsed; the user is not changed."""
 
 
 class PanelUnavailableError(PanelError):
@@ -61,32 +61,32 @@ class PanelUnavailableError(PanelError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
-        """How long to leave it alone, where that is known."""
+        """Seconds until the next try, as the other side asks for it; None if it does not."""
 
 
 class PanelFailingError(PanelUnavailableError):
-    """The panel answers 500, its own failure; it may be about one user only."""
+    """The panel answers 500; the cause may be a single user."""
 
 
 class PanelBusyError(PanelUnavailableError):
-    """The panel, or a proxy before it, is asked too much (429)."""
+    """The panel, or a proxy before it, answers 429: too many requests."""
 
 
 class NotThePanelError(PanelUnavailableError):
-    """Something else answers in the panel's place: a proxy's page, another program."""
+    """The answer is not the panel's: it is a proxy's page, or another program's."""
 
 
 class PanelLoginError(PanelError):
-    """The panel refuses the bridge's own credentials; only the operator can mend that."""
+    """The panel refuses the bridge's credentials; the operator has to correct them."""
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
-        """How long no sign-in is tried."""
+        """Seconds until the next sign-in is tried."""
 
 
 class PanelRefusedError(PanelError):
-    """The panel understood the call and said no; the same call will be refused again."""
+    """The panel refused the call (4xx); the same call will be refused again."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -107,12 +107,12 @@ class CollectorUnavailableError(BridgeError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
-        """How long to leave it alone, where that is known."""
+        """Seconds until the next try, as the other side asks for it; None if it does not."""
 
 
 class CollectorRefusedError(BridgeError):
-    """The collector understood the call and said no, for example because the key is wrong."""
+    """The collector refused the call (4xx), for example because the key is wrong."""
 
 
 class CollectorNotFoundError(CollectorRefusedError):
-    """The collector has no such thing, or is an older version that does not know of it."""
+    """The collector answers 404: it has no such object, or is a version without this route."""

@@ -1,6 +1,6 @@
 """The bridge's Prometheus instruments; bounded labels, never a user name.
 
-Each panel has its own; what concerns no panel in particular is counted by the first one's.
+Each panel has its own; what is not about one panel is counted in the first panel's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _leads(registry: CollectorRegistry) -> Gauge:
 
 
 FOLLOWING = CollectorRegistry()
-"""What a bridge exposes that follows another; its other numbers would be about nothing."""
+"""The only metric of a bridge that follows."""
 _leads(FOLLOWING)
 
 
@@ -52,7 +52,7 @@ class Metrics:
         )
         self.resets = Counter(
             "bridge_resets",
-            "Resets taken into account, by how they were noticed",
+            "Resets of users, by how they were noticed",
             ["cause"],
             registry=self.registry,
         )
@@ -69,7 +69,7 @@ class Metrics:
             registry=self.registry,
         )
         self.looks = Counter(
-            "bridge_looks", "Users read from the panel and settled", registry=self.registry
+            "bridge_looks", "Evaluations of users: read and settled", registry=self.registry
         )
         self.panel_up = Gauge(
             "bridge_panel_up", "Whether the panel answers (1) or not (0)", registry=self.registry
@@ -84,28 +84,28 @@ class Metrics:
         )
         self.orphans = Gauge(
             "bridge_orphans",
-            "Reported names that the panel does not know",
+            "Reported names that the panel has no user of",
             registry=self.registry,
         )
         self.held = Gauge(
             "bridge_held_accounts",
-            "Accounts held because the ledger lost something; see marzban-bridge rebase",
+            "Accounts held because the ledger lost reports; see marzban-bridge rebase",
             registry=self.registry,
         )
         self.set_aside = Gauge(
             "bridge_set_aside_users",
-            "Users whom the panel shows as the bridge cannot read them; they are left as they are",
+            "Users whose entry in the panel cannot be parsed; they are not changed",
             registry=self.registry,
         )
         self.in_doubt = Gauge(
             "bridge_panel_in_doubt",
-            "Whether no user of the panel is changed (1), by reason; see marzban-bridge plan",
+            "Whether the panel is suspended, so that no user is changed (1), by reason",
             ["reason"],
             registry=self.registry,
         )
         self.last_pass_timestamp_seconds = Gauge(
             "bridge_last_pass_timestamp_seconds",
-            "When every user was last looked at",
+            "When the last pass over all users ended",
             registry=self.registry,
         )
         self.pass_seconds = Gauge(
@@ -121,33 +121,33 @@ class Metrics:
         )
         self.actions = Counter(
             "bridge_actions",
-            "What people asked for from dashboards and confirm pages",
+            "Actions from dashboards and confirm pages",
             ["action", "result"],
             registry=self.registry,
         )
         self.snapshot_points = Counter(
             "bridge_snapshot_points",
-            "Points that InfluxDB has stored",
+            "Points that InfluxDB stored",
             ["measurement"],
             registry=self.registry,
         )
         self.snapshot_refused_points = Counter(
             "bridge_snapshot_refused_points",
-            "Points that InfluxDB will never store",
+            "Points that InfluxDB refused for good",
             ["measurement"],
             registry=self.registry,
         )
         self.store_in_doubt = Gauge(
             "bridge_store_in_doubt",
-            "Whether no user is changed, since the bridge's store is an old one or lacks commits",
+            "Whether the store is suspended, so that no user is changed: it lacks commits",
             registry=self.registry,
         )
         self.leads = _leads(self.registry)
-        self._info = Info("bridge", "What this bridge is", registry=self.registry)
+        self._info = Info("bridge", "Version and configuration", registry=self.registry)
         self._influx_up: Gauge | None = None
 
     def introduce(self, *, public_url: str, enforcement: str) -> None:
-        """Say what this bridge is and does, and where browsers reach it."""
+        """Set the labels of `bridge_info`: version, enforcement and public URL."""
         self._info.info(
             {
                 "public_url": public_url,
@@ -159,37 +159,37 @@ class Metrics:
     def watch_resets(
         self, *, pending: Callable[[], float], oldest_seconds: Callable[[], float]
     ) -> None:
-        """Expose resets that are not finished; asked at each scrape, whatever else is stuck."""
+        """Expose the number and age of unfinished resets; both are computed at each scrape."""
         Gauge(
             "bridge_pending_resets",
-            "Resets that were asked for and are not finished",
+            "Resets that were requested and are not finished",
             registry=self.registry,
         ).set_function(pending)
         Gauge(
             "bridge_oldest_pending_reset_seconds",
-            "How long the oldest unfinished reset has waited; 0 when there is none",
+            "Age of the oldest unfinished reset; 0 when there is none",
             registry=self.registry,
         ).set_function(oldest_seconds)
 
     def influx_answered(self, *, is_up: bool) -> None:
-        """Note whether InfluxDB takes points; until it was tried there is no such number."""
+        """Set whether InfluxDB accepts points; the metric exists from the first try on."""
         if self._influx_up is None:
             self._influx_up = Gauge(
                 "bridge_influx_up",
-                "Whether InfluxDB takes points (1) or not (0)",
+                "Whether InfluxDB accepts points (1) or not (0)",
                 registry=self.registry,
             )
         self._influx_up.set(int(is_up))
 
 
 class Exposition(Collector):
-    """The instruments of all panels as one; of several, each sample says of which it is."""
+    """The instruments of all panels; with several panels each sample has the label `panel`."""
 
     def __init__(self, of_panels: Mapping[str, Metrics]) -> None:
         self._of_panels = of_panels
 
     def collect(self) -> Iterable[Metric]:
-        """Return every family once."""
+        """Return every metric family once."""
         families: dict[str, Metric] = {}
         for place, (panel, metrics) in enumerate(self._of_panels.items()):
             for family in metrics.registry.collect():

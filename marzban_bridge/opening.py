@@ -1,4 +1,4 @@
-"""Wires the parts of a bridge together: each is given what it works with when it is made."""
+"""Constructs the parts of a bridge and connects them; no part is changed after construction."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ async def open_bridges(
     guard: WriteGuard | None = None,
     standstill: Standstill | None = None,
 ) -> AsyncIterator[Bridges]:
-    """Open the store, unless it is given, and the connections; close what was opened at the end.
+    """Open the store (unless given) and the connections; close on exit what was opened here.
 
-    Nothing runs by itself yet. Raises SettingsError when a panel is not configured and StoreError
-    when the store cannot be used, or is of other panels. `panel_transport` replaces the network to
-    the panels, for each by its name or for all; `guard` is asked before each write to one;
-    `standstill` is what has the bridges stand still, for as long as the process lasts.
+    No loop is started. Raises SettingsError when a panel is not configured, and StoreError when the
+    store cannot be used or belongs to other panels. `panel_transport` replaces the network to the
+    panels, by name or for all; `guard` is called before each write to a panel; `standstill` pauses
+    the loops, and outlives a change of leadership.
     """
     configured = load_panels(settings)
     standstill = standstill or Standstill()
@@ -122,7 +122,7 @@ def _wired(
     standstill: Standstill,
     clock: Clock,
 ) -> Bridges:
-    """Make the parts, those first that others are given."""
+    """Construct the parts in the order of their dependencies."""
     rollback_check = RollbackCheck(
         store=store, feed=feed, clock=clock, panel=panel_mark(settings.marzban_url)
     )
@@ -230,7 +230,7 @@ def _transport_to(panel: str, given: Transports) -> httpx.AsyncBaseTransport | N
 
 
 def _introduce(metrics: Metrics, settings: Settings, store: Store) -> None:
-    """Have the metrics of the process say what is so for all panels."""
+    """Set the metrics that are about the whole process."""
     metrics.introduce(public_url=settings.public_url, enforcement=settings.enforcement.value)
     metrics.leads.set(1)
     metrics.store_in_doubt.set_function(lambda: store.suspended is not None)

@@ -1,4 +1,4 @@
-"""How the bridge's books look in a terminal."""
+"""Tables of users, changes, events and unknown names for a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def human_bytes(amount_bytes: int | None) -> str:
-    """Write an amount in IEC units with three digits; None is unlimited."""
+    """Format an amount in IEC units with three digits; None is unlimited."""
     if amount_bytes is None:
         return "unlimited"
     amount = float(abs(amount_bytes))
@@ -33,19 +33,19 @@ def human_bytes(amount_bytes: int | None) -> str:
 
 
 def seen_totals(account: Account) -> Totals:
-    """Return the ledger's totals as of the last look at a user."""
+    """Return the ledger's totals as of the user's last evaluation."""
     return Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
 
 
 def human_share(balance: Balance) -> str:
-    """Write how much of a quota is used, in percent."""
+    """Format the used part of a quota in percent."""
     if not balance.quota_bytes:
         return "-"
     return f"{100 * balance.used_bytes / balance.quota_bytes:.0f} %"
 
 
 class PlannedRow(NamedTuple):
-    """What is shown of a planned change, worked out here or told by a running bridge."""
+    """A row for a planned change, computed here or received from a running bridge."""
 
     username: str
     kind: str
@@ -55,7 +55,7 @@ class PlannedRow(NamedTuple):
 
     @classmethod
     def of(cls, change: Change) -> Self:
-        """Take from a change what is shown of it."""
+        """Make the row of a change."""
         update = change.update
         return cls(
             username=change.username,
@@ -67,7 +67,7 @@ class PlannedRow(NamedTuple):
 
 
 class UserRow(NamedTuple):
-    """What is shown of how a user stands, worked out here or told by a running bridge."""
+    """A row for a user, computed here or received from a running bridge."""
 
     username: str
     status: str
@@ -76,7 +76,7 @@ class UserRow(NamedTuple):
 
     @classmethod
     def of(cls, account: Account, balance: Balance) -> Self:
-        """Take from an account what is shown of it."""
+        """Make the row of an account."""
         return cls.of_parts(
             username=account.username,
             status=account.sighting.status.value,
@@ -97,7 +97,7 @@ class UserRow(NamedTuple):
         balance: Balance,
         published_limit_bytes: int | None,
     ) -> Self:
-        """Say in one word what the bridge itself has done to the user."""
+        """Make a row; its status says if the bridge holds or has disabled the user."""
         if is_disabled_by_us:
             status = "disabled by us"
         if is_held:
@@ -106,12 +106,12 @@ class UserRow(NamedTuple):
 
 
 def users_table(rows: Iterable[tuple[Account, Balance]], *, title: str = "Users") -> Table:
-    """Show how users stand."""
+    """Return a table of users, from accounts."""
     return user_rows_table((UserRow.of(*row) for row in rows), title=title)
 
 
 def user_rows_table(rows: Iterable[UserRow], *, title: str) -> Table:
-    """Show how users stand; the raw external bytes only where somebody's count for another sum."""
+    """Return a table of users; it has raw external bytes only if a ratio makes them differ."""
     shown = list(rows)
     has_ratios = any(
         row.balance.external_raw_bytes not in {None, row.balance.external_bytes} for row in shown
@@ -135,7 +135,7 @@ def user_rows_table(rows: Iterable[UserRow], *, title: str) -> Table:
 
 
 def plan_table(rows: Iterable[PlannedRow]) -> Table:
-    """Show what would be changed."""
+    """Return a table of planned changes."""
     table = _table("Planned changes", "user", "change")
     table.add_column("data limit", justify="right", no_wrap=True)
     table.add_column("status")
@@ -153,7 +153,7 @@ def plan_table(rows: Iterable[PlannedRow]) -> Table:
 
 
 def events_table(events: Iterable[RecordedEvent]) -> Table:
-    """Show what happened, in the order given."""
+    """Return a table of events, in the given order."""
     table = _table("Events", "time (UTC)", "user", "event", "by", "what")
     table.columns[0].no_wrap = True
     for each in events:
@@ -172,8 +172,8 @@ def events_table(events: Iterable[RecordedEvent]) -> Table:
 
 
 def unknown_names_table(orphans: Iterable[UnknownName]) -> Table:
-    """Show the names that are reported and that the panel does not know."""
-    table = _table("Reported names the panel does not know", "name")
+    """Return a table of unknown names."""
+    table = _table("Reported names that the panel has no user of", "name")
     table.add_column("external", justify="right", no_wrap=True)
     table.add_column("first seen (UTC)", no_wrap=True)
     table.add_column("user deleted (UTC)", no_wrap=True)
@@ -188,7 +188,7 @@ def unknown_names_table(orphans: Iterable[UnknownName]) -> Table:
 
 
 class PanelRebaseRow(Protocol):
-    """What is shown of an account where a panel is accepted as it is."""
+    """A row for an account, where a panel is to be accepted as it is."""
 
     username: str
     what: str
@@ -201,9 +201,9 @@ class PanelRebaseRow(Protocol):
 
 
 def panel_rebase_table(rows: Iterable[PanelRebaseRow]) -> Table:
-    """Show what accepting a panel takes from where; accounts that stay as they are last."""
+    """Return a table of how accounts change; unchanged accounts come last."""
     table = _table("What accepting the panel would do", "user")
-    table.columns[0].min_width = 8  # whose row it is shows on the narrowest terminal
+    table.columns[0].min_width = 8  # the user's name is readable on the narrowest terminal
     for name in ("our quota", "our external", "panel then", "panel now", "panel limit"):
         table.add_column(name, justify="right", overflow="fold", min_width=6)
     table.add_column("status", overflow="fold", min_width=6)
@@ -231,7 +231,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _data(text: str) -> Text:
-    """Show a name as it is: no markup in it is obeyed, and nothing in it steers a terminal."""
+    """Return untrusted text without markup and without control characters."""
     return Text(
         "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
     )

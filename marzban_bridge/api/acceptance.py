@@ -1,4 +1,4 @@
-"""Accepting a panel as it is: what that would do, and doing it. For sudo admins of that panel."""
+"""Routes that preview and carry out accepting a panel as it is. For sudo admins of that panel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PanelRebaseRequest(BaseModel):
 
 @router.get("/rebase-panel", responses=FOR_ADMINS)
 async def planned_rebase(bridge: BridgePart, caller: CallerPart) -> PanelRebaseAnswer:
-    """Look at every user and say what accepting the panel as it is would do; changes nothing."""
+    """Read every user and return what accepting the panel as it is would do; changes nothing."""
     caller.require_sudo()
     return shown_plan(bridge.store, await bridge.panel_rebase.plan())
 

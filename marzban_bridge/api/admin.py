@@ -28,7 +28,7 @@ Kind = Literal["user", "admin"]
 
 
 class ServerUsage(BaseModel):
-    """External traffic of a user on one server since for ever."""
+    """All external traffic of a user on one server, across periods."""
 
     server: str
     port: int
@@ -36,15 +36,15 @@ class ServerUsage(BaseModel):
     upload_bytes: int
     download_bytes: int
     billed_bytes: int | None = None
-    """What both directions count for; null from a collector that is older than ratios."""
+    """Billed bytes of both directions; null from a collector version without ratios."""
     ratio: float | None = None
-    """How many times a byte counts there from now on."""
+    """The ratio by which new bytes on this server are billed."""
     connections: int
     last_used_at: str | None
 
 
 class DetailedUsage(BaseModel):
-    """Usage by where it came from; `_gb` fields are GiB rounded to three places."""
+    """Usage by source (panel or external); `_gb` fields are GiB rounded to three places."""
 
     username: str
     kind: Kind
@@ -53,7 +53,7 @@ class DetailedUsage(BaseModel):
     external_usage_bytes: int
     external_usage_gb: float
     external_raw_usage_bytes: int | None = None
-    """The external bytes as they were used, before servers' ratios; null for an admin."""
+    """External bytes as reported, before ratios; null for an admin."""
     external_raw_usage_gb: float | None = None
     total_usage_bytes: int
     traffic_limit_bytes: int | None
@@ -61,20 +61,20 @@ class DetailedUsage(BaseModel):
     limit_check: bool | None
     percentage_used: float | None
     users: int | None = None
-    """How many of an admin's users have external traffic."""
+    """For an admin: the number of users with external traffic."""
     status: str | None = None
     admin: str | None = None
     published_limit_bytes: int | None = None
-    """The data limit the panel shows and enforces."""
+    """The data limit that the panel shows and enforces."""
     period_started_at: str | None = None
     is_disabled_by_bridge: bool | None = None
     is_held: bool | None = None
     servers: list[ServerUsage] | None = None
-    """Null for an admin, and while the collector does not answer."""
+    """Usage by server; null for an admin, and while the collector does not answer."""
 
 
 class DetailedServers(BaseModel):
-    """What is read of the collector's statistics of one user."""
+    """The part of the collector's statistics of one user that the bridge reads."""
 
     servers: list[ServerUsage]
 
@@ -83,7 +83,7 @@ class DetailedServers(BaseModel):
     "/token",
     responses={
         400: {"model": Problem, "description": "The request cannot be read"},
-        401: {"model": Problem, "description": "The panel does not know these credentials"},
+        401: {"model": Problem, "description": "The panel does not accept these credentials"},
         **OF_BODIES,
         422: {"description": "The panel misses a field"},
         429: {"model": Problem, "description": "Too many wrong passwords from one address"},
@@ -109,9 +109,9 @@ class DetailedServers(BaseModel):
     },
 )
 async def sign_in(request: Request, bridge: BridgePart) -> Response:
-    """Pass a sign-in through to the panel and its answer back.
+    """Forward a sign-in to the panel and return its answer.
 
-    Ten refused sign-ins from one address are too many; then it is one every six seconds.
+    An address may have ten sign-ins refused, and after that one every six seconds.
     """
     body = await read_body(request, max_bytes=MAX_FORM_BYTES, what="a sign-in form")
     content_type = request.headers.get("content-type", FORM_TYPE)
@@ -143,7 +143,7 @@ async def detailed_usage(
     caller: CallerPart,
     kind: Kind | None = None,
 ) -> DetailedUsage:
-    """Return usage by where it came from, the quota, and what the panel was told."""
+    """Return usage by source, the quota, and the published limit."""
     found = await _find(bridge, caller, username, kind)
     if isinstance(found, AdminUsage):
         return _detail_admin(found)
@@ -158,9 +158,9 @@ async def reset_usage(
     kind: Kind | None = None,
     change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
 ) -> ResetAnswer:
-    """Begin a user's period anew, panel and external; or an admin's usage, and no user's.
+    """Reset a user, in the panel and externally; or an admin's usage, without resetting its users.
 
-    A bridge that only observes does so with `change_panel` alone.
+    With BRIDGE_ENFORCEMENT=observe this needs `change_panel`.
     """
     found = await _find(bridge, caller, username, kind)
     actor = caller.admin.username
@@ -179,7 +179,7 @@ async def reset_usage(
 async def _find(
     bridge: Bridge, caller: Caller, username: str, kind: Kind | None
 ) -> UserUsage | AdminUsage:
-    """Find the user, else the admin; the panel decides what the caller may see."""
+    """Find the user, else the admin; the panel decides whom the caller may read."""
     if kind != "admin":
         try:
             user = await bridge.panel.get_user_as(username, bearer=caller.bearer)
@@ -200,18 +200,18 @@ async def _find(
 async def _servers(
     bridge: Bridge, feed: CollectorFeed, usage: UserUsage
 ) -> list[ServerUsage] | None:
-    """Ask the collector where the traffic was; the answer is not worth failing for."""
+    """Ask the collector for usage by server; None where it fails, since this part is optional."""
     if usage.account is None:
         return []
     try:
         data = await feed.usage(_reported_name(bridge, usage.account))
         return DetailedServers.model_validate(data).servers
-    except (BridgeError, ValueError):  # a user may be called as one of the collector's own paths
+    except (BridgeError, ValueError):  # a name that is also a path of the collector
         return None
 
 
 def _reported_name(bridge: Bridge, account: Account) -> str:
-    """Return the name the collector has most lately seen for the user."""
+    """Return the name under which the user was last reported."""
     return next(iter(bridge.store.usage.reported_names(account.key)), account.username)
 
 

@@ -1,4 +1,4 @@
-"""What several routes, and the command line, read and answer: bodies, and how they are made."""
+"""Request and response bodies that several routes and the command line share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from marzban_bridge.reconcile.trust.panel_rebase import PanelRebasePlan
 from marzban_bridge.store.store import Store
 
 SERVICE = "marzban-bridge"
-"""By this a command line knows that it is a bridge it is about to sign in to."""
+"""The title by which a command recognizes a running bridge before it sends a password."""
 REBASE_PHRASE = "rebase"
 RELEASE_PHRASE = "release"
-"""Typed by whoever asks for what concerns everybody, so that no slip of the hand does it."""
+"""Has to be typed to confirm an action on all users."""
 
 
 class ResetAnswer(BaseModel):
-    """What a reset came to."""
+    """The user after a reset."""
 
     username: str
     kind: Literal["user", "admin"]
@@ -30,9 +30,9 @@ class ResetAnswer(BaseModel):
 
 
 class UserStanding(BaseModel):
-    """How a user with external traffic stood in its current period at the last look.
+    """Quota and usage of a user with external traffic, as of its last evaluation.
 
-    One that is held stands as it did before the ledger or the store lost something of it.
+    For a held user: as of the moment before the ledger or the store lost commits.
     """
 
     username: str
@@ -41,9 +41,9 @@ class UserStanding(BaseModel):
     quota_bytes: int | None
     marzban_bytes: int
     external_bytes: int
-    """What external traffic counts for."""
+    """Billed external bytes of the current period."""
     external_raw_bytes: int | None
-    """The external bytes themselves."""
+    """External bytes of the current period as reported, before ratios."""
     used_bytes: int
     used_ratio: float | None
     published_limit_bytes: int | None
@@ -57,30 +57,30 @@ class ResetAll(BaseModel):
 
     confirm: Literal["reset all users"]
     all_panels: bool = False
-    """The users of the bridge's own admin on every panel; for sudo admins of the first panel."""
+    """Whether to reset all panels' users, as the bridge's admin; for sudo admins of the first."""
 
 
 class ResetAllAnswer(BaseModel):
-    """How many users with external traffic begin anew."""
+    """The number of users with external traffic that were reset."""
 
     users: int
 
 
 class RebaseAnswer(BaseModel):
-    """The users whose books moved; what is left to them is as before."""
+    """The users whose baseline moved; their usage is as before."""
 
     users: list[UserStanding]
 
 
 class ReleaseAnswer(BaseModel):
-    """The users that were written to, and what the bridge does until it is restarted."""
+    """The users that were written to, and the state of the bridge until it is restarted."""
 
     usernames: list[str]
     state: str
 
 
 class RebasedAccount(BaseModel):
-    """What becomes of one account where the panel is accepted as it is."""
+    """How accepting the panel as it is changes one account."""
 
     username: str
     what: str
@@ -88,20 +88,20 @@ class RebasedAccount(BaseModel):
     external_bytes: int
     marzban_bytes_before: int
     marzban_bytes: int | None
-    """Null where the panel has no such user."""
+    """The used traffic that the panel shows now; null where it has no such user."""
     published_limit_bytes: int | None
     status: str | None
 
 
 class PanelRebaseAnswer(BaseModel):
-    """Why the panel is in doubt, null where there is nothing to accept, and all its accounts."""
+    """Why the panel is suspended (null if it is not), and how each account would change."""
 
     doubt: str | None
     accounts: list[RebasedAccount]
 
 
 def reset_answer(after: UserUsage) -> ResetAnswer:
-    """Return what a reset of a user came to."""
+    """Build the answer to a reset of a user."""
     return ResetAnswer(
         username=after.user.username,
         kind="user",
@@ -111,7 +111,7 @@ def reset_answer(after: UserUsage) -> ResetAnswer:
 
 
 def shown_standing(account: Account, found: Balance, *, username: str) -> UserStanding:
-    """Return what is shown of an account, under a name."""
+    """Build the entry of an account, under the given name."""
     quota_bytes = account.quota_bytes
     return UserStanding(
         username=username,
@@ -131,7 +131,7 @@ def shown_standing(account: Account, found: Balance, *, username: str) -> UserSt
 
 
 def shown_plan(store: Store, plan: PanelRebasePlan) -> PanelRebaseAnswer:
-    """Return what is shown of a plan, in the terminal too."""
+    """Build the answer from a plan; the command line shows the same."""
     return PanelRebaseAnswer(
         doubt=plan.doubt, accounts=[_rebased(store, each) for each in plan.accounts]
     )

@@ -1,4 +1,4 @@
-"""Leaves a trace of what people ask for from dashboards and pages: an event, a count, a line."""
+"""Records actions from dashboards and confirm pages: as an event, in a metric and in the log."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MAX_TEXT_LENGTH = 500
 def audited(
     bridge: Bridge, clock: Clock, action: Action, *, actor: str, username: str = ""
 ) -> Iterator[None]:
-    """Watch an action be carried out; what succeeds leaves its own event.
+    """Record how the action in the `with` block ends; a failure becomes an event.
 
-    An event about a name that was never heard of is one about nobody: whoever tries names must not
-    fill the time series with them.
+    Successful actions record their own event. The event of a failure has no user name where the
+    name is unknown: otherwise a caller could fill the time series with made-up names.
     """
     try:
         yield

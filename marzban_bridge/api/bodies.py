@@ -1,4 +1,4 @@
-"""Reads a request's body no further than it may be long, and no longer than it may take."""
+"""Reads a request's body within bounds of size and time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_body(request: Request, *, max_bytes: int, what: str) -> bytes:
-    """Return the body; 413, naming what it is, when it is longer; 408 when it comes too slowly."""
+    """Return the body; 413 when it is longer than `max_bytes`; 408 when it arrives too slowly.
+
+    `what` names the body in the error.
+    """
     try:
         return await http_body.read_body(
             request.receive,
@@ -31,9 +34,9 @@ async def read_body(request: Request, *, max_bytes: int, what: str) -> bytes:
 
 
 async def read_model(request: Request, model: type[Body], *, max_bytes: int, what: str) -> Body:
-    """Read a body of JSON; 422 names the field that is wrong, the confirmation among them.
+    """Read a JSON body; 422 names each field that is wrong.
 
-    For bodies that are not to be read before it is known who sends them: declared ones are.
+    Called after authentication. (FastAPI reads a declared body before its dependencies.)
     """
     body = await read_body(request, max_bytes=max_bytes, what=what)
     try:
@@ -47,6 +50,6 @@ async def read_model(request: Request, model: type[Body], *, max_bytes: int, wha
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """Describe a body that is read by hand, for a route's entry in the OpenAPI document."""
+    """Return the OpenAPI entry for a body that `read_model` reads."""
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}

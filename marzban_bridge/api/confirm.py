@@ -1,8 +1,8 @@
-"""Confirm pages, for links from where no button can be: GET asks, POST signs in and does it.
+"""Confirm pages, to which links lead: GET shows a form, POST signs in and carries the action out.
 
-Every POST carries the name and password of a Marzban admin. There are no cookies, so a foreign
-site has nobody's authority to borrow. Without a password the pages tell nothing but what their own
-URL says.
+Every POST carries the name and password of a Marzban admin. There are no cookies, so another site
+cannot send a request with a user's authority (CSRF). Without a password the pages show only what
+their URL contains.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from marzban_bridge.errors import BridgeError, ObservingError, PanelError
 from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE, Action
 from marzban_bridge.tables import human_bytes
 
-# Not in the OpenAPI document, which is for programs: these are pages for people.
+# Not in the OpenAPI document: these pages are for people.
 router = APIRouter(prefix="/confirm", include_in_schema=False)
 
 MAX_FIELDS = 10
@@ -35,7 +35,7 @@ Facts = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Who signed in, and whether the panel is to be changed though the bridge only observes."""
+    """Who signed in, and whether the panel may be changed in observe mode."""
 
     caller: Caller
     changes_panel: bool
@@ -45,9 +45,9 @@ Act = Callable[[Confirmed], Awaitable[Facts]]
 
 RESET_ALL = Question(
     title="Reset all users",
-    consequence="All users of the admin who signs in begin anew at 0 bytes, external traffic "
-    "included; for the panel's own admin that is everybody. Marzban restarts xray on every node. "
-    "Quotas stay.",
+    consequence="All users of the admin who signs in start a new period at 0 bytes, external "
+    "traffic included; for the panel's own admin these are all users. Marzban restarts xray on "
+    "every node. Quotas stay.",
     phrase=RESET_ALL_PHRASE,
 )
 
@@ -56,14 +56,14 @@ def _question_of_reset(username: str) -> Question:
     return Question(
         title="Reset usage",
         name=username,
-        consequence="This user begins anew at 0 bytes, in the panel and external. The quota stays.",
+        consequence="The user starts a new period at 0 bytes, panel and external. The quota stays.",
     )
 
 
 def _question_of_cleanup(days: int) -> Question:
     return Question(
         title=f"Clean up after {days} days",
-        consequence=f"The collector removes its reports and daily rows older than {days} days. "
+        consequence=f"The collector deletes its reports and daily rows older than {days} days. "
         "Totals and quotas stay.",
         phrase=CLEANUP_PHRASE,
     )
@@ -71,13 +71,13 @@ def _question_of_cleanup(days: int) -> Question:
 
 @router.get("/users/{username:path}/reset")
 async def ask_reset(username: str) -> HTMLResponse:
-    """Ask whether a user is to begin anew; the name is the URL's, known or not."""
+    """Show the form to reset a user; the name is taken from the URL and not checked yet."""
     return _html(pages.ask(_question_of_reset(username)))
 
 
 @router.post("/users/{username:path}/reset")
 async def reset_user(username: str, request: Request) -> HTMLResponse:
-    """Begin a user's period anew, if it is the admin's own or the admin is sudo."""
+    """Reset a user, if the admin owns the user or is sudo."""
     bridge, name = user_of(request, username)
 
     async def act(asked: Confirmed) -> Facts:
@@ -100,7 +100,7 @@ async def reset_user(username: str, request: Request) -> HTMLResponse:
 
 @router.get("/reset-all")
 async def ask_reset_all() -> HTMLResponse:
-    """Ask whether all users are to begin anew."""
+    """Show the form to reset all users."""
     return _html(pages.ask(RESET_ALL))
 
 
@@ -120,7 +120,7 @@ async def reset_all(request: Request, bridge: BridgePart) -> HTMLResponse:
 
 @router.get("/cleanup")
 async def ask_cleanup(days: str = "") -> HTMLResponse:
-    """Ask whether old rows are to be removed."""
+    """Show the form to delete old rows."""
     count = _days(days)
     if count is None:
         return _refuse_days()
@@ -129,7 +129,7 @@ async def ask_cleanup(days: str = "") -> HTMLResponse:
 
 @router.post("/cleanup")
 async def cleanup(request: Request, bridge: BridgePart, days: str = "") -> HTMLResponse:
-    """Have the collector purge old rows, for a sudo admin."""
+    """Have the collector delete old rows, for a sudo admin."""
     count = _days(days)
     if count is None:
         return _refuse_days()
@@ -162,7 +162,7 @@ async def _carry_out(
     *,
     username: str = "",
 ) -> HTMLResponse:
-    """Do what the form asks for; say what came of it, or why it has to be asked again."""
+    """Carry out the action; return the page with its result, or the form with the reason."""
     try:
         asked = await _confirmed(question, request, bridge)
         if question.phrase:
@@ -191,7 +191,7 @@ async def _carry_out(
 
 
 async def _confirmed(question: Question, request: Request, bridge: Bridge) -> Confirmed:
-    """Return who signed in, once the words are typed right; a slip there costs no sign-in."""
+    """Check the typed phrase, then sign in; a wrong phrase uses no sign-in attempt up."""
     body = await read_body(request, max_bytes=MAX_FORM_BYTES, what="a form")
     try:
         text = body.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""What every route needs, and how it gets it from the application."""
+"""Dependencies of the routes, taken from the application's state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it needs the driver, which is an extra
 
 
 def bridge_of(request: Request) -> Bridge:
-    """Return the bridge of the panel that a request names, else of the first; 404 for no panel."""
+    """Return the bridge of the panel in a request's path, else the first; 404 if it is unknown."""
     bridges = bridges_of(request)
     name = request.path_params.get("panel")
     if name is None:
@@ -29,9 +29,9 @@ def bridge_of(request: Request) -> Bridge:
 
 
 def user_of(request: Request, username: str) -> tuple[Bridge, str]:
-    """Return whose user a name in a request's path is, and the name it has there.
+    """Return the bridge whose user a name in a request's path is, and the name on that panel.
 
-    Without a panel in the path it is a name as it is reported and shown in dashboards.
+    Without a panel in the path the name is a public one, as reported and shown in dashboards.
     """
     if "panel" in request.path_params:
         return bridge_of(request), username
@@ -39,29 +39,29 @@ def user_of(request: Request, username: str) -> tuple[Bridge, str]:
 
 
 def bridges_of(request: Request) -> Bridges:
-    """Return the bridges that this process serves; FollowingError while another one leads."""
+    """Return the bridges of this process; FollowingError while another process leads."""
     bridges: Bridges | None = request.app.state.bridges
     if bridges is None:
         raise FollowingError(
-            f"{following(request.app.state.leadership)}; nothing was done here. Where both were "
-            "tried, the one that leads could not be reached or could not do it now"
+            f"{following(request.app.state.leadership)}; nothing was done here: ask the bridge "
+            "that leads. If both were asked, the leading one was unreachable or answered 503"
         )
     return bridges
 
 
 def callers_of(request: Request) -> Callers:
-    """Return what the process remembers of who calls it."""
+    """Return the process's rate limits and warnings about callers."""
     callers: Callers = request.app.state.callers
     return callers
 
 
 def following(leadership: Leadership) -> str:
-    """Say whom this process follows."""
+    """Return a text that names the process that leads."""
     if leadership.leader:
         return f"this bridge follows {leadership.leader}, which leads"
     if leadership.problem:
-        return f"this bridge follows, and does not know whom: {leadership.problem}"
-    return "this bridge follows, and nobody leads just now"
+        return f"this bridge follows, and the leader is unknown: {leadership.problem}"
+    return "this bridge follows, and no bridge leads at the moment"
 
 
 BridgePart = Annotated[Bridge, Depends(bridge_of)]
@@ -73,7 +73,7 @@ async def authenticate(
     bridge: BridgePart,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
 ) -> Caller:
-    """Return who calls, as the panel says; 401 when it does not know the token."""
+    """Return the admin that the panel names for the token; 401 when it does not accept it."""
     return await caller_with(
         credentials,
         panel=bridge.panel,
@@ -90,7 +90,7 @@ CallerPart = Annotated[Caller, Depends(authenticate)]
 async def sign_in_through(
     bridge: Bridge, request: Request, form: bytes, *, content_type: str
 ) -> SignInAnswer:
-    """Pass a sign-in form through to the panel; 429 after too many that were refused."""
+    """Forward a sign-in form to the panel; 429 after too many refused ones."""
     return await signed_in_with(
         form,
         content_type=content_type,

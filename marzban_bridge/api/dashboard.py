@@ -1,7 +1,7 @@
-"""The buttons of a dashboard: Grafana's datasource proxy posts here what a signed-in user asks for.
+"""Routes of a dashboard's buttons; Grafana's datasource proxy forwards them from signed-in users.
 
-Grafana adds the token, which no browser sees, and the login. Whoever is signed in to Grafana can
-reach the proxy by hand, so the login is checked here.
+Grafana adds the token, which browsers never receive, and the login. A user of Grafana can call the
+proxy without a button, so the login is checked here.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _TOKEN = APIKeyHeader(
 
 
 class Cleanup(BaseModel):
-    """What a cleanup removes, with its typed confirmation."""
+    """The age of rows to delete, with the typed confirmation."""
 
     days: int = Field(ge=1, le=36500, strict=True)
     confirm: Literal["cleanup"]
 
 
 def _may(action: Action) -> Callable[..., Awaitable[str]]:
-    """Return what lets a request through and says who asks, as events name it."""
+    """Return a dependency that authorizes the action and returns the actor's name for events."""
 
     async def let_through(
         request: Request,
@@ -71,14 +71,14 @@ def _may(action: Action) -> Callable[..., Awaitable[str]]:
         if wait_seconds := throttle.take(login, now_seconds=bridges.clock().timestamp()):
             _count(bridge, action, "throttled")
             headers = {"retry-after": str(math.ceil(wait_seconds))}
-            raise HTTPException(429, f"{login or NOBODY_NAMED} asks for this too often", headers)
+            raise HTTPException(429, f"{login or NOBODY_NAMED} sends this too often", headers)
         return f"{NOBODY_NAMED}:{login}" if login else NOBODY_NAMED
 
     return let_through
 
 
 def _check_token(settings: Settings, token: str) -> None:
-    """Answer 403 to a wrong token: Grafana takes a 401 for the end of its user's own session."""
+    """Raise 403 for a wrong token; on a 401 Grafana would sign its own user out."""
     expected = settings.action_token
     if not expected:
         raise HTTPException(403, "dashboard actions are off: BRIDGE_ACTION_TOKEN is not set")
@@ -87,7 +87,7 @@ def _check_token(settings: Settings, token: str) -> None:
 
 
 def _checked_login(settings: Settings, header: str) -> str:
-    """Return who is signed in to Grafana, fit to be shown; 403 unless that one may act."""
+    """Return the Grafana login, with unprintable characters replaced; 403 unless it may act."""
     login = header.encode("latin-1", "replace").decode("utf-8", "replace").strip()
     shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in login)
     shown = shown[:MAX_LOGIN_LENGTH]
@@ -95,8 +95,8 @@ def _checked_login(settings: Settings, header: str) -> str:
     if allowed and not login:
         raise HTTPException(
             403,
-            "Grafana does not say who asks, and BRIDGE_ACTION_LOGINS wants to know: set "
-            "GF_DATAPROXY_SEND_USER_HEADER=true",
+            "Grafana sends no login, and BRIDGE_ACTION_LOGINS needs one: set "
+            "GF_DATAPROXY_SEND_USER_HEADER=true in Grafana",
         )
     if allowed and login not in allowed:
         raise HTTPException(403, f"{shown} is not among BRIDGE_ACTION_LOGINS")
@@ -108,7 +108,7 @@ def _count(bridge: Bridge, action: Action, result: str) -> None:
 
 
 async def _read(request: Request, bridge: Bridge, action: Action, model: type[Body]) -> Body:
-    """Read the body, counting what is refused."""
+    """Read the body; count a refused one in the metric of actions."""
     try:
         return await read_model(request, model, max_bytes=MAX_BODY_BYTES, what="an action's body")
     except HTTPException:
@@ -123,7 +123,7 @@ async def reset_user(
     bridges: BridgesPart,
     actor: Annotated[str, Depends(_may(Action.RESET))],
 ) -> ResetAnswer:
-    """Begin a user's period anew, panel and external; a body is not looked at."""
+    """Reset a user, in the panel and externally; the body is ignored."""
     bridge, name = user_of(request, username)
     with audited(bridge, bridges.clock, Action.RESET, actor=actor, username=name):
         after = await bridge.actions.reset_user(name, actor=actor)
@@ -136,7 +136,7 @@ async def reset_all(
 ) -> ResetAllAnswer:
     """Reset all users of the bridge's own admin on every panel, which restarts xray on every node.
 
-    A panel that fails keeps none of the others from it; then the answer is that failure.
+    A panel that fails does not stop the reset of the others; the answer is then its error.
     """
     await _read(request, bridges.first, Action.RESET_ALL, ResetAll)
     users, results = 0, await bridges.reset_everybody(actor=actor)
@@ -160,7 +160,7 @@ async def cleanup(
     bridges: BridgesPart,
     actor: Annotated[str, Depends(_may(Action.CLEANUP))],
 ) -> dict[str, object]:
-    """Have the collector purge rows older than so many days; totals and quotas stay."""
+    """Have the collector delete rows older than `days`; totals and quotas stay."""
     asked = await _read(request, bridge, Action.CLEANUP, Cleanup)
     with audited(bridge, bridges.clock, Action.CLEANUP, actor=actor):
         return await bridge.actions.cleanup(days=asked.days, actor=actor)

@@ -1,4 +1,4 @@
-"""How the bridge's errors become HTTP answers that say what to do."""
+"""Maps the bridge's errors to HTTP answers that say what to do."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ RETRY_AFTER_SECONDS = 5
 
 
 class Problem(BaseModel):
-    """What went wrong, in words."""
+    """The body of an error: what went wrong, in `detail`."""
 
     detail: str
 
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request cannot be read"},
-    401: {"model": Problem, "description": "The caller is not who it must be"},
+    401: {"model": Problem, "description": "The caller is not authenticated"},
     422: {"model": Problem, "description": "Refused; the detail names the field"},
-    503: {"model": Problem, "description": "The panel or the collector is away; try again"},
+    503: {"model": Problem, "description": "The panel or the collector is unavailable; try again"},
 }
 FOR_ADMINS: dict[int | str, dict[str, Any]] = {
     **DOCUMENTED,
@@ -55,7 +55,7 @@ FOR_ADMINS: dict[int | str, dict[str, Any]] = {
 OF_CHANGES: dict[int | str, dict[str, Any]] = {
     409: {
         "model": Problem,
-        "description": "The bridge only observes and this changes the panel, or it was released",
+        "description": "The bridge only observes and this changes the panel, or all was released",
     },
 }
 OF_BODIES: dict[int | str, dict[str, Any]] = {
@@ -65,7 +65,7 @@ OF_BODIES: dict[int | str, dict[str, Any]] = {
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer the bridge's errors with a status that fits and its message."""
+    """Register handlers that answer a BridgeError with its message and the status for its class."""
 
     @app.exception_handler(BridgeError)
     async def answer(request: Request, error: BridgeError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
@@ -79,13 +79,13 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def answer_routing(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404 and request.url.path.endswith("/"):
-            detail = "there is nothing at this path; leave out the slash at its end"
+            detail = "no route has this path; remove the slash at its end"
             return JSONResponse({"detail": detail}, 404, error.headers)
         return await http_exception_handler(request, error)
 
 
 def status_of(error: BridgeError) -> int:
-    """Return the status that tells what kind of failure it was."""
+    """Return the HTTP status for the class of an error."""
     match error:
         case PanelRefusedError(status=403 | 404 as status):
             return status
@@ -106,7 +106,7 @@ def status_of(error: BridgeError) -> int:
 
 
 def headers_of(error: BridgeError) -> dict[str, str] | None:
-    """Say when to come again, where that helps: no sooner than the panel or the collector asks."""
+    """Return a Retry-After header for a temporary failure; at least what the other side asks."""
     if status_of(error) != 503:
         return None
     asked_seconds = getattr(error, "retry_after_seconds", None) or 0.0

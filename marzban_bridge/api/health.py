@@ -1,4 +1,4 @@
-"""Is it alive, is it doing its work, what are its numbers."""
+"""Routes for liveness (`/healthz`), readiness (`/readyz`) and metrics (`/metrics`)."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """Whether all is well, and if not, why."""
+    """Readiness, with the reasons against it."""
 
     status: str
     service: str = SERVICE
     reasons: list[str] = []
     warnings: list[str] = []
-    """What does not keep the bridge from its work."""
+    """Problems that do not stop limits from being enforced."""
     enforcement: str | None = None
-    """How limits are made to hold; `observe` changes nothing in the panel."""
+    """BRIDGE_ENFORCEMENT; `observe` changes nothing in the panel."""
 
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Answer as long as the process serves requests."""
+    """Answer 200 as long as the process serves requests."""
     return Health(status="ok")
 
 
 @router.get(
     "/readyz",
     response_model=Health,
-    responses={503: {"model": Health, "description": "Not doing its work"}},
+    responses={503: {"model": Health, "description": "Not ready; `reasons` says why"}},
 )
 async def readyz(request: Request) -> Response:
-    """Say whether the panels and the collector are reachable, and no account or panel is held.
+    """Answer 200 if panels and collector are reachable, no account is held, no panel is suspended.
 
-    A bridge that follows another is not ready, and says whom it follows.
+    A bridge that follows is not ready, and names the one that leads.
 
-    Warnings are about what keeps nobody's limit from being held: InfluxDB, names on two panels,
-    a user who is set aside.
+    Warnings are about what does not stop other users' limits: InfluxDB, names on two panels, a
+    user who is set aside.
     """
     if request.app.state.bridges is None:
         reason = following(request.app.state.leadership)
@@ -66,8 +66,8 @@ async def readyz(request: Request) -> Response:
         reasons.append(bridges.store.suspended)
     elif held:
         reasons.append(
-            f"{held} users are held, mostly because the ledger lost something: marzban-bridge "
-            "events says why, and rebase lets go of them"
+            f"{held} users are held, mostly because the ledger lost reports: marzban-bridge "
+            "events says why, and marzban-bridge rebase ends it"
         )
     warnings = [
         f"{bridge.reconciler.panel_outage.name}: {warning}"
@@ -91,8 +91,8 @@ async def readyz(request: Request) -> Response:
         namesakes := bridges.store.duplicate_names.count_ambiguous()
     ) and not bridges.settings.quotas_span_panels:
         warnings.append(
-            f"{namesakes} names are reported alone and are users of several panels: each counts "
-            "for one of them; see marzban-bridge events, docs/several-panels.md"
+            f"{namesakes} names are reported without a panel's and are users of several panels: "
+            "each is charged to one of them; see marzban-bridge events, docs/several-panels.md"
         )
     health = Health(
         status="unready" if reasons else "ok",
@@ -105,7 +105,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Expose the process's numbers in Prometheus' text format; who follows has only one."""
+    """Return the metrics in Prometheus' text format; a follower has only `bridge_leads`."""
     if request.app.state.bridges is None:
         body = generate_latest(FOLLOWING)
     else:

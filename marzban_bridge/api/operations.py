@@ -1,4 +1,4 @@
-"""The `/v1` routes: who stands how, what happened, what would be done, and resets."""
+"""The `/v1` routes: users, events, planned changes, resets and cleanup."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ MAX_BODY_BYTES = 4096
 
 
 class OrphanName(BaseModel):
-    """A name that is reported and that the panel does not know."""
+    """A reported name that the panel has no user of."""
 
     username: str
     external_bytes: int
     external_raw_bytes: int
     first_seen_at: str
     deleted_at: str | None
-    """When its user was found deleted; null for a name that the panel never had."""
+    """When its user was found to be deleted; null if the panel never had such a user."""
 
 
 class Users(BaseModel):
-    """A page of users, and (for sudo admins) the names the panel does not know."""
+    """A page of users, and (for sudo admins) the unknown names."""
 
     users: list[UserStanding]
     next: str | None
@@ -61,7 +61,7 @@ class EventEntry(BaseModel):
 
 
 class PlannedChange(BaseModel):
-    """Something a pass would do now."""
+    """A change that a pass would make now."""
 
     username: str
     kind: str
@@ -77,7 +77,7 @@ async def users(
     after: Annotated[str, Query(max_length=255)] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Users:
-    """List users with external traffic by name: everybody's for a sudo admin, else one's own."""
+    """List users with external traffic by name: all for a sudo admin, else the admin's own."""
     admin = None if caller.admin.is_sudo else caller.admin.username
     page = bridge.store.accounts.page(admin=admin, after=account_key(after), limit=limit)
     orphans = bridge.store.unknown_names.all() if caller.admin.is_sudo and not after else []
@@ -104,7 +104,7 @@ async def reset_user(
     caller: CallerPart,
     change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
 ) -> ResetAnswer:
-    """Begin a user's period anew, panel and external; if the bridge only observes, when told to."""
+    """Reset a user, in the panel and externally; in observe mode only with `change_panel`."""
     user = await bridge.panel.get_user_as(username, bearer=caller.bearer)
     after = await bridge.actions.reset_user(
         user.username, actor=caller.admin.username, changes_panel=change_panel
@@ -126,13 +126,13 @@ async def reset_all(
 ) -> ResetAllAnswer:
     """Reset all users of the caller through the panel, which restarts xray on every node.
 
-    A bridge that only observes does so with `change_panel` alone.
+    With BRIDGE_ENFORCEMENT=observe this needs `change_panel`.
     """
     caller.require_sudo()
     asked = await read_model(request, ResetAll, max_bytes=MAX_BODY_BYTES, what="a confirmation")
     if asked.all_panels:
         if bridge is not bridges.first:
-            raise HTTPException(403, "all panels' users are reset by an admin of the first panel")
+            raise HTTPException(403, "all panels' users can be reset by admins of the first panel")
         results = await bridges.reset_everybody(
             actor=caller.admin.username, changes_panel=change_panel
         )
@@ -149,7 +149,7 @@ async def reset_all(
 async def cleanup(
     bridge: BridgePart, caller: CallerPart, days: Annotated[int, Query(ge=1, le=36500)]
 ) -> dict[str, object]:
-    """Have the collector purge rows older than so many days; totals and quotas stay."""
+    """Have the collector delete rows older than `days`; totals and quotas stay."""
     caller.require_sudo()
     return await bridge.actions.cleanup(days=days, actor=caller.admin.username)
 
@@ -161,7 +161,7 @@ async def events(
     username: Annotated[str | None, Query(max_length=255)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[EventEntry]:
-    """List what happened, newest first; other than sudo admins name one of their users."""
+    """List events, newest first; an admin who is not sudo has to name one of its users."""
     if not caller.admin.is_sudo:
         if username is None:
             raise HTTPException(403, "name one of your users: ?username=")
@@ -183,7 +183,7 @@ async def events(
 
 @router.get("/plan", responses=FOR_ADMINS)
 async def planned(bridge: BridgePart, caller: CallerPart) -> list[PlannedChange]:
-    """Look at every user and say what a pass would do first; changes nothing."""
+    """Evaluate every user and list the first change a pass would make of each; changes nothing."""
     caller.require_sudo()
     return [
         PlannedChange(

@@ -1,4 +1,4 @@
-"""The HTML of the confirm pages: a question with a form, and what came of it. Pure."""
+"""The HTML of the confirm pages: a form, and the result. Pure."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is to be confirmed."""
+    """The texts of one confirm page."""
 
     title: str
     consequence: str
     phrase: str | None = None
-    """What has to be typed, for what concerns everybody."""
+    """The phrase to be typed; None for an action on a single user."""
     name: str | None = None
-    """The user it is about, as the URL names it; shown behind the title."""
+    """The user's name, as in the URL; shown after the title."""
     wants_change: bool = False
-    """The bridge only observes: a box has to be ticked for the panel to be changed all the same."""
+    """Observe mode: a box has to be ticked for the panel to be changed."""
 
 
 def ask(question: Question, *, problem: str | None = None) -> str:
-    """Return the page that asks, and says why it asks again."""
+    """Return the page with the form, and with `problem` if the last try failed."""
     parts = [f"<p>{escape(question.consequence)}</p>"]
     if problem:
         parts.append(f'<p class="problem" role="alert">{shown(problem)}</p>')
@@ -73,19 +73,19 @@ def ask(question: Question, *, problem: str | None = None) -> str:
 
 
 def tell(question: Question, facts: Iterable[tuple[str, str]]) -> str:
-    """Return the page that says what came of it."""
+    """Return the page with the result."""
     rows = "".join(f"<dt>{escape(term)}</dt><dd>{shown(value)}</dd>" for term, value in facts)
     return _page(question, [f"<p>Done.</p><dl>{rows}</dl>"])
 
 
 def refuse(title: str, problem: str) -> str:
-    """Return the page for what cannot even be asked."""
+    """Return the page for a URL that is malformed."""
     parts = [f'<p class="problem" role="alert">{shown(problem)}</p>']
     return _page(Question(title=title, consequence=""), parts)
 
 
 def shown(text: str) -> str:
-    """Return foreign text as HTML that reads as text, in its own direction, and steers nothing."""
+    """Return untrusted text as escaped HTML, isolated in its own text direction."""
     if len(text) > MAX_SHOWN_LENGTH:
         text = text[:MAX_SHOWN_LENGTH] + "\N{HORIZONTAL ELLIPSIS}"
     visible = (each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -1,6 +1,6 @@
-"""What a running bridge stands still for: accepting the ledger and the store, and giving all back.
+"""Routes for `rebase` and `release`, during which the loops of a running bridge pause.
 
-Both are about the users of all panels, and for sudo admins of the first one.
+Both concern the users of all panels, and are for sudo admins of the first one.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MAX_BODY_BYTES = 4096
 
 
 class RebaseRequest(BaseModel):
-    """The typed confirmation of accepting ledger and store as they are."""
+    """The typed confirmation of a rebase: accepting ledger and store as they are."""
 
     confirm: Literal["rebase"]
     restored: bool = False
-    """The store is a restored copy that does not say so itself."""
+    """Whether the store is a restored copy that was not made by `backup`."""
 
 
 class ReleaseRequest(BaseModel):
-    """The typed confirmation of giving every user its quota back."""
+    """The typed confirmation of a release: giving every user its quota back."""
 
     confirm: Literal["release"]
 
@@ -43,7 +43,7 @@ class ReleaseRequest(BaseModel):
     openapi_extra=described(RebaseRequest),
 )
 async def rebase(request: Request, bridges: BridgesPart, caller: CallerPart) -> RebaseAnswer:
-    """Accept the ledger, and the store where it is in doubt, as they are; then go on."""
+    """Accept the ledger, and a suspended store, as they are; the loops continue afterwards."""
     caller.require_sudo()
     asked = await read_model(
         request, RebaseRequest, max_bytes=MAX_BODY_BYTES, what="a confirmation"
@@ -74,9 +74,9 @@ async def release(
     caller: CallerPart,
     change_panel: bool = False,  # noqa: FBT001, FBT002 - a query parameter
 ) -> ReleaseAnswer:
-    """Give every user its quota and status back; the bridge stands still until it is restarted.
+    """Give every user its quota and status back; then change no user until the bridge restarts.
 
-    A bridge that only observes does so with `change_panel` alone.
+    With BRIDGE_ENFORCEMENT=observe this needs `change_panel`.
     """
     caller.require_sudo()
     await read_model(request, ReleaseRequest, max_bytes=MAX_BODY_BYTES, what="a confirmation")

@@ -1,4 +1,4 @@
-"""`POST /webhooks/marzban`: the panel's notices, taken as hints to look now.
+"""`POST /webhooks/marzban`: the panel's events, each a hint to evaluate its user now.
 
 Marzban 0.8.4 sends a JSON array of events and the header `x-webhook-secret`; it redelivers a batch
 that was not answered 2xx with only `tries` and `send_at` changed.
@@ -33,7 +33,7 @@ VOLATILE_FIELDS = ("tries", "send_at", "enqueued_at")
 
 
 class WebhookAnswer(BaseModel):
-    """How many events were taken as hints."""
+    """The number of accepted events."""
 
     events: int
     hints: int
@@ -68,9 +68,9 @@ async def take_webhook(
     bridge: BridgePart,
     x_webhook_secret: Annotated[str, Header()] = "",
 ) -> WebhookAnswer:
-    """Take a batch of events; they are stored before the answer, and acted upon right after.
+    """Accept a batch of events: stored before the answer, and their users queued.
 
-    With a secret that other panels have, too, users are looked at and no reset is believed.
+    With a secret that other panels have too, users are queued but no reset is taken from events.
     """
     settings = bridge.panel_settings
     sender = sender_of(
@@ -115,7 +115,7 @@ def _refusal(panel: str) -> str:
 
 
 def _tells_of_reset(event: PanelEvent, key: str, bridge: Bridge) -> bool:
-    """Tell whether an event is of a reset of this very user, not of one of the name elsewhere."""
+    """Tell whether an event reports a reset of this user, and not of the name on another panel."""
     user = event.user
     if not event.is_reset or user is None or account_key(user.username) != key:
         return False
@@ -139,6 +139,6 @@ def _parse(body: bytes) -> list[dict[str, Any]]:
 
 
 def _digest(event: Mapping[str, Any]) -> bytes:
-    """Fingerprint an event so that a redelivery has the fingerprint of the first delivery."""
+    """Return a digest of an event that is the same for its redeliveries."""
     lasting = {key: value for key, value in event.items() if key not in VOLATILE_FIELDS}
     return hashlib.blake2b(msgspec.json.encode(lasting, order="sorted"), digest_size=16).digest()

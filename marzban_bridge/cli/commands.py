@@ -1,6 +1,7 @@
 """What each command of `marzban-bridge` does.
 
-Commands that a running bridge can carry out are asked of it; otherwise the store is opened here.
+A command is sent to the running bridge, if there is one that can carry it out; otherwise the
+command opens the store itself.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PROGRESS_SECONDS = 5.0
 
 
 async def once(settings: Settings) -> int:
-    """Make one pass and show where everybody stands."""
+    """Make one pass and show all users with external traffic."""
 
     async def make_a_pass(bridges: Bridges) -> PassResult:
         result = await bridges.run_once()
@@ -49,7 +50,7 @@ async def once(settings: Settings) -> int:
         return result
 
     result = await with_bridges(settings, make_a_pass)
-    say(f"{result.users} users looked at in {result.seconds:.1f} s, {result.failures} failures")
+    say(f"{result.users} users evaluated in {result.seconds:.1f} s, {result.failures} failures")
     if result.doubt:
         say(result.doubt)
     return 1 if result.failures or result.doubt else 0
@@ -82,7 +83,7 @@ def plan(settings: Settings) -> int:
     if rows:
         console.print(plan_table(rows))
     else:
-        console.print("Nothing to change: every user the bridge knows of is as it should be.")
+        console.print("Nothing to change: no user with external traffic needs a write.")
     return 0
 
 
@@ -91,14 +92,14 @@ def _row(panel: PanelSettings, row: PlannedRow) -> PlannedRow:
 
 
 async def _check_panel(bridge: Bridge) -> None:
-    """Say who we are in the panel; warn when that is not enough to see and write every user."""
+    """Print the admin the bridge signed in as; warn if it may not read and write every user."""
     found = await bridge.reconciler.check_panel()
     version = f" (Marzban {found.version})" if found.version else ""
     say(f"Signed in to {bridge.panel_settings.url} as {found.admin}{version}.")
 
 
 def users(settings: Settings) -> int:
-    """Show how every user with external traffic stood at the last look."""
+    """Show every user with external traffic as of its last evaluation."""
     store = open_to_read(settings)
     try:
         _show_users(store)
@@ -113,7 +114,7 @@ def users(settings: Settings) -> int:
 
 
 def events(settings: Settings, username: str | None, limit: int) -> int:
-    """Show what happened, oldest first."""
+    """Show the events, oldest first."""
     store = open_to_read(settings)
     try:
         panels, name = list(store.panels), username
@@ -136,12 +137,12 @@ def events(settings: Settings, username: str | None, limit: int) -> int:
 
 
 def _place_of(store: Store, username: str) -> tuple[str, str]:
-    """Return the panel whose user a name is outside it, and the name it has there."""
+    """Split a public name (`panel/name`, or a name alone) into the panel and the name there."""
     return store.placement.place_of(username)
 
 
 def cleanup(settings: Settings, days: int) -> int:
-    """Have the collector purge what is older than so many days."""
+    """Have the collector delete reports and daily rows older than `days`."""
 
     async def purge(bridges: Bridges) -> dict[str, object]:
         return await bridges.first.actions.cleanup(days=days, actor="command line")
@@ -160,7 +161,7 @@ def cleanup(settings: Settings, days: int) -> int:
 
 
 def backup(settings: Settings, target: Path) -> int:
-    """Copy the store, beside a bridge that may run, and say what is in the copy."""
+    """Copy the store, while a bridge may be using it, and print what the copy contains."""
     told_at = time.monotonic()
 
     def tell(done_bytes: int, all_bytes: int) -> None:
@@ -183,17 +184,17 @@ def backup(settings: Settings, target: Path) -> int:
 
 
 async def move_store(settings: Settings, file: Path) -> int:
-    """Move a store from its file into PostgreSQL, and say what is there now."""
+    """Move a store from its file into PostgreSQL, and print what was moved."""
     accounts, events = await exclusive.move_store(settings, file)
     say(
         f"{accounts} users and {events} events are in {settings.store}, each compared; "
-        f"{file} is as it was: put it away, no bridge may run on it any more"
+        f"{file} is unchanged: put it away, no bridge may use it any more"
     )
     return 0
 
 
 def _named(store: Store, account: Account) -> Account:
-    """Return an account as it is shown beside those of other panels."""
+    """Return an account under its public name, which tells the panels' users apart."""
     return replace(account, username=store.placement.public_name(account.username))
 
 

@@ -1,4 +1,4 @@
-"""Does something with the store while nobody else may write it: no bridge, and no other command."""
+"""Runs a function while this process alone may write the store: no bridge, no other command."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 async def with_bridges(settings: Settings, act: Callable[[Bridges], Awaitable[T]]) -> T:
-    """Do something with the bridges of all panels.
+    """Run `act` with the bridges of all panels.
 
-    Raises StoreError, naming who has the store, when somebody else writes it.
+    Raises StoreError, naming the other process, when it holds the store.
     """
     if isinstance(settings.store, Path):
         async with open_bridges(settings) as bridges:
@@ -37,9 +37,9 @@ async def with_bridges(settings: Settings, act: Callable[[Bridges], Awaitable[T]
 
 
 async def with_store(settings: Settings, act: Callable[[Store], Awaitable[T]]) -> T:
-    """Do something with the store alone; nothing is asked of a panel or of the collector.
+    """Run `act` with the store alone; neither a panel nor the collector is called.
 
-    Raises StoreError, naming who has the store, when somebody else writes it.
+    Raises StoreError, naming the other process, when it holds the store.
     """
     if isinstance(settings.store, Path):
         store = Store(settings.store)
@@ -54,7 +54,7 @@ async def with_store(settings: Settings, act: Callable[[Store], Awaitable[T]]) -
 
 
 async def move_store(settings: Settings, file: Path) -> tuple[int, int]:
-    """Move a store from its file into PostgreSQL; return how many accounts and events it has.
+    """Move a store from its file into PostgreSQL; return the numbers of accounts and events.
 
     Raises StoreError when either is in use, or when there is a store in PostgreSQL already.
     """

@@ -1,4 +1,4 @@
-"""The admin key that `marzban-bridge up` made, where nobody configured one."""
+"""The admin key that `marzban-bridge up` generates when none is configured."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ ADMIN_KEY_FILE = "collector-admin.key"
 
 
 def is_of_up(settings: Settings) -> bool:
-    """Tell whether the bridge runs as `up`, with a collector that nobody but it can ask."""
+    """Tell whether the bridge was set up by `up`, with a collector that uses the stored key."""
     return not settings.collector_admin_key and bool(_kept(settings))
 
 
 def with_kept_key(settings: Settings) -> Settings:
-    """Return the settings with the key that `up` keeps beside its store, if none is configured."""
+    """Return the settings; without a configured key, with the one `up` stored beside its store."""
     if settings.collector_admin_key:
         return settings
     return replace(settings, collector_admin_key=_kept(settings))

@@ -44,7 +44,7 @@ A bridge that runs for months has no use for a simulated panel in its memory.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; errors are one readable line."""
+    """Run one command and return its exit code; an error is printed as one line."""
     given = sys.argv[1:] if argv is None else argv
     arguments = _parser(given).parse_args(given)
     run: Callable[[argparse.Namespace], int] = arguments.run
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: sqlite3.Error) -> str:
-    """Say what a fault means that a command has met in the middle of the store."""
+    """Return the message for a SQLite error that a command got from the store."""
     store = Settings.from_env(read_environment(NAMES)).store
     if isinstance(store, Path):
         return str(fault(STORE, store, error))
@@ -64,7 +64,7 @@ def _settings() -> Settings:
 
 
 def _alone(act: Callable[[Settings], Coroutine[None, None, int]]) -> int:
-    """Run a command for which the bridge is stopped; where that is `up`, with its collector."""
+    """Run a command that needs the bridge stopped; in an `up` set-up, with its collector."""
     found = read_environment(NAMES)
     settings = Settings.from_env(found)
     if not is_of_up(settings):
@@ -87,7 +87,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("run", "serve and reconcile for ever", _run)
+    add("run", "serve and reconcile until stopped", _run)
     add(
         "once",
         "one pass over all users, then stop",
@@ -96,29 +96,29 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     add("plan", "show what a pass would change; change nothing", _plan)
     add(
         "users",
-        "how every user with external traffic stands",
+        "quota and usage of every user with external traffic",
         lambda _: commands.users(_settings()),
     )
     events = add(
         "events", "what happened", lambda it: commands.events(_settings(), it.user, it.limit)
     )
-    events.add_argument("user", nargs="?", help="only this user's")
-    events.add_argument("--limit", type=_count, default=50, help="how many (50)")
-    reset = add("reset", "begin a user's period anew, in the panel and here", _reset)
+    events.add_argument("user", nargs="?", help="only events of this user")
+    events.add_argument("--limit", type=_count, default=50, help="the newest so many (default 50)")
+    reset = add("reset", "start a new period for a user, in the panel and in the bridge", _reset)
     whom = reset.add_mutually_exclusive_group(required=True)
     whom.add_argument("user", nargs="?")
     whom.add_argument("--all", action="store_true", help="all users, through the panel")
     reset.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
     _add_change(reset)
-    cleanup = add("cleanup", "purge the collector's old rows; totals and quotas stay", _cleanup)
+    cleanup = add("cleanup", "delete the collector's old rows; totals and quotas stay", _cleanup)
     cleanup.add_argument(
-        "--days", type=_days, required=True, metavar="N", help="what is older than so many days"
+        "--days", type=_days, required=True, metavar="N", help="delete rows older than N days"
     )
     cleanup.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
     release = add(
         "release",
-        "give every user the admin's quota back, before an uninstall; a running bridge stands "
-        "still then until it is restarted",
+        "give every user the admin's quota back, before an uninstall; a running bridge then "
+        "changes nothing until it is restarted",
         lambda it: release_commands.release(
             _settings(), changes_panel=it.change_the_panel, alone=_alone
         ),
@@ -126,7 +126,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     _add_change(release)
     rebase = add(
         "rebase",
-        "accept ledger and store as they are now, after a restore; beside a running bridge too",
+        "accept ledger and store as they are now, after a restore; the bridge may be running",
         _rebase,
     )
     rebase.add_argument(
@@ -134,13 +134,13 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="NAME",
-        help="accept this panel instead, restored, moved or emptied",
+        help="instead accept this panel as it is, after it was restored, moved or emptied",
     )
     rebase.add_argument(
         "--yes", action="store_true", help="with --panel: do not ask for a typed confirmation"
     )
     rebase.add_argument(
-        "--restored", action="store_true", help="the store is a copy not made by `backup`"
+        "--restored", action="store_true", help="the store is a restored copy not made by `backup`"
     )
     rebuild = add(
         "rebuild",
@@ -149,20 +149,24 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             rebuild_command.rebuild(_settings(), from_store=it.store, is_carried_out=it.yes)
         ),
     )
-    rebuild.add_argument("--store", metavar="NAME", help="whose lines, where there are several")
-    rebuild.add_argument("--yes", action="store_true", help="do it; else it is only shown")
+    rebuild.add_argument(
+        "--store", metavar="NAME", help="which store's lines to use, if there are several"
+    )
+    rebuild.add_argument(
+        "--yes", action="store_true", help="store the result; without it, only show it"
+    )
     backup = add(
         "backup",
         "copy the store while it is in use, and verify the copy",
         lambda it: commands.backup(_settings(), it.file),
     )
-    backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
+    backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist yet")
     move = add(
         "move-store",
         "move a store from its file into PostgreSQL (BRIDGE_STORE); stop all bridges first",
         lambda it: asyncio.run(commands.move_store(_settings(), it.file)),
     )
-    move.add_argument("file", type=Path, metavar="FILE", help="the store's file until now")
+    move.add_argument("file", type=Path, metavar="FILE", help="the file to move")
     panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
     panels_command.add_arguments(panels)
     add("up", "collector and bridge in one process", _up)
@@ -180,7 +184,7 @@ def _add_change(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--change-the-panel",
         action="store_true",
-        help="also with BRIDGE_ENFORCEMENT=observe, which changes nothing otherwise",
+        help="change the panel even with BRIDGE_ENFORCEMENT=observe",
     )
 
 
@@ -216,7 +220,7 @@ def _reset(arguments: argparse.Namespace) -> int:
             _settings(), arguments.user, changes_panel=arguments.change_the_panel
         )
     if not arguments.yes:
-        print("This resets the traffic of all users and restarts xray on every node.")
+        print("This resets the traffic of all users; the panel restarts xray on every node.")
         if not _is_confirmed(RESET_ALL_PHRASE):
             return 1
     return reset_commands.reset_all(_settings(), changes_panel=arguments.change_the_panel)
@@ -262,7 +266,7 @@ def _is_confirmed(phrase: str) -> bool:
 
 
 def _typed(prompt: str) -> str:
-    """Return what is typed; nothing when nobody is there to type."""
+    """Return the line that is typed; an empty one without a terminal."""
     try:
         return input(prompt)
     except EOFError:

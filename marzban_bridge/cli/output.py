@@ -1,4 +1,4 @@
-"""What commands print on, and how a process of several loops ends after a fault in one."""
+"""The console that commands print to, and how the process ends after a fault in one loop."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ console = Console()
 
 
 def say(line: str) -> None:
-    """Print a line as it is; names in it are data, and stay whole for whoever reads the output."""
+    """Print a line without wrapping and without markup, so that scripts can parse it."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def stop_process(error: BaseException) -> None:
-    """End the process after a fault the loop cannot work around; a supervisor starts it anew."""
+    """End the process after a fault that stopped a loop; a supervisor is to restart it."""
     log.critical("the loop stopped: %r", error, exc_info=error)
     os.kill(os.getpid(), signal.SIGTERM)

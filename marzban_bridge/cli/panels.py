@@ -1,4 +1,4 @@
-"""`marzban-bridge panels`: which panels there are, their webhooks' secrets, and forgetting one."""
+"""`marzban-bridge panels`: list the panels, print webhook secrets, forget or tell apart panels."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from marzban_bridge.store.sqlite import in_memory
 from marzban_bridge.store.store import Store
 
 FORGET_PHRASE = "forget panel"
-"""Typed by whoever has a panel's accounts dropped, so that no slip of the hand does it."""
+"""Has to be typed before a panel's accounts are dropped."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare what can be asked about panels; nothing lists them."""
+    """Declare the subcommands; without one, the panels are listed."""
     asked = command.add_subparsers(dest="asked", metavar="WHAT")
     webhook = asked.add_parser(
         "webhook", help="print WEBHOOK_ADDRESS and WEBHOOK_SECRET for a panel's own .env"
@@ -38,13 +38,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     webhook.add_argument("panel", metavar="NAME")
     apart = asked.add_parser(
         "apart",
-        help="say that two panels with the same users are two, as one is a copy of the other; stop "
-        "the bridge first",
+        help="state that two entries with the same users are two panels (one was copied from the "
+        "other); stop the bridge first",
     )
     apart.add_argument("panels", metavar="NAME", nargs=2)
     forget = asked.add_parser(
         "forget",
-        help="drop the accounts and the address of a panel that is gone for good; stop the bridge "
+        help="delete the accounts and the address of a panel that was removed; stop the bridge "
         "first",
     )
     forget.add_argument("panel", metavar="NAME")
@@ -52,7 +52,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def show(settings: Settings) -> int:
-    """List the panels in their order."""
+    """Print the panels in configured order."""
     table = Table("panel", "address", "webhooks")
     for panel in load_panels(settings):
         table.add_row(panel.name, panel.url, _webhooks(panel))
@@ -63,17 +63,17 @@ def show(settings: Settings) -> int:
 def _webhooks(panel: PanelSettings) -> str:
     if not panel.webhook_secret:
         return "refused: BRIDGE_WEBHOOK_SECRET is not set"
-    return f"taken at {webhook_path(panel.name)}"
+    return f"accepted at {webhook_path(panel.name)}"
 
 
 def webhook_path(panel: str) -> str:
-    """Return where a panel's webhooks are taken."""
+    """Return the path to which a panel sends its webhooks."""
     prefix = "" if panel == FIRST_PANEL else f"/panels/{panel}"
     return f"{prefix}/webhooks/marzban"
 
 
 def show_webhook(settings: Settings, name: str) -> int:
-    """Print what goes into a panel's own .env. Raises SettingsError where it has no secret."""
+    """Print the lines for the panel's .env. Raises SettingsError where the panel has no secret."""
     panels = {panel.name: panel for panel in load_panels(settings)}
     panel = panels.get(name)
     if panel is None:
@@ -88,9 +88,9 @@ def show_webhook(settings: Settings, name: str) -> int:
 
 
 async def forget(settings: Settings, name: str) -> int:
-    """Drop all that the store knows of a panel, which must not be configured any more.
+    """Delete all that the store has of a panel that is no longer configured.
 
-    Raises SettingsError where it is, or where the store knows nothing of it, and StoreError where
+    Raises SettingsError where it is still configured or unknown to the store, and StoreError where
     a bridge runs.
     """
     panels = [panel.name for panel in load_panels(settings)]
@@ -108,14 +108,14 @@ async def forget(settings: Settings, name: str) -> int:
 
     count = await with_store(settings, act)
     say(
-        f"panel {name} is forgotten, with {count} accounts: its address and its name may be "
-        "another panel's now. The limits that it shows are as they were"
+        f"panel {name} and its {count} accounts are deleted from the store: another panel may now "
+        "use its address and its name. The limits in the panel were not changed"
     )
     return 0
 
 
 async def tell_apart(settings: Settings, one: str, other: str) -> int:
-    """Store that two configured panels are two, whatever their users look like.
+    """Store that two configured entries are two panels, even though their users are the same.
 
     Raises SettingsError where they are not configured, and StoreError where a bridge runs.
     """
@@ -127,14 +127,15 @@ async def tell_apart(settings: Settings, one: str, other: str) -> int:
         store.tell_apart(one, other, actor="command line", at=utc_now())
 
     await with_store(settings, act)
-    say(f"panels {one} and {other} are taken for two from now on")
+    say(f"{one} and {other} are treated as two panels from now on")
     return 0
 
 
 def demand_different(settings: Settings) -> None:
     """Raise SettingsError where two entries are one panel, and one of them has no accounts yet.
 
-    For before the start. What does not answer yet, panel or store, is left to the running bridge.
+    Called before the start. A panel or store that does not answer yet is not an error: the running
+    bridge repeats the check.
     """
     if settings.panels_file is None:
         return
@@ -144,7 +145,7 @@ def demand_different(settings: Settings) -> None:
 
 
 def _open_known(settings: Settings) -> Store:
-    """Open the store to read; an empty one where there is none yet."""
+    """Open the store for reading; an empty one if there is none yet."""
     return open_to_read(settings) if is_there(settings) else Store(StoreHandle(in_memory()))
 
 

@@ -1,4 +1,4 @@
-"""`marzban-bridge rebase --panel`: beside a running bridge through its API, and alone."""
+"""`marzban-bridge rebase --panel`: through the API of a running bridge, else on the store."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PATH = "/v1/rebase-panel"
 
 
 def rebase_panel(settings: Settings, name: str | None, *, confirmed: Callable[[], bool]) -> int:
-    """Show what accepting a panel as it is would do, and do it once that is confirmed.
+    """Show what accepting a panel as it is would change, and change it once confirmed.
 
-    `name` may be left out where there is one panel. Raises SettingsError for no such panel.
+    `name` may be None where there is one panel. Raises SettingsError for an unknown panel.
     """
     console = Console()
     panel = _find(settings, name)
@@ -37,8 +37,8 @@ def rebase_panel(settings: Settings, name: str | None, *, confirmed: Callable[[]
         return 1
     done = _ask(settings, panel, is_done=True)
     console.print(
-        f"Panel {panel.name} is accepted as it is: {len(done.accounts)} accounts; their users are "
-        "settled again."
+        f"Panel {panel.name} is accepted as it is; its {len(done.accounts)} accounts are settled "
+        "next."
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""`marzban-bridge rebuild`: shows what a lost store would be rebuilt from, and rebuilds it."""
+"""`marzban-bridge rebuild`: rebuilds a lost store from the lines in users' notes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marzban_bridge.tables import seen_totals, users_table
 
 
 async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out: bool) -> int:
-    """Show what a lost store would be rebuilt from, and rebuild it if told to."""
+    """Show the accounts that users' notes give; store them only if `is_carried_out`."""
 
     async def read(bridges: Bridges) -> list[tuple[Bridge, Rebuilding]]:
         return await bridges.rebuild(
@@ -30,8 +30,10 @@ async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out:
             )
         with_line = [each for each in found.accounts if each.has_line]
         without = [each for each in found.accounts if not each.has_line]
-        _show(bridge, with_line, f"Panel {found.panel}: as the lines say")
-        _show(bridge, without, f"Panel {found.panel}: no line, so that the limit is the quota")
+        _show(bridge, with_line, f"Panel {found.panel}: from the lines in notes")
+        _show(
+            bridge, without, f"Panel {found.panel}: without a line; the panel's limit is the quota"
+        )
         done = "are rebuilt" if is_carried_out else "would be rebuilt; nothing was changed yet"
         _say(
             f"panel {found.panel}: {len(with_line)} users from their lines and {len(without)} "

@@ -1,4 +1,4 @@
-"""`marzban-bridge rebase` and `release`: beside a running bridge through its API, and alone."""
+"""`marzban-bridge rebase` and `release`: through the API of a running bridge, else on the store."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from marzban_bridge.quota.balance import Balance, balance_with_raw
 from marzban_bridge.tables import UserRow, seen_totals, user_rows_table
 
 LONGEST_SECONDS = 3600.0
-"""A bridge that reads a whole ledger again, or writes to every user, is waited for so long."""
+"""Timeout of the call: the bridge reads the whole ledger, or writes to every user."""
 
 Alone = Callable[[Callable[[Settings], Coroutine[None, None, int]]], int]
-"""Runs what is to be done where no bridge runs."""
+"""Runs the command in this process, where no bridge runs."""
 
 
 def rebase(settings: Settings, *, is_restored: bool, alone: Alone) -> int:
-    """Accept the ledger as it is and show whose books moved."""
+    """Accept the ledger as it is, and show the accounts whose baseline moved."""
     with RunningBridge.find(settings) as running:
         if running is None:
             return alone(lambda found: _rebase_alone(found, is_restored=is_restored))
@@ -67,12 +67,12 @@ async def _rebase_alone(settings: Settings, *, is_restored: bool) -> int:
 
 
 def _show_moved(rows: Sequence[UserRow]) -> None:
-    title = "Users whose books moved; what is left to them is as before"
+    title = "Users whose baseline moved; their usage is as before"
     console.print(user_rows_table(rows, title=title))
 
 
 def release(settings: Settings, *, changes_panel: bool, alone: Alone) -> int:
-    """Give every user its quota back and show what that took."""
+    """Give every user its quota back, and print the users that were written to."""
     with RunningBridge.find(settings) as running:
         if running is None:
             return alone(lambda found: _release_alone(found, changes_panel=changes_panel))
@@ -106,8 +106,8 @@ async def _release_alone(settings: Settings, *, changes_panel: bool) -> int:
 
 
 def _say_released(username: str) -> None:
-    say(f"{username}: quota and status are the admin's again")
+    say(f"{username}: quota and status restored as the admin set them")
 
 
 def _say_all_released(written: int) -> None:
-    say(f"{written} users were written to; the panel is as if the bridge had not been")
+    say(f"{written} users were written to; the bridge's limits and note lines are gone")

@@ -1,4 +1,4 @@
-"""What `marzban-bridge reset` does, asked of a running bridge or done here."""
+"""`marzban-bridge reset`: through the API of a running bridge, else on the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE, "all_panels": True}
 
 
 def reset_user(settings: Settings, username: str, *, changes_panel: bool = False) -> int:
-    """Begin a user's period anew."""
+    """Reset a user: start a new period in the panel and in the bridge."""
 
     async def reset(bridges: Bridges) -> int:
         bridge, name = bridges.find(username)
@@ -39,19 +39,19 @@ def reset_user(settings: Settings, username: str, *, changes_panel: bool = False
             path = f"/v1/users/{quote(name, safe='')}/reset"
             answer = running.call("POST", path, params=_change(changes_panel))
             used_bytes = answer["total_usage_bytes"]
-    say(f"{username} begins anew: {human_bytes(used_bytes)} used")
+    say(f"{username} was reset: {human_bytes(used_bytes)} used in the new period")
     return 0
 
 
 def _change(changes_panel: bool) -> Mapping[str, str]:  # noqa: FBT001 - it becomes a parameter
-    """Return what tells a running bridge to change the panel though it only observes."""
+    """Return the query that has a running bridge change the panel even in observe mode."""
     return {"change_panel": "true"} if changes_panel else {}
 
 
 def _find(
     settings: Settings, username: str, panels: Mapping[str, PanelSettings]
 ) -> tuple[PanelSettings, str]:
-    """Find whose user a name is, also where the store says it."""
+    """Return the panel that a public name is a user of, and the name there; may read the store."""
     name = take_apart(username, panels=panels)
     if len(panels) > 1 and is_there(settings):
         store = open_to_read(settings)
@@ -65,7 +65,7 @@ def _find(
 
 
 def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:
-    """Begin everybody's period anew, through the panels' own call."""
+    """Reset all users, through the panels' call for that."""
 
     async def reset(bridges: Bridges) -> int:
         results = await bridges.reset_everybody(actor="command line", changes_panel=changes_panel)
@@ -84,5 +84,5 @@ def reset_all(settings: Settings, *, changes_panel: bool = False) -> int:
         else:
             path, params = "/v1/reset-all", _change(changes_panel)
             count = running.call("POST", path, json=RESET_ALL_BODY, params=params)["users"]
-    say(f"{count} users with external traffic begin anew")
+    say(f"{count} users with external traffic were reset")
     return 0

@@ -1,4 +1,4 @@
-"""Asks the bridge that is already running, as its own admin, so that nobody has to stop it."""
+"""Calls the API of the bridge that is already running, signed in as the bridge's own admin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from marzban_bridge.panels.names import FIRST_PANEL
 
 
 class RunningBridge:
-    """A bridge that serves on this machine's configured address."""
+    """The bridge that listens on the configured address of this machine."""
 
     def __init__(self, client: httpx.Client, panel: PanelSettings) -> None:
         self._client = client
@@ -26,11 +26,11 @@ class RunningBridge:
     @classmethod
     @contextlib.contextmanager
     def find(cls, settings: Settings, panel: PanelSettings | None = None) -> Iterator[Self | None]:
-        """Yield the running bridge of a panel, signed in to; None when no bridge answers there.
+        """Yield the running bridge, signed in to a panel; None when no bridge answers there.
 
-        Without a panel it is the first one's. Raises SettingsError when that is not configured, and
-        BridgeError when the bridge does not accept our sign-in. Nothing but a bridge is told the
-        password.
+        Without `panel` it is the first one. Raises SettingsError when that is not configured, and
+        BridgeError when the bridge does not accept the sign-in. The password is sent only after
+        the program that answers has identified itself as a bridge.
         """
         panel = panel or load_panels(settings)[0]
         url = local_url(settings.host, settings.port)
@@ -45,7 +45,7 @@ class RunningBridge:
             yield found
 
     def complaints(self) -> list[str]:
-        """Return what `/readyz` says is wrong or odd; none where it cannot be asked."""
+        """Return the reasons and warnings of `/readyz`; empty when it does not answer."""
         try:
             said = self._client.get("/readyz").json()
             return [str(each) for each in (*said["reasons"], *said["warnings"])]
@@ -53,7 +53,7 @@ class RunningBridge:
             return []
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
-        """Call a route and return its JSON; BridgeError carries the bridge's own words."""
+        """Call a route and return its JSON; BridgeError has the message of the bridge's answer."""
         try:
             response = self._client.request(method, self._prefix + path, **arguments)
         except httpx.HTTPError as error:

@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 def run(settings: Settings) -> int:
     """Serve until told to stop."""
     panels = load_panels(settings)
-    with listen(settings.host, settings.port) as listener:  # before anything is touched
+    with listen(settings.host, settings.port) as listener:  # first: fails before any change
         if isinstance(settings.store, Path):
-            Store(settings.store).close()  # what cannot be used is one line, not a traceback
+            Store(settings.store).close()  # an unusable store is a one-line error, no traceback
         else:
             url_of(settings)
         return _serve(settings, panels, listener)
@@ -45,7 +45,7 @@ def _serve(settings: Settings, panels: Sequence[PanelSettings], listener: socket
         " ".join(panel.url for panel in panels),
         settings.collector_url,
         settings.store,
-        "taken" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
+        "accepted" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
     )
     app = create_app(settings, on_loop_failure=on_loop_failure)
     server = Server(

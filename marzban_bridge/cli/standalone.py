@@ -1,6 +1,6 @@
 """Collector and bridge in one process: `marzban-bridge up`, and what the demo runs on.
 
-The only module of the bridge that knows the collector's application.
+The only module of the bridge that imports the collector's application.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ FIRST_REPORTER = "first"
 def up(environment: Mapping[str, str]) -> int:
     """Run collector and bridge until told to stop; return the exit code.
 
-    An admin key that is not configured is made once and kept beside the bridge's store. Where there
-    is no reporter at all, the first one is made, and its key shown this once.
+    Without a configured admin key, one is generated and stored beside the bridge's store. Without
+    any reporter, a first one is created, and its key is printed this once.
     """
     settings = Settings.from_env(environment)
     load_panels(settings)
-    path = file_of(settings)  # keys are kept beside it
+    path = file_of(settings)  # keys are stored beside it
     where = collector.settings.Settings.from_env(environment)
-    with (  # before anything is touched
+    with (  # first: fails before any change
         listen(where.host, where.port) as collector_listener,
         listen(settings.host, settings.port) as bridge_listener,
     ):
@@ -63,8 +63,8 @@ def up(environment: Mapping[str, str]) -> int:
         try:
             where = collector.settings.Settings.from_env(own)
             place = backend_of(where.ledger_url)
-            place.prepare()  # likewise the collector's ledger
-            load_sources(where.sources_file)  # and what it knows of other panels
+            place.prepare()  # likewise an unusable ledger
+            load_sources(where.sources_file)  # and an unreadable sources file
             first_key = ""
             if not where.reporter_keys:
                 first_key = _first_reporter(place, folder / "first-reporter.key")
@@ -83,7 +83,7 @@ def up(environment: Mapping[str, str]) -> int:
 def beside_collector(
     environment: Mapping[str, str], act: Callable[[Settings], Coroutine[None, None, int]]
 ) -> int:
-    """Do something for which `up` is stopped, and that needs its collector: run that meanwhile.
+    """Run `act` beside the collector that `up` would run, while `up` is stopped.
 
     Raises StoreError, naming the process, while `up` runs.
     """
@@ -168,9 +168,9 @@ async def _up(
 
 
 def _first_reporter(place: LedgerBackend, former: Path) -> str:
-    """Make the first reporter of a ledger without any; return its key, nothing where there is one.
+    """Create the first reporter of a ledger; return its key, empty where the ledger has reporters.
 
-    `former` is where older versions kept that key, beside the ledger and its list of reporters.
+    `former` is the file in which older versions stored that key.
     """
     with contextlib.closing(place.reader()) as reader:
         reporters = reader.reporters()

@@ -1,12 +1,12 @@
-"""The panels there are: that of `MARZBAN_URL`, and those of the panels file.
+"""The configured panels: the one of `MARZBAN_URL`, and those of the panels file.
 
-[two]                                    # by this it is known: `two/alice` is its alice
+[two]                                    # the panel's name: `two/alice` is its user alice
 url = "https://two.example.com"
 username = "bridge"
 password = "..."
-webhook_secret = "..."                   # else it is derived: marzban-bridge panels webhook two
-timeout_seconds = 15                     # if it is not MARZBAN_TIMEOUT_SECONDS
-typed_limit_means = "left"               # if it is not BRIDGE_TYPED_LIMIT_MEANS
+webhook_secret = "..."                   # default: derived; see marzban-bridge panels webhook two
+timeout_seconds = 15                     # default: MARZBAN_TIMEOUT_SECONDS
+typed_limit_means = "left"               # default: BRIDGE_TYPED_LIMIT_MEANS
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_PANELS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelSettings:
-    """How one panel is reached, and by what its webhooks are known."""
+    """How one panel is reached, and which secrets its webhooks carry."""
 
     name: str
     url: str
@@ -35,14 +35,14 @@ class PanelSettings:
     password: str = field(repr=False)
     timeout_seconds: float
     webhook_secret: str = field(repr=False)
-    """The panel's own; empty refuses all webhooks."""
+    """The secret that this panel alone has; empty refuses all webhooks."""
     typed_limits: TypedLimits
     shared_webhook_secret: str = field(default="", repr=False)
-    """One that other panels have, too: webhooks with it only have users looked at."""
+    """A secret that other panels have too: its webhooks queue users, and report no reset."""
 
 
 def load_panels(settings: Settings) -> tuple[PanelSettings, ...]:
-    """Return the panels in their order; ConfigError names what is missing or wrong, and where."""
+    """Return the panels in configured order; ConfigError names what is wrong, and where."""
     settings.require_panel()
     first = PanelSettings(
         name=FIRST_PANEL,
@@ -69,10 +69,10 @@ def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]
     for name in document:
         if not PANEL_NAME.fullmatch(name):
             raise ConfigError(
-                f"[{name!r}] is no panel's name: 1 to 32 of a-z, 0-9 and -, not beginning with -"
+                f"[{name!r}] cannot be a panel's name: use 1 to 32 of a-z, 0-9 and -, not first -"
             )
         if name == FIRST_PANEL:
-            raise ConfigError(f"[{name}] is the panel of MARZBAN_URL; name this one otherwise")
+            raise ConfigError(f"[{name}] is the name of the panel of MARZBAN_URL; use another name")
         entry = document.table(name)
         panels.append(_panel(name, entry, first))
         secrets[name] = panels[-1].webhook_secret if "webhook_secret" in entry else None
@@ -83,7 +83,7 @@ def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]
         other = names.setdefault(panel.url.lower(), panel.name)
         if other != panel.name:
             raise ConfigError(
-                f"[{panel.name}] url is that of panel {other}: each must be another panel"
+                f"[{panel.name}] url is also the url of panel {other}: give each panel its own"
             )
     own = own_and_shared(secrets, first=first.webhook_secret)
     for place, panel in enumerate(panels[1:], start=1):

@@ -32,7 +32,7 @@ SECONDS = seconds(0.05, 86400)
 
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """Where in PostgreSQL the bridge's store is; its password shows in no text of it."""
+    """The PostgreSQL URL of the bridge's store; `str` leaves its password out."""
 
     value: str = field(repr=False)
 
@@ -40,7 +40,7 @@ class StoreUrl:
         parts = urlsplit(self.value)
         try:
             place = f"{parts.hostname or ''}:{parts.port or 5432}"
-        except ValueError:  # part of a password that is not written as it should be
+        except ValueError:  # a password with characters that are not percent-encoded
             place = ""
         return f"postgresql://{place}" if place else "postgresql://…"
 
@@ -48,7 +48,7 @@ class StoreUrl:
 def _store(raw: str) -> Path | StoreUrl:
     if raw.startswith("postgresql://"):
         return StoreUrl(raw)
-    if "://" in raw:  # not repeated: there may be a password in it
+    if "://" in raw:  # the value is not quoted: it may contain a password
         raise ValueError("expected a file, or postgresql://USER:PASSWORD@HOST:5432/DATABASE")
     return Path(raw)
 
@@ -57,18 +57,20 @@ def _store(raw: str) -> Path | StoreUrl:
 class Settings:
     """How the bridge reaches the panel and the collector, and what it may do.
 
-    `from_env` raises ConfigError naming the variable that is malformed. Secrets are kept out of
-    the representation.
+    `from_env` raises ConfigError naming the variable that is malformed. `repr` omits secrets.
     """
 
     marzban_url: str = variable(
         "MARZBAN_URL",
         "",
-        "Where the panel answers, without a path: https://panel.example.com",
+        "The panel's address, without a path: https://panel.example.com",
         WEB_URL,
     )
     marzban_username: str = variable(
-        "MARZBAN_USERNAME", "", "A sudo admin of the panel; one of its own is best", TEXT
+        "MARZBAN_USERNAME",
+        "",
+        "A sudo admin of the panel; best one that only the bridge uses",
+        TEXT,
     )
     marzban_password: str = variable(
         "MARZBAN_PASSWORD", "", "That admin's password", TEXT, is_secret=True
@@ -79,17 +81,18 @@ class Settings:
     panels_file: Path | None = variable(
         "BRIDGE_PANELS_FILE",
         "",
-        "Further panels, as TOML; that of MARZBAN_URL is called default: docs/several-panels.md",
+        "TOML file of further panels; the one of MARZBAN_URL is named default: "
+        "docs/several-panels.md",
         PATH,
     )
     quotas_span_panels: bool = variable(
         "BRIDGE_QUOTAS_SPAN_PANELS",
         "false",
-        "Users of one name on several panels share one quota, one period and their reports",
+        "Users with one name on several panels share one quota, one period and their reports",
         FLAG,
     )
     collector_url: str = variable(
-        "COLLECTOR_URL", "http://127.0.0.1:8080", "Where the collector answers", WEB_URL
+        "COLLECTOR_URL", "http://127.0.0.1:8080", "The collector's address", WEB_URL
     )
     collector_admin_key: str = variable(
         "COLLECTOR_ADMIN_KEY",
@@ -101,7 +104,7 @@ class Settings:
     store: Path | StoreUrl = variable(
         "BRIDGE_STORE",
         "./data/bridge.sqlite3",
-        "The bridge's own store, a file or postgresql://… for two bridges: back it up",
+        "The bridge's store: a file, or postgresql://… for two bridges; back it up",
         text(_store),
     )
     host: str = variable(
@@ -111,25 +114,25 @@ class Settings:
     forwarded_allow_ips: tuple[str, ...] = variable(
         "FORWARDED_ALLOW_IPS",
         "",
-        "Proxies whose X-Forwarded-For is believed: addresses or networks, or *; empty: none",
+        "Proxies whose X-Forwarded-For is trusted: addresses or networks, or *; empty: none",
         text(forwarded_allow_ips, empty=()),
     )
     max_connections: int = variable(
         "BRIDGE_MAX_CONNECTIONS",
         1024,
-        "Most open connections; when full, the one sending its request longest is closed",
+        "Maximum of open connections; beyond it, the one sending its request longest is closed",
         whole(8, 1_000_000),
     )
     read_seconds: float = variable(
         "BRIDGE_READ_SECONDS",
         15,
-        "How long a request's head may take, and its body beyond a second per 8 KiB",
+        "Seconds to send a request's head, and its body on top of one second per 8 KiB",
         SECONDS,
     )
     webhook_secret: str = variable(
         "BRIDGE_WEBHOOK_SECRET",
         "",
-        "The panel's WEBHOOK_SECRET; empty refuses all webhooks and leaves polling",
+        "The panel's WEBHOOK_SECRET; empty: webhooks are refused, and passes notice resets",
         header_text(),
         is_secret=True,
     )
@@ -142,13 +145,13 @@ class Settings:
     pass_seconds: float = variable(
         "BRIDGE_PASS_SECONDS",
         60,
-        "Between passes over all users with external traffic, which notice resets without webhook",
+        "Interval of passes over all users with external traffic; they notice what no webhook told",
         SECONDS,
     )
     keeps_next_plan: bool = variable(
         "BRIDGE_KEEPS_NEXT_PLAN",
         "true",
-        "Put back a next plan that a reset in the panel dropped",
+        "Restore a next plan that a reset in the panel dropped",
         FLAG,
     )
     uses_notes: bool = variable(
@@ -160,14 +163,14 @@ class Settings:
     typed_limits: TypedLimits = variable(
         "BRIDGE_TYPED_LIMIT_MEANS",
         "quota",
-        "A limit set in the panel is the quota, or what is left of it: quota, shop=left; "
+        "Whether a limit set in the panel is the quota or what is left of it: quota, shop=left; "
         "docs/typed-limits.md",
         text(TypedLimits.parse),
     )
     action_token: str = variable(
         "BRIDGE_ACTION_TOKEN",
         "",
-        "The secret that Grafana sends with a dashboard's buttons; empty refuses them all",
+        "The secret that Grafana sends with a dashboard's buttons; empty: buttons are refused",
         header_text(MIN_SECRET_LENGTH),
         is_secret=True,
     )
@@ -180,13 +183,13 @@ class Settings:
     public_url: str = variable(
         "BRIDGE_PUBLIC_URL",
         "",
-        "Where a browser reaches the bridge, for links from dashboards to its confirm pages",
+        "The bridge's address in a browser, for links from dashboards to its confirm pages",
         WEB_URL,
     )
     influxdb_url: str = variable(
         "INFLUXDB_URL",
         "",
-        "Where InfluxDB answers; empty: no time series, all else works",
+        "InfluxDB's address; empty: no time series are written",
         WEB_URL,
     )
     influxdb_org: str = variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", TEXT)
@@ -194,10 +197,10 @@ class Settings:
         "INFLUXDB_TOKEN", "", "A token that may write to its buckets", header_text(), is_secret=True
     )
     influxdb_token_file: Path | None = variable(
-        "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", PATH
+        "INFLUXDB_TOKEN_FILE", "", "A file that contains that token", PATH
     )
     influxdb_raw_days: int = variable(
-        "INFLUXDB_RAW_DAYS", 30, "How long InfluxDB keeps what happened", whole(1, 36500)
+        "INFLUXDB_RAW_DAYS", 30, "Days that InfluxDB keeps points of reports", whole(1, 36500)
     )
     snapshot_seconds: float = variable(
         "BRIDGE_SNAPSHOT_SECONDS",

@@ -1,9 +1,9 @@
-"""Which secret a panel's webhooks come with, and what an event with it may bring about.
+"""Which secret a panel's webhooks carry, and what an event with that secret may cause.
 
-Each panel has its own secret, so that no panel speaks for another: the first has
-BRIDGE_WEBHOOK_SECRET, a further one the `webhook_secret` of its table, or one derived from
-BRIDGE_WEBHOOK_SECRET and its name. A secret that several panels have does not tell which of them
-speaks: an event with it has a user looked at, and resets nobody.
+Each panel has its own secret, so that one panel cannot send events for another. The first panel
+has BRIDGE_WEBHOOK_SECRET; each other one has the `webhook_secret` of its table, or one derived
+from BRIDGE_WEBHOOK_SECRET and its name. A secret that several panels have does not tell which of
+them sent an event: such an event puts the user in the work queue, and is not taken for a reset.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ DERIVED_LENGTH = 40
 
 
 class Sender(Enum):
-    """Who sent a webhook, as far as its secret tells."""
+    """Which panel sent a webhook, as far as its secret tells."""
 
     PANEL = auto()
-    """The panel at whose path it arrived."""
+    """The panel whose path the webhook was sent to."""
     ONE_OF_SEVERAL = auto()
-    """A panel that has the secret, or another one that has it too."""
+    """One of several panels that have this secret."""
     UNKNOWN = auto()
 
 
 def derived(secret: str, panel: str) -> str:
-    """Return a further panel's own secret; empty where there is none to derive it from."""
+    """Return the secret derived for a further panel; empty if `secret` is."""
     if not secret:
         return ""
     text = f"webhooks of panel {panel}"
@@ -36,10 +36,10 @@ def derived(secret: str, panel: str) -> str:
 
 
 def own_and_shared(given: Mapping[str, str | None], *, first: str) -> dict[str, tuple[str, str]]:
-    """Return each panel's own secret, and the one that it may share with others; empty for none.
+    """Return each panel's own secret and the one it may share with others; each may be empty.
 
-    `given` has what the tables of the further panels say, None where they say nothing, and `first`
-    is the first panel's, which panels without one shared in earlier versions.
+    `given` maps each further panel to the secret of its table, None where it has none. `first` is
+    the first panel's secret; earlier versions used it for panels without one.
     """
     said = [first, *(secret for secret in given.values() if secret is not None)]
     found = {}
@@ -54,7 +54,7 @@ def own_and_shared(given: Mapping[str, str | None], *, first: str) -> dict[str, 
 
 
 def sender_of(told: str, *, own: str, shared: str) -> Sender:
-    """Tell who sent a webhook that came with a secret; takes the same time for any."""
+    """Tell who sent a webhook with the secret `told`; takes the same time for any value."""
     is_own = hmac.compare_digest(own.encode(), told.encode())
     is_shared = hmac.compare_digest(shared.encode(), told.encode())
     if own and is_own:

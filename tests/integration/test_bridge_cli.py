@@ -155,7 +155,7 @@ class TestADay:
             *("alice", "active", "10.0 GiB", "0 B", "7.00 GiB", "70 %", "3.00 GiB"),
         ] in rows
         assert any(row[:2] == ["nobody-of-that-name", "7.00 GiB"] for row in rows)
-        assert "2 users looked at" in out
+        assert "2 users evaluated" in out
         assert place.run("users").splitlines()[0].strip() == "Users"
         events = place.run("events")
         assert "orphan" in events or "nobody-of-that-name" in events
@@ -180,7 +180,7 @@ class TestADay:
         place.panel.create_user("alice", data_limit=gib(10))
         place.report("alice", amount_bytes=gib(7))
         place.run("once")
-        assert place.run("reset", "alice") == "alice begins anew: 0 B used\n"
+        assert place.run("reset", "alice") == "alice was reset: 0 B used in the new period\n"
         assert place.panel.get_user("alice")["data_limit"] == gib(10)
         events = " ".join(place.run("events", "alice").split())
         assert "reset" in events
@@ -201,7 +201,7 @@ class TestADay:
         place.report("alice", "bob_", amount_bytes=gib(7))
         place.run("once")
         monkeypatch.setattr("builtins.input", lambda _: "reset all users")
-        assert "2 users with external traffic begin anew" in place.run("reset", "--all")
+        assert "2 users with external traffic were reset" in place.run("reset", "--all")
         for name in ("alice", "bob_"):
             assert place.panel.get_user(name)["data_limit"] == gib(10)
         assert "2 users" in place.run("reset", "--all", "--yes")
@@ -479,7 +479,7 @@ def test_commands_are_asked_of_a_running_bridge(place, folder, monkeypatch):
         poll("the bridge", lambda: is_up(f"http://127.0.0.1:{port}"))
         poll("a limit", lambda: place.panel.get_user("alice")["data_limit"] == gib(3))
         assert "Nothing to change" in place.run("plan")
-        assert place.run("reset", "alice") == "alice begins anew: 0 B used\n"
+        assert place.run("reset", "alice") == "alice was reset: 0 B used in the new period\n"
         assert place.panel.get_user("alice")["data_limit"] == gib(10)
         assert "1 users with external traffic" in place.run("reset", "--all", "--yes")
         assert "0 reports" in place.run("cleanup", "--days", "30", "--yes")
@@ -530,8 +530,8 @@ def test_two_panels_and_one_bridge_in_a_process_of_its_own(place, folder, monkey
             shown = place.run("users")
             assert "two/alice" in shown
             assert re.search(r"^ ?bob ", shown, re.MULTILINE)
-            assert "begins anew: 0 B used" in place.run("reset", "two/alice")
-            assert "begins anew: 0 B used" in place.run("reset", "bob")
+            assert "was reset: 0 B used" in place.run("reset", "two/alice")
+            assert "was reset: 0 B used" in place.run("reset", "bob")
             assert (
                 two.get_user("alice")["data_limit"] == two.get_user("bob")["data_limit"] == gib(10)
             )
@@ -703,7 +703,7 @@ def test_what_all_users_are_about_is_done_beside_an_up_that_runs(folder, monkeyp
             report("used_up", gib(11))
             poll("a limit", lambda: panel.get_user("alice")["data_limit"] == gib(9))
             poll("a crossing", lambda: panel.get_user("used_up")["status"] == "disabled")
-            assert "Users whose books moved" in said_by("rebase")
+            assert "Users whose baseline moved" in said_by("rebase")
             rebased = said_by("rebase", "--restored")
             assert [cells[0] for line in rebased.splitlines() if len(cells := in_cells(line)) > 6][
                 1:
@@ -712,10 +712,11 @@ def test_what_all_users_are_about_is_done_beside_an_up_that_runs(folder, monkeyp
             poll("a limit since", lambda: panel.get_user("alice")["data_limit"] == gib(8))
             released = said_by("release").splitlines()
             assert sorted(released[:2]) == [
-                f"{name}: quota and status are the admin's again" for name in ("alice", "used_up")
+                f"{name}: quota and status restored as the admin set them"
+                for name in ("alice", "used_up")
             ]
             assert released[2] == (
-                "2 users were written to; the panel is as if the bridge had not been"
+                "2 users were written to; the bridge's limits and note lines are gone"
             )
             assert "stands still until it is restarted" in released[3]
             assert "0 users were written to" in said_by("release")

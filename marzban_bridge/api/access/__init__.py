@@ -1,1 +1,1 @@
-"""Who calls the bridge's API, and how often they may try."""
+"""Authentication of the API's callers, and rate limits on failed attempts."""

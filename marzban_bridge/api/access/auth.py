@@ -1,4 +1,4 @@
-"""Who is calling: a bearer token is whatever the panel says it is."""
+"""Authenticates callers: the panel decides which admin a bearer token belongs to."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ async def caller_with(
     address: str,
     now_seconds: float,
 ) -> Caller:
-    """Ask the panel whose token it is; 401 when it is nobody's, 429 when many were nobody's.
+    """Ask the panel called `name` which admin a token belongs to.
 
-    A token that the panel called `name` accepted before is always asked about. `address` is where
-    the request comes from.
+    401 for a token that it does not accept; 429 after many such tokens. A token that the panel
+    accepted before is exempt from that limit. `address` is the request's origin.
     """
     headers = {"www-authenticate": "Bearer"}
     if credentials is None:
@@ -63,7 +63,7 @@ async def caller_with(
     if wait_seconds:
         raise HTTPException(
             429,
-            "too many admin tokens that the panel does not know; sign in anew, or try again later",
+            "too many admin tokens that the panel does not accept; sign in, or try again later",
             {"retry-after": str(math.ceil(wait_seconds))},
         )
     try:
@@ -79,7 +79,7 @@ async def caller_with(
 
 
 def address_of(request: Request) -> str:
-    """Return where a request comes from, as the proxies that are trusted say it."""
+    """Return the address a request comes from, as trusted proxies state it."""
     return request.client.host if request.client else ""
 
 
@@ -93,9 +93,9 @@ async def signed_in_with(
     address: str,
     now_seconds: float,
 ) -> SignInAnswer:
-    """Pass a sign-in form through to the panel called `name` and return its answer.
+    """Forward a sign-in form to the panel called `name` and return its answer.
 
-    429 to an address whose sign-ins were refused too often.
+    429 for an address with too many refused sign-ins.
     """
     if wait_seconds := callers.sign_ins.take(address, now_seconds=now_seconds):
         headers = {"retry-after": str(math.ceil(wait_seconds))}

@@ -1,6 +1,6 @@
-"""Which bearer tokens a panel accepted or refused before, and how many new ones it is asked about.
+"""Remembers which bearer tokens a panel accepted or refused, and limits checks of new tokens.
 
-Pure, given a clock reading. Tokens are remembered by hash, in bounded memory.
+Pure, given a clock reading. Tokens are stored as hashes, in bounded memory.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ REMEMBERED = 10_000
 
 
 class Bearers:
-    """Lets the panel be asked about every token it accepted, and about few that are new.
+    """Allows every check of a token that the panel accepted before, and few checks of new tokens.
 
-    A token that was accepted is never held up by strangers; the panel is still asked about it each
-    time, since it may have been withdrawn. One that was refused is refused for some seconds more
-    without asking.
+    An accepted token is checked with the panel at each request, since it may have been revoked,
+    and is not rate limited. A refused token is refused for some seconds without a check.
     """
 
     def __init__(self) -> None:
@@ -30,25 +29,25 @@ class Bearers:
         self._strangers = Strangers(total_per_second=TOTAL_PER_SECOND, total_burst=TOTAL_BURST)
 
     def is_refused(self, panel: str, bearer: str, *, now_seconds: float) -> bool:
-        """Tell whether a panel refused a token a moment ago."""
+        """Tell whether a panel refused a token within the last seconds."""
         until_seconds = self._refused_until_seconds.get(_key(panel, bearer), 0.0)
         return until_seconds - REFUSED_SECONDS <= now_seconds < until_seconds
 
     def take(self, panel: str, bearer: str, *, address: str, now_seconds: float) -> float:
-        """Take one question to a panel; return 0 if it may be asked, else in how many seconds."""
+        """Take a permit to check a token; return 0 if granted, else the seconds to wait."""
         if _key(panel, bearer) in self._accepted:
             return 0.0
         return self._strangers.take(address, now_seconds=now_seconds)
 
     def note_accepted(self, panel: str, bearer: str, *, address: str, now_seconds: float) -> None:
-        """Remember that a panel accepted a token that it was asked about."""
+        """Record that a panel accepted a token."""
         key = _key(panel, bearer)
         if key not in self._accepted:
             self.note_unanswered(panel, bearer, address=address, now_seconds=now_seconds)
         self.introduce(panel, bearer)
 
     def introduce(self, panel: str, bearer: str) -> None:
-        """Remember a token that a panel has just made."""
+        """Record a token that a panel has just issued."""
         key = _key(panel, bearer)
         self._refused_until_seconds.pop(key, None)
         self._accepted.pop(key, None)
@@ -57,7 +56,7 @@ class Bearers:
             self._accepted.popitem(last=False)
 
     def note_refused(self, panel: str, bearer: str, *, now_seconds: float) -> None:
-        """Remember for a while that a panel refused a token."""
+        """Record for some seconds that a panel refused a token."""
         key = _key(panel, bearer)
         self._accepted.pop(key, None)
         self._refused_until_seconds.pop(key, None)
@@ -66,7 +65,7 @@ class Bearers:
             self._refused_until_seconds.popitem(last=False)
 
     def note_unanswered(self, panel: str, bearer: str, *, address: str, now_seconds: float) -> None:
-        """Hold a question that the panel did not answer against nobody's address."""
+        """Give the permit of a check back: the panel did not answer it."""
         if _key(panel, bearer) not in self._accepted:
             self._strangers.give_back(address, now_seconds=now_seconds)
 

@@ -1,4 +1,4 @@
-"""What the process remembers of who calls it; the same before and after another bridge led."""
+"""Rate limits and warnings about callers; they last as long as the process, across leadership."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def new_action_throttles() -> Mapping[Action, RateLimit]:
-    """Return how often one login may ask for what."""
+    """Return a rate limit per login for each action."""
     return {
         Action.RESET: RateLimit(per_second=1 / 3, burst=20),
         Action.RESET_ALL: RateLimit(per_second=1 / 60, burst=3),
@@ -24,32 +24,32 @@ def new_action_throttles() -> Mapping[Action, RateLimit]:
 
 
 class WebhookWarnings:
-    """What is odd about panels' webhooks, by panel, since the process began."""
+    """Warnings about panels' webhooks since the process began, by panel."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     def of(self, panel: str) -> str | None:
-        """Return what is odd about a panel's webhooks; None for nothing."""
+        """Return the warning about a panel's webhooks, or None."""
         return self._texts.get(panel)
 
     def note_shared_secret(self, panel: str) -> None:
-        """Remember that the panel sends a secret that other panels have, too."""
+        """Record that the panel sends a secret that other panels have too."""
         if panel not in self._texts:
             self._texts[panel] = (
-                f"its webhooks come with a secret that is not its own, so that they only have "
-                f"users looked at, and tell of no reset: set WEBHOOK_SECRET in the panel's .env to "
-                f"what `marzban-bridge panels webhook {panel}` says"
+                f"its webhooks carry a secret that other panels have too, so users are evaluated "
+                f"on them, but no reset is taken from them: set WEBHOOK_SECRET in the panel's "
+                f".env to what `marzban-bridge panels webhook {panel}` prints"
             )
             log.warning("panel %s: %s", panel, self._texts[panel])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
-    """Who was refused, and how often what was asked for."""
+    """Refused tokens and sign-ins by address, and rate limits of actions by login."""
 
     sign_ins: SignInThrottle = field(default_factory=SignInThrottle)
     bearers: Bearers = field(default_factory=Bearers)
     action_throttles: Mapping[Action, RateLimit] = field(default_factory=new_action_throttles)
-    """How often one Grafana login may ask for what."""
+    """A rate limit per Grafana login for each action."""
     webhook_warnings: WebhookWarnings = field(default_factory=WebhookWarnings)

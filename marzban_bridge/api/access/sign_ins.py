@@ -1,6 +1,6 @@
-"""How often one address may guess an admin's password through us; pure, given a clock reading.
+"""Limits guesses of an admin's password by address; pure, given a clock reading.
 
-The panel sees every sign-in that is passed through as ours, so it cannot tell guessers apart.
+The bridge forwards sign-ins, so the panel sees its address only and cannot limit by address.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collector.runtime.rate_limit import RateLimit
 
 
 class SignInThrottle(RateLimit):
-    """Counts the refused sign-ins of each address.
+    """Limits the refused sign-ins of each address.
 
-    A sign-in is taken before it is tried, so that many at once do not slip through, and given back
-    unless it was refused.
+    A permit is taken before a sign-in is tried, so that concurrent ones count too, and given back
+    unless the sign-in was refused.
     """
 
     def __init__(
@@ -22,9 +22,9 @@ class SignInThrottle(RateLimit):
         super().__init__(per_second=1 / refill_seconds, burst=burst, remembered=remembered)
 
     def take(self, caller: str, *, now_seconds: float) -> float:
-        """Take a sign-in from an address."""
+        """Take a permit for an address; return 0 if granted, else the seconds to wait."""
         return super().take(network_of(caller), now_seconds=now_seconds)
 
     def give_back(self, caller: str, *, now_seconds: float) -> None:
-        """Forget a sign-in that was no wrong guess."""
+        """Give the permit of a sign-in that was not refused back."""
         super().give_back(network_of(caller), now_seconds=now_seconds)
