@@ -9,7 +9,7 @@ about; the raw bytes beside them are kept to be shown, and decide nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from marzban_bridge.panels.names import account_key
@@ -258,6 +258,12 @@ class Account:
     def lifetime_panel_bytes(self) -> int:
         """What the user used on this panel since it shares a quota; never falls."""
         return self.spent_before_bytes + self.sighting.used_bytes
+
+    @property
+    def reset_due_at(self) -> datetime | None:
+        """When the panel's periodic reset falls due; None for users without one."""
+        days = self.sighting.reset_strategy.period_days
+        return None if days is None else self.period_started_at + timedelta(days=days)
 
     @property
     def key(self) -> str:

@@ -19,7 +19,6 @@ from marzban_bridge.quota.account import (
     snapshot_of,
 )
 from marzban_bridge.quota.balance import balance
-from marzban_bridge.quota.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.resets.detection import (
     Fall,
     ResetSign,
@@ -29,8 +28,8 @@ from marzban_bridge.quota.resets.detection import (
     period_start,
 )
 from marzban_bridge.quota.resets.echoes import expecting, webhooks_heard
+from marzban_bridge.quota.resets.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.resets.reset_all import ResetAll
-from marzban_bridge.quota.resets.schedule import due_at
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
 from marzban_bridge.quota.usage import Totals, corrected_at
 from marzban_bridge.quota.writes.late_landings import (
@@ -156,7 +155,7 @@ def observe(
     if left := _left_alone(account, seen, total_bytes=total_bytes, line=line):
         return left
     account = recognise_status(with_previous_write(account, now=now), seen, line)
-    due = due_at(account)
+    due = account.reset_due_at
     if due and now >= due and account.used_when_due_bytes is None:
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
 

@@ -16,6 +16,7 @@ from enum import StrEnum
 from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import GIB, Account, PanelSnapshot, is_same_limit, snapshot_of
 from marzban_bridge.quota.resets.detection import Fall, detect, fall_of
+from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.quota.writes.open_writes import sets_limit
 from marzban_bridge.quota.writes.own_writes import looks_typed
 
@@ -39,18 +40,6 @@ class DoubtKind(StrEnum):
     USERS_GONE = "users_gone"
     USERS_RECREATED = "users_recreated"
     WENT_BACK = "went_back"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PanelDoubt:
-    """One reason why no account of a panel is changed and no user of it is written to."""
-
-    kind: str
-    text: str
-    """What is wrong and what to do about it, for the operator."""
-    since: datetime
-    witnesses: tuple[str, ...] = ()
-    """Accounts whose users showed it: the doubt lasts at least until they are as they were."""
 
 
 class Shown(StrEnum):
@@ -216,7 +205,7 @@ def witnesses_of(kind: DoubtKind, readings: Sequence[Reading]) -> tuple[str, ...
     return tuple(names[:MAX_WITNESSES])
 
 
-def is_over(doubt: PanelDoubt, readings: Sequence[Reading]) -> bool:
+def is_over(reason: SuspensionReason, readings: Sequence[Reading]) -> bool:
     """Tell whether the panel is as it was before the doubt began.
 
     A panel that gets its users back one after the other is so once at most one of those that were
@@ -227,10 +216,10 @@ def is_over(doubt: PanelDoubt, readings: Sequence[Reading]) -> bool:
     """
     if judge(readings) is not None:
         return False
-    if doubt.kind != DoubtKind.WENT_BACK:
+    if reason.kind != DoubtKind.WENT_BACK:
         missing = sum(each.shown in {Shown.GONE, Shown.RECREATED} for each in readings)
         return missing <= 1 or missing < len(readings) * LEAST_SHARE
-    witnesses = [each for each in readings if each.account.key in doubt.witnesses]
+    witnesses = [each for each in readings if each.account.key in reason.witnesses]
     there = [each for each in witnesses if each.shown is not Shown.GONE]
     if witnesses and not there:
         return False

@@ -22,7 +22,6 @@ from marzban_bridge.quota.account import (
     is_same_limit,
 )
 from marzban_bridge.quota.balance import Desired, desired
-from marzban_bridge.quota.resets.schedule import due_at
 
 PUBLISH_STEP_BYTES = 10 * MIB
 PUBLISH_STEP_SHARE = 0.05
@@ -75,7 +74,7 @@ def plan(
     if status not in {Status.ACTIVE, Status.LIMITED} and not is_ours:
         return None
     target = desired(account, total_bytes=total_bytes, enforcement=enforcement)
-    due = due_at(account)
+    due = account.reset_due_at
     if is_ours and due and now >= due:
         reason = "the periodic reset is due, and the panel skips users that are disabled"
         return Change(kind=ChangeKind.RESET, username=account.username, reason=reason)

@@ -32,7 +32,7 @@ from marzban_bridge.quota.account import (
     Superseded,
     is_same_limit,
 )
-from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE, due_at
+from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE
 from marzban_bridge.quota.shared_quota import Anew, SharedQuota
 from marzban_bridge.quota.usage import NOTHING, Totals
 
@@ -233,7 +233,7 @@ def is_same_reset(before: Account, shared: SharedQuota, *, total_bytes: int, at:
     """
     if shared.began_at is None:
         return True
-    due = due_at(before)
+    due = before.reset_due_at
     if due is not None and due <= min(at, shared.began_at + CALENDAR_GRACE):
         return True
     return total_bytes + before.lifetime_panel_bytes <= shared.known_bytes

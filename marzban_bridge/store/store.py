@@ -13,11 +13,10 @@ from pathlib import Path
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.usage import Totals
-from marzban_bridge.store.accounts import Accounts
+from marzban_bridge.store.accounts import Accounts, GoneAccounts
+from marzban_bridge.store.departures import Departures
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.file import FileHandle
-from marzban_bridge.store.gone.departures import Departures
-from marzban_bridge.store.gone.gone_accounts import GoneAccounts
 from marzban_bridge.store.handle import StoreHandle
 from marzban_bridge.store.identity import StoreIdentity
 from marzban_bridge.store.names.duplicate_names import DuplicateNames

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from marzban_bridge.quota.account import Event
-from marzban_bridge.quota.panel_doubt import PanelDoubt
+from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.handle import StoreHandle
 
@@ -27,12 +27,12 @@ class PanelSuspension:
         self._events = Events(handle, panel)
 
     @property
-    def reasons(self) -> tuple[PanelDoubt, ...]:
+    def reasons(self) -> tuple[SuspensionReason, ...]:
         """Why no account of the panel is changed now; empty when all is well."""
         stored = self._handle.meta(self._meta_key)
         if stored is None:
             return ()
-        return msgspec.json.decode(stored, type=tuple[PanelDoubt, ...])
+        return msgspec.json.decode(stored, type=tuple[SuspensionReason, ...])
 
     @property
     def is_another_entrys_panel(self) -> bool:
@@ -44,7 +44,7 @@ class PanelSuspension:
         """The same in words, None when all is well."""
         return "; ".join(each.text for each in self.reasons) or None
 
-    def begin(self, reason: PanelDoubt, *, at: datetime) -> bool:
+    def begin(self, reason: SuspensionReason, *, at: datetime) -> bool:
         """Have no account of the panel changed; return whether that is news of this kind.
 
         What is known of a kind that is there already is replaced.
@@ -74,5 +74,5 @@ class PanelSuspension:
     def _meta_key(self) -> str:
         return f"{PANEL_DOUBTS}{self._panel}"
 
-    def _set_reasons(self, reasons: Sequence[PanelDoubt]) -> None:
+    def _set_reasons(self, reasons: Sequence[SuspensionReason]) -> None:
         self._handle.set_meta(self._meta_key, msgspec.json.encode(reasons).decode())

@@ -13,7 +13,8 @@ from bridge_world import WaitingFeed, until
 from world import World
 
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.quota.panel_doubt import DoubtKind, PanelDoubt
+from marzban_bridge.quota.panel_doubt import DoubtKind
+from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.reconcile import feed_reader as reading
 from marzban_bridge.reconcile.loop import CHUNK
 from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, FAILING_USERS
@@ -306,7 +307,7 @@ def test_after_doubt_that_cut_a_pass_short_the_next_one_comes_at_once(world):
         running = asyncio.create_task(reconciler.run())
         try:
             await until("a pass has begun", lambda: reconciler._pass is not None)
-            doubt = PanelDoubt(
+            doubt = SuspensionReason(
                 kind=DoubtKind.WENT_BACK, text="as some time ago", since=world.clock()
             )
             world.bridge.store.suspension.begin(doubt, at=world.clock())

@@ -21,8 +21,8 @@ from marzban_bridge.store.postgres.database_mark import place_of
 from marzban_bridge.store.postgres.leadership import Leadership
 from marzban_bridge.store.postgres.lease import Lease, LeaseRow
 from marzban_bridge.store.postgres.link import open_connection
+from marzban_bridge.store.postgres.terms import TOKEN_BYTES
 from marzban_bridge.store.store import Store
-from marzban_bridge.store.terms import TOKEN_BYTES
 
 LEASE_SECONDS = 4
 HELLO = Event(kind="adopted", text="hello")

@@ -13,7 +13,7 @@ from marzban_bridge.cli import rebase_panel as panel_commands
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.quota.acceptance import Fate
 from marzban_bridge.quota.account import FLOOR_BYTES
-from marzban_bridge.quota.panel_doubt import PanelDoubt
+from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
 from marzban_bridge.simulator.panel.database import PanelDatabase
 
@@ -338,7 +338,7 @@ class TestCommand:
 
 
 def test_a_panel_that_another_bridge_writes_to_is_not_accepted_by_it(world):
-    doubt = PanelDoubt(kind="second_bridge", text="another bridge", since=world.clock())
+    doubt = SuspensionReason(kind="second_bridge", text="another bridge", since=world.clock())
     world.bridge.store.suspension.begin(doubt, at=world.clock())
     planned = accept(world)
     assert (planned.doubt, planned.accounts) == (None, ())

@@ -24,7 +24,7 @@ from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, PanelSnapshot
 from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
 from marzban_bridge.quota.resets.reset_all import ResetAll
-from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE, due_at
+from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE
 
 LOGGED_SHARE = 0.9
 """The least part of the used traffic that a reset's log has of it.
@@ -97,7 +97,7 @@ def _fall_of(before: PanelSnapshot, after: PanelSnapshot) -> Fall:
 
 def is_periodic(account: Account, sign: ResetSign) -> bool:
     """Tell whether a reset that was seen is the one that the panel's schedule had due."""
-    due = due_at(account)
+    due = account.reset_due_at
     return sign.cause is Cause.SEEN and due is not None and due <= sign.began_at
 
 
@@ -232,7 +232,7 @@ def _detect_invisible(
         return Cause.WEBHOOK, now
     if _is_news(account, reset_all):
         return Cause.RESET_ALL, now
-    due = due_at(account)
+    due = account.reset_due_at
     runs = {account.sighting.status, after.status} <= {Status.ACTIVE, Status.LIMITED}
     if due and runs and now >= due + CALENDAR_GRACE and account.used_when_due_bytes == 0:
         return Cause.CALENDAR, due

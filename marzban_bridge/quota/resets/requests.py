@@ -12,8 +12,8 @@ from datetime import datetime
 from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import Account, Event, ResetRequest, Restoration, snapshot_of
 from marzban_bridge.quota.balance import balance
-from marzban_bridge.quota.next_plans import lost_plan
 from marzban_bridge.quota.resets.echoes import expecting
+from marzban_bridge.quota.resets.next_plans import lost_plan
 from marzban_bridge.quota.usage import Totals
 
 

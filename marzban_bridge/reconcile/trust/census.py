@@ -19,7 +19,6 @@ from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.panel_doubt import (
     DoubtKind,
-    PanelDoubt,
     Reading,
     Shown,
     is_limit_ours,
@@ -29,6 +28,7 @@ from marzban_bridge.quota.panel_doubt import (
     witnesses_of,
 )
 from marzban_bridge.quota.plan import limit_text
+from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.quota.writes.open_writes import is_open
 from marzban_bridge.store.store import Store
@@ -223,19 +223,19 @@ class Census:
         return text_of(kind, panel=self._store.panel, count=count, looked_at=len(readings))
 
     def begin(
-        self, kind: DoubtKind, readings: list[Reading], *, known: PanelDoubt | None = None
+        self, kind: DoubtKind, readings: list[Reading], *, known: SuspensionReason | None = None
     ) -> None:
         """Have no account of the panel changed from now on."""
         witnesses = witnesses_of(kind, readings)
         now = self._clock()
-        doubt = PanelDoubt(
+        reason = SuspensionReason(
             kind=kind, text=self.text(kind, readings), since=now, witnesses=witnesses
         )
         if known and known.kind == kind:
             both = dict.fromkeys((*known.witnesses, *witnesses))
-            doubt = PanelDoubt(
+            reason = SuspensionReason(
                 kind=kind, text=known.text, since=known.since, witnesses=tuple(both)[:SAMPLE]
             )
-        if self._store.suspension.begin(doubt, at=now):
-            log.error("%s", doubt.text)
+        if self._store.suspension.begin(reason, at=now):
+            log.error("%s", reason.text)
         self.note()

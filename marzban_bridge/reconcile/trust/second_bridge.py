@@ -18,7 +18,7 @@ import msgspec
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account, Event
-from marzban_bridge.quota.panel_doubt import PanelDoubt
+from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.quota.writes.note_line import Lines, NoteLine
 from marzban_bridge.store.store import OTHER_BRIDGE, Store
 
@@ -168,8 +168,10 @@ class SecondBridge:
 
     def _store_doubt(self, text: str, *, since: datetime) -> None:
         known = [each for each in self._store.suspension.reasons if each.kind == SECOND_BRIDGE]
-        doubt = PanelDoubt(kind=SECOND_BRIDGE, text=text, since=known[0].since if known else since)
-        if self._store.suspension.begin(doubt, at=self._clock()):
+        reason = SuspensionReason(
+            kind=SECOND_BRIDGE, text=text, since=known[0].since if known else since
+        )
+        if self._store.suspension.begin(reason, at=self._clock()):
             log.error("%s", text)
         self._note_metric()
 

@@ -27,7 +27,7 @@ from marzban_bridge.panels.identity import (
     text_of_one_panel,
 )
 from marzban_bridge.panels.port import Panel
-from marzban_bridge.quota.panel_doubt import PanelDoubt
+from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
 from marzban_bridge.store.store import APART, PANEL_USERS, Store
 from marzban_bridge.store.suspension import ONE_PANEL
@@ -161,9 +161,9 @@ class TwinPanels:
     def _leave_alone(self, stays: str, left: str) -> None:
         self._end(stays, f"it is panel {left} that is left alone")
         books, now = self._store.of(left), self._clock()
-        doubt = PanelDoubt(kind=ONE_PANEL, text=text_of_one_panel(stays, left), since=now)
-        if books.suspension.begin(doubt, at=now):
-            log.error("%s", doubt.text)
+        reason = SuspensionReason(kind=ONE_PANEL, text=text_of_one_panel(stays, left), since=now)
+        if books.suspension.begin(reason, at=now):
+            log.error("%s", reason.text)
         self._note(left)
 
     def _end(self, panel: str, text: str) -> None:

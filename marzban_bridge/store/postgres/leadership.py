@@ -22,8 +22,8 @@ from marzban_bridge.store.postgres.database_mark import place_of
 from marzban_bridge.store.postgres.lease import RENEW_SECONDS, Lease
 from marzban_bridge.store.postgres.link import Db, PostgresLink
 from marzban_bridge.store.postgres.replica import PostgresReplica
+from marzban_bridge.store.postgres.terms import has_moved, lost_text, moved_text
 from marzban_bridge.store.store import Store
-from marzban_bridge.store.terms import has_moved, lost_text, moved_text
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 Each transaction of the leader is one statement, so that one that is frozen holds no lock.
 
-The row also counts the leader's commits, and keeps the counts of former leaders (`store.terms`). A
+The row also counts the leader's commits, and keeps the counts of former leaders (`terms`). A
 leader's fence asks for the commits that it knows of: where a standby took over without them,
 nothing is written on top.
 """
@@ -16,7 +16,7 @@ from collector.runtime.boot_clock import seconds_now
 from collector.runtime.postgres import lease
 from collector.runtime.postgres.lease import LEASE_COLUMNS
 from marzban_bridge.errors import NotLeadingError, StoreAwayError
-from marzban_bridge.store.terms import MAX_FORMER_LENGTH, TOKEN_BYTES, Term, lacks
+from marzban_bridge.store.postgres.terms import MAX_FORMER_LENGTH, TOKEN_BYTES, Term, lacks
 
 if TYPE_CHECKING:  # the driver is an extra
     from marzban_bridge.store.postgres.link import Db

@@ -7,8 +7,7 @@ from dataclasses import replace
 from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.shared_switch import Member, form, leave, leave_while_gone, standing_of
 from marzban_bridge.quota.usage import Totals
-from marzban_bridge.store.accounts import Accounts
-from marzban_bridge.store.gone.gone_accounts import GoneAccounts
+from marzban_bridge.store.accounts import Accounts, GoneAccounts
 from marzban_bridge.store.handle import StoreHandle
 from marzban_bridge.store.names.placement import Placement
 from marzban_bridge.store.sharing.shared_quotas import SharedQuotas

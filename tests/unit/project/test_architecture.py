@@ -46,6 +46,8 @@ PURE = (
     "collector/sources/users.py",
     "marzban_bridge/quota/account.py",
     "marzban_bridge/quota/balance.py",
+    "marzban_bridge/quota/suspension.py",
+    "marzban_bridge/quota/resets/next_plans.py",
     "marzban_bridge/api/access/bearers.py",
     "marzban_bridge/api/pages.py",
     "marzban_bridge/api/access/sign_ins.py",

@@ -22,7 +22,7 @@ LEADERS = (
     ("collector/ledger/postgres/recall.py", "token not in self._tokens"),
     ("marzban_bridge/store/postgres/lease.py", "self.known.token == self.token"),
     ("marzban_bridge/store/postgres/lease.py", "self.row.token not in {'', self.token}"),
-    ("marzban_bridge/store/terms.py", "now.token == known.token"),
+    ("marzban_bridge/store/postgres/terms.py", "now.token == known.token"),
 )
 HARMLESS = {
     **dict.fromkeys(LEADERS, "it names who leads, or led, and opens nothing"),

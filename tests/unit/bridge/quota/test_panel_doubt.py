@@ -10,16 +10,9 @@ from bridge_builders import NOW, account, gib, panel_user
 
 from marzban_bridge.panels.users import NextPlan, PanelUser, Status
 from marzban_bridge.quota.account import Account, snapshot_of
-from marzban_bridge.quota.panel_doubt import (
-    DoubtKind,
-    PanelDoubt,
-    Reading,
-    Shown,
-    is_over,
-    judge,
-    witnesses_of,
-)
+from marzban_bridge.quota.panel_doubt import DoubtKind, Reading, Shown, is_over, judge, witnesses_of
 from marzban_bridge.quota.resets.detection import Fall, fall_of
+from marzban_bridge.quota.suspension import SuspensionReason
 
 LATER = NOW + timedelta(seconds=60)
 OLD_LIMIT = gib(7) + 12_345
@@ -271,7 +264,7 @@ class TestResetAll:
 
 class TestEnd:
     def doubt(self, kind, *witnesses):
-        return PanelDoubt(kind=kind, text="why", since=NOW, witnesses=witnesses)
+        return SuspensionReason(kind=kind, text="why", since=NOW, witnesses=witnesses)
 
     def test_a_panel_whose_users_are_back_is_in_doubt_no_more(self):
         doubt = self.doubt(DoubtKind.USERS_GONE, "alice")

@@ -13,7 +13,7 @@ from marzban_bridge.quota.account import FLOOR_BYTES, snapshot_of
 from marzban_bridge.quota.resets.detection import Cause, Fall, detect, fall_of, period_start
 from marzban_bridge.quota.resets.echoes import ECHO_WINDOW
 from marzban_bridge.quota.resets.reset_all import ResetAll
-from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE, due_at
+from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE
 
 LATER = NOW + timedelta(seconds=30)
 PROVED = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))
@@ -278,7 +278,7 @@ def test_a_plan_that_fired_with_no_limit_leaves_the_user_unlimited():
 )
 def test_a_reset_falls_due_after_whole_days(strategy, days):
     held = account(panel_user(reset_strategy=strategy))
-    assert due_at(held) == (None if days is None else CREATED_AT + timedelta(days=days))
+    assert held.reset_due_at == (None if days is None else CREATED_AT + timedelta(days=days))
 
 
 @pytest.mark.parametrize(

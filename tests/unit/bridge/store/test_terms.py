@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marzban_bridge.store.terms import (
+from marzban_bridge.store.postgres.terms import (
     MAX_FORMER_LENGTH,
     TOKEN_BYTES,
     Term,

@@ -9,9 +9,8 @@ from marzban_bridge.panels.names import FIRST_PANEL, scoped
 from marzban_bridge.quota.account import Account, Event, shifted
 from marzban_bridge.quota.gone_accounts import GoneAccount, returned
 from marzban_bridge.quota.shared import depart, put_back, rejoin, rejoin_anew, renewed
-from marzban_bridge.store.accounts import Accounts
+from marzban_bridge.store.accounts import Accounts, GoneAccounts
 from marzban_bridge.store.events import Events
-from marzban_bridge.store.gone.gone_accounts import GoneAccounts
 from marzban_bridge.store.handle import StoreHandle
 from marzban_bridge.store.names.openings import Openings
 from marzban_bridge.store.names.placement import Placement

@@ -1,1 +1,0 @@
-"""Accounts of users whom their panel no longer shows."""
