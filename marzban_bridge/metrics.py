@@ -71,6 +71,7 @@ class Metrics:
         self.looks = Counter(
             "bridge_looks", "Evaluations of users: read and settled", registry=self.registry
         )
+        self.panel = Info("bridge_panel", "Kind and version of the panel", registry=self.registry)
         self.panel_up = Gauge(
             "bridge_panel_up", "Whether the panel answers (1) or not (0)", registry=self.registry
         )

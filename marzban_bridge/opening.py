@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 
 import httpx
@@ -16,6 +16,7 @@ from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.open import open_panel
 from marzban_bridge.panels.port import Panel
@@ -91,6 +92,8 @@ async def open_bridges(
                 each.url,
                 username=each.username,
                 password=each.password,
+                api_key=each.api_key,
+                kind=each.kind,
                 name=each.name,
                 timeout_seconds=each.timeout_seconds,
                 transport=_transport_to(each.name, panel_transport),
@@ -136,7 +139,7 @@ def _wired(
             keeps_next_plan=settings.keeps_next_plan,
             uses_notes=settings.uses_notes,
             typed_limits=each.typed_limits,
-            dialect=panels[each.name].dialect,
+            dialect=_dialect_of(panels[each.name]),
         )
         for each in configured
     }
@@ -223,6 +226,11 @@ def _wired(
         time_series=time_series,
         standstill=standstill,
     )
+
+
+def _dialect_of(panel: Panel) -> Callable[[], Dialect]:
+    """Return what says how a panel behaves: it is known once it was asked, and may change."""
+    return lambda: panel.dialect
 
 
 def _transport_to(panel: str, given: Transports) -> httpx.AsyncBaseTransport | None:

@@ -23,6 +23,8 @@ class Health(BaseModel):
     reasons: list[str] = []
     warnings: list[str] = []
     """Problems that do not stop limits from being enforced."""
+    panels: dict[str, str] = {}
+    """By panel, its kind and version, as at the last check."""
     enforcement: str | None = None
     """BRIDGE_ENFORCEMENT; `observe` changes nothing in the panel."""
 
@@ -98,6 +100,11 @@ async def readyz(request: Request) -> Response:
         status="unready" if reasons else "ok",
         reasons=reasons,
         warnings=warnings,
+        panels={
+            name: bridge.reconciler.panel_check.panel
+            for name, bridge in bridges.by_name.items()
+            if bridge.reconciler.panel_check
+        },
         enforcement=bridges.settings.enforcement.value,
     )
     return JSONResponse(health.model_dump(), 503 if reasons else 200)

@@ -26,7 +26,7 @@ from marzban_bridge.quota.balance import balance_with_raw, trusted
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.store.backup import back_up
 from marzban_bridge.store.open import open_to_read
-from marzban_bridge.store.store import Store
+from marzban_bridge.store.store import PANEL_IS, Store
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
@@ -94,8 +94,7 @@ def _row(panel: PanelSettings, row: PlannedRow) -> PlannedRow:
 async def _check_panel(bridge: Bridge) -> None:
     """Print the admin the bridge signed in as; warn if it may not read and write every user."""
     found = await bridge.reconciler.check_panel()
-    version = f" (Marzban {found.version})" if found.version else ""
-    say(f"Signed in to {bridge.panel_settings.url} as {found.admin}{version}.")
+    say(f"Signed in to {bridge.panel_settings.url} as {found.admin} ({found.panel}).")
 
 
 def users(settings: Settings) -> int:
@@ -214,3 +213,6 @@ def _show_users(store: Store) -> None:
     console.print(users_table(rows))
     if orphans:
         console.print(unknown_names_table(orphans))
+    for panel in store.panels:
+        if text := store.meta(f"{PANEL_IS}{panel}"):
+            say(f"panel {panel}: {text}")

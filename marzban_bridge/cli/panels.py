@@ -158,6 +158,8 @@ async def _compare(panels: Sequence[PanelSettings], store: Store) -> None:
                 panel.url,
                 username=panel.username,
                 password=panel.password,
+                api_key=panel.api_key,
+                kind=panel.kind,
                 name=panel.name,
                 timeout_seconds=panel.timeout_seconds,
             )

@@ -38,9 +38,10 @@ class RunningBridge:
             if not _is_bridge(client):
                 yield None
                 return
-            form = {"username": panel.username, "password": panel.password}
-            found = cls(client, panel)
-            token = found.call("POST", "/api/admin/token", data=form)["access_token"]
+            found, token = cls(client, panel), panel.api_key
+            if not token:
+                form = {"username": panel.username, "password": panel.password}
+                token = found.call("POST", "/api/admin/token", data=form)["access_token"]
             client.headers["authorization"] = f"Bearer {token}"
             yield found
 

@@ -3,7 +3,8 @@
 [two]                                    # the panel's name: `two/alice` is its user alice
 url = "https://two.example.com"
 username = "bridge"
-password = "..."
+password = "..."                         # PasarGuard: or api_key = "pg_key_..." alone
+kind = "pasarguard"                      # default: asked of the panel
 webhook_secret = "..."                   # default: derived; see marzban-bridge panels webhook two
 timeout_seconds = 15                     # default: MARZBAN_TIMEOUT_SECONDS
 typed_limit_means = "left"               # default: BRIDGE_TYPED_LIMIT_MEANS
@@ -16,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from collector.runtime.config import ConfigError
 from collector.runtime.config.files import read_config_file
 from collector.runtime.config.tables import Table, parse_toml
-from collector.runtime.config.values import TEXT, WEB_URL, header_text, text
+from collector.runtime.config.values import TEXT, WEB_URL, header_text, member_of, optional, text
 from marzban_bridge.config.settings import SECONDS, Settings
 from marzban_bridge.config.webhook_secrets import own_and_shared
+from marzban_bridge.panels.dialect import PanelKind
 from marzban_bridge.panels.names import FIRST_PANEL, PANEL_NAME
 from marzban_bridge.quota.typed_limits import TypedLimits
 
@@ -33,6 +35,10 @@ class PanelSettings:
     url: str
     username: str
     password: str = field(repr=False)
+    api_key: str = field(default="", repr=False)
+    """Taken in place of name and password; empty for none."""
+    kind: PanelKind | None = None
+    """None: the panel is asked which it is."""
     timeout_seconds: float
     webhook_secret: str = field(repr=False)
     """The secret that this panel alone has; empty refuses all webhooks."""
@@ -49,6 +55,8 @@ def load_panels(settings: Settings) -> tuple[PanelSettings, ...]:
         url=settings.marzban_url,
         username=settings.marzban_username,
         password=settings.marzban_password,
+        api_key=settings.marzban_api_key,
+        kind=settings.marzban_kind,
         timeout_seconds=settings.marzban_timeout_seconds,
         webhook_secret=settings.webhook_secret,
         typed_limits=settings.typed_limits,
@@ -93,11 +101,14 @@ def read_panels(text: str, *, first: PanelSettings) -> tuple[PanelSettings, ...]
 
 
 def _panel(name: str, entry: Table, first: PanelSettings) -> PanelSettings:
+    api_key = entry.get("api_key", header_text(), "")
     found = PanelSettings(
         name=name,
         url=entry.get("url", WEB_URL),
-        username=entry.get("username", TEXT),
-        password=entry.get("password", TEXT),
+        username=entry.get("username", TEXT, "") if api_key else entry.get("username", TEXT),
+        password=entry.get("password", TEXT, "") if api_key else entry.get("password", TEXT),
+        api_key=api_key,
+        kind=entry.get("kind", optional(member_of(PanelKind)), None),
         timeout_seconds=entry.get("timeout_seconds", SECONDS, first.timeout_seconds),
         webhook_secret=entry.get("webhook_secret", header_text(), ""),
         typed_limits=entry.get("typed_limit_means", text(TypedLimits.parse), first.typed_limits),

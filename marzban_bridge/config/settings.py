@@ -17,12 +17,14 @@ from collector.runtime.config.values import (
     comma_list,
     header_text,
     member_of,
+    optional,
     seconds,
     text,
     whole,
 )
 from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
 from collector.runtime.http.strangers import forwarded_allow_ips
+from marzban_bridge.panels.dialect import PanelKind
 from marzban_bridge.quota.account import Enforcement
 from marzban_bridge.quota.typed_limits import TypedLimits
 
@@ -74,6 +76,19 @@ class Settings:
     )
     marzban_password: str = variable(
         "MARZBAN_PASSWORD", "", "That admin's password", TEXT, is_secret=True
+    )
+    marzban_api_key: str = variable(
+        "MARZBAN_API_KEY",
+        "",
+        "An API key of PasarGuard, in place of name and password: docs/pasarguard.md",
+        header_text(),
+        is_secret=True,
+    )
+    marzban_kind: PanelKind | None = variable(
+        "MARZBAN_KIND",
+        "",
+        "marzban or pasarguard; empty: the panel is asked which it is",
+        optional(member_of(PanelKind)),
     )
     marzban_timeout_seconds: float = variable(
         "MARZBAN_TIMEOUT_SECONDS", 15, "How long one call to the panel may take", SECONDS
@@ -221,11 +236,12 @@ class Settings:
 
     def require_panel(self) -> None:
         """Raise ConfigError naming what is missing to reach the panel."""
-        needed = {
-            "MARZBAN_URL": self.marzban_url,
-            "MARZBAN_USERNAME": self.marzban_username,
-            "MARZBAN_PASSWORD": self.marzban_password,
-        }
+        needed = {"MARZBAN_URL": self.marzban_url}
+        if not self.marzban_api_key:
+            needed |= {
+                "MARZBAN_USERNAME": self.marzban_username,
+                "MARZBAN_PASSWORD": self.marzban_password,
+            }
         missing = [name for name, value in needed.items() if not value]
         if missing:
             raise ConfigError(

@@ -17,7 +17,7 @@ from marzban_bridge.errors import (
     CollectorUnavailableError,
 )
 from marzban_bridge.feed.ledger_runs import WriterRun
-from marzban_bridge.panels.retry_after import heeded_seconds
+from marzban_bridge.panels.http.retry_after import heeded_seconds
 from marzban_bridge.quota.corrections import Answer, Question, Source
 from marzban_bridge.quota.usage import UsageChange
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import httpx
 
-from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.dialect import PanelKind
 from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.rest_panel import RestPanel
 from marzban_bridge.panels.write_guard import WriteGuard
 
 
@@ -14,6 +15,8 @@ def open_panel(
     *,
     username: str,
     password: str,
+    api_key: str = "",
+    kind: PanelKind | None = None,
     name: str,
     timeout_seconds: float,
     transport: httpx.AsyncBaseTransport | None = None,
@@ -21,12 +24,16 @@ def open_panel(
 ) -> Panel:
     """Return the panel called `name`, to be closed in the end; nothing is asked of it yet.
 
-    `transport` replaces the network to it, and a `guard` is asked before each try of each write.
+    With an `api_key` that is used in place of name and password; without a `kind` the panel is
+    asked what it is. `transport` replaces the network to it, and a `guard` is asked before each try
+    of each write.
     """
-    return Marzban(
+    return RestPanel(
         url,
         username=username,
         password=password,
+        api_key=api_key,
+        kind=kind,
         name=name,
         timeout_seconds=timeout_seconds,
         transport=transport,

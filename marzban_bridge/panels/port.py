@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from marzban_bridge.panels.check import PanelCheck
 from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.identity import PanelUsers
 from marzban_bridge.panels.users import (
     Listed,
     PanelAdmin,
-    PanelCheck,
     PanelEvent,
     PanelUser,
     SignInAnswer,
@@ -28,7 +28,7 @@ class Panel(Protocol):
 
     @property
     def dialect(self) -> Dialect:
-        """How this kind of panel names its users."""
+        """How this kind of panel behaves; Marzban's until it was asked."""
         ...
 
     async def close(self) -> None:

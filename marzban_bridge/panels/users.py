@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-TRIED_VERSION = "0.8"
-"""Of Marzban; its patch versions behave alike."""
 HALF_A_SECOND = 500_000
 """In microseconds."""
 
@@ -60,6 +58,8 @@ class NextPlan:
     fires_on_either: bool
     panel_fields: Mapping[str, object] = field(default_factory=dict)
     """The plan exactly as the panel gave it, to be sent back unchanged."""
+    template_id: int | None = None
+    """Of the template that says what the plan itself does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,8 @@ class PanelUser:
     """When the panel last counted traffic of the user; a reset leaves it as it is."""
     note: str | None = None
     """What the admin wrote about the user, and the line of the last write (`note_line`)."""
+    edited_at: datetime | None = None
+    """When the user was last edited by a write; None where the panel does not say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,39 +95,11 @@ class PanelAdmin:
 
     username: str
     is_sudo: bool
+    """Whether it may see and change the users of all admins."""
     used_bytes: int = 0
     """The panel's own counter of what the admin's users used."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PanelCheck:
-    """What a panel says of itself and of the admin the bridge is there; as a text for the log."""
-
-    admin: str
-    is_sudo: bool
-    version: str | None
-    """None where it does not say it as Marzban does."""
-
-    def __str__(self) -> str:
-        return f"signed in as {self.admin}; it is Marzban {self.version or 'of an unknown version'}"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What keeps the bridge from seeing or changing what it should, and what to do."""
-        found = []
-        if not self.is_sudo:
-            found.append(
-                f"{self.admin} is no sudo admin, so that users of other admins can be neither seen "
-                "nor limited: make it one (marzban cli admin update), or give the bridge another"
-            )
-        if self.version is None:
-            found.append("it does not say its version as Marzban 0.8.4 does: is it a Marzban?")
-        elif not self.version.lstrip("v").startswith(f"{TRIED_VERSION}."):
-            found.append(
-                f"it is Marzban {self.version}; what the bridge relies on was tried with 0.8.4: "
-                "watch it with BRIDGE_ENFORCEMENT=observe first"
-            )
-        return tuple(found)
+    missing_permissions: tuple[str, ...] = ()
+    """Those that a bridge needs and that the admin's role, or its API key, lacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +161,10 @@ class PanelEvent:
     """Whether the user's traffic was set to zero."""
     user: PanelUser | None
     """The user as it was afterwards; None where the event does not say it."""
+    by: str | None = None
+    """The admin who did it; None where the event names none."""
+    happened_at: datetime | None = None
+    """None where the event does not say it truly."""
 
 
 def is_same_creation(one: datetime | None, other: datetime | None) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from marzban_bridge.panels.dialect import MARZBAN, Dialect
 from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import (
     Account,
@@ -125,6 +126,7 @@ def observe(
     *,
     totals: Totals,
     now: datetime,
+    dialect: Dialect = MARZBAN,
     was_announced: bool = False,
     is_announced_again: bool = False,
     reset_all: ResetAll | None = None,
@@ -152,7 +154,7 @@ def observe(
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
     seen = snapshot_of(user, seen_at=now)
-    if left := _left_alone(account, seen, total_bytes=total_bytes, line=line):
+    if left := _left_alone(account, seen, total_bytes=total_bytes, line=line, dialect=dialect):
         return left
     account = recognise_status(with_previous_write(account, now=now), seen, line)
     due = account.reset_due_at
@@ -163,12 +165,13 @@ def observe(
     found = detect(
         account,
         seen,
+        dialect=dialect,
         was_announced=was_announced,
         is_announced_again=is_announced_again,
         reset_all=reset_all,
     )
     heard = webhooks_heard(was_announced=was_announced, is_announced_again=is_announced_again)
-    more = 1 if found and has_webhook(account, found) else 0
+    more = 1 if found and has_webhook(account, found, dialect) else 0
     account = expecting(account, more=more, heard=heard, at=now)
     account, sign, events = without_late_reset(account, found, seen)
     if sign:
@@ -178,6 +181,7 @@ def observe(
             sign,
             totals=totals,
             keeps_next_plan=keeps_next_plan,
+            dialect=dialect,
         )
         events += reset_events
     if not (sign and sign.fired_plan):
@@ -237,12 +241,18 @@ def _as_meant(
 
 
 def _left_alone(
-    account: Account, seen: PanelSnapshot, *, total_bytes: int, line: NoteLine | None
+    account: Account,
+    seen: PanelSnapshot,
+    *,
+    total_bytes: int,
+    line: NoteLine | None,
+    dialect: Dialect,
 ) -> Observation | None:
     """Return the account as it is where ledger or store lost something, or the panel went back."""
     if held := _hold(account, total_bytes=total_bytes, line=line):
         return held
-    is_past = fall_of(account.sighting, seen) is Fall.PAST and detect(account, seen) is None
+    is_fall = fall_of(account.sighting, seen) is Fall.PAST
+    is_past = is_fall and detect(account, seen, dialect=dialect) is None
     return Observation(account=account, is_past=True) if is_past else None
 
 
@@ -319,13 +329,16 @@ def _reset(
     *,
     totals: Totals,
     keeps_next_plan: bool,
+    dialect: Dialect,
 ) -> tuple[Account, list[Event]]:
     before = account.sighting
     total_bytes = totals.billed_bytes
     standing = balance(account, total_bytes=total_bytes)
     quota_bytes = account.quota_bytes
     if sign.fired_plan:
-        quota_bytes = quota_of_fired_plan(account, seen, sign, total_bytes=total_bytes)
+        quota_bytes = quota_of_fired_plan(
+            account, seen, sign, total_bytes=total_bytes, dialect=dialect
+        )
     restoration = account.restoration
     events = [
         Event(
@@ -347,8 +360,10 @@ def _reset(
     if quota_bytes != account.quota_bytes:
         text = "the next plan's limit is the quota"
         events.append(quota_event(account.quota_bytes, quota_bytes, text))
-    # Firing a plan makes a disabled user active without adding it to xray; other resets add it.
-    out_of_xray = {Status.LIMITED} | ({Status.DISABLED} if sign.fired_plan else set())
+    # Firing a plan may make a disabled user active without adding it to xray; other resets add it.
+    out_of_xray = {Status.LIMITED} if dialect.reset_leaves_off_nodes else set()
+    if sign.fired_plan and dialect.firing_leaves_off_nodes:
+        out_of_xray.add(Status.DISABLED)
     account = replace(
         account,
         quota_bytes=quota_bytes,

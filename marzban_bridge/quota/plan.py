@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from marzban_bridge.panels.dialect import MARZBAN, Dialect
 from marzban_bridge.panels.users import NextPlan, PanelUser, Status, UserUpdate
 from marzban_bridge.quota.account import (
     MIB,
@@ -62,7 +63,12 @@ class Change:
 
 
 def plan(
-    account: Account, *, total_bytes: int, enforcement: Enforcement, now: datetime
+    account: Account,
+    *,
+    total_bytes: int,
+    enforcement: Enforcement,
+    now: datetime,
+    dialect: Dialect = MARZBAN,
 ) -> Change | None:
     """Return the next change the account needs, or None when the panel is as it should be."""
     if account.is_held:
@@ -79,7 +85,7 @@ def plan(
         reason = "the periodic reset is due, and the panel skips users that are disabled"
         return Change(kind=ChangeKind.RESET, username=account.username, reason=reason)
     next_plan = account.sighting.next_plan
-    if target.balance.is_exhausted and next_plan and _can_fire(next_plan, account):
+    if target.balance.is_exhausted and next_plan and _can_fire(next_plan, account, dialect):
         reason = "the quota is used up and a next plan is waiting"
         return Change(kind=ChangeKind.FIRE_NEXT_PLAN, username=account.username, reason=reason)
     if is_ours:
@@ -90,19 +96,21 @@ def plan(
     return _publish(account, target)
 
 
-def _can_fire(next_plan: NextPlan, account: Account) -> bool:
+def _can_fire(next_plan: NextPlan, account: Account, dialect: Dialect) -> bool:
     """Tell whether using up the quota alone fires the plan, and firing it does no harm.
 
-    Marzban 0.8.4 fails on a plan without limit, and adds the (negative) rest to one whose flag is
-    not set: a limit below zero makes it answer 500 wherever the user appears.
+    A panel fails on a plan without limit, and adds the rest, also a negative one, to a plan whose
+    flag says so: a limit below zero makes it answer 500 wherever the user appears. How much a
+    template gives is not known, so that no rest may be taken from it.
     """
-    if not next_plan.fires_on_either or not next_plan.data_limit_bytes:
+    is_of_template = dialect.plan_may_be_of_template and next_plan.template_id is not None
+    if not next_plan.fires_on_either or not (next_plan.data_limit_bytes or is_of_template):
         return False
     seen = account.sighting
     rest_bytes = 0
-    if not next_plan.adds_remaining_traffic:
+    if dialect.adds_remaining(next_plan):
         rest_bytes = (seen.data_limit_bytes or 0) - seen.used_bytes
-    is_sound = next_plan.data_limit_bytes + rest_bytes > 0
+    is_sound = (next_plan.data_limit_bytes or 1) + rest_bytes > 0
     return is_sound and account.fire_attempts < MAX_FIRE_ATTEMPTS
 
 

@@ -172,8 +172,9 @@ class Actions:
         """Reset all users of the caller through the panel's own call; return how many had accounts.
 
         Marzban 0.8.4 resets the users of a sudo admin of its database, and everybody for the
-        environment's admin. It restarts xray on every node. Each account's request is stored first,
-        so that a crash in between loses none. `actor` is who asked, if not the caller itself.
+        environment's admin; PasarGuard everybody. Either restarts xray on every node. Each
+        account's request is stored first, so that a crash in between loses none. `actor` is who
+        asked, if not the caller itself.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
         self._settler.trust.refuse_suspended()
@@ -202,9 +203,11 @@ class Actions:
         self, *, bearer: str | None, caller: PanelAdmin, actor: str
     ) -> list[Account]:
         """Store a request for each account that the panel's own call is about; return them."""
-        admins = await self._panel.admins(bearer=bearer)
-        is_in_database = any(admin.username == caller.username for admin in admins)
-        scope = caller.username if is_in_database else None
+        scope = None
+        if not self._panel.dialect.reset_all_is_of_everybody:
+            admins = await self._panel.admins(bearer=bearer)
+            is_in_database = any(admin.username == caller.username for admin in admins)
+            scope = caller.username if is_in_database else None
         accounts = list(self._store.accounts.all(admin=scope))
         cause = "a reset of all users was asked for"
         return [self._settler.resets.request(each, cause=cause, actor=actor) for each in accounts]

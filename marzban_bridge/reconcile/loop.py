@@ -21,9 +21,9 @@ from marzban_bridge.errors import (
     PanelUnavailableError,
 )
 from marzban_bridge.metrics import Metrics
+from marzban_bridge.panels.check import PanelCheck
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.port import Panel
-from marzban_bridge.panels.users import PanelCheck
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
@@ -33,7 +33,7 @@ from marzban_bridge.reconcile.users.evaluation import Preview
 from marzban_bridge.reconcile.users.reader import CHUNK
 from marzban_bridge.reconcile.users.settler import Settler
 from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
-from marzban_bridge.store.store import PASS_POSITION, Store
+from marzban_bridge.store.store import PANEL_IS, PASS_POSITION, Store
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +186,8 @@ class Reconciler:
             log.info("%s: %s", self.panel_outage.name, found)
             for warning in found.warnings:
                 log.warning("%s: %s", self.panel_outage.name, warning)
+            self._metrics.panel.info({"kind": found.kind.value, "version": found.version or ""})
+            self._store.set_meta(f"{PANEL_IS}{self._store.panel}", found.panel)
         self.panel_check = found
         await self._twins.check(self._store.panel)
         return found

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from marzban_bridge.errors import BridgeError
+from marzban_bridge.panels.http.pages import past_failures
 from marzban_bridge.panels.names import account_key
-from marzban_bridge.panels.pages import past_failures
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account, Event

@@ -172,7 +172,7 @@ class Accounts:
         request, key = account.reset_request, account.key
         self._db.execute(
             "INSERT OR REPLACE INTO account (account_key, panel, admin, is_held, "
-            "reset_requested_at, odometer_bytes, state) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "reset_requested_at, lifetime_panel_bytes, state) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 *(key, self._panel, account.admin, account.is_held),
                 to_millis(request.requested_at) if request else None,

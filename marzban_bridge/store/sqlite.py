@@ -108,7 +108,7 @@ MIGRATIONS: tuple[str, ...] = (
         admin TEXT,
         is_held INTEGER NOT NULL,
         reset_requested_at INTEGER,
-        odometer_bytes INTEGER NOT NULL DEFAULT 0,
+        lifetime_panel_bytes INTEGER NOT NULL DEFAULT 0,
         state BLOB NOT NULL,
         PRIMARY KEY (account_key, panel)
     ) STRICT, WITHOUT ROWID;

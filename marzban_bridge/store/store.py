@@ -38,9 +38,18 @@ APART = "panels_apart:"
 """Before two panels' names, in order: the operator said that they are two."""
 OTHER_BRIDGE = "other_bridge:"
 """Before a panel's name: the bridge with another store that was found on it."""
+PANEL_IS = "panel_is:"
+"""Before a panel's name: which kind and version it last said it is."""
 PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
 """Alone for the first panel, before a colon and the name of another: where a pass goes on."""
-_METAS_OF_PANEL = (PANEL_ADDRESS, PANEL_USERS, PANEL_DOUBTS, OTHER_BRIDGE, f"{PASS_POSITION}:")
+_METAS_OF_PANEL = (
+    PANEL_ADDRESS,
+    PANEL_IS,
+    PANEL_USERS,
+    PANEL_DOUBTS,
+    OTHER_BRIDGE,
+    f"{PASS_POSITION}:",
+)
 _OF_PANEL = ("gone_account", "orphan", "announcement", "reset_all", "namesake")
 
 

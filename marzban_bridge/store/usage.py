@@ -130,7 +130,7 @@ class Usage:
         """Return what a user of a shared quota used elsewhere, and on the other panels."""
         row = self._db.execute(_SUM_USAGE, (key,)).fetchone()
         other_bytes = self._db.execute(
-            f"SELECT (SELECT {sum_of('odometer_bytes')} FROM account "
+            f"SELECT (SELECT {sum_of('lifetime_panel_bytes')} FROM account "
             "WHERE account_key = ?1 AND panel <> ?2) + coalesce((SELECT departed_bytes "
             "FROM shared_quota WHERE account_key = ?1), 0)",
             (key, self._panel),

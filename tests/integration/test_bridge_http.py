@@ -694,6 +694,7 @@ class TestHealth:
             "service": "marzban-bridge",
             "reasons": [],
             "warnings": [],
+            "panels": {"default": "Marzban 0.8.4"},
             "enforcement": "limit",
         }
 

@@ -83,7 +83,7 @@ UNREADY = [
         "this is no wrong password",
     ),
     ("a website", marzban(token=(404, HTML, b"<html>")), {}, "the panel's own address"),
-    ("another API", marzban(token=(404, JSON, {})), {}, "there is no Marzban"),
+    ("another API", marzban(token=(404, JSON, {})), {}, "there is neither Marzban nor"),
     (
         "a sign-in of another program",
         marzban(token=(200, JSON, {"token": "t"})),
@@ -158,6 +158,7 @@ async def test_a_panel_as_it_should_be_is_said_to_be_one(tmp_path, caplog):
         "service": "marzban-bridge",
         "reasons": [],
         "warnings": [],
+        "panels": {"default": "Marzban 0.8.4"},
         "enforcement": "limit",
     }
     assert "panel: signed in as root; it is Marzban 0.8.4" in caplog.text

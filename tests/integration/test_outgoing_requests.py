@@ -29,7 +29,8 @@ from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.feed.client import CollectorFeed
-from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.rest_panel import RestPanel
 
 STATUSES = [301, 302, 303, 307, 308]
 
@@ -52,7 +53,7 @@ async def closing(thing, work):
 
 async def test_the_panels_password_and_token_do_not_follow_a_redirect(redirected):
     server, trap = redirected
-    panel = Marzban(server.url, username="root", password="hunter2")
+    panel = RestPanel(server.url, kind=PanelKind.MARZBAN, username="root", password="hunter2")
     panel._session._token = "a-token-from-before"
     for work in (
         lambda panel: panel.get_user("alice"),

@@ -17,8 +17,9 @@ from marzban_bridge.errors import (
     PanelLoginError,
     PanelUnavailableError,
 )
-from marzban_bridge.panels.answers import other_than_panel
-from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.http.answers import other_than_panel
+from marzban_bridge.panels.rest_panel import RestPanel
 
 PASSWORD = "hunter2"
 HTML = {"content-type": "text/html; charset=UTF-8"}
@@ -28,8 +29,14 @@ JSON = {"content-type": "application/json"}
 
 async def complaint(url: str, *, name: str = "default", transport=None) -> PanelError:
     """Return what the first look at whatever is there says."""
-    panel = Marzban(
-        url, username="root", password=PASSWORD, name=name, timeout_seconds=2, transport=transport
+    panel = RestPanel(
+        url,
+        kind=PanelKind.MARZBAN,
+        username="root",
+        password=PASSWORD,
+        name=name,
+        timeout_seconds=2,
+        transport=transport,
     )
     try:
         with pytest.raises(PanelError) as caught:

@@ -13,7 +13,8 @@ import pytest
 
 from marzban_bridge.errors import NotLeadingError, PanelUnavailableError
 from marzban_bridge.panels import write_guard
-from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.rest_panel import RestPanel
 from marzban_bridge.panels.users import UserUpdate
 from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.store.postgres import lease as lease_module
@@ -79,7 +80,14 @@ def held(seconds):
 
 
 def panel(server, guard):
-    opened = Marzban(server.url, username="root", password="p", guard=guard, timeout_seconds=5)
+    opened = RestPanel(
+        server.url,
+        kind=PanelKind.MARZBAN,
+        username="root",
+        password="p",
+        guard=guard,
+        timeout_seconds=5,
+    )
     opened._session._token = "t"
     return opened
 

@@ -21,15 +21,16 @@ from collector.intake.subscriptions import Subscriptions
 from collector.metrics import Metrics
 from marzban_bridge.errors import BridgeError, CollectorRefusedError, CollectorUnavailableError
 from marzban_bridge.feed.client import CollectorFeed
+from marzban_bridge.panels.check import PanelCheck
+from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.fields import MAX_NUMBER
 from marzban_bridge.panels.identity import PanelUsers
-from marzban_bridge.panels.marzban import Marzban
-from marzban_bridge.panels.marzban_answers import MAX_NUMBER
 from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.rest_panel import RestPanel
 from marzban_bridge.panels.users import (
     Listed,
     NextPlan,
     PanelAdmin,
-    PanelCheck,
     PanelUser,
     SignInAnswer,
     Status,
@@ -126,8 +127,9 @@ ASK_NOTHING = {"close", "dialect", "event_of"}
 
 def call_panel(name, answer, *, signs_in=True):
     async def call():
-        panel = Marzban(
+        panel = RestPanel(
             "http://panel",
+            kind=PanelKind.MARZBAN,
             username="root",
             password="hunter2",
             transport=transport(answer, signs_in=signs_in),

@@ -15,7 +15,8 @@ from collector.influx.access import InfluxAccess
 from collector.influx.client import open_client
 from collector.runtime.config import ConfigError
 from marzban_bridge.feed.client import CollectorFeed
-from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.rest_panel import RestPanel
 
 PROGRAMS = {
     "collector": collector.settings.Settings,
@@ -110,7 +111,7 @@ def test_what_is_read_is_enough_to_open_every_connection(url, key):
 
     async def open_all():
         for each in (
-            Marzban(found.marzban_url, username="root", password="p"),
+            RestPanel(found.marzban_url, kind=PanelKind.MARZBAN, username="root", password="p"),
             CollectorFeed(found.collector_url, admin_key=found.collector_admin_key),
         ):
             await each.close()

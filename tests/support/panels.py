@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx
 from clocks import ManualClock
 
-from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.rest_panel import RestPanel
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
@@ -47,7 +47,7 @@ class SimulatedDriver:
 
     def adapter(self, *, password=None):
         """Return the bridge's adapter, signed in to this panel."""
-        return Marzban(
+        return RestPanel(
             "http://panel",
             username=self.credentials["username"],
             password=password or self.credentials["password"],
@@ -93,7 +93,7 @@ class RealDriver:
 
     def adapter(self, *, password=None):
         """Return the bridge's adapter, signed in to this panel."""
-        return Marzban(
+        return RestPanel(
             self._real["URL"],
             username=self.credentials["username"],
             password=password or self.credentials["password"],

@@ -70,6 +70,10 @@ class AccidentProneTransport(httpx.AsyncBaseTransport):
                     raise Crashed
         return response
 
+    def become(self, app: Any) -> None:
+        """Have another program answer at the panel's address from now on."""
+        self._inner = httpx.ASGITransport(app)
+
     async def carry_out_delayed(self, *, newest_first: bool = False) -> int:
         """Have the panel carry out the PUTs that timed out; return how many there were."""
         delayed, self._delayed = self._delayed, []
@@ -110,11 +114,14 @@ class World:
         )
         self.settings = Settings(
             marzban_url="http://panel",
-            marzban_username="root",
-            marzban_password=PASSWORD,
             collector_admin_key=ADMIN_KEY,
             webhook_secret="a-webhook-secret",
-            **{"store": folder / "bridge.sqlite3"} | settings,
+            **{
+                "marzban_username": "root",
+                "marzban_password": PASSWORD,
+                "store": folder / "bridge.sqlite3",
+            }
+            | settings,
         )
         self._loop = asyncio.new_event_loop()
         self._stack = contextlib.AsyncExitStack()

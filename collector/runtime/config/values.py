@@ -158,6 +158,11 @@ def member_of(words: type[E]) -> Kind[E]:
     return Kind(lambda raw: words(kind.of_text(raw)), lambda value: words(kind.of_toml(value)))
 
 
+def optional(kind: Kind[T]) -> Kind[T | None]:
+    """Return the kind of what may be left out: empty is None."""
+    return Kind(kind.of_text, kind.of_toml, None)
+
+
 def url(*schemes: str, example: str) -> Kind[str]:
     """Return the kind of addresses with one of some schemes.
 

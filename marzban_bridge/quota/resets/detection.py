@@ -1,6 +1,6 @@
 """Was there a reset? Reads it from two sightings of a user, for the panel seldom says so.
 
-Facts of Marzban 0.8.4 that this rests on:
+Facts of Marzban 0.8.4 that this rests on; in what another kind differs, its dialect says:
 
 - Used traffic never falls by itself, and the log (`lifetime - used`) moves only at a reset: it
   grows by what was used, or is wiped by a reset-all. A user who used nothing shows neither.
@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from marzban_bridge.panels.dialect import MARZBAN, Dialect
 from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, PanelSnapshot
 from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE
 
+FIRING_SLACK_SECONDS = 300
+"""How far the panel's clock may be from the bridge's, where a plan's expiry tells when it fired."""
 LOGGED_SHARE = 0.9
 """The least part of the used traffic that a reset's log has of it.
 
@@ -101,11 +104,11 @@ def is_periodic(account: Account, sign: ResetSign) -> bool:
     return sign.cause is Cause.SEEN and due is not None and due <= sign.began_at
 
 
-def has_webhook(account: Account, sign: ResetSign) -> bool:
-    """Tell whether a webhook is sent of a reset: of one user's, and not by the panel's schedule."""
-    return sign.cause in {Cause.SEEN, Cause.NEXT_PLAN, Cause.WEBHOOK} and not is_periodic(
-        account, sign
-    )
+def has_webhook(account: Account, sign: ResetSign, dialect: Dialect) -> bool:
+    """Tell whether a webhook is sent of a reset: of one user's, and seldom by the schedule."""
+    if sign.cause is Cause.CALENDAR or is_periodic(account, sign):
+        return dialect.periodic_reset_is_announced
+    return sign.cause in {Cause.SEEN, Cause.NEXT_PLAN, Cause.WEBHOOK}
 
 
 def period_start(
@@ -124,6 +127,7 @@ def detect(
     account: Account,
     after: PanelSnapshot,
     *,
+    dialect: Dialect = MARZBAN,
     was_announced: bool = False,
     is_announced_again: bool = False,
     reset_all: ResetAll | None = None,
@@ -144,7 +148,9 @@ def detect(
     plan = before.next_plan
     has_evidence = is_visible or was_announced or account.fire_attempts > 0
     has_evidence |= account.is_disabled_by_us and after.status is not Status.DISABLED
-    if plan and _has_fired(plan, before, after, used_at_reset_bytes, has_evidence=has_evidence):
+    if plan and _has_fired(
+        plan, before, after, used_at_reset_bytes, has_evidence=has_evidence, dialect=dialect
+    ):
         return ResetSign(
             cause=Cause.NEXT_PLAN,
             used_at_reset_bytes=used_at_reset_bytes,
@@ -184,21 +190,43 @@ def _has_fired(
     used_bytes: int,
     *,
     has_evidence: bool,
+    dialect: Dialect,
 ) -> bool:
-    if after.next_plan is not None or plan.data_limit_bytes is None:
+    if after.next_plan is not None:
         return False
+    has_new_expiry = (after.expire or 0) != (before.expire or 0)
+    if plan.data_limit_bytes is None:
+        # What a template makes of the user is not known here; a reset leaves limit and expiry.
+        is_of_template = dialect.plan_may_be_of_template and plan.template_id is not None
+        has_new_limit = after.data_limit_bytes != before.data_limit_bytes
+        return is_of_template and has_evidence and (has_new_limit or has_new_expiry)
     remaining_bytes = 0
-    if not plan.adds_remaining_traffic:
-        if before.data_limit_bytes is None:
+    if dialect.adds_remaining(plan):
+        if before.data_limit_bytes is None and not dialect.unlimited_has_remaining:
             return False
-        remaining_bytes = before.data_limit_bytes - used_bytes
+        remaining_bytes = (before.data_limit_bytes or 0) - used_bytes
     fired_limit_bytes = (plan.data_limit_bytes + remaining_bytes) or None
-    took_expiry = (after.expire or 0) == (plan.expire or 0)
-    if after.data_limit_bytes != fired_limit_bytes or not took_expiry:
+    if after.data_limit_bytes != fired_limit_bytes:
+        return False
+    if not _took_expiry(plan, before, after, dialect):
         return False
     # Without evidence an edit by hand may look alike: an admin types the plan's own limit, and the
     # dialog drops the plan. People do not type the plan's expiry, nor a limit with the rest added.
-    return has_evidence or remaining_bytes != 0 or (after.expire or 0) != (before.expire or 0)
+    return has_evidence or remaining_bytes != 0 or has_new_expiry
+
+
+def _took_expiry(
+    plan: NextPlan, before: PanelSnapshot, after: PanelSnapshot, dialect: Dialect
+) -> bool:
+    """Tell whether the user expires when its plan, fired between two looks, has it expire."""
+    if not dialect.plan_expires_after_firing or not plan.expire or not after.expire:
+        return (after.expire or 0) == (plan.expire or 0)
+    fired_at_seconds = after.expire - plan.expire
+    return (
+        before.seen_at.timestamp() - FIRING_SLACK_SECONDS
+        <= fired_at_seconds
+        <= after.seen_at.timestamp() + FIRING_SLACK_SECONDS
+    )
 
 
 def _may_be_wiped(account: Account, after: PanelSnapshot, reset_all: ResetAll | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import NextPlan
 from marzban_bridge.quota.account import FLOOR_BYTES, Account, PanelSnapshot
 from marzban_bridge.quota.resets.detection import ResetSign
@@ -35,19 +36,23 @@ def published_after(
 
 
 def quota_of_fired_plan(
-    account: Account, seen: PanelSnapshot, sign: ResetSign, *, total_bytes: int
+    account: Account, seen: PanelSnapshot, sign: ResetSign, *, total_bytes: int, dialect: Dialect
 ) -> int | None:
     """Work out what the panel would have made the limit, had external traffic been its own.
 
     The panel computed from the limit we published. Its flag decides whether what remained is
     added: `limit - used`, which is a debt where the quota was overrun. A debt larger than the plan
-    leaves the floor; the panel itself would set a limit below zero, and fail on it.
+    leaves the floor; the panel itself would set a limit below zero, and fail on it. What a template
+    gave is the limit that is seen, less what remained by the panel's own reckoning.
     """
-    plan = sign.fired_plan
-    if plan is None or not plan.data_limit_bytes or account.quota_bytes is None:
+    plan, shown_bytes = sign.fired_plan, account.sighting.data_limit_bytes
+    if plan is None or account.quota_bytes is None or not dialect.adds_remaining(plan):
         return seen.data_limit_bytes
-    if plan.adds_remaining_traffic:
+    given_bytes = plan.data_limit_bytes
+    if given_bytes is None and seen.data_limit_bytes is not None and shown_bytes is not None:
+        given_bytes = seen.data_limit_bytes - (shown_bytes - sign.used_at_reset_bytes)
+    if not given_bytes:
         return seen.data_limit_bytes
     external_bytes = total_bytes - account.baseline_bytes
     left_bytes = account.quota_bytes - external_bytes - sign.used_at_reset_bytes
-    return max(FLOOR_BYTES, plan.data_limit_bytes + left_bytes)
+    return max(FLOOR_BYTES, given_bytes + left_bytes)

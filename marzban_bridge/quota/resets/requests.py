@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from marzban_bridge.panels.dialect import MARZBAN, Dialect
 from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import Account, Event, ResetRequest, Restoration, snapshot_of
 from marzban_bridge.quota.balance import balance
@@ -24,20 +25,21 @@ def begin(
     cause: str,
     actor: str,
     now: datetime,
+    dialect: Dialect = MARZBAN,
     keeps_next_plan: bool = True,
     shared_period: int | None = None,
     requested_in_period: int | None = None,
 ) -> Account:
     """Note the request, and what the panel's reset will take from the user beyond its traffic.
 
-    Marzban's reset makes users active whom an admin disabled or put on hold, and drops the next
-    plan; an expired user stays expired. A request already under way is kept as it is.
+    A reset drops the next plan, and may make users active whom an admin disabled or put on hold; an
+    expired user stays expired. A request already under way is kept as it is.
     """
     if account.reset_request:
         return account
     seen = account.sighting
-    is_disabled_by_admin = seen.status is Status.DISABLED and not account.is_disabled_by_us
-    is_status_lost = is_disabled_by_admin or seen.status is Status.ON_HOLD
+    is_ours = seen.status is Status.DISABLED and account.is_disabled_by_us
+    is_status_lost = seen.status in dialect.lost_to_reset and not is_ours
     next_plan = None
     if keeps_next_plan:
         # A reset in the panel, of a user without traffic there, shows in nothing else.
@@ -100,7 +102,9 @@ def panel_called(account: Account, *, is_of_all: bool = False) -> Account:
     return replace(account, reset_request=called)
 
 
-def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Account, Event]:
+def complete(
+    account: Account, user: PanelUser, *, now: datetime, dialect: Dialect = MARZBAN
+) -> tuple[Account, Event]:
     """Close the request on the user as the panel shows it after its reset.
 
     The baseline is the total at the time of the request: what was reported since belongs to the
@@ -141,7 +145,7 @@ def complete(account: Account, user: PanelUser, *, now: datetime) -> tuple[Accou
         period_started_at=request.requested_at,
         used_when_due_bytes=None,
         is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,
-        needs_readd=account.sighting.status is Status.LIMITED,
+        needs_readd=dialect.reset_leaves_off_nodes and account.sighting.status is Status.LIMITED,
         dropped_plan=None,
         dropped_plan_at=None,
         restoration=None if restoration.is_empty else restoration,

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from marzban_bridge.panels.dialect import MARZBAN, Dialect
 from marzban_bridge.quota.account import OpenWrite
 
 LATE_WRITE_SECONDS = 600.0
 """How long after it was given up a panel or a proxy may still carry out a write."""
-_GIB = 2**30
-_DIALOG_DECIMALS = 5
 
 
 def last_moment(now: datetime, *, timeout_seconds: float = 0.0) -> datetime:
@@ -62,15 +61,14 @@ def is_open(writes: Iterable[OpenWrite], number: int) -> bool:
     return any(each.number == number and not each.is_answered for each in writes)
 
 
-def sets_limit(write: OpenWrite, shown_bytes: int | None) -> bool:
+def sets_limit(write: OpenWrite, shown_bytes: int | None, *, dialect: Dialect = MARZBAN) -> bool:
     """Tell whether the limit that the panel shows is the one of this write, to the byte.
 
     Or what the panel's edit dialog makes of it, when it is opened and saved before the bridge
-    looks: the number of GiB with five decimals; with two, a person may as well have typed it.
+    looks: the number of GiB with so many decimals as nobody types.
     """
     limit_bytes = write.data_limit_bytes
     if limit_bytes is None or shown_bytes is None:
         return write.lifts_limit and shown_bytes is None
-    resent_gib = round(limit_bytes / _GIB, _DIALOG_DECIMALS)
-    is_resent = resent_gib != round(resent_gib, 2) and abs(shown_bytes - resent_gib * _GIB) <= 1
+    is_resent = dialect.resends_what_nobody_types(limit_bytes, shown_bytes)
     return shown_bytes == limit_bytes or is_resent

@@ -15,9 +15,9 @@ from datetime import datetime
 
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import PanelError
+from marzban_bridge.panels.http.pages import once, past_failures
 from marzban_bridge.panels.identity import PanelUsers
 from marzban_bridge.panels.names import account_key
-from marzban_bridge.panels.pages import once, past_failures
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.work_queue import WorkQueue

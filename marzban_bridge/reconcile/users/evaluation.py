@@ -74,7 +74,7 @@ class Evaluator:
         keeps_next_plan: bool,
         uses_notes: bool,
         typed_limits: TypedLimits,
-        dialect: Dialect,
+        dialect: Callable[[], Dialect],
     ) -> None:
         self._dialect = dialect
         self._typed_limits = typed_limits
@@ -154,6 +154,7 @@ class Evaluator:
             user,
             totals=totals,
             now=now,
+            dialect=self._dialect(),
             was_announced=self._store.reset_news.is_announced(key),
             is_announced_again=self._store.reset_news.is_announced_again(key),
             reset_all=self._store.reset_news.of_everybody(user.admin),
@@ -286,7 +287,7 @@ class Evaluator:
     def may_be_user(self, key: str) -> bool:
         """Tell whether a user of the panel can be called so, or was."""
         is_known = self._store.accounts.has(key) or self._store.gone_accounts.get(key) is not None
-        return is_known or self._dialect.can_name_user(key)
+        return is_known or self._dialect().can_name_user(key)
 
     def name(self, key: str) -> str:
         """Return the name by which the panel is asked for an account, or for a name without one."""
@@ -316,5 +317,9 @@ class Evaluator:
         """Return the next change an account needs, allowed or not."""
         # To observe is to plan as if limits were published, and then to change nothing.
         return plan(
-            account, total_bytes=total_bytes, enforcement=self._enforcement, now=self._clock()
+            account,
+            total_bytes=total_bytes,
+            enforcement=self._enforcement,
+            now=self._clock(),
+            dialect=self._dialect(),
         )

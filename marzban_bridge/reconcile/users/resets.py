@@ -86,6 +86,7 @@ class UserResets:
             cause=cause,
             actor=actor,
             now=self._clock(),
+            dialect=self._panel.dialect,
             keeps_next_plan=self._keeps_next_plan,
             shared_period=shared_period,
             requested_in_period=shared.period if shared else None,
@@ -105,7 +106,9 @@ class UserResets:
                 return user
             account = reset_found(account)
         now = self._clock()
-        completed, event = reset_requests.complete(account, user, now=now)
+        completed, event = reset_requests.complete(
+            account, user, now=now, dialect=self._panel.dialect
+        )
         shared = self._store.shared_quotas.get(account.key)
         if shared and account.reset_request:
             period = shared_quotas.period_of(account.reset_request, shared)

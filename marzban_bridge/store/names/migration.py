@@ -159,7 +159,7 @@ class _Spelling:
         if not self._shares_quotas:
             return total_bytes, raw_bytes
         others_bytes = self._db.execute(
-            "SELECT (SELECT coalesce(sum(odometer_bytes), 0) FROM account "
+            "SELECT (SELECT coalesce(sum(lifetime_panel_bytes), 0) FROM account "
             "WHERE account_key = ?1 AND panel <> ?2) + coalesce((SELECT departed_bytes "
             "FROM shared_quota WHERE account_key = ?1), 0)",
             (key, panel),

@@ -110,7 +110,7 @@ class NameOwners:
         if names:
             text += f"; names are case-sensitive: report it as {' or as '.join(names)}"
         elif dialect:
-            text += f", and no user of {dialect.panel} can have: {dialect.rule}"
+            text += f", and no user of {dialect.title} can have: {dialect.rule}"
         return Event(kind="orphan", text=text)
 
     def _candidates(self, key: str) -> dict[str, list[str]]:

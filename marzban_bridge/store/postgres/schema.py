@@ -80,7 +80,7 @@ TABLES = (
             "admin": "text",
             "is_held": "bigint!",
             "reset_requested_at": "bigint",
-            "odometer_bytes": "bigint!",
+            "lifetime_panel_bytes": "bigint!",
             "state": "bytea!",
         },
     ),

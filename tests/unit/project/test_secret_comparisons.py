@@ -35,7 +35,7 @@ HARMLESS = {
         "token in sender.tokens",
     ): "both came in one request, and the panel said whose the second is",
     **{
-        ("marzban_bridge/panels/session.py", each): "both are ours; nobody can ask twice"
+        ("marzban_bridge/panels/http/session.py", each): "both are ours; nobody can ask twice"
         for each in ("self._token != stale", "token == self._token", "token != self._token")
     },
 }

@@ -115,7 +115,7 @@ def test_a_password_is_in_no_representation(load):
             r"\[two\] pasword: is not known here \(did you mean password",
         ),
         (TWO.replace("password", "pasword"), r"password: is required \(is pasword meant to be it"),
-        (TWO + "colour = 1", r"\[two\] colour: is not known here; known: password"),
+        (TWO + "colour = 1", r"\[two\] colour: is not known here; known: api_key"),
         (
             TWO.replace("two.example.com:8000", "ONE.example.com"),
             r"\[two\] url is also the url of panel default",

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from marzban_bridge.errors import PanelBusyError, PanelFailingError, PanelUnavailableError
-from marzban_bridge.panels.gate import PanelGate
+from marzban_bridge.panels.http.gate import PanelGate
 
 
 class Panel:

@@ -17,8 +17,9 @@ from marzban_bridge.errors import (
     PanelUnavailableError,
     UserNotFoundError,
 )
-from marzban_bridge.panels.marzban import Marzban
-from marzban_bridge.panels.marzban_answers import parse_user
+from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.marzban import parse_user
+from marzban_bridge.panels.rest_panel import RestPanel
 from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status, UserUpdate
 
 USER = {
@@ -56,8 +57,9 @@ class Script:
         return httpx.Response(status, json=body)
 
     def panel(self):
-        return Marzban(
+        return RestPanel(
             "http://panel",
+            kind=PanelKind.MARZBAN,
             username="root",
             password="hunter2",
             transport=httpx.MockTransport(self),
@@ -113,7 +115,13 @@ async def test_it_signs_in_once_and_again_when_the_token_is_refused():
 
 async def test_a_refused_sign_in_names_the_settings_and_not_the_password():
     transport = httpx.MockTransport(lambda _: httpx.Response(401, json={"detail": "no"}))
-    panel = Marzban("http://panel", username="root", password="hunter2", transport=transport)
+    panel = RestPanel(
+        "http://panel",
+        kind=PanelKind.MARZBAN,
+        username="root",
+        password="hunter2",
+        transport=transport,
+    )
     with pytest.raises(PanelLoginError, match="MARZBAN_USERNAME and MARZBAN_PASSWORD") as caught:
         await panel.get_user("alice")
     assert "hunter2" not in str(caught.value)
@@ -172,7 +180,13 @@ async def test_a_page_that_is_no_json_is_not_taken_for_a_user():
     transport = httpx.MockTransport(
         lambda request: text if request.method == "GET" else script(request)
     )
-    panel = Marzban("http://panel", username="root", password="hunter2", transport=transport)
+    panel = RestPanel(
+        "http://panel",
+        kind=PanelKind.MARZBAN,
+        username="root",
+        password="hunter2",
+        transport=transport,
+    )
     with pytest.raises(PanelError, match="is not JSON: is MARZBAN_URL a Marzban panel"):
         await panel.get_user("alice")
 
@@ -216,8 +230,12 @@ class WithBrokenUsers:
 async def test_a_page_that_fails_is_read_in_parts_without_the_broken_users():
     names = [f"user{number}" for number in range(100)]
     server = WithBrokenUsers("user7", "user77")
-    panel = Marzban(
-        "http://panel", username="root", password="p", transport=httpx.MockTransport(server)
+    panel = RestPanel(
+        "http://panel",
+        kind=PanelKind.MARZBAN,
+        username="root",
+        password="p",
+        transport=httpx.MockTransport(server),
     )
     users = (await panel.get_users(names)).users
     assert {user.username for user in users} == set(names) - set(server.broken)

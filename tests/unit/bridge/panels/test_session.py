@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from marzban_bridge.errors import PanelLoginError, PanelUnavailableError
-from marzban_bridge.panels.marzban import Marzban
+from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.rest_panel import RestPanel
 
 USERS = [f"user{number}" for number in range(50)]
 
@@ -24,8 +25,9 @@ class Panel:
         self.takes_tokens = True
         self.refused: set[str] = set()
         self.sign_in_answer: httpx.Response | None = None
-        self.adapter = Marzban(
+        self.adapter = RestPanel(
             "http://panel",
+            kind=PanelKind.MARZBAN,
             username="root",
             password="right",
             transport=httpx.MockTransport(self.handle),

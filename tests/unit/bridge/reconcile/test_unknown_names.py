@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marzban_bridge.panels.dialect import MARZBAN, PASARGUARD
-from marzban_bridge.panels.queries import NAMES_PER_QUERY, QUERY_BYTES, queries
+from marzban_bridge.panels.http.queries import NAMES_PER_QUERY, QUERY_BYTES, queries
 from marzban_bridge.reconcile.unknown_names import LONGEST_PAUSE, UnknownNames
 
 

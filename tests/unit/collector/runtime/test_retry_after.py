@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from collector.runtime.http import retry_after as of_collector
-from marzban_bridge.panels import retry_after as of_bridge
+from marzban_bridge.panels.http import retry_after as of_bridge
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

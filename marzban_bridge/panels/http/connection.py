@@ -1,6 +1,6 @@
 """The way to one panel over HTTP: signed in, one try or two, and what an answer means.
 
-What is asked and how an answer reads is `marzban`'s business.
+What is asked and how an answer reads is the business of `rest_panel`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from marzban_bridge.errors import (
     PanelUnavailableError,
     UserNotFoundError,
 )
-from marzban_bridge.panels.answers import is_outage, no_answer, other_than_panel
-from marzban_bridge.panels.gate import PanelGate
+from marzban_bridge.panels.http.answers import is_outage, no_answer, other_than_panel
+from marzban_bridge.panels.http.gate import PanelGate
+from marzban_bridge.panels.http.retry_after import heeded_seconds
+from marzban_bridge.panels.http.session import PanelSession
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.panels.retry_after import heeded_seconds
-from marzban_bridge.panels.session import PanelSession
 from marzban_bridge.panels.write_guard import WriteGuard
 
 SIGN_IN_PATH = "/api/admin/token"
+API_KEY_PREFIX = "pg_key_"
+"""Of PasarGuard's API keys, which people may have in a token's place, too."""
 
 
 class PanelConnection:
@@ -45,6 +47,7 @@ class PanelConnection:
         *,
         username: str,
         password: str,
+        api_key: str = "",
         name: str,
         timeout_seconds: float,
         transport: httpx.AsyncBaseTransport | None,
@@ -62,6 +65,7 @@ class PanelConnection:
         self._url = url
         self._username = username
         self._password = password
+        self._api_key = api_key
         self._is_first = name == FIRST_PANEL
         self._url_setting = "MARZBAN_URL" if self._is_first else f"[{name}] url"
         self.gate = PanelGate()
@@ -92,14 +96,26 @@ class PanelConnection:
             if response.status_code == 401:
                 raise self.session.refused(
                     token,
-                    f"the panel at {self._url} takes the password of {self._username!r} and "
+                    self._refusal_of_key()
+                    if self._api_key
+                    else f"the panel at {self._url} takes the password of {self._username!r} and "
                     "refuses the token it gives for it: does a proxy drop the Authorization "
                     "header, or do several panels answer at this address?",
                 )
         self.session.accepted(token)
         return self._checked(response, username=username)
 
+    def _refusal_of_key(self) -> str:
+        setting = "MARZBAN_API_KEY" if self._is_first else "its api_key in the panels file"
+        return (
+            f"the panel at {self._url} refuses the API key: it is revoked, has expired, or its "
+            f"admin is disabled; make another and set {setting} (Marzban has no API keys: leave it "
+            "out and set name and password)"
+        )
+
     async def _sign_in(self) -> str:
+        if self._api_key:  # whether it is any good shows with the first request
+            return self._api_key
         form = {"username": self._username, "password": self._password}
         response = await self.send("POST", SIGN_IN_PATH, data=form)
         if response.status_code in {401, 403, 422}:
@@ -115,7 +131,8 @@ class PanelConnection:
         if response.status_code in {404, 405}:
             raise NotThePanelError(
                 f"the panel at {self._url} answers {response.status_code} to a sign-in: there is "
-                f"no Marzban; {self._url_setting} must be the panel's own address, without a path"
+                f"neither Marzban nor PasarGuard; {self._url_setting} must be the panel's own "
+                "address, without a path"
             )
         return self._read_token(self._checked(response))
 
@@ -134,7 +151,10 @@ class PanelConnection:
         `is_own`: the bridge asks for itself, and not for a caller of its API.
         """
         headers = dict(extra_headers or {})
-        if token:
+        is_own_key = is_own and bool(self._api_key)
+        if token and (is_own_key or token.startswith(API_KEY_PREFIX)):
+            headers["x-api-key"] = token
+        elif token:
             headers["authorization"] = f"Bearer {token}"
         async with self.gate.passing(is_own=is_own):
             try:

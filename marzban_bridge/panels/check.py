@@ -1,0 +1,102 @@
+"""What a panel says of itself and of the bridge's admin there, and what is wrong with that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from marzban_bridge.errors import NotThePanelError
+from marzban_bridge.panels.api import PanelApi
+from marzban_bridge.panels.dialect import DIALECTS, Dialect, PanelKind
+from marzban_bridge.panels.fields import IS_IT_ONE
+from marzban_bridge.panels.marzban import MARZBAN_API
+from marzban_bridge.panels.pasarguard import PASARGUARD_API
+
+APIS: Mapping[PanelKind, PanelApi] = {
+    PanelKind.MARZBAN: MARZBAN_API,
+    PanelKind.PASARGUARD: PASARGUARD_API,
+}
+MAX_SHOWN_FIELDS = 8
+
+
+def api_of(me: Any) -> PanelApi:
+    """Tell a panel's kind from its answer to who the bridge is there.
+
+    Raises NotThePanelError, which says what was seen, where it is neither kind.
+    """
+    if isinstance(me, Mapping):
+        for api in APIS.values():
+            if api.is_admin(me):
+                return api
+        seen = f"an object of {', '.join(map(repr, list(me)[:MAX_SHOWN_FIELDS])) or 'no fields'}"
+    else:
+        seen = f"a {type(me).__name__}"
+    raise NotThePanelError(
+        "the panel answers GET /api/admin neither as Marzban 0.8.4 does (with `is_sudo`) nor as "
+        f"PasarGuard 5.2.1 (with `role`), but with {seen}: {IS_IT_ONE}"
+    )
+
+
+def other_kind_of(item: Any, api: PanelApi) -> Dialect | None:
+    """Return the kind of panel a user object is of, if it is another than the one known."""
+    if isinstance(item, Mapping) and api.credentials_field not in item:
+        for other in APIS.values():
+            if other is not api and other.credentials_field in item:
+                return other.dialect
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelCheck:
+    """What a panel says of itself and of the admin the bridge is there; as a text for the log."""
+
+    admin: str
+    is_sudo: bool
+    """Whether the admin may see and change the users of all admins."""
+    version: str | None
+    """None where it does not say it as panels of its kind do."""
+    kind: PanelKind = PanelKind.MARZBAN
+    missing_permissions: tuple[str, ...] = ()
+
+    @property
+    def dialect(self) -> Dialect:
+        """How this kind of panel behaves."""
+        return DIALECTS[self.kind]
+
+    @property
+    def panel(self) -> str:
+        """The panel's kind and version."""
+        return f"{self.dialect.title} {self.version or 'of an unknown version'}"
+
+    def __str__(self) -> str:
+        return f"signed in as {self.admin}; it is {self.panel}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps the bridge from seeing or changing what it should, and what to do."""
+        found = []
+        if self.missing_permissions:
+            found.append(
+                f"the role of {self.admin}, or its API key, lacks "
+                f"{', '.join(self.missing_permissions)}: the bridge needs those of users for all "
+                "users (scope 2), the others to be allowed: docs/pasarguard.md"
+            )
+        elif not self.is_sudo:
+            found.append(
+                f"{self.admin} is no sudo admin, so that users of other admins can be neither seen "
+                "nor limited: make it one (marzban cli admin update), or give the bridge another"
+            )
+        tried = self.dialect.tried_version
+        alike = f"{tried.rpartition('.')[0]}."  # patch versions behave alike
+        if self.version is None and "system.read" not in self.missing_permissions:
+            found.append(
+                f"it does not say its version as {self.dialect.title} {tried} does: "
+                f"is it a {self.dialect.title}?"
+            )
+        elif self.version is not None and not self.version.lstrip("v").startswith(alike):
+            found.append(
+                f"it is {self.dialect.title} {self.version}; what the bridge relies on was tried "
+                f"with {tried}: watch it with BRIDGE_ENFORCEMENT=observe first"
+            )
+        return tuple(found)

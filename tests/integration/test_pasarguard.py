@@ -1,0 +1,248 @@
+"""A bridge on a PasarGuard: limits, next plans, resets, who it is there, and the day of the move."""
+
+from __future__ import annotations
+
+import pytest
+from bridge_builders import gib
+from clocks import ManualClock
+from webhook_delivery import deliver
+from world import PASSWORD, World
+
+from marzban_bridge.errors import NotThePanelError, PanelLoginError
+from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel import pasarguard
+from marzban_bridge.simulator.panel.panel import SimulatedPanel
+from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
+
+PLAN = {"data_limit": gib(50), "expire": 0, "add_remaining_traffic": True}
+
+
+@pytest.fixture
+def world(tmp_path):
+    opened = World(tmp_path, kind="pasarguard")
+    yield opened
+    opened.close()
+
+
+def user_of(world, username="alice"):
+    return world.panel.get_user(username)
+
+
+def used_up(world, *, panel_bytes=gib(4), external_bytes=gib(7), **fields):
+    """Make a user, spend its quota and 1 GiB more on both sides, and let the bridge look."""
+    world.panel.create_user("alice", data_limit=gib(10), **fields)
+    world.ledger.report("alice", 1)
+    world.one_pass()
+    if panel_bytes:
+        world.panel.use_traffic("alice", panel_bytes)
+    world.ledger.report("alice", external_bytes - 1)
+    world.one_pass()
+
+
+class TestNextPlans:
+    @pytest.mark.parametrize(("adds_remaining", "quota"), [(True, gib(49)), (False, gib(50))])
+    def test_a_plan_fires_at_the_crossing_and_adds_what_remained_as_its_flag_says(
+        self, world, adds_remaining, quota
+    ):
+        used_up(world, next_plan=PLAN | {"add_remaining_traffic": adds_remaining})
+        world.one_pass()
+        account, user = world.account("alice"), user_of(world)
+        assert (account.quota_bytes, account.baseline_bytes) == (quota, gib(7))
+        assert (user["status"], user["used_traffic"], user["next_plan"]) == ("active", 0, None)
+        assert 0 <= user["data_limit"] - quota <= gib(4)
+
+    def test_a_plan_that_the_panel_fires_itself_is_known_by_its_expiry_from_then_on(self, world):
+        plan = PLAN | {"expire": 30 * 86400, "data_limit": gib(20), "add_remaining_traffic": False}
+        world.panel.create_user("alice", data_limit=gib(10), next_plan=plan)
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        world.panel.use_traffic("alice", gib(10))
+        world.panel.review()
+        world.panel.review()
+        world.one_pass()
+        account = world.account("alice")
+        assert (account.quota_bytes, account.baseline_bytes) == (gib(20), gib(1))
+        assert account.restoration is None
+        assert user_of(world)["data_limit"] == gib(20)
+
+    def test_a_plan_of_a_template_takes_its_limit_from_there_and_comes_back_whole(self, world):
+        template = {
+            "name": "big",
+            "data_limit": gib(30),
+            "expire_duration": 86400,
+            "group_ids": [1],
+        }
+        number = pasarguard.add_template(world.panel, template).id
+        plan = {"user_template_id": number, "add_remaining_traffic": True}
+        world.panel.create_user("alice", data_limit=gib(10), next_plan=plan)
+        world.ledger.report("alice", gib(3))
+        world.one_pass()
+        assert user_of(world)["data_limit"] == gib(7)  # written with the plan sent back
+        assert user_of(world)["next_plan"]["user_template_id"] == number
+        world.panel.use_traffic("alice", gib(2))
+        world.one_pass()
+        world.panel.fire_next_plan("alice")
+        world.one_pass()
+        # 30 GiB of the template and the 5 GiB that remained of 10 after 3 and 2.
+        assert world.account("alice").quota_bytes == gib(35)
+        assert world.account("alice").baseline_bytes == gib(3)
+
+
+class TestResets:
+    def test_a_user_whom_an_admin_disabled_stays_so_and_nothing_is_written_for_it(self, world):
+        used_up(world, external_bytes=gib(2))
+        pasarguard.set_disabled(world.panel, world.panel.find("alice"), is_disabled=True)
+        world.one_pass()
+        before = len(world.transport.writes)
+        world.run(world.bridge.actions.reset_user("alice", actor="test"))
+        assert [path for _, path in world.transport.writes[before:]][:1] == [
+            "/api/user/alice/reset"
+        ]
+        assert user_of(world)["status"] == "disabled"
+        assert world.account("alice").baseline_bytes == gib(2)
+
+    def test_a_user_the_bridge_disabled_is_let_in_after_the_button(self, world):
+        used_up(world, panel_bytes=0, external_bytes=gib(11))
+        assert user_of(world)["status"] == "disabled"
+        world.panel.reset_user("alice", by="root")
+        deliver(world, world.panel.take_webhooks())
+        world.one_pass()
+        assert user_of(world)["status"] == "active"
+        assert user_of(world)["data_limit"] == gib(10)
+
+    def test_the_webhook_of_a_periodic_reset_that_was_seen_is_its_echo(self, world):
+        used_up(world, external_bytes=gib(2), data_limit_reset_strategy="day")
+        world.clock.advance(days=1, minutes=1)
+        world.panel.take_webhooks()
+        world.panel.reset_periodic()
+        world.one_pass()
+        assert world.account("alice").baseline_bytes == gib(2)
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        deliver(world, world.panel.take_webhooks())
+        world.one_pass()
+        assert world.account("alice").baseline_bytes == gib(2)
+
+    def test_a_reset_of_everybody_is_of_every_owners_users(self, world):
+        world.panel.add_admin("shop", password="x", is_sudo=False)
+        world.panel.create_user("alice", data_limit=gib(10), by="shop")
+        world.ledger.report("alice", gib(2))
+        world.one_pass()
+        caller = world.run(world.bridge.panel.whoami())
+        assert world.run(world.bridge.actions.reset_all(bearer=None, caller=caller)) == 1
+        world.one_pass()
+        assert world.account("alice").baseline_bytes == gib(2)
+
+
+class TestWhoItIs:
+    def test_what_it_is_shows_in_the_check(self, world):
+        check = world.run(world.bridge.reconciler.check_panel())
+        assert (check.kind, check.panel) == (PanelKind.PASARGUARD, "PasarGuard 5.2.1")
+        assert check.is_sudo
+        assert check.warnings == ()
+
+    def test_a_role_that_lacks_something_is_told_which(self, tmp_path):
+        panel = SimulatedPanel(
+            kind="pasarguard", clock=ManualClock(), admins={"root": (PASSWORD, True)}
+        )
+        permissions = {
+            "users": {
+                "read": {"scope": 2},
+                "read_simple": {"scope": 2},
+                "reset_usage": {"scope": 2},
+                "activate_next_plan": {"scope": 2},
+            },
+            "admins": {"read": True},
+        }
+        role = pasarguard.add_role(panel, {"name": "bridge", "permissions": permissions})
+        admin = {"username": "less", "password": PASSWORD, "role_id": role.id}
+        pasarguard.create_admin(panel, admin)
+        world = World(tmp_path, panel=panel, marzban_username="less")
+        check = world.run(world.bridge.panel.check())
+        assert check.missing_permissions == ("users.update", "system.read")
+        assert not check.is_sudo
+        (warning,) = check.warnings
+        assert "less, or its API key, lacks users.update, system.read" in warning
+        panel.create_user("alice", data_limit=gib(10), by="root")
+        world.ledger.report("alice", gib(3))
+        world.one_pass()
+        assert panel.get_user("alice")["data_limit"] == gib(10)
+        newest, *_ = world.bridge.store.events.newest(username="alice")
+        assert "Permission denied: users.update" in newest.event.text
+        world.close()
+
+    def test_another_program_is_refused_with_what_was_seen(self, tmp_path, monkeypatch):
+        world = World(tmp_path, kind="pasarguard")
+        monkeypatch.setattr(SimulatedPanel, "show_admin", lambda *_: {"id": 7, "name": "x"})
+        with pytest.raises(NotThePanelError, match="'id', 'name'"):
+            world.run(world.bridge.panel.check())
+        world.close()
+
+
+class TestApiKey:
+    def test_a_key_alone_suffices(self, tmp_path):
+        panel_world = World(tmp_path / "maker", kind="pasarguard")
+        root = panel_world.panel.admins["root"]
+        key = pasarguard.add_api_key(
+            panel_world.panel, {"name": "bridge", "inherit_permissions": True}, by=root
+        )
+        world = World(
+            tmp_path,
+            panel=panel_world.panel,
+            marzban_api_key=key.key,
+            marzban_username="",
+            marzban_password="",
+        )
+        used_up(world)
+        world.panel.review()
+        assert user_of(world)["status"] == "limited"
+        assert not any(path.endswith("/token") for _, path in world.transport.writes)
+        pasarguard.revoke_api_key(panel_world.panel, key.id, by=root)
+        with pytest.raises(PanelLoginError, match="MARZBAN_API_KEY"):
+            world.run(world.bridge.panel.check())
+        world.close()
+        panel_world.close()
+
+
+class TestMovingOver:
+    def test_the_same_accounts_go_on_and_nobody_is_reset(self, tmp_path):
+        world = World(tmp_path, kind="marzban")
+        for name in ("alice", "bob", "carol"):
+            world.panel.create_user(name, data_limit=gib(10))
+            world.panel.use_traffic(name, gib(4))
+            world.ledger.report(name, gib(3))
+        world.panel.create_user("dora", data_limit=gib(10))
+        world.ledger.report("dora", gib(11))
+        world.one_pass()
+        world.ledger.report("bob", gib(4))
+        world.one_pass()
+        world.panel.review()
+        names = ("alice", "bob", "carol", "dora")
+        before = {name: world.account(name) for name in names}
+        assert [user_of(world, name)["status"] for name in names] == [
+            *("active", "limited", "active", "disabled")
+        ]
+        moved = SimulatedPanel(
+            clock=world.clock, kind="pasarguard", admins={"root": (PASSWORD, True)}
+        )
+        restore_snapshot(moved, to_snapshot(world.panel))
+        for place, user in enumerate(moved.users.values()):
+            user.id = 100 + place
+        world.panel = moved
+        world.transport.become(create_simulator_app(moved))
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        world.one_pass()
+        for name, account in before.items():
+            after = world.account(name)
+            assert after.baseline_bytes == account.baseline_bytes, name
+            assert after.quota_bytes == account.quota_bytes, name
+            assert after.is_disabled_by_us == account.is_disabled_by_us, name
+            assert not after.is_held
+        assert user_of(world, "alice")["data_limit"] == gib(6)
+        assert not world.bridge.store.suspension.reasons
+        assert world.bridge.panel.dialect.kind is PanelKind.PASARGUARD
+        kinds = {each.event.kind for each in world.bridge.store.events.newest(limit=50)}
+        assert not kinds & {"reset", "recreated", "deleted", "quota_changed", "conflict"}
+        world.close()
