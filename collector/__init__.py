@@ -1,8 +1,8 @@
-"""External traffic reports in, exact and durable totals out.
+"""Accepts traffic reports and keeps exact, durable totals per user.
 
-Reading order is the flow of the data: `bodies` and `reports` (what is accepted), `reporters` and
-`identity` (who may report for whom), `ingest` and `ledger` (stored in one commit), `api` (the
-routes), `app` (the wiring).
+Reading order follows a report: `api` (the routes), `reports` (what a report is, who may report for
+whom), `intake` (reports are queued and committed in groups), `ledger` (what is stored), `influx`
+(the export of time series), `service` (the wired parts), `app` (the application).
 """
 
 __version__ = "0.1.0"

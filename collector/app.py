@@ -1,4 +1,4 @@
-"""Builds the collector as a web application: routes, and what runs beside them."""
+"""Builds the collector as a web application: its routes and its background tasks."""
 
 from __future__ import annotations
 
@@ -93,7 +93,11 @@ def server_of(
     signals: Signals = Signals.RAISED_AGAIN,
     freezes_heap: bool = False,
 ) -> Server:
-    """Return the server of a collector's application; `freezes_heap` in a process of its own."""
+    """Return the server of a collector's application.
+
+    `freezes_heap` moves all objects out of the garbage collector's reach once the application has
+    started; only for a process that runs nothing else.
+    """
 
     def answer_waiting_readers() -> None:
         if opened := getattr(app.state, "collector", None):
@@ -112,7 +116,7 @@ def server_of(
 
 
 def _in_background(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-    """Run something beside the requests; its end by a defect is logged and harms nothing else."""
+    """Run a coroutine as a background task; an unexpected error in it is logged."""
 
     def note_end(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -124,7 +128,7 @@ def _in_background(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Tas
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the schemas the reports are really read by."""
+    """Return the OpenAPI document, with the schemas of the types that decode reports."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes

@@ -1,4 +1,4 @@
-"""What can go wrong in the collector, and what the operator can do about it."""
+"""The errors of the collector; each message says what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class CollectorError(Exception):
 
 
 class SettingsError(CollectorError):
-    """What is set, or asked for, cannot be used; the message names it and says what to do."""
+    """A setting or an argument cannot be used; the message names it and says what to do."""
 
 
 class LedgerError(CollectorError):
@@ -20,19 +20,19 @@ class LedgerInUseError(LedgerError):
 
 
 class ImportFileError(CollectorError):
-    """A file cannot be imported: missing, unreadable, or without what is needed of it."""
+    """A file cannot be imported: missing, unreadable, or without a required column."""
 
 
 class NotStoredError(CollectorError):
-    """A report was not stored; sending it again later is safe and may succeed."""
+    """A report was not stored; retrying with the same id is safe and may succeed."""
 
 
 class QueueFullError(NotStoredError):
-    """More reports are waiting to be stored than the queue takes."""
+    """The queue of reports that wait for a commit is full."""
 
 
 class LedgerUnavailableError(NotStoredError):
-    """The ledger's server cannot be reached, or not now: every other call would fail as well."""
+    """The ledger's PostgreSQL server cannot be reached now; any other query fails as well."""
 
 
 class DiskFullError(NotStoredError):
@@ -40,15 +40,15 @@ class DiskFullError(NotStoredError):
 
 
 class IdentityUnknownError(CollectorError):
-    """A subscription token is not one of the panel's users'."""
+    """A subscription token belongs to no user of the panel."""
 
 
 class PanelUnavailableError(CollectorError):
-    """The panel cannot be asked whose token it is; the same call may succeed later."""
+    """The panel cannot be asked which user a token belongs to; a retry may succeed."""
 
 
 class TooManyLookupsError(CollectorError):
-    """More unknown subscription tokens arrive than the panel may be asked about."""
+    """More unknown subscription tokens arrive than the limit of look-ups at the panel allows."""
 
     def __init__(self, message: str, *, wait_seconds: float) -> None:
         super().__init__(message)
@@ -56,12 +56,12 @@ class TooManyLookupsError(CollectorError):
 
 
 class InfluxError(CollectorError):
-    """InfluxDB did not do what it was asked."""
+    """A request to InfluxDB failed."""
 
 
 class InfluxUnavailableError(InfluxError):
-    """InfluxDB does not answer, or not now; the same call may succeed later."""
+    """InfluxDB does not answer, or answers that it cannot serve now; a retry may succeed."""
 
 
 class InfluxRefusedError(InfluxError):
-    """InfluxDB refuses; the message says what the operator has to mend."""
+    """InfluxDB refuses the request; the message says what the operator has to change."""

@@ -1,4 +1,4 @@
-"""All names of environment variables that the programs, and the stack around them, go by.
+"""All names of environment variables that the programs, and the stack around them, read.
 
 Both programs are started with one `.env`, and with each other's variables in their environment, so
 each accepts the names of all.

@@ -1,4 +1,4 @@
-"""Keeps the gauges that are read from the ledger up to date, beside everything else."""
+"""A background task that refreshes the gauges that are read from the ledger."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def keep_fresh(collector: Collector) -> None:
 
 
 async def refresh(collector: Collector) -> None:
-    """Read the ledger's size, counts and sums, and how far behind the export is."""
+    """Read the ledger's size, counts and sums, and the lag of the export."""
     metrics, settings = collector.metrics, collector.settings
     metrics.retention_seconds.labels("reports").set(settings.dedup_window_days * 86_400)
     ring = await collector.rules.key_ring()
@@ -80,7 +80,7 @@ def _clear(metrics: Metrics) -> None:
 
 
 async def _refresh_spikes(collector: Collector) -> None:
-    """Look for senders that report far beyond their past, and log each once a day."""
+    """Find the senders with a spike (`SpikeRule`), and log each once a day."""
     today, rule = collector.now_millis() // DAY_MILLIS, collector.settings.spike_rule
     days = range(today - SHOWN_DAYS + 1, today + 1)
     hours = await collector.read_long(
@@ -116,7 +116,7 @@ async def _refresh_lag(collector: Collector) -> None:
 
 
 async def _recall_reporters(collector: Collector) -> None:
-    """Note when each reporter was last heard before this process began."""
+    """Set from the ledger when each reporter last reported before this process began."""
     last_reports = await collector.read(lambda reader: reader.last_reports())
     for scope, at_millis in last_reports.items():
         collector.metrics.note_heard(scope, at_seconds=at_millis / 1000)

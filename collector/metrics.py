@@ -218,10 +218,10 @@ class Metrics:
         )
 
         self._heard: dict[str, Gauge] = {}
-        """By scope, when a reporter was last heard."""
+        """By scope, when a reporter last reported."""
 
     def note_heard(self, scope: str, *, at_seconds: float) -> None:
-        """Note when a reporter with a key sent something; a scope of anybody else is ignored."""
+        """Note when a reporter with a key sent something; scopes without a key are ignored."""
         last_report = self._heard.get(scope)
         if last_report is None:
             kind, _, name = scope.partition(":")
@@ -231,7 +231,7 @@ class Metrics:
         last_report.set(at_seconds)
 
     def forget_reporters(self, is_gone: Callable[[str], bool]) -> None:
-        """Drop reporters whose key was revoked: they are not silent, but gone."""
+        """Drop reporters whose key was revoked, so that no alert says they are silent."""
         for scope in list(self._heard):
             name = scope.partition(":")[2]
             if is_gone(name):
@@ -239,11 +239,11 @@ class Metrics:
                 self.reporter_last_report.remove(name)
 
     def expose_leading(self) -> None:
-        """Expose what is true of a collector with a shared ledger, whose disk is a server's."""
+        """Expose the metrics of a collector with a shared ledger (PostgreSQL)."""
         self.registry.register(self.leads)
         self.registry.unregister(self.ledger_free_disk_bytes)
 
     def expose_export(self) -> None:
-        """Expose what is only true of a collector that has an InfluxDB to export to."""
+        """Expose the metrics of the export; only for a collector with an InfluxDB."""
         for each in (self.influx_up, self.export_lag_reports, self.export_lag_seconds):
             self.registry.register(each)

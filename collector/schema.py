@@ -19,13 +19,13 @@ class Policy(StrEnum):
     """A retention policy."""
 
     RAW = "raw"
-    """One point per report, and what the bridge writes; queries that name none read this one."""
+    """One point per report, and the bridge's points; the default policy of queries."""
     DAILY = "daily"
     """One point per series and UTC day."""
 
     @property
     def bucket(self) -> str:
-        """The name of the bucket that is this policy on InfluxDB 2.x."""
+        """The name of the bucket that stands for this policy on InfluxDB 2.x."""
         return f"{DATABASE}/{self.value}"
 
 
@@ -72,9 +72,9 @@ USER_USAGE = Measurement(
         "is_held": int,
     },
 )
-"""How a user stands: `external_bytes` is what external traffic counts for, `external_raw_bytes` the
-bytes themselves. Without `quota_bytes`, `used_ratio`, `published_limit_bytes` if unlimited. A user
-of another panel than the first is called as its traffic is reported, `two/alice` if need be."""
+"""A user's quota and usage: `external_bytes` is external traffic as billed, `external_raw_bytes` as
+reported. Without `quota_bytes`, `used_ratio`, `published_limit_bytes` for an unlimited user. A user
+of a further panel has the name under which its traffic is reported, such as `two/alice`."""
 
 EVENTS = Measurement(
     "events",

@@ -50,8 +50,8 @@ USER_BURST_SECONDS = 6
 REPORTERS_BODIES = 16
 SOURCES_BODIES = 4
 STRANGERS_BODIES = 4
-"""So many of the largest bodies may be in memory at once, by kind of sender: requests without a key
-cannot take the memory of reporters."""
+"""How many bodies of the largest size may be in memory at once, per kind of sender. The budgets are
+apart, so that requests without a key cannot use up the memory for reporters."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,10 +69,10 @@ class Collector:
     reader: LedgerReader
     readers: Executor
     statistics_readers: Executor
-    """For queries that scan a table, so that they do not delay those of reports."""
+    """Threads for queries that scan a table, apart from those of quick queries."""
     subscriptions: Subscriptions | None
     exporter: Exporter | None
-    """None where no InfluxDB is configured."""
+    """None if no InfluxDB is configured."""
     influx: Influx | None
     sources: Sources
     metrics: Metrics
@@ -92,15 +92,15 @@ class Collector:
     strangers_memory: BodyMemoryBudget
     """For the bodies of requests without a key, whose sender is not authenticated yet."""
     standby: StandbyWatch | None
-    """None where no server keeps the ledger."""
+    """None for an embedded ledger."""
     full_users: RecentNames = field(default_factory=RecentNames)
-    """Users whose totals were too full for a report."""
+    """Users of whom a report was refused, since their total would exceed the largest integer."""
     bounded_senders: RecentNames = field(default_factory=RecentNames)
-    """Senders that came to the bounds of their bytes, by scope."""
+    """Scopes of senders that reached one of their byte bounds."""
     crowded_senders: RecentNames = field(default_factory=RecentNames)
-    """Senders that named more servers than they may, by scope."""
+    """Scopes of senders that named more servers in a day than they may."""
     spikes: Sequence[BusyHour] = ()
-    """What senders reported far beyond their past, today or yesterday; see `ledger_gauges`."""
+    """The spikes of today and yesterday; see `ledger_gauges`."""
     dropping_series: asyncio.Lock = field(default_factory=asyncio.Lock)
     rules: RulesCache = field(init=False)
     push_ids: PushIds = field(init=False)
@@ -125,22 +125,22 @@ class Collector:
         )
 
     async def read(self, query: Callable[[LedgerReader], T]) -> T:
-        """Run a query of the ledger beside the event loop."""
+        """Run a query of the ledger in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.readers, query, self.reader)
 
     async def read_sums(self, query: Callable[[LedgerReader], T]) -> T:
-        """Run a query that counts every report acknowledged so far."""
+        """Run a query in a thread, once every acknowledged report is in the sums."""
         await self.catch_up()
         return await self.read_long(query)
 
     async def read_long(self, query: Callable[[LedgerReader], T]) -> T:
-        """Run a query that may scan a table, in threads apart from those of quick queries."""
+        """Run a query that may scan a table, in a thread apart from those of quick queries."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.statistics_readers, query, self.reader)
 
     async def catch_up(self) -> None:
-        """Return once every report acknowledged so far is in the sums; NotStoredError if not."""
+        """Return once every acknowledged report is in the sums; NotStoredError if that fails."""
         await self.ingest.catch_up()
 
 
@@ -149,7 +149,7 @@ class _OpenedLedger(NamedTuple):
     reader: LedgerReader
     ingest: Ingest
     commits_waiting: Callable[[], int] | None
-    """How many commits wait for a standby of the ledger's server; None where there is no server."""
+    """Counts the commits that wait for a standby of the ledger's server; None without a server."""
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +160,7 @@ async def open_collector(
     monotonic_seconds: Callable[[], float] = time.monotonic,
     panel_transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[Collector]:
-    """Open the ledger and start storing; at the end store what is queued and close.
+    """Open the ledger and start storing reports; on exit store what is queued and close.
 
     Raises LedgerError when the ledger cannot be used, SettingsError for a wrong sources file.
     """
@@ -260,7 +260,7 @@ async def open_collector(
 
 
 def _limits(settings: Settings, bounds: Bounds) -> Limits:
-    """Return what holds for each report of a kind of sender."""
+    """Return the limits of each report of a kind of sender."""
     return Limits(
         ceiling_bytes=settings.report_ceiling_bytes,
         dedup_window_millis=settings.dedup_window_days * DAY_MILLIS,
@@ -272,7 +272,7 @@ def _limits(settings: Settings, bounds: Bounds) -> Limits:
 def _note_configured(
     backend: LedgerBackend, reader: LedgerReader, settings: Settings, now_millis: int
 ) -> None:
-    """List the keys of the environment with all others; log which of them are revoked."""
+    """Record the keys of the environment in the ledger; log those that are revoked there."""
     own = configured_by(
         settings.reporter_keys,
         outside_quota=settings.reporters_outside_quota,

@@ -1,4 +1,4 @@
-"""The kinds of values that are configured for the collector alone."""
+"""Value types of settings that only the collector has."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ from collector.schema import Policy
 from collector.setting_values import LEDGER_URL, REPORTER_KEYS, REPORTER_NAMES
 
 RATE = number(0, 1e9, expected="expected a number of 0 (no limit) or more")
-"""Calls a second."""
+"""Requests per second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Where the ledger is, who may report, and what bounds hold.
+    """All settings of the collector, as typed values.
 
     `from_env` raises ConfigError naming the variable that is malformed. Secrets are kept out of
     the representation.
@@ -43,7 +43,7 @@ class Settings:
     ledger_url: str = variable(
         "LEDGER_URL",
         "sqlite:///./data/ledger.sqlite3",
-        "The ledger: all totals are in it, so back it up; a file, or postgresql://… to share it",
+        "The ledger holds all totals: back it up. A file, or postgresql://… for several collectors",
         LEDGER_URL,
         is_secret=True,
     )
@@ -52,14 +52,14 @@ class Settings:
     admin_key: str = variable(
         "COLLECTOR_ADMIN_KEY",
         "",
-        "Lets the bridge read the change feed and statistics; nothing else needs it",
+        "The key with which the bridge reads the change feed and the statistics",
         header_text(MIN_KEY_LENGTH),
         is_secret=True,
     )
     reporter_keys: tuple[tuple[str, str], ...] = variable(
         "COLLECTOR_REPORTER_KEYS",
         "",
-        "Reporters beside those of `traffic-collector reporters`: name:key,name2:key2",
+        "Reporters in addition to those of `traffic-collector reporters`: name:key,name2:key2",
         REPORTER_KEYS,
         is_secret=True,
     )
@@ -72,7 +72,7 @@ class Settings:
     marzban_url: str = variable(
         "MARZBAN_URL",
         "",
-        "The panel, to verify users' subscription tokens; empty: keys only",
+        "The panel that verifies users' subscription tokens; empty: only keys are accepted",
         WEB_URL,
     )
     subscription_path: str = variable(
@@ -84,49 +84,49 @@ class Settings:
     report_ceiling_bytes: int = variable(
         "COLLECTOR_REPORT_CEILING_BYTES",
         10 * 2**40,
-        "The most one report may carry in either direction",
+        "The most bytes of one report, in each direction",
         whole(1, 2**60),
     )
     user_request_bytes: int = variable(
         "COLLECTOR_USER_REQUEST_BYTES",
         4 * 2**40,
-        "The most bytes, both ways, in one request of a user without a key; so in one report",
+        "The most bytes, both directions, in one request of a user without a key",
         whole(1, 2**62),
     )
     user_hour_bytes: int = variable(
         "COLLECTOR_USER_HOUR_BYTES",
         8 * 2**40,
-        "The most bytes that arrive from one user without a key in an hour (UTC); beyond, 429",
+        "The most bytes from one user without a key per hour (UTC); more is refused with 429",
         whole(1, 2**62),
     )
     user_day_bytes: int = variable(
         "COLLECTOR_USER_DAY_BYTES",
         32 * 2**40,
-        "The same in a day; 10.8 TB is 1 Gbit/s all day",
+        "The same per day; 10.8 TB is 1 Gbit/s all day",
         whole(1, 2**62),
     )
     key_request_bytes: int = variable(
         "COLLECTOR_KEY_REQUEST_BYTES",
         64 * 2**40,
-        "The most bytes, both ways, in one request with a reporter key",
+        "The most bytes, both directions, in one request with a reporter key",
         whole(1, 2**62),
     )
     key_hour_bytes: int = variable(
         "COLLECTOR_KEY_HOUR_BYTES",
         256 * 2**40,
-        "The most bytes that arrive with one reporter key in an hour (UTC); beyond, 429",
+        "The most bytes with one reporter key per hour (UTC); more is refused with 429",
         whole(1, 2**62),
     )
     key_day_bytes: int = variable(
         "COLLECTOR_KEY_DAY_BYTES",
         2**51,
-        "The same in a day; 108 TB is 10 Gbit/s all day",
+        "The same per day; 108 TB is 10 Gbit/s all day",
         whole(1, 2**62),
     )
     user_servers_per_day: int = variable(
         "COLLECTOR_USER_SERVERS_PER_DAY",
         256,
-        "Servers, with port and protocol, one user without a key may name a day; then `other`",
+        "Servers (with port and protocol) per day of one user without a key; more count as `other`",
         whole(1, 1_000_000),
     )
     key_servers_per_day: int = variable(
@@ -138,13 +138,13 @@ class Settings:
     spike_factor: int = variable(
         "COLLECTOR_SPIKE_FACTOR",
         10,
-        "A sender's hour with more than so many times its largest of 14 days is a spike",
+        "An hour above this many times the sender's largest hour of 14 days is a spike",
         whole(1, 1_000_000),
     )
     spike_floor_bytes: int = variable(
         "COLLECTOR_SPIKE_FLOOR_BYTES",
         50 * 2**30,
-        "An hour with less than this is never a spike",
+        "An hour with fewer bytes than this is never a spike",
         whole(0, 2**62),
     )
     dedup_window_days: int = variable(
@@ -156,19 +156,19 @@ class Settings:
     retention_days: int = variable(
         "COLLECTOR_RETENTION_DAYS",
         0,
-        "The age of daily rows that a cleanup without `days` removes; 0: `days` is required",
+        "A cleanup without `days` removes daily rows older than this; 0: `days` is required",
         whole(0, 36500),
     )
     max_body_bytes: int = variable(
         "COLLECTOR_MAX_BODY_BYTES",
         8 * 2**20,
-        "The largest request body, also after gunzip",
+        "The largest request body, before and after decompression",
         whole(1024, 2**30),
     )
     max_keyless_body_bytes: int = variable(
         "COLLECTOR_MAX_KEYLESS_BODY_BYTES",
         256 * 2**10,
-        "The largest body of a user who reports for itself, also after gunzip",
+        "The largest body of a request without a key, before and after decompression",
         whole(1024, 2**30),
     )
     sources_file: Path | None = variable(
@@ -180,13 +180,13 @@ class Settings:
     max_source_body_bytes: int = variable(
         "COLLECTOR_MAX_SOURCE_BODY_BYTES",
         32 * 2**20,
-        "The largest request body of another panel, which names all its users",
+        "The largest request body of another panel; such a body names all users of that panel",
         whole(1024, 2**30),
     )
     forwarded_allow_ips: tuple[str, ...] = variable(
         "FORWARDED_ALLOW_IPS",
         "",
-        "Proxies whose X-Forwarded-For is believed: addresses or networks, or *; empty: none",
+        "Proxies whose X-Forwarded-For is trusted: addresses or networks, or *; empty: none",
         text(forwarded_allow_ips, empty=()),
     )
     max_connections: int = variable(
@@ -198,30 +198,30 @@ class Settings:
     read_seconds: float = variable(
         "COLLECTOR_READ_SECONDS",
         15,
-        "How long a request's head may take, and its body beyond a second per 8 KiB",
+        "Seconds for a request's head; its body has these and one second more per 8 KiB",
         seconds(0.05, 3600),
     )
     max_queued_reports: int = variable(
         "COLLECTOR_MAX_QUEUED_REPORTS",
         100_000,
-        "Reports that may wait for a commit; beyond, senders are answered 503",
+        "Reports that may wait for a commit; when the queue is full, senders get 503",
         whole(1, 10_000_000),
     )
     key_requests_per_second: float = variable(
-        "COLLECTOR_KEY_REQUESTS_PER_SECOND", 2000, "Per reporter key; 0: no limit", RATE
+        "COLLECTOR_KEY_REQUESTS_PER_SECOND", 2000, "For each reporter key; 0: no limit", RATE
     )
     user_requests_per_second: float = variable(
-        "COLLECTOR_USER_REQUESTS_PER_SECOND", 5, "Per user without a key; 0: no limit", RATE
+        "COLLECTOR_USER_REQUESTS_PER_SECOND", 5, "For each user without a key; 0: no limit", RATE
     )
     min_free_disk_bytes: int = variable(
         "COLLECTOR_MIN_FREE_DISK_BYTES",
         64 * 2**20,
-        "Less free disk than this makes /readyz say so",
+        "With less free disk than this, /readyz reports a problem",
         whole(0, 2**60),
     )
 
     influxdb_url: str = variable(
-        "INFLUXDB_URL", "", "Where InfluxDB answers; empty: no time series, all else works", WEB_URL
+        "INFLUXDB_URL", "", "The URL of InfluxDB; empty: no time series are written", WEB_URL
     )
     influxdb_org: str = variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", TEXT)
     influxdb_token: str = variable(
@@ -240,7 +240,7 @@ class Settings:
     influxdb_prepares_buckets: bool = variable(
         "INFLUXDB_PREPARES_BUCKETS",
         "true",
-        "Create the buckets and keep their retention as set here; false where InfluxDB is no 2.x",
+        "Create the buckets and set their retention; false if InfluxDB is not version 2.x",
         FLAG,
     )
     influxdb_raw_days: int = variable(
@@ -264,7 +264,7 @@ class Settings:
 
     @property
     def spike_rule(self) -> SpikeRule:
-        """What is a spike."""
+        """From which bytes per hour a sender's hour is a spike."""
         return SpikeRule(self.spike_factor, self.spike_floor_bytes)
 
     @property

@@ -1,4 +1,4 @@
-"""`traffic-collector void`, `adjust` and `corrections`: how counted bytes are taken back."""
+"""`traffic-collector void`, `adjust` and `corrections`: correct bytes that were counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN_CORRECTIONS = 100
 PATIENCE_SECONDS = 600.0
 LOOK_SECONDS = 0.2
 TRY_HERE_SECONDS = 2.0
-"""So often the command tries whether nobody else writes the ledger."""
+"""How often the command tries to become the ledger's writer while it waits for the correction."""
 MAX_REASON_LENGTH = 500
 MAX_PORT = 65_535
 _AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
@@ -46,16 +46,19 @@ def add_void(parser: argparse.ArgumentParser) -> None:
         "--reporter",
         required=True,
         metavar="NAME",
-        help="whose reports: a key's name, or user:NAME for a user who reports for itself, or "
+        help="sender of the reports: a reporter's name, or user:NAME for a user without a key, or "
         "import:ORIGIN",
     )
     parser.add_argument(
         "--user", type=canonical, metavar="USER", help="only what was reported for this user"
     )
     parser.add_argument(
-        "--since", required=True, metavar="T", help="received from then on: 2026-11-28T09:30Z, 3h"
+        "--since",
+        required=True,
+        metavar="T",
+        help="received from then on: 2026-11-28T09:30Z, or 3h for 3 hours ago",
     )
-    parser.add_argument("--until", metavar="T", help="received before then; now if not given")
+    parser.add_argument("--until", metavar="T", help="received before then; default: now")
     _add_common(parser)
 
 
@@ -67,14 +70,12 @@ def add_adjust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bytes", required=True, metavar="±N", help="to add; negative to take off (--bytes=-N)"
     )
-    parser.add_argument(
-        "--billed-bytes", metavar="±N", help="what that counts for, where it is not the same"
-    )
+    parser.add_argument("--billed-bytes", metavar="±N", help="bytes to bill, if not the same")
     parser.add_argument(
         "--day",
         type=date.fromisoformat,
         metavar="DAY",
-        help="of which UTC day the bytes are, as 2026-11-01; without, of this moment",
+        help="the UTC day of the bytes, as 2026-11-01; default: now",
     )
     parser.add_argument("--server", metavar="SERVER", help="on which server, with the next two")
     parser.add_argument("--port", type=int, metavar="PORT")
@@ -83,14 +84,14 @@ def add_adjust(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", metavar="TEXT", default="", help="why, for those who ask later")
+    parser.add_argument("--reason", metavar="TEXT", default="", help="kept with the correction")
     parser.add_argument(
-        "--yes", action="store_true", help="carry it out; without, say what would be done"
+        "--yes", action="store_true", help="carry it out; without it, only show what would change"
     )
 
 
 def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
-    """Show what a void would take, and with --yes carry it out; exit code 1 where it was not.
+    """Show the bytes a void would subtract; carry it out with --yes, else return exit code 1.
 
     Raises SettingsError for what makes no sense, LedgerError and NotStoredError.
     """
@@ -110,7 +111,7 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
         ),
     )
     if (wanted.since_millis or 0) >= (wanted.until_millis or 0):
-        raise SettingsError("--since: there is nothing between it and --until, or now")
+        raise SettingsError("--since must be before --until, and before now")
     backend = backend_of(settings.ledger_url)
     name = scope.removeprefix("reporter:")
     with closing(backend.reader()) as reader:
@@ -134,7 +135,7 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
 
 
 def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
-    """Show what an adjustment would do, and with --yes carry it out; exit code 1 where it was not.
+    """Show what an adjustment would change; carry it out with --yes, else return exit code 1.
 
     Raises SettingsError for what makes no sense, LedgerError and NotStoredError.
     """
@@ -143,16 +144,16 @@ def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int
     if arguments.billed_bytes is not None:
         billed_bytes = _amount(arguments.billed_bytes, "--billed-bytes")
     if not raw_bytes and not billed_bytes:
-        raise SettingsError("--bytes: nothing would be adjusted")
+        raise SettingsError("--bytes: expected a number other than 0")
     series = (arguments.server, arguments.port, arguments.protocol)
     if None in series and series != (None, None, None):
-        raise SettingsError("--server, --port and --protocol name a series together")
+        raise SettingsError("--server, --port and --protocol: give all three, or none")
     if arguments.server is not None:
         check_server(arguments.server)
         if fault_in_name(arguments.protocol) or not 0 <= arguments.port <= MAX_PORT:
-            raise SettingsError("--port, --protocol: no report names a series so")
+            raise SettingsError("--port, --protocol: no report can have these values")
     if not arguments.reason:
-        raise SettingsError("--reason: say why, for those who ask later")
+        raise SettingsError("--reason is required: it is kept with the correction")
     since_millis = _noon_of(arguments.day, now_millis=now_millis)
     wanted = Wanted(
         kind=Kind.ADJUST,
@@ -182,7 +183,9 @@ def _noon_of(day: date | None, *, now_millis: int) -> int | None:
         return None
     noon_millis = int(datetime.combine(day, clock_time(12), tzinfo=UTC).timestamp() * 1000)
     if noon_millis > now_millis:
-        raise SettingsError("--day: expected a day before today; without it, the bytes are of now")
+        raise SettingsError(
+            "--day: expected a day before today; without it, the bytes count as of now"
+        )
     return noon_millis
 
 
@@ -277,7 +280,10 @@ def _show_sums(reader: LedgerReader, username: str) -> None:
 
 
 def _carry_out(backend: EmbeddedBackend | SharedBackend, wanted: Wanted, *, now_millis: int) -> int:
-    """Ask for a correction and wait for it: a collector that writes the ledger does it, or this."""
+    """Record a correction as requested, and wait until it is carried out.
+
+    The collector that writes the ledger carries it out; if none runs, this process does.
+    """
     number = backend.ask_correction(wanted, asked_at_millis=now_millis)
     deadline = time.monotonic() + PATIENCE_SECONDS
     try_here_at = time.monotonic()
@@ -285,25 +291,28 @@ def _carry_out(backend: EmbeddedBackend | SharedBackend, wanted: Wanted, *, now_
         while not (done := _find(reader, number)).done_at_millis:
             if time.monotonic() > deadline:
                 raise LedgerError(
-                    f"correction {number} is asked for, and not done yet: the collector that "
+                    f"correction {number} is requested and not carried out yet: the collector that "
                     "writes the ledger carries it out; see `traffic-collector corrections`"
                 )
             if time.monotonic() >= try_here_at:
                 try_here_at = time.monotonic() + TRY_HERE_SECONDS
-                with suppress(LedgerInUseError):  # then the collector that has it does
+                with suppress(LedgerInUseError):  # the collector that writes it carries it out
                     _carry_out_here(backend, now_millis=now_millis)
             time.sleep(LOOK_SECONDS)
     if done.problem is not None:
         raise LedgerError(f"{done.problem}; nothing was changed")
     _say(
         f"Correction {number}: {done.reports:,} reports voided, {done.raw_bytes:+,} bytes, "
-        f"{done.billed_bytes:+,} billed. The bridge follows with its next look at the feed."
+        f"{done.billed_bytes:+,} billed. The bridge applies it when it next reads the feed."
     )
     return 0
 
 
 def _carry_out_here(backend: EmbeddedBackend | SharedBackend, *, now_millis: int) -> None:
-    """Carry out what is open, unless another process writes the ledger."""
+    """Carry out all requested corrections, if this process can be the ledger's writer.
+
+    Raises LedgerInUseError if another process writes an embedded ledger.
+    """
     if not backend.is_shared:
         with closing(backend.open()) as ledger:
             _carry_out_all(ledger, now_millis=now_millis)
@@ -333,7 +342,7 @@ def _reason(arguments: argparse.Namespace) -> str:
 
 
 def _actor() -> str:
-    """Say who asks: the account and the machine."""
+    """Return who asks for the correction, as user@host."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -348,7 +357,7 @@ def _amount(text: str, option: str) -> int:
 
 
 def _moment(text: str, option: str, *, now_millis: int) -> int:
-    """Read a moment as people write it: ISO 8601, UTC unless it says otherwise, or 3h for ago."""
+    """Read a time: ISO 8601, UTC unless it names a zone, or `3h` for three hours ago."""
     if found := _AGO.fullmatch(text):
         return now_millis - int(found[1]) * _UNITS[found[2]] * 1000
     try:
@@ -357,7 +366,7 @@ def _moment(text: str, option: str, *, now_millis: int) -> int:
         return round((moment - datetime.fromtimestamp(0, tz=UTC)) / timedelta(milliseconds=1))
     except (ValueError, OverflowError) as error:
         raise SettingsError(
-            f"{option}: expected a moment such as 2026-11-28T09:30Z, or 30m, 3h, 2d for so long "
+            f"{option}: expected a time such as 2026-11-28T09:30Z, or 30m, 3h, 2d for that long "
             f"ago, not {text!r}"
         ) from error
 

@@ -1,4 +1,4 @@
-"""`traffic-collector import`: takes over an original panel's table, or a CSV."""
+"""`traffic-collector import`: imports an earlier collector's table, or a CSV."""
 
 from __future__ import annotations
 
@@ -39,24 +39,26 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--since", metavar="DAY", type=date.fromisoformat, help="from this day on, as 2026-11-01"
     )
-    which.add_argument("--all", action="store_true", help="every day there is (the default)")
+    which.add_argument("--all", action="store_true", help="all days of the file (default)")
     parser.add_argument(
         "--toward-quota",
         action="store_true",
-        help="have it count against quotas as if it were reported now; say --since or --all",
+        help="bill it to quotas as if it were reported now; requires --since or --all",
     )
     parser.add_argument(
         "--origin",
         default=DEFAULT_ORIGIN,
         metavar="NAME",
-        help="tells files of several panels apart; what was counted is remembered under it",
+        help="a name for this file's panel; what was imported is remembered under it",
     )
-    parser.add_argument("--table", default=DEFAULT_TABLE, metavar="NAME", help="in a database")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be counted")
+    parser.add_argument(
+        "--table", default=DEFAULT_TABLE, metavar="NAME", help="its table, if SQLite"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be counted")
 
 
 def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
-    """Import a file and show what became of it; exit code 1 when the books do not balance.
+    """Import a file and show how its bytes were counted; exit code 1 if they do not add up.
 
     Raises ImportFileError, LedgerInUseError, LedgerError or NotStoredError.
     """
@@ -65,7 +67,7 @@ def import_file(arguments: argparse.Namespace, settings: Settings, *, now_millis
     counts = arguments.toward_quota
     if counts and not arguments.all and arguments.since is None:
         raise SettingsError(
-            "--toward-quota: all of it would count in the running period at once; say from which "
+            "--toward-quota bills all of it to the current period of each quota; say from which "
             "day on: --since with the period's first day, or --all"
         )
     backend = backend_of(settings.ledger_url)
@@ -153,17 +155,17 @@ def _show(
     for username, amount_bytes in tally.users.most_common(SHOWN_USERS):
         print(f"  {printable(username)}: {amount_bytes:,} bytes {verb}")
     if tally.users and arguments.toward_quota:
-        print("It counts against their quotas as if it were reported now: see docs/import.md.")
+        print("It is billed to their quotas as if it were reported now: see docs/import.md.")
     elif tally.users:
-        print("It is stored and shown and limits nobody; --toward-quota would have it count.")
+        print("It is stored and shown, and billed to no quota; --toward-quota bills it.")
     expected = Grown(tally.bytes_counted, tally.bytes_billed)
     if not tally.is_balanced or grown not in {None, expected}:
         print(
-            f"The books do NOT balance: {tally.bytes_read:,} bytes read, {expected} counted, the "
+            f"The sums do NOT agree: {tally.bytes_read:,} bytes read, {expected} counted, the "
             f"ledger grew by {grown or '-'}. Please report this."
         )
         return 1
-    print("The books balance." + (" Nothing was changed." if arguments.dry_run else ""))
+    print("The sums agree." + (" Nothing was changed." if arguments.dry_run else ""))
     return 0
 
 

@@ -22,13 +22,13 @@ console = Console()
 SHOWN_DEAD_LETTERS = 10
 MAX_LINE_LENGTH = 100
 PATIENCE_SECONDS = 60.0
-"""A stack that starts together is given time to."""
+"""How long to wait for an InfluxDB that starts at the same time."""
 
 
 def bootstrap(
     settings: Settings, *, tokens: Path | None, patience_seconds: float = PATIENCE_SECONDS
 ) -> int:
-    """Make the buckets as they should be, and each program's token if asked to; may be repeated.
+    """Create or update the buckets, and with `tokens` each program's token; idempotent.
 
     Signs in with INFLUXDB_ADMIN_TOKEN, else with the collector's own token. Raises InfluxError or
     SettingsError.
@@ -52,7 +52,7 @@ def bootstrap(
     if is_mapped_now:
         print(f"queries that name no policy read {Policy.RAW.bucket}: done")
     if not changes and not is_mapped_now:
-        print("the buckets are as they should be")
+        print("the buckets exist, with the retention that is set")
     if tokens is not None:
         from collector.influx.tokens import issue_tokens  # noqa: PLC0415 - 14 MB that `serve` saves
 
@@ -83,7 +83,7 @@ def _access(settings: Settings) -> InfluxAccess:
 
 
 def export_status(settings: Settings) -> int:
-    """Show how far each stream is; exit code 1 while one does not go on."""
+    """Show the position of each stream; exit code 1 while a stream is stopped by an error."""
     reader = backend_of(settings.ledger_url).reader()
     states = {policy: reader.export_state(policy) for policy in Policy}
     backlogs = {policy: reader.backlog(policy) for policy in Policy}
@@ -103,7 +103,7 @@ def export_status(settings: Settings) -> int:
     console.print(table)
     for policy, state in states.items():
         if state.problem:
-            print(f"{policy.bucket} does not go on: {state.problem}")
+            print(f"{policy.bucket} is stopped: {state.problem}")
     if not settings.influxdb_url:
         console.print("INFLUXDB_URL is not set: nothing is exported.")
     if letters:
@@ -120,7 +120,7 @@ def export_status(settings: Settings) -> int:
 
 
 def export_rebuild(settings: Settings) -> int:
-    """Begin the export anew; the running collector, or the next one, writes everything again."""
+    """Reset the export's positions; the running or next collector exports everything again."""
     _access(settings)
     backend = backend_of(settings.ledger_url)
     reader = backend.reader()
@@ -128,9 +128,11 @@ def export_rebuild(settings: Settings) -> int:
     reader.close()
     backend.rewind_exports()
     print(f"{facts.records:,} reports and {facts.day_rows:,} daily sums will be written again,")
-    print("by the collector, now if it runs. What InfluxDB has already only overwrites itself.")
-    print("Reports older than the ledger keeps are in the daily sums alone.")
-    print("Watch it: traffic-collector export status")
+    print(
+        "by the collector, now if it runs. Points that InfluxDB has are overwritten with the same."
+    )
+    print("Reports that the ledger no longer keeps are only in the daily sums.")
+    print("To see how far it is: traffic-collector export status")
     return 0
 
 

@@ -45,7 +45,7 @@ BACK_UP_BY_PG_DUMP = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; errors are one readable line."""
+    """Run one command and return its exit code; an error is printed on one line."""
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace, Settings], int] = arguments.run
     settings: Settings | None = None
@@ -66,94 +66,98 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="traffic-collector",
-        description="Takes traffic reports and keeps exact, durable totals.",
+        description="Accepts traffic reports and keeps exact, durable totals.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="take reports until told to stop")
+    serve = commands.add_parser("serve", help="accept reports until stopped")
     serve.set_defaults(run=_serve)
-    check = commands.add_parser("check", help="is the ledger whole, do its sums agree")
+    check = commands.add_parser("check", help="check the ledger's integrity and its sums")
     check.set_defaults(run=_check)
     backup = commands.add_parser("backup", help="copy the ledger while it is in use, and verify it")
-    backup.add_argument("file", type=Path, metavar="FILE", help="a file that is not there yet")
+    backup.add_argument("file", type=Path, metavar="FILE", help="must not exist yet")
     backup.set_defaults(run=_back_up)
     prepare = commands.add_parser(
-        "bootstrap", help="make InfluxDB's buckets as they should be, and tokens for each program"
+        "bootstrap", help="create or update InfluxDB's buckets, and a token for each program"
     )
     prepare.add_argument(
         "--tokens",
         type=Path,
         metavar="DIR",
-        help="keep a least-privilege token for collector, bridge and grafana in files here",
+        help="write a least-privilege token for collector, bridge and grafana to files here",
     )
     prepare.set_defaults(run=lambda it, settings: bootstrap(settings, tokens=it.tokens))
-    export = commands.add_parser("export", help="the ledger's way into InfluxDB")
+    export = commands.add_parser("export", help="the export of the ledger to InfluxDB")
     exports = export.add_subparsers(dest="action", required=True, metavar="ACTION")
-    status = exports.add_parser("status", help="how far it is, what stands in its way")
+    status = exports.add_parser("status", help="its position, its lag, and its last error")
     status.set_defaults(run=lambda _, settings: export_status(settings))
     rebuild = exports.add_parser(
-        "rebuild", help="write everything the ledger keeps again, into an empty InfluxDB"
+        "rebuild", help="export everything the ledger keeps again, to an empty InfluxDB"
     )
     rebuild.set_defaults(run=lambda _, settings: export_rebuild(settings))
     take_over = commands.add_parser(
-        "import", help="count what the original panel's table, or a CSV, says; the collector is off"
+        "import", help="import an earlier collector's table, or a CSV; stop the collector first"
     )
     add_import(take_over)
     take_over.set_defaults(
         run=lambda it, settings: import_file(it, settings, now_millis=wall_clock_millis())
     )
     move = commands.add_parser(
-        "migrate-ledger", help="move an embedded ledger to PostgreSQL; the collector is off"
+        "migrate-ledger", help="move an embedded ledger to PostgreSQL; stop the collector first"
     )
     add_migration(move)
     move.set_defaults(run=migrate_ledger)
-    sources = commands.add_parser("sources", help="what is known of other panels' traffic")
+    sources = commands.add_parser(
+        "sources", help="show the sources file: other panels, their servers and users"
+    )
     sources.set_defaults(run=lambda _, settings: show_sources(settings))
     add_reporters(commands.add_parser("reporters", help="who may report"))
     _add_correction_commands(commands)
-    _add_ratio_commands(commands.add_parser("ratios", help="how much a byte on a server counts"))
+    _add_ratio_commands(commands.add_parser("ratios", help="billing ratios of servers"))
     return parser
 
 
 def _add_correction_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     voiding = commands.add_parser(
-        "void", help="take reports that are kept out of all sums; a dry run without --yes"
+        "void", help="subtract stored reports from all sums; a dry run without --yes"
     )
     add_void(voiding)
     voiding.set_defaults(
         run=lambda it, settings: void(it, settings, now_millis=wall_clock_millis())
     )
     adjusting = commands.add_parser(
-        "adjust", help="add bytes to a user, or take them off; a dry run without --yes"
+        "adjust", help="add bytes to a user's sums, or subtract them; a dry run without --yes"
     )
     add_adjust(adjusting)
     adjusting.set_defaults(
         run=lambda it, settings: adjust(it, settings, now_millis=wall_clock_millis())
     )
-    corrected = commands.add_parser("corrections", help="what was voided and adjusted, by whom")
+    corrected = commands.add_parser(
+        "corrections", help="list voids and adjustments, with who asked for them"
+    )
     corrected.set_defaults(run=lambda _, settings: corrections_list(settings))
 
 
 def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
     actions = ratios.add_subparsers(dest="action", required=True, metavar="ACTION")
-    setting = actions.add_parser("set", help="from now on, within a second")
+    setting = actions.add_parser("set", help="set a server's ratio; in force within a second")
     setting.add_argument("server", help="as reports name it")
-    setting.add_argument("ratio", help="such as 2 or 0.5; 0 counts nothing")
+    setting.add_argument("ratio", help="billed bytes per byte, such as 2 or 0.5; 0 bills nothing")
     setting.set_defaults(
         run=lambda it, settings: ratios_set(
             settings, it.server, it.ratio, now_millis=wall_clock_millis()
         )
     )
-    clear = actions.add_parser("clear", help="a byte counts as a byte again")
+    clear = actions.add_parser("clear", help="set a server's ratio back to 1")
     clear.add_argument("server")
     clear.set_defaults(run=lambda it, settings: ratios_clear(settings, it.server))
-    listing = actions.add_parser("list", help="all servers, raw and billed")
+    listing = actions.add_parser("list", help="list servers with their ratio, raw and billed bytes")
     listing.set_defaults(run=lambda _, settings: ratios_list(settings))
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     backend = backend_of(settings.ledger_url)
-    load_sources(settings.sources_file)  # what cannot be used is a one-line error, not a traceback
+    load_sources(settings.sources_file)  # a mistake in it is a one-line error, not a traceback
     with listen(settings.host, settings.port) as listener:  # before anything is touched
         _prepare(backend)
         _show_banner(settings, backend)
@@ -163,7 +167,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def _prepare(backend: LedgerBackend) -> None:
-    """Make the ledger ready; a server that starts together with us is given time to."""
+    """Prepare the ledger; wait for a PostgreSQL server that starts at the same time."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -190,11 +194,11 @@ def _show_banner(settings: Settings, backend: LedgerBackend) -> None:
         + ("" if count else "  -> traffic-collector reporters add NAME makes the first key"),
     ]
     if not settings.admin_key:
-        lines.append("COLLECTOR_ADMIN_KEY is not set: the bridge and statistics are shut out")
+        lines.append("COLLECTOR_ADMIN_KEY is not set: the bridge and statistics are refused")
     lines.append(
         f"InfluxDB {settings.influxdb_url}"
         if settings.influxdb_url
-        else "INFLUXDB_URL is not set: no time series, all else works"
+        else "INFLUXDB_URL is not set: no time series are written"
     )
     if not settings.marzban_url:
         lines.append("MARZBAN_URL is not set: users cannot report with their subscription token")
@@ -224,8 +228,8 @@ def _check(_: argparse.Namespace, settings: Settings) -> int:
         ("sum over series", f"{audit.series_bytes} bytes"),
         ("sum over the days kept", f"{audit.day_bytes} bytes"),
         ("billed, over users", f"{audit.billed_bytes} bytes"),
-        ("of it by corrections", f"{audit.corrected_bytes:+d} bytes"),
-        ("of it by corrections, billed", f"{audit.corrected_billed_bytes:+d} bytes"),
+        ("of which corrections", f"{audit.corrected_bytes:+d} bytes"),
+        ("of which corrections, billed", f"{audit.corrected_billed_bytes:+d} bytes"),
         ("reporters", len(reporters) + len(settings.reporter_keys)),
         ("panel", _panel_state(settings)),
     )

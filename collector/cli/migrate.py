@@ -1,4 +1,4 @@
-"""`traffic-collector migrate-ledger`: from the embedded file into a PostgreSQL database."""
+"""`traffic-collector migrate-ledger`: moves an embedded ledger to a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ PROGRESS_SECONDS = 5.0
 def add_migration(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "--from", dest="source", metavar="URL", help="sqlite:///…; LEDGER_URL if not given"
+        "--from", dest="source", metavar="URL", help="sqlite:///…; default: LEDGER_URL"
     )
     parser.add_argument(
         "--to",
         dest="target",
         metavar="URL",
-        help="postgresql://…; LEDGER_URL if not given, which keeps the password out of `ps`",
+        help="postgresql://…; default: LEDGER_URL, which keeps the password out of `ps`",
     )
     parser.add_argument(
-        "--restart", action="store_true", help="drop what an unfinished move has copied"
+        "--restart", action="store_true", help="drop what an interrupted move has copied"
     )
 
 
 def migrate_ledger(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Move a ledger, and show what was moved and compared.
+    """Move a ledger, and show the rows and bytes that were copied and compared.
 
     Raises LedgerInUseError while a collector runs on the file, LedgerError and NotStoredError.
     """
@@ -69,5 +69,5 @@ def migrate_ledger(arguments: argparse.Namespace, settings: Settings) -> int:
     print(
         f"Now set LEDGER_URL to {backend.name} (with its password), start the collectors, and keep"
     )
-    print(f"{path} as a backup: reports that were sent to it from here on would be missing there.")
+    print(f"{path} as a backup only: reports that it stores from now on are not in PostgreSQL.")
     return 0

@@ -1,4 +1,4 @@
-"""`traffic-collector ratios`: how much a byte on a server counts, set and shown from a terminal."""
+"""`traffic-collector ratios`: sets and lists the billing ratios of servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ console = Console()
 
 
 def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) -> int:
-    """Have a byte on a server count so many times from now on."""
+    """Set how many bytes a byte on a server is billed as, for reports from now on."""
     try:
         wanted = Ratio(server, parse_ratio(ratio), now_millis)
     except ValueError as error:
@@ -28,30 +28,30 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
     before = backend.set_ratio(wanted)
     was = show_ratio(AS_REPORTED_MILLIS if before is None else before)
     _say(
-        f"{server}: a byte counts {show_ratio(wanted.ratio_millis)} times from now on (before: "
-        f"{was}). What was reported before stays as it was billed."
+        f"{server}: a byte is billed {show_ratio(wanted.ratio_millis)} times from now on "
+        f"(before: {was}). Earlier reports stay as they were billed."
     )
     with closing(backend.reader()) as reader:
         is_known = any(each.server == server for each in reader.servers_of(None, since_day=None))
     if not is_known:
         _say(
-            f"No report has named {server} yet. The name must be the one in reports, letter by "
-            "letter; `ratios list` shows those that were reported."
+            f"No report has named {server} yet. Give the name exactly as reports have it, letter by "
+            "letter; `ratios list` shows the reported names."
         )
     return 0
 
 
 def ratios_clear(settings: Settings, server: str) -> int:
-    """Have a byte on a server count as a byte again."""
+    """Set a server's ratio back to 1, for reports from now on."""
     backend_of(settings.ledger_url).clear_ratio(server)
-    _say(f"{server}: a byte counts as a byte from now on. What was billed before stays.")
+    _say(f"{server}: a byte is billed once from now on. Earlier reports stay as they were billed.")
     return 0
 
 
 def ratios_list(settings: Settings) -> int:
-    """Show every server that was reported or has a ratio, with what it used and what that counts.
+    """List every server that was reported or has a ratio, with its raw and billed bytes.
 
-    A reporter outside the quota makes billed less than the ratio says.
+    Reports of a reporter outside the quota are not billed, whatever the ratio.
     """
     with closing(backend_of(settings.ledger_url).reader()) as reader:
         ratios = {each.server: each for each in reader.ratios()}

@@ -1,4 +1,4 @@
-"""`traffic-collector reporters`: who may report, whatever made their keys."""
+"""`traffic-collector reporters`: lists, adds, changes and revokes reporters and their keys."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ MAX_GRACE_HOURS = 24 * 30
 def add_reporters(reporters: argparse.ArgumentParser) -> None:
     """Add the arguments of `reporters`."""
     actions = reporters.add_subparsers(dest="action", required=True, metavar="ACTION")
-    add = actions.add_parser("add", help="make a key; it is shown once")
+    add = actions.add_parser("add", help="create a reporter and its key; the key is shown once")
     add.add_argument("name")
     add.add_argument(
         "--outside-quota",
         action="store_false",
         dest="counts_toward_quota",
         default=None,
-        help="store and show what it reports, but let it limit nobody",
+        help="store and show its reports, but bill them to no quota",
     )
     add.set_defaults(run=_add_reporter)
-    listing = actions.add_parser("list", help="all reporters, without their keys")
+    listing = actions.add_parser("list", help="list all reporters, without their keys")
     listing.set_defaults(run=_list_reporters)
     change = actions.add_parser(
-        "change", help="whether what it reports counts against quotas, within a second"
+        "change", help="set whether its reports are billed to quotas; in force within a second"
     )
     change.add_argument("name")
     counts = change.add_mutually_exclusive_group(required=True)
@@ -51,7 +51,7 @@ def add_reporters(reporters: argparse.ArgumentParser) -> None:
     counts.add_argument("--counts", action="store_true", dest="counts_toward_quota")
     change.set_defaults(run=_change_reporter)
     rotate = actions.add_parser(
-        "rotate", help="make another key for a reporter that keeps its name; it is shown once"
+        "rotate", help="replace a reporter's key; the name stays, the new key is shown once"
     )
     rotate.add_argument("name")
     old = rotate.add_mutually_exclusive_group()
@@ -60,14 +60,14 @@ def add_reporters(reporters: argparse.ArgumentParser) -> None:
         type=_grace_hours,
         default=DEFAULT_GRACE_HOURS,
         metavar="H",
-        help=f"how long the old key is taken beside the new one ({DEFAULT_GRACE_HOURS})",
+        help=f"how long the old key stays valid (default: {DEFAULT_GRACE_HOURS})",
     )
     old.add_argument(
         "--at-once",
         action="store_const",
         const=0.0,
         dest="grace_hours",
-        help="refuse the old key, and those before it, within a second",
+        help="refuse the old key, and earlier ones, within a second",
     )
     rotate.set_defaults(run=_rotate_reporter)
     revoke = actions.add_parser("revoke", help="make a reporter's key invalid, within a second")
@@ -94,20 +94,24 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
         now_millis=wall_clock_millis(),
         counts_toward_quota=arguments.counts_toward_quota,
     )
-    print(f"Reporter {arguments.name}. Its key is shown this once:\n\n  {key}\n")
+    print(f"Reporter {arguments.name}. Its key, which is shown only now:\n\n  {key}\n")
     with closing(backend.reader()) as reader:
         made = {each.name: each for each in reader.reporters()}[arguments.name]
     if not made.counts_toward_quota:
-        print("It is outside the quota: what it reports is stored and shown, and limits nobody.\n")
-    print("For Standard Webhooks signatures, the secret of the same key, to be used with")
+        print(
+            "It is outside the quota: its reports are stored and shown, and billed to no quota.\n"
+        )
+    print("For Standard Webhooks signatures: the signing secret of the key, to be used with")
     print(f"?reporter={arguments.name} in the URL:\n\n  {signing_secret(hash_key(key))}\n")
     print("Try it:\n")
     print(f"  curl -sS http://{settings.host}:{settings.port}/v1/reports \\")
     print(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
     print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
     print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'\n')
-    print("A 3x-ui takes this as its External Traffic Inform URI (docs/sources/3x-ui.md), with the")
-    print("address it reaches this collector at:\n")
+    print(
+        "The External Traffic Inform URI of a 3x-ui (docs/sources/3x-ui.md); put in the address at"
+    )
+    print("which it reaches this collector:\n")
     print(f"  http://{settings.host}:{settings.port}/v1/sources/3x-ui/{key}")
     return 0
 
@@ -132,7 +136,7 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
     for each, origin, valid in found:
         state = valid
         if isinstance(each, Reporter) and (ends := _grace_ends(each)):
-            state = f"valid, a former key until {_moment(ends)}"
+            state = f"valid, the old key until {_moment(ends)}"
         if each.revoked_at_millis is not None:
             state = f"revoked {_moment(each.revoked_at_millis)}"
         elif isinstance(each, Configured) and started.get(each.key_hash) is None:
@@ -173,11 +177,11 @@ def _change_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     backend, name = backend_of(settings.ledger_url), arguments.name
     if _is_configured_alone(name, backend, settings):
         raise LedgerError(
-            f"{name} is set in COLLECTOR_REPORTER_KEYS: see to COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
+            f"{name} is set in COLLECTOR_REPORTER_KEYS: change COLLECTOR_REPORTERS_OUTSIDE_QUOTA"
         )
     backend.change_reporter(name, counts_toward_quota=arguments.counts_toward_quota)
     verb = "counts" if arguments.counts_toward_quota else "does not count"
-    print(f"What {name} reports from now on {verb} against quotas. What it reported stays billed.")
+    print(f"What {name} reports from now on {verb} against quotas. Earlier reports stay billed.")
     return 0
 
 
@@ -186,18 +190,18 @@ def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     if _is_configured_alone(name, backend, settings):
         raise LedgerError(
             f"the key of {name} is in COLLECTOR_REPORTER_KEYS: put another key there under the "
-            "same name and restart the collector; what it sends again counts once"
+            "same name and restart the collector; reports that it sends again count once"
         )
     grace_millis = int(arguments.grace_hours * 3_600_000)
     key = backend.rotate_reporter(name, now_millis=now_millis, grace_millis=grace_millis)
-    print(f"Reporter {name} has another key. It is shown this once:\n\n  {key}\n")
-    print("For Standard Webhooks signatures, the secret of the same key:\n")
+    print(f"Reporter {name} has a new key, which is shown only now:\n\n  {key}\n")
+    print("For Standard Webhooks signatures, the signing secret of the key:\n")
     print(f"  {signing_secret(hash_key(key))}\n")
     if grace_millis:
-        print(f"The old key is taken until {_moment(now_millis + grace_millis)} UTC.")
+        print(f"The old key stays valid until {_moment(now_millis + grace_millis)} UTC.")
     else:
         print("The old key is refused within a second.")
-    print(f"The name stays, so what {name} sends again with the new key counts once.")
+    print(f"The name stays: reports that {name} sends again with the new key count once.")
     return 0
 
 
@@ -212,21 +216,21 @@ def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     is_configured = backend.revoke_configured(name, now_millis=now_millis)
     if is_stored or not is_configured:
         backend.revoke_reporter(name, now_millis=now_millis)
-    print(f"{name} is refused from now on. What it reported stays counted.")
+    print(f"{name} is refused from now on. Its earlier reports stay counted.")
     print(
-        f"For another key, `reporters add {name}`: the same name. What is sent again under "
-        "another name counts twice, if it had arrived under this one."
+        f"For a new key, `reporters add {name}`: keep the name. A report that is sent again under "
+        "another name counts twice, if it was stored under this one."
     )
     if is_configured:
         print(
-            "Its key is in COLLECTOR_REPORTER_KEYS of a collector: it is refused there as well, "
-            "also after a restart. Take it out, or put another key there."
+            "Its key is in a collector's COLLECTOR_REPORTER_KEYS: it is refused there as well, "
+            "also after a restart. Remove it there, or put another key in."
         )
     return 0
 
 
 def _grace_ends(reporter: Reporter) -> int | None:
-    """Return until when a former key is taken; None where none is."""
+    """Return until when the old key is valid; None if there is no old key."""
     now_millis = wall_clock_millis()
     ends = [each.valid_until_millis for each in reporter.former_keys]
     return max((each for each in ends if each > now_millis), default=None)

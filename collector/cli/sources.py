@@ -1,4 +1,4 @@
-"""The command of `traffic-collector` that shows the sources file as it is understood."""
+"""`traffic-collector sources`: shows what the sources file configures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ console = Console()
 
 
 def show_sources(settings: Settings) -> int:
-    """Show what is known of each source; exit code 1 while one has no reporter with a valid key.
+    """List the configured sources; exit code 1 if one has no reporter with a valid key.
 
     Raises SettingsError for what is wrong in the file, LedgerError for a ledger that cannot be
     read.
     """
     config = load_sources(settings.sources_file)
     if not config.panels and not config.uniproxies:
-        print("COLLECTOR_SOURCES_FILE says nothing of any source. A 3x-ui needs no entry: without")
-        print("one it is called like its reporter, and its clients' emails are the usernames.")
+        print("COLLECTOR_SOURCES_FILE configures no source. A 3x-ui needs no entry: without")
+        print("one its server is named as its reporter, and its clients' emails are the usernames.")
         return 0
     reader = backend_of(settings.ledger_url).reader()
     valid = {each.name for each in reader.reporters() if each.revoked_at_millis is None}

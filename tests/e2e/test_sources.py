@@ -159,7 +159,7 @@ def test_what_an_original_panel_counted_limits_a_user_if_that_is_asked_for_and_o
         stack.stop(COLLECTOR, signal.SIGTERM)
         done = stack.run("collector", "import", str(original), *options)
         assert done.returncode == 0, done.stderr
-        assert "The books balance." in done.stdout
+        assert "The sums agree." in done.stdout
         stack.start(COLLECTOR)
         stack.until_up(COLLECTOR)
 

@@ -93,12 +93,15 @@ def test_an_adjustment_is_shown_carried_out_and_refused_where_it_cannot_be_true(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["void", "--reporter", "r", "--since", "yesterday"], "expected a moment such as"),
-        (["void", "--reporter", "r", "--since", "2099-01-01"], "nothing between it and --until"),
+        (["void", "--reporter", "r", "--since", "yesterday"], "expected a time such as"),
+        (["void", "--reporter", "r", "--since", "2099-01-01"], "must be before --until"),
         (["adjust", "bob", "--bytes", "1.5", "--reason", "x"], "expected whole bytes"),
-        (["adjust", "bob", "--bytes", "0", "--reason", "x"], "nothing would be adjusted"),
-        (["adjust", "bob", "--bytes", "1"], "--reason: say why"),
-        (["adjust", "bob", "--bytes", "1", "--reason", "x", "--port", "1"], "a series together"),
+        (["adjust", "bob", "--bytes", "0", "--reason", "x"], "expected a number other than 0"),
+        (["adjust", "bob", "--bytes", "1"], "--reason is required"),
+        (
+            ["adjust", "bob", "--bytes", "1", "--reason", "x", "--port", "1"],
+            "give all three, or none",
+        ),
         (["adjust", "bob", "--bytes", "1", "--reason", "x", "--day", "2099-01-01"], "before today"),
     ],
 )

@@ -93,7 +93,7 @@ def test_rows_are_counted_on_their_own_days_however_old(path, capsys):
         ("bob", at("2026-01-05"), "vless"): (10, 100),
     }
     out = capsys.readouterr().out
-    assert "The books balance." in out
+    assert "The sums agree." in out
     assert "Days 2026-01-05 to 2026-01-06; counted for 2 users" in out
 
 
@@ -133,7 +133,7 @@ def test_a_row_that_shrank_is_refused_and_said_so_and_the_others_are_counted(pat
     assert days(path)[("bob", at("2026-01-05"), "vless")] == (10, 100)
     out = capsys.readouterr().out
     assert "was the table emptied in between?" in out
-    assert "The books balance." in out
+    assert "The sums agree." in out
 
 
 def test_two_panels_with_the_same_users_are_told_apart_by_their_origin(path):
@@ -284,7 +284,7 @@ def test_a_table_with_other_columns_more_of_them_and_rubbish_in_them_is_read_all
     out = capsys.readouterr().out
     assert "refused: port expected" in out
     assert "refused: day is no day" in out
-    assert "The books balance." in out
+    assert "The sums agree." in out
 
 
 def test_the_original_is_opened_for_reading_alone(path):
@@ -337,7 +337,7 @@ def test_history_limits_nobody_unless_that_is_asked_for(path, capsys):
     assert billed(path) == {"alice": 0, "bob": 0}
     out = " ".join(capsys.readouterr().out.split())
     assert "of it toward quotas │ │ 0" in out
-    assert "It is stored and shown and limits nobody" in out
+    assert "It is stored and shown, and billed to no quota" in out
 
 
 @pytest.mark.parametrize("which", [["--all"], ["--since", "2026-01-05"]])

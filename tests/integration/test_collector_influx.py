@@ -40,7 +40,7 @@ class TestBootstrap:
         )
         assert Buckets(influx.access()).current_seconds()[Policy.RAW.bucket] == 30 * 86_400
         assert main(["bootstrap"]) == 0
-        assert capsys.readouterr().out == "the buckets are as they should be\n"
+        assert capsys.readouterr().out == "the buckets exist, with the retention that is set\n"
         monkeypatch.setenv("INFLUXDB_DAILY_DAYS", "400")
         assert main(["bootstrap"]) == 0
         assert "traffic/daily keeps points for ever, it should be 400 d" in capsys.readouterr().out

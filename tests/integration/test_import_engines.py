@@ -73,7 +73,7 @@ def test_a_file_is_counted_once_on_its_own_days_and_bills_nothing(home, capsys):
     assert "Nothing was changed" in capsys.readouterr().out
     assert not home.backend.remembers_imports()
     do(file, "--all")
-    assert "The books balance." in capsys.readouterr().out
+    assert "The sums agree." in capsys.readouterr().out
     assert home.totals() == {"alice": (110, 0), "bob": (3, 0)}
     with closing(home.backend.reader()) as reader:
         days = {each.username: each.day * DAY_MILLIS for each in reader.days_after(0, limit=9)}
@@ -97,7 +97,7 @@ def test_what_counts_toward_quotas_is_billed_by_the_ratios_of_now(home, capsys):
     home.backend.prepare()
     home.backend.set_ratio(Ratio("de-1", 2000, 0))
     do(home.write("alice,de-1,443,vless,10,100,2026-01-05"), "--all", "--toward-quota")
-    assert "The books balance." in capsys.readouterr().out
+    assert "The sums agree." in capsys.readouterr().out
     assert home.totals() == {"alice": (110, 220)}
 
 
@@ -164,7 +164,7 @@ def test_a_database_is_imported_into_beside_its_collectors(home, capsys):
             assert "Stop the collector for the import" in capsys.readouterr().err
             return
         do(file, "--all")
-        assert "The books balance." in capsys.readouterr().out
+        assert "The sums agree." in capsys.readouterr().out
         ledger.record([batch(report(up=1, down=1))], received_at_millis=NOON_MILLIS)
     assert home.totals() == {"alice": (114, 4)}
 

@@ -66,7 +66,7 @@ def test_a_key_of_the_environment_is_listed_and_revoked_from_any_shell(collector
     assert "COLLECTOR_REPORTER_KEYS" in listed
     assert "valid" in listed
     said = reporters(collector.ledger, "revoke", "load")
-    assert "Take it out" in said
+    assert "Remove it there" in said
     poll("a key that is refused", lambda: status(url, KEY) == 401, seconds=3)
     assert "revoked" in row_of("load", reporters(collector.ledger, "list"))
     collector.terminate()
@@ -106,12 +106,12 @@ def test_a_key_is_replaced_under_its_name_and_what_is_sent_again_counts_once(col
 
     assert send(old, "in-flight").json()["accepted"] == 1
     said = reporters(collector.ledger, "rotate", "de-1")
-    assert "is taken until" in said
+    assert "stays valid until" in said
     new = key_in(said)
     poll("the new key", lambda: send(new, "in-flight").status_code == 200, seconds=3)
     assert send(new, "in-flight").json()["duplicates"] == 1
     assert send(old, "in-flight").json()["duplicates"] == 1
-    assert "a former key until" in row_of("de-1", reporters(collector.ledger, "list"))
+    assert "the old key until" in row_of("de-1", reporters(collector.ledger, "list"))
     last = key_in(reporters(collector.ledger, "rotate", "de-1", "--at-once"))
     poll("the last key", lambda: send(last, "in-flight").status_code == 200, seconds=3)
     assert {send(old, "x").status_code, send(new, "x").status_code} == {401}

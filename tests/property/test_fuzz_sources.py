@@ -217,8 +217,8 @@ def test_any_file_is_imported_with_books_that_balance_or_refused_with_none_begun
     file.write_bytes(body)
     code = main(["import", str(file), *arguments])
     said = capsys.readouterr()
-    assert "do NOT balance" not in said.out
-    assert ("The books balance." in said.out) == (code == 0)
+    assert "do NOT agree" not in said.out
+    assert ("The sums agree." in said.out) == (code == 0)
     if code == 0 and ledger.exists():
         reader = SqliteReader(ledger)
         assert reader.audit().problems == []
