@@ -1,4 +1,4 @@
-"""Lets a request's reports through to the ledger, as far as their sender's bounds allow."""
+"""Checks the reports of a request against the byte and server bounds of their sender."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ MOST_SHOWN_SPIKES = 10
 
 
 async def admit(collector: Collector, scope: str, reports: Sequence[Report]) -> int:
-    """Hold what a request brings to its sender's bounds; return its bytes, for `settle`.
+    """Reserve a request's bytes within its sender's bounds; return the bytes, for `settle`.
 
-    Raises ProblemError 413 for more than one request may bring: the same in parts is taken; 429 for
-    more than the hour or the day may bring: the same later is taken.
+    Raises ProblemError 413 if one request may not have so many bytes (the same reports in smaller
+    requests may pass), and 429 if the bound of the hour or the day is reached (a retry after
+    `Retry-After` may pass).
     """
     bounds = _bounds_of(collector, scope)
     amount_bytes = sum(each.upload_bytes + each.download_bytes for each in reports)
@@ -32,7 +33,7 @@ async def admit(collector: Collector, scope: str, reports: Sequence[Report]) -> 
         raise ProblemError(
             413,
             f"the reports of this request sum to {amount_bytes} bytes, above the "
-            f"{limits.request_bytes} of {limits.setting_of('request')}: send fewer at once",
+            f"{limits.request_bytes} of {limits.setting_of('request')}: send fewer per request",
         )
     now_millis = collector.now_millis()
     if bounds.passes_at_once(scope, amount_bytes, now_millis=now_millis):
@@ -44,7 +45,7 @@ async def admit(collector: Collector, scope: str, reports: Sequence[Report]) -> 
         _note(collector, scope, beyond.span)
         raise ProblemError(
             429,
-            f"this sender has reported as much as it may in one {beyond.span}: "
+            f"this sender has reached its bound of bytes per {beyond.span}: "
             f"{beyond.bound_bytes} bytes ({limits.setting_of(beyond.span)})",
             retry_after_seconds=beyond.retry_after_seconds,
         )
@@ -52,14 +53,14 @@ async def admit(collector: Collector, scope: str, reports: Sequence[Report]) -> 
 
 
 def settle(collector: Collector, scope: str, amount_bytes: int) -> None:
-    """Note that what was admitted is stored, or is not."""
+    """End a reservation of `admit`: the bytes are stored now, or the request failed."""
     _bounds_of(collector, scope).settle(scope, amount_bytes)
 
 
 async def bound_servers(
     collector: Collector, scope: str, reports: Sequence[Report]
 ) -> Sequence[Report]:
-    """Return the reports, those of servers beyond the sender's bound of a day under `other`."""
+    """Return the reports; those of servers above the sender's bound per day name `other`."""
     bounds = collector.key_servers if scope.startswith(REPORTER) else collector.user_servers
     now_millis = collector.now_millis()
     if bounds.are_known(scope, reports, now_millis=now_millis):
@@ -98,19 +99,19 @@ def _note(collector: Collector, scope: str, span: str) -> None:
     if collector.bounded_senders.note(scope, now_seconds=collector.monotonic_seconds()):
         log.warning(
             "sender_beyond_bound sender=%r span=%s: it reports more than its settings allow; "
-            "what is beyond is refused for now",
+            "the excess is refused until the bound allows more",
             scope,
             span,
         )
 
 
 def _reporter_of(scope: str) -> str:
-    """Return a label that is bounded: the name of a key, or nothing for a user without one."""
+    """Return the metric label: the reporter's name; empty for users without a key."""
     return scope.removeprefix(REPORTER) if scope.startswith(REPORTER) else ""
 
 
 def warnings_of(collector: Collector) -> list[str]:
-    """Say which senders reached their bounds within the last hour; users are not named."""
+    """Return warnings about senders that reached a bound in the last hour, without usernames."""
     now_seconds = collector.monotonic_seconds()
     warnings: list[str] = []
     for names, what in (

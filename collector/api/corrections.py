@@ -1,4 +1,4 @@
-"""Corrections out: the list for people, and sums of a user's corrections for the bridge."""
+"""Routes that read corrections: the list for operators, and a user's sums for the bridge."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ Seq = Annotated[int, Query(ge=0, le=MAX_SEQ)]
 
 
 class CorrectionEntry(BaseModel):
-    """A correction: who asked for what, when and why, and what came of it so far."""
+    """A correction: who requested what, when and why, and its result so far."""
 
     number: int
     kind: Kind
     reason: str
     actor: str
     username: str | None
-    """Whose bytes; null for those of all users that `scope` reported."""
+    """The corrected user; null for all users that `scope` reported."""
     scope: str | None
-    """Who reported what was voided."""
+    """The sender whose reports were voided."""
     since: datetime | None
     until: datetime | None
     asked_at: datetime
     done_at: datetime | None
-    """null until it is carried out to its end."""
+    """null until it is carried out completely."""
     problem: str | None
     """Why it was not carried out."""
     reports: int
-    """So many were voided."""
+    """The number of voided reports."""
     upload_bytes: int
-    """Added to the sums; negative for what was taken back, as the next two."""
+    """Bytes added to the sums, negative if subtracted; the next two likewise."""
     download_bytes: int
     billed_bytes: int
 
@@ -58,15 +58,15 @@ class CorrectionList(BaseModel):
 
 
 class CorrectedSumAnswer(BaseModel):
-    """What corrections added to a user within a stretch of the ledger's numbers."""
+    """What corrections added to a user's sums, within a range of sequence numbers."""
 
     billed_bytes: int
     raw_bytes: int
     period_billed_bytes: int
-    """What of it belongs to the period; so is the next."""
+    """The part of it that belongs to the period; the next likewise."""
     period_raw_bytes: int
     corrections: list[CorrectionEntry]
-    """Those that it is of, the newest ten first."""
+    """The ten newest of these corrections, newest first."""
 
 
 @router.get("")
@@ -88,10 +88,10 @@ async def sum_of_corrections(
     period_since: AwareDatetime,
     period_seq: Annotated[int | None, Query(ge=0, le=MAX_SEQ)] = None,
 ) -> CorrectedSumAnswer:
-    """Sum a user's lines of corrections after one number through another.
+    """Sum a user's correction lines after one sequence number up to and including another.
 
-    Of the period is what was voided of the reports after `period_seq`; without it, and for
-    adjustments of a day, what was received since `period_since`.
+    A void belongs to the period if its reports are after `period_seq`. Without `period_seq`, and
+    for adjustments of a day, a line belongs to it if it was received since `period_since`.
     """
     stretch = Stretch(
         username=username,

@@ -1,4 +1,4 @@
-"""How a route gets the collector that it serves."""
+"""The FastAPI dependency that gives a route its collector."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Routes for what is sent all day: declared and documented like the others, served without detours.
+"""Routes for the most frequent requests, served without FastAPI's dependency resolution.
 
-FastAPI takes half a millisecond of processor time to resolve what a route depends on and to look
-its answer over: twenty times what it takes to store a report. A `FastRoute` is declared as usual,
-so the OpenAPI document is complete, and calls its function directly with what the request claims.
+Resolving dependencies and validating an answer takes FastAPI half a millisecond of processor time,
+twenty times as much as storing a report. A `FastRoute` is declared as usual, so the OpenAPI
+document is complete; to serve a request it calls its function directly.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class _Endpoint(Protocol):
 
 
 class FastRoute(APIRoute):
-    """A route whose function takes a request, the collector, claims and its path's parameters."""
+    """A route whose function takes the request, the collector, claims and path parameters."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request that matches; another method is answered by the framework."""
+        """Serve a request that matches; FastAPI answers other methods with 405."""
         if scope["method"] in (self.methods or ()):
             await self.serve(scope, receive, send)
         else:
             await super().handle(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with what the route's function returns, or with the problem it raises."""
+        """Send what the route's function returns, or the ProblemError that it raises."""
         request = Request(scope, receive, send)
         endpoint = cast("_Endpoint", self.endpoint)
         parameters: Mapping[str, Any] = scope.get("path_params") or {}
@@ -73,9 +73,9 @@ def _mark_of(scope: Scope) -> str:
 
 
 class FastRoutesApp(FastAPI):
-    """An application that hands requests for fast routes to them, past middleware and routing.
+    """An application that serves fast routes before middleware and routing.
 
-    A defect in a fast route reaches the server, which logs it and answers 500.
+    The server logs an unexpected error of a fast route, and answers 500.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -83,9 +83,9 @@ class FastRoutesApp(FastAPI):
         self._fast: dict[tuple[str, str], FastRoute] = {}
 
     def include_fast(self, router: APIRouter) -> None:
-        """Include a router; paths with parameters need routing and get no short cut.
+        """Include a router; its paths with parameters still go through routing.
 
-        A slash at the end of a path is let pass.
+        A slash at the end of a path is accepted.
         """
         self.include_router(router)
         for route in router.routes:

@@ -1,4 +1,4 @@
-"""Is it alive, can it store, what are its numbers."""
+"""Routes for monitoring: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """Whether all is well, and if not, why."""
+    """Whether reports can be stored, the reasons why not, and warnings."""
 
     status: str
     reasons: list[str] = []
     warnings: list[str] = []
-    """What does not keep reports from being stored, but wants seeing to."""
+    """Problems that need an operator, though reports are still stored."""
 
 
 @router.get("/healthz")
@@ -32,7 +32,7 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses={503: {"model": Health, "description": "Cannot store reports"}})
 async def readyz(collector: CollectorPart) -> Response:
-    """Say whether reports can be stored."""
+    """Answer 200 if reports can be stored, else 503 with the reasons."""
     reasons = _reasons(collector)
     warnings = list(collector.exporter.warnings) if collector.exporter else []
     warnings += collector.ingest.warnings
@@ -56,7 +56,7 @@ def _reasons(collector: Collector) -> list[str]:
     backend = collector.backend
     if backend.identity() != collector.ledger_identity:
         reasons.append(
-            f"the ledger {backend.name} was removed or replaced while it is open: stop the "
+            f"the ledger {backend.name} was removed or replaced while it was open: stop the "
             "senders, and put it back from a backup before a restart"
         )
     try:
@@ -73,6 +73,6 @@ def _reasons(collector: Collector) -> list[str]:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(collector: CollectorPart) -> Response:
-    """Expose the process's numbers in Prometheus' text format."""
+    """Return the metrics of this process in Prometheus' text format."""
     body = generate_latest(collector.metrics.registry)
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

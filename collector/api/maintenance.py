@@ -1,4 +1,4 @@
-"""Removes what is old: reports, days, series that nothing refers to, points; totals stay."""
+"""The cleanup: removes old reports, daily rows, unused series and points; totals stay."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ router = APIRouter(
 )
 
 IDLE_SERIES = 50_000
-"""Looked for at once."""
+"""Series per query for unused ones."""
 SERIES_ROWS = 2000
-"""Dropped in one commit."""
+"""Series removed in one commit."""
 CLEANUP_ROWS = 10_000
-"""Removed in one commit, so that reports arriving meanwhile do not wait for long."""
+"""Rows removed in one commit, so that reports arriving meanwhile do not wait for long."""
 
 
 class CleanupAnswer(BaseModel):
@@ -45,26 +45,26 @@ class CleanupAnswer(BaseModel):
     removed_reports: int
     removed_day_rows: int
     removed_series: int
-    """Servers of a user that no day is left of: their sums are under the server `other` now."""
+    """Removed series (user and server) without daily rows; their sums are added to `other`."""
     series_data: str
-    """What became of the points in InfluxDB: `deleted`, `none`, or why they are still there."""
+    """The points in InfluxDB: `deleted`, `none` to delete, or why they were not deleted."""
 
 
 @router.post("/maintenance/cleanup")
 async def cleanup(
     collector: CollectorPart, days: Annotated[int, Query(ge=1, le=36500)]
 ) -> CleanupAnswer:
-    """Remove daily rows, reports and points older than so many days; totals stay.
+    """Remove daily rows, reports and points older than `days` days; totals stay.
 
-    Reports are kept all the same until they are in InfluxDB, and for the deduplication window, by
-    the clock and by the time that collectors ran. Of each user's servers that no day and no report
-    is left of, those used last are kept.
+    A report stays until it is exported to InfluxDB and until the deduplication window has passed,
+    both by the wall clock and by the time that collectors ran. Of each user's series without daily
+    rows and reports, those used last stay.
     """
     return await clean_up(collector, days)
 
 
 async def clean_up(collector: Collector, days: int) -> CleanupAnswer:
-    """Remove what is older than so many days."""
+    """Remove daily rows, reports, unused series and points older than `days` days."""
     before_millis = min(
         collector.now_millis() - days * DAY_MILLIS,
         purge_horizon_millis(collector.limits, now_millis=collector.now_millis()),
@@ -97,7 +97,7 @@ async def clean_up(collector: Collector, days: int) -> CleanupAnswer:
 
 
 async def _forget_series(collector: Collector) -> int:
-    """Drop the series that neither days nor kept reports refer to, but for some of each user."""
+    """Drop the series without daily rows and reports, except each user's most recent ones."""
     removed = 0
     async with collector.dropping_series:
         while True:
@@ -119,7 +119,7 @@ def _drop(found: Sequence[IdleSeries], ledger: Ledger) -> int:
 
 
 async def _delete_points(collector: Collector, before_day: int) -> str:
-    """Delete the points of the days before; the ledger's rows are gone either way."""
+    """Delete the points before a day; the ledger's rows are removed even if this fails."""
     influx = collector.influx
     if influx is None:
         return "none"

@@ -1,7 +1,7 @@
-"""Statistics under the paths, field names and units of the original traffic page.
+"""Statistics under the paths, field names and units of an earlier collector's traffic page.
 
-`_gb` fields are GiB rounded to three places. What the original got wrong is right here: days are
-counted, cleanup without `days` does what the retention setting says, and nothing is open.
+`_gb` fields are GiB rounded to three places. Unlike there, `days` is respected, a cleanup without
+`days` uses COLLECTOR_RETENTION_DAYS, and every route needs authentication.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class TopServer(BaseModel):
 
 
 class OriginalGlobal(BaseModel):
-    """Traffic over everything."""
+    """Traffic of all users on all servers."""
 
     total_users: int
     total_servers: int
@@ -80,7 +80,7 @@ class OriginalGlobal(BaseModel):
 
 
 class PanelStatistics(OriginalGlobal):
-    """The same, as the panel's own page read it."""
+    """The same, with the fields that the panel's page reads."""
 
     external_servers: Literal[True] = True
     integration_type: Literal["xpert"] = "xpert"
@@ -88,7 +88,7 @@ class PanelStatistics(OriginalGlobal):
 
 
 class PanelAnswer(BaseModel):
-    """The envelope of the panel's own page."""
+    """The answer's envelope that the panel's page expects."""
 
     users_traffic: PanelStatistics
 
@@ -115,7 +115,7 @@ class OriginalServerPage(BaseModel):
 
 
 class OriginalDatabase(BaseModel):
-    """The ledger as a database."""
+    """The ledger's size and row counts."""
 
     database_path: str
     total_records: int
@@ -135,14 +135,14 @@ class OriginalCleanup(BaseModel):
 
 @router.get("/traffic-stats/global", dependencies=for_admin)
 async def global_statistics(collector: CollectorPart, days: PeriodDays = 30) -> OriginalGlobal:
-    """Return traffic over everything."""
+    """Return the traffic of all users on all servers."""
     return await _global(collector, days)
 
 
 @router.get("/marzban-traffic-stats", dependencies=for_admin)
 @router.get("/xpert-traffic-stats", dependencies=for_admin)
 async def panel_statistics(collector: CollectorPart, days: PeriodDays = 30) -> PanelAnswer:
-    """Return traffic over everything in the envelope of the panel's page."""
+    """Return the same in the envelope that the panel's page expects."""
     found = await _global(collector, days)
     return PanelAnswer(users_traffic=PanelStatistics(**found.model_dump()))
 
@@ -229,10 +229,10 @@ async def user_statistics(
     after: After = 0,
     limit: Limit = MOST_SERVERS,
 ) -> OriginalUser:
-    """Return a user's traffic: to the admin by name, to the user by its own subscription token.
+    """Return a user's traffic: to the admin by username, to users by their subscription token.
 
-    The total is over all servers; `servers` is a page of them, those with most traffic first. A
-    user may ask as often as it may report.
+    The total is over all servers; `servers` is a page of them, those with most traffic first. The
+    rate limit of a user's reports also holds here.
     """
     username = await _username(request, collector, user_token, credentials)
     sums, servers = await usage_of(collector, username, days, after=after, limit=limit)
@@ -266,7 +266,7 @@ async def _username(
         return username
     if not is_admin(collector, credentials):
         raise ProblemError(
-            401, "send the COLLECTOR_ADMIN_KEY, or ask with your own subscription token"
+            401, "send the COLLECTOR_ADMIN_KEY, or put your own subscription token into the path"
         )
     return canonical(user_token)
 

@@ -1,6 +1,6 @@
-"""Takes reports that arrive by HTTP: authenticate the sender, decode, name the user, store.
+"""Handles a request with reports: authenticate the sender, decode, find each user, store.
 
-An outcome that is returned is on disk.
+Reports are on disk when a function here returns their outcome.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Sorted:
     def __init__(self, refusals: list[Refusal]) -> None:
         self.reports: list[Report] = []
         self.indexes: list[int] = []
-        """The place in the request of each of `reports`."""
+        """The index in the request of each of `reports`."""
         self.refusals = refusals
         self.ignored = 0
 
     def add(self, outcome: Report | Refusal | None, index: int) -> None:
-        """Put what became of one report in its place; None reported nothing."""
+        """Add one decoded report; None is one of zero bytes."""
         if outcome is None:
             self.ignored += 1
         elif isinstance(outcome, Refusal):
@@ -64,9 +64,9 @@ class Sorted:
 async def take(
     request: Request, collector: Collector, claimed: Claims, *, is_array_allowed: bool = True
 ) -> tuple[Sorted, Receipt]:
-    """Take the reports of a request; return what became of each once the valid ones are on disk.
+    """Store the reports of a request; return the outcome of each once the valid ones are on disk.
 
-    Raises ProblemError for whatever is no success, counted by its status and field.
+    Raises ProblemError for every other outcome, which is counted by status and field.
     """
     settings = collector.settings
     with Counting(collector.metrics):
@@ -94,14 +94,14 @@ async def take(
             sender = reporter or await _self_reporter(collector, request, body)
             decoded = decode(body)
             if decoded.is_array and not is_array_allowed:
-                raise ProblemError(422, "this path takes one report; post arrays to /v1/reports")
+                raise ProblemError(422, "this path accepts one report; post arrays to /v1/reports")
             sorted_, scope = await _sort(collector, decoded, sender, claimed.header_id)
             receipt = await store(collector, sorted_, scope)
     return sorted_, receipt
 
 
 class Counting:
-    """Counts a request by its outcome; whatever is wrong with it becomes a ProblemError."""
+    """Counts a request by its outcome; turns every error into a ProblemError."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -112,7 +112,7 @@ class Counting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        """Count what it came to."""
+        """Count the outcome; raise a ProblemError for an error."""
         if error is None:
             self._metrics.count_answered()
         elif isinstance(error, CollectorError | UnreadableBodyError | BodyTooLargeError):
@@ -126,21 +126,21 @@ class Counting:
 
 @dataclass(frozen=True, slots=True)
 class SelfReporter:
-    """A user without a key, by the token that proved it, and where the request comes from."""
+    """A user without a key: its username, its verified token, and the client's address."""
 
     username: str
     address: str
     tokens: set[str]
-    """Those of this request that are known to be the user's."""
+    """Tokens in this request that were verified as this user's."""
 
     @property
     def scope(self) -> str:
-        """What the ids of its reports are unique within."""
+        """The scope in which the ids of its reports are unique."""
         return f"user:{self.username}"
 
 
 async def _self_reporter(collector: Collector, request: Request, body: bytes) -> SelfReporter:
-    """Return the user a keyless request is of, before the body is decoded; 401 without a token."""
+    """Return the user of a request without a key, before the body is decoded; 401 if no token."""
     token = subscription_token(first_user_token(body) or "")
     if token is None:
         raise ProblemError(401, _HOW_TO_AUTHENTICATE)
@@ -151,7 +151,7 @@ async def _self_reporter(collector: Collector, request: Request, body: bytes) ->
 
 
 async def _check_own(collector: Collector, sender: SelfReporter, wire: WireReport) -> None:
-    """Answer 401 unless a report is of the user who sends it."""
+    """Raise ProblemError 401 unless a report names the user who sends it."""
     token = subscription_token(wire.user_token)
     if token is None:
         raise ProblemError(401, _HOW_TO_AUTHENTICATE)
@@ -159,7 +159,9 @@ async def _check_own(collector: Collector, sender: SelfReporter, wire: WireRepor
         return
     is_own = len(sender.tokens) < MOST_OWN_TOKENS
     if not (is_own and await _whose(collector, token, sender.address) == sender.username):
-        raise ProblemError(401, "without a reporter key, a request is of one user only")
+        raise ProblemError(
+            401, "without a reporter key, all reports of a request must be of one user"
+        )
     sender.tokens.add(token)
 
 
@@ -175,7 +177,7 @@ async def _sort(
     sender: Reporter | SelfReporter,
     header_id: str | None,
 ) -> tuple[Sorted, str]:
-    """Name the user of each report, and check that it may be counted."""
+    """Find the user of each report, and check each report."""
     sorted_ = Sorted(list(decoded.refusals))
     now_millis = collector.now_millis()
     reporter = sender if isinstance(sender, Reporter) else None
@@ -214,7 +216,7 @@ async def _sort(
 
 
 MOST_OWN_TOKENS = 8
-"""So many of one user's tokens a request without a key may carry: the panel is asked about each."""
+"""The most tokens of one user in a request without a key: the panel is asked about each."""
 _HOW_TO_AUTHENTICATE = (
     "send Authorization: Bearer with a reporter key (`traffic-collector reporters add NAME`), or a "
     "user's subscription token as user_token"
@@ -227,27 +229,27 @@ async def _any_username(collector: Collector, wire: WireReport, index: int) -> s
     token = subscription_token(wire.user_token)
     if token is None:
         if is_url(wire.user_token):
-            return Refusal(index, "user_token", "is a URL without a subscription token in it")
+            return Refusal(index, "user_token", "is a URL without a subscription token")
         return wire.user_token
     if collector.subscriptions is None:
         return Refusal(index, "user_token", _NOT_VERIFIABLE)
     try:
         return await collector.subscriptions.resolve(token, stranger=None)
     except IdentityUnknownError:
-        return Refusal(index, "user_token", "is a subscription token the panel does not know")
+        return Refusal(index, "user_token", "is a subscription token that the panel does not know")
 
 
 def throttle(limit: RateLimit, caller: str, collector: Collector) -> None:
-    """Let a caller pass, or raise ProblemError 429 with when to come again."""
+    """Take one call from a rate limit, or raise ProblemError 429 with `Retry-After`."""
     wait_seconds = limit.take(caller, now_seconds=collector.monotonic_seconds())
     if wait_seconds:
         raise ProblemError(
-            429, "too many requests of this sender", retry_after_seconds=wait_seconds
+            429, "too many requests from this sender", retry_after_seconds=wait_seconds
         )
 
 
 async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
-    """Store what is valid and count the rest; ProblemError 422 when nothing is valid."""
+    """Store the valid reports and count the refused ones; ProblemError 422 if none is valid."""
     metrics = collector.metrics
     if not sorted_.reports and not sorted_.ignored:
         reason = "; ".join(f"{each.field} {each.reason}" for each in sorted_.refusals[:3])
@@ -275,22 +277,22 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
     if receipt.conflicts:
         metrics.conflicts.inc(receipt.conflicts)
         log.warning(
-            "conflicting_duplicates count=%d reporter=%r: an id came again with another content; "
-            "the first one counts",
+            "conflicting_duplicates count=%d reporter=%r: an id was sent again with other content; "
+            "the first report counts",
             receipt.conflicts,
             scope,
         )
     return receipt
 
 
-_FULL = "the total of this user is full: the ledger counts up to 2^62 bytes for one user"
+_FULL = "the total of this user is at its maximum: the ledger counts up to 2^62 bytes per user"
 
 
 def _refuse_full(collector: Collector, sorted_: Sorted, receipt: Receipt) -> None:
-    """Name the reports whose users' totals are full; 507 where no other report was stored.
+    """Refuse the reports of users whose total is full; raise 507 if no other report was stored.
 
-    A request that others' reports are in is answered for each: a user's full total must not hold up
-    theirs, which a sender that has to send all of it again would do.
+    If other reports were stored, the answer is 200 and names the refused ones. A sender would retry
+    a request that failed as a whole, and so one user's full total would block all other users.
     """
     collector.metrics.beyond_capacity.inc(len(receipt.full))
     for name in dict.fromkeys(sorted_.reports[place].username for place in receipt.full):
@@ -307,5 +309,5 @@ _FIELDS = frozenset(WireReport.__struct_fields__)
 
 
 def _field_label(field: str) -> str:
-    """Bound the metric's label: what senders write is no label."""
+    """Return the metric label: the field's name, without text that the sender chose."""
     return field if field in _FIELDS else "report"

@@ -1,4 +1,4 @@
-"""How refusals and faults become HTTP answers that name what is wrong."""
+"""Turns refusals and errors into HTTP answers (`Problem`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from collector.runtime.http import answer_mark
 
 RETRY_AFTER_SECONDS = 2
 MOST_NAMED_ERRORS = 100
-"""So many errors are in one answer, however small the request was; the others are counted."""
+"""The most errors that one answer names; further ones are only counted."""
 
 
 class FieldError(BaseModel):
@@ -47,7 +47,7 @@ More = Annotated[
 
 
 class Problem(BaseModel):
-    """What went wrong, in words, and where."""
+    """An error: its description, and the fields at fault."""
 
     detail: str
     errors: list[FieldError] = []
@@ -55,7 +55,7 @@ class Problem(BaseModel):
 
 
 class ProblemError(CollectorError):
-    """An answer other than success, decided in a route."""
+    """An HTTP answer other than success; raised by routes."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class ProblemError(CollectorError):
 
 
 def named(refusals: Sequence[Refusal]) -> list[FieldError]:
-    """Return what an answer says of the first refusals."""
+    """Return the first refusals as the `errors` of an answer."""
     return [
         FieldError(index=each.index, field=each.field, reason=each.reason)
         for each in refusals[:MOST_NAMED_ERRORS]
@@ -93,19 +93,19 @@ _MEANING = {
     400: "The body or the request cannot be read",
     401: "Not signed with a valid key or token",
     403: "This server has no COLLECTOR_ADMIN_KEY, or the key may not do that",
-    404: "Not here: a name with line breaks, for example",
+    404: "Not found: a name with line breaks, for example",
     408: "The body takes too long to arrive",
     413: "The body is too large",
     415: "The content encoding is not supported",
     422: "Refused; `errors` names the fields",
     429: "Too many requests; see Retry-After",
     503: "Not stored or not verified now; see Retry-After",
-    507: "The disk, or the user's total, is full; nothing was stored",
+    507: "The disk is full, or the user's total is at its maximum; nothing was stored",
 }
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Answer every expected fault as a `Problem`."""
+    """Register handlers that answer every expected error as a `Problem`."""
 
     @app.exception_handler(CollectorError)
     async def answer_error(request: Request, error: CollectorError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
@@ -126,8 +126,8 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def refused_request(faults: Mapping[str, str]) -> ProblemError:
-    """Return the answer to parameters at fault, each with its reason."""
-    problem = ProblemError(422, "the request is refused")
+    """Return a 422 for parameters at fault, given with their reasons."""
+    problem = ProblemError(422, "the request has invalid parameters")
     problem.problem.errors = [
         FieldError(index=None, field=field, reason=reason) for field, reason in faults.items()
     ]
@@ -135,7 +135,7 @@ def refused_request(faults: Mapping[str, str]) -> ProblemError:
 
 
 def answer_of(error: ProblemError) -> JSONResponse:
-    """Return the HTTP answer that says what is wrong."""
+    """Return the HTTP answer of a ProblemError."""
     headers = {answer_mark.HEADER: answer_mark.VALUE}
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(max(1, ceil(error.retry_after_seconds)))
@@ -147,7 +147,7 @@ def answer_of(error: ProblemError) -> JSONResponse:
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """Translate a fault into the answer that fits it."""
+    """Return the ProblemError for any error."""
     match error:
         case ProblemError():
             return error
@@ -164,4 +164,4 @@ def problem_of(error: Exception) -> ProblemError:
         case NotStoredError() | PanelUnavailableError():
             return ProblemError(503, str(error), retry_after_seconds=RETRY_AFTER_SECONDS)
         case _:
-            return ProblemError(500, "the collector met a defect; its log says more")
+            return ProblemError(500, "internal error; see the collector's log")

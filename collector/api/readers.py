@@ -1,6 +1,7 @@
-"""Readers of the feed report the position of their own store, and compare it after a restore.
+"""Routes where a reader of the feed keeps its position, so that it notices a restored store.
 
-A store that was restored from a copy is behind the position that was reported for it.
+A reader (a bridge) reports the position of its own store after each step. A store that was restored
+from a copy is behind the position that was reported for it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class ReportedPosition(BaseModel):
     position: int = Field(ge=0, le=2**62)
     mark: str = Field(pattern="^[0-9a-f]{0,64}$")
     panel: str = Field("", pattern="^[0-9a-f]{0,64}$")
-    """Which panel's users the store is of, as a digest."""
+    """A digest of the panel to whose users the store belongs."""
 
 
 class KnownReader(ReportedPosition):
@@ -49,7 +50,7 @@ class KnownReaders(BaseModel):
 
 @router.get("")
 async def known_readers(collector: CollectorPart) -> KnownReaders:
-    """List the reported positions: a reader that begins anew can tell that its store was lost."""
+    """List the reported positions, by which a reader with an empty store notices its loss."""
     found = await asyncio.to_thread(collector.backend.reader_positions)
     return KnownReaders(
         readers=[
@@ -72,7 +73,7 @@ async def reported_position(reader: ReaderId, collector: CollectorPart) -> Repor
 async def report_position(
     reader: ReaderId, reported: ReportedPosition, collector: CollectorPart
 ) -> ReportedPosition:
-    """Store a reader's position, never less than before; answer what is stored."""
+    """Store a reader's position unless the stored one is higher; return the stored one."""
     wanted = ReaderPosition(reported.position, reported.mark, reported.panel)
     kept = await asyncio.to_thread(collector.backend.report_position, reader, wanted)
     return ReportedPosition(position=kept.position, mark=kept.mark, panel=kept.panel)

@@ -1,4 +1,4 @@
-"""Reports in: `POST /v1/reports` and the original `POST /api/xpert/traffic-webhook`.
+"""Routes that accept reports: `POST /v1/reports`, `POST /api/xpert/traffic-webhook`.
 
 Both go through the same pipeline. An answer of 200 means the reports are on disk.
 """
@@ -41,18 +41,18 @@ _STATUSES = (400, 401, 408, 413, 415, 422, 429, 503, 507)
 
 
 class Answer(BaseModel):
-    """What became of the reports; `accepted` and `duplicates` are on disk."""
+    """How many reports had which outcome; `accepted` and `duplicates` are on disk."""
 
     accepted: int
     duplicates: int
     ignored: int
-    """Reports of zero bytes: dropped before anything else."""
+    """Reports of zero bytes, which are not stored."""
     rejected: list[FieldError]
     more_rejected: More = 0
 
 
 class OriginalAnswer(BaseModel):
-    """The answer of the original webhook."""
+    """The answer in the form of the original webhook."""
 
     status: Literal["success"]
     message: str
@@ -72,7 +72,7 @@ async def take_reports(request: Request, collector: CollectorPart, claimed: Clai
 
 
 def answer_for(sorted_: Sorted, receipt: Receipt) -> Answer:
-    """Say what became of the reports of a request."""
+    """Return the answer to a request, from the outcomes of its reports."""
     refusals = sorted(sorted_.refusals, key=lambda refusal: refusal.index)
     return Answer(
         accepted=receipt.accepted,
@@ -95,7 +95,7 @@ async def take_original_report(
     sorted_, receipt = await take(request, collector, claimed, is_array_allowed=False)
     if sorted_.ignored:
         return OriginalAnswer(
-            status="success", message="Nothing to record: the report is of zero bytes"
+            status="success", message="Nothing to record: the report has zero bytes"
         )
     if receipt.duplicates:
         return OriginalAnswer(status="success", message="Already recorded under this id")

@@ -1,4 +1,4 @@
-"""Authenticates the sender of a request, by key or signature, and reads its body in bounds."""
+"""Authenticates the sender of a request by key or signature, and reads its body within bounds."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ HeaderId = Annotated[
 
 
 class Claims(NamedTuple):
-    """What a request says of its sender and its reports' ids; nothing of it is verified."""
+    """What a request's headers claim about its sender and ids; nothing of it is verified yet."""
 
     key: str | None
     signer: str | None
     header_id: str | None
     is_signed: bool
-    """Whether it carries a signature, right or wrong."""
+    """Whether it has a signature, valid or not."""
     body_length: bytes
     body_encoding: bytes
 
@@ -77,11 +77,11 @@ MessagePart = Annotated[Claims, Depends(declare_message)]
 
 
 def read_claims(scope: Scope) -> Claims:
-    """Gather what a request claims; `webhook-id` goes before `Idempotency-Key`.
+    """Read a request's claims from its headers; `webhook-id` is preferred to `Idempotency-Key`.
 
-    Raises ProblemError 422 for what is longer than it may be.
+    Raises ProblemError 422 for a value that is too long.
     """
-    headers = dict(reversed(scope["headers"]))  # where one comes twice, the first counts
+    headers = dict(reversed(scope["headers"]))  # of a repeated header, the first counts
     faults: dict[str, str] = {}
     ids = []
     for name in (b"webhook-id", b"idempotency-key"):
@@ -90,12 +90,12 @@ def read_claims(scope: Scope) -> Claims:
         if 0 < len(given) <= MAX_ID_LENGTH:
             ids.append(given.decode("latin-1"))
         else:
-            faults[name.decode()] = f"has 1 to {MAX_ID_LENGTH} characters"
+            faults[name.decode()] = f"must have 1 to {MAX_ID_LENGTH} characters"
     signer = None
     if query := scope["query_string"]:
         signer = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get("reporter")
         if signer is not None and len(signer) > MAX_NAME_LENGTH:
-            faults["reporter"] = f"has at most {MAX_NAME_LENGTH} characters"
+            faults["reporter"] = f"must have at most {MAX_NAME_LENGTH} characters"
     if faults:
         raise refused_request(faults)
     scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
@@ -118,7 +118,10 @@ async def read_body(
     reservation: Reservation,
     read_seconds: float,
 ) -> bytes:
-    """Read a body as it is sent, within bounds of size, time and memory."""
+    """Read a body without decoding it, within bounds of size, time and memory.
+
+    Raises ProblemError: 408 too slow, 413 too large, 415 unknown encoding, 503 too little memory.
+    """
     length = claimed.body_length
     if length.isdigit() and (len(length) > 15 or int(length) > limit_bytes):
         raise _too_large(limit_bytes)
@@ -135,13 +138,13 @@ async def read_body(
     except BodyTooLongError as error:
         raise _too_large(limit_bytes) from error
     except BodyTooSlowError as error:
-        raise ProblemError(408, "the body takes too long to arrive") from error
+        raise ProblemError(408, "the body arrived too slowly") from error
     except BodyCutOffError as error:
-        raise ProblemError(400, "the body ends too early") from error
+        raise ProblemError(400, "the body is shorter than its Content-Length") from error
 
 
 def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, reservation: Reservation) -> bytes:
-    """Undo a body's encoding, within the same bounds of size and memory."""
+    """Decompress a body, within the same bounds of size and memory."""
     if claimed.body_encoding in {b"identity", b""}:
         return body
     try:
@@ -160,12 +163,12 @@ def _too_large(limit_bytes: int) -> ProblemError:
 
 def _reserve(reservation: Reservation, amount_bytes: int) -> None:
     if not reservation.add(amount_bytes):
-        reason = "too many large requests at once"
+        reason = "too many large requests at the same time"
         raise ProblemError(503, reason, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 async def find_key_holder(collector: Collector, claimed: Claims) -> Reporter | None:
-    """Return whose key the request carries; None without one, 401 for a wrong one."""
+    """Return the reporter of the request's key; None without a key, 401 for an invalid one."""
     if claimed.key is None:
         return None
     reporter = (await collector.rules.key_ring()).by_key(claimed.key)
@@ -175,14 +178,14 @@ async def find_key_holder(collector: Collector, claimed: Claims) -> Reporter | N
 
 
 async def find_signer(collector: Collector, request: Request, claimed: Claims) -> Reporter | None:
-    """Return whose signature the request says it carries; nothing is verified yet.
+    """Return the reporter whose signature the request claims to have; it is not verified yet.
 
-    None for a request that carries none; 401 for one whose signature cannot fit, whatever the body.
+    None for a request without a signature; 401 if the headers already make it invalid.
     """
     if not claimed.is_signed:
         return None
     if claimed.signer is None:
-        raise ProblemError(401, "a signed request says whose signature it is: ?reporter=NAME")
+        raise ProblemError(401, "a signed request must name the signer: ?reporter=NAME")
     signer = (await collector.rules.key_ring()).by_name(claimed.signer)
     if signer is None or not is_timely(request.headers, now_seconds=_now_seconds(collector)):
         raise _unfit_signature()
@@ -192,7 +195,7 @@ async def find_signer(collector: Collector, request: Request, claimed: Claims) -
 def verify_signature(
     collector: Collector, request: Request, body: bytes, *, signer: Reporter
 ) -> None:
-    """Answer 401 unless the signer signed the body as it was sent."""
+    """Raise ProblemError 401 unless the signer signed the body as it was sent."""
     now_seconds = _now_seconds(collector)
     if not any(
         is_signature_valid(request.headers, body, key_hash=each, now_seconds=now_seconds)
@@ -206,22 +209,24 @@ def _now_seconds(collector: Collector) -> float:
 
 
 def _unfit_signature() -> ProblemError:
-    return ProblemError(401, "the signature does not fit, or its timestamp is over 5 minutes off")
+    return ProblemError(
+        401, "the signature is not valid, or its timestamp is more than 5 minutes off"
+    )
 
 
 def address_of(request: Request) -> str:
-    """Return where the request comes from, as the proxies that are trusted say it."""
+    """Return the client's address; behind a trusted proxy, the one that the proxy names."""
     return request.client.host if request.client else ""
 
 
 def require_admin(collector: CollectorPart, credentials: AdminCredentials) -> None:
-    """Answer unless the caller has the server's admin key."""
+    """Raise ProblemError 401 or 403 unless the caller has the admin key."""
     if not is_admin(collector, credentials):
         raise ProblemError(401, "send Authorization: Bearer with the COLLECTOR_ADMIN_KEY")
 
 
 def is_admin(collector: Collector, credentials: HTTPAuthorizationCredentials | None) -> bool:
-    """Tell whether the caller has the server's admin key; 403 when the server has none."""
+    """Tell whether the caller has the admin key; ProblemError 403 if none is configured."""
     admin_key = collector.settings.admin_key
     if not admin_key:
         raise ProblemError(403, "this collector has no COLLECTOR_ADMIN_KEY; set one and restart")

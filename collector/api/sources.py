@@ -1,8 +1,8 @@
-"""Other panels' own payloads in: `POST /v1/sources/3x-ui/{key}`, `POST /v1/sources/uniproxy/{key}`.
+"""Routes that accept payloads of other panels: `POST /v1/sources/{3x-ui,uniproxy}/{key}`.
 
-Their senders cannot set headers, so the reporter's key is the end of the path. It is read there and
-nowhere written: not to the log, not into an answer, not into a metric. What can set headers, as a
-relay or a mirror, leaves it out of the path.
+These senders cannot set headers, so the reporter's key is the last part of the path. It is never
+written to the log, an answer or a metric. A sender that can set headers, such as a relay, leaves
+the key out of the path.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NODE = [
     }
     for name, description in (
         ("node_id", "The node's id in its panel"),
-        ("node_type", "What it speaks; counted as the protocol"),
+        ("node_type", "Its protocol, under which the traffic is counted"),
     )
 ]
 
@@ -71,7 +71,7 @@ _Translate = Callable[[_Post], Awaitable[Translated]]
 
 @router.post("/3x-ui", responses=documented(*_STATUSES), openapi_extra={"requestBody": _OBJECT})
 async def take_3x_ui(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
-    """Count what 3x-ui's External Traffic Inform posts, relayed; the rest of it is left out."""
+    """Store the clients' traffic of a relayed External Traffic Inform of 3x-ui; skip the rest."""
     return await _take(request, collector, claimed, _three_x_ui)
 
 
@@ -81,7 +81,7 @@ async def take_3x_ui(request: Request, collector: CollectorPart, claimed: Claims
 async def take_3x_ui_by_path(
     request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath
 ) -> Answer:
-    """Count what 3x-ui's External Traffic Inform posts; the rest of it is left out."""
+    """Store the clients' traffic of an External Traffic Inform of 3x-ui; skip the rest."""
     return await _take(request, collector, _with_key(claimed, key), _three_x_ui)
 
 
@@ -91,9 +91,9 @@ async def take_3x_ui_by_path(
     openapi_extra={"requestBody": _OBJECT, "parameters": _NODE},
 )
 async def take_uniproxy(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
-    """Count what a node of a V2board-style panel pushes to it, mirrored here.
+    """Store the traffic that a node of a V2board-style panel pushes, mirrored to this route.
 
-    The same push of the same node within the source's retry window is a retry.
+    An identical push of the same node within the source's retry window is taken for a retry.
     """
     return await _take(request, collector, claimed, _uniproxy)
 
@@ -106,7 +106,7 @@ async def take_uniproxy(request: Request, collector: CollectorPart, claimed: Cla
 async def take_uniproxy_by_path(
     request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath
 ) -> Answer:
-    """Count the same, for what cannot set headers."""
+    """Store the same, from a sender that cannot set headers."""
     return await _take(request, collector, _with_key(claimed, key), _uniproxy)
 
 
@@ -145,7 +145,8 @@ async def _take(
         reporter = await find_key_holder(collector, claimed)
         if reporter is None:
             raise ProblemError(
-                401, "end the path with a reporter key, or send it as Authorization: Bearer"
+                401,
+                "put a reporter key at the end of the path, or send it as Authorization: Bearer",
             )
         throttle(collector.key_limit, reporter.name, collector)
         with collector.sources_memory.reserve() as reservation:
@@ -185,7 +186,7 @@ async def _store(
         sorted_.add(outcome, index)
     if sorted_.refusals:
         _note_refusals(collector, reporter, sorted_)
-    if not (sorted_.reports or sorted_.refusals):  # a quiet moment is no fault
+    if not (sorted_.reports or sorted_.refusals):  # a payload without traffic is valid
         collector.metrics.ignored.inc(sorted_.ignored)
         collector.metrics.note_heard(scope, at_seconds=now_millis / 1000)
         return sorted_, Receipt(0, 0)

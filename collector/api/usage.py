@@ -1,4 +1,4 @@
-"""Usage out: the change feed for the bridge, and statistics."""
+"""Routes that read usage: the change feed for the bridge, and statistics."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ async def changes(
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> ChangePage:
-    """List the users whose totals changed after a sequence number, each once, oldest change first.
+    """List each user whose totals changed after a sequence number once, oldest change first.
 
-    With `wait`, an answer that would be empty waits so many seconds for the first change.
+    With `wait`, a request waits up to so many seconds for the first change.
     """
     commits = collector.ingest.commits
     loop = asyncio.get_running_loop()
@@ -109,7 +109,7 @@ async def user_statistics(
     after: After = 0,
     limit: Limit = MOST_SERVERS,
 ) -> UserStatistics:
-    """Return a user's traffic by server; a user who was never reported has none."""
+    """Return a user's traffic by server; sums of zero for a user without reports."""
     sums, servers = await usage_of(collector, username, days, after=after, limit=limit)
     billing = (await collector.rules.current()).billing
     return UserStatistics(
@@ -126,7 +126,7 @@ async def user_statistics(
 
 @router.get("/usage")
 async def global_statistics(collector: CollectorPart, days: Days = None) -> GlobalStatistics:
-    """Return the sums over everything."""
+    """Return the sums of all users on all servers."""
     since_day = first_day(collector, days)
     found = await collector.read_sums(lambda reader: reader.summary(since_day=since_day))
     return GlobalStatistics(
@@ -154,9 +154,9 @@ async def server_statistics(
 
 @router.get("/spikes")
 async def spikes(collector: CollectorPart) -> list[SpikeStatistics]:
-    """List the senders with an hour far beyond their past, today or yesterday, largest first.
+    """List the senders with a spike today or yesterday (COLLECTOR_SPIKE_FACTOR), largest first.
 
-    As they were found at most 15 s ago. Where collectors share a ledger, the one that leads knows.
+    The list is at most 15 s old. With a shared ledger, only the leading collector has it.
     """
     return [
         SpikeStatistics(
@@ -210,7 +210,7 @@ async def usage_of(
 
 
 def first_day(collector: Collector, days: int | None) -> int | None:
-    """Return the first of the last so many UTC days, today included."""
+    """Return the first of the last `days` UTC days, today included; None for all."""
     return None if days is None else collector.now_millis() // DAY_MILLIS - days + 1
 
 

@@ -1,4 +1,4 @@
-"""Parameters and answers of the feed and of statistics, as they are documented and written."""
+"""Parameters and answers of the feed and of statistics."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from collector.reports.report import MAX_USERNAME_LENGTH, canonical
 MAX_SEQ = 2**62
 
 Days = Annotated[
-    int | None, Query(ge=1, le=36500, description="The last so many UTC days; without, for ever")
+    int | None, Query(ge=1, le=36500, description="The last so many UTC days; default: all")
 ]
 MOST_SERVERS = 1000
-"""In one answer: it is made by the event loop, which does nothing else meanwhile."""
+"""Servers per answer: encoding an answer blocks the event loop."""
 After = Annotated[
     int,
-    Query(
-        ge=0, le=10_000_000, description="Leaves out so many servers, of those with most traffic"
-    ),
+    Query(ge=0, le=10_000_000, description="Skips so many servers, those with most traffic"),
 ]
 Limit = Annotated[int, Query(ge=1, le=MOST_SERVERS, description="The most servers in the answer")]
 Username = Annotated[
@@ -30,29 +28,29 @@ Username = Annotated[
 
 
 class UserChange(BaseModel):
-    """A user's totals since for ever, as of its last change."""
+    """A user's totals of all time, as of its last change."""
 
     username: str
     upload_bytes: int
     download_bytes: int
     billed_bytes: int
-    """What both directions count for against the quota."""
+    """Billed bytes of both directions."""
     reports: int
     last_used_at: datetime
     change_seq: int
     corrected_upload_bytes: int
-    """What corrections added, negative for what was taken back; the totals are without it."""
+    """What corrections added, negative if subtracted; the other totals exclude it."""
     corrected_download_bytes: int
     corrected_billed_bytes: int
     corrected_seq: int
-    """The number of the newest line of a correction; `/v1/corrections/sum` sums them."""
+    """The sequence number of the newest correction line; `/v1/corrections/sum` sums lines."""
 
 
 class CollectorRun(BaseModel):
-    """One life of the collector's process: it stored all after a sequence number.
+    """One run of a collector process as the ledger's writer, which began after a sequence number.
 
-    The token is random. A reader that finds another run where it knows one reads a ledger that was
-    restored and has gone on since.
+    The token is random. If a reader finds another token at a sequence number than it found before,
+    then the ledger was restored from a backup and written to since.
     """
 
     after_seq: int
@@ -64,11 +62,11 @@ class ChangePage(BaseModel):
 
     ledger_id: str
     head: int
-    """The last sequence number given out; below `after` when the ledger was restored."""
+    """The last assigned sequence number; below `after` if the ledger was restored."""
     next: int
     changes: list[UserChange]
     runs: list[CollectorRun]
-    """The run that stored what `after` names, if it is known, and all later ones."""
+    """The run that stored the report `after`, if it is known, and all later runs."""
 
 
 class ServerStatistics(BaseModel):
@@ -80,9 +78,9 @@ class ServerStatistics(BaseModel):
     upload_bytes: int
     download_bytes: int
     billed_bytes: int
-    """What both directions count for against quotas, as it was decided report by report."""
+    """Billed bytes of both directions, as each report was billed when it was stored."""
     ratio: float
-    """How many times a byte counts there from now on."""
+    """The billing ratio of the server for reports from now on."""
     connections: int
     users: int
     last_used_at: datetime | None
@@ -98,13 +96,13 @@ class UserStatistics(BaseModel):
     billed_bytes: int
     connections: int
     server_count: int
-    """How many servers, with port and protocol, there are in all."""
+    """The number of series: servers with port and protocol."""
     servers: list[ServerStatistics]
-    """A page of them, those with most traffic first; `after` and `limit` say which."""
+    """A page of the series, those with most traffic first; see `after` and `limit`."""
 
 
 class GlobalStatistics(BaseModel):
-    """Traffic over everything."""
+    """Traffic of all users on all servers."""
 
     days: int | None
     users: int
@@ -118,17 +116,17 @@ class GlobalStatistics(BaseModel):
 
 
 class SpikeStatistics(BaseModel):
-    """A sender's largest hour of a UTC day, far beyond its largest of the 14 days before."""
+    """A sender's largest hour of a UTC day that is a spike against the 14 days before."""
 
     sender: str
-    """`reporter:NAME`, or `user:NAME` of a user who reports for itself."""
+    """`reporter:NAME`, or `user:NAME` of a user without a key."""
     day: datetime
     hour_bytes: int
     past_hour_bytes: int
 
 
 class DatabaseFacts(BaseModel):
-    """The ledger as a database."""
+    """The ledger's size and row counts."""
 
     location: str
     ledger_id: str
@@ -142,5 +140,5 @@ class DatabaseFacts(BaseModel):
 
 
 def at(millis: int) -> datetime:
-    """Return a moment as an aware datetime."""
+    """Return milliseconds since 1970 as an aware UTC datetime."""
     return datetime.fromtimestamp(millis / 1000, tz=UTC)

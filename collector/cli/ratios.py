@@ -35,8 +35,8 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
         is_known = any(each.server == server for each in reader.servers_of(None, since_day=None))
     if not is_known:
         _say(
-            f"No report has named {server} yet. Give the name exactly as reports have it, letter by "
-            "letter; `ratios list` shows the reported names."
+            f"No report has named {server} yet. Give the name letter by letter as in reports; "
+            "`ratios list` shows the reported names."
         )
     return 0
 

@@ -1,10 +1,17 @@
-"""Report traffic from a Python program: each byte counted once, through restarts and outages.
+"""Report traffic from a Python program; each byte counts once, despite restarts and outages.
 
-`Client` and `AsyncClient` have the same methods. With a spool, `queue` returns as soon as a report
-is on disk and a background sender delivers it; without one, `send` delivers before it returns.
-Reading order: `report` (what is reported), `spool` (kept until it is taken), `answers` (what an
-answer means), `delivery` (one attempt after the other), `sender` (what sends, in an event loop),
-`blocking` and `asynchronous` (the two shells around it).
+`Client` is for blocking programs, `AsyncClient` for asyncio; their methods are the same. With a
+spool, `queue` returns as soon as a report is on disk, and a background thread or task delivers it.
+Without a spool, `send` delivers before it returns.
+
+Example:
+    >>> with Client("https://traffic.example.com", key="rk_...", spool="spool.sqlite3") as client:
+    ...     client.queue(Report(user="alice", server="de-1", upload_bytes=1, download_bytes=2))
+    ['8f0e...']
+
+Reading order: `report` (what is reported), `spool` (reports on disk until the collector has taken
+them), `answers` (what an HTTP answer means), `sending` (the attempts, and the tasks that make
+them), `blocking` and `asynchronous` (the two public classes).
 """
 
 from __future__ import annotations

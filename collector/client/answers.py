@@ -1,9 +1,9 @@
-"""What a collector's answer means for what was sent; pure.
+"""Decides from an HTTP answer what becomes of the reports in the request; pure.
 
-Only a collector's own answer counts, good or bad (`answer_mark`): its receipt ends an item's wait,
-its refusal of the item itself sets it aside. Everything else, a wrong address or key included, is
-no fault of the items: they stay. Whatever another program answers means that the collector was not
-reached.
+Only an answer of the collector itself counts (it carries `answer_mark`). Items that its receipt
+accepts are removed; items that it refuses become dead letters. After any other answer the items
+stay queued: a wrong key is no fault of the items, and an answer of another program (a proxy's error
+page) means that the collector was not reached.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_REASON = 300
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the collector says is wrong with one report; `index` is its place in the request."""
+    """What is wrong with one report, and its `index` in the request."""
 
     index: int
     field: str
@@ -32,7 +32,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The request was taken, but for the reports at fault."""
+    """The collector accepted the request, except for the reports in `faults`."""
 
     accepted: int = 0
     duplicates: int = 0
@@ -42,7 +42,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not now: send the same later."""
+    """The collector cannot take it now: retry the same request later."""
 
     reason: str
     after_seconds: float | None = None
@@ -51,14 +51,14 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The collector does not know the sender."""
+    """The key or the subscription is not valid."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """The request as a whole is refused: one of its items, or its size, is to blame."""
+    """The whole request is refused, because of one of its items or of its size."""
 
     reason: str
 
@@ -69,7 +69,7 @@ Verdict = Taken | Again | Denied | Unfit
 def judge_reports(
     status: int, headers: Mapping[str, str], body: bytes, *, count: int, now: datetime
 ) -> Verdict:
-    """Decide about a request of so many reports."""
+    """Decide about a request that carried `count` reports."""
     if other := _other_than_collector(status, headers, body, now):
         return other
     if status == 200:
@@ -85,7 +85,7 @@ def judge_reports(
 def judge_request(
     status: int, headers: Mapping[str, str], body: bytes, *, now: datetime
 ) -> Verdict:
-    """Decide about a foreign payload that was passed on: any success of a collector takes it."""
+    """Decide about a relayed payload of another panel: any 2xx of the collector accepts it."""
     if other := _other_than_collector(status, headers, body, now):
         return other
     if 200 <= status < 300:
@@ -98,7 +98,7 @@ def judge_request(
 def _other_than_collector(
     status: int, headers: Mapping[str, str], body: bytes, now: datetime
 ) -> Again | None:
-    """Return what an answer means that no collector gave; None for a collector's own."""
+    """Return the verdict on an answer of another program; None if the collector gave it."""
     if is_collectors(headers, _json(body)):
         return None
     kind = headers.get("content-type", "").partition(";")[0].strip()

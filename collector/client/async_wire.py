@@ -1,4 +1,4 @@
-"""Driving deliveries in an event loop: requests are awaited, the disk is waited for in threads."""
+"""Runs deliveries in an event loop: awaits the requests, and runs file access in threads."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ T = TypeVar("T")
 
 
 class AsyncWire:
-    """The connections to one collector; opened when they are needed, also after `close`.
+    """The HTTP connections to one collector; opened on first use, and again after `close`.
 
-    Each request as a whole, from looking up the name to the last byte of the answer, has
-    `timeout_seconds`.
+    `timeout_seconds` is for a whole request, from the DNS look-up to the last byte of the answer.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class AsyncWire:
         self._http: httpx.AsyncClient | None = None
 
     async def drive(self, asking: Generator[Post | Call, Any, T]) -> T:
-        """Do what a delivery asks for until it is done, and return what it returns."""
+        """Carry out each `Post` and `Call` of a delivery; return the delivery's result."""
         result: Any = None
         while True:
             try:
@@ -96,9 +95,9 @@ class AsyncWire:
 
 
 async def deliver_forever(attempt: Callable[[], Awaitable[Step]], wake: asyncio.Event) -> None:
-    """Make attempts until cancelled: at once while they succeed, after a wait when they do not.
+    """Make attempts until cancelled: at once after a success, after a backoff otherwise.
 
-    `wake` says that something was queued.
+    `wake` is set when something was queued.
     """
     pace = Pace(chance=random.random)
     while True:

@@ -1,6 +1,6 @@
-"""`AsyncClient`: for asyncio programs; a task sends, the disk is waited for in threads.
+"""`AsyncClient`, for asyncio programs: a task sends, and file access runs in threads.
 
-Its methods are those of `Client`, to be awaited.
+Its methods are those of `Client`, as coroutines.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 class AsyncClient:
     """Reports traffic to the collector at `url`; the arguments are those of `Client`.
 
-    The task that empties the spool begins with `async with`, or with the first thing awaited, in
-    the event loop of that moment. When that loop has ended, another one may go on with the client;
-    while it runs, a second loop is refused with ClientError.
+    The task that delivers spooled reports starts with `async with`, or with the first awaited call,
+    in the running event loop. Once that loop has ended, the client may be used in another loop.
+    Use in a second loop while the first one runs raises ClientError.
 
     Example:
         >>> async with AsyncClient("https://traffic.example.com", key="rk_...") as client:
@@ -82,10 +82,11 @@ class AsyncClient:
         fork_hooks.register(self)
 
     async def queue(self, *reports: Report) -> list[str]:
-        """Keep reports on disk, to be sent soon; return their ids.
+        """Append reports to the spool, to be sent soon; return their ids.
 
-        Raises SpoolFullError when there is no room (nothing was kept), SpoolError when the disk
-        refuses, and ClientError when the client is closed or nothing could send (nothing was kept).
+        Either all are on disk when it returns, or it raises and none is: SpoolFullError if the
+        spool or the disk is full, SpoolError if the file cannot be used, ClientError if the client
+        is closed or its sender cannot be started.
         """
         encoded = self._sending.target.encoded(reports)
         spool, sender = self._the_spool(), self._ready()
@@ -94,48 +95,49 @@ class AsyncClient:
         return [report_id for report_id, _ in encoded]
 
     async def send(self, *reports: Report, give_up_seconds: float = 60.0) -> Receipt:
-        """Send reports past the spool and return what became of them, within so long in all.
+        """Send reports at once, without the spool; return how many were accepted.
 
-        Raises UnauthorizedError, or NotDeliveredError with what is left; sending the same reports
-        again doubles nothing, also after this call was cancelled.
+        Retries for `give_up_seconds` in all. Raises UnauthorizedError, or NotDeliveredError with
+        the reports that were not accepted. Sending the same report objects again counts them once,
+        also after this call was cancelled.
         """
         return await self._ready().send(reports, give_up_seconds=give_up_seconds)
 
     async def flush(self, *, timeout_seconds: float = 30.0) -> Backlog:
-        """Deliver what the spool holds, within so long in all; return what is left in it.
+        """Deliver the spooled reports, for at most `timeout_seconds`; return what is left.
 
-        Raises UnauthorizedError; what is spooled stays there.
+        Raises UnauthorizedError; the reports stay in the spool.
         """
         self._the_spool()
         await self._ready().flush(timeout_seconds=timeout_seconds)
         return await self.backlog()
 
     async def backlog(self) -> Backlog:
-        """Return how much waits in the spool, and since when."""
+        """Return how many reports and bytes the spool holds, and since when: watch `oldest_at`."""
         return await asyncio.to_thread(self._the_spool().backlog)
 
     async def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """Return the reports that were set aside last, with the reason."""
+        """Return the newest dead letters: reports that the collector refused, with the reason."""
         spool = self._the_spool()
         return await asyncio.to_thread(lambda: spool.dead_letters(limit=limit))
 
     async def requeue_dead_letters(self) -> int:
-        """Queue what was set aside once more; return how many."""
+        """Queue all dead letters again; return how many."""
         count = await asyncio.to_thread(self._the_spool().requeue_dead_letters)
         self._ready().wake.set()
         return count
 
     async def discard_dead_letters(self) -> int:
-        """Forget what was set aside, which makes room in the spool; return how many there were."""
+        """Delete all dead letters, which frees room in the spool; return how many."""
         return await asyncio.to_thread(self._the_spool().discard_dead_letters)
 
     @property
     def problem(self) -> str | None:
-        """Why nothing is delivered just now; None while all is well."""
+        """Why the last attempt delivered nothing; None after a success."""
         return self._notes.text
 
     async def close(self, *, timeout_seconds: float = 5.0) -> None:
-        """Deliver what waits, for so long at most, and end; the rest stays in the spool."""
+        """Deliver what waits, for at most `timeout_seconds`, then stop; the rest stays spooled."""
         if self._is_closed:
             return
         if self._spool is not None and timeout_seconds > 0:
@@ -163,7 +165,7 @@ class AsyncClient:
         return self._spool
 
     def _ready(self) -> Sender:
-        """Return what sends in the running loop, begun anew where it has ended."""
+        """Return the sender of the running loop; a new one if its loop has ended."""
         if self._is_closed:
             raise ClientError("this client is closed")
         loop = asyncio.get_running_loop()
@@ -176,13 +178,13 @@ class AsyncClient:
                 )
             self._sender = Sender(self._sending)
             if self._spool is not None and self.exit_flush_seconds > 0:
-                the_workers()  # while the program ends, none could be begun
+                the_workers()  # started now: no thread can start while the interpreter exits
                 exit_flush.register(self)
         self._sender.start()
         return self._sender
 
     def flush_at_exit(self, *, timeout_seconds: float) -> None:
-        """Close at the end of the program, in a loop for that alone."""
+        """Close at the end of the program, in an event loop of its own."""
         if self._sender is None or self._sender.loop.is_running():
             return
         loop = WorkerLoop()
@@ -192,16 +194,17 @@ class AsyncClient:
             loop.close()
 
     def before_fork(self) -> None:
-        """Do nothing: the spool lets go of its file by itself."""
+        """Do nothing: the spool closes its file by itself."""
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Do nothing."""
 
     def after_fork_in_child(self) -> None:
-        """Begin anew in the child's own event loop."""
+        """Drop the parent's sender; the next call starts one in the child's event loop."""
         _OF_PARENTS.append(self._sender)
         self._sender = None
 
 
 _OF_PARENTS: list[object] = []
-"""What a child must neither use nor close: closing would end the parent's connections."""
+"""Senders inherited by a fork. They are kept unclosed: closing would end the parent's
+connections."""

@@ -1,4 +1,4 @@
-"""`Client`: for programs without an event loop; a thread of its own sends."""
+"""`Client`, for programs without an event loop: a background thread sends."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 GRACE_SECONDS = 1.0
-"""So much longer than its deadline a call waits for the thread that sends to say so."""
+"""How long after its deadline a call still waits for the background thread to report the
+timeout."""
 
 
 class Client:
     """Reports traffic to the collector at `url`.
 
-    With `spool`, `queue` returns as soon as a report is on disk and a thread delivers it, through
-    outages and restarts; `send` delivers before it returns. May be shared among threads. After a
-    fork, parent and child go on each with a thread and connections of its own.
+    With `spool`, `queue` returns as soon as a report is on disk, and a background thread delivers
+    it, also after an outage or a restart. `send` delivers before it returns. Threads may share a
+    client. After a fork, parent and child each have a thread and connections of their own.
 
     Example:
         >>> client = Client("https://traffic.example.com", key="rk_...", spool="spool.sqlite3")
@@ -46,26 +47,26 @@ class Client:
         ['8f0e...']
 
     Args:
-        url: The collector's address.
-        key: A reporter key, for programs that report for any user.
-        subscription: In its place a user's subscription token or link, `/sub/TOKEN` too, for apps
-            that report for their own user.
-        spool: The file in which reports wait; several processes may share it.
-        max_spool_bytes: When it holds so much, `queue` raises SpoolFullError.
-        batch_reports: The most that one request carries.
-        timeout_seconds: The most that one request takes, from looking up the name to the last byte
-            of the answer.
-        ca_file: Certificates to trust in place of the usual ones, in PEM.
-        proxy: The address of a proxy; without it, that of HTTPS_PROXY and the like.
-        headers: Further headers of each request.
-        on_error: Called with a ClientError, in the thread that sends, when delivery begins to fail
-            or fails in another way, and for reports that are refused. It must not wait for the
-            client.
-        exit_flush_seconds: So long the end of the program waits for what is queued; 0 not at all.
-        transport: Makes the requests in place of httpx's own.
+        url: The collector's URL, without a path such as `/v1`.
+        key: A reporter key, which may report for all users.
+        subscription: Instead of a key, a user's subscription token or link (`/sub/TOKEN` too). It
+            may report for that user only.
+        spool: The file in which queued reports are kept; several processes may share it.
+        max_spool_bytes: The bound of the spool; `queue` raises SpoolFullError beyond it.
+        batch_reports: The most reports in one request.
+        timeout_seconds: The timeout of one request, from the DNS look-up to the last byte of the
+            answer.
+        ca_file: A PEM file of certificates to trust instead of the system's.
+        proxy: The URL of a proxy; default: that of HTTPS_PROXY and the like.
+        headers: Additional headers of each request.
+        on_error: Called with a ClientError when delivery begins to fail, when the cause of the
+            failure changes, and for refused reports. It runs in the background thread, so it must
+            not call methods that wait for delivery.
+        exit_flush_seconds: How long the program's exit waits for delivery; 0: not at all.
+        transport: An httpx transport to use instead of the default one, for tests.
 
     Raises:
-        ClientError: An argument cannot be right.
+        ClientError: An argument is not valid.
         SpoolError: The spool's file cannot be used.
     """
 
@@ -113,10 +114,11 @@ class Client:
             self._ready()
 
     def queue(self, *reports: Report) -> list[str]:
-        """Keep reports on disk, to be sent soon; return their ids.
+        """Append reports to the spool, to be sent soon; return their ids.
 
-        Raises SpoolFullError when there is no room (nothing was kept), SpoolError when the disk
-        refuses, and ClientError when the client is closed or nothing could send (nothing was kept).
+        Either all are on disk when it returns, or it raises and none is: SpoolFullError if the
+        spool or the disk is full, SpoolError if the file cannot be used, ClientError if the client
+        is closed or its sender cannot be started.
 
         Example:
             >>> client.queue(Report(user="alice", server="de-1", upload_bytes=1, download_bytes=2))
@@ -130,10 +132,10 @@ class Client:
         return [report_id for report_id, _ in encoded]
 
     def send(self, *reports: Report, give_up_seconds: float = 60.0) -> Receipt:
-        """Send reports past the spool and return what became of them, within so long in all.
+        """Send reports at once, without the spool; return how many were accepted.
 
-        Raises UnauthorizedError, or NotDeliveredError with what is left; sending the same reports
-        again doubles nothing.
+        Retries for `give_up_seconds` in all. Raises UnauthorizedError, or NotDeliveredError with
+        the reports that were not accepted. Sending the same report objects again counts them once.
 
         Example:
             >>> client.send(report, give_up_seconds=5).accepted
@@ -150,11 +152,11 @@ class Client:
             raise undelivered(reports, outbox, DeliveryError(said, kind="timeout")) from None
 
     def flush(self, *, timeout_seconds: float = 30.0) -> Backlog:
-        """Deliver what the spool holds, within so long in all; return what is left in it.
+        """Deliver the spooled reports, for at most `timeout_seconds`; return what is left.
 
-        Where processes share the spool, what others are sending is waited for.
+        If processes share the spool, it also waits for reports that others are sending.
 
-        Raises UnauthorizedError; what is spooled stays there.
+        Raises UnauthorizedError; the reports stay in the spool.
 
         Example:
             >>> client.flush(timeout_seconds=5).items
@@ -167,31 +169,31 @@ class Client:
         return self.backlog()
 
     def backlog(self) -> Backlog:
-        """Return how much waits in the spool, and since when: watch `oldest_at`."""
+        """Return how many reports and bytes the spool holds, and since when: watch `oldest_at`."""
         return self._the_spool().backlog()
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """Return the reports that were set aside last, at most so many, with the reason."""
+        """Return the newest dead letters: reports that the collector refused, with the reason."""
         return self._the_spool().dead_letters(limit=limit)
 
     def requeue_dead_letters(self) -> int:
-        """Queue what was set aside once more; return how many."""
+        """Queue all dead letters again; return how many."""
         count = self._the_spool().requeue_dead_letters()
         background, sender = self._ready()
         background.soon(sender.wake.set)
         return count
 
     def discard_dead_letters(self) -> int:
-        """Forget what was set aside, which makes room in the spool; return how many there were."""
+        """Delete all dead letters, which frees room in the spool; return how many."""
         return self._the_spool().discard_dead_letters()
 
     @property
     def problem(self) -> str | None:
-        """Why nothing is delivered just now; None while all is well."""
+        """Why the last attempt delivered nothing; None after a success."""
         return self._notes.text
 
     def close(self, *, timeout_seconds: float = 5.0) -> None:
-        """Deliver what waits, for so long at most, and end; the rest stays in the spool."""
+        """Deliver what waits, for at most `timeout_seconds`, then stop; the rest stays spooled."""
         if self._is_closed:
             return
         background = self._background
@@ -223,7 +225,7 @@ class Client:
         return self._spool
 
     def _ready(self) -> tuple[BackgroundLoop, Sender]:
-        """Return the thread that sends, begun anew where it has ended or did not survive a fork."""
+        """Return the background thread and its sender; new ones after a fork or a defect."""
         if self._is_closed:
             raise ClientError("this client is closed")
         with self._starting:
@@ -246,24 +248,25 @@ class Client:
         return self._background.call(work, timeout_seconds=seconds + GRACE_SECONDS)
 
     def flush_at_exit(self, *, timeout_seconds: float) -> None:
-        """Close at the end of the program, what this process has begun."""
+        """Close at the end of the program, unless another process started the sender."""
         if self._background is not None:
             self.close(timeout_seconds=timeout_seconds)
 
     def before_fork(self) -> None:
-        """Have no thread of this process begin while it forks."""
+        """Take the lock, so that no background thread starts during the fork."""
         self._starting.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Release the lock."""
         self._starting.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew with the next call: neither thread nor connections are the child's."""
+        """Drop the parent's thread and connections; the next call starts new ones."""
         self._starting = threading.Lock()
         _OF_PARENTS.append((self._background, self._sender))
         self._background = self._sender = None
 
 
 _OF_PARENTS: list[object] = []
-"""What a child must neither use nor close: closing would end the parent's connections."""
+"""Senders inherited by a fork. They are kept unclosed: closing would end the parent's
+connections."""

@@ -1,4 +1,4 @@
-"""What a collector that was asked did not take, and why: errors that name the reports."""
+"""Errors of a delivery: what the collector did not accept, and why."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collector.client.report import Report
 
 
 class UnauthorizedError(ClientError):
-    """The collector does not accept the key or subscription; what is spooled stays there."""
+    """The collector refuses the key or the subscription; spooled reports stay in the spool."""
 
     kind = "unauthorized"
 
 
 class DeliveryError(ClientError):
-    """The collector took nothing this time; `kind` says why. What is spooled stays there."""
+    """An attempt delivered nothing; `kind` says why. Spooled reports stay in the spool."""
 
 
 class NotDeliveredError(DeliveryError):
-    """Some reports were not taken in time; sending these again doubles nothing.
+    """Some reports were not accepted in time; sending these again counts them once.
 
     Attributes:
-        undelivered: The very reports that were given and not taken, with their ids.
+        undelivered: The given report objects that were not accepted, with their ids.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class NotDeliveredError(DeliveryError):
 
 
 class RejectedError(ClientError):
-    """The collector refuses some reports for good; they are set aside in the spool.
+    """The collector refuses some reports for good; they are dead letters in the spool.
 
     Attributes:
         rejected: Which ones, and why.

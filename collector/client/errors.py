@@ -1,4 +1,4 @@
-"""What can go wrong on the way to a collector, and what the caller can do about it."""
+"""The errors of the client, and whether a retry may succeed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FailureKind = Literal[
     "spool",
     "sender",
 ]
-"""What went wrong: the host name is unknown, nothing listens, no way there, the proxy refuses, no
-answer in time, a certificate that is not trusted, no TLS, a connection that ended, an address that
-cannot be asked, a collector that says later, another program that answers, a key or subscription
-that is not valid, reports that are refused for good, the spool's file, the sender itself."""
+"""What went wrong, in this order: the host name is unknown; nothing listens; the network is
+unreachable; the proxy refuses; a timeout; a certificate that is not trusted; no TLS; the connection
+was closed; the URL is not valid; the collector asks to retry later; another program answered; the
+key or subscription is not valid; reports are refused for good; the spool's file; the sender."""
 _NEEDS_A_CHANGE = {"certificate", "address", "unauthorized", "rejected"}
 
 
@@ -32,8 +32,8 @@ class ClientError(Exception):
     """The parent of every error the client raises on purpose.
 
     Attributes:
-        kind: What went wrong; None for a call that cannot be right.
-        status: The HTTP status that was answered; None where nothing was.
+        kind: What went wrong; None for a call with invalid arguments.
+        status: The HTTP status of the answer; None if there was no answer.
     """
 
     kind: FailureKind | None = None
@@ -53,11 +53,11 @@ class ClientError(Exception):
 
 
 class ReportError(ClientError, ValueError):
-    """A report no collector would take; the message names the field."""
+    """A report that every collector would refuse; the message names the field."""
 
 
 class SpoolError(ClientError):
-    """The spool's file cannot be used: foreign, damaged, newer, or the disk refuses."""
+    """The spool's file cannot be used: no spool, damaged, of a newer version, or a disk error."""
 
     kind = "spool"
 
@@ -68,4 +68,4 @@ class SpoolError(ClientError):
 
 
 class SpoolFullError(SpoolError):
-    """The spool holds as much as it may: nothing was queued, try again when some was delivered."""
+    """The spool or its disk is full: nothing was queued; retry once some was delivered."""

@@ -1,4 +1,4 @@
-"""Why a request had no answer: what httpx raised, as a kind and in words."""
+"""Maps an exception of httpx to a FailureKind and a message."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _told_by_itself(error: Exception) -> tuple[FailureKind, str]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Go from an error to those it came of, the members of groups included."""
+    """Yield an error and its causes, including the members of exception groups."""
     waiting, seen = [error], set[int]()
     while waiting:
         each = waiting.pop(0)

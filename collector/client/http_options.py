@@ -1,4 +1,4 @@
-"""How the requests of a client get there: certificates, proxy, further headers, time."""
+"""Options of a client's HTTP requests: certificates, proxy, headers, timeout."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from collector.client.errors import ClientError
 DEFAULT_TIMEOUT_SECONDS = 30.0
 _OURS = {"authorization", "content-type", "content-encoding", "content-length", "host"}
 _OF_THE_BODY = {"content-encoding", "content-length", "transfer-encoding"}
-"""Headers that say how a body was sent, which is read by now."""
+"""Response headers about the encoding of the body; dropped, since the body is decoded by now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
-    """The options of a client's requests; ClientError for what cannot be right."""
+    """The options of a client's requests; ClientError for invalid ones."""
 
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     ca_file: str | Path | None = None
@@ -30,7 +30,7 @@ class HttpOptions:
     transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None
     is_tls: bool = True
     trusted: ssl.SSLContext = field(init=False, repr=False, compare=False)
-    """Made once: reading the certificates takes a good part of a second."""
+    """Created once, since reading the certificates takes a good part of a second."""
 
     def __post_init__(self) -> None:
         if self.timeout_seconds <= 0:
@@ -49,7 +49,7 @@ class HttpOptions:
             ) from error
 
     def connect(self) -> httpx.AsyncClient:
-        """Return a client that has these options."""
+        """Return an httpx client with these options."""
         transport = None if self.transport is None else _asynchronous(self.transport)
         return httpx.AsyncClient(
             timeout=self.timeout_seconds,
@@ -63,11 +63,11 @@ class HttpOptions:
         if self.ca_file is not None:
             try:
                 return ssl.create_default_context(cafile=str(self.ca_file))
-            except OSError as error:  # that of a file that is no certificate is one as well
+            except OSError as error:  # ssl.SSLError for a file without a certificate is one, too
                 raise ClientError(f"ca_file: {self.ca_file} cannot be read: {error}") from error
         if self.is_tls and self.transport is None:
             return httpx.create_ssl_context()
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is not used
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no certificate, and is not used
 
 
 class _InThread(httpx.AsyncBaseTransport):

@@ -1,4 +1,4 @@
-"""What waits to be sent: the values, the port, and an outbox in memory for sending at once."""
+"""The outbox: its values, its port, and an implementation in memory for `send`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that waits, in the order of `seq`; its id was made once and stays.
+    """A report (or relayed payload) to be sent, in the order of `seq`; its id never changes.
 
-    An undated one leaves it to the collector to say when it was.
+    The collector dates an undated item by its arrival.
     """
 
     seq: int
@@ -21,16 +21,16 @@ class Item:
     queued_at_millis: int
     is_undated: bool = False
     is_untried: bool = False
-    """Certainly never sent before: no collector can have it."""
+    """True if it was certainly never sent, so that no collector can have it."""
 
     def tried(self, *, is_untried: bool) -> Item:
-        """Return the item with whether it was ever sent before."""
+        """Return the item with another `is_untried`."""
         return replace(self, is_untried=is_untried)
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """An item that will not be taken, and why."""
+    """An item that becomes a dead letter, and why."""
 
     item: Item
     reason: str
@@ -38,29 +38,29 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What an answer decides about the items of a request."""
+    """What becomes of the items of a request, as its answer decides."""
 
     done: Sequence[Item] = ()
     set_aside: Sequence[SetAside] = ()
     undated: Sequence[Item] = ()
-    """To be sent again without a moment."""
+    """Items to be sent again without a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much waits to be sent, and since when; and how many were ever set aside."""
+    """How much waits to be sent, and since when; and how many dead letters there ever were."""
 
     items: int
     size_bytes: int
     oldest_at: datetime | None
     set_aside_total: int
     set_aside_bytes: int = 0
-    """Of those that are still kept: they take room in the spool until they are looked at."""
+    """Bytes of the dead letters that are kept; they take room in the spool."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An item that was set aside."""
+    """An item that the collector refused for good."""
 
     lane: str
     item_id: str
@@ -70,7 +70,7 @@ class DeadLetter:
 
 
 class Outbox(Protocol):
-    """Where a sender takes items from."""
+    """The queue from which a sender takes items."""
 
     def first(self, *, most_items: int, most_bytes: int) -> list[Item]:
         """Return the oldest items within the bounds, at least one if there is one."""

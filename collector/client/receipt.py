@@ -1,4 +1,4 @@
-"""What became of reports that were sent; values."""
+"""What the collector did with reports that were sent; values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the collector did: `accepted` and `duplicates` are on its disk.
+    """How many reports were stored: `accepted` are new, `duplicates` were stored before.
 
-    `ignored` were of zero bytes. `rejected` will not be taken however often they are sent.
+    `ignored` had zero bytes. `rejected` are refused for good: a retry is refused as well.
     """
 
     accepted: int = 0

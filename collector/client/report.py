@@ -1,4 +1,4 @@
-"""What is reported: one user's bytes on one server, and the JSON it is sent as; pure."""
+"""A report: one user's bytes on one server, and its JSON encoding; pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MAX_CONNECTIONS = 1_000_000
 
 
 def new_id() -> str:
-    """Return an id that no other call returns: 128 random bits, in hexadecimal."""
+    """Return a unique id: 128 random bits, in hexadecimal."""
     return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One user's traffic on one server since the report before.
+    """One user's traffic on one server since the previous report.
 
-    Each report has its id from the moment it is made, before anything is sent, so the same object
-    may be queued or sent any number of times: it counts once within the seven days a collector
-    remembers ids for. Two reports of the same traffic have different ids, and count twice.
+    A report gets its id when it is created. So the same object may be queued or sent any number of
+    times: it counts once within the seven days for which a collector remembers ids. Two report
+    objects of the same traffic have different ids, and count twice.
 
     Example:
         >>> report = Report(user="alice", server="de-1", upload_bytes=10, download_bytes=20)
@@ -34,17 +34,17 @@ class Report:
 
     Args:
         server: The server's name or address, 1 to 255 characters.
-        upload_bytes: What the user sent since the report before.
-        download_bytes: What the user received since the report before.
-        user: The username; None where the client's subscription says whose report it is.
-        port: The server's port; 0 where it is not known.
-        protocol: Such as `vless`; `unknown` where it is not known.
-        connections: How many connections this was.
-        reported_at: When it was, with a time zone; None for the moment of queueing or sending.
-        report_id: An id of your own, up to 255 characters; left out, one is made.
+        upload_bytes: Bytes that the user sent since the previous report.
+        download_bytes: Bytes that the user received since the previous report.
+        user: The username; None if the client has a subscription, which tells the user.
+        port: The server's port; 0 if not known.
+        protocol: Such as `vless`; `unknown` if not known.
+        connections: The number of connections.
+        reported_at: The time of the traffic, with a time zone; None: when it is queued or sent.
+        report_id: An id of up to 255 characters; default: a new random id.
 
     Raises:
-        ReportError: No collector would take it; the message names the field.
+        ReportError: Every collector would refuse it; the message names the field.
     """
 
     server: str
@@ -63,18 +63,18 @@ class Report:
         if self.user is not None:
             _check_text("user", self.user, 255)
             if self.user != self.user.strip():
-                raise ReportError("user: begins or ends with a blank, as no username does")
+                raise ReportError("user: begins or ends with a blank, which no username does")
         _check_text("report_id", self.report_id, 255)
         _check_whole("upload_bytes", self.upload_bytes, MAX_AMOUNT_BYTES)
         _check_whole("download_bytes", self.download_bytes, MAX_AMOUNT_BYTES)
         _check_whole("port", self.port, 65535)
         _check_whole("connections", self.connections, MAX_CONNECTIONS)
         if self.reported_at is not None and self.reported_at.tzinfo is None:
-            raise ReportError("reported_at: expected a moment with a time zone")
+            raise ReportError("reported_at: expected a datetime with a time zone")
 
 
 def encode(report: Report, *, report_id: str) -> bytes:
-    """Return a report as JSON, all but what is known only when it is sent."""
+    """Return a report as JSON, without the subscription and the time, which `completed` adds."""
     wire: dict[str, Any] = {
         "report_id": report_id,
         "server": report.server,
@@ -109,21 +109,21 @@ def decode(body: bytes) -> Report:
 
 
 def without_moment(body: bytes) -> bytes:
-    """Return a report without the moment it names."""
+    """Return an encoded report without its time."""
     wire = json.loads(body)
     wire.pop("reported_at", None)
     return json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def names_its_moment(body: bytes) -> bool:
-    """Tell whether a report says itself when it was; within a text the quotes would be escaped."""
+    """Tell whether an encoded report has a time; the quotes would be escaped in a text."""
     return b'"reported_at":' in body
 
 
 def completed(body: bytes, *, subscription: str | None, queued_at_millis: int | None) -> bytes:
-    """Return what `encode` wrote with what is added on sending: the secret, and the moment.
+    """Return an encoded report with what is added on sending: the subscription and the time.
 
-    The moment is the one of queueing, for a report that names none itself.
+    A report without a time of its own gets the time of queueing.
     """
     extra: dict[str, str] = {}
     if subscription is not None:

@@ -1,4 +1,4 @@
-"""Where reports go and who sends them: the one place that looks at a client's arguments."""
+"""The collector's URL and the sender's secret: checks the arguments of a client."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from collector.client.sending.delivery import (
 
 MAX_ANSWER_BYTES = 16 * 2**20
 IDLE_SECONDS = 5.0
-"""How often an idle sender looks whether another process queued something."""
+"""How often an idle sender checks whether another process queued something."""
 OTHERS_SECONDS = 0.05
-"""How often a flush looks whether other processes have sent what they took."""
+"""How often a flush checks whether other processes have sent what they claimed."""
 LINGER_SECONDS = 0.1
-"""So long a sender that was idle lets reports gather."""
+"""How long a sender that was idle waits for more reports, to send them in one request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A collector and the secret it knows the sender by; ClientError for what cannot be right."""
+    """A collector's URL and the sender's key or subscription; ClientError for invalid ones."""
 
     url: str
     key: str | None = field(default=None, repr=False)
@@ -43,32 +43,34 @@ class Target:
             raise ClientError("give either a reporter key or a subscription, not both")
         secret = self.key or self.subscription or ""
         if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
-            raise ClientError("the key or subscription is not one: it has odd characters, or none")
+            raise ClientError(
+                "the key or subscription is not valid: it is empty or has characters that none has"
+            )
         if not 1 <= self.batch_reports <= MOST_REPORTS:
             raise ClientError(f"batch_reports: expected a number from 1 to {MOST_REPORTS}")
 
     def parcel(self) -> Reports:
-        """Return how reports become requests."""
+        """Return the parcel that packs reports into requests of this target."""
         most = MOST_REPORTS if self.key is not None else MOST_REPORTS_WITHOUT_KEY
         subscription = self.subscription
         if subscription is not None and subscription.startswith("/"):
-            # Marzban shows links without a host unless it is told one; only the token in it counts.
+            # Marzban shows links without a host unless one is configured; only the token is used.
             subscription = join(self.url, subscription)
         return Reports(self.key, subscription, min(most, self.batch_reports))
 
     def encoded(self, reports: Sequence[Report]) -> list[tuple[str, bytes]]:
-        """Return reports as id and body, with an id for each; ReportError if one has no owner."""
+        """Return each report as id and body; ReportError if its user is missing or superfluous."""
         return [self._encoded(each) for each in reports]
 
     def _encoded(self, report: Report) -> tuple[str, bytes]:
         if self.subscription is None and report.user is None:
-            raise ReportError("user: a reporter key reports for named users; say whose this is")
+            raise ReportError("user: required, since a reporter key may report for all users")
         if self.subscription is not None and report.user is not None:
-            raise ReportError("user: a subscription reports for its own user; leave the name out")
+            raise ReportError("user: leave it out, since a subscription reports for its own user")
         return report.report_id, encode(report, report_id=report.report_id)
 
     def outbox(self, reports: Sequence[Report]) -> MemoryOutbox:
-        """Return an outbox that holds reports for the length of a call."""
+        """Return an outbox in memory that holds these reports."""
         now_millis = time.time_ns() // 1_000_000
         return MemoryOutbox(
             [
@@ -79,12 +81,12 @@ class Target:
 
 
 def join(url: str, path: str) -> str:
-    """Return the URL of a path at the collector."""
+    """Return the URL of a path of the collector."""
     return url.rstrip("/") + path
 
 
 def check_url(url: str) -> None:
-    """Raise ClientError unless this is the address of a web server, without a secret in it."""
+    """Raise ClientError unless this is an http(s) URL without password, query or fragment."""
     try:
         parts = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
@@ -94,19 +96,22 @@ def check_url(url: str) -> None:
     try:
         parts.host.encode("idna")
     except UnicodeError:
-        raise ClientError(f"the host name of the URL is not one: {parts.host[:80]!r}") from None
+        raise ClientError(f"the URL has no valid host name: {parts.host[:80]!r}") from None
     if parts.userinfo or parts.query or parts.fragment:
-        raise ClientError("the URL is to have no password, query or fragment in it")
+        raise ClientError("the URL must have no password, query or fragment")
 
 
 def undelivered(
     reports: Sequence[Report], outbox: MemoryOutbox, why: ClientError
 ) -> NotDeliveredError:
-    """Return the error of a call that gave up, with those of its reports that are left."""
+    """Return the error of a call that gave up, with the reports that were not accepted."""
     left_ids = {each.item_id for each in outbox.items}
     left = [each for each in reports if each.report_id in left_ids]
     rejected = len(outbox.rejected)
     also = f"; {rejected} others were rejected" if rejected else ""
     return NotDeliveredError(
-        f"{len(left)} reports were not taken: {why}{also}", left, kind=why.kind, status=why.status
+        f"{len(left)} reports were not accepted: {why}{also}",
+        left,
+        kind=why.kind,
+        status=why.status,
     )

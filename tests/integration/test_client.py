@@ -143,7 +143,7 @@ def test_who_gives_up_gets_back_what_is_left_under_its_ids(make, collector):
     client = make()
     collector.script = lambda _: httpx.Response(503, json={"detail": "queue full"})
     with pytest.raises(
-        NotDeliveredError, match=r"2 reports were not taken: .*queue full"
+        NotDeliveredError, match=r"2 reports were not accepted: .*queue full"
     ) as caught:
         client.send(report(), report("bob"), give_up_seconds=0.05)
     collector.script = lambda _: None
@@ -340,7 +340,7 @@ def test_without_a_spool_nothing_is_queued(make):
         ({"url": "https://u:secret-word@collector.test"}, "no password"),
         ({"key": None}, "either"),
         ({"subscription": SUBSCRIPTION}, "either"),
-        ({"key": "with space"}, "odd characters"),
+        ({"key": "with space"}, "is not valid"),
         ({"batch_reports": 10_001}, "batch_reports"),
     ],
 )

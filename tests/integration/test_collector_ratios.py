@@ -215,7 +215,7 @@ class TestCommandLine:
     def test_a_ratio_for_a_server_nobody_reported_is_set_and_said(self, path, capsys):
         assert main(["ratios", "set", "premium", "1.5"]) == 0
         out = capsys.readouterr().out
-        assert "premium: a byte counts 1.5 times from now on (before: 1)" in out
+        assert "premium: a byte is billed 1.5 times from now on (before: 1)" in out
         assert "No report has named premium yet" in out
         assert main(["ratios", "set", "premium", "2"]) == 0
         assert "(before: 1.5)" in capsys.readouterr().out
