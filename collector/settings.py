@@ -72,7 +72,7 @@ class Settings:
     marzban_url: str = variable(
         "MARZBAN_URL",
         "",
-        "The panel that verifies users' subscription tokens; empty: only keys are accepted",
+        "The panel, to verify users' subscription tokens; empty: keys only",
         WEB_URL,
     )
     subscription_path: str = variable(

@@ -266,7 +266,7 @@ async def _username(
         return username
     if not is_admin(collector, credentials):
         raise ProblemError(
-            401, "send the COLLECTOR_ADMIN_KEY, or put your own subscription token into the path"
+            401, "send the COLLECTOR_ADMIN_KEY, or ask with your own subscription token"
         )
     return canonical(user_token)
 

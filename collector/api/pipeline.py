@@ -216,7 +216,7 @@ async def _sort(
 
 
 MOST_OWN_TOKENS = 8
-"""The most tokens of one user in a request without a key: the panel is asked about each."""
+"""So many of one user's tokens a request without a key may carry: the panel is asked about each."""
 _HOW_TO_AUTHENTICATE = (
     "send Authorization: Bearer with a reporter key (`traffic-collector reporters add NAME`), or a "
     "user's subscription token as user_token"
@@ -229,14 +229,14 @@ async def _any_username(collector: Collector, wire: WireReport, index: int) -> s
     token = subscription_token(wire.user_token)
     if token is None:
         if is_url(wire.user_token):
-            return Refusal(index, "user_token", "is a URL without a subscription token")
+            return Refusal(index, "user_token", "is a URL without a subscription token in it")
         return wire.user_token
     if collector.subscriptions is None:
         return Refusal(index, "user_token", _NOT_VERIFIABLE)
     try:
         return await collector.subscriptions.resolve(token, stranger=None)
     except IdentityUnknownError:
-        return Refusal(index, "user_token", "is a subscription token that the panel does not know")
+        return Refusal(index, "user_token", "is a subscription token the panel does not know")
 
 
 def throttle(limit: RateLimit, caller: str, collector: Collector) -> None:
