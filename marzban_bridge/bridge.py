@@ -31,6 +31,7 @@ from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
 from marzban_bridge.reconcile.trust.panel_rebase import PanelRebase
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
+from marzban_bridge.reconcile.users.settler import Settler
 from marzban_bridge.reconcile.work_queue import WorkQueue
 from marzban_bridge.store.store import Store
 from marzban_bridge.timeseries.writer import TimeSeriesWriter
@@ -52,6 +53,7 @@ class Bridge:
     """The store's view of this panel."""
     panel: Panel
     queue: WorkQueue
+    settler: Settler
     reconciler: Reconciler
     actions: Actions
     panel_rebase: PanelRebase

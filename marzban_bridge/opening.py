@@ -31,7 +31,7 @@ from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.reconcile.unknown_names import UnknownNames
 from marzban_bridge.reconcile.users.evaluation import Evaluator
-from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.users.parts import wired
 from marzban_bridge.reconcile.work_queue import CorrectionQueue, OtherQueues, WorkQueue
 from marzban_bridge.store.identity import panel_mark
 from marzban_bridge.store.open import file_of
@@ -145,19 +145,17 @@ def _wired(
     }
     unknown = {name: UnknownNames(pass_seconds=settings.pass_seconds) for name in panels}
     queues = {name: WorkQueue(users=evaluators[name], names=unknown[name]) for name in panels}
-    settlers = {
-        each.name: Settler(
+    users = {
+        each.name: wired(
+            settings,
             store=store.of(each.name),
             panel=panels[each.name],
+            write_seconds=2 * each.timeout_seconds,
             evaluator=evaluators[each.name],
             unknown=unknown[each.name],
             queue=queues[each.name],
             elsewhere=OtherQueues([queues[name] for name in panels if name != each.name]),
             corrections=corrections,
-            enforcement=settings.enforcement,
-            write_seconds=2 * each.timeout_seconds,
-            uses_notes=settings.uses_notes,
-            keeps_next_plan=settings.keeps_next_plan,
             clock=clock,
             metrics=metrics[each.name],
         )
@@ -171,16 +169,20 @@ def _wired(
     )
 
     def of_panel(each: PanelSettings) -> Bridge:
-        books, queue, settler = store.of(each.name), queues[each.name], settlers[each.name]
+        books, queue, parts = store.of(each.name), queues[each.name], users[each.name]
         return Bridge(
             panel_settings=each,
             store=books,
             panel=panels[each.name],
             queue=queue,
+            settler=parts.settler,
             reconciler=Reconciler(
                 store=books,
                 panel=panels[each.name],
-                settler=settler,
+                settler=parts.settler,
+                reader=parts.reader,
+                evaluator=parts.evaluator,
+                trust=parts.trust,
                 queue=queue,
                 twins=twins,
                 rollback_check=rollback_check,
@@ -193,14 +195,25 @@ def _wired(
                 store=books,
                 panel=panels[each.name],
                 feed=feed,
-                settler=settler,
+                settler=parts.settler,
+                reader=parts.reader,
+                evaluator=parts.evaluator,
+                trust=parts.trust,
+                writes=parts.writes,
+                resets=parts.resets,
                 queue=queue,
                 enforcement=settings.enforcement,
                 clock=clock,
                 standstill=standstill,
             ),
             panel_rebase=PanelRebase(
-                store=books, settler=settler, queue=queue, clock=clock, standstill=standstill
+                store=books,
+                reader=parts.reader,
+                evaluator=parts.evaluator,
+                census=parts.trust.census,
+                queue=queue,
+                clock=clock,
+                standstill=standstill,
             ),
             metrics=metrics[each.name],
         )
@@ -215,7 +228,7 @@ def _wired(
             store=store,
             feed=feed,
             rollback_check=rollback_check,
-            settlers=settlers,
+            settlers={name: parts.settler for name, parts in users.items()},
             queues=queues,
             corrections=corrections,
             metrics=metrics[FIRST_PANEL],

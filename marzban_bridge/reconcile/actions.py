@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import ObservingError, PanelRefusedError
@@ -20,7 +21,11 @@ from marzban_bridge.quota.restore import recover
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.quota.writes.line_recovery import recovered_from
 from marzban_bridge.reconcile.standstill import Standstill
-from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
+from marzban_bridge.reconcile.users.evaluation import Evaluator
+from marzban_bridge.reconcile.users.reader import UserReader
+from marzban_bridge.reconcile.users.resets import UserResets
+from marzban_bridge.reconcile.users.writes import UserWrites
 from marzban_bridge.reconcile.work_queue import WorkQueue
 from marzban_bridge.store.store import Store
 
@@ -53,6 +58,16 @@ class AdminUsage:
         return self.admin.used_bytes + self.external_bytes
 
 
+class ResetsUsers(Protocol):
+    """What resets and releases users one at a time, while nothing else settles them."""
+
+    async def reset(self, username: str, *, cause: str, actor: str) -> Account:
+        """Reset a user in the panel and here; UserNotFoundError when the panel has none."""
+
+    async def release(self, account: Account) -> bool:
+        """Give a user its quota and status back; return whether that took a write."""
+
+
 class Actions:
     """The use cases beyond the loop. Panel errors pass through to the caller."""
 
@@ -62,7 +77,12 @@ class Actions:
         store: Store,
         panel: Panel,
         feed: CollectorFeed,
-        settler: Settler,
+        settler: ResetsUsers,
+        reader: UserReader,
+        evaluator: Evaluator,
+        trust: PanelTrust,
+        writes: UserWrites,
+        resets: UserResets,
         queue: WorkQueue,
         enforcement: Enforcement,
         clock: Clock,
@@ -72,6 +92,11 @@ class Actions:
         self._panel = panel
         self._feed = feed
         self._settler = settler
+        self._reader = reader
+        self._evaluator = evaluator
+        self._trust = trust
+        self._writes = writes
+        self._resets = resets
         self._queue = queue
         self._enforcement = enforcement
         self._clock = clock
@@ -177,14 +202,14 @@ class Actions:
         asked, if not the caller itself.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
-        self._settler.trust.refuse_suspended()
+        self._trust.refuse_suspended()
         with self._standstill.action():
             return await self._reset_all(
                 bearer=bearer, caller=caller, actor=actor or caller.username
             )
 
     async def _reset_all(self, *, bearer: str | None, caller: PanelAdmin, actor: str) -> int:
-        with self._settler.resets.for_all():
+        with self._resets.for_all():
             requested = await self.request_reset_all(bearer=bearer, caller=caller, actor=actor)
             await self.call_reset_all(requested, bearer=bearer, actor=actor)
         self._queue.add(each.key for each in requested)
@@ -196,7 +221,7 @@ class Actions:
 
         Raises StandingStillError and ReleasedError.
         """
-        with self._standstill.action(), self._settler.resets.for_all():
+        with self._standstill.action(), self._resets.for_all():
             yield
 
     async def request_reset_all(
@@ -210,7 +235,7 @@ class Actions:
             scope = caller.username if is_in_database else None
         accounts = list(self._store.accounts.all(admin=scope))
         cause = "a reset of all users was asked for"
-        return [self._settler.resets.request(each, cause=cause, actor=actor) for each in accounts]
+        return [self._resets.request(each, cause=cause, actor=actor) for each in accounts]
 
     async def call_reset_all(
         self, requested: Sequence[Account], *, bearer: str | None, actor: str
@@ -236,7 +261,7 @@ class Actions:
         Raises ObservingError, StoreSuspendedError or PanelSuspendedError, where no user is to be.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
-        self._settler.trust.refuse_suspended()
+        self._trust.refuse_suspended()
         return await self._panel.whoami()
 
     def _as_stored(self, accounts: Iterable[Account]) -> Iterator[Account]:
@@ -289,8 +314,8 @@ class Actions:
     async def take_over(self, *, actor: str, is_ledger_newer: bool) -> list[Account]:
         """Put every account in step with the panel, which knows what a restored store does not."""
         taken: list[Account] = []
-        async for key, user in self._settler.reader.all_users():
-            gone = self._settler.evaluator.returning(key, user)
+        async for key, user in self._reader.all_users():
+            gone = self._evaluator.returning(key, user)
             before = gone.account if gone else self._store.accounts.get(key)
             recovered, event = self._in_step(
                 before, user, actor=actor, is_ledger_newer=is_ledger_newer
@@ -299,7 +324,7 @@ class Actions:
                 text = "the panel has this user again: its account is put in step with it"
                 event_of_return = Event(kind="returned", text=text, actor=actor)
                 self._store.departures.take_up(gone, event_of_return, at=self._clock())
-            others = self._settler.evaluator.lines(user).others
+            others = self._evaluator.lines(user).others
             recovered = replace(recovered, known_lines=tuple(line.name for line in others))
             self._store.accounts.save(recovered, [event], at=self._clock(), takes_announcement=True)
             taken.append(recovered)
@@ -314,7 +339,7 @@ class Actions:
         that may be sent again: the books of the moment of the backup hold.
         """
         totals, now = self._store.usage.totals(account_key(user.username)), self._clock()
-        line = self._settler.evaluator.lines(user).own
+        line = self._evaluator.lines(user).own
         is_line_newer = line is not None and (before is None or line.number > before.write_number)
         if line and line.limit_bytes and is_line_newer and (is_ledger_newer or before is None):
             account, event = recovered_from(
@@ -345,8 +370,8 @@ class Actions:
         for each in list(self._store.accounts.all()):
             yield each, await self._settler.release(each)
             await asyncio.sleep(0)
-        async for key, user in self._settler.reader.all_users():
-            has_line = self._settler.evaluator.text_of_admin(user) != (user.note or "")
+        async for key, user in self._reader.all_users():
+            has_line = self._evaluator.text_of_admin(user) != (user.note or "")
             if has_line and not self._store.accounts.has(key):
-                self._settler.trust.refuse_suspended()
-                await self._settler.writes.take_out_lines(user.username)
+                self._trust.refuse_suspended()
+                await self._writes.take_out_lines(user.username)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import Protocol
 
 from collector.runtime.outage import Outage
 from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
@@ -18,7 +19,7 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.quota.usage import CorrectedName
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
-from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.users.ledger_changes import Ask
 from marzban_bridge.reconcile.work_queue import CorrectionQueue, WorkQueue
 from marzban_bridge.store.store import Store
 
@@ -31,6 +32,16 @@ FEED_GATHER_SECONDS = 0.5
 """The shortest time between two reads of a feed that has news all the time."""
 
 
+class FollowsLedger(Protocol):
+    """What changes the accounts of one panel because of the ledger, one user at a time."""
+
+    async def correct(self, name: CorrectedName, ask: Ask) -> bool:
+        """Have a name's user follow corrections; return whether that is done. Raises as `ask`."""
+
+    async def hold_reported_after(self, seq: int) -> None:
+        """Leave users with reports after a number of the ledger as they are: those were lost."""
+
+
 class FeedReader:
     """The one reader of the feed. `run` follows it for ever; `to_end` reads what there is."""
 
@@ -40,7 +51,7 @@ class FeedReader:
         store: Store,
         feed: CollectorFeed,
         rollback_check: RollbackCheck,
-        settlers: Mapping[str, Settler],
+        settlers: Mapping[str, FollowsLedger],
         queues: Mapping[str, WorkQueue],
         corrections: CorrectionQueue,
         metrics: Metrics,

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
 
 from collector.runtime.outage import Outage
 from marzban_bridge.clock import Clock
@@ -24,14 +25,15 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.check import PanelCheck
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, Chunk
-from marzban_bridge.reconcile.users.evaluation import Preview
-from marzban_bridge.reconcile.users.reader import CHUNK
-from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.users.evaluation import Evaluator, Preview
+from marzban_bridge.reconcile.users.reader import CHUNK, UserReader
 from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
 from marzban_bridge.store.store import PANEL_IS, PASS_POSITION, Store
 
@@ -47,6 +49,18 @@ VOUCH_SECONDS = 30.0
 """So long users wait at the start for the collector to vouch for the store."""
 
 
+class SettlesUsers(Protocol):
+    """What settles the users of a panel once they are read from it."""
+
+    def take_in(
+        self, users: Mapping[str, PanelUser | None], *, read_at: float
+    ) -> dict[str, PanelUser | None]:
+        """Settle those users of whom nothing is news; return the others."""
+
+    async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
+        """Settle one user; None when the panel did not list it. Raises the panel's errors."""
+
+
 class Reconciler:
     """Keeps one panel in step with the ledger.
 
@@ -58,7 +72,10 @@ class Reconciler:
         *,
         store: Store,
         panel: Panel,
-        settler: Settler,
+        settler: SettlesUsers,
+        reader: UserReader,
+        evaluator: Evaluator,
+        trust: PanelTrust,
         queue: WorkQueue,
         twins: TwinPanels,
         rollback_check: RollbackCheck,
@@ -69,7 +86,11 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._panel = panel
-        self.settler = settler
+        self._settler = settler
+        self._reader = reader
+        self._evaluator = evaluator
+        self._trust = trust
+        self.set_aside = reader.set_aside
         self._queue = queue
         self._rollback_check = rollback_check
         self._clock = clock
@@ -79,8 +100,6 @@ class Reconciler:
         self._pass: AsyncIterator[list[str]] | None = None
         self._pass_started_at = self._next_pass_at = 0.0
         self._urgent_in_a_row = 0
-        self._reader = settler.reader
-        self.set_aside = settler.reader.set_aside
         self.panel_check: PanelCheck | None = None
         """What the panel last said of the bridge and of itself."""
         self._twins = twins
@@ -99,15 +118,15 @@ class Reconciler:
         """Yield for every user the panel has what a pass would do; changes nothing, anywhere."""
         with contextlib.suppress(CollectorUnavailableError):  # a look does no harm without it
             await self._rollback_check.check()
-        self.settler.trust.refuse_suspended()
+        self._trust.refuse_suspended()
         async for keys in self._reader.chunks():
             read_at = time.monotonic()
             users = await self._reader.read(keys)
             for key, user in users.items():
-                if text := await self.settler.trust.preview(key, user, read_at=read_at):
+                if text := await self._trust.preview(key, user, read_at=read_at):
                     raise PanelSuspendedError(text)
                 if user is not None:
-                    yield self.settler.evaluator.preview(key, user)
+                    yield self._evaluator.preview(key, user)
 
     async def run(self) -> None:
         """Settle users until cancelled."""
@@ -229,7 +248,7 @@ class Reconciler:
         self._queue.clear()
         try:
             await self._twins.check(self._store.panel)
-            is_over = not await self.settler.trust.look_again(self._reader.all_users())
+            is_over = not await self._trust.look_again(self._reader.all_users())
         except PanelError as error:
             pause_seconds = self._note_outage(error)
         else:
@@ -251,11 +270,11 @@ class Reconciler:
         self._queue.clear()
         if self._store.suspension.reasons:
             await self._twins.check(self._store.panel)
-        if self._store.suspension.reasons and await self.settler.trust.look_again(
+        if self._store.suspension.reasons and await self._trust.look_again(
             self._reader.all_users()
         ):
             return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.suspension.text)
-        self.settler.trust.refuse_suspended()
+        self._trust.refuse_suspended()
         await self.check_panel()
         started_at = logged_at = time.monotonic()
         users = failures = 0
@@ -269,7 +288,7 @@ class Reconciler:
             failures += await self._settle_urgent()
         self._finish_pass(started_at)
         if self._store.suspension.reasons:
-            await self.settler.trust.look_again(self._reader.all_users())
+            await self._trust.look_again(self._reader.all_users())
         seconds = time.monotonic() - started_at
         return PassResult(
             users=users, failures=failures, seconds=seconds, doubt=self._store.suspension.text
@@ -325,16 +344,15 @@ class Reconciler:
             return 0
         read_at = time.monotonic()
         users = await self._reader.read(keys)
-        users = self.settler.take_in(users, read_at=read_at)
+        users = self._settler.take_in(users, read_at=read_at)
         if defers_publishes:
-            evaluator = self.settler.evaluator
             moving = [
-                key for key, user in users.items() if user and evaluator.only_moves(key, user)
+                key for key, user in users.items() if user and self._evaluator.only_moves(key, user)
             ]
             self._queue.add(moving, Urgency.PUBLISH)
             users = {key: user for key, user in users.items() if key not in set(moving)}
         chunk = Chunk(
-            settle=self.settler.settle,
+            settle=self._settler.settle,
             panel=self._panel,
             named=self._store.placement.public_name,
             gives_way=lambda: gave_way is not None and self._queue.has(Urgency.CROSSING),

@@ -165,7 +165,7 @@ def test_who_needs_something_is_settled_beside_those_who_do_not(world):
 
 
 def test_nobody_is_taken_in_who_is_being_settled_or_was_since_the_reading(world):
-    settler = world.bridge.reconciler.settler
+    settler = world.bridge.settler
     busy, settled, idle = NAMES[:3]
     read_at = time.monotonic()
     users = {name: world.run(world.bridge.panel.get_user(name)) for name in (busy, settled, idle)}

@@ -34,7 +34,7 @@ def fill(world, count):
 
 def settle(world, *names):
     for name in names:
-        world.run(world.bridge.reconciler.settler.settle(name, None, read_at=float("-inf")))
+        world.run(world.bridge.settler.settle(name, None, read_at=float("-inf")))
 
 
 def doubts(world):
@@ -93,7 +93,7 @@ def test_users_whom_the_panel_cleans_up_count_where_nobody_is_left(world, status
 def test_users_who_are_held_are_not_marked_deleted_either(world):
     names = fill(world, 3)
     for name in names:
-        world.run(world.bridge.reconciler.settler.hold(name))
+        world.run(world.bridge.settler.hold(name))
     world.panel.users = {}
     world.one_pass()
     assert doubts(world) == ["users_gone"]

@@ -113,9 +113,7 @@ def test_a_name_that_is_first_reported_while_its_panel_is_empty_waits_for_it(ope
     snapshot = to_snapshot(world.panels["default"])
     world.panels["default"].users = {}
     world.ledger.report("carol", gib(1))
-    world.run(
-        world.bridge("default").reconciler.settler.settle("carol", None, read_at=float("-inf"))
-    )
+    world.run(world.bridge("default").settler.settle("carol", None, read_at=float("-inf")))
     world.look(2)
     restore_snapshot(world.panels["default"], snapshot)
     world.look(3)

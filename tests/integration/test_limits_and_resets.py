@@ -452,7 +452,7 @@ def test_what_was_read_before_a_reset_is_not_taken_for_news_after_it(world):
     world.ledger.report("alice", gib(1))
     world.one_pass()
     baseline = world.account("alice").baseline_bytes
-    world.run(world.bridge.reconciler.settler.settle("alice", old, read_at=read_at))
+    world.run(world.bridge.settler.settle("alice", old, read_at=read_at))
     assert world.account("alice").baseline_bytes == baseline
     assert world.account("alice").sighting.used_bytes == 0
     assert world.bridge.store.reset_news.of_everybody(None) is None

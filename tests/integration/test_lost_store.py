@@ -157,6 +157,6 @@ def test_a_doubt_that_begins_while_the_panel_is_asked_stops_what_was_under_way(w
 
     monkeypatch.setattr(world.bridge.panel, "get_user", ask_and_doubt)
     writes = len(world.transport.writes)
-    world.run(world.bridge.reconciler.settler.settle("alice", None, read_at=float("-inf")))
+    world.run(world.bridge.settler.settle("alice", None, read_at=float("-inf")))
     assert len(world.transport.writes) == writes
     assert world.account("alice").seen_total_bytes == gib(1)

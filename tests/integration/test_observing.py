@@ -113,7 +113,7 @@ def test_nothing_that_falls_due_changes_the_panel(tmp_path):
         world.ledger.report("disabled", gib(12))
         world.one_pass()
         assert world.panel.get_user("disabled")["status"] == "disabled"
-        settler = world.bridge.reconciler.settler
+        settler = world.bridge.settler
         settler.resets.request(world.account("asked"), cause="asked for", actor="somebody")
         world.settings = replace(world.settings, enforcement=Enforcement.OBSERVE)
         world.restart()

@@ -228,7 +228,7 @@ class TestResetAll:
         world.panel.reset_all("root")
         for name in NAMES:
             world.panel.use_traffic(name, gib(0.1))
-        settler = world.bridge.reconciler.settler
+        settler = world.bridge.settler
         for name in NAMES:
             world.clock.advance(seconds=1)
             world.run(settler.settle(name, None, read_at=0.0))

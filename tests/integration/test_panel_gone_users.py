@@ -117,7 +117,7 @@ def test_a_reset_that_waits_for_a_user_who_is_gone_is_finished_when_it_is_back(w
     world.panel.use_traffic("alice", gib(1))
     world.ledger.report("alice", gib(3))
     world.one_pass()
-    settler = world.bridge.reconciler.settler
+    settler = world.bridge.settler
     settler.resets.request(world.account("alice"), cause="asked for", actor="root")
     put_back_after_a_pass(world)
     assert world.bridge.store.accounts.pending_resets().count == 0

@@ -188,10 +188,8 @@ def test_so_it_is_where_the_following_of_the_first_was_under_way(world):
         world.panels["two"].reset_user("alice")
 
     world.panels["default"].reset_user("alice")
-    settler = world.bridge("two").reconciler.settler
-    world.run(
-        world.bridge("default").reconciler.settler.settle("alice", None, read_at=float("-inf"))
-    )
+    settler = world.bridge("two").settler
+    world.run(world.bridge("default").settler.settle("alice", None, read_at=float("-inf")))
     settler.resets.follow(world.account("two"), 1)
     world.run(button())
     world.use("two", 0.5)

@@ -150,7 +150,7 @@ def test_a_reset_that_was_begun_before_the_switch_forgives_what_it_was_asked_for
     world.use("two", 1)
     world.look(2)
     store = world.bridge("two").store
-    world.bridge("two").reconciler.settler.resets.request(
+    world.bridge("two").settler.resets.request(
         store.accounts.get("alice"), cause="asked", actor="root"
     )
     world.ledger.report("two/alice", gib(0.5))

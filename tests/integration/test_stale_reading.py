@@ -27,6 +27,6 @@ def test_a_user_is_read_again_before_anything_is_written_to_it(world):
     world.panel.edit_in_dialog("alice", data_limit=gib(50))
     world.ledger.report("alice", gib(2))
     world.run(world.bridges.feed_reader.to_end())
-    world.run(bridge.reconciler.settler.settle("alice", from_the_list, read_at=read_at))
+    world.run(bridge.settler.settle("alice", from_the_list, read_at=read_at))
     assert world.account("alice").quota_bytes == gib(50)
     assert world.panel.get_user("alice")["data_limit"] == gib(47)

@@ -201,7 +201,7 @@ class TestRelease:
     ):
         for name in ("alice", "bob"):
             await world.use(name, external_bytes=gib(3))
-        settler = world.bridge.reconciler.settler
+        settler = world.bridge.settler
         release = settler.release
 
         async def only_alice(account):

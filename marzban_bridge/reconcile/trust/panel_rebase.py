@@ -12,7 +12,9 @@ from marzban_bridge.quota.gone_accounts import GoneAccount
 from marzban_bridge.quota.panel_doubt import DoubtKind, Reading, judge
 from marzban_bridge.quota.shared import forgive
 from marzban_bridge.reconcile.standstill import Standstill
-from marzban_bridge.reconcile.users.settler import Settler
+from marzban_bridge.reconcile.trust.census import Census
+from marzban_bridge.reconcile.users.evaluation import Evaluator
+from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.work_queue import WorkQueue
 from marzban_bridge.store.store import Store
 
@@ -43,13 +45,17 @@ class PanelRebase:
         self,
         *,
         store: Store,
-        settler: Settler,
+        reader: UserReader,
+        evaluator: Evaluator,
+        census: Census,
         queue: WorkQueue,
         clock: Clock,
         standstill: Standstill,
     ) -> None:
         self._store = store
-        self._settler = settler
+        self._reader = reader
+        self._evaluator = evaluator
+        self._census = census
         self._queue = queue
         self._clock = clock
         self._standstill = standstill
@@ -71,7 +77,7 @@ class PanelRebase:
         seen = await self._look_at_all()
         if not self._doubt() and (kind := judge([each.reading for each in seen])):
             # Nobody is to be settled while all are read.
-            self._settler.trust.census.begin(kind, [each.reading for each in seen])
+            self._census.begin(kind, [each.reading for each in seen])
             seen = await self._look_at_all()
         plan = self._plan_of(seen)
         if plan.doubt is None:
@@ -80,7 +86,7 @@ class PanelRebase:
         for each in seen:
             self._accept(each, keeps=keeps, actor=actor)
         for kind in DoubtKind:
-            self._settler.trust.census.end(kind, ACCEPTED, actor=actor)
+            self._census.end(kind, ACCEPTED, actor=actor)
         self._queue.add([each.before.key for each in plan.accounts if each.after])
         return plan
 
@@ -92,25 +98,25 @@ class PanelRebase:
 
     async def _look_at_all(self) -> list[_Seen]:
         seen: list[_Seen] = []
-        async for keys in self._settler.reader.chunks():
-            for key, user in (await self._settler.reader.read(keys)).items():
-                gone = self._settler.evaluator.returning(key, user) if user else None
+        async for keys in self._reader.chunks():
+            for key, user in (await self._reader.read(keys)).items():
+                gone = self._evaluator.returning(key, user) if user else None
                 account = gone.account if gone else self._store.accounts.get(key)
                 if account is not None:
-                    seen.append(_Seen(self._settler.trust.census.reading(account, user), gone))
+                    seen.append(_Seen(self._census.reading(account, user), gone))
         return seen
 
     def _plan_of(self, seen: list[_Seen]) -> PanelRebasePlan:
         readings = [each.reading for each in seen]
         doubt, kind = self._doubt(), judge(readings)
         if kind and not doubt:
-            doubt = self._settler.trust.census.text(kind, readings)
+            doubt = self._census.text(kind, readings)
         keeps = keeps_recreated(readings)
         accounts = [self._decided(each, keeps=keeps) for each in readings] if doubt else []
         return PanelRebasePlan(doubt=doubt, accounts=tuple(accounts))
 
     def _decided(self, reading: Reading, *, keeps: bool) -> Acceptance:
-        line = self._settler.evaluator.lines(reading.user).own if reading.user else None
+        line = self._evaluator.lines(reading.user).own if reading.user else None
         totals = self._store.usage.totals(reading.account.key)
         return accept(reading, line=line, totals=totals, keeps_recreated=keeps)
 
@@ -119,7 +125,7 @@ class PanelRebase:
         if seen.gone:
             event = Event(kind="returned", text="the panel has this user again", actor=actor)
             account = self._store.departures.take_up(seen.gone, event, at=now)
-            reading = self._settler.trust.census.reading(account, reading.user)
+            reading = self._census.reading(account, reading.user)
         accepted = self._decided(reading, keeps=keeps)
         before, event = accepted.before, event_of(accepted, actor=actor)
         if accepted.after is None:

@@ -20,14 +20,11 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
-from marzban_bridge.quota.account import Account, Enforcement, Event
+from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.plan import Change, ChangeKind, releasing
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import CorrectedName, Totals
-from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
-from marzban_bridge.reconcile.trust.second_bridge import SecondBridge
-from marzban_bridge.reconcile.unknown_names import UnknownNames
 from marzban_bridge.reconcile.users.evaluation import Evaluator
 from marzban_bridge.reconcile.users.ledger_changes import Ask, UserBooks
 from marzban_bridge.reconcile.users.reader import UserReader
@@ -56,66 +53,29 @@ class Settler:
         *,
         store: Store,
         panel: Panel,
-        enforcement: Enforcement,
-        keeps_next_plan: bool,
-        clock: Clock,
-        metrics: Metrics,
-        write_seconds: float = 30.0,
-        uses_notes: bool = True,
         evaluator: Evaluator,
-        unknown: UnknownNames,
+        reader: UserReader,
+        trust: PanelTrust,
+        writes: UserWrites,
+        resets: UserResets,
         queue: WorkQueue,
         elsewhere: OtherQueues,
         corrections: CorrectionQueue,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._panel = panel
+        self._evaluator = evaluator
+        self._reader = reader
+        self._trust = trust
+        self._writes = writes
+        self.resets = resets
+        self._books = UserBooks(store=store, clock=clock)
         self._queue, self._elsewhere = queue, elsewhere
         self._corrections = corrections
-        self._books = UserBooks(store=store, clock=clock)
-        self.writes = UserWrites(
-            store=store,
-            panel=panel,
-            clock=clock,
-            longest_seconds=write_seconds,
-            # Who only observes publishes nothing that a line could be about.
-            uses_notes=uses_notes and enforcement is not Enforcement.OBSERVE,
-        )
-        self.resets = UserResets(
-            store=store,
-            panel=panel,
-            clock=clock,
-            metrics=metrics,
-            keeps_next_plan=keeps_next_plan,
-        )
         self._clock = clock
         self._metrics = metrics
-        self.evaluator = evaluator
-        self.reader = UserReader(
-            store=store,
-            panel=panel,
-            evaluator=self.evaluator,
-            clock=clock,
-            metrics=metrics,
-            unknown=unknown,
-            elsewhere=elsewhere,
-        )
-        census = Census(
-            store=store,
-            panel=panel,
-            clock=clock,
-            metrics=metrics,
-            own_line=lambda user: self.evaluator.lines(user).own,
-        )
-        second_bridge = SecondBridge(
-            store=store,
-            lines_of=self.evaluator.lines,
-            write_line=self.writes.claim,
-            clock=clock,
-            metrics=metrics,
-            only_observes=enforcement is Enforcement.OBSERVE,
-        )
-        self.trust = PanelTrust(store=store, census=census, second_bridge=second_bridge)
         self._looked_at: dict[str, float] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -126,11 +86,11 @@ class Settler:
 
         Nobody else runs meanwhile, so one commit for all is the same as one for each.
         """
-        if self.trust.is_suspended:
+        if self._trust.is_suspended:
             return {}
         quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
         looked = {key: account for key, account in quiet.items() if account}
-        moved = [key for key, account in looked.items() if self.evaluator.has_moved(account)]
+        moved = [key for key, account in looked.items() if self._evaluator.has_moved(account)]
         self._store.accounts.save_all(list(looked.values()))
         now_seconds = time.monotonic()
         self._looked_at.update((key, now_seconds) for key in looked)
@@ -148,14 +108,14 @@ class Settler:
             or self._store.placement.is_unclaimed(key)
         ):
             return None
-        if self.trust.second_bridge.reason(key, user):
+        if self._trust.second_bridge.reason(key, user):
             return None
         totals = self._store.usage.totals(key)
-        evaluation = self.evaluator.fold(key, user, totals)
-        if not evaluation.is_quiet or not self.trust.census.is_as_before(key, user):
+        evaluation = self._evaluator.fold(key, user, totals)
+        if not evaluation.is_quiet or not self._trust.census.is_as_before(key, user):
             return None
-        change = self.evaluator.plan(evaluation.account, totals.billed_bytes)
-        return None if change and self.evaluator.allows(change) else evaluation.account
+        change = self._evaluator.plan(evaluation.account, totals.billed_bytes)
+        return None if change and self._evaluator.allows(change) else evaluation.account
 
     async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
         """Settle the user as read from the panel; None when the panel did not list it.
@@ -163,7 +123,7 @@ class Settler:
         `read_at`: when the reading began, by `time.monotonic`. What was read before somebody else
         settled the user meanwhile is old, might look like a reset undone, and is read anew.
         """
-        if self.trust.is_suspended:
+        if self._trust.is_suspended:
             return
         owners: list[str] = []
         async with self._lock_of(key):
@@ -174,13 +134,13 @@ class Settler:
             is_fresh = user is None
             try:
                 user = user or await self._find(key, was_listed=read_at > looked_at)
-                self.reader.unknown.forget(key)
+                self._reader.unknown.forget(key)
                 await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
             except UserNotFoundError:
                 # Of a user who was there when the list was read, it is news of this moment: what
                 # others looked like before it says nothing.
                 missing_at = read_at if was_missing else time.monotonic()
-                if not await self.trust.census.is_doubtful(key, None, read_at=missing_at):
+                if not await self._trust.census.is_doubtful(key, None, read_at=missing_at):
                     owners = await self._lose(key)
         for owner in owners:
             if self._store.placement.is_known(owner):  # it was in no list yet
@@ -192,12 +152,12 @@ class Settler:
         Raises UserNotFoundError when the panel has no such user. After a crash or a panel error the
         next look at the user finishes what was begun.
         """
-        self.trust.refuse_suspended()
+        self._trust.refuse_suspended()
         key = account_key(username)
         async with self._lock_of(key):
             read_at = time.monotonic()
             user = await self._panel.get_user(username)
-            await self.trust.demand(key, user, read_at=read_at)
+            await self._trust.demand(key, user, read_at=read_at)
             self._recognize(key, user)
             account = self._look(key, user, self._store.usage.totals(key))
             if account.reset_request is None:
@@ -234,21 +194,21 @@ class Settler:
         """Ask for a user; of a name without an account the list that was read says enough."""
         if was_listed and not self._store.accounts.has(key):
             raise UserNotFoundError(key)
-        return await self._panel.get_user(self.evaluator.name(key))
+        return await self._panel.get_user(self._evaluator.name(key))
 
     async def release(self, account: Account) -> bool:
         """Give the panel back the admin's quota and status; return whether that took a write."""
-        self.trust.refuse_suspended()
+        self._trust.refuse_suspended()
         async with self._lock_of(account.key):
             read_at = time.monotonic()
             user = await self._panel.get_user(account.username)
-            await self.trust.demand(account.key, user, read_at=read_at)
+            await self._trust.demand(account.key, user, read_at=read_at)
             totals = self._store.usage.totals(account.key)
             account = self._look(account.key, user, totals)
-            change = releasing(account, user, text_of_admin=self.evaluator.text_of_admin(user))
+            change = releasing(account, user, text_of_admin=self._evaluator.text_of_admin(user))
             if change is None or change.update is None:
                 return False
-            after = await self.writes.write(account, user, change, change.update, adds_line=False)
+            after = await self._writes.write(account, user, change, change.update, adds_line=False)
             self._look(account.key, after, totals)
             return True
 
@@ -259,7 +219,7 @@ class Settler:
         """Count a name that is offered for this user, and go on with its account if it was gone."""
         if self._store.name_owners.claim(key, at=self._clock()):
             self._corrections.add(self._store.usage.reported_names(key))
-        if gone := self.evaluator.returning(key, user):
+        if gone := self._evaluator.returning(key, user):
             event = Event(kind="returned", text=RETURNED)
             self._store.departures.take_up(gone, event, at=self._clock())
             log.info("returned user=%s %s", self._named(gone.account), RETURNED)
@@ -269,11 +229,11 @@ class Settler:
         """Fold a look into the account and store it."""
         now = self._clock()
         self._looked_at[key] = time.monotonic()
-        evaluation = self.evaluator.fold(key, user, totals)
+        evaluation = self._evaluator.fold(key, user, totals)
         account = evaluation.account
         if evaluation.is_waiting:
             return account
-        is_news_for_others = evaluation.is_shared_anew or self.evaluator.has_moved(account)
+        is_news_for_others = evaluation.is_shared_anew or self._evaluator.has_moved(account)
         if evaluation.reset:
             self._metrics.resets.labels(cause=evaluation.reset.cause.name.lower()).inc()
             if evaluation.reset.wiped_log:
@@ -312,7 +272,7 @@ class Settler:
             event = Event(kind="deleted", text=DELETED)
             self._store.departures.forget(key, event, username=account.username, at=self._clock())
             return []
-        owners = await self.reader.lose(key)
+        owners = await self._reader.lose(key)
         self._elsewhere.add_if_needed([key, *owners])
         return owners
 
@@ -329,17 +289,17 @@ class Settler:
         totals = self._store.usage.totals(key)
         for step in range(MAX_STEPS):
             # Either may have begun while the panel was asked.
-            if await self.trust.is_doubtful(key, user, read_at=read_at) or self._store.suspended:
+            if await self._trust.is_doubtful(key, user, read_at=read_at) or self._store.suspended:
                 return
             if step == 0:
                 self._recognize(key, user)
                 # Traffic that arrives meanwhile is for the next time; it comes with its own hint.
                 totals = self._store.usage.totals(key)
             account = self._look(key, user, totals)
-            if (period := self.evaluator.must_follow(account)) is not None:
+            if (period := self._evaluator.must_follow(account)) is not None:
                 account = self.resets.follow(account, period)
             if account.reset_request:
-                waits = self.resets.wait_for_all or not self.evaluator.may_finish(account)
+                waits = self.resets.wait_for_all or not self._evaluator.may_finish(account)
                 if waits and not is_asked:
                     return
                 user = await self.resets.finish(account)
@@ -363,10 +323,10 @@ class Settler:
         self._store.events.record(user.username, event, at=self._clock())
 
     def _next_change(self, account: Account, totals: Totals, *, is_asked: bool) -> Change | None:
-        change = self.evaluator.plan(account, totals.billed_bytes)
+        change = self._evaluator.plan(account, totals.billed_bytes)
         if change and is_asked:
-            return self.evaluator.as_asked(change)
-        return change if change and self.evaluator.allows(change) else None
+            return self._evaluator.as_asked(change)
+        return change if change and self._evaluator.allows(change) else None
 
     async def _apply(self, account: Account, user: PanelUser, change: Change) -> PanelUser:
         """Carry out one change and return the user as the panel shows it then."""
@@ -380,7 +340,7 @@ class Settler:
                 await self._panel.fire_next_plan(account.username)
                 user = await self._panel.get_user(account.username)
             elif change.update:
-                user = await self.writes.write(account, user, change, change.update)
+                user = await self._writes.write(account, user, change, change.update)
         except PanelRefusedError as error:
             self._metrics.changes.labels(kind=change.kind.value, result="refused").inc()
             if not isinstance(error, UserNotFoundError):
