@@ -257,6 +257,39 @@ class TestHolds:
             panel.get_user("alice")
 
 
+class TestTraces:
+    """What revoking, deleting and reminding leave to be seen."""
+
+    def test_revoking_is_an_edit(self, panel):
+        panel.create_user("alice")
+        panel.revoke_subscription("alice")
+        assert panel.users["alice"].edited_at == panel.clock()
+
+    def test_a_user_that_cannot_be_shown_can_be_deleted(self, panel):
+        panel.create_user("alice", by="res1")
+        panel.users["alice"].created_at = None
+        panel.delete_user("alice")
+        assert panel.users == {}
+
+    def test_a_deleted_user_leaves_nothing_to_the_next(self):
+        panel = new_panel(database="sqlite")
+        panel.create_user("alice")
+        panel.use_traffic("alice", 5)
+        panel.reset_user("alice")
+        panel.delete_user("alice", by="root")
+        panel.create_user("bob")
+        bob = panel.users["bob"]
+        assert (bob.id, bob.lifetime_used_traffic) == (2, 0)
+
+    def test_a_reminder_shows_the_subscription(self, panel):
+        panel.create_user("alice", data_limit=100)
+        panel.use_traffic("alice", 90)
+        panel.take_webhooks()
+        panel.review()
+        [event] = panel.take_webhooks()
+        assert event["user"]["subscription_url"].startswith("/sub/")
+
+
 class TestDialog:
     """Saving the panel's edit dialog."""
 
