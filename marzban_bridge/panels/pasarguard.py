@@ -125,14 +125,19 @@ def _expire(found: object) -> int | None:
 
 
 def _next_plan(data: Mapping[str, Any]) -> NextPlan:
-    """Read a next plan, which fires at the limit as at the expiry."""
+    """Read a next plan, which fires at the limit as at the expiry.
+
+    Where it names a template, limit and expiry are the template's, whatever else it says.
+    """
+    template_id = whole_or_none(data.get("user_template_id"))
+    limit_bytes, expire = whole_or_none(data.get("data_limit")), whole_or_none(data.get("expire"))
     return NextPlan(
-        data_limit_bytes=whole_or_none(data.get("data_limit")),
-        expire=whole_or_none(data.get("expire")),
+        data_limit_bytes=limit_bytes if template_id is None else None,
+        expire=expire if template_id is None else None,
         adds_remaining_traffic=bool(data.get("add_remaining_traffic", False)),
         fires_on_either=True,
         panel_fields=dict(data),
-        template_id=whole_or_none(data.get("user_template_id")),
+        template_id=template_id,
     )
 
 

@@ -50,6 +50,7 @@ class PanelSnapshot:
     on_hold_expire_duration: int | None = None
     next_plan: NextPlan | None = None
     online_at: datetime | None = None
+    edited_at: datetime | None = None
 
     @property
     def logged_bytes(self) -> int:
@@ -70,6 +71,7 @@ def snapshot_of(user: PanelUser, *, seen_at: datetime) -> PanelSnapshot:
         on_hold_expire_duration=user.on_hold_expire_duration,
         next_plan=user.next_plan,
         online_at=user.online_at,
+        edited_at=user.edited_at,
     )
 
 
@@ -130,6 +132,17 @@ class OpenWrite:
     """Whether it takes the limit away."""
     is_answered: bool = False
     """The panel answered, and no earlier try of it can land any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnEdit:
+    """A write of the bridge, as the panel says when it was carried out."""
+
+    before_at: datetime | None
+    """When the user was last edited before, as the bridge read it."""
+    edited_at: datetime
+    data_limit_bytes: int | None
+    """The limit that the user had then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +209,8 @@ class Account:
     limit_written_at: datetime | None = None
     """When the panel last answered a write of a limit."""
     unexplained_edit: UnexplainedEdit | None = None
+    own_edits: tuple[OwnEdit, ...] = ()
+    """The last writes of the bridge, where the panel says when users are edited."""
     intended_bytes: int | None = None
     """The limit of a write that a version without `open_writes` left under way."""
     remembered_limits: tuple[int, ...] = ()

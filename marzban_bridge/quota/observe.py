@@ -33,6 +33,7 @@ from marzban_bridge.quota.resets.next_plans import lost_plan, published_after, q
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
 from marzban_bridge.quota.usage import Totals, corrected_at
+from marzban_bridge.quota.writes.edit_times import follow_unedited
 from marzban_bridge.quota.writes.late_landings import (
     keep_text,
     put_back,
@@ -156,7 +157,7 @@ def observe(
     seen = snapshot_of(user, seen_at=now)
     if left := _left_alone(account, seen, total_bytes=total_bytes, line=line, dialect=dialect):
         return left
-    account = recognise_status(with_previous_write(account, now=now), seen, line)
+    account = recognise_status(with_previous_write(account, now=now), seen, line, dialect=dialect)
     due = account.reset_due_at
     if due and now >= due and account.used_when_due_bytes is None:
         account = replace(account, used_when_due_bytes=account.sighting.used_bytes)
@@ -185,10 +186,14 @@ def observe(
         )
         events += reset_events
     if not (sign and sign.fired_plan):
-        account, quota_event = take_limit(account, user, line, now=now)
-        account, quota_event = _as_meant(
-            account, quota_event, meaning=typed_limit, total_bytes=total_bytes
-        )
+        unedited = follow_unedited(account, user, dialect=dialect)
+        if unedited is not None:
+            account, quota_event = unedited
+        else:
+            account, quota_event = take_limit(account, user, line, now=now, dialect=dialect)
+            account, quota_event = _as_meant(
+                account, quota_event, meaning=typed_limit, total_bytes=total_bytes
+            )
         events += [quota_event] if quota_event else []
     account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events

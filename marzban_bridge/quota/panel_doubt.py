@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from marzban_bridge.panels.dialect import MARZBAN, Dialect
 from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import GIB, Account, PanelSnapshot, is_same_limit, snapshot_of
 from marzban_bridge.quota.resets.detection import Fall, detect, fall_of
@@ -67,6 +68,7 @@ class Reading:
     """The line in the user's note is of an earlier write than the one that was seen there."""
     was_published: bool = False
     """The bridge once wrote the limit that is shown, to the byte, and no line tells whose it is."""
+    dialect: Dialect = MARZBAN
     shown: Shown = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ def _compare(reading: Reading) -> Shown:
         return Shown.RECREATED
     is_old_limit = _shows_old_limit(reading, user)
     fall = Fall.NONE if account.reset_request else fall_of(account.sighting, seen)
-    if fall in {Fall.PAST, Fall.UNCLEAR} and _has_fired_plan(account, seen):
+    if fall in {Fall.PAST, Fall.UNCLEAR} and _has_fired_plan(account, seen, reading.dialect):
         return Shown.AS_BEFORE
     if fall is Fall.PAST:
         return Shown.WENT_BACK
@@ -95,26 +97,30 @@ def _compare(reading: Reading) -> Shown:
         return Shown.WENT_BACK if is_proved else Shown.UNCLEAR
     if reading.is_line_older or (is_old_limit and not _is_edit_by_itself(reading)):
         return Shown.OLD_LIMIT
-    if is_limit_ours(account, user):
+    if is_limit_ours(account, user, dialect=reading.dialect):
         return Shown.AS_BEFORE
-    may_be_old = reading.was_published and fall is Fall.NONE and not _has_fired_plan(account, seen)
+    may_be_old = (
+        reading.was_published
+        and fall is Fall.NONE
+        and not _has_fired_plan(account, seen, reading.dialect)
+    )
     return Shown.EDIT_OR_OLD if may_be_old else Shown.OTHER_LIMIT
 
 
-def _has_fired_plan(account: Account, seen: PanelSnapshot) -> bool:
-    sign = detect(account, seen)
+def _has_fired_plan(account: Account, seen: PanelSnapshot, dialect: Dialect) -> bool:
+    sign = detect(account, seen, dialect=dialect)
     return sign is not None and sign.fired_plan is not None
 
 
-def is_limit_ours(account: Account, user: PanelUser) -> bool:
+def is_limit_ours(account: Account, user: PanelUser, *, dialect: Dialect = MARZBAN) -> bool:
     """Tell whether the limit is what the bridge or the admin had last set."""
     shown_bytes = user.data_limit_bytes
     known = {account.sighting.data_limit_bytes, account.quota_bytes}
     written = {account.published_bytes, *(each.data_limit_bytes for each in account.open_writes)}
     known |= written - {None}  # where none was written, no limit is not the bridge's either
-    return any(is_same_limit(shown_bytes, limit) for limit in known) or any(
-        sets_limit(write, shown_bytes) for write in account.open_writes
-    )
+    return any(
+        is_same_limit(shown_bytes, limit) or dialect.resends(limit, shown_bytes) for limit in known
+    ) or any(sets_limit(write, shown_bytes, dialect=dialect) for write in account.open_writes)
 
 
 def _shows_old_limit(reading: Reading, user: PanelUser) -> bool:
@@ -123,7 +129,11 @@ def _shows_old_limit(reading: Reading, user: PanelUser) -> bool:
     One that an admin may have typed does not tell.
     """
     account, shown_bytes = reading.account, user.data_limit_bytes
-    if shown_bytes is None or looks_typed(shown_bytes) or is_limit_ours(account, user):
+    if (
+        shown_bytes is None
+        or looks_typed(shown_bytes)
+        or is_limit_ours(account, user, dialect=reading.dialect)
+    ):
         return False
     return reading.was_published or _is_remembered(account, shown_bytes)
 

@@ -10,6 +10,9 @@ from world import PASSWORD, World
 
 from marzban_bridge.errors import NotThePanelError, PanelLoginError
 from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.quota.account import GIB
+from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits
+from marzban_bridge.simulator.dialog import dialog_body
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel import pasarguard
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
@@ -246,3 +249,77 @@ class TestMovingOver:
         kinds = {each.event.kind for each in world.bridge.store.events.newest(limit=50)}
         assert not kinds & {"reset", "recreated", "deleted", "quota_changed", "conflict"}
         world.close()
+
+
+class TestEdits:
+    """Whose a limit is, by the time of the last edit and by what the dialog sends back."""
+
+    @pytest.fixture(params=[True, False], ids=["notes", "no notes"])
+    def world(self, tmp_path, request):
+        opened = World(tmp_path, kind="pasarguard", uses_notes=request.param)
+        opened.panel.create_user("alice", data_limit=gib(10))
+        opened.ledger.report("alice", gib(10) - gib(6.8773) - 5)
+        opened.one_pass()
+        assert user_of(opened)["data_limit"] == gib(6.8773) + 5
+        yield opened
+        opened.close()
+
+    def test_an_admin_who_edits_a_note_changes_no_quota(self, world):
+        world.panel.edit_in_dialog("alice", by="root", note="paid")
+        assert user_of(world)["data_limit"] == round(6.88 * GIB)
+        for _ in range(3):
+            world.one_pass()
+        assert world.account("alice").quota_bytes == gib(10)
+        assert user_of(world)["note"].startswith("paid")
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        assert user_of(world)["data_limit"] == gib(5.8773) + 5
+
+    def test_nor_does_one_whose_dialog_was_open_for_a_while(self, world):
+        opened = dict(world.panel.get_user("alice"))
+        world.ledger.report("alice", gib(1.237))
+        world.one_pass()
+        body = dialog_body(opened, {"note": opened["note"] or "paid"}, dialect=world.panel.dialect)
+        world.panel.modify_user("alice", body, by="root")
+        world.one_pass()
+        assert world.account("alice").quota_bytes == gib(10)
+        assert user_of(world)["data_limit"] < gib(5.65)
+
+    def test_a_quota_that_is_typed_is_the_quota(self, world):
+        world.panel.edit_in_dialog("alice", by="root", data_limit=gib(20))
+        world.one_pass()
+        assert world.account("alice").quota_bytes == gib(20)
+
+    def test_limits_that_change_in_bulk_change_the_quotas_by_as_much(self, world):
+        for name in ("bob", "carol", "dora", "eve"):
+            world.panel.create_user(name, data_limit=gib(10))
+            world.ledger.report(name, gib(3))
+        world.one_pass()
+        pasarguard.change_limits(world.panel, gib(5))
+        world.one_pass()
+        world.one_pass()
+        assert not world.bridge.store.suspension.reasons
+        assert world.account("alice").quota_bytes == gib(15)
+        assert world.account("bob").quota_bytes == gib(15)
+        assert user_of(world, "bob")["data_limit"] == gib(12)
+        newest, *_ = world.bridge.store.events.newest(username="bob")
+        assert (newest.event.kind, newest.event.after) == ("quota_changed", str(gib(15)))
+
+    def test_what_typed_limits_mean_is_not_asked_of_a_change_in_bulk(self, tmp_path):
+        left = TypedLimits(otherwise=TypedLimit.LEFT)
+        world = World(tmp_path / "left", kind="pasarguard", typed_limits=left)
+        world.panel.create_user("alice", data_limit=gib(10))
+        world.ledger.report("alice", gib(3))
+        world.one_pass()
+        pasarguard.change_limits(world.panel, gib(5))
+        world.one_pass()
+        assert world.account("alice").quota_bytes == gib(15)
+        world.close()
+
+    def test_a_switch_turned_in_the_dashboard_is_no_edit(self, world):
+        pasarguard.set_disabled(world.panel, world.panel.find("alice"), is_disabled=True)
+        world.one_pass()
+        pasarguard.set_disabled(world.panel, world.panel.find("alice"), is_disabled=False)
+        world.one_pass()
+        assert world.account("alice").quota_bytes == gib(10)
+        assert user_of(world)["status"] == "active"

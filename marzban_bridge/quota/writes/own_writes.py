@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from marzban_bridge.panels.dialect import MARZBAN, Dialect
 from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import (
     GIB,
@@ -46,39 +47,49 @@ def with_previous_write(account: Account, *, now: datetime) -> Account:
     )
 
 
-def recognise_status(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> Account:
+def recognise_status(
+    account: Account, seen: PanelSnapshot, line: NoteLine | None, *, dialect: Dialect = MARZBAN
+) -> Account:
     """Find out whether a status that has changed is one that the bridge wrote."""
     was_disabled = account.sighting.status is Status.DISABLED
     is_disabled = seen.status is Status.DISABLED
     if was_disabled is is_disabled:
         return account
     if is_disabled:
-        return _disabled_by_us(account) if _wrote_disabled(account, seen, line) else account
+        return (
+            _disabled_by_us(account) if _wrote_disabled(account, seen, line, dialect) else account
+        )
     if account.is_disabled_by_us:
-        is_ours = _wrote_active(account, seen, line)
+        is_ours = _wrote_active(account, seen, line, dialect)
         return replace(account, is_disabled_by_us=False) if is_ours else account
-    if _has_let_in(account, seen, line):
+    if _has_let_in(account, seen, line, dialect):
         return _put_back(account, Status.DISABLED)
     return account
 
 
-def _wrote_disabled(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
+def _wrote_disabled(
+    account: Account, seen: PanelSnapshot, line: NoteLine | None, dialect: Dialect
+) -> bool:
     if line is None:
-        return _wrote(account, Status.DISABLED, seen, account.open_writes)
+        return _wrote(account, Status.DISABLED, seen, account.open_writes, dialect)
     return (_is_new(account, line) and line.is_disabled) or _wrote(
-        account, Status.DISABLED, seen, _unnoted(account)
+        account, Status.DISABLED, seen, _unnoted(account), dialect
     )
 
 
-def _wrote_active(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
+def _wrote_active(
+    account: Account, seen: PanelSnapshot, line: NoteLine | None, dialect: Dialect
+) -> bool:
     if line is None:
-        return _wrote(account, Status.ACTIVE, seen, account.open_writes)
+        return _wrote(account, Status.ACTIVE, seen, account.open_writes, dialect)
     return (_is_new(account, line) and not line.is_disabled) or _wrote(
-        account, Status.ACTIVE, seen, _unnoted(account)
+        account, Status.ACTIVE, seen, _unnoted(account), dialect
     )
 
 
-def _has_let_in(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
+def _has_let_in(
+    account: Account, seen: PanelSnapshot, line: NoteLine | None, dialect: Dialect
+) -> bool:
     """Tell whether a write that landed late made a user active whom an admin had disabled.
 
     Without a line, and where the limit did not become the write's in the same moment, it may as
@@ -88,7 +99,7 @@ def _has_let_in(account: Account, seen: PanelSnapshot, line: NoteLine | None) ->
     if line is not None:
         return _is_new(account, line) and line.number in {each.number for each in lets_in}
     return seen.data_limit_bytes != account.sighting.data_limit_bytes and any(
-        sets_limit(write, seen.data_limit_bytes) for write in lets_in
+        sets_limit(write, seen.data_limit_bytes, dialect=dialect) for write in lets_in
     )
 
 
@@ -103,9 +114,13 @@ def _unnoted(account: Account) -> tuple[OpenWrite, ...]:
 
 
 def _wrote(
-    account: Account, status: Status, seen: PanelSnapshot, writes: tuple[OpenWrite, ...]
+    account: Account,
+    status: Status,
+    seen: PanelSnapshot,
+    writes: tuple[OpenWrite, ...],
+    dialect: Dialect,
 ) -> bool:
-    return any(each.status is status and _fits(account, each, seen) for each in writes)
+    return any(each.status is status and _fits(account, each, seen, dialect) for each in writes)
 
 
 def _put_back(account: Account, status: Status) -> Account:
@@ -125,7 +140,7 @@ def _disabled_by_us(account: Account) -> Account:
     return _put_back(account, Status.ON_HOLD)
 
 
-def _fits(account: Account, write: OpenWrite, seen: PanelSnapshot) -> bool:
+def _fits(account: Account, write: OpenWrite, seen: PanelSnapshot, dialect: Dialect) -> bool:
     """Tell whether what the panel shows may be what it held right after this write.
 
     Another write of the bridge, without a status, may have set the limit since.
@@ -134,29 +149,41 @@ def _fits(account: Account, write: OpenWrite, seen: PanelSnapshot) -> bool:
         write.data_limit_bytes is None
         or is_same_limit(seen.data_limit_bytes, write.data_limit_bytes)
         or is_same_limit(seen.data_limit_bytes, account.published_bytes or account.quota_bytes)
-        or any(sets_limit(each, seen.data_limit_bytes) for each in account.open_writes)
+        or any(
+            sets_limit(each, seen.data_limit_bytes, dialect=dialect) for each in account.open_writes
+        )
     )
 
 
+def _is_same(shown_bytes: int | None, limit_bytes: int | None, dialect: Dialect) -> bool:
+    """Tell whether a limit is one of before, or what the edit dialog makes of that one."""
+    return is_same_limit(shown_bytes, limit_bytes) or dialect.resends(limit_bytes, shown_bytes)
+
+
 def take_limit(
-    account: Account, user: PanelUser, line: NoteLine | None, *, now: datetime
+    account: Account,
+    user: PanelUser,
+    line: NoteLine | None,
+    *,
+    now: datetime,
+    dialect: Dialect = MARZBAN,
 ) -> tuple[Account, Event | None]:
     """Take a limit that is not ours as the admin's new quota."""
     shown_bytes = user.data_limit_bytes
     if account.superseded:
-        is_ours = is_same_limit(shown_bytes, account.published_bytes)
-        if is_same_limit(shown_bytes, account.superseded.data_limit_bytes):
+        is_ours = _is_same(shown_bytes, account.published_bytes, dialect)
+        if _is_same(shown_bytes, account.superseded.data_limit_bytes, dialect):
             return (account if is_ours else replace(account, published_bytes=None)), None
         if account.quota_bytes is None and account.published_bytes is not None and is_ours:
             return account, None  # it is to give way to the limit of before
         account = replace(account, superseded=None)
     if line is not None:
-        return _by_line(account, shown_bytes, line)
-    return _by_value(account, shown_bytes, now=now)
+        return _by_line(account, shown_bytes, line, dialect)
+    return _by_value(account, shown_bytes, now=now, dialect=dialect)
 
 
 def _by_line(
-    account: Account, shown_bytes: int | None, line: NoteLine
+    account: Account, shown_bytes: int | None, line: NoteLine, dialect: Dialect
 ) -> tuple[Account, Event | None]:
     """Decide by the line that stands beside the limit, the newest or an older one.
 
@@ -167,19 +194,19 @@ def _by_line(
     if account.seen_line == SeenLine(number=line.number, data_limit_bytes=shown_bytes):
         return account, None
     for write in _unnoted(account):
-        if sets_limit(write, shown_bytes):
-            return _published(account, write.data_limit_bytes), None
+        if sets_limit(write, shown_bytes, dialect=dialect):
+            return with_published(account, write.data_limit_bytes), None
     if shown_bytes is not None and shown_bytes == account.published_bytes:
         return account, None
-    if is_same_limit(shown_bytes, line.limit_bytes):
-        return _published(account, shown_bytes), None
-    if is_same_limit(shown_bytes, account.quota_bytes):
+    if _is_same(shown_bytes, line.limit_bytes, dialect):
+        return with_published(account, shown_bytes), None
+    if _is_same(shown_bytes, account.quota_bytes, dialect):
         return replace(account, published_bytes=None), None
     return _edited(account, shown_bytes)
 
 
 def _by_value(
-    account: Account, shown_bytes: int | None, *, now: datetime
+    account: Account, shown_bytes: int | None, *, now: datetime, dialect: Dialect
 ) -> tuple[Account, Event | None]:
     """Decide by the limit alone.
 
@@ -188,18 +215,21 @@ def _by_value(
     stale number is told from a new one by being odd: people type whole hundredths of a GiB.
     """
     for write in account.open_writes:
-        if sets_limit(write, shown_bytes) or (
+        if sets_limit(write, shown_bytes, dialect=dialect) or (
             write.is_answered
             and write.data_limit_bytes is not None
-            and is_same_limit(shown_bytes, write.data_limit_bytes)
+            and _is_same(shown_bytes, write.data_limit_bytes, dialect)
         ):
-            return _published(account, write.data_limit_bytes), None
-    if account.published_bytes is not None and is_same_limit(shown_bytes, account.published_bytes):
+            return with_published(account, write.data_limit_bytes), None
+    if account.published_bytes is not None and _is_same(
+        shown_bytes, account.published_bytes, dialect
+    ):
         return account, None
-    if is_same_limit(shown_bytes, account.quota_bytes):
+    if _is_same(shown_bytes, account.quota_bytes, dialect):
         return replace(account, published_bytes=None), None
-    is_stale = any(is_same_limit(shown_bytes, limit) for limit in account.remembered_limits)
-    if shown_bytes is None or looks_typed(shown_bytes):
+    is_stale = any(_is_same(shown_bytes, limit, dialect) for limit in account.remembered_limits)
+    is_stale_in_dialog = is_stale and dialect.has_edit_times and not _is_round(shown_bytes)
+    if shown_bytes is None or (looks_typed(shown_bytes) and not is_stale_in_dialog):
         return _edited(account, shown_bytes)
     return (account, None) if is_stale else _odd(account, shown_bytes, now=now)
 
@@ -250,7 +280,7 @@ def seen_line(user: PanelUser, line: NoteLine | None) -> SeenLine | None:
     return SeenLine(number=line.number, data_limit_bytes=user.data_limit_bytes)
 
 
-def _published(account: Account, limit_bytes: int | None) -> Account:
+def with_published(account: Account, limit_bytes: int | None) -> Account:
     """Note which limit of ours the panel shows; an edit dialog may send it back later."""
     if limit_bytes is None or limit_bytes == account.quota_bytes:
         return replace(account, published_bytes=None)
@@ -267,6 +297,13 @@ def quota_event(before: int | None, after: int | None, text: str) -> Event:
         text=text,
         before="unlimited" if before is None else str(before),
         after="unlimited" if after is None else str(after),
+    )
+
+
+def _is_round(limit_bytes: int | None) -> bool:
+    """Tell whether a limit is a whole number of tenths of a GiB, as quotas mostly are."""
+    return (
+        limit_bytes is not None and abs(limit_bytes - round(limit_bytes * 10 / GIB) * GIB / 10) <= 1
     )
 
 

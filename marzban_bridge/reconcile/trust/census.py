@@ -192,6 +192,7 @@ class Census:
             account=account,
             user=user,
             read_at=self._clock(),
+            dialect=self._panel.dialect,
             is_line_older=bool(
                 line
                 and seen
@@ -207,7 +208,7 @@ class Census:
         In doubt nothing is written, so that what was found is kept until it is over.
         """
         limit_bytes = user.data_limit_bytes
-        if limit_bytes is None or is_limit_ours(account, user):
+        if limit_bytes is None or is_limit_ours(account, user, dialect=self._panel.dialect):
             return False
         if not self._store.suspension.reasons:
             self._published.clear()

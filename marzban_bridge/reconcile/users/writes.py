@@ -16,6 +16,7 @@ from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser, Status, UserUpdate
 from marzban_bridge.quota.account import REMEMBERED_LIMITS, Account, OpenWrite
 from marzban_bridge.quota.plan import Change, ChangeKind, event_of
+from marzban_bridge.quota.writes.edit_times import with_own_edit
 from marzban_bridge.quota.writes.note_line import (
     NoteLine,
     place_of,
@@ -103,6 +104,7 @@ class UserWrites:
             remembered_limits=remembered,
             open_writes=writes,
         )
+        written = with_own_edit(written, user, after)
         self._store.accounts.save(written, [event_of(change, user, after)], at=self._clock())
         return after
 
@@ -165,9 +167,12 @@ class UserWrites:
         if note is None:
             return False
         if account:
-            self._store.accounts.save(replace(account, write_number=number), at=self._clock())
+            account = replace(account, write_number=number)
+            self._store.accounts.save(account, at=self._clock())
         update = UserUpdate(username=user.username, note=note, next_plan=user.next_plan)
-        await self._panel.update_user(update)
+        after = await self._panel.update_user(update)
+        if account:
+            self._store.accounts.save(with_own_edit(account, user, after), at=self._clock())
         return True
 
     def _noted(

@@ -69,6 +69,14 @@ def resent(dialect, limit_bytes):
     return dialect.resent_bytes(limit_bytes)
 
 
+def after_bulk(dialect):
+    """Return an account of whose limit 4 GiB were published, after 5 GiB more for everybody."""
+    edited = {"edited_at": NOW}
+    before = account(panel_user(data_limit_bytes=gib(4), **edited), published_bytes=gib(4))
+    after = panel_user(data_limit_bytes=gib(9), **edited)
+    return observe(before, after, totals=as_reported(gib(6)), now=LATER, dialect=dialect)
+
+
 ODD = gib(6.877312345)
 DECIDES = {
     "names": lambda d: d.can_name_user("a" * 40),
@@ -105,6 +113,7 @@ DECIDES = {
         open_write(data_limit_bytes=ODD), round(round(ODD / gib(1), 5) * gib(1)), dialect=d
     ),
     "dialog_decimals_of_tiny": lambda d: resent(replace(d, dialog_decimals=2), 4_000_000),
+    "has_edit_times": lambda d: after_bulk(d).account.quota_bytes,
 }
 FLIPPED = {
     "names": MARZBAN.names,
@@ -118,7 +127,6 @@ ELSEWHERE = {
     "tried_version": "shown; its warning: panels/test_pasarguard",
     "rule": "shown: the same as `names` in words",
     "reset_all_is_of_everybody": "test_pasarguard::test_a_reset_of_everybody_is_of_every_owners",
-    "has_edit_times": "not yet",
     "has_webhook_times": "not yet",
 }
 

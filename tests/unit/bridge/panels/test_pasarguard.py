@@ -111,3 +111,9 @@ def test_a_user_of_the_other_kind_is_told_from_ones_own():
 def test_a_version_that_was_not_tried_is_used_with_a_warning(version, warns):
     check = PanelCheck(admin="b", is_sudo=True, version=version, kind=PanelKind.PASARGUARD)
     assert any("5.2.1" in each for each in check.warnings) is warns
+
+
+def test_of_a_plan_of_a_template_the_template_says_what_it_gives():
+    plan = {"user_template_id": 7, "data_limit": 0, "expire": 0}
+    read = parse_user(recorded("user-get") | {"next_plan": plan}).next_plan
+    assert (read.data_limit_bytes, read.expire) == (None, None)
