@@ -165,7 +165,7 @@ def _wired(
         panels, store=store, standstill=standstill, clock=clock, queues=queues
     )
     twins = TwinPanels(
-        panels, store=store, clock=clock, metrics=metrics, duplicate_names=duplicate_names
+        panels, store=store, clock=clock, metrics=metrics, on_newest=duplicate_names.take_newest
     )
 
     def of_panel(each: PanelSettings) -> Bridge:

@@ -25,8 +25,9 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import balance_with_raw, trusted
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.store.backup import back_up
+from marzban_bridge.store.metas import PANEL_IS
 from marzban_bridge.store.open import open_to_read
-from marzban_bridge.store.store import PANEL_IS, Store
+from marzban_bridge.store.store import Store
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,

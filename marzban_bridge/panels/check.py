@@ -2,49 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from marzban_bridge.errors import NotThePanelError
-from marzban_bridge.panels.api import PanelApi
 from marzban_bridge.panels.dialect import DIALECTS, Dialect, PanelKind
-from marzban_bridge.panels.fields import IS_IT_ONE
-from marzban_bridge.panels.marzban import MARZBAN_API
-from marzban_bridge.panels.pasarguard import PASARGUARD_API
-
-APIS: Mapping[PanelKind, PanelApi] = {
-    PanelKind.MARZBAN: MARZBAN_API,
-    PanelKind.PASARGUARD: PASARGUARD_API,
-}
-MAX_SHOWN_FIELDS = 8
-
-
-def api_of(me: Any) -> PanelApi:
-    """Tell a panel's kind from its answer to who the bridge is there.
-
-    Raises NotThePanelError, which says what was seen, where it is neither kind.
-    """
-    if isinstance(me, Mapping):
-        for api in APIS.values():
-            if api.is_admin(me):
-                return api
-        seen = f"an object of {', '.join(map(repr, list(me)[:MAX_SHOWN_FIELDS])) or 'no fields'}"
-    else:
-        seen = f"a {type(me).__name__}"
-    raise NotThePanelError(
-        "the panel answers GET /api/admin neither as Marzban 0.8.4 does (with `is_sudo`) nor as "
-        f"PasarGuard 5.2.1 (with `role`), but with {seen}: {IS_IT_ONE}"
-    )
-
-
-def other_kind_of(item: Any, api: PanelApi) -> Dialect | None:
-    """Return the kind of panel a user object is of, if it is another than the one known."""
-    if isinstance(item, Mapping) and api.credentials_field not in item:
-        for other in APIS.values():
-            if other is not api and other.credentials_field in item:
-                return other.dialect
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

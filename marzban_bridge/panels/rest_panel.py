@@ -22,11 +22,12 @@ from marzban_bridge.errors import (
     UserNotFoundError,
 )
 from marzban_bridge.panels.api import PanelApi
-from marzban_bridge.panels.check import APIS, PanelCheck, api_of, other_kind_of
+from marzban_bridge.panels.check import PanelCheck
 from marzban_bridge.panels.dialect import MARZBAN, Dialect, PanelKind
 from marzban_bridge.panels.fields import bearer_of, expecting, json_of, text_of, whole
 from marzban_bridge.panels.http.connection import SIGN_IN_PATH, PanelConnection
 from marzban_bridge.panels.identity import PanelUsers
+from marzban_bridge.panels.kinds import APIS, api_of, other_kind_of
 from marzban_bridge.panels.listing import UserLists
 from marzban_bridge.panels.names import FIRST_PANEL, account_key
 from marzban_bridge.panels.users import (

@@ -35,7 +35,8 @@ from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, Chunk
 from marzban_bridge.reconcile.users.evaluation import Evaluator, Preview
 from marzban_bridge.reconcile.users.reader import CHUNK, UserReader
 from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
-from marzban_bridge.store.store import PANEL_IS, PASS_POSITION, Store
+from marzban_bridge.store.metas import PANEL_IS, PASS_POSITION
+from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 

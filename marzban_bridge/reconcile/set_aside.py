@@ -10,7 +10,7 @@ import msgspec
 
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.quota.account import Event
-from marzban_bridge.store.store import Store
+from marzban_bridge.reconcile.panel_store import PanelStore
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ MAX_REASON_LENGTH = 200
 class SetAside:
     """Those of one panel; remembered over restarts, so that each is told once."""
 
-    def __init__(self, *, store: Store, metrics: Metrics) -> None:
+    def __init__(self, *, store: PanelStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
         self._place = f"set_aside:{store.panel}"

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from marzban_bridge.config.panels_file import PanelSettings
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.store.store import PANEL_ADDRESS, Store
+from marzban_bridge.store.metas import PANEL_ADDRESS
+from marzban_bridge.store.store import Store
 
 
 def check_panels(store: Store, panels: Sequence[PanelSettings]) -> None:

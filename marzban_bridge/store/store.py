@@ -19,6 +19,14 @@ from marzban_bridge.store.events import Events
 from marzban_bridge.store.file import FileHandle
 from marzban_bridge.store.handle import StoreHandle
 from marzban_bridge.store.identity import StoreIdentity
+from marzban_bridge.store.metas import (
+    APART,
+    OTHER_BRIDGE,
+    PANEL_ADDRESS,
+    PANEL_IS,
+    PANEL_USERS,
+    PASS_POSITION,
+)
 from marzban_bridge.store.names.duplicate_names import DuplicateNames
 from marzban_bridge.store.names.openings import Openings
 from marzban_bridge.store.names.owners import NameOwners
@@ -30,18 +38,6 @@ from marzban_bridge.store.sharing.shared_quotas import SharedQuotas
 from marzban_bridge.store.suspension import PANEL_DOUBTS, PanelSuspension
 from marzban_bridge.store.usage import Usage
 
-PANEL_ADDRESS = "panel_address:"
-"""Before a panel's name: a mark of the address that it had last."""
-PANEL_USERS = "panel_users:"
-"""Before a panel's name: marks of its newest users, while no other entry is the same panel."""
-APART = "panels_apart:"
-"""Before two panels' names, in order: the operator said that they are two."""
-OTHER_BRIDGE = "other_bridge:"
-"""Before a panel's name: the bridge with another store that was found on it."""
-PANEL_IS = "panel_is:"
-"""Before a panel's name: which kind and version it last said it is."""
-PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
-"""Alone for the first panel, before a colon and the name of another: where a pass goes on."""
 _METAS_OF_PANEL = (
     PANEL_ADDRESS,
     PANEL_IS,

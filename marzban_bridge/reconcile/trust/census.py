@@ -31,7 +31,7 @@ from marzban_bridge.quota.plan import limit_text
 from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.quota.writes.open_writes import is_open
-from marzban_bridge.store.store import Store
+from marzban_bridge.reconcile.panel_store import PanelStore
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Census:
     def __init__(
         self,
         *,
-        store: Store,
+        store: PanelStore,
         panel: Panel,
         clock: Callable[[], datetime],
         metrics: Metrics,

@@ -20,7 +20,8 @@ from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.quota.writes.note_line import Lines, NoteLine
-from marzban_bridge.store.store import OTHER_BRIDGE, Store
+from marzban_bridge.reconcile.panel_store import PanelStore
+from marzban_bridge.store.metas import OTHER_BRIDGE
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class SecondBridge:
     def __init__(
         self,
         *,
-        store: Store,
+        store: PanelStore,
         lines_of: Callable[[PanelUser], Lines],
         write_line: Callable[[Account | None, str], Awaitable[bool]],
         clock: Callable[[], datetime],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -28,8 +28,8 @@ from marzban_bridge.panels.identity import (
 )
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.quota.suspension import SuspensionReason
-from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
-from marzban_bridge.store.store import APART, PANEL_USERS, Store
+from marzban_bridge.store.metas import APART, PANEL_USERS
+from marzban_bridge.store.store import Store
 from marzban_bridge.store.suspension import ONE_PANEL
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,10 @@ FIRST_LOOK_SECONDS = 2.0
 
 
 class TwinPanels:
-    """Knows which entries are one panel; with one panel it asks nothing."""
+    """Knows which entries are one panel; with one panel it asks nothing.
+
+    `on_newest` is called with a panel and its newest users, whenever they were read.
+    """
 
     def __init__(
         self,
@@ -50,10 +53,10 @@ class TwinPanels:
         store: Store,
         clock: Clock,
         metrics: Mapping[str, Metrics],
-        duplicate_names: DuplicateNameScan | None = None,
+        on_newest: Callable[[str, PanelUsers], None] | None = None,
     ) -> None:
         self._panels = panels
-        self._duplicate_names = duplicate_names
+        self._on_newest = on_newest
         self._store = store
         self._clock = clock
         self._metrics = metrics
@@ -120,8 +123,8 @@ class TwinPanels:
             log.debug("panel %s does not say which users it has: %s", panel, error)
             return False
         self._newest[panel] = found
-        if self._duplicate_names:
-            self._duplicate_names.take_newest(panel, found)
+        if self._on_newest:
+            self._on_newest(panel, found)
         return True
 
     async def _are_one(self, panel: str, other: str) -> bool:

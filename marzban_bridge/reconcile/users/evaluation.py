@@ -284,16 +284,6 @@ class Evaluator:
         is_behind = shared is not None and shared_quotas.is_behind(account, shared)
         return shared.period if shared and is_behind else None
 
-    def may_be_user(self, key: str) -> bool:
-        """Tell whether a user of the panel can be called so, or was."""
-        is_known = self._store.accounts.has(key) or self._store.gone_accounts.get(key) is not None
-        return is_known or self._dialect().can_name_user(key)
-
-    def name(self, key: str) -> str:
-        """Return the name by which the panel is asked for an account, or for a name without one."""
-        account = self._store.accounts.get(key)
-        return account.username if account else key
-
     def may_finish(self, account: Account) -> bool:
         """Tell whether a reset that was asked for may go on by itself.
 

@@ -53,7 +53,6 @@ def wired(
     reader = UserReader(
         store=store,
         panel=panel,
-        evaluator=evaluator,
         clock=clock,
         metrics=metrics,
         unknown=unknown,

@@ -13,7 +13,6 @@ from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.set_aside import SetAside
 from marzban_bridge.reconcile.unknown_names import LONGEST_PAUSE, UnknownNames
-from marzban_bridge.reconcile.users.evaluation import Evaluator
 from marzban_bridge.reconcile.work_queue import OtherQueues
 from marzban_bridge.store.store import Store
 
@@ -33,7 +32,6 @@ class UserReader:
         *,
         store: Store,
         panel: Panel,
-        evaluator: Evaluator,
         clock: Clock,
         metrics: Metrics,
         unknown: UnknownNames,
@@ -41,7 +39,6 @@ class UserReader:
     ) -> None:
         self._store = store
         self._panel = panel
-        self._evaluator = evaluator
         self._clock = clock
         self._elsewhere = elsewhere
         self.unknown = unknown
@@ -77,7 +74,7 @@ class UserReader:
 
         Left out is who is set aside. Names that turn out to be users of their own are among them.
         """
-        names = [self._evaluator.name(key) for key in keys if self._evaluator.may_be_user(key)]
+        names = [self.name(key) for key in keys if self._may_be_user(key)]
         can_name = self._panel.dialect.can_name_user
         aliases = [name for name in self._store.name_owners.aliases_of(keys) if can_name(name)]
         listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
@@ -95,12 +92,22 @@ class UserReader:
         self._elsewhere.add_if_needed([name])
         return True
 
+    def name(self, key: str) -> str:
+        """Return the name by which the panel is asked for an account, or for a name without one."""
+        account = self._store.accounts.get(key)
+        return account.username if account else key
+
+    def _may_be_user(self, key: str) -> bool:
+        """Tell whether a user of the panel can be called so, or was."""
+        is_known = self._store.accounts.has(key) or self._store.gone_accounts.get(key) is not None
+        return is_known or self._panel.dialect.can_name_user(key)
+
     async def lose(self, key: str) -> list[str]:
         """Note that a name without an account is no user's; return the accounts it counts for."""
         now = self._clock()
         candidates = await self._candidates(key, now)
         was_unknown = self._store.unknown_names.is_listed(key)
-        rule = None if self._evaluator.may_be_user(key) else self._panel.dialect
+        rule = None if self._may_be_user(key) else self._panel.dialect
         owners = self._store.name_owners.record_unknown(
             key, candidates=candidates, dialect=rule, at=now
         )

@@ -194,7 +194,7 @@ class Settler:
         """Ask for a user; of a name without an account the list that was read says enough."""
         if was_listed and not self._store.accounts.has(key):
             raise UserNotFoundError(key)
-        return await self._panel.get_user(self._evaluator.name(key))
+        return await self._panel.get_user(self._reader.name(key))
 
     async def release(self, account: Account) -> bool:
         """Give the panel back the admin's quota and status; return whether that took a write."""

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from marzban_bridge.errors import NotThePanelError
-from marzban_bridge.panels.check import PanelCheck, api_of, other_kind_of
+from marzban_bridge.panels.check import PanelCheck
 from marzban_bridge.panels.dialect import MARZBAN, PASARGUARD, PanelKind
+from marzban_bridge.panels.kinds import api_of, other_kind_of
 from marzban_bridge.panels.marzban import MARZBAN_API
 from marzban_bridge.panels.pasarguard import (
     PASARGUARD_API,
