@@ -40,11 +40,15 @@ class DiskFullError(NotStoredError):
 
 
 class IdentityUnknownError(CollectorError):
-    """A subscription token belongs to no user of the panel."""
+    """A subscription token belongs to no user of any panel."""
 
 
 class PanelUnavailableError(CollectorError):
     """The panel cannot be asked which user a token belongs to; a retry may succeed."""
+
+
+class TokenUndecidedError(PanelUnavailableError):
+    """Some panels do not know a token, and those that may know it cannot be asked."""
 
 
 class TooManyLookupsError(CollectorError):

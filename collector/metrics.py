@@ -131,6 +131,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.panel_answers = Counter(
+            "collector_subscription_panel_answers",
+            "Questions to a panel about a subscription token, by panel and result",
+            ["panel", "result"],
+            registry=self.registry,
+        )
         self.feed_waiters = Gauge(
             "collector_feed_waiters", "Readers waiting for a change", registry=self.registry
         )

@@ -23,7 +23,7 @@ from collector.intake.push_ids import PushIds
 from collector.intake.rules_cache import RulesCache
 from collector.intake.shared import SharedIngest
 from collector.intake.standby_watch import StandbyWatch
-from collector.intake.subscriptions import Subscriptions
+from collector.intake.subscriptions.resolver import Subscriptions
 from collector.ledger.backend import EmbeddedBackend, LedgerBackend, SharedBackend, backend_of
 from collector.ledger.ports import Ledger, LedgerReader
 from collector.metrics import Metrics
@@ -181,10 +181,9 @@ async def open_collector(
     ledger, reader, ingest = opened.ledger, opened.reader, opened.ingest
     _note_configured(backend, reader, settings, now_millis())
     subscriptions = None
-    if settings.marzban_url:
+    if settings.subscription_links:
         subscriptions = Subscriptions(
-            settings.marzban_url,
-            path=settings.subscription_path,
+            settings.subscription_links,
             monotonic_seconds=monotonic_seconds,
             metrics=metrics,
             transport=panel_transport,

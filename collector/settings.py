@@ -9,6 +9,7 @@ from typing import Self
 
 from collector.influx.access import InfluxAccess
 from collector.reports.byte_bounds import Bounds
+from collector.reports.identity import FIRST_PANEL
 from collector.reports.reporters import MIN_KEY_LENGTH
 from collector.reports.spikes import SpikeRule
 from collector.runtime.config import ConfigError
@@ -26,7 +27,13 @@ from collector.runtime.config.values import (
 from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
 from collector.runtime.http.strangers import forwarded_allow_ips
 from collector.schema import Policy
-from collector.setting_values import LEDGER_URL, REPORTER_KEYS, REPORTER_NAMES
+from collector.setting_values import (
+    LEDGER_URL,
+    REPORTER_KEYS,
+    REPORTER_NAMES,
+    SUBSCRIPTION_URLS,
+    USUAL_SUBSCRIPTION_PATH,
+)
 
 RATE = number(0, 1e9, expected="expected a number of 0 (no limit) or more")
 """Requests per second."""
@@ -72,14 +79,20 @@ class Settings:
     marzban_url: str = variable(
         "MARZBAN_URL",
         "",
-        "The panel, to verify users' subscription tokens; empty: keys only",
+        "The panel, to verify users' subscription tokens",
         WEB_URL,
     )
     subscription_path: str = variable(
         "COLLECTOR_SUBSCRIPTION_PATH",
-        "sub",
-        "The panel's XRAY_SUBSCRIPTION_PATH",
+        USUAL_SUBSCRIPTION_PATH,
+        "Where that panel has its subscriptions: Marzban's XRAY_SUBSCRIPTION_PATH, say",
         text(lambda raw: raw.strip("/")),
+    )
+    subscription_urls: tuple[tuple[str, str], ...] = variable(
+        "COLLECTOR_SUBSCRIPTION_URLS",
+        "",
+        "Further panels whose users may report for themselves: two=https://two.example.com/sub",
+        SUBSCRIPTION_URLS,
     )
     report_ceiling_bytes: int = variable(
         "COLLECTOR_REPORT_CEILING_BYTES",
@@ -263,6 +276,15 @@ class Settings:
         )
 
     @property
+    def subscription_links(self) -> Mapping[str, str]:
+        """Where the subscription links of each panel begin, by its name, in the panels' order."""
+        links = dict(self.subscription_urls)
+        if self.marzban_url:
+            first = f"{self.marzban_url}/{self.subscription_path}".rstrip("/")
+            links = {FIRST_PANEL: first} | links
+        return links
+
+    @property
     def spike_rule(self) -> SpikeRule:
         """From which bytes per hour a sender's hour is a spike."""
         return SpikeRule(self.spike_factor, self.spike_floor_bytes)
@@ -300,6 +322,17 @@ class Settings:
         """Raise ConfigError where one setting contradicts another one."""
         self._refuse_unknown_names()
         self._refuse_unreachable_bounds()
+        self._refuse_panels_named_twice()
+
+    def _refuse_panels_named_twice(self) -> None:
+        names: dict[str, str] = {}
+        for name, url in self.subscription_links.items():
+            other = names.setdefault(url.lower(), name)
+            if other != name:
+                raise ConfigError(
+                    f"COLLECTOR_SUBSCRIPTION_URLS: {name} has the address of panel {other}; each "
+                    "must be another panel"
+                )
 
     def _refuse_unreachable_bounds(self) -> None:
         for bounds in (self.user_bounds, self.key_bounds):

@@ -44,6 +44,8 @@ async def readyz(collector: CollectorPart) -> Response:
             f"the totals of {len(full_users)} users are full, and their reports are refused with "
             "507; the log names them, and docs/alerts.md says what to do (User total full)"
         )
+    if collector.subscriptions:
+        warnings += collector.subscriptions.problems
     warnings += warnings_of(collector)
     health = Health(status="unready" if reasons else "ok", reasons=reasons, warnings=warnings)
     return JSONResponse(health.model_dump(), 503 if reasons else 200)

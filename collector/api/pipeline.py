@@ -221,7 +221,10 @@ _HOW_TO_AUTHENTICATE = (
     "send Authorization: Bearer with a reporter key (`traffic-collector reporters add NAME`), or a "
     "user's subscription token as user_token"
 )
-_NOT_VERIFIABLE = "subscription tokens cannot be verified here: MARZBAN_URL is not set"
+_NOT_VERIFIABLE = (
+    "subscription tokens cannot be verified here: neither MARZBAN_URL nor "
+    "COLLECTOR_SUBSCRIPTION_URLS is set"
+)
 
 
 async def _any_username(collector: Collector, wire: WireReport, index: int) -> str | Refusal:
@@ -236,7 +239,7 @@ async def _any_username(collector: Collector, wire: WireReport, index: int) -> s
     try:
         return await collector.subscriptions.resolve(token, stranger=None)
     except IdentityUnknownError:
-        return Refusal(index, "user_token", "is a subscription token the panel does not know")
+        return Refusal(index, "user_token", "is a subscription token no panel knows")
 
 
 def throttle(limit: RateLimit, caller: str, collector: Collector) -> None:

@@ -200,7 +200,7 @@ def _show_banner(settings: Settings, backend: LedgerBackend) -> None:
         if settings.influxdb_url
         else "INFLUXDB_URL is not set: no time series are written"
     )
-    if not settings.marzban_url:
+    if not settings.subscription_links:
         lines.append("MARZBAN_URL is not set: users cannot report with their subscription token")
     for line in lines:
         print(line, file=sys.stderr)
@@ -231,7 +231,7 @@ def _check(_: argparse.Namespace, settings: Settings) -> int:
         ("of which corrections", f"{audit.corrected_bytes:+d} bytes"),
         ("of which corrections, billed", f"{audit.corrected_billed_bytes:+d} bytes"),
         ("reporters", len(reporters) + len(settings.reporter_keys)),
-        ("panel", _panel_state(settings)),
+        *_panel_states(settings),
     )
     for what, value in rows:
         table.add_row(what, str(value))
@@ -261,11 +261,18 @@ def _back_up(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _panel_state(settings: Settings) -> str:
+def _panel_states(settings: Settings) -> list[tuple[str, str]]:
     if not settings.marzban_url:
-        return "MARZBAN_URL is not set"
+        first = "MARZBAN_URL is not set"
+    else:
+        first = _answer_of(settings.marzban_url)
+    further = [(f"panel {name}", _answer_of(url)) for name, url in settings.subscription_urls]
+    return [("panel", first), *further]
+
+
+def _answer_of(url: str) -> str:
     try:
-        status = httpx.get(settings.marzban_url, timeout=5).status_code
+        status = httpx.get(url, timeout=5).status_code
     except httpx.HTTPError as error:
         return f"does not answer ({type(error).__name__})"
     return f"answers ({status})"

@@ -18,6 +18,11 @@ import json
 import re
 from urllib.parse import urlsplit
 
+FIRST_PANEL = "default"
+"""What the panel of `MARZBAN_URL` is called; its users are called by their names alone."""
+PANEL_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+"""What another panel is called, whose users are `two/alice`: as in the bridge's panels file."""
+
 _SHORTEST_TOKEN = 15
 _TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{_SHORTEST_TOKEN},512}}")
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{10,400}\.[A-Za-z0-9_-]{10,600}\.[A-Za-z0-9_-]{10,400}")

@@ -31,6 +31,7 @@ from marzban_bridge.app import create_app
 from marzban_bridge.bridge import Bridges
 from marzban_bridge.cli.kept_key import ADMIN_KEY_FILE, with_kept_key
 from marzban_bridge.cli.output import stop_process
+from marzban_bridge.cli.subscription_urls import subscription_urls
 from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import SettingsError
@@ -46,12 +47,14 @@ def up(environment: Mapping[str, str]) -> int:
     """Run collector and bridge until told to stop; return the exit code.
 
     Without a configured admin key, one is generated and stored beside the bridge's store. Without
-    any reporter, a first one is created, and its key is printed this once.
+    any reporter, a first one is created, and its key is printed this once. The collector asks all
+    panels about subscription tokens.
     """
     settings = Settings.from_env(environment)
-    load_panels(settings)
+    panels = load_panels(settings)
     path = file_of(settings)  # keys are stored beside it
     where = collector.settings.Settings.from_env(environment)
+    asked = subscription_urls(panels, dict(where.subscription_urls))
     with (  # first: fails before any change
         listen(where.host, where.port) as collector_listener,
         listen(settings.host, settings.port) as bridge_listener,
@@ -59,7 +62,7 @@ def up(environment: Mapping[str, str]) -> int:
         Store(path).close()  # a store that cannot be used is a one-line error here
         folder, own = path.parent, dict(environment)
         admin_key = _kept_key(folder / ADMIN_KEY_FILE, settings.collector_admin_key)
-        own["COLLECTOR_ADMIN_KEY"] = admin_key
+        own |= {"COLLECTOR_ADMIN_KEY": admin_key, "COLLECTOR_SUBSCRIPTION_URLS": asked}
         try:
             where = collector.settings.Settings.from_env(own)
             place = backend_of(where.ledger_url)

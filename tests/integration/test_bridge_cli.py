@@ -663,6 +663,39 @@ def test_what_up_is_stopped_for_brings_its_collector_along(folder, monkeypatch, 
         assert panel.get_user("alice")["data_limit"] == expected
 
 
+def test_with_up_users_of_all_panels_of_the_file_may_report_for_themselves(folder, monkeypatch):
+    panels = [
+        SimulatedPanel(clock=utc_now, kind=kind, admins={"root": (PASSWORD, True)}, secret=kind)
+        for kind in ("marzban", "pasarguard")
+    ]
+    for panel in panels:
+        panel.create_user("alice", data_limit=gib(10))
+    with ExitStack() as stack:
+        urls = [stack.enter_context(served(create_simulator_app(each))) for each in panels]
+        table = {"url": urls[1], "username": "root", "password": PASSWORD}
+        (folder / "panels.toml").write_text(
+            "[two]\n" + "".join(f'{key} = "{value}"\n' for key, value in table.items())
+        )
+        for name, value in {
+            "MARZBAN_URL": urls[0],
+            "MARZBAN_USERNAME": "root",
+            "MARZBAN_PASSWORD": PASSWORD,
+            "BRIDGE_PANELS_FILE": str(folder / "panels.toml"),
+            "LEDGER_URL": f"sqlite:///{folder}/ledger.sqlite3",
+            "COLLECTOR_PORT": "0",
+            "BRIDGE_PORT": "0",
+        }.items():
+            monkeypatch.setenv(name, value)
+        process = stack.enter_context(closing(Process(folder, "up")))
+        (url,) = process.until_said(r"up: collector (\S+),").groups()
+        link = panels[1].get_user("alice")["subscription_url"]
+        body = wire(link, bytes_uploaded=0, bytes_downloaded=gib(1))
+        assert httpx.post(f"{url}/api/xpert/traffic-webhook", json=body).status_code == 200
+        poll("a published limit", lambda: panels[1].get_user("alice")["data_limit"] == gib(9))
+        assert panels[0].get_user("alice")["data_limit"] == gib(10)
+        assert process.end() == 0
+
+
 def test_what_all_users_are_about_is_done_beside_an_up_that_runs(folder, monkeypatch, capsys):
     """No COLLECTOR_ADMIN_KEY, nobody at COLLECTOR_URL: the bridge that runs has what it takes."""
     panel = SimulatedPanel(clock=utc_now, admins={"root": (PASSWORD, True)})

@@ -22,7 +22,7 @@ from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets
 from collector.influx.client import Influx
 from collector.influx.outcome import Stored
-from collector.intake.subscriptions import Subscriptions
+from collector.intake.subscriptions.resolver import Subscriptions
 from collector.metrics import Metrics
 from collector.reports.identity import subscription_token
 from marzban_bridge.cli.running_bridge import RunningBridge
@@ -72,7 +72,7 @@ async def test_the_panels_password_and_token_do_not_follow_a_redirect(redirected
 async def test_a_users_token_does_not_follow_a_redirect(redirected):
     server, trap = redirected
     subscriptions = Subscriptions(
-        server.url, path="sub", monotonic_seconds=time.monotonic, metrics=Metrics()
+        {"default": f"{server.url}/sub"}, monotonic_seconds=time.monotonic, metrics=Metrics()
     )
     with pytest.raises(PanelUnavailableError):
         await closing(subscriptions, lambda it: it.resolve(ALICE_TOKEN, stranger=""))
@@ -162,8 +162,7 @@ async def test_no_token_changes_which_address_is_asked(user_token):
         return httpx.Response(404)
 
     subscriptions = Subscriptions(
-        "https://panel.test:8443/base",
-        path="sub",
+        {"default": "https://panel.test:8443/base/sub"},
         monotonic_seconds=time.monotonic,
         metrics=Metrics(),
         transport=httpx.MockTransport(answer),

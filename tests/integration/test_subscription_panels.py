@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -26,12 +27,15 @@ class Panels(httpx.AsyncBaseTransport):
         self.panels: dict[str, SimulatedPanel] = {}
         self.asked: list[str] = []
         """The hosts that were asked, in order."""
+        self.away: set[str] = set()
+        """The hosts that refuse connections."""
+        self.now = NOON
         self._served: dict[str, httpx.ASGITransport] = {}
 
     def add(self, name: str, kind: str, *, path: str = "sub") -> SimulatedPanel:
         """Put a panel of a kind at `http://NAME.test`; its subscriptions begin with a path."""
         panel = SimulatedPanel(
-            clock=lambda: NOON, kind=kind, subscription_path=path, secret=f"secret of {name}"
+            clock=lambda: self.now, kind=kind, subscription_path=path, secret=f"secret of {name}"
         )
         self.panels[name] = panel
         self._served[f"{name}.test"] = httpx.ASGITransport(create_simulator_app(panel))
@@ -40,6 +44,8 @@ class Panels(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer as the panel at the request's host."""
         self.asked.append(request.url.host)
+        if request.url.host in self.away:
+            raise httpx.ConnectError("refused", request=request)
         return await self._served[request.url.host].handle_async_request(request)
 
 
@@ -116,3 +122,115 @@ async def test_links_of_a_marzban_are_good_on_the_pasarguard_it_became(tmp_path)
     async with collecting(tmp_path, panels) as world:
         assert [(await send_own(world, each)).status_code for each in (old, new)] == [200, 200]
         assert await world.totals() == {"alice": 60}
+
+
+TWO = "two=http://two.test/my/own"
+
+
+@pytest.mark.parametrize("kinds", [("marzban", "pasarguard"), ("pasarguard", "marzban")])
+@pytest.mark.parametrize("path", PATHS)
+async def test_users_of_two_panels_prove_themselves_and_are_told_apart(tmp_path, kinds, path):
+    """One name on both, the same number on both, and each with its own panel's link."""
+    panels = Panels()
+    first = panels.add("default", kinds[0])
+    second = panels.add("two", kinds[1], path="my/own")
+    for panel in (first, second):
+        panel.create_user("alice")
+    async with collecting(tmp_path, panels, COLLECTOR_SUBSCRIPTION_URLS=TWO) as world:
+        for panel, sent_bytes in ((first, 100), (second, 5)):
+            body = wire(link(panel, "alice"), bytes_uploaded=0, bytes_downloaded=sent_bytes)
+            for _ in range(2):
+                answer = await world.send(body, path=path, headers=NOBODY)
+                assert answer.status_code == 200, answer.text
+        assert await world.totals() == {"alice": 200, "two/alice": 10}
+        token = link(second, "alice").rpartition("/")[2]
+        page = (await world.client.get(f"/api/xpert/traffic-stats/{token}")).json()
+        assert page["servers"][0]["download_gb"] == 0.0
+        assert len(page["servers"]) == 1
+        assert sorted(panels.asked) == ["default.test"] * 2 + ["two.test"] * 2
+
+
+async def test_a_user_of_one_panel_reports_for_no_namesake_on_another(tmp_path):
+    panels = Panels()
+    given = []
+    for name, kind in (("default", "marzban"), ("two", "pasarguard")):
+        panel = panels.add(name, kind, path="my/own" if name == "two" else "sub")
+        panel.create_user("alice")
+        given.append(link(panel, "alice"))
+    async with collecting(tmp_path, panels, COLLECTOR_SUBSCRIPTION_URLS=TWO) as world:
+        for pair in (given, given[::-1]):
+            answer = await world.send([wire(each) for each in pair], headers=NOBODY)
+            assert answer.status_code == 401
+        answer = await world.send([wire(each) for each in given])
+        assert answer.json()["accepted"] == 2
+        assert await world.totals() == {"alice": 30, "two/alice": 30}
+
+
+@pytest.mark.parametrize("away", ["default", "two"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_with_one_panel_away_the_other_ones_users_report_and_its_own_come_again(
+    tmp_path, away, path
+):
+    panels = Panels()
+    users = {"default": "alice", "two": "two/carol"}
+    links = {}
+    for name, kind in (("default", "marzban"), ("two", "pasarguard")):
+        panel = panels.add(name, kind, path="my/own" if name == "two" else "sub")
+        panel.create_user(users[name].rpartition("/")[2])
+        links[name] = link(panel, users[name].rpartition("/")[2])
+    here = "two" if away == "default" else "default"
+    async with collecting(tmp_path, panels, COLLECTOR_SUBSCRIPTION_URLS=TWO) as world:
+        panels.away.add(f"{away}.test")
+        answer = await world.send(wire(links[here]), path=path, headers=NOBODY)
+        assert answer.status_code == 200
+        answer = await world.send(wire(links[away]), path=path, headers=NOBODY)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert f"panel {away} cannot be asked" in answer.json()["detail"]
+        assert links[away].rpartition("/")[2] not in answer.text
+        by_key = await world.send([wire("bob"), wire(links[here])])
+        assert by_key.json()["accepted"] == 2
+        ready = (await world.client.get("/readyz")).json()
+        assert ready["status"] == "ok"
+        assert [each for each in ready["warnings"] if f"panel {away} cannot" in each]
+        panels.away.clear()
+        answer = await world.send(wire(links[away]), path=path, headers=NOBODY)
+        assert answer.status_code == 200
+        assert (await world.client.get("/readyz")).json()["warnings"] == []
+        assert await world.totals() == {users[here]: 60, users[away]: 30, "bob": 30}
+
+
+async def test_revoked_on_its_panel_a_link_is_good_on_none(tmp_path):
+    panels = Panels()
+    panels.add("default", "marzban")
+    second = panels.add("two", "pasarguard", path="my/own")
+    second.create_user("alice")
+    given = link(second, "alice")
+    now = panels.now
+    async with collecting(tmp_path, panels, COLLECTOR_SUBSCRIPTION_URLS=TWO) as world:
+        assert (await send_own(world, given)).status_code == 200
+        panels.now = now + timedelta(seconds=5)
+        second.revoke_subscription("alice")
+        world.monotonic_seconds = lambda: time.monotonic() + 301
+        assert (await send_own(world, given)).status_code == 401
+        assert (await send_own(world, link(second, "alice"))).status_code == 200
+        assert await world.totals() == {"two/alice": 60}
+
+
+async def test_neither_answers_nor_metrics_nor_logs_show_a_token(tmp_path, caplog):
+    caplog.set_level("DEBUG", logger="collector")
+    panels = Panels()
+    panels.add("default", "marzban")
+    second = panels.add("two", "pasarguard", path="my/own")
+    second.create_user("alice")
+    given = link(second, "alice")
+    token = given.rpartition("/")[2]
+    async with collecting(tmp_path, panels, COLLECTOR_SUBSCRIPTION_URLS=TWO) as world:
+        answers = [await send_own(world, given), await send_own(world, token[:-4] + "AAAA")]
+        panels.away |= {"two.test", "default.test"}
+        answers.append(await send_own(world, token[:-4] + "BBBB"))
+        assert [each.status_code for each in answers] == [200, 401, 503]
+        metrics = (await world.client.get("/metrics")).text
+        said = "".join(each.text for each in answers) + metrics + caplog.text
+    assert 'collector_subscription_panel_answers_total{panel="two",result="known"} 1.0' in metrics
+    assert token[:-4] not in said

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from world import World
 
 from collector.errors import CollectorError
-from collector.intake.subscriptions import Subscriptions
+from collector.intake.subscriptions.resolver import Subscriptions
 from collector.metrics import Metrics
 from marzban_bridge.errors import BridgeError, CollectorRefusedError, CollectorUnavailableError
 from marzban_bridge.feed.client import CollectorFeed
@@ -318,8 +318,7 @@ def test_a_page_of_the_feed_is_whole_or_refused(change, page):
 def test_no_answer_of_a_panel_makes_a_user_of_what_is_none(answer):
     async def resolve():
         subscriptions = Subscriptions(
-            "http://panel",
-            path="sub",
+            {"default": "http://panel/sub"},
             monotonic_seconds=lambda: 0.0,
             metrics=Metrics(),
             transport=transport(answer),

@@ -39,6 +39,7 @@ LABEL_VALUES = {
     "reporter": ("de-1", "wg o'neil"),
     "result": ("applied", "refused"),
     "source": ("panel", "collector"),
+    "panel": ("default", "two"),
     "span": ("request", "hour", "day"),
     "reason": ("users_gone", "went_back", "second_bridge"),
     "status": ("200", "422", "503"),

@@ -74,6 +74,61 @@ def test_what_is_malformed_is_refused_by_the_name_of_its_variable(name, value):
         Settings.from_env({name: value})
 
 
+def test_further_panels_are_named_with_where_their_links_begin():
+    settings = Settings.from_env(
+        {
+            "MARZBAN_URL": "https://one.example.com:8000",
+            "COLLECTOR_SUBSCRIPTION_PATH": "/my/sub/",
+            "COLLECTOR_SUBSCRIPTION_URLS": " two=https://two.example.com:8000/own/path/ ,"
+            "three=http://10.0.0.3, 4-d=https://[2001:db8::1]:8443/sub",
+        }
+    )
+    assert list(settings.subscription_links.items()) == [
+        ("default", "https://one.example.com:8000/my/sub"),
+        ("two", "https://two.example.com:8000/own/path"),
+        ("three", "http://10.0.0.3/sub"),
+        ("4-d", "https://[2001:db8::1]:8443/sub"),
+    ]
+
+
+def test_without_a_panel_there_are_no_links_and_the_first_one_may_be_missing():
+    assert Settings.from_env({}).subscription_links == {}
+    only = Settings.from_env({"COLLECTOR_SUBSCRIPTION_URLS": "two=https://two.example.com"})
+    assert only.subscription_links == {"two": "https://two.example.com/sub"}
+
+
+V3_TOKEN = "djMsMywxNzk1ODU0NzE1.Rr3Obj3RHspUT7vDkQjLA4LctFensNi5vIrFer0SCkM"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("https://two.example.com/sub", "entry 1 is not so"),
+        ("two=https://two.example.com,three", "entry 2 is not so"),
+        ("Two=https://two.example.com/sub", "entry 1 is not so"),
+        (f"{'x' * 33}=https://two.example.com/sub", "entry 1 is not so"),
+        ("=https://two.example.com/sub", "entry 1 is not so"),
+        ("two=", "two: expected a URL"),
+        ("two=two.example.com/sub", "two: expected a URL"),
+        ("two=https://u:hunter2@two.example.com/sub", "would end up in logs"),
+        ("two=https://two.example.com/sub?a=b", "two: expected what a subscription link begins"),
+        (f"two=https://two.example.com/sub/{V3_TOKEN}", "up to the slash before the token"),
+        ("two=https://a.example.com,two=https://b.example.com", "two is named twice"),
+        ("default=https://two.example.com", "default is the panel of MARZBAN_URL"),
+        (",".join(f"p{n}=https://{n}.example.com" for n in range(64)), "there may be 64 panels"),
+        ("two=https://ONE.example.com/sub/", "two has the address of panel default"),
+        ("a=https://x.example.com,b=https://x.example.com/sub", "b has the address of panel a"),
+    ],
+)
+def test_what_is_no_further_panel_is_refused_and_no_secret_repeated(value, said):
+    environment = {"MARZBAN_URL": "https://one.example.com", "COLLECTOR_SUBSCRIPTION_URLS": value}
+    with pytest.raises(ConfigError, match=r"^COLLECTOR_SUBSCRIPTION_URLS: ") as raised:
+        Settings.from_env(environment)
+    assert said in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+    assert V3_TOKEN not in str(raised.value)
+
+
 def test_reporters_outside_the_quota_are_configured_ones():
     keys = {"COLLECTOR_REPORTER_KEYS": f"a:{KEY},b:{KEY}2,c:{KEY}3"}
     settings = Settings.from_env(keys | {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": " b ,a,"})

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from collector.errors import IdentityUnknownError, PanelUnavailableError, TooManyLookupsError
-from collector.intake.subscriptions import LOOKUP_BURST, Subscriptions
+from collector.intake.subscriptions.resolver import LOOKUP_BURST, Subscriptions
 from collector.metrics import Metrics
 
 HERE = "203.0.113.7"
@@ -45,8 +45,7 @@ class World:
         self.now_seconds = 1000.0
         self.metrics = Metrics()
         self.subscriptions = Subscriptions(
-            "http://panel.test/base",
-            path="sub",
+            {"default": "http://panel.test/base/sub"},
             monotonic_seconds=lambda: self.now_seconds,
             metrics=self.metrics,
             transport=httpx.MockTransport(self.panel),
