@@ -15,6 +15,7 @@ from collector.runtime.cli import run_command
 from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
+from marzban_bridge.app import create_app
 from marzban_bridge.cli import commands, serve
 from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.cli import rebase_panel as panel_commands
@@ -191,7 +192,7 @@ def _add_change(command: argparse.ArgumentParser) -> None:
 def _run(_: argparse.Namespace) -> int:
     settings = _settings()
     panels_command.demand_different(settings)
-    return serve.run(settings)
+    return serve.run(settings, create_app)
 
 
 def _plan(_: argparse.Namespace) -> int:
@@ -203,7 +204,7 @@ def _up(_: argparse.Namespace) -> int:
 
     found = read_environment(NAMES)
     panels_command.demand_different(Settings.from_env(found))
-    return standalone.up(found)
+    return standalone.up(found, create_app)
 
 
 def _stand_in(module: str) -> Callable[[argparse.Namespace], int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
+
+from fastapi import FastAPI
 
 from collector.runtime.http.server import Server, Signals
 from collector.runtime.listening import listen
-from marzban_bridge.app import create_app
 from marzban_bridge.cli.output import stop_process
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
@@ -19,18 +21,44 @@ from marzban_bridge.store.store import Store
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings) -> int:
-    """Serve until told to stop."""
+class CreateApp(Protocol):
+    """Makes the application that is served: `marzban_bridge.app.create_app`."""
+
+    def __call__(
+        self, settings: Settings, *, on_loop_failure: Callable[[BaseException], None]
+    ) -> FastAPI:
+        """Return it; `on_loop_failure` is called with what ended the loops."""
+        ...
+
+
+def run(settings: Settings, create_app: CreateApp) -> int:
+    """Serve until told to stop; return the exit code."""
     panels = load_panels(settings)
     with listen(settings.host, settings.port) as listener:  # first: fails before any change
         if isinstance(settings.store, Path):
             Store(settings.store).close()  # an unusable store is a one-line error, no traceback
         else:
             url_of(settings)
-        return _serve(settings, panels, listener)
+        return _serve(settings, panels, listener, create_app)
 
 
-def _serve(settings: Settings, panels: Sequence[PanelSettings], listener: socket.socket) -> int:
+def server_of(app: FastAPI, settings: Settings, *, signals: Signals) -> Server:
+    """Return a server of the bridge's application, within the bounds that are configured."""
+    return Server(
+        app,
+        connections=settings.max_connections,
+        read_seconds=settings.read_seconds,
+        proxies=settings.forwarded_allow_ips,
+        signals=signals,
+    )
+
+
+def _serve(
+    settings: Settings,
+    panels: Sequence[PanelSettings],
+    listener: socket.socket,
+    create_app: CreateApp,
+) -> int:
     failures: list[BaseException] = []
 
     def on_loop_failure(error: BaseException) -> None:
@@ -48,12 +76,5 @@ def _serve(settings: Settings, panels: Sequence[PanelSettings], listener: socket
         "accepted" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
     )
     app = create_app(settings, on_loop_failure=on_loop_failure)
-    server = Server(
-        app,
-        connections=settings.max_connections,
-        read_seconds=settings.read_seconds,
-        proxies=settings.forwarded_allow_ips,
-        signals=Signals.RETURNED_AFTER,
-    )
-    server.run(sockets=[listener])
+    server_of(app, settings, signals=Signals.RETURNED_AFTER).run(sockets=[listener])
     return 1 if failures else 0

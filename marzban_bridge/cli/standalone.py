@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import replace
 from pathlib import Path
 
+from fastapi import FastAPI
 from rich.console import Console
 
 import collector.app
@@ -27,10 +28,10 @@ from collector.runtime.listening import listen, loopback_url
 from collector.runtime.private_files import keep_private, make_private, put_in_place
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.sources.file import load_sources
-from marzban_bridge.app import create_app
 from marzban_bridge.bridge import Bridges
 from marzban_bridge.cli.kept_key import ADMIN_KEY_FILE, with_kept_key
 from marzban_bridge.cli.output import stop_process
+from marzban_bridge.cli.serve import CreateApp, server_of
 from marzban_bridge.cli.subscription_urls import subscription_urls
 from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 FIRST_REPORTER = "first"
 
 
-def up(environment: Mapping[str, str]) -> int:
+def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
     """Run collector and bridge until told to stop; return the exit code.
 
     Without a configured admin key, one is generated and stored beside the bridge's store. Without
@@ -80,7 +81,9 @@ def up(environment: Mapping[str, str]) -> int:
         )
         if first_key:
             _show_first_key(first_key, loopback_url(collector_listener))
-        return asyncio.run(_up(own, bridge_settings, collector_listener, bridge_listener))
+        return asyncio.run(
+            _up(own, bridge_settings, collector_listener, bridge_listener, create_app)
+        )
 
 
 def beside_collector(
@@ -117,21 +120,13 @@ async def running_pair(
     *,
     collector_listener: socket.socket,
     bridge_listener: socket.socket,
-    on_loop_failure: Callable[[BaseException], None],
+    app: FastAPI,
 ) -> AsyncIterator[Bridges]:
-    """Run a collector and a bridge that reads it; yield the bridges."""
+    """Run a collector and a bridge that reads it, whose application is `app`; yield the bridges."""
     collector_settings = collector.settings.Settings.from_env(collector_environment)
-    app = create_app(settings, on_loop_failure=on_loop_failure)
-    bridge_server = Server(
-        app,
-        connections=settings.max_connections,
-        read_seconds=settings.read_seconds,
-        proxies=settings.forwarded_allow_ips,
-        signals=Signals.LEFT_ALONE,
-    )
     async with (
         serving(_collector_server(collector_settings), collector_listener),
-        serving(bridge_server, bridge_listener),
+        serving(server_of(app, settings, signals=Signals.LEFT_ALONE), bridge_listener),
     ):
         yield app.state.bridges
 
@@ -141,6 +136,7 @@ async def _up(
     settings: Settings,
     collector_listener: socket.socket,
     bridge_listener: socket.socket,
+    create_app: CreateApp,
 ) -> int:
     failures: list[BaseException] = []
 
@@ -156,7 +152,7 @@ async def _up(
         settings,
         collector_listener=collector_listener,
         bridge_listener=bridge_listener,
-        on_loop_failure=on_loop_failure,
+        app=create_app(settings, on_loop_failure=on_loop_failure),
     ):
         log.info(
             "up: collector %s, bridge %s, panel %s, enforcement %s",

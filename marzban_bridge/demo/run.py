@@ -23,6 +23,7 @@ from rich.live import Live
 
 from collector.runtime.http.server import Server, Signals, serving
 from collector.runtime.listening import listen, loopback_url
+from marzban_bridge.app import create_app
 from marzban_bridge.bridge import Bridges
 from marzban_bridge.cli.standalone import running_pair
 from marzban_bridge.clock import utc_now
@@ -173,7 +174,7 @@ def _pair(
         settings,
         collector_listener=collector_listener,
         bridge_listener=bridge_listener,
-        on_loop_failure=fail,
+        app=create_app(settings, on_loop_failure=fail),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import import_chain
 
-LIMITS = {"marzban_bridge": 15}
+LIMITS = {"marzban_bridge": 14}
 
 
 def test_the_deepest_chain_of_imports_is_within_its_limit_and_there_is_no_circle():
