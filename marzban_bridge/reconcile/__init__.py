@@ -1,1 +1,1 @@
-"""Brings every user of a panel to where it should be: passes, the work queue, actions."""
+"""Reconciles the users of a panel with the ledger: passes, the work queue, admins' actions."""

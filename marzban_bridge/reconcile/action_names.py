@@ -1,4 +1,4 @@
-"""What people may ask of the bridge beyond looking: names, and what has to be typed; pure."""
+"""The actions that people can request, and the phrases that confirm them; pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 RESET_ALL_PHRASE = "reset all users"
 CLEANUP_PHRASE = "cleanup"
-"""Typed by whoever asks for what concerns everybody, so that no slip of the hand does it."""
+"""Has to be typed to confirm an action on all users."""
 
 
 class Action(StrEnum):
-    """What people ask for from a dashboard or a confirm page."""
+    """An action that a dashboard or a confirm page offers."""
 
     RESET = "reset"
     RESET_ALL = "reset_all"

@@ -1,4 +1,4 @@
-"""What people ask the bridge to do, the same from the command line, the API and a dashboard."""
+"""The actions of admins: the same from the command line, the API and a dashboard."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from marzban_bridge.reconcile.work_queue import WorkQueue
 from marzban_bridge.store.store import Store
 
 HOW_TO_CHANGE = (
-    "if the panel is to be changed all the same, say so: ?change_panel=true (API), "
-    "--change-the-panel (command line), or the box on the confirm page"
+    "to change the panel in this mode, add ?change_panel=true (API) or --change-the-panel "
+    "(command line), or tick the box on the confirm page"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserUsage:
-    """How one panel user stands; `account` is None for a user without external traffic."""
+    """Quota and usage of one panel user; `account` is None without external traffic."""
 
     user: PanelUser
     balance: Balance
@@ -46,7 +46,7 @@ class UserUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminUsage:
-    """What an admin's users used since the admin's usage was last reset, in bytes."""
+    """The bytes that an admin's users used since the admin's usage was last reset."""
 
     admin: PanelAdmin
     external_bytes: int
@@ -59,7 +59,7 @@ class AdminUsage:
 
 
 class ResetsUsers(Protocol):
-    """What resets and releases users one at a time, while nothing else settles them."""
+    """Resets and releases single users, each under the user's lock."""
 
     async def reset(self, username: str, *, cause: str, actor: str) -> Account:
         """Reset a user in the panel and here; UserNotFoundError when the panel has none."""
@@ -69,7 +69,7 @@ class ResetsUsers(Protocol):
 
 
 class Actions:
-    """The use cases beyond the loop. Panel errors pass through to the caller."""
+    """Actions of admins on one panel. Panel errors pass through to the caller."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Actions:
         self._standstill = standstill
 
     def user_usage(self, user: PanelUser) -> UserUsage:
-        """Say how a user stands, from its panel object and the books."""
+        """Return a user's quota and usage, from the user as read from the panel and the store."""
         key = account_key(user.username)
         account = self._store.accounts.get(key)
         if account is None:
@@ -121,7 +121,7 @@ class Actions:
         return UserUsage(user=user, account=account, balance=found)
 
     def shown(self, account: Account) -> Account:
-        """Return an account as people are to see it: whether it is held, for whatever reason."""
+        """Return an account for display: also held while store or panel is suspended."""
         return trusted(account, is_store_suspended=bool(self._store.suspended))
 
     def _standing_total(self, account: Account) -> int:
@@ -137,11 +137,11 @@ class Actions:
         return AdminUsage(admin=admin, external_bytes=external_bytes, users=len(accounts))
 
     def _demand_change(self, what: str, *, changes_panel: bool) -> None:
-        """Raise ObservingError where nothing is to be changed, unless it was said explicitly."""
+        """Raise ObservingError in observe mode, unless `changes_panel`."""
         if self._enforcement is Enforcement.OBSERVE and not changes_panel:
             raise ObservingError(
-                f"nothing was done: BRIDGE_ENFORCEMENT=observe changes nothing in the panel, and "
-                f"{what} would; {HOW_TO_CHANGE}"
+                f"nothing was done: {what} would change the panel, and BRIDGE_ENFORCEMENT=observe "
+                f"forbids that; {HOW_TO_CHANGE}"
             )
 
     async def reset_user(
@@ -149,11 +149,11 @@ class Actions:
     ) -> UserUsage:
         """Reset a user's traffic, the panel's and external; UserNotFoundError when unknown.
 
-        Raises ObservingError while the bridge only observes, unless `changes_panel` says that the
-        panel is to be changed all the same. So do all methods that take it.
+        Raises ObservingError in observe mode, unless `changes_panel`; so do all methods that have
+        this parameter.
         """
         self._demand_change("a reset", changes_panel=changes_panel)
-        cause = "a reset was asked for"
+        cause = "a reset was requested"
         with self._standstill.action():
             account = await self._settler.reset(username, cause=cause, actor=actor)
             return self.user_usage(await self._panel.get_user(account.username))
@@ -161,9 +161,9 @@ class Actions:
     async def reset_admin(
         self, username: str, *, bearer: str | None, actor: str, changes_panel: bool = False
     ) -> int:
-        """Begin an admin's usage anew, in the panel and here; return how many users it spans.
+        """Reset an admin's usage, in the panel and here; return the number of the admin's users.
 
-        The users' own accounts and quotas are not touched.
+        The users' accounts and quotas are not changed.
         """
         self._demand_change("this reset", changes_panel=changes_panel)
         with self._standstill.action():
@@ -176,7 +176,7 @@ class Actions:
             total_bytes = self._standing_total(each)
             event = Event(
                 kind="admin_reset",
-                text=f"usage of admin {username} begins anew",
+                text=f"usage of admin {username} was reset",
                 actor=actor,
                 before=str(total_bytes - each.admin_baseline_bytes),
                 after="0",
@@ -196,10 +196,10 @@ class Actions:
     ) -> int:
         """Reset all users of the caller through the panel's own call; return how many had accounts.
 
-        Marzban 0.8.4 resets the users of a sudo admin of its database, and everybody for the
-        environment's admin; PasarGuard everybody. Either restarts xray on every node. Each
-        account's request is stored first, so that a crash in between loses none. `actor` is who
-        asked, if not the caller itself.
+        Marzban 0.8.4 resets the users of a sudo admin of its database, and all users for the
+        environment's admin; PasarGuard resets all users. Either restarts xray on every node. Each
+        account's request is stored first, so that a crash loses none. `actor` is named in events,
+        if it is not the caller.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
         self._trust.refuse_suspended()
@@ -217,7 +217,7 @@ class Actions:
 
     @contextlib.contextmanager
     def resetting_all(self) -> Iterator[None]:
-        """Have users' requests wait for the panel's own call meanwhile, as `reset_all` does.
+        """Within the block, defer resets of single users to the panel's own call, as `reset_all`.
 
         Raises StandingStillError and ReleasedError.
         """
@@ -227,20 +227,20 @@ class Actions:
     async def request_reset_all(
         self, *, bearer: str | None, caller: PanelAdmin, actor: str
     ) -> list[Account]:
-        """Store a request for each account that the panel's own call is about; return them."""
+        """Store a reset request for each account that the panel's own call resets; return them."""
         scope = None
         if not self._panel.dialect.reset_all_is_of_everybody:
             admins = await self._panel.admins(bearer=bearer)
             is_in_database = any(admin.username == caller.username for admin in admins)
             scope = caller.username if is_in_database else None
         accounts = list(self._store.accounts.all(admin=scope))
-        cause = "a reset of all users was asked for"
+        cause = "a reset of all users was requested"
         return [self._resets.request(each, cause=cause, actor=actor) for each in accounts]
 
     async def call_reset_all(
         self, requested: Sequence[Account], *, bearer: str | None, actor: str
     ) -> None:
-        """Have the panel reset all users for which that was stored."""
+        """Call the panel's reset of all users, for which requests were stored."""
         try:
             await self._panel.reset_all(bearer=bearer)
         except PanelRefusedError:
@@ -250,28 +250,28 @@ class Actions:
         for account in self._as_stored(requested):
             called = reset_requests.panel_called(account, is_of_all=True)
             self._store.accounts.save(called, at=self._clock())
-        text = f"all users were reset: {len(requested)} with external traffic begin anew"
+        text = f"all users were reset, {len(requested)} with external traffic among them"
         self._store.events.record(
             "", Event(kind="action", text=text, actor=actor), at=self._clock()
         )
 
     async def own_admin(self, *, changes_panel: bool) -> PanelAdmin:
-        """Return the bridge's own admin, who may have all users reset.
+        """Return the bridge's own admin, with whose rights all users are reset.
 
-        Raises ObservingError, StoreSuspendedError or PanelSuspendedError, where no user is to be.
+        Raises ObservingError, StoreSuspendedError or PanelSuspendedError where no user may be.
         """
         self._demand_change("a reset of all users", changes_panel=changes_panel)
         self._trust.refuse_suspended()
         return await self._panel.whoami()
 
     def _as_stored(self, accounts: Iterable[Account]) -> Iterator[Account]:
-        """Yield the accounts as they are now: others may have been at work meanwhile."""
+        """Yield the accounts as stored now: other tasks may have changed them meanwhile."""
         for each in accounts:
             if account := self._store.accounts.get(each.key):
                 yield account
 
     async def cleanup(self, *, days: int, actor: str) -> dict[str, object]:
-        """Have the collector purge rows older than so many days; totals and quotas stay."""
+        """Have the collector delete rows older than `days`; totals and quotas stay."""
         answer = await self._feed.cleanup(days=days)
         text = f"the collector purged rows older than {days} days"
         event = Event(kind="cleanup", text=text, actor=actor)
@@ -279,7 +279,7 @@ class Actions:
         return answer
 
     def rebase(self, *, actor: str, is_new_ledger: bool) -> list[Account]:
-        """Move each baseline by what the total changed; return the accounts that moved."""
+        """Move each baseline by the change of the total; return the accounts that moved."""
         moved: list[Account] = []
         for each in list(self._store.accounts.all()):
             if rebased := self._rebased(each, actor=actor, is_new_ledger=is_new_ledger):
@@ -300,7 +300,7 @@ class Actions:
     def _rebased(
         self, account: Account, *, actor: str, is_new_ledger: bool
     ) -> tuple[Account, list[Event]] | None:
-        """Return the account at the ledger's total of now; None where the ledger goes on."""
+        """Return the account moved to the ledger's current total; None where none has to move."""
         totals = self._store.usage.totals(account.key)
         has_lost = account.is_held or totals.billed_bytes < account.seen_total_bytes
         if not has_lost and not is_new_ledger:
@@ -312,7 +312,7 @@ class Actions:
         return rebased, [Event(kind="rebased", text=text, actor=actor)]
 
     async def take_over(self, *, actor: str, is_ledger_newer: bool) -> list[Account]:
-        """Put every account in step with the panel, which knows what a restored store does not."""
+        """Update every account from the panel, whose data is newer than a restored store's."""
         taken: list[Account] = []
         async for key, user in self._reader.all_users():
             gone = self._evaluator.returning(key, user)
@@ -321,7 +321,7 @@ class Actions:
                 before, user, actor=actor, is_ledger_newer=is_ledger_newer
             )
             if gone:
-                text = "the panel has this user again: its account is put in step with it"
+                text = "the panel has this user again: its account is updated from the panel"
                 event_of_return = Event(kind="returned", text=text, actor=actor)
                 self._store.departures.take_up(gone, event_of_return, at=self._clock())
             others = self._evaluator.lines(user).others
@@ -335,8 +335,8 @@ class Actions:
     ) -> tuple[Account, Event]:
         """Take an account from the line in the user's note, where that is newer than the store.
 
-        Where the ledger was restored along with the store, the line counts reports that it lost and
-        that may be sent again: the books of the moment of the backup hold.
+        If the ledger was restored too, the line includes reports that the ledger lost and that may
+        be sent again; then the account of the backup is kept.
         """
         totals, now = self._store.usage.totals(account_key(user.username)), self._clock()
         line = self._evaluator.lines(user).own
@@ -362,9 +362,9 @@ class Actions:
         return replace(account, write_number=number), event
 
     async def release(self, *, changes_panel: bool = False) -> AsyncIterator[tuple[Account, bool]]:
-        """Give every user back its quota and status; yield each with whether that took a write.
+        """Give every user its quota and status back; yield each, and whether it was written to.
 
-        No line of this store is left in any note: also where one only made the bridge noticed.
+        All note lines of this store are removed, also those of users without an account.
         """
         self._demand_change("a release", changes_panel=changes_panel)
         for each in list(self._store.accounts.all()):

@@ -1,7 +1,6 @@
-"""Reads the collector's feed, once for all panels, and tells each whom it concerns.
+"""Reads the collector's feed, once for all panels, and adds changed users to each panel's queue.
 
-The collector's failures are soft: state is kept, the work is taken up again with a growing pause,
-and the change of state is logged once.
+A failure of the collector is retried with backoff; state is kept, and the outage is logged once.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ log = logging.getLogger(__name__)
 
 FEED_WAIT_SECONDS = 25.0
 CORRECTION_SECONDS = 1.0
-"""The same while a correction has still to be applied, as during a reset."""
+"""Long poll while a correction is still pending, as during a reset."""
 FEED_GATHER_SECONDS = 0.5
-"""The shortest time between two reads of a feed that has news all the time."""
+"""The shortest time between two reads of a feed that always has changes."""
 
 
 class FollowsLedger(Protocol):
@@ -43,7 +42,7 @@ class FollowsLedger(Protocol):
 
 
 class FeedReader:
-    """The one reader of the feed. `run` follows it for ever; `to_end` reads what there is."""
+    """The only reader of the feed. `run` follows it until cancelled; `to_end` reads to its end."""
 
     def __init__(
         self,
@@ -68,7 +67,7 @@ class FeedReader:
         self.outage = Outage("collector", reason="not reached yet")
 
     async def run(self) -> None:
-        """Take in the feed until cancelled."""
+        """Read the feed and store its changes until cancelled."""
         wait_seconds = 0.0
         while True:
             try:
@@ -95,9 +94,9 @@ class FeedReader:
                 await asyncio.sleep(FEED_GATHER_SECONDS)
 
     async def _step(self, cursor: int, *, wait_seconds: float) -> bool:
-        """Wait for one page and take it in, unless the bridge stood still in between.
+        """Wait for one page and store it, unless the bridge was paused in between.
 
-        Nothing waits for a page that is waited for: it may take long until there is news.
+        The long poll itself is no step of the standstill, which would have to wait for its end.
         """
         times = self._standstill.times
         page = await self._feed.read(after=cursor, wait_seconds=wait_seconds)
@@ -107,13 +106,13 @@ class FeedReader:
             return await self._take_in(cursor, page)
 
     async def to_end(self) -> None:
-        """Take in all there is now. Raises the collector's error when it cannot be reached."""
+        """Read the feed to its current end. Raises the collector's error if it is unreachable."""
         await self.rollback_check.check()
         while await self.read(wait_seconds=0):
             pass
 
     async def read(self, *, wait_seconds: float) -> bool:
-        """Take in one page of the feed; return whether there may be more at once."""
+        """Read one page of the feed and store it; return whether another may follow at once."""
         cursor = self._store.usage.cursor
         return await self._take_in(
             cursor, await self._feed.read(after=cursor, wait_seconds=wait_seconds)
@@ -144,7 +143,7 @@ class FeedReader:
         )
         self._corrections.add(each.username for each in page.changes if each.corrected_seq)
         try:
-            await self._correct()  # first: nobody is cut off for what was taken back
+            await self._correct()  # first: no user is cut off for bytes that were taken back
         finally:
             for panel, keys in touched.items():
                 if queue := self._queues.get(panel):
@@ -152,7 +151,7 @@ class FeedReader:
         return page.cursor < page.head
 
     async def _correct(self) -> None:
-        """Have all accounts follow the corrections of their names that they have not followed."""
+        """Apply pending corrections to the accounts of their names."""
         for username in self._corrections.waiting():
             self._corrections.get(username)
             is_done = False
@@ -162,7 +161,7 @@ class FeedReader:
             finally:
                 if not is_done:
                     self._corrections.add([username])
-            await asyncio.sleep(0)  # at the start these may be all names ever corrected
+            await asyncio.sleep(0)  # at the start all names with corrections are pending
 
     async def _correct_name(self, name: CorrectedName) -> bool:
         panels = tuple(self._settlers) if self._store.shares_quotas else (name.panel,)
@@ -174,12 +173,12 @@ class FeedReader:
         return is_done
 
     async def adopt_ledger(self) -> bool:
-        """Read the feed from its start, whatever ledger it is now; return whether it is another."""
+        """Read the feed from its start and accept its ledger; return whether the ledger is new."""
         cursor = self._store.usage.cursor
         page = await self._feed.read(after=cursor)
         is_new_ledger = self._store.meta("ledger_id") != page.ledger_id
         if self._store.suspended:
-            pass  # whoever is in the store is put in step with the panel
+            pass  # `rebase` goes through all stored accounts
         elif is_new_ledger:
             await self._hold_reported_after(0)
         elif went_back(self._store.usage.runs, page.runs, cursor=cursor, head=page.head):
@@ -192,17 +191,17 @@ class FeedReader:
         return is_new_ledger
 
     async def _begin_anew(self, cursor: int) -> None:
-        """Hold whom a ledger that went back lost reports of, and read all of it again.
+        """Hold the users of whom a restored ledger lost reports, and read all of it again.
 
-        Whether a total is above the one that was read says nothing then: it may have grown by
-        other reports, and those that were lost are missing all the same.
+        A total above the one that was read does not rule a loss out: it may have grown by other
+        reports while the lost ones are still missing.
         """
         page = await self._feed.read(after=0)
         shared_seq = last_shared_seq(self._store.usage.runs, page.runs, head=page.head)
         log.error(
-            "the ledger is not the one that was read up to %d: it went back to %d, as after a "
-            "restored backup, and is at %d; whose reports were lost is held until `marzban-bridge "
-            "rebase`; reading it anew",
+            "the ledger was read up to change %d, but it was set back to %d, as by a restored "
+            "backup, and is at %d now; users whose reports were lost are held until "
+            "`marzban-bridge rebase`; reading it from the start",
             cursor,
             shared_seq,
             page.head,

@@ -1,7 +1,7 @@
-"""The loop over one panel: reacts to single users at once, and looks at everybody now and then.
+"""The loop over one panel: settles queued users at once, and all users in periodic passes.
 
-The panel's failures are soft: state is kept, the work is taken up again with a growing pause, and
-the change of state is logged once. Another panel's are none of its business.
+A failure of the panel is retried with backoff; state is kept, and the outage is logged once. It
+does not affect the loops of other panels.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from marzban_bridge.store.store import Store
 log = logging.getLogger(__name__)
 
 URGENT_IN_A_ROW = 4
-"""So many chunks of urgent users, then one of a pass under way: a flood of them starves no pass.
+"""The number of chunks of queued users between two chunks of a pass, so that a pass is not starved.
 
-A pass settles only whom something is due of; whose published limit moves has its turn afterwards.
+A pass settles users that cross a limit; users whose published limit only moves are queued.
 """
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
-"""So long users wait at the start for the collector to vouch for the store."""
+"""The longest wait at the start for the collector's record of the store's position."""
 
 
 class SettlesUsers(Protocol):
@@ -63,9 +63,9 @@ class SettlesUsers(Protocol):
 
 
 class Reconciler:
-    """Keeps one panel in step with the ledger.
+    """Reconciles one panel with the ledger.
 
-    `run` does it for ever; `pass_over_all` is one pass over everybody and the same code.
+    `run` does so until cancelled; `pass_over_all` makes one pass with the same code.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Reconciler:
         self._pass_started_at = self._next_pass_at = 0.0
         self._urgent_in_a_row = 0
         self.panel_check: PanelCheck | None = None
-        """What the panel last said of the bridge and of itself."""
+        """The result of the last check: the bridge's admin, and the panel's version."""
         self._twins = twins
         is_first = store.panel == FIRST_PANEL
         self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
@@ -111,13 +111,13 @@ class Reconciler:
         )
 
     def begin_pass(self) -> None:
-        """Have everybody looked at now, and leave a pass under way."""
+        """Begin a pass now; one that is under way is ended."""
         self._pass, self._next_pass_at = None, time.monotonic()
         self._queue.wake()
 
     async def previews(self) -> AsyncIterator[Preview]:
-        """Yield for every user the panel has what a pass would do; changes nothing, anywhere."""
-        with contextlib.suppress(CollectorUnavailableError):  # a look does no harm without it
+        """Yield what a pass would do for each user of the panel; changes and stores nothing."""
+        with contextlib.suppress(CollectorUnavailableError):  # a preview does not depend on it
             await self._rollback_check.check()
         self._trust.refuse_suspended()
         async for keys in self._reader.chunks():
@@ -151,7 +151,7 @@ class Reconciler:
                 await self._standstill.sleep(pause_seconds)
 
     async def _work(self) -> float | None:
-        """Take a step; return the pause after it in seconds, None for one until there is work."""
+        """Make a step; return the seconds to pause after it, None to wait for work."""
         if self._store.suspended:
             return 0.0
         if self._store.suspension.reasons:
@@ -159,9 +159,9 @@ class Reconciler:
         return 0.0 if await self._step() else None
 
     async def _step(self) -> bool:
-        """Settle a few of the urgent users, or of a pass; return whether there was anything to do.
+        """Settle a chunk of queued users, or of a pass; return whether there was work.
 
-        Raises when the panel as a whole cannot be reached.
+        Raises PanelError when the panel as a whole cannot be reached.
         """
         if self._pass is None and time.monotonic() >= self._next_pass_at:
             await self.check_panel()
@@ -184,7 +184,7 @@ class Reconciler:
         return True
 
     async def _settle_urgent(self) -> int:
-        """Settle those whose turn it is and return how many failed on their own account."""
+        """Settle the next chunk of the queue; return how many users failed."""
         batch = self._queue.get(limit=CHUNK, few=CONCURRENT_USERS)
         keys, left = list(batch.since_seconds), list[str]()
         try:
@@ -197,7 +197,7 @@ class Reconciler:
         return failures
 
     async def check_panel(self) -> PanelCheck:
-        """Ask the panel who the bridge is there, and say in the log what was not so before.
+        """Read the bridge's admin and the panel's version; log what changed since the last check.
 
         Raises the panel's errors, which say what to do.
         """
@@ -213,7 +213,7 @@ class Reconciler:
         return found
 
     async def _greet_panel(self) -> None:
-        """Look at the panel before anybody is settled, so that what is wrong is said at once."""
+        """Check the panel before the first user is settled, so that problems are logged at once."""
         try:
             await self.check_panel()
         except PanelError as error:
@@ -226,23 +226,23 @@ class Reconciler:
         self._metrics.panel_up.set(1)
 
     def _leave_pass(self) -> None:
-        """Let the next pass begin at once: one that was cut short does not say how long one takes.
+        """End a pass early: the next one begins at once and continues after the last user.
 
-        The next one goes on where this one was left.
+        The duration of an unfinished pass is not recorded.
         """
         self._pass, self._next_pass_at = None, time.monotonic()
 
     async def _wait_in_doubt(self) -> None:
-        """Wait until the operator says that a store in doubt is the right one."""
+        """Wait until the operator accepts a suspended store."""
         self._leave_pass()
         self._metrics.held.set(self._store.counts()["held"])
         await self._standstill.sleep(self._pass_seconds)
         await self._greet_panel()
 
     async def _look_in_doubt(self) -> float:
-        """Look whether a panel in doubt is as it was; return after how many seconds to go on.
+        """Check whether a suspended panel is as before; return the seconds until the next check.
 
-        What was to be looked at soon is left to the next pass.
+        The queue is cleared; the next pass covers its users.
         """
         pause_seconds = self._pass_seconds
         self._leave_pass()
@@ -258,7 +258,7 @@ class Reconciler:
         return pause_seconds
 
     def _note_outage(self, error: PanelError) -> float:
-        """Note that the panel as a whole fails; return how many seconds to leave it alone."""
+        """Record an outage of the panel; return the seconds until the next try."""
         self._metrics.soft_errors.labels(source="panel").inc()
         self._metrics.panel_up.set(0)
         asked_seconds = None
@@ -296,10 +296,9 @@ class Reconciler:
         )
 
     def _finish_pass(self, started_at: float) -> float:
-        """Count what there is after a pass; return when the next one begins.
+        """Update metrics after a pass; return when the next one begins.
 
-        A pass over so many users that it takes longer than its interval leaves the panel alone for
-        as long as it took.
+        After a pass that took longer than the interval the pause is as long as the pass.
         """
         self._note_up()
         seconds = time.monotonic() - started_at
@@ -312,9 +311,10 @@ class Reconciler:
         return started_at + max(self._pass_seconds, 2 * seconds)
 
     async def _lap(self) -> AsyncIterator[list[str]]:
-        """Yield everybody once, beginning where the last pass was left, if only by a crash.
+        """Yield all users in chunks, beginning after the last chunk of an unfinished pass.
 
-        What is yielded counts as done when the next is asked for.
+        A chunk counts as done when the next one is requested. The position is stored, so that a
+        pass continues after a crash.
         """
         begins_after = self._store.meta(self._position) or ""
         async for keys in self._reader.chunks(after=begins_after):
@@ -334,11 +334,11 @@ class Reconciler:
         defers_publishes: bool = False,
         gave_way: list[str] | None = None,
     ) -> int:
-        """Settle these users and return how many failed on their own account.
+        """Settle these users; return how many failed.
 
-        `defers_publishes`: those of whom nothing is due but that their published limit follows
-        have it done later. `gave_way`: takes those that were not begun when something more
-        urgent came. Raises when the panel as a whole cannot be reached or refuses our sign-in.
+        `defers_publishes`: users whose published limit only moves are queued instead. `gave_way`:
+        receives the users that were not begun when a more urgent one was queued. Raises when the
+        panel as a whole cannot be reached or refuses the sign-in.
         """
         keys = [key for key in keys if self._reader.is_due(key)]
         if not keys:

@@ -1,4 +1,4 @@
-"""What one pass over the users of a panel came to."""
+"""The result of one pass over the users of a panel."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassResult:
-    """What one pass over all users came to."""
+    """The result of one pass over all users."""
 
     users: int
     failures: int
     seconds: float
     doubt: str | None = None
-    """Why no user was changed."""
+    """Why no user was changed, where the store or a panel is suspended; else None."""

@@ -31,7 +31,7 @@ class LinesOfStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """One user's account as it would be, or is."""
+    """One user's account after the rebuild."""
 
     account: Account
     event: Event
@@ -39,13 +39,13 @@ class Rebuilt:
 
     @property
     def has_line(self) -> bool:
-        """Whether the account is made of a line, and not of what the panel shows as limit."""
+        """Whether the account is from a note line, and not from the limit that the panel shows."""
         return self.line is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilding:
-    """What a panel's notes say, and the accounts that follow from it; nothing is stored yet."""
+    """The lines in a panel's notes, and the accounts computed from them; not stored yet."""
 
     panel: str
     stores: tuple[LinesOfStore, ...]
@@ -60,11 +60,11 @@ async def read(
     clock: Callable[[], datetime],
     actor: str,
 ) -> Rebuilding:
-    """Read the notes of all users of a panel and work their accounts out; stores nothing.
+    """Read the notes of all users of a panel and compute their accounts; stores nothing.
 
-    Users without a line keep the account they have, or get one as at a first start if something was
-    reported of them: the limit that the panel shows is then the quota. Raises BridgeError where
-    a note has lines of several stores and `from_store` does not say which.
+    Users without a line keep their account. If they have none and were reported, they get one as at
+    a first start: the limit that the panel shows is the quota. Raises BridgeError where a note has
+    lines of several stores and `from_store` names none of them.
     """
     users = [user async for user in _all_users(panel)]
     lines = {user.username: _telling(user) for user in users}
@@ -78,7 +78,7 @@ async def read(
 
 
 def keep(store: Store, rebuilding: Rebuilding, *, at: datetime) -> None:
-    """Store the accounts, with an event for each, and whose lines they are made of."""
+    """Store the accounts, an event for each, and the stores whose lines were used."""
     store.identity.rebuilt_from({each.line.store for each in rebuilding.accounts if each.line})
     for rebuilt in rebuilding.accounts:
         store.accounts.save(rebuilt.account, [rebuilt.event], at=at, takes_announcement=True)
@@ -95,7 +95,7 @@ def _rebuild(
         return None
     else:
         account = adopt(user, baseline=totals, totals=totals, now=now)
-        text = "no line in the user's note: what the panel shows as limit is taken as the quota"
+        text = "no line in the user's note: the limit that the panel shows is taken as the quota"
         event = Event(kind="rebuilt", text=text, actor=actor)
     names = store.identity.names_in_notes
     known = tuple(f"{each.store}:{each.number}" for each in _lines(user) if each.store not in names)
@@ -111,7 +111,7 @@ def _lines(user: PanelUser) -> list[NoteLine]:
 
 
 def _telling(user: PanelUser) -> list[NoteLine]:
-    """Return the lines that say a quota; one that only makes its bridge noticed may not."""
+    """Return the lines with a quota; a line that only announces its bridge may have none."""
     return [line for line in _lines(user) if line.limit_bytes is not None]
 
 
@@ -131,14 +131,13 @@ def _stores_in(lines: Iterable[list[NoteLine]]) -> tuple[LinesOfStore, ...]:
 
 
 def _chosen(lines: list[NoteLine], from_store: str | None, *, username: str) -> NoteLine | None:
-    """Return the line to go by: the only one there is, or the one of the store that was chosen."""
+    """Return the only line there is, or the one of the chosen store."""
     if from_store is not None:
         return next((line for line in lines if line.store == from_store), None)
     if len(lines) > 1:
         said = ", ".join(f"{line.store} (on {line.place})" for line in lines)
         raise BridgeError(
-            f"the note of {username} has lines of several stores: {said}. Say whose to take with "
-            "--store"
+            f"the note of {username} has lines of several stores: {said}. Choose one with --store"
         )
     return lines[0] if lines else None
 

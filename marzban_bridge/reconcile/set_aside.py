@@ -1,4 +1,4 @@
-"""The panel's users that the bridge cannot read or ask for: left as they are, each told once."""
+"""Users whose data in the panel cannot be parsed or requested: not changed, each logged once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_REASON_LENGTH = 200
 
 
 class SetAside:
-    """Those of one panel; remembered over restarts, so that each is told once."""
+    """The set-aside users of one panel; stored, so that each is logged once across restarts."""
 
     def __init__(self, *, store: PanelStore, metrics: Metrics) -> None:
         self._store = store
@@ -43,9 +43,9 @@ class SetAside:
         readable: Collection[str],
         at: datetime,
     ) -> None:
-        """Set users aside of those that were asked for, and take up who can be read again.
+        """Set users aside, and take up those that can be parsed again.
 
-        Who is neither is a user no more.
+        A requested user that is in neither `aside` nor `readable` was deleted in the panel.
         """
         asked = list(asked)
         news = {
@@ -58,14 +58,14 @@ class SetAside:
             return
         for key, reason in news.items():
             self._reasons[key] = reason
-            text = f"the panel's user is set aside and left as it is: {reason}"
+            text = f"the panel's user is set aside and not changed: {reason}"
             log.error("set_aside user=%r %s", self._store.placement.public_name(key), reason)
             self._store.events.record(key, Event(kind="set_aside", text=text), at=at)
         for key in over:
             del self._reasons[key]
             if key not in readable:
                 continue
-            text = "the panel's user can be read again and is taken up"
+            text = "the panel's user can be read again and is settled again"
             log.warning("taken_up user=%r", self._store.placement.public_name(key))
             self._store.events.record(key, Event(kind="taken_up", text=text), at=at)
         self._store.set_meta(self._place, msgspec.json.encode(self._reasons).decode())
@@ -73,13 +73,13 @@ class SetAside:
 
     @property
     def warning(self) -> str | None:
-        """Say who is set aside and why; None when nobody is."""
+        """Return a text with the users that are set aside and why; None if there are none."""
         if not self._reasons:
             return None
         shown = [f"{key!r} ({self._reasons[key]})" for key in sorted(self._reasons)[:SHOWN_USERS]]
         more = len(self._reasons) - len(shown)
         also = f" and {more} more" if more else ""
         return (
-            f"{len(self._reasons)} users cannot be read and are left as they are: "
+            f"{len(self._reasons)} users cannot be read and are not changed: "
             f"{', '.join(shown)}{also}"
         )

@@ -1,8 +1,8 @@
-"""Has a running bridge stand still while something is done with all of its books.
+"""Pauses the loops of a running bridge while a rebase or a release works on all accounts.
 
-The loops pass here before each step, and whatever an admin asks for that changes a user. A
-standstill begins once the steps under way are over: none is cut short, so that no write to a panel
-is left open. After a release the bridge stands still until the process ends.
+Each step of a loop, and each action of an admin that changes a user, first waits here or is
+refused. A standstill begins when the steps under way have ended: none is cancelled, so that no
+write to a panel is left open. After a release the pause lasts until the process ends.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from marzban_bridge.errors import ReleasedError, StandingStillError
 log = logging.getLogger(__name__)
 
 REST_SECONDS = 300.0
-"""A step waits for nothing but panel and collector, each with a timeout; it is over by then."""
+"""The longest wait for steps under way; all that a step waits for has a shorter timeout."""
 
 
 class Standstill:
-    """Shared by all that works on one process's books."""
+    """Shared by all loops and actions of one process."""
 
     def __init__(self, *, rest_seconds: float = REST_SECONDS) -> None:
         self._rest_seconds = rest_seconds
@@ -33,33 +33,36 @@ class Standstill:
         self._is_over = asyncio.Event()
         self._doing: str | None = None
         self.released: str | None = None
-        """Why the bridge stands still until it is restarted; None where it does not."""
+        """After a release: why the bridge changes nothing until it is restarted; else None."""
         self.times = 0
-        """How many standstills there were: what was read before the last one may be old."""
+        """The number of standstills so far; data read before the last one may be stale."""
 
     @property
     def reason(self) -> str | None:
-        """Why nothing is done now; None while the bridge works."""
+        """Why the loops are paused now; None while they run."""
         if self._doing:
-            return f"the bridge stands still: {self._doing} is under way"
+            return f"the bridge is paused: {self._doing} is under way"
         return self.released
 
     @contextlib.asynccontextmanager
     async def step(self) -> AsyncIterator[None]:
-        """Take one step of a loop, once the bridge works; after a release that is never."""
+        """Run the block as one step of a loop, after waiting for a pause to end.
+
+        After a release it waits until cancelled.
+        """
         while not self._may_work.is_set():
             await self._may_work.wait()
         with self._working():
             yield
 
     def refuse_if_released(self) -> None:
-        """Raise ReleasedError where the bridge is to change nobody until it is restarted."""
+        """Raise ReleasedError after a release."""
         if self.released:
             raise ReleasedError(f"nothing was done: {self.released}")
 
     @contextlib.contextmanager
     def action(self) -> Iterator[None]:
-        """Do what an admin asked for. Raises StandingStillError, or ReleasedError."""
+        """Run the block as an admin's action. Raises StandingStillError or ReleasedError."""
         self._refuse_if_held()
         self.refuse_if_released()
         with self._working():
@@ -82,14 +85,14 @@ class Standstill:
 
     @contextlib.asynccontextmanager
     async def hold(self, doing: str) -> AsyncIterator[None]:
-        """Have everything else stand still meanwhile.
+        """Run the block while all steps and actions are paused.
 
-        Raises StandingStillError where it does so already, and where a step does not end.
+        Raises StandingStillError during another pause, and where a step under way does not end.
         """
         self._refuse_if_held()
         self._doing = doing
         self._may_work.clear()
-        log.warning("standing still: %s is under way", doing)
+        log.warning("paused: %s is under way", doing)
         try:
             await self._rest(doing)
             yield
@@ -99,7 +102,7 @@ class Standstill:
             if self.released:
                 log.warning("%s", self.released)
             else:
-                log.warning("going on after %s", doing)
+                log.warning("continuing after %s", doing)
                 self._may_work.set()
             is_over, self._is_over = self._is_over, asyncio.Event()
             is_over.set()
@@ -110,12 +113,12 @@ class Standstill:
                 await self._is_idle.wait()
         except TimeoutError as error:
             raise StandingStillError(
-                f"{doing} was not begun: work under way was not over after "
+                f"{doing} was not begun: work under way had not ended after "
                 f"{self._rest_seconds:g} s; try again, or stop the bridge first"
             ) from error
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, at most until a standstill is over: it may have mended what was waited for."""
+        """Sleep, but return when a pause ends: it may have removed the cause of the wait."""
         is_over = self._is_over
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -1,8 +1,8 @@
-"""When a reported name that no panel user has is asked for again: with growing pauses; pure.
+"""When the panel is asked again for an unknown name: with exponential backoff; pure.
 
-A name that was unknown twice is asked for a pass later, then two, then four, up to an hour. News of
-it brings that forward: a report has it asked for with the next pass, a webhook at once. The search
-for users that are equal without case is the dearer question, and is left out after a mere report.
+A name that was unknown twice is asked for one pass later, then two, then four, up to an hour. A
+report of the name shortens that to the next pass, a webhook to now. The search for users whose name
+is equal without regard to case is expensive, and is not repeated after a mere report.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class _Question:
     due_at: datetime = _LONG_AGO
     pause: timedelta | None = None
-    """None while it was not asked since there was news of the name."""
+    """None if there was a report or webhook of the name since the panel was last asked."""
 
     def asked(self, now: datetime, *, shortest: timedelta, longest: timedelta) -> _Question:
         if now < self.due_at:
@@ -38,7 +38,7 @@ class _Asked:
 
 
 class UnknownNames:
-    """What was asked of names without a user, in this process."""
+    """The backoff of names without a user; not stored."""
 
     def __init__(self, *, pass_seconds: float) -> None:
         self._pass = timedelta(seconds=pass_seconds)
@@ -65,7 +65,7 @@ class UnknownNames:
         is_searched: bool = True,
         longest: timedelta = LONGEST_PAUSE,
     ) -> None:
-        """Note that the panel had no such user when it was asked."""
+        """Record that the panel was asked and had no such user."""
         self._reported.discard(key)
         asked = self._asked.get(key, _Asked())
         exact, search = asked.exact.asked(now, shortest=self._pass, longest=longest), asked.search
@@ -74,19 +74,19 @@ class UnknownNames:
         self._asked[key] = _Asked(exact, search)
 
     def rest(self, key: str, *, now: datetime) -> None:
-        """Note that a name was unknown before this process began: it is searched for later."""
+        """Record a name that was unknown before the process started: the search is delayed."""
         resting = _Question(now + LONGEST_PAUSE, LONGEST_PAUSE)
         self._asked[key] = _Asked(search=resting)
 
     def reported(self, keys: Iterable[str]) -> None:
-        """Have names that were reported again asked for with the next pass."""
+        """Make names that were reported due in the next pass."""
         self._reported.update(key for key in keys if key in self._asked)
 
     def announced(self, keys: Iterable[str]) -> None:
-        """Have names asked and searched for as if they were new: the panel may have them now."""
+        """Make names due at once, search included: the panel may have such users now."""
         self._asked.update((key, _Asked()) for key in keys)
 
     def forget(self, key: str) -> None:
-        """Forget a name that is a user's now."""
+        """Remove a name that has a user now."""
         self._asked.pop(key, None)
         self._reported.discard(key)

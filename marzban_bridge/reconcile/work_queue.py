@@ -1,8 +1,8 @@
-"""Which users of a panel are settled before the next pass, and in which order.
+"""The work queue of a panel: users to settle before the next pass, in order.
 
-Webhooks, the feed, settled users and what admins ask for add names; the panel's loop takes them.
-Users of whom something is due (a limit, a release, a reset) come before users whose published limit
-only moves. Within either, first come, first served; a name waits once, however often it is added.
+Webhooks, the feed, settled users and admins' actions add names; the panel's loop takes them.
+Users with something due (a limit, a release, a reset) come before users whose published limit only
+moves. Within each of the two the order is first in, first out; a name is queued once.
 """
 
 from __future__ import annotations
@@ -17,54 +17,54 @@ from itertools import islice
 from typing import Protocol
 
 CROSSINGS_IN_A_ROW = 4
-"""So many times users of whom something is due, then a few of the others: a flood starves none."""
+"""After so many batches of crossings comes one of the others, so that they are not starved."""
 
 
 class Urgency(IntEnum):
-    """What a look at a user is for, the most urgent first."""
+    """Why a user is queued, most urgent first."""
 
     CROSSING = 0
-    """Somebody is to be shut out, let in or reset, or the panel says that something happened."""
+    """A user has to be cut off, released or reset, or the panel sent a webhook about it."""
     PUBLISH = 1
-    """Only the limit in the panel is to follow the usage, or a name is to be looked up."""
+    """Only the published limit has to follow the usage, or an unknown name has to be searched."""
 
 
 class Users(Protocol):
-    """What is known of the names that are added."""
+    """The stored accounts, as the queue needs them."""
 
     def has_account(self, key: str) -> bool:
         """Tell whether a name is that of a user with an account."""
         ...
 
     def urgency(self, key: str) -> Urgency | None:
-        """Tell how urgently what is stored of a user calls for the panel; None for not at all."""
+        """Return how urgently a user's account requires settling; None for not at all."""
         ...
 
 
 class Names(Protocol):
-    """What is asked of the panel by names without an account."""
+    """The backoff of names without an account, as the queue needs it."""
 
     def announced(self, keys: Iterable[str]) -> None:
-        """Have names asked for as if they were new: the panel may have them now."""
+        """Make names due at once: the panel may have such users now."""
         ...
 
     def reported(self, keys: Iterable[str]) -> None:
-        """Have names that were reported again asked for with the next pass."""
+        """Make names that were reported due in the next pass."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Users whose turn it is, and since when each waits, by the queue's clock."""
+    """Users taken from the queue, and since when each was queued, by the queue's clock."""
 
     urgency: Urgency
     since_seconds: Mapping[str, float]
     gives_way: bool
-    """Whether those of them that are not begun wait again when something more urgent comes."""
+    """Whether users that were not begun are requeued when a more urgent one is added."""
 
 
 class WorkQueue:
-    """The users of one panel that wait to be settled."""
+    """The users of one panel that are queued to be settled."""
 
     def __init__(
         self,
@@ -82,17 +82,17 @@ class WorkQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no user waits."""
+        """Whether no user is queued."""
         return not any(self._waiting.values())
 
     def has(self, urgency: Urgency) -> bool:
-        """Tell whether a user waits with this urgency."""
+        """Tell whether a user is queued with this urgency."""
         return bool(self._waiting[urgency])
 
     def add(self, keys: Iterable[str], urgency: Urgency = Urgency.CROSSING) -> None:
-        """Have these settled; one that waits already keeps its place, or gets a more urgent one.
+        """Queue these; a name that is queued keeps its place, or gets a more urgent one.
 
-        Names without an account are asked for as if they were new.
+        Names without an account are made due at once in the backoff of unknown names.
         """
         now_seconds = self._monotonic_seconds()
         crossings, publishes = self._waiting[Urgency.CROSSING], self._waiting[Urgency.PUBLISH]
@@ -108,9 +108,9 @@ class WorkQueue:
         self._news.set()
 
     def add_if_needed(self, keys: Iterable[str]) -> None:
-        """Have those of these settled for whom what is stored calls for it, as urgently as it does.
+        """Queue those of these whose account requires settling, with the urgency it has.
 
-        Of the others, names without an account are asked for with the next pass.
+        Names without an account become due in the next pass.
         """
         for key in keys:
             if (urgency := self._users.urgency(key)) is not None:
@@ -119,10 +119,10 @@ class WorkQueue:
                 self._names.reported([key])
 
     def get(self, *, limit: int, few: int) -> Batch:
-        """Take out the next users, at most `limit`: crossings if there are any.
+        """Take the next users, at most `limit`: crossings if there are any.
 
-        After CROSSINGS_IN_A_ROW of them it is `few` others, which give way to none. What is taken
-        is either settled or waits again: say so with `done`.
+        After CROSSINGS_IN_A_ROW batches of them, take `few` others, which are not postponed. The
+        caller has to report the batch with `done`.
         """
         has_both = all(self._waiting.values())
         if self.has(Urgency.CROSSING) and not (
@@ -141,10 +141,10 @@ class WorkQueue:
         return Batch(urgency=urgency, since_seconds=since_seconds, gives_way=gives_way)
 
     def done(self, batch: Batch, *, left: Iterable[str] = ()) -> list[float]:
-        """End the turn of a batch; return how many seconds each user that was settled had waited.
+        """Report a batch as processed; return how many seconds each settled user was queued.
 
-        Those that are `left` wait again, before all others of their urgency and since when they
-        did; so do names in it that were not in the batch, which wait since now.
+        Users in `left` are requeued at the head of their urgency with their original time; names
+        in it that were not in the batch are queued with the current time.
         """
         now_seconds = self._monotonic_seconds()
         returned = {key: batch.since_seconds.get(key, now_seconds) for key in left}
@@ -155,16 +155,16 @@ class WorkQueue:
         return [now_seconds - at for key, at in settled if key not in returned]
 
     def clear(self) -> None:
-        """Forget who waits: the next pass looks at everybody."""
+        """Remove all users: the next pass covers them."""
         for waiting in self._waiting.values():
             waiting.clear()
 
     def wake(self) -> None:
-        """Have `wait` return though nobody waits."""
+        """Make `wait` return although no user is queued."""
         self._news.set()
 
     async def wait(self, until_seconds: float) -> None:
-        """Return when a user waits, after `wake`, or at this moment of the queue's clock."""
+        """Return when a user is queued, after `wake`, or at this time of the queue's clock."""
         self._news.clear()
         if not self.is_empty:
             return
@@ -175,23 +175,23 @@ class WorkQueue:
 
 
 class OtherQueues:
-    """Those of the other panels, whose users of the same names may share their quotas."""
+    """The queues of the other panels, whose users of the same names may share quotas."""
 
     def __init__(self, queues: Iterable[WorkQueue]) -> None:
         self._queues = tuple(queues)
 
     def add_if_needed(self, keys: Iterable[str]) -> None:
-        """Have users of these names settled there, where what is stored of them calls for it."""
+        """Queue users of these names on the other panels, if their accounts require settling."""
         keys = list(keys)
         for queue in self._queues:
             queue.add_if_needed(keys)
 
 
 class CorrectionQueue:
-    """Reported names whose corrections may not be in all baselines; the feed's reader takes them.
+    """Reported names with corrections to apply to baselines; the feed reader takes them.
 
-    Names are added where a correction is read, and where an account begins or goes on that has not
-    followed those of its names.
+    A name is added when a correction is read, and when an account is created or restored to which
+    corrections of its names were not applied.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -199,17 +199,17 @@ class CorrectionQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no name waits."""
+        """Whether no name is queued."""
         return not self._names
 
     def add(self, names: Iterable[str]) -> None:
-        """Have the corrections of these names followed."""
+        """Queue these names."""
         self._names.update(names)
 
     def waiting(self) -> list[str]:
-        """Return the names that wait now, in order."""
+        """Return the queued names, in order."""
         return sorted(self._names)
 
     def get(self, name: str) -> None:
-        """Take a name out, to be added again where that is not done to its end."""
+        """Remove a name; the caller adds it again if its corrections are not complete."""
         self._names.discard(name)

@@ -116,6 +116,6 @@ def test_a_ledger_that_moves_to_postgresql_is_gone_on_with_without_a_word(
         until_limit(stack, "alice", 7)
         until_limit(stack, "bob", 9)
         assert reasons(stack) == ""
-        assert "went back" not in stack.log_of(BRIDGE)
+        assert "was set back" not in stack.log_of(BRIDGE)
     finally:
         stack.close()

@@ -119,7 +119,10 @@ def test_bridges_whose_database_crashes_go_on_when_it_is_back(pair):
         until_writing(pair, leader)
         pair.server.crash()
         for each in pair.bridges:
-            poll("it does not know", lambda each=each: "not know whom" in each.ask("/readyz").text)
+            poll(
+                "it does not know",
+                lambda each=each: "the leader is unknown" in each.ask("/readyz").text,
+            )
             assert PASSWORD not in each.ask("/readyz").text
         pair.server.start()
         pair.until_led()

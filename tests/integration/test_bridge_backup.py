@@ -213,7 +213,7 @@ def test_a_store_that_went_another_way_is_told_from_the_newest_although_it_is_as
         world.clock.advance(seconds=1)
         event = world.bridge.store.events.newest()[0].event
         world.bridge.store.events.record(f"u{number}", event, at=world.clock())
-    with pytest.raises(StoreSuspendedError, match="older than what the collector knows"):
+    with pytest.raises(StoreSuspendedError, match="older than the position that the collector has"):
         world.one_pass()
 
 

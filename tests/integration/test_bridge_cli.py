@@ -751,13 +751,13 @@ def test_what_all_users_are_about_is_done_beside_an_up_that_runs(folder, monkeyp
             assert released[2] == (
                 "2 users were written to; the bridge's limits and note lines are gone"
             )
-            assert "stands still until it is restarted" in released[3]
+            assert "changes nothing until it is restarted" in released[3]
             assert "0 users were written to" in said_by("release")
             report("alice", gib(1))
             ready = httpx.get(f"{url}/readyz")
             assert ready.status_code == 503
             assert "all users have their quotas back" in ready.text
-            process.until_said("going on after a rebase")
+            process.until_said("continuing after a rebase")
             process.until_said("all users have their quotas back")
             assert process.end() == 0
             assert "Traceback" not in process.err

@@ -278,7 +278,7 @@ class TestResettingAll:
         assert {each.event.actor for each in events(world, "reset")} == {"grafana:olga"}
         (event,) = events(world, "action")
         assert (event.username, event.event.actor) == ("", "grafana:olga")
-        assert "3 with external traffic begin anew" in event.event.text
+        assert "3 with external traffic among them" in event.event.text
 
     async def test_a_refusal_of_the_panel_leaves_an_event_and_resets_nobody(self, world, grafana):
         await world.use("alice", external_bytes=gib(7), panel_bytes=gib(1))

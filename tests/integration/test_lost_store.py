@@ -48,7 +48,7 @@ def reset_by_everybody_before(world):
 def test_without_the_store_nobody_is_changed_until_a_rebase_takes_the_panel_at_its_word(world):
     reset_by_everybody_before(world)
     lose_store(world)
-    with pytest.raises(StoreSuspendedError, match=r"a new one.*lost.*rebase"):
+    with pytest.raises(StoreSuspendedError, match=r"store is new.*lost.*rebase"):
         world.one_pass()
     world.restart()
     with pytest.raises(StoreSuspendedError, match="rebase"):
@@ -75,7 +75,7 @@ def test_a_plan_says_why_as_well(world):
     async def plan():
         return [each async for each in world.bridge.reconciler.previews()]
 
-    with pytest.raises(StoreSuspendedError, match="a new one"):
+    with pytest.raises(StoreSuspendedError, match="store is new"):
         world.run(plan())
 
 

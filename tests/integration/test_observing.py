@@ -64,7 +64,7 @@ async def test_each_way_to_reset_is_refused_with_words(served, method, path, arg
     answer = await served.ask(method, path, **arguments)
     assert answer.status_code == 409
     said = html.unescape(re.sub(r"<[^>]*>", "", answer.text))
-    assert "BRIDGE_ENFORCEMENT=observe changes nothing" in said
+    assert "BRIDGE_ENFORCEMENT=observe forbids that" in said
     assert is_unchanged(served)
     assert served.bridge.store.accounts.get("alice").baseline_bytes == 0
     assert served.bridge.store.accounts.get("alice").reset_request is None

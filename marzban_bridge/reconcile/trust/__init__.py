@@ -1,1 +1,1 @@
-"""Whether what a panel and the ledger show may be acted on."""
+"""Whether the data of a panel, a store or the ledger is trusted; if not, no user is changed."""

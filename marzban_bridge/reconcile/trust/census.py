@@ -1,6 +1,6 @@
-"""Looks at some of a panel's users before a change of one of them is believed.
+"""Reads a sample of a panel's users before a suspicious change of one of them is accepted.
 
-`panel_doubt` decides; this asks the panel and stores what follows from it.
+`quota.panel_doubt` decides; this module reads the panel, and stores a suspension.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from marzban_bridge.reconcile.panel_store import PanelStore
 log = logging.getLogger(__name__)
 
 SAMPLE = 50
-"""Users that are looked at, in one request."""
+"""The size of a sample, which is read in one request."""
 EMPTY_LATELY = timedelta(hours=1)
-"""For so long a panel that has lost all of its users hands no name on to the next panel."""
+"""After a panel lost all of its users, its names are not passed to the next panel for so long."""
 IS_OVER = "the panel shows its users as they were before; they are settled again"
 
 
 class Census:
-    """Knows whether one panel is in doubt, and finds out.
+    """Suspends and resumes one panel.
 
-    One list of users that was read brings about one sample at most, however many of them changed.
+    One list of users that was read causes at most one sample, however many of them changed.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Census:
             raise PanelSuspendedError(text)
 
     async def is_doubtful(self, key: str, user: PanelUser | None, *, read_at: float) -> bool:
-        """Tell whether what the panel shows of a user must not be believed.
+        """Tell whether the panel's data of a user must not be used.
 
-        `user`: as read at `read_at` by `time.monotonic` or after; None when the panel has none.
-        Where several users changed alike, or one went back, the panel is in doubt from then on.
+        `user`: read at or after `read_at` (`time.monotonic`); None when the panel has no such user.
+        Where several users changed alike, or one user's counters went back, the panel is suspended.
         """
         if self._store.suspension.reasons:
             return True
@@ -91,20 +91,20 @@ class Census:
         return self._is_first_asked(key, user) and self._is_nobody_left(readings)
 
     def is_as_before(self, key: str, user: PanelUser) -> bool:
-        """Tell whether a user shows nothing for which others would have to be looked at."""
+        """Tell whether a user's data calls for no sample."""
         account = self._store.accounts.get(key)
         return account is None or self.reading(account, user).shown is Shown.AS_BEFORE
 
     async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:
-        """Return why the panel would be in doubt, without storing it."""
+        """Return why the panel would be suspended; stores nothing."""
         kind, readings = await self._find_out(key, user, read_at=read_at)
         return None if kind is None else self.text(kind, readings)
 
     async def look_again(self) -> bool:
-        """Look at users again while the panel is in doubt; return whether it still is."""
+        """While the panel is suspended, read another sample; return whether it stays suspended."""
         for doubt in self._store.suspension.reasons:
             if doubt.kind not in set(DoubtKind):
-                continue  # it is another part's to end
+                continue  # `SecondBridge` or `TwinPanels` ends it
             keys = [*doubt.witnesses, *self._store.accounts.sample(admin=None, limit=SAMPLE)]
             readings = await self._read(list(dict.fromkeys(keys))[:SAMPLE])
             if is_over(doubt, readings):
@@ -114,13 +114,13 @@ class Census:
         return bool(self._store.suspension.reasons)
 
     def end(self, kind: str, text: str, *, actor: str = "bridge") -> None:
-        """Trust the panel again, as far as this kind of doubt is concerned."""
+        """Remove one reason for the suspension."""
         if self._store.suspension.end(kind, text, actor=actor, at=self._clock()):
-            log.warning("panel %s is in doubt no more: %s", self._store.panel, text)
+            log.warning("panel %s is not in doubt any more: %s", self._store.panel, text)
         self.note()
 
     def note(self) -> None:
-        """Have the metric say what is stored."""
+        """Set the metric to what is stored."""
         doubts = {each.kind for each in self._store.suspension.reasons}
         for kind in {*DoubtKind, *doubts}:
             self._metrics.in_doubt.labels(reason=str(kind)).set(int(kind in doubts))
@@ -133,7 +133,7 @@ class Census:
             readings = await self._sample(None, read_at) if self._is_first_asked(key, user) else []
             return judge(readings), readings
         subject = self.reading(account, user)
-        # A look leaves a held account as it is, unless its user is gone or another one.
+        # A held account does not change unless its user was deleted or replaced.
         is_left_alone = account.is_held and subject.shown not in {Shown.GONE, Shown.RECREATED}
         if subject.shown is Shown.AS_BEFORE or is_left_alone:
             return None, []
@@ -144,20 +144,20 @@ class Census:
         return judge(readings), readings
 
     def _is_first_asked(self, key: str, user: PanelUser | None) -> bool:
-        """Tell whether a name without an account would pass to another panel, being not here."""
+        """Tell whether an unscoped name would pass to another panel because it is not on this."""
         is_missing = user is None and self._store.accounts.get(key) is None
         return (
             is_missing and len(self._store.panels) > 1 and not self._store.placement.is_missing(key)
         )
 
     def _is_nobody_left(self, readings: list[Reading]) -> bool:
-        """Tell whether a panel, however few users it had, has none of them left, or had lately."""
+        """Tell whether a panel has lost all users with accounts, now or lately (EMPTY_LATELY)."""
         if readings:
             return all(each.shown in {Shown.GONE, Shown.RECREATED} for each in readings)
         return self._store.accounts.has_lost_all_since(self._clock() - EMPTY_LATELY)
 
     async def _sample(self, admin: str | None, read_at: float) -> list[Reading]:
-        """Read some users, some of this owner's, unless that was done since that moment."""
+        """Read a sample of users, half of it this admin's, or return one read since `read_at`."""
         async with self._lock:
             if self._sampled_at < read_at or admin not in self._sampled_owners:
                 is_further = self._sampled_at >= read_at
@@ -176,9 +176,9 @@ class Census:
             return []
         listed = await self._panel.get_users([each.username for each in accounts.values()])
         found = {account_key(user.username): user for user in listed.users}
-        aside = set(map(account_key, listed.aside))  # they are there, and say nothing
-        # What was settled while the panel answered may be newer than the answer; that a user is
-        # gone says the same of an account whose books have changed meanwhile.
+        aside = set(map(account_key, listed.aside))  # they exist, but cannot be parsed
+        # An account that was settled while the panel answered may be newer than the answer, and is
+        # left out. That a user is missing counts all the same.
         return [
             self.reading(account, found.get(key))
             for key, account in accounts.items()
@@ -186,7 +186,7 @@ class Census:
         ]
 
     def reading(self, account: Account, user: PanelUser | None) -> Reading:
-        """Hold a user as it was just read against its account."""
+        """Compare a user as just read with its account."""
         line, seen = (self._own_line(user) if user else None), account.seen_line
         return Reading(
             account=account,
@@ -203,9 +203,9 @@ class Census:
         )
 
     def _was_published(self, account: Account, user: PanelUser) -> bool:
-        """Tell whether a limit that is not the bridge's now once was.
+        """Tell whether a limit that is not the published one now was published earlier.
 
-        In doubt nothing is written, so that what was found is kept until it is over.
+        A suspended panel is not written to, so the result is cached until the suspension ends.
         """
         limit_bytes = user.data_limit_bytes
         if limit_bytes is None or is_limit_ours(account, user, dialect=self._panel.dialect):
@@ -219,14 +219,14 @@ class Census:
         return self._published[asked]
 
     def text(self, kind: DoubtKind, readings: list[Reading]) -> str:
-        """Say what is wrong with the panel."""
+        """Return the message that says why the panel is suspended."""
         count = max(1, len(witnesses_of(kind, readings)))
         return text_of(kind, panel=self._store.panel, count=count, looked_at=len(readings))
 
     def begin(
         self, kind: DoubtKind, readings: list[Reading], *, known: SuspensionReason | None = None
     ) -> None:
-        """Have no account of the panel changed from now on."""
+        """Suspend the panel: none of its accounts is changed from now on."""
         witnesses = witnesses_of(kind, readings)
         now = self._clock()
         reason = SuspensionReason(

@@ -1,8 +1,8 @@
-"""Which names are users of several panels: asks for new users with each pass, for all now and then.
+"""Finds names that are users of several panels: new users in each pass, all users periodically.
 
-Where quotas are shared, those are settled on each panel though nothing was ever reported of them.
-Where they are not, a name that is reported alone counts for one of its users only, and people are
-told so. With one panel nobody is asked.
+With shared quotas such users are settled on each panel, even without reports. Otherwise an
+unscoped name is charged to only one of its users, which an event says. With one panel nothing is
+read.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ INTERVAL_SECONDS = 600.0
 RETRY_SECONDS = 30.0
 PAGE = 200
 PAUSE_SECONDS = 0.05
-"""Between two pages: nothing urgent waits for them, and the panel has other things to do."""
+"""Pause between two pages, since the scan is not urgent and loads the panel."""
 
 
 class DuplicateNameScan:
-    """Knows the names on each panel as of the last time all of them were read."""
+    """Keeps the names on each panel as of the last complete reading."""
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class DuplicateNameScan:
         self._standstill = standstill
         self._names: dict[str, frozenset[str]] = {}
         self._unread: dict[str, int] = {}
-        """By panel, how many of its users have no name that can be read."""
+        """By panel, the number of users whose name cannot be parsed."""
         self._again = {panel: asyncio.Event() for panel in panels}
 
     async def run(self, panel: str) -> None:
-        """Ask one panel for its names until cancelled."""
+        """Read the names of one panel periodically until cancelled."""
         while True:
             pause_seconds = INTERVAL_SECONDS
             try:
                 await self._ask(panel)
             except PanelError:
-                pause_seconds = RETRY_SECONDS  # the panel's own loop says so, once
+                pause_seconds = RETRY_SECONDS  # the panel's loop logs the outage
             else:
                 async with self._standstill.step():
                     self._compare(at=self._clock())
@@ -70,10 +70,10 @@ class DuplicateNameScan:
                     await self._again[panel].wait()
 
     def take_newest(self, panel: str, users: PanelUsers) -> None:
-        """Take in a panel's newest users, who are read with each pass.
+        """Add a panel's newest users, which are read with each pass.
 
-        Where users of which nothing was reported are on two panels, they are found by that. Where
-        there are more users than names are known, all names are read again soon.
+        This finds users on two panels that have no reports yet. If the panel has more users than
+        names are known, all names are read again soon.
         """
         known = self._names.get(panel)
         if known is None or len(self._panels) == 1:
@@ -89,7 +89,7 @@ class DuplicateNameScan:
             self._compare(at=self._clock())
 
     async def once(self, *, at: datetime) -> None:
-        """Ask all panels once; of one that cannot be reached, what was known of it holds."""
+        """Read the names of all panels once; for an unreachable one the last known names stay."""
         results = await asyncio.gather(
             *(self._ask(panel) for panel in self._panels), return_exceptions=True
         )
@@ -118,7 +118,7 @@ class DuplicateNameScan:
         self._unread.pop(panel, None)
 
     def _compare(self, *, at: datetime) -> None:
-        """Find the names that several panels have, and say what follows from it."""
+        """Find names on several panels; store them, queue their users, log ambiguous ones."""
         on_panels: dict[str, list[str]] = {}
         for panel, names in self._names.items():
             if self._store.of(panel).suspension.is_another_entrys_panel:
@@ -130,7 +130,7 @@ class DuplicateNameScan:
         news = self._store.duplicate_names.record(found, is_all=is_all)
         if not self._store.shares_quotas:
             for name in self._store.duplicate_names.tell_ambiguous(at=at):
-                log.warning("user=%r is a user of several panels and is reported alone", name)
+                log.warning("user=%r is on several panels and is reported without a panel", name)
             return
         for panel in self._panels:
             self._queues[panel].add([name for name in news if panel in found[name]])

@@ -1,4 +1,4 @@
-"""`rebase --panel`: looks at all users of a panel in doubt, and accepts them as they are."""
+"""`rebase --panel`: reads all users of a suspended panel, and accepts them as they are."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from marzban_bridge.store.store import Store
 
 ACCEPTED = "the panel was accepted as it is"
 REBASE_PANEL_PHRASE = "rebase panel"
-"""Typed by whoever accepts a panel, so that no slip of the hand does it."""
+"""Has to be typed to accept a panel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelRebasePlan:
-    """What accepting a panel comes to; nothing is stored yet."""
+    """How accepting a panel would change accounts; nothing is stored yet."""
 
     doubt: str | None
-    """Why the panel is in doubt; None where there is nothing to accept."""
+    """Why the panel is suspended; None where there is nothing to accept."""
     accounts: tuple[Acceptance, ...]
 
 
 class _Seen(NamedTuple):
     reading: Reading
     gone: GoneAccount | None
-    """The account that was kept of this user, where that is the one the reading is of."""
+    """The account that was kept for this user after it was deleted, if it is the one compared."""
 
 
 class PanelRebase:
@@ -61,14 +61,14 @@ class PanelRebase:
         self._standstill = standstill
 
     async def plan(self) -> PanelRebasePlan:
-        """Read every user that the panel should have, and say what would become of its account."""
+        """Read every user with an account, and compute how each account would change."""
         return self._plan_of(await self._look_at_all())
 
     async def apply(self, *, actor: str) -> PanelRebasePlan:
-        """Accept the panel, store that, and have every user settled again.
+        """Accept the panel's users as they are, store the accounts, and begin a pass.
 
-        Raises the panel's error when it cannot be read whole; nothing is changed then. A panel that
-        is in doubt for another reason than what it shows stays so.
+        Raises the panel's error when not all users can be read; nothing is changed then. A
+        suspension for another reason (a second bridge, a twin panel) stays.
         """
         with self._standstill.action():
             return await self._apply(actor=actor)
@@ -76,7 +76,7 @@ class PanelRebase:
     async def _apply(self, *, actor: str) -> PanelRebasePlan:
         seen = await self._look_at_all()
         if not self._doubt() and (kind := judge([each.reading for each in seen])):
-            # Nobody is to be settled while all are read.
+            # No user is settled while all are read.
             self._census.begin(kind, [each.reading for each in seen])
             seen = await self._look_at_all()
         plan = self._plan_of(seen)
@@ -91,7 +91,7 @@ class PanelRebase:
         return plan
 
     def _doubt(self) -> str | None:
-        """Return why the panel is in doubt because of what it shows; None for other reasons."""
+        """Return why the panel is suspended because of its users' data; None for other reasons."""
         kinds = set(DoubtKind)
         texts = [each.text for each in self._store.suspension.reasons if each.kind in kinds]
         return "; ".join(texts) or None

@@ -1,4 +1,4 @@
-"""Whether what one panel shows may be acted on: it may be in doubt, or another bridge's as well."""
+"""Whether one panel's data is trusted: combines the checks of samples and of a second bridge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from marzban_bridge.store.store import Store
 
 
 class PanelTrust:
-    """Asked before a user is changed, and while no user of the panel is."""
+    """Consulted before a user is changed, and to find the end of a suspension."""
 
     def __init__(self, *, store: Store, census: Census, second_bridge: SecondBridge) -> None:
         self._store = store
@@ -31,9 +31,9 @@ class PanelTrust:
         self.census.refuse_suspended()
 
     async def is_doubtful(self, key: str, user: PanelUser, *, read_at: float) -> bool:
-        """Tell whether it is the panel that changed and not the user, or whose limit it is.
+        """Tell whether a user must not be changed: the panel is suspended, or the limit another's.
 
-        `user`: as read at `read_at` by `time.monotonic` or after.
+        `user`: read at or after `read_at` (`time.monotonic`).
         """
         is_of_other = self.second_bridge.notice(key, user)
         return is_of_other or await self.census.is_doubtful(key, user, read_at=read_at)
@@ -53,7 +53,7 @@ class PanelTrust:
         return await self.census.preview(key, user, read_at=read_at)
 
     async def look_again(self, users: AsyncIterator[tuple[str, PanelUser]]) -> bool:
-        """Look while the panel is in doubt whether it still is; `users` are all of it.
+        """Check whether a suspended panel stays suspended; `users` are all users of it.
 
         Raises the panel's errors.
         """

@@ -1,11 +1,11 @@
-"""Notices that the bridge's store was restored from an older backup, or is gone.
+"""Detects that the bridge's store was restored from an older backup, or was lost.
 
-A store cannot tell by itself that it is an old one. So the bridge reports to the collector which is
-the newest entry of its audit trail, which grows with every reset, quota change and published limit;
-a store that has no such entry is older, or went another way since. A store that begins where the
-collector knows of one for the same panel is in the place of one that was lost. A copy made by
-`backup` says so itself: that tells it when the ledger was restored along with it. Each way the
-store is suspended, and no user is changed until `marzban-bridge rebase`.
+A store alone cannot tell that it is an old copy. So the bridge reports its position to the
+collector: the number and digest of the newest event, of which every reset, quota change and
+published limit adds one. A store without that event is older, or diverged after a restore. An empty
+store, where the collector has the position of one for the same panel, replaces a lost one. A copy
+made by `backup` is marked as a copy, which is detected even if the ledger was restored with it. In
+each case the store is suspended: no user is changed until `marzban-bridge rebase`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RETRY_SECONDS = 5.0
 
 
 class RollbackCheck:
-    """Compares the store with the position that the collector was told of it last."""
+    """Compares the store with the position that was last reported to the collector."""
 
     def __init__(self, *, store: Store, feed: CollectorFeed, clock: Clock, panel: str) -> None:
         self._store = store
@@ -36,38 +36,40 @@ class RollbackCheck:
         self._clock = clock
         self._confirmed_position = -1
         self.is_behind = False
-        """Whether the collector knows of entries that this store does not have."""
+        """Whether the collector has the position of an event that this store does not have."""
         self._checked = asyncio.Event()
 
     @property
     def is_checked(self) -> bool:
-        """Whether the collector was asked since the process began."""
+        """Whether the position was compared since the process began."""
         return self._checked.is_set()
 
     async def wait_checked(self, *, longest_seconds: float) -> None:
-        """Wait until the collector was asked, but not for ever: it may be away for long."""
+        """Wait until the position was compared, at most `longest_seconds`."""
         try:
             async with asyncio.timeout(longest_seconds):
                 await self._checked.wait()
         except TimeoutError:
-            log.warning("the collector cannot vouch for the store yet; going on without")
+            log.warning(
+                "the store's position could not be compared with the collector's yet; continuing"
+            )
 
     def check_store(self) -> None:
-        """Suspend a store that says of itself that it is a copy."""
+        """Suspend a store that is marked as a copy."""
         if copied_at := self._store.identity.copied_at:
             self.suspend(
-                f"the bridge's store is the backup of {copied_at}; the panel has moved on since. "
+                f"the bridge's store is the backup of {copied_at}; the panel has changed since. "
                 "No user is changed until `marzban-bridge rebase`"
             )
 
     def suspend(self, text: str) -> None:
-        """Have no user changed, and say why; once."""
+        """Suspend the store, unless it is; store and log why."""
         if self._store.suspended is None:
             log.error("%s", text)
             self._store.suspend(text, Event(kind="conflict", text=text), at=self._clock())
 
     async def check(self) -> None:
-        """Ask the collector once whether the store is the newest; suspend it if not.
+        """Compare the store with the position that the collector has; suspend it if it is older.
 
         Raises CollectorUnavailableError or CollectorRefusedError.
         """
@@ -80,38 +82,38 @@ class RollbackCheck:
         if known and identity.entry_digest(known.position) != known.mark:
             self.is_behind = True
             self.suspend(
-                f"the bridge's store is older than what the collector knows of it (entry "
-                f"{known.position} is missing or another, {identity.newest()[0]} is the newest), "
-                "as after a restored backup: resets, quota changes and limits since are not in "
-                "it. No user is changed until the newer store is back, or until "
-                "`marzban-bridge rebase`"
+                f"the bridge's store is older than the position that the collector has of it "
+                f"(event {known.position} is missing or differs; the newest is "
+                f"{identity.newest()[0]}), as after a restored backup: later resets, quota changes "
+                "and limits are missing. No user is changed until the newer store is back, or "
+                "until `marzban-bridge rebase`"
             )
         self._checked.set()
 
     def _check_new_store(self, known: Sequence[KnownStore]) -> None:
-        """Suspend a store that begins where the collector knows of one of the same panel.
+        """Suspend a new store if the collector has the position of one for the same panel.
 
-        One that holds nothing is no loss. One of another panel may be this panel's under an older
-        address: then nobody but the operator can tell.
+        A position of 0 is ignored: that store was empty. A store of another panel may be this
+        panel's under an older address, which only the operator can decide: that is logged.
         """
         known = [each for each in known if each.position > 0]
         if any(each.panel in {"", self._panel} for each in known):
             self.suspend(
-                "the bridge's store is a new one, and the collector knows of another for this "
-                "panel: it was lost, or BRIDGE_STORE names another file. The panel shows only what "
-                "is left of each quota, so that nobody is changed until the store is back, from a "
-                "backup if need be, or until `marzban-bridge rebuild`, which takes the quotas from "
-                "the users' notes, or `marzban-bridge rebase`, which takes what the panel shows"
+                "the bridge's store is new, and the collector knows of another one for this panel: "
+                "it was lost, or BRIDGE_STORE names another file. The panel shows only what is "
+                "left of each quota, so no user is changed until the store is back (from a backup, "
+                "if necessary), or until `marzban-bridge rebuild`, which takes the quotas from "
+                "users' notes, or `marzban-bridge rebase`, which takes the limits in the panel"
             )
         elif known:
             log.warning(
-                "the store is a new one, and the collector knows of one for a panel on another "
-                "host. If that is this panel under another address, stop the bridge, put the store "
-                "back, and start again"
+                "the store is new, and the collector knows of one for a panel on another host. If "
+                "that is this panel under another address, stop the bridge, put the store back, "
+                "and start again"
             )
 
     async def report_position(self) -> None:
-        """Tell the collector how far the store is, if there is news and it is not suspended."""
+        """Report the store's position to the collector, if it grew and is not suspended."""
         position, mark = self._store.identity.newest()
         if self._store.suspended or not self.is_checked or position == self._confirmed_position:
             return
@@ -121,11 +123,11 @@ class RollbackCheck:
         self._confirmed_position = position
 
     async def run(self) -> None:
-        """Report the position whenever there is news, until cancelled."""
+        """Report the position whenever it grew, until cancelled."""
         while True:
             pause_seconds = LOOK_SECONDS
             try:
                 await self.report_position()
             except (CollectorUnavailableError, CollectorRefusedError):
-                pause_seconds = RETRY_SECONDS  # the feed says so, once
+                pause_seconds = RETRY_SECONDS  # the feed reader logs the outage
             await asyncio.sleep(pause_seconds)

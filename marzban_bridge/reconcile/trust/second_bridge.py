@@ -1,9 +1,9 @@
-"""Notices another bridge with a store of its own on the same panel, and makes itself noticed.
+"""Detects another bridge with its own store on the same panel, and announces this one to it.
 
 Each bridge would take the other's limits for an admin's edits. A line of another store in a user's
-note puts the panel in doubt: no user of it is changed. A line of this store's own in the same note,
-which publishes nothing, is renewed meanwhile, so that the other bridge stops too. A bridge that
-renews no line for GONE_SECONDS is gone.
+note suspends the panel: none of its users is changed. Meanwhile this bridge renews a line of its
+own in the same note, which publishes no limit, so that the other bridge stops too. A bridge that
+renews no line for GONE_SECONDS is treated as gone.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from marzban_bridge.store.metas import OTHER_BRIDGE
 log = logging.getLogger(__name__)
 
 SECOND_BRIDGE = "second_bridge"
-"""The kind of this doubt, also in the metric."""
+"""The reason for this suspension, as stored and in the metric."""
 GONE_SECONDS = 600.0
 RENEW_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherBridge:
-    """What is known of the other bridge, stored beside the doubt."""
+    """The other bridge; stored beside the suspension."""
 
     store: str
     place: str
     username: str
-    """The user whose note had its line first, and gets ours."""
+    """The user in whose note its line was first found; this bridge's line goes there too."""
     renewed_at: datetime
-    """When a line of it was last seen that had not been seen before."""
+    """When a new line of it was last found."""
 
 
 class SecondBridge:
@@ -74,11 +74,11 @@ class SecondBridge:
 
     @property
     def is_there(self) -> bool:
-        """Whether the panel is in doubt because of another bridge."""
+        """Whether the panel is suspended because of another bridge."""
         return any(each.kind == SECOND_BRIDGE for each in self._store.suspension.reasons)
 
     def reason(self, key: str, user: PanelUser) -> str | None:
-        """Return why a user's note puts the panel in doubt or has the user left alone."""
+        """Return why a user's note suspends the panel, or forbids changing the user; else None."""
         others = self._lines_of(user).others
         if news := self._news(key, others):
             return self._text(news[-1].store, news[-1].place, user.username)
@@ -87,10 +87,10 @@ class SecondBridge:
         return None
 
     def notice(self, key: str, user: PanelUser) -> bool:
-        """Take in the lines of other stores in a user's note; is the user to be left alone?
+        """Record the lines of other stores in a user's note; return whether to leave it unchanged.
 
-        A line that was not seen before puts the panel in doubt. Lines that another bridge left
-        behind keep a user from being adopted: they have its quota, and its limit is what was left.
+        A new line suspends the panel. Lines left by a bridge that is gone prevent adopting the
+        user: the quota is in the line, and the limit in the panel is only what was left of it.
         """
         others = self._lines_of(user).others
         news = self._news(key, others)
@@ -108,11 +108,11 @@ class SecondBridge:
         return True
 
     async def look_again(self, users: Mapping[str, PanelUser]) -> bool:
-        """Hold the notes of all users of the panel, as just read, against what is known.
+        """Compare the notes of all users of the panel, as just read, with the known lines.
 
-        Renews the line of ours meanwhile, unless this bridge only observes. Ends the doubt when the
-        other bridge is gone and at least one of the users with its lines has an account here;
-        returns whether the doubt lasts. Raises the panel's errors.
+        Renews this bridge's line, unless it only observes. Ends the suspension when the other
+        bridge is gone and at least one of the users with its lines has an account here; returns
+        whether the suspension stays. Raises the panel's errors.
         """
         lined = {key: user for key, user in users.items() if self._lines_of(user).others}
         for key, user in lined.items():
@@ -124,20 +124,20 @@ class SecondBridge:
         if other is None or now - other.renewed_at < timedelta(seconds=GONE_SECONDS):
             return True
         if lined and not any(self._store.accounts.has(key) for key in lined):
-            if self._only_observes:  # the other one was never told to renew a line
+            if self._only_observes:  # the other one saw no line of this one, and renews none
                 return True
             text = (
                 f"panel {self._store.panel}: the bridge on {other.place} (store {other.store}) is "
-                "gone, and only its lines in the users' notes have their quotas. No user is "
-                "changed until `marzban-bridge rebuild`, which takes them over"
+                "gone, and only its lines in users' notes have the quotas. No user is changed "
+                "until `marzban-bridge rebuild`, which reads the quotas from these lines"
             )
             self._store_doubt(text, since=other.renewed_at)
             return True
-        self.end(f"the bridge on {other.place} renews its lines no more")
+        self.end(f"the bridge on {other.place} does not renew its lines any more")
         return False
 
     def end(self, text: str, *, actor: str = "bridge") -> None:
-        """Trust the panel again, as far as other bridges are concerned."""
+        """Remove this reason for the suspension."""
         if self._store.suspension.end(SECOND_BRIDGE, text, actor=actor, at=self._clock()):
             log.warning("panel %s is written to again: %s", self._store.panel, text)
             self._note_metric()
@@ -177,7 +177,7 @@ class SecondBridge:
         self._note_metric()
 
     async def _make_noticed(self, lined: Mapping[str, PanelUser]) -> None:
-        """Renew our line in the note that had the other bridge's, or in the next one with room."""
+        """Renew this bridge's line in the note with the other's, or in the next one with room."""
         if self._only_observes:
             return
         other, now = self._other, self._clock()
@@ -196,13 +196,13 @@ class SecondBridge:
         )
         if self._only_observes:
             return found + (
-                "This one only observes (BRIDGE_ENFORCEMENT=observe) and writes no line, so that "
-                "the other one goes on; what is shown here of these users stands still, for the "
-                "limits in the panel are not the admin's"
+                "This one only observes (BRIDGE_ENFORCEMENT=observe) and writes no line, so the "
+                "other one continues; these users' data is not updated here, since the limits in "
+                "the panel are not the admin's"
             )
         return found + (
-            "Neither changes any user until one of them is gone: stop the one that is too many, "
-            f"and the other one goes on {GONE_SECONDS / 60:.0f} minutes later"
+            "Neither changes any user until one of them is gone: stop one of them, and the other "
+            f"one continues {GONE_SECONDS / 60:.0f} minutes later"
         )
 
     def _note_metric(self) -> None:
@@ -220,7 +220,7 @@ class SecondBridge:
 
 def _left_alone_text(line: NoteLine, username: str) -> str:
     return (
-        f"the limit of {username} is one that a bridge on {line.place or 'an unknown host'} (store "
-        f"{line.store}) published, and this one has no account of the user: it is left alone until "
+        f"the limit of {username} was published by a bridge on {line.place or 'an unknown host'} "
+        f"(store {line.store}), and this one has no account of the user: it is not changed until "
         "`marzban-bridge rebuild`, which takes the quota from the line in its note"
     )

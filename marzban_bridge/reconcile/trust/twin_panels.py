@@ -1,8 +1,7 @@
-"""Asks the configured panels whether two of them are one, before users are settled and ever again.
+"""Detects that two configured panels are one, before users are settled and in each pass.
 
-`panel_identity` decides. A panel that is found to be another entry's is in doubt: none of its users
-is changed as that entry's, and the other entry goes on. Where one cannot be asked, what it showed
-last is compared, and that is kept over restarts.
+`panels.identity` decides. Of two entries for one panel, one is suspended, and the other continues.
+For a panel that does not answer, the users it had last are compared; these are stored.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ from marzban_bridge.store.suspension import ONE_PANEL
 log = logging.getLogger(__name__)
 
 PAGE = 25
-"""Users that are compared."""
+"""The number of users that are compared."""
 FIRST_LOOK_SECONDS = 2.0
-"""So long the first look at a panel waits for the others, which may be away."""
+"""The longest time that the first check of a panel waits for the other panels' answers."""
 
 
 class TwinPanels:
@@ -65,9 +64,9 @@ class TwinPanels:
         self._newest: dict[str, PanelUsers] = {}
 
     async def check(self, panel: str) -> None:
-        """Find out whether a panel is one that another entry has, too, and store it.
+        """Check whether another entry is the same panel; suspend or resume accordingly.
 
-        A panel that does not tell its users now stays what it was.
+        For a panel that does not answer now, nothing changes.
         """
         if len(self._panels) == 1:
             self._end(panel, "it is the only panel")
@@ -84,7 +83,7 @@ class TwinPanels:
     async def demand_different(self) -> None:
         """Raise SettingsError for two entries that are one panel, one of which has no accounts.
 
-        For before the start; panels that do not answer are left to `check`.
+        Called before the start; panels that do not answer are checked later, by `check`.
         """
         await self._look_at_all()
         for panel in self._newest:
@@ -94,7 +93,7 @@ class TwinPanels:
                     raise SettingsError(text_of_one_panel(stays, left))
 
     async def _twin_of(self, panel: str) -> tuple[str, str] | None:
-        """Return which of two entries stays and which is left alone; None for no twin."""
+        """Return which of two entries continues and which is suspended; None for no twin."""
         for other in self._panels:
             if other != panel and await self._are_one(panel, other):
                 left = self._superfluous(panel, other)
@@ -102,7 +101,7 @@ class TwinPanels:
         return None
 
     async def _look_at_all(self) -> None:
-        """See to it that all panels that answer were asked once."""
+        """Read the users of all panels that answer and were not read yet."""
         async with self._lock:
             if not self._has_looked:
                 await asyncio.gather(*(self._ask_soon(panel) for panel in self._panels))
@@ -113,14 +112,14 @@ class TwinPanels:
             async with asyncio.timeout(FIRST_LOOK_SECONDS):
                 await self._ask(panel)
         except TimeoutError:
-            log.info("panel %s does not say yet which users it has", panel)
+            log.info("panel %s did not return its users yet", panel)
 
     async def _ask(self, panel: str) -> bool:
-        """Read a panel's newest users; return whether it told them."""
+        """Read a panel's newest users; return whether it answered."""
         try:
             found = await self._panels[panel].newest_users(limit=PAGE)
         except PanelError as error:
-            log.debug("panel %s does not say which users it has: %s", panel, error)
+            log.debug("panel %s did not return its users: %s", panel, error)
             return False
         self._newest[panel] = found
         if self._on_newest:
@@ -137,7 +136,7 @@ class TwinPanels:
                 for each in (panel, other, panel)
             ]
         except PanelError:
-            return have_same_users(mine, theirs)  # until the other one tells what it has counted
+            return have_same_users(mine, theirs)  # until the other panel answers with counters
         return is_one_panel(first, second, third)
 
     def _marks(self, panel: str) -> Mapping[str, UserMark]:
@@ -162,7 +161,7 @@ class TwinPanels:
         return self._store.of(panel).counts()["accounts"]
 
     def _leave_alone(self, stays: str, left: str) -> None:
-        self._end(stays, f"it is panel {left} that is left alone")
+        self._end(stays, f"panel {left} is suspended instead")
         books, now = self._store.of(left), self._clock()
         reason = SuspensionReason(kind=ONE_PANEL, text=text_of_one_panel(stays, left), since=now)
         if books.suspension.begin(reason, at=now):
@@ -171,7 +170,7 @@ class TwinPanels:
 
     def _end(self, panel: str, text: str) -> None:
         if self._store.of(panel).suspension.end(ONE_PANEL, text, at=self._clock()):
-            log.warning("panel %s is a panel by itself: %s", panel, text)
+            log.warning("panel %s is a separate panel: %s", panel, text)
         self._note(panel)
 
     def _note(self, panel: str) -> None:
@@ -187,7 +186,7 @@ class TwinPanels:
         return {} if stored is None else msgspec.json.decode(stored, type=dict[str, UserMark])
 
     def _keep(self, panel: str) -> None:
-        """Remember what the panel shows as one that no other entry has."""
+        """Store the users of a panel that has no twin."""
         marks = self._newest[panel].marks
         if marks and marks != self._kept(panel):
             self._store.set_meta(PANEL_USERS + panel, msgspec.json.encode(marks).decode())

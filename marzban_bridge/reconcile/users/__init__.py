@@ -1,1 +1,1 @@
-"""One user: read, evaluated, written to, reset."""
+"""Reconciles one user: read, evaluate, write, reset."""

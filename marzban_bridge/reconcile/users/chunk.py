@@ -1,4 +1,4 @@
-"""Settles the users of one chunk, a few at the same time, and stops where the panel is away."""
+"""Settles the users of one chunk concurrently, and stops when the panel is unavailable."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ log = logging.getLogger(__name__)
 
 CONCURRENT_USERS = 4
 FAILING_USERS = 3
-"""So many users of a chunk at whom the panel fails, and it is asked whether it fails at all."""
+"""After so many users for which the panel failed, check whether it fails for all requests."""
 
 
 class Settle(Protocol):
-    """Settles one user, as it was read by a moment of `time.monotonic`."""
+    """Settles one user, as read at `read_at` (`time.monotonic`)."""
 
     async def __call__(self, key: str, user: PanelUser | None, /, *, read_at: float) -> None:
-        """Bring the user to where it should be. Panel errors pass through."""
+        """Settle the user. Panel errors pass through."""
         ...
 
 
 class Chunk:
-    """Some users to be settled once. `named` tells how a user is called in the log.
+    """Users to be settled once. `named` returns a user's name for the log.
 
-    `gives_way` tells whether those who are not begun yet are to be left for later.
+    `gives_way` returns True when users that were not begun are to be postponed.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Chunk:
         self._outage: BridgeError | None = None
         self._failing = self._failures = 0
         self.left: list[str] = []
-        """Users who gave way."""
+        """Users that were postponed."""
 
     async def settle(self, users: Mapping[str, PanelUser | None], *, read_at: float) -> int:
-        """Settle the users; return how many failed on their own account.
+        """Settle the users; return how many failed.
 
-        Raises when the panel as a whole cannot be reached; those whose turn has not come by then
-        are left alone.
+        Raises when the panel as a whole cannot be reached; users that were not begun by then are
+        not settled.
         """
         results = await asyncio.gather(
             *(self._settle_one(key, user, read_at=read_at) for key, user in users.items()),
@@ -94,7 +94,7 @@ class Chunk:
         log.error("user=%s could not be settled: %s", self._named(key), error)
 
     async def _demand_there(self) -> None:
-        """Raise when the panel, which has failed at some users now, fails at everything."""
+        """Raise if the panel, after failures for single users, fails for any request."""
         self._failing += 1
         if self._failing != FAILING_USERS:
             return

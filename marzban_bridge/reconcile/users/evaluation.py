@@ -1,4 +1,4 @@
-"""What one look at a user reveals: folded into its account, and into the quota it shares."""
+"""Evaluation of one user as read from the panel: the new account and shared quota."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from marzban_bridge.store.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """An account after a look at the panel, what the look revealed, and the quota it shares."""
+    """The account after an evaluation, the events to record, and the shared quota."""
 
     account: Account
     is_new: bool = False
     is_waiting: bool = False
-    """A reset that was asked for comes first."""
+    """Whether a requested reset has to be carried out first."""
     events: tuple[Event, ...] = ()
     reset: ResetSign | None = None
     shared: SharedQuota | None = None
     is_shared_anew: bool = False
-    """The shared quota, or its period, is another one than it was."""
+    """Whether the shared quota or its period changed."""
     is_past: bool = False
-    """The panel shows the user as it was some time ago."""
+    """Whether the panel shows an earlier state of the user, as after a restored backup."""
     replaced: Account | None = None
-    """The account of another user of this name, in whose place the look found this one."""
+    """The account of the earlier user of this name, which was deleted and created again."""
     is_return: bool = False
-    """The account was put aside, and has to be taken up before it counts again."""
+    """Whether the account was put aside after a deletion, and has to be restored first."""
 
     @property
     def is_quiet(self) -> bool:
@@ -55,7 +55,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What a look shows and what would be done, without doing it."""
+    """The result of an evaluation and the planned change; neither is stored or carried out."""
 
     account: Account
     total_bytes: int
@@ -63,7 +63,7 @@ class Preview:
 
 
 class Evaluator:
-    """Folds looks at one panel's users into what is stored of them; stores nothing."""
+    """Evaluates one panel's users against their stored accounts; stores nothing."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Evaluator:
         return self._store.accounts.has(key)
 
     def urgency(self, key: str) -> Urgency | None:
-        """Tell from what is stored how urgently new usage of this account calls for the panel."""
+        """Return how urgently new usage requires to settle this account; None for not at all."""
         account = None if self._store.placement.is_unclaimed(key) else self._store.accounts.get(key)
         if account is None:
             is_known = self._store.placement.is_unclaimed(key) or self._store.placement.is_known(
@@ -111,7 +111,7 @@ class Evaluator:
         return Urgency.PUBLISH if change.kind is ChangeKind.PUBLISH else Urgency.CROSSING
 
     def only_moves(self, key: str, user: PanelUser) -> bool:
-        """Tell whether all a look calls for is that the published limit follows the usage."""
+        """Tell whether the only change an evaluation plans is to publish a new limit."""
         account, totals = self._store.accounts.get(key), self._store.usage.totals(key)
         if account is None or account.reset_request or self._store.placement.is_unclaimed(key):
             return False
@@ -120,7 +120,7 @@ class Evaluator:
         return evaluation.is_quiet and change is not None and change.kind is ChangeKind.PUBLISH
 
     def preview(self, key: str, user: PanelUser) -> Preview:
-        """Work out what settling the user would do first; stores and writes nothing."""
+        """Compute the first change that settling the user would make; stores and writes nothing."""
         totals = self._store.usage.totals(key)
         account = self.fold(key, user, totals).account
         return Preview(
@@ -130,12 +130,12 @@ class Evaluator:
         )
 
     def fold(self, key: str, user: PanelUser, totals: Totals) -> Evaluation:
-        """Return the account after this look, and what the look revealed."""
+        """Evaluate the user as read from the panel with the ledger's totals."""
         now = self._clock()
         before = self._store.accounts.get(key)
         is_return = False
         if before is None and (gone := self.returning(key, user)):
-            # Only for a preview: it is taken up before it is settled.
+            # Only in a preview: otherwise the account was restored before.
             before, is_return = gone.account, True
         if before is None:
             line, baseline = self.lines(user).own, self._store.openings.of_new_account(key)
@@ -143,7 +143,7 @@ class Evaluator:
             if gone := self._store.gone_accounts.get(key):
                 account = succeeding(account, gone.account, now=now)
                 account = keep_text(account, self._text(user))
-            event = Event(kind="adopted", text="the user is accounted for")
+            event = Event(kind="adopted", text="an account was created for the user")
             return self._share(before, Evaluation(account=account, is_new=True, events=(event,)))
         if before.reset_request:
             return Evaluation(
@@ -178,15 +178,15 @@ class Evaluator:
         return self._share(before, evaluation)
 
     def returning(self, key: str, user: PanelUser) -> GoneAccount | None:
-        """Return the account that was kept of this very user, if it is not the one that counts."""
+        """Return the account put aside for this very user (same creation time), if there is one."""
         gone = self._store.gone_accounts.get(key)
         is_his = gone is not None and is_same_creation(gone.account.created_at, user.created_at)
         return gone if is_his else None
 
     def lines(self, user: PanelUser) -> Lines:
-        """Return the lines in a user's note; none of its own where notes are left alone.
+        """Return the lines in a user's note; without own ones if this bridge writes no notes.
 
-        Lines of then may be older than what was published since without one.
+        Then own lines are from an earlier configuration and older than what was published since.
         """
         if not user.note:
             return Lines()
@@ -195,16 +195,16 @@ class Evaluator:
         return lines if self._uses_notes else replace(lines, own=None)
 
     def _text(self, user: PanelUser) -> str | None:
-        """Return the admin's own text in a user's note; None where this bridge writes no notes.
+        """Return the admin's text in a user's note; None if this bridge writes no notes.
 
-        So too where it is longer than what can be written back.
+        Also None where the text is too long to be written back.
         """
         text = without_lines(user.note)
         writes_notes = self._uses_notes and self._enforcement is not Enforcement.OBSERVE
         return text if writes_notes and len(text) <= MAX_NOTE_LENGTH else None
 
     def text_of_admin(self, user: PanelUser) -> str:
-        """Return a user's note without the lines of this store and of those it is rebuilt from."""
+        """Return a user's note without the lines of this store and of those it was rebuilt from."""
         return without_lines(user.note, stores=self._store.identity.names_to_take_out)
 
     def _share(self, before: Account | None, evaluation: Evaluation) -> Evaluation:
@@ -236,7 +236,7 @@ class Evaluator:
     def _with_starts(
         self, before: Account | None, account: Account, old: SharedQuota | None, new: SharedQuota
     ) -> SharedQuota:
-        """Note where panels stand where a period begins, or may once all users are made anew."""
+        """Record the panels' counters where a shared period begins, or may begin by recreation."""
         key, panel = account.key, self._store.panel
         is_renewed = old is not None and old.generation != new.generation and not new.starts
         if is_renewed or (old is not None and old.period != new.period):
@@ -253,28 +253,28 @@ class Evaluator:
         return new
 
     def _meaning_of_typed_limit(self, user: PanelUser) -> TypedLimit:
-        """Tell what a limit means that is none of ours; where none is published it is the quota."""
+        """Return what a limit set by an admin means; without a published one it is the quota."""
         is_published = self._enforcement is Enforcement.LIMIT
         return self._typed_limits.of(user.admin) if is_published else TypedLimit.QUOTA
 
     def has_moved(self, account: Account) -> bool:
-        """Tell whether an account, not stored yet, says that a shared quota was used up further."""
+        """Tell whether an account, not stored yet, adds usage to a shared quota."""
         if not self._store.shares_quotas:
             return False
         before = self._store.accounts.get(account.key)
         return before is None or before.lifetime_panel_bytes != account.lifetime_panel_bytes
 
     def has_to_catch_up(self, account: Account) -> bool:
-        """Tell whether a shared quota is another one, or in another period, than an account's."""
+        """Tell whether a shared quota has another value or period than the account has of it."""
         shared = self._store.shared_quotas.get(account.key)
         if shared is None:
             return account.owes_reset
         return account.shared_version != shared.version or self.must_follow(account) is not None
 
     def must_follow(self, account: Account) -> int | None:
-        """Return the shared period that another panel began and this one has still to follow.
+        """Return the shared period that began on another panel and not yet on this one, or None.
 
-        Who only observes follows none.
+        In observe mode it is None.
         """
         if account.reset_request or account.is_held or self._enforcement is Enforcement.OBSERVE:
             return None
@@ -285,17 +285,17 @@ class Evaluator:
         return shared.period if shared and is_behind else None
 
     def may_finish(self, account: Account) -> bool:
-        """Tell whether a reset that was asked for may go on by itself.
+        """Tell whether a requested reset may be continued.
 
-        Who observes now, and did not when it was asked for, changes nothing more in the panel.
+        Not if the bridge observes now and did not when the reset was requested.
         """
         request, observes = account.reset_request, self._enforcement is Enforcement.OBSERVE
         return not observes or (request is not None and request.is_panel_called)
 
     def as_asked(self, change: Change) -> Change | None:
-        """Return what may be done of a change after a reset that somebody asked for by name.
+        """Return the part of a change that is allowed after an explicitly requested reset.
 
-        Who observes puts back what that reset took from the user, and publishes no limit.
+        In observe mode: what restores the user after that reset, but no published limit.
         """
         if self.allows(change):
             return change
@@ -304,8 +304,8 @@ class Evaluator:
         return replace(change, update=replace(change.update, data_limit_bytes=None))
 
     def plan(self, account: Account, total_bytes: int) -> Change | None:
-        """Return the next change an account needs, allowed or not."""
-        # To observe is to plan as if limits were published, and then to change nothing.
+        """Return the next change an account needs, whether or not it is allowed."""
+        # Observe mode plans as limit mode does, and carries nothing out.
         return plan(
             account,
             total_bytes=total_bytes,

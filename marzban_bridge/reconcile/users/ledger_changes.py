@@ -1,6 +1,6 @@
-"""What the ledger alone changes in a user's account: it holds it, or takes back what was wrong.
+"""Changes of accounts caused by the ledger alone: holding an account, applying corrections.
 
-The panel has no part in it. The caller sees to it that nobody else changes the account meanwhile.
+The panel is not called. The caller holds the user's lock.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Ask = Callable[[Question], Awaitable[Answer]]
 
 
 class UserBooks:
-    """One panel's accounts, those of users who are gone included."""
+    """One panel's accounts, including those put aside for deleted users."""
 
     def __init__(self, *, store: Store, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._clock = clock
 
     def hold(self, key: str) -> None:
-        """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
+        """Hold the user until `rebase`: the ledger lost reports that are in its usage."""
         account, gone = self._account(key)
         if account is None or account.is_held:
             return
@@ -52,10 +52,10 @@ class UserBooks:
         )
 
     async def correct(self, name: CorrectedName, ask: Ask) -> bool:
-        """Move the baselines by what corrections took back of a name; return whether that is done.
+        """Move the baselines by the corrections of a name; return whether that is complete.
 
-        What was applied is stored with the baselines, so that nothing is applied twice. A reset
-        that is under way comes first, and `rebase` for a user who is held. Raises what `ask` does.
+        What was applied is stored with the baselines, so that nothing is applied twice. It is
+        postponed during a reset, and for a held user until `rebase`. Raises what `ask` does.
         """
         account, gone = self._account(name.key)
         shared = gone.shared if gone else self._store.shared_quotas.get(name.key)
@@ -74,7 +74,7 @@ class UserBooks:
     def _take_back(
         self, name: CorrectedName, asked: Question, answer: Answer, of_admin: Answer | None
     ) -> bool:
-        """Store what was answered, unless another question is to be asked by now."""
+        """Apply and store the answer; return False if the account needs another question by now."""
         account, gone = self._account(name.key)
         shared = gone.shared if gone else self._store.shared_quotas.get(name.key)
         if account is None or question(account, name, shared=shared) != asked:

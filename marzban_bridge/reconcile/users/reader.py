@@ -1,4 +1,4 @@
-"""Reads users from one panel by name: which names are asked for, and what becomes of the others."""
+"""Reads users from one panel by name, and decides which names are requested."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 CHUNK = 50
 GONE_LATELY = timedelta(hours=1)
-"""For so long a user who is gone is asked for with each pass: its account is to go on soon."""
+"""For so long a deleted user is requested in each pass, so that its account continues soon."""
 LONGEST_PAUSE_OF_GONE = timedelta(minutes=10)
 
 
 class UserReader:
-    """Asks one panel for users, for unknown names ever more rarely."""
+    """Reads users from one panel; unknown names with backoff."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class UserReader:
         self._clock = clock
         self._elsewhere = elsewhere
         self.unknown = unknown
-        """When names without a user are asked for again."""
+        """The backoff of names without a user."""
         self.set_aside = SetAside(store=store, metrics=metrics)
 
     async def chunks(self, *, after: str = "") -> AsyncIterator[list[str]]:
-        """Yield the names that concern the panel, in order, some at a time."""
+        """Yield the names that concern the panel in order, in chunks."""
         while keys := self._store.placement.keys(after=after, limit=CHUNK):
             yield keys
             after = keys[-1]
@@ -59,20 +59,20 @@ class UserReader:
                     yield key, user
 
     def is_due(self, key: str) -> bool:
-        """Tell whether the panel is to be asked for a name; always for users it has."""
+        """Tell whether a name is to be requested now; always for users with an account."""
         if self._store.accounts.has(key):
             return True
         now = self._clock()
         if self.unknown.is_new(key) and self._store.unknown_names.is_listed(key):
-            # It was unknown before this process began: the list tells whether it is a user now.
+            # It was unknown before this process began; the list shows if it is a user now.
             self.unknown.rest(key, now=now)
             return True
         return self.unknown.is_due(key, now=now)
 
     async def read(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
-        """Return these users as the panel shows them, None for whom it does not have.
+        """Return these users as read from the panel, None for names without a user.
 
-        Left out is who is set aside. Names that turn out to be users of their own are among them.
+        Users that are set aside are left out. Aliases that have a user of their own now are added.
         """
         names = [self.name(key) for key in keys if self._may_be_user(key)]
         can_name = self._panel.dialect.can_name_user
@@ -85,10 +85,10 @@ class UserReader:
         return {key: found.get(key) for key in (*keys, *parted) if key not in aside}
 
     def _part(self, name: str) -> bool:
-        """Have a name that counts for another user count for its own, whom the panel has now."""
+        """Charge a name, so far an alias of another user, to its own user, which exists now."""
         if not self._store.name_owners.part(name, at=self._clock()):
             return False
-        log.info("user=%r is in the panel now, and no other's name any more", name)
+        log.info("user=%r is in the panel now; its name is no alias of another user any more", name)
         self._elsewhere.add_if_needed([name])
         return True
 
@@ -103,7 +103,7 @@ class UserReader:
         return is_known or self._panel.dialect.can_name_user(key)
 
     async def lose(self, key: str) -> list[str]:
-        """Note that a name without an account is no user's; return the accounts it counts for."""
+        """Record that a name has neither account nor user; return the accounts it is charged to."""
         now = self._clock()
         candidates = await self._candidates(key, now)
         was_unknown = self._store.unknown_names.is_listed(key)
@@ -117,13 +117,13 @@ class UserReader:
             longest = LONGEST_PAUSE_OF_GONE if is_late else timedelta(0)
         self.unknown.note(key, now=now, longest=longest, is_searched=candidates is not None)
         if owners:
-            log.info("user=%r is reported, which counts for %s", key, ", ".join(owners))
+            log.info("reports of user=%r are charged to %s", key, ", ".join(owners))
         elif self._store.unknown_names.is_listed(key) and not was_unknown:
             log.warning("orphan user=%r: traffic is reported for a name without a user", key)
         return owners
 
     async def _candidates(self, key: str, now: datetime) -> list[str] | None:
-        """Return the users equal without case; None for those that were found before."""
+        """Search users whose name is equal without case; None where a search is not due."""
         if not self._panel.dialect.can_name_user(key):
             return []
         if not self.unknown.is_search_due(key, now=now):

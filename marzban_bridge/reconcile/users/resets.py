@@ -1,6 +1,6 @@
-"""Resets of single users that the bridge carries out itself: stored first, then done in the panel.
+"""Resets of single users by the bridge: a request is stored, then the panel is called.
 
-After a crash in between the next look at the user finishes what was begun.
+After a crash in between, the next evaluation of the user continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class UserResets:
-    """Resets of the users of one panel. Panel errors pass through; the request stays then."""
+    """Resets of users of one panel. Panel errors pass through; the request stays stored."""
 
     def __init__(
         self,
@@ -47,14 +47,14 @@ class UserResets:
 
     @property
     def wait_for_all(self) -> bool:
-        """Whether the panel is being asked to reset all users: none is reset by itself then."""
+        """Whether the panel's reset of all users is under way: no user is reset singly then."""
         return self._calls_for_all > 0
 
     @contextlib.contextmanager
     def for_all(self) -> Iterator[None]:
-        """Have no request carried out user by user while the panel resets all of them.
+        """Within the block, carry out no single reset: the panel resets all users.
 
-        After a crash meanwhile they are.
+        After a crash in the block the stored requests are carried out singly.
         """
         self._calls_for_all += 1
         try:
@@ -63,11 +63,11 @@ class UserResets:
             self._calls_for_all -= 1
 
     def request(self, account: Account, *, cause: str, actor: str) -> Account:
-        """Store that the user is to be reset, at the total of now; `finish` carries it out."""
+        """Store a reset request at the current total; `finish` carries it out."""
         return self._begin(account, cause=cause, actor=actor, shared_period=None)
 
     def follow(self, account: Account, period: int) -> Account:
-        """Store that the user is to be reset because another panel's user of the name was."""
+        """Store a reset request because the user of this name on another panel was reset."""
         cause = "the quota is shared, and the user was reset on another panel"
         return self._begin(account, cause=cause, actor="bridge", shared_period=period)
 
@@ -95,7 +95,7 @@ class UserResets:
         return requested
 
     async def finish(self, account: Account) -> PanelUser:
-        """Carry out what was requested; return the user as the panel shows it then."""
+        """Carry out the stored request; return the user as the panel then shows it."""
         user = await self._panel.get_user(account.username)
         if reset_requests.is_call_needed(account, user):
             account = reset_requests.panel_called(await self._call(account))
@@ -125,9 +125,9 @@ class UserResets:
         return user
 
     def _is_another(self, account: Account, user: PanelUser) -> bool:
-        """Tell whether the panel's user was reset by itself before it followed the others.
+        """Tell whether the user was reset on this panel before the shared reset reached it.
 
-        The request is dropped then: the next look takes it for the reset that it is.
+        The request is dropped then: the next evaluation detects the panel's own reset.
         """
         request, shared = account.reset_request, self._store.shared_quotas.get(account.key)
         if request is None or request.shared_period is None or shared is None:
@@ -144,9 +144,9 @@ class UserResets:
         return True
 
     async def _call(self, account: Account) -> Account:
-        """Reset the user in the panel; a call that is not answered may be carried out late.
+        """Reset the user in the panel; a call without an answer may be carried out late.
 
-        So may one during which the bridge was killed: it is stored as such until it is answered.
+        It is stored as open until it is answered, so that a crash does not lose it.
         """
         now = self._clock()
         self._store.accounts.save(reset_unanswered(account, until=last_moment(now)), at=now)

@@ -1,7 +1,7 @@
-"""Brings one user to where it should be: look, fold into the account, plan, apply, look again.
+"""Settles one user: read, evaluate, plan a change, apply it, and evaluate again.
 
-Whatever is about to be written is stored first, so that after a crash the next look can tell our
-own write from an admin's edit.
+Each write is stored before it is sent, so that after a crash the next evaluation can tell the
+bridge's write from an admin's edit.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
-RETURNED = "the panel has this user again: the account goes on as it was"
-DELETED = "the panel has no such user any more; its account is kept, should it come back"
+RETURNED = "the panel has this user again: the account continues as it was"
+DELETED = "the panel has no such user any more; its account is kept in case the user returns"
 MAX_STEPS = 6
-"""More changes in a row than any real course of events needs: something undoes our writes."""
+"""A user that needs more changes in a row is a conflict: something undoes the bridge's writes."""
 
 
 class Settler:
-    """Settles users one by one against the panel; safe to call for many users at once.
+    """Settles users against the panel; may be called concurrently for many users.
 
-    A user is never settled twice at the same time. Panel errors pass through to the caller, with
-    the account as it was; a user the panel does not know becomes an orphan.
+    A lock per user prevents settling it twice at a time. On a panel error, which passes through,
+    the account stays as it was. A reported name without a user in the panel is listed as unknown.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Settler:
     def take_in(
         self, users: Mapping[str, PanelUser | None], *, read_at: float
     ) -> dict[str, PanelUser | None]:
-        """Settle those users whose look reveals nothing and calls for nothing; return the others.
+        """Store in one commit the users whose evaluation needs no event and no write.
 
-        Nobody else runs meanwhile, so one commit for all is the same as one for each.
+        Returns the others. There is no `await` in it, so no other task runs meanwhile.
         """
         if self._trust.is_suspended:
             return {}
@@ -98,7 +98,7 @@ class Settler:
         return {key: user for key, user in users.items() if quiet[key] is None}
 
     def _quiet_look(self, key: str, user: PanelUser | None, read_at: float) -> Account | None:
-        """Return the account after a look that has no consequences; None after any other."""
+        """Return the new account if the evaluation needs no event and no write; else None."""
         lock = self._locks.get(key)
         is_old = read_at <= self._looked_at.get(key, float("-inf"))
         if (
@@ -118,10 +118,10 @@ class Settler:
         return None if change and self._evaluator.allows(change) else evaluation.account
 
     async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
-        """Settle the user as read from the panel; None when the panel did not list it.
+        """Settle the user as read from the panel; `user` is None when the panel did not list it.
 
-        `read_at`: when the reading began, by `time.monotonic`. What was read before somebody else
-        settled the user meanwhile is old, might look like a reset undone, and is read anew.
+        `read_at`: when reading began (`time.monotonic`). If another task settled the user since
+        then, the data is stale (it might look like a reset undone), and the user is read again.
         """
         if self._trust.is_suspended:
             return
@@ -137,20 +137,20 @@ class Settler:
                 self._reader.unknown.forget(key)
                 await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
             except UserNotFoundError:
-                # Of a user who was there when the list was read, it is news of this moment: what
-                # others looked like before it says nothing.
+                # The user was in the list and is gone now: a sample from before does not
+                # help to decide whether only this user is gone.
                 missing_at = read_at if was_missing else time.monotonic()
                 if not await self._trust.census.is_doubtful(key, None, read_at=missing_at):
                     owners = await self._lose(key)
         for owner in owners:
-            if self._store.placement.is_known(owner):  # it was in no list yet
+            if self._store.placement.is_known(owner):  # this account was not in the list
                 await self.settle(owner, None, read_at=float("-inf"))
 
     async def reset(self, username: str, *, cause: str, actor: str) -> Account:
         """Reset the user in the panel and here; return the account afterwards.
 
         Raises UserNotFoundError when the panel has no such user. After a crash or a panel error the
-        next look at the user finishes what was begun.
+        next evaluation of the user continues the reset.
         """
         self._trust.refuse_suspended()
         key = account_key(username)
@@ -169,35 +169,35 @@ class Settler:
             return settled
 
     def _lock_of(self, key: str) -> asyncio.Lock:
-        """Return what keeps a user to one at a time; it lasts as long as somebody holds it."""
+        """Return the user's lock; it exists as long as a task holds it or waits for it."""
         lock = self._locks.get(key)
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
         return lock
 
     async def hold(self, key: str) -> None:
-        """Leave the user as it is until `rebase`: reports that are in its usage were lost."""
+        """Hold the user until `rebase`: the ledger lost reports that are in its usage."""
         async with self._lock_of(key):
             self._books.hold(key)
 
     async def hold_reported_after(self, seq: int) -> None:
-        """Leave users with reports after a number of the ledger as they are: those were lost."""
+        """Hold all users with reports after a change number: the ledger lost those reports."""
         for key in self._store.usage.keys_reported_after(seq):
             await self.hold(key)
 
     async def correct(self, name: CorrectedName, ask: Ask) -> bool:
-        """Have a name's user follow corrections of the ledger; return whether that is done."""
+        """Apply corrections of a name to its user; return whether that is complete."""
         async with self._lock_of(name.key):
             return await self._books.correct(name, ask)
 
     async def _find(self, key: str, *, was_listed: bool) -> PanelUser:
-        """Ask for a user; of a name without an account the list that was read says enough."""
+        """Read a user; for a name without an account, the list that was read is sufficient."""
         if was_listed and not self._store.accounts.has(key):
             raise UserNotFoundError(key)
         return await self._panel.get_user(self._reader.name(key))
 
     async def release(self, account: Account) -> bool:
-        """Give the panel back the admin's quota and status; return whether that took a write."""
+        """Restore the admin's quota and status in the panel; return whether it was written to."""
         self._trust.refuse_suspended()
         async with self._lock_of(account.key):
             read_at = time.monotonic()
@@ -216,7 +216,7 @@ class Settler:
         return self._store.placement.public_name(account.username)
 
     def _recognize(self, key: str, user: PanelUser) -> None:
-        """Count a name that is offered for this user, and go on with its account if it was gone."""
+        """Claim an unclaimed name for this user, and restore its account if it was put aside."""
         if self._store.name_owners.claim(key, at=self._clock()):
             self._corrections.add(self._store.usage.reported_names(key))
         if gone := self._evaluator.returning(key, user):
@@ -226,7 +226,7 @@ class Settler:
             self._corrections.add(self._store.usage.reported_names(key))
 
     def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
-        """Fold a look into the account and store it."""
+        """Evaluate the user and store the result."""
         now = self._clock()
         self._looked_at[key] = time.monotonic()
         evaluation = self._evaluator.fold(key, user, totals)
@@ -256,7 +256,7 @@ class Settler:
         return account
 
     def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
-        """Remember a reset of all users, unless this user may be late news of the one known."""
+        """Record a reset of all users, unless this user's reset may be part of the known one."""
         noted = self._store.reset_news.of_everybody(admin)
         before = self._store.accounts.get(key)
         after = before.sighting.seen_at if before else now
@@ -266,7 +266,7 @@ class Settler:
             self._queue.add(self._store.accounts.keys_of_owner(admin))
 
     async def _lose(self, key: str) -> list[str]:
-        """Note that the panel has no such user; return whose the name is by the rule for names."""
+        """Record that the panel has no such user; return the accounts its name is charged to."""
         account = self._store.accounts.get(key)
         if account:
             event = Event(kind="deleted", text=DELETED)
@@ -285,15 +285,15 @@ class Settler:
         is_fresh: bool = False,
         is_asked: bool = False,
     ) -> None:
-        """Bring the user to where it should be; where we observe, no further than was asked for."""
+        """Settle the user; in observe mode only as far as `is_asked` allows."""
         totals = self._store.usage.totals(key)
         for step in range(MAX_STEPS):
-            # Either may have begun while the panel was asked.
+            # The suspension, or the pause, may have begun while the panel answered.
             if await self._trust.is_doubtful(key, user, read_at=read_at) or self._store.suspended:
                 return
             if step == 0:
                 self._recognize(key, user)
-                # Traffic that arrives meanwhile is for the next time; it comes with its own hint.
+                # Reports that arrive meanwhile add the user to the queue again.
                 totals = self._store.usage.totals(key)
             account = self._look(key, user, totals)
             if (period := self._evaluator.must_follow(account)) is not None:
@@ -311,12 +311,12 @@ class Settler:
             if change is None:
                 return
             if not is_fresh:
-                # The list this user came from may be seconds old; an admin may have edited since.
+                # The list may be seconds old, and an admin may have edited the user since.
                 user = await self._panel.get_user(account.username)
                 is_fresh = True
                 continue
             user = await self._apply(account, user, change)
-        text = f"{MAX_STEPS} changes in a row did not settle the user: something undoes them"
+        text = f"{MAX_STEPS} changes in a row did not settle the user: another program undoes them"
         log.error("conflict user=%s %s", self._store.placement.public_name(user.username), text)
         self._metrics.changes.labels(kind="any", result="unsettled").inc()
         event = Event(kind="conflict", text=text)
@@ -329,7 +329,7 @@ class Settler:
         return change if change and self._evaluator.allows(change) else None
 
     async def _apply(self, account: Account, user: PanelUser, change: Change) -> PanelUser:
-        """Carry out one change and return the user as the panel shows it then."""
+        """Carry out one change; return the user as the panel then shows it."""
         log.info("%s user=%s %s", change.kind, self._named(account), change.reason)
         try:
             if change.kind is ChangeKind.RESET:

@@ -1,7 +1,7 @@
-"""Writes to single users in the panel: stored before they are sent, and with what came of them.
+"""Writes to single users in the panel: stored before they are sent, and again with the answer.
 
-After a crash, or when a write is carried out long after it timed out, the next look can so tell it
-from an admin's edit.
+After a crash, or when a write lands long after it timed out, the next evaluation can tell it from
+an admin's edit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from marzban_bridge.store.store import Store
 
 
 class UserWrites:
-    """Writes to the users of one panel; `longest_seconds` is what one may take with its tries."""
+    """Writes to the users of one panel; a write takes at most `longest_seconds` with retries."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class UserWrites:
         *,
         adds_line: bool = True,
     ) -> PanelUser:
-        """Carry out an update of the user as it was just read; return it as the panel answers.
+        """Send an update of the user, which was just read; return the user in the panel's answer.
 
-        Without `adds_line`, as before an uninstall, the note is the update's, or left as it is.
-        Panel errors pass through; the write stays open in the account then.
+        Without `adds_line` (a release), the note is the one in `update`, or is not changed. Panel
+        errors pass through; the write then stays open in the account.
         """
         update = _against_open_status(account, update)
         is_ours_to_set = change.kind is not ChangeKind.RESTORE or update.status is Status.ACTIVE
@@ -111,7 +111,7 @@ class UserWrites:
     async def _send(
         self, opened: Account, update: UserUpdate
     ) -> tuple[PanelUser, tuple[OpenWrite, ...]]:
-        """Send the last write of an account; return the answer, and which writes are open then."""
+        """Send the last open write of an account; return the answer and the writes still open."""
         lost_tries: list[datetime] = []
         try:
             after = await self._panel.update_user(
@@ -125,7 +125,7 @@ class UserWrites:
         return after, answered(opened.open_writes, may_land_again=bool(lost_tries))
 
     async def take_out_lines(self, username: str) -> None:
-        """Take this store's lines out of the note of a user without an account.
+        """Remove this store's lines from the note of a user without an account.
 
         Panel errors pass through.
         """
@@ -136,10 +136,9 @@ class UserWrites:
             await self._panel.update_user(update)
 
     async def claim(self, account: Account | None, username: str) -> bool:
-        """Write a line of ours into a user's note, and nothing else; False where it has no room.
+        """Write only a line of this store into a user's note; False where the note has no room.
 
-        Without an account it says that this bridge does not know the quota. Panel errors pass
-        through.
+        Without an account the line has no quota. Panel errors pass through.
         """
         store = self._store.identity.name_in_notes
         if not self._uses_notes or store is None:
@@ -185,12 +184,13 @@ class UserWrites:
         number: int,
         text: str | None,
     ) -> tuple[UserUpdate, bool]:
-        """Have a write that sets a limit, a status or the admin's `text` describe itself.
+        """Add a note line to an update that sets a limit, a status or the admin's `text`.
 
-        Returns whether it does.
+        Returns the update, and whether it has a line.
 
-        Where the admin's text leaves no room an earlier line goes: it is about another limit.
-        Lines of other bridges go too; those that are still there are not written beside.
+        If the admin's text leaves no room, an earlier line is removed all the same, since it
+        describes another limit. Lines of other bridges are removed too: a user with the line of a
+        running bridge is not written to.
         """
         store = self._store.identity.name_in_notes
         sets_limit = update.data_limit_bytes is not None or update.lifts_limit
@@ -215,11 +215,11 @@ class UserWrites:
         number: int,
         store: str,
     ) -> NoteLine | None:
-        if account.quota_bytes is None:  # no limit of the bridge is left that it could be about
+        if account.quota_bytes is None:  # unlimited: there is no published limit to describe
             return None
         total_bytes = self._store.usage.totals(account.key).billed_bytes
         external_bytes = total_bytes - account.baseline_bytes
-        if external_bytes < 0:  # a total that fell; what the period began at cannot be said
+        if external_bytes < 0:  # the total fell: the baseline cannot be given in the line
             return None
         limit_bytes = update.data_limit_bytes
         stays_disabled = update.status is None and account.is_disabled_by_us
@@ -236,9 +236,9 @@ class UserWrites:
 
 
 def _against_open_status(account: Account, update: UserUpdate) -> UserUpdate:
-    """Have a write say the status where an earlier one that disables the user may land before it.
+    """Add the status to an update if an open write that disables the user may land before it.
 
-    The panel would otherwise show the user disabled, with the limit of this write.
+    Otherwise the panel would show the user disabled, with the limit of this update.
     """
     is_open = any(
         write.status is Status.DISABLED and not write.is_answered for write in account.open_writes
