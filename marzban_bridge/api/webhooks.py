@@ -98,6 +98,7 @@ async def take_webhook(
         ],
         at=bridges_of(request).clock(),
         remember_seconds=REMEMBER_SECONDS,
+        happened_at={digest: event.happened_at for digest, event, *_ in hints if event.happened_at},
     )
     bridge.queue.add(key for *_, keys in hints for key in keys)
     bridge.metrics.webhooks.labels(result="taken").inc()

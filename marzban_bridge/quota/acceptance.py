@@ -111,6 +111,8 @@ def _in_step(
         used_when_due_bytes=None,
         used_rose_at=None,
         reset_all_seen_at=now,
+        resets_known_until=now,
+        recent_totals=(),
         fire_attempts=0,
         dropped_plan=None,
         dropped_plan_at=None,

@@ -135,6 +135,14 @@ class OpenWrite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TotalsAt:
+    """The ledger's totals of a user at one look."""
+
+    at: datetime
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnEdit:
     """A write of the bridge, as the panel says when it was carried out."""
 
@@ -236,6 +244,10 @@ class Account:
     """Panel traffic last seen before the periodic reset fell due."""
     used_rose_at: datetime | None = None
     """The last look that showed more panel traffic than the one before."""
+    resets_known_until: datetime | None = None
+    """All resets in the panel until then are in the baseline, or were before the account."""
+    recent_totals: tuple[TotalsAt, ...] = ()
+    """Where webhooks say when a reset happened: what there was to forgive at such a moment."""
     reset_all_seen_at: datetime | None = None
     """The latest reset-all that this account has taken into account."""
     fire_attempts: int = 0
@@ -324,6 +336,7 @@ def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
         raw_baseline_bytes=account.raw_baseline_bytes + raw_shift_bytes,
         seen_raw_bytes=account.seen_raw_bytes + raw_shift_bytes,
         reset_request=request,
+        recent_totals=(),
     )
 
 

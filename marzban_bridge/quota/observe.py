@@ -31,6 +31,7 @@ from marzban_bridge.quota.resets.detection import (
 from marzban_bridge.quota.resets.echoes import expecting, webhooks_heard
 from marzban_bridge.quota.resets.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.resets.reset_all import ResetAll
+from marzban_bridge.quota.resets.told_times import recent_totals, totals_at_reset
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
 from marzban_bridge.quota.usage import Totals, corrected_at
 from marzban_bridge.quota.writes.edit_times import follow_unedited
@@ -105,6 +106,7 @@ def adopt(
         period_started_at=started_at,
         sighting=snapshot_of(user, seen_at=now),
         reset_all_seen_at=now,
+        resets_known_until=now,
         period_seqs=baseline.seqs,
         admin_seqs=baseline.seqs,
         seen_seqs=totals.seqs,
@@ -130,6 +132,7 @@ def observe(
     dialect: Dialect = MARZBAN,
     was_announced: bool = False,
     is_announced_again: bool = False,
+    told_at: datetime | None = None,
     reset_all: ResetAll | None = None,
     keeps_next_plan: bool = True,
     line: NoteLine | None = None,
@@ -169,6 +172,7 @@ def observe(
         dialect=dialect,
         was_announced=was_announced,
         is_announced_again=is_announced_again,
+        told_at=told_at,
         reset_all=reset_all,
     )
     heard = webhooks_heard(was_announced=was_announced, is_announced_again=is_announced_again)
@@ -180,7 +184,7 @@ def observe(
             account,
             seen,
             sign,
-            totals=totals,
+            totals=totals_at_reset(account, sign, told_at, totals=totals, dialect=dialect),
             keeps_next_plan=keeps_next_plan,
             dialect=dialect,
         )
@@ -218,6 +222,7 @@ def observe(
         seen_total_bytes=total_bytes,
         seen_raw_bytes=totals.raw_bytes,
         seen_seqs=totals.seqs,
+        recent_totals=recent_totals(account, seen, totals, dialect=dialect),
         used_rose_at=now if has_risen else account.used_rose_at,
         reset_all_seen_at=max(
             filter(None, (account.reset_all_seen_at, took_reset_all)), default=None
@@ -377,6 +382,7 @@ def _reset(
         period_seqs=totals.seqs,
         corrected_seqs=totals.seqs or (),
         period_started_at=sign.began_at,
+        resets_known_until=seen.seen_at,
         used_when_due_bytes=None,
         published_bytes=published_after(sign, seen, quota_bytes, account.published_bytes),
         needs_readd=before.status in out_of_xray,

@@ -107,6 +107,8 @@ def recover(
         needs_readd=False,
         used_when_due_bytes=None,
         reset_all_seen_at=now,
+        resets_known_until=now,
+        recent_totals=(),
         dropped_plan=None,
         dropped_plan_at=None,
         restoration=None,

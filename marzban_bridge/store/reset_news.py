@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.quota.resets.reset_all import ResetAll
@@ -19,9 +20,17 @@ class ResetNews:
         self._panel = panel
 
     def announce(
-        self, announcements: Sequence[tuple[bytes, str]], *, at: datetime, remember_seconds: int
+        self,
+        announcements: Sequence[tuple[bytes, str]],
+        *,
+        happened_at: Mapping[bytes, datetime] = MappingProxyType({}),
+        at: datetime,
+        remember_seconds: int,
     ) -> list[str]:
-        """Remember reset webhooks, given as (digest, account key); return the keys that are news.
+        """Remember reset webhooks, as (digest, account key); return the keys that are news.
+
+        `happened_at` has the times of the resets by digest, as far as the panel says them truly;
+        `at` stands for the others.
 
         A redelivered webhook has the digest of the first delivery. The announcement stays until a
         look has taken it into account (`save`), so that neither a crash in between loses it nor a
@@ -36,10 +45,12 @@ class ResetNews:
             for digest, key in announcements:
                 statement = "INSERT OR IGNORE INTO webhook_seen (digest, seen_at) VALUES (?, ?)"
                 if self._db.execute(statement, (self._of_panel(digest), now)).rowcount:
-                    if self.is_announced(key):
+                    told_at = min(happened_at.get(digest, at), at)
+                    if earlier := self.announced_at(key):
                         self._handle.set_meta(self._again(key), "1")
+                        told_at = max(told_at, earlier)
                     statement = "INSERT OR REPLACE INTO announcement VALUES (?, ?, ?)"
-                    self._db.execute(statement, (key, self._panel, now))
+                    self._db.execute(statement, (key, self._panel, to_millis(told_at)))
                     news.append(key)
         return news
 
@@ -59,6 +70,12 @@ class ResetNews:
         """Tell whether a reset webhook for the account waits to be taken into account."""
         query = "SELECT 1 FROM announcement WHERE account_key = ? AND panel = ?"
         return self._db.execute(query, (key, self._panel)).fetchone() is not None
+
+    def announced_at(self, key: str) -> datetime | None:
+        """Return when the newest reset happened of which a webhook waits; None where none does."""
+        query = "SELECT seen_at FROM announcement WHERE account_key = ? AND panel = ?"
+        row = self._db.execute(query, (key, self._panel)).fetchone()
+        return None if row is None else from_millis(row[0])
 
     def is_announced_again(self, key: str) -> bool:
         """Tell whether more than one reset webhook waits: they are of as many resets."""

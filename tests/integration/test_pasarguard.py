@@ -323,3 +323,62 @@ class TestEdits:
         world.one_pass()
         assert world.account("alice").quota_bytes == gib(10)
         assert user_of(world)["status"] == "active"
+
+
+class TestWebhookTimes:
+    """Of a user without traffic on the panel's nodes a reset shows in nothing but its webhook."""
+
+    def test_one_from_before_the_adoption_forgives_nothing(self, world):
+        world.panel.create_user("alice", data_limit=gib(10))
+        world.panel.reset_user("alice", by="root")
+        world.clock.advance(seconds=20)
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        world.ledger.report("alice", gib(3.1))
+        world.one_pass()
+        deliver(world, world.panel.take_webhooks())
+        world.one_pass()
+        assert world.account("alice").baseline_bytes == 0
+
+    def test_a_late_one_forgives_what_there_was_when_it_happened(self, world):
+        world.panel.create_user("alice", data_limit=gib(10))
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        world.clock.advance(seconds=30)
+        world.panel.reset_user("alice", by="root")
+        world.clock.advance(minutes=4)
+        world.ledger.report("alice", gib(3))
+        world.one_pass()
+        deliver(world, world.panel.take_webhooks())
+        world.one_pass()
+        account = world.account("alice")
+        assert account.baseline_bytes == gib(1)
+        assert user_of(world)["data_limit"] == gib(7)
+
+    def test_that_of_our_own_reset_forgives_nothing_however_late_it_comes(self, world):
+        world.panel.create_user("alice", data_limit=gib(10))
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        world.run(world.bridge.actions.reset_user("alice", actor="test"))
+        world.ledger.report("alice", gib(2))
+        for _ in range(25):
+            world.clock.advance(minutes=1)
+            world.one_pass()
+        deliver(world, world.panel.take_webhooks())
+        world.one_pass()
+        assert world.account("alice").baseline_bytes == gib(1)
+
+    def test_a_button_minutes_after_our_own_reset_is_another_reset(self, world):
+        """Although the webhook of ours was lost, and this one might be taken for it."""
+        world.panel.create_user("alice", data_limit=gib(10))
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        world.run(world.bridge.actions.reset_user("alice", actor="test"))
+        world.panel.take_webhooks()
+        world.ledger.report("alice", gib(2))
+        world.one_pass()
+        world.clock.advance(minutes=6)
+        world.panel.reset_user("alice", by="root")
+        deliver(world, world.panel.take_webhooks())
+        world.one_pass()
+        assert world.account("alice").baseline_bytes == gib(3)

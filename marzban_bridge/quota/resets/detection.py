@@ -27,8 +27,8 @@ from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE
 
-FIRING_SLACK_SECONDS = 300
-"""How far the panel's clock may be from the bridge's, where a plan's expiry tells when it fired."""
+CLOCK_SLACK_SECONDS = 300
+"""How far the panel's clock may be from the bridge's, where it says when something happened."""
 LOGGED_SHARE = 0.9
 """The least part of the used traffic that a reset's log has of it.
 
@@ -130,15 +130,16 @@ def detect(
     dialect: Dialect = MARZBAN,
     was_announced: bool = False,
     is_announced_again: bool = False,
+    told_at: datetime | None = None,
     reset_all: ResetAll | None = None,
 ) -> ResetSign | None:
     """Tell whether the panel reset the user between the account's snapshot and `after`.
 
-    `was_announced`: a reset webhook that is no duplicate came for this user, and
-    `is_announced_again` more than one of them. `reset_all`: the last
-    reset of all users of this user's owner that another user proved. A row from the past is no
-    reset; where a reset of all users shows the same, the caller has ruled the past out
-    (`panel_doubt`).
+    `was_announced`: a reset webhook that is no duplicate came for this user, `is_announced_again`
+    more than one of them, and `told_at` is when the newest happened, as the panel says.
+    `reset_all`: the last reset of all users of this user's owner that another user proved. A row
+    from the past is no reset; where a reset of all users shows the same, the caller has ruled the
+    past out (`panel_doubt`).
     """
     before = account.sighting
     logged_more_bytes = after.logged_bytes - before.logged_bytes
@@ -176,6 +177,10 @@ def detect(
     # A webhook may be the echo of a reset that is counted already; one too many is of another.
     heard = webhooks_heard(was_announced=was_announced, is_announced_again=is_announced_again)
     is_told = heard > len(echoes_to_come(account, at=after.seen_at))
+    if told_at is not None and dialect.has_webhook_times:
+        known_until = account.resets_known_until or account.period_started_at
+        is_of_later = told_at > known_until + timedelta(seconds=CLOCK_SLACK_SECONDS)
+        is_told = told_at > known_until and (is_told or is_of_later)
     invisible = _detect_invisible(account, after, is_told=is_told, reset_all=reset_all)
     if invisible is None:
         return None
@@ -223,9 +228,9 @@ def _took_expiry(
         return (after.expire or 0) == (plan.expire or 0)
     fired_at_seconds = after.expire - plan.expire
     return (
-        before.seen_at.timestamp() - FIRING_SLACK_SECONDS
+        before.seen_at.timestamp() - CLOCK_SLACK_SECONDS
         <= fired_at_seconds
-        <= after.seen_at.timestamp() + FIRING_SLACK_SECONDS
+        <= after.seen_at.timestamp() + CLOCK_SLACK_SECONDS
     )
 
 

@@ -143,6 +143,7 @@ def complete(
         corrected_seqs=request.seqs or (),
         admin_baseline_bytes=account.admin_baseline_bytes - lost_bytes,
         period_started_at=request.requested_at,
+        resets_known_until=now,
         used_when_due_bytes=None,
         is_disabled_by_us=account.is_disabled_by_us and user.status is Status.DISABLED,
         needs_readd=dialect.reset_leaves_off_nodes and account.sighting.status is Status.LIMITED,

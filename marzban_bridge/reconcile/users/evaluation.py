@@ -157,6 +157,7 @@ class Evaluator:
             dialect=self._dialect(),
             was_announced=self._store.reset_news.is_announced(key),
             is_announced_again=self._store.reset_news.is_announced_again(key),
+            told_at=self._store.reset_news.announced_at(key),
             reset_all=self._store.reset_news.of_everybody(user.admin),
             keeps_next_plan=self._keeps_next_plan,
             line=self.lines(user).own,

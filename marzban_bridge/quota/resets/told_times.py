@@ -1,0 +1,51 @@
+"""What there was to forgive when a reset happened that only a webhook tells of; pure.
+
+A reset of a user who used nothing on the panel's nodes shows in nothing else, and its webhook may
+be late by minutes. What was reported since it happened belongs to the new period: the totals of
+the last looks are kept, where webhooks say when what they tell of happened.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from marzban_bridge.panels.dialect import Dialect
+from marzban_bridge.quota.account import Account, PanelSnapshot, TotalsAt
+from marzban_bridge.quota.resets.detection import Cause, ResetSign
+from marzban_bridge.quota.resets.echoes import ECHO_WINDOW
+from marzban_bridge.quota.usage import Totals
+
+MAX_KEPT = 30
+
+
+def totals_at_reset(
+    account: Account,
+    sign: ResetSign,
+    told_at: datetime | None,
+    *,
+    totals: Totals,
+    dialect: Dialect,
+) -> Totals:
+    """Return the totals that a reset forgives: those of the last look before it happened."""
+    is_timed = sign.cause is Cause.WEBHOOK and dialect.has_webhook_times
+    if not is_timed or told_at is None or not account.recent_totals:
+        return totals
+    before = [each.totals for each in account.recent_totals if each.at <= told_at]
+    return before[-1] if before else account.recent_totals[0].totals
+
+
+def recent_totals(
+    account: Account, seen: PanelSnapshot, totals: Totals, *, dialect: Dialect
+) -> tuple[TotalsAt, ...]:
+    """Return the totals to keep after a look: as long as resets of the user show in nothing else.
+
+    One older than any webhook comes late is kept, for what happened right after that.
+    """
+    if not dialect.has_webhook_times or seen.used_bytes > 0:
+        return ()
+    kept = account.recent_totals
+    if not kept or kept[-1].totals != totals:
+        kept = (*kept, TotalsAt(at=seen.seen_at, totals=totals))
+    newer = [each for each in kept if each.at > seen.seen_at - ECHO_WINDOW]
+    older = [each for each in kept if each.at <= seen.seen_at - ECHO_WINDOW][-1:]
+    return (*older, *newer)[-MAX_KEPT:]
