@@ -1,7 +1,7 @@
-"""`traffic-agent`: reads what a VPN server has counted and reports it, each byte once.
+"""`traffic-agent`: reads a VPN server's traffic counters and reports the traffic, each byte once.
 
-Reading order is the flow of the data: `config` (one TOML file), `sources` (one pure module per
-kind of server), `fetch` (asking them), `deltas` (counters → traffic since the last look), `users`
-(whose), `state` (baselines, in the spool's file), `polling` (one pass, one transaction), `sending`,
-`relay` (for senders that never retry), `cli`.
+Reading order follows the data: `config` (one TOML file), `sources` (one pure module per kind of
+server), `fetch` (requests to them), `state` (baselines, and the traffic since the last poll, in the
+spool's file), `polling` (one poll, one transaction), `relay` (for senders that never retry),
+`agent` (one task per source and per lane of the spool), `cli`.
 """

@@ -1,4 +1,4 @@
-"""The running agent: each source on its own clock, one sender for each lane of the spool."""
+"""The running agent: one task that polls each source, and one sender per lane of the spool."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 SEND_TIMEOUT_SECONDS = 30.0
 ATTEMPT_SECONDS = 90.0
-"""Longer than a request may take; what takes longer hangs, and is begun anew."""
+"""Timeout of an attempt, above that of a request; after it the attempt is cancelled and retried."""
 
 
 @dataclass(slots=True)
 class Sender:
-    """Brings one lane of the spool to the collector, and says when that begins to fail or work."""
+    """Sends one lane of the spool to the collector; logs when that begins to fail or work."""
 
     name: str
     wire: AsyncWire
@@ -52,7 +52,7 @@ class Sender:
     note_problem: Callable[[str, str | None], None]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     tell: Callable[[], None] = lambda: None
-    """Called when what is wrong has changed."""
+    """Called when the problem has changed."""
     sent: int = 0
     outage: Outage = field(init=False)
 
@@ -61,25 +61,25 @@ class Sender:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, None if nothing is; empty before the first try.
+        """Why the last attempt failed, None after a success; empty before the first attempt.
 
-        An agent that ended may have stored a problem of its own until then.
+        Until the first attempt, the problem stored by the previous agent is shown.
         """
         return self.outage.reason
 
     async def attempt(self) -> Step:
-        """Send once, and remember what is wrong, whatever it is; raises SpoolError."""
+        """Make one attempt and keep its problem; raises SpoolError."""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 step = await self.wire.drive(self.delivery.attempt())
         except SpoolError as error:
-            self._note(f"cannot be told what was delivered: {error}")
+            self._note(f"took the reports, but the spool cannot be updated: {error}")
             raise
         except TimeoutError:
-            step = Setback(f"is not heard: sending took {ATTEMPT_SECONDS:g} s, it is begun anew")
-        except Exception as error:  # a defect must not end what sends, nor what reads
-            log.exception("sending_failed lane=%s: it is begun anew", self.name)
-            step = Setback(f"was not asked: sending failed ({_said(error)}), it is begun anew")
+            step = Setback(f"did not answer within {ATTEMPT_SECONDS:g} s; sending is retried")
+        except Exception as error:  # an unexpected error must not end this task, nor the others
+            log.exception("sending_failed lane=%s: it is retried", self.name)
+            step = Setback(f"was not reached: sending failed ({_said(error)}); it is retried")
         if isinstance(step, Progress):
             self.sent += step.receipt.accepted + step.receipt.duplicates + step.receipt.ignored
             for each in step.receipt.rejected:
@@ -91,9 +91,9 @@ class Sender:
         return step
 
     def give_up(self) -> None:
-        """Note that sending was cut off because there is no more time for it."""
+        """Note that sending was cancelled at the deadline."""
         if not self.problem:
-            self._note("is not heard: it did not answer in the time that was given")
+            self._note("did not answer before the deadline")
 
     def _note(self, problem: str | None) -> None:
         if problem == self.problem:
@@ -101,7 +101,7 @@ class Sender:
         _set(self.outage, problem)
         try:
             self.note_problem(self.name, problem)
-        except SpoolError as error:  # the log and the metrics say it all the same
+        except SpoolError as error:  # the log and the metrics have it nevertheless
             log.warning("state_fails: %s", error)
         self.tell()
 
@@ -117,7 +117,7 @@ class Agent:
         self.config = config
         self._lock = state_lock
         self.relay_problem: Callable[[], str | None] = lambda: None
-        """Returns why the relay refuses posts."""
+        """Returns why the relay refuses posts, None if it does not."""
         self.spool = Spool(Path(config.state), max_bytes=config.max_spool_bytes)
         self.state = State(self.spool)
         self._wire = AsyncWire(config.collector_url, timeout_seconds=SEND_TIMEOUT_SECONDS)
@@ -134,12 +134,12 @@ class Agent:
                 self.senders[route.lane] = self._sender(route.lane, Forward(route))
 
     def _sender(self, lane: str, parcel: Parcel) -> Sender:
-        """Return what sends a lane of the spool."""
+        """Return the sender of a lane of the spool."""
         delivery = Delivery(self.spool.lane(lane), parcel, now_millis=wall_clock_millis)
         return Sender(lane, self._wire, delivery, self.state.note_delivery, tell=self.give_sign)
 
     def give_sign(self) -> None:
-        """Say that the agent lives, and what is wrong."""
+        """Write the heartbeat: the time, and the problems of lanes, sources and relay."""
         if self._lock is not None:
             self._lock.give_sign(
                 lanes={
@@ -157,10 +157,12 @@ class Agent:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def run(self) -> None:
-        """Read and send until cancelled."""
+        """Poll the sources and send the spool until cancelled."""
         for lane, items in self.spool.waiting_lanes().items():
             if lane not in self.senders:
-                log.warning("lane_has_no_route lane=%s items=%d: they wait for one", lane, items)
+                log.warning(
+                    "lane_has_no_route lane=%s items=%d: kept until it has one", lane, items
+                )
         async with local_http() as http, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._live())
             for source in self.config.sources:
@@ -169,12 +171,12 @@ class Agent:
                 tasks.create_task(sender.run())
 
     async def once(self, *, give_up_seconds: float) -> bool:
-        """Look at each source once and send what waits; tell whether all of that succeeded.
+        """Poll each source once and send the spool; return whether all of that succeeded.
 
-        Sending ends after so long, whatever is under way.
+        Sending is cancelled after `give_up_seconds`.
         """
         async with local_http() as http:
-            gains = await asyncio.gather(*(self.look(each, http) for each in self.config.sources))
+            gains = await asyncio.gather(*(self.poll(each, http) for each in self.config.sources))
         deadline = asyncio.get_running_loop().time() + give_up_seconds
         is_sent = [await self._drain(each, deadline) for each in self.senders.values()]
         return all(each is not None for each in gains) and all(is_sent)
@@ -204,12 +206,12 @@ class Agent:
         now_seconds = asyncio.get_running_loop().time
         due_seconds = now_seconds()
         while True:
-            await self.look(source, http)
+            await self.poll(source, http)
             due_seconds = max(due_seconds + source.interval_seconds, now_seconds())
             await asyncio.sleep(due_seconds - now_seconds())
 
-    async def look(self, source: Source, http: httpx.AsyncClient) -> Gain | None:
-        """Read a source and queue what it brings; None when that failed, which is noted."""
+    async def poll(self, source: Source, http: httpx.AsyncClient) -> Gain | None:
+        """Poll a source and queue its traffic; None after a failure, which is logged and kept."""
         try:
             if isinstance(source.request, ReadStream):
                 brought = await follow(source, source.request, self.state)
@@ -219,9 +221,9 @@ class Agent:
         except (SourceError, SpoolError) as error:
             await self._note(source, str(error))
             return None
-        except Exception as error:  # a defect must not end the other sources, nor what sends
-            log.exception("reading_failed source=%s: it is read again", source.name)
-            await self._note(source, f"reading it failed: {_said(error)}")
+        except Exception as error:  # an unexpected error must not end the other tasks
+            log.exception("reading_failed source=%s: it is retried", source.name)
+            await self._note(source, f"polling it failed: {_said(error)}")
             return None
         await self._note(source, None)
         self._tell(source, brought)
@@ -246,38 +248,38 @@ class Agent:
         if isinstance(source.request, ReadStream):
             for each in brought.set_aside:
                 log.warning(
-                    "message_set_aside source=%s id=%s: it cannot be read and is not counted: %s",
+                    "message_set_aside source=%s id=%s: it cannot be decoded, so not counted: %s",
                     source.name,
                     each.message_id,
                     each.reason,
                 )
             if brought.is_anew:
                 log.warning(
-                    "stream_is_anew source=%s: what was read last is not in it, though older "
-                    "messages are; it is read from its start, less what was read before",
+                    "stream_is_anew source=%s: the message read last is not in it, though older "
+                    "messages are; it is read from its start, without the messages already read",
                     source.name,
                 )
             elif brought.advance.restarts:
                 log.warning(
-                    "stream_has_a_gap source=%s: what was read last is no longer in it, and more "
+                    "stream_has_a_gap source=%s: the message read last was trimmed; unread ones "
                     "may be missing; raise EXPORT_TO_STREAM_MAXLEN",
                     source.name,
                 )
             return
         if brought.is_first:
             log.info(
-                "source_begins source=%s counters=%d: what they show so far %s",
+                "source_begins source=%s counters=%d: their values so far %s",
                 source.name,
                 len(brought.advance.known.baselines),
-                "counts" if source.count_first else "is where counting begins",
+                "count" if source.count_first else "are the baseline and do not count",
             )
         if brought.advance.restarts:
-            log.info("source_restarted source=%s: its counters began anew", source.name)
+            log.info("source_restarted source=%s: its counters began at zero", source.name)
         fallen = brought.advance.fallen
         if fallen and fallen != self._fallen.get(source.name):
             log.warning(
-                "counters_fell source=%s counters=%d first=%r: they show less than before though "
-                "it was not restarted; they count again above what they showed",
+                "counters_fell source=%s counters=%d first=%r: they are lower than before, though "
+                "it was not restarted; they count again above their highest value",
                 source.name,
                 len(fallen),
                 fallen[0],
@@ -285,13 +287,13 @@ class Agent:
         self._fallen[source.name] = fallen
 
     async def close(self) -> None:
-        """Let go of connections and the state."""
+        """Close the connections and the state."""
         await self._wire.close()
         self.spool.close()
 
 
 def _outage(event: str, reason: str) -> Outage:
-    """Return what is logged as `event`, with `fails` or `works` in it; not tried yet."""
+    """Return an Outage that logs `event` with `_fails` or `_works`, and has `reason` at first."""
     return Outage(
         event,
         fails=f"{event.format('fails')}: {reason}",

@@ -38,7 +38,10 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; trouble is one readable line and 1, a wrong configuration one and 2."""
+    """Run one command; an error is printed on one line.
+
+    Exit codes: 0 success, 1 an error, 2 a mistake in the configuration.
+    """
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace, Config], int] = arguments.run
     return run_command(
@@ -51,36 +54,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="traffic-agent",
-        description="Reads what a VPN server has counted and reports it to a collector.",
+        description="Reads a VPN server's traffic counters and reports the traffic to a collector.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
         "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"({DEFAULT_PATH})"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="read and report until told to stop")
-    run.add_argument("--once", action="store_true", help="read and report once, then end")
+    run = commands.add_parser("run", help="poll and report until stopped")
+    run.add_argument("--once", action="store_true", help="poll and report once, then exit")
     run.add_argument(
         "--dry-run",
         action="store_true",
-        help="show what would be sent, and whether the collector takes the key; change nothing",
+        help="show what would be sent, and whether the key is valid; change nothing",
     )
     run.add_argument(
         "--give-up-seconds",
         type=float,
         default=30.0,
         metavar="S",
-        help="with --once: try for so long to send (30); what is left is sent the next time",
+        help="with --once: how long to try to send (30); the rest stays queued",
     )
     run.set_defaults(run=_run)
-    check = commands.add_parser("check", help="is the configuration right")
+    check = commands.add_parser("check", help="check the configuration file")
     check.set_defaults(run=_check)
-    status = commands.add_parser("status", help="what waits, how each source stands")
+    status = commands.add_parser("status", help="show the backlog and the status of each source")
     status.set_defaults(run=_status)
-    dead = commands.add_parser("dead-letters", help="what the collector refused, and why")
+    dead = commands.add_parser(
+        "dead-letters", help="list the reports that the collector refused, and why"
+    )
     then = dead.add_mutually_exclusive_group()
-    then.add_argument("--requeue", action="store_true", help="send all of it once more")
-    then.add_argument("--discard", action="store_true", help="forget all of it, to make room")
+    then.add_argument("--requeue", action="store_true", help="queue all of them again")
+    then.add_argument("--discard", action="store_true", help="delete all of them")
     dead.set_defaults(run=_dead_letters)
     return parser
 
@@ -91,7 +96,7 @@ def _run(arguments: argparse.Namespace, config: Config) -> int:
         with tempfile.TemporaryDirectory() as folder:
             return asyncio.run(_dry_run(config, path if path.exists() else Path(folder) / "state"))
     if is_readable_by_others(arguments.config):
-        log.warning("config_is_readable_by_others file=%s: chmod 640 it", arguments.config)
+        log.warning("config_is_readable_by_others file=%s: run chmod 640 on it", arguments.config)
     if arguments.once:
         with lock(Path(config.state), purpose=ONCE):
             return asyncio.run(_once(config, arguments.give_up_seconds))
@@ -101,7 +106,7 @@ def _run(arguments: argparse.Namespace, config: Config) -> int:
 
 async def _dry_run(config: Config, path: Path) -> int:
     state = State(Spool(path))
-    looks: list[tuple[Source, Gain | str]] = []
+    polled: list[tuple[Source, Gain | str]] = []
     async with local_http() as http:
         for source in config.sources:
             try:
@@ -109,13 +114,13 @@ async def _dry_run(config: Config, path: Path) -> int:
                     brought = await peek(source, source.request, state)
                 else:
                     brought = gain(source, state, await read(source, http))
-                looks.append((source, brought))
+                polled.append((source, brought))
             except SourceError as error:
-                looks.append((source, f"cannot be read: {error}"))
+                polled.append((source, f"cannot be read: {error}"))
     state.spool.close()
     problems = await probe(config)
-    views.show_gains(Console(), looks, problems)
-    is_unread = any(isinstance(brought, str) for _, brought in looks)
+    views.show_gains(Console(), polled, problems)
+    is_unread = any(isinstance(brought, str) for _, brought in polled)
     return int(is_unread or any(problems.values()))
 
 
@@ -126,7 +131,7 @@ async def _once(config: Config, give_up_seconds: float) -> int:
         left = agent.spool.backlog()
     finally:
         await agent.close()
-    print(f"{left.items} items wait to be sent", file=sys.stderr)
+    print(f"{left.items} items are queued and not sent yet", file=sys.stderr)
     return 0 if is_done else 1
 
 
@@ -167,14 +172,14 @@ def _check(_: argparse.Namespace, config: Config) -> int:
     for route in config.relay.routes if config.relay else ():
         print(f"relay route {route.name}: post to /{route.kind}/<its secret>")
     print(f"collector {config.collector_url}, state {config.state}")
-    print("The configuration is right. `run --dry-run` asks the sources and the collector.")
+    print("The configuration is valid. `run --dry-run` polls the sources and asks the collector.")
     return 0
 
 
 def _state_of(config: Config) -> State:
     path = Path(config.state)
     if not path.exists():
-        raise AgentError(f"there is no state at {path}: has the agent run yet?")
+        raise AgentError(f"there is no state file at {path}: has the agent run yet?")
     return State(Spool(path, max_bytes=config.max_spool_bytes))
 
 
@@ -195,7 +200,7 @@ def _status(_: argparse.Namespace, config: Config) -> int:
 def _dead_letters(arguments: argparse.Namespace, config: Config) -> int:
     state = _state_of(config)
     if arguments.requeue:
-        print(f"{state.spool.requeue_dead_letters()} are sent once more.")
+        print(f"{state.spool.requeue_dead_letters()} are queued again.")
     elif arguments.discard:
         print(f"{state.spool.discard_dead_letters()} are forgotten.")
     else:

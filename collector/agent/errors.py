@@ -1,4 +1,4 @@
-"""What can go wrong in the agent, and what the operator can do about it."""
+"""The errors of the agent; each message says what to do."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class AgentError(Exception):
 
 
 class SourceError(AgentError):
-    """A source cannot be read now, or says what cannot be understood; it is asked again later."""
+    """A source does not answer, or its answer cannot be decoded; it is polled again later."""

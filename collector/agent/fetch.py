@@ -1,4 +1,4 @@
-"""Asking a source: one HTTP request, or one command, bounded in time and size."""
+"""Reads a source's counters: by one HTTP request or command, bounded in time and size."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MAX_COMPLAINT = 200
 
 @asynccontextmanager
 async def local_http() -> AsyncIterator[httpx.AsyncClient]:
-    """Give an HTTP client for sources: no proxies, no redirects followed."""
+    """Yield an HTTP client for sources, which uses no proxy and follows no redirect."""
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False) as client:
         yield client
 
 
 async def read(source: Source, http: httpx.AsyncClient) -> Sample:
-    """Ask a source for its counters; SourceError says why there are none."""
+    """Return a source's counters; SourceError if it does not answer with counters in time."""
     try:
         async with asyncio.timeout(source.timeout_seconds):
             answer = await _answer(source.request, http)
@@ -46,7 +46,7 @@ async def _answer(request: SourceRequest, http: httpx.AsyncClient) -> bytes:
         return await _run(request)
     if isinstance(request, GrpcCalls):
         return await call_all(request)
-    raise SourceError("a stream is read by its position")  # `streaming` does it
+    raise SourceError("internal error: a stream is read by `streaming`")
 
 
 async def _get(request: HttpGet, http: httpx.AsyncClient) -> bytes:
@@ -63,7 +63,7 @@ async def _get(request: HttpGet, http: httpx.AsyncClient) -> bytes:
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
-                    raise SourceError(f"{where} answers without end")
+                    raise SourceError(f"{where} answers with more than {MAX_ANSWER_BYTES} bytes")
     except httpx.HTTPError as error:
         raise SourceError(f"{where} does not answer ({type(error).__name__})") from error
     return bytes(body)
@@ -87,7 +87,7 @@ async def _run(request: CommandRequest) -> bytes:
         )
         code = await process.wait()
     finally:
-        # Whatever ends the waiting ends the command, and what it has started.
+        # After a timeout or a cancellation, end the command and its child processes.
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -103,5 +103,5 @@ async def _bounded(stream: asyncio.StreamReader | None) -> bytes:
     while stream is not None and (chunk := await stream.read(65536)):
         taken += chunk
         if len(taken) > MAX_ANSWER_BYTES:
-            raise SourceError("the command prints without end")
+            raise SourceError(f"the command prints more than {MAX_ANSWER_BYTES} bytes")
     return bytes(taken)

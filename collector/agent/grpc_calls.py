@@ -1,4 +1,4 @@
-"""Unary gRPC calls over HTTP/2 without TLS, as a local server takes them; extra `grpc`."""
+"""Unary gRPC calls over HTTP/2 without TLS, for a server on this machine; extra `grpc`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collector.agent.sources.protobuf import framed
 
 UNIMPLEMENTED = "12"
 SECONDS = 300.0
-"""The source's own timeout is shorter, and is for all calls together."""
+"""Per request; the source's own timeout is shorter, and is for all calls together."""
 
 
 async def call_all(request: GrpcCalls) -> bytes:
-    """Make the calls on one connection and return their answers, one after the other."""
+    """Make the calls on one connection; return their answers, concatenated."""
     answers = b""
     client = httpx.AsyncClient(
         http1=False, http2=True, trust_env=False, follow_redirects=False, timeout=SECONDS
@@ -38,9 +38,9 @@ async def _call(
         raise SourceError(f"{where} does not answer gRPC ({type(error).__name__})") from error
     status = response.headers.get("grpc-status", "0")
     if status == UNIMPLEMENTED:
-        raise SourceError(f"{where} has no {request.service}: is its API switched on?")
+        raise SourceError(f"{where} has no {request.service}: is its API enabled?")
     if response.status_code != 200 or status != "0":
         raise SourceError(f"{where} answers HTTP {response.status_code}, gRPC status {status}")
-    if not response.content:  # what went wrong follows the body; there is none
-        raise SourceError(f"{where} answers {method} with nothing")
+    if not response.content:  # an error would be in the trailers, which httpx does not show
+        raise SourceError(f"{where} answers {method} with an empty body")
     return response.content

@@ -1,4 +1,4 @@
-"""The agent's own numbers, in Prometheus's form: read from the state at each scrape."""
+"""The agent's Prometheus metrics, read from the state at each scrape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collector.agent.state.state import SourceStatus, State
 
 
 class AgentMetrics(Collector):
-    """Tells how much waits, since when, and the status of each source.
+    """Collects the backlog, its age, and the status of each source and lane.
 
     `sent` returns what each lane has delivered since the start, `failing` the lanes that have a
     problem now.
@@ -32,16 +32,16 @@ class AgentMetrics(Collector):
         self._failing = failing
         self._now = now
         self.posts: Callable[[], Mapping[tuple[str, str], int]] = dict
-        """Returns what became of posts to the relay since the start, by route and outcome."""
+        """Returns the number of posts to the relay since the start, by route and outcome."""
 
     def registry(self) -> CollectorRegistry:
-        """Return a registry with these numbers alone."""
+        """Return a registry with only these metrics."""
         registry = CollectorRegistry()
         registry.register(self)
         return registry
 
     def collect(self) -> Iterator[Metric]:
-        """Read the numbers."""
+        """Yield the metrics of this moment."""
         backlog = self._state.spool.backlog()
         oldest_seconds = 0.0
         if backlog.oldest_at is not None:
@@ -54,7 +54,7 @@ class AgentMetrics(Collector):
         yield aside
         sent = CounterMetricFamily("agent_sent", "Delivered since the start", labels=["lane"])
         failing = GaugeMetricFamily(
-            "agent_delivery_up", "1 while the collector takes it", labels=["lane"]
+            "agent_delivery_up", "1 while the collector accepts it", labels=["lane"]
         )
         problems = {*self._state.delivery_problems(), *self._failing()}
         for lane, count in self._sent().items():
@@ -63,7 +63,7 @@ class AgentMetrics(Collector):
         yield sent
         yield failing
         posts = CounterMetricFamily(
-            "agent_relay_posts", "What became of posts to the relay", labels=["route", "outcome"]
+            "agent_relay_posts", "Posts to the relay, by outcome", labels=["route", "outcome"]
         )
         for (route, outcome), count in self.posts().items():
             posts.add_metric([route, outcome], count)
@@ -73,28 +73,30 @@ class AgentMetrics(Collector):
 
 def _sources(statuses: list[SourceStatus]) -> Iterator[Metric]:
     labels = ["source"]
-    up = GaugeMetricFamily("agent_source_up", "1 while it can be read", labels=labels)
+    up = GaugeMetricFamily("agent_source_up", "1 if the last poll succeeded", labels=labels)
     read_at = GaugeMetricFamily(
-        "agent_source_last_read_timestamp_seconds", "Its last good reading", labels=labels
+        "agent_source_last_read_timestamp_seconds", "Its last successful poll", labels=labels
     )
     counters = GaugeMetricFamily("agent_source_counters", "In that reading", labels=labels)
     unmapped = GaugeMetricFamily(
-        "agent_source_unmapped_names", "Names in it that match no user", labels=labels
+        "agent_source_unmapped_names", "Names in its last sample that match no user", labels=labels
     )
     skipped = GaugeMetricFamily(
-        "agent_source_skipped_rows", "Rows in it that made no sense", labels=labels
+        "agent_source_skipped_rows",
+        "Rows of its last sample that could not be parsed",
+        labels=labels,
     )
     fallen = GaugeMetricFamily(
         "agent_source_fallen_counters",
-        "Counters in it that are lower than before though it runs on",
+        "Counters that are lower than before though it was not restarted",
         labels=labels,
     )
     aside = CounterMetricFamily(
-        "agent_source_set_aside_messages", "Messages that could not be read", labels=labels
+        "agent_source_set_aside_messages", "Messages that could not be decoded", labels=labels
     )
     reports = CounterMetricFamily("agent_source_reports", "Reports it brought", labels=labels)
     restarts = CounterMetricFamily(
-        "agent_source_restarts", "Counters that began anew", labels=labels
+        "agent_source_restarts", "Restarts of counters, or of the source", labels=labels
     )
     for each in statuses:
         up.add_metric([each.name], float(each.problem is None))

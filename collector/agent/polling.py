@@ -1,4 +1,4 @@
-"""One look at a source: what it brings is queued in the transaction that moves its baselines."""
+"""One poll of a source: queues the traffic in the transaction that updates the baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collector.client.spool.spool import REPORTS
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A message of a stream that cannot be read, and why."""
+    """A message of a stream that cannot be decoded, and why."""
 
     message_id: str
     reason: str
@@ -24,24 +24,24 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What a sample brings."""
+    """The traffic that a sample adds, and what was notable about it."""
 
     reports: tuple[Report, ...]
     unmapped_names: tuple[str, ...]
     advance: Advance
     is_first: bool
     usernames: tuple[str, ...] = ()
-    """Whose counters there are."""
+    """The users that the sample's counters belong to."""
     skipped: int = 0
-    """Rows that made no sense."""
+    """Rows that could not be parsed."""
     is_anew: bool = False
-    """It is another stream than before."""
+    """The stream was replaced by another one."""
     set_aside: tuple[Unreadable, ...] = ()
-    """Messages that were passed over."""
+    """Messages that were skipped, since they cannot be decoded."""
 
 
 def gain(source: Source, state: State, sample: Sample) -> Gain:
-    """Work out what a sample would bring, and change nothing."""
+    """Compute the traffic that a sample would add; change nothing."""
     with state.spool.reading() as db:
         known = state.known(db, source.name, source.fingerprint)
     step = advance(known, sample, count_first=source.count_first)
@@ -49,10 +49,10 @@ def gain(source: Source, state: State, sample: Sample) -> Gain:
 
 
 def absorb(source: Source, state: State, sample: Sample) -> Gain:
-    """Queue what a sample brings and move the baselines, both on disk or neither.
+    """Queue a sample's traffic and update the baselines, in one transaction.
 
-    Raises SourceError for a sample that cannot be compared with the one before, and
-    SpoolFullError: then the source goes on counting, and the next look brings it all.
+    Raises SourceError for a sample that cannot be compared with the previous one, and
+    SpoolFullError. Then the baselines stay, and the next poll brings all of the traffic.
     """
     with state.spool.transaction() as db:
         known = state.known(db, source.name, source.fingerprint)
@@ -73,7 +73,7 @@ def absorb(source: Source, state: State, sample: Sample) -> Gain:
 
 
 def queued(reports: Sequence[Report]) -> list[tuple[str, bytes]]:
-    """Return reports as they are queued, under their ids: the same for each attempt to send one."""
+    """Return reports as queue items, with their ids, which stay the same for each attempt."""
     return [(each.report_id, encode(each, report_id=each.report_id)) for each in reports]
 
 

@@ -1,4 +1,4 @@
-"""Does the collector take our keys? Asked with a request without a report, which counts nothing."""
+"""Checks whether the collector accepts the keys, by requests without a report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Probe = Generator[Post | Call, Answer | NoAnswer, str | None]
 
 
 async def probe(config: Config) -> dict[str, str | None]:
-    """Return by whose key it is what stands in its way; None where the collector takes it."""
+    """Return for each key (by where it is configured) why it is refused; None if it is accepted."""
     wire = AsyncWire(config.collector_url, timeout_seconds=TIMEOUT_SECONDS)
     try:
         return {
@@ -28,7 +28,7 @@ async def probe(config: Config) -> dict[str, str | None]:
 
 
 def _keys(config: Config) -> Mapping[str, str]:
-    """Return each key once, and where it is from."""
+    """Return each key once, with where it is configured."""
     keys = {config.key: "key"}
     for route in config.relay.routes if config.relay else ():
         keys.setdefault(route.key, f"key of relay route {route.name}")

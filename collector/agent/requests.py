@@ -1,4 +1,4 @@
-"""How a source is asked: values that say what to do, and do nothing themselves; pure."""
+"""The requests that sources are asked by, as values; `fetch` carries them out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collector.agent.state.counters import Sample
 
 @dataclass(frozen=True, slots=True)
 class HttpGet:
-    """Get a page."""
+    """An HTTP GET."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -23,7 +23,7 @@ class HttpGet:
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """Run a command, without a shell, and take what it prints."""
+    """A command to run without a shell; its standard output is the answer."""
 
     words: tuple[str, ...]
 
@@ -35,7 +35,7 @@ class CommandRequest:
 
 @dataclass(frozen=True, slots=True)
 class GrpcCalls:
-    """Make calls one after the other; the answer is their messages, framed as gRPC does."""
+    """gRPC calls to make one after the other; the answer is their messages, framed as gRPC does."""
 
     url: str
     service: str
@@ -49,7 +49,7 @@ class GrpcCalls:
 
 @dataclass(frozen=True, slots=True)
 class ReadStream:
-    """Read what is new in a Redis stream; `nodes` says what its nodes are called here."""
+    """A Redis stream to read from the last position; `nodes` maps its nodes to server names."""
 
     url: str
     stream: str
@@ -59,7 +59,7 @@ class ReadStream:
 
     @property
     def fingerprint(self) -> str:
-        """What must stay the same for the position in it to mean anything."""
+        """What must stay the same for a stored position to be valid."""
         return f"{self.url}\x1f{self.stream}"
 
 

@@ -1,4 +1,4 @@
-"""Everything an agent does at once: reading sources, sending, and telling its status."""
+"""Runs an agent with its listeners: sources, senders, relay, metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRICS_FILE_SECONDS = 15.0
 
 
 class Listeners(NamedTuple):
-    """The sockets an agent serves on, where it does."""
+    """The sockets that an agent serves on; None for those not configured."""
 
     relay: socket.socket | None
     metrics: socket.socket | None
@@ -32,7 +32,7 @@ class Listeners(NamedTuple):
 
 @contextlib.contextmanager
 def listening(config: Config) -> Iterator[Listeners]:
-    """Open what the configuration says to listen on; ListenError when an address is taken."""
+    """Open the configured listening sockets; ListenError when an address is taken."""
     relay, metrics = config.relay and config.relay.listen, config.metrics_listen
     with contextlib.ExitStack() as stack:
         yield Listeners(
@@ -52,7 +52,7 @@ async def serve(agent: Agent, listeners: Listeners) -> None:
     registry = metrics.registry()
     relay = None
     if agent.config.relay is not None and listeners.relay is not None:
-        # An agent that listens nowhere needs no web server in its memory.
+        # Imported only if needed: an agent without listeners saves the memory of a web server.
         from collector.agent.relay.listening import serve_on  # noqa: PLC0415
         from collector.agent.relay.relay import RelayApp  # noqa: PLC0415
 

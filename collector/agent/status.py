@@ -1,7 +1,7 @@
-"""The status of an agent, from what its state says and what it said itself last; pure.
+"""The status of an agent, from its state and its last heartbeat; pure.
 
-The state is what outlives the agent. What the agent says itself is newer, and true on a full disk
-as well, where nothing can be kept.
+The state survives the agent. The heartbeat is newer, and is also written on a full disk, where the
+state cannot be.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from collector.agent.state.state import SourceStatus
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """The status of an agent: what its process does, which lanes and sources have a problem."""
+    """The status of an agent: its process, and the lanes and sources with a problem."""
 
     process: str | None
-    """Whether it runs, for people; None where that is not known."""
+    """A sentence on whether it runs; None if that is not known."""
     is_running: bool
-    """False for an agent that was to run on, and ended or hangs."""
+    """False if the agent should run, but ended or hangs."""
     lanes: Mapping[str, str]
     statuses: Sequence[SourceStatus]
     relay: str | None
 
     @property
     def is_wrong(self) -> bool:
-        """Tell whether an operator has something to do."""
+        """Whether an operator has to act."""
         has_problem = bool(self.lanes) or any(each.problem for each in self.statuses)
         return has_problem or not self.is_running or self.relay is not None
 
@@ -40,13 +40,13 @@ def agent_status(
     statuses: Sequence[SourceStatus],
     now: datetime,
 ) -> AgentStatus:
-    """Return the status of an agent, given its last signs of life and what its state says."""
+    """Return the status of an agent, from its last heartbeat and its state."""
     if signs is None:
         return AgentStatus(None, is_running=True, lanes=lanes, statuses=statuses, relay=None)
     seen = f"{signs.seen_at:%Y-%m-%d %H:%M:%S} UTC"
     if signs.purpose != RUN:
         return AgentStatus(
-            f"It was run once, the last time at {seen}." if signs.has_ended else None,
+            f"It was last run with --once, at {seen}." if signs.has_ended else None,
             is_running=True,
             lanes=lanes,
             statuses=statuses,
@@ -54,11 +54,10 @@ def agent_status(
         )
     if signs.has_ended or signs.hangs(now):
         said = (
-            f"No agent runs: the last one (pid {signs.pid}) was there at {seen}. No source is "
-            "read, and nothing is sent."
+            f"No agent runs: the last one (pid {signs.pid}) was seen at {seen}. No source is "
+            "polled, and nothing is sent."
             if signs.has_ended
-            else f"The agent (pid {signs.pid}) hangs, it gave no sign of life since {seen}: "
-            "restart it."
+            else f"The agent (pid {signs.pid}) hangs, its last heartbeat was at {seen}: restart it."
         )
         return AgentStatus(said, is_running=False, lanes=lanes, statuses=statuses, relay=None)
     return AgentStatus(
@@ -71,7 +70,7 @@ def agent_status(
 
 
 def _with_said(lanes: Mapping[str, str], problems: Mapping[str, str | None]) -> Mapping[str, str]:
-    """Return the problems of lanes as the agent says them, or kept ones where it tried none yet."""
+    """Return the problems of lanes from the heartbeat; from the state if not tried yet."""
     merged = {**lanes, **problems}
     return {name: problem for name, problem in merged.items() if problem is not None}
 
@@ -79,7 +78,7 @@ def _with_said(lanes: Mapping[str, str], problems: Mapping[str, str | None]) -> 
 def _with_problems(
     statuses: Sequence[SourceStatus], problems: Mapping[str, str | None]
 ) -> Sequence[SourceStatus]:
-    """Return statuses with the problems that the agent says itself, newer than theirs."""
+    """Return statuses with the problems of the heartbeat, which are newer."""
     known = {each.name for each in statuses}
     told = [replace(each, problem=problems.get(each.name, each.problem)) for each in statuses]
     unread = [

@@ -1,7 +1,7 @@
-"""Which messages of a stream were read: what tells a stream made anew from the one before it.
+"""Which messages of a stream were read, to notice that a stream was replaced by a new one.
 
-A position alone cannot: messages of a new stream may have lower ids than those that were read, or
-the same. A message is known by its id and what is in it, for as long as the stream keeps it.
+A position alone does not show it: a new stream may have lower ids than those that were read, or the
+same. So the id and a digest of each message are kept, for as long as the stream has the message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ID = re.compile(rb"(\d{1,20})-(\d{1,20})")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a stream, as it came: whatever bytes are in it."""
+    """A message of a stream, with its fields as bytes."""
 
     message_id: str
     fields: Mapping[bytes, bytes]
@@ -34,7 +34,7 @@ class Message:
 
     @property
     def digest(self) -> bytes:
-        """What tells it from another message with the same id."""
+        """A digest of its fields; differs for another message with the same id."""
         whole = hashlib.blake2b(digest_size=8)
         for name, value in self.fields.items():
             whole.update(len(name).to_bytes(8) + name + len(value).to_bytes(8) + value)
@@ -42,23 +42,23 @@ class Message:
 
     @property
     def name(self) -> str:
-        """The id, and more where another message had it."""
+        """The id; with the digest if another message had the same id."""
         return f"{self.message_id}~{self.digest.hex()}" if self.is_reused else self.message_id
 
 
 def messages_of(entries: Sequence[tuple[bytes, Mapping[bytes, bytes] | None]]) -> list[Message]:
-    """Return what Redis answered as messages; one that was deleted meanwhile has no fields."""
+    """Return the entries of a Redis answer as messages; a deleted entry has no fields."""
     return [Message(message_id.decode("ascii"), fields or {}) for message_id, fields in entries]
 
 
 def order_of(message_id: str) -> str:
-    """Return a text that sorts as ids of messages do."""
+    """Return a text that sorts in the order of message ids."""
     found = _ID.fullmatch(message_id.encode())
     return message_id if found is None else f"{int(found[1]):020d}-{int(found[2]):020d}"
 
 
 def forget(db: sqlite3.Connection, source: str, *, before: str | None = None) -> None:
-    """Forget what was read of a source's stream, or what came before an id."""
+    """Delete the record of messages read of a source's stream: all, or those before an id."""
     db.execute(
         "DELETE FROM stream_message WHERE source = ? AND (? IS NULL OR message_id < ?)",
         (source, before, before and order_of(before)),
@@ -66,7 +66,7 @@ def forget(db: sqlite3.Connection, source: str, *, before: str | None = None) ->
 
 
 def remember(db: sqlite3.Connection, source: str, messages: Sequence[Message]) -> None:
-    """Remember that messages were read."""
+    """Record that messages were read."""
     db.executemany(
         "INSERT OR REPLACE INTO stream_message VALUES (?, ?, ?)",
         [(source, order_of(each.message_id), each.digest) for each in messages],
@@ -74,7 +74,7 @@ def remember(db: sqlite3.Connection, source: str, messages: Sequence[Message]) -
 
 
 def digest_read(db: sqlite3.Connection, source: str, message_id: str) -> bytes | None:
-    """Return the digest of the message that was read under an id; None where none was."""
+    """Return the digest of the message that was read under an id; None if none was."""
     row = db.execute(
         "SELECT digest FROM stream_message WHERE source = ? AND message_id = ?",
         (source, order_of(message_id)),
@@ -83,7 +83,7 @@ def digest_read(db: sqlite3.Connection, source: str, message_id: str) -> bytes |
 
 
 def unread(db: sqlite3.Connection, source: str, messages: Sequence[Message]) -> list[Message]:
-    """Return the messages that were not read, in their order."""
+    """Return the messages that were not read yet, in their order."""
     left = []
     for each in messages:
         digest = digest_read(db, source, each.message_id)

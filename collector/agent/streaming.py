@@ -1,7 +1,7 @@
-"""Following a Redis stream from a position that is kept with what was read; extra `redis`.
+"""Follows a Redis stream; its position is stored together with the reports; extra `redis`.
 
-A stream whose messages before the position were not read is another one than before: it is read
-from its start, less what was read already.
+If messages before the position were never read, the stream was replaced by another one: it is read
+from its start, without the messages that were read already.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class Page:
     position: str
     is_first: bool
     has_gap: bool = False
-    """The message read last is gone: others after it may be, too."""
+    """The message read last was trimmed: unread ones may be, too."""
     is_anew: bool = False
-    """The stream is another one than before: nothing was taken yet, its start is next."""
+    """The stream was replaced: nothing of this page is queued, the stream's start is next."""
     first_id: str | None = None
-    """Of the stream; what was read before it is in it no more."""
+    """The stream's oldest id; records of messages before it can be deleted."""
 
 
 async def follow(source: Source, request: ReadStream, state: State) -> Gain:
-    """Queue all that is new, page by page, each with its position; return what it all brought.
+    """Queue all new messages, page by page, each with its position; return the sum of all pages.
 
-    Raises SourceError, or SpoolFullError: then the stream keeps what was not queued.
+    Raises SourceError, or SpoolFullError. Then the remaining messages stay in the stream.
     """
     whole: Gain | None = None
     most = MOST_MESSAGES
@@ -76,7 +76,7 @@ async def follow(source: Source, request: ReadStream, state: State) -> Gain:
             except SpoolFullError:
                 if len(page.messages) <= 1:
                     raise
-                most = len(page.messages) // 2  # what is too much at once may do in parts
+                most = len(page.messages) // 2  # a smaller page may fit
                 continue
             whole = brought if whole is None else _joined(whole, brought)
             if len(page.messages) < most and not page.is_anew:
@@ -98,7 +98,7 @@ def _joined(one: Gain, other: Gain) -> Gain:
 
 
 async def peek(source: Source, request: ReadStream, state: State) -> Gain:
-    """Return what the next page would bring, and change nothing."""
+    """Compute the traffic that the next page would add; change nothing."""
     async with _opened(source, request) as redis:
         page = await _page(redis, source, request, state, MOST_MESSAGES)
     with state.spool.reading() as db:
@@ -108,7 +108,7 @@ async def peek(source: Source, request: ReadStream, state: State) -> Gain:
 
 @asynccontextmanager
 async def _opened(source: Source, request: ReadStream) -> AsyncIterator[Redis]:
-    # Only who reads a stream needs the library.
+    # Imported only if a stream is configured: the extra may be missing.
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 
@@ -120,7 +120,7 @@ async def _opened(source: Source, request: ReadStream) -> AsyncIterator[Redis]:
                 username=request.username,
                 password=request.password,
                 protocol=2,
-                decode_responses=False,  # what is no text concerns its own message alone
+                decode_responses=False,  # a message that is not UTF-8 must not fail the page
                 socket_timeout=source.timeout_seconds,
                 socket_connect_timeout=source.timeout_seconds,
             )
@@ -136,9 +136,10 @@ async def _opened(source: Source, request: ReadStream) -> AsyncIterator[Redis]:
 
 
 async def _make_known(redis: Redis, source: Source, request: ReadStream, state: State) -> None:
-    """Remember what was read, or passed over, before messages were remembered one by one.
+    """Record as read the messages from before such records were kept.
 
-    That is all of the stream at the first look, and what is before the position of an older state.
+    At the first poll that is the whole stream; for the state of an older version, all messages up
+    to its position.
     """
     position = await asyncio.to_thread(_position, source, state)
     if position is None:
@@ -185,7 +186,7 @@ async def _page(redis: Redis, source: Source, request: ReadStream, state: State,
 
 
 def _oldest_safe_id() -> str:
-    """Return where to begin if nothing is known of what was read: collectors know younger ids."""
+    """Return the id to begin at without a position: collectors deduplicate newer messages."""
     return f"{max(0, int((time.time() - OLDEST.total_seconds()) * 1000))}-0"
 
 
@@ -242,9 +243,9 @@ def _absorb(source: Source, request: ReadStream, state: State, page: Page) -> Ga
 
 def _note(page: Page) -> str | None:
     if page.is_anew:
-        return "the stream was made anew, or restored: it was read from its start"
+        return "the stream was replaced, or restored: it was read from its start"
     if page.has_gap:
-        return "the stream has a gap: messages are missing that were not read"
+        return "the stream has a gap: unread messages were trimmed"
     return None
 
 
@@ -279,11 +280,11 @@ def _gain(source: Source, request: ReadStream, page: Page) -> Gain:
 
 
 def _text_of(message: Message) -> dict[str, str]:
-    """Return a message's fields as texts; SourceError for one that has others."""
+    """Return a message's fields as texts; SourceError if one is not UTF-8."""
     try:
         return {name.decode(): value.decode() for name, value in message.fields.items()}
     except UnicodeDecodeError:
-        raise SourceError("it is no UTF-8") from None
+        raise SourceError("it is not UTF-8") from None
 
 
 def _report(source: Source, request: ReadStream, usage: Usage) -> Report:

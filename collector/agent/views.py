@@ -1,4 +1,4 @@
-"""What the command line shows: what would be sent, and the status of everything."""
+"""What the command line shows: a dry run, the status, dead letters."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 def show_gains(
     console: Console,
-    looks: Sequence[tuple[Source, Gain | str]],
+    polled: Sequence[tuple[Source, Gain | str]],
     problems: Mapping[str, str | None],
 ) -> None:
-    """Show what each source would bring now, and which keys the collector takes."""
+    """Show the traffic that each source would add now, and which keys are valid."""
     table = Table(title="What would be sent", title_justify="left")
     for column in ("source", "user", "server", "port", "protocol"):
         table.add_column(column)
     table.add_column("up", justify="right")
     table.add_column("down", justify="right")
-    for source, brought in looks:
+    for source, brought in polled:
         for each in () if isinstance(brought, str) else brought.reports:
             table.add_row(
                 _text(source.name),
@@ -44,10 +44,10 @@ def show_gains(
                 size(each.download_bytes),
             )
     console.print(table)
-    for source, brought in looks:
+    for source, brought in polled:
         console.print(_text(f"{source.name}: {_summary(source, brought)}"), soft_wrap=True)
     for whose, problem in problems.items():
-        said = "takes it" if problem is None else problem
+        said = "accepts it" if problem is None else problem
         console.print(_text(f"{whose}: the collector {said}"), soft_wrap=True)
     console.print("Nothing was sent, and nothing was changed.")
 
@@ -59,25 +59,25 @@ def _summary(source: Source, brought: Gain | str) -> str:
     if not isinstance(source.request, ReadStream):
         parts.insert(0, f"{len(brought.advance.known.baselines)} counters")
     if brought.is_first and not source.count_first:
-        parts.append(f"never read before: this is where counting would begin{_of(brought)}")
+        parts.append(f"never read before: these values would be the baseline{_of(brought)}")
     if brought.advance.restarts and not brought.is_anew:
-        parts.append("its counters began anew")
+        parts.append("its counters began at zero")
     if brought.unmapped_names:
         named = ", ".join(brought.unmapped_names[:MOST_SHOWN])
         parts.append(f"{len(brought.unmapped_names)} names match no user: {named}")
     if brought.skipped:
-        parts.append(f"{brought.skipped} rows made no sense")
+        parts.append(f"{brought.skipped} rows could not be parsed")
     if brought.advance.fallen:
-        parts.append(f"{len(brought.advance.fallen)} counters show less than before")
+        parts.append(f"{len(brought.advance.fallen)} counters are lower than before")
     if brought.set_aside:
-        parts.append(f"{len(brought.set_aside)} messages cannot be read")
+        parts.append(f"{len(brought.set_aside)} messages cannot be decoded")
     if brought.is_anew:
-        parts.append("the stream was made anew, or restored: it would be read from its start")
+        parts.append("the stream was replaced, or restored: it would be read from its start")
     return "; ".join(parts)
 
 
 def _of(brought: Gain) -> str:
-    """Say whose counters there are, or some of them."""
+    """Name the users of the counters, or the first of them."""
     names = brought.usernames
     if not names:
         return ""
@@ -86,16 +86,16 @@ def _of(brought: Gain) -> str:
 
 
 def show_status(console: Console, found: AgentStatus, *, backlog: Backlog, now: datetime) -> None:
-    """Show whether the agent runs, what waits and the status of each source."""
+    """Show whether the agent runs, the backlog, and the status of each source."""
     if found.process is not None:
         console.print(_text(found.process), soft_wrap=True)
-    waiting = f"{backlog.items} items wait to be sent, {size(backlog.size_bytes)}"
+    waiting = f"{backlog.items} items are queued, {size(backlog.size_bytes)}"
     if backlog.oldest_at is not None:
         waiting += f", the oldest for {age(backlog.oldest_at, now)}"
     console.print(f"{waiting}.", highlight=False)
     if backlog.set_aside_total:
         console.print(
-            f"{backlog.set_aside_total} were refused and set aside, "
+            f"{backlog.set_aside_total} were refused (dead letters), "
             f"{size(backlog.set_aside_bytes)} of them are kept: traffic-agent dead-letters",
             highlight=False,
         )
@@ -123,10 +123,10 @@ def _state(status: SourceStatus) -> str:
     if status.unmapped:
         parts.append(f"{status.unmapped} names match no user: {', '.join(status.unmapped_names)}")
     if status.skipped:
-        parts.append(f"{status.skipped} rows made no sense")
+        parts.append(f"{status.skipped} rows could not be parsed")
     if status.set_aside_total:
         parts.append(
-            f"{status.set_aside_total} messages could not be read and are not counted, the last: "
+            f"{status.set_aside_total} messages could not be decoded, so not counted; the last: "
             f"{status.set_aside_last}"
         )
     if status.note is not None and status.noted_at is not None:
@@ -134,19 +134,19 @@ def _state(status: SourceStatus) -> str:
     if status.fallen:
         names = ", ".join(each.replace("\x1f", " ") for each in status.fallen_names[:MOST_SHOWN])
         parts.append(
-            f"{status.fallen} counters show less than before though it was not restarted, they "
-            f"count again above that: {names}"
+            f"{status.fallen} counters are lower than before though it was not restarted, they "
+            f"count again above their highest value: {names}"
         )
     return "; ".join(parts)
 
 
 def show_dead_letters(console: Console, letters: Sequence[DeadLetter]) -> None:
-    """Show what was set aside, newest first."""
+    """Show the dead letters, newest first."""
     table = Table(title="Set aside", title_justify="left")
     for column in ("when (UTC)", "lane", "reason", "what"):
         table.add_column(column)
     for each in letters:
-        # What a relay keeps is compressed, behind a line that says what it is.
+        # The relay stores a compressed post after one line that describes it.
         what = each.body.partition(b"\n")[0][:200].decode(errors="replace")
         table.add_row(
             f"{each.set_aside_at.astimezone(UTC):%Y-%m-%d %H:%M}",
@@ -158,7 +158,7 @@ def show_dead_letters(console: Console, letters: Sequence[DeadLetter]) -> None:
 
 
 def size(amount_bytes: int) -> str:
-    """Return an amount as people read it."""
+    """Return an amount of bytes with a readable unit."""
     amount, unit = float(amount_bytes), UNITS[0]
     for unit in UNITS:
         if amount < 1024 or unit == UNITS[-1]:
@@ -168,7 +168,7 @@ def size(amount_bytes: int) -> str:
 
 
 def age(moment: datetime, now: datetime) -> str:
-    """Return how long ago something was."""
+    """Return how long ago a moment was, with a readable unit."""
     seconds = max(0, int((now - moment).total_seconds()))
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * length:

@@ -175,9 +175,9 @@ def test_a_dry_run_before_the_first_run_leaves_nothing_behind(collector, server,
     collector.start()
     look = agent.run("run", "--dry-run")
     assert look.returncode == 0
-    begins = "this is where counting would begin, for alice, bob, carol, dave, erin and 1 more"
+    begins = "these values would be the baseline, for alice, bob, carol, dave, erin and 1 more"
     assert begins in look.stdout
-    assert "key: the collector takes it" in look.stdout
+    assert "key: the collector accepts it" in look.stdout
     assert not agent.state.exists()
     assert collector.totals() == {}
 
@@ -193,7 +193,7 @@ def test_a_dry_run_says_what_is_wrong_with_address_or_key(collector, server, mak
     collector.start()
     wrong = agent.run("run", "--dry-run")
     assert wrong.returncode == 1
-    assert "key: the collector takes it" in wrong.stdout
+    assert "key: the collector accepts it" in wrong.stdout
     assert "key of relay route panel: the collector answers 401: this reporter key" in wrong.stdout
     assert "rk_of-nobody" not in wrong.stdout + wrong.stderr
 
@@ -210,7 +210,7 @@ def test_once_with_a_source_or_collector_that_does_not_answer_says_so_and_keeps_
     assert done.returncode == 1
     assert "source_fails source=gone" in done.stderr
     assert "does not answer" in done.stderr
-    assert "1 items wait to be sent" in done.stderr
+    assert "1 items are queued and not sent yet" in done.stderr
     collector.start()
     assert "reports: not delivered" in agent.run("status").stdout
     assert agent.run("run", "--once").returncode == 1, "one source is still away"

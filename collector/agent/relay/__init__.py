@@ -1,1 +1,1 @@
-"""The relay: posts of senders that never try again, kept on disk and passed on."""
+"""The relay: stores posts of senders that never retry, and forwards them to the collector."""

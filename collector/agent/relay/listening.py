@@ -1,4 +1,4 @@
-"""The agent's listeners: bare ASGI apps on uvicorn, bounded as the collector's own are."""
+"""The agent's HTTP listeners: ASGI apps without a framework, with the collector's limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def serve_on(app: App, listener: socket.socket) -> None:
         app,
         connections=MAX_CONNECTIONS,
         read_seconds=READ_SECONDS,
-        proxies=(),  # who posts is told by a secret, never by an address
+        proxies=(),  # senders are identified by a secret, never by an address
         lifespan="off",
         graceful_seconds=2,
         signals=Signals.LEFT_ALONE,
@@ -36,7 +36,7 @@ async def serve_on(app: App, listener: socket.socket) -> None:
         await server.serve(sockets=[listener])
     except asyncio.CancelledError:
         if server.started:
-            await server.shutdown(sockets=[listener])  # what is being answered is answered
+            await server.shutdown(sockets=[listener])  # answers in progress are completed
         raise
 
 
@@ -58,7 +58,7 @@ def metrics_app(registry: CollectorRegistry) -> App:
 async def answer(
     send: Send, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8"
 ) -> None:
-    """Send a whole response."""
+    """Send a complete response."""
     headers = [
         (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),

@@ -1,7 +1,7 @@
-"""Takes posts of senders that never try again, keeps them on disk, then answers; passes them on.
+"""Accepts posts of senders that never retry, stores them, then answers; forwards them later.
 
-The id of a post is made when it is kept, so passing it on may be tried as often as it takes. The
-secret a sender posts under is in its path: no path is ever written anywhere.
+A post gets its id when it is stored, so that it can be forwarded any number of times and counts
+once. A sender's secret is in its path, so paths are never logged or stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 2**20
 BODY_SECONDS = 30.0
-"""So long nothing of a body may arrive, or too little (`LEAST_BYTES_PER_SECOND`)."""
+"""How long a body may take, without the time it has at `LEAST_BYTES_PER_SECOND`."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS relay_seen (
     route TEXT NOT NULL, digest BLOB NOT NULL, seen_at INTEGER NOT NULL,
@@ -42,13 +42,13 @@ CREATE TABLE IF NOT EXISTS relay_seen (
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One kept post in one request to `/v1/sources/<kind>/<key>`, as it came."""
+    """Forwards one stored post as one request to `/v1/sources/<kind>`, with the same body."""
 
     route: Route
     most_items: int = 1
 
     def pack(self, items: Sequence[Item]) -> Post:
-        """Return the request that passes a post on."""
+        """Return the request that forwards a post."""
         (item,) = items
         head, _, body = item.body.partition(b"\n")
         kept = json.loads(head)
@@ -68,16 +68,16 @@ class Forward:
 
 
 class RelayApp:
-    """The listener, as an ASGI app; `kept` is called with the lane that something was kept in."""
+    """The relay's ASGI app; `kept` is called with the lane in which a post was stored."""
 
     def __init__(self, routes: Sequence[Route], spool: Spool) -> None:
         self._routes = routes
         self._spool = spool
         self.wakes: dict[str, asyncio.Event] = {}
         self.posts: Counter[tuple[str, str]] = Counter()
-        """How many posts were kept, repeated or refused, by route."""
+        """How many posts were stored, repeated or refused, by route."""
         self.problem: str | None = None
-        """Why the last post was refused; None where it was taken."""
+        """Why the last post was refused; None if it was accepted."""
         with spool.transaction() as db:
             db.execute(_SCHEMA)
 
@@ -117,7 +117,7 @@ class RelayApp:
         await answer(send, 200, b'{"status": "success"}\n', "application/json")
 
     def _keep(self, route: Route, query: str, content_type: str, body: bytes) -> bool:
-        """Keep a post on disk; False for a retry of one that is there."""
+        """Store a post; False for a retry of a stored one."""
         head = json.dumps({"query": query, "content_type": content_type[:100]}).encode()
         kept = head + b"\n" + gzip.compress(body, compresslevel=3, mtime=0)
         with self._spool.transaction() as db:
@@ -140,9 +140,11 @@ class RelayApp:
     def _note_refusal(self, route: Route, error: SpoolError) -> None:
         self.posts[route.name, "refused"] += 1
         if self.problem is None:
-            log.warning("relay_refuses route=%s: what is posted now is lost: %s", route.name, error)
+            log.warning(
+                "relay_refuses route=%s: posts are lost until this ends: %s", route.name, error
+            )
         self.problem = (
-            f"route {route.name}: a post was refused at {datetime.now(tz=UTC):%H:%M:%S} UTC, and "
+            f"route {route.name}: a post was refused at {datetime.now(tz=UTC):%H:%M:%S} UTC and "
             f"is lost: {error}"
         )
 
@@ -153,7 +155,7 @@ def _kept_query(route: Route, query: bytes) -> str:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """Return a whole body; None for one that is too large, too slow, or cut off."""
+    """Return a body; None for one that is too large, too slow, or incomplete."""
     try:
         return await read_body(receive, limit_bytes=MAX_BODY_BYTES, read_seconds=BODY_SECONDS)
     except BodyError:

@@ -1,4 +1,4 @@
-"""What the relay takes for whom: one route for each sender that never tries again; pure."""
+"""The configuration of the relay: one route for each sender that never retries; pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ KINDS = ("3x-ui", "uniproxy")
 MIN_SECRET_LENGTH = 16
 DEFAULT_RETRY_WINDOW_SECONDS = 20.0
 KEPT_QUERY = {"3x-ui": (), "uniproxy": ("node_id", "node_type")}
-"""What is passed on of a query; all else, such as a panel's token, is none of the collector's."""
+"""The query parameters to forward; others, such as a panel's token, are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A sender: the secret it posts under, and the reporter key it is passed on with.
+    """A sender: the secret in its path, and the reporter key with which its posts are forwarded.
 
-    What comes again, byte for byte, within the retry window is a retry of the sender's; 0 where
-    senders do not retry.
+    An identical post within the retry window is taken for a retry of the sender; 0 counts each
+    post.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Route:
 
     @property
     def lane(self) -> str:
-        """The lane of the spool for what this sender posts."""
+        """The lane of the spool for this sender's posts."""
         return f"relay:{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relay:
-    """Where the relay listens, and for whom."""
+    """The address on which the relay listens, and its routes."""
 
     listen: tuple[str, int]
     routes: tuple[Route, ...]
@@ -81,7 +81,7 @@ def _route(table: Table, default_key: str) -> Route:
 
 
 def find_route(routes: Sequence[Route], path: str) -> Route | None:
-    """Return the route of a path `/<kind>/<secret>`; None where there is none."""
+    """Return the route of a path `/<kind>/<secret>`; None if there is none."""
     kind, _, secret = path.strip("/").partition("/")
     given = secret.rstrip("/").encode("utf-8", "surrogateescape")
     found = None
@@ -92,5 +92,5 @@ def find_route(routes: Sequence[Route], path: str) -> Route | None:
 
 
 def digest_of(query: str, body: bytes) -> bytes:
-    """Return what tells a post from another one."""
+    """Return a digest of a post's query and body."""
     return hashlib.blake2b(query.encode() + b"\x1f" + body, digest_size=16).digest()
