@@ -77,11 +77,11 @@ class Outbox(Protocol):
         ...
 
     def settle(self, settlement: Settlement) -> None:
-        """Remove what is done or set aside, and remember what changes."""
+        """Apply a settlement: remove items, store dead letters, update items."""
         ...
 
     def give_back(self, *, is_unsent: bool) -> None:
-        """Let others send what `first` returned; `is_unsent`: no request left this machine."""
+        """Release the items of `first`; `is_unsent`: no request left this machine."""
         ...
 
 
@@ -97,7 +97,7 @@ class MemoryOutbox:
         return within(self.items, most_items=most_items, most_bytes=most_bytes)
 
     def settle(self, settlement: Settlement) -> None:
-        """Remove what is done or set aside, and remember what changes."""
+        """Apply a settlement: remove items, store dead letters, update items."""
         self.rejected += settlement.set_aside
         gone = {each.seq for each in settlement.done}
         gone |= {each.item.seq for each in settlement.set_aside}

@@ -66,7 +66,7 @@ async def test_a_sender_that_hangs_is_told_and_begins_anew(agent, monkeypatch):
         patch.setattr(running, "ATTEMPT_SECONDS", 0.05)
         patch.setattr(sender.wire, "drive", hang)
         assert isinstance(await sender.attempt(), Setback)
-    assert "begun anew" in problem_of(agent, "lanes", "reports")
+    assert "is retried" in problem_of(agent, "lanes", "reports")
     assert isinstance(await sender.attempt(), Empty)
 
 

@@ -127,7 +127,7 @@ async def test_the_stats_service_is_asked_for_users_and_not_to_reset(kind, servi
         assert await counted(text) == {"alice": (10, 2**40)}
         assert stats.asked == [{pattern: b"user>>>"}]
         stats.uptimes = [50, 1]
-        with pytest.raises(SourceError, match="restarted while"):
+        with pytest.raises(SourceError, match="restarted during"):
             await counted(text)
 
 
@@ -309,7 +309,7 @@ async def test_a_stream_made_anew_with_lower_ids_is_read_from_its_start_and_told
     brought = await follow(only, only.request, state)
     assert brought.is_anew
     assert sum(amount for _, _, amount in queued(state)) == 2 + 4 + 8 + 16
-    assert "anew" in state.statuses()[0].note
+    assert "was replaced" in state.statuses()[0].note
     refill(panel, ["7-0"], ["42:32"])
     assert not (await follow(only, only.request, state)).is_anew
     assert sum(amount for _, _, amount in queued(state)) == 2 + 4 + 8 + 16 + 32

@@ -53,7 +53,7 @@ def test_a_defect_does_not_end_the_thread_that_sends(collector, url, tmp_path, m
         client.queue(report())
         poll("it is sent", lambda: client.backlog().items == 0)
     assert [(each.kind, str(each)) for each in told] == [
-        ("sender", "sending failed and is begun anew: RuntimeError")
+        ("sender", "sending failed and is retried: RuntimeError")
     ]
     assert len(collector.taken) == 1
 

@@ -1,1 +1,1 @@
-"""The agent's configuration file: reading it, and the values it becomes."""
+"""The agent's configuration file, decoded into values."""

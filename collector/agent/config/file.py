@@ -16,7 +16,7 @@ DEFAULT_PATH = Path("/etc/traffic-agent/config.toml")
 
 
 def load(path: Path) -> Config:
-    """Return what the file says; files it names are looked for beside it.
+    """Load the configuration; relative paths in it are relative to its folder.
 
     ConfigError names the file, the table and the key.
     """
@@ -31,7 +31,7 @@ def load(path: Path) -> Config:
         return found
 
     if not path.exists():
-        raise ConfigError(f"{path}: there is no such file; --config FILE names another")
+        raise ConfigError(f"{path}: there is no such file; name another one with --config FILE")
     return read_config_file(path, parse)
 
 
@@ -45,5 +45,5 @@ def _check_extra(source: Source) -> None:
 
 
 def is_readable_by_others(path: Path) -> bool:
-    """Tell whether other users of this machine can read the file, and the key in it."""
+    """Tell whether other users of this machine can read the file, which has the reporter key."""
     return bool(path.stat().st_mode & stat.S_IROTH)

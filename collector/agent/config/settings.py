@@ -1,4 +1,4 @@
-"""The configuration: what is read, where it goes, what bounds hold; pure, given the parsed file."""
+"""The agent's configuration as values: sources, collector, bounds, relay; pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PATTERN = text(compile_pattern, expected="expected a regular expression in quote
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A server whose counters are read."""
+    """A VPN server whose counters are polled."""
 
     name: str
     kind: str
@@ -57,14 +57,14 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """What must stay the same for counters to be comparable with those of before."""
+        """What must stay the same for stored baselines to be valid."""
         text = f"{self.kind}\x1e{self.request.fingerprint}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the file says; secrets are kept out of the representation."""
+    """The whole configuration; secrets are kept out of the representation."""
 
     collector_url: str
     key: str = field(repr=False)
@@ -77,9 +77,9 @@ class Config:
 
 
 def parse(text: str, *, read_file: Callable[[str], str]) -> Config:
-    """Read the configuration; ConfigError names the table and the key.
+    """Decode the configuration; ConfigError names the table and the key.
 
-    `read_file` returns what is in a file that the configuration names.
+    `read_file` returns the content of a file that the configuration names.
     """
     top = Table("", parse_toml(text), read_file=read_file)
     agent = top.table("agent", {})
@@ -93,7 +93,9 @@ def parse(text: str, *, read_file: Callable[[str], str]) -> Config:
     collector = top.table("collector")
     url, key = collector.get("url", WEB_URL), collector.secret("key")
     if url.endswith(("/v1", "/v1/reports")) or "/v1/sources" in url:
-        raise collector.error("url", "end it before /v1: the agent knows the paths itself")
+        raise collector.error(
+            "url", "leave out /v1 and what follows: the agent adds the paths itself"
+        )
     collector.finish()
     sources = [
         _source(table, server=server, interval_seconds=interval_seconds)
@@ -105,7 +107,7 @@ def parse(text: str, *, read_file: Callable[[str], str]) -> Config:
     top.finish()
     _check_names(sources)
     if not sources and relay is None:
-        raise ConfigError("there is no [[source]] and no [relay]: nothing would be done")
+        raise ConfigError("there is no [[source]] and no [relay]: add one of them")
     return Config(
         collector_url=url,
         key=key,
@@ -158,7 +160,7 @@ def _users(users: Table) -> UserMap:
 
 
 def _table_in(users: Table, file: str) -> Mapping[str, str]:
-    """Read a table of users from a TOML or JSON file."""
+    """Decode a table of users from a TOML or JSON file."""
     text = users.file("table_file", file)
     try:
         table: Any = json.loads(text) if file.endswith(".json") else tomllib.loads(text)

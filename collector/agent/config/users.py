@@ -1,4 +1,4 @@
-"""Whose traffic is it: names a source uses → usernames; pure."""
+"""Maps the names that a source uses to usernames; pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class UserMap:
-    """Takes the part of a name that a pattern finds, then looks it up in a table.
+    """Maps a name by a pattern, which extracts a part of it, and then by a table.
 
-    Without a pattern the name is taken whole; without a table it is the username, less the blanks
-    around it.
+    Without a pattern the whole name is used; without a table the result, stripped of blanks, is the
+    username.
     """
 
     pattern: re.Pattern[str] | None = None
     table: Mapping[str, str] | None = field(default=None, repr=False)
 
     def username(self, name: str) -> str | None:
-        """Return the username of a name; None for a name that is no user's."""
+        """Return the username of a name; None for a name that matches no user."""
         if self.pattern is not None:
             found = self.pattern.fullmatch(name)
             if found is None:
@@ -35,7 +35,7 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
+        raise ValueError(f"is not a regular expression: {error}") from error
     if "user" not in pattern.groupindex:
         raise ValueError("must have a group (?P<user>...), which is the username")
     return pattern

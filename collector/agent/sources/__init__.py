@@ -1,1 +1,1 @@
-"""One pure module per kind of source: its keys in the configuration, and what its answer means."""
+"""One pure module per kind of source: its configuration keys, and the decoding of its answer."""

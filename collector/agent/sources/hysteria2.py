@@ -1,6 +1,6 @@
 """Hysteria 2: `GET /traffic` of its traffic statistics API, without `clear`.
 
-`tx` is what the server sent on for the user, the user's upload; `rx` is the download.
+`tx` is what the server forwarded for the user (the user's upload); `rx` is the download.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from collector.runtime.config.values import EXACT_URL
 
 
 def build(table: Table) -> tuple[SourceRequest, Parse]:
-    """Return how to ask for the traffic; the secret goes bare into `Authorization`."""
+    """Return the request; the secret is the whole value of `Authorization`."""
     url = table.get("url", EXACT_URL, "http://127.0.0.1:9999/traffic")
     if "clear" in parse_qs(urlsplit(url).query, keep_blank_values=True):
-        raise table.error("url", "clear would take the counters from others who read them")
+        raise table.error(
+            "url", "leave out `clear`: it resets the counters, also for other readers"
+        )
     if urlsplit(url).path in {"", "/"}:
         url = url.rstrip("/") + "/traffic"
     secret = table.secret("secret", default=None)

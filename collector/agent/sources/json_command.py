@@ -3,7 +3,7 @@
     {"started": "optional, differs after a restart, and only then",
      "counters": [{"user": "alice", "upload_bytes": 1, "download_bytes": 2}]}
 
-or the list alone. `counter` tells several counters of one user apart.
+or the list alone. If a user has several counters, each has another `counter`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def build(table: Table) -> tuple[SourceRequest, Parse]:
 
 
 def parse(body: bytes) -> Sample:
-    """Read what the command printed."""
+    """Decode the command's output."""
     try:
         printed = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise SourceError("what it printed is not JSON") from error
+        raise SourceError("its output is not JSON") from error
     started = None
     if isinstance(printed, dict):
         started = printed.get("started")
         printed = printed.get("counters")
     if not isinstance(printed, list):
-        raise SourceError('what it printed is no list of counters, nor has "counters"')
+        raise SourceError('its output is not a list of counters, nor an object with "counters"')
     tally = Tally()
     for each in printed:
         user = each.get("user") if isinstance(each, dict) else None

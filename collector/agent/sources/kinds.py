@@ -1,4 +1,4 @@
-"""Which kinds of source there are, and which there cannot be and why."""
+"""The kinds of source, and kinds that cannot be supported, with the reason."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from collector.runtime.config.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a kind of source is configured, and the protocol it speaks where that is certain."""
+    """A kind of source: how to build its request, and its protocol if there is only one."""
 
     build: Callable[[Table], tuple[SourceRequest, Parse]]
     protocol: str = "unknown"
     extra: str | None = None
-    """What has to be installed beside the rest: the name of an extra of this package."""
+    """The extra of this package that the kind needs."""
 
 
 KINDS = {
@@ -43,10 +43,10 @@ KINDS = {
     "command": Kind(json_command.build),
 }
 EXTRAS = {"grpc": "h2", "redis": "redis"}
-"""The module by which an extra is known to be there."""
+"""The module whose presence shows that an extra is installed."""
 UNUSABLE = {
     "clash": (
-        "Clash's /connections does not say whose a connection is, so nothing can be billed by it; "
+        "Clash's /connections does not name the user of a connection, so it cannot be billed; "
         "use singbox-grpc or singbox-ssm"
     ),
 }

@@ -1,7 +1,7 @@
 """Outline: `shadowsocks_data_bytes` on the metrics page of its Shadowsocks server.
 
-`/metrics/transfer` of the management API is no counter but a sliding window of 30 days, which
-falls by itself: differences of it mean nothing. Users are known by the id of their access key.
+`/metrics/transfer` of the management API is not a counter but a sliding window of 30 days, so its
+differences are not traffic. A user's name is the id of the access key.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _SAMPLE = re.compile(
 )
 _LABEL = re.compile(r'(?P<name>[a-zA-Z_]\w*)="(?P<value>(?:[^"\\]|\\.)*)"')
 _UP, _DOWN = "c>p", "c<p"
-"""Between client and proxy; what the proxy exchanges with targets is the same bytes again."""
+"""Traffic between client and proxy; that between proxy and target is the same bytes again."""
 
 
 def build(table: Table) -> tuple[SourceRequest, Parse]:
-    """Return how to ask for the metrics page."""
+    """Return the request for the metrics page."""
     url = table.get("url", EXACT_URL, "http://127.0.0.1:9092/metrics")
     if urlsplit(url).path.rstrip("/").endswith("/metrics/transfer"):
         raise table.error(
@@ -36,7 +36,7 @@ def build(table: Table) -> tuple[SourceRequest, Parse]:
 
 
 def parse(body: bytes) -> Sample:
-    """Read a page in Prometheus's text form; traffic without an access key is no user's."""
+    """Decode a page in Prometheus's text format; traffic without an access key is skipped."""
     tally = Tally()
     is_outline = False
     started = None

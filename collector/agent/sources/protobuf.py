@@ -1,4 +1,4 @@
-"""As much of protocol buffers and of gRPC's framing as three small messages take; pure."""
+"""The part of protocol buffers and of gRPC's framing that three small messages need; pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _FRAME_HEAD_BYTES = 5
 
 
 def text_field(number: int, text: str) -> bytes:
-    """Return a field that holds a text."""
+    """Encode a string field."""
     value = text.encode()
     return _varint(number << 3 | _BYTES) + _varint(len(value)) + value
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Return the fields of a message by number; SourceError for what is none."""
+    """Yield the fields of a message, with their numbers; SourceError if it is not a message."""
     at = 0
     while at < len(message):
         key, at = _read_varint(message, at)
@@ -33,25 +33,25 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise SourceError("the answer is no protobuf message")
         if at + length > len(message):
-            raise SourceError("the answer is cut off")
+            raise SourceError("the answer is incomplete")
         yield number, message[at : at + length]
         at += length
 
 
 def framed(message: bytes) -> bytes:
-    """Return a message as gRPC sends it, uncompressed."""
+    """Return a message in gRPC's framing, uncompressed."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def unframed(body: bytes) -> list[bytes]:
-    """Return the messages of a gRPC body; SourceError for one that is cut off or compressed."""
+    """Return the messages of a gRPC body; SourceError if incomplete or compressed."""
     messages = []
     at = 0
     while at < len(body):
         length = int.from_bytes(body[at + 1 : at + _FRAME_HEAD_BYTES], "big")
         end = at + _FRAME_HEAD_BYTES + length
         if body[at] or end > len(body):
-            raise SourceError("the answer is cut off, or compressed")
+            raise SourceError("the answer is incomplete, or compressed")
         messages.append(body[at + _FRAME_HEAD_BYTES : end])
         at = end
     return messages

@@ -1,8 +1,8 @@
-"""Remnawave: its Redis stream of usage, which names each message by an id of its own.
+"""Remnawave: its Redis stream of usage, in which each message has an id.
 
-A message holds what one node's users have used since the one before, as `userId:bytes` pairs and
-without a direction; here it is a download. The message's id makes the reports' ids, so whoever
-reads it, and however often, it counts once.
+A message has the traffic of one node's users since the previous message, as `userId:bytes` pairs
+without a direction; here it is counted as download. The reports' ids are derived from the message's
+id, so a message counts once, however often it is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FARTHEST = timedelta(minutes=4)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one user has used on one node, by one message."""
+    """One user's traffic on one node, from one message."""
 
     message_id: str
     node: str
@@ -39,7 +39,7 @@ class Usage:
 
 
 def build(table: Table) -> tuple[SourceRequest, Parse]:
-    """Return how to read the stream."""
+    """Return the request that reads the stream."""
     request = ReadStream(
         url=table.get("url", REDIS_URL, "redis://127.0.0.1:6379"),
         stream=table.get("stream", line(255), STREAM),
@@ -57,16 +57,16 @@ def _never(_: bytes) -> Sample:
 def usages(
     message_id: str, message: Mapping[str, str], *, now: datetime
 ) -> tuple[list[Usage], int]:
-    """Read one message; return what it says, and how many parts made no sense.
+    """Decode one message; return its usages, and how many parts could not be parsed.
 
-    Raises SourceError for a message that is none of the kind that is known here. A moment that no
-    collector takes, because it is old or of a clock that is ahead, is left out.
+    Raises SourceError for a message of another version. A time that every collector would refuse,
+    since it is too old or in the future, is left out.
     """
     node = message.get("nodeId", "")
     if message.get("v") != "1":
         raise SourceError(f"its version is {message.get('v', '')[:20]!r}, not '1'")
     if not _NODE.fullmatch(node):
-        raise SourceError(f"its node is {node[:40]!r}, no number")
+        raise SourceError(f"its node is {node[:40]!r}, not a number")
     used_at = _moment(message.get("ts", ""), now)
     sums: Counter[str] = Counter()
     skipped = 0

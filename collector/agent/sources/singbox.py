@@ -16,14 +16,16 @@ def build(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to ask for the statistics."""
     url = table.get("url", EXACT_URL, "http://127.0.0.1:9000/server/v1/stats")
     if "clear" in parse_qs(urlsplit(url).query, keep_blank_values=True):
-        raise table.error("url", "clear would take the counters from others who read them")
+        raise table.error(
+            "url", "leave out `clear`: it resets the counters, also for other readers"
+        )
     return HttpGet(url), parse
 
 
 def parse(body: bytes) -> Sample:
-    """Read the list of users; the sums over all of them are left out."""
+    """Decode the list of users; the sums over all users are skipped."""
     users = read_object(body).get("users")
-    if users is None:  # no user is managed yet
+    if users is None:  # there is no user yet
         users = []
     if not isinstance(users, list):
         raise SourceError('"users" is no list: is this /server/v1/stats of a sing-box?')

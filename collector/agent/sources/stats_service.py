@@ -1,7 +1,8 @@
 """The gRPC StatsService of Xray, and the same under V2Ray's name in sing-box.
 
-sing-box has it only when built with `with_v2ray_api`, and counts only the users its configuration
-lists. Uptime is asked before and after: a restart in between would mix two lives.
+sing-box has it only when built with `with_v2ray_api`, and counts only the users that its
+configuration lists. The uptime is requested before and after the counters, to notice a restart in
+between.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _UPTIME = 10
 
 
 def build_xray(table: Table) -> tuple[SourceRequest, Parse]:
-    """Return how to ask Xray's API inbound."""
+    """Return the calls to Xray's API inbound."""
     return _build(table, "127.0.0.1:10085", XRAY, text_field(_PATTERN, "user>>>"))
 
 
 def build_singbox(table: Table) -> tuple[SourceRequest, Parse]:
-    """Return how to ask sing-box's V2Ray API."""
+    """Return the calls to sing-box's V2Ray API."""
     return _build(table, "127.0.0.1:8080", SING_BOX, text_field(_PATTERNS, "user>>>"))
 
 
@@ -39,13 +40,13 @@ def _build(table: Table, address: str, service: str, query: bytes) -> tuple[Sour
 
 
 def parse(body: bytes) -> Sample:
-    """Read the three answers."""
+    """Decode the three answers."""
     messages = unframed(body)
     if len(messages) != 3:
-        raise SourceError("there are not as many answers as questions")
+        raise SourceError("it did not answer all of the calls")
     before, stats, after = messages
     if (_uptime(after) or 0) < (_uptime(before) or 0):
-        raise SourceError("it was restarted while it was being read")
+        raise SourceError("it was restarted during the poll")
     tally = Tally()
     for number, stat in fields(stats):
         if number == 1 and isinstance(stat, bytes):
@@ -57,10 +58,10 @@ def parse(body: bytes) -> Sample:
 
 
 def _uptime(message: bytes) -> int | None:
-    """Return how long it has been running, in seconds; None where it does not say.
+    """Return the uptime in seconds; None if the answer lacks it.
 
-    In its first second it does not, nor does an answer that lacks it for another reason: that one
-    is no proof of a new life.
+    An uptime of zero is not encoded, so in its first second the answer lacks it. A missing uptime
+    is therefore no proof of a restart.
     """
     value = dict(fields(message)).get(_UPTIME)
     return value if isinstance(value, int) else None

@@ -1,6 +1,6 @@
-"""WireGuard and AmneziaWG: what `wg show all transfer` and `awg show all transfer` print.
+"""WireGuard and AmneziaWG: the output of `wg show all transfer` and `awg show all transfer`.
 
-Peers are known by their public key. What the server received is the user's upload.
+A user's name is the peer's public key. What the server received is the user's upload.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def build_amneziawg(table: Table) -> tuple[SourceRequest, Parse]:
 
 
 def parse(body: bytes) -> Sample:
-    """Read lines of (interface,) public key, received bytes, sent bytes."""
+    """Decode lines of (interface,) public key, received bytes, sent bytes."""
     tally = Tally()
     for line in body.decode(errors="replace").splitlines():
         columns = line.split()
@@ -35,7 +35,7 @@ def parse(body: bytes) -> Sample:
         if len(columns) not in {3, 4} or not _KEY.fullmatch(columns[-3]):
             raise SourceError(
                 'a line is not "interface, public key, received, sent": '
-                "the command is to be `show all transfer`"
+                "the command must be `show all transfer`"
             )
         key, received, sent = columns[-3:]
         tally.add(key, upload=received, download=sent, name=" ".join(columns[:-2]))

@@ -1,7 +1,7 @@
-"""Xray: the page `/debug/vars` of its metrics, or what `xray api statsquery` prints.
+"""Xray: its metrics page `/debug/vars`, or the output of `xray api statsquery`.
 
-Both tell cumulative bytes by the user's `email`, as long as `policy` and `stats` are on. Neither
-is asked to reset anything.
+Both have cumulative bytes by the user's `email`, if `policy` and `stats` are enabled. Nothing is
+reset.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEFAULT_COMMAND = ("xray", "api", "statsquery", "--server=127.0.0.1:10085", "-pa
 
 
 def build_vars(table: Table) -> tuple[SourceRequest, Parse]:
-    """Return how to ask for `/debug/vars`."""
+    """Return the request for `/debug/vars`."""
     return HttpGet(table.get("url", EXACT_URL, "http://127.0.0.1:11111/debug/vars")), parse_vars
 
 
@@ -29,12 +29,14 @@ def build_command(table: Table) -> tuple[SourceRequest, Parse]:
     """Return how to run `xray api statsquery`."""
     words = table.words("command", DEFAULT_COMMAND)
     if any(word.lstrip("-").startswith("reset") for word in words):
-        raise table.error("command", "-reset would take the counters from others who read them")
+        raise table.error(
+            "command", "leave out -reset: it resets the counters, also for other readers"
+        )
     return CommandRequest(words), parse_statsquery
 
 
 def parse_vars(body: bytes) -> Sample:
-    """Read `/debug/vars`; Go's memory statistics in it tell when the process began anew."""
+    """Decode `/debug/vars`; Go's memory statistics in it show a restart of the process."""
     page = read_object(body)
     stats = page.get("stats")
     if not isinstance(stats, dict):
@@ -53,7 +55,7 @@ def parse_vars(body: bytes) -> Sample:
 
 
 def parse_statsquery(body: bytes) -> Sample:
-    """Read what `xray api statsquery` prints: values are texts in newer versions."""
+    """Decode the output of `xray api statsquery`; values are strings in newer versions."""
     stats = read_object(body).get("stat", [])
     if not isinstance(stats, list):
         raise SourceError('"stat" is no list')
@@ -67,7 +69,7 @@ def parse_statsquery(body: bytes) -> Sample:
 
 
 def add_stat(tally: Tally, name: object, value: object) -> None:
-    """Add one named counter; those of no user are passed over."""
+    """Add one named counter; counters that are not a user's are skipped."""
     found = _STAT.fullmatch(name) if isinstance(name, str) else None
     if found is None:
         return
@@ -78,11 +80,11 @@ def add_stat(tally: Tally, name: object, value: object) -> None:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object a source answered; SourceError if it is none."""
+    """Decode a JSON object; SourceError if the answer is none."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise SourceError("the answer is not JSON") from error
     if not isinstance(answer, dict):
-        raise SourceError("the answer is no JSON object")
+        raise SourceError("the answer is not a JSON object")
     return answer

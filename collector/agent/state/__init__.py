@@ -1,1 +1,1 @@
-"""What the agent remembers of its sources, and how counters become traffic."""
+"""The agent's state: baselines of counters, and how differences become traffic."""

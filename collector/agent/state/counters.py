@@ -1,4 +1,4 @@
-"""What a source says when it is asked: cumulative counters, and since when they count."""
+"""The values of a poll: cumulative counters, and the start time of the source."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 WAVER_SECONDS = 2.0
-"""So much two tellings of one start may differ, where it is worked out from an uptime."""
+"""How much two values of one start time may differ if computed from an uptime."""
 _FIRST_EPOCH_SECONDS = 1_000_000_000.0
-"""Smaller numbers are no moments, but counts of restarts and the like."""
+"""Smaller numbers are not times but, for example, counts of restarts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What a source has counted of one of its users since it began.
+    """A cumulative counter of one user of a source.
 
-    `name` tells counters of a source apart, `user` is who it is there; the user's view decides
-    which direction is up.
+    `name` is unique within the source, `user` is the user's name there. Upload is what the user
+    sent.
     """
 
     name: str
@@ -27,24 +27,25 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """How a source's present life can be told from the one before, where it says so at all."""
+    """A run of a source between two restarts, as far as the source tells it."""
 
     started: str | None = None
-    """Differs from life to life; within one, no counter falls."""
+    """The start of the run; after a restart it differs. Within a run no counter falls."""
     ticks: int | None = None
-    """Never falls within a life. Counters may: another tool can reset them."""
+    """A number that grows within a run (uptime). Counters may fall: another tool can reset them."""
 
     def is_after(self, other: Life) -> bool:
-        """Tell whether this is certainly a later life than the other.
+        """Tell whether this is certainly a later run than the other.
 
-        Where a start wavers, what was counted between two starts so near is too little to matter.
+        Start times that differ by less than the tolerance are taken for the same run: two restarts
+        so close to each other lose next to no traffic.
         """
         if None not in (self.started, other.started) and not self.has_start_of(other):
             return True
         return self.ticks is not None and other.ticks is not None and self.ticks < other.ticks
 
     def has_start_of(self, other: Life) -> bool:
-        """Tell whether both say that they began at the same moment."""
+        """Tell whether both have the same start time."""
         if self.started is None or other.started is None:
             return False
         if self.started == other.started:
@@ -53,13 +54,13 @@ class Life:
         return one is not None and two is not None and abs(one - two) <= WAVER_SECONDS
 
     def says_less_than(self, other: Life) -> bool:
-        """Tell whether the other says something of itself that this one does not."""
+        """Tell whether the other has a start or uptime that this one lacks."""
         lacks_start = self.started is None and other.started is not None
         return lacks_start or (self.ticks is None and other.ticks is not None)
 
 
 def _moment_seconds(text: str) -> float | None:
-    """Return the moment a text names, in seconds since 1970; None for what is no moment."""
+    """Return the time in a text, in seconds since 1970; None if it has none."""
     try:
         seconds = float(text)
     except ValueError:
@@ -75,7 +76,7 @@ def _moment_seconds(text: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All counters of a source at one moment; `skipped` rows made no sense."""
+    """All counters of a source at one moment; `skipped` rows could not be parsed."""
 
     counters: tuple[Counter, ...]
     life: Life = Life()
@@ -83,14 +84,14 @@ class Sample:
 
 
 class Tally:
-    """Gathers counters whose directions, or parts, come one by one."""
+    """Builds a Sample from rows that hold one direction or part of a counter each."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[str, int, int]] = {}
         self.skipped = 0
 
     def add(self, user: str, *, upload: object = 0, download: object = 0, name: str = "") -> None:
-        """Add to a user's counter; what is no amount of bytes, or no text, is skipped."""
+        """Add to a user's counter; an invalid amount or name is skipped and counted."""
         up, down = amount(upload), amount(download)
         key = name or user
         if up is None or down is None or not user or not _is_storable(key + user):
@@ -103,13 +104,13 @@ class Tally:
         self._sums[key] = (user, had_up + up, had_down + down)
 
     def sample(self, life: Life | None = None) -> Sample:
-        """Return what was gathered."""
+        """Return the sample."""
         counters = (Counter(name, *each) for name, each in self._sums.items())
         return Sample(tuple(counters), life or Life(), self.skipped)
 
 
 def amount(value: object) -> int | None:
-    """Return a number of bytes, given as a number or in digits; None for anything else."""
+    """Return a number of bytes, given as an integer or as digits; None for anything else."""
     is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
     if isinstance(value, str) and is_digits and len(value) <= 19:
         return amount(int(value))
@@ -121,7 +122,7 @@ def amount(value: object) -> int | None:
 
 
 def _is_storable(text: str) -> bool:
-    """Tell whether a text is Unicode; half of a surrogate pair, as JSON can name it, is not."""
+    """Tell whether a text is valid Unicode; JSON can also encode half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,10 +1,14 @@
-"""Cumulative counters → traffic since the last look; pure.
+"""Computes traffic from cumulative counters and their baselines; pure.
 
-A source that says it began anew was restarted: all that its counters show is new. So is a counter
-that fell, unless the source says since when it has been running, and that it has not begun anew:
-then the lower value is a misreading, and what was read highest stays what the next is compared
-with. The first sample of a source only says where to begin. A counter that appears later began at
-nothing after the sample before, so it counts in full.
+The cases, for each counter of a sample:
+
+- the first sample of a source: the value becomes the baseline, no traffic;
+- the source was restarted: the whole value is traffic;
+- the counter is higher than its baseline: the difference is traffic;
+- it is lower, and the source has told that it was not restarted: a wrong value, no traffic, and the
+  baseline stays at the highest value;
+- it is lower otherwise: the counter was reset, the whole value is traffic;
+- a new counter in a later sample: it began at zero, the whole value is traffic.
 """
 
 from __future__ import annotations
@@ -16,12 +20,12 @@ from collector.agent.errors import SourceError
 from collector.agent.state.counters import Counter, Life, Sample
 
 MOST_FORMER = 8
-"""So many starts of before are remembered."""
+"""How many earlier start times are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a counter stood at when it was last looked at."""
+    """The last value of a counter (the highest one of its run)."""
 
     upload_bytes: int
     download_bytes: int
@@ -29,17 +33,17 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the sample before said."""
+    """The previous sample."""
 
     baselines: Mapping[str, Baseline]
     life: Life
     former_starts: tuple[str, ...] = ()
-    """Of the lives before this one, the last of them at the end."""
+    """Start times of the runs before, newest last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What a user of a source has used since the sample before."""
+    """The traffic of a user of a source since the previous sample."""
 
     counter: Counter
     upload_bytes: int
@@ -48,22 +52,22 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What a sample brings: traffic, and what to compare the next one with."""
+    """The result of a sample: its traffic, and the new baselines."""
 
     deltas: tuple[Delta, ...]
     known: Known
     restarts: int
-    """Counters, or the source as one, that began anew."""
+    """How many counters were reset; 1 for a restart of the source."""
     fallen: tuple[str, ...] = ()
-    """Counters that show less than they did, though their source runs on."""
+    """Counters that are lower than before, though their source was not restarted."""
 
 
 def advance(known: Known | None, sample: Sample, *, count_first: bool = False) -> Advance:
-    """Compare a sample with the one before; None is before the first.
+    """Compare a sample with the previous one; None if there is none.
 
-    `count_first` counts what the first sample shows instead of beginning there. Raises SourceError
-    for a sample that cannot be compared: one that no longer says since when its counters count, or
-    says that they began when those of an earlier life did.
+    With `count_first` the values of the first sample are traffic, too. Raises SourceError for a
+    sample that cannot be compared: it lacks the start time that earlier ones had, or it has the
+    start time of an earlier run.
     """
     is_new_life = known is not None and _is_new_life(known, sample.life)
     before = {} if known is None or is_new_life else dict(known.baselines)
@@ -96,15 +100,14 @@ def advance(known: Known | None, sample: Sample, *, count_first: bool = False) -
 def _is_new_life(known: Known, life: Life) -> bool:
     if life.says_less_than(known.life):
         raise SourceError(
-            "it does not say any more since when its counters count, as it did before; nothing is "
-            "counted until it does"
+            "it no longer tells its start time, as it did before; nothing is counted until it does"
         )
     if not life.is_after(known.life):
         return False
     if life.started in known.former_starts:
         raise SourceError(
-            f"it says it began before, at {life.started}, and had begun anew since: are there two "
-            "servers behind one address? Nothing of this one is counted"
+            f"its start time is {life.started}, that of a run before a restart: are there two "
+            "servers at one address? This sample is not counted"
         )
     return True
 

@@ -1,7 +1,7 @@
-"""One agent per state file, and the signs of life it gives in the file that says so.
+"""The lock of a state file, for one agent at a time, and the agent's heartbeat in the lock file.
 
-The signs are written over those before, in room that was taken when the file was made: an agent on
-a full disk still says what is wrong.
+Each heartbeat overwrites the previous one, in space that was allocated when the file was created,
+so that it also works on a full disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collector.runtime.file_lock import FileLock
 
 BEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0
-"""An agent that gave no sign of life for so long hangs."""
+"""An agent whose last heartbeat is older than this hangs."""
 SIGN_BYTES = 16_384
 LONGEST_TEXT = 300
 RUN, ONCE = "run", "once"
@@ -32,10 +32,10 @@ RUN, ONCE = "run", "once"
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What an agent said of itself last.
+    """The last heartbeat of an agent.
 
-    `lanes` and `sources` name those that were tried, with the problem of each or None. `relay` is
-    why the relay refuses posts; None while it takes them.
+    `lanes` and `sources` have those that were tried, with the problem of each or None. `relay` is
+    why the relay refuses posts; None if it accepts them.
     """
 
     pid: int
@@ -47,12 +47,12 @@ class Signs:
     relay: str | None = None
 
     def hangs(self, now: datetime) -> bool:
-        """Tell whether it runs, and gives no sign of it any more."""
+        """Tell whether the agent runs, but its heartbeat is too old."""
         return not self.has_ended and (now - self.seen_at).total_seconds() > DEAD_AFTER_SECONDS
 
 
 class StateLock:
-    """The right to read sources into a state file; it ends with the process, however it ends."""
+    """The lock of a state file; it is released when the process ends."""
 
     def __init__(self, taken: FileLock, purpose: str) -> None:
         self._lock = taken
@@ -66,7 +66,7 @@ class StateLock:
         sources: Mapping[str, str | None],
         relay: str | None,
     ) -> None:
-        """Say that the agent lives, and what is wrong."""
+        """Write a heartbeat with the present problems."""
         signs = {
             "purpose": self._purpose,
             "process": this_process(),
@@ -75,10 +75,10 @@ class StateLock:
             "relay": relay and relay[:LONGEST_TEXT],
         }
         text = json.dumps(signs)
-        if len(text) > SIGN_BYTES - 64:  # more sources than anybody has
+        if len(text) > SIGN_BYTES - 64:  # too many sources for the allocated space
             text = json.dumps(signs | {"sources": {}})
         written = f"{os.getpid()}\n{text}".ljust(SIGN_BYTES).encode()
-        with contextlib.suppress(OSError):  # the first ones, on a full disk: it works without
+        with contextlib.suppress(OSError):  # the first one may fail on a full disk
             os.pwrite(self._lock.descriptor, written[:SIGN_BYTES], 0)
 
     def __enter__(self) -> Self:
@@ -94,24 +94,24 @@ class StateLock:
 
 
 def lock(state: Path, *, purpose: str = RUN) -> StateLock:
-    """Take the right to read sources into a state file; AgentError names the process that has it.
+    """Lock a state file; AgentError names the process that has the lock.
 
-    The right ends with the process, however it ends.
+    The lock is released when the process ends.
     """
     taken = file_lock.take(
         state,
         name="state",
         program="agent",
-        reason="one agent reads into a state",
+        reason="only one agent may use a state file",
         error=AgentError,
     )
     return StateLock(taken, purpose)
 
 
 def signs_of(state: Path) -> Signs | None:
-    """Return the last signs of life of who had a state file; None where there are none.
+    """Return the last heartbeat in the lock file of a state file; None if there is none.
 
-    An agent of an older version gives none.
+    An agent of an older version writes none.
     """
     for _ in range(3):
         try:
@@ -122,7 +122,7 @@ def signs_of(state: Path) -> Signs | None:
         try:
             return _signs(int(pid), json.loads(text), seen_seconds)
         except (ValueError, KeyError, TypeError):
-            time.sleep(0.01)  # it was being written just then
+            time.sleep(0.01)  # it was read while it was being written
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the agent remembers of its sources, in the spool's file: kept with the reports, or not."""
+"""The agent's state, in tables of the spool's file, so that it commits together with reports."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _ADDED_COLUMNS = {
     "note": "TEXT",
     "noted_at": "INTEGER",
 }
-"""Of the table `source`; a state of an older version is brought forward."""
+"""Columns of the table `source` that older versions lack; they are added."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """The status of a source: its last good sample, and what is wrong now."""
+    """The status of a source: its last sample, and its present problem."""
 
     name: str
     read_at: datetime | None
@@ -63,23 +63,23 @@ class SourceStatus:
     restarts_total: int
     reports_total: int
     unmapped: int
-    """Names, in the last sample, that are no user's."""
+    """Names, in the last sample, that match no user."""
     unmapped_names: tuple[str, ...]
     problem: str | None
     fallen: int = 0
-    """Counters, in the last sample, that show less than before though their source runs on."""
+    """Counters, in the last sample, that were lower than before without a restart."""
     fallen_names: tuple[str, ...] = ()
     set_aside_total: int = 0
-    """Messages of a stream that were skipped because they could not be read."""
+    """Messages of a stream that were skipped since they could not be decoded."""
     set_aside_last: str | None = None
     note: str | None = None
-    """What last happened to a stream that the operator is to know."""
+    """The last event of a stream (a gap, a replacement) that the operator should know."""
     noted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a sample leaves behind."""
+    """What is stored of a sample."""
 
     known: Known
     counters: int
@@ -107,7 +107,7 @@ class State:
                     db.execute(f"ALTER TABLE source ADD COLUMN {name} {kind}")
 
     def known(self, db: sqlite3.Connection, name: str, fingerprint: str) -> Known | None:
-        """Return what a source's last sample said; None before the first of this very source."""
+        """Return a source's previous sample; None if there is none with this fingerprint."""
         row = db.execute(
             "SELECT started, ticks, former_starts FROM source WHERE name = ? AND fingerprint = ?",
             (name, fingerprint),
@@ -126,7 +126,7 @@ class State:
     def keep(
         self, db: sqlite3.Connection, name: str, fingerprint: str, before: Known | None, seen: Seen
     ) -> None:
-        """Remember a sample, within the transaction that queues what it brought."""
+        """Store a sample, within the transaction that queues its traffic."""
         old = {} if before is None else before.baselines
         new = seen.known.baselines
         if before is None:
@@ -146,7 +146,7 @@ class State:
         self._keep_status(db, name, fingerprint, seen)
 
     def position(self, db: sqlite3.Connection, name: str, fingerprint: str) -> str | None:
-        """Return up to where a stream was read; None before the first look at this very stream."""
+        """Return the position of a stream; None if there is none with this fingerprint."""
         row = db.execute(
             "SELECT position FROM source WHERE name = ? AND fingerprint = ?", (name, fingerprint)
         ).fetchone()
@@ -155,7 +155,7 @@ class State:
     def keep_position(
         self, db: sqlite3.Connection, name: str, fingerprint: str, position: str, seen: Seen
     ) -> None:
-        """Remember up to where a stream was read, with what that brought."""
+        """Store a stream's position, within the transaction that queues its traffic."""
         self._keep_status(db, name, fingerprint, seen)
         db.execute("UPDATE source SET position = ? WHERE name = ?", (position, name))
 
@@ -192,23 +192,23 @@ class State:
         )
 
     def note_problem(self, name: str, problem: str) -> None:
-        """Remember why a source could not be read."""
+        """Store why a source could not be polled."""
         with self.spool.transaction() as db:
             db.execute("INSERT OR IGNORE INTO source (name) VALUES (?)", (name,))
             db.execute("UPDATE source SET problem = ? WHERE name = ?", (problem, name))
 
     def note_delivery(self, lane: str, problem: str | None) -> None:
-        """Remember why a lane of the spool is not delivered; None when it is."""
+        """Store why a lane of the spool is not delivered; None if it is."""
         with self.spool.transaction() as db:
             db.execute("INSERT OR REPLACE INTO delivery VALUES (?, ?)", (lane, problem))
 
     def delivery_problems(self) -> dict[str, str]:
-        """Return which lanes are not delivered, and why."""
+        """Return the lanes that are not delivered, with the reason."""
         with self.spool.reading() as db:
             return dict(db.execute("SELECT lane, problem FROM delivery WHERE problem NOT NULL"))
 
     def statuses(self) -> list[SourceStatus]:
-        """Return the status of each source that was ever read."""
+        """Return the status of each source that was ever polled."""
         with self.spool.reading() as db:
             rows = db.execute(
                 "SELECT name, read_at, counters, skipped, restarts, reports, unmapped, "

@@ -1,1 +1,1 @@
-"""Who sends what waits: threads and tasks, their pace, forks and the end of a program."""
+"""The senders: threads and tasks, their backoff, forks and the program's exit."""

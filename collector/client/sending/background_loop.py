@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own, for programs without one; it works until the very exit.
+"""An event loop in a background thread, which still works while the interpreter exits.
 
-While the interpreter ends, Python's own pools take no work and no thread can be begun. What waits
-for the disk and for names is done by threads of this module, which are there before.
+During the exit Python's thread pools accept no work, and no thread can be started. So blocking
+calls (file access, DNS look-ups) run in threads of this module, which are started before.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from collector.client.errors import ClientError
 
 T = TypeVar("T")
 WORKERS = 3
-"""One may hang in a name that is looked up, and the disk is waited for meanwhile."""
+"""Two, so that file access goes on while a DNS look-up blocks one."""
 
 ENDING_SECONDS = 1.0
-"""So long tasks may take to end with their loop."""
+"""How long cancelled tasks may take when their loop ends."""
 
 
 class Workers:
-    """Threads that do what blocks, for event loops."""
+    """Threads that run blocking calls for event loops."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -42,11 +42,11 @@ class Workers:
     def run(
         self, loop: asyncio.AbstractEventLoop, work: Callable[..., Any], *arguments: Any
     ) -> asyncio.Future[Any]:
-        """Return the future of a call in one of the threads."""
+        """Run a call in one of the threads; return its future."""
         future: asyncio.Future[Any] = loop.create_future()
 
         def finish(outcome: Callable[[], None]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the caller
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits any more
                 loop.call_soon_threadsafe(lambda: None if future.done() else outcome())
 
         def job() -> None:
@@ -69,7 +69,7 @@ _making = threading.Lock()
 
 
 def the_workers() -> Workers:
-    """Return the threads of this process, which begin with the first call."""
+    """Return the threads of this process; the first call starts them."""
     global _workers  # noqa: PLW0603 - one set of threads a process
     with _making:
         if _workers is None:
@@ -78,7 +78,7 @@ def the_workers() -> Workers:
 
 
 def _begin_anew() -> None:
-    """Forget threads that are not there after a fork."""
+    """Drop the parent's threads, which do not exist in a child."""
     global _workers, _making  # noqa: PLW0603 - one set of threads a process
     _workers = None
     _making = threading.Lock()
@@ -89,7 +89,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class WorkerLoop(asyncio.SelectorEventLoop):
-    """An event loop whose blocking calls are done by `Workers`."""
+    """An event loop whose blocking calls run in `Workers`."""
 
     def __init__(self) -> None:
         self._workers = the_workers()
@@ -101,12 +101,12 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         func: Callable[..., Any],
         *args: Any,
     ) -> asyncio.Future[Any]:
-        """Have a call be done in a thread."""
+        """Run a call in a thread of `Workers`."""
         return self._workers.run(self, func, *args)
 
 
 class BackgroundLoop:
-    """Such a loop, running; ClientError where no thread can be begun any more."""
+    """A running event loop in a thread; ClientError if no thread can be started."""
 
     def __init__(self, name: str) -> None:
         try:
@@ -114,7 +114,7 @@ class BackgroundLoop:
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
         except RuntimeError as error:
-            raise ClientError(f"what sends cannot be started: {error}", kind="sender") from error
+            raise ClientError(f"the sender cannot be started: {error}", kind="sender") from error
 
     def _run(self) -> None:
         try:
@@ -129,19 +129,19 @@ class BackgroundLoop:
 
     @property
     def is_alive(self) -> bool:
-        """Whether anything it is asked for will be done."""
+        """Whether the loop still runs."""
         return self._thread.is_alive()
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Have something called in the loop, without waiting."""
-        with contextlib.suppress(RuntimeError):  # it has ended: who needs it begins it anew
+        """Schedule a call in the loop; return at once."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended; its client starts another
             self._loop.call_soon_threadsafe(call)
 
     def call(self, work: Coroutine[Any, Any, T], *, timeout_seconds: float) -> T:
-        """Do something in the loop and return its result; TimeoutError when it takes longer."""
+        """Run a coroutine in the loop and return its result; TimeoutError when it takes longer."""
         if threading.current_thread() is self._thread:
             work.close()
-            raise ClientError("an error callback may queue, and not wait for what is sent")
+            raise ClientError("on_error may call queue(), but not methods that wait for delivery")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout_seconds)
@@ -151,6 +151,6 @@ class BackgroundLoop:
             future.cancel()
 
     def stop(self, *, timeout_seconds: float) -> None:
-        """End the thread, and wait for it that long."""
+        """Stop the loop, and wait at most so long for its thread to end."""
         self.soon(self._loop.stop)
         self._thread.join(timeout_seconds)

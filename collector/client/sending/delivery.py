@@ -1,8 +1,7 @@
-"""Sending what waits, attempt by attempt, without doing I/O itself.
+"""Delivers an outbox, attempt by attempt; the caller does the I/O.
 
-Everything here is written once for threads and for asyncio: a delivery is a generator that asks for
-what has to be done (`Post`, `Call`) and is sent the result. `drive` in `blocking` and in
-`asynchronous` do what is asked.
+A delivery is a generator: it yields what has to be done (`Post`, `Call`) and receives the result.
+`AsyncWire.drive` carries these out.
 """
 
 from __future__ import annotations
@@ -31,20 +30,21 @@ from collector.runtime.http.answer_mark import REQUEST_HEADER, is_of_another_req
 
 MOST_REPORTS = 10_000
 MOST_BYTES = 8 * 2**20
-"""What a collector takes in one request."""
+"""The most bytes a collector accepts in one request."""
 DEFAULT_BATCH_REPORTS = 2_000
 MOST_REPORTS_WITHOUT_KEY = 400
-"""Of those who report for themselves a collector takes 256 KiB in one request."""
+"""The same for a request without a key, of which a collector accepts 256 KiB."""
 ADDED_BYTES = 2_300
-"""What a report grows by when it is sent, at most: a subscription and a moment."""
+"""The most bytes that sending adds to a report: the subscription and the time."""
 GZIP_FROM_BYTES = 1_000
 IDS_ARE_KNOWN_MILLIS = 6 * 86_400_000
-"""A collector knows ids for a week: so long, sending again under another moment doubles nothing."""
+"""For how long after a report was queued it may be sent again with another time: a collector
+remembers ids for a week."""
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Make this request; the result is an `Answer`, or a `NoAnswer` that says why there is none."""
+    """An HTTP request to make; its result is an `Answer` or a `NoAnswer`."""
 
     path: str
     headers: Mapping[str, str]
@@ -53,14 +53,14 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call this, which may wait for the disk; the result is what it returns."""
+    """A call to make, which may access files; its result is the returned value."""
 
     run: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """An HTTP answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -69,7 +69,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """Nothing came back; `is_unsent` where no request can have left this machine."""
+    """No answer, and why; `is_unsent` if the request cannot have left this machine."""
 
     kind: FailureKind
     reason: str
@@ -78,19 +78,19 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Empty:
-    """Nothing waits."""
+    """The outbox was empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Some of what waited is settled, or will be tried in smaller parts: go on at once."""
+    """Some items are settled, or the next request is smaller: make the next attempt at once."""
 
     receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True)
 class Setback:
-    """Nothing was taken; try again later."""
+    """Nothing was delivered; retry after a backoff."""
 
     reason: str
     after_seconds: float | None = None
@@ -104,11 +104,11 @@ Attempt = Generator[Post | Call, Any, Step]
 
 
 class Parcel(Protocol):
-    """How the items of an outbox become requests, and what the answers mean."""
+    """Packs items of an outbox into requests, and decides what the answers mean."""
 
     @property
     def most_items(self) -> int:
-        """The most that one request carries."""
+        """The most items in one request."""
         ...
 
     def pack(self, items: Sequence[Item]) -> Post:
@@ -153,12 +153,12 @@ class Reports:
 
 
 def _with_word(post: Post, word: str) -> Post:
-    """Return a request that a collector's answer can be told to belong to."""
+    """Return the request with a random word, which the collector's answer repeats."""
     return Post(post.path, {**post.headers, REQUEST_HEADER: word}, post.content)
 
 
 class Delivery:
-    """Brings an outbox to a collector; one at a time drives it."""
+    """Delivers an outbox to a collector; for one task at a time."""
 
     def __init__(self, outbox: Outbox, parcel: Parcel, *, now_millis: Callable[[], int]) -> None:
         self._outbox = outbox
@@ -167,7 +167,7 @@ class Delivery:
         self._most_items = parcel.most_items
 
     def attempt(self) -> Attempt:
-        """Send what waits longest, as much as a request takes, and settle what comes of it."""
+        """Send the oldest items in one request, and settle them by the answer."""
         items: list[Item] = yield Call(self._take)
         if not items:
             return Empty()
@@ -187,7 +187,7 @@ class Delivery:
                 yield self._give_back(is_unsent=False)
                 return Setback(reason, is_denied=True, kind="unauthorized", status=answer.status)
             case Unfit(reason) if len(items) > 1:
-                # One of them is to blame: smaller requests find out which.
+                # One item is refused: smaller requests find out which one.
                 self._most_items = max(1, len(items) // 2)
                 return Progress(Receipt())
             case Unfit(reason):
@@ -224,10 +224,10 @@ class Delivery:
         return Settlement(done, set_aside, undated)
 
     def _is_moment_ours(self, item: Item) -> bool:
-        """Tell whether it is this machine's clock that the collector finds wrong.
+        """Tell whether an item was refused for a time that this machine's clock gave it.
 
-        Such a report is sent again without a moment; the collector then says when it was. One that
-        was sent before, so long ago that its id may be forgotten there, might be counted twice.
+        Such a report is sent again without a time, and the collector dates it. Not so if it was
+        sent before and its id may be forgotten by now: it might count twice.
         """
         if item.is_undated or names_its_moment(item.body):
             return False

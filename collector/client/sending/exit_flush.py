@@ -1,4 +1,4 @@
-"""Deliver what is queued when the program ends, for a short time; the spool keeps the rest."""
+"""At the program's exit, delivers queued reports for a short time; the spool keeps the rest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FlushesAtExit(Protocol):
     exit_flush_seconds: float
 
     def flush_at_exit(self, *, timeout_seconds: float) -> None:
-        """Deliver for so long at most; raises nothing."""
+        """Deliver for at most `timeout_seconds`; raises nothing."""
         ...
 
 
@@ -24,17 +24,17 @@ _clients: weakref.WeakSet[FlushesAtExit] = weakref.WeakSet()
 
 
 def register(client: FlushesAtExit) -> None:
-    """Have a client flush at exit, unless it is closed by then."""
+    """Register a client to flush at exit."""
     _clients.add(client)
 
 
 def forget(client: FlushesAtExit) -> None:
-    """Leave a client that is closed out."""
+    """Unregister a client, since it was closed."""
     _clients.discard(client)
 
 
 def _flush_all() -> None:
-    """Flush each; all of them together take no longer than the one that may take longest."""
+    """Flush all clients at the same time, so that the exit takes only the longest timeout."""
     clients = list(_clients)
     began_seconds = time.monotonic()
     for each in clients:

@@ -9,18 +9,18 @@ from typing import Protocol
 
 
 class Forks(Protocol):
-    """Something that does not survive a fork as it is."""
+    """An object that must prepare for a fork."""
 
     def before_fork(self) -> None:
-        """Let go of what a child must not inherit."""
+        """Release what a child must not inherit."""
         ...
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Resume in the parent."""
         ...
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: no other thread is here, and nothing of the parent's may be used."""
+        """Reset: a child has no other threads, and must not use the parent's connections."""
         ...
 
 
@@ -29,7 +29,7 @@ _forking = threading.local()
 
 
 def register(member: Forks) -> None:
-    """Call an object's hooks at each fork, for as long as it exists."""
+    """Call an object's hooks at each fork, as long as the object is referenced."""
     _members.add(member)
 
 

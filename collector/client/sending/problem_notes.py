@@ -1,6 +1,6 @@
-"""Why nothing is delivered just now: kept, logged and passed to the callback once per change.
+"""The problem of a client's delivery: kept, logged, and passed to `on_error` once per change.
 
-Its logger is `collector.client`.
+It logs to `collector.client`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class ProblemNotes:
         self.text: str | None = None
 
     def error_of(self, step: Setback) -> ClientError:
-        """Return a setback as the error that is raised for it, or told."""
+        """Return the error for a setback, to be raised or passed to `on_error`."""
         told = f"the collector at {self._url} {step.reason}"
         error = UnauthorizedError if step.is_denied else DeliveryError
         return error(told, kind=step.kind, status=step.status)
 
     def note(self, step: Step) -> None:
-        """Note what came of an attempt."""
+        """Note the outcome of an attempt."""
         if isinstance(step, Setback):
             self.fail(self.error_of(step))
             return
@@ -42,13 +42,13 @@ class ProblemNotes:
             self._reject(step.receipt.rejected)
         self.text = None
         if isinstance(step, Empty) and self._last is not None and self._last[0] != "spool":
-            return  # nothing waits, and whether the collector takes anything again is not known
+            return  # nothing was sent, so the problem may still be there
         if self._last is not None:
-            log.info("delivery_works: the collector at %s takes reports", self._url)
+            log.info("delivery_works: the collector at %s accepts reports", self._url)
         self._last = None
 
     def fail(self, error: ClientError) -> None:
-        """Note what went wrong."""
+        """Note an error; log it and pass it on if it is another one than before."""
         self.text = str(error)
         if self._last == (error.kind, error.status):
             return

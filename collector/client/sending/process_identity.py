@@ -1,6 +1,6 @@
-"""Which process this is, among all that ever ran: told apart from one that has its number later.
+"""A name for a process that no later process with the same pid has.
 
-Read from `/proc` where there is one; elsewhere a process is its number alone.
+It is read from `/proc`; on a system without it, the name is the pid alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _IN_THIS_PROCESS = uuid.uuid4().hex
 
 @functools.cache
 def this_boot() -> str:
-    """Return the id of this run of the machine; where it has none, one of this process alone."""
+    """Return the boot id of the machine; without one, a random id of this process."""
     try:
         return _BOOT.read_text().strip()
     except OSError:
@@ -25,7 +25,7 @@ def this_boot() -> str:
 
 
 def this_process() -> str:
-    """Return a text that no other process has had, as `has_ended` reads it."""
+    """Return the name of this process, as `has_ended` reads it."""
     return _identity(os.getpid())
 
 
@@ -35,12 +35,12 @@ def _identity(pid: int) -> str:
 
 
 def has_ended(process: str) -> bool:
-    """Tell whether it is certain that a process, as `this_process` names it, no longer runs."""
+    """Tell whether a process, named by `this_process`, has certainly ended."""
     boot, namespace, pid, started = process.split(" ")
     if _BOOT.exists() and boot != this_boot():
         return True
     if namespace != _namespace():
-        return False  # of another container: its number means nothing here
+        return False  # another container's: its pid says nothing here
     if started != _UNKNOWN:
         return _started(int(pid)) != started
     return _is_free(int(pid))
@@ -54,20 +54,20 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process began, in ticks since the machine did; None if it does not run."""
+    """Return the start time of a process, in ticks since boot; None if it does not run."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
-    if fields[0] in {b"Z", b"X"}:  # killed, and its parent has not asked yet
+    if fields[0] in {b"Z", b"X"}:  # a zombie: it ended, and its parent has not waited yet
         return None
     return fields[19].decode()
 
 
 def _is_free(pid: int) -> bool:
     if os.name != "posix":
-        return False  # there, asking would end it
+        return False  # on Windows, os.kill would end the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

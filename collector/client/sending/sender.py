@@ -1,4 +1,4 @@
-"""What sends, bound to one event loop: both kinds of client are shells around it."""
+"""The sender of a client, bound to one event loop; both public clients use it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from collector.runtime.pace import Pace
 from collector.runtime.wall_clock import wall_clock_millis
 
 LEASE_MARGIN_SECONDS = 30.0
-"""So much longer than a request may take, what it carries belongs to the sender."""
+"""How much longer than the request's timeout a claim on its items lasts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """What a client was constructed with, whichever event loop it sends in."""
+    """What a client was constructed with; independent of the event loop."""
 
     target: Target
     options: HttpOptions
@@ -38,7 +38,7 @@ class Sending:
 
 
 class Sender:
-    """Sends in the event loop it is made in."""
+    """Sends reports in the event loop in which it was created."""
 
     def __init__(self, sending: Sending) -> None:
         self.loop = asyncio.get_running_loop()
@@ -55,7 +55,7 @@ class Sender:
             )
 
     def start(self) -> None:
-        """Have a task empty the spool; a new one where the one before has ended."""
+        """Start the task that delivers the spool; again if it has ended."""
         if self._sending.spool is None or (self._task is not None and not self._task.done()):
             return
         if self._task is not None:
@@ -70,19 +70,19 @@ class Sender:
             await self._wire.close()
 
     async def _attempt_whatever_comes(self) -> Step:
-        """Make an attempt; a defect must not end what sends."""
+        """Make an attempt; an unexpected error is logged and becomes a setback."""
         try:
             return await self.attempt()
         except ClientError as error:
             return Setback(str(error))
         except Exception as error:  # noqa: BLE001 - logged and told, and it goes on
-            log.exception("sending_failed: it is begun anew")
-            said = f"sending failed and is begun anew: {type(error).__name__}"
+            log.exception("sending_failed: it is retried")
+            said = f"sending failed and is retried: {type(error).__name__}"
             self._sending.notes.fail(ClientError(said, kind="sender"))
             return Setback(said, kind="sender")
 
     async def attempt(self) -> Step:
-        """Send once what the spool holds, and note what came of it; raises SpoolError."""
+        """Make one attempt to deliver the spool, and note its outcome; raises SpoolError."""
         async with self._turn:
             try:
                 step = await self._wire.drive(self._delivery.attempt())
@@ -93,9 +93,9 @@ class Sender:
         return step
 
     async def send(self, reports: Sequence[Report], *, give_up_seconds: float) -> Receipt:
-        """Send reports past the spool, within so many seconds in all."""
+        """Send reports without the spool, for at most so many seconds; see `Client.send`."""
         outbox = self._sending.target.outbox(reports)
-        told = [Setback("does not answer in the time that was given", kind="timeout")]
+        told = [Setback("did not answer before the deadline", kind="timeout")]
         with anyio.move_on_after(give_up_seconds):
             receipt = await self._send(outbox, told)
             if receipt is not None:
@@ -106,9 +106,9 @@ class Sender:
         raise undelivered(reports, outbox, error)
 
     async def _send(self, outbox: MemoryOutbox, told: list[Setback]) -> Receipt | None:
-        """Send until all is taken; None when trying again would only begin after the deadline.
+        """Send until all reports are settled; None if the next retry would be after the deadline.
 
-        `told` takes the setbacks.
+        Setbacks are appended to `told`.
         """
         delivery = Delivery(outbox, self._sending.target.parcel(), now_millis=wall_clock_millis)
         pace = Pace(chance=random.random)
@@ -126,7 +126,7 @@ class Sender:
                 return None
 
     async def flush(self, *, timeout_seconds: float) -> None:
-        """Deliver what the spool holds, within so many seconds in all; raises UnauthorizedError."""
+        """Deliver the spool, for at most so many seconds; raises UnauthorizedError."""
         pace = Pace(chance=random.random)
         with anyio.move_on_after(timeout_seconds):
             while True:
@@ -143,7 +143,7 @@ class Sender:
                 raise self._sending.notes.error_of(step)
 
     async def _wait(self, step: Setback, pace: Pace) -> bool:
-        """Wait after a setback; False where there is no use in it within the time there is."""
+        """Wait after a setback; False if the wait would pass the deadline."""
         if step.is_denied:
             return False
         wait_seconds = pace.wait_seconds(asked_seconds=step.after_seconds)
@@ -157,7 +157,7 @@ class Sender:
         return spool is not None and (await asyncio.to_thread(spool.backlog, REPORTS)).items > 0
 
     async def stop(self) -> None:
-        """End the task, let others send what it was sending, and close the connections."""
+        """Cancel the task, release its claims, and close the connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=1.0)
@@ -166,5 +166,5 @@ class Sender:
 
     def _give_back(self) -> None:
         if self._sending.spool is not None:
-            with contextlib.suppress(SpoolError):  # then its lease ends it
+            with contextlib.suppress(SpoolError):  # the claim then expires
                 self._lane.give_back()

@@ -1,8 +1,8 @@
-"""Which items of a spool are being sent just now, so that no other process sends them as well.
+"""Claims: which items of a spool a process is sending, so that no other process sends them.
 
-A claim is a row: a stretch of one lane, and who sends it. It ends when the items are settled or
-given back, when the process that made it no longer runs, or with its lease, by a clock that also
-goes on while the machine sleeps.
+A claim is a row: a range of one lane, and the claimant. It ends when the items are settled or given
+back, when its process has ended, or when it expires, by a clock that also runs while the machine is
+suspended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collector.client.spool.clock import SpoolClock
 from collector.runtime import boot_clock
 
 DEFAULT_LEASE_SECONDS = 120.0
-"""Longer than a request may take: a claim that is older belongs to a process that hangs."""
+"""When a claim expires: longer than a request may take, so only if its process hangs."""
 LONGEST_LEASE_MILLIS = 86_400_000
 _ITEMS = """
 SELECT seq, item_id, body, queued_at, is_undated, boot, queued_boot_millis FROM item
@@ -29,7 +29,7 @@ _LAST = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who takes items out of a lane: one sender of one process."""
+    """One sender of one process, which claims items of a lane."""
 
     token: str
     lease_seconds: float = DEFAULT_LEASE_SECONDS
@@ -49,9 +49,9 @@ def free_items(
     most_bytes: int,
     clock: SpoolClock,
 ) -> list[Item]:
-    """Return a lane's oldest items that no other claimant sends, one after the other without a gap.
+    """Return a lane's oldest unclaimed items, up to the first item that another claimant has.
 
-    Without a claimant, claims do not matter.
+    Without a claimant, claims are ignored.
     """
     taken = [] if claimant is None else _others(db, lane, claimant)
     after = -1
@@ -67,7 +67,7 @@ def free_items(
 def claim(
     db: sqlite3.Connection, lane: str, claimant: Claimant, items: Sequence[Item]
 ) -> list[Item]:
-    """Claim items within a transaction; return them with whether each was ever sent before."""
+    """Claim items within a transaction; return them with their `is_untried`."""
     give_back(db, lane, claimant)
     db.execute("INSERT OR IGNORE INTO backlog (lane) VALUES (?)", (lane,))
     (tried_seq,) = db.execute("SELECT tried_seq FROM backlog WHERE lane = ?", (lane,)).fetchone()
@@ -85,7 +85,7 @@ def claim(
 
 
 def is_claiming(db: sqlite3.Connection, lane: str, claimant: Claimant) -> bool:
-    """Tell whether a claimant has anything."""
+    """Tell whether a claimant has a claim."""
     query = "SELECT 1 FROM claim WHERE lane = ? AND token = ?"
     return db.execute(query, (lane, claimant.token)).fetchone() is not None
 
@@ -95,7 +95,7 @@ def give_back(
 ) -> None:
     """End the claims of one claimant; `is_unsent` says that no request left this machine."""
     if is_unsent:
-        # Another claim of later items has raised it meanwhile: then it stays.
+        # A later claim may have raised tried_seq since: then it stays.
         for last_seq, before_seq in db.execute(
             "SELECT last_seq, tried_before_seq FROM claim WHERE lane = ? AND token = ?",
             (lane, claimant.token),
@@ -108,7 +108,7 @@ def give_back(
 
 
 def _others(db: sqlite3.Connection, lane: str, claimant: Claimant) -> list[_Stretch]:
-    """Return what others send, and have not stopped sending, by its place."""
+    """Return the valid claims of others, in the order of their items."""
     rows = db.execute(
         "SELECT first_seq, last_seq, process, until_millis FROM claim "
         "WHERE lane = ? AND token <> ? ORDER BY first_seq",
@@ -122,7 +122,7 @@ def _others(db: sqlite3.Connection, lane: str, claimant: Claimant) -> list[_Stre
 
 
 def forget_ended(db: sqlite3.Connection, lane: str) -> None:
-    """Drop the claims of processes that ended, or that hang, within a transaction."""
+    """Drop the claims that expired or whose process has ended; within a transaction."""
     ended = [
         (lane, token)
         for token, process, until_millis in db.execute(
@@ -135,7 +135,7 @@ def forget_ended(db: sqlite3.Connection, lane: str) -> None:
 
 def _is_over(process: str, until_millis: int) -> bool:
     left_millis = until_millis - boot_clock.millis_now()
-    # A claim that has long to go is of an earlier run of the machine, whose clock began anew.
+    # A claim that expires far in the future is from before a reboot, which reset the clock.
     return not 0 < left_millis <= LONGEST_LEASE_MILLIS or has_ended(process)
 
 

@@ -1,7 +1,7 @@
-"""When an item was queued, although the clock was wrong then and has been set right since; pure.
+"""Corrects the time at which an item was queued, if the clock was set since; pure.
 
-The clock of the machine's run cannot be set. Where an item was queued in the same run, the time
-that has passed by that clock says when it was, in terms of the clock on the wall as it is now.
+The clock since boot cannot be set. If an item was queued since the last boot, the time that passed
+by that clock is subtracted from the present wall clock.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STEP_MILLIS = 60_000
-"""A clock that moves by less was not set, it drifted: moments stay as they were written down."""
+"""A smaller difference is drift, not a clock that was set: the stored time is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class SpoolClock:
     def corrected(
         self, queued_at_millis: int, boot: str | None, queued_boot_millis: int | None
     ) -> int:
-        """Return when something was queued that was written down with its own reading."""
+        """Return the corrected time of queueing, given both clocks as stored at queueing."""
         if boot != self.boot or queued_boot_millis is None:
             return queued_at_millis
         moment_millis = self.wall_millis - (self.boot_millis - queued_boot_millis)

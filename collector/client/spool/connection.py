@@ -1,6 +1,6 @@
-"""The connection to a spool's file: opened when it is needed, closed before this process forks.
+"""The SQLite connection to a spool: opened on first use, closed before a fork.
 
-SQLite does not allow a connection, nor what it knows of a file's locks, to be carried into a child.
+SQLite forbids using a connection, or its file locks, in a child process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from collector.client.sending import fork_hooks
 
 FORK_WAIT_SECONDS = 10.0
-"""So long a fork waits for a transaction of another thread."""
+"""How long a fork waits for another thread's transaction."""
 
 
 class SpoolConnection:
@@ -30,17 +30,17 @@ class SpoolConnection:
     def get(self) -> sqlite3.Connection:
         """Return the connection; sqlite3.ProgrammingError once it is closed for good."""
         if self._is_closed:
-            raise sqlite3.ProgrammingError("it is closed")
+            raise sqlite3.ProgrammingError("the spool is closed")
         if self._is_of_parent:
             raise sqlite3.ProgrammingError(
-                "the process forked within a transaction; make another client here"
+                "the process forked within a transaction; create another client in the child"
             )
         if self._db is None:
             self._db = self._connect()
         return self._db
 
     def close(self) -> None:
-        """Let go of the file for good."""
+        """Close the connection; it cannot be opened again."""
         with self.lock:
             self._is_closed = True
             self._let_go()
@@ -51,17 +51,17 @@ class SpoolConnection:
             self._db = None
 
     def before_fork(self) -> None:
-        """Close the connection; it is opened again when it is needed."""
+        """Close the connection; the next use opens it again."""
         self._is_held = self.lock.acquire(timeout=FORK_WAIT_SECONDS)
         if self._is_held and self._db is not None and not self._db.in_transaction:
             self._let_go()
 
     def after_fork_in_parent(self) -> None:
-        """Have other threads go on."""
+        """Release the lock for other threads."""
         if self._is_held:
             self.lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin with a lock of its own; a connection that could not be closed is never used."""
+        """Create a new lock; drop a connection that could not be closed before the fork."""
         self.lock = threading.RLock()
         self._is_of_parent = self._db is not None

@@ -1,4 +1,4 @@
-"""The spool's file: its tables, bringing an older one forward, and what its faults mean."""
+"""The spool's file: its schema, migrations, and the translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ UPDATE backlog SET set_aside_bytes = (
     WHERE dead_letter.lane = backlog.lane
 );
 """,
-        # Whether what waits was ever sent is not known: it counts as sent.
+        # Whether queued items were ever sent is not known: they count as sent.
         """
 ALTER TABLE item ADD COLUMN boot TEXT;
 ALTER TABLE item ADD COLUMN queued_boot_millis INTEGER;
@@ -79,9 +79,9 @@ CREATE TABLE claim (
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a spool's file, readable by its owner alone; an empty one where there is none.
+    """Open a spool's file with mode 600; create an empty one if there is none.
 
-    An empty file is a spool in which nothing waits. `prepare` makes it usable.
+    An empty file is a valid, empty spool. Call `prepare` before use.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
@@ -90,9 +90,9 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Make a new file's tables, or bring an older file forward.
+    """Create the tables of a new file, or migrate an older one.
 
-    Raises SpoolError for a file that is no spool, or of a newer version.
+    Raises SpoolError for a file that is not a spool, or is of a newer version.
     """
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
@@ -106,7 +106,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Make of each fault of the file or the disk a SpoolError that says what to do."""
+    """Translate errors of SQLite and of the disk into a SpoolError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -114,8 +114,8 @@ def explained(path: Path) -> Iterator[None]:
             raise SpoolFullError(f"the disk under the spool {path} is full") from error
         if is_damaged(error):
             raise SpoolError(
-                f"the spool {path} is damaged ({error}): move it away to begin anew; what waited "
-                "in it is lost"
+                f"the spool {path} is damaged ({error}): move it away to begin an empty one; its "
+                "reports are lost"
             ) from error
         raise SpoolError(f"the spool {path} cannot be used: {error}") from error
     except OSError as error:

@@ -1,8 +1,7 @@
-"""Room on the disk that is kept for settling: what was delivered must leave a spool on a full disk.
+"""Disk space reserved for settling, so that a spool can also be emptied on a full disk.
 
-Taking items out of a SQLite file writes to its journal first, which needs room of its own. Where
-there is none, the reserve is given back to the disk, the items are settled in its place, and the
-reserve is taken anew once there is room.
+SQLite needs space for its journal to delete rows. If the disk is full, the reserve is released, the
+items are deleted, and the reserve is taken again once there is space.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ import os
 from pathlib import Path
 
 DEFAULT_RESERVE_BYTES = 2**20
-"""Far more than the journal of one settlement."""
+"""Far more than the journal of one settlement needs."""
 
 
 class Reserve:
-    """A file beside the spool that holds nothing but room; the spool's processes share it."""
+    """A file of zeros beside the spool; all processes of the spool share it."""
 
     def __init__(self, spool: Path, *, size_bytes: int = DEFAULT_RESERVE_BYTES) -> None:
         self._path = spool.with_name(spool.name + ".reserve")
         self._size_bytes = size_bytes
 
     def take(self) -> bool:
-        """Take the room if it is not taken; return whether it is, which a full disk prevents."""
+        """Create the reserve if there is none; return whether there is one now."""
         with contextlib.suppress(OSError):
             if self._path.stat().st_size >= self._size_bytes:
                 return True
@@ -39,13 +38,13 @@ class Reserve:
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(opened, 0, self._size_bytes)
-            else:  # a file of zeros that are written takes room everywhere
+            else:  # written zeros occupy space on every file system
                 os.write(opened, bytes(self._size_bytes))
         finally:
             os.close(opened)
 
     def give_back(self) -> bool:
-        """Give the room back to the disk; return whether any was taken."""
+        """Release the reserve; return whether there was one."""
         try:
             self._path.unlink()
         except OSError:

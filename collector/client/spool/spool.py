@@ -1,9 +1,9 @@
-"""A durable, bounded outbox in one SQLite file: what it took survives a crash of any kind.
+"""The spool: a durable, bounded outbox in one SQLite file.
 
-Items wait in lanes, each in its own order; the bound is on all lanes together, and on what was set
-aside. A full spool refuses, it never drops. What is delivered leaves it on a full disk too. The
-file may be shared by processes: what one of them is sending (`claims`) no other one sends. Other
-tables may live in it and change in the same transaction (`transaction`).
+Items are queued in lanes, each a FIFO. The bound covers all lanes and the dead letters. A full
+spool refuses new items and never drops any; it can be emptied on a full disk (`reserve`). Processes
+may share the file: an item that one of them is sending (`claims`) no other one sends. Other tables
+may be in the same file and change in the same transaction (`transaction`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from collector.runtime.wall_clock import wall_clock_millis
 
 DEFAULT_MAX_BYTES = 256 * 2**20
 ITEM_OVERHEAD_BYTES = 96
-"""About what a row costs beside its body."""
+"""Approximate bytes of a row in addition to its body."""
 REPORTS = "reports"
-"""The lane of reports; the others hold foreign payloads."""
+"""The lane of reports; other lanes hold relayed payloads of other panels."""
 _HELD = "SELECT coalesce(sum(size_bytes), 0), coalesce(sum(set_aside_bytes), 0) FROM backlog"
 _BACKLOG = """
 SELECT coalesce(sum(items), 0), coalesce(sum(size_bytes), 0), coalesce(sum(set_aside), 0),
@@ -49,10 +49,10 @@ SELECT queued_at, boot, queued_boot_millis FROM item WHERE seq IN (
 
 
 class Spool:
-    """Reports, and foreign payloads, that wait until a collector has taken them.
+    """Reports and relayed payloads, kept until a collector has accepted or refused them.
 
-    Raises SpoolError when the file cannot be used, SpoolFullError when it holds all it may. May be
-    used by several threads.
+    Raises SpoolError when the file cannot be used, SpoolFullError when the bound is reached. For
+    any number of threads.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Spool:
         return db
 
     def _open(self, db: sqlite3.Connection) -> None:
-        """Prepare the file; its journal takes the reserve's place on a full disk."""
+        """Prepare the file; on a full disk, release the reserve for its journal."""
         try:
             with explained(self.path):
                 prepare(db, self.path)
@@ -103,7 +103,7 @@ class Spool:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection whose changes are kept all together, on disk, or not at all."""
+        """Yield a connection within one transaction, which is on disk at the end."""
         with self._lock, explained(self.path):
             db = self._db
             db.execute("BEGIN IMMEDIATE")
@@ -117,19 +117,19 @@ class Spool:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection to read by."""
+        """Yield a connection for queries."""
         with self._lock, explained(self.path):
             yield self._db
 
     def put(self, lane: str, items: Sequence[tuple[str, bytes]]) -> None:
-        """Keep items, given as id and body: all of them, on disk, or none (SpoolFullError)."""
+        """Append items (id and body) in one transaction; SpoolFullError if they do not fit."""
         with self.transaction() as db:
             self.put_within(db, lane, items)
 
     def put_within(
         self, db: sqlite3.Connection, lane: str, items: Sequence[tuple[str, bytes]]
     ) -> None:
-        """Keep items as part of a transaction of the caller's."""
+        """Append items within the caller's transaction."""
         if not items:
             return
         if not self._reserve.take():
@@ -137,10 +137,10 @@ class Spool:
         added_bytes = sum(_size(body) for _, body in items)
         waiting_bytes, aside_bytes = db.execute(_HELD).fetchone()
         if waiting_bytes + aside_bytes + added_bytes > self._max_bytes:
-            aside = f", {aside_bytes} were refused and set aside" if aside_bytes else ""
+            aside = f", {aside_bytes} are dead letters" if aside_bytes else ""
             raise SpoolFullError(
-                f"the spool {self.path} is full: of {self._max_bytes} bytes {waiting_bytes} wait "
-                f"to be sent{aside}"
+                f"the spool {self.path} is full: of {self._max_bytes} bytes, {waiting_bytes} are "
+                f"queued{aside}"
             )
         clock = self._clock()
         moment = (clock.wall_millis, clock.boot, clock.boot_millis)
@@ -154,8 +154,8 @@ class Spool:
     def lane(self, name: str, *, lease_seconds: float = claims.DEFAULT_LEASE_SECONDS) -> Lane:
         """Return the outbox of one lane, for one sender.
 
-        Another sender, of this process or another one, takes what this one has taken once that is
-        given back, once this process has ended, or after so long.
+        Another sender may claim the items that this one claimed once they are given back, once this
+        process has ended, or after `lease_seconds`.
         """
         claimant = Claimant(new_id(), lease_seconds)
         self._claimants.append((os.getpid(), name, claimant))
@@ -165,12 +165,12 @@ class Spool:
         return SpoolClock(self._now_millis(), boot_clock.millis_now(), this_boot())
 
     def waiting_lanes(self) -> dict[str, int]:
-        """Return which lanes have something in them, and how much."""
+        """Return the lanes that are not empty, with their number of items."""
         with self.reading() as db:
             return dict(db.execute("SELECT lane, items FROM backlog WHERE items > 0"))
 
     def backlog(self, lane: str | None = None) -> Backlog:
-        """Return how much waits, in one lane or in all."""
+        """Return the backlog of one lane or of all."""
         with self.reading() as db:
             row = db.execute(_BACKLOG, (lane, lane)).fetchone()
             oldest = db.execute(_OLDEST, (lane, lane)).fetchall()
@@ -180,7 +180,7 @@ class Spool:
         return Backlog(items, size_bytes, oldest_at, set_aside, aside_bytes)
 
     def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """Return what was set aside last, newest first."""
+        """Return the newest dead letters first."""
         with self.reading() as db:
             rows = db.execute(
                 "SELECT lane, item_id, body, reason, set_aside_at FROM dead_letter "
@@ -193,9 +193,9 @@ class Spool:
         ]
 
     def requeue_dead_letters(self) -> int:
-        """Queue everything that was set aside once more, under its id; return how many.
+        """Queue all dead letters again, with the same ids; return how many.
 
-        Reports lose their moment: it may be what they were refused for.
+        Reports lose their time, since it may be the reason why they were refused.
         """
         with self.transaction() as db:
             rows = db.execute("SELECT lane, item_id, body FROM dead_letter ORDER BY id").fetchall()
@@ -209,13 +209,13 @@ class Spool:
         return len(rows)
 
     def discard_dead_letters(self) -> int:
-        """Forget everything that was set aside, which makes room; return how many there were."""
+        """Delete all dead letters, which frees room; return how many."""
         with self.transaction() as db:
             db.execute("UPDATE backlog SET set_aside_bytes = 0")
             return db.execute("DELETE FROM dead_letter").rowcount
 
     def first(self, lane: str, *, most_items: int, most_bytes: int) -> list[Item]:
-        """Return a lane's oldest items within the bounds, at least one if there is one."""
+        """Return a lane's oldest items within the bounds, at least one if the lane is not empty."""
         with self.reading() as db:
             return claims.free_items(
                 db,
@@ -243,7 +243,7 @@ class Spool:
 
         with self._lock:
             with self.reading() as db:
-                if not free(db, 1):  # reading does not wait for writers
+                if not free(db, 1):  # a query does not wait for other writers
                     return []
             try:
                 with self._unsynced(), self.transaction() as db:
@@ -251,18 +251,18 @@ class Spool:
                     items = free(db, most_items)
                     return claims.claim(db, lane, claimant, items) if items else []
             except SpoolFullError:
-                # A full disk has to empty: ids keep apart what is sent by two.
+                # On a full disk, send without a claim: ids deduplicate what two processes send.
                 with self.reading() as db:
                     return free(db, most_items)
 
     def give_back(self, lane: str, claimant: Claimant, *, is_unsent: bool = False) -> None:
-        """End what `claim` began, with nothing settled."""
+        """Release a claim without settling its items."""
         with self.reading() as db:
             if not claims.is_claiming(db, lane, claimant):
-                return  # and no writer is waited for
+                return  # without waiting for other writers
         with (
             self._lock,
-            contextlib.suppress(SpoolFullError),  # then its lease ends it
+            contextlib.suppress(SpoolFullError),  # the claim then expires
             self._unsynced(),
             self.transaction() as db,
         ):
@@ -270,9 +270,9 @@ class Spool:
 
     @contextlib.contextmanager
     def _unsynced(self) -> Iterator[None]:
-        """Have a transaction outlive each process, but not a loss of power: all of them end by it.
+        """Commit without fsync: durable if a process crashes, but not after a loss of power.
 
-        Claims need no more, and it spares waiting for the disk.
+        That is enough for claims: after a loss of power no claimant runs.
         """
         with self.reading() as db:
             db.execute("PRAGMA synchronous = NORMAL")
@@ -282,13 +282,11 @@ class Spool:
                 db.execute("PRAGMA synchronous = FULL")
 
     def settle(self, lane: str, settlement: Settlement, claimant: Claimant | None = None) -> None:
-        """Keep what an answer decided; what another process settled meanwhile stays settled.
+        """Apply a settlement and release the claim; items that are no longer there are skipped.
 
-        It ends what the claimant has claimed.
-
-        Needs no room on the disk but the reserve's.
+        Needs no space on the disk but the reserve.
         """
-        with self._lock:  # or what is queued meanwhile takes the room that was given back
+        with self._lock:  # so that no thread queues reports into the released reserve
             try:
                 self._settle(lane, settlement, claimant)
             except SpoolError:
@@ -296,7 +294,7 @@ class Spool:
                     raise
                 self._settle(lane, settlement, claimant)
             if not self._reserve.take():
-                # What was settled is in the journal; written back, it leaves its room there.
+                # A checkpoint empties the journal, so that the reserve can be taken again.
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 self._reserve.take()
@@ -326,16 +324,16 @@ class Spool:
         _count(db, lane, set_aside=1, set_aside_bytes=_size(letter.item.body))
 
     def close(self) -> None:
-        """Let go of the file, and of what was being sent from it."""
+        """Release all claims and close the file."""
         for pid, lane, claimant in self._claimants:
-            if pid == os.getpid():  # those of before a fork are the parent's
-                with contextlib.suppress(SpoolError):  # then its lease, or its process, ends it
+            if pid == os.getpid():  # claims from before a fork are the parent's
+                with contextlib.suppress(SpoolError):  # the claim then expires
                     self.give_back(lane, claimant)
         self._connection.close()
 
 
 class Lane:
-    """One lane of a spool, as the outbox of one sender."""
+    """One lane of a spool, as the Outbox of one sender."""
 
     def __init__(self, spool: Spool, name: str, claimant: Claimant) -> None:
         self._spool = spool
@@ -343,20 +341,20 @@ class Lane:
         self.name = name
 
     def first(self, *, most_items: int, most_bytes: int) -> list[Item]:
-        """Return the oldest items that no other sender has, at least one if there is one.
+        """Claim and return the oldest items that no other sender has claimed, within the bounds.
 
-        They are this sender's until they are settled or given back.
+        The claim lasts until they are settled or given back.
         """
         return self._spool.claim(
             self.name, self._claimant, most_items=most_items, most_bytes=most_bytes
         )
 
     def settle(self, settlement: Settlement) -> None:
-        """Remove what is done or set aside, and remember what changes."""
+        """Apply a settlement: remove items, store dead letters, update items."""
         self._spool.settle(self.name, settlement, self._claimant)
 
     def give_back(self, *, is_unsent: bool = False) -> None:
-        """Let others send what `first` returned; `is_unsent`: no request left this machine."""
+        """Release the items of `first`; `is_unsent`: no request left this machine."""
         self._spool.give_back(self.name, self._claimant, is_unsent=is_unsent)
 
 

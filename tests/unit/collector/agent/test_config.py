@@ -149,11 +149,11 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
         ('[collector]\nurl = "https://x"', "[collector] key: is required (or key_file)"),
         (
             '[collector]\nurl = "https://x/v1/reports/"\nkey="rk_k"',
-            "[collector] url: end it before /v1",
+            "[collector] url: leave out /v1",
         ),
         (
             '[collector]\nurl = "https://x/v1/sources/3x-ui/rk_k"\nkey="rk_k"',
-            "[collector] url: end it before /v1",
+            "[collector] url: leave out /v1",
         ),
         (
             '[collector]\nurl = "https://x"\nkey_file = "no"',
@@ -177,7 +177,10 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
         (HEAD + "[[source]]\nkind = 'wireguard'", "source 1 name: is required"),
         (SOURCE, 'source "wg" kind: is required'),
         (SOURCE + "kind = 'wiregard'", "(did you mean wireguard?)"),
-        (SOURCE + "kind = 'clash'", 'source "wg" kind: Clash\'s /connections does not say whose'),
+        (
+            SOURCE + "kind = 'clash'",
+            'source "wg" kind: Clash\'s /connections does not name the user',
+        ),
         (
             SOURCE + "kind = 'wireguard'\ncommand = 'wg show'",
             'source "wg" command: expected a list',

@@ -231,7 +231,7 @@ def test_a_stats_service_that_does_not_say_how_long_it_runs_proves_no_new_life()
 
 
 def test_a_restart_between_the_questions_is_no_reading():
-    with pytest.raises(SourceError, match="restarted while"):
+    with pytest.raises(SourceError, match="restarted during"):
         stats_service.parse(answers(uptimes=(100, 1)))
 
 

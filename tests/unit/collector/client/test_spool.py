@@ -99,7 +99,7 @@ def test_what_was_set_aside_is_never_dropped_and_counts_against_the_bound(tmp_pa
     backlog = spool.backlog()
     assert (backlog.items, backlog.set_aside_total) == (0, 3)
     assert backlog.set_aside_bytes == 3 * (ITEM_OVERHEAD_BYTES + 10)
-    with pytest.raises(SpoolFullError, match=r"0 wait to be sent, 318 were refused and set aside"):
+    with pytest.raises(SpoolFullError, match=r"0 are queued, 318 are dead letters"):
         spool.put(REPORTS, [("d", b"0")])
     assert [each.item_id for each in spool.dead_letters()] == ["c", "b", "a"]
     assert spool.requeue_dead_letters() == 3, "they are within the bound already"
