@@ -1,1 +1,1 @@
-"""From accepted reports to the ledger: group commit, the shared leader, corrections, push ids."""
+"""From accepted reports to the ledger: group commit, the leader's work, corrections, push ids."""

@@ -1,4 +1,4 @@
-"""Wakes readers of the feed and the exporter when the ledger went on."""
+"""Wakes readers of the feed and the exporter when the sums have changed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class CommitSignal:
         self.is_closed = False
 
     def notify(self) -> None:
-        """Wake all who wait now."""
+        """Set the events of all present subscribers."""
         event, self._event = self._event, asyncio.Event()
         event.set()
 
     def close(self) -> None:
-        """Wake all for the last time: readers return when it `is_closed`."""
+        """Set the events for the last time; waiting readers return when `is_closed`."""
         self.is_closed = True
         self.notify()
 
     def subscribe(self) -> asyncio.Event:
-        """Return the event that the next commit sets; take it before looking, then wait on it."""
+        """Return the event that the next commit sets; subscribe before reading the ledger."""
         return self._event

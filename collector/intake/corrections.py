@@ -1,4 +1,4 @@
-"""Carries out corrections that are asked for beside a running collector."""
+"""Carries out requested corrections in a running collector."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from collector.ledger.corrections import Correction
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""So often the ledger is asked whether a correction is open."""
+"""How often the ledger is polled for requested corrections."""
 
 
 class CorrectionRunner:
-    """Carries out the corrections of one ledger; of several collectors that share it, the leader.
+    """Carries out the corrections of one ledger; with a shared ledger, on the leader only.
 
-    A correction is carried out in steps, each of them one commit; reports are stored between steps.
+    A correction is carried out in steps of one commit each; reports are stored between steps.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class CorrectionRunner:
         self._now_millis = now_millis
 
     async def run(self) -> None:
-        """Carry out each correction that is open, until cancelled. What fails is tried again."""
+        """Carry out requested corrections until cancelled; retry after a failure."""
         problem: str | None = None
         while True:
             try:
@@ -45,20 +45,20 @@ class CorrectionRunner:
             except (CollectorError, OSError, sqlite3.Error) as error:
                 if problem != str(error):
                     problem = str(error)
-                    log.warning("a correction could not be carried out, trying again: %s", error)
+                    log.warning("a correction could not be carried out, it is retried: %s", error)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def carry_out_open(self) -> None:
-        """Carry out the corrections that are open now, if this collector writes the ledger's sums.
+        """Carry out the corrections requested so far, if this collector writes the ledger's sums.
 
-        Raises what reading and writing the ledger raise.
+        Raises LedgerError and NotStoredError.
         """
         if not self._ingest.leads:
             return
         correction = await self._read(lambda reader: reader.open_correction())
         if correction is None:
             return
-        log.info("correction %d: begun or taken up again", correction.number)
+        log.info("correction %d: started or resumed", correction.number)
         while await self._ingest.run(lambda ledger: ledger.correct(now_millis=self._now_millis())):
             self._ingest.commits.notify()
         self._ingest.commits.notify()

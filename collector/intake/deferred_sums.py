@@ -1,4 +1,4 @@
-"""When reports are added up: each commit at once, or under load many commits together."""
+"""Decides when reports are added up: with each commit or, under load, many commits at once."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from collector.runtime.outage import Outage
 log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 0.05
-"""Commits that follow each other more closely leave adding up for later."""
+"""If commits follow each other faster than this, adding up is deferred."""
 FOLD_IDLE_SECONDS = 0.02
-"""So long without a request, and what is left is added up."""
+"""After this time without a request, deferred reports are added up."""
 FOLD_SECONDS = 1.0
-"""So long a report is in no sum while others keep coming, where adding up is quick."""
+"""How long adding up is deferred while requests keep coming, if adding up is fast."""
 FOLD_SHARE = 0.2
-"""Of the time may go into adding up: the fuller a ledger, the more pages a fold touches, and the
-more reports should share one."""
+"""The share of time for adding up. In a large ledger a fold writes more pages, so more should
+be added up at once."""
 FOLD_MAX_SECONDS = 5.0
-"""The longest that a report is in no sum, but for the time that adding up takes."""
+"""The longest that adding up is deferred, without the time that it takes."""
 FOLD_REPORTS = 100_000
 FOLD_RETRY_SECONDS = 1.0
 
 
 class DeferredSums:
-    """The reports of one ledger that are stored and in no sum yet.
+    """Adds up the reports of one ledger that are stored and not in the sums yet.
 
     The writing thread calls its methods; `are_behind` and `error` may be read by any thread.
     """
@@ -52,26 +52,26 @@ class DeferredSums:
 
     @property
     def error(self) -> str | None:
-        """Why reports that are stored are not in the sums."""
+        """Why adding up fails; None if it works."""
         return self._outage.reason
 
     @property
     def are_behind(self) -> bool:
-        """Whether there are reports in no sum yet."""
+        """Whether there are stored reports that are not in the sums yet."""
         return self._deferred_reports > 0
 
     @property
     def pause_seconds(self) -> float:
-        """How long to wait for a request before adding up what is left."""
+        """How long to wait for a request before adding up deferred reports."""
         return FOLD_IDLE_SECONDS if self._outage.is_up else FOLD_RETRY_SECONDS
 
     @property
     def defers_next(self) -> bool:
-        """Whether the next commit should leave adding up for later."""
+        """Whether the next commit should defer adding up."""
         return time.monotonic() - self._stored_at < BUSY_SECONDS
 
     def note_commit(self, receipts: Sequence[Receipt], *, is_deferred: bool) -> None:
-        """Note what a commit stored, and whether its reports are in no sum yet."""
+        """Note a commit: its receipts, and whether adding up its reports is deferred."""
         self._stored_at = time.monotonic()
         if not is_deferred:
             self._note_added_up()
@@ -82,14 +82,14 @@ class DeferredSums:
 
     @property
     def is_due(self) -> bool:
-        """Whether to add up now although requests keep coming."""
+        """Whether to add up now, though requests keep coming."""
         age_seconds = time.monotonic() - self._deferred_since
         if not self._outage.is_up:
             return age_seconds >= FOLD_RETRY_SECONDS
         return self._deferred_reports >= FOLD_REPORTS or age_seconds >= self._fold_after_seconds
 
     def try_add_up(self) -> None:
-        """Add up; on a failure say so once and come again: what is stored stays stored."""
+        """Add up; log the first of several failures and retry later. Reports stay stored."""
         try:
             self.add_up()
         except Exception as error:  # noqa: BLE001 - logged, and shown in `problems`
@@ -98,7 +98,7 @@ class DeferredSums:
             self._outage.failed(str(error) or type(error).__name__, defect=defect)
 
     def add_up(self) -> None:
-        """Add up what is in no sum yet; raises what the ledger's `fold` raises."""
+        """Add up the reports that are not in the sums yet; raises as `Ledger.fold`."""
         if not self._deferred_reports:
             return
         started_at = time.perf_counter()
@@ -110,13 +110,13 @@ class DeferredSums:
         self._on_added_up()
 
     def _note_added_up(self) -> None:
-        """Note that every report is in the sums, after a fold or a commit that adds up at once."""
+        """Note that all reports are in the sums, after a fold or a commit that was not deferred."""
         self._deferred_reports = 0
         self._outage.recovered()
 
 
 def fold_after_seconds(last_fold_seconds: float) -> float:
-    """Return how long to let reports gather before they are added up."""
+    """Return how long to defer adding up, given how long it took last time."""
     return min(
         FOLD_MAX_SECONDS, max(FOLD_SECONDS, last_fold_seconds * (1 - FOLD_SHARE) / FOLD_SHARE)
     )

@@ -1,6 +1,6 @@
-"""The ingest of an embedded ledger: one thread stores, adds up, purges and does all else.
+"""The ingest of an embedded ledger: one thread stores, adds up, purges and runs all other writes.
 
-While commits follow each other closely, reports are stored first and added up a little later.
+Under load, reports are stored first and added up a little later (`deferred_sums`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class EmbeddedIngest:
-    """An `Ingest` whose writing thread has the ledger to itself."""
+    """An `Ingest` whose thread is the only writer of the ledger."""
 
     leads = True
 
@@ -54,15 +54,15 @@ class EmbeddedIngest:
 
     @property
     def problems(self) -> list[str]:
-        """Why reports are not stored or not added up now."""
+        """Why reports are not stored or not added up now; empty if they are."""
         problems = self._writer.problems
         if self._sums.error:
-            problems.append(f"reports are stored, and not added up: {self._sums.error}")
+            problems.append(f"reports are stored, but not added up: {self._sums.error}")
         return problems
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Nothing: what this collector has stored is in its own file."""
+        """No warnings."""
         return ()
 
     def start(self) -> None:
@@ -70,7 +70,7 @@ class EmbeddedIngest:
         self._writer.start(self._run)
 
     async def stop(self) -> None:
-        """Store and add up what is queued, then end the thread and wake all who wait."""
+        """Store and add up what is queued, then end the thread and wake all waiting readers."""
         await self._writer.stop()
         self.commits.close()
 
@@ -79,11 +79,11 @@ class EmbeddedIngest:
         return await self._writer.submit(batch)
 
     async def run(self, work: Callable[[Ledger], T]) -> T:
-        """Do something else with the ledger between commits; see `Ingest.run`."""
+        """Run something else with the ledger between commits; see `Ingest.run`."""
         return await self._writer.run(lambda: work(self._ledger))
 
     async def catch_up(self) -> None:
-        """Return once every report stored so far is in the sums; NotStoredError if not."""
+        """Return once every stored report is in the sums; NotStoredError if that fails."""
         if self._sums.are_behind and not self._writer.is_stopping:
             await self._writer.run(self._sums.add_up)
 

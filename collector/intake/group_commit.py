@@ -1,7 +1,7 @@
-"""Group commit: requests queue, one thread stores what is there in one commit, then answers all.
+"""Group commit: requests are queued, and one thread stores all queued ones in one commit.
 
-A request is answered when the commit that holds its reports is on disk. The queue is bounded in
-reports; a full one refuses instead of growing.
+A request is answered when the commit with its reports is on disk. The queue is bounded in reports;
+when it is full, requests are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class _Work(Generic[T]):
-    """Something for the writing thread, and the future that waits for its outcome."""
+    """An item of the queue, with the future for its outcome."""
 
     def __init__(self, future: asyncio.Future[T]) -> None:
         self.future = future
@@ -49,12 +49,12 @@ class _Task(_Work[Any]):
 
 
 class Turn(NamedTuple):
-    """What the writing thread does next: one commit, then perhaps one other task."""
+    """What the writing thread does next: one commit, and then at most one other task."""
 
     group: Sequence[_Store] = ()
     task: _Task | None = None
     is_last: bool = False
-    """Whether the queue is closed, and nothing comes after this."""
+    """Whether the queue is closed and empty."""
 
     @property
     def is_idle(self) -> bool:
@@ -63,7 +63,7 @@ class Turn(NamedTuple):
 
 
 class GroupCommit:
-    """The queue before a ledger, and the thread that empties it.
+    """The queue of requests for a ledger, and its writing thread.
 
     `record` stores batches in one commit. The thread runs what `start` is given: a loop of `take`
     and `do`. `on_answered` is called in the event loop after the callers of a commit are answered.
@@ -97,25 +97,25 @@ class GroupCommit:
 
     @property
     def is_running(self) -> bool:
-        """Whether the writing thread is there to store anything."""
+        """Whether the writing thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def problems(self) -> list[str]:
-        """Why nothing is stored now, for people."""
+        """Why nothing is stored now; empty if reports are stored."""
         problems = [] if self.is_running else ["the ledger's writing thread has stopped"]
         if self._outage.reason:
             problems.append(f"the last commit failed: {self._outage.reason}")
         return problems
 
     def start(self, work: Callable[[], None]) -> None:
-        """Start the writing thread, which ends with `work`."""
+        """Start the writing thread, which runs `work`."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=work, name="ledger-writer", daemon=True)
         self._thread.start()
 
     async def stop(self) -> None:
-        """Close the queue, and return when the thread has done what was in it."""
+        """Close the queue, and return when the thread has worked it off."""
         self.is_stopping = True
         self._hand_over()
         self._queue.put(None)
@@ -139,13 +139,13 @@ class GroupCommit:
         return await future
 
     def _hand_over(self) -> None:
-        """Give the writing thread what came in one turn of the loop; each waking costs a turn."""
+        """Pass on all requests of one event loop iteration, to wake the thread only once."""
         for item in self._submitted:
             self._queue.put(item)
         self._submitted.clear()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do something in the writing thread, between commits; raises what it raises."""
+        """Run a call in the writing thread, between commits; raises what the call raises."""
         self.refuse_if_stopping()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(_Task(work, future))
@@ -154,17 +154,17 @@ class GroupCommit:
     def refuse_if_stopping(self) -> None:
         """Raise NotStoredError when the collector is stopping."""
         if self.is_stopping:
-            raise NotStoredError("the collector is stopping; send again when it is back")
+            raise NotStoredError("the collector is stopping; retry when it runs again")
 
     def take(self, wait_seconds: float | None) -> Turn:
-        """Wait for something to do, up to so long; called by the writing thread."""
+        """Return the next turn, which is idle after `wait_seconds`; for the writing thread."""
         try:
             return self._drain(self._queue.get(timeout=wait_seconds))
         except queue.Empty:
             return Turn()
 
     def _drain(self, first: _Work[Any] | None) -> Turn:
-        """Take what is queued now: batches for one commit, up to the first that is none."""
+        """Take the queued batches for one commit, up to the first item that is another task."""
         group: list[_Store] = []
         reports = 0
         item = first
@@ -184,7 +184,7 @@ class GroupCommit:
                 return Turn(group)
 
     def do(self, turn: Turn) -> None:
-        """Do what was taken, and answer its callers; called by the writing thread."""
+        """Carry out a turn and answer its callers; for the writing thread."""
         if turn.group:
             self._store(turn.group)
         if turn.task:
@@ -198,10 +198,10 @@ class GroupCommit:
         except (DiskFullError, LedgerUnavailableError) as error:
             outcomes = [error] * len(group)
         except NotStoredError as error:
-            # One request may be at fault; alone it fails alone.
+            # One request may be the cause: store them one by one, so that only that one fails.
             outcomes = [self._record_alone(item) for item in group] if group[1:] else [error]
-        except Exception:  # a defect must not leave callers waiting for ever
-            log.exception("the ledger writer met a defect")
+        except Exception:  # an unexpected error must not leave callers waiting
+            log.exception("unexpected error in the ledger's writing thread")
             outcomes = [NotStoredError("not stored: the collector's log says why")] * len(group)
         self._metrics.commit_seconds.observe(time.perf_counter() - started_at)
         self._metrics.group_reports.observe(sum(len(item.batch.reports) for item in group))
@@ -223,7 +223,7 @@ class GroupCommit:
             self._outage.recovered()
 
     def note_recovery(self) -> None:
-        """Clear the error of a server that could not be reached, once it can be reached again."""
+        """Clear the problem of an unreachable server, once it can be reached again."""
         if self._is_unavailable:
             self._is_unavailable = False
             self._outage.forget()
@@ -246,13 +246,13 @@ class GroupCommit:
         self.call_in_loop(lambda: _resolve(task.future, outcome))
 
     def call_in_loop(self, callback: Callable[[], None]) -> None:
-        """Have something called in the event loop of the callers."""
+        """Schedule a call in the event loop of the callers."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(callback)
 
 
 def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
-    if future.done():  # the client went away; its reports are stored all the same
+    if future.done():  # the client disconnected; its reports are stored nevertheless
         return
     if isinstance(outcome, Exception):
         future.set_exception(outcome)

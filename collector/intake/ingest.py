@@ -26,37 +26,37 @@ class IngestOptions:
     metrics: Metrics
     limits: Limits
     keeps_unexported: bool = False
-    """Whether old reports stay until they are in InfluxDB."""
+    """Whether reports are kept until they are exported to InfluxDB."""
     max_queued_reports: int = 100_000
-    """More are refused with QueueFullError."""
+    """The bound of the queue; QueueFullError beyond it."""
     max_group_reports: int = 10_000
-    """A commit takes no further request beyond so many reports."""
+    """A commit takes no further request once it has so many reports."""
 
 
 class Ingest(Protocol):
-    """Stores reports, adds them up, and drops old ones.
+    """Stores reports, adds them up, and purges old ones.
 
     `start` and `stop` belong to the event loop that also submits.
     """
 
     @property
     def commits(self) -> CommitSignal:
-        """Notified when the sums have changed."""
+        """The signal that is notified when the sums have changed."""
         ...
 
     @property
     def leads(self) -> bool:
-        """Whether this collector is the one that adds up, exports, purges and corrects."""
+        """Whether this collector is the leader, which adds up, exports, purges and corrects."""
         ...
 
     @property
     def problems(self) -> Sequence[str]:
-        """Why reports are not stored or not added up now, for people; empty while all is well."""
+        """Why reports are not stored or not added up now; empty if they are."""
         ...
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What an operator should look into, though reports are stored."""
+        """Problems that need an operator, though reports are stored."""
         ...
 
     def start(self) -> None:
@@ -64,7 +64,7 @@ class Ingest(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Store what is queued, then end the threads and wake all who wait for a commit."""
+        """Store what is queued, then end the threads and wake all waiting readers."""
         ...
 
     async def submit(self, batch: Batch) -> Receipt:
@@ -75,15 +75,15 @@ class Ingest(Protocol):
         ...
 
     async def run(self, work: Callable[[Ledger], T]) -> T:
-        """Do something else with the ledger, beside what is submitted.
+        """Run something else with the ledger, between or beside commits.
 
         Raises NotStoredError when the collector is stopping, and what the work raises.
         """
         ...
 
     async def catch_up(self) -> None:
-        """Return once every report stored so far is in the sums.
+        """Return once every stored report is in the sums.
 
-        Raises NotStoredError when they cannot be added up now.
+        Raises NotStoredError if they cannot be added up now.
         """
         ...

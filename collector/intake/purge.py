@@ -1,4 +1,4 @@
-"""Drops reports whose ids need not be known any more, some at a time."""
+"""Purges reports whose ids need not be remembered any more, a page at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PURGE_ROWS = 5000
 
 
 class Purge:
-    """The purge of one ledger, run now and then by the thread that writes its sums."""
+    """The purge of one ledger, run periodically by the thread that writes its sums."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Purge:
         self._keeps_unexported = keeps_unexported
         self._aged_at = time.monotonic()
         self.due_at = time.monotonic() + PURGE_SECONDS
-        """When to run next, on the monotonic clock."""
+        """The time of the next run, on the monotonic clock."""
 
     @property
     def is_due(self) -> bool:
@@ -38,15 +38,15 @@ class Purge:
         return time.monotonic() >= self.due_at
 
     def postpone(self) -> None:
-        """Come again after the usual pause."""
+        """Set the next run to after the usual interval."""
         self.due_at = time.monotonic() + PURGE_SECONDS
 
     def skip_time(self) -> None:
-        """Leave the time since the last run out: another collector counts it."""
+        """Do not count the time since the last run as running time: the leader counts it."""
         self._aged_at = time.monotonic()
 
     def run(self) -> None:
-        """Drop up to `PURGE_ROWS` reports, and say when to come again; raises NotStoredError."""
+        """Purge up to `PURGE_ROWS` reports, and set the next run; raises NotStoredError."""
         now_seconds = time.monotonic()
         before_millis = purge_horizon_millis(self._limits, now_millis=self._now_millis())
         old_seq = self._ledger.age(

@@ -1,6 +1,6 @@
-"""Finds the id of a push without one: its own, or that of its first try if it is a retry.
+"""Finds the id of a push that has none: a new one, or that of the first try if it is a retry.
 
-Tries that overlap are recognised in memory; after a restart, by the ids in the ledger.
+Tries are recognised in memory and, after a restart, by the ids in the ledger.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collector.sources.uniproxy import Node, UniProxy
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What a node sent, and what is known of the node."""
+    """A push: its body, and its node's configuration."""
 
     reporter: str
     node: Node
@@ -28,11 +28,11 @@ class Push:
 
     @property
     def window_millis(self) -> int:
-        """How long the same push is a retry."""
+        """How long an identical push is taken for a retry."""
         return int(self.panel.retry_window_seconds * 1000)
 
     def keys(self, message_id: str) -> list[bytes]:
-        """Return the keys that the push's reports have in the ledger under an id."""
+        """Return the ledger keys of the push's reports, if the push has this id."""
         translated = uniproxy.translate(self.body, self.node, self.panel, message_id=message_id)
         scope = f"reporter:{self.reporter}"
         ids = [wire.report_id for _, wire in translated.reports if wire.report_id is not None]
@@ -55,9 +55,9 @@ class PushIds:
         self._metrics = metrics
 
     async def id_of(self, push: Push) -> str | None:
-        """Return the id of a push, None where each is to be counted.
+        """Return the id of a push; None if every push is counted (a retry window of 0).
 
-        Raises what reading a push raises.
+        Raises UnreadableBodyError, BodyTooLargeError and LedgerError.
         """
         window_millis = push.window_millis
         if not window_millis:
@@ -68,7 +68,7 @@ class PushIds:
         ids = ids_of(content, now_millis=now_millis, window_millis=window_millis)
         if (seen := recent.find(content)) is None:
             stored = await self._find_stored(push, ids)
-            seen = recent.find(content) or stored  # another try may have come meanwhile
+            seen = recent.find(content) or stored  # another try may have been noted meanwhile
             if seen is not None:
                 recent.note(content, seen, now_millis=now_millis)
         if seen is not None and seen.is_within_window(now_millis):

@@ -1,4 +1,4 @@
-"""Who may report and what reports count for, read from the ledger at most once a second."""
+"""Caches the reporters and billing ratios, read from the ledger at most once a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RULES_SECONDS = 1.0
 
 
 class Rules(NamedTuple):
-    """Who may report, and what reports count for: what changes beside a running collector."""
+    """The reporters and ratios, which commands may change while the collector runs."""
 
     ring: KeyRing
     billing: Billing
@@ -44,23 +44,23 @@ class RulesCache:
         self._reading: asyncio.Task[Rules] | None = None
 
     async def current(self) -> Rules:
-        """Return the valid reporters and the ratios; of simultaneous callers one reads the ledger.
+        """Return the valid reporters and the ratios; concurrent callers share one query.
 
-        Raises what reading the ledger raises.
+        Raises LedgerError and NotStoredError.
         """
         if self._rules is not None and self._monotonic_seconds() < self._valid_until_seconds:
             return self._rules
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_rules())
             self._reading.add_done_callback(self._note_read)
-        return await asyncio.shield(self._reading)  # a caller may be cancelled, others wait
+        return await asyncio.shield(self._reading)  # other callers may wait for the same query
 
     async def key_ring(self) -> KeyRing:
         """Return the valid reporters."""
         return (await self.current()).ring
 
     async def tariff_of(self, reporter: Reporter | None) -> Tariff | None:
-        """Return how a reporter's reports are billed now; None is a user reporting for itself."""
+        """Return how a reporter's reports are billed; with None, those of users without a key."""
         counts = reporter is None or reporter.counts_toward_quota
         return (await self.current()).billing.tariff(counts_toward_quota=counts)
 
@@ -91,4 +91,4 @@ class RulesCache:
     def _note_read(self, reading: asyncio.Task[Rules]) -> None:
         self._reading = None
         if not reading.cancelled():
-            reading.exception()  # retrieved here, in case every caller was cancelled
+            reading.exception()  # mark it retrieved, in case every caller was cancelled

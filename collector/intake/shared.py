@@ -1,6 +1,6 @@
-"""The ingest of a ledger that several collectors share: one thread stores, another one leads.
+"""The ingest of a shared ledger: one thread stores, another one does the leader's work.
 
-Reports are only appended here; whichever collector leads adds them up, see `shared_leader`.
+Each collector only appends reports; the leader adds them up, see `shared_leader`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class SharedIngest:
-    """An `Ingest` beside those of other collectors."""
+    """An `Ingest` of a ledger that other collectors write as well."""
 
     def __init__(
         self,
@@ -54,28 +54,28 @@ class SharedIngest:
 
     @property
     def leads(self) -> bool:
-        """Whether this collector is the one that adds up, exports and purges."""
+        """Whether this collector is the leader."""
         return self._ledger.leads
 
     @property
     def problems(self) -> list[str]:
-        """Why reports are not stored or not added up now."""
+        """Why reports are not stored or not added up now; empty if they are."""
         problem = self._leader.problem
         return [*self._writer.problems, *([problem] if problem else [])]
 
     @property
     def warnings(self) -> list[str]:
-        """What this collector has seen in the ledger and is not there any more."""
+        """The reports that this collector has seen in the ledger and that are lost."""
         loss = self._ledger.losses.text
         return [loss] if loss else []
 
     def start(self) -> None:
-        """Start the thread that writes and the one that leads."""
+        """Start the writing thread and the leader's thread."""
         self._writer.start(self._run)
         self._leader.start()
 
     async def stop(self) -> None:
-        """Store what is queued, wake all who wait, and end the threads."""
+        """Store what is queued, wake all waiting readers, and end the threads."""
         await self._writer.stop()
         self.commits.close()
         await self._leader.stop()
@@ -85,12 +85,12 @@ class SharedIngest:
         return await self._writer.submit(batch)
 
     async def run(self, work: Callable[[Ledger], T]) -> T:
-        """Do something else with the ledger beside commits: it may have to wait for the leader."""
+        """Run something else with the ledger beside commits; it may wait for the leader."""
         self._writer.refuse_if_stopping()
         return await asyncio.to_thread(work, self._ledger)
 
     async def catch_up(self) -> None:
-        """Return once every report stored so far is in the sums; NotStoredError if not."""
+        """Return once every stored report is in the sums; NotStoredError if that fails."""
         await self._leader.catch_up()
 
     def _run(self) -> None:

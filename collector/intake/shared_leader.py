@@ -1,8 +1,8 @@
-"""Keeps a shared ledger led: one of its collectors adds up, exports and purges; the others follow.
+"""The leader's work on a shared ledger, and the wake-up of feed readers on every collector.
 
-A thread of its own looks at the ledger a few times a second. Where this collector leads, it adds up
-what any of them stored. On every collector it wakes the readers of the feed when the sums have
-changed, whichever collector changed them. One look serves all readers.
+A thread polls the ledger several times a second and takes the lease if it is free. The collector
+with the lease leads: it adds up what all collectors stored, and purges. Every collector wakes its
+feed readers when the sums have changed; one poll serves all readers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 1.0
-"""The longest pause: a leader that takes long to add up does it less often, and more at once."""
+"""The longest pause: the longer adding up takes, the less often the leader does it."""
 GATHER_SECONDS = 0.02
-"""So long others' reports are waited for after one of this collector's own is stored."""
+"""The pause after a commit of this collector, so that others' reports are added up as well."""
 
 
 class SharedLeader:
-    """One collector's part in leading a shared ledger; `start` belongs to the event loop."""
+    """The thread that polls a shared ledger; call `start` in the event loop."""
 
     def __init__(
         self,
@@ -55,18 +55,18 @@ class SharedLeader:
         self._known: tuple[int, bool] | None = None
         self._outage = Outage(
             "ledger",
-            fails="the ledger cannot be looked at: %s",
+            fails="the ledger cannot be polled: %s",
             works="the ledger can be reached again",
             log=log,
         )
 
     @property
     def problem(self) -> str | None:
-        """Why the ledger cannot be looked at now, for people."""
+        """Why the ledger cannot be polled now; None if it can."""
         return self._outage.reason
 
     def start(self) -> None:
-        """Start looking."""
+        """Start the thread."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
@@ -77,14 +77,14 @@ class SharedLeader:
         await asyncio.to_thread(self._thread.join)
 
     def wake(self) -> None:
-        """Have the next look soon: something was stored."""
+        """Poll soon, since something was stored."""
         if self._ledger.leads:
             self._woken.set()
 
     async def catch_up(self) -> None:
-        """Return once every report stored so far is in the sums, whichever collector leads.
+        """Return once every stored report is in the sums, whichever collector leads.
 
-        Raises NotStoredError when none leads in time.
+        Raises NotStoredError if no leader adds them up in time.
         """
         self.wake()
         await asyncio.to_thread(self._reader.await_sums)
@@ -96,8 +96,8 @@ class SharedLeader:
                 self._look()
             except NotStoredError as error:
                 self._note(error)
-            except Exception as error:  # a defect here must not end what keeps the sums going
-                log.exception("leading met a defect")
+            except Exception as error:  # an unexpected error must not end the thread
+                log.exception("unexpected error in the leader's thread")
                 self._note(error)
             took_seconds = time.monotonic() - started_at
             pause_seconds = min(LONGEST_PAUSE_SECONDS, max(LOOK_SECONDS, took_seconds))
@@ -121,7 +121,7 @@ class SharedLeader:
             self._metrics.leads.set(leads)
             self._tell()
         if not leads:
-            self._purge.skip_time()  # the time is the leader's to count
+            self._purge.skip_time()  # the leader counts the running time
         elif self._purge.is_due:
             self._purge.run()
 

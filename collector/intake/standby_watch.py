@@ -1,4 +1,4 @@
-"""Reports to operators that commits wait for a synchronous standby."""
+"""Watches for commits that wait for a synchronous standby, and reports them to operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOK_SECONDS = 2.0
 
 
 class StandbyWatch:
-    """What a collector with a shared ledger knows of the sessions that wait on its server."""
+    """Polls the number of sessions that wait for a synchronous standby of the ledger's server."""
 
     def __init__(self, look: Callable[[], Awaitable[int]], *, metrics: Metrics) -> None:
         self._look = look
@@ -30,17 +30,17 @@ class StandbyWatch:
 
     @property
     def problem(self) -> str | None:
-        """Why nothing that is stored is acknowledged, for people."""
+        """Why stored reports are not acknowledged; None if they are."""
         return self._outage.reason
 
     async def run(self) -> None:
-        """Look every few seconds, until cancelled."""
+        """Poll every few seconds, until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Look once; a server that cannot be reached is reported by the ingest."""
+        """Poll once; the ingest reports a server that cannot be reached."""
         try:
             waiting = await self._look()
         except CollectorError:
@@ -51,5 +51,5 @@ class StandbyWatch:
             return
         self._outage.failed(
             f"the synchronous standby does not confirm commits ({waiting} of ours wait): start it, "
-            "or take it out of synchronous_standby_names. Nothing is acknowledged meanwhile"
+            "or take it out of synchronous_standby_names. Until then no report is acknowledged"
         )

@@ -1,7 +1,7 @@
-"""What a report counts for: a server's ratio, and whether its reporter counts at all.
+"""Billing: the ratio of a server, and whether a reporter is outside the quota.
 
-Pure. Raw bytes stay as they were reported. Billed bytes are what quotas are about; they are worked
-out once, when a report is taken, so that a ratio which is set later changes nothing before it.
+Pure. Raw bytes are as reported. Billed bytes count against quotas; they are computed once, when a
+report is accepted, so that a later change of a ratio does not change earlier reports.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 AS_REPORTED_MILLIS = 1000
-"""The ratio of a server that has none: a byte counts as a byte."""
+"""The default ratio: a byte is billed as one byte."""
 MAX_RATIO_MILLIS = 1000 * AS_REPORTED_MILLIS
 
 _RATIO = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?", re.ASCII)
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """How much a byte on one server counts, in thousandths, and since when."""
+    """A server's billing ratio in thousandths, and since when it holds."""
 
     server: str
     ratio_millis: int
@@ -27,13 +27,13 @@ class Ratio(msgspec.Struct, frozen=True):
 
 
 class Tariff(msgspec.Struct, frozen=True):
-    """How the reports of one sender are billed, where that is not simply as reported."""
+    """How the reports of one sender are billed, if not all of them as reported."""
 
     ratios: Mapping[str, int]
     counts_toward_quota: bool
 
     def billed_bytes(self, server: str, raw_bytes: int) -> int | None:
-        """Return what a report counts for; None where a byte counts as a byte."""
+        """Return a report's billed bytes; None if they are the raw bytes."""
         if not self.counts_toward_quota:
             return 0
         ratio_millis = self.ratios.get(server)
@@ -41,7 +41,7 @@ class Tariff(msgspec.Struct, frozen=True):
 
 
 class Billing:
-    """The ratios that hold now."""
+    """The present ratios of all servers."""
 
     def __init__(self, ratios: Iterable[Ratio] = ()) -> None:
         self.ratios: Mapping[str, int] = {
@@ -51,25 +51,25 @@ class Billing:
         }
 
     def ratio_millis(self, server: str) -> int:
-        """Return how much a byte on a server counts, in thousandths."""
+        """Return a server's ratio in thousandths."""
         return self.ratios.get(server, AS_REPORTED_MILLIS)
 
     def tariff(self, *, counts_toward_quota: bool) -> Tariff | None:
-        """Return how a sender's reports are billed; None when all of them are as reported."""
+        """Return how a sender's reports are billed; None if all of them as reported."""
         if counts_toward_quota and not self.ratios:
             return None
         return Tariff(self.ratios, counts_toward_quota)
 
 
 def bill(raw_bytes: int, ratio_millis: int) -> int:
-    """Return what an amount counts for at a ratio; a broken byte is the user's."""
+    """Return the billed bytes at a ratio; a fraction of a byte is rounded up."""
     return raw_bytes * ratio_millis // AS_REPORTED_MILLIS
 
 
 def parse_ratio(text: str) -> int:
-    """Read a ratio as people write it, such as `2` or `0.5`, into thousandths.
+    """Parse a ratio such as `2` or `0.5` into thousandths.
 
-    Raises ValueError for what is no number from 0 to 1000 with at most three decimals.
+    Raises ValueError unless it is a number from 0 to 1000 with at most three decimals.
     """
     found = _RATIO.fullmatch(text)
     if found is not None:
@@ -83,6 +83,6 @@ def parse_ratio(text: str) -> int:
 
 
 def show_ratio(ratio_millis: int) -> str:
-    """Write a ratio as people do."""
+    """Format a ratio, such as `2` or `0.5`."""
     whole, rest = divmod(ratio_millis, 1000)
     return f"{whole}.{rest:03}".rstrip("0").rstrip(".")

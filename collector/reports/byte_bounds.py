@@ -1,9 +1,9 @@
-"""How many bytes a sender may report in a request, an hour and a day; pure.
+"""Bounds of the bytes a sender may report per request, hour and day; pure.
 
-Hours and days are of UTC, by when reports arrive. What a sender reported is in the ledger. To read
-it there for every request would cost too much. So it is remembered, and read again before a sender
-gets through with more than a share of its bound since the last reading. A restart, or a further
-collector on the same ledger, lets a sender have that share more at most: see decision 0017.
+Hours and days are UTC, by arrival. What a sender reported is in the ledger, but reading it there
+for each request costs too much. So it is cached, and read again before a sender has passed more
+than a share of its bound since the last read. After a restart, or with another collector on the
+same ledger, a sender may exceed its bound by that share: see decision 0017.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import NamedTuple
 from collector.reports.sender_days import HOUR_MILLIS, HOURS_PER_DAY, SenderBytes, day_of
 
 SHARE = 16
-"""One part in so many of the hour's bound may pass before the ledger is read again."""
+"""The ledger is read again once 1/SHARE of the hour's bound has passed."""
 READ_AGAIN_MILLIS = 1000
-"""A sender is refused by what was read so long ago at most."""
+"""A sender is refused only by values that were read at most this long ago."""
 LONGEST_WAIT_SECONDS = 3600.0
-"""No sender is told to wait longer, in case the bound is raised meanwhile."""
+"""The longest `Retry-After`, in case the bound is raised meanwhile."""
 REMEMBERED = 100_000
 
 
 class Bounds(NamedTuple):
-    """The most bytes, up and down together, that one sender may report."""
+    """The most bytes, both directions, that one sender may report."""
 
     settings: str
-    """What the names of the settings begin with."""
+    """The prefix of the settings' names."""
     request_bytes: int
     hour_bytes: int
     day_bytes: int
@@ -42,7 +42,7 @@ class Bounds(NamedTuple):
 
 
 class Beyond(NamedTuple):
-    """A request would bring its sender beyond a bound, and when to come again."""
+    """A request that would exceed a bound of its sender, and when to retry."""
 
     span: str
     bound_bytes: int
@@ -51,21 +51,21 @@ class Beyond(NamedTuple):
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one sender."""
+    """The cached bytes of one sender."""
 
     hour: int
     hour_bytes: int = 0
     day_bytes: int = 0
     unread_bytes: int = 0
-    """Let through since the ledger was read."""
+    """Bytes let through since the ledger was read."""
     pending_bytes: int = 0
-    """Let through, and not known to be stored or not."""
+    """Bytes let through whose outcome is not known yet."""
     let_through_bytes: int = 0
-    """Since this sender is remembered."""
+    """Bytes let through since this sender is cached."""
     read_at_millis: int | None = None
 
     def turn(self, hour: int) -> None:
-        """Begin another hour, and another day with it."""
+        """Reset the hour's bytes, and the day's in another day."""
         if hour != self.hour:
             if day_of(hour) != day_of(self.hour):
                 self.day_bytes = 0
@@ -73,7 +73,7 @@ class _Known:
 
 
 class Reading(NamedTuple):
-    """Where a sender was when the ledger began to be read; what came after is not in it."""
+    """A sender's counters at the start of a read of the ledger, which may miss later bytes."""
 
     hour: int
     pending_bytes: int
@@ -81,11 +81,11 @@ class Reading(NamedTuple):
 
 
 class ByteBounds:
-    """Holds senders of one kind to their bounds.
+    """Enforces the bounds of one kind of sender.
 
-    For each request that `passes_at_once` does not let through: `must_read`, and then the ledger is
-    read between `begin_reading` and `note_read`; `let_through`. Once the outcome of a request is
-    known, `settle`.
+    For each request call `passes_at_once`. If it returns False, call `must_read`; if that returns
+    True, read the ledger between `begin_reading` and `note_read`; then call `let_through`. Once the
+    outcome of a request is known, call `settle`.
     """
 
     def __init__(self, bounds: Bounds, *, remembered: int = REMEMBERED) -> None:
@@ -95,7 +95,7 @@ class ByteBounds:
         self._senders: OrderedDict[str, _Known] = OrderedDict()
 
     def passes_at_once(self, sender: str, amount_bytes: int, *, now_millis: int) -> bool:
-        """Let a request through, as `let_through` does, if a glance shows that nothing is near."""
+        """Let a request through, as `let_through` does, if the cache shows room enough."""
         known = self._senders.get(sender)
         if (
             known is None
@@ -109,7 +109,7 @@ class ByteBounds:
         return True
 
     def must_read(self, sender: str, amount_bytes: int, *, now_millis: int) -> bool:
-        """Tell whether the ledger has to be read before a request can be decided about."""
+        """Tell whether the ledger must be read to decide about a request."""
         known = self._known(sender, now_millis)
         if self._beyond(known, amount_bytes, now_millis) is None:
             return known.unread_bytes + amount_bytes > self._share_bytes
@@ -119,14 +119,14 @@ class ByteBounds:
         )
 
     def begin_reading(self, sender: str, *, now_millis: int) -> Reading:
-        """Note what the ledger may not show yet."""
+        """Note the counters that the following read of the ledger may not include."""
         known = self._known(sender, now_millis)
         return Reading(known.hour, known.pending_bytes, known.let_through_bytes)
 
     def note_read(
         self, sender: str, reading: Reading, found: SenderBytes, *, now_millis: int
     ) -> None:
-        """Take over what the ledger holds; what was pending meanwhile is counted beside it."""
+        """Cache what was read; bytes that were pending during the read are added."""
         known = self._known(sender, now_millis)
         if known.hour != reading.hour:
             return
@@ -137,7 +137,7 @@ class ByteBounds:
         known.read_at_millis = now_millis
 
     def let_through(self, sender: str, amount_bytes: int, *, now_millis: int) -> Beyond | None:
-        """Count a request, to be settled later; or say which bound it would be beyond."""
+        """Count a request, to be settled later; or return the bound that it would exceed."""
         known = self._known(sender, now_millis)
         if beyond := self._beyond(known, amount_bytes, now_millis):
             return beyond
@@ -152,7 +152,7 @@ class ByteBounds:
         known.let_through_bytes += amount_bytes
 
     def settle(self, sender: str, amount_bytes: int) -> None:
-        """Note that a request that was let through is stored, or is not."""
+        """Note that the outcome of a request is known: stored or not."""
         known = self._senders.get(sender)
         if known is not None:
             known.pending_bytes = max(0, known.pending_bytes - amount_bytes)

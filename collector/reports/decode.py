@@ -1,4 +1,4 @@
-"""Request bodies → well-formed reports, or what is wrong with each; pure and bounded."""
+"""Decodes request bodies into reports, or a refusal for each malformed one; pure and bounded."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _DECODE_MANY = msgspec.json.Decoder(list[WireReport])
 _DECODE_ONE = msgspec.json.Decoder(WireReport)
 
 _MAX_COMMAS = 64 * MAX_REPORTS_PER_REQUEST
-"""Bounds the memory of reading what is no reports, such as `[1,1,1,...`."""
+"""Bounds the memory for JSON that is not reports, such as `[1,1,1,...`."""
 
 _MAX_DIGITS = 40
-"""Reading a number of thousands of digits takes time that grows with their square."""
+"""The most digits of a number: parsing takes time quadratic in the digits."""
 _BEYOND_ALL_BOUNDS = 2**63
-"""Stands for a number that is longer: it is above whatever a field may hold, or below."""
+"""Replaces a longer number: it is outside the range of every field."""
 _USER_TOKEN = re.compile(rb'"user_token"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.){1,4096}")')
 
 UNFIT = (msgspec.ValidationError, UnicodeEncodeError)
-"""What converting an item raises; the latter where broken Unicode is read as something else."""
+"""What converting an item raises; the latter for broken Unicode in a field that is not a string."""
 _AT_FIELD = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
 class UnreadableBodyError(ValueError):
-    """The body is not what its headers or the route say it is."""
+    """The body cannot be decoded as its headers or the route require."""
 
 
 class BodyTooLargeError(ValueError):
-    """The body, or what it inflates to, is above the limit."""
+    """The body, before or after decompression, is above the limit."""
 
 
 class Decoded(msgspec.Struct, frozen=True):
-    """The well-formed reports of a body with their places, and the refusals of the others."""
+    """The well-formed reports of a body with their indexes, and the refusals of the others."""
 
     reports: list[tuple[int, WireReport]]
     refusals: list[Refusal]
@@ -47,9 +47,9 @@ class Decoded(msgspec.Struct, frozen=True):
 
 
 def inflate(body: bytes, *, limit_bytes: int) -> bytes:
-    """Undo gzip, never producing more than the limit.
+    """Decompress gzip, to at most the limit.
 
-    Raises BodyTooLargeError, or UnreadableBodyError for what is not one whole gzip stream.
+    Raises BodyTooLargeError, or UnreadableBodyError unless the body is one complete gzip stream.
     """
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
@@ -59,17 +59,17 @@ def inflate(body: bytes, *, limit_bytes: int) -> bytes:
     if len(plain) > limit_bytes:
         raise BodyTooLargeError(f"the body inflates to more than {limit_bytes} bytes")
     if not inflater.eof:
-        raise UnreadableBodyError("the gzip body ends too early")
+        raise UnreadableBodyError("the gzip body is incomplete")
     if inflater.unused_data:
-        raise UnreadableBodyError("something follows the gzip stream; send one stream")
+        raise UnreadableBodyError("there are bytes after the gzip stream; send one stream")
     return plain
 
 
 def decode(body: bytes) -> Decoded:
-    """Read one report or an array of them.
+    """Decode one report or an array of reports.
 
-    Raises UnreadableBodyError for what is no JSON, or neither an object nor an array, and
-    BodyTooLargeError for too many reports.
+    Raises UnreadableBodyError unless the body is a JSON object or array, and BodyTooLargeError for
+    too many reports.
     """
     text = body.lstrip(b" \t\r\n")
     if text[:1] == b"[":
@@ -89,7 +89,7 @@ def _decode_array(text: bytes) -> Decoded:
 
 
 def _decode_each(text: bytes) -> Decoded:
-    """Read item by item, so that each bad one names its field and the good ones are kept."""
+    """Decode item by item, so that a malformed one does not refuse the others."""
     items = parse_json(text)
     _check_count(len(items))
     return _sort(items, is_array=True)
@@ -103,10 +103,10 @@ def _decode_single(text: bytes) -> Decoded:
 
 
 def parse_json(text: bytes) -> Any:
-    """Read JSON of any shape; UnreadableBodyError or BodyTooLargeError for what is none.
+    """Decode JSON of any shape; raises UnreadableBodyError or BodyTooLargeError.
 
-    Lone surrogates, which the fast decoder calls broken JSON, come through: a report's own rules
-    refuse them where they matter and name the field.
+    Lone surrogates, which msgspec refuses as broken JSON, are accepted here, so that the checks of
+    a report can refuse them and name the field.
     """
     if text.count(b",") > _MAX_COMMAS:
         raise BodyTooLargeError("the body holds far more values than reports have")
@@ -119,9 +119,9 @@ def parse_json(text: bytes) -> Any:
 
 
 def first_user_token(body: bytes) -> str | None:
-    """Return the `user_token` that is written first, without decoding the body; None without one.
+    """Return the first `user_token` in the body, without decoding the body; None if there is none.
 
-    In time linear to the body's length: for requests of which nothing else says who sends them.
+    Takes time linear in the body's length. It identifies the sender of a request without a key.
     """
     found = _USER_TOKEN.search(body)
     if found is None:
@@ -150,7 +150,7 @@ def _sort(items: list[Any], *, is_array: bool) -> Decoded:
             reports.append((index, _convert(item)))
         except msgspec.ValidationError as error:
             refusals.append(refusal_of(index, error))
-        except UnicodeEncodeError:  # met only where text is read as a moment
+        except UnicodeEncodeError:  # raised only when a text is converted to a time
             refusals.append(Refusal(index, "reported_at", "contains broken Unicode"))
     return Decoded(reports, refusals, is_array=is_array)
 
@@ -160,7 +160,7 @@ def _convert(item: Any) -> WireReport:
 
 
 def whole_numbers(item: Any) -> Any:
-    """Return an object or array with whole numbers for what is written as 1024.0 or 1e3."""
+    """Return an object or array with integers in place of numbers such as 1024.0 or 1e3."""
     if isinstance(item, dict):
         return {key: _whole(value) for key, value in item.items()}
     if isinstance(item, list):
@@ -175,7 +175,7 @@ def _whole(value: Any) -> Any:
 def _check_count(count: int) -> None:
     if count > MAX_REPORTS_PER_REQUEST:
         raise BodyTooLargeError(
-            f"{count} reports in one request; at most {MAX_REPORTS_PER_REQUEST} are taken"
+            f"{count} reports in one request; at most {MAX_REPORTS_PER_REQUEST} are accepted"
         )
 
 
@@ -185,7 +185,7 @@ def refusal_of(
     *,
     fields: Mapping[str, str] | None = None,
 ) -> Refusal:
-    """Return what is wrong with an item; `fields` says what a foreign item's are called here."""
+    """Return the refusal of an item; `fields` maps foreign field names to those of reports."""
     if isinstance(error, UnicodeEncodeError):
         return Refusal(index, "report", "contains broken Unicode")
     message = str(error)

@@ -1,6 +1,7 @@
-"""What a report is, which ones are refused, and why.
+"""A report, the checks it must pass, and the refusals.
 
-Pure: bytes on the wire become `WireReport`s elsewhere; here they become `Report`s or `Refusal`s.
+Pure. `decode` turns a request body into `WireReport`s; `accept` turns each into a `Report` or a
+`Refusal`.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ MAX_AMOUNT_BYTES = 2**62
 DAY_MILLIS = 86_400_000
 MAX_AHEAD_MILLIS = 5 * 60 * 1000
 
-# Half of a surrogate pair is no character: JSON can spell it, nothing can store it.
+# Control characters, line separators, and halves of surrogate pairs, which cannot be stored.
 _UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _BLANKS = "begins or ends with a blank, as no username does"
-_BACKSLASH = "ends in a backslash, which no time series can be named by"
+_BACKSLASH = "ends in a backslash, which the name of a time series cannot"
 
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_BYTES)]
 ReportId = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class WireReport(msgspec.Struct, gc=False):
-    """A traffic report as senders write it; keys it does not know are ignored."""
+    """A traffic report as in the JSON; unknown keys are ignored."""
 
     user_token: Annotated[
         str,
@@ -76,7 +77,7 @@ class WireReport(msgspec.Struct, gc=False):
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
-    """A report that may be counted; times are milliseconds since 1970, UTC."""
+    """An accepted report; times are milliseconds since 1970, UTC."""
 
     username: str
     server: str
@@ -87,9 +88,9 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     connections: int
     reported_at_millis: int
     report_key: bytes | None = None
-    """Names the report among all of the same reporter's; None counts it each time."""
+    """A hash of the sender and the report's id; None without an id: it is counted each time."""
     billed_bytes: int | None = None
-    """What it counts for against a quota; None when that is its bytes as they are."""
+    """Bytes billed to the quota; None if they are the raw bytes."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -101,45 +102,45 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The bounds that operators may set."""
+    """Bounds from the settings."""
 
     ceiling_bytes: int = 10 * 2**40
-    """The most one report may carry in either direction."""
+    """The most bytes of one report, in each direction."""
     dedup_window_millis: int = 7 * DAY_MILLIS
-    """Ids are remembered for so long; an older `reported_at` is refused."""
+    """How long ids are remembered; an older `reported_at` is refused."""
     request_bytes: int = MAX_AMOUNT_BYTES
-    """The most that a request, so each report of it, may carry both ways together."""
+    """The most bytes of a request, and so of each of its reports, in both directions."""
     request_setting: str = ""
-    """The setting of that."""
+    """The name of the setting with that bound."""
 
 
 def kept_millis(limits: Limits) -> int:
-    """Return for how long after its arrival a report may be sent again and still be taken.
+    """Return for how long after its arrival a report may be sent again and be accepted.
 
-    A report may be dated minutes ahead of its arrival, so its id is kept as much longer.
+    A report may be dated some minutes after its arrival, so its id is kept that much longer.
     """
     return limits.dedup_window_millis + MAX_AHEAD_MILLIS + 1
 
 
 def purge_horizon_millis(limits: Limits, *, now_millis: int) -> int:
-    """Return before which moment of arrival a report cannot be sent again and still be taken."""
+    """Return the time of arrival before which reports can no longer be sent again."""
     return now_millis - kept_millis(limits)
 
 
 def report_key(scope: str, report_id: str) -> bytes:
-    """Fold an id with who reports into 16 bytes, so that nobody can swallow another's report."""
+    """Hash the sender's scope and a report's id, so that ids of two senders never collide."""
     return hashlib.blake2b(f"{scope}\x1f{report_id}".encode(), digest_size=16).digest()
 
 
 def is_ahead(wire: WireReport, *, now_millis: int) -> bool:
-    """Tell whether a report is dated where only a wrong clock can be: it counts as arriving now."""
+    """Tell whether a report is dated too far in the future; it then counts as of now."""
     if wire.reported_at is None:
         return False
     return wire.reported_at.timestamp() * 1000 > now_millis + MAX_AHEAD_MILLIS
 
 
 def is_empty(wire: WireReport) -> bool:
-    """Tell whether a report reports no byte; such are dropped before anything else."""
+    """Tell whether a report has zero bytes; such reports are not stored."""
     return wire.bytes_uploaded == 0 and wire.bytes_downloaded == 0
 
 
@@ -154,12 +155,12 @@ def accept(
     limits: Limits,
     tariff: Tariff | None = None,
 ) -> Report | Refusal | None:
-    """Turn a well-formed report into one that may be counted; None when it reports nothing.
+    """Check a well-formed report; return it accepted or refused, or None if it has zero bytes.
 
-    The username is kept in Unicode NFC. A report that is dated more than 5 minutes ahead has the
-    moment of its arrival instead. `fallback_id` is the id of the request's headers, for a report
-    without one of its own. `tariff` is how the sender's reports are billed at this moment; None
-    bills them as reported.
+    The username is normalised to Unicode NFC. A report that is dated more than 5 minutes in the
+    future gets the time of its arrival. `fallback_id` is the id in the request's headers, for a
+    report without an id. `tariff` is how the sender's reports are billed now; None bills them as
+    reported.
     """
     if is_empty(wire):
         return None
@@ -179,9 +180,7 @@ def accept(
             reported_at_millis = now_millis
         if reported_at_millis < now_millis - limits.dedup_window_millis:
             days = limits.dedup_window_millis // DAY_MILLIS
-            reason = (
-                f"is older than the {days} days that are taken; if the clock is wrong, leave it out"
-            )
+            reason = f"is older than the {days} days allowed; if the clock is wrong, leave it out"
             return Refusal(index, "reported_at", reason)
     own_id = wire.report_id or fallback_id
     billed_bytes = None
@@ -204,10 +203,10 @@ def accept(
 
 def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None:
     if len(username) > MAX_USERNAME_LENGTH:
-        reason = f"a username has at most {MAX_USERNAME_LENGTH} characters"
+        reason = f"a username may have at most {MAX_USERNAME_LENGTH} characters"
         return Refusal(index, "user_token", reason)
     server, protocol, report_id = wire.server, wire.protocol, wire.report_id or ""
-    # Nearly every report is right: one look at all of its names, and a closer one if that fails.
+    # Nearly every report is valid: check all names at once, and one by one only if that fails.
     all_names = f"{username}{server}{protocol}{report_id}"
     is_trimmed = username == username.strip()
     if "\\" not in all_names and is_trimmed and all_names.isprintable():
@@ -227,12 +226,12 @@ def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None
 
 
 def canonical(username: str) -> str:
-    """Return a username as it is stored: in Unicode NFC, so that what looks alike is one name."""
+    """Return a username in Unicode NFC, so that equal-looking spellings are one user."""
     return username if username.isascii() else unicodedata.normalize("NFC", username)
 
 
 def fault_in_name(text: str) -> str | None:
-    """Say why a user, server or protocol cannot be called so; None when it can."""
+    """Return why a text cannot be the name of a user, server or protocol; None if it can."""
     if not text.isprintable() and _UNSTORABLE.search(text):
         return "contains control characters or broken Unicode"
     return _BACKSLASH if text.endswith("\\") else None

@@ -1,4 +1,4 @@
-"""Who may report: keys, what is stored of them, and signatures made with them.
+"""Reporters: their keys, what is stored of the keys, and signatures made with them.
 
 A key is shown once; the ledger keeps its SHA-256. That hash is also the secret of Standard
 Webhooks signatures (https://www.standardwebhooks.com), which a verifier must hold in full: whoever
@@ -25,7 +25,7 @@ SIGNATURE_TOLERANCE_SECONDS = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormerKey:
-    """A key that was replaced, and is taken beside the new one until a moment."""
+    """A replaced key, which stays valid in addition to the new one for a grace period."""
 
     name: str
     key_hash: bytes = field(repr=False)
@@ -34,24 +34,24 @@ class FormerKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reporter:
-    """Somebody who may report for any user; the name outlives a change of key."""
+    """A sender that may report for all users; its name stays when the key is replaced."""
 
     name: str
     key_hash: bytes = field(repr=False)
     created_at_millis: int
     revoked_at_millis: int | None = None
     counts_toward_quota: bool = True
-    """Whether what it reports is billed; otherwise it is stored and shown, and limits nobody."""
+    """Whether its reports are billed to quotas; otherwise they are only stored and shown."""
     former_keys: tuple[FormerKey, ...] = ()
 
     def key_hashes(self, *, now_millis: int) -> tuple[bytes, ...]:
-        """Return the hashes of the keys that are taken now: its own, and former ones in grace."""
+        """Return the hashes of the keys that are valid now: its own, and those in grace."""
         former = (each for each in self.former_keys if now_millis < each.valid_until_millis)
         return (self.key_hash, *(each.key_hash for each in former))
 
 
 def parse_former(text: str | None) -> list[FormerKey]:
-    """Read what `format_former` wrote; None is nothing yet."""
+    """Parse the text of `format_former`; None is an empty list."""
     return [
         FormerKey(name=name, key_hash=bytes.fromhex(key_hash), valid_until_millis=int(until))
         for name, key_hash, until in json.loads(text or "[]")
@@ -59,7 +59,7 @@ def parse_former(text: str | None) -> list[FormerKey]:
 
 
 def format_former(former: Iterable[FormerKey]) -> str:
-    """Return the text that a ledger keeps."""
+    """Return the text that is stored in the ledger."""
     return json.dumps(
         [(each.name, each.key_hash.hex(), each.valid_until_millis) for each in former]
     )
@@ -68,9 +68,9 @@ def format_former(former: Iterable[FormerKey]) -> str:
 def former_after_rotation(
     kept: Iterable[FormerKey], name: str, key_hash: bytes, *, now_millis: int, grace_millis: int
 ) -> list[FormerKey]:
-    """Return the former keys once a reporter's key is replaced.
+    """Return the former keys after a reporter's key was replaced.
 
-    Without a grace its earlier ones end, too. Those whose grace is over are forgotten.
+    With a grace of 0 its earlier keys end, too. Keys whose grace is over are removed.
     """
     left = [
         each
@@ -107,7 +107,7 @@ class Configured(NamedTuple):
     name: str
     key_hash: bytes
     created_at_millis: int
-    """When a collector first had it."""
+    """When a collector was first started with it."""
     revoked_at_millis: int | None
     counts_toward_quota: bool
 
@@ -115,7 +115,7 @@ class Configured(NamedTuple):
 def configured_by(
     keys: Iterable[tuple[str, str]], *, outside_quota: Container[str], now_millis: int
 ) -> list[Configured]:
-    """Return what COLLECTOR_REPORTER_KEYS and COLLECTOR_REPORTERS_OUTSIDE_QUOTA say."""
+    """Return the keys of COLLECTOR_REPORTER_KEYS and COLLECTOR_REPORTERS_OUTSIDE_QUOTA."""
     return [
         Configured(name, hash_key(key), now_millis, None, name not in outside_quota)
         for name, key in keys
@@ -123,7 +123,7 @@ def configured_by(
 
 
 def parse_configured(text: str | None) -> list[Configured]:
-    """Read what `format_configured` wrote; None is nothing yet."""
+    """Parse the text of `format_configured`; None is an empty list."""
     return [
         Configured(name, bytes.fromhex(key_hash), int(created_at), revoked_at, bool(counts))
         for name, key_hash, created_at, revoked_at, counts in json.loads(text or "[]")
@@ -131,14 +131,14 @@ def parse_configured(text: str | None) -> list[Configured]:
 
 
 def format_configured(configured: Iterable[Configured]) -> str:
-    """Return the text that a ledger keeps."""
+    """Return the text that is stored in the ledger."""
     return json.dumps([(each.name, each.key_hash.hex(), *each[2:]) for each in configured])
 
 
 def merge_configured(kept: Iterable[Configured], now: Iterable[Configured]) -> list[Configured]:
-    """Return the keys that are configured now, with what was known of them, and the revoked ones.
+    """Return the keys configured now, with their stored facts, and all revoked keys.
 
-    A revoked key stays so wherever it is configured again; the same name may have another key.
+    A revoked key stays revoked if it is configured again; its name may get another key.
     """
     known = {each.key_hash: each for each in kept}
     merged = [
@@ -156,7 +156,7 @@ def merge_configured(kept: Iterable[Configured], now: Iterable[Configured]) -> l
 def revoke_configured(
     kept: Iterable[Configured], name: str, *, now_millis: int
 ) -> list[Configured]:
-    """Return the keys with the valid ones of a name revoked."""
+    """Return the keys, with those of a name revoked."""
     return [
         each._replace(revoked_at_millis=now_millis)
         if each.name == name and each.revoked_at_millis is None
@@ -166,12 +166,12 @@ def revoke_configured(
 
 
 def new_key() -> str:
-    """Make a key of 256 random bits."""
+    """Return a new key of 256 random bits."""
     return "rk_" + secrets.token_urlsafe(32)
 
 
 def hash_key(key: str) -> bytes:
-    """Return what is stored of a key; a fast hash is enough for 256 random bits."""
+    """Return the stored hash of a key; a fast hash is enough for 256 random bits."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -185,7 +185,7 @@ def is_signature_valid(
 ) -> bool:
     """Verify `webhook-id`, `webhook-timestamp` and `webhook-signature` over a body.
 
-    Several signatures, separated by spaces, serve key rotation; one that fits is enough.
+    The header may have several signatures, separated by spaces; one valid signature is enough.
     """
     if not is_timely(headers, now_seconds=now_seconds):
         return False
@@ -198,7 +198,7 @@ def is_signature_valid(
 
 
 def is_timely(headers: Mapping[str, str], *, now_seconds: float) -> bool:
-    """Tell whether a signed request names its message, and a moment that is near enough."""
+    """Tell whether a signed request has an id, and a timestamp close enough to now."""
     timestamp = headers.get("webhook-timestamp", "")
     if not headers.get("webhook-id") or not re.fullmatch(r"[0-9]{1,12}", timestamp):
         return False
@@ -217,7 +217,7 @@ def _signatures(header: str) -> Iterable[bytes]:
 
 
 class KeyRing:
-    """The reporters that are valid now, by key and by name."""
+    """The valid reporters, by key and by name."""
 
     def __init__(self, reporters: Iterable[Reporter], *, now_millis: int) -> None:
         valid = [each for each in reporters if each.revoked_at_millis is None]
@@ -227,7 +227,7 @@ class KeyRing:
         self._by_name = {each.name: each for each in valid}
 
     def by_key(self, key: str) -> Reporter | None:
-        """Return whose key it is; the look-up is by hash, so its time tells nothing of the key."""
+        """Return the reporter of a key; the look-up is by hash, so its timing reveals nothing."""
         return self._by_hash.get(hash_key(key))
 
     def by_name(self, name: str) -> Reporter | None:

@@ -1,7 +1,7 @@
-"""What each sender reported on a day, and in its largest hours; pure.
+"""The bytes of each sender per day, and in its largest hours; pure.
 
-A sender is who reports: `reporter:NAME` with a key, `user:NAME` without. Days and hours are of UTC,
-by when reports arrived. One row holds a day: so many rows are kept as there are senders and days.
+A sender is `reporter:NAME` with a key, `user:NAME` without. Days and hours are UTC, by arrival.
+There is one row per sender and day.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import NamedTuple
 from collector.reports.report import MAX_AMOUNT_BYTES
 
 PAST_DAYS = 14
-"""So many days before a day are what it is compared with."""
+"""The days before a day that it is compared with."""
 KEPT_DAYS = PAST_DAYS + 2
-"""So many days of a sender are kept: today and yesterday are compared with those before."""
+"""The days that are kept: today and yesterday, and those they are compared with."""
 REPORTER, USER = "reporter:", "user:"
-"""What the scopes of senders begin with."""
+"""The prefixes of senders' scopes."""
 LATE_DAYS = 8
-"""Reports name moments up to so many days before they arrive, with the default window for ids."""
+"""How many days before its arrival a report may be dated, with the default settings."""
 HOURS_PER_DAY = 24
 HOUR_MILLIS = 3_600_000
 
 
 class SenderDay(NamedTuple):
-    """One sender's reports of one day; no number goes beyond MAX_AMOUNT_BYTES."""
+    """One sender's bytes of one day; sums are capped at MAX_AMOUNT_BYTES."""
 
     day: int
     sender: str
@@ -33,11 +33,11 @@ class SenderDay(NamedTuple):
     """The last hour with a report, as hours since 1970."""
     hour_bytes: int
     earlier_hour_bytes: int
-    """The most in an hour of the day before that."""
+    """The largest earlier hour of the day."""
 
 
 class HourBytes(NamedTuple):
-    """What a sender reported in one hour."""
+    """The bytes of a sender in one hour."""
 
     sender: str
     hour: int
@@ -45,26 +45,26 @@ class HourBytes(NamedTuple):
 
 
 class SenderBytes(NamedTuple):
-    """What a sender reported in an hour, and in that hour's day."""
+    """The bytes of a sender in an hour, and in that hour's day."""
 
     hour_bytes: int
     day_bytes: int
 
 
 def day_of(hour: int) -> int:
-    """Return the day that an hour is of, as days since 1970."""
+    """Return the day of an hour, as days since 1970."""
     return hour // HOURS_PER_DAY
 
 
 def user_of(sender: str) -> str | None:
-    """Return the user who reports for itself; None for a reporter with a key."""
+    """Return the username of a sender without a key; None for a reporter with a key."""
     return sender.removeprefix(USER) if sender.startswith(USER) else None
 
 
 def grown(
     known: Mapping[tuple[int, str], SenderDay], hours: Iterable[HourBytes]
 ) -> list[SenderDay]:
-    """Return the rows that change when hours are added to those known, by day and sender."""
+    """Add hours to the known rows (by day and sender); return the rows that changed."""
     changed: dict[tuple[int, str], SenderDay] = {}
     for each in sorted(hours, key=lambda it: it.hour):
         key = (day_of(each.hour), each.sender)
@@ -86,7 +86,7 @@ def _add(row: SenderDay | None, more: HourBytes) -> SenderDay:
             hour_bytes=_bounded(more.raw_bytes),
             earlier_hour_bytes=max(row.earlier_hour_bytes, row.hour_bytes),
         )
-    # The clock was set back, or another collector's is behind.
+    # An earlier hour: the clock was set back, or another collector's clock is behind.
     return grown_row._replace(
         earlier_hour_bytes=max(row.earlier_hour_bytes, _bounded(more.raw_bytes))
     )
@@ -97,7 +97,7 @@ def _bounded(amount_bytes: int) -> int:
 
 
 def in_hour(row: SenderDay | None, unfolded: Iterable[HourBytes], *, hour: int) -> SenderBytes:
-    """Return what a sender reported in an hour and its day, with what is in no sum yet."""
+    """Return a sender's bytes in an hour and its day, with reports that are not added up yet."""
     hour_bytes = row.hour_bytes if row is not None and row.hour == hour else 0
     day_bytes = 0 if row is None else row.raw_bytes
     for each in unfolded:

@@ -1,8 +1,8 @@
-"""How many servers, ports and protocols a sender may name in a day; pure.
+"""Bounds of the servers, ports and protocols that a sender may name per day; pure.
 
-Each combination of a user, server, port and protocol is a series: kept for ever in the ledger, and
-in InfluxDB. What a sender names beyond its bound of a day (UTC, by when it arrives) is counted
-under the server `other`, to the byte, and billed as the server that was named.
+Each combination of a user, server, port and protocol is a series, which the ledger and InfluxDB
+keep for ever. Beyond a sender's bound per day (UTC, by arrival), reports of new servers are counted
+under the server `other`, and billed with the ratio of the server that they name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collector.reports.report import DAY_MILLIS, Report
 
 OTHER_SERVER, OTHER_PORT, OTHER_PROTOCOL = "other", 0, "unknown"
 SHARE = 16
-"""One part in so many of the bound may be new before the ledger is read again."""
+"""The ledger is read again once 1/SHARE of the bound are new places."""
 REMEMBERED = 20_000
 
 Place = tuple[str, int, str]
@@ -26,19 +26,19 @@ Place = tuple[str, int, str]
 
 @dataclass(slots=True)
 class _Known:
-    """The places that a sender named on a day, by their hashes: names would take more memory."""
+    """The places that a sender named on a day, as hashes to save memory."""
 
     day: int
     places: set[int] = field(default_factory=set)
     unread: int = 0
-    """How many were new since the ledger was read."""
+    """How many places were new since the ledger was read."""
 
 
 class ServerBounds:
-    """Holds senders of one kind to so many places a day.
+    """Enforces the bound of places per day for one kind of sender.
 
-    For each request that is not `are_known`: `must_read`, and then `note_read` what the ledger
-    holds; then `bound`.
+    For each request call `are_known`. If it returns False, call `must_read`; if that returns True,
+    pass what the ledger holds to `note_read`; then call `bound`.
     """
 
     def __init__(self, most: int, *, remembered: int = REMEMBERED) -> None:
@@ -47,7 +47,7 @@ class ServerBounds:
         self._senders: OrderedDict[str, _Known] = OrderedDict()
 
     def are_known(self, sender: str, reports: Sequence[Report], *, now_millis: int) -> bool:
-        """Tell at a glance that a sender named all of a request's places before, that day."""
+        """Tell whether the sender is known to have named all places of the request that day."""
         known = self._senders.get(sender)
         if known is None or known.day != now_millis // DAY_MILLIS:
             return False
@@ -58,7 +58,7 @@ class ServerBounds:
         return True
 
     def must_read(self, sender: str, reports: Sequence[Report], *, now_millis: int) -> bool:
-        """Tell whether the ledger has to be read before a request's places can be bounded."""
+        """Tell whether the ledger must be read before `bound`."""
         known = self._known(sender, now_millis)
         named = _places_of(reports)
         if named <= known.places or len(known.places) >= self._most:
@@ -66,7 +66,7 @@ class ServerBounds:
         return known.unread + len(named - known.places) > self._most // SHARE
 
     def note_read(self, sender: str, places: Iterable[Place], *, now_millis: int) -> None:
-        """Take over the places that a sender named today, as far as the ledger shows them."""
+        """Cache the places that a sender named today, as read from the ledger."""
         known = self._known(sender, now_millis)
         known.places.update(map(hash, places))
         known.places.discard(_OTHER)
@@ -75,7 +75,7 @@ class ServerBounds:
     def bound(
         self, sender: str, reports: Sequence[Report], *, now_millis: int
     ) -> tuple[Sequence[Report], int]:
-        """Return the reports, those of places beyond the bound under `other`, and how many."""
+        """Return the reports, with those beyond the bound under `other`, and how many these are."""
         known = self._known(sender, now_millis)
         places = known.places
         new = _places_of(reports) - places

@@ -1,8 +1,8 @@
-"""Tells when a sender reports far more than ever lately; pure.
+"""Detects spikes: an hour of a sender far above its largest hours before; pure.
 
-The measure: the largest hour of a day (UTC, by arrival) against the sender's largest hour of the 14
-days before. It is a spike above a floor, and above so many times that hour. A sender without a past
-has spikes above the floor.
+The largest hour of a day (UTC, by arrival) is compared with the sender's largest hour of the 14
+days before. It is a spike if it is above a floor (COLLECTOR_SPIKE_FLOOR_BYTES) and above that hour
+times a factor (COLLECTOR_SPIKE_FACTOR). For a sender without earlier days only the floor matters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from collector.reports.sender_days import PAST_DAYS, REPORTER, USER
 
 SHOWN_DAYS = 2
-"""A spike is shown on its day and on the next one."""
+"""How many days a spike is shown: its own and the next."""
 
 
 class BusyHour(NamedTuple):
@@ -26,18 +26,18 @@ class BusyHour(NamedTuple):
 
 
 class SpikeRule(NamedTuple):
-    """What is a spike."""
+    """The factor and the floor above which an hour is a spike."""
 
     factor: int
     floor_bytes: int
 
     def is_spike(self, busy: BusyHour) -> bool:
-        """Tell whether a largest hour is far beyond those before it."""
+        """Tell whether a sender's largest hour of a day is a spike."""
         return busy.hour_bytes > max(self.floor_bytes, self.factor * busy.past_hour_bytes)
 
 
 def spikes_of(hours: Iterable[BusyHour], rule: SpikeRule) -> list[BusyHour]:
-    """Return each sender's spike, the larger one of its days, largest first."""
+    """Return the largest spike of each sender, largest first."""
     found: dict[str, BusyHour] = {}
     for each in sorted(hours, key=lambda it: it.hour_bytes):
         if each.sender.startswith((REPORTER, USER)) and rule.is_spike(each):
@@ -58,7 +58,7 @@ def by_reporter(spikes: Iterable[BusyHour]) -> dict[str, int]:
 
 
 def describe(spike: BusyHour) -> str:
-    """Say what was found, in GiB."""
+    """Describe a spike, in GiB."""
     return (
         f"{spike.hour_bytes / 2**30:.1f} GiB in an hour, {spike.past_hour_bytes / 2**30:.1f} GiB "
         f"at most in the {PAST_DAYS} days before"

@@ -64,7 +64,7 @@ def look(ledger):
         with contextlib.suppress(LedgerUnavailableError):
             ledger.lead()
             return ledger.losses
-    raise AssertionError("it cannot be looked at")
+    raise AssertionError("it cannot be polled")
 
 
 @pytest.mark.parametrize("cuts", [True, False], ids=["failover", "restored beneath"])

@@ -374,7 +374,7 @@ class TestDeferredSums:
             await asyncio.to_thread(world.ledger.has_failed_to_fold.wait, 10)
             await world.ingest.run(lambda _: None)  # behind the fold that failed
             assert world.ingest.problems == [
-                "reports are stored, and not added up: the disk is full"
+                "reports are stored, but not added up: the disk is full"
             ]
             monkeypatch.setattr(deferred_sums, "BUSY_SECONDS", 0)
             await world.submit("b")
