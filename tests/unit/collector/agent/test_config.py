@@ -188,13 +188,16 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
         (SOURCE + "kind = 'wireguard'\nurl = 'x'", 'source "wg" url: is not known here'),
         (
             SOURCE + "kind = 'xray-command'\ncommand = ['xray', '-reset']",
-            'source "wg" command: -reset',
+            'source "wg" command: leave out -reset',
         ),
         (
             SOURCE + "kind = 'hysteria2'\nurl = 'http://x/traffic?clear=1'",
-            'source "wg" url: clear',
+            'source "wg" url: leave out `clear`',
         ),
-        (SOURCE + "kind = 'singbox-ssm'\nurl = 'http://x/?clear=true'", 'source "wg" url: clear'),
+        (
+            SOURCE + "kind = 'singbox-ssm'\nurl = 'http://x/?clear=true'",
+            'source "wg" url: leave out `clear`',
+        ),
         (
             SOURCE + "kind = 'outline'\nurl = 'https://x:1/secret/metrics/transfer'",
             'source "wg" url: /metrics/transfer is a sliding window of 30 days',
