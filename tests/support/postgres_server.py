@@ -71,7 +71,7 @@ class PostgresServer:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._lent: list[str] = []
-        self._idle: list[str] = []
+        self._returned: list[str] = []
         self._as_new: tuple[object, ...] | None = None
         password = self.home / "password"
         password.write_text(PASSWORD)
@@ -173,8 +173,13 @@ class PostgresServer:
         return f"postgresql://owner:{PASSWORD}@{host}:{port or self.port}/{database}"
 
     def new_database(self) -> str:
-        """Return the name of an empty database, which was made now or emptied after a test."""
-        name = self._idle.pop() if self._idle else self._make_database()
+        """Return the name of an empty database: made now, or given back by a test and emptied now."""
+        while self._returned:
+            name = self._returned.pop()
+            if self._is_emptied(name):
+                break
+        else:
+            name = self._make_database()
         self._lent.append(name)
         return name
 
@@ -189,10 +194,9 @@ class PostgresServer:
         return self._make_database("TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'")
 
     def take_back(self) -> None:
-        """Empty the databases that were lent, and lend those again that are as new then."""
-        lent, self._lent = self._lent, []
-        if self._process is not None:
-            self._idle += [name for name in lent if self._is_emptied(name)]
+        """Lend the databases again that were lent; what has them open may close them until then."""
+        self._returned += self._lent
+        self._lent.clear()
 
     def _is_emptied(self, name: str) -> bool:
         try:
