@@ -11,6 +11,7 @@ import pgbouncer
 import psycopg
 import pytest
 from bridge_builders import NOW, account
+from collector_process import poll
 from ledgers import NOON_MILLIS, batch, report
 from pgbouncer import PgBouncer
 from postgres_server import PASSWORD, PostgresServer
@@ -22,6 +23,7 @@ import marzban_bridge.cli.main
 from collector.errors import LedgerUnavailableError, NotStoredError
 from collector.ledger import Receipt
 from collector.ledger.postgres.backend import PostgresBackend
+from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Link
 from collector.ledger.postgres.reader import MAX_CONNECTIONS, PostgresReader
 from collector.ledger.postgres.writer import PostgresLedger
@@ -214,7 +216,7 @@ def use_all_connections(reader):
     gate = threading.Barrier(MAX_CONNECTIONS)
     with ThreadPoolExecutor(MAX_CONNECTIONS) as threads:
         asked = [
-            threads.submit(reader._ask, lambda _: gate.wait(20)) for _ in range(MAX_CONNECTIONS)
+            threads.submit(reader._ask, lambda _: gate.wait(120)) for _ in range(MAX_CONNECTIONS)
         ]
         assert sorted(each.result() for each in asked) == list(range(MAX_CONNECTIONS))
 
@@ -314,3 +316,19 @@ class TestConnectionsThatAreCut:
                 handle._link._used_at_seconds = 0.0
                 with pytest.raises(NotLeadingError, match="read anew"):
                     books.set_meta("a", "2")
+
+
+def test_a_process_that_freezes_amid_many_rows_loses_its_session_and_its_locks(url):
+    """A driver that flushes after its last statement stops the server's clock for the session."""
+    link = Link(url)
+
+    def stand_still(db):
+        db.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+        waits = [{"seconds": seconds} for seconds in (0.05, 0.05)]  # the answers are not there yet
+        PostgresDatabase(db).change_each("SELECT pg_sleep(:seconds)", waits)
+        pid = db.info.backend_pid
+        ours = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"
+        poll("a session that the server has ended", lambda: not execute(url, ours), seconds=30)
+
+    with closing(link), pytest.raises(NotStoredError, match="idle-in-transaction timeout"):
+        link.run(stand_still)

@@ -86,6 +86,11 @@ class PostgresDatabase:
         return self._connection.execute(psycopg_text(text), values).rowcount
 
     def change_each(self, text: str, values: Sequence[Values]) -> None:
-        """Run a text once with each of the values."""
-        if values:
-            self._connection.cursor().executemany(psycopg_text(text), values)
+        """Run a text once with each of the values.
+
+        The driver's `executemany` ends with a Flush, on which the server stops counting for how
+        long the session stands still in its transaction: one that is frozen would keep its locks.
+        """
+        query = psycopg_text(text)
+        for each in values:
+            self._connection.execute(query, each)
