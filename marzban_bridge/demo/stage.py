@@ -18,6 +18,8 @@ from marzban_bridge.quota.account import GIB
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 TICK_SECONDS = 0.1
+PATIENCE_SECONDS = 120.0
+"""How much longer traffic flows, at most, while there are stories that have not ended."""
 SERVERS = ("de-1.example.com", "nl-2.example.com", "сервер-3 🚀")
 RESEND_SHARE = 0.1
 SERVED = frozenset({"active", "on_hold"})
@@ -52,6 +54,9 @@ class Stage:
     reporter_key: str
     random: random.Random
     ends_at: float
+    """When traffic ends, by time.monotonic, unless a story has not ended by then."""
+    untold: set[str] = field(default_factory=set)
+    """The stories that have not ended."""
     books: dict[str, Ledgerline] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     on_their_way: Counter[str] = field(default_factory=Counter)
@@ -59,6 +64,12 @@ class Stage:
     counts: Counter[str] = field(default_factory=Counter)
     news: deque[str] = field(default_factory=lambda: deque(maxlen=200))
     started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether traffic has ended: every story has, or none is waited for any more."""
+        waits_seconds = PATIENCE_SECONDS if self.untold else 0.0
+        return time.monotonic() >= self.ends_at + waits_seconds
 
     def tell(self, text: str) -> None:
         """Add a line for people."""
@@ -80,7 +91,7 @@ class Stage:
     async def pause(self, username: str) -> None:
         """Stop a user's traffic; returns when the bridge knows of all of it, or everything ends."""
         self.paused.add(username)
-        while not self._is_all_known(username) and time.monotonic() < self.ends_at:
+        while not self._is_all_known(username) and not self.is_over:
             await asyncio.sleep(TICK_SECONDS)
 
     def _is_all_known(self, username: str) -> bool:
@@ -93,7 +104,7 @@ class Stage:
 
 async def use_panel_nodes(stage: Stage) -> None:
     """Let users use the panel's own nodes."""
-    while time.monotonic() < stage.ends_at:
+    while not stage.is_over:
         for role in CAST:
             if role.panel_rate and role.username not in stage.paused:
                 amount = int(role.panel_rate * TICK_SECONDS * GIB * stage.random.uniform(0.5, 1.5))
@@ -106,7 +117,7 @@ async def report_with_key(stage: Stage, client: httpx.AsyncClient, name: str) ->
     roles = [role for role in CAST if role.external_rate and role.username != "mallory"]
     headers = {"authorization": f"Bearer {stage.reporter_key}"}
     number = 0
-    while time.monotonic() < stage.ends_at:
+    while not stage.is_over:
         batch: list[dict[str, object]] = []
         for role in roles:
             if stage.is_served(role.username):
@@ -127,7 +138,7 @@ async def report_for_oneself(stage: Stage, client: httpx.AsyncClient) -> None:
     (role,) = (role for role in CAST if role.username == "mallory")
     url = stage.user("mallory")["subscription_url"]
     number = 0
-    while time.monotonic() < stage.ends_at:
+    while not stage.is_over:
         number += 1
         report = _report(stage, role, f"app/{number}") | {"user_token": f"http://panel{url}"}
         await _post(stage, client, {}, [report], [], username="mallory")
@@ -137,7 +148,7 @@ async def report_for_oneself(stage: Stage, client: httpx.AsyncClient) -> None:
 async def knock_as_stranger(stage: Stage, client: httpx.AsyncClient) -> None:
     """Report without a key, which nobody may."""
     report = _report(stage, CAST[0], None)
-    while time.monotonic() < stage.ends_at:
+    while not stage.is_over:
         answer = await client.post(f"{stage.collector_url}/api/xpert/traffic-webhook", json=report)
         stage.counts[f"strangers turned away ({answer.status_code})"] += 1
         await asyncio.sleep(2)

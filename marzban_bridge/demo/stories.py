@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -15,7 +14,11 @@ RESELLER_PASSWORD = "reseller-password"  # noqa: S105 - of a panel that exists f
 
 
 class StoryError(Exception):
-    """Something that should have happened did not."""
+    """Something happened that should not."""
+
+
+class UntoldError(Exception):
+    """The demonstration was over before what a story waits for."""
 
 
 Story = Callable[[Stage], Awaitable[None]]
@@ -111,11 +114,11 @@ async def _until_usable(stage: Stage, username: str, quota_bytes: int) -> None:
 async def _until(
     stage: Stage, username: str, what: str, holds: Callable[[dict[str, object]], bool]
 ) -> None:
-    """Wait until the panel shows something; StoryError when the traffic ends before."""
+    """Wait until the panel shows something; UntoldError when the demonstration ends before."""
     while not holds(stage.user(username)):
-        if time.monotonic() > stage.ends_at:
+        if stage.is_over:
             user = stage.user(username)
-            raise StoryError(
+            raise UntoldError(
                 f"{username} did not become {what}: it is {user['status']}, "
                 f"data limit {user['data_limit']}"
             )

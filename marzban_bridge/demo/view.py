@@ -47,7 +47,8 @@ def live(stage: Stage) -> Group:
     seconds = max(0.0, stage.ends_at - time.monotonic())
     counted = "   ".join(f"{count} {what}" for what, count in sorted(stage.counts.items()))
     news = [Text.from_markup(line) for line in list(stage.news)[-NEWS_LINES:]]
-    footer = Text(f"{seconds:.0f} s of traffic left   {counted}", style="dim")
+    left = f"{seconds:.0f} s of traffic left" if seconds else "until each story has ended"
+    footer = Text(f"{left}   {counted}", style="dim")
     return Group(table, *news, footer)
 
 
