@@ -192,6 +192,8 @@ def test_a_leader_whose_network_is_cut_says_so_is_replaced_and_comes_back(tmp_pa
             return client.post(f"{to}/v1/reports", json=body, headers=headers)
 
         poll("a collector behind the line", is_ready)
+        led = "SELECT 1 FROM lease WHERE token <> '' AND expires_at > clock_timestamp()"
+        poll("it leads", lambda: cluster.ask(led) == [(1,)])
         cluster.start()
         assert cluster.leader() is None  # it is not one of the cluster's
         assert send("a").status_code == 200
