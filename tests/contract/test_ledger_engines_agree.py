@@ -155,7 +155,7 @@ def test_commands_at_once_keep_what_each_of_them_did(opened):
     gate = threading.Barrier(len(names))
 
     def rotate(name: str) -> None:
-        gate.wait(10)
+        gate.wait(120)
         backend_of(opened.url).rotate_reporter(name, now_millis=0, grace_millis=10)
         backend_of(opened.url).report_position("1" * 32, ReaderPosition(int(name[1:]), name))
 

@@ -453,9 +453,9 @@ class Process:
         return poll(pattern, said)
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to end and return its exit code; at most some seconds."""
+        """Ask it to end and return its exit code."""
         self._process.send_signal(number)
-        return self._process.wait(10)
+        return self._process.wait(DEADLINE_SECONDS)
 
     def close(self) -> None:
         if self._process.poll() is None:
@@ -623,7 +623,7 @@ def test_up_with_a_ledger_in_use_says_so_without_a_traceback(place, folder, monk
     monkeypatch.setenv("COLLECTOR_PORT", "0")
     monkeypatch.setenv("BRIDGE_PORT", "0")
     with closing(Process(folder, "up")) as process:
-        assert process._process.wait(20) == 1
+        assert process._process.wait(DEADLINE_SECONDS) == 1
         assert "in use by another collector" in process.err
         assert "Traceback" not in process.err
 

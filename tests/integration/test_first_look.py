@@ -246,7 +246,7 @@ def test_up_and_run_say_it_among_their_first_lines(environment, tmp_path, comman
             if "ERROR" in line and "panel" in line:
                 break
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     assert len(lines) <= 12
     assert "this is no wrong password" in lines[-1], "".join(lines)
     assert PASSWORD not in "".join(lines)

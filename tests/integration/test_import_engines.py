@@ -196,7 +196,7 @@ def test_imports_that_commit_at_the_same_moment_wait_for_each_other(home):
 
     def count() -> None:
         with closing(home.backend.open()) as ledger:
-            gate.wait(20)
+            gate.wait(120)
             try:
                 ledger.record(
                     [batch(report(up=10, down=100), reporter="import:original")],

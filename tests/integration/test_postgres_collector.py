@@ -54,7 +54,7 @@ async def start(tmp_path, url):
         yield start
 
 
-async def eventually(what, holds, *, seconds=20.0):
+async def eventually(what, holds, *, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not (found := await holds()):
         assert time.monotonic() < deadline, f"waited in vain for: {what}"

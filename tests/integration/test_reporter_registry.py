@@ -67,7 +67,7 @@ def test_a_key_of_the_environment_is_listed_and_revoked_from_any_shell(collector
     assert "valid" in listed
     said = reporters(collector.ledger, "revoke", "load")
     assert "Remove it there" in said
-    poll("a key that is refused", lambda: status(url, KEY) == 401, seconds=3)
+    poll("a key that is refused", lambda: status(url, KEY) == 401)
     assert "revoked" in row_of("load", reporters(collector.ledger, "list"))
     collector.terminate()
     collector.start()
@@ -85,9 +85,9 @@ def test_who_is_not_there_cannot_be_revoked_and_that_is_said(collector):
 def test_a_name_with_two_keys_is_refused_by_both(collector):
     url = f"http://127.0.0.1:{collector.port}"
     (other,) = re.findall(r"^  (rk_\S+)$", reporters(collector.ledger, "add", "load"), re.MULTILINE)
-    poll("both keys", lambda: {status(url, KEY), status(url, other)} == {200}, seconds=3)
+    poll("both keys", lambda: {status(url, KEY), status(url, other)} == {200})
     reporters(collector.ledger, "revoke", "load")
-    poll("neither key", lambda: {status(url, KEY), status(url, other)} == {401}, seconds=3)
+    poll("neither key", lambda: {status(url, KEY), status(url, other)} == {401})
 
 
 def key_in(said: str) -> str:
@@ -98,7 +98,7 @@ def key_in(said: str) -> str:
 def test_a_key_is_replaced_under_its_name_and_what_is_sent_again_counts_once(collector):
     url = f"http://127.0.0.1:{collector.port}/v1/reports"
     old = key_in(reporters(collector.ledger, "add", "de-1"))
-    poll("the key", lambda: status(url.removesuffix("/v1/reports"), old) == 200, seconds=3)
+    poll("the key", lambda: status(url.removesuffix("/v1/reports"), old) == 200)
 
     def send(key: str, report_id: str) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"}
@@ -108,12 +108,12 @@ def test_a_key_is_replaced_under_its_name_and_what_is_sent_again_counts_once(col
     said = reporters(collector.ledger, "rotate", "de-1")
     assert "stays valid until" in said
     new = key_in(said)
-    poll("the new key", lambda: send(new, "in-flight").status_code == 200, seconds=3)
+    poll("the new key", lambda: send(new, "in-flight").status_code == 200)
     assert send(new, "in-flight").json()["duplicates"] == 1
     assert send(old, "in-flight").json()["duplicates"] == 1
     assert "the old key until" in row_of("de-1", reporters(collector.ledger, "list"))
     last = key_in(reporters(collector.ledger, "rotate", "de-1", "--at-once"))
-    poll("the last key", lambda: send(last, "in-flight").status_code == 200, seconds=3)
+    poll("the last key", lambda: send(last, "in-flight").status_code == 200)
     assert {send(old, "x").status_code, send(new, "x").status_code} == {401}
     assert old not in collector.log.read_text()
 
@@ -168,7 +168,7 @@ def test_the_key_that_up_made_is_listed_and_revoked_while_it_runs_and_for_good(t
     assert status(up.url, key) == 200
     assert "valid" in row_of("first", reporters(up.ledger, "list"))
     reporters(up.ledger, "revoke", "first")
-    poll("a key that is refused", lambda: status(up.url, key) == 401, seconds=3)
+    poll("a key that is refused", lambda: status(up.url, key) == 401)
     up.end()
     up = Up(tmp_path)
     assert status(up.url, key) == 401

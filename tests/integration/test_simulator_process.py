@@ -228,7 +228,7 @@ def process(*options):
         yield running
     finally:
         running.terminate()
-        assert running.wait(timeout=10) == 0
+        assert running.wait(timeout=120) == 0
 
 
 def until_it_answers(client):

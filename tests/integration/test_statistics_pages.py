@@ -77,11 +77,11 @@ async def test_reports_do_not_wait_for_statistics_that_take_long(world, monkeypa
 
     waiting = [collector.statistics_readers.submit(wait) for _ in range(20)]
     try:
-        assert started.acquire(timeout=20)
+        assert started.acquire(timeout=120)
         collector.rules._rules = None
         assert (await world.send(wire("carol"))).status_code == 200
         assert (await world.client.get("/healthz")).status_code == 200
     finally:
         gate.set()
     for each in waiting:
-        each.result(timeout=20)
+        each.result(timeout=120)

@@ -58,7 +58,7 @@ class MemoryLedger:
         self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
     ) -> list[Receipt]:
         self.is_in_commit.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(120)
         if error := self.failure(batches):
             raise error
         self.deferred.append(defers_sums)
