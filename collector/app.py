@@ -27,6 +27,7 @@ from collector.api import (
 from collector.api.fast_routes import FastRoutesApp
 from collector.api.problems import install_problem_handlers
 from collector.ledger_gauges import keep_fresh
+from collector.runtime.background import end_all
 from collector.runtime.http.server import Server, Signals
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.service import open_collector
@@ -66,9 +67,7 @@ def create_app(
             try:
                 yield
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
+                await end_all(tasks)
 
     app = FastRoutesApp(
         title="Traffic collector",

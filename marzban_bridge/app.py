@@ -13,6 +13,7 @@ import httpx
 from fastapi import FastAPI
 
 import marzban_bridge
+from collector.runtime.background import end_all
 from marzban_bridge.api import (
     acceptance,
     admin,
@@ -108,9 +109,7 @@ async def _alone(app: FastAPI, opening: Opening, on_loop_failure: OnFailure) -> 
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await end_all(tasks)
 
 
 @contextlib.asynccontextmanager
@@ -144,5 +143,4 @@ async def _leading_or_following(
         yield
     finally:
         await leadership.guard.drain()  # so that the lease can be given back at once
-        task.cancel()
-        await asyncio.wait([task])
+        await end_all([task])

@@ -86,20 +86,7 @@ async def open_bridges(
         )
         if time_series:
             stack.callback(time_series.close)
-        panels: dict[str, Panel] = {}
-        for each in configured:
-            panels[each.name] = open_panel(
-                each.url,
-                username=each.username,
-                password=each.password,
-                api_key=each.api_key,
-                kind=each.kind,
-                name=each.name,
-                timeout_seconds=each.timeout_seconds,
-                transport=_transport_to(each.name, panel_transport),
-                guard=guard,
-            )
-            stack.push_async_callback(panels[each.name].close)
+        panels = open_panels(configured, stack, transport=panel_transport, guard=guard)
         yield _wired(
             settings,
             configured,
@@ -111,6 +98,31 @@ async def open_bridges(
             standstill=standstill,
             clock=clock,
         )
+
+
+def open_panels(
+    configured: Sequence[PanelSettings],
+    stack: contextlib.AsyncExitStack,
+    *,
+    transport: Transports = None,
+    guard: WriteGuard | None = None,
+) -> dict[str, Panel]:
+    """Return the panels by name; `stack` closes them. Nothing is asked of them yet."""
+    panels: dict[str, Panel] = {}
+    for each in configured:
+        panels[each.name] = open_panel(
+            each.url,
+            username=each.username,
+            password=each.password,
+            api_key=each.api_key,
+            kind=each.kind,
+            name=each.name,
+            timeout_seconds=each.timeout_seconds,
+            transport=_transport_to(each.name, transport),
+            guard=guard,
+        )
+        stack.push_async_callback(panels[each.name].close)
+    return panels
 
 
 def _wired(

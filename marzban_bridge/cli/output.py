@@ -17,7 +17,14 @@ def say(line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def stop_process(error: BaseException) -> None:
-    """End the process after a fault that stopped a loop; a supervisor is to restart it."""
-    log.critical("the loop stopped: %r", error, exc_info=error)
-    os.kill(os.getpid(), signal.SIGTERM)
+class LoopFailure:
+    """Ends the process after a fault that stopped a loop; a supervisor is to restart it."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+
+    def __call__(self, error: BaseException) -> None:
+        """Have the process end with a code that is not 0."""
+        self.exit_code = 1
+        log.critical("the loop stopped: %r", error, exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)

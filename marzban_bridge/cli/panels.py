@@ -16,9 +16,8 @@ from marzban_bridge.clock import utc_now
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import NotLeadingError, SettingsError, StoreAwayError
+from marzban_bridge.opening import open_panels
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.panels.open import open_panel
-from marzban_bridge.panels.port import Panel
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.store.handle import StoreHandle
 from marzban_bridge.store.open import is_there, open_to_read
@@ -152,16 +151,5 @@ def _open_known(settings: Settings) -> Store:
 async def _compare(panels: Sequence[PanelSettings], store: Store) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(store.close)
-        asked: dict[str, Panel] = {}
-        for panel in panels:
-            asked[panel.name] = open_panel(
-                panel.url,
-                username=panel.username,
-                password=panel.password,
-                api_key=panel.api_key,
-                kind=panel.kind,
-                name=panel.name,
-                timeout_seconds=panel.timeout_seconds,
-            )
-            stack.push_async_callback(asked[panel.name].close)
+        asked = open_panels(panels, stack)
         await TwinPanels(asked, store=store, clock=utc_now, metrics={}).demand_different()

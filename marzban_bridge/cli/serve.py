@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from collector.runtime.http.server import Server, Signals
 from collector.runtime.listening import listen
-from marzban_bridge.cli.output import stop_process
+from marzban_bridge.cli.output import LoopFailure
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.store.open import url_of
@@ -59,12 +59,6 @@ def _serve(
     listener: socket.socket,
     create_app: CreateApp,
 ) -> int:
-    failures: list[BaseException] = []
-
-    def on_loop_failure(error: BaseException) -> None:
-        failures.append(error)
-        stop_process(error)
-
     log.info(
         "bridge on http://%s:%d enforcement=%s panel=%s collector=%s store=%s webhooks=%s",
         settings.host,
@@ -75,6 +69,7 @@ def _serve(
         settings.store,
         "accepted" if settings.webhook_secret else "refused: BRIDGE_WEBHOOK_SECRET is not set",
     )
-    app = create_app(settings, on_loop_failure=on_loop_failure)
+    failure = LoopFailure()
+    app = create_app(settings, on_loop_failure=failure)
     server_of(app, settings, signals=Signals.RETURNED_AFTER).run(sockets=[listener])
-    return 1 if failures else 0
+    return failure.exit_code

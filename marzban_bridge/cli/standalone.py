@@ -30,7 +30,7 @@ from collector.runtime.wall_clock import wall_clock_millis
 from collector.sources.file import load_sources
 from marzban_bridge.bridge import Bridges
 from marzban_bridge.cli.kept_key import ADMIN_KEY_FILE, with_kept_key
-from marzban_bridge.cli.output import stop_process
+from marzban_bridge.cli.output import LoopFailure
 from marzban_bridge.cli.serve import CreateApp, server_of
 from marzban_bridge.cli.subscription_urls import subscription_urls
 from marzban_bridge.config.panels_file import load_panels
@@ -138,12 +138,7 @@ async def _up(
     bridge_listener: socket.socket,
     create_app: CreateApp,
 ) -> int:
-    failures: list[BaseException] = []
-
-    def on_loop_failure(error: BaseException) -> None:
-        failures.append(error)
-        stop_process(error)
-
+    failure = LoopFailure()
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -152,7 +147,7 @@ async def _up(
         settings,
         collector_listener=collector_listener,
         bridge_listener=bridge_listener,
-        app=create_app(settings, on_loop_failure=on_loop_failure),
+        app=create_app(settings, on_loop_failure=failure),
     ):
         log.info(
             "up: collector %s, bridge %s, panel %s, enforcement %s",
@@ -163,7 +158,7 @@ async def _up(
         )
         await stopped.wait()
         log.info("stopping")
-    return 1 if failures else 0
+    return failure.exit_code
 
 
 def _first_reporter(place: LedgerBackend, former: Path) -> str:

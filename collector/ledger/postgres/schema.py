@@ -7,7 +7,6 @@ need no lock for it, which not every engine has, and one that dies halfway is fi
 from __future__ import annotations
 
 import secrets
-import time
 from contextlib import suppress
 
 import psycopg
@@ -15,6 +14,7 @@ from psycopg import errors as pg
 
 from collector.errors import LedgerError
 from collector.ledger.postgres.link import SCHEMA, Db, Link, translate
+from collector.runtime.postgres.tables import create_beside_others
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -246,17 +246,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "INSERT INTO series_epoch (id, epoch) VALUES (1, 1) ON CONFLICT (id) DO NOTHING",
     ),
 )
-_MET_ANOTHER = (
-    pg.UniqueViolation,
-    pg.DuplicateTable,
-    pg.DuplicateObject,
-    pg.DuplicateSchema,
-    pg.SerializationFailure,
-    pg.DeadlockDetected,
-    pg.InternalError_,
-)
-"""What comes of two collectors that make the same tables at once."""
-TRIES = 40
 MIGRATION_MARK = "migration"
 
 
@@ -266,27 +255,29 @@ def bring_forward(link: Link, *, is_migration: bool = False) -> None:
     Raises LedgerError for a ledger of a newer version, one that is still being moved here, or a
     user who may not; NotStoredError when the server cannot be reached.
     """
-    for _ in range(TRIES):
+
+    def attempt() -> None:
         db = link.connect()
-        try:
-            _bring_forward(db, link.name)
-            if not is_migration and _is_unfinished(db):
-                raise LedgerError(
-                    f"a ledger is being moved to {link.name} and is not all there: run "
-                    "`traffic-collector migrate-ledger` again to its end"
-                )
-        except _MET_ANOTHER:
-            time.sleep(0.05)
-        except pg.InsufficientPrivilege as error:
+        _bring_forward(db, link.name)
+        if not is_migration and _is_unfinished(db):
             raise LedgerError(
-                f"the ledger {link.name}: {error.diag.message_primary}: its user must own the "
-                f"database or a schema named {SCHEMA}"
-            ) from error
-        except psycopg.Error as error:
-            raise translate(error, link.name) from error
-        else:
-            return
-    raise LedgerError(f"the ledger {link.name} could not be prepared beside others: start again")
+                f"a ledger is being moved to {link.name} and is not all there: run "
+                "`traffic-collector migrate-ledger` again to its end"
+            )
+
+    try:
+        is_created = create_beside_others(attempt)
+    except pg.InsufficientPrivilege as error:
+        raise LedgerError(
+            f"the ledger {link.name}: {error.diag.message_primary}: its user must own the "
+            f"database or a schema named {SCHEMA}"
+        ) from error
+    except psycopg.Error as error:
+        raise translate(error, link.name) from error
+    if not is_created:
+        raise LedgerError(
+            f"the ledger {link.name} could not be prepared beside others: start again"
+        )
 
 
 def _bring_forward(db: Db, name: str) -> None:

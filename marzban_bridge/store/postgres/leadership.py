@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from collector.runtime.background import end_all
 from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
 from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.quota.account import Event
@@ -162,9 +163,7 @@ class Leadership:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await end_all(tasks)
         if leading.cancelled():
             await renewing
         return await leading

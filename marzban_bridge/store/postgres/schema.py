@@ -6,19 +6,18 @@ be repeated and runs by itself: bridges that start at once need no lock for it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import psycopg
 from psycopg import errors as pg
 
+from collector.runtime.postgres.tables import create_beside_others
 from marzban_bridge.errors import StoreError
 from marzban_bridge.store.postgres.link import SCHEMA, Db, name_of, open_connection, translate
 
 VERSION = 6
 """The file's schema that these tables have the columns of."""
-TRIES = 40
 
 
 class Table(NamedTuple):
@@ -145,17 +144,6 @@ _OWN = (
     "CREATE TABLE IF NOT EXISTS version (number bigint PRIMARY KEY)",
     f"INSERT INTO version (number) VALUES ({VERSION}) ON CONFLICT (number) DO NOTHING",
 )
-_MET_ANOTHER = (
-    pg.UniqueViolation,
-    pg.DuplicateTable,
-    pg.DuplicateObject,
-    pg.DuplicateSchema,
-    pg.DuplicateColumn,
-    pg.SerializationFailure,
-    pg.DeadlockDetected,
-    pg.InternalError_,
-)
-"""What comes of two bridges that make the same tables at once."""
 
 
 def prepare(url: str) -> None:
@@ -167,13 +155,7 @@ def prepare(url: str) -> None:
     name = name_of(url)
     db = open_connection(url)
     try:
-        for _ in range(TRIES):
-            try:
-                _prepare(db, name)
-            except _MET_ANOTHER:
-                time.sleep(0.05)
-            else:
-                return
+        is_created = create_beside_others(lambda: _prepare(db, name))
     except pg.InsufficientPrivilege as error:
         raise StoreError(
             f"the store {name}: {error.diag.message_primary}: its user must own the database or a "
@@ -183,7 +165,8 @@ def prepare(url: str) -> None:
         raise translate(error, name) from error
     finally:
         db.close()
-    raise StoreError(f"the store {name} could not be prepared beside others: start again")
+    if not is_created:
+        raise StoreError(f"the store {name} could not be prepared beside others: start again")
 
 
 def _prepare(db: Db, name: str) -> None:
