@@ -29,28 +29,13 @@ class EmbeddedIngest:
 
     leads = True
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        options: IngestOptions,
-    ) -> None:
+    def __init__(self, ledger: Ledger, options: IngestOptions) -> None:
         self._ledger = ledger
         self._now_millis = options.now_millis
         self.commits = CommitSignal()
-        self._writer = GroupCommit(
-            self._record,
-            metrics=options.metrics,
-            max_queued_reports=options.max_queued_reports,
-            max_group_reports=options.max_group_reports,
-            on_answered=self.commits.notify,
-        )
+        self._writer = GroupCommit(self._record, options, on_answered=self.commits.notify)
         self._sums = DeferredSums(ledger, metrics=options.metrics, on_added_up=self._notify)
-        self._purge = Purge(
-            ledger,
-            now_millis=options.now_millis,
-            limits=options.limits,
-            keeps_unexported=options.keeps_unexported,
-        )
+        self._purge = Purge(ledger, options)
 
     @property
     def problems(self) -> list[str]:

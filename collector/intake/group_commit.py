@@ -20,8 +20,8 @@ from collector.errors import (
     NotStoredError,
     QueueFullError,
 )
+from collector.intake.ingest import IngestOptions
 from collector.ledger import Batch, Receipt
-from collector.metrics import Metrics
 from collector.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
@@ -72,21 +72,19 @@ class GroupCommit:
     def __init__(
         self,
         record: Callable[[Sequence[Batch]], list[Receipt]],
+        options: IngestOptions,
         *,
-        metrics: Metrics,
-        max_queued_reports: int,
-        max_group_reports: int,
         on_answered: Callable[[], None] = lambda: None,
     ) -> None:
         self._record = record
-        self._metrics = metrics
-        self._max_queued_reports = max_queued_reports
-        self._max_group_reports = max_group_reports
+        self._metrics = options.metrics
+        self._max_queued_reports = options.max_queued_reports
+        self._max_group_reports = options.max_group_reports
         self._on_answered = on_answered
         self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
         self._submitted: list[_Store] = []
         self._queued_reports = 0
-        metrics.queued_reports.set_function(lambda: self._queued_reports)
+        self._metrics.queued_reports.set_function(lambda: self._queued_reports)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.is_stopping = False

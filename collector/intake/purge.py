@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
+from collector.intake.ingest import IngestOptions
 from collector.ledger.ports import Ledger
-from collector.reports.report import Limits, kept_millis, purge_horizon_millis
+from collector.reports.report import kept_millis, purge_horizon_millis
 
 PURGE_SECONDS = 60.0
 PURGE_AGAIN_SECONDS = 0.1
@@ -19,15 +19,12 @@ class Purge:
     def __init__(
         self,
         ledger: Ledger,
-        *,
-        now_millis: Callable[[], int],
-        limits: Limits,
-        keeps_unexported: bool,
+        options: IngestOptions,
     ) -> None:
         self._ledger = ledger
-        self._now_millis = now_millis
-        self._limits = limits
-        self._keeps_unexported = keeps_unexported
+        self._now_millis = options.now_millis
+        self._limits = options.limits
+        self._keeps_unexported = options.keeps_unexported
         self._aged_at = time.monotonic()
         self.due_at = time.monotonic() + PURGE_SECONDS
         """The time of the next run, on the monotonic clock."""

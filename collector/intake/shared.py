@@ -32,22 +32,12 @@ class SharedIngest:
         self._ledger = ledger
         self._now_millis = options.now_millis
         self.commits = CommitSignal()
-        self._writer = GroupCommit(
-            self._record,
-            metrics=options.metrics,
-            max_queued_reports=options.max_queued_reports,
-            max_group_reports=options.max_group_reports,
-        )
+        self._writer = GroupCommit(self._record, options)
         self._leader = SharedLeader(
             ledger,
             reader,
             commits=self.commits,
-            purge=Purge(
-                ledger,
-                now_millis=options.now_millis,
-                limits=options.limits,
-                keeps_unexported=options.keeps_unexported,
-            ),
+            purge=Purge(ledger, options),
             metrics=options.metrics,
             on_recovery=self._writer.note_recovery,
         )
