@@ -100,6 +100,9 @@ async def take_webhook(
         remember_seconds=REMEMBER_SECONDS,
         happened_at={digest: event.happened_at for digest, event, *_ in hints if event.happened_at},
     )
+    for _, event, key, keys in hints:
+        if sender is Sender.PANEL and key in keys and event.user and not event.is_reset:
+            await bridge.settler.hear_of_edit(key, event.user)
     bridge.queue.add(key for *_, keys in hints for key in keys)
     bridge.metrics.webhooks.labels(result="taken").inc()
     return WebhookAnswer(events=len(events), hints=len(hints))

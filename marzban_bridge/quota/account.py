@@ -151,6 +151,12 @@ class OwnEdit:
     edited_at: datetime
     data_limit_bytes: int | None
     """The limit that the user had then."""
+    next_plan: NextPlan | None = None
+    """The next plan that the user had before, and after."""
+    text_mark: str = ""
+    """Of the admin's own text in the note, before and after."""
+    is_seen: bool = False
+    """A later look showed what it came to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.told_times import recent_totals, totals_at_reset
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
 from marzban_bridge.quota.usage import Totals, corrected_at
-from marzban_bridge.quota.writes.edit_times import follow_unedited
+from marzban_bridge.quota.writes.edit_times import follow_unedited, with_edits_seen
 from marzban_bridge.quota.writes.late_landings import (
     keep_text,
     put_back,
@@ -202,7 +202,7 @@ def observe(
     account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events
     account = replace(account, open_writes=still_open(account.open_writes, seen_at=now))
-    account = keep_text(account, text)
+    account = with_edits_seen(keep_text(account, text))
     if sign or seen.next_plan != account.sighting.next_plan:
         account = replace(account, fire_attempts=0)
     if not sign and seen.next_plan is None and account.sighting.next_plan:

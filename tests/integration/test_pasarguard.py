@@ -316,6 +316,13 @@ class TestEdits:
         assert world.account("alice").quota_bytes == gib(15)
         world.close()
 
+    def test_our_own_writes_within_a_second_are_no_change_in_bulk(self, world):
+        """Some databases keep the time of an edit in whole seconds."""
+        world.run(world.bridge.actions.reset_user("alice", actor="test"))
+        assert world.account("alice").quota_bytes == user_of(world)["data_limit"] == gib(10)
+        kinds = [each.event.kind for each in world.bridge.store.events.newest(username="alice")]
+        assert not {"quota_changed", "conflict"} & set(kinds)
+
     def test_a_switch_turned_in_the_dashboard_is_no_edit(self, world):
         pasarguard.set_disabled(world.panel, world.panel.find("alice"), is_disabled=True)
         world.one_pass()
@@ -382,3 +389,56 @@ class TestWebhookTimes:
         deliver(world, world.panel.take_webhooks())
         world.one_pass()
         assert world.account("alice").baseline_bytes == gib(3)
+
+
+class TestEditsWhileTheBridgeWrites:
+    """What an admin saves after the bridge read the user and before the panel took its write."""
+
+    def edited_meanwhile(self, world, **changes):
+        world.panel.create_user("alice", data_limit=gib(10), note="paid")
+        world.ledger.report("alice", gib(1))
+        world.one_pass()
+        world.panel.take_webhooks()
+
+        async def edit():
+            world.clock.advance(seconds=2)
+            world.panel.edit_in_dialog("alice", by="boss", **changes)
+            world.clock.advance(seconds=2)
+
+        world.panel.add_admin("boss", password="x", is_sudo=True)
+        world.transport.before_next_write = edit
+        world.ledger.report("alice", gib(2))
+        world.one_pass()
+        assert user_of(world)["data_limit"] == gib(7), "the bridge's write went over the edit"
+        webhooks = world.panel.take_webhooks()
+        deliver(world, webhooks)
+        world.one_pass()
+        return webhooks
+
+    def test_a_quota_is_not_lost(self, world):
+        webhooks = self.edited_meanwhile(world, data_limit=gib(20))
+        assert world.account("alice").quota_bytes == gib(20)
+        assert user_of(world)["data_limit"] == gib(17)
+        world.clock.advance(seconds=1)
+        world.panel.edit_in_dialog("alice", by="boss", data_limit=gib(30))
+        world.one_pass()
+        deliver(world, webhooks)  # once more, and too late
+        world.one_pass()
+        assert world.account("alice").quota_bytes == gib(30)
+
+    def test_nor_what_was_written_into_the_note(self, world):
+        self.edited_meanwhile(world, note="paid until May")
+        world.one_pass()
+        assert user_of(world)["note"].startswith("paid until May")
+        assert world.account("alice").quota_bytes == gib(10)
+
+    def test_nor_a_next_plan(self, world):
+        self.edited_meanwhile(world, next_plan=PLAN | {"user_template_id": None})
+        world.one_pass()
+        assert user_of(world)["next_plan"]["data_limit"] == gib(50)
+
+    def test_a_save_without_a_change_is_none(self, world):
+        self.edited_meanwhile(world)
+        assert world.account("alice").quota_bytes == gib(10)
+        kinds = [each.event.kind for each in world.bridge.store.events.newest(username="alice")]
+        assert "quota_changed" not in kinds

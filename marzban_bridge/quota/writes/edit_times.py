@@ -7,12 +7,14 @@ seen or written, nobody edited the user, and another limit is that much more or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, is_same_creation
-from marzban_bridge.quota.account import FLOOR_BYTES, Account, Event, OwnEdit
+from marzban_bridge.quota.account import FLOOR_BYTES, Account, Event, OwnEdit, Restoration
+from marzban_bridge.quota.writes.note_line import text_mark, without_lines
 from marzban_bridge.quota.writes.own_writes import looks_typed, quota_event, with_published
 
 REMEMBERED_EDITS = 4
@@ -27,6 +29,8 @@ def with_own_edit(account: Account, before: PanelUser, after: PanelUser) -> Acco
         before_at=before.edited_at,
         edited_at=after.edited_at,
         data_limit_bytes=after.data_limit_bytes,
+        next_plan=before.next_plan,
+        text_mark=text_mark(without_lines(before.note)),
     )
     return replace(account, own_edits=(*account.own_edits, edit)[-REMEMBERED_EDITS:])
 
@@ -41,15 +45,13 @@ def follow_unedited(
     if not dialect.has_edit_times or account.superseded is not None:
         return None
     shown_bytes, seen = user.data_limit_bytes, account.sighting
-    if _is_same_edit(seen.edited_at, user.edited_at):
-        known_bytes, was_written = seen.data_limit_bytes, False
-    else:
-        own = _own_edit(account, user.edited_at)
-        if own is None:
-            return None
-        known_bytes, was_written = own.data_limit_bytes, True
-    if was_written:
+    if own := _unseen_edit(account, user.edited_at):
+        known_bytes = own.data_limit_bytes
         account = with_published(account, known_bytes)
+    elif is_same_creation(seen.edited_at, user.edited_at):
+        known_bytes = seen.data_limit_bytes
+    else:
+        return None
     if shown_bytes == known_bytes:
         return account, None
     if shown_bytes is None or known_bytes is None or account.quota_bytes is None:
@@ -63,13 +65,79 @@ def follow_unedited(
     return with_published(replace(account, quota_bytes=quota_bytes), shown_bytes), event
 
 
-def _own_edit(account: Account, edited_at: datetime | None) -> OwnEdit | None:
+def with_overwritten_edit(
+    account: Account,
+    told: PanelUser,
+    text: str | None,
+    *,
+    dialect: Dialect,
+    quota_of: Callable[[int | None], int | None],
+) -> tuple[Account, Event] | None:
+    """Return the account with an admin's edit that a write of the bridge went over; None for none.
+
+    `told` is the user right after the edit, as a webhook says, and `text` the admin's own in its
+    note. It was made after the bridge had read the user, and before the panel took the write.
+    `quota_of` makes a quota of a limit that was typed.
+    """
+    own = next((each for each in account.own_edits if _is_within(each, told.edited_at)), None)
+    if not dialect.has_edit_times or own is None or _is_edited_since(account):
+        return None
+    taken = replace(own, before_at=told.edited_at)
+    edits = tuple(taken if each is own else each for each in account.own_edits)
+    changed, what = replace(account, own_edits=edits), []
+    typed_bytes = told.data_limit_bytes
+    known = {
+        *(account.sighting.data_limit_bytes, account.published_bytes, account.quota_bytes),
+        *account.remembered_limits,
+    }
+    if not any(each == typed_bytes or dialect.resends(each, typed_bytes) for each in known):
+        changed = replace(changed, quota_bytes=quota_of(typed_bytes))
+        what.append("data limit")
+    if told.next_plan != own.next_plan:
+        wanted = account.restoration or Restoration()
+        plan = told.next_plan
+        wanted = replace(wanted, next_plan=plan, drops_next_plan=plan is None)
+        changed = replace(changed, restoration=wanted)
+        what.append("next plan")
+    if text is not None and text_mark(text) != own.text_mark:
+        changed = replace(changed, lost_text=text)
+        what.append("note")
+    if not what:
+        return None
+    text = f"the admin edited the user while the bridge wrote to it ({', '.join(what)}): that holds"
+    if changed.quota_bytes == account.quota_bytes:
+        return changed, Event(kind="restored", text=text)
+    return changed, quota_event(account.quota_bytes, changed.quota_bytes, text)
+
+
+def _is_edited_since(account: Account) -> bool:
+    """Tell whether the user was edited by somebody else after the bridge's last write."""
+    seen_at, own = account.sighting.edited_at, account.own_edits[-1]
+    is_ours = is_same_creation(seen_at, own.edited_at)
+    return seen_at is not None and seen_at > own.edited_at and not is_ours
+
+
+def _is_within(own: OwnEdit, edited_at: datetime | None) -> bool:
+    """Tell whether an edit came between the reading before a write and the write itself."""
+    if edited_at is None or edited_at >= own.edited_at:
+        return False
+    return own.before_at is None or edited_at > own.before_at
+
+
+def with_edits_seen(account: Account) -> Account:
+    """Note that a look shows what all writes up to now have come to."""
+    if all(each.is_seen for each in account.own_edits):
+        return account
+    edits = tuple(replace(each, is_seen=True) for each in account.own_edits)
+    return replace(account, own_edits=edits)
+
+
+def _unseen_edit(account: Account, edited_at: datetime | None) -> OwnEdit | None:
+    """Return the write since the last look that the panel shows as the user's last edit.
+
+    It goes before that look: where a database keeps whole seconds, both may be of one time.
+    """
     if edited_at is None:
         return None
-    edits = reversed(account.own_edits)
-    return next((each for each in edits if _is_same_edit(each.edited_at, edited_at)), None)
-
-
-def _is_same_edit(one: datetime | None, other: datetime | None) -> bool:
-    """Tell whether two readings are of one edit; databases may cut off the part of a second."""
-    return is_same_creation(one, other)
+    unseen = (each for each in reversed(account.own_edits) if not each.is_seen)
+    return next((each for each in unseen if is_same_creation(each.edited_at, edited_at)), None)

@@ -17,8 +17,9 @@ from marzban_bridge.quota.policy import POLICIES
 from marzban_bridge.quota.resets.detection import ResetSign
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.shared_switch import owing
-from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits
+from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits, quota_of_typed_limit
 from marzban_bridge.quota.usage import NOTHING, Totals
+from marzban_bridge.quota.writes.edit_times import with_overwritten_edit
 from marzban_bridge.quota.writes.late_landings import keep_text
 from marzban_bridge.quota.writes.note_line import MAX_NOTE_LENGTH, Lines, lines_for, without_lines
 from marzban_bridge.reconcile.work_queue import Urgency
@@ -177,6 +178,21 @@ class Evaluator:
             is_return=is_return,
         )
         return self._share(before, evaluation)
+
+    def with_overwritten_edit(
+        self, account: Account, told: PanelUser
+    ) -> tuple[Account, Event] | None:
+        """Return the account with an edit that a write of ours went over; None for none."""
+        external_bytes = self._store.usage.totals(account.key).billed_bytes - account.baseline_bytes
+        meaning = self._meaning_of_typed_limit(told)
+
+        def quota_of(typed_bytes: int | None) -> int | None:
+            return quota_of_typed_limit(typed_bytes, external_bytes=external_bytes, meaning=meaning)
+
+        text = self._text(told)
+        return with_overwritten_edit(
+            account, told, text, dialect=self._dialect(), quota_of=quota_of
+        )
 
     def returning(self, key: str, user: PanelUser) -> GoneAccount | None:
         """Return the account put aside for this very user (same creation time), if there is one."""

@@ -19,7 +19,7 @@ from marzban_bridge.errors import PanelRefusedError, UserNotFoundError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
-from marzban_bridge.panels.users import PanelUser
+from marzban_bridge.panels.users import PanelUser, is_same_creation
 from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.plan import Change, ChangeKind, releasing
 from marzban_bridge.quota.resets.reset_all import ResetAll
@@ -167,6 +167,18 @@ class Settler:
             if settled is None:
                 raise UserNotFoundError(user.username)
             return settled
+
+    async def hear_of_edit(self, key: str, told: PanelUser) -> None:
+        """Keep an admin's edit that a webhook tells of, where a write of ours went over it."""
+        if self._store.suspended or self._store.suspension.reasons:
+            return
+        async with self._lock_of(key):
+            account = self._store.accounts.get(key)
+            if account is None or not is_same_creation(account.created_at, told.created_at):
+                return
+            if found := self._evaluator.with_overwritten_edit(account, told):
+                account, event = found
+                self._store.accounts.save(account, [event], at=self._clock())
 
     def _lock_of(self, key: str) -> asyncio.Lock:
         """Return the user's lock; it exists as long as a task holds it or waits for it."""
