@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
+import pytest
 from scripted_collector import ScriptedCollector, served
 
 from collector.client import Report
@@ -75,3 +78,25 @@ def test_what_a_process_was_sending_when_it_was_killed_the_others_send(tmp_path)
             first.kill()
     assert len(collector.taken) == 50
     assert sorted(collector.sent.values()) == [1] * 40 + [2] * 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_lets_go_of_nothing_that_its_parent_sends(tmp_path):
+    fill(tmp_path / "spool", 5)
+
+    def take(most_items):
+        return [
+            each.item_id
+            for each in spool.lane(REPORTS).first(most_items=most_items, most_bytes=9**9)
+        ]
+
+    with closing(Spool(tmp_path / "spool")) as spool:
+        taken = take(3)
+        child = os.fork()
+        if not child:
+            spool.close()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        left = take(4)
+        assert (len(taken), len(left)) == (3, 2)
+        assert not set(taken) & set(left)

@@ -443,7 +443,10 @@ def in_postgres(postgres, database, *statements):
 
 
 class TestFaults:
-    def test_a_server_that_is_gone_is_told_from_a_report_at_fault(self, proxy, postgres, database):
+    def test_a_server_that_is_gone_is_told_from_a_report_at_fault(
+        self, proxy, postgres, database, monkeypatch
+    ):
+        monkeypatch.setattr("collector.ledger.postgres.recording.AGAIN_SECONDS", 0.3)
         through = postgres.url(database, port=proxy.port)
         with closing(PostgresLedger(through)) as ledger, closing(PostgresReader(through)) as reader:
             store(ledger, batch(report(key="a")), defers_sums=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 
 import pytest
@@ -82,17 +81,6 @@ def test_a_spool_that_is_closed_and_opened_again_in_the_process_has_all_of_it(sp
     take(other.lane(REPORTS))
     other.close()
     assert ids(take(spool.lane(REPORTS), 4)) == "0123"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_lets_go_of_nothing_that_its_parent_sends(spool):
-    take(spool.lane(REPORTS))
-    child = os.fork()
-    if not child:
-        spool.close()
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert ids(take(spool.lane(REPORTS), 4)) == "3456"
 
 
 def test_claims_of_an_earlier_run_of_the_machine_are_over(spool, monkeypatch):
