@@ -107,6 +107,19 @@ def test_a_whole_ledger_checks_out_and_sums_that_disagree_do_not(path, capsys):
     assert "users sum to 6 bytes in 2 reports, series to 4 bytes" in out
 
 
+def test_a_check_says_of_each_panel_whether_it_answers(path, capsys, monkeypatch):
+    with closing(SqliteLedger(path)):
+        pass
+    assert main(["check"]) == 0
+    assert re.search(r"panel +│ +MARZBAN_URL is not set", capsys.readouterr().out)
+    monkeypatch.setenv("MARZBAN_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("COLLECTOR_SUBSCRIPTION_URLS", "two=http://127.0.0.1:1/my/own")
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    for name in ("panel", "panel two"):
+        assert re.search(rf"{name} +│ +does not answer \(ConnectError\)", out)
+
+
 def test_a_ledger_in_use_can_be_checked_but_not_served_again(path, capsys):
     with closing(SqliteLedger(path)):
         assert main(["check"]) == 0

@@ -48,7 +48,6 @@ class TokenMemory:
 
     def note_proof(self, key: bytes, username: str, panel: str, *, now_seconds: float) -> None:
         """Note that a panel knows a token."""
-        self._denials.pop(key, None)
         self._proofs.pop(key, None)
         self._proofs[key] = Proof(username, panel, now_seconds + KNOWN_SECONDS)
         if len(self._proofs) > REMEMBERED:
