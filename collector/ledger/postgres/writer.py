@@ -200,17 +200,14 @@ class PostgresLedger:
 
     def age(self, *, ran_millis: int, kept_millis: int) -> int:
         """Note that a collector ran so much longer; return up to which seq reports are old."""
-
-        def age(db: Db) -> int:
-            _wait_for_leader(db)
-            return sql_purge.age(
+        return self._beside_leader(
+            lambda db: sql_purge.age(
                 PostgresDatabase(db),
                 ran_millis=ran_millis,
                 kept_millis=kept_millis,
                 last_seq=postgres_fold.folded_seq(db),
             )
-
-        return self._keeper.run(age)
+        )
 
     def forget_reports(
         self,
@@ -226,7 +223,6 @@ class PostgresLedger:
         """
 
         def forget(db: Db) -> int:
-            _wait_for_leader(db)
             last = through_seq
             if keeps_unexported:
                 exported_seq = sql_export.state_of(PostgresDatabase(db), Policy.RAW).seq
@@ -235,30 +231,34 @@ class PostgresLedger:
                 db, before_millis=before_millis, limit=limit, through_seq=last
             )
 
-        return self._keeper.run(forget)
+        return self._beside_leader(forget)
 
     def forget_days(self, *, before_day: int, limit: int) -> int:
         """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
-
-        def forget(db: Db) -> int:
-            _wait_for_leader(db)
-            return sql_purge.forget_days(
+        return self._beside_leader(
+            lambda db: sql_purge.forget_days(
                 PostgresDatabase(db),
                 before_day=before_day,
                 limit=limit,
                 folded_seq=postgres_fold.folded_seq(db),
             )
-
-        return self._keeper.run(forget)
+        )
 
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
         """Drop series that are still as they were found; return how many. No sum changes."""
+        return self._beside_leader(lambda db: postgres_series.drop(db, found))
 
-        def forget(db: Db) -> int:
-            _wait_for_leader(db)
-            return postgres_series.drop(db, found)
+    def _beside_leader(self, work: Callable[[Db], T]) -> T:
+        """Run `work` in one transaction that waits for the leader's, and that the next waits for.
 
-        return self._keeper.run(forget)
+        Any collector may: it need not lead.
+        """
+
+        def waiting(db: Db) -> T:
+            db.execute("SELECT 1 FROM lease WHERE name = 'leader' FOR UPDATE")
+            return work(db)
+
+        return self._keeper.run(waiting)
 
     def correct(self, *, now_millis: int, limit: int = CORRECTED_REPORTS) -> bool:
         """Carry out a step of the oldest correction that is open; return whether there is more.
@@ -320,8 +320,3 @@ class PostgresLedger:
             self._as_leader(
                 lambda db: sql_export.note_problem(PostgresDatabase(db), stream, problem)
             )
-
-
-def _wait_for_leader(db: Db) -> None:
-    """Wait for the leader's transaction, and have the next one wait for this one."""
-    db.execute("SELECT 1 FROM lease WHERE name = 'leader' FOR UPDATE")
