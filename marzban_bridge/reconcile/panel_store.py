@@ -22,7 +22,7 @@ class PanelStore(Protocol):
 
     @property
     def panels(self) -> tuple[str, ...]:
-        """The panels that are configured, in their order."""
+        """The configured panels, in order."""
         ...
 
     def meta(self, key: str) -> str | None:

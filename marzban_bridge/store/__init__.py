@@ -1,1 +1,1 @@
-"""The bridge's store: accounts, usage, events, whose a name is."""
+"""The bridge's store: accounts, usage, events, and which account each reported name belongs to."""

@@ -23,7 +23,7 @@ from marzban_bridge.store.sharing.shared_quotas import SharedQuotas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingResets:
-    """Resets that were asked for and are not finished."""
+    """Resets that were requested and are not finished."""
 
     count: int
     oldest_requested_at: datetime | None
@@ -31,21 +31,21 @@ class PendingResets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountCounts:
-    """How many accounts there are, and how many of them are held."""
+    """The numbers of accounts and of held accounts."""
 
     accounts: int
     held: int
 
 
 class GoneAccounts:
-    """Accounts of users that one panel no longer shows, beside those of the users it has."""
+    """Accounts put aside for deleted users of one panel."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._db = handle.db
         self._panel = panel
 
     def get(self, key: str) -> GoneAccount | None:
-        """Return the account that was kept of a user who is gone, None when there is none."""
+        """Return the account put aside under a name, or None."""
         query = "SELECT state FROM gone_account WHERE account_key = ? AND panel = ?"
         row = self._db.execute(query, (key, self._panel)).fetchone()
         return None if row is None else msgspec.json.decode(row[0], type=GoneAccount)
@@ -63,7 +63,7 @@ class GoneAccounts:
         return [(panel, msgspec.json.decode(state, type=GoneAccount)) for panel, state in rows]
 
     def put(self, gone: GoneAccount, *, panel: str | None = None) -> None:
-        """Store one, of this panel or another one, as part of a transaction."""
+        """Store one, of this panel or of `panel`, within a transaction."""
         self._db.execute(
             "INSERT OR REPLACE INTO gone_account (account_key, panel, gone_at, state) "
             "VALUES (?, ?, ?, ?)",
@@ -74,12 +74,12 @@ class GoneAccounts:
         )
 
     def drop(self, key: str) -> None:
-        """Drop one, as part of a transaction."""
+        """Delete one, within a transaction."""
         statement = "DELETE FROM gone_account WHERE account_key = ? AND panel = ?"
         self._db.execute(statement, (key, self._panel))
 
     def note_name_taken(self, key: str) -> None:
-        """Remember that a name alone counts for this panel's user, and not for who is gone."""
+        """Record that an unscoped name now belongs to this panel's user, not to a deleted one."""
         for panel, gone in self.of_name(key):
             if panel != self._panel and not gone.is_name_taken:
                 self.put(replace(gone, is_name_taken=True), panel=panel)
@@ -99,20 +99,20 @@ class Accounts:
         self._shared_quotas = SharedQuotas(handle)
 
     def keys_of_owner(self, admin: str | None) -> list[str]:
-        """Return the account keys of one owner's users; None owns those without an owner."""
+        """Return the account keys of one admin's users; None for users without an admin."""
         rows = self._db.execute(
             "SELECT account_key FROM account WHERE panel = ? AND admin IS ?", (self._panel, admin)
         )
         return [row[0] for row in rows]
 
     def get(self, key: str) -> Account | None:
-        """Return an account, None when the name has none."""
+        """Return an account, or None."""
         query = "SELECT state FROM account WHERE account_key = ? AND panel = ?"
         row = self._db.execute(query, (key, self._panel)).fetchone()
         return None if row is None else msgspec.json.decode(row[0], type=Account)
 
     def all(self, *, admin: str | None = None) -> Iterator[Account]:
-        """Yield all accounts, or those of one owner, by name."""
+        """Yield all accounts, or those of one admin's users, by name."""
         query = (
             "SELECT state FROM account WHERE panel = ?1 AND (?2 IS NULL OR admin = ?2) "
             "ORDER BY account_key"
@@ -121,7 +121,7 @@ class Accounts:
             yield msgspec.json.decode(row[0], type=Account)
 
     def page(self, *, admin: str | None, after: str, limit: int) -> list[Account]:
-        """Return a page of accounts by name, of one owner or of all."""
+        """Return a page of accounts by name, of one admin's users or of all."""
         query = (
             "SELECT state FROM account WHERE account_key > ?1 AND panel = ?4 "
             "AND (?2 IS NULL OR admin = ?2) ORDER BY account_key LIMIT ?3"
@@ -143,10 +143,10 @@ class Accounts:
         shared: SharedQuota | None = None,
         takes_announcement: bool = False,
     ) -> None:
-        """Store an account together with what happened to it, and the quota it shares.
+        """Store an account with its events and its shared quota.
 
-        Its name is not unknown any more. `takes_announcement`: it has taken into account a reset
-        webhook that waited for it.
+        The name is removed from the unknown names. `takes_announcement`: the account includes the
+        reset of a stored webhook, which is removed.
         """
         with self._handle.transaction():
             self.put(account)
@@ -158,7 +158,7 @@ class Accounts:
         self._handle.on_change(self._panel, (account.key,))
 
     def save_all(self, accounts: Sequence[Account]) -> None:
-        """Store accounts after a look at which nothing happened to them, in one transaction."""
+        """Store accounts after evaluations without events, in one transaction."""
         if not accounts:
             return
         with self._handle.transaction():
@@ -168,7 +168,7 @@ class Accounts:
         self._handle.on_change(self._panel, [account.key for account in accounts])
 
     def put(self, account: Account) -> None:
-        """Store an account, as part of a transaction; the panel has its name then."""
+        """Store an account within a transaction; its name is not missing on the panel any more."""
         request, key = account.reset_request, account.key
         self._db.execute(
             "INSERT OR REPLACE INTO account (account_key, panel, admin, is_held, "
@@ -185,19 +185,19 @@ class Accounts:
             self._gone.note_name_taken(key)
 
     def replace_state(self, account: Account) -> None:
-        """Store what an account holds and nothing that goes with it, within a transaction."""
+        """Store only an account's state, within a transaction."""
         self._db.execute(
             "UPDATE account SET state = ? WHERE account_key = ? AND panel = ?",
             (msgspec.json.encode(account), account.key, self._panel),
         )
 
     def drop(self, key: str) -> None:
-        """Drop an account, as part of a transaction."""
+        """Delete an account, within a transaction."""
         statement = "DELETE FROM account WHERE account_key = ? AND panel = ?"
         self._db.execute(statement, (key, self._panel))
 
     def counts(self) -> AccountCounts:
-        """Return how many accounts there are, and how many of them are held."""
+        """Return the numbers of accounts and of held accounts."""
         row = self._db.execute(
             "SELECT (SELECT count(*) FROM account WHERE panel = ?1), "
             "(SELECT count(*) FROM account WHERE panel = ?1 AND is_held)",
@@ -206,7 +206,7 @@ class Accounts:
         return AccountCounts(accounts=row[0], held=row[0] if self._handle.suspended else row[1])
 
     def pending_resets(self) -> PendingResets:
-        """Return how many accounts wait for a reset to be finished, and since when."""
+        """Return the number of unfinished resets, and when the oldest was requested."""
         row = self._db.execute(
             "SELECT count(*), min(reset_requested_at) FROM account "
             "WHERE panel = ? AND reset_requested_at IS NOT NULL",
@@ -217,7 +217,7 @@ class Accounts:
         )
 
     def has_lost_all_since(self, at: datetime) -> bool:
-        """Tell whether the panel has no account left, and a user of it is gone since a moment."""
+        """Tell whether the panel has no account left, and lost one at or after `at`."""
         query = (
             "SELECT 1 FROM gone_account WHERE panel = ?1 AND gone_at >= ?2 "
             "AND NOT EXISTS (SELECT 1 FROM account WHERE panel = ?1)"
@@ -225,7 +225,7 @@ class Accounts:
         return self._db.execute(query, (self._panel, to_millis(at))).fetchone() is not None
 
     def sample(self, *, admin: str | None, limit: int) -> list[str]:
-        """Return some accounts of the panel, at random; up to half of them of one owner's users."""
+        """Return random accounts of the panel; up to half of them of one admin's users."""
         query = "SELECT account_key FROM account WHERE panel = ?1 {} ORDER BY random() LIMIT ?2"
         of_owner = self._db.execute(
             query.format("AND admin IS ?3"), (self._panel, limit // 2, admin)

@@ -1,4 +1,4 @@
-"""Copies the bridge's store while it is in use into one file, whole and of one moment."""
+"""Copies the bridge's store, while it is in use, into one consistent file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from marzban_bridge.store.sqlite import STORE
 
 
 def back_up(store: Path, target: Path, *, on_progress: Callable[[int, int], None]) -> Copy:
-    """Copy a store to a file that is not there yet, verify the copy and mark it as one.
+    """Copy a store to a new file, verify the copy, and mark it as a copy.
 
-    `on_progress` is told the bytes copied and the bytes in all. Raises StoreError; then there is
-    no such file, as after a crash.
+    `on_progress` is called with the bytes copied and the total. Raises StoreError; then, and after
+    a crash, the target does not exist.
     """
     return backup.back_up(STORE, store, target, finish=_mark_and_count, on_progress=on_progress)
 

@@ -1,4 +1,4 @@
-"""Users whom their panel no longer shows: their accounts are put aside, and taken up again."""
+"""Puts accounts of deleted users aside, and restores the account of a user who returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from marzban_bridge.store.usage import Usage
 
 
 class Departures:
-    """Users who leave one panel, and who are back."""
+    """Deletions and returns of one panel's users."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -33,15 +33,15 @@ class Departures:
         self._usage = Usage(handle, panel)
 
     def save(self, gone: GoneAccount, event: Event, *, at: datetime) -> None:
-        """Store the account of a user who is gone, with what happened to it."""
+        """Store the account of a deleted user, with an event."""
         with self._handle.transaction():
             self._gone.put(gone)
             self._events.insert(gone.account.username, [event], at)
 
     def forget(self, key: str, event: Event, *, username: str, at: datetime) -> None:
-        """Put the account of a deleted user aside; its name is unknown until it comes back.
+        """Put the account of a deleted user aside; its name becomes unknown.
 
-        From then on it is no account that counts: the name is free, as if it had been dropped.
+        The account does not count any more, and the unscoped name is released.
         """
         account = self._accounts.get(key)
         if account is None:
@@ -57,7 +57,7 @@ class Departures:
         self._handle.on_change(self._panel, (key,))
 
     def put_aside(self, account: Account, *, at: datetime) -> None:
-        """Keep the account of a user in whose place there is another; that one goes on counting."""
+        """Put the account of a user aside that was replaced by another user of the same name."""
         with self._handle.transaction():
             self._gone.put(
                 GoneAccount(
@@ -69,7 +69,7 @@ class Departures:
             )
 
     def take_up(self, gone: GoneAccount, event: Event, *, at: datetime) -> Account:
-        """Have the account of a user who is back count again, in place of whichever there is."""
+        """Restore the account of a returned user, in place of the current one of that name."""
         key = gone.account.key
         current = self._accounts.get(key)
         with self._handle.transaction():
@@ -93,7 +93,7 @@ class Departures:
         return account
 
     def _depart(self, key: str) -> None:
-        """Keep of a shared quota what a user of it has used, or drop it with the last one."""
+        """Keep the usage of a departing user in the shared quota; drop it with its last user."""
         shared = self._shared_quotas.get(key)
         members = self._shared_quotas.members(key) if shared else {}
         account = members.pop(self._panel, None)
@@ -105,9 +105,9 @@ class Departures:
             self._shared_quotas.drop(key)
 
     def _have_name_back(self, gone: GoneAccount, at: datetime) -> None:
-        """Give a user its name alone back that passed to another panel's while it was not shown.
+        """Return an unscoped name to a user, if another panel's user claimed it in the meantime.
 
-        What was reported meanwhile stays with that one.
+        The bytes reported meanwhile stay with that other user.
         """
         key = gone.account.key
         owner = self._placement.panel_of(key)
@@ -119,14 +119,14 @@ class Departures:
         bytes_until_now = before.billed_bytes - after.billed_bytes
         self._openings.keep(key, owner, bytes_until_now, before.raw_bytes - after.raw_bytes)
         text = (
-            f"panel {self._panel} shows its user {key} again, whose name it is: what is reported "
-            f"of the name alone counts for that one from here on; the {bytes_until_now} bytes "
-            f"until now stay with {scoped(owner, key)}"
+            f"panel {self._panel} shows its user {key} again: reports of the name without a "
+            f"panel's are charged to that user from now on; the {bytes_until_now} bytes until now "
+            f"stay with {scoped(owner, key)}"
         )
         self._events.insert(key, [Event(kind="name_parted", text=text)], at, panel=owner)
 
     def _aside(self, account: Account, at: datetime) -> GoneAccount:
-        """Keep what undoes a departure: what is added to the shared quota, or the quota itself."""
+        """Return the account with what `_rejoin` needs: its part of the shared quota, or all."""
         shared = self._shared_quotas.get(account.key)
         is_last = len(self._shared_quotas.members(account.key)) == 1
         return GoneAccount(
@@ -140,10 +140,10 @@ class Departures:
         )
 
     def _rejoin(self, account: Account, gone: GoneAccount) -> Account:
-        """Take what a user counted out of what departed users did: it counts by itself again.
+        """Move a returned user's usage from the departed users' sum back to its own account.
 
-        The quota that the last one to leave it took along is put back first. Where users of the
-        name share another one since, or none is left, it joins that like any other user.
+        If the shared quota was dropped with its last user, it is restored first. If the name has a
+        different shared quota since, or there is none to restore, the user joins as a new one.
         """
         key, shared = account.key, self._shared_quotas.get(account.key)
         keepers = [(self._panel, gone)] if gone.shared else self._keepers(key, gone)
@@ -167,16 +167,16 @@ class Departures:
         return account
 
     def _keepers(self, key: str, gone: GoneAccount) -> list[tuple[str, GoneAccount]]:
-        """Return, by panel, who was the last to share a quota that there is no more.
+        """Return, by panel, the departed accounts that shared a dropped quota with `gone`.
 
-        Those who had left before `gone` did shared an earlier one than it did.
+        Accounts that departed before `gone` joined belonged to an earlier quota.
         """
         others = self._gone.of_name(key)
         keepers = [each for each in others if each[1].shared and each[1].gone_at >= gone.gone_at]
         return sorted(keepers, key=lambda each: each[1].gone_at)
 
     def _release(self, key: str) -> None:
-        """Release a name alone, and not to the first panel's user with its past."""
+        """Release an unscoped name; its earlier usage is not charged to the first panel's user."""
         before = self._usage.own_totals(key, panel=FIRST_PANEL)
         self._openings.release(key)
         after = self._usage.own_totals(key, panel=FIRST_PANEL)
@@ -187,10 +187,9 @@ class Departures:
             accounts.replace_state(shifted(first, before=before, after=after))
 
     def forget_all(self) -> int:
-        """Drop all accounts of a panel for good, in a transaction; return how many there were.
+        """Delete all accounts of a panel, within a transaction; return their number.
 
-        What their users used of a shared quota stays used, and so does what was reported of them
-        for the panel by name.
+        Their usage of shared quotas stays used, including reports with the panel's name.
         """
         keys = [account.key for account in self._accounts.all()]
         for key in keys:

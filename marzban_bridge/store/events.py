@@ -1,4 +1,4 @@
-"""The part of the store that says what happened: who, when, before, after."""
+"""Events: the store's audit trail, with time, user, actor, and values before and after."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from marzban_bridge.quota.account import Event
 from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
 
 SEARCHED_EVENTS = 5_000
-"""Newest events of a user that are searched: more than three days of a new limit every minute."""
+"""The number of newest events of a user that are searched: over three days at one per minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvent:
-    """An event with its place in the audit trail."""
+    """An event with its number in the audit trail."""
 
     seq: int
     at: datetime
     username: str
-    """As its panel spells it; empty for what is about no user."""
+    """The user's name in its panel's spelling; empty for an event without a user."""
     event: Event
     panel: str = FIRST_PANEL
 
 
 class Events:
-    """What happened on one panel, in a table that all panels share."""
+    """The events of one panel, in a table that all panels share."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -36,7 +36,7 @@ class Events:
         self._panel = panel
 
     def record(self, username: str, event: Event, *, at: datetime) -> None:
-        """Add to the audit trail."""
+        """Add an event, in a transaction of its own."""
         with self._handle.transaction():
             self.insert(username, [event], at)
         self._handle.on_change(self._panel, ())
@@ -44,7 +44,7 @@ class Events:
     def insert(
         self, username: str, events: Iterable[Event], at: datetime, *, panel: str | None = None
     ) -> None:
-        """Add to the audit trail, as part of a transaction that says itself that it is over."""
+        """Add an event within a transaction, which itself reports its commit (`on_change`)."""
         panel = panel or self._panel
         self._db.executemany(
             "INSERT INTO event (at, panel, username, kind, actor, text, value_before, value_after) "
@@ -56,7 +56,7 @@ class Events:
         )
 
     def newest(self, *, username: str | None = None, limit: int = 100) -> list[RecordedEvent]:
-        """Return the newest events of the panel first, of one user or of all."""
+        """Return the newest events of the panel, newest first, of one user or of all."""
         of_user = "" if username is None else " AND username = ?"
         query = f"{_SELECT_EVENT} WHERE panel = ?{of_user} ORDER BY seq DESC LIMIT ?"
         name = () if username is None else (username,)
@@ -64,14 +64,14 @@ class Events:
         return [_event(row) for row in rows]
 
     def after(self, seq: int, *, limit: int) -> list[RecordedEvent]:
-        """Return a page of the audit trail of all panels, oldest first."""
+        """Return a page of all panels' events after a number, oldest first."""
         query = f"{_SELECT_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
         return [_event(row) for row in self._handle.trail.execute(query, (seq, limit))]
 
     def has_published(self, username: str, limit_bytes: int, *, shown: str) -> bool:
-        """Tell whether the bridge once wrote this limit for a user, who never had it as a quota.
+        """Tell whether the bridge once published this limit for a user who never had it as quota.
 
-        `shown`: how an event ends that says so.
+        `shown`: the end of the text of an event with that limit.
         """
         values = (self._panel, username, SEARCHED_EVENTS, f"%, {shown}")
         quota = str(limit_bytes)
@@ -81,7 +81,7 @@ class Events:
         return bool(as_limit and not as_quota)
 
     def last_before(self, at: datetime) -> int:
-        """Return the place of the newest event that is older than a moment; 0 if none is."""
+        """Return the number of the newest event before `at`; 0 if there is none."""
         query = "SELECT seq FROM event WHERE at < ? ORDER BY seq DESC LIMIT 1"
         row = self._handle.trail.execute(query, (to_millis(at),)).fetchone()
         return 0 if row is None else int(row[0])

@@ -1,4 +1,4 @@
-"""A store in one SQLite file, which one process writes."""
+"""A store in one SQLite file, written by a single process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FileHandle(StoreHandle):
             raise
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
+        """Close the file and release its lock."""
         super().close()
         if self._lock:
             self._lock.close()

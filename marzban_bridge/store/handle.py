@@ -1,4 +1,4 @@
-"""An opened store: its connection, its transactions, and what is true of it as a whole."""
+"""An opened store: its connection, its transactions, and its facts (`meta`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from marzban_bridge.panels.names import FIRST_PANEL
 
 
 class Trail(Protocol):
-    """Where the audit trail is queried; plain statements with `?` for each value."""
+    """The connection for queries of the audit trail; plain SQL with `?` for each value."""
 
     def execute(self, query: str, values: Sequence[Any] = (), /) -> Any:
         """Run a query and return its cursor."""
@@ -28,9 +28,9 @@ class StoreHandle:
         self.on_change: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
         self.suspended = self.meta("doubt")
         self.panels: tuple[str, ...] = tuple((self.meta("panels") or FIRST_PANEL).split())
-        """The panels that are configured, in the order in which names are looked for in them."""
+        """The configured panels, in the order in which a name is looked up."""
         self.known_panels = frozenset(self.panels)
-        """Those, and the ones that there are accounts of."""
+        """Those, and panels with stored accounts."""
         self.shares_quotas = self.meta("shares_quotas") == "true"
 
     def configure(self, panels: Sequence[str]) -> None:
@@ -40,14 +40,14 @@ class StoreHandle:
         self.known_panels = frozenset((*panels, *(row[0] for row in rows)))
 
     def close(self) -> None:
-        """Close the store and let another process have it."""
+        """Close the store and release its lock."""
         self.db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run a block as one transaction: durable at its end, or not done at all.
+        """Run a block as one transaction, which is durable when the block ends.
 
-        Within another transaction it is part of that.
+        On an error it is rolled back. Within another transaction it is part of that one.
         """
         if self.db.in_transaction:
             yield
@@ -68,36 +68,36 @@ class StoreHandle:
         self.db.execute("COMMIT")
 
     def meta(self, key: str) -> str | None:
-        """Return a stored fact about the bridge itself, None when there is none."""
+        """Return a stored fact by its key, or None."""
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def metas(self, prefix: str) -> dict[str, str]:
-        """Return the stored facts whose keys begin alike."""
+        """Return the stored facts whose keys have a prefix."""
         rows = self.db.execute(
             "SELECT key, value FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,)
         )
         return dict(rows.fetchall())
 
     def set_meta(self, key: str, value: str) -> None:
-        """Store a fact about the bridge itself."""
+        """Store a fact under a key."""
         with self.transaction():
             self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
     def delete_meta(self, key: str) -> None:
-        """Remove a fact, within a transaction."""
+        """Delete a fact, within a transaction."""
         self.db.execute("DELETE FROM meta WHERE key = ?", (key,))
 
     def delete_metas(self, prefix: str) -> None:
-        """Remove the facts whose keys begin alike, within a transaction."""
+        """Delete the facts whose keys have a prefix, within a transaction."""
         self.db.execute("DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,))
 
 
 def to_millis(at: datetime) -> int:
-    """Return a moment as the store keeps it: milliseconds since 1970."""
+    """Convert a time to milliseconds since 1970, as stored."""
     return int(at.timestamp() * 1000)
 
 
 def from_millis(millis: int) -> datetime:
-    """Return a moment the store keeps."""
+    """Convert stored milliseconds to a time."""
     return datetime.fromtimestamp(millis / 1000, tz=UTC)

@@ -1,4 +1,4 @@
-"""Where the bridge's store is, and how it is opened for reading."""
+"""Locates the bridge's store, and opens it for reading."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def file_of(settings: Settings) -> Path:
 
 
 def url_of(settings: Settings) -> str:
-    """Return where in PostgreSQL the store is; SettingsError for a malformed one, or a file."""
+    """Return the store's PostgreSQL URL; SettingsError if it is malformed, or a file."""
     if not isinstance(settings.store, StoreUrl):
         raise SettingsError("BRIDGE_STORE: this needs a store in PostgreSQL: postgresql://…")
     try:
@@ -32,7 +32,7 @@ def url_of(settings: Settings) -> str:
 
 
 def open_to_read(settings: Settings) -> Store:
-    """Open the store as it is, beside a bridge that may run; StoreError where there is none."""
+    """Open the store for reading, while a bridge may run; StoreError where there is none."""
     if isinstance(settings.store, Path):
         return Store(settings.store, read_only=True)
     url = url_of(settings)
@@ -42,7 +42,7 @@ def open_to_read(settings: Settings) -> Store:
 
 
 def is_there(settings: Settings) -> bool:
-    """Tell whether there is a store already; StoreAwayError when that cannot be known."""
+    """Tell whether the store exists; StoreAwayError when the database does not answer."""
     if isinstance(settings.store, Path):
         return settings.store.exists()
     url = url_of(settings)

@@ -1,7 +1,7 @@
-"""Checks that the panels that are configured are the ones the store was written for.
+"""Checks that the configured panels are the ones the store was written for.
 
-A store knows a panel by the name it was given. Under another name it would be a new panel, whose
-limits, which are what was left of quotas, would be taken for the quotas.
+The store identifies a panel by its configured name. Under another name it would be a new panel,
+whose published limits (what was left of quotas) would be taken for quotas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from marzban_bridge.store.store import Store
 def check_panels(store: Store, panels: Sequence[PanelSettings]) -> None:
     """Compare each panel's address with the stored ones, and store it.
 
-    Raises SettingsError when the address is stored for a panel of another name. A known panel may
+    Raises SettingsError when the address is stored under another panel's name. A known panel may
     move to a new address.
     """
     marks = {each.name: _mark(each.url) for each in panels}
@@ -29,10 +29,10 @@ def check_panels(store: Store, panels: Sequence[PanelSettings]) -> None:
         for other, known_mark in known.items():
             if mark == known_mark and other != name:
                 raise SettingsError(
-                    f"panel {name} has the address that panel {other} had: the store knows its "
-                    f"users as those of {other}. Give it that name again. If it is another panel: "
-                    f"where {other} is at a new address, start once with that in its table; where "
-                    f"{other} is gone for good, `marzban-bridge panels forget {other}`"
+                    f"panel {name} has the address that panel {other} had: the store has its "
+                    f"users under {other}. Name it {other} again. If it is a different panel: "
+                    f"where {other} has a new address, start once with that in its table; where "
+                    f"{other} was removed, run `marzban-bridge panels forget {other}`"
                 )
     for name, mark in marks.items():
         if known.get(name) != mark:

@@ -1,4 +1,4 @@
-"""News of resets in the panel: webhooks that wait for their account, and resets of everybody."""
+"""Resets made in the panel: stored webhooks about single users, and resets of all users."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
 
 
 class ResetNews:
-    """Resets that one panel told of, or that were noticed on it."""
+    """Resets that one panel sent webhooks about, and detected resets of all its users."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -59,7 +59,7 @@ class ResetNews:
         return digest if self._panel == FIRST_PANEL else digest + self._panel.encode()
 
     def take(self, key: str) -> None:
-        """Drop what waits for an account, which takes it into account; part of a transaction."""
+        """Delete the webhooks of an account that includes them, within a transaction."""
         taken = self._db.execute(
             "DELETE FROM announcement WHERE account_key = ? AND panel = ?", (key, self._panel)
         )
@@ -85,7 +85,7 @@ class ResetNews:
         return f"announced_again:{self._panel}:{key}"
 
     def of_everybody(self, admin: str | None) -> ResetAll | None:
-        """Return the last reset of all of an owner's users that was noticed."""
+        """Return the last detected reset of all users of an admin."""
         query = "SELECT seen_at FROM reset_all WHERE admin = ? AND panel = ?"
         row = self._db.execute(query, (admin or "", self._panel)).fetchone()
         if row is None:
@@ -94,7 +94,7 @@ class ResetNews:
         return ResetAll(seen_at=from_millis(row[0]), after=from_millis(after_millis))
 
     def record_of_everybody(self, admin: str | None, noticed: ResetAll) -> None:
-        """Remember that all users of an owner were reset in the panel."""
+        """Record that all users of an admin were reset in the panel."""
         with self._handle.transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO reset_all (admin, panel, seen_at) VALUES (?, ?, ?)",

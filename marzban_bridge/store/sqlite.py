@@ -1,4 +1,4 @@
-"""What the bridge's store is in SQLite: its schema, one writing process, copies in memory."""
+"""The bridge's store in SQLite: schema, migrations, lock, and copies in memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE reset_all (admin TEXT PRIMARY KEY, seen_at INTEGER NOT NULL)
         STRICT, WITHOUT ROWID;
     """,
-    # A reset that waits must be counted while nothing else works; julianday reads ISO 8601.
+    # Pending resets get a column, so that they are counted by SQL; julianday reads ISO 8601.
     """
     ALTER TABLE account ADD COLUMN reset_requested_at INTEGER;
     UPDATE account SET reset_requested_at = CAST(round(1000 * 86400 * (
@@ -64,7 +64,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX account_resetting ON account (reset_requested_at)
         WHERE reset_requested_at IS NOT NULL;
     """,
-    # What was counted before ratios was counted as it was reported.
+    # Before ratios, billed bytes were the raw bytes.
     """
     ALTER TABLE external_usage ADD COLUMN raw_bytes INTEGER NOT NULL DEFAULT 0;
     UPDATE external_usage SET raw_bytes = total_bytes;
@@ -79,7 +79,7 @@ MIGRATIONS: tuple[str, ...] = (
         json_extract(CAST(state AS TEXT), '$.reset_request.total_bytes')
     ) AS BLOB) WHERE reset_requested_at IS NOT NULL;
     """,
-    # Several panels: whatever there was is the first one's, which is called `default`.
+    # Several panels: existing rows belong to the first one, which is named `default`.
     """
     ALTER TABLE external_usage ADD COLUMN panel TEXT NOT NULL DEFAULT 'default';
     DROP INDEX external_usage_account;
@@ -153,7 +153,7 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE reset_all;
     ALTER TABLE reset_all_of_panel RENAME TO reset_all;
     """,
-    # Accounts of users whom their panel no longer shows.
+    # Accounts put aside for deleted users.
     """
     CREATE TABLE gone_account (
         account_key TEXT NOT NULL,
@@ -163,7 +163,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (account_key, panel)
     ) STRICT, WITHOUT ROWID;
     """,
-    # Names are the panel's own spelling; `names.migration` gives every row its name.
+    # Names in the panel's own spelling; `names.migration` renames every row.
     """
     CREATE TABLE alias (
         username TEXT PRIMARY KEY,
@@ -199,7 +199,7 @@ STORE = SqliteKind(
     migrations=MIGRATIONS,
     steps={6: spell_names_as_panels},
     before_anew=(
-        "first set users' data limits right in the panel, which shows only what was left of them, "
+        "first correct users' data limits in the panel, which shows only what was left of them, "
         "and then "
     ),
     error=StoreError,
@@ -207,12 +207,12 @@ STORE = SqliteKind(
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open and verify a store; create or migrate it unless reading only.
+    """Open and verify a store; create or migrate it unless `read_only`.
 
-    A reader of a store that is not migrated yet gets a copy in memory that is.
+    With `read_only`, a store with an earlier schema is copied into memory and migrated there.
 
-    Raises StoreError when the file is missing for a reader, is damaged, is not a bridge's store, or
-    was written by a newer version.
+    Raises StoreError when the file is damaged, is not a bridge's store, was written by a newer
+    version, or is missing with `read_only`.
     """
     db = open_to_read(STORE, path) if read_only else open_to_write(STORE, path)
     check_whole(STORE, db, path)
@@ -220,7 +220,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def lock(path: Path) -> FileLock:
-    """Take the right to write the store; StoreError names the process that has it."""
+    """Take the lock for writing the store; StoreError names the process that holds it."""
     taken = file_lock.take(
         path,
         name=STORE.name,
@@ -233,7 +233,7 @@ def lock(path: Path) -> FileLock:
 
 
 def _migrated_copy(db: sqlite3.Connection) -> sqlite3.Connection:
-    """Return the store itself where it is of the newest schema."""
+    """Return the store itself if it has the newest schema, else a migrated copy in memory."""
     if db.execute("PRAGMA user_version").fetchone()[0] == STORE.version:
         return db
     copy = sqlite3.connect(":memory:", isolation_level=None)
@@ -245,17 +245,17 @@ def _migrated_copy(db: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def in_memory() -> sqlite3.Connection:
-    """Return an empty store of the newest schema that is in no file; for any thread."""
+    """Return an empty store in memory with the newest schema; usable in any thread."""
     return memory_of_version(STORE.version)
 
 
 def memory_of_version(version: int) -> sqlite3.Connection:
-    """Return an empty store of an earlier schema that is in no file; for any thread."""
+    """Return an empty store in memory with an earlier schema; usable in any thread."""
     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     sqlite_file.migrate(replace(STORE, migrations=MIGRATIONS[:version], steps={}), db)
     return db
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring a store to the newest schema, each migration whole or not at all."""
+    """Migrate a store to the newest schema; each migration is one transaction."""
     sqlite_file.migrate(STORE, db)

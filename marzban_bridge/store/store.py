@@ -1,7 +1,7 @@
-"""The bridge's own durable memory: accounts, usage read from the feed, events, the feed's cursor.
+"""The bridge's durable store: accounts, usage read from the feed, events, the feed's cursor.
 
-One process writes it. Every method is one transaction and is durable when it returns, except where
-it says that it is part of one.
+One process writes it. Every method is one transaction, durable when it returns, except where its
+docstring says "within a transaction".
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ _OF_PANEL = ("gone_account", "orphan", "announcement", "reset_all", "namesake")
 
 
 class Store:
-    """The bridge's memory of one panel; `of` gives that of another.
+    """The store from the view of one panel; `of` returns the view of another.
 
-    With a path it is in one SQLite file, which is created or migrated. Raises StoreError when
-    another process has it open for writing, when it is damaged or not a bridge's store, or when a
-    newer version wrote it.
+    A path opens one SQLite file, which is created or migrated. Raises StoreError when another
+    process has it open for writing, when it is damaged or not a bridge's store, or when a newer
+    version wrote it.
     """
 
     def __init__(
@@ -82,23 +82,23 @@ class Store:
         self._switch = QuotaSwitch(handle, panel)
 
     def of(self, panel: str) -> Store:
-        """Return the memory of a panel in the same store."""
+        """Return the view of a panel in the same store."""
         return self if panel == self.panel else Store(self._handle, panel=panel)
 
     def close(self) -> None:
-        """Close the store and let another process have it."""
+        """Close the store and release its lock."""
         self._handle.close()
 
     @property
     def suspended(self) -> str | None:
-        """Why no user is changed by what this store says; None when all is well."""
+        """Why the store is suspended, so that no user is changed; None if it is not."""
         return self._handle.suspended
 
     @property
     def on_change(self) -> Callable[[str, Iterable[str]], None]:
-        """What is called after a commit with a panel and the accounts of it that were touched.
+        """The callback after a commit, with a panel and the keys of its changed accounts.
 
-        With none of them after mere events.
+        Without keys if only events were added.
         """
         return self._handle.on_change
 
@@ -113,33 +113,33 @@ class Store:
 
     @property
     def panels(self) -> tuple[str, ...]:
-        """The panels that are configured, in their order."""
+        """The configured panels, in order."""
         return self._handle.panels
 
     def meta(self, key: str) -> str | None:
-        """Return a stored fact about the bridge itself, None when there is none."""
+        """Return a stored fact by its key, or None."""
         return self._handle.meta(key)
 
     def set_meta(self, key: str, value: str) -> None:
-        """Store a fact about the bridge itself."""
+        """Store a fact under a key."""
         self._handle.set_meta(key, value)
 
     def metas(self, prefix: str) -> dict[str, str]:
-        """Return the stored facts whose keys begin alike."""
+        """Return the stored facts whose keys have a prefix."""
         return self._handle.metas(prefix)
 
     def counts(self) -> Mapping[str, int]:
-        """Return how many accounts there are, how many are held, and how many names are unknown."""
+        """Return the numbers of accounts, held accounts and unknown names."""
         counts = self.accounts.counts()
         unknown = self.unknown_names.count()
         return {"accounts": counts.accounts, "orphans": unknown, "held": counts.held}
 
     def standings(self, account: Account) -> dict[str, Totals]:
-        """Return where the panels of a name stand as the account, of this one, begins a period."""
+        """Return each panel's totals of a name, at the moment the account begins a period."""
         return self._switch.standings(account)
 
     def suspend(self, reason: str, event: Event, *, at: datetime) -> None:
-        """Have no user changed by what this store says, over restarts."""
+        """Suspend the store, across restarts: no user is changed."""
         with self._handle.transaction():
             self.set_meta("doubt", reason)
             self.events.insert("", [event], at)
@@ -147,17 +147,17 @@ class Store:
         self._handle.on_change(self.panel, ())
 
     def resume(self) -> None:
-        """Trust the store again, as one that begins another history."""
+        """End the suspension; the store gets a new name, without a reported position."""
         with self._handle.transaction():
             self._handle.delete_meta("doubt")
             self.identity.begin_anew()
         self._handle.suspended = None
 
     def configure(self, panels: Sequence[str], *, shares_quotas: bool) -> None:
-        """Say which panels there are, in order, and whether their users of one name share a quota.
+        """Set the panels, in order, and whether their users of one name share a quota.
 
-        Usage is counted for the panels it is for from then on. A user who had a quota of its own
-        and shares one now, or the other way round, keeps what was used in its period.
+        Stored usage is assigned again. A user that changes between a quota of its own and a shared
+        one keeps the usage of its period.
         """
         handle = self._handle
         handle.configure(panels)
@@ -176,17 +176,17 @@ class Store:
             self.set_meta("shares_quotas", str(shares_quotas).lower())
 
     def forget_panel(self, panel: str, *, actor: str, at: datetime) -> int:
-        """Drop all that is known of a panel that is no longer configured; return its accounts.
+        """Delete all data of a panel that is no longer configured; return its number of accounts.
 
-        What its users used of shared quotas stays used, and names that counted for them pass to
-        the next panel that has them, without what was reported until now. Raises ValueError for a
-        panel that is configured, or that nothing is known of.
+        Its users' part of shared quotas stays used. Their unscoped names pass to the next panel
+        with such users, which start at zero. Raises ValueError for a panel that is configured or
+        unknown.
         """
         forgotten, handle = self.of(panel), self._handle
         if panel in handle.panels:
             raise ValueError(f"panel {panel} is configured")
         if panel not in handle.known_panels and self.meta(f"{PANEL_ADDRESS}{panel}") is None:
-            raise ValueError(f"nothing is known of a panel {panel}")
+            raise ValueError(f"the store has no panel {panel}")
         with handle.transaction():
             count = forgotten.departures.forget_all()
             forgotten.placement.release_all()
@@ -201,13 +201,13 @@ class Store:
                     handle.delete_meta(key)
             for prefix in (f"reset_all_after:{panel}:", f"{DENIED}{panel}:"):
                 handle.delete_metas(prefix)
-            text = f"panel {panel} is forgotten, with {count} accounts"
+            text = f"panel {panel} was deleted from the store, with {count} accounts"
             self.events.insert("", [Event(kind="action", text=text, actor=actor)], at)
         handle.on_change(self.panel, ())
         return count
 
     def tell_apart(self, one: str, other: str, *, actor: str, at: datetime) -> None:
-        """Store that two panels are two, whatever their users look like."""
+        """Store that two entries are two panels, even though their users are the same."""
         first, second = sorted((one, other))
         text = f"panels {first} and {second} are two panels"
         with self._handle.transaction():

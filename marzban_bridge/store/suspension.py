@@ -1,4 +1,4 @@
-"""Why no account of a panel is changed: its suspension, which lasts over restarts."""
+"""Suspensions of panels: stored reasons why no account of a panel is changed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from marzban_bridge.store.events import Events
 from marzban_bridge.store.handle import StoreHandle
 
 PANEL_DOUBTS = "panel_doubts:"
-"""Before a panel's name: why none of its accounts is changed."""
+"""Prefix of a panel's name: the reasons of its suspension."""
 ONE_PANEL = "one_panel"
 """The kind of reason about a panel that is another entry's, too; also in the metric."""
 
 
 class PanelSuspension:
-    """Reasons why one panel is suspended; there may be several at once, one of each kind."""
+    """The reasons why one panel is suspended; at most one of each kind."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -28,7 +28,7 @@ class PanelSuspension:
 
     @property
     def reasons(self) -> tuple[SuspensionReason, ...]:
-        """Why no account of the panel is changed now; empty when all is well."""
+        """The reasons; empty if the panel is not suspended."""
         stored = self._handle.meta(self._meta_key)
         if stored is None:
             return ()
@@ -36,19 +36,16 @@ class PanelSuspension:
 
     @property
     def is_another_entrys_panel(self) -> bool:
-        """Whether the panel is another configured entry's, too, and left alone as this one's."""
+        """Whether the panel is suspended because another configured entry is the same panel."""
         return any(each.kind == ONE_PANEL for each in self.reasons)
 
     @property
     def text(self) -> str | None:
-        """The same in words, None when all is well."""
+        """The reasons as one text; None if the panel is not suspended."""
         return "; ".join(each.text for each in self.reasons) or None
 
     def begin(self, reason: SuspensionReason, *, at: datetime) -> bool:
-        """Have no account of the panel changed; return whether that is news of this kind.
-
-        What is known of a kind that is there already is replaced.
-        """
+        """Add or replace the reason of a kind; return whether the kind is new."""
         others = [each for each in self.reasons if each.kind != reason.kind]
         is_news = len(others) == len(self.reasons)
         with self._handle.transaction():
@@ -60,7 +57,7 @@ class PanelSuspension:
         return is_news
 
     def end(self, kind: str, text: str, *, actor: str = "bridge", at: datetime) -> bool:
-        """Have accounts of the panel changed again, for all of this kind; was it suspended?"""
+        """Remove the reason of a kind; return whether there was one."""
         others = [each for each in self.reasons if each.kind != kind]
         if len(others) == len(self.reasons):
             return False

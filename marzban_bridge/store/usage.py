@@ -1,4 +1,4 @@
-"""Who used how much elsewhere, as read from the feed; `placement` says whose it is."""
+"""External usage as read from the feed; `placement` assigns it to accounts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Usage:
     def record(
         self, changes: Sequence[UsageChange], *, cursor: int, runs: Sequence[WriterRun]
     ) -> Mapping[str, list[str]]:
-        """Store a page of the feed with the cursor behind it; return whom it touches, by panel."""
+        """Store a page of the feed and its cursor; return the changed account keys by panel."""
         touched: dict[str, dict[str, None]] = {}
         with self._handle.transaction():
             if tuple(runs) != self.runs:
@@ -75,7 +75,7 @@ class Usage:
         return {panel: list(keys) for panel, keys in touched.items()}
 
     def forget(self, *, ledger_id: str) -> None:
-        """Drop all usage read so far, to read it anew from the named ledger."""
+        """Delete all usage read so far, to read the feed of the named ledger from its start."""
         with self._handle.transaction():
             self._db.execute("DELETE FROM external_usage")
             for prefix in (CORRECTED, DENIED, RELEASED):
@@ -85,11 +85,11 @@ class Usage:
             self._handle.set_meta("ledger_id", ledger_id)
 
     def corrected_names(self) -> list[str]:
-        """Return the reported names that corrections added something to, or took back."""
+        """Return the reported names with corrections."""
         return self._corrections.names()
 
     def corrected_name(self, username: str) -> CorrectedName | None:
-        """Return whose a reported name is that was corrected; None where it is not there."""
+        """Return the assignment of a corrected name; None if no usage of it is stored."""
         query = "SELECT panel, account_key, change_seq FROM external_usage WHERE username = ?"
         row = self._db.execute(query, (username,)).fetchone()
         told = self._corrections.of(username)
@@ -105,7 +105,7 @@ class Usage:
         )
 
     def keys_reported_after(self, change_seq: int) -> list[str]:
-        """Return the account keys whose usage, as read, has reports after a seq of the ledger."""
+        """Return the account keys with usage that was read after a change number."""
         query = "SELECT DISTINCT account_key FROM external_usage WHERE change_seq > ?"
         if self._handle.shares_quotas:
             rows = self._db.execute(query, (change_seq,))
@@ -114,20 +114,20 @@ class Usage:
         return [row[0] for row in rows]
 
     def totals(self, key: str) -> Totals:
-        """Return what an account's user used elsewhere since for ever, under all its names.
+        """Return the external totals of an account, across periods and under all its names.
 
-        Where quotas are shared, what was used on the other panels is among it.
+        With a shared quota they include usage on the other panels.
         """
         return self.shared_totals(key) if self._handle.shares_quotas else self.own_totals(key)
 
     def own_totals(self, key: str, *, panel: str = "") -> Totals:
-        """Return what was reported for the panel's user alone, or for another panel's."""
+        """Return the totals charged to this panel's user only, or to that of `panel`."""
         panel = panel or self._panel
         row = self._db.execute(f"{_SUM_USAGE} AND panel = ?", (key, panel)).fetchone()
         return Totals(billed_bytes=row[0], raw_bytes=row[1], seqs=self._seqs(key, panel=panel))
 
     def shared_totals(self, key: str) -> Totals:
-        """Return what a user of a shared quota used elsewhere, and on the other panels."""
+        """Return the totals of a shared quota: external usage, and that of the other panels."""
         row = self._db.execute(_SUM_USAGE, (key,)).fetchone()
         other_bytes = self._db.execute(
             f"SELECT (SELECT {sum_of('lifetime_panel_bytes')} FROM account "
@@ -142,7 +142,7 @@ class Usage:
         )
 
     def unscoped_totals(self, key: str) -> Totals:
-        """Return what is reported under the name alone and counts for this panel's user."""
+        """Return the totals of the unscoped name that are charged to this panel's user."""
         if self._handle.shares_quotas or len(self._handle.known_panels) == 1:
             return NOTHING
         rows = self._db.execute(
@@ -160,7 +160,7 @@ class Usage:
         )
 
     def totals_of_no_user(self, key: str) -> Totals:
-        """Return what was reported of a name for panels that have no such user."""
+        """Return the totals of a name that are assigned to panels without such a user."""
         without_user = (
             "AS u WHERE account_key = ? AND NOT EXISTS (SELECT 1 FROM account AS a "
             "WHERE a.account_key = u.account_key AND a.panel = u.panel)"
@@ -176,7 +176,7 @@ class Usage:
         return Totals(billed_bytes=billed_bytes, raw_bytes=raw_bytes, seqs=tuple(seqs))
 
     def _seqs(self, key: str, *, panel: str = "") -> Seqs:
-        """Return the names that an account's usage is reported under, and how far it was read."""
+        """Return an account's reported names, and the change numbers read so far."""
         is_everywhere = self._handle.shares_quotas and not panel
         of_panel = "" if is_everywhere else " AND panel = ?2"
         rows = self._db.execute(
@@ -187,11 +187,11 @@ class Usage:
         return tuple(rows.fetchall())
 
     def total_bytes(self, key: str) -> int:
-        """Return what an account's external usage since for ever counts for."""
+        """Return the billed external bytes of an account, across periods."""
         return self.totals(key).billed_bytes
 
     def reported_names(self, key: str) -> list[str]:
-        """Return the names under which the collector has an account's usage, the latest first."""
+        """Return the names under which an account was reported, the latest first."""
         of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
         rows = self._db.execute(
             f"SELECT username FROM external_usage WHERE account_key = ?1{of_panel} "

@@ -1,8 +1,8 @@
-"""Sums of usage that stay within the store's integers.
+"""Sums of usage that do not exceed the store's integers.
 
-SQLite ends a sum beyond 2^63 with an error, and one user's total in the ledger may be 2^62. So the
-upper and lower halves of the numbers are summed apart, and a sum beyond 2^62 is 2^62: more than any
-quota, and no error that would stop the pass for all other users.
+SQLite raises an error for a sum beyond 2^63, and one user's total in the ledger may be 2^62. So the
+upper and lower halves of the numbers are summed separately, and a sum is capped at 2^62, which is
+more than any quota. An error would stop the pass for all users.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _HALF_BITS = 32
 
 
 def sum_of(column: str) -> str:
-    """Return the SQL for the sum of a column, MOST_BYTES where it is more; 0 of no rows."""
+    """Return the SQL for the sum of a column, capped at MOST_BYTES; 0 without rows."""
     upper = f"sum(({column}) >> {_HALF_BITS})"
     lower = f"sum(({column}) & {2**_HALF_BITS - 1})"
     return (
@@ -22,5 +22,5 @@ def sum_of(column: str) -> str:
 
 
 def bounded(amount_bytes: int) -> int:
-    """Return an amount, MOST_BYTES where it is more."""
+    """Return an amount, capped at MOST_BYTES."""
     return min(amount_bytes, MOST_BYTES)

@@ -448,7 +448,7 @@ def test_a_foreign_or_newer_file_is_refused(tmp_path, script, message):
 def test_a_damaged_file_is_refused_with_the_way_out(tmp_path):
     path = tmp_path / "bridge.sqlite3"
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreError, match=r"restore a backup; .* first set users"):
+    with pytest.raises(StoreError, match=r"restore a backup; .* first correct users"):
         Store(path)
 
 

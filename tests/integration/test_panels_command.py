@@ -97,7 +97,7 @@ def test_a_panel_that_is_configured_or_unknown_is_not_forgotten(opened):
     stop(world)
     with pytest.raises(SettingsError, match="panel two is configured: take its table out"):
         world.run(panels_command.forget(world.settings, "two"))
-    with pytest.raises(SettingsError, match="nothing is known of a panel three"):
+    with pytest.raises(SettingsError, match="the store has no panel three"):
         world.run(panels_command.forget(world.settings, "three"))
 
 
@@ -142,4 +142,4 @@ class TestCommand:
         assert cli.main(["panels", "forget", "old"]) == 1
         assert "Nothing was changed" in capsys.readouterr().out
         assert cli.main(["panels", "forget", "old", "--yes"]) == 1
-        assert "nothing is known of a panel old" in capsys.readouterr().err
+        assert "the store has no panel old" in capsys.readouterr().err

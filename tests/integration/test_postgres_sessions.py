@@ -314,7 +314,7 @@ class TestConnectionsThatAreCut:
                 server.crash()
                 server.start()
                 handle._link._used_at_seconds = 0.0
-                with pytest.raises(NotLeadingError, match="read anew"):
+                with pytest.raises(NotLeadingError, match="read again"):
                     books.set_meta("a", "2")
 
 

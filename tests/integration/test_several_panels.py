@@ -448,7 +448,7 @@ class TestDuplicateNames:
     def told(self, world):
         found = world.bridge("default").store.events.newest(limit=100)
         return [
-            each.event.text for each in found if "reported of the name alone" in each.event.text
+            each.event.text for each in found if "reports without a panel's name" in each.event.text
         ]
 
     def test_they_are_told_once_and_counted_until_there_are_none(self, world):
@@ -462,7 +462,7 @@ class TestDuplicateNames:
         world.look(2)
         (text,) = self.told(world)
         assert "on default, three" in text
-        assert "counts for default: report it as PANEL/Alice" in text
+        assert "are charged to default: report it as PANEL/Alice" in text
         assert world.bridge("default").store.duplicate_names.count_ambiguous() == 1
         world.panels["three"].delete_user("Alice")
         world.look()

@@ -1,1 +1,1 @@
-"""Whose a reported name is, and from which total on it counts."""
+"""Assigns reported names to accounts, and from which total on their bytes are charged."""

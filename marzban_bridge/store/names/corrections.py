@@ -1,4 +1,4 @@
-"""What the feed says of corrections: what they added to a reported name, since for ever."""
+"""Corrections from the feed: the sum that they added to each reported name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from marzban_bridge.quota.usage import UsageChange
 from marzban_bridge.store.handle import StoreHandle
 
 CORRECTED = "corrected:"
-"""Before a reported name: what corrections added to it, by the feed."""
+"""Prefix of a reported name: the sum that corrections added to it."""
 COUNTED_FROM = "counted_from:"
-"""Before a reported name that counts for another: up to which number it does not."""
+"""Prefix of an alias: the change number up to which it is not charged to its account."""
 
 
 class Corrected(msgspec.Struct, frozen=True):
-    """What corrections added to a reported name since for ever."""
+    """The sum that all corrections added to a reported name."""
 
     seq: int
     billed_bytes: int
@@ -24,15 +24,15 @@ class Corrected(msgspec.Struct, frozen=True):
 
 
 class Corrections:
-    """Corrections of what was read from the feed, for all panels."""
+    """Corrections as read from the feed, for all panels."""
 
     def __init__(self, handle: StoreHandle) -> None:
         self._handle = handle
 
     def note(self, changes: Sequence[UsageChange]) -> None:
-        """Store what corrections added to names; a ledger that went back may have fewer of them.
+        """Store the corrections in changes, within a transaction.
 
-        Part of a transaction.
+        A restored ledger may have fewer: a name without any is deleted.
         """
         self._handle.db.executemany(
             "DELETE FROM meta WHERE key = ?",
@@ -45,18 +45,18 @@ class Corrections:
                 self._handle.set_meta(key, value)
 
     def names(self) -> list[str]:
-        """Return the reported names that corrections added something to, or took back."""
+        """Return the reported names with corrections."""
         return [key.removeprefix(CORRECTED) for key in self._handle.metas(CORRECTED)]
 
     def of(self, username: str) -> Corrected | None:
-        """Return what corrections added to a reported name; None where there were none."""
+        """Return the corrections of a reported name; None if there are none."""
         told = self._handle.meta(CORRECTED + username)
         return None if told is None else msgspec.json.decode(told, type=Corrected)
 
     def counted_from(self, username: str) -> int:
-        """Return up to which number of the feed a name does not count for its account."""
+        """Return the change number up to which a name is not charged to its account."""
         return int(self._handle.meta(COUNTED_FROM + username) or 0)
 
     def set_counted_from(self, username: str, change_seq: int) -> None:
-        """Count a reported name for its account from behind a number on."""
+        """Charge a reported name to its account only after a change number."""
         self._handle.set_meta(COUNTED_FROM + username, str(change_seq))

@@ -1,4 +1,4 @@
-"""Names that are users of several panels: what is reported of one alone is one panel's only."""
+"""Duplicate names: users of several panels; an unscoped report is charged to only one of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AMBIGUOUS = (
 
 
 class DuplicateNames:
-    """Users of one name on several panels, as the last scan of all panels found them."""
+    """Users of one name on several panels, as found by the last scan."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -26,9 +26,9 @@ class DuplicateNames:
         self._placement = Placement(handle, panel)
 
     def record(self, found: Mapping[str, Collection[str]], *, is_all: bool) -> set[str]:
-        """Remember on which panels there are users of one name; return the names that are news.
+        """Store the panels of each duplicate name; return the names that are new.
 
-        `is_all`: no others exist any more.
+        `is_all`: stored names that are not in `found` are deleted.
         """
         wanted = {(key, panel) for key, panels in found.items() for panel in panels}
         known = set(self._db.execute("SELECT account_key, panel FROM namesake").fetchall())
@@ -41,17 +41,17 @@ class DuplicateNames:
         return {key for key, _ in wanted - known}
 
     def count_ambiguous(self) -> int:
-        """Return how many names are reported alone and are users of several panels."""
+        """Return the number of duplicate names with unscoped reports."""
         return int(self._db.execute(f"SELECT count(*) FROM ({_AMBIGUOUS})").fetchone()[0])
 
     def tell_ambiguous(self, *, at: datetime) -> list[str]:
-        """Record an event about each such name that has none yet; return the names."""
+        """Record an event for each such name that has none yet; return the names."""
         rows = self._db.execute(f"{_AMBIGUOUS} HAVING NOT max(n.is_told)").fetchall()
         for key, panels in rows:
             owner = self._placement.panel_of(key)
             text = (
-                f"there are users of this name on {panels.replace(',', ', ')}; what is reported of "
-                f"the name alone counts for {owner}: report it as PANEL/{key}"
+                f"there are users of this name on {panels.replace(',', ', ')}; reports without a "
+                f"panel's name are charged to {owner}: report it as PANEL/{key}"
             )
             with self._handle.transaction():
                 event = Event(kind="conflict", text=text)

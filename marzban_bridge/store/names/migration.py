@@ -1,9 +1,9 @@
-"""Gives a store from before names were case-sensitive the panel's own spelling of every name.
+"""Migrates a store with case-folded names to the panels' own spelling of every name.
 
-Until schema 5 an account was stored under its name without case, so that `Alice` and `alice` shared
-one. What was counted stays counted where it was: names spelt otherwise become aliases of the
-account, and the next look at the panel finds out which of them are users of their own. Users of one
-shared quota who are spelt differently have one each from here on, with all that was used.
+Until schema 5 an account was stored under its lower-case name, so that `Alice` and `alice` shared
+one. Charged bytes stay where they are: names in other spellings become aliases of the account, and
+the next evaluation finds which of them are users of their own. Users of a shared quota with
+different spellings get one each, in which all earlier usage is used.
 """
 
 from __future__ import annotations
@@ -43,10 +43,7 @@ class _Spelling:
         }
         order = {panel: number for number, panel in enumerate(self._panels)}
         self._spelt: dict[str, dict[str, str]] = {}
-        """By old key: the panels' spellings, in the order of the panels; of users who are gone too.
-
-        Those come after the others.
-        """
+        """By old key: the panels' spellings in the order of the panels, deleted users' last."""
         for rows in (self._accounts, {place: it["account"] for place, it in self._gone.items()}):
             for key, panel in sorted(rows, key=lambda it: (order.get(it[1], 99), it[1])):
                 spelling = account_key(rows[key, panel]["username"])
@@ -72,7 +69,7 @@ class _Spelling:
         self._spell_gone(before)
 
     def _spell_usage(self) -> dict[str, list[str]]:
-        """Say of each reported name for whom it counts; return those of no account, by old key."""
+        """Assign each reported name; return those without an account, by old key."""
         unknown: dict[str, list[str]] = {}
         rows = self._db.execute(
             "SELECT username, account_key, panel FROM external_usage"
@@ -103,7 +100,7 @@ class _Spelling:
             )
 
     def _spell_gone(self, before: dict[tuple[str, str], tuple[int, int]]) -> None:
-        """Rename the accounts of users who are gone, whose totals have to stay what they were."""
+        """Rename the accounts of deleted users, whose totals must not change."""
         for (key, panel), gone in self._gone.items():
             name = account_key(gone["account"]["username"])
             self._db.execute(
@@ -118,12 +115,12 @@ class _Spelling:
                 )
 
     def _names_of(self, key: str, unknown: dict[str, list[str]]) -> Collection[str]:
-        """Return the names that an old key has become: its users', and those of no user."""
+        """Return the new names of an old key: of its users, and names without a user."""
         names = [*self._spelt.get(key, {}).values(), *unknown.get(key, ())]
         return dict.fromkeys(names)
 
     def _spell_orphans(self, unknown: dict[str, list[str]]) -> None:
-        """Keep what a panel is known not to have; of no name that has an account there."""
+        """Migrate the unknown names of each panel, except names with an account there."""
         rows = self._db.execute(
             "SELECT account_key, panel, username, first_seen_at FROM orphan"
         ).fetchall()
@@ -149,7 +146,7 @@ class _Spelling:
                 )
 
     def _total(self, key: str, panel: str) -> tuple[int, int]:
-        """Return what an account was held against: billed and raw bytes since for ever."""
+        """Return the totals against which an account's baseline is set: billed and raw bytes."""
         of_panel = "" if self._shares_quotas else " AND panel = ?2"
         total_bytes, raw_bytes = self._db.execute(
             "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) FROM "
@@ -167,7 +164,7 @@ class _Spelling:
         return total_bytes + others_bytes, raw_bytes + others_bytes
 
     def _split_shared_quotas(self, before: dict[tuple[str, str], tuple[int, int]]) -> None:
-        """Give each spelling a quota of its own, in which all is used that was."""
+        """Give each spelling its own quota, in which all earlier usage is used."""
         rows = self._db.execute("SELECT account_key, departed_bytes, state FROM shared_quota")
         quotas = {key: (departed, msgspec.json.decode(state)) for key, departed, state in rows}
         self._db.execute("DELETE FROM shared_quota")
@@ -197,7 +194,7 @@ class _Spelling:
         )
 
     def _shift(self, key: str, panel: str, name: str, before: tuple[int, int]) -> tuple[int, int]:
-        """Move an account's books by what its total became without use; return by how much."""
+        """Move an account's baseline by the change of its total; return that change."""
         after = self._total(name, panel)
         shift, raw_shift = after[0] - before[0], after[1] - before[1]
         account = self._accounts[key, panel]
@@ -215,7 +212,7 @@ class _Spelling:
         return shift, raw_shift
 
     def _start_later(self, name: str, quota: _Row, shift: tuple[int, int]) -> None:
-        """Move where the shared period began by as much."""
+        """Move the baseline of the shared period by the same."""
         start = quota.get("start")
         if start:
             start = {
@@ -230,7 +227,7 @@ class _Spelling:
 
     def _tell(self, name: str, panel: str, others: Collection[str]) -> None:
         text = (
-            f"names are case-sensitive from here on: the quota is not shared with "
+            f"names are case-sensitive from now on: the quota is not shared with "
             f"{' and '.join(sorted(set(others)))} any more; all that was used of it stays used"
         )
         self._db.execute(

@@ -1,9 +1,9 @@
-"""From which total on a reported name counts for a user.
+"""From which total on a reported name is charged to a user.
 
-What was reported of a name before a panel had its user, or while it was another panel's, is not
-this user's; all that was reported afterwards is, also before the first look at the user. So the
-store keeps what was reported when a panel was last asked for a name and did not have it, and when
-a name alone was released by the panel whose it was.
+Bytes reported before a panel had the user, or while the name was another panel's, are not charged
+to the user. All later bytes are, even those before the user's first evaluation. So the store keeps
+the totals of a name when a panel was last found not to have it, and when an unscoped name was
+released by its panel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from marzban_bridge.store.names.placement import RELEASED, Placement, denied_key
 
 
 class Mark(NamedTuple):
-    """What the feed had of a reported name at one moment."""
+    """The totals of a reported name at one moment."""
 
     total_bytes: int
     raw_bytes: int
@@ -29,7 +29,7 @@ class Mark(NamedTuple):
 
 
 class _Reported(NamedTuple):
-    """A reported name, and what of it does not count for the account whose it is."""
+    """A reported name, and the part of its totals that is not charged to its account."""
 
     username: str
     mark: Mark
@@ -39,7 +39,7 @@ class _Reported(NamedTuple):
 
 
 class Openings:
-    """Where the accounts of one panel's users begin."""
+    """The first baselines of one panel's accounts."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -76,7 +76,7 @@ class Openings:
         return Totals(billed_bytes=billed_bytes, raw_bytes=raw_bytes, seqs=tuple(seqs))
 
     def _kept(self, key: str) -> tuple[int, int]:
-        """Return what counts for an account and is reported under no name of it."""
+        """Return bytes charged to an account that are under none of its names any more."""
         of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
         query = (
             "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) FROM kept_usage "
@@ -86,10 +86,9 @@ class Openings:
         return row[0], row[1]
 
     def _passed(self, key: str) -> dict[str, Mark]:
-        """Return, by reported name, up to where it counts for no new user of this panel.
+        """Return, by reported name, the totals that are not charged to a new user of this panel.
 
-        Where an earlier version noted that the panel does not have a name and nothing more, that
-        is up to now.
+        Where an earlier version stored only that the panel lacks the name, it is all until now.
         """
         reported = {each.username: each for each in self._reported(key)}
         denied = self._marks(denied_key(self._panel, key))
@@ -106,7 +105,7 @@ class Openings:
         }
 
     def deny(self, key: str, *, panel: str = "") -> None:
-        """Note that the panel, or another one, does not have a user of a name now."""
+        """Record that this panel, or `panel`, has no user of a name now."""
         panel = panel or self._panel
         is_unclaimed = panel == self._panel and self._placement.is_unclaimed(key)
         marks = {
@@ -120,7 +119,7 @@ class Openings:
             self._set_marks(denied_key(panel, key), marks)
 
     def _note_released(self, key: str) -> None:
-        """Note what was reported of a name alone that is no user's from now on."""
+        """Record the totals of an unscoped name that is released now."""
         marks = {
             each.username: each.mark
             for each in self._reported(key)
@@ -129,9 +128,9 @@ class Openings:
         self._set_marks(RELEASED + key, marks)
 
     def place_anew(self) -> None:
-        """Count what was read for the panels it is for, after others were configured.
+        """Assign all stored usage again, after the configured panels changed.
 
-        What was reported of a name that no panel had is no use of a user of a new panel.
+        Bytes of a name that no panel had are not charged to a new panel's user.
         """
         rows = self._db.execute(
             "SELECT account_key FROM orphan AS o WHERE panel = ? AND NOT EXISTS (SELECT 1 FROM "
@@ -147,7 +146,7 @@ class Openings:
         self._placement.place_again()
 
     def release(self, key: str) -> None:
-        """Release a name alone: its next owner begins behind what was reported of it until now."""
+        """Release an unscoped name: its next owner starts at zero, from the total of now."""
         if self._handle.shares_quotas or len(self._handle.known_panels) == 1:
             return
         if self._placement.has_name(key):
@@ -155,7 +154,7 @@ class Openings:
             self._note_released(key)
 
     def keep(self, key: str, panel: str, billed_bytes: int, raw_bytes: int) -> None:
-        """Have bytes go on to count for an account that are reported under no name of it."""
+        """Keep bytes charged to an account although their name is no longer assigned to it."""
         query = "SELECT total_bytes, raw_bytes FROM kept_usage WHERE account_key = ? AND panel = ?"
         kept = self._db.execute(query, (key, panel)).fetchone() or (0, 0)
         self._db.execute(
@@ -164,9 +163,9 @@ class Openings:
         )
 
     def forget_reported_for_panel(self) -> None:
-        """Have what was reported by name for this panel, which is forgotten, be of no account.
+        """Assign reports with this forgotten panel's name to no account.
 
-        Of a shared quota it stays used.
+        In a shared quota they stay used.
         """
         reported = (
             "SELECT u.username, u.account_key, u.total_bytes - coalesce(a.offset_bytes, 0), "
@@ -183,9 +182,9 @@ class Openings:
             self._db.execute("DELETE FROM alias WHERE username = ?", (username,))
 
     def passed_alone(self, key: str, names: Collection[str]) -> Totals | None:
-        """Return what of these names, reported alone, is not of the panel that takes them over.
+        """Return the totals of unscoped names that are not charged to the panel claiming them.
 
-        None where an earlier version noted nothing.
+        None where an earlier version stored nothing.
         """
         released = self._marks(RELEASED + key)
         if released is None:

@@ -1,10 +1,10 @@
-"""Decides whose a reported name is that a panel has no user of: claims, and names of other case.
+"""Assigns reported names that no user has exactly: claims of unscoped names, and aliases.
 
-`panels.names.owner_of` is the rule for names that no panel spells so. What it decides is kept as
-an alias of the reported name, and stands until a panel has a user of exactly that name: from then
-on its usage is that user's, and what was counted before stays where it was counted. An alias has
-an offset, the part of the name's total that does not count for its user. No account is touched by
-it: its user may be settled meanwhile.
+`panels.names.owner_of` is the rule for names that differ from a user's only by case. Its decision
+is stored as an alias and holds until a panel has a user of exactly that name: from then on new
+bytes are that user's, and earlier bytes stay where they were charged. An alias has an offset, the
+part of the name's total that is not charged to its user. Accounts are not written here, since
+their users may be settled at the same time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from marzban_bridge.store.usage import Usage
 
 
 class NameOwners:
-    """Decisions about names that one panel was asked for, in vain or not."""
+    """Claims and aliases of names that one panel was asked for."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -44,11 +44,11 @@ class NameOwners:
         self._usage = Usage(handle, panel)
 
     def claim(self, key: str, *, at: datetime) -> bool:
-        """Count a name alone for this panel from now on, if unclaimed; return whether it was.
+        """Claim an unscoped name for this panel, if it is unclaimed; return whether it was.
 
-        What was reported of it until it was released, or until this panel was last found not to
-        have the user, is not this panel's user's: an account begins behind that (`Openings`), or
-        its baseline moves over it.
+        Bytes reported until its release, or until this panel was last found not to have the user,
+        are not charged: a new account starts after them (`Openings`), and the baseline of an
+        existing one moves past them.
         """
         if not self._placement.is_unclaimed(key):
             return False
@@ -74,13 +74,13 @@ class NameOwners:
         at: datetime,
         dialect: Dialect | None = None,
     ) -> list[str]:
-        """Note that the panel has no user of a reported name, only these, equal without case.
+        """Record that the panel has no user of a reported name, only these, equal without case.
 
-        `candidates` None: those that were noted before. `dialect`: the rule that names no user so.
-        Where the rule says whose the name is, it counts for that user from now on, but not what was
-        reported while it was listed as unknown. Otherwise it is listed, with an event, once no
-        panel has it. Returns the accounts that got a name. Of a name that is none any more, because
-        it has been found to be a user's meanwhile, nothing is noted.
+        `candidates` None: those recorded before. `dialect`: given if the panel's rules allow no
+        such name. If `owner_of` finds one user, the name becomes an alias of it, without the bytes
+        reported while it was listed as unknown. Otherwise it is listed as unknown, with an event,
+        once no panel has it. Returns the accounts that got an alias. If the name got a user
+        meanwhile, nothing is recorded.
         """
         if not self._placement.is_known(key):
             return []
@@ -102,8 +102,8 @@ class NameOwners:
         return owners
 
     def _event_of_unknown(self, key: str, dialect: Dialect | None) -> Event:
-        who = "the panel does" if len(self._handle.panels) == 1 else "its panels do"
-        text = f"traffic is reported for a name {who} not know"
+        who = "the panel has" if len(self._handle.panels) == 1 else "its panels have"
+        text = f"traffic is reported for a name that {who} no user of"
         names = [
             scoped(panel, name) for panel, has in self._candidates(key).items() for name in has
         ]
@@ -114,13 +114,13 @@ class NameOwners:
         return Event(kind="orphan", text=text)
 
     def _candidates(self, key: str) -> dict[str, list[str]]:
-        """Return the users equal without case, by panel that has none of exactly this name."""
+        """Return the users equal without case, by panel without a user of exactly this name."""
         query = "SELECT panel, candidates FROM orphan WHERE account_key = ? ORDER BY panel"
         rows = self._db.execute(query, (key,)).fetchall()
         return {panel: msgspec.json.decode(names, type=list[str]) for panel, names in rows}
 
     def _match(self, key: str, was_listed: Collection[str], *, at: datetime) -> list[str]:
-        """Have the names that count as an unknown one count for the users whose they are."""
+        """Make an unknown name, in each reported form, an alias of the user `owner_of` finds."""
         found = self._candidates(key)
         is_known_nowhere = all(panel in found for panel in self._handle.panels)
         everywhere = [name for names in found.values() for name in names]
@@ -143,8 +143,8 @@ class NameOwners:
             stays = is_past and self._is_kept(key)
             counted_bytes = self._move_name(username, owner, is_past=is_past, stays=stays)
             text = (
-                f"there is no user {name.key}: what is reported as {username} counts for {owner}, "
-                f"the only one called so without regard to case; {counted_bytes} bytes so far"
+                f"there is no user {name.key}: reports of {username} are charged to {owner}, the "
+                f"only user of that name without regard to case; {counted_bytes} bytes so far"
             )
             self._events.insert(owner, [Event(kind="name_matched", text=text)], at)
             matched[owner] = None
@@ -153,12 +153,12 @@ class NameOwners:
         return list(matched)
 
     def _is_kept(self, key: str) -> bool:
-        """Tell whether an account that may count again goes by what was reported of this name."""
+        """Tell whether an account put aside was charged with this name."""
         query = "SELECT 1 FROM gone_account WHERE account_key = ?"
         return self._db.execute(query, (key,)).fetchone() is not None
 
     def _note_missing_before(self, owner: str, panels: Collection[str], at: datetime) -> None:
-        """Have a user's name alone be asked for on the first panel that has the user."""
+        """Record the panels before the first one with the user as not having the unscoped name."""
         if self._handle.shares_quotas or self._placement.panel_of(owner) != FIRST_PANEL:
             return
         for panel in self._handle.panels:
@@ -168,9 +168,9 @@ class NameOwners:
             self._openings.deny(owner, panel=panel)
 
     def _move_name(self, username: str, key: str, *, is_past: bool, stays: bool = False) -> int:
-        """Count a reported name for another account; return how much of it counts there.
+        """Assign a reported name to another account; return the bytes charged to that one.
 
-        `is_past`: what was reported until now does not. `stays`: it goes on to count where it did.
+        `is_past`: bytes until now are not charged to it. `stays`: they stay charged to the old one.
         """
         query = (
             "SELECT u.account_key, u.panel, u.total_bytes, u.raw_bytes, u.change_seq, "
@@ -201,7 +201,7 @@ class NameOwners:
         return int(total_bytes - offset_bytes)
 
     def aliases_of(self, keys: Iterable[str]) -> list[str]:
-        """Return the names, spelt otherwise, that count for these accounts and may be users."""
+        """Return the aliases of these accounts that may be users of their own."""
         found: dict[str, None] = {}
         for key in keys:
             query = "SELECT username FROM alias WHERE account_key = ?"
@@ -213,9 +213,9 @@ class NameOwners:
         return list(found)
 
     def part(self, name: str, *, at: datetime) -> bool:
-        """Have a reported name count for the user of exactly that name, whom the panel has.
+        """Assign a reported name to the user of exactly that name, which exists now.
 
-        What was counted until now stays where it was counted. Returns whether it was another's.
+        Bytes until now stay where they were charged. Returns whether the name was an alias.
         """
         query = (
             "SELECT a.username, a.account_key FROM alias AS a JOIN external_usage AS u "
@@ -235,8 +235,8 @@ class NameOwners:
                 before = self._counted_bytes(username)
                 self._move_name(username, name, is_past=True, stays=True)
                 text = (
-                    f"there is a user {name} now: what is reported as {username} counts for it "
-                    f"from here on; the {before} bytes until now stay with {owner}"
+                    f"there is a user {name} now: reports of {username} are charged to it from now "
+                    f"on; the {before} bytes until now stay with {owner}"
                 )
                 self._events.insert(owner, [Event(kind="name_parted", text=text)], at)
                 is_news = True
@@ -252,7 +252,7 @@ class NameOwners:
         return int(self._db.execute(query, (username,)).fetchone()[0])
 
     def keys_of_name(self, name: str) -> list[str]:
-        """Return the accounts and reported names that news of a panel's user of a name concerns."""
+        """Return the account keys to settle after a webhook about a panel's user of this name."""
         rows = self._db.execute(
             "SELECT account_key FROM orphan WHERE folded = ?1 AND panel = ?2 "
             "UNION SELECT account_key FROM alias WHERE folded = ?1",
@@ -263,7 +263,7 @@ class NameOwners:
 
 
 def _behind(account: Account, before: Totals, passed: Totals) -> Account:
-    """Have an account begin behind what was reported of names that count for it from now on."""
+    """Move an account's baseline past the earlier bytes of a name that is assigned to it now."""
     after = Totals(
         billed_bytes=before.billed_bytes + passed.billed_bytes,
         raw_bytes=before.raw_bytes + passed.raw_bytes,

@@ -1,24 +1,24 @@
-"""Whose a reported name is: for which panel, and for which of its users, it counts.
+"""Assigns a reported name to a panel and to one of its users.
 
-| reported | what the store knows | it counts for |
+| reported | what the store knows | it is charged to |
 |---|---|---|
 | `two/alice` | a panel `two` | the `alice` of `two` |
-| `two/alice` | no such panel | a user named `two/alice`, as a name alone |
+| `two/alice` | no such panel | a user named `two/alice`, as an unscoped name |
 | `alice` | one panel | its `alice` |
 | `alice` | several panels, which share quotas | all users of the name, as the first panel's |
 | `alice` | nothing else of the name | the first panel |
 | `alice` | `two` claimed it | `two` |
 | `alice` | `two` deleted the user, and so released it | the first panel again |
-| any | an alias of the name | the user who is called the same without case |
+| any | an alias of the name | the user whose name is equal without case |
 
-A name alone is *unclaimed* for a panel while all panels before it, in order, are known to have no
-such user; the panel claims it once it has one. Who claims a released name begins behind what was
-reported until then (`openings`).
+An unscoped name (reported without a panel's) is *unclaimed* for a panel while all panels before it,
+in order, are known to have no such user; the panel claims it once it has one. The next owner of a
+released name starts at zero (`openings`).
 
-`placement` holds claims and releases, `orphan` which panel was asked for a name and has no such
-user, `alias` the names of other spelling. `unknown_names` decides on claims and aliases; where a
-name counts afterwards is said here alone. What was reported is kept with its place
-(`external_usage`), and moved when the place changes.
+Table `placement` has claims and releases, `orphan` the panels that were asked for a name and have
+no such user, `alias` the other spellings. `owners` decides on claims and aliases; this module alone
+maps a name to its account. Usage is stored with its panel and account (`external_usage`), and
+moved when the assignment changes.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from marzban_bridge.panels.names import (
 from marzban_bridge.store.handle import StoreHandle, to_millis
 
 DENIED = "denied:"
-"""Before a panel and a name: what was reported of the name when the panel last did not have it."""
+"""Prefix of panel and name: the name's totals when the panel was last found not to have it."""
 RELEASED = "released:"
-"""Before a name: what was reported of it alone when it was last released."""
+"""Prefix of a name: the totals of the unscoped name when it was last released."""
 
 
 def denied_key(panel: str, key: str) -> str:
-    """Return under which key that is kept."""
+    """Return the key of the totals at the last denial."""
     return f"{DENIED}{panel}:{key}"
 
 
 class Placement:
-    """Whose reported names are, as one panel asks."""
+    """The assignment of reported names, from the view of one panel."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -58,19 +58,19 @@ class Placement:
         self._panel = panel
 
     def take_apart(self, username: str) -> ReportedName:
-        """Tell a panel that is known from a user in a reported name."""
+        """Split a reported name into a known panel and a user's name."""
         return take_apart(username, panels=self._handle.known_panels)
 
     def is_alone(self, username: str) -> bool:
-        """Tell whether a name was reported without a panel's."""
+        """Tell whether a reported name is unscoped."""
         return self.take_apart(username).panel is None
 
     def is_for_any_panel(self, name: ReportedName) -> bool:
-        """Tell whether a reported name may be a user's of any panel."""
+        """Tell whether a reported name may belong to any panel's user."""
         return name.panel is None or self._handle.shares_quotas
 
     def place_of(self, username: str) -> tuple[str, str]:
-        """Return for which panel, and for which of its names, a reported name counts."""
+        """Return the panel and the account key that a reported name is charged to."""
         name = self.take_apart(username)
         query = "SELECT account_key FROM alias WHERE username = ?"
         row = self._db.execute(query, (username,)).fetchone()
@@ -78,10 +78,10 @@ class Placement:
         return name.panel or self.panel_of(key), key
 
     def place_reported(self, username: str) -> tuple[str, str]:
-        """Do the same for a report; where a panel is named that was asked already, it is decided.
+        """Assign a name that was reported; an alias is decided at once if the panel was asked.
 
-        A name alone that no panel has is listed as unknown. What is reported for one panel is not,
-        and counts from its first byte.
+        An unscoped name that no panel has is listed as unknown. A name with a panel's is not, and
+        is charged from its first byte.
         """
         panel, key = self.place_of(username)
         name = self.take_apart(username)
@@ -97,7 +97,7 @@ class Placement:
         return panel, owner
 
     def panel_of(self, key: str) -> str:
-        """Return the panel for which a name alone counts."""
+        """Return the panel to which an unscoped name is charged."""
         if len(self._handle.known_panels) == 1:
             return FIRST_PANEL
         query = "SELECT panel FROM placement WHERE account_key = ? AND NOT is_released"
@@ -105,11 +105,11 @@ class Placement:
         return str(row[0]) if row else FIRST_PANEL
 
     def has_name(self, key: str) -> bool:
-        """Tell whether what is reported under a name alone counts for this panel."""
+        """Tell whether an unscoped name is charged to this panel."""
         return self.panel_of(key) == self._panel
 
     def public_name(self, username: str) -> str:
-        """Return what a user is called outside its panel: as it is reported alone, or scoped."""
+        """Return a user's public name: unscoped where that is charged to it, else scoped."""
         if self._panel == FIRST_PANEL:
             return username
         query = "SELECT 1 FROM placement WHERE account_key = ? AND panel = ? AND NOT is_released"
@@ -117,11 +117,10 @@ class Placement:
         return username if placed else scoped(self._panel, username)
 
     def keys(self, *, after: str = "", limit: int = 100) -> list[str]:
-        """Return a page, in order, of the names that concern the panel.
+        """Return a page, in order, of the names that a pass over this panel settles.
 
-        Those are the names with external usage or an account, and those that are unclaimed for it.
-        Where quotas are shared, every name concerns every panel, and so do those of users on
-        several panels that nothing was reported of.
+        These are names with external usage or an account, and names unclaimed for the panel. With
+        shared quotas these are the names of all panels, and duplicate names without reports.
         """
         of_panel = "" if self._handle.shares_quotas else " AND panel = ?3"
         query = (
@@ -149,9 +148,9 @@ class Placement:
         return found is not None or self.is_unclaimed(key)
 
     def is_unclaimed(self, key: str) -> bool:
-        """Tell whether a name alone is this panel's if it has such a user.
+        """Tell whether this panel may claim an unscoped name if it has such a user.
 
-        It is where all panels before this one are known not to have it.
+        It may where all panels before it are known not to have the user.
         """
         if self._panel == FIRST_PANEL or self._handle.shares_quotas:
             return False
@@ -175,12 +174,12 @@ class Placement:
         )
 
     def is_missing(self, key: str) -> bool:
-        """Tell whether the panel is known not to have this name."""
+        """Tell whether the panel is known to have no user of this name."""
         query = "SELECT 1 FROM orphan WHERE account_key = ? AND panel = ?"
         return self._db.execute(query, (key, self._panel)).fetchone() is not None
 
     def note_missing(self, key: str, username: str, at: datetime, *, panel: str = "") -> None:
-        """Note that this panel, or another one, does not have a name."""
+        """Record that this panel, or `panel`, has no user of a name."""
         self._db.execute(
             "INSERT OR IGNORE INTO orphan (account_key, panel, username, first_seen_at, folded, "
             "candidates) VALUES (?, ?, ?, ?, ?, '[]')",
@@ -188,35 +187,35 @@ class Placement:
         )
 
     def note_found(self, key: str) -> None:
-        """Note that the panel has a name."""
+        """Record that the panel has a user of a name."""
         statement = "DELETE FROM orphan WHERE account_key = ? AND panel = ?"
         if self._db.execute(statement, (key, self._panel)).rowcount:
             self._handle.delete_meta(denied_key(self._panel, key))
 
     def place(self, key: str, *, source: str, target: str) -> list[str]:
-        """Count a name alone for one panel, and not for another; return how it was reported."""
+        """Move an unscoped name from one panel to another; return its reported forms."""
         names = self._move_alone(key, source=source, target=target)
         self._db.execute("INSERT OR REPLACE INTO placement VALUES (?, ?, 0)", (key, target))
         return names
 
     def release(self, key: str) -> None:
-        """Count a name alone, which is this panel's, for the first panel again."""
+        """Release an unscoped name of this panel: it is charged to the first panel again."""
         if self._panel != FIRST_PANEL:
             self._move_alone(key, source=self._panel, target=FIRST_PANEL)
         self._db.execute("INSERT OR REPLACE INTO placement VALUES (?, ?, 1)", (key, self._panel))
 
     def release_all(self) -> None:
-        """Have this panel, which is forgotten, own no name alone."""
+        """Release all unscoped names of this panel, which is forgotten."""
         released = "UPDATE placement SET is_released = 1 WHERE panel = ?"
         self._db.execute(released, (self._panel,))
 
     def own_names(self) -> list[str]:
-        """Return the names alone that this panel has claimed."""
+        """Return the unscoped names that this panel has claimed."""
         query = "SELECT account_key FROM placement WHERE panel = ? AND NOT is_released"
         return [row[0] for row in self._db.execute(query, (self._panel,)).fetchall()]
 
     def _move_alone(self, key: str, *, source: str, target: str) -> list[str]:
-        """Move what was reported under the name alone, not under a panel's; return those names."""
+        """Move the usage of an unscoped name between panels; return its reported forms."""
         rows = self._db.execute(
             "SELECT username FROM external_usage WHERE account_key = ? AND panel = ?", (key, source)
         ).fetchall()
@@ -228,7 +227,7 @@ class Placement:
         return names
 
     def place_again(self) -> None:
-        """Count all that was read for the panels it is for, of those that are known now."""
+        """Assign all stored usage again, with the panels known now."""
         for username, key, panel in self._db.execute(
             "SELECT username, account_key, panel FROM external_usage"
         ).fetchall():

@@ -1,4 +1,4 @@
-"""Reported names that are no user's: those that every panel which might have them does not have."""
+"""Unknown names: reported names that no panel which they may belong to has a user of."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class UnknownNames:
         self._panel = panel
 
     def all(self) -> list[UnknownName]:
-        """Return the names that were reported and that no panel knows which might."""
+        """Return the unknown names with their usage."""
         of_panel = "" if self._handle.shares_quotas else " AND u.panel = o.panel"
         rows = self._db.execute(
             f"SELECT o.username, o.first_seen_at, {sum_of('u.total_bytes')}, "
@@ -40,15 +40,15 @@ class UnknownNames:
         ]
 
     def count(self) -> int:
-        """Return how many there are for this panel."""
+        """Return the number of unknown names of this panel."""
         query = f"SELECT count(*) {self._listed()} AND o.panel = ?"
         return int(self._db.execute(query, (self._panel,)).fetchone()[0])
 
     def _listed(self) -> str:
-        """Select the names that no panel has; panel names are safe as literals.
+        """Return the SQL that selects the unknown names; panel names are safe as literals.
 
-        A name alone is listed for the first panel. What is reported for another panel by name is
-        listed for that one; its other entries only say that it does not have a name.
+        An unscoped name is listed for the first panel. A name reported with another panel's is
+        listed for that panel; its other rows only record that it lacks an unscoped name.
         """
         denied = "".join(
             " AND EXISTS (SELECT 1 FROM orphan AS p "
@@ -74,5 +74,5 @@ class UnknownNames:
         return {row[0] for row in self._db.execute(query, (key,))}
 
     def is_listed(self, key: str) -> bool:
-        """Tell whether a reported name is listed as no user's."""
+        """Tell whether a reported name is listed as unknown."""
         return bool(self.panels_of(key))

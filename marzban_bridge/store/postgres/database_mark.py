@@ -1,7 +1,7 @@
-"""In which place a store in PostgreSQL is: server, timeline, database and tables.
+"""Identifies the place of a store in PostgreSQL: server, timeline, database and tables.
 
-A standby that takes over begins a new timeline; a backup that is restored lies in new tables. Who
-finds a store in another place than it was written in knows that commits may be missing.
+A standby that takes over begins a new timeline; a restored backup has new tables. If the place is
+not the one where the store was last written, commits may be missing.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _QUERY = """
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a store is now."""
+    """The place of a store, and how it commits."""
 
     mark: str
     waits_for_standby: bool
-    """Whether a commit is on a standby as well before it is answered."""
+    """Whether a commit waits for a synchronous standby."""
 
 
 def place_of(db: Db) -> Place | None:
-    """Return where the store is; None where the server does not tell.
+    """Return the store's place; None where the server does not tell.
 
-    An engine that only speaks PostgreSQL's protocol may not know the functions, and a server may
-    not let its users call them. Raises what psycopg raises where the server cannot be asked, and
-    OperationalError at a standby.
+    An engine that only speaks PostgreSQL's protocol may lack the functions, and a server may forbid
+    them. Raises psycopg's errors where the server does not answer, and OperationalError on a
+    standby.
     """
     try:
         row = db.execute(_QUERY).fetchone()

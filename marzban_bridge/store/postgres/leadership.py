@@ -1,7 +1,7 @@
-"""Lets one of the bridges of a store lead, and another one take over when the leader is gone.
+"""Leadership: one of the bridges of a store leads, and another takes over if the leader is gone.
 
-A follower looks at the lease and does nothing else. A bridge that takes the lease opens the store
-anew; one that loses it, or may have lost it, drops everything it knows and follows.
+A follower only polls the lease. A bridge that takes the lease opens the store; one that loses it,
+or may have lost it, closes the store and follows.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from marzban_bridge.store.store import Store
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
-"""How often a follower looks whether the lease is free."""
+"""The interval at which a follower polls the lease."""
 T = TypeVar("T")
 
 
 class Leadership:
-    """This process's part in who leads: nothing, or all of the work."""
+    """This process's role: follower, or leader while it holds the lease."""
 
     def __init__(self, url: str, *, lease: Lease | None = None) -> None:
         self._url = url
@@ -43,7 +43,7 @@ class Leadership:
         self.guard = WriteGuard(self.lease)
         self._is_prepared = False
         self.problem: str | None = "not reached yet"
-        """Why it is not known who leads; None while it is."""
+        """Why the leader is unknown; None while it is known."""
         self._was_told: str | None = None
         self._mark: str | None = None
         self._store: Store | None = None
@@ -51,17 +51,17 @@ class Leadership:
 
     @property
     def leader(self) -> str | None:
-        """Who leads, as far as this follower knows; None where no bridge does, or it is unknown."""
+        """The holder of the lease as last read; None if there is none or it is unknown."""
         row = self.lease.row
         if self.problem or row is None or row.is_expired or not row.token:
             return None
         return row.holder
 
     async def run(self, lead: Callable[[Store], Awaitable[None]]) -> None:
-        """Follow until the lease is free, then lead until it is lost, for ever.
+        """Follow until the lease is free, lead until it is lost, and so on until cancelled.
 
-        `lead` is cancelled when the lease is lost. Whatever else it raises ends this, and the lease
-        is given back, as when this is cancelled.
+        `lead` is cancelled when the lease is lost. Any other error of it passes through, after the
+        lease was given back, as on cancellation.
         """
         try:
             while True:
@@ -78,16 +78,16 @@ class Leadership:
             await self.close()
 
     async def lead_once(self, act: Callable[[Store], Awaitable[T]]) -> T:
-        """Do something as the leader, and give the lease back.
+        """Take the lease, run `act`, and give the lease back.
 
         Raises StoreError when another bridge leads, NotLeadingError when the lease is lost
-        meanwhile, and what is raised meanwhile.
+        meanwhile, and errors of `act`.
         """
         try:
             if not await self.try_to_take():
                 raise StoreError(
-                    f"the bridge {self.leader} leads: ask it there, or stop all bridges. One that "
-                    f"was killed leads for another {self.lease.seconds:g} s"
+                    f"the bridge {self.leader} leads: run the command there, or stop all bridges. "
+                    f"The lease of a killed bridge ends after {self.lease.seconds:g} s"
                     if self.leader
                     else self.problem or "another bridge has just begun to lead"
                 )
@@ -96,9 +96,9 @@ class Leadership:
             await self.close()
 
     async def try_to_take(self) -> bool:
-        """Take the lease if it is free; False as well while the database is away.
+        """Take the lease if it is free; False also while the database is unavailable.
 
-        Raises another StoreError than that when the store can never be used.
+        Raises StoreError (not StoreAwayError) when the store cannot be used at all.
         """
         try:
             if not self._is_prepared:
@@ -118,7 +118,7 @@ class Leadership:
         return is_taken
 
     def _take(self, db: Db) -> bool:
-        """Take the lease if it is free; a loss that a follower finds is left for the leader."""
+        """Take the lease if it is free; as a follower, report lost commits to the leader."""
         is_taken = self.lease.take(db)
         place = place_of(db)
         self._mark = place.mark if place else None
@@ -130,7 +130,7 @@ class Leadership:
         return is_taken
 
     def _loss(self) -> str:
-        """Say what is missing in the store, or may be; empty where nothing is."""
+        """Return the message for lost, or possibly lost, commits; empty if there are none."""
         lease, name = self.lease, self._link.name
         if lease.missing:
             return lost_text(where=name, known=lease.missing, holder=lease.holder)
@@ -140,7 +140,7 @@ class Leadership:
         return lease.loss
 
     async def _vouch(self, store: Store) -> None:
-        """Suspend the store, over restarts, where commits are missing, and note where it is."""
+        """Suspend the store if commits may be missing, and record its place."""
         if (text := self._loss()) and store.suspended is None:
             log.error("%s", text)
             event = Event(kind="conflict", text=text)
@@ -153,9 +153,9 @@ class Leadership:
             log.warning("%s", line)
 
     async def _lead(self, act: Callable[[Store], Awaitable[T]]) -> T:
-        """Do something with the store as long as the lease is kept, which it is meanwhile.
+        """Run `act` on the store while another task renews the lease.
 
-        NotLeadingError when it is lost; by then the doing is cancelled and over.
+        Raises NotLeadingError when the lease is lost; `act` was cancelled and has ended by then.
         """
         renewing = asyncio.create_task(self._renew(), name="lease")
         leading = asyncio.create_task(self._with_store(act), name="leading")
@@ -179,7 +179,7 @@ class Leadership:
             store.close()
 
     async def _open(self) -> Store:
-        """Read the store in a thread, which may take long, while the lease is kept."""
+        """Read the store in a thread, which may take long, while the lease is renewed."""
         opening = asyncio.create_task(
             asyncio.to_thread(lambda: Store(PostgresReplica(self._url, self.lease)))
         )
@@ -201,9 +201,9 @@ class Leadership:
                 await self._vouch(self._store)
 
     def _extend(self, db: Db) -> None:
-        """Keep the lease; where that works all is there that this process has seen in the store.
+        """Renew the lease; success proves that no commit this process has seen is missing.
 
-        So a database that is in another place since, by a failover, has come there whole.
+        So after a failover the new place is recorded as complete.
         """
         self.lease.extend(db)
         place = place_of(db)
@@ -213,7 +213,7 @@ class Leadership:
             self.lease.settle(db, place.mark)
 
     async def close(self) -> None:
-        """Give the lease back: at once, or when writes that were not answered are over."""
+        """Give the lease back: at once, or after the time in which unanswered writes may land."""
         if self.lease.token is not None:
             with contextlib.suppress(StoreError):
                 await self._in_thread(self._release)
@@ -227,7 +227,7 @@ class Leadership:
         self._link.ask(release)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do what waits for the database where nothing else waits for it."""
+        """Run a blocking call of the database in this object's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 

@@ -1,10 +1,10 @@
-"""Who leads among the bridges of one store; `collector.runtime.postgres.lease` says how.
+"""The lease of a bridge's store, on top of `collector.runtime.postgres.lease`.
 
-Each transaction of the leader is one statement, so that one that is frozen holds no lock.
+Each transaction of the leader is one statement, so that a frozen process holds no lock.
 
-The row also counts the leader's commits, and keeps the counts of former leaders (`terms`). A
-leader's fence asks for the commits that it knows of: where a standby took over without them,
-nothing is written on top.
+The row also counts the leader's commits, and keeps the counts of former leaders (`terms`). The
+leader's fence includes its commit count: if a standby took over without some of these commits, the
+next write fails.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COUNT_COMMIT = (
     "commits = commits + 1 "
     "WHERE name = 'leader' AND token = %s AND commits >= %s RETURNING commits, loss"
 )
-"""The fence of what is written; both with what `Lease.fence` says."""
+"""The fence of a write; both statements take the values of `Lease.fence`."""
 _ALSO_TAKEN = f"""
     , commits = 0,
     former = CASE WHEN token = '' THEN former
@@ -48,20 +48,20 @@ _RELEASE = """
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow(lease.LeaseRow):
-    """The lease as it is in the database."""
+    """The row of the lease."""
 
     commits: int
-    """How many of its leader's are in the store."""
+    """The number of the leader's commits in the store."""
     former: str
-    """The same of former leaders."""
+    """The commits of former leaders (`terms.former_terms`)."""
     loss: str
-    """What a bridge that follows has found missing, for the leader to know; mostly empty."""
+    """A follower's message about lost commits, for the leader; empty if there is none."""
     mark: str
-    """The place in which the store was last led; empty after an earlier version."""
+    """The place in which the store was last led; empty if an earlier version led."""
 
 
 class Lease(lease.Lease[LeaseRow]):
-    """This bridge's side of the lease, and what it has seen in the store."""
+    """The lease as this process holds it, and the commits it has seen in the store."""
 
     def __init__(self, seconds: float = LEASE_SECONDS) -> None:
         super().__init__(
@@ -70,11 +70,11 @@ class Lease(lease.Lease[LeaseRow]):
         self.known: Term | None = None
         """The newest commit that this process has seen in the store."""
         self.marks: set[str] = set()
-        """The places in which this process has seen the store and would miss whatever is lost."""
+        """Places of the store in which this process would detect lost commits."""
         self.missing: Term | None = None
-        """What this process has seen in the store and the store lacks, until that is stored."""
+        """The term with commits that this process saw and the store lacks, until stored."""
         self.loss = ""
-        """What another process has found missing, until that is stored."""
+        """The message of another process about lost commits, until stored."""
 
     @property
     def fence(self) -> tuple[float, str, int]:
@@ -83,14 +83,14 @@ class Lease(lease.Lease[LeaseRow]):
         return self.seconds, self.token or "-", self.known.commits if self.known and is_own else 0
 
     def extend(self, db: Db) -> None:
-        """Move the deadline; NotLeadingError where another leads."""
+        """Move the deadline; NotLeadingError if another bridge holds the lease."""
         started_at = seconds_now()
         self.moved(started_at, db.execute(MOVE_DEADLINE, self.fence).fetchone())
 
     def moved(self, started_at: float, row: tuple[int, str] | None) -> None:
-        """Note what came of a transaction that was begun then and is committed.
+        """Record a committed transaction that began at `started_at`.
 
-        `row` is what its fence returned. Raises NotLeadingError where it found no row.
+        `row` is the result of its fence. Raises NotLeadingError if it is None.
         """
         if row is None:
             self.lose()
@@ -103,9 +103,9 @@ class Lease(lease.Lease[LeaseRow]):
             self.known = Term(self.token, commits)
 
     def take(self, db: Db) -> bool:
-        """Take the lease if it is free, or was ours; return whether.
+        """Take the lease, with a new token, if it is free or was this process's; return whether.
 
-        It has another token each time. What the store lacks is in `missing` then.
+        Lost commits are in `missing` afterwards.
         """
         is_taken = super().take(db)
         if is_taken and self.token:
@@ -113,10 +113,10 @@ class Lease(lease.Lease[LeaseRow]):
         return is_taken
 
     def _compare(self, db: Db) -> LeaseRow:
-        """Look at the lease, and whether all is there that this process has seen in the store."""
+        """Read the lease, and compare the commits with those this process has seen."""
         row = row_of(db)
         now = Term(row.token, row.commits)
-        if now.token and not now.is_counted:  # an earlier version leads: nothing can be told
+        if now.token and not now.is_counted:  # an earlier version leads: it counts no commits
             self.known, self.marks = None, set()
         elif self.known and lacks(self.known, now, former=row.former):
             self.missing, self.known, self.marks = self.known, None, set()
@@ -126,21 +126,21 @@ class Lease(lease.Lease[LeaseRow]):
         return row
 
     def release(self, db: Db, *, after_seconds: float = 0.0) -> None:
-        """Let another bridge lead at once, or when so much time has passed."""
+        """Give the lease back, effective at once or after some seconds."""
         token, self.token = self.token or "-", None
         self.lose()
         db.execute(_RELEASE, (min(after_seconds, self.seconds), MAX_FORMER_LENGTH, token))
 
     def leave_loss(self, db: Db, text: str) -> None:
-        """Tell the bridge that leads that commits are missing."""
+        """Report lost commits to the bridge that leads."""
         db.execute("UPDATE lease SET loss = %s WHERE name = 'leader' AND loss = ''", (text,))
         self.missing = None
 
     def saw(self, mark: str, *, waits_for_standby: bool) -> None:
-        """Note the place in which the store was at the last look.
+        """Record the place of the store as just read.
 
-        Where another bridge leads, this process cannot miss what that one commits after the look;
-        only where commits wait for a standby it is not lost.
+        If another bridge leads, this process does not see its later commits, so it could not detect
+        their loss; the place is trusted only if commits wait for a synchronous standby.
         """
         is_led_by_other = self.row is not None and self.row.token not in {"", self.token}
         if is_led_by_other and not (self.is_held or waits_for_standby):
@@ -149,7 +149,7 @@ class Lease(lease.Lease[LeaseRow]):
             self.marks.add(mark)
 
     def settle(self, db: Db, mark: str | None) -> None:
-        """Note in the database where the store is led now, and that no loss is left to be told."""
+        """Store the place in which the store is led now, and clear the message of lost commits."""
         db.execute(
             "UPDATE lease SET loss = '', mark = coalesce(%s, mark) "
             "WHERE name = 'leader' AND token = %s",
@@ -159,7 +159,7 @@ class Lease(lease.Lease[LeaseRow]):
 
 
 def row_of(db: Db) -> LeaseRow:
-    """Return the lease as it is; StoreAwayError where there is none."""
+    """Read the row of the lease; StoreAwayError if it is missing."""
     row = db.execute(
         f"SELECT {LEASE_COLUMNS}, commits, former, loss, mark FROM lease WHERE name = 'leader'"
     ).fetchone()

@@ -1,4 +1,4 @@
-"""A connection to a bridge's store in PostgreSQL: bounded in time, its faults translated.
+"""A connection to a bridge's store in PostgreSQL, with time limits and the bridge's errors.
 
 Only plain SQL goes through it: no advisory locks, no notifications, nothing that an engine which
 speaks PostgreSQL's protocol may lack.
@@ -19,17 +19,17 @@ Db = postgres_link.Db
 
 SCHEMA = "bridge"
 ANSWER_SECONDS = 4.0
-"""How long one statement may take: the bridge stands still meanwhile, and its lease runs."""
+"""The time limit of a statement; the bridge's loops wait meanwhile, and its lease expires."""
 PATIENT_ANSWER_SECONDS = 60.0
-"""The same for what reads or writes a whole store."""
+"""The time limit of a statement that reads or writes a whole store."""
 LOCK_SECONDS = 2.0
 FROZEN_SECONDS = 5.0
-"""How long a transaction may be idle: a frozen bridge holds its locks no longer."""
+"""The time limit of an idle transaction; a frozen bridge loses its locks after it."""
 FAULTS = (psycopg.Error, UnicodeError, OverflowError)
 
 
 def name_of(url: str) -> str:
-    """Return what people may see of a URL; SettingsError for a malformed one."""
+    """Return a URL without its password; SettingsError for a malformed one."""
     try:
         return postgres_connection.name_of(url)
     except ValueError as error:
@@ -37,7 +37,7 @@ def name_of(url: str) -> str:
 
 
 def open_connection(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> BoundedConnection:
-    """Connect; raises StoreAwayError, and StoreError where a store cannot be."""
+    """Connect; raises StoreAwayError, or StoreError where the store can never be used."""
     name = name_of(url)
     conninfo = postgres_connection.conninfo_of(url, application="marzban-bridge")
     try:
@@ -63,7 +63,7 @@ def open_connection(url: str, *, answer_seconds: float = ANSWER_SECONDS) -> Boun
 
 
 def translate(error: Exception, name: str) -> StoreError:
-    """Return what an error of the server, or of the way to it, means for the bridge."""
+    """Return the bridge's error for an error of the server or of the connection."""
     if isinstance(error, StoreError):
         return error
     if isinstance(error, UnfitServerError):
@@ -72,12 +72,11 @@ def translate(error: Exception, name: str) -> StoreError:
 
 
 class PostgresLink(postgres_link.PostgresLink):
-    """One connection, for one thread at a time: opened when it is used, and anew when lost.
+    """One connection, for one thread at a time; opened at the first use, and again after a loss.
 
-    With `is_of_one_server`, for what is known of the store beside the database: a server that was
-    restarted, or another one, may have an older store, and StoreAwayError says so. What
-    `only_reads` goes on while commits wait for a standby. Raises StoreAwayError, and StoreError
-    where a store cannot be.
+    With `is_of_one_server` it does not reconnect to a restarted or different server, which may have
+    an older store, and raises StoreAwayError. With `only_reads` it works while commits wait for a
+    standby. Raises StoreAwayError, or StoreError where the store can never be used.
     """
 
     def __init__(
@@ -111,13 +110,12 @@ class PostgresLink(postgres_link.PostgresLink):
             if self._server not in {None, server}:
                 db.close()
                 raise StoreAwayError(
-                    f"the store {self.name} is at a server that was started since: what is "
-                    "there is read anew"
+                    f"the server of the store {self.name} was restarted: the store is read again"
                 )
             self._server = server
         return db
 
     def close(self) -> None:
-        """Close the connection, once no call is within `run`; the next use opens another."""
+        """Close the connection after a running call has ended; the next use opens another."""
         with self._guard:
             self.drop()

@@ -1,4 +1,4 @@
-"""Moves a store from its file into an empty one in PostgreSQL, in one transaction, and compares.
+"""Moves a store from its file into an empty one in PostgreSQL, in one compared transaction.
 
 A crash at any moment leaves the database's store empty, and the file is not changed.
 """
@@ -25,17 +25,17 @@ ROWS_PER_STATEMENT = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """What is in the database now."""
+    """The numbers of moved rows."""
 
     accounts: int
     events: int
 
 
 def move(file: Path, url: str, lease: Lease) -> Moved:
-    """Copy a store that no bridge runs on into the database's, whose lease is ours.
+    """Copy a store file into the database, whose lease this process holds.
 
-    Raises StoreError when the file cannot be used or is in use, or when there is something in the
-    database already.
+    Raises StoreError when the file cannot be used or is in use, or when the database's store is not
+    empty.
     """
     if not file.exists():
         raise StoreError(f"there is no bridge store at {file}")
@@ -55,7 +55,7 @@ def _copy(source: sqlite3.Connection, db: Db, name: str, lease: Lease) -> Moved:
                 "moved to"
             )
     counts = {table.name: _copy_table(source, db, table) for table in TABLES}
-    # Last: moving the deadline keeps the row, and would keep the lease from being kept.
+    # Last: the fence locks the row of the lease, so that it cannot be renewed until the commit.
     lease.extend(db)
     return Moved(accounts=counts["account"], events=counts[EVENTS.name])
 

@@ -1,4 +1,4 @@
-"""A store in PostgreSQL: read whole when a bridge begins to lead, then written through.
+"""A store in PostgreSQL: read into memory when a bridge begins to lead, then written through.
 
 The leader is the only writer, so what it has read stays current: every query is answered from a
 copy in memory, which has the file's schema and takes the file's statements. What a transaction
@@ -30,7 +30,7 @@ _BY_NAME = {table.name: table for table in TABLES}
 
 
 class PostgresReplica(StoreHandle):
-    """The store as its leader has it: a copy in memory, written through to PostgreSQL."""
+    """The leader's replica of the store in memory, written through to PostgreSQL."""
 
     def __init__(self, url: str, lease: Lease) -> None:
         self._lease = lease
@@ -39,7 +39,7 @@ class PostgresReplica(StoreHandle):
         self.lost: str | None = None
         """Why nothing may be written any more; None while the lease is held."""
         try:
-            self._link.connect()  # before the store is read: it is written where it was read
+            self._link.connect()  # before the store is read: writes go to the same server
             if shared_upgrade.is_due(url):
                 shared_upgrade.upgrade(url, lease)
             super().__init__(load(url), trail=self._trail)
@@ -61,7 +61,7 @@ class PostgresReplica(StoreHandle):
     def _begin(self) -> None:
         if self.lost:
             raise NotLeadingError(self.lost)
-        # What is changed without a transaction would be in the copy alone, so it cannot be.
+        # Without a transaction the copy is read-only: a change would not reach PostgreSQL.
         self.db.execute("PRAGMA query_only = OFF")
         self.db.execute("BEGIN IMMEDIATE")
 
@@ -69,8 +69,8 @@ class PostgresReplica(StoreHandle):
     def transaction(self) -> Iterator[None]:
         """Run a block as one transaction, committed in PostgreSQL first and then in the copy.
 
-        Raises NotLeadingError where that is not possible any more; the next leader may still find a
-        transaction done whose commit was not answered.
+        Raises NotLeadingError if the commit fails or is not answered; in the latter case it may
+        have succeeded.
         """
         is_outermost = not self.db.in_transaction
         try:
@@ -88,9 +88,9 @@ class PostgresReplica(StoreHandle):
         self.db.execute("COMMIT")
 
     def _write(self, work: Sequence[tuple[str, list[list[Any]]]]) -> None:
-        """Write rows by one statement, which may be run again: it only sets values.
+        """Write rows by one idempotent statement.
 
-        Its first part is the fence: where that finds no row of the lease, the others write nothing.
+        Its first part is the fence: if that finds no row of the lease, the others write nothing.
         """
         parts = [f"led AS ({COUNT_COMMIT})"]
         parts += [f"write_{number} AS ({part})" for number, (part, _) in enumerate(work)]
@@ -127,7 +127,7 @@ class ReplicaReader(StoreHandle):
 
 
 class PostgresTrail:
-    """The audit trail in the database; its connection is not opened again at another server."""
+    """The events in the database; the connection is not reopened at a different server."""
 
     def __init__(self, url: str) -> None:
         self._link = PostgresLink(url, is_of_one_server=True, only_reads=True)
@@ -148,7 +148,7 @@ class PostgresTrail:
 
 
 def is_there(url: str) -> bool:
-    """Tell whether there is a store; StoreAwayError when that is unknown."""
+    """Tell whether there is a store; StoreAwayError when the database does not answer."""
     db = open_connection(url)
     try:
         return version_of(db) > 0
@@ -157,12 +157,12 @@ def is_there(url: str) -> bool:
 
 
 def _watch(db: sqlite3.Connection) -> None:
-    """Have triggers note the key of each row that is changed in the copy."""
+    """Create triggers that record the key of each changed row of the copy."""
     db.execute("CREATE TEMP TABLE changed (place, key_1, key_2, UNIQUE (place, key_1, key_2))")
     for table in TABLES:
         for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
             if table is EVENTS and event != "INSERT":
-                continue  # they are never changed, and dropped from the copy once written
+                continue  # events are never changed, and deleted from the copy once written
             notes = "".join(
                 f"INSERT OR IGNORE INTO changed VALUES ('{table.name}', {_keys_of(table, row)}); "
                 for row in rows
@@ -179,7 +179,7 @@ def _keys_of(table: Table, row: str) -> str:
 
 
 def _changes(db: sqlite3.Connection) -> list[tuple[str, list[list[Any]]]]:
-    """Return what was changed, as statements with a list for each column."""
+    """Return the changed rows as statements with a list of values for each column."""
     work: list[tuple[str, list[list[Any]]]] = []
     places = db.execute("SELECT DISTINCT place FROM temp.changed ORDER BY place").fetchall()
     for (place,) in places:

@@ -1,6 +1,6 @@
-"""Reads a store in PostgreSQL whole into memory, and says how rows are put there and removed.
+"""Reads a whole store from PostgreSQL into memory, and builds SQL that writes and deletes rows.
 
-A store of an earlier version is read as it was and migrated in memory, by the file's migrations.
+A store of an earlier version is migrated in memory, by the migrations of the file store.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from marzban_bridge.store.sqlite import memory_of_version, migrate
 
 
 def load(url: str) -> sqlite3.Connection:
-    """Read the whole store, as of one moment, into a copy of the newest schema.
+    """Read a snapshot of the store into a copy with the newest schema.
 
-    All but the audit trail, of which the copy has only what a migration adds. Raises StoreError
-    where there is no store, or one of a newer version, and StoreAwayError.
+    Without the events, except those that a migration adds. Raises StoreError where there is no
+    store, or one of a newer version, and StoreAwayError.
     """
     name = name_of(url)
     source = open_connection(url, answer_seconds=PATIENT_ANSWER_SECONDS)
@@ -65,7 +65,7 @@ def load(url: str) -> sqlite3.Connection:
 
 
 def _tables_of(copy: sqlite3.Connection) -> list[tuple[str, list[str]]]:
-    """Return the tables of a copy and their columns; the audit trail's is not among them."""
+    """Return the tables of a copy, except events, with their columns."""
     tables = copy.execute(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
         "AND name <> ?",
@@ -89,7 +89,7 @@ def _demand_version(found: int, name: str) -> None:
 def columns_of(
     table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> list[list[Any]]:
-    """Turn rows into a list for each column; PostgreSQL's texts cannot hold U+0000."""
+    """Turn rows into a list for each column; U+0000 is replaced, since PostgreSQL refuses it."""
     return [
         [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
         if table.kind(column) == "text"
@@ -99,7 +99,7 @@ def columns_of(
 
 
 def upsert(table: Table, *, where: str = "true") -> str:
-    """Return what puts rows, whether they were there or not."""
+    """Return the SQL that inserts or updates rows."""
     columns = ", ".join(table.columns)
     given = ", ".join(f"%s::{table.kind(column)}[]" for column in table.columns)
     news = ", ".join(
@@ -112,7 +112,7 @@ def upsert(table: Table, *, where: str = "true") -> str:
 
 
 def deletion(table: Table, *, where: str = "true") -> str:
-    """Return what removes the rows of some keys."""
+    """Return the SQL that deletes rows by key."""
     keys = ", ".join(table.keys)
     given = ", ".join(f"%s::{table.kind(key)}[]" for key in table.keys)
     return f"DELETE FROM {table.name} WHERE ({keys}) IN (SELECT * FROM unnest({given})) AND {where}"

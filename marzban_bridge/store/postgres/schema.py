@@ -1,7 +1,7 @@
-"""The tables of a store in PostgreSQL: those of the file, with a lease beside them.
+"""The tables of a store in PostgreSQL: those of the file store, and the lease.
 
-They have the file's columns, so that the store's code is one. Every statement that makes them may
-be repeated and runs by itself: bridges that start at once need no lock for it.
+They have the same columns, so that both stores share one code. Each statement that creates them is
+idempotent and a transaction of its own: bridges that start at the same time need no lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VERSION = 6
 
 
 class Table(NamedTuple):
-    """A table, its key, and its columns with their types; a type that ends in `!` is not null."""
+    """A table, its key, and its columns with types; a type with `!` at the end is not null."""
 
     name: str
     keys: tuple[str, ...]
@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
     @property
     def creation(self) -> str:
-        """Return what makes it."""
+        """Return the SQL that creates the table."""
         columns = ", ".join(
             f"{name} {kind.replace('!', ' NOT NULL')}" for name, kind in self.columns.items()
         )
@@ -133,21 +133,21 @@ _LEASE_ADDED = {
     "loss": "text NOT NULL DEFAULT ''",
     "mark": "text NOT NULL DEFAULT ''",
 }
-"""Columns that the lease of an earlier version has not; its bridges do not mind them."""
+"""Columns that earlier versions of the lease lack; bridges of those versions ignore them."""
 _OWN = (
     "CREATE TABLE IF NOT EXISTS lease (name text PRIMARY KEY, holder text NOT NULL, "
     "token text NOT NULL, epoch bigint NOT NULL, expires_at timestamptz NOT NULL, "
     f"{', '.join(f'{name} {kind}' for name, kind in _LEASE_ADDED.items())})",
     "INSERT INTO lease (name, holder, token, epoch, expires_at) "
     "VALUES ('leader', '', '', 0, clock_timestamp()) ON CONFLICT (name) DO NOTHING",
-    # Last: where it says so, all of them are there.
+    # Last: a version number means that all tables exist.
     "CREATE TABLE IF NOT EXISTS version (number bigint PRIMARY KEY)",
     f"INSERT INTO version (number) VALUES ({VERSION}) ON CONFLICT (number) DO NOTHING",
 )
 
 
 def prepare(url: str) -> None:
-    """Make the tables where there are none; those of an earlier version are left to the leader.
+    """Create the tables if there are none; the leader upgrades those of an earlier version.
 
     Raises StoreAwayError when the server cannot be reached, and another StoreError for a store of
     another version, or a user who may not.
@@ -166,7 +166,7 @@ def prepare(url: str) -> None:
     finally:
         db.close()
     if not is_created:
-        raise StoreError(f"the store {name} could not be prepared beside others: start again")
+        raise StoreError(f"the store {name} is being prepared by other bridges too: start again")
 
 
 def _prepare(db: Db, name: str) -> None:
@@ -198,7 +198,7 @@ def _add_to_lease(db: Db) -> None:
 
 
 def version_of(db: Db) -> int:
-    """Return the version of the tables; 0 where there are none."""
+    """Return the version of the tables; 0 if there are none."""
     try:
         row = db.execute("SELECT max(number) FROM version").fetchone()
     except (pg.UndefinedTable, pg.InvalidSchemaName):

@@ -1,7 +1,7 @@
 """Brings a store in PostgreSQL to the newest schema, as the leader and in one transaction.
 
-It is read whole, migrated in memory as a file is, and written back. A crash at any moment leaves
-the store of before; a bridge of the version of before does not take part any more once it is done.
+It is read whole, migrated in memory as a file store is, and written back. A crash leaves the store
+unchanged; afterwards bridges of the earlier version refuse to start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def is_due(url: str) -> bool:
-    """Tell whether the store is of an earlier version."""
+    """Tell whether the store has an earlier schema."""
     db = open_connection(url)
     try:
         return 0 < version_of(db) < VERSION
@@ -31,7 +31,7 @@ def is_due(url: str) -> bool:
 
 
 def upgrade(url: str, lease: Lease) -> None:
-    """Migrate the store whose lease is ours; NotLeadingError when another one has it since."""
+    """Migrate the store whose lease this process holds; NotLeadingError if it was lost."""
     copy = load(url)
     link = PostgresLink(url, answer_seconds=PATIENT_ANSWER_SECONDS)
 
@@ -45,7 +45,7 @@ def upgrade(url: str, lease: Lease) -> None:
             if rows:
                 db.execute(upsert(table), columns_of(table, columns, rows))
         db.execute("INSERT INTO version (number) VALUES (%s)", (VERSION,))
-        # Last: moving the deadline keeps the row, and would keep the lease from being kept.
+        # Last: the fence locks the row of the lease, so that it cannot be renewed until the commit.
         lease.extend(db)
 
     try:

@@ -1,4 +1,4 @@
-"""Begins and ends the sharing of quotas by users of one name, with what each of them had used."""
+"""Switches between shared quotas and a quota per user, keeping the usage of the period."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from marzban_bridge.store.usage import Usage
 
 
 class QuotaSwitch:
-    """Shared quotas and quotas of one's own, of all panels."""
+    """The switch for the accounts of all panels."""
 
     def __init__(self, handle: StoreHandle, panel: str) -> None:
         self._handle = handle
@@ -26,7 +26,7 @@ class QuotaSwitch:
         self._usage = Usage(handle, panel)
 
     def standings(self, account: Account) -> dict[str, Totals]:
-        """Return where the panels of a name stand as the account, of this one, begins a period."""
+        """Return each panel's totals of a name, at the moment the account begins a period."""
         begun = replace(account, sighting=replace(account.sighting, used_bytes=0))
         members = self._members(account.key)
         own = self._usage.own_totals(account.key)
@@ -34,7 +34,7 @@ class QuotaSwitch:
         return {panel: standing_of(member) for panel, member in members.items()}
 
     def begin(self) -> None:
-        """Have users of one name share a quota, with what each had used; in a transaction."""
+        """Make users of one name share a quota, with the usage of each, within a transaction."""
         for key in self._names_with_account():
             members = self._members(key)
             quota, formed = form(members, nobodys=self._usage.totals_of_no_user(key))
@@ -43,7 +43,7 @@ class QuotaSwitch:
                 Accounts(self._handle, panel).put(account)
 
     def end(self) -> None:
-        """Give each user a quota of its own again; in a transaction."""
+        """Give each user its own quota again, within a transaction."""
         for key in self._names_with_account():
             self._place_with_user(key)
             members = self._members(key)
@@ -62,16 +62,16 @@ class QuotaSwitch:
         return [row[0] for row in rows]
 
     def _members(self, key: str) -> dict[str, Member]:
-        """Return the accounts of one name by panel, in order, with what the ledger has for each."""
+        """Return the accounts of one name by panel, in order, with the ledger's totals."""
         return {
             panel: Member(account=account, own=self._usage.own_totals(key, panel=panel))
             for panel, account in self._shared_quotas.members(key).items()
         }
 
     def _place_with_user(self, key: str) -> None:
-        """Count a name alone for the first panel that has the user, if its own has none.
+        """Assign an unscoped name to the first panel with the user, if its own panel has none.
 
-        One that was never reported alone is placed when it is: all panels are asked for it then.
+        A name without unscoped reports is assigned when there are some.
         """
         if len(self._handle.known_panels) == 1:
             return
@@ -88,7 +88,7 @@ class QuotaSwitch:
             self._placement.place(key, source=placed, target=first)
 
     def _end_for_gone(self, panel: str) -> None:
-        """Give those who are gone a quota of their own again, for when they are back."""
+        """Give accounts of deleted users their own quota again, in case the users return."""
         gone_accounts, usage = GoneAccounts(self._handle, panel), Usage(self._handle, panel)
         for gone in list(gone_accounts.all()):
             account, own = gone.account, usage.own_totals(gone.account.key)

@@ -1,4 +1,4 @@
-"""Quotas that the users of one name on several panels share, and whose accounts share them."""
+"""The table of shared quotas, and the accounts that share one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SharedQuotas:
         self._db = handle.db
 
     def get(self, key: str) -> SharedQuota | None:
-        """Return the quota that a name's users on all panels share; None where there is none."""
+        """Return the shared quota of a name, or None."""
         if not self._handle.shares_quotas:
             return None
         query = "SELECT state FROM shared_quota WHERE account_key = ?"
@@ -27,18 +27,18 @@ class SharedQuotas:
         return None if row is None else msgspec.json.decode(row[0], type=SharedQuota)
 
     def put(self, key: str, shared: SharedQuota) -> None:
-        """Store a shared quota, as part of a transaction."""
+        """Store a shared quota, within a transaction."""
         self._db.execute(
             "INSERT OR REPLACE INTO shared_quota VALUES (?, ?, ?)",
             (key, shared.departed_bytes, msgspec.json.encode(shared)),
         )
 
     def drop(self, key: str) -> None:
-        """Drop one, as part of a transaction."""
+        """Delete one, within a transaction."""
         self._db.execute("DELETE FROM shared_quota WHERE account_key = ?", (key,))
 
     def drop_all(self) -> None:
-        """Drop all of them, as part of a transaction."""
+        """Delete all, within a transaction."""
         self._db.execute("DELETE FROM shared_quota")
 
     def members(self, key: str) -> dict[str, Account]:
@@ -55,7 +55,7 @@ class SharedQuotas:
         }
 
     def loosen(self) -> None:
-        """Have each shared period's beginning read anew from the accounts, after a rebase."""
+        """Make each shared period take its baselines from the accounts again, after a rebase."""
         with self._handle.transaction():
             for key, state in self._db.execute(
                 "SELECT account_key, state FROM shared_quota"
