@@ -31,6 +31,7 @@ from marzban_bridge.quota.writes.note_line import NoteLine, read_lines, with_lin
 from marzban_bridge.quota.writes.open_writes import LATE_WRITE_SECONDS
 from marzban_bridge.reconcile.trust.second_bridge import GONE_SECONDS
 from marzban_bridge.simulator.panel.database import PanelDatabase
+from marzban_bridge.simulator.panel.pasarguard import change_limits
 
 NAMES = ("alice", "bob", "carol")
 ODD_BYTES = 1_234_567
@@ -60,11 +61,12 @@ class BridgeMachine(RuleBasedStateMachine):
     """Rules are what people, panels and fate do."""
 
     uses_notes = True
+    kind = "marzban"
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.world = World(self.folder, uses_notes=self.uses_notes)
+        self.world = World(self.folder, kind=self.kind, uses_notes=self.uses_notes)
         self.books: dict[str, Books] = {}
         self.late_webhooks: list[dict[str, object]] = []
         self.ratio_millis = 1000
@@ -141,7 +143,8 @@ class BridgeMachine(RuleBasedStateMachine):
         used = self.world.panel.get_user(name)["used_traffic"]
         self.world.panel.reset_user(name)
         books = self.books[name]
-        books.is_disabled_by_admin = False
+        if Status.DISABLED in self.world.panel.dialect.woken_by_reset:
+            books.is_disabled_by_admin = False
         if used:
             self.look()
         else:
@@ -510,3 +513,29 @@ class RatioMachine(BridgeMachine):
 
 TestBridgeInvariantsWithRatios = RatioMachine.TestCase
 TestBridgeInvariantsWithRatios.settings = MACHINE_SETTINGS
+
+
+class PasarGuardMachine(BridgeMachine):
+    """The same on a panel that says when users are edited and reset, and rounds in its dialog."""
+
+    kind = "pasarguard"
+
+    @rule(amount=st.sampled_from((gib(1), gib(5))))
+    def limits_change_in_bulk(self, amount):
+        self.look()
+        change_limits(self.world.panel, amount)
+        for books in self.books.values():
+            books.quota_bytes += amount
+        self.look()
+
+
+class PasarGuardMachineWithoutNotes(PasarGuardMachine):
+    """What the times of edits bring it through alone."""
+
+    uses_notes = False
+
+
+TestPasarGuardInvariants = PasarGuardMachine.TestCase
+TestPasarGuardInvariants.settings = MACHINE_SETTINGS
+TestPasarGuardInvariantsWithoutNotes = PasarGuardMachineWithoutNotes.TestCase
+TestPasarGuardInvariantsWithoutNotes.settings = MACHINE_SETTINGS
