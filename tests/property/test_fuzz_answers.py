@@ -36,6 +36,7 @@ from marzban_bridge.panels.users import (
     Status,
     UserUpdate,
 )
+from tests.recordings.panels import PASARGUARD
 
 fuzz = settings(
     max_examples=70,
@@ -57,6 +58,9 @@ USER = {
     "admin": {"username": "shop", "is_sudo": False},
 }
 ADMIN = {"username": "root", "is_sudo": True, "users_usage": 3}
+LATER_USER = PASARGUARD.recorded("user-get").body
+LATER_ADMIN = PASARGUARD.recorded("admin-me").body
+LATER_ADMIN = LATER_ADMIN | {"role": LATER_ADMIN["role"] | {"is_owner": False}}
 PAGE = {
     "ledger_id": "l",
     "head": 3,
@@ -125,11 +129,11 @@ ASK_NOTHING = {"close", "dialect", "event_of"}
 """Of the port: they send no request."""
 
 
-def call_panel(name, answer, *, signs_in=True):
+def call_panel(name, answer, *, signs_in=True, kind=PanelKind.MARZBAN):
     async def call():
         panel = RestPanel(
             "http://panel",
-            kind=PanelKind.MARZBAN,
+            kind=kind,
             username="root",
             password="hunter2",
             transport=transport(answer, signs_in=signs_in),
@@ -176,9 +180,18 @@ def test_every_call_of_the_port_is_asked_for_what_may_be_answered():
     assert of_port - ASK_NOTHING == CALLS.keys()
 
 
+@pytest.mark.parametrize("kind", [PanelKind.MARZBAN, PanelKind.PASARGUARD, None])
 @pytest.mark.parametrize("name", CALLS)
-@settings(fuzz, max_examples=40)
-@given(answer=answers(USER, {"users": [USER], "total": 1}, ADMIN, [ADMIN], 7))
+@settings(fuzz, max_examples=25)
+@given(
+    answer=answers(
+        *(USER, {"users": [USER], "total": 1}, ADMIN, [ADMIN], 7),
+        *(LATER_USER, {"users": [LATER_USER], "total": 1}, LATER_ADMIN),
+    )
+)
+@example(answer=(200, {}, json.dumps(LATER_USER | {"expire": "0001-01-01T00:00:00Z"}).encode()))
+@example(answer=(200, {}, json.dumps(LATER_USER | {"expire": 7}).encode()))
+@example(answer=(200, {}, json.dumps(LATER_ADMIN | {"role": {"is_owner": 1}}).encode()))
 @example(answer=(200, {}, json.dumps(USER | {"data_limit": 2**63}).encode()))
 @example(answer=(200, {}, json.dumps(USER | {"admin": "shop"}).encode()))
 @example(answer=(200, {}, json.dumps(USER | {"username": "\ud800"}).encode()))
@@ -186,10 +199,10 @@ def test_every_call_of_the_port_is_asked_for_what_may_be_answered():
 @example(answer=(200, {}, json.dumps(USER).encode().replace(b'"expire": 0', b'"expire": 1e999')))
 @example(answer=(200, {}, json.dumps(USER | {"next_plan": {"x": "\ud800"}}).encode()))
 @example(answer=(200, {}, json.dumps(ADMIN | {"is_sudo": "false"}).encode()))
-def test_no_answer_of_a_panel_surprises_the_bridge(name, answer):
+def test_no_answer_of_a_panel_surprises_the_bridge(name, kind, answer):
     complaint, found = "", None
     try:
-        found = call_panel(name, answer)
+        found = call_panel(name, answer, kind=kind)
     except BridgeError as error:
         complaint = str(error)
     assert is_storable(found)
