@@ -13,7 +13,7 @@ COPY marzban_bridge marzban_bridge
 RUN uv sync --locked --no-dev --extra postgres --no-editable
 
 FROM python:${PYTHON}
-LABEL org.opencontainers.image.title="External traffic for Marzban" \
+LABEL org.opencontainers.image.title="External traffic for Marzban and PasarGuard" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Volumes that are mounted here begin with these folders' owner
