@@ -447,6 +447,7 @@ class TestFaults:
         self, proxy, postgres, database, monkeypatch
     ):
         monkeypatch.setattr("collector.ledger.postgres.recording.AGAIN_SECONDS", 0.3)
+        monkeypatch.setattr("collector.ledger.postgres.reader.AGAIN_SECONDS", 0.3)
         through = postgres.url(database, port=proxy.port)
         with closing(PostgresLedger(through)) as ledger, closing(PostgresReader(through)) as reader:
             store(ledger, batch(report(key="a")), defers_sums=False)
