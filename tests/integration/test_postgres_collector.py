@@ -101,7 +101,7 @@ async def test_a_reader_that_waits_at_one_hears_of_what_another_took(start):
         sent_at = time.monotonic()
         await sends_to.send(wire())
         page = await waiting
-        assert time.monotonic() - sent_at < 2
+        assert time.monotonic() - sent_at < 15  # not at the end of its 20 s
         assert [each["username"] for each in page["changes"]] == ["alice"]
 
 

@@ -475,7 +475,7 @@ class TestFaults:
             started_at = time.monotonic()
             with pytest.raises(LedgerUnavailableError, match=r"not answered for 0\.5 s"):
                 store(ledger, batch(report(key="b")))
-            assert time.monotonic() - started_at < 3
+            assert time.monotonic() - started_at < 9  # not the 10 s of a connection as it is
             proxy.thaw()
             assert store(ledger, batch(report(key="b"))) == [Receipt(1, 0)]
 

@@ -172,7 +172,7 @@ async def test_a_try_is_over_after_its_time_and_a_lease_is_given_back_no_sooner(
     started_at = time.monotonic()
     with pytest.raises(PanelUnavailableError, match=r"no answer for 0\.3 s"):
         await reset(server, guard)
-    assert time.monotonic() - started_at < 2
+    assert time.monotonic() - started_at < 4  # not the 5 s of a request that only reads
     guard = WriteGuard(held(10), try_seconds=5)
     task = asyncio.create_task(reset(server, guard))
     while not len(server.writes()) > 1:
