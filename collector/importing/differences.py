@@ -1,8 +1,8 @@
-"""What of a file's sums is not counted yet; pure.
+"""Computes the part of a file's sums that was not imported yet; pure.
 
-The original table keeps one row per user, server, port and day, adds to it all day, and overwrites
-its protocol with the last one reported. So what counts is the sum over protocols: what it grew by
-is counted under the protocols that grew, and a label that was overwritten moves no byte.
+The original table has one row per user, server, port and day. It adds to the row all day, and
+overwrites its protocol with the last one reported. So the sums over protocols are compared. Their
+growth is counted under the protocols that grew, and a protocol that was overwritten changes no sum.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NOTHING = Amounts(0, 0)
 
 
 def total(sums: Sums) -> Amounts:
-    """Add up over protocols."""
+    """Return the sum over all protocols."""
     return Amounts(
         sum(each.upload_bytes for each in sums.values()),
         sum(each.download_bytes for each in sums.values()),
@@ -21,7 +21,7 @@ def total(sums: Sums) -> Amounts:
 
 
 def difference(stated: Sums, counted: Sums) -> dict[str, Amounts] | None:
-    """Return by protocol what is stated beyond what was counted; None when less is stated."""
+    """Return by protocol what was not imported yet; None if the file states less than that."""
     stated_total, counted_total = total(stated), total(counted)
     uploads = stated_total.upload_bytes - counted_total.upload_bytes
     downloads = stated_total.download_bytes - counted_total.download_bytes

@@ -1,4 +1,4 @@
-"""Files to import: an SQLite table, opened for reading alone, or CSV; whatever else is said so."""
+"""Files to import: an SQLite table, opened read-only, or a CSV."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ SQLITE_HEADER = b"SQLite format 3\0"
 
 
 class Rows(Protocol):
-    """Rows of a file; `done` of `expected` steps are read so far."""
+    """The rows of a file; `done` of `expected` steps are read so far."""
 
     layout: Layout
     expected: int | None
     done: int
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        """Yield the rows; ImportFileError where the file ends to be readable."""
+        """Yield the rows; ImportFileError if a row cannot be read."""
         ...
 
 
 @contextlib.contextmanager
 def open_rows(file: str, *, table: str) -> Iterator[Rows]:
-    """Open what is to be imported, `-` being CSV on standard input.
+    """Open a file to import; `-` is CSV on standard input.
 
-    Raises ImportFileError when it cannot be read, has no such table, or lacks columns.
+    Raises ImportFileError when it cannot be read, has no such table, or lacks a required column.
     """
     if file == "-":
         yield _CsvRows(sys.stdin.buffer, "standard input", size_bytes=None)
@@ -62,7 +62,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 class _TableRows:
-    """The rows of one table, all as of one moment."""
+    """The rows of one table, from one snapshot."""
 
     def __init__(self, db: sqlite3.Connection, path: Path, table: str) -> None:
         self._db, self._path = db, path
@@ -102,7 +102,7 @@ class _TableRows:
 
 
 class _CsvRows:
-    """The rows of a CSV with a line of names; comma or semicolon, whichever that line has."""
+    """The rows of a CSV with a header line, whose delimiter (comma or semicolon) is detected."""
 
     def __init__(self, opened: IO[bytes], name: str, *, size_bytes: int | None) -> None:
         self._opened, self._name = opened, name

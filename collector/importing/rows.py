@@ -1,4 +1,4 @@
-"""One row of a foreign table or CSV: whose, where, how much, on which day; pure."""
+"""Decodes one row of an imported table or CSV: user, server, bytes, day; pure."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "day": ("date_collected", "day", "date"),
     "moment": ("reported_at", "timestamp", "last_used_at", "updated_at", "created_at"),
 }
-"""What is read of a row, and the columns it may be in; the first that is there is taken."""
+"""The fields of a row, and the columns that may hold each; the first existing column is used."""
 
 NEEDED = ("user_token", "server", "bytes_uploaded", "bytes_downloaded")
-OLDEST_DAY = 10_957  # 2000-01-01: what is older is a clock that was never set
+OLDEST_DAY = 10_957  # 2000-01-01: an older day comes from a clock that was never set
 _DEFAULTS = {"port": 0, "protocol": "unknown", "bytes_uploaded": 0, "bytes_downloaded": 0}
 _NOON_MILLIS = DAY_MILLIS // 2
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """Which of a file's columns are read, by what they are read as."""
+    """Which column of a file holds which field."""
 
     columns: Mapping[str, str]
 
     @property
     def missing(self) -> list[str]:
-        """Name what has to be there and is not."""
+        """Return the required columns that are missing."""
         missing = [
             f"{field} (or {' or '.join(COLUMNS[field][1:])})" if COLUMNS[field][1:] else field
             for field in NEEDED
@@ -51,13 +51,13 @@ class Layout(msgspec.Struct, frozen=True):
         return missing
 
     def read(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row's fields; what is empty is left out."""
+        """Return a row's fields, without empty ones."""
         read = {field: row.get(column) for field, column in self.columns.items()}
         return {field: value for field, value in read.items() if value not in {None, ""}}
 
 
 def layout_of(columns: list[str]) -> Layout:
-    """Find out which column is what."""
+    """Return the layout for these column names."""
     lower = {each.strip().lower(): each for each in columns}
     found = {
         field: next((lower[name] for name in names if name in lower), None)
@@ -67,16 +67,16 @@ def layout_of(columns: list[str]) -> Layout:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A row that may be counted; its report is dated within its day."""
+    """A valid row; its report is dated within its day."""
 
     identity: bytes
-    """The same for all rows whose sum is one statement."""
+    """A digest that is the same for all rows of one sum (user, server, port, day or report id)."""
     day: int
     report: Report
 
 
 def amount_of(fields: Mapping[str, Any]) -> int:
-    """Return how many bytes a row speaks of, as far as that can be read."""
+    """Return the bytes of a row, as far as they can be parsed."""
     amounts = (_amount(fields.get(each, 0)) for each in ("bytes_uploaded", "bytes_downloaded"))
     return sum(amounts)
 
@@ -91,7 +91,7 @@ def _amount(value: Any) -> int:
 def read_row(
     fields: Mapping[str, Any], *, origin: str, now_millis: int, limits: Limits
 ) -> Row | Refusal | None:
-    """Return a row as it may be counted, why it may not, or None when it is of zero bytes."""
+    """Return the row, or why it is refused, or None if it has zero bytes."""
     when = _when(fields, now_millis=now_millis)
     if isinstance(when, Refusal):
         return when
@@ -132,12 +132,12 @@ def _identity(origin: str, wire: WireReport, day: int) -> bytes:
 
 
 def _when(fields: Mapping[str, Any], *, now_millis: int) -> tuple[int, int] | Refusal:
-    """Return a row's day and a moment on it: its own, or noon where it names none on that day."""
+    """Return a row's day and a time on it: the row's, or noon if it has none on that day."""
     moment = _moment_millis(fields.get("moment"))
     day = _moment_millis(fields.get("day"))
     within_day = moment if day is None else day
     if within_day is None or (day is None and "day" in fields):
-        return Refusal(0, "day", "is no day that can be read, nor is there another")
+        return Refusal(0, "day", "cannot be parsed, and no other column has a day")
     number = within_day // DAY_MILLIS
     if number < OLDEST_DAY:
         return Refusal(0, "day", "is before the year 2000")
@@ -149,7 +149,7 @@ def _when(fields: Mapping[str, Any], *, now_millis: int) -> tuple[int, int] | Re
 
 
 def _moment_millis(value: Any) -> int | None:
-    """Read a moment: ISO 8601, a day, or seconds or milliseconds since 1970; naive is UTC."""
+    """Parse a time: ISO 8601, a day, or seconds or milliseconds since 1970; naive is UTC."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | date):
         return None
     try:
@@ -170,5 +170,5 @@ def _moment_millis(value: Any) -> int | None:
 
 
 def _is_compact_day(text: str) -> bool:
-    """Tell a day such as 20261101 from seconds: as those it would be in 1970."""
+    """Tell whether digits such as 20261101 are a day; as seconds they would be in 1970."""
     return len(text) == 8 and text.isdecimal()

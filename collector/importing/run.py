@@ -1,6 +1,6 @@
-"""Imports a file into a ledger, or works out what that would do.
+"""Imports a file into a ledger, or computes what an import would count.
 
-An embedded one may have no collector meanwhile; a shared one may be in use.
+An embedded ledger must not be in use by a collector meanwhile; a shared one may be.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from collector.reports.report import Limits, Refusal, Report
 STATEMENTS_PER_COMMIT = 5000
 
 Tell = Callable[[str, int, int | None], None]
-"""Called with what is being done, how far it is, and of how much."""
+"""Called with the present step, how much of it is done, and of how much."""
 
 
 _SHRUNK = Refusal(
-    0, "sum", "is less than what was counted of it before: was the table emptied in between?"
+    0, "sum", "is less than what was imported of it before: was the table emptied in between?"
 )
 
 
@@ -46,7 +46,7 @@ def read_rows(
     limits: Limits,
     tell: Tell,
 ) -> ImportTally:
-    """Add up a file's rows; those before a day are left out. Return what was read."""
+    """Add up a file's rows, without those before a day; return the tally of what was read."""
     tally = ImportTally()
     for raw in rows:
         tally.rows += 1
@@ -82,7 +82,7 @@ def compare(
     counts_toward_quota: bool,
     tell: Tell,
 ) -> None:
-    """Work out what an import would count, beside collectors that may run; change nothing."""
+    """Compute what an import would count, also beside running collectors; change nothing."""
     with _reader_of(backend) as reader:
         tariff = _tariff(reader, counts_toward_quota=counts_toward_quota)
         for statements in _pages(staging):
@@ -100,20 +100,19 @@ def count_all(
     now_millis: int,
     tell: Tell,
 ) -> Grown:
-    """Count what is not counted yet; return by how much the ledger grew.
+    """Count what was not imported yet; return by how much the ledger grew.
 
-    What does not count toward quotas is stored and shown, and billed nothing; what does is billed
-    by the ratios of now.
+    With `counts_toward_quota` it is billed by the present ratios, else it is billed to no quota.
 
-    Raises LedgerInUseError while a collector has the file; a shared ledger may be in use. Each
-    commit is whole: an import that ends early is finished by the next. Raises LedgerError when a
-    user's total would not fit the ledger, or another import counts the same.
+    An interrupted import is completed by the next one. Raises LedgerInUseError while a collector
+    uses an embedded ledger; LedgerError when a user's total would exceed the largest integer, or
+    another import counts the same rows.
     """
     try:
         ledger = backend.open()
     except LedgerInUseError as error:
         raise LedgerInUseError(
-            f"{error}. Stop the collector for the import, or look with --dry-run meanwhile"
+            f"{error}. Stop the collector for the import, or use --dry-run meanwhile"
         ) from error
     expected = staging.count()
     with contextlib.closing(ledger), _reader_of(backend) as reader:
@@ -144,14 +143,14 @@ def count_all(
 
 
 def _tariff(reader: LedgerReader | None, *, counts_toward_quota: bool) -> Tariff | None:
-    """Return how an import is billed by the ratios in a ledger, if it knows of any."""
+    """Return how an import is billed by the ratios in a ledger, if there are any."""
     billing = Billing() if reader is None else Billing(reader.ratios())
     return billing.tariff(counts_toward_quota=counts_toward_quota)
 
 
 @contextlib.contextmanager
 def _reader_of(backend: LedgerBackend) -> Iterator[LedgerReader | None]:
-    """Open what the ledger remembers of imports; None where there is no ledger or no memory yet."""
+    """Open the ledger for reading; None if there is none, or it is too old to know of imports."""
     if not backend.remembers_imports():
         yield None
         return
@@ -172,11 +171,11 @@ def _pages(staging: Iterable[Statement]) -> Iterator[list[Statement]]:
 
 
 _Growth = list[tuple[Statement, Sums, bool]]
-"""Statements, what of each is not counted yet, and whether anything of it is."""
+"""Statements, what of each was not imported yet, and whether any of it was."""
 
 
 def _growth(statements: Sequence[Statement], before: Counted, tally: ImportTally) -> _Growth:
-    """Compare statements with what is counted of them, and note what becomes of each."""
+    """Compare statements with what was imported of them; note the outcome of each in the tally."""
     growth: _Growth = []
     for statement in statements:
         tally.statements += 1
@@ -196,7 +195,7 @@ def _growth(statements: Sequence[Statement], before: Counted, tally: ImportTally
 
 
 def _reports(growth: _Growth, tariff: Tariff | None, tally: ImportTally) -> list[Report]:
-    """Return what is to be counted, and note what it is billed."""
+    """Return the reports to store, and note in the tally what they are billed."""
     reports: list[Report] = []
     for statement, sums, is_known in growth:
         for protocol, amounts in sums.items():

@@ -1,4 +1,4 @@
-"""Adds up a file's rows before they are compared with the ledger, on disk if they are many."""
+"""Adds up a file's rows before they are compared with the ledger, in a temporary SQLite file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ROWS_PER_STATEMENT = 5000
 
 @dataclass(slots=True)
 class Statement:
-    """What a file says of one user, server, port and day, or of one report id."""
+    """The sum that a file states for one user, server, port and day, or for one report id."""
 
     identity: bytes
     reports: dict[str, Report] = field(default_factory=dict)
@@ -53,14 +53,14 @@ class Staging:
     """The sums of one file."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # a file of SQLite's own, when large
+        self._db = sqlite3.connect("", isolation_level=None)  # a temporary file, in memory if small
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute(_CREATE)
         self._db.execute("BEGIN")
         self._pending: list[tuple[Any, ...]] = []
 
     def close(self) -> None:
-        """Forget everything."""
+        """Close and delete the temporary file."""
         self._db.close()
 
     def add(self, row: Row) -> None:
@@ -80,13 +80,13 @@ class Staging:
         try:
             self._db.executemany(_ADD, self._pending)
         except sqlite3.IntegrityError as error:
-            raise ImportFileError("a sum of the file is beyond what can be counted") from error
+            raise ImportFileError("a sum of the file exceeds the largest integer") from error
         except sqlite3.Error as error:
             raise ImportFileError(f"the file's rows cannot be added up: {error}") from error
         self._pending.clear()
 
     def count(self) -> int:
-        """Return how many sums there are."""
+        """Return the number of sums."""
         self._flush()
         return int(self._db.execute("SELECT count(*) FROM sums").fetchone()[0])
 

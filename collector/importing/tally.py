@@ -1,4 +1,4 @@
-"""What became of every row and byte of an import; pure."""
+"""Counts the rows and bytes of an import by outcome; pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collector.reports.report import Refusal
 
 @dataclass(slots=True)
 class ImportTally:
-    """Rows and bytes by what became of them; `is_balanced` says whether none got lost."""
+    """Rows and bytes by outcome; `is_balanced` tells whether they add up to what was read."""
 
     rows: int = 0
     bytes_read: int = 0
@@ -19,32 +19,32 @@ class ImportTally:
     bytes_too_old: int = 0
     bytes_counted: int = 0
     bytes_billed: int = 0
-    """What of it counts toward quotas."""
+    """Bytes billed to quotas."""
     bytes_there: int = 0
-    """Counted by an import before."""
+    """Bytes that an earlier import counted."""
     statements: int = 0
     statements_counted: int = 0
     users: Counter[str] = field(default_factory=Counter)
-    """What was counted, by user."""
+    """Counted bytes by user."""
     refused_rows: Counter[str] = field(default_factory=Counter)
     refused_bytes: Counter[str] = field(default_factory=Counter)
     days: tuple[int, int] | None = None
-    """The first and last day that something was read of."""
+    """The first and the last day in the file."""
 
     def refuse(self, refusal: Refusal, *, rows: int, amount_bytes: int) -> None:
-        """Note why something is not counted."""
+        """Note rows and bytes that are refused, and why."""
         reason = f"{refusal.field} {refusal.reason}"
         self.refused_rows[reason] += rows
         self.refused_bytes[reason] += amount_bytes
 
     def note_day(self, day: int) -> None:
-        """Widen the days to one more."""
+        """Extend the range of days by a day."""
         first, last = self.days or (day, day)
         self.days = min(first, day), max(last, day)
 
     @property
     def is_balanced(self) -> bool:
-        """Tell whether every byte that was read is counted, was there, or is refused."""
+        """Tell whether every byte that was read is counted, was imported before, or is refused."""
         accounted = (
             self.bytes_counted + self.bytes_there + self.bytes_too_old + self.refused_bytes.total()
         )

@@ -1,6 +1,6 @@
-"""InfluxDB: how points are spelt, what a write came to, and the buckets they go to.
+"""InfluxDB: the encoding of points, the outcome of writes, and the buckets.
 
-`lines` and `outcome` decide, `client` talks, `delivery` isolates refused lines, `buckets` and
-`tokens` prepare an InfluxDB through the `official` client. The bridge writes its own points with
-the same modules.
+`lines` encodes points, `client` makes requests, `outcome` decides what an answer means, `delivery`
+isolates refused lines, `exporter` copies the ledger, `buckets` and `tokens` prepare an InfluxDB
+through the `official` client. The bridge writes its own points with the same modules.
 """

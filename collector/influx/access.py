@@ -1,4 +1,4 @@
-"""Where an InfluxDB is, and how to sign in to it."""
+"""The address and credentials of an InfluxDB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collector.errors import SettingsError
 class InfluxAccess:
     """An InfluxDB's address, organization and token; the token is kept out of the representation.
 
-    The token may be in a file, which is read anew for each client, so that it can be replaced.
+    The token may be in a file, which is read again for each client, so that it can be replaced.
     """
 
     url: str

@@ -1,7 +1,7 @@
-"""The buckets an InfluxDB must have: what is missing or has drifted, and how it is mended.
+"""The buckets that an InfluxDB must have: finds missing ones and drift, and corrects both.
 
-InfluxQL on 2.x answers `SHOW TAG VALUES` from the database's default retention policy only, and
-a bucket named `db/rp` is no default by itself: an explicit mapping makes it one
+InfluxQL on 2.x answers `SHOW TAG VALUES` from the database's default retention policy only. A
+bucket named `db/rp` is not the default by itself; an explicit mapping makes it the default
 (`dbrp/service.go`, `v1/coordinator/statement_executor.go` of influxdb v2.9.1).
 """
 
@@ -24,7 +24,7 @@ PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class BucketChange:
-    """What one bucket needs; `from_seconds` is None where there is no such bucket yet."""
+    """A change of one bucket; `from_seconds` is None if the bucket does not exist yet."""
 
     policy: Policy
     from_seconds: int | None
@@ -45,7 +45,7 @@ class BucketChange:
 def plan_buckets(
     desired_seconds: Mapping[Policy, int], current_seconds: Mapping[str, int]
 ) -> list[BucketChange]:
-    """Compare retention as it should be, by policy, with what is there, by bucket name."""
+    """Compare the desired retention, by policy, with the current one, by bucket name."""
     return [
         BucketChange(policy, current_seconds.get(policy.bucket), seconds)
         for policy, seconds in desired_seconds.items()
@@ -54,9 +54,9 @@ def plan_buckets(
 
 
 def shard_seconds(retention_seconds: int) -> int:
-    """Return how much time one shard group is to span, by InfluxDB's own defaults.
+    """Return the duration of a shard group, by InfluxDB's own defaults.
 
-    It does not follow when a retention is changed, and refuses one shorter than a shard group.
+    InfluxDB does not adapt it when a retention changes, and refuses a retention shorter than it.
     """
     if retention_seconds == FOR_EVER or retention_seconds > 180 * DAY_SECONDS:
         return 7 * DAY_SECONDS
@@ -99,21 +99,21 @@ class _Mappings(msgspec.Struct):
 
 
 class Buckets:
-    """Reads and mends the buckets of one InfluxDB. Blocking.
+    """Reads and corrects the buckets of one InfluxDB. Blocking.
 
     Every method raises InfluxUnavailableError, InfluxRefusedError, or SettingsError without a
-    readable token. What is as it should be is only read.
+    readable token. Nothing is written if nothing has to change.
     """
 
     def __init__(self, access: InfluxAccess) -> None:
         self._access = access
 
     def current_seconds(self) -> dict[str, int]:
-        """Return the retention of every bucket that the token may see; 0 is for ever."""
+        """Return the retention of every bucket that the token can see; 0 is for ever."""
         return {each.name: each.retention_seconds for each in self._all()}
 
     def apply(self, changes: Iterable[BucketChange]) -> None:
-        """Create and correct buckets; one that is corrected keeps its points."""
+        """Create and correct buckets; a corrected bucket keeps its points."""
         changes = list(changes)
         if not changes:
             return
@@ -132,7 +132,7 @@ class Buckets:
                 official.create_bucket(self._access, name, **rules)
 
     def map_default(self) -> bool:
-        """Make `raw` what InfluxQL reads where a query names no policy; return if that was new."""
+        """Make `raw` InfluxQL's default policy; return whether that was a change."""
         org_id = self.org_id()
         with answered(self._access.url), open_client(self._access) as client:
             known = ask(client, "/api/v2/dbrps", _Mappings, orgID=org_id, db=DATABASE).content
@@ -154,7 +154,7 @@ class Buckets:
             found = ask(client, "/api/v2/orgs", _Orgs, org=self._access.org).orgs
         if not found:
             raise InfluxRefusedError(
-                f"{self._access.url} has no organization {self._access.org!r}; see to INFLUXDB_ORG"
+                f"{self._access.url} has no organization {self._access.org!r}; correct INFLUXDB_ORG"
             )
         return found[0].id
 

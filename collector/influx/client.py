@@ -1,8 +1,8 @@
-"""Talks to one InfluxDB: writes lines, deletes what is old. Blocking; call it from a thread.
+"""A client of one InfluxDB: writes lines, deletes old points. Blocking; call it from a thread.
 
-Over HTTP as it is documented, and not with the official client: that one's background batcher loses
-what it cannot write, and importing it takes a serving process 14 MB for the models of everything
-InfluxDB can do. `outcome` decides what an answer means; `official` changes buckets and tokens.
+It uses the documented HTTP API, not the official client. That one's background batcher drops what
+it cannot write, and importing it takes 14 MB of memory. `outcome` decides what an answer means;
+`official` changes buckets and tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 TIMEOUT = httpx.Timeout(20, connect=3)
 GZIP_LEVEL = 1
-"""Lines repeat themselves: more effort costs several times as much and saves little."""
+"""The gzip level: lines are repetitive, so a higher level costs much and saves little."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 RFC3339 = "%Y-%m-%dT%H:%M:%S.%fZ"
 LINES = {"content-type": "text/plain; charset=utf-8", "content-encoding": "gzip"}
@@ -35,10 +35,10 @@ MAX_REASON_LENGTH = 500
 
 
 def open_client(access: InfluxAccess) -> httpx.Client:
-    """Return a client that signs in; nothing is sent yet. SettingsError without a readable token.
+    """Return an HTTP client with the token; SettingsError without a readable token.
 
-    It follows no redirect, heeds no proxy that is meant for the outside world, and trusts whom the
-    system trusts, so that an InfluxDB's certificate may be of a private authority.
+    It follows no redirect, uses no proxy of the environment, and trusts the system's certificates,
+    so that an InfluxDB's certificate may be of a private authority.
     """
     is_encrypted = httpx.URL(access.url).scheme == "https"
     return httpx.Client(
@@ -53,7 +53,7 @@ def open_client(access: InfluxAccess) -> httpx.Client:
 class Influx:
     """Writes to one InfluxDB; any number of threads.
 
-    `close` forgets the connection; the next call opens another, with the token as it is then.
+    After `close` the next call opens another connection, with the present token.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class Influx:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Its URL."""
         return self._access.url
 
     def write(self, bucket: str, lines: Sequence[str]) -> Outcome:
-        """Write lines with timestamps in nanoseconds and say what came of it; never raises.
+        """Write lines with timestamps in nanoseconds; return the outcome, never raise.
 
-        A file with the token that cannot be read yet is a reason to retry.
+        A token file that cannot be read yet is an outcome to retry.
         """
         try:
             with self._connected() as client:
@@ -99,7 +99,7 @@ class Influx:
         )
 
     def delete_before(self, bucket: str, before: datetime) -> None:
-        """Delete all points older than a moment.
+        """Delete all points before a time.
 
         Raises InfluxUnavailableError, InfluxRefusedError, or SettingsError without a token.
         """
@@ -117,7 +117,7 @@ class Influx:
 
     @contextmanager
     def _connected(self) -> Iterator[httpx.Client]:
-        """Lend the connection; the last who has one that is forgotten closes it."""
+        """Yield the connection; once replaced, it is closed when its last user has finished."""
         with self._guard:
             if self._lent is None:
                 self._lent = _Lent(self._open_client(self._access))
@@ -133,7 +133,7 @@ class Influx:
                 lent.client.close()
 
     def close(self) -> None:
-        """Forget the connection, if there is one; a call that is under way ends first."""
+        """Close the connection, if there is one, after calls in progress."""
         with self._guard:
             lent, self._lent = self._lent, None
         if lent is not None and not lent.borrowers:
@@ -141,7 +141,7 @@ class Influx:
 
 
 class _Lent:
-    """A client, and how many threads are using it."""
+    """An HTTP client, and how many threads use it."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -150,7 +150,7 @@ class _Lent:
 
 @contextmanager
 def answered(url: str) -> Iterator[None]:
-    """Turn what the HTTP client raises into InfluxUnavailableError."""
+    """Translate exceptions of the HTTP client into InfluxUnavailableError."""
     try:
         yield
     except httpx.HTTPError as error:
@@ -158,7 +158,7 @@ def answered(url: str) -> Iterator[None]:
 
 
 def refusal(url: str, status: int | None, text: str) -> InfluxError:
-    """Return the error for an answer that is no success; one without a status did not come."""
+    """Return the error for an unsuccessful answer; without a status there was no answer."""
     message = f"{url} answers {status} {' '.join(text.split())}"[:MAX_REASON_LENGTH]
     if not status or status == 429 or status >= 500:
         return InfluxUnavailableError(message)
@@ -166,10 +166,10 @@ def refusal(url: str, status: int | None, text: str) -> InfluxError:
 
 
 def ask(client: httpx.Client, path: str, shape: type[T], **parameters: str | int) -> T:
-    """Return what InfluxDB answers, as an object of a shape; to be called within `answered`.
+    """Return InfluxDB's answer to a GET, decoded; to be called within `answered`.
 
-    Raises InfluxUnavailableError, or InfluxRefusedError for an answer that is no success or has
-    not that shape.
+    Raises InfluxUnavailableError, or InfluxRefusedError for an unsuccessful answer or one of
+    another shape.
     """
     answer = client.get(path, params=parameters)
     if not answer.is_success:
@@ -178,5 +178,5 @@ def ask(client: httpx.Client, path: str, shape: type[T], **parameters: str | int
         return msgspec.json.decode(answer.content, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InfluxRefusedError(
-            f"{client.base_url} answers what is none of InfluxDB's answers: something else is there"
+            f"{client.base_url} does not answer as InfluxDB does: correct INFLUXDB_URL"
         ) from error

@@ -1,7 +1,7 @@
 """Delivers a batch of lines, and finds the ones InfluxDB refuses by writing halves.
 
-One bad line must not hold up the rest. Halves are written until the culprit is alone; what is
-written twice on the way stores the same points again.
+One refused line must not block the others. Halves are written until the refused line is alone.
+Lines that are written twice on the way overwrite the same points.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Every line is stored or refused."""
+    """The outcome if every line is stored or refused."""
 
     refused: tuple[Refused, ...] = ()
 
 
 def deliver(lines: Sequence[str], write: Write) -> Delivered | Retry | Halt:
-    """Write lines until each is stored or refused; stop at the first reason to wait.
+    """Write lines until each is stored or refused; stop at the first Retry or Halt.
 
     After Retry or Halt the whole batch is to be delivered again.
     """

@@ -1,8 +1,8 @@
-"""Copies the ledger to InfluxDB: two streams, each from a stored cursor that moves on success only.
+"""Copies the ledger to InfluxDB: two streams, each with a stored cursor that moves on success.
 
-InfluxDB is for looking; while it is away nothing changes for reporters or limits, the cursor just
-stands still and the ledger keeps what is behind it. A crash between a write and its cursor writes
-the same points again, which changes nothing.
+InfluxDB is only for dashboards: an outage affects neither reporters nor limits. The cursor then
+stays, and the ledger keeps the reports after it. After a crash between a write and its cursor the
+same points are written again, which overwrites them with the same values.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ T = TypeVar("T")
 PAGE_ROWS = 5000
 """InfluxDB's documentation advises 5,000 lines a request."""
 GATHER_SECONDS: Mapping[Policy, float] = {Policy.RAW: 1.0, Policy.DAILY: 5.0}
-"""How long reports gather before the next page; a day's point is rewritten at every report."""
+"""The pause between pages. A day's point is rewritten with every page, so a longer pause saves
+writes."""
 IDLE_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 HALT_PAUSE_SECONDS = 30.0
 DEFECT_PAUSE_SECONDS = 60.0
 RETENTION_MARGIN_MILLIS = 60_000
-"""What would expire on its way is not sent."""
+"""Points that would expire within this time are not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step of a stream came to."""
+    """The outcome of one step of a stream."""
 
     has_more: bool = False
     pause_seconds: float = 0.0
@@ -63,8 +64,7 @@ class Step:
 class Exporter:
     """Exports one ledger to one InfluxDB.
 
-    `run` goes on until cancelled; `step` is one page of it. `warnings` says what stands in the way
-    now, for people.
+    `run` exports until cancelled; `step` writes one page. `warnings` has the present problems.
     """
 
     def __init__(
@@ -95,28 +95,28 @@ class Exporter:
 
     @property
     def warnings(self) -> list[str]:
-        """Return why points are not written now, or not as they should be."""
+        """Return why points are not written now, and drift of the buckets."""
         outages = [each for each in self._outages.values() if not each.is_up]
         problems = [self._buckets_problem, *(f"{each.name}: {each.reason}" for each in outages)]
         return [each for each in problems if each]
 
     async def run(self) -> None:
-        """Follow the ledger until cancelled, and see to the buckets first."""
+        """Prepare the buckets, then export until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for policy in Policy:
                 tasks.create_task(self._follow(policy), name=f"export-{policy}")
 
     async def close(self) -> None:
-        """Let go of InfluxDB; a write that is under way ends by itself or by its timeout."""
+        """Close the connections; a write in progress ends by itself or by its timeout."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._influx.close()
 
     async def prepare(self) -> None:
-        """Create and correct the buckets, as far as the token may; say what has drifted."""
+        """Create and correct the buckets, as far as the token may; log drift that remains."""
         try:
             problem = await self._in_thread(self._mend_buckets)
         except InfluxUnavailableError:
-            return  # the export itself says so, and this is tried again
+            return  # the export logs it, and this is retried
         except CollectorError as error:
             problem = f"the buckets of InfluxDB could not be checked: {error}"
         self._is_prepared = True
@@ -133,7 +133,7 @@ class Exporter:
             self._buckets.map_default()
         except InfluxRefusedError as error:
             if not changes:
-                return None  # a token that may only write cannot see more; bootstrap has been run
+                return None  # a write-only token cannot read buckets; bootstrap has created them
             drift = "; ".join(map(str, changes))
             return f"{drift}: run `traffic-collector bootstrap`, this token may not ({error})"
         for change in changes:
@@ -154,19 +154,19 @@ class Exporter:
                     if not self._is_prepared:
                         await self.prepare()
                 step = await self.step(policy)
-            except Exception:  # a defect here must not stop reports from being taken
-                log.exception("the export to %s met a defect; trying again", policy.bucket)
-                self._outages[policy].reason = "a defect, see the log"
+            except Exception:  # an unexpected error must not end the collector
+                log.exception("unexpected error in the export to %s; it is retried", policy.bucket)
+                self._outages[policy].reason = "unexpected error, see the log"
                 step = Step(pause_seconds=DEFECT_PAUSE_SECONDS)
             if step.has_more:
                 continue
             if not step.pause_seconds:
-                await _wait_for(signal)  # an export may be begun anew beside us
+                await _wait_for(signal)  # `export rebuild` may reset the cursor meanwhile
             pause_seconds = step.pause_seconds or GATHER_SECONDS[policy]
             await asyncio.sleep(pause_seconds)
 
     async def step(self, policy: Policy) -> Step:
-        """Write the next page of a stream, if there is one, and move the cursor behind it."""
+        """Write the next page of a stream, if there is one, and store the cursor after it."""
         state = await self._in_thread(lambda: self._reader.export_state(policy))
         page = await self._in_thread(lambda: self._read(policy, state.seq))
         if page is None:
@@ -223,7 +223,7 @@ class Exporter:
         return self._now_millis() - kept_seconds * 1000 + RETENTION_MARGIN_MILLIS
 
     def _write(self, policy: Policy, lines: Sequence[str]) -> Outcome:
-        if not self._ingest.leads:  # it may have been frozen since, and another be further by now
+        if not self._ingest.leads:  # this process may have been suspended, and another leads now
             return Retry("another collector exports now")
         outcome = self._influx.write(policy.bucket, lines)
         name = type(outcome).__name__.lower()
@@ -231,7 +231,7 @@ class Exporter:
         return outcome
 
     async def _wait(self, policy: Policy, why: Retry | Halt) -> Step:
-        """Note why the stream stands still, and for how long."""
+        """Note why the stream is stopped, and wait."""
         self._metrics.influx_up.set(0)
         outage = self._outages[policy]
         was_up = outage.is_up
@@ -239,12 +239,12 @@ class Exporter:
             why.reason, asked_seconds=why.after_seconds if isinstance(why, Retry) else None
         )
         if was_up:
-            with contextlib.suppress(NotStoredError):  # it is for `export status` only
+            with contextlib.suppress(NotStoredError):  # only `export status` shows it
                 await self._ingest.run(
                     lambda ledger: ledger.note_export_problem(policy, why.reason)
                 )
         if isinstance(why, Halt):
-            self._influx.close()  # the next try reads the token anew
+            self._influx.close()  # so that the next try reads the token again
             self._is_prepared = False
             return Step(pause_seconds=HALT_PAUSE_SECONDS)
         return Step(pause_seconds=pause_seconds)
@@ -264,7 +264,7 @@ async def _wait_for(signal: asyncio.Event) -> None:
 
 
 def _outage(policy: Policy) -> Outage:
-    """Return what is known of one stream; collectors that failed together try again apart."""
+    """Return the Outage of one stream, with jitter, so that collectors do not retry together."""
     name = f"export to {policy.bucket}"
     pace = Pace(
         chance=random.random,

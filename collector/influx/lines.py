@@ -12,7 +12,7 @@ FieldValue = int | float | str
 
 
 class UnwritableError(Exception):
-    """A point cannot be spelt in InfluxDB's line protocol."""
+    """A point cannot be encoded in InfluxDB's line protocol."""
 
 
 NANOS_PER_MILLI = 1_000_000
@@ -28,27 +28,27 @@ def to_line(
     fields: Mapping[str, FieldValue | None],
     timestamp_nanos: int,
 ) -> str:
-    """Return one line, without its end; fields that are None are left out.
+    """Return one line without a newline; fields that are None are left out.
 
-    Raises UnwritableError for what the protocol has no spelling for.
+    Raises UnwritableError for values that the protocol cannot encode.
     """
     return f"{series_key(measurement, tags)} {_fields(fields)} {timestamp_nanos}"
 
 
 def ordered_nanos(at_millis: int, seq: int) -> int:
-    """Return a moment in nanoseconds with a sequence number in the digits below the millisecond.
+    """Return a time in nanoseconds, with a sequence number in the digits below the millisecond.
 
-    Points of one series and millisecond do not overwrite each other, unless their numbers lie an
-    exact multiple of a million apart; one that is written again overwrites itself.
+    So points of one series and millisecond do not overwrite each other, unless their numbers differ
+    by an exact multiple of a million; a point that is written again overwrites itself.
     """
     return at_millis * NANOS_PER_MILLI + seq % NANOS_PER_MILLI
 
 
 def series_key(measurement: str, tags: Mapping[str, str]) -> str:
-    """Return the part of a line that names its series, tags in the order InfluxDB keeps them.
+    """Return the part of a line that names its series, with tags in InfluxDB's order.
 
-    Raises UnwritableError for an empty tag value, a line break, or a backslash at its end, which
-    would swallow the delimiter behind it.
+    Raises UnwritableError for a tag value that is empty, has a line break, or ends in a backslash,
+    which would escape the delimiter after it.
     """
     parts = [measurement.translate(_MEASUREMENT_ESCAPES)]
     for name in sorted(tags):
@@ -74,7 +74,7 @@ def _fields(fields: Mapping[str, FieldValue | None]) -> str:
 
 
 def _spell(name: str, value: FieldValue) -> str:
-    """Spell a field's value; whole numbers are always integers, lest a field change its type."""
+    """Encode a field's value; integers always as integers, so that a field keeps its type."""
     if isinstance(value, str):
         return f'"{value.translate(_TEXT_ESCAPES)}"'
     if isinstance(value, int):

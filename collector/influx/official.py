@@ -1,7 +1,7 @@
-"""What InfluxDB's official client is for: making and correcting buckets, mappings and tokens.
+"""Changes of buckets, mappings and tokens, by InfluxDB's official client.
 
-Its import takes 14 MB, the models of everything InfluxDB can do. So this module is imported where
-something is to be changed, and not by a collector or bridge that finds all as it should be.
+Importing that client takes 14 MB of memory. So this module is imported only when something must be
+changed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from collector.influx.client import refusal
 from collector.schema import DATABASE, Policy
 
 TIMEOUT_MILLIS = (3_000, 20_000)
-"""For a connection, and for an answer."""
+"""Timeouts of a connection and of an answer."""
 
 
 @contextmanager
 def signed_in(access: InfluxAccess) -> Iterator[InfluxDBClient]:
-    """Lend the official client, and turn what it raises into our errors.
+    """Yield the official client, and translate its exceptions into our errors.
 
     Raises InfluxUnavailableError, InfluxRefusedError, or SettingsError without a readable token.
     """
@@ -42,14 +42,14 @@ def signed_in(access: InfluxAccess) -> Iterator[InfluxDBClient]:
         ) from error
     except UnicodeDecodeError as error:
         raise InfluxRefusedError(
-            f"{access.url} answers no text: something other than InfluxDB is there"
+            f"{access.url} does not answer as InfluxDB does: correct INFLUXDB_URL"
         ) from error
 
 
 def create_bucket(
     access: InfluxAccess, name: str, *, retention_seconds: int, shard_seconds: int
 ) -> None:
-    """Make a bucket; raises as `signed_in` says."""
+    """Create a bucket; raises as `signed_in`."""
     with signed_in(access) as client:
         client.buckets_api().create_bucket(
             bucket_name=name,
@@ -61,7 +61,7 @@ def create_bucket(
 def correct_bucket(
     access: InfluxAccess, bucket_id: str, name: str, *, retention_seconds: int, shard_seconds: int
 ) -> None:
-    """Change how long a bucket keeps its points; raises as `signed_in` says."""
+    """Change a bucket's retention; raises as `signed_in`."""
     bucket = Bucket(
         id=bucket_id, name=name, retention_rules=[_rules(retention_seconds, shard_seconds)]
     )
@@ -78,7 +78,7 @@ def _rules(retention_seconds: int, shard_seconds: int) -> BucketRetentionRules:
 
 
 def map_default(access: InfluxAccess, *, org_id: str, bucket_id: str) -> None:
-    """Make `raw` what InfluxQL reads where a query names no policy; raises as `signed_in` says."""
+    """Make `raw` InfluxQL's default policy; raises as `signed_in`."""
     mapping = DBRPCreate(
         org_id=org_id,
         bucket_id=bucket_id,

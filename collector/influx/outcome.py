@@ -1,4 +1,4 @@
-"""What a write to InfluxDB came to, and so what is to be done with its lines.
+"""Decides from the answer to a write what to do with its lines.
 
 Pure. Statuses as InfluxDB 2.x gives them (`http/write_handler.go`, and Telegraf's `influxdb_v2`
 output for what clients make of them); 1.x answers 400 where 2.x answers 422.
@@ -21,30 +21,30 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Nothing is known to be stored; the same lines may be written again, which changes nothing."""
+    """Whether the lines are stored is not known; write the same lines again, which is harmless."""
 
     reason: str
     after_seconds: float | None = None
-    """How long the server asks to wait; the caller waits no less than it would by itself."""
+    """`Retry-After`; the caller waits at least its own backoff."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Some line is at fault, or the batch is too large: write its halves."""
+    """A line is refused, or the batch is too large: write its halves."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """No line of the batch will ever be stored."""
+    """InfluxDB refuses all lines of the batch for good."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """The operator has to mend something; the lines are kept."""
+    """An operator has to correct something; the lines are kept."""
 
     reason: str
 
@@ -55,16 +55,15 @@ Outcome = Stored | Retry | Split | Drop | Halt
 def decide(
     status: int, message: str, *, lines: int, retry_after_seconds: float | None = None
 ) -> Outcome:
-    """Say what an answer to a write of so many lines means.
+    """Return the outcome of a write of `lines` lines.
 
-    `message` is the answer's body, `retry_after_seconds` how long it asks to wait. A wait longer
-    than LONGEST_RETRY_AFTER_SECONDS is a mistake of somebody's, and is not heeded to its end.
+    `message` is the answer's body. `retry_after_seconds` is capped at LONGEST_RETRY_AFTER_SECONDS.
     """
     reason = " ".join([str(status), *message.split()])[:MAX_REASON_LENGTH]
     if status == 204:
         return Stored()
     if status in {400, 422}:
-        # A partial write: the rest is stored, and writing it again stores the same points.
+        # A partial write: the other lines are stored, and writing them again is harmless.
         dropped = _DROPPED.search(message)
         are_all_refused = dropped is not None and int(dropped[1]) >= lines
         return Drop(reason) if lines == 1 or are_all_refused else Split(reason)
@@ -73,12 +72,12 @@ def decide(
     if status == 429 or status >= 500:
         return Retry(reason, _bounded(retry_after_seconds))
     if status == 401:
-        return Halt(f"{reason}: InfluxDB does not know the token; see to INFLUXDB_TOKEN")
+        return Halt(f"{reason}: InfluxDB does not know the token; correct INFLUXDB_TOKEN")
     if status == 403:
-        return Halt(f"{reason}: the token may not write to this bucket; see to INFLUXDB_TOKEN")
+        return Halt(f"{reason}: the token may not write to this bucket; correct INFLUXDB_TOKEN")
     if status == 404:
-        return Halt(f"{reason}: run `traffic-collector bootstrap`, or see to INFLUXDB_ORG")
-    return Halt(f"{reason}: this is no answer of InfluxDB's to a write; see to INFLUXDB_URL")
+        return Halt(f"{reason}: run `traffic-collector bootstrap`, or correct INFLUXDB_ORG")
+    return Halt(f"{reason}: this is not InfluxDB's answer to a write; correct INFLUXDB_URL")
 
 
 def _bounded(seconds: float | None) -> float | None:

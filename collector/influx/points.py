@@ -1,9 +1,8 @@
-"""The ledger's rows as lines for InfluxDB.
+"""Encodes rows of the ledger as lines for InfluxDB.
 
-A report's point is stamped with its moment in milliseconds and, in the digits below, with its
-sequence number: reports of the same millisecond do not overwrite each other, and a point that is
-written again overwrites itself. Two reports of one series would meet only if they named the same
-millisecond and lay an exact multiple of a million reports apart.
+A point's timestamp is the report's time in milliseconds, with the sequence number in the digits
+below (`ordered_nanos`). So reports of the same millisecond do not overwrite each other, and a point
+that is written again overwrites itself.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ REMEMBERED_SERIES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of rows, ready to be written."""
+    """A page of rows, encoded as lines."""
 
     to_seq: int
     lines: list[str]
     refused: list[Refused]
-    """Rows that line protocol has no spelling for."""
+    """Rows that line protocol cannot encode."""
     expired: int
-    """Rows older than the retention policy keeps; InfluxDB would refuse them."""
+    """Rows older than the retention, which InfluxDB would refuse."""
 
 
 def raw_page(rows: Sequence[ReportRow], *, oldest_millis: int) -> Page:
-    """Spell a line per report; `rows` are in the order of `seq` and not empty."""
+    """Encode a line per report; `rows` are in the order of `seq` and not empty."""
     return _page(
         rows,
         to_seq=rows[-1].seq,
@@ -47,7 +46,7 @@ def raw_page(rows: Sequence[ReportRow], *, oldest_millis: int) -> Page:
 
 
 def daily_page(rows: Sequence[DayRow], *, oldest_millis: int) -> Page:
-    """Spell a line per series and day; `rows` are in the order of `change_seq` and not empty."""
+    """Encode a line per series and day; `rows` are in the order of `change_seq`, not empty."""
     return _page(
         rows,
         to_seq=rows[-1].change_seq,
@@ -83,7 +82,7 @@ def _page(
 
 def _spell_report(row: ReportRow) -> str:
     if row.voids_seq is not None:
-        # In the place of the point that the voided report has, or had, or is going to have.
+        # With the timestamp of the voided report's point, so that it overwrites that point.
         nanos = ordered_nanos(row.reported_at_millis, row.voids_seq)
         return f"upload_bytes=0i,download_bytes=0i,billed_bytes=0i,connections=0i {nanos}"
     return (

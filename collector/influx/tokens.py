@@ -1,7 +1,7 @@
-"""Least-privilege tokens: one for each program, kept in files only that program is given.
+"""Least-privilege tokens: one per program, in files that only that program can read.
 
-InfluxDB shows a token's text once, in the answer that makes it; so a token whose file is lost or no
-longer works is made anew, and its predecessor revoked.
+InfluxDB shows a token only when it is created. So if a token's file is lost or the token no longer
+works, a new token is created and the old one revoked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOKEN_FILE = "token"  # noqa: S105 - the file's name
 
 
 class Action(StrEnum):
-    """What a token may do to a bucket."""
+    """An action that a token may do on a bucket."""
 
     READ = "read"
     WRITE = "write"
@@ -32,7 +32,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What one program may do, and who may read its token's file."""
+    """The permissions of one program's token, and the mode of its file."""
 
     program: str
     permissions: tuple[tuple[Action, Policy], ...]
@@ -40,7 +40,7 @@ class Grant:
 
     @property
     def description(self) -> str:
-        """By which the token is known in InfluxDB."""
+        """The token's description in InfluxDB, by which it is found."""
         return f"external traffic: {self.program}"
 
 
@@ -56,16 +56,16 @@ GRANTS: Sequence[Grant] = (
     Grant(
         program="grafana",
         permissions=tuple((Action.READ, policy) for policy in Policy),
-        file_mode=0o644,  # Grafana runs as a user of its own
+        file_mode=0o644,  # Grafana runs as another user
     ),
 )
 
 
 def issue_tokens(access: InfluxAccess, folder: Path) -> list[str]:
-    """Make sure every program's file under `folder` holds a token that works.
+    """Make sure that every program's file under `folder` has a valid token.
 
-    Returns the programs whose token was made. `access` is an operator's. Raises InfluxError, or
-    OSError when a file cannot be written.
+    Returns the programs whose token was created. `access` has an operator's token. Raises
+    InfluxError, or OSError when a file cannot be written.
     """
     ids = Buckets(access).ids()
     made: list[str] = []
@@ -79,7 +79,7 @@ def issue_tokens(access: InfluxAccess, folder: Path) -> list[str]:
 
 
 def _works(access: InfluxAccess, grant: Grant, ids: dict[Policy, str]) -> bool:
-    """Tell whether a program's token is there and sees its buckets, as they are now."""
+    """Tell whether a program's token exists and has access to its present buckets."""
     if access.token_file is None or not access.token_file.exists():
         return False
     try:
@@ -114,7 +114,7 @@ def _revoke(client: InfluxDBClient, org_id: str, description: str) -> None:
 
 
 def _write(path: Path, token: str, mode: int) -> None:
-    """Put the token in its place in one step, readable for whom it is meant from the start."""
+    """Write the token's file atomically, with its final mode from the start."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)

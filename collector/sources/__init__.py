@@ -1,7 +1,7 @@
-"""Foreign payloads: one pure module per kind turns what others send into reports, or refusals.
+"""Payloads of other panels: one pure module per kind translates them into reports or refusals.
 
-A payload without ids gets them from the id of its message: one per user, so that a message that is
-sent again is counted once, also where the users' names were configured anew in between.
+The reports of a payload get their ids from the message's id and the user's name in the payload, so
+that a message that is sent again counts once, even if the mapping of names changed in between.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import msgspec
 from collector.reports.report import Refusal, WireReport
 
 MAX_ROWS = 100_000
-"""The most users one payload may be about, moving or not."""
+"""The most users in one payload, with or without traffic."""
 
 
 class Translated(msgspec.Struct, frozen=True):
-    """What a foreign payload says of users' traffic."""
+    """The result of translating a payload."""
 
     reports: list[tuple[int, WireReport]]
-    """Of users with traffic, with their places in the payload."""
+    """Reports of users with traffic, with their indexes in the payload."""
     refusals: list[Refusal]
     ignored: int
-    """Rows of zero bytes: dropped before anything else."""
+    """Rows of zero bytes, which are not stored."""
 
 
 def report_id(*, kind: str, message_id: str, foreign_user: str) -> str:

@@ -1,4 +1,4 @@
-"""The sources file: TOML text becomes what is known of each reporter's source, or one clear error.
+"""The sources file: decodes its TOML into the configuration of each reporter's source.
 
 [3x-ui.de-1]                 # the reporter whose key is in the panel's URL
 server = "de-1.example.com"
@@ -34,13 +34,13 @@ _NODE = re.compile(rf"(?:{NODE_PART.pattern}/)?{NODE_PART.pattern}")
 
 
 class SourcesConfig(msgspec.Struct, frozen=True):
-    """What is known of the sources, by the name of the reporter whose key they use."""
+    """The configured sources, by the name of the reporter whose key they use."""
 
     panels: Mapping[str, ThreeXUi] = {}
     uniproxies: Mapping[str, UniProxy] = {}
 
     def three_x_ui(self, reporter: str) -> ThreeXUi:
-        """Return a reporter's 3x-ui; one that is not in the file is called like its reporter."""
+        """Return a reporter's 3x-ui; without an entry its server has the reporter's name."""
         return self.panels.get(reporter) or ThreeXUi(server=reporter)
 
     def uniproxy(self, reporter: str) -> UniProxy | None:
@@ -52,12 +52,12 @@ EMPTY = SourcesConfig()
 
 
 def read_sources(text: str) -> SourcesConfig:
-    """Read a sources file; ConfigError says in one line what is wrong with it, and where."""
+    """Decode a sources file; ConfigError says on one line what is wrong with it, and where."""
     document = Table("", parse_toml(text))
     for kind in document:
         if kind not in KINDS:
             meant = did_you_mean(kind, KINDS)
-            raise ConfigError(f"[{kind}] is no kind of source; known: {', '.join(KINDS)}{meant}")
+            raise ConfigError(f"[{kind}] is not a kind of source; known: {', '.join(KINDS)}{meant}")
     return SourcesConfig(
         {name: _panel(name, entry) for name, entry in _reporters(document, three_x_ui.KIND)},
         {name: _uniproxy(entry) for name, entry in _reporters(document, uniproxy.KIND)},
@@ -69,7 +69,7 @@ def _reporters(document: Table, kind: str) -> Iterator[tuple[str, Table]]:
     for name in reporters:
         if not NAME.fullmatch(name):
             raise ConfigError(
-                f"[{kind}.{name}]: {name!r} is no reporter's name (A-Z a-z 0-9 . _ -)"
+                f"[{kind}.{name}]: {name!r} is not a valid reporter's name (A-Z a-z 0-9 . _ -)"
             )
         yield name, reporters.table(name, is_labelled=True)
 
@@ -89,7 +89,7 @@ def _uniproxy(entry: Table) -> UniProxy:
     if "users" not in entry:
         raise entry.error(
             "users",
-            "is required: nodes push numbers; say whose they are in a table [….users.table], or "
+            "is required: nodes push user numbers; map them in a table [….users.table], or "
             'set users = "identity"',
         )
     panel = UniProxy(
@@ -139,7 +139,7 @@ def _pattern(raw: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(raw)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"it is no regular expression: {error}") from error
+        raise ValueError(f"it is not a regular expression: {error}") from error
     if USERNAME_GROUP not in pattern.groupindex:
         raise ValueError(f"it needs a group (?P<{USERNAME_GROUP}>…)")
     return pattern

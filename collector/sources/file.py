@@ -1,7 +1,7 @@
-"""The sources file on disk: read at the start, read again when it changes, never half.
+"""The sources file on disk: read at the start, and again when it changes.
 
-A file that is wrong at the start stops the start. One that is made wrong later is logged once, and
-the last good one stays in use.
+A mistake in the file at the start is an error. After a later change, a mistake is logged once and
+the previous configuration stays in use.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _Stamp = tuple[int, int, int]
 
 
 def load_sources(path: Path | None) -> SourcesConfig:
-    """Read a sources file; ConfigError names it and says what is wrong with it."""
+    """Load a sources file; ConfigError names it and the mistake."""
     return EMPTY if path is None else read_config_file(path, read_sources, setting=SETTING)
 
 
 class Sources:
-    """What is configured of foreign senders, as the sources file says it now."""
+    """The present configuration of the sources file."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -39,10 +39,10 @@ class Sources:
         self.notes = RateLimit(per_second=1 / NOTE_SECONDS, burst=1)
         """Bounds how often a reporter's refusals are logged: panels repeat them all day."""
         self.problem: str | None = None
-        """Why the file as it is now is not used."""
+        """Why the present file is not used; None if it is."""
 
     def config(self, *, now_seconds: float) -> SourcesConfig:
-        """Return what the file says, at most a second old."""
+        """Return the configuration, at most a second old."""
         if self._path is not None and now_seconds >= self._look_at_seconds:
             self._look_at_seconds = now_seconds + LOOK_SECONDS
             stamp = _stamp_of(self._path)
@@ -55,15 +55,15 @@ class Sources:
         try:
             self._config = load_sources(path)
         except ConfigError as error:
-            self.problem = f"{error}; the last good one stays in use"
+            self.problem = f"{error}; the previous configuration stays in use"
             log.error("%s", self.problem)  # noqa: TRY400 - the message says it all
         else:
             self.problem = None
-            log.info("sources are read again from %s", path)
+            log.info("sources were loaded again from %s", path)
 
 
 def _stamp_of(path: Path | None) -> _Stamp | None:
-    """Return what changes with a file's content; None while there is none."""
+    """Return the file's size and times, which change with its content; None if there is no file."""
     try:
         state = path.stat() if path else None
     except OSError:

@@ -1,9 +1,9 @@
-"""Is a push a retry: for senders that try again without saying so; pure.
+"""Recognises retries of pushes that have no id; pure.
 
-A push without an id gets one from its node, its content and when it was first seen, in steps as
-long as the window. What was first seen within the last window lies in this step or in the one
-before, so the two ids it may have can be looked up in the ledger, also by a collector that has
-just been started. The same content after a window lies in another step, and gets another id.
+Time is divided into steps as long as the retry window. A push without an id gets one from its node,
+its content and the step in which it was first seen. A push that was first seen within the last
+window is of this step or of the one before. So a collector that was just started can look up both
+ids in the ledger. The same content after the window gets another id.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_REMEMBERED = 10_000
 
 
 def content_of(*, reporter: str, node: str, body: bytes) -> str:
-    """Name a push by who pushed it and what it says, byte for byte."""
+    """Return a digest of a push: reporter, node and body."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (reporter.encode(), node.encode()):
         digest.update(part + b"\x1f")
@@ -25,36 +25,36 @@ def content_of(*, reporter: str, node: str, body: bytes) -> str:
 
 
 def ids_of(content: str, *, now_millis: int, window_millis: int) -> tuple[str, str]:
-    """Return the id of a push first seen now, and the one if it was first seen a step ago."""
+    """Return the ids of a push that was first seen in this step, and in the one before."""
     step = now_millis // window_millis
     return f"{content}/{step}", f"{content}/{step - 1}"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A push that was seen: under which id, first when, and for how long it is remembered."""
+    """A push that was seen: its id, the time of its first try, and when to forget it."""
 
     message_id: str
     first_millis: int
     window_millis: int
 
     def is_within_window(self, now_millis: int) -> bool:
-        """Tell whether the same push is a retry now, whichever way clocks went."""
+        """Tell whether the same push is a retry now, also if the clock was set back."""
         return abs(now_millis - self.first_millis) < self.window_millis
 
 
 class RecentPushes:
-    """The pushes of the last few windows, so that tries that overlap are known to be one."""
+    """The pushes of the last few windows, to recognise retries that overlap with the first try."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, Seen] = OrderedDict()
 
     def find(self, content: str) -> Seen | None:
-        """Return what is known of a push; it may be of long ago."""
+        """Return the push if it was seen; it may be older than the window."""
         return self._seen.get(content)
 
     def note(self, content: str, seen: Seen, *, now_millis: int) -> None:
-        """Remember a push, and forget those that can be no retry's first try any more."""
+        """Remember a push, and forget those older than the windows."""
         self._seen[content] = seen
         self._seen.move_to_end(content)
         while self._seen:

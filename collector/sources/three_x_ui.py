@@ -1,4 +1,4 @@
-"""3x-ui's External Traffic Inform: bytes per client since the panel's last look, every few seconds.
+"""3x-ui's External Traffic Inform: bytes per client since the last post, every few seconds.
 
 Known from 2.5.3 to 3.6: the client rows' keys are in lower case, and rows gain and lose keys from
 version to version; `email`, `up` and `down` have always been there. Nearly all rows are of zero
@@ -28,7 +28,7 @@ KIND = "3x-ui"
 
 
 class ThreeXUi(msgspec.Struct, frozen=True):
-    """What a panel does not say of itself."""
+    """The configuration of a panel: what its posts do not contain."""
 
     server: str
     port: int = 0
@@ -43,7 +43,7 @@ class _Client(msgspec.Struct, gc=False):
 
 
 class _Usage(msgspec.Struct, gc=False):
-    """One user's traffic as its rows say it; `place` is where it was first named."""
+    """One user's traffic from all its rows; `place` is the index of the first of them."""
 
     place: int
     upload_bytes: int
@@ -64,9 +64,9 @@ _FIELDS = {"email": "user_token", "up": "bytes_uploaded", "down": "bytes_downloa
 
 
 def translate(body: bytes, panel: ThreeXUi, *, message_id: str | None) -> Translated:
-    """Read what a panel posts; rows of the same client are one report.
+    """Translate a post; the rows of one client become one report.
 
-    Raises UnreadableBodyError for what is no such post, BodyTooLargeError for too many rows.
+    Raises UnreadableBodyError for another payload, BodyTooLargeError for too many rows.
     """
     if body.count(b"{") > MAX_ROWS:
         raise BodyTooLargeError(f"a post of 3x-ui may have at most {MAX_ROWS} rows")
@@ -78,7 +78,7 @@ def translate(body: bytes, panel: ThreeXUi, *, message_id: str | None) -> Transl
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         rows, is_inform = _read_each(body, refusals)
     if not is_inform:
-        raise UnreadableBodyError("this is no traffic of 3x-ui: there are no clientTraffics in it")
+        raise UnreadableBodyError("this is not traffic of 3x-ui: it has no clientTraffics")
     usages, ignored = _add_up(rows, refusals)
     reports = []
     for email, usage in usages.items():
@@ -101,7 +101,7 @@ def translate(body: bytes, panel: ThreeXUi, *, message_id: str | None) -> Transl
 
 
 def _add_up(rows: list[_Client | None], refusals: list[Refusal]) -> tuple[dict[str, _Usage], int]:
-    """Return what each client moved, and how many rows moved nothing."""
+    """Return the traffic of each client, and the number of rows with zero bytes."""
     ignored = 0
     usages: dict[str, _Usage] = {}
     for place, row in enumerate(rows):
@@ -118,13 +118,13 @@ def _add_up(rows: list[_Client | None], refusals: list[Refusal]) -> tuple[dict[s
 
 
 def _read_each(body: bytes, refusals: list[Refusal]) -> tuple[list[_Client | None], bool]:
-    """Read row by row, so that a bad one is named and the others are kept."""
+    """Decode row by row, so that a malformed one does not refuse the others."""
     inform = parse_json(body)
     if not isinstance(inform, dict):
-        raise UnreadableBodyError("this is no traffic of 3x-ui: it is no JSON object")
+        raise UnreadableBodyError("this is not traffic of 3x-ui: it is not a JSON object")
     rows = inform.get("clientTraffics")
     if not isinstance(rows, list | None):
-        raise UnreadableBodyError("this is no traffic of 3x-ui: clientTraffics is no array")
+        raise UnreadableBodyError("this is not traffic of 3x-ui: clientTraffics is not an array")
     clients: list[_Client | None] = []
     for place, row in enumerate(rows or []):
         try:

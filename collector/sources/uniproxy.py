@@ -1,7 +1,7 @@
-"""What nodes of V2board-style panels push ("UniProxy"): `{"42": [upload, download], …}`.
+"""Pushes of nodes of V2board-style panels ("UniProxy"): `{"42": [upload, download], …}`.
 
-Bytes per user of the panel since the node's last push, before any ratio of the panel's. The node
-is named by the query: `node_id` and `node_type`, which is the protocol.
+They have the bytes per user since the node's last push, before any ratio of the panel. The query
+names the node: `node_id` and `node_type`, which is the protocol.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ NODE_PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Place(msgspec.Struct, frozen=True):
-    """What a node is called here."""
+    """The server, port and protocol of a node."""
 
     server: str
     port: int = 0
 
 
 class UniProxy(msgspec.Struct, frozen=True):
-    """What a panel's nodes do not say of themselves."""
+    """The configuration of a panel: what its nodes' pushes do not contain."""
 
     users: Users
     nodes: Mapping[str, Place]
-    """By `node_id`, or by `node_type/node_id` where ids are numbered per type."""
+    """By `node_id`, or by `node_type/node_id` if ids are unique per type only."""
     retry_window_seconds: float = DEFAULT_RETRY_WINDOW_SECONDS
-    """The same push of the same node within so long is a retry; 0 counts each."""
+    """An identical push of the same node within this time is a retry; 0 counts each push."""
 
 
 class Node(msgspec.Struct, frozen=True):
-    """Who pushes."""
+    """The node that pushes."""
 
     type: str
     id: str
 
     def place(self, panel: UniProxy) -> Place:
-        """Return what the node is called; one that is not configured keeps the panel's names."""
+        """Return the node's configured place; without an entry, one from the panel's names."""
         named = panel.nodes.get(f"{self.type}/{self.id}") or panel.nodes.get(self.id)
         return named or Place(f"{self.type}-{self.id}")
 
@@ -63,7 +63,7 @@ _FIELDS = {"[0]": "bytes_uploaded", "[1]": "bytes_downloaded"}
 
 
 def node_of(query: Mapping[str, str]) -> Node | dict[str, str]:
-    """Return who pushes, or what is wrong with the query's parameters."""
+    """Return the node that the query names, or the parameters at fault."""
     node = Node(query.get("node_type", "").lower(), query.get("node_id", ""))
     faults = {
         name: "is required: 1 to 64 of A-Z a-z 0-9 . _ -"
@@ -74,12 +74,12 @@ def node_of(query: Mapping[str, str]) -> Node | dict[str, str]:
 
 
 def translate(body: bytes, node: Node, panel: UniProxy, *, message_id: str | None) -> Translated:
-    """Read what a node pushes.
+    """Translate a push into reports.
 
-    Raises UnreadableBodyError for what is no such push, BodyTooLargeError for too many users.
+    Raises UnreadableBodyError for another payload, BodyTooLargeError for too many users.
     """
     if body.count(b"[") > MAX_ROWS:
-        raise BodyTooLargeError(f"a push may be of at most {MAX_ROWS} users")
+        raise BodyTooLargeError(f"a push may have at most {MAX_ROWS} users")
     refusals: list[Refusal] = []
     try:
         rows = list(enumerate(_DECODER.decode(body).items()))
@@ -108,10 +108,10 @@ def translate(body: bytes, node: Node, panel: UniProxy, *, message_id: str | Non
 def _read_each(
     body: bytes, refusals: list[Refusal]
 ) -> list[tuple[int, tuple[str, tuple[int, int]]]]:
-    """Read user by user, so that a bad entry is named and the others are kept."""
+    """Decode user by user, so that a malformed entry does not refuse the others."""
     push = parse_json(body)
     if not isinstance(push, dict):
-        raise UnreadableBodyError('this is no push of a node: expected {"uid": [up, down], …}')
+        raise UnreadableBodyError('this is not a push of a node: expected {"uid": [up, down], …}')
     rows = []
     for index, (uid, amounts) in enumerate(push.items()):
         try:

@@ -1,4 +1,4 @@
-"""Whose traffic is it: turns what a source calls a user into a username; pure."""
+"""Maps a source's user names to usernames; pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Users:
     """How a source's names become usernames: by a pattern, by a table, or as they are."""
 
     pattern: re.Pattern[str] | None = None
-    """Has a group named `username` and has to fit the whole name."""
+    """A pattern with a group `username`, which must match the whole name."""
     table: Mapping[str, str] | None = field(default=None, repr=False)
 
     def username_of(self, foreign: str) -> str | None:
@@ -30,7 +30,7 @@ class Users:
             return self.table.get(foreign)
         if self.pattern is None:
             return foreign.strip() or None
-        # Whatever is longer is no username; and it bounds what a pattern may be tried on.
+        # A longer text is no username; this also bounds the input of the pattern.
         if len(foreign) > MAX_USERNAME_LENGTH:
             return None
         found = self.pattern.fullmatch(foreign)
