@@ -1,12 +1,12 @@
-"""The ledger: exact, durable totals. Its values; `ports` says what an engine does with them.
+"""The ledger: exact, durable totals. This module has its values; `ports` has its interfaces.
 
-Totals are cumulative since for ever and never go down; what is taken back is a correction beside
-them (see `corrections`), and sums by server and day are less it. `seq` numbers reports in the order
-they were stored; a user's `change_seq` is the seq of the last report that touched it, so that the
-users changed after a seq can be read in pages.
+Totals are cumulative and never decrease. Corrections are kept separately (see `corrections`); the
+sums by server and day include them. `seq` numbers reports in the order in which they were stored. A
+user's `change_seq` is the seq of its last report, so that the users changed after a seq can be read
+in pages.
 
-`upload_bytes` and `download_bytes` are raw, as they were reported. `billed_bytes` is what the same
-reports count for against quotas, each as it was decided when it was taken.
+`upload_bytes` and `download_bytes` are raw: as reported. `billed_bytes` is what the same reports
+count against quotas, computed when each report was accepted.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from collector.reports.report import Report
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The reports of one request, and who sent it."""
+    """The reports of one request, and the scope of their sender."""
 
     reporter: str
     reports: Sequence[Report]
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What became of a batch. All of it is on disk."""
+    """The outcome of a batch, which is on disk."""
 
     accepted: int
     duplicates: int
     conflicts: int = 0
-    """Duplicates whose content differs from what was stored first under their id."""
+    """Duplicates whose content differs from the first report with their id."""
     full: tuple[int, ...] = ()
-    """Places in the batch of the reports that were not stored, since their user's total, raw or
-    billed, would be beyond what the ledger counts for one user."""
+    """Indexes in the batch of reports that were not stored, since their user's total, raw or
+    billed, would exceed MAX_AMOUNT_BYTES."""
 
 
 class UserTotal(msgspec.Struct, frozen=True):
-    """A user's traffic since for ever."""
+    """A user's total traffic."""
 
     username: str
     upload_bytes: int
@@ -48,30 +48,30 @@ class UserTotal(msgspec.Struct, frozen=True):
     last_used_at_millis: int
     change_seq: int
     corrected_upload_bytes: int = 0
-    """What corrections added, negative for what was taken back; so are the next two."""
+    """Bytes added by corrections, negative if subtracted; the next two likewise."""
     corrected_download_bytes: int = 0
     corrected_billed_bytes: int = 0
     corrected_seq: int = 0
-    """The number of the user's newest line of a correction; 0 where there is none."""
+    """The seq of the user's newest correction line; 0 if there is none."""
 
 
 class WriterRun(msgspec.Struct, frozen=True):
-    """One life of a collector's process: it stored all reports after a seq, up to the next run."""
+    """One run of a writer of the ledger: it stored all reports after a seq, up to the next run."""
 
     after_seq: int
     token: str
-    """Random: a ledger that was restored from a copy and went on has others from there on."""
+    """Random, so that a ledger that was restored from a copy has other tokens from there on."""
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """A page of users that changed, in the order of their last change."""
+    """A page of changed users, in the order of their last change."""
 
     ledger_id: str
     head: int
-    """The last report that is in the sums."""
+    """The seq of the last report in the sums."""
     changes: list[UserTotal]
     runs: list[WriterRun]
-    """The run that stored the report the page begins after, and all later ones."""
+    """The run that stored the report after which the page begins, and all later runs."""
 
 
 class ReportRow(msgspec.Struct, frozen=True, gc=False):
@@ -88,11 +88,11 @@ class ReportRow(msgspec.Struct, frozen=True, gc=False):
     connections: int
     reported_at_millis: int
     voids_seq: int | None = None
-    """The report that this row takes back."""
+    """The seq of the report that this row voids."""
 
 
 class DayRow(msgspec.Struct, frozen=True, gc=False):
-    """A series' sums of one UTC day, to be exported; `change_seq` is the last report in them."""
+    """A series' sums of one UTC day, to be exported; `change_seq` is the seq of its last report."""
 
     change_seq: int
     day: int
@@ -109,15 +109,15 @@ class DayRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExportState(msgspec.Struct, frozen=True):
-    """How far the ledger has been exported to one retention policy."""
+    """The position of the export to one retention policy."""
 
     stream: str
     seq: int = 0
-    """Everything up to here is in InfluxDB, or set aside as a dead letter."""
+    """The cursor: everything up to this seq is in InfluxDB, or is a dead letter."""
     points: int = 0
     advanced_at_millis: int | None = None
     problem: str | None = None
-    """Why it does not go on now."""
+    """Why it is stopped now; None if it is not."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -130,14 +130,14 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """Reports that are stored and not yet exported."""
+    """Reports that are stored and not exported yet."""
 
     reports: int
     oldest_received_at_millis: int | None
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What one step of an export came to."""
+    """The result of one step of an export."""
 
     stream: str
     from_seq: int

@@ -1,8 +1,8 @@
-"""How old reports are by the time that collectors ran, whatever the wall clock says; pure.
+"""The age of reports by the time that collectors ran, independent of the wall clock; pure.
 
-A wall clock may jump. What is dropped because it is old, and its id with it, has therefore to be
-old by both: by the clock, and by how long collectors of the ledger ran since it came. The ledger
-keeps a few marks for that: when so much time had been run, the reports went up to this seq.
+A wall clock may jump. So a report is purged, with its id, only if it is old by both: by the wall
+clock, and by how long collectors of the ledger ran since it arrived. For that the ledger keeps a
+few marks: at a certain running time, the last report had a certain seq.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ LEAST_STEP_MILLIS = 1000
 
 
 class Mark(NamedTuple):
-    """How long collectors had run when reports went up to a seq."""
+    """The running time at which the last report had a seq."""
 
     ran_millis: int
     seq: int
 
 
 class Ages(NamedTuple):
-    """How long collectors of a ledger ran in all, and its marks, oldest first."""
+    """The total running time of a ledger's collectors, and its marks, oldest first."""
 
     ran_millis: int = 0
     marks: tuple[Mark, ...] = ()
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Read what a ledger keeps; nothing kept is a ledger whose reports all came just now."""
+        """Parse the stored text; None means that all reports arrived just now."""
         if text is None:
             return cls()
         ran_millis, marks = json.loads(text)
@@ -40,9 +40,9 @@ class Ages(NamedTuple):
         return json.dumps(self)
 
     def later(self, *, ran_millis: int, seq: int, kept_millis: int) -> Self:
-        """Return the ages after a collector ran so much longer, and reports go up to a seq.
+        """Return the ages after collectors ran `ran_millis` longer, when the last report has a seq.
 
-        What is older than `kept_millis` needs one mark, the others are dropped.
+        Of the marks older than `kept_millis` only the newest is kept.
         """
         now_millis = self.ran_millis + max(0, ran_millis)
         step_millis = max(LEAST_STEP_MILLIS, kept_millis // MARKS_PER_WINDOW)
@@ -53,7 +53,7 @@ class Ages(NamedTuple):
         return type(self)(now_millis, marks[max(0, len(old) - 1) :])
 
     def old_through(self, *, kept_millis: int) -> int:
-        """Return the seq up to which reports came before so much of the time that was run."""
+        """Return the seq up to which reports are older than `kept_millis` of running time."""
         return max(
             (each.seq for each in self.marks if each.ran_millis <= self.ran_millis - kept_millis),
             default=0,

@@ -1,4 +1,4 @@
-"""How code in an event loop reads the ledger: a query runs in a thread and is awaited."""
+"""The interface by which code in an event loop reads the ledger: queries run in a thread."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where a ledger is kept, and all that is done to it from outside of a running collector.
+"""A ledger's storage, and its administration from outside of a running collector.
 
-`LEDGER_URL` says which kind it is: the embedded file, which one collector has, or a PostgreSQL
-database, which any number share.
+LEDGER_URL selects one of two kinds: an embedded SQLite file for one collector, or a PostgreSQL
+database that any number of collectors share.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ POSTGRES_SCHEMES = ("postgresql", "postgres")
 
 
 class LedgerBackend(Protocol):
-    """One ledger. Raises LedgerError where it cannot be used, or a call names what is not there."""
+    """One ledger. Raises LedgerError if it cannot be used, or if a call names an unknown object."""
 
     @property
     def name(self) -> str:
-        """Where it is, for people; without secrets."""
+        """Its path or URL without secrets, for messages."""
         ...
 
     @property
     def is_shared(self) -> bool:
-        """Whether other collectors may write it beside this one; a `SharedBackend` then."""
+        """Whether several collectors may write it; then it is a `SharedBackend`."""
         ...
 
     def prepare(self) -> None:
-        """Make it where there is none, bring it forward, and see that it can be used."""
+        """Create or migrate the ledger, and check that it can be used."""
         ...
 
     def open(self) -> Ledger:
-        """Open the writing side."""
+        """Open the ledger for writing."""
         ...
 
     def reader(self) -> LedgerReader:
-        """Open the reading side."""
+        """Open the ledger for reading."""
         ...
 
     def remembers_imports(self) -> bool:
-        """Whether there is a ledger that knows of imports and ratios: an old file does not yet."""
+        """Whether there is a ledger with tables for imports and ratios; an old file has none."""
         ...
 
     def identity(self) -> object:
-        """Return what is not the same any more when it is removed or replaced while in use."""
+        """Return what changes if the ledger is removed or replaced: a file's device and inode."""
         ...
 
     def free_disk_bytes(self) -> int | None:
-        """Return what is free on its disk; None where that is somebody else's. Raises OSError."""
+        """Return the free bytes of its disk; None if the disk is the server's. Raises OSError."""
         ...
 
     def add_reporter(
@@ -69,50 +69,51 @@ class LedgerBackend(Protocol):
     ) -> str:
         """Store a new reporter and return its key, which cannot be read back later.
 
-        It is a new one unless it is given.
+        The key is a new random one unless `key` is given.
         """
         ...
 
     def note_configured(self, configured: Sequence[Configured]) -> None:
-        """Note which keys the environment of a collector has, so that they are listed."""
+        """Record the keys in a collector's environment, so that they can be listed and revoked."""
         ...
 
     def revoke_configured(self, name: str, *, now_millis: int) -> bool:
-        """Make the environment's key of a name invalid; return whether there was a valid one."""
+        """Revoke the environment's key of a name; return whether there was a valid one."""
         ...
 
     def change_reporter(self, name: str, *, counts_toward_quota: bool) -> None:
-        """Say whether what a reporter reports from now on is billed."""
+        """Set whether a reporter's reports are billed from now on."""
         ...
 
     def rotate_reporter(self, name: str, *, now_millis: int, grace_millis: int) -> str:
-        """Give a reporter another key and return it; the one before is valid for the grace too.
+        """Replace a reporter's key and return the new one; the old one is valid for the grace, too.
 
-        The name stays, and so do the ids it has reported: what is sent again counts once.
+        The name stays, and with it the ids it has reported: a report that is sent again counts
+        once.
         """
         ...
 
     def revoke_reporter(self, name: str, *, now_millis: int) -> None:
-        """Make a reporter's key invalid."""
+        """Revoke a reporter's keys."""
         ...
 
     def set_ratio(self, ratio: Ratio) -> int | None:
-        """Store how much a byte on a server counts from now on; return the ratio before, if any."""
+        """Store a server's billing ratio from now on; return the previous one, if any."""
         ...
 
     def clear_ratio(self, server: str) -> None:
-        """Have a byte on a server count as a byte again."""
+        """Set a server's ratio back to 1."""
         ...
 
     def ask_correction(self, wanted: Wanted, *, asked_at_millis: int) -> int:
-        """Store that a correction is wanted, beside running collectors too; return its number.
+        """Store a request for a correction, also beside running collectors; return its number.
 
-        Whoever writes the ledger carries it out, see `Ledger.correct`.
+        The collector that writes the ledger carries it out, see `Ledger.correct`.
         """
         ...
 
     def rewind_exports(self) -> None:
-        """Begin all exports anew, beside running collectors or without one."""
+        """Reset all exports to the beginning, also beside running collectors."""
         ...
 
     def reader_positions(self) -> dict[str, ReaderPosition]:
@@ -124,16 +125,16 @@ class LedgerBackend(Protocol):
         ...
 
     def report_position(self, reader: str, position: ReaderPosition) -> ReaderPosition:
-        """Store a reader's position, never less than before; return what is stored."""
+        """Store a reader's position unless the stored one is higher; return the stored one."""
         ...
 
 
 class EmbeddedBackend(LedgerBackend, Protocol):
-    """A ledger that one collector has to itself."""
+    """A ledger that only one collector may write."""
 
     @property
     def is_shared(self) -> Literal[False]:
-        """No other collector may write it."""
+        """False: no other collector may write it."""
         ...
 
 
@@ -142,15 +143,15 @@ class SharedBackend(LedgerBackend, Protocol):
 
     @property
     def is_shared(self) -> Literal[True]:
-        """Other collectors may write it beside this one."""
+        """True: other collectors may write it as well."""
         ...
 
     def open(self) -> SharedLedger:
-        """Open the writing side."""
+        """Open the ledger for writing."""
         ...
 
     def reader(self) -> SharedReader:
-        """Open the reading side."""
+        """Open the ledger for reading."""
         ...
 
 
@@ -160,14 +161,14 @@ def is_postgres(url: str) -> bool:
 
 
 def backend_of(url: str) -> EmbeddedBackend | SharedBackend:
-    """Return the ledger that a URL names; SettingsError for a URL that names none."""
+    """Return the ledger of a URL; SettingsError for an unsupported or malformed URL."""
     if not is_postgres(url):
         from collector.ledger.sqlite.backend import SqliteBackend  # noqa: PLC0415 - one kind is loaded
 
         return SqliteBackend(url)
     if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
         raise SettingsError(
-            "LEDGER_URL names a PostgreSQL ledger, and its driver is not installed: "
+            "LEDGER_URL is a PostgreSQL ledger, but its driver is not installed: "
             "pip install 'marzban-external-traffic[postgres]' (a checkout: uv sync --extra "
             "postgres); the Docker image has it"
         )
@@ -177,9 +178,9 @@ def backend_of(url: str) -> EmbeddedBackend | SharedBackend:
 
 
 def file_of(url: str, *, instead: str) -> Path:
-    """Return the file of an embedded ledger, for what only such a one can do.
+    """Return the file of an embedded ledger, for operations that only it supports.
 
-    Raises SettingsError that says what to do instead.
+    Raises SettingsError for a shared one; its message ends with `instead`.
     """
     if is_postgres(url):
         raise SettingsError(f"LEDGER_URL names a PostgreSQL ledger: {instead}")

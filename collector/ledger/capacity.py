@@ -1,9 +1,8 @@
-"""How much each user's total may still grow: up to MAX_AMOUNT_BYTES, raw and billed; pure.
+"""Keeps each user's total within MAX_AMOUNT_BYTES, raw and billed; pure.
 
-The limit is of one user alone, so a user whose total is full never keeps another's report out. To
-look up the total of every user at every commit would cost more than storing. So a ledger knows of
-few users: those that are nearly full. All others have room for all that is accepted between two
-looks at the totals.
+The limit is per user, so one user's full total does not affect others. Reading the totals of all
+users at every commit would cost more than storing. So only the users whose totals are nearly full
+are cached. All others have room for everything that is accepted until the totals are read again.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from collector.reports.report import MAX_AMOUNT_BYTES, Report
 
 NEARLY_FULL_BYTES = MAX_AMOUNT_BYTES // 2
 SPARE_BYTES = MAX_AMOUNT_BYTES - NEARLY_FULL_BYTES
-"""All users that are not nearly full have at least so much room."""
+"""The least room of each user that is not nearly full."""
 
 
 class Amounts(NamedTuple):
-    """A user's total since for ever, with what is stored and in no sum yet."""
+    """A user's total, with stored reports that are not added up yet."""
 
     raw_bytes: int
     billed_bytes: int
 
     @property
     def is_nearly_full(self) -> bool:
-        """Whether the user's total has to be looked at before it grows."""
+        """Whether each report of the user has to be checked against the total."""
         return max(self) > NEARLY_FULL_BYTES
 
 
 TotalOf = Callable[[str], Amounts]
-"""Reads a user's total; a user who was never reported has nothing."""
+"""Reads a user's total; zero for an unknown user."""
 
 
 def raw_bytes_of(report: Report) -> int:
@@ -47,9 +46,9 @@ def billed_bytes_of(report: Report) -> int:
 
 
 class Capacity:
-    """What is known of the users' totals since the last look at them.
+    """The users that are nearly full, as of the last read of the totals.
 
-    `spare_bytes` is how much may be accepted, over all users, before the next look.
+    `spare_bytes` is how much may be accepted, over all users, before the totals are read again.
     """
 
     def __init__(
@@ -60,15 +59,15 @@ class Capacity:
         self._accepted_bytes = 0
 
     def is_ample(self, batches: Sequence[Batch]) -> bool:
-        """Tell whether all reports fit, whichever users they are of."""
+        """Tell whether all reports fit, without checking each user."""
         return not self.nearly_full and self._has_spare(batches)
 
     def room(self, batches: Sequence[Batch], total_of: TotalOf) -> Room:
-        """Return what decides about the reports of one commit, one by one."""
+        """Return the Room that checks the reports of one commit one by one."""
         return Room(self.nearly_full, has_spare=self._has_spare(batches), total_of=total_of)
 
     def note(self, *, raw_bytes: int, billed_bytes: int, room: Room | None = None) -> None:
-        """Note what a commit stored."""
+        """Note the bytes that a commit stored."""
         self._accepted_bytes += max(raw_bytes, billed_bytes)
         if room is not None:
             self.nearly_full = room.nearly_full
@@ -87,7 +86,7 @@ class Capacity:
 
 
 class Room:
-    """Decides report by report where some user's total may be too full for it."""
+    """Checks report by report whether it fits its user's total."""
 
     def __init__(
         self, nearly_full: Mapping[str, Amounts], *, has_spare: bool, total_of: TotalOf
@@ -98,11 +97,11 @@ class Room:
 
     @property
     def nearly_full(self) -> dict[str, Amounts]:
-        """The users whose totals have to be looked at from now on."""
+        """The users that are nearly full from now on."""
         return {name: total for name, total in self._totals.items() if total.is_nearly_full}
 
     def take(self, report: Report) -> bool:
-        """Add a report to its user's total; False, and nothing is added, where it does not fit."""
+        """Add a report to its user's total; return False, without adding it, if it does not fit."""
         total = self._totals.get(report.username)
         if total is None:
             if self._has_spare:

@@ -1,8 +1,8 @@
-"""What takes counted bytes back: what is asked for, what came of it, and what of it is whose.
+"""Corrections of counted bytes: voids and adjustments, their lines, and their effect per user.
 
-A correction is a fact beside the totals. For every report that it voids, and for an adjustment as a
-whole, the ledger has a line with what is added to the sums, which is negative for what is taken
-back. See docs/decisions/0018.
+The totals stay as they are; a correction is stored separately. For each voided report, and for each
+adjustment, there is a line with the bytes that are added to the sums; they are negative if
+subtracted. See docs/decisions/0018.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from enum import StrEnum
 import msgspec
 
 CORRECTED_REPORTS = 5_000
-"""At most so many reports are voided in one commit."""
+"""The most reports that one commit voids."""
 LOOKED_THROUGH_REPORTS = 50_000
-"""At most so many are looked at for it: commits of reports wait meanwhile."""
+"""The most reports that one commit reads for it, since commits of reports wait meanwhile."""
 SCOPE = "correction:"
-"""What the scope of a correction's rows in the stream of reports begins with: no sender has it."""
+"""The prefix of the scope of a correction's rows in the table of reports; no sender has it."""
 ADJUSTMENT_SERVER = "adjustment"
 ADJUSTMENT_PORT = 0
 ADJUSTMENT_PROTOCOL = "none"
 
 
 class Kind(StrEnum):
-    """How bytes are taken back."""
+    """The kind of a correction."""
 
     VOID = "void"
-    """Reports that are kept are taken out of all sums."""
+    """Stored reports are subtracted from all sums."""
     ADJUST = "adjust"
-    """An amount is added to a user, or taken off."""
+    """An amount is added to a user's sums, or subtracted."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A correction as it is asked for."""
+    """A requested correction."""
 
     kind: Kind
     reason: str
     actor: str
-    """Who asks."""
+    """Who requested it."""
     username: str | None = None
-    """Whose reports; None voids those of all users. An adjustment has one."""
+    """The user to correct; None voids reports of all users. An adjustment has a user."""
     scope: str | None = None
     """Who reported what is voided, as `reporter:NAME`."""
     since_millis: int | None = None
@@ -69,18 +69,18 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     reports: int = 0
     """So many were voided."""
     upload_bytes: int = 0
-    """What was added to the sums, negative for what was taken back; so are the next two."""
+    """Bytes added to the sums, negative if subtracted; the next two likewise."""
     download_bytes: int = 0
     billed_bytes: int = 0
 
     @property
     def raw_bytes(self) -> int:
-        """What was added in both directions."""
+        """Bytes added in both directions."""
         return self.upload_bytes + self.download_bytes
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """What one report that is voided, or an adjustment, adds to the sums."""
+    """What one voided report, or one adjustment, adds to the sums."""
 
     series_id: int
     upload_bytes: int
@@ -91,11 +91,11 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     received_at: int
     voids_seq: int | None
     is_placed: bool
-    """Whether its number says which period it is of; a day does otherwise."""
+    """Whether its seq tells its period; for an adjustment of a day, the day does."""
 
 
 class Affected(msgspec.Struct, frozen=True):
-    """What a void would take from one user."""
+    """What a void would subtract from one user."""
 
     username: str
     reports: int
@@ -105,40 +105,40 @@ class Affected(msgspec.Struct, frozen=True):
 
 
 class VoidPreview(msgspec.Struct, frozen=True):
-    """What a void would do now."""
+    """What a void would subtract now."""
 
     users: list[Affected]
-    """The most bytes first."""
+    """The affected users, those with the most bytes first."""
     voided_before: int
-    """So many of the reports that it names are voided already."""
+    """How many of the selected reports are voided already."""
     kept_since_millis: int | None
-    """When the oldest report that is kept came; None when none is."""
+    """When the oldest stored report arrived; None if there is none."""
 
 
 class CorrectedSum(msgspec.Struct, frozen=True):
-    """What corrections added to a user, negative for what was taken back, within a stretch."""
+    """What corrections added to a user within a range of lines, negative if subtracted."""
 
     billed_bytes: int
     raw_bytes: int
     period_billed_bytes: int
-    """What of it belongs to the period that was asked about; so is the next."""
+    """The part of it that belongs to the requested period; the next likewise."""
     period_raw_bytes: int
     corrections: list[Correction]
-    """Those that it is of, the newest first; a few, where there are many."""
+    """The newest of these corrections, newest first."""
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lines of a user's corrections are asked about, and where a period began."""
+    """A range of a user's correction lines, and the start of a period."""
 
     username: str
     after_seq: int
-    """Lines after this number."""
+    """Lines after this seq."""
     through_seq: int
-    """And up to this one."""
+    """Lines up to and including this seq."""
     period_seq: int | None
-    """The period has what was reported after this number; None where that is not known."""
+    """The period has the reports after this seq; None if that is not known."""
     period_since_millis: int
-    """When it began: for what has no number of its own, and where `period_seq` is not known."""
+    """When the period began; for adjustments of a day, and if `period_seq` is not known."""
 
 
 SHOWN_CORRECTIONS = 10
@@ -166,7 +166,7 @@ COLUMNS = (
 
 
 def refusal_of(wanted: Wanted, *, raw_bytes: int, billed_bytes: int, most_bytes: int) -> str | None:
-    """Say why a user with so many bytes cannot be adjusted; None when it can."""
+    """Return why a user with so many bytes cannot be adjusted; None if it can."""
     for what, has, more in (
         ("", raw_bytes, wanted.raw_bytes),
         ("billed ", billed_bytes, wanted.billed_bytes),
@@ -174,19 +174,19 @@ def refusal_of(wanted: Wanted, *, raw_bytes: int, billed_bytes: int, most_bytes:
         if has + more < 0:
             return f"{wanted.username} has {has} {what}bytes in all, less than {-more}"
         if has + more > most_bytes:
-            return f"{wanted.username} would have more {what}bytes than a ledger holds"
+            return f"{wanted.username} would have more {what}bytes than a ledger can hold"
     return None
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """The sums over a table of the ledger, to be held against those over another."""
+    """The sums over a table of the ledger, to compare with those over another."""
 
     raw_bytes: int
     billed_bytes: int
     reports: int
 
     def plus(self, other: Sums) -> Sums:
-        """Return both together."""
+        """Return the sum of both."""
         return Sums(
             self.raw_bytes + other.raw_bytes,
             self.billed_bytes + other.billed_bytes,
@@ -195,21 +195,21 @@ class Sums(msgspec.Struct, frozen=True):
 
 
 class Corrected(msgspec.Struct, frozen=True):
-    """The sums over all corrections, as each table that knows of them has them."""
+    """The sums over all corrections, by each table that has them."""
 
     lines: int
     added: Sums
-    """By the lines; `reports` is how many were voided, as a negative number."""
+    """By the lines; `reports` is the negative number of voided reports."""
     of_users: tuple[int, int]
     """By the users' sums: raw and billed."""
     of_corrections: tuple[int, int, int]
     """By the corrections themselves: raw, billed, and reports voided."""
     most_added: tuple[int, int]
-    """What lines that add rather than take back come to: raw and billed."""
+    """By the lines that add bytes: raw and billed."""
 
 
 def disagreements(one: Sums, other: Sums, *, what: str) -> list[str]:
-    """Say where the sums over users are not those over something else."""
+    """Describe where the sums over users differ from those over something else."""
     problems = []
     if (one.raw_bytes, one.reports) != (other.raw_bytes, other.reports):
         problems.append(
@@ -227,7 +227,7 @@ def disagreements(one: Sums, other: Sums, *, what: str) -> list[str]:
 def disagreements_of_days(
     users: Sums, corrected: Corrected, *, raw_bytes: int, billed_bytes: int
 ) -> list[str]:
-    """Say where days sum to more than was ever counted; days that were dropped are missing."""
+    """Describe where days sum to more than the users (less is normal: days are dropped)."""
     problems = []
     if raw_bytes > users.raw_bytes + corrected.most_added[0]:
         problems.append(f"days sum to {raw_bytes} bytes, more than the users' {users.raw_bytes}")
@@ -239,7 +239,7 @@ def disagreements_of_days(
 
 
 def disagreements_of_corrections(corrected: Corrected) -> list[str]:
-    """Say where what the ledger has of its corrections does not agree."""
+    """Describe where the tables disagree on the sums of corrections."""
     problems = []
     lines = (corrected.added.raw_bytes, corrected.added.billed_bytes)
     if corrected.of_users != lines:
@@ -259,7 +259,7 @@ CORRECTIONS_SUMS = "SELECT upload_bytes, download_bytes, billed_bytes, reports F
 
 
 def of_corrections(rows: Iterable[Sequence[object]]) -> tuple[int, int, int]:
-    """Sum what CORRECTIONS_SUMS found: raw, billed, and reports voided."""
+    """Sum the rows of CORRECTIONS_SUMS: raw, billed, and voided reports."""
     raw_bytes = billed_bytes = reports = 0
     for up, down, billed, voided in rows:
         raw_bytes += int(str(up)) + int(str(down))
@@ -279,7 +279,7 @@ def noted(
 ) -> dict[str, object]:
     """Return what is stored of a correction after a step, the values of NOTED.
 
-    Sums are over any number of users, and texts for that: they may be beyond 2^63.
+    Sums over many users may exceed 2^63, so they are texts.
     """
     return {
         "position": position,

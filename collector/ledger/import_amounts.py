@@ -1,4 +1,4 @@
-"""What an import has counted of one line of a file, as the ledger remembers it; pure."""
+"""The bytes that imports have counted, as the ledger stores them; pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 
 class Amounts(NamedTuple):
-    """Bytes both ways."""
+    """Bytes in both directions."""
 
     upload_bytes: int
     download_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        """Both together."""
+        """The sum of both directions."""
         return self.upload_bytes + self.download_bytes
 
 
 class Grown(NamedTuple):
-    """What imports stored, over all users."""
+    """Bytes that imports stored, over all users."""
 
     raw_bytes: int
     billed_bytes: int

@@ -1,8 +1,9 @@
-"""What a collector has seen in a shared ledger, and what of it the ledger lacks later on; pure.
+"""Detects that a shared ledger has lost commits that this collector has seen; pure.
 
-A standby that lagged behind, and took over, lacks the last commits; so does a restored backup. The
-ledger itself cannot tell. A collector that lives on remembers the highest number up to which it has
-seen reports added up, which run numbered them (decision 0008), and the groups it has stored itself.
+After a failover to a standby that lagged behind, or after a restore, the last commits are missing,
+and the ledger itself cannot tell. So a running collector remembers the highest seq up to which it
+has seen reports added up, the run that numbered them (decision 0008), and the groups that it has
+stored itself.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from collector.ledger import WriterRun
 
 MAX_GROUPS = 10_000
 KEPT_MILLIS = 12 * 3_600_000
-"""Reports are kept in the ledger for a day at least: a younger group is there, or was lost."""
+"""Reports are kept for a day at least, so a younger group that is missing was lost."""
 
 
 def went_back(known: WriterRun, *, seq: int, token_then: str | None) -> bool:
-    """Tell whether a ledger is no continuation of one that was seen.
+    """Tell whether a ledger is not a continuation of the one that was seen.
 
-    `known` is the highest number that was seen and the run that numbered it, `token_then` the run
-    that numbered it by what the ledger says now; None where it does not say.
+    `known` has the highest seq that was seen and the run that numbered it. `token_then` is the run
+    that numbered that seq according to the ledger now; None if the ledger does not know.
     """
     return seq < known.after_seq or (token_then is not None and token_then != known.token)
 
 
 def shared_seq(known: Collection[str], runs: Sequence[WriterRun], *, seq: int) -> int:
-    """Return up to which number a ledger still has what was seen of it.
+    """Return the seq up to which a ledger still has what was seen in it.
 
-    `known` are the tokens of the runs that were seen, `runs` those that it has now, the oldest
-    first. It is 0, which calls all in question, where none is in both.
+    `known` are the tokens of the runs that were seen, `runs` the ledger's present runs, oldest
+    first. Returns 0 if they have no run in common.
     """
     shared = [each.after_seq for each in runs if each.token in known]
     if not shared:
@@ -42,7 +43,7 @@ def shared_seq(known: Collection[str], runs: Sequence[WriterRun], *, seq: int) -
 
 @dataclass(frozen=True, slots=True)
 class OwnGroup:
-    """What one commit of this collector stored."""
+    """One commit of this collector."""
 
     group_id: int
     reports: int
@@ -56,18 +57,18 @@ class OwnGroups:
         self._groups: deque[OwnGroup] = deque(maxlen=MAX_GROUPS)
 
     def note(self, group: OwnGroup) -> None:
-        """Remember a commit, and forget those that may be purged."""
+        """Remember a commit, and forget those that may have been purged."""
         self._groups.append(group)
         while group.received_at_millis - self._groups[0].received_at_millis > KEPT_MILLIS:
             self._groups.popleft()
 
     @property
     def ids(self) -> list[int]:
-        """What is to be looked for in the ledger."""
+        """The ids of the groups to look up in the ledger."""
         return [each.group_id for each in self._groups]
 
     def take_missing(self, asked: Sequence[int], found: Collection[int]) -> list[OwnGroup]:
-        """Return, and forget, those that were asked for and not found."""
+        """Return, and forget, the groups that were looked up and not found."""
         gone = set(asked) - set(found)
         missing = [each for each in self._groups if each.group_id in gone]
         if missing:
@@ -78,20 +79,20 @@ class OwnGroups:
 
 @dataclass(slots=True)
 class Losses:
-    """All that this collector has found missing since it was started."""
+    """The losses that this collector has found since it was started."""
 
     reports: int = 0
-    """How many reports that it had acknowledged are gone, as far as it remembers them."""
+    """How many acknowledged reports are lost, as far as they are remembered."""
     _since_millis: int | None = None
     _until_millis: int = 0
     _ranges: list[tuple[int, int]] = field(default_factory=list)
 
     def add_range(self, *, shared: int, known: int) -> None:
-        """Note that what was seen up to a number is in the ledger up to another one alone."""
+        """Note that reports were seen up to `known`, and are in the ledger up to `shared` only."""
         self._ranges.append((shared + 1, known))
 
     def add_groups(self, missing: Sequence[OwnGroup]) -> None:
-        """Note that commits of this collector are gone."""
+        """Note that commits of this collector are lost."""
         for each in missing:
             self.reports += each.reports
             at = each.received_at_millis
@@ -100,7 +101,7 @@ class Losses:
 
     @property
     def text(self) -> str | None:
-        """Say what is gone; None where nothing is."""
+        """Describe the losses; None if there are none."""
         if not self._ranges and not self.reports:
             return None
         what = [f"numbers {first} to {last}" for first, last in self._ranges]
@@ -110,7 +111,7 @@ class Losses:
         return (
             f"the ledger lost commits that this collector had seen in it ({'; '.join(what)}), as "
             "after a failover to a standby that lagged behind, or a restored backup. The ids of "
-            "these reports are not known any more: sent again they are counted. docs/scale.md says "
+            "these reports are lost as well: sent again, they are counted. docs/scale.md says "
             "what to do; restart the collector when that is done"
         )
 

@@ -1,4 +1,4 @@
-"""The ports of a ledger: its writing side, its reading side, and what a shared one adds."""
+"""The ports of a ledger: its writer, its reader, and what a shared ledger adds."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from collector.reports.server_bounds import Place
 from collector.reports.spikes import BusyHour
 
 Alongside = Callable[[Database, Sequence[Receipt]], None]
-"""Writes what belongs to a commit of reports, with what became of them."""
+"""A call that writes something else in the commit of reports, given their receipts."""
 
 
 class Ledger(Protocol):
-    """The writing side, used by one thread.
+    """The writer of a ledger, for one thread.
 
     Raises DiskFullError or NotStoredError when nothing of a call was stored.
     """
@@ -62,19 +62,19 @@ class Ledger(Protocol):
     ) -> list[Receipt]:
         """Store all batches in one commit; returns when it is on disk.
 
-        With `defers_sums` the reports are stored, and in no sum before the next `fold`. What
-        `alongside` writes is in the same commit; what it raises undoes all of it.
+        With `defers_sums` the reports are not added up before the next `fold`. `alongside` is
+        called within the same transaction; an exception of it rolls everything back.
         """
         ...
 
     def fold(self) -> None:
-        """Add up what is stored and in no sum yet; a ledger that is opened does so by itself."""
+        """Add up the stored reports that are not in the sums yet; opening a ledger does so, too."""
         ...
 
     def age(self, *, ran_millis: int, kept_millis: int) -> int:
-        """Note that a collector ran so much longer than at the last call.
+        """Add to the running time of the ledger's collectors.
 
-        Return the seq up to which reports came before `kept_millis` of the time that was run.
+        Return the seq up to which reports are older than `kept_millis` of running time.
         """
         ...
 
@@ -86,55 +86,55 @@ class Ledger(Protocol):
         keeps_unexported: bool,
         through_seq: int | None = None,
     ) -> int:
-        """Drop up to `limit` of the oldest reports received before; return how many were.
+        """Drop up to `limit` of the oldest reports received before a time; return how many.
 
-        With `keeps_unexported`, what is not in InfluxDB yet stays; so does what is after
-        `through_seq`, if that is given, and its ids are remembered.
+        With `keeps_unexported`, reports that are not exported yet are kept. Reports after
+        `through_seq` are kept as well, if it is given. The ids of kept reports stay known.
         """
         ...
 
     def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
-        """Store that an export went on, unless it was begun anew meanwhile; return whether."""
+        """Store an export's progress, unless it was rewound meanwhile; return whether."""
         ...
 
     def note_export_problem(self, stream: str, problem: str | None) -> None:
-        """Store why an export does not go on, None when it does."""
+        """Store why an export is stopped, or None."""
         ...
 
     def forget_days(self, *, before_day: int, limit: int) -> int:
-        """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
+        """Drop up to `limit` of the oldest daily rows before a day; return how many."""
         ...
 
     def correct(self, *, now_millis: int, limit: int = CORRECTED_REPORTS) -> bool:
-        """Carry out a step of the oldest correction that is open; return whether there is more.
+        """Carry out a step of the oldest open correction; return whether there is more to do.
 
-        A step voids up to `limit` reports, in one commit. Where another collector leads a shared
-        ledger nothing is done.
+        A step voids up to `limit` reports, in one commit. With a shared ledger only the leader does
+        anything.
         """
         ...
 
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
-        """Drop series that are still as they were found; return how many. No sum changes."""
+        """Drop those series that have not changed since; return how many. No sum changes."""
         ...
 
     def close(self) -> None:
-        """Close the ledger and let another process have it."""
+        """Close the ledger and release its lock or lease."""
         ...
 
 
 class LedgerReader(Protocol):
-    """The reading side; any number of threads."""
+    """The reader of a ledger, for any number of threads."""
 
     def changes(self, *, after: int, limit: int) -> Changes:
         """Return the users changed after a seq."""
         ...
 
     def configured(self) -> list[Configured]:
-        """Return the keys of collectors' environments, those revoked since too."""
+        """Return the keys of collectors' environments, including revoked ones."""
         ...
 
     def reporters(self) -> list[Reporter]:
-        """Return all reporters by name, revoked ones too."""
+        """Return all reporters by name, including revoked ones."""
         ...
 
     def ratios(self) -> list[Ratio]:
@@ -146,56 +146,56 @@ class LedgerReader(Protocol):
         ...
 
     def open_correction(self) -> Correction | None:
-        """Return the oldest correction that is not carried out to its end."""
+        """Return the oldest correction that is not carried out completely."""
         ...
 
     def preview(self, wanted: Wanted) -> VoidPreview:
-        """Work out what a void would take now, from whom."""
+        """Compute what a void would subtract now, by user."""
         ...
 
     def corrected_sum(self, stretch: Stretch) -> CorrectedSum:
-        """Return what corrections added to a user within a stretch, and what is of a period."""
+        """Return what corrections added to a user in a range of lines, and the part of a period."""
         ...
 
     def last_reports(self) -> dict[str, int]:
-        """Return when the newest report that is still kept came from each sender, by its scope."""
+        """Return when the newest stored report of each sender arrived, by its scope."""
         ...
 
     def sender_bytes(self, sender: str, *, hour: int) -> SenderBytes:
-        """Return what a sender, by its scope, reported in an hour since 1970 and in its day.
+        """Return what a sender reported in an hour (since 1970), and in the day of that hour.
 
-        With what is in no sum yet.
+        Reports that are not added up yet are included.
         """
         ...
 
     def busy_hours(self, *, days: Sequence[int], above_bytes: int, limit: int) -> list[BusyHour]:
-        """Return the senders with an hour of more than so many bytes on some days.
+        """Return the senders with an hour above so many bytes on the given days.
 
-        Up to `limit` for each day, those with the largest hours.
+        At most `limit` per day, those with the largest hours.
         """
         ...
 
     def sender_places(self, sender: str, *, day: int) -> list[Place]:
         """Return the servers, ports and protocols that a sender named on a day since 1970.
 
-        By when it arrived. Of a user without a key: all that were reported for that user.
+        By arrival. For a user without a key: all that any sender reported for that user.
         """
         ...
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:
-        """Return when the first of the reports with these keys came, None when there is none."""
+        """Return when the first report with one of these keys arrived; None if there is none."""
         ...
 
     def imported(self, identities: Sequence[bytes]) -> dict[bytes, dict[str, Amounts]]:
-        """Return what imports have counted under each identity, by protocol."""
+        """Return what imports have counted for each identity, by protocol."""
         ...
 
     def last_seq(self) -> int:
-        """Return the last number that was given to a report."""
+        """Return the last assigned seq."""
         ...
 
     def imported_since(self, origin: str, *, after_seq: int) -> Grown:
-        """Return what the imports of an origin stored after a number."""
+        """Return what the imports of an origin stored after a seq."""
         ...
 
     def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
@@ -203,15 +203,15 @@ class LedgerReader(Protocol):
         ...
 
     def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:
-        """Return the days' sums that changed after a seq, in the order of their last change."""
+        """Return the daily sums that changed after a seq, in the order of their last change."""
         ...
 
     def export_state(self, stream: str) -> ExportState:
-        """Return how far an export is."""
+        """Return the position of an export."""
         ...
 
     def backlog(self, stream: str) -> Backlog:
-        """Return what an export has still before it."""
+        """Return the backlog of an export."""
         ...
 
     def dead_letters(self, *, limit: int) -> list[DeadLetter]:
@@ -226,25 +226,25 @@ class LedgerReader(Protocol):
         after: int = 0,
         limit: int | None = None,
     ) -> list[ServerUsage]:
-        """Return usage by server, most first, of one user or of all, since a day or for ever.
+        """Return usage by server, most first, of one user or of all, since a day or of all time.
 
-        Leaves out the first `after` of them, and returns up to `limit`; None for all.
+        Skips the first `after` of them, and returns up to `limit`; None for all.
         """
         ...
 
     def idle_series(self, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
-        """Return up to `limit` series that no kept report and no day refers to.
+        """Return up to `limit` series without stored reports and daily rows.
 
-        Without those of each user that were used last, as far as there is anything in their sums.
+        The `kept_per_user` most recent series of each user with sums other than zero are left out.
         """
         ...
 
     def sums_of_user(self, username: str, *, since_day: int | None) -> UsageSums:
-        """Return the sums over all servers of a user, since a day or for ever."""
+        """Return the sums over all servers of a user, since a day or of all time."""
         ...
 
     def sums_of_server(self, server: str, port: int, *, since_day: int | None) -> UsageSums:
-        """Return the sums over all users of a server, since a day or for ever."""
+        """Return the sums over all users of a server, since a day or of all time."""
         ...
 
     def days_of_server(self, server: str, port: int, *, since_day: int) -> list[DailyUsage]:
@@ -252,7 +252,7 @@ class LedgerReader(Protocol):
         ...
 
     def summary(self, *, since_day: int | None) -> Summary:
-        """Return the sums over everything, since a day or for ever."""
+        """Return the sums of all users on all servers, since a day or of all time."""
         ...
 
     def facts(self) -> Facts:
@@ -260,7 +260,7 @@ class LedgerReader(Protocol):
         ...
 
     def audit(self) -> Audit:
-        """Check the file and compare the ledger's sums with each other."""
+        """Check the ledger's integrity and compare its sums with each other."""
         ...
 
     def close(self) -> None:
@@ -273,26 +273,26 @@ class SharedLedger(Ledger, Protocol):
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one, as far as it knows."""
+        """Whether this process is the leader, as far as it knows."""
         ...
 
     @property
     def losses(self) -> Losses:
-        """What this process has seen in the ledger and is not there any more."""
+        """What this process has seen in the ledger and was lost since."""
         ...
 
     def lead(self) -> int:
-        """Take or keep the lead if possible; return up to where the sums go."""
+        """Take or extend the lease if possible; return the last seq in the sums."""
         ...
 
 
 class SharedReader(LedgerReader, Protocol):
-    """The reading side of such a ledger."""
+    """The reader of a shared ledger."""
 
     def commits_waiting(self) -> int:
         """Return how many commits have waited for a synchronous standby for seconds."""
         ...
 
     def await_sums(self) -> None:
-        """Return once all that is stored now is in the sums, whoever adds it up."""
+        """Return once all reports stored so far are in the sums, whichever collector leads."""
         ...

@@ -1,7 +1,8 @@
-"""The positions that readers of the feed report: how far their own stores are.
+"""The positions that readers of the feed report of their own stores.
 
-A reader keeps a store of its own (the bridge: quotas, where periods began). When it is restored
-from an older backup, only somebody else can tell: the ledger remembers its position.
+A reader such as the bridge has a store of its own (quotas, starts of periods). A store that was
+restored from an older backup cannot tell so itself. So the ledger keeps the position that the
+reader reported.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class ReaderPosition:
-    """The number of the newest entry of a reader's store, and a mark of that entry."""
+    """The number of the newest entry of a reader's store, and a digest of that entry."""
 
     position: int
     mark: str
     panel: str = ""
-    """Whose users the store is of, as a digest; empty when the reader did not say."""
+    """A digest of the panel to whose users the store belongs; empty if not reported."""
 
 
 def newer_of(known: ReaderPosition | None, told: ReaderPosition) -> ReaderPosition:
-    """Return which of two positions is to be remembered: never less than before."""
+    """Return the position to store: the reported one, unless the known one is higher."""
     is_news = (
         known is None or told.position > known.position or replace(known, panel=told.panel) == told
     )

@@ -1,4 +1,4 @@
-"""What statistics of a ledger come to, and what its tables hold; values of the port."""
+"""Values of statistics and of the audit of a ledger."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import msgspec
 
 
 class IdleSeries(msgspec.Struct, frozen=True, gc=False):
-    """A series that no kept report and no day refers to, as it was found.
+    """A series without stored reports and daily rows, with its sums when it was found.
 
-    Its sums are in the totals for ever. Those that are not zero are added to the user's series of
-    the server `other` when it is dropped, so that series and users sum to the same.
+    Its sums stay in the totals. When it is dropped, they are added to the user's series of the
+    server `other`, so that series and users have the same sums.
     """
 
     id: int
@@ -37,7 +37,7 @@ class UsageSums(msgspec.Struct, frozen=True):
     """Traffic of a user, or on a server and port, over all its servers or users."""
 
     series: int
-    """Of one user: servers, with port and protocol."""
+    """For a user: the number of servers, with port and protocol."""
     users: int
     upload_bytes: int
     download_bytes: int
@@ -55,7 +55,7 @@ class DailyUsage(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """Traffic over everything."""
+    """Traffic of all users on all servers."""
 
     users: int
     servers: int
@@ -68,24 +68,24 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """The ledger as a database."""
+    """The ledger's size and row counts."""
 
     location: str
     ledger_id: str
     records: int
-    """Reports still kept, for deduplication and until they are exported."""
+    """Reports kept for deduplication and until they are exported."""
     day_rows: int
     users: int
     servers: int
     upload_bytes: int
-    """Since for ever, like the next two."""
+    """Of all time, like the next two."""
     download_bytes: int
     billed_bytes: int
     size_bytes: int
 
 
 class Audit(msgspec.Struct, frozen=True):
-    """Whether the ledger is whole and its sums agree."""
+    """The ledger's integrity, and whether its sums agree."""
 
     problems: list[str]
     user_bytes: int
@@ -95,8 +95,8 @@ class Audit(msgspec.Struct, frozen=True):
     """The sum over users of what was billed."""
     reports: int
     unfolded: int
-    """Reports that are stored and in none of these sums yet."""
+    """Stored reports that are not added up yet, so in none of these sums."""
     correction_lines: int = 0
     corrected_bytes: int = 0
-    """What corrections added, negative for what was taken back; all the sums are with it."""
+    """Bytes added by corrections, negative if subtracted; they are included in the sums."""
     corrected_billed_bytes: int = 0

@@ -44,7 +44,7 @@ class SourcesConfig(msgspec.Struct, frozen=True):
         return self.panels.get(reporter) or ThreeXUi(server=reporter)
 
     def uniproxy(self, reporter: str) -> UniProxy | None:
-        """Return what a reporter's nodes belong to; None without an entry for it."""
+        """Return the configuration of a reporter's panel; None without an entry."""
         return self.uniproxies.get(reporter)
 
 

@@ -1,9 +1,9 @@
 """3x-ui's External Traffic Inform: bytes per client since the last post, every few seconds.
 
-Known from 2.5.3 to 3.6: the client rows' keys are in lower case, and rows gain and lose keys from
-version to version; `email`, `up` and `down` have always been there. Nearly all rows are of zero
-bytes. Inbounds and outbounds are listed beside the clients and carry the same bytes once more. A
-client's counter is one over all inbounds, so it is not known which of them it used.
+Versions 2.5.3 to 3.6: the keys of client rows are in lower case and differ between versions;
+`email`, `up` and `down` are always there. Nearly all rows have zero bytes. Inbounds and outbounds
+are listed as well and have the same bytes again, so they are skipped. A client has one counter for
+all inbounds, so the inbound is not known.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ def test_an_adjustment_adds_to_a_user_or_takes_off(home, ledger, reader):
         (adjust("alice", -4), "alice has 3 bytes in all, less than 4"),
         (adjust("alice", -1, billed_bytes=-4), "alice has 3 billed bytes in all, less than 4"),
         (adjust("nobody", 1), "no report has named a user nobody"),
-        (adjust("alice", 2**62), "alice would have more bytes than a ledger holds"),
+        (adjust("alice", 2**62), "alice would have more bytes than a ledger can hold"),
     ],
 )
 def test_an_adjustment_that_cannot_be_true_changes_nothing(home, ledger, reader, wanted, words):

@@ -283,7 +283,7 @@ def test_a_table_with_other_columns_more_of_them_and_rubbish_in_them_is_read_all
     assert days(path) == {("alice", at("2026-01-05"), "unknown"): (10, 100)}
     out = capsys.readouterr().out
     assert "refused: port expected" in out
-    assert "refused: day is no day" in out
+    assert "refused: day cannot be parsed" in out
     assert "The sums agree." in out
 
 

@@ -149,7 +149,7 @@ def test_a_user_whose_total_is_full_has_nothing_of_the_commit_stored(home, capsy
         "--all",
         code=1,
     )
-    assert "beyond what the ledger can count" in capsys.readouterr().err
+    assert "exceed what the ledger can count" in capsys.readouterr().err
     assert home.totals() == {"alice": (most, most)}
     with closing(home.backend.reader()) as reader:
         assert reader.imported_since("original", after_seq=0) == Grown(0, 0)

@@ -236,7 +236,7 @@ class TestWithoutTheServer:
         assert (await world.send(wire())).status_code == 200
         behind = await world.client.get("/v1/usage", headers=AS_ADMIN)
         if behind.status_code != 200:
-            assert "not added up now" in behind.json()["detail"]
+            assert "not added up yet" in behind.json()["detail"]
 
         async def is_counted():
             answer = await world.client.get("/v1/usage", headers=AS_ADMIN)

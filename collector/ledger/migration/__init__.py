@@ -1,1 +1,1 @@
-"""Moves a ledger from one engine to the other."""
+"""Moves a ledger from SQLite to PostgreSQL."""

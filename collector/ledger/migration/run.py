@@ -1,8 +1,8 @@
-"""Moves an embedded ledger into a PostgreSQL database, to the byte, and looks both over afterwards.
+"""Moves an embedded ledger into a PostgreSQL database, and compares both row by row.
 
-The ledger keeps its name and all its numbers, so that readers of the feed go on where they were.
-Rows are copied in pages, each in a transaction of its own; a move that was cut short goes on behind
-the last page that arrived. Until everything is there and found equal the database is marked as
+The ledger keeps its id and all its numbers, so that readers of the feed continue at their
+positions. Rows are copied in pages, each in a transaction of its own; an interrupted move continues
+after the last committed page. Until all rows are copied and compared, the database is marked as
 unfinished, and no collector opens it.
 """
 
@@ -39,15 +39,15 @@ _SMALL = {
     "export": ("stream", "seq", "points", "advanced_at", "problem"),
     "dead_letter": ("stream", "line", "reason", "at"),
 }
-"""Few rows, which may change beside a move that was cut short: copied last, all at once."""
+"""Small tables, which may change after an interrupted move: copied last, in one transaction."""
 
 Tell = Callable[[str, int, int], None]
-"""Is told what is being copied or compared, how many rows are done, and of how many."""
+"""Called with what is being copied or compared, the rows done, and their total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """What was moved, and found equal on both sides."""
+    """The rows and bytes that were moved and compared."""
 
     ledger_id: str
     rows: dict[str, int]
@@ -58,10 +58,10 @@ class Moved:
 
 
 class Migration:
-    """One move. The file is locked meanwhile: raises LedgerInUseError while a collector runs.
+    """One move. It locks the file, so it raises LedgerInUseError while a collector runs.
 
-    Raises LedgerError when the database holds another ledger, or a move of what the file was
-    before; and, as the links do, NotStoredError: then the same call goes on later.
+    Raises LedgerError if the database holds another ledger, or part of an older state of the file;
+    NotStoredError if the server fails; then a later call continues the move.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Migration:
         self._page_rows = page_rows
 
     def run(self, *, restarts: bool = False) -> Moved:
-        """Move everything, then compare it row by row."""
+        """Copy all rows, then compare them one by one."""
         with (
             closing(SqliteLedger(self._source)),  # its lock, and all reports in the sums
             closing(connect(self._source, read_only=True)) as source,
@@ -91,7 +91,7 @@ class Migration:
             return self._finish(source, counts)
 
     def _begin(self, origin: _Source, *, restarts: bool) -> None:
-        """Mark the database as ours, or find our mark."""
+        """Mark the database as an unfinished move of this ledger, or find that mark."""
 
         def begin(db: Db) -> None:
             row = db.execute("SELECT value FROM meta WHERE key = %s", (MIGRATION_MARK,)).fetchone()
@@ -106,7 +106,7 @@ class Migration:
             elif json.loads(row[0]) != origin.as_dict():
                 raise LedgerError(
                     f"{self._link.name} holds part of another ledger, or of this one as it was "
-                    "before it went on: begin anew with --restart"
+                    "before more was stored: start over with --restart"
                 )
             db.execute(
                 "INSERT INTO meta (key, value) VALUES (%s, %s) "
@@ -117,7 +117,7 @@ class Migration:
         self._link.run(begin)
 
     def _copy(self, source: sqlite3.Connection, table: Table) -> int:
-        """Copy what is not there yet; return how many rows the table has."""
+        """Copy the missing rows; return how many rows the table has."""
         total = _count(source, table.name)
         after = self._link.ask(table.last_key)
         done = 0 if after is None else self._link.ask(table.count)
@@ -142,14 +142,14 @@ class Migration:
             if one != other:
                 raise LedgerError(
                     f"row {number} of {table.name} is not the same on both sides: "
-                    f"{one!r} here, {other!r} there. Begin anew with --restart; your ledger file "
-                    "is as it was"
+                    f"{one!r} here, {other!r} there. Start over with --restart; your ledger file "
+                    "is unchanged"
                 )
             if number % self._page_rows == 0 or number == total:
                 self._tell(f"{table.name}, compared", number, total)
 
     def _finish(self, source: sqlite3.Connection, counts: dict[str, int]) -> Moved:
-        """Take the mark away: from here on the database is the ledger."""
+        """Remove the mark: from now on the database is a ledger."""
         origin = _Source.of(source)
         users, sums = _count(source, "user_total"), sums_of_users(SqliteDatabase(source))
 
@@ -178,7 +178,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What tells a ledger file from what it is once it went on."""
+    """The state of a ledger file, to notice that more was stored in it since."""
 
     ledger_id: str
     folded_seq: int

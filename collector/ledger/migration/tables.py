@@ -1,4 +1,4 @@
-"""The large tables of a ledger as they are moved: read in pages on both sides, copied in order."""
+"""The large tables of a ledger: read in pages on both sides, and copied in order."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Row = tuple[Any, ...]
 
 
 class Table:
-    """A table that is the same on both sides; its key is its first columns.
+    """A table with the same columns on both sides; its key is its first columns.
 
-    Text is ordered by its bytes on both sides, whatever the database's collation.
+    Text is ordered by its bytes on both sides, independent of the database's collation.
     """
 
     def __init__(
@@ -28,13 +28,13 @@ class Table:
         self._ordered = [f'{each} COLLATE "C"' if each == text_key else each for each in self._key]
 
     def key_of(self, row: Row) -> Row:
-        """Return what a row is found by."""
+        """Return the key of a row."""
         return row[: len(self._key)]
 
     def page(
         self, source: sqlite3.Connection, after: Sequence[Any] | None, limit: int
     ) -> list[Row]:
-        """Read rows of the file behind a key."""
+        """Read rows of the file after a key."""
         columns, keys = ", ".join(self._columns), ", ".join(self._key)
         marks = ", ".join("?" * len(self._key))
         where = "" if after is None else f"WHERE ({keys}) > ({marks})"
@@ -44,7 +44,7 @@ class Table:
         ).fetchall()
 
     def page_of_target(self, db: Db, after: Sequence[Any] | None, limit: int) -> list[Row]:
-        """Read rows of the database behind a key."""
+        """Read rows of the database after a key."""
         columns, keys = ", ".join(self._columns), ", ".join(self._ordered)
         marks = ", ".join(["%s"] * len(self._key))
         where = "" if after is None else f"WHERE ({keys}) > ({marks})"
@@ -55,7 +55,7 @@ class Table:
         return rows.fetchall()
 
     def last_key(self, db: Db) -> Row | None:
-        """Return behind which key the database has nothing yet."""
+        """Return the last key in the database; None if the table is empty."""
         order = ", ".join(f"{each} DESC" for each in self._ordered)
         query = f"SELECT {', '.join(self._key)} FROM {self.name} ORDER BY {order} LIMIT 1"
         return db.execute(query).fetchone()
@@ -71,7 +71,7 @@ class Table:
 
 
 class Reports(Table):
-    """Reports have their seq in the file; in the database it is of the group they came in."""
+    """Reports: the file has their seq; in the database it follows from their group."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -82,7 +82,7 @@ class Reports(Table):
         )
 
     def page_of_target(self, db: Db, after: Sequence[Any] | None, limit: int) -> list[Row]:
-        """Read reports with the numbers they have by their groups."""
+        """Read reports with the seq that follows from their group."""
         seq = 0 if after is None else after[0]
         rows = db.execute(
             "SELECT g.first_seq + r.position AS seq, r.report_key, r.series_id, r.upload_bytes, "
@@ -98,12 +98,12 @@ class Reports(Table):
         return rows.fetchall()
 
     def last_key(self, db: Db) -> Row | None:
-        """Return the last number that arrived."""
+        """Return the last copied seq."""
         row = db.execute("SELECT max(first_seq + reports - 1) FROM report_group").fetchone()
         return None if row is None or row[0] is None else (row[0],)
 
     def insert(self, db: Db, rows: Sequence[Row]) -> None:
-        """Copy reports, those that were received together as one group."""
+        """Copy reports; those that were received at the same time become one group."""
         groups, members = [], []
         for _, together in itertools.groupby(
             enumerate(rows), key=lambda row: (row[1][9], row[1][0] - row[0])
@@ -113,7 +113,7 @@ class Reports(Table):
             counted = [row for row in reports if not row[8].startswith(SCOPE)]
             raw_bytes = sum(row[3] + row[4] for row in counted)
             billed_bytes = sum(row[3] + row[4] if row[5] is None else row[5] for row in counted)
-            # Their numbers are far below the ids that collectors make of the time.
+            # Their seqs are far below the ids that collectors derive from the clock.
             groups.append(
                 (first_seq, len(reports), raw_bytes, billed_bytes, received_at, first_seq)
             )

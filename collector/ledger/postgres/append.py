@@ -1,4 +1,4 @@
-"""What one commit of a collector stores in a PostgreSQL ledger, and what became of each request."""
+"""One commit of a collector to a PostgreSQL ledger: its reports, and the outcome per request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collector.ledger.postgres.link import Db
 from collector.reports.report import Report
 
 Content = tuple[int | None, int, int]
-"""A report's series, bytes up and down: what a repeated id must agree with."""
+"""A report's series, upload and download bytes, which a duplicate must have, too."""
 IdOf = Callable[[Report], int | None]
 
 _STORE = """
@@ -27,7 +27,7 @@ _STORE = """
             connections, reported_at, reporter)
     ON CONFLICT (report_key) DO NOTHING
 """
-# Whoever drops series waits for the rows that are locked here, and is waited for.
+# These row locks serialise commits with the dropping of series.
 _STORE_GROUP = """
     INSERT INTO report_group (id, reports, raw_bytes, billed_bytes, received_at)
     SELECT %s::bigint, %s::int, %s::numeric, %s::numeric, %s::bigint
@@ -36,7 +36,7 @@ _STORE_GROUP = """
 
 
 def known_contents(db: Db, keys: Sequence[bytes]) -> dict[bytes, Content]:
-    """Return what is stored under those of the ids that are known."""
+    """Return the contents of the known ones of these ids."""
     rows = db.execute(
         "SELECT report_key, series_id, upload_bytes, download_bytes FROM report "
         "WHERE report_key = ANY(%s::bytea[])",
@@ -46,37 +46,38 @@ def known_contents(db: Db, keys: Sequence[bytes]) -> dict[bytes, Content]:
 
 
 def new_group_id() -> int:
-    """Make an id that is after those made before, and that no other collector makes."""
+    """Return a group id above earlier ones, which no other collector uses."""
     return (time.time_ns() // 1_000_000 << 21) | secrets.randbits(21)
 
 
 def is_id_kept(db: Db, key: bytes) -> bool:
-    """Tell whether an id is known, within a transaction whose commit waits as any other does.
+    """Tell whether an id is known, in a transaction whose commit waits for the standby.
 
-    To lock the row is written to the server's log, behind the commit that stored it.
+    The row lock is written to the WAL after the commit that stored the row, so once this commit is
+    confirmed, that one is as well.
     """
     query = "SELECT 1 FROM report WHERE report_key = %s FOR KEY SHARE"
     return db.execute(query, (key,)).fetchone() is not None
 
 
 def is_group_kept(db: Db, group_id: int) -> bool:
-    """Tell the same of a group."""
+    """Tell whether a group is stored, in the same way."""
     query = "SELECT 1 FROM report_group WHERE id = %s FOR KEY SHARE"
     return db.execute(query, (group_id,)).fetchone() is not None
 
 
 @dataclass(slots=True)
 class Taken:
-    """What is taken of one request."""
+    """The new and the duplicate reports of one request."""
 
     accepted: int = 0
     full: list[int] = field(default_factory=list)
-    """Places of the reports whose user's total is too full for them."""
+    """Indexes of the reports that do not fit their user's total."""
     duplicates: list[tuple[Report, Content | Report]] = field(default_factory=list)
-    """Reports whose id is known, with what is, or will be, stored under it."""
+    """Duplicates, with the content that is, or will be, stored under their id."""
 
     def receipt(self, id_of: IdOf) -> Receipt:
-        """Say what became of it, once the series of all its reports were looked up."""
+        """Return the receipt, once the series of all its reports were looked up."""
         conflicts = 0
         for report, stored in self.duplicates:
             content = _content(stored, id_of) if isinstance(stored, Report) else stored
@@ -89,25 +90,25 @@ def _content(report: Report, id_of: IdOf) -> Content:
 
 
 class Group:
-    """The reports of one commit: those that are not known yet."""
+    """The new reports of one commit."""
 
     def __init__(self, known: Mapping[bytes, Content], *, room: Room | None = None) -> None:
         self._known = known
         self.room = room
-        """Decides about each report; None where all fit."""
+        """Checks each report against its user's total; None if all fit."""
         self._fresh: dict[bytes, Report] = {}
         self.rows: list[tuple[Report, str]] = []
-        """Each with who reported it, in the order they are numbered in."""
+        """The reports, each with its sender's scope, in the order of their numbers."""
         self.duplicates: list[tuple[Report, Content | Report]] = []
         self.raw_bytes = self.billed_bytes = 0
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether every report has an id, so that none counts twice if all are stored again."""
+        """Whether every report has an id, so that a retry of the commit counts none twice."""
         return all(report.report_key is not None for report, _ in self.rows)
 
     def take(self, batch: Batch) -> Taken:
-        """Take what is new of a request, and fits the totals of its users."""
+        """Add the new reports of a request that fit their users' totals."""
         taken = Taken()
         room = self.room
         for place, report in enumerate(batch.reports):
@@ -132,7 +133,7 @@ class Group:
     def store(
         self, db: Db, group_id: int, id_of: IdOf, *, epoch: int, received_at_millis: int
     ) -> None:
-        """Store the reports within a transaction; LostRaceError where an id is not new any more.
+        """Store the reports within a transaction; LostRaceError if an id was stored meanwhile.
 
         StaleSeriesError where series were dropped since the given epoch: some may be remembered.
 
@@ -167,15 +168,15 @@ class Group:
 
 
 class LostRaceError(Exception):
-    """Another collector stored one of the ids meanwhile; this transaction must store nothing."""
+    """Another collector stored one of the ids meanwhile; roll this transaction back."""
 
 
 class StaleSeriesError(Exception):
-    """Series were dropped meanwhile; this transaction must store nothing."""
+    """Series were dropped meanwhile; roll this transaction back."""
 
 
 def _numbers(values: Iterable[int | None]) -> str:
-    """Spell an array; one at a time would take the driver longer than storing it."""
+    """Encode an array literal; the driver's adaptation takes longer than storing it."""
     return "{" + ",".join("NULL" if each is None else str(each) for each in values) + "}"
 
 

@@ -1,4 +1,4 @@
-"""Whether a PostgreSQL ledger is whole, and what it takes: what its own tables tell beside sums."""
+"""The audit and the size of a PostgreSQL ledger."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collector.ledger.statistics_values import Audit
 
 
 def size_bytes(db: Db) -> int:
-    """Return what the tables take; 0 for an engine that cannot say."""
+    """Return the bytes of the tables; 0 for an engine that cannot tell."""
     query = (
         "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_class AS c "
         "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'"
@@ -26,7 +26,7 @@ def size_bytes(db: Db) -> int:
 
 
 def audit(db: Db) -> Audit:
-    """Compare the sums of users, series, days and kept reports with each other; of one moment."""
+    """Compare the sums of users, series, days and stored reports, from one snapshot."""
     compared = Compared(PostgresDatabase(db))
     raw_bytes, billed_bytes, seq = db.execute(
         "SELECT raw_bytes, billed_bytes, seq FROM folded WHERE id = 1"
@@ -37,7 +37,7 @@ def audit(db: Db) -> Audit:
 
 
 def _lost_rows(db: Db) -> list[str]:
-    """Look for reports and days without their series, and groups without their reports."""
+    """Find reports and days without their series, and groups without their reports."""
     problems = []
     for what, query in (
         (

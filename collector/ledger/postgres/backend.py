@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class PostgresBackend(SqlAdministration):
-    """A database, by its `postgresql://` URL. Its server keeps it, so its disk is the server's.
+    """A database, by its `postgresql://` URL.
 
     Raises NotStoredError and its kinds where the server cannot be reached.
     """
@@ -30,7 +30,7 @@ class PostgresBackend(SqlAdministration):
         self.name = name_of(url)  # raises SettingsError for a malformed one
 
     def prepare(self) -> None:
-        """Make the tables where there are none, and bring them forward."""
+        """Create or migrate the tables."""
         with closing(Link(self._url)) as link:
             bring_forward(link)
 
@@ -45,20 +45,20 @@ class PostgresBackend(SqlAdministration):
         return PostgresReader(self._url)
 
     def remembers_imports(self) -> bool:
-        """Whether there is a ledger; nothing is made where there is none."""
+        """Whether there is a ledger; nothing is created."""
         with closing(Link(self._url, only_reads=True)) as link:
             return link.ask(version_of) > 0
 
     def identity(self) -> None:
-        """Nothing: a database that was replaced is told by its own lease."""
+        """None: a replaced database is noticed by its lease."""
 
     def free_disk_bytes(self) -> None:
-        """Nothing: the disk is the server's."""
+        """None: the disk is the server's."""
 
     def administer(self, work: Callable[[Database], T], *, only_reads: bool = False) -> T:
-        """Run something in one transaction, beside running collectors or without one.
+        """Run something in one transaction, also beside running collectors.
 
-        What only reads goes on while commits wait for a standby.
+        With `only_reads` it also works while commits wait for a standby.
         """
         with closing(Link(self._url, only_reads=only_reads)) as link:
             bring_forward(link)

@@ -1,4 +1,4 @@
-"""The rows of corrections in the stream of reports of a PostgreSQL ledger."""
+"""The rows of corrections in the table of reports of a PostgreSQL ledger."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def append(
     number: int,
     now_millis: int,
 ) -> None:
-    """Store the lines of a correction as one group, numbered after a seq; up to them the sums go.
+    """Store the lines of a correction as one group, numbered after a seq, and advance folded_seq.
 
-    Within a transaction of the leader, which adds them up.
+    It runs within a transaction of the leader that also adds them up.
     """
     db.execute(
         "INSERT INTO report_group (id, reports, raw_bytes, billed_bytes, received_at, "
@@ -48,5 +48,5 @@ def append(
             [it.reported_at for it in lines],
         ),
     )
-    # The running sum is of what was ever counted, as the users' totals are.
+    # The running sum excludes corrections, as the users' totals do.
     db.execute("UPDATE folded SET seq = %s WHERE id = 1", (after_seq + len(lines),))

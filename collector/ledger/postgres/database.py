@@ -1,4 +1,4 @@
-"""A connection to a PostgreSQL ledger as the texts of both engines see it."""
+"""The PostgreSQL side of `sql.database`: dialect and statements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REPORTS = """
         r.billed_bytes, r.connections, r.reported_at, g.received_at, r.reporter
     FROM report_group AS g JOIN report AS r ON r.group_id = g.id
 """
-# A report has its number when it is added up: the seq of its group's first one + its position.
+# A report is numbered when it is added up: its group's first_seq + its position in the group.
 DIALECT = Dialect(
     reports=f"({_REPORTS})",
     numbered=f"""({_REPORTS}
@@ -49,9 +49,9 @@ _TOKEN = re.compile(
 
 @lru_cache(maxsize=1000)
 def psycopg_text(text: str) -> str:
-    """Return a text as the driver takes it: `:name` as `%(name)s`, bytes in order as collation "C".
+    """Translate a statement for psycopg: `:name` to `%(name)s`, byte order to collation "C".
 
-    What stands in a literal or in quotes is left as it is, and so are casts.
+    Literals, quoted names and casts are left as they are.
     """
     return _TOKEN.sub(_translated, text)
 
@@ -65,7 +65,7 @@ def _translated(found: re.Match[str]) -> str:
 
 
 class PostgresDatabase:
-    """Runs the texts on a connection."""
+    """Implements `Database` on a connection."""
 
     dialect = DIALECT
 
@@ -73,16 +73,16 @@ class PostgresDatabase:
         self._connection = connection
 
     def bounds(self, *, after: int, through: int) -> dict[str, object]:
-        """Return the values for reports after a number and up to another."""
+        """Return the parameters for reports after a seq, up to and including another."""
         row = self._connection.execute(_GROUP_OF, {"after": after}).fetchone()
         return {"after": after, "through": through, "first_group_seq": row[0] if row else 0}
 
     def rows(self, text: str, values: Values = NO_VALUES) -> list[Row]:
-        """Run a text, and return its rows."""
+        """Run a statement, and return its rows."""
         return self._connection.execute(psycopg_text(text), values).fetchall()
 
     def change(self, text: str, values: Values = NO_VALUES) -> int:
-        """Run a text, and return how many rows it changed."""
+        """Run a statement, and return how many rows it changed."""
         return self._connection.execute(psycopg_text(text), values).rowcount
 
     def change_each(self, text: str, values: Sequence[Values]) -> None:

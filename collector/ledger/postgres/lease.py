@@ -1,4 +1,4 @@
-"""Who leads among the collectors of one ledger, and adds up; `runtime.postgres.lease` says how."""
+"""The lease of the leader among a ledger's collectors; see `runtime.postgres.lease`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKEN_BYTES = 8
 
 
 class NotLeadingError(NotStoredError):
-    """Another collector leads by now."""
+    """Another collector has the lease now."""
 
 
 class Lease(lease.Lease[LeaseRow]):
@@ -25,14 +25,14 @@ class Lease(lease.Lease[LeaseRow]):
 
     @property
     def is_due(self) -> bool:
-        """Whether the deadline should be moved, though there is nothing to do."""
+        """Whether the lease should be extended, though there is nothing to add up."""
         left_seconds = self.until_seconds - seconds_now()
         return left_seconds < self.seconds - RENEW_SECONDS
 
     def extend(self, db: Db) -> float:
-        """Begin a transaction of the leader; NotLeadingError where another leads.
+        """Begin a transaction of the leader; NotLeadingError if another collector leads.
 
-        Returns what `confirm` wants to know once it is committed.
+        Returns the argument for `confirm`, which is called after the commit.
         """
         started_at_seconds = seconds_now()
         row = None
@@ -48,7 +48,7 @@ class Lease(lease.Lease[LeaseRow]):
         return started_at_seconds
 
     def release(self, db: Db) -> None:
-        """Let another collector lead at once."""
+        """Release the lease, so that another collector can take it at once."""
         self.lose()
         db.execute(
             "UPDATE lease SET expires_at = clock_timestamp() "
@@ -58,7 +58,7 @@ class Lease(lease.Lease[LeaseRow]):
 
 
 def row_of(db: Db) -> LeaseRow:
-    """Return the lease as it is; NotStoredError where there is none."""
+    """Return the row of the lease; NotStoredError if there is none."""
     row = db.execute(f"SELECT {LEASE_COLUMNS} FROM lease WHERE name = 'leader'").fetchone()
     if row is None:
         raise NotStoredError("the ledger has no lease: was it restored in part?")

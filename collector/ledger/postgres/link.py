@@ -1,7 +1,7 @@
-"""A connection to a PostgreSQL ledger: opened when needed, bounded in time, its faults translated.
+"""A connection to a PostgreSQL ledger: opened on use, bounded in time, with translated errors.
 
-Only plain SQL goes through it: no advisory locks, no notifications, nothing that an engine which
-speaks PostgreSQL's protocol may lack. See docs/decisions/0012.
+It is used for plain SQL only, without advisory locks and notifications, which other engines with
+PostgreSQL's protocol may lack. See docs/decisions/0012.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ T = TypeVar("T")
 
 SCHEMA = "traffic"
 PATIENT_ANSWER_SECONDS = 40.0
-"""The same for what adds up, purges or checks, which nobody waits for."""
+"""The same for adding up, purging and audits, for which no request waits."""
 FROZEN_SECONDS = 5.0
-"""A session that stands still within a transaction so long is ended by the server, and its locks
-with it: a collector that was frozen holds nobody up for longer."""
+"""The server ends a session that is idle within a transaction for this long, and so releases the
+locks of a collector that was suspended."""
 LOCK_SECONDS = 3.0
 
 
 def conninfo_of(url: str) -> str:
-    """Return how to connect to a `postgresql://` URL; SettingsError for a malformed one."""
+    """Return the connection string for a `postgresql://` URL; SettingsError if malformed."""
     with _naming_the_variable():
         return postgres_connection.conninfo_of(url, application="traffic-collector")
 
 
 def name_of(url: str) -> str:
-    """Return what people may see of a URL: no password, no options."""
+    """Return a URL without password and options, for messages."""
     with _naming_the_variable():
         return postgres_connection.name_of(url)
 
@@ -58,7 +58,7 @@ def _naming_the_variable() -> Iterator[None]:
 
 
 def prepare_session(db: Db, *, seconds: float) -> None:
-    """Set what each session relies on; no statement takes longer. Raises what psycopg raises."""
+    """Prepare a session, with a timeout per statement. Raises psycopg's errors."""
     postgres_session.prepare(
         db,
         schema=SCHEMA,
@@ -69,7 +69,7 @@ def prepare_session(db: Db, *, seconds: float) -> None:
 
 
 def open_connection(conninfo: str, *, is_patient: bool = False) -> BoundedConnection:
-    """Connect, and see that this is a server to store at; raises what psycopg raises."""
+    """Connect and check that the server can store; raises psycopg's errors."""
     db = BoundedConnection.connect(conninfo, autocommit=True)
     db.answer_seconds = PATIENT_ANSWER_SECONDS if is_patient else ANSWER_SECONDS
     try:
@@ -84,7 +84,7 @@ def open_connection(conninfo: str, *, is_patient: bool = False) -> BoundedConnec
 
 
 def translate(error: Exception, name: str) -> NotStoredError:
-    """Return what an error of the server or of the way to it means for a sender."""
+    """Translate an error of the server or the connection into one for senders."""
     if isinstance(error, NotStoredError):
         return error
     text = text_of(error)
@@ -102,10 +102,10 @@ _FAULTS = (psycopg.Error, NotStoredError, UnicodeError, OverflowError)
 
 
 class Link(postgres_link.PostgresLink):
-    """One connection, for one thread at a time: opened when it is used, and anew when lost.
+    """One connection, for one thread at a time: opened on use, and again if it is lost.
 
-    Raises DiskFullError, LedgerUnavailableError or NotStoredError. What `only_reads` goes on while
-    commits wait for a standby.
+    Raises DiskFullError, LedgerUnavailableError or NotStoredError. With `only_reads` it also works
+    while commits wait for a standby.
     """
 
     def __init__(self, url: str, *, is_patient: bool = False, only_reads: bool = False) -> None:
@@ -124,7 +124,7 @@ class Link(postgres_link.PostgresLink):
 
 
 def run_in(db: Db, work: Callable[[Db], T], *, is_snapshot: bool = False) -> T:
-    """Run something in one transaction of a connection; a snapshot is all of one moment."""
+    """Run something in one transaction; with `is_snapshot` all queries see one snapshot."""
     with db.transaction():
         if is_snapshot:
             db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

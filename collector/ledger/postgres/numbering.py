@@ -1,9 +1,9 @@
 """Numbers the reports of a PostgreSQL ledger and adds them up, in one commit of the leader.
 
-Collectors append groups of reports in any order of commits. A report has no number until it is
-added up: the leader takes the groups that are committed by then, numbers them after all that were
-numbered before, and adds them to the sums. So whoever has read the sums up to a number has read
-all there will ever be up to it, whichever commit was how slow.
+Collectors append groups of reports, whose commits may be visible in any order. A report has no
+number (seq) until it is added up: the leader takes the committed groups, numbers their reports
+after all earlier ones, and adds them to the sums. So once a reader has read the sums up to a seq,
+no report with a lower seq can appear later, however slow its commit was.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ _HEAR = """
 
 
 def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -> tuple[int, int]:
-    """Number and add up what is committed, about `limit` reports of it; within a transaction.
+    """Number and add up about `limit` committed reports; within a transaction.
 
-    Returns how many reports were added up, and up to which number the sums go then.
+    Returns how many reports were added up, and the last seq in the sums then.
     """
     after = folded_seq(db)
     groups, reports, raw_bytes, billed_bytes = _unfolded(db, limit)
@@ -113,13 +113,13 @@ def fold(db: Db, *, token: str, is_run_noted: bool, limit: int = FOLD_REPORTS) -
 
 
 def _note_heard(db: Db, received_at: Mapping[str, int]) -> None:
-    """Note when each sender was heard: a report may be dropped before it is asked."""
+    """Store when each sender last reported, since its reports may be purged."""
     names = sorted(received_at)
     db.execute(_HEAR, (names, [received_at[name] for name in names]))
 
 
 def _unfolded(db: Db, limit: int) -> tuple[Sequence[tuple[int, int]], int, int, int]:
-    """Return the groups that have no number yet, about `limit` reports of them, and their sums."""
+    """Return groups without numbers, of about `limit` reports, with their sums."""
     rows = db.execute(
         "SELECT id, reports, raw_bytes, billed_bytes FROM report_group "
         "WHERE first_seq IS NULL ORDER BY id LIMIT %s",
@@ -136,25 +136,25 @@ def _unfolded(db: Db, limit: int) -> tuple[Sequence[tuple[int, int]], int, int, 
 
 
 def folded_seq(db: Db) -> int:
-    """Return up to which report the sums go."""
+    """Return the seq up to which reports are in the sums."""
     row = db.execute("SELECT seq FROM folded WHERE id = 1").fetchone()
     return 0 if row is None else int(row[0])
 
 
 def unfolded_ids(db: Db) -> list[int]:
-    """Return the groups that are committed and in no sum yet."""
+    """Return the committed groups that are not added up yet."""
     rows = db.execute("SELECT id FROM report_group WHERE first_seq IS NULL LIMIT 10000")
     return [row[0] for row in rows]
 
 
 def is_any_unfolded(db: Db, ids: Sequence[int]) -> bool:
-    """Tell whether one of some groups is in no sum yet."""
+    """Tell whether one of these groups is not added up yet."""
     query = "SELECT 1 FROM report_group WHERE first_seq IS NULL AND id = ANY(%s) LIMIT 1"
     return db.execute(query, (list(ids),)).fetchone() is not None
 
 
 def note_run(db: Db, *, after_seq: int, token: str) -> None:
-    """Note who numbers what follows: see docs/decisions/0008."""
+    """Record the run that numbers the reports after a seq: see docs/decisions/0008."""
     db.execute(
         "INSERT INTO run (after_seq, token) VALUES (%s, %s) "
         "ON CONFLICT (after_seq) DO UPDATE SET token = excluded.token",

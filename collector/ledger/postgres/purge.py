@@ -1,4 +1,4 @@
-"""Drops the reports that a PostgreSQL ledger need not keep; totals stay."""
+"""Purges old reports of a PostgreSQL ledger; totals stay."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collector.ledger.postgres.link import Db
 
 
 def forget_reports(db: Db, *, before_millis: int, limit: int, through_seq: int | None) -> int:
-    """Drop up to `limit` of the oldest reports received before; return how many were.
+    """Drop up to `limit` of the oldest reports received before a time; return how many.
 
-    Their ids are forgotten with them. Only from the front, so that what is kept has no gaps; what
-    is not added up yet stays, and what is after `through_seq`.
+    Their ids are dropped, too. Reports that are not added up yet, or are after `through_seq`, are
+    kept. Only the oldest are dropped, so that the remaining numbers have no gaps.
     """
     groups = db.execute(
         "SELECT id, first_seq, reports, purged, received_at FROM report_group "

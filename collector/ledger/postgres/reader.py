@@ -1,4 +1,4 @@
-"""The reading side of a PostgreSQL ledger: a pool of connections, for any number of threads."""
+"""The reader of a PostgreSQL ledger: a pool of connections, for any number of threads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 MAX_CONNECTIONS = 8
 GET_SECONDS = 2.0
 AGAIN_SECONDS = 5.0
-"""The same where the server was there a moment ago: another may be about to take its place."""
+"""The same if the server answered a moment ago: a failover may be in progress."""
 CATCH_UP_SECONDS = 5.0
 POLL_SECONDS = 0.02
 
@@ -55,7 +55,7 @@ class PostgresReader(SqlReader):
             max_size=MAX_CONNECTIONS,
             configure=self._prepare,
             timeout=GET_SECONDS,
-            # Who asks next tries anew: an attempt that is left to itself waits longer each time.
+            # The next query connects again: the pool's own attempts have a growing backoff.
             reconnect_timeout=GET_SECONDS,
             open=True,
             name="ledger-reader",
@@ -68,9 +68,9 @@ class PostgresReader(SqlReader):
     def _ask(
         self, work: Callable[[Db], T], *, is_snapshot: bool = False, is_long: bool = False
     ) -> T:
-        """Read; what reads through a whole table may take longer than what reports wait for.
+        """Run queries; `is_long` allows more time, for queries that scan a table.
 
-        A connection that is lost meanwhile is followed by another one, for some seconds.
+        If the connection is lost, it is retried on another one for some seconds.
         """
         until_seconds = time.monotonic() + (GET_SECONDS if self._is_away else AGAIN_SECONDS)
         while True:
@@ -79,7 +79,7 @@ class PostgresReader(SqlReader):
             try:
                 with self._pool.connection(timeout=wait_seconds) as db:
                     db.answer_seconds = PING_SECONDS
-                    db.execute("")  # where it was cut off, the next one is asked at once
+                    db.execute("")  # if the connection was cut, use another one at once
                     db.answer_seconds = PATIENT_ANSWER_SECONDS if is_long else ANSWER_SECONDS
                     found = run_in(db, work, is_snapshot=True) if is_snapshot else work(db)
             except PoolTimeout as error:
@@ -111,7 +111,7 @@ class PostgresReader(SqlReader):
     def await_sums(self) -> None:
         """Return once all that is stored now is in the sums, whoever adds it up.
 
-        Raises NotStoredError when nobody does in time.
+        Raises NotStoredError if no leader adds them up in time.
         """
         ids = self._ask(postgres_fold.unfolded_ids)
         until_seconds = time.monotonic() + CATCH_UP_SECONDS
@@ -119,20 +119,20 @@ class PostgresReader(SqlReader):
         while is_left:
             is_left = self._ask(lambda db: postgres_fold.is_any_unfolded(db, ids))
             if is_left and time.monotonic() > until_seconds:
-                raise NotStoredError("reports are stored, and not added up now; ask again")
+                raise NotStoredError("reports are stored, but not added up yet; retry later")
             if is_left:
                 time.sleep(POLL_SECONDS)
 
     def read(
         self, work: Callable[[Database], T], *, is_snapshot: bool = False, is_long: bool = False
     ) -> T:
-        """Run what only reads, on one of the connections."""
+        """Run queries on one of the connections."""
         return self._ask(
             lambda db: work(PostgresDatabase(db)), is_snapshot=is_snapshot, is_long=is_long
         )
 
     def last_reports(self) -> dict[str, int]:
-        """Return when the newest report that is still kept came from each sender, by its scope."""
+        """Return when the newest stored report of each sender arrived, by its scope."""
         query = (
             "SELECT scope, received_at FROM heard WHERE received_at >= "
             "(SELECT min(received_at) FROM report_group)"

@@ -1,4 +1,4 @@
-"""Compares a PostgreSQL ledger with what this collector has seen in it; see `lost_commits`."""
+"""Detects lost commits of a PostgreSQL ledger; see `lost_commits`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _HEAD = """
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Up to where the sums go."""
+    """The seq up to which reports are in the sums."""
 
     seq: int
     led_by: str
-    """The token of the collector that leads."""
+    """The token of the leading collector."""
     has_unfolded: bool
 
 
 class Recall:
-    """One collector's memory of a ledger, asked by the threads that write it."""
+    """What one collector remembers of a ledger; used by its writing threads."""
 
     def __init__(self) -> None:
         self.losses = Losses()
@@ -40,10 +40,10 @@ class Recall:
         self._groups = OwnGroups()
         self._known: WriterRun | None = None
         self._tokens: set[str] = set()
-        """Of the runs that numbered what was seen."""
+        """Tokens of the runs that numbered the reports that were seen."""
 
     def look(self, db: Db) -> Head:
-        """Return how far the sums are; what was seen before and is not there is noted as lost."""
+        """Read the head of the sums; note a loss if it is behind what was seen before."""
         known_seq = self._known.after_seq if self._known else 0
         row = db.execute(_HEAD, (known_seq,)).fetchone()
         if row is None:
@@ -53,7 +53,7 @@ class Recall:
             shared = shared_seq(self._tokens, _runs(db), seq=seq)
             self.losses.add_range(shared=shared, known=known_seq)
             log.error("%s", self.losses.text)
-            self.compare(db)  # beneath a connection that lives on, where a dump was restored
+            self.compare(db)  # a dump may be restored without the connection being lost
             self._known = None
             self._tokens.clear()
         if token is not None:
@@ -63,7 +63,7 @@ class Recall:
         return Head(int(seq), str(led_by), bool(has_unfolded))
 
     def folded(self, seq: int, token: str | None) -> None:
-        """Note that this collector has added up reports to a number, as the run of a token."""
+        """Note that this collector has added up reports to a seq, under a run's token."""
         if token is not None and seq:
             self._tokens.add(token)
             self._known = WriterRun(seq, token)
@@ -74,7 +74,7 @@ class Recall:
             self._groups.note(OwnGroup(group_id, reports, received_at_millis))
 
     def compare(self, db: Db) -> None:
-        """Look whether what this collector stored is there; for each new connection too."""
+        """Check that the groups stored by this collector exist; also on each new connection."""
         with self._guard:
             asked = self._groups.ids
         if not asked:

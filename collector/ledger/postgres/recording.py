@@ -1,4 +1,4 @@
-"""Appends to a PostgreSQL ledger: what one collector's `record` does, whoever leads."""
+"""Appends reports to a PostgreSQL ledger, on every collector."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ from collector.ledger.postgres.series import SeriesIds
 from collector.ledger.sql import capacity as sql_capacity
 
 CAPACITY_SECONDS = 60.0
-"""How old a look at the users' totals may be by which a collector tells whether more fits."""
+"""How old the cached totals may be by which a collector decides whether reports fit."""
 NEARLY_FULL_SECONDS = 1.0
-"""The same while a user is nearly full, whose reports may come to several collectors."""
+"""The same while a user is nearly full, since several collectors may accept its reports."""
 SPARE_BYTES = 2**56
-"""What a collector accepts without looking at the totals again. What others accept meanwhile it
-does not see: up to 32 of them together stay within what the ledger's integers hold beyond a full
-total."""
+"""How much a collector accepts before it reads the totals again. It does not see what others accept
+meanwhile; up to 32 collectors stay within the range of the ledger's integers above a full total."""
 RACES = 20
 AGAIN_SECONDS = 5.0
-"""How long a commit is tried again on new connections: a failover should be over by then, and the
-sender be waiting still."""
+"""How long a commit is retried on new connections: long enough for a failover, shorter than the
+timeout of senders."""
 PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A group whose commit was asked for, and not answered yet."""
+    """A group whose COMMIT was sent and not answered yet."""
 
     group_id: int
     received_at_millis: int
@@ -52,13 +51,13 @@ class _Sent:
 
 
 class OutcomeUnknownError(LedgerUnavailableError):
-    """Reports without an id may have been stored: only their sender can tell whether to repeat."""
+    """Reports without an id may have been stored; only their sender can decide to retry."""
 
 
 class Writer:
-    """The connection that a collector appends over; belongs to one thread.
+    """The connection by which a collector appends; for one thread.
 
-    `led_by` is under whose token the ledger goes on; under another one it may be a restored one.
+    `led_by` is the token of the leader; if it changes, the ledger may have been restored.
     """
 
     def __init__(self, url: str, recall: Recall) -> None:
@@ -80,11 +79,11 @@ class Writer:
         received_at_millis: int,
         alongside: Alongside | None = None,
     ) -> list[Receipt]:
-        """Store all batches in one commit; returns when it is where the server keeps commits.
+        """Store all batches in one commit; return when the server has confirmed it.
 
-        A server that is away is tried for some seconds, on new connections, unless it was away for
-        the call before as well. Raises LedgerUnavailableError where the outcome is not known: then
-        ids are safe to be sent again.
+        An unreachable server is retried for some seconds, unless the previous call failed as well.
+        Raises LedgerUnavailableError if the outcome is not known; then reports with ids can be
+        sent again safely.
         """
         until_seconds = time.monotonic() + (0 if self._is_away else AGAIN_SECONDS)
         races, self._sent = 0, None
@@ -102,10 +101,10 @@ class Writer:
                 if receipts is not None:
                     return receipts
                 races += 1
-        raise NotStoredError("others store the same reports just now; send again")
+        raise NotStoredError("another collector stores the same reports now; send them again")
 
     def _outcome(self) -> list[Receipt] | None:
-        """Return the receipts of a commit whose answer was lost; None where it may be repeated."""
+        """Return the receipts of a commit whose answer was lost; None if it may be retried."""
         if self._sent is None:
             return None
         sent = self._sent
@@ -133,7 +132,7 @@ class Writer:
     def _record(
         self, batches: Sequence[Batch], received_at_millis: int, alongside: Alongside | None
     ) -> list[Receipt] | None:
-        """Store a group; None where an id was stored by others, or dropped, meanwhile."""
+        """Store a group; None if another collector stored or dropped an id meanwhile."""
         self._refresh()
         keys = [
             report.report_key
@@ -163,10 +162,10 @@ class Writer:
         return self._stored(sent)
 
     def _confirm(self, known: Mapping[bytes, object]) -> bool:
-        """Wait until what is known is where a commit is; whether it is still known then.
+        """Wait until known ids are confirmed by the standby; return whether they still exist then.
 
-        A commit whose wait for the standby was cut short is there for everybody to read, and is
-        lost with its server. One that comes after it is confirmed after it.
+        A commit whose wait for the standby was interrupted is visible, but lost if its server
+        fails. A later commit is confirmed after it, so waiting for a later one is enough.
         """
         key = next(iter(known), None)
         return key is None or self.link.run(lambda db: is_id_kept(db, key))
@@ -183,12 +182,12 @@ class Writer:
             )
             if alongside is not None:
                 alongside(PostgresDatabase(db), sent.receipts)
-            self._sent = sent  # from here on it may come about
+            self._sent = sent  # from here on the commit may succeed
 
         self.link.run(store)
 
     def _refresh(self) -> None:
-        """Forget series that were read of another connection or leader, or have been dropped."""
+        """Clear the cached series if the connection or leader changed, or series were dropped."""
         self.link.connect()
         if self._series_of != (self.link.connections, self.led_by):
             self._series.clear()
@@ -197,7 +196,7 @@ class Writer:
             self._series_of = (self.link.connections, self.led_by)
 
     def _room_for(self, batches: Sequence[Batch]) -> Room | None:
-        """Return what decides about each report of a commit; None where all fit in any case."""
+        """Return the Room that checks the reports of a commit; None if all fit in any case."""
         is_known = time.monotonic() < self._capacity_until_seconds
         if is_known and self._capacity.is_ample(batches):
             return None

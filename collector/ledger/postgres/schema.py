@@ -1,7 +1,8 @@
-"""The tables of a PostgreSQL ledger, and bringing them forward.
+"""The tables of a PostgreSQL ledger, and their migrations.
 
-Every statement of a migration may be repeated and runs by itself: collectors that start at once
-need no lock for it, which not every engine has, and one that dies halfway is finished by the next.
+Every statement of a migration is idempotent and runs in a transaction of its own. So collectors
+that start at the same time need no lock, and an interrupted migration is completed by the next
+start.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collector.runtime.postgres.tables import create_beside_others
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, value text NOT NULL)",
-        # What adding up moves, in the same transaction. One row.
+        # The state of adding up, changed in the same transaction. One row.
         """
         CREATE TABLE IF NOT EXISTS folded (
             id int PRIMARY KEY CHECK (id = 1),
@@ -160,14 +161,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
-    # One user's total fits a bigint; what all users have together may not.
+    # One user's total fits a bigint; the sum over all users may not.
     (
         "ALTER TABLE folded ALTER COLUMN raw_bytes TYPE numeric",
         "ALTER TABLE folded ALTER COLUMN billed_bytes TYPE numeric",
         "ALTER TABLE report_group ALTER COLUMN raw_bytes TYPE numeric",
         "ALTER TABLE report_group ALTER COLUMN billed_bytes TYPE numeric",
     ),
-    # A user's totals go on growing; what is taken back of them is kept beside them.
+    # A user's totals never decrease; corrections are stored in columns of their own.
     (
         """
         CREATE TABLE IF NOT EXISTS correction (
@@ -239,7 +240,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ON CONFLICT (day, sender) DO NOTHING
         """,
     ),
-    # Moved on by whoever drops series, so that no collector stores a report of one it remembers.
+    # Increased when series are dropped, so that no collector stores a report under a dropped id.
     (
         "CREATE TABLE IF NOT EXISTS series_epoch "
         "(id int PRIMARY KEY CHECK (id = 1), epoch bigint NOT NULL)",
@@ -250,10 +251,10 @@ MIGRATION_MARK = "migration"
 
 
 def bring_forward(link: Link, *, is_migration: bool = False) -> None:
-    """Make the tables, or bring them forward; safe beside other collectors.
+    """Create or migrate the tables; safe beside other collectors.
 
-    Raises LedgerError for a ledger of a newer version, one that is still being moved here, or a
-    user who may not; NotStoredError when the server cannot be reached.
+    Raises LedgerError for a ledger of a newer version, an unfinished `migrate-ledger`, or missing
+    permissions; NotStoredError when the server cannot be reached.
     """
 
     def attempt() -> None:
@@ -261,8 +262,8 @@ def bring_forward(link: Link, *, is_migration: bool = False) -> None:
         _bring_forward(db, link.name)
         if not is_migration and _is_unfinished(db):
             raise LedgerError(
-                f"a ledger is being moved to {link.name} and is not all there: run "
-                "`traffic-collector migrate-ledger` again to its end"
+                f"a ledger is being moved to {link.name} and is not complete: run "
+                "`traffic-collector migrate-ledger` again until it succeeds"
             )
 
     try:
@@ -304,7 +305,7 @@ def _is_unfinished(db: Db) -> bool:
 
 
 def version_of(db: Db) -> int:
-    """Return how far the tables are; 0 where there are none."""
+    """Return the schema version of the tables; 0 if there are none."""
     with suppress(pg.UndefinedTable, pg.InvalidSchemaName):
         return _number(db, "SELECT coalesce(max(value), '0') FROM meta WHERE key = %s", "version")
     return 0

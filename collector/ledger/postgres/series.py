@@ -1,4 +1,4 @@
-"""The ids of series in a PostgreSQL ledger, remembered by each collector."""
+"""The ids of series in a PostgreSQL ledger, cached by each collector."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ _WANTED = (
 
 
 def key_of(report: Report) -> SeriesKey:
-    """Return what names a report's series."""
+    """Return the key of a report's series."""
     return (report.username, report.server, report.port, report.protocol)
 
 
 class SeriesIds:
-    """Knows ids that were looked up before; a series that has an id keeps it.
+    """A cache of the ids of series.
 
-    A series that no report of is stored has no effect: it is made before its first report, in a
-    transaction of its own, so that commits do not wait for each other's new series.
+    A series is created before its first report, in a transaction of its own, so that commits do not
+    wait for each other. A series without reports has no effect.
     """
 
     def __init__(self) -> None:
         self._ids: dict[SeriesKey, int] = {}
 
     def clear(self) -> None:
-        """Forget all: the ledger may be another copy now."""
+        """Clear the cache, since the ledger may be another copy now."""
         self._ids.clear()
 
     def get(self, report: Report) -> int | None:
-        """Return the id of a report's series, if it is known to have one."""
+        """Return the id of a report's series, if it is cached."""
         return self._ids.get(key_of(report))
 
     def find(self, db: Db, reports: Iterable[Report]) -> None:
-        """Look up the series of some reports, as far as there are any."""
+        """Look up the series of reports; create none."""
         if missing := self._missing(reports):
             self._look_up(db, missing)
 
     def make(self, db: Db, reports: Iterable[Report]) -> None:
-        """Look up the series of some reports, and make those that are not there."""
+        """Look up the series of reports, and create the missing ones."""
         missing = self._missing(reports)
         if not missing:
             return
@@ -66,7 +66,7 @@ class SeriesIds:
             self._look_up(db, missing)
 
     def _missing(self, reports: Iterable[Report]) -> list[SeriesKey]:
-        """Return the unknown ones in an order that all collectors insert in."""
+        """Return the keys that are not cached, sorted, so that collectors insert in one order."""
         return sorted({key for report in reports if (key := key_of(report)) not in self._ids})
 
     def _look_up(self, db: Db, keys: Sequence[SeriesKey]) -> None:
@@ -83,21 +83,21 @@ class SeriesIds:
 
 
 def epoch(db: Db) -> int:
-    """Return a number that moves on whenever series are dropped."""
+    """Return a number that increases whenever series are dropped."""
     row = db.execute("SELECT epoch FROM series_epoch WHERE id = 1").fetchone()
     return 0 if row is None else int(row[0])
 
 
 def drop(db: Db, found: Sequence[IdleSeries]) -> int:
-    """Drop those that are as they were found; return how many.
+    """Drop those series that have not changed since; return how many.
 
-    Within a transaction, with the leader waiting. No commit is under way beside it, and the next
-    ones look series up anew.
+    It runs in a transaction that excludes the leader and all commits; later commits look their
+    series up again.
     """
     db.execute("SELECT epoch FROM series_epoch WHERE id = 1 FOR UPDATE")
     dropped = sql_series.drop(PostgresDatabase(db), found)
     if dropped:
-        # By the time: a database that lacks the last epochs gives none of them out again.
+        # From the clock, so that a restored database does not reuse the lost epochs.
         db.execute(
             "UPDATE series_epoch SET epoch = greatest(epoch + 1, "
             "(extract(epoch FROM clock_timestamp()) * 1000)::bigint) WHERE id = 1"

@@ -1,7 +1,7 @@
-"""The writing side of a PostgreSQL ledger: any number of collectors append, one of them adds up.
+"""The writer of a PostgreSQL ledger: all collectors append, the leader adds up.
 
-A commit appends a group of reports in a few statements, whatever its size. What a report changes
-beside its own row is left to the leader, see `postgres_fold`.
+A commit appends a group of reports in a few statements, whatever its size. The leader updates the
+sums, see `numbering`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class PostgresLedger:
-    """One collector's side of a ledger that others may write as well.
+    """One collector's writer of a ledger that others may write as well.
 
     `record` belongs to one thread. All else has another connection, one after the other, from any
     thread: adding up holds no commit up. Opening makes the
@@ -69,21 +69,21 @@ class PostgresLedger:
 
     @property
     def name(self) -> str:
-        """Where the ledger is, without secrets."""
+        """The ledger's URL, without secrets."""
         return self._writer.link.name
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that adds up, as far as it knows."""
+        """Whether this process is the leader, as far as it knows."""
         return self.lease.is_held
 
     @property
     def losses(self) -> Losses:
-        """What this process has seen in the ledger and is not there any more."""
+        """What this process has seen in the ledger and was lost since."""
         return self._recall.losses
 
     def close(self) -> None:
-        """Let go of the lease, and of the server."""
+        """Release the lease and close the connections."""
         if self.lease.token is not None:
             with contextlib.suppress(NotStoredError):
                 self._keeper.run(self.lease.release)
@@ -105,24 +105,24 @@ class PostgresLedger:
     ) -> list[Receipt]:
         """Store all batches in one commit; returns when it is on disk.
 
-        With `defers_sums`, or where another collector leads, the reports are in no sum before the
-        leader's next `fold`. Raises LedgerUnavailableError where the outcome is not known: then
-        ids are safe to be sent again.
+        With `defers_sums`, or if another collector leads, the reports are not added up before the
+        leader's next `fold`. Raises LedgerUnavailableError if the outcome is not known; then
+        reports with ids can be sent again safely.
         """
         receipts = self._writer.record(
             batches, received_at_millis=received_at_millis, alongside=alongside
         )
         if not defers_sums and self.lease.is_held:
-            with contextlib.suppress(NotStoredError):  # it is stored all the same
+            with contextlib.suppress(NotStoredError):  # the reports are stored nevertheless
                 self.fold()
         return receipts
 
     # --- leading -----------------------------------------------------------------------------
 
     def lead(self) -> int:
-        """Take or keep the lease if possible, then add up; return up to where the sums go.
+        """Take or extend the lease if possible, then add up; return the last seq in the sums.
 
-        Raises LedgerUnavailableError, and then this collector leads no more.
+        Raises LedgerUnavailableError; then this collector no longer leads.
         """
         with self._leading:
             return self._lead()
@@ -135,7 +135,7 @@ class PostgresLedger:
             head = self._look()
             seq, self._writer.led_by, has_unfolded = head.seq, head.led_by, head.has_unfolded
             if self.lease.is_held and seq != self._folded_seq:
-                # Restored while in use, or a commit whose answer was lost: another run from here.
+                # Restored while in use, or a commit whose answer was lost: begin another run.
                 self.lease.lose()
             if not self.lease.is_held and not self._take():
                 return seq
@@ -148,7 +148,7 @@ class PostgresLedger:
         return self._folded_seq if self.lease.is_held else seq
 
     def _look(self) -> Head:
-        """Return how far the sums are; on a new connection, see that all is there that was."""
+        """Read the head of the sums; on a new connection, check for lost commits."""
         self._keeper.connect()
         if self._recalled_connections != self._keeper.connections:
             self._keeper.ask(self._recall.compare)
@@ -165,7 +165,7 @@ class PostgresLedger:
         return True
 
     def fold(self) -> None:
-        """Add up what is stored and in no sum yet; NotLeadingError where another leads."""
+        """Add up the reports that are not in the sums yet; NotLeadingError if another leads."""
         reports = postgres_fold.FOLD_REPORTS
         while reports >= postgres_fold.FOLD_REPORTS:
             with self._leading:
@@ -184,7 +184,7 @@ class PostgresLedger:
             raise NotLeadingError("the sums are not where this collector left them")
 
     def _as_leader(self, work: Callable[[Db], T]) -> T:
-        """Run something in a transaction that the leader alone can commit."""
+        """Run something in a transaction that only the leader can commit."""
         begun = 0.0
 
         def fenced(db: Db) -> T:
@@ -199,7 +199,7 @@ class PostgresLedger:
     # --- what the leader keeps ---------------------------------------------------------------
 
     def age(self, *, ran_millis: int, kept_millis: int) -> int:
-        """Note that a collector ran so much longer; return up to which seq reports are old."""
+        """Add to the running time; return the seq up to which reports are old."""
         return self._beside_leader(
             lambda db: sql_purge.age(
                 PostgresDatabase(db),
@@ -217,9 +217,9 @@ class PostgresLedger:
         keeps_unexported: bool,
         through_seq: int | None = None,
     ) -> int:
-        """Drop up to `limit` of the oldest reports received before; return how many were.
+        """Drop up to `limit` of the oldest reports received before a time; return how many.
 
-        Any collector may, one at a time: an admin's cleanup comes to whichever it comes to.
+        Any collector may do it, one at a time, since an admin's cleanup may be sent to any of them.
         """
 
         def forget(db: Db) -> int:
@@ -234,7 +234,7 @@ class PostgresLedger:
         return self._beside_leader(forget)
 
     def forget_days(self, *, before_day: int, limit: int) -> int:
-        """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
+        """Drop up to `limit` of the oldest daily rows before a day; return how many."""
         return self._beside_leader(
             lambda db: sql_purge.forget_days(
                 PostgresDatabase(db),
@@ -245,7 +245,7 @@ class PostgresLedger:
         )
 
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
-        """Drop series that are still as they were found; return how many. No sum changes."""
+        """Drop those series that have not changed since; return how many. No sum changes."""
         return self._beside_leader(lambda db: postgres_series.drop(db, found))
 
     def _beside_leader(self, work: Callable[[Db], T]) -> T:
@@ -261,14 +261,14 @@ class PostgresLedger:
         return self._keeper.run(waiting)
 
     def correct(self, *, now_millis: int, limit: int = CORRECTED_REPORTS) -> bool:
-        """Carry out a step of the oldest correction that is open; return whether there is more.
+        """Carry out a step of the oldest open correction; return whether there is more to do.
 
-        Where another collector leads, that one does.
+        If another collector leads, nothing is done.
         """
         with self._leading, contextlib.suppress(NotLeadingError):
             if not self.lease.is_held:
                 return False
-            self.fold()  # only what is in the sums can be taken out of them
+            self.fold()  # only reports that are in the sums can be subtracted
             group_id = new_group_id()
             seq, has_more = self._as_leader(
                 lambda db: self._correct_some(db, group_id, now_millis=now_millis, limit=limit)
@@ -306,7 +306,7 @@ class PostgresLedger:
         return seq, not is_done or sql_corrected.open_correction(database) is not None
 
     def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
-        """Store that an export went on; not if it was begun anew, or another leads, meanwhile."""
+        """Store an export's progress, unless it was rewound or another collector leads."""
         try:
             return self._as_leader(
                 lambda db: sql_export.advance(PostgresDatabase(db), progress, at_millis=at_millis)
@@ -315,7 +315,7 @@ class PostgresLedger:
             return False
 
     def note_export_problem(self, stream: str, problem: str | None) -> None:
-        """Store why an export does not go on, None when it does."""
+        """Store why an export is stopped, or None."""
         with contextlib.suppress(NotLeadingError):
             self._as_leader(
                 lambda db: sql_export.note_problem(PostgresDatabase(db), stream, problem)

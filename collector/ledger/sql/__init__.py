@@ -1,1 +1,1 @@
-"""What is read and administered alike in a ledger of either engine: one SQL text for both."""
+"""Queries and administration of a ledger, in SQL that SQLite and PostgreSQL share."""

@@ -1,4 +1,4 @@
-"""What is done to a ledger from outside of a running collector, alike on both engines."""
+"""Administration of a ledger from outside of a running collector, for both engines."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 
 class SqlAdministration(ABC):
-    """Administers a ledger; see `LedgerBackend` for what each of it promises.
+    """Administers a ledger; see `LedgerBackend` for each method's contract.
 
-    Raises LedgerError where a call names what is not there, NotStoredError and its kinds where
-    nothing of it was stored.
+    Raises LedgerError if a call names an unknown object, NotStoredError or a subclass if nothing
+    was stored.
     """
 
     @abstractmethod
     def administer(self, work: Callable[[Database], T], *, only_reads: bool = False) -> T:
-        """Run something in one transaction, beside running collectors too."""
+        """Run something in one transaction, also beside running collectors."""
 
     def add_reporter(
         self,
@@ -48,7 +48,7 @@ class SqlAdministration(ABC):
         )
 
     def note_configured(self, configured: Sequence[Configured]) -> None:
-        """Note which keys the environment of a collector has."""
+        """Record the keys in a collector's environment."""
         self.administer(
             lambda db: sql_reporters.keep_configured(
                 db, lambda kept: merge_configured(kept, configured)
@@ -56,7 +56,7 @@ class SqlAdministration(ABC):
         )
 
     def revoke_configured(self, name: str, *, now_millis: int) -> bool:
-        """Make the environment's key of a name invalid."""
+        """Revoke the key that the environment has for a name."""
         return self.administer(
             lambda db: sql_reporters.keep_configured(
                 db, lambda kept: revoke_configured(kept, name, now_millis=now_millis)
@@ -64,7 +64,7 @@ class SqlAdministration(ABC):
         )
 
     def change_reporter(self, name: str, *, counts_toward_quota: bool) -> None:
-        """Say whether what a reporter reports from now on is billed."""
+        """Set whether a reporter's reports are billed from now on."""
         self.administer(
             lambda db: sql_reporters.change_reporter(
                 db, name, counts_toward_quota=counts_toward_quota
@@ -72,7 +72,7 @@ class SqlAdministration(ABC):
         )
 
     def rotate_reporter(self, name: str, *, now_millis: int, grace_millis: int) -> str:
-        """Give a reporter another key and return it."""
+        """Replace a reporter's key and return the new one."""
         return self.administer(
             lambda db: sql_reporters.rotate_reporter(
                 db, name, now_millis=now_millis, grace_millis=grace_millis
@@ -80,26 +80,26 @@ class SqlAdministration(ABC):
         )
 
     def revoke_reporter(self, name: str, *, now_millis: int) -> None:
-        """Make a reporter's key invalid."""
+        """Revoke a reporter's keys."""
         self.administer(lambda db: sql_reporters.revoke_reporter(db, name, now_millis=now_millis))
 
     def set_ratio(self, ratio: Ratio) -> int | None:
-        """Store how much a byte on a server counts; return the ratio before."""
+        """Store a server's billing ratio; return the previous one."""
         sql_ratios.check_server(ratio.server)
         return self.administer(lambda db: sql_ratios.set_ratio(db, ratio))
 
     def clear_ratio(self, server: str) -> None:
-        """Have a byte on a server count as a byte again."""
+        """Set a server's ratio back to 1."""
         self.administer(lambda db: sql_ratios.clear_ratio(db, server))
 
     def ask_correction(self, wanted: Wanted, *, asked_at_millis: int) -> int:
-        """Store that a correction is wanted; return its number."""
+        """Store a request for a correction; return its number."""
         return self.administer(
             lambda db: sql_corrections.ask(db, wanted, asked_at_millis=asked_at_millis)
         )
 
     def rewind_exports(self) -> None:
-        """Begin all exports anew."""
+        """Reset all exports to the beginning."""
         self.administer(sql_export.rewind)
 
     def reader_positions(self) -> dict[str, ReaderPosition]:
@@ -111,5 +111,5 @@ class SqlAdministration(ABC):
         return self.administer(lambda db: sql_readers.reader_position(db, reader), only_reads=True)
 
     def report_position(self, reader: str, position: ReaderPosition) -> ReaderPosition:
-        """Store a reader's position, never less than before; return what is stored."""
+        """Store a reader's position unless the stored one is higher; return the stored one."""
         return self.administer(lambda db: sql_readers.report_position(db, reader, position))

@@ -1,4 +1,4 @@
-"""How full the totals of users are, with what is in no sum yet."""
+"""Totals of users against their maximum, with reports that are not added up yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _unfolded(db: Database) -> str:
 
 
 def nearly_full(db: Database) -> dict[str, Amounts]:
-    """Return the users whose totals, with what is in no sum yet, are nearly full."""
+    """Return the users whose totals, with reports that are not added up yet, are nearly full."""
     rows = db.rows(
         f"""
         SELECT username FROM user_total
@@ -31,7 +31,7 @@ def nearly_full(db: Database) -> dict[str, Amounts]:
 
 
 def total_of(db: Database, username: str) -> Amounts:
-    """Return a user's total, with what is in no sum yet."""
+    """Return a user's total, with reports that are not added up yet."""
     raw, billed = one_row(
         db,
         f"""

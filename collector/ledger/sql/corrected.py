@@ -1,4 +1,4 @@
-"""What a ledger can tell of its corrections."""
+"""Queries about corrections."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CHOSEN = (
     "r.reporter = :scope AND r.received_at >= :since AND r.received_at < :until "
     "AND (CAST(:username AS text) IS NULL OR s.username = :username)"
 )
-"""Which reports `r` of series `s` a void takes."""
+"""The condition for the reports `r` of series `s` that a void selects."""
 
 
 def chosen(wanted: Wanted) -> dict[str, object]:
-    """Return the values that CHOSEN asks for."""
+    """Return the parameters of CHOSEN."""
     return {
         "scope": wanted.scope,
         "since": wanted.since_millis,
@@ -47,7 +47,7 @@ def corrections(db: Database, *, limit: int) -> list[Correction]:
 
 
 def open_correction(db: Database) -> Correction | None:
-    """Return the oldest correction that is not carried out to its end."""
+    """Return the oldest correction that is not carried out completely."""
     row = first_row(
         db, f"SELECT {COLUMNS} FROM correction WHERE done_at IS NULL ORDER BY id LIMIT 1"
     )
@@ -55,7 +55,7 @@ def open_correction(db: Database) -> Correction | None:
 
 
 def preview(db: Database, wanted: Wanted) -> VoidPreview:
-    """Work out what a void would take now, from whom."""
+    """Compute what a void would subtract now, by user."""
     rows = db.rows(
         "SELECT s.username, l.seq IS NOT NULL AS is_voided, count(*), "
         "CAST(sum(r.upload_bytes) AS bigint), CAST(sum(r.download_bytes) AS bigint), "
@@ -75,7 +75,7 @@ def preview(db: Database, wanted: Wanted) -> VoidPreview:
 
 
 def corrected_sum(db: Database, stretch: Stretch) -> CorrectedSum:
-    """Return what corrections added to a user within a stretch, and what of it is of a period."""
+    """Return what corrections added to a user in a range of lines, and the part of a period."""
     values = msgspec.structs.asdict(stretch)
     lines = (
         "FROM correction_line AS l WHERE l.series_id IN "
@@ -103,7 +103,7 @@ def corrected_sum(db: Database, stretch: Stretch) -> CorrectedSum:
 
 
 def sums(db: Database) -> Corrected:
-    """Return what all corrections come to, by each table that knows of them."""
+    """Return the sums over all corrections, by each table that has them."""
     sum_of = db.dialect.sum_of
     raw, billed = "upload_bytes + download_bytes", "billed_bytes"
     added = (f"CASE WHEN {each} > 0 THEN {each} ELSE 0 END" for each in (raw, billed))

@@ -1,7 +1,7 @@
-"""Corrections: asked for beside running collectors, carried out step by step by who writes.
+"""Corrections: requested beside running collectors, carried out in steps by the writer.
 
-A step stores its lines behind everything that is numbered, and adds them up in the same
-transaction, so that no reader sees one without the other.
+A step stores its lines with numbers after all reports, and adds them up in the same transaction, so
+that no reader sees one without the other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collector.ledger.sql.purge import dropped_days
 from collector.reports.report import DAY_MILLIS, MAX_AMOUNT_BYTES
 
 StoreRows = Callable[[Sequence[Line]], None]
-"""Stores a row of each line in the stream of reports, numbered behind the last report."""
+"""Stores a row per line in the table of reports, numbered after the last report."""
 
 _INSERT_LINE = """
     INSERT INTO correction_line (seq, correction_id, series_id, voids_seq, position_seq,
@@ -48,7 +48,7 @@ _SUMS = """
 
 
 def ask(db: Database, wanted: Wanted, *, asked_at_millis: int) -> int:
-    """Store that a correction is wanted; return its number; within a transaction."""
+    """Store a request for a correction; return its number; within a transaction."""
     text = (
         "INSERT INTO correction (id, wanted, asked_at) "
         "SELECT coalesce(max(id), 0) + 1, :wanted, :asked_at FROM correction WHERE true "
@@ -56,7 +56,7 @@ def ask(db: Database, wanted: Wanted, *, asked_at_millis: int) -> int:
     )
     values = {"wanted": msgspec.json.encode(wanted).decode(), "asked_at": asked_at_millis}
     row = None
-    while row is None:  # another one may have asked at this moment, and have the number
+    while row is None:  # a concurrent request may have taken the number
         row = first_row(db, text, values)
     return int(row[0])
 
@@ -72,8 +72,8 @@ def carry_out(
 ) -> tuple[int, bool]:
     """Carry out a step of a correction, within the caller's transaction.
 
-    All reports up to `last_seq`, the last number given out, must be in the sums. Returns the last
-    number given out then, up to which the sums go, and whether the correction is done.
+    All reports up to `last_seq`, the last assigned seq, must be in the sums. Returns the new last
+    seq, which is also in the sums, and whether the correction is done.
     """
     step = _Step(db, correction, store_rows, last_seq, now_millis)
     if correction.wanted.kind is Kind.ADJUST:
@@ -107,7 +107,7 @@ class _Step(NamedTuple):
         return self._store(found), is_done
 
     def _candidates(self, *, after: int, through: int, limit: int) -> list[Line]:
-        """Return the lines that take reports back, of those that no line takes back yet."""
+        """Return void lines for the selected reports that are not voided yet."""
         db = self.db
         rows = db.rows(
             f"""
@@ -166,7 +166,7 @@ class _Step(NamedTuple):
         return self._store([line])
 
     def _store(self, lines: Sequence[Line]) -> int:
-        """Store lines, beside each its row in the stream of reports, and add them up."""
+        """Store lines, each with its row in the table of reports, and add them up."""
         if not lines:
             return self.last_seq
         self.store_rows(lines)
@@ -257,7 +257,7 @@ def _add_up(db: Database, *, after: int, through: int) -> None:
         """,
         values,
     )
-    # What a cleanup has dropped of a day is in no row of it any more.
+    # Daily rows that a cleanup has dropped are not created again.
     db.change(
         f"""
         UPDATE usage_day SET upload_bytes = usage_day.upload_bytes + f.upload_bytes,

@@ -1,12 +1,12 @@
-"""What the texts of this folder run on: one connection to a ledger, of either engine.
+"""The port by which the statements of this folder run: one connection to a ledger.
 
-A text is SQL that SQLite and PostgreSQL read alike, with values as `:name`:
+A statement is SQL that SQLite and PostgreSQL execute alike, with parameters as `:name`:
 
 - `/` divides two integers, and drops the remainder;
 - a sum of one user's amounts is `CAST(sum(…) AS bigint)`: PostgreSQL answers a decimal otherwise;
   one of many users' may be beyond 2^63, and is `Dialect.sum_of`;
 - the larger of two is a `CASE`: it is `max` in one engine and `greatest` in the other;
-- text is ordered by its bytes with BYTE_ORDER, whatever the collation of a database;
+- text is ordered by its bytes with BYTE_ORDER, independent of the database's collation;
 - a value that may be None is `CAST(:name AS …)`, since PostgreSQL must know its type;
 - a row is locked by an UPDATE, or an upsert, that leaves it as it is and returns it.
 """
@@ -26,107 +26,107 @@ NO_LIMIT = 2**62
 
 
 class Dialect(NamedTuple):
-    """What a text has in the places where the engines differ: their tables of reports, large sums.
+    """The parts of statements that differ between the engines: tables of reports, large sums.
 
     The first four stand for a table with the columns seq, series_id, upload_bytes, download_bytes,
     billed_bytes, connections, reported_at, received_at and reporter; the next ones for a number.
     """
 
     reports: str
-    """All that are kept; `seq` is NULL where a report has no number yet."""
+    """All stored reports; `seq` is NULL for a report without a number yet."""
     numbered: str
-    """Those within the values of `Database.bounds`."""
+    """The reports within the parameters of `Database.bounds`."""
     unfolded: str
-    """Those that are in no sum yet."""
+    """The reports that are not added up yet."""
     since: str
-    """Those that came at or after `:since`, of which `:first_seq` is the first number."""
+    """The reports that arrived since `:since`; `:first_seq` is the first number of these."""
     folded_seq: str
     """Up to which report the sums go."""
     first_seq: str
-    """The first report that is kept and has a number; NULL when there is none. Kept numbers have
-    no gaps, but in files of the first version."""
+    """The lowest stored seq; NULL if there is none. Stored numbers have no gaps, but in files of the
+    first version."""
     last_seq: str
-    """The last number that was given out."""
+    """The last assigned seq."""
     unnumbered_reports: str
     """How many reports have no number yet."""
     received_at: str
-    """When the report with the number `:seq` came, or the next one that is kept."""
+    """When the report `:seq`, or the next stored one, arrived."""
     oldest_received_at: str
-    """When the first report that is kept came; NULL when there is none."""
+    """When the oldest stored report arrived; NULL if there is none."""
     sum: str
-    """The sum of an integer, put in for `{}`, however large; `whole` reads it. 0 of no rows."""
+    """The sum of the integer `{}`, of any size; `whole` decodes it. 0 for no rows."""
     largest_first: str
     """Orders groups by their sums of upload_bytes and download_bytes."""
 
     def sum_of(self, column: str) -> str:
-        """Return the text for the sum of an integer over many users, to be read with `whole`."""
+        """Return the SQL for the sum of an integer over many users, to be decoded with `whole`."""
         return self.sum.replace("{}", f"({column})")
 
 
 class Database(Protocol):
-    """One connection; every call is one statement, within the transaction there is, if any.
+    """One connection; every call is one statement, within the open transaction, if any.
 
-    What goes wrong raises as the engine's driver does.
+    Raises the errors of the engine's driver.
     """
 
     @property
     def dialect(self) -> Dialect:
-        """What is to be put into a text."""
+        """The engine's parts of statements."""
         ...
 
     def bounds(self, *, after: int, through: int) -> dict[str, object]:
-        """Return the values for `Dialect.numbered`: reports after a number and up to another."""
+        """Return the parameters of `Dialect.numbered`: reports after a seq, through another."""
         ...
 
     def rows(self, text: str, values: Values = NO_VALUES) -> list[Row]:
-        """Run a text, and return its rows."""
+        """Run a statement, and return its rows."""
         ...
 
     def change(self, text: str, values: Values = NO_VALUES) -> int:
-        """Run a text, and return how many rows it changed."""
+        """Run a statement, and return how many rows it changed."""
         ...
 
     def change_each(self, text: str, values: Sequence[Values]) -> None:
-        """Run a text once with each of the values."""
+        """Run a statement once for each set of parameters."""
         ...
 
 
 def first_row(db: Database, text: str, values: Values = NO_VALUES) -> Row | None:
-    """Return the first row of a text; None when it has none."""
+    """Return the first row of a query; None if it has none."""
     rows = db.rows(text, values)
     return rows[0] if rows else None
 
 
 def one_row(db: Database, text: str, values: Values = NO_VALUES) -> Row:
-    """Return the row of a text that always has one, as a sum or a count has."""
+    """Return the row of a query that always has one, such as a sum or a count."""
     (row,) = db.rows(text, values)
     return row
 
 
 def whole(answered: object) -> int:
-    """Return the sum that a query with `Dialect.sum_of` answered."""
+    """Decode the value of `Dialect.sum_of`."""
     high, _, low = str(answered).rpartition(":")
     return (int(high or 0) << 32) + int(low)
 
 
 def folded_seq(db: Database) -> int:
-    """Return up to which report the sums go."""
+    """Return the seq up to which reports are in the sums."""
     return int(one_row(db, f"SELECT {db.dialect.folded_seq}")[0] or 0)
 
 
 def last_seq(db: Database) -> int:
-    """Return the last number that was given to a report."""
+    """Return the last assigned seq."""
     return int(one_row(db, f"SELECT {db.dialect.last_seq}")[0] or 0)
 
 
 def kept_text(db: Database, key: str) -> str | None:
-    """Return what is kept under a name in the ledger's small things; None for nothing."""
+    """Return the text of a key in the table `meta`; None if there is none."""
     row = first_row(db, "SELECT value FROM meta WHERE key = :key", {"key": key})
     return None if row is None else str(row[0])
 
 
 def keep_text(db: Database, key: str, value: str) -> None:
-    """Keep a text under a name."""
+    """Store the text of a key in the table `meta`."""
     text = (
         "INSERT INTO meta (key, value) VALUES (:key, :value) "
         "ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -135,9 +135,9 @@ def keep_text(db: Database, key: str, value: str) -> None:
 
 
 def locked_text(db: Database, key: str) -> str | None:
-    """Return what is kept under a name, and have others wait who ask for it so; in a transaction.
+    """Return the text of a key, and lock its row until the end of the transaction.
 
-    A row without text is made where there is none: the caller stores its text.
+    If there is no row, one without text is created; the caller stores its text.
     """
     text = (
         "INSERT INTO meta (key, value) VALUES (:key, '') "

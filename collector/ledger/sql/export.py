@@ -1,4 +1,4 @@
-"""What a ledger remembers of its export: how far it is, and what was refused for good."""
+"""The state of exports in a ledger: cursors and dead letters."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collector.ledger.sql.database import Database, first_row, one_row
 from collector.schema import Policy
 
 MAX_DEAD_LETTERS = 10_000
-"""The newest are kept to be looked at; the reports themselves are counted all the same."""
+"""How many of the newest dead letters are kept; their reports count nevertheless."""
 
 
 def state_of(db: Database, stream: str) -> ExportState:
-    """Return how far an export is; one that never ran is at the beginning."""
+    """Return the position of an export; 0 if it never ran."""
     row = first_row(
         db,
         "SELECT stream, seq, points, advanced_at, problem FROM export WHERE stream = :stream",
@@ -28,7 +28,7 @@ def _ensure(db: Database, stream: str) -> None:
 
 
 def advance(db: Database, progress: Progress, *, at_millis: int) -> bool:
-    """Move an export's cursor, unless it is no longer where the step began; return whether."""
+    """Move an export's cursor, if it is still where the step began; return whether it was."""
     _ensure(db, progress.stream)
     is_moved = (
         db.change(
@@ -67,7 +67,7 @@ def advance(db: Database, progress: Progress, *, at_millis: int) -> bool:
 
 
 def note_problem(db: Database, stream: str, problem: str | None) -> None:
-    """Store why an export does not go on, None when it does."""
+    """Store why an export is stopped, or None."""
     _ensure(db, stream)
     db.change(
         "UPDATE export SET problem = :problem WHERE stream = :stream",
@@ -76,7 +76,7 @@ def note_problem(db: Database, stream: str, problem: str | None) -> None:
 
 
 def backlog_of(db: Database, stream: str) -> Backlog:
-    """Return what an export has still before it, with what has no number yet; of one moment."""
+    """Return the backlog of an export, with reports without a number; from one snapshot."""
     dialect, seq = db.dialect, state_of(db, stream).seq
     first, last, unnumbered = one_row(
         db, f"SELECT {dialect.first_seq}, {dialect.last_seq}, {dialect.unnumbered_reports}"

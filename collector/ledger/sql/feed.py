@@ -1,4 +1,4 @@
-"""What others follow a ledger by: the users that changed, its reports and days in order."""
+"""Queries of the feed and the export: changed users, reports and days in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collector.ledger.sql.database import Database, folded_seq, kept_text, one_r
 
 
 def changes(db: Database, *, after: int, limit: int) -> Changes:
-    """Return the users changed after a seq; of one moment."""
+    """Return the users changed after a seq; from one snapshot."""
     rows = db.rows(
         "SELECT username, upload_bytes, download_bytes, billed_bytes, reports, last_used_at, "
         "change_seq, corrected_upload_bytes, corrected_download_bytes, corrected_billed_bytes, "
@@ -25,7 +25,7 @@ def changes(db: Database, *, after: int, limit: int) -> Changes:
 def _runs_since(db: Database, seq: int) -> list[WriterRun]:
     """Return the run that stored a report and all later ones, oldest first; all for seq 0.
 
-    The first one began at or after that report where it is not known which run stored it.
+    If the run of that report is not known, the first one began at or after it.
     """
     rows = db.rows(
         "SELECT after_seq, token FROM run WHERE after_seq >= coalesce("
@@ -36,13 +36,13 @@ def _runs_since(db: Database, seq: int) -> list[WriterRun]:
 
 
 def reports_after(db: Database, seq: int, *, limit: int) -> list[ReportRow]:
-    """Return the reports after a seq, in order; those that are numbered."""
+    """Return the numbered reports after a seq, in order."""
     first, last = one_row(db, f"SELECT {db.dialect.first_seq}, {db.dialect.last_seq}")
     after = max(seq, (first or 1) - 1)
     while after < last:
         if found := _reports_within(db, after=after, through=after + limit):
             return found
-        after += limit  # the first files gave numbers to duplicates too
+        after += limit  # files of the first version have gaps: duplicates got numbers, too
     return []
 
 
@@ -59,7 +59,7 @@ def _reports_within(db: Database, *, after: int, through: int) -> list[ReportRow
 
 
 def days_after(db: Database, change_seq: int, *, limit: int) -> list[DayRow]:
-    """Return the days' sums that changed after a seq, in the order of their last change."""
+    """Return the daily sums that changed after a seq, in the order of their last change."""
     rows = db.rows(
         "SELECT d.change_seq, d.day, s.username, s.server, s.port, s.protocol, d.upload_bytes, "
         "d.download_bytes, d.billed_bytes, d.connections, d.reports, d.last_used_at "

@@ -1,4 +1,4 @@
-"""What of imported files is counted already; kept for ever, or a file could be counted twice."""
+"""What imports have counted; kept for ever, so that no file is counted twice."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from collector.ledger.sql.database import Database, last_seq, one_row, whole
 KEYS_PER_QUERY = 500
 _MARKS = ", ".join(f":key_{number}" for number in range(KEYS_PER_QUERY))
 Counted = Mapping[bytes, Sums]
-"""What is counted under each identity."""
+"""Selects what was counted for each identity."""
 
 
 def scope_of(origin: str) -> str:
-    """Return who reported what is imported."""
+    """Return the scope of an import's reports."""
     return f"import:{origin}"
 
 
 def counted_of(db: Database, identities: Sequence[bytes]) -> dict[bytes, dict[str, Amounts]]:
-    """Return what was counted under each identity, by protocol; nothing where nothing was."""
+    """Return what was counted for each identity, by protocol; empty if nothing was."""
     found: dict[bytes, dict[str, Amounts]] = {}
     for start in range(0, len(identities), KEYS_PER_QUERY):
         page = identities[start : start + KEYS_PER_QUERY]
@@ -37,9 +37,9 @@ def counted_of(db: Database, identities: Sequence[bytes]) -> dict[bytes, dict[st
 
 
 def stored_since(db: Database, origin: str, *, after_seq: int) -> Grown:
-    """Return what the imports of an origin stored after a number; of one moment.
+    """Return what the imports of an origin stored after a seq; from one snapshot.
 
-    With what has no number yet. Reports that were dropped since are missing.
+    Reports without a number are included; purged ones are missing.
     """
     dialect = db.dialect
     reports = " UNION ALL ".join(
@@ -59,23 +59,23 @@ def stored_since(db: Database, origin: str, *, after_seq: int) -> Grown:
 def noting(
     growth: Mapping[bytes, Sums], before: Counted
 ) -> Callable[[Database, Sequence[Receipt]], None]:
-    """Return what notes that reports are counted, in the commit that stores them.
+    """Return an `Alongside` that records what is counted, in the commit of the reports.
 
-    `before` is what was counted by when the growth was worked out. What it returns raises
-    LedgerError, and then nothing is stored, when a user's total would not fit the ledger, or
-    another import has counted some of the same meanwhile.
+    `before` is what had been counted when the growth was computed. The call raises LedgerError, so
+    that nothing is stored, if a user's total would exceed the maximum or another import has counted
+    some of the same rows meanwhile.
     """
 
     def note(db: Database, receipts: Sequence[Receipt]) -> None:
         if any(receipt.full for receipt in receipts):
-            raise LedgerError("a user's total would be beyond what the ledger can count")
-        # A row to lock: of two imports at once, the second sees what the first has counted.
+            raise LedgerError("a user's total would exceed what the ledger can count")
+        # Lock a row, so that the second of two imports sees what the first has counted.
         db.change("UPDATE meta SET value = value WHERE key = 'ledger_id'")
         identities = list(growth)
         if counted_of(db, identities) != {key: before[key] for key in identities if key in before}:
             raise LedgerError(
-                "another import has counted some of the same rows just now: run this one again, it "
-                "goes on where it was"
+                "another import has counted some of the same rows: run this one again, it "
+                "continues where it stopped"
             )
         db.change_each(
             "INSERT INTO imported (identity, protocol, upload_bytes, download_bytes) "

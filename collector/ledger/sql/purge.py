@@ -1,4 +1,4 @@
-"""Drops daily rows that a ledger need not keep, and notes how old its reports are; totals stay."""
+"""Drops old daily rows, and records the running time of collectors; totals stay."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collector.ledger.aging import Ages
 from collector.ledger.sql.database import Database, keep_text, kept_text
 
 DROPPED_DAYS = "dropped_days"
-"""Under which name it is kept which days were dropped."""
+"""The key in `meta` of the range of dropped days."""
 _AGES = "ages"
 
 
 def age(db: Database, *, ran_millis: int, kept_millis: int, last_seq: int) -> int:
-    """Note that a collector ran so much longer; return up to which seq reports are old."""
+    """Add to the running time; return the seq up to which reports are old."""
     ages = Ages.parse(kept_text(db, _AGES)).later(
         ran_millis=ran_millis, seq=last_seq, kept_millis=kept_millis
     )
@@ -22,9 +22,9 @@ def age(db: Database, *, ran_millis: int, kept_millis: int, last_seq: int) -> in
 
 
 def forget_days(db: Database, *, before_day: int, limit: int, folded_seq: int) -> int:
-    """Drop up to `limit` of the oldest daily rows before a day; return how many were.
+    """Drop up to `limit` of the oldest daily rows before a day; return how many.
 
-    It is remembered that they were, and up to which report.
+    The range of dropped days is recorded, with the last seq in them.
     """
     if before_day >= dropped_days(db)[0]:
         keep_text(db, DROPPED_DAYS, msgspec.json.encode((before_day, folded_seq)).decode())
@@ -36,6 +36,6 @@ def forget_days(db: Database, *, before_day: int, limit: int, folded_seq: int) -
 
 
 def dropped_days(db: Database) -> tuple[int, int]:
-    """Return before which day daily rows were dropped, and up to which report they were of."""
+    """Return the day before which daily rows were dropped, and the last seq in them."""
     text = kept_text(db, DROPPED_DAYS)
     return (0, 0) if text is None else msgspec.json.decode(text, type=tuple[int, int])

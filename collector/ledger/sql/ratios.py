@@ -1,4 +1,4 @@
-"""How much a byte on a server counts: set and cleared beside running collectors."""
+"""Billing ratios of servers, set and cleared beside running collectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collector.reports.report import MAX_SERVER_LENGTH, fault_in_name
 
 
 def check_server(server: str) -> None:
-    """Raise LedgerError when no report can name a server so."""
+    """Raise LedgerError if a text cannot be a server's name."""
     fault = fault_in_name(server)
     if fault is None and not 0 < len(server) <= MAX_SERVER_LENGTH:
         fault = f"does not have 1 to {MAX_SERVER_LENGTH} characters"
@@ -24,9 +24,9 @@ def ratios(db: Database) -> list[Ratio]:
 
 
 def set_ratio(db: Database, ratio: Ratio) -> int | None:
-    """Store how much a byte on a server counts from now on; return the ratio before, if any.
+    """Store a server's billing ratio from now on; return the previous one, if any.
 
-    Raises LedgerError when no server can be called so.
+    Raises LedgerError if the text cannot be a server's name.
     """
     check_server(ratio.server)
     before = first_row(
@@ -45,6 +45,6 @@ def set_ratio(db: Database, ratio: Ratio) -> int | None:
 
 
 def clear_ratio(db: Database, server: str) -> None:
-    """Have a byte on a server count as a byte again; LedgerError when the server has no ratio."""
+    """Set a server's ratio back to 1; LedgerError if it has none."""
     if not db.change("DELETE FROM ratio WHERE server = :server", {"server": server}):
         raise LedgerError(f"the server {server!r} has no ratio; see `ratios list`")

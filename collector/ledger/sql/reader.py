@@ -1,4 +1,4 @@
-"""The reading side of a ledger, as far as both engines are asked the same."""
+"""The part of a ledger's reader that is the same for both engines."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ T = TypeVar("T")
 
 
 class SqlReader(ABC):
-    """Reads a ledger; see `LedgerReader` for what each of it promises."""
+    """Reads a ledger; see `LedgerReader` for each method's contract."""
 
     @abstractmethod
     def read(
         self, work: Callable[[Database], T], *, is_snapshot: bool = False, is_long: bool = False
     ) -> T:
-        """Run what only reads: all of one moment if asked; what reads much may take longer."""
+        """Run queries: from one snapshot with `is_snapshot`, with more time with `is_long`."""
 
     def changes(self, *, after: int, limit: int) -> Changes:
         """Return the users changed after a seq, as of one moment."""
@@ -55,7 +55,7 @@ class SqlReader(ABC):
         return self.read(sql_reporters.configured)
 
     def reporters(self) -> list[Reporter]:
-        """Return all reporters by name, revoked ones too."""
+        """Return all reporters by name, including revoked ones."""
         return self.read(sql_reporters.reporters)
 
     def ratios(self) -> list[Ratio]:
@@ -67,25 +67,25 @@ class SqlReader(ABC):
         return self.read(lambda db: sql_corrected.corrections(db, limit=limit))
 
     def open_correction(self) -> Correction | None:
-        """Return the oldest correction that is not carried out to its end."""
+        """Return the oldest correction that is not carried out completely."""
         return self.read(sql_corrected.open_correction)
 
     def preview(self, wanted: Wanted) -> VoidPreview:
-        """Work out what a void would take now, from whom."""
+        """Compute what a void would subtract now, by user."""
         return self.read(
             lambda db: sql_corrected.preview(db, wanted), is_snapshot=True, is_long=True
         )
 
     def corrected_sum(self, stretch: Stretch) -> CorrectedSum:
-        """Return what corrections added to a user within a stretch, and what is of a period."""
+        """Return what corrections added to a user in a range of lines, and the part of a period."""
         return self.read(lambda db: sql_corrected.corrected_sum(db, stretch), is_snapshot=True)
 
     def sender_bytes(self, sender: str, *, hour: int) -> SenderBytes:
-        """Return what a sender reported in an hour and its day, as of one moment."""
+        """Return what a sender reported in an hour and its day, from one snapshot."""
         return self.read(lambda db: sql_senders.bytes_of(db, sender, hour=hour), is_snapshot=True)
 
     def busy_hours(self, *, days: Sequence[int], above_bytes: int, limit: int) -> list[BusyHour]:
-        """Return the senders with an hour of more than so many bytes on some days."""
+        """Return the senders with an hour above so many bytes on the given days."""
         return self.read(
             lambda db: sql_senders.busy_hours(db, days=days, above_bytes=above_bytes, limit=limit),
             is_long=True,
@@ -98,15 +98,15 @@ class SqlReader(ABC):
         )
 
     def imported(self, identities: Sequence[bytes]) -> dict[bytes, dict[str, Amounts]]:
-        """Return what imports have counted under each identity, by protocol."""
+        """Return what imports have counted for each identity, by protocol."""
         return self.read(lambda db: sql_imports.counted_of(db, identities))
 
     def last_seq(self) -> int:
-        """Return the last number that was given to a report."""
+        """Return the last assigned seq."""
         return self.read(last_seq)
 
     def imported_since(self, origin: str, *, after_seq: int) -> Grown:
-        """Return what the imports of an origin stored after a number."""
+        """Return what the imports of an origin stored after a seq."""
         return self.read(
             lambda db: sql_imports.stored_since(db, origin, after_seq=after_seq),
             is_snapshot=True,
@@ -118,15 +118,15 @@ class SqlReader(ABC):
         return self.read(lambda db: sql_feed.reports_after(db, seq, limit=limit))
 
     def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:
-        """Return the days' sums that changed after a seq, in the order of their last change."""
+        """Return the daily sums that changed after a seq, in the order of their last change."""
         return self.read(lambda db: sql_feed.days_after(db, change_seq, limit=limit))
 
     def export_state(self, stream: str) -> ExportState:
-        """Return how far an export is."""
+        """Return the position of an export."""
         return self.read(lambda db: sql_export.state_of(db, stream))
 
     def backlog(self, stream: str) -> Backlog:
-        """Return what an export has still before it."""
+        """Return the backlog of an export."""
         return self.read(lambda db: sql_export.backlog_of(db, stream), is_snapshot=True)
 
     def dead_letters(self, *, limit: int) -> list[DeadLetter]:
@@ -141,7 +141,7 @@ class SqlReader(ABC):
         after: int = 0,
         limit: int | None = None,
     ) -> list[ServerUsage]:
-        """Return usage by server, most first: of one user or of all, since a day or for ever."""
+        """Return usage by server, most first: of one user or of all, since a day or of all time."""
         return self.read(
             lambda db: sql_statistics.servers_of(
                 db, username, since_day=since_day, after=after, limit=limit
@@ -150,19 +150,19 @@ class SqlReader(ABC):
         )
 
     def idle_series(self, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
-        """Return series that no kept report and no day refers to."""
+        """Return series without stored reports and daily rows."""
         return self.read(
             lambda db: sql_series.idle(db, kept_per_user=kept_per_user, limit=limit), is_long=True
         )
 
     def sums_of_user(self, username: str, *, since_day: int | None) -> UsageSums:
-        """Return the sums over all servers of a user, since a day or for ever."""
+        """Return the sums over all servers of a user, since a day or of all time."""
         return self.read(
             lambda db: sql_statistics.sums_of_user(db, username, since_day=since_day), is_long=True
         )
 
     def sums_of_server(self, server: str, port: int, *, since_day: int | None) -> UsageSums:
-        """Return the sums over all users of a server, since a day or for ever."""
+        """Return the sums over all users of a server, since a day or of all time."""
         return self.read(
             lambda db: sql_statistics.sums_of_server(db, server, port, since_day=since_day),
             is_long=True,
@@ -176,5 +176,5 @@ class SqlReader(ABC):
         )
 
     def summary(self, *, since_day: int | None) -> Summary:
-        """Return the sums over everything, since a day or for ever."""
+        """Return the sums of all users on all servers, since a day or of all time."""
         return self.read(lambda db: sql_statistics.summary(db, since_day=since_day), is_long=True)

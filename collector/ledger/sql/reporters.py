@@ -1,7 +1,7 @@
-"""Adding, changing and revoking reporters, beside running collectors; each in a transaction.
+"""Adds, changes and revokes reporters, beside running collectors; each in a transaction.
 
-The keys that were replaced are one text, and it is locked first: two commands at once would each
-forget what the other keeps.
+All replaced keys are stored in one text. Its row is locked first, so that of two concurrent
+commands neither overwrites the other's change.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from collector.reports.reporters import (
 )
 
 CONFIGURED, FORMER = "configured_reporters", "former_reporter_keys"
-"""Under which names keys of the environment, and keys that were replaced, are kept."""
+"""The keys in `meta` of the environment's keys, and of replaced keys."""
 
 
 def check_name(name: str) -> None:
-    """Raise LedgerError when no reporter can be called so."""
+    """Raise LedgerError if a text cannot be a reporter's name."""
     if not NAME.fullmatch(name):
         raise LedgerError(f"a reporter's name is 1 to 64 of A-Z a-z 0-9 . _ -, not {name!r}")
 
 
 def reporters(db: Database) -> list[Reporter]:
-    """Return all reporters by name, revoked ones too."""
+    """Return all reporters by name, including revoked ones."""
     rows = db.rows(
         "SELECT name, key_hash, created_at, revoked_at, counts_toward_quota FROM reporter"
     )
@@ -55,7 +55,7 @@ def reporters(db: Database) -> list[Reporter]:
 
 
 def configured(db: Database) -> list[Configured]:
-    """Return the keys of collectors' environments, those revoked since too."""
+    """Return the keys of collectors' environments, including revoked ones."""
     return parse_configured(kept_text(db, CONFIGURED))
 
 
@@ -69,9 +69,9 @@ def add_reporter(
 ) -> str:
     """Store a new reporter and return its key, which cannot be read back later.
 
-    Raises LedgerError when the name is malformed or taken, or the key is another reporter's. A
-    revoked name may be taken again; with None as `counts_toward_quota` it then counts as it did,
-    and a new name counts.
+    Raises LedgerError if the name is malformed or taken, or the key is another reporter's. A
+    revoked name may be used again. With None as `counts_toward_quota` it is billed as before; a new
+    name is billed.
     """
     check_name(name)
     key = key or new_key()
@@ -118,7 +118,7 @@ def change_reporter(db: Database, name: str, *, counts_toward_quota: bool) -> No
 
 
 def rotate_reporter(db: Database, name: str, *, now_millis: int, grace_millis: int) -> str:
-    """Give a reporter another key and return it; the one before is valid for the grace too.
+    """Replace a reporter's key and return the new one; the old one is valid for the grace, too.
 
     Raises LedgerError when there is no valid reporter of that name.
     """
@@ -143,7 +143,7 @@ def rotate_reporter(db: Database, name: str, *, now_millis: int, grace_millis: i
 
 
 def revoke_reporter(db: Database, name: str, *, now_millis: int) -> None:
-    """Make a reporter's keys invalid; LedgerError when there is no valid one of that name."""
+    """Revoke a reporter's keys; LedgerError if there is no valid reporter of that name."""
     _change_former(db, lambda kept: former_without(kept, name))
     if not db.change(
         "UPDATE reporter SET revoked_at = :now WHERE name = :name AND revoked_at IS NULL",
@@ -153,7 +153,7 @@ def revoke_reporter(db: Database, name: str, *, now_millis: int) -> None:
 
 
 def keep_configured(db: Database, change: Callable[[list[Configured]], list[Configured]]) -> bool:
-    """Change which keys of the environment are noted; return whether that changed anything."""
+    """Change the recorded keys of the environment; return whether anything changed."""
     seen = configured(db)
     if change(seen) == seen:
         return False

@@ -50,7 +50,7 @@ _BUSY = f"""
     FROM sender_day AS d WHERE d.day = :day AND {_LARGEST.format("d")} > :above
     ORDER BY 3 DESC, d.sender {BYTE_ORDER} LIMIT :limit
 """
-# A user's few rows are looked up day by day; the report that changed a row last says when that was.
+# A user's few rows are looked up by day; the last report of a row tells when it changed.
 _PLACES_OF_USER = """
     WITH RECURSIVE listed (day) AS (
         SELECT CAST(:first_day AS int) UNION ALL SELECT day + 1 FROM listed WHERE day <= :day
@@ -63,9 +63,9 @@ _PLACES_OF_USER = """
 
 
 def add(db: Database, *, after: int, through: int) -> dict[str, int]:
-    """Add up the reports after one number through another; within the caller's transaction.
+    """Add up the reports after one seq through another, within the caller's transaction.
 
-    Return when the newest of them came from each sender.
+    Return when the newest report of each sender arrived.
     """
     rows = db.rows(
         f"""
@@ -100,7 +100,7 @@ def _hours_of(db: Database, reports: str) -> str:
 
 
 def bytes_of(db: Database, sender: str, *, hour: int) -> SenderBytes:
-    """Return what a sender reported in an hour and its day, with what is in no sum yet."""
+    """Return a sender's bytes in an hour and its day, with reports not added up yet."""
     rows = db.rows(
         f"{_hours_of(db, db.dialect.unfolded)} WHERE reporter = :sender GROUP BY 1, 2",
         {"sender": sender},
@@ -117,7 +117,7 @@ def bytes_of(db: Database, sender: str, *, hour: int) -> SenderBytes:
 def places_of(db: Database, sender: str, *, day: int) -> list[Place]:
     """Return the servers, ports and protocols that a sender named on a day, by when it arrived.
 
-    All of one moment. Of a user without a key: what any sender reported for that user.
+    From one snapshot. For a user without a key: what any sender reported for that user.
     """
     since = day * DAY_MILLIS
     first_seq = _first_seq_since(db, since)
@@ -145,9 +145,9 @@ def busy_hours(
 
 
 def _first_seq_since(db: Database, millis: int) -> int:
-    """Return where reports begin that arrived since a moment; they are in that order.
+    """Return the first seq of the reports that arrived since a time (seqs are in that order).
 
-    After the last number where none did.
+    If there is none, the seq after the last one.
     """
     last = folded_seq(db)
     first = one_row(db, f"SELECT {db.dialect.first_seq}")[0]

@@ -1,4 +1,4 @@
-"""Drops series that nothing refers to any more; see `IdleSeries`."""
+"""Drops unused series; see `IdleSeries`."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def idle(db: Database, *, kept_per_user: int, limit: int) -> list[IdleSeries]:
 
 
 def drop(db: Database, found: Sequence[IdleSeries]) -> int:
-    """Drop those that are as they were found; return how many. Within a transaction.
+    """Drop those series that have not changed since; return how many. Within a transaction.
 
-    Reports that are in no sum yet keep their series, and no report may be stored meanwhile.
+    Series of reports that are not added up yet are kept; no report may be stored meanwhile.
     """
     dropped = 0
     for start in range(0, len(found), SERIES_PER_STATEMENT):
@@ -90,7 +90,7 @@ def _drop_some(db: Database, found: Sequence[IdleSeries]) -> int:
 
 
 def _ids(series: Sequence[IdleSeries]) -> dict[str, object]:
-    """Return the values of _DROPPED; no series has the id 0."""
+    """Return the parameters of _DROPPED; no series has the id 0."""
     ids = [each.id for each in series]
     ids += [0] * (SERIES_PER_STATEMENT - len(ids))
     return {f"id_{number}": each for number, each in enumerate(ids)}

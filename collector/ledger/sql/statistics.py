@@ -1,4 +1,4 @@
-"""What people ask of a ledger: sums by server and day, its counts, whether its sums agree."""
+"""Statistics of a ledger: sums by server and day, row counts, and the audit of sums."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from collector.ledger.statistics_values import (
     UsageSums,
 )
 
-# Of a series that a commit made which did not come about, or all of whose reports were voided,
-# there is nothing to be shown.
+# Series without bytes are left out: those of a commit that failed, or with only voided reports.
 _IN_USE = "(u.reports > 0 OR u.upload_bytes <> 0 OR u.download_bytes <> 0)"
 _ALL_SERIES = f"SELECT * FROM series AS u WHERE {_IN_USE}"
 _SERIES_OF_USER = f"SELECT * FROM series AS u WHERE username = :username AND {_IN_USE}"
@@ -40,8 +39,8 @@ _SERIES_SINCE = f"""
         GROUP BY u.series_id
     ) AS d JOIN series AS s ON s.id = d.series_id
 """
-# Days are ordered before series: a user's few rows are looked up day by day, and not searched for
-# among everybody's. The plus keeps SQLite from walking through all series to have them in order.
+# The CROSS order makes SQLite look up a user's few rows by day, instead of searching all rows. The
+# plus keeps SQLite from scanning all series to get them sorted.
 _SERIES_OF_USER_SINCE = f"""
     WITH RECURSIVE listed (day) AS (
         SELECT max(day) FROM (
@@ -70,7 +69,7 @@ def servers_of(
     after: int = 0,
     limit: int | None = None,
 ) -> list[ServerUsage]:
-    """Return usage by server, most first: of one user or of all, since a day or for ever."""
+    """Return usage by server, most first: of one user or of all, since a day or of all time."""
     # A user has one series on a server, port and protocol: to count series is to count users.
     rows = db.rows(
         f"SELECT server, port, protocol, {_three_sums(db)}, {_CONNECTIONS}, count(*), "
@@ -89,12 +88,12 @@ def servers_of(
 
 
 def sums_of_user(db: Database, username: str, *, since_day: int | None) -> UsageSums:
-    """Return the sums over all servers of a user, since a day or for ever."""
+    """Return the sums over all servers of a user, since a day or of all time."""
     return _sums_of(db, _source(username, since_day), {"username": username, "since": since_day})
 
 
 def sums_of_server(db: Database, server: str, port: int, *, since_day: int | None) -> UsageSums:
-    """Return the sums over all users of a server, since a day or for ever."""
+    """Return the sums over all users of a server, since a day or of all time."""
     source = (
         f"SELECT * FROM ({_source(None, since_day)}) AS every "
         "WHERE server = :server AND port = :port"
@@ -113,7 +112,7 @@ def _sums_of(db: Database, source: str, values: Mapping[str, object]) -> UsageSu
 
 
 def _source(username: str | None, since_day: int | None) -> str:
-    """Return the query for the series of one user or of all, since a day or for ever."""
+    """Return the query for the series of one user or of all, since a day or of all time."""
     if since_day is None:
         return _ALL_SERIES if username is None else _SERIES_OF_USER
     return _SERIES_SINCE if username is None else _SERIES_OF_USER_SINCE
@@ -133,7 +132,7 @@ def days_of_server(db: Database, server: str, port: int, *, since_day: int) -> l
 
 
 def summary(db: Database, *, since_day: int | None) -> Summary:
-    """Return the sums over everything, since a day or for ever."""
+    """Return the sums of all users on all servers, since a day or of all time."""
     row = one_row(
         db,
         "SELECT count(DISTINCT username), count(DISTINCT port || ':' || server), "
@@ -146,7 +145,7 @@ def summary(db: Database, *, since_day: int | None) -> Summary:
 
 def facts(db: Database, *, location: str, size_bytes: int) -> Facts:
     """Return the ledger's size and counts."""
-    # Reports are numbered and kept without gaps; counting them would read them all.
+    # Stored numbers have no gaps, so the count is a difference; counting would read all rows.
     dialect = db.dialect
     net_sums = ", ".join(dialect.sum_of(f"{each} + corrected_{each}") for each in _AMOUNTS)
     records, ledger_id, day_rows, users, up, down, billed, servers = one_row(
@@ -171,7 +170,7 @@ def facts(db: Database, *, location: str, size_bytes: int) -> Facts:
 
 
 class Compared:
-    """The sums of users, series and days, held against each other; of one moment."""
+    """Compares the sums of users, series and days, from one snapshot."""
 
     def __init__(self, db: Database) -> None:
         self.corrected: Corrected = sql_corrected.sums(db)
@@ -186,7 +185,7 @@ class Compared:
         self.unfolded = int(unfolded)
 
     def audit(self, engine_problems: list[str]) -> Audit:
-        """Return what disagrees, behind what the engine found."""
+        """Return the audit: the engine's problems, then the sums that disagree."""
         problems = [*engine_problems, *disagreements(self.users, self.series, what="series")]
         problems += disagreements_of_days(
             self.counted,
@@ -210,7 +209,7 @@ class Compared:
 
 
 def sums_of_users(db: Database) -> Sums:
-    """Return the sums of all users since for ever, without corrections."""
+    """Return the sums of all users of all time, without corrections."""
     return _sums(db, "user_total", reports="reports")
 
 

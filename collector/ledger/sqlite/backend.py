@@ -29,23 +29,23 @@ class SqliteBackend(SqlAdministration):
 
     @property
     def name(self) -> str:
-        """The file."""
+        """The path of the file."""
         return str(self.path)
 
     def prepare(self) -> None:
-        """Open and close it as its one writer."""
+        """Create or migrate the file."""
         SqliteLedger(self.path).close()
 
     def open(self) -> SqliteLedger:
-        """Open the writing side."""
+        """Open the ledger for writing."""
         return SqliteLedger(self.path)
 
     def reader(self) -> SqliteReader:
-        """Open the reading side."""
+        """Open the ledger for reading."""
         return SqliteReader(self.path)
 
     def remembers_imports(self) -> bool:
-        """Whether there is a file that knows of imports and ratios."""
+        """Whether there is a file with tables for imports and ratios."""
         if not self.path.exists():
             return False
         with closing(sqlite_file.connect(self.path, read_only=True)) as db:
@@ -53,15 +53,15 @@ class SqliteBackend(SqlAdministration):
             return int(db.execute(query).fetchone()[0]) == 2
 
     def identity(self) -> tuple[int, int] | None:
-        """Return which file it is."""
+        """Return the file's device and inode."""
         return sqlite_file.identity_of(self.path)
 
     def free_disk_bytes(self) -> int:
-        """Return what is free on its disk."""
+        """Return the free bytes of its disk."""
         return shutil.disk_usage(self.path.parent).free
 
     def administer(self, work: Callable[[Database], T], *, only_reads: bool = False) -> T:
-        """Run something in one transaction, beside a running collector or without one."""
+        """Run something in one transaction, also beside a running collector."""
         with closing(sqlite_file.connect(self.path, read_only=only_reads)) as db:
             try:
                 db.execute("BEGIN" if only_reads else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Copies a ledger that is in use into one file, whole and of one moment."""
+"""Copies a ledger that is in use into one file, from one snapshot."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from collector.runtime.sqlite.backup import Copy
 
 
 def back_up(ledger: Path, target: Path, *, on_progress: Callable[[int, int], None]) -> Copy:
-    """Copy a ledger to a file that is not there yet, and verify the copy.
+    """Copy a ledger to a file that must not exist yet, and verify the copy.
 
-    `on_progress` is told the bytes copied and the bytes in all. Raises LedgerError; then there is
-    no such file, as after a crash.
+    `on_progress` is called with the copied bytes and the total. Raises LedgerError; then, and after
+    a crash, there is no such file.
     """
     return backup.back_up(LEDGER, ledger, target, finish=_count_users, on_progress=on_progress)
 

@@ -1,4 +1,4 @@
-"""A connection to an SQLite ledger as the texts of both engines see it."""
+"""The SQLite side of `sql.database`: dialect and statements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from collector.ledger.sql.database import NO_VALUES, Dialect, Row, Values
 
 _FOLDED_SEQ = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'folded_seq')"
-# A sum beyond 2^63 is an error: the upper and the lower halves of the numbers are summed apart.
+# A sum above 2^63 is an error, so the upper and the lower halves are summed separately.
 _LOW_HALF = 2**32 - 1
 _HIGH = "(sum((upload_bytes) >> 32) + sum((download_bytes) >> 32))"
 _LOW = f"(sum((upload_bytes) & {_LOW_HALF}) + sum((download_bytes) & {_LOW_HALF}))"
@@ -30,7 +30,7 @@ DIALECT = Dialect(
 
 
 class SqliteDatabase:
-    """Runs the texts on a connection."""
+    """Implements `Database` on a connection."""
 
     dialect = DIALECT
 
@@ -38,17 +38,17 @@ class SqliteDatabase:
         self._connection = connection
 
     def bounds(self, *, after: int, through: int) -> dict[str, object]:
-        """Return the values for reports after a number and up to another."""
+        """Return the parameters for reports after a seq, up to and including another."""
         return {"after": after, "through": through}
 
     def rows(self, text: str, values: Values = NO_VALUES) -> list[Row]:
-        """Run a text, and return its rows."""
+        """Run a statement, and return its rows."""
         return self._connection.execute(text, values).fetchall()
 
     def change(self, text: str, values: Values = NO_VALUES) -> int:
-        """Run a text, and return how many rows it changed."""
+        """Run a statement, and return how many rows it changed."""
         return self._connection.execute(text, values).rowcount
 
     def change_each(self, text: str, values: Sequence[Values]) -> None:
-        """Run a text once with each of the values."""
+        """Run a statement once for each set of parameters."""
         self._connection.executemany(text, values)

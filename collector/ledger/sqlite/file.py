@@ -1,4 +1,4 @@
-"""What an SQLite ledger is: its schema, its pragmas, and who may write it."""
+"""The file of an SQLite ledger: its schema, pragmas and lock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from collector.runtime.sqlite.file import SqliteKind, open_to_read, open_to_writ
 APPLICATION_ID = 0x54524C47
 MAX_JOURNAL_BYTES = 64 * 2**20
 PAGES_PER_CHECKPOINT = 16_000
-"""About as many as MAX_JOURNAL_BYTES hold: a page written many times is copied back once."""
+"""About as many pages as MAX_JOURNAL_BYTES hold, so that a page written often is copied back
+once."""
 CACHE_KIB = 16 * 1024
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -135,7 +136,7 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (identity, protocol)
     ) STRICT, WITHOUT ROWID;
     """,
-    # Everything so far counted as it was reported. Days are exported anew, with what they billed.
+    # Earlier reports were billed as reported. Days are exported again, with their billed bytes.
     """
     ALTER TABLE report ADD COLUMN billed_bytes INTEGER;
     ALTER TABLE series ADD COLUMN billed_bytes INTEGER NOT NULL DEFAULT 0;
@@ -152,7 +153,7 @@ MIGRATIONS: tuple[str, ...] = (
         set_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
-    # A user's totals go on growing; what is taken back of them is kept beside them.
+    # A user's totals never decrease; corrections are stored in columns of their own.
     """
     CREATE TABLE correction (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -222,7 +223,7 @@ LEDGER = SqliteKind(
 
 
 def ledger_path(url: str) -> Path:
-    """Return the file of a `sqlite:///` URL; SettingsError for any other."""
+    """Return the file of a `sqlite:///` URL; SettingsError for another URL."""
     parts = urlsplit(url)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
         raise SettingsError(
@@ -236,7 +237,7 @@ def ledger_path(url: str) -> Path:
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open and verify a ledger file; create or migrate it unless reading only.
 
-    Raises LedgerError when the file is missing for a reader, is damaged, is not a ledger, or was
+    Raises LedgerError if the file is missing and `read_only`, is damaged, is not a ledger, or was
     written by a newer version. An existing file is never replaced by an empty ledger.
     """
     if read_only:
@@ -245,12 +246,12 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def lock(path: Path) -> FileLock:
-    """Take the right to write reports; LedgerInUseError names the process that has it."""
+    """Lock the ledger for writing; LedgerInUseError names the process that has the lock."""
     taken = file_lock.take(
         path,
         name=LEDGER.name,
         program=LEDGER.program,
-        reason="one process writes a ledger",
+        reason="only one process may write a ledger",
         error=LedgerError,
         in_use_error=LedgerInUseError,
     )
@@ -259,7 +260,7 @@ def lock(path: Path) -> FileLock:
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
-    """Tell a file from any other that is put in its place; None where there is none."""
+    """Return a file's device and inode, which change if it is replaced; None if it is missing."""
     try:
         found = path.stat()
     except OSError:
@@ -272,8 +273,8 @@ def _configure(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     db.execute("PRAGMA temp_store = MEMORY")
-    # Some builds overwrite all that is deleted: dropping the ids of a window would write
-    # as much as they took, while nothing else is stored.
+    # Some builds overwrite deleted content with zeros. Dropping an old generation of ids would then
+    # block storing for as long as writing it took.
     db.execute("PRAGMA secure_delete = FAST")
 
 

@@ -1,9 +1,9 @@
-"""Adds reports up: from rows that were appended to the sums of series, days and users.
+"""Adds appended reports to the sums of series, days and users (a fold).
 
-A commit that appends rows touches a few pages at the end of one table. Adding each row up at once
-would touch five pages all over the file for every report; adding many up together touches each page
-once, however many reports fell on it. So a busy ledger appends now and adds up later, and what is
-not added up yet is known by one number, `folded_seq`, which moves in the same transaction.
+A commit that only appends writes a few pages at the end of one table. Adding up each report at once
+writes five pages all over the file per report; adding up many reports writes each page once. So a
+busy ledger appends first and adds up later. `folded_seq` is the seq up to which reports are in the
+sums; it moves in the transaction that adds them up.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _ADD_TO_USERS = """
 
 
 def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
-    """Add up the reports after one seq through another; within the caller's transaction."""
+    """Add up the reports after one seq up to and including another, within a transaction."""
     db.execute(_FOLDING)
     db.execute("DELETE FROM temp.folding")
     db.execute(_GATHER, (after, through))
@@ -86,11 +86,11 @@ def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
 
 
 def note_folded(db: sqlite3.Connection, seq: int) -> None:
-    """Note up to which report the sums go, in the transaction that adds it up."""
+    """Store the seq up to which reports are in the sums, in the transaction of the fold."""
     db.execute("UPDATE meta SET value = ? WHERE key = 'folded_seq'", (str(seq),))
 
 
 def folded_seq(db: sqlite3.Connection) -> int:
-    """Return up to which report the sums go."""
+    """Return the seq up to which reports are in the sums."""
     row = db.execute("SELECT value FROM meta WHERE key = 'folded_seq'").fetchone()
     return int(row[0])

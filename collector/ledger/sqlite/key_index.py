@@ -1,15 +1,16 @@
-"""Indexes the ids of reports, so that a report sent again is known.
+"""Indexes the ids of reports, to recognise a report that is sent again.
 
-An id is a random key: in one large index every new one falls on another page, and a page is written
-for each. So once there are many, new ids go into a small recent index, whose pages are in memory. A
-merge cursor goes round the key space; at each commit the recent ids in the range that it passes are
-merged into a large index, where many of them then fall on each page. The range grows with the
-number of new ids, so the recent index stays small.
+Ids are random keys. In one large index each new id falls on another page, so each would write a
+page. Therefore new ids first go into a small recent index, whose pages stay in memory. It is merged
+into the large index incrementally, by a cursor: each commit advances the cursor through the key
+space, wrapping around at its end, and merges the recent ids of the range that it passed. Many of
+them fall on the same page of the large index. The range grows with the number of new ids, so the
+recent index stays small. While there are few ids, they go into the large index directly.
 
-The large index exists in two generations, of which one is current: when all ids of the other one
-are older than ids need to be remembered, it is emptied and becomes the current one. So expiry is
-one DELETE of a whole table, which costs next to nothing; removing ids one by one would cost as much
-as adding them.
+The large index has two generations, one of which is current. Once all ids of the other one are
+older than the deduplication window, that one is emptied and becomes the current one. So expiry is
+one DELETE of a whole table, which is cheap; deleting ids one by one would cost as much as adding
+them.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ RECENT = "report_key_recent"
 GENERATIONS = ("report_key_0", "report_key_1")
 KEYS_PER_QUERY = 512
 KEYS_PER_ROUND = 500_000
-"""So many new ids, and the cursor has gone round once; the recent index holds half as many."""
+"""New ids per round of the cursor; the recent index holds about half as many."""
 CURSOR_BYTES = 4
 CURSOR_STEPS = 2 ** (8 * CURSOR_BYTES)
 """The positions of the cursor: the first bytes of keys, which are hashes and so spread evenly."""
 QUIET_SHARE = 1 / 256
-"""Of a round, merged at each purge, so that ids are merged when no new ones come."""
+"""The share of a round that each purge merges, so that merging goes on without new ids."""
 SINCE_SEQ = "key_table_since_seq"
-"""Up to which seq reports went when the current generation was begun."""
+"""The last seq when the current generation began."""
 _HAVE_ANY = "SELECT " + ", ".join(
     f"EXISTS (SELECT 1 FROM {each})" for each in (RECENT, *GENERATIONS)
 )
 
 
 def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
-    """Index the ids of the reports after one seq through another."""
+    """Index the ids of the reports after one seq up to and including another."""
     (first,) = db.execute("SELECT coalesce(min(seq), 0) FROM report").fetchone()
     # While there are few, the current generation is small as well.
     is_direct = through - first < KEYS_PER_ROUND
@@ -55,7 +56,7 @@ def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[byt
     ):
         for start in range(0, len(keys) if has_any else 0, KEYS_PER_QUERY):
             page = list(keys[start : start + KEYS_PER_QUERY])
-            # As many marks as the next power of two: a few statements, which stay prepared.
+            # Round the number of placeholders up to a power of two, to prepare few statements.
             spare = (1 << (len(page) - 1).bit_length()) - len(page)
             marks = ",".join("?" * (len(page) + spare))
             yield from db.execute(
@@ -66,7 +67,7 @@ def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[byt
 def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | None) -> None:
     """Empty the older generation once all in it came before a moment, and make it the current one.
 
-    And not before all in it are up to `through_seq`, if that is given.
+    If `through_seq` is given, all ids in it must also be of reports up to that seq.
     """
     _merge_next(db, share=QUIET_SHARE)
     since_millis = int(_meta(db, "key_table_since") or 0)
@@ -76,7 +77,7 @@ def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | Non
     last_seq = row[0] if row else 0
     if through_seq is not None:
         since_seq = _meta(db, SINCE_SEQ)
-        if since_seq is None and since_millis:  # begun before this was noted
+        if since_seq is None and since_millis:  # begun by a version that did not store it
             since_seq = str(last_seq)
             _set_meta(db, SINCE_SEQ, since_seq)
         if int(since_seq or 0) > through_seq:

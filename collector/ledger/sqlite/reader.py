@@ -1,4 +1,4 @@
-"""The reading side of an SQLite ledger: beside the writer, never in its way."""
+"""The reader of an SQLite ledger; it never blocks the writer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class SqliteReader(SqlReader):
-    """Reads a ledger file; one connection per thread that asks."""
+    """Reads a ledger file, with one connection per thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -53,7 +53,7 @@ class SqliteReader(SqlReader):
         is_snapshot: bool = False,
         is_long: bool = False,  # noqa: ARG002 - reading a file has no deadline
     ) -> T:
-        """Run what only reads, on the thread's connection."""
+        """Run queries on the thread's connection."""
         db = self._db
         if not is_snapshot:
             return work(SqliteDatabase(db))
@@ -64,13 +64,13 @@ class SqliteReader(SqlReader):
             db.execute("COMMIT")
 
     def last_reports(self) -> dict[str, int]:
-        """Return when the newest report that is still kept came from each sender, by its scope."""
+        """Return when the newest stored report of each sender arrived, by its scope."""
         return last_reports(self._db)
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:
         """Return when the first of the reports with these keys came, None when there is none.
 
-        Reports that are in no sum yet are not found.
+        Reports that are not added up yet are not found.
         """
         seqs = [seq for _, seq in seqs_of(self._db, keys)]
         if not seqs:
@@ -98,6 +98,6 @@ class SqliteReader(SqlReader):
 
 
 def last_reports(db: sqlite3.Connection) -> dict[str, int]:
-    """Return when the newest report that is still kept came from each sender, by its scope."""
+    """Return when the newest stored report of each sender arrived, by its scope."""
     query = "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
     return {scope: at for scope, at in db.execute(query) if not scope.startswith(SCOPE)}

@@ -1,10 +1,9 @@
-"""Notes which run of the collector stored which reports.
+"""Records which run of the collector stored which reports.
 
-A ledger cannot tell by itself that it is an older copy, but whoever read it before can: what was
-read as stored by one run was stored by another in a ledger that was restored and went on from
-there. However the copy was made, whoever goes on from it is another run, and a run's token is
-random. A run notes itself along with its first report, so that it costs one row per start and
-nothing but starts that stored something are noted. See docs/decisions/0008.
+A ledger that was restored from an older copy cannot tell so itself, but a reader that read it
+before can: reports that it read as stored by one run are stored by another run in the restored
+ledger. A writer that goes on from a copy is another run, and the token of a run is random. A run is
+recorded in the commit of its first report, so it costs one row. See docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import secrets
 import sqlite3
 
 MAX_RUNS = 1000
-"""Older ones are forgotten: a reader that was away for longer than these cannot tell any more."""
+"""How many runs are kept; a reader that was away for longer cannot notice a restore."""
 
 
 def begin(db: sqlite3.Connection, *, after_seq: int) -> None:
-    """Note that another run stores what follows a seq; within the transaction that stores it."""
+    """Record that a new run stores the reports after a seq, in the commit of its first one."""
     insert = "INSERT OR REPLACE INTO run (after_seq, token) VALUES (?, ?)"
     db.execute(insert, (after_seq, secrets.token_hex(8)))
     statement = (

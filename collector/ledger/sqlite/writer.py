@@ -1,4 +1,4 @@
-"""The writing side of an SQLite ledger: many requests, one commit, one fsync."""
+"""The writer of an SQLite ledger: many requests in one commit, with one fsync."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _Content = tuple[int | None, int, int]
 
 
 class SqliteLedger:
-    """The one writer of a ledger file; not for several threads at once.
+    """The only writer of a ledger file; for one thread at a time.
 
-    Opening takes the file's lock, checks its integrity, migrates it and adds up what a crash left
-    over; LedgerError otherwise.
+    Opening locks the file, checks its integrity, migrates it and adds up reports that a crash left;
+    raises LedgerError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class SqliteLedger:
         self._is_run_noted = False
         self._series: dict[_SeriesKey, int] = {}
         self._unindexed: dict[bytes, int] = {}
-        """The keys of reports that are in no sum yet, with their seq."""
+        """The keys of reports that are not added up yet, with their seq."""
         self._load()
         try:
             self.fold()
@@ -69,7 +69,7 @@ class SqliteLedger:
             raise LedgerError(f"{error}; make room, then start again") from error
 
     def _load(self) -> None:
-        """Read what is kept in memory; after a failed commit memory may be ahead of the file."""
+        """Read the cached values; after a failed commit they may be ahead of the file."""
         self._series.clear()
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
         self._last_seq: int = row[0] if row else 0
@@ -300,12 +300,12 @@ class SqliteLedger:
             return sql_export.advance(self._database, progress, at_millis=at_millis)
 
     def note_export_problem(self, stream: str, problem: str | None) -> None:
-        """Store why an export does not go on, None when it does."""
+        """Store why an export is stopped, or None."""
         with self._transaction():
             sql_export.note_problem(self._database, stream, problem)
 
     def forget_days(self, *, before_day: int, limit: int) -> int:
-        """Drop up to `limit` of the oldest daily rows before a day; return how many were."""
+        """Drop up to `limit` of the oldest daily rows before a day; return how many."""
         with self._transaction():
             return sql_purge.forget_days(
                 self._database, before_day=before_day, limit=limit, folded_seq=self._folded_seq
@@ -346,7 +346,7 @@ class SqliteLedger:
         self._db.executemany(_APPEND, rows)
 
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
-        """Drop series that are still as they were found; return how many. No sum changes."""
+        """Drop those series that have not changed since; return how many. No sum changes."""
         self.fold()
         with self._transaction():
             dropped = sql_series.drop(self._database, found)
