@@ -43,8 +43,8 @@ class Dialect(NamedTuple):
     folded_seq: str
     """Up to which report the sums go."""
     first_seq: str
-    """The lowest stored seq; NULL if there is none. Stored numbers have no gaps, but in files of the
-    first version."""
+    """The lowest stored seq; NULL if there is none. Stored numbers have no gaps, but in files of
+    the first version."""
     last_seq: str
     """The last assigned seq."""
     unnumbered_reports: str
