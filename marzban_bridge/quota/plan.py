@@ -99,19 +99,22 @@ def plan(
 def _can_fire(next_plan: NextPlan, account: Account, dialect: Dialect) -> bool:
     """Tell whether using up the quota alone fires the plan, and firing it does no harm.
 
-    A panel fails on a plan without limit, and adds the rest, also a negative one, to a plan whose
-    flag says so: a limit below zero makes it answer 500 wherever the user appears. How much a
-    template gives is not known, so that no rest may be taken from it.
+    A panel fails on a plan without a number for its limit, where 0 is unlimited. It adds the rest,
+    also a negative one, to a plan whose flag says so: a limit below zero makes it answer 500
+    wherever the user appears, and one of zero is unlimited although the rest alone was meant. How
+    much a template gives is not known, so that no rest may be taken from it.
     """
     is_of_template = dialect.plan_may_be_of_template and next_plan.template_id is not None
-    if not next_plan.fires_on_either or not (next_plan.data_limit_bytes or is_of_template):
+    if not next_plan.fires_on_either or account.fire_attempts >= MAX_FIRE_ATTEMPTS:
         return False
+    if next_plan.data_limit_bytes is None and not is_of_template:
+        return False
+    if not dialect.adds_remaining(next_plan):
+        return True
     seen = account.sighting
-    rest_bytes = 0
-    if dialect.adds_remaining(next_plan):
-        rest_bytes = (seen.data_limit_bytes or 0) - seen.used_bytes
-    is_sound = (next_plan.data_limit_bytes or 1) + rest_bytes > 0
-    return is_sound and account.fire_attempts < MAX_FIRE_ATTEMPTS
+    rest_bytes = (seen.data_limit_bytes or 0) - seen.used_bytes
+    given_bytes = 1 if is_of_template else next_plan.data_limit_bytes or 0
+    return given_bytes + rest_bytes > 0
 
 
 def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Change | None:

@@ -97,6 +97,7 @@ def test_a_held_account_is_left_alone():
         ({}, MAX_FIRE_ATTEMPTS, ChangeKind.LIMIT),  # it does not fire: the quota holds all the same
         ({"fires_on_either": False}, 0, ChangeKind.LIMIT),
         ({"data_limit_bytes": None}, 0, ChangeKind.LIMIT),  # Marzban fails on such a plan
+        ({"data_limit_bytes": 0}, 0, ChangeKind.FIRE_NEXT_PLAN),  # unlimited from then on
         ({"adds_remaining_traffic": False}, 0, ChangeKind.FIRE_NEXT_PLAN),
     ],
 )
@@ -114,6 +115,13 @@ def test_a_next_plan_that_would_leave_a_negative_limit_is_not_fired():
     one_byte_more = next_plan(**plan_of | {"data_limit_bytes": gib(1) + 1})
     fired = account(replace(user, next_plan=one_byte_more))
     assert planned(fired, gib(7)).kind is ChangeKind.FIRE_NEXT_PLAN
+
+
+def test_a_next_plan_that_adds_the_rest_to_nothing_is_not_fired_once_there_is_none():
+    """The panel would make the user unlimited, although the rest alone was meant."""
+    plan_of = next_plan(adds_remaining_traffic=False, data_limit_bytes=0)
+    user = panel_user(used_bytes=gib(5), data_limit_bytes=gib(5), next_plan=plan_of)
+    assert planned(account(user), gib(7)) is None
 
 
 def test_a_next_plan_waits_while_there_is_quota():
