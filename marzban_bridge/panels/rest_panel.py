@@ -17,6 +17,7 @@ from marzban_bridge.errors import (
     NotThePanelError,
     PanelError,
     PanelFailingError,
+    PanelLoginError,
     PanelRefusedError,
     PanelUnavailableError,
     UserNotFoundError,
@@ -107,8 +108,9 @@ class RestPanel:
     async def check(self) -> PanelCheck:
         """Say who the bridge is in the panel, and what the panel is.
 
-        NotThePanelError where there is no such question. The version is asked for once, and again
-        after an outage: it may be another one then.
+        NotThePanelError where there is no such question, PanelLoginError where the bridge's admin
+        is disabled. The version is asked for once, and again after an outage: it may be another
+        one then.
         """
         try:
             api, data = await self._recognise()
@@ -117,6 +119,11 @@ class RestPanel:
                 self._version_outages = self._gate.failures
                 self._version = await self._ask_version()
         except PanelRefusedError as error:
+            if error.status == FORBIDDEN:
+                raise PanelLoginError(
+                    f"{error}; the panel knows the bridge's admin and refuses it: is it disabled "
+                    "there?"
+                ) from error
             raise NotThePanelError(
                 f"{error}; no panel answers so: is MARZBAN_URL a Marzban panel, or a PasarGuard?"
             ) from error

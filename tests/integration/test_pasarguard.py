@@ -55,6 +55,16 @@ class TestNextPlans:
         assert (user["status"], user["used_traffic"], user["next_plan"]) == ("active", 0, None)
         assert 0 <= user["data_limit"] - quota <= gib(4)
 
+    @pytest.mark.parametrize("panel_bytes", [gib(4), 0], ids=["used on both", "outside alone"])
+    def test_a_plan_without_limit_fires_too_and_the_user_is_unlimited(self, world, panel_bytes):
+        plan = PLAN | {"data_limit": 0, "add_remaining_traffic": False}
+        used_up(world, panel_bytes=panel_bytes, external_bytes=gib(11), next_plan=plan)
+        world.one_pass()
+        user = user_of(world)
+        assert (user["status"], user["used_traffic"], user["next_plan"]) == ("active", 0, None)
+        assert not user["data_limit"]
+        assert world.account("alice").quota_bytes is None
+
     def test_a_plan_that_the_panel_fires_itself_is_known_by_its_expiry_from_then_on(self, world):
         plan = PLAN | {"expire": 30 * 86400, "data_limit": gib(20), "add_remaining_traffic": False}
         world.panel.create_user("alice", data_limit=gib(10), next_plan=plan)
@@ -173,6 +183,27 @@ class TestWhoItIs:
         assert panel.get_user("alice")["data_limit"] == gib(10)
         newest, *_ = world.bridge.store.events.newest(username="alice")
         assert "Permission denied: users.update" in newest.event.text
+        world.close()
+
+    def test_an_admin_who_was_disabled_is_told_what_the_panel_says(self, tmp_path):
+        panel = SimulatedPanel(
+            kind="pasarguard", clock=ManualClock(), admins={"root": (PASSWORD, True)}
+        )
+        role = pasarguard.add_role(panel, {"name": "bridge", "permissions": {}})
+        admin = {"username": "bridge", "password": PASSWORD, "role_id": role.id}
+        made = pasarguard.create_admin(panel, admin)
+        world = World(tmp_path, panel=panel, marzban_username="bridge")
+        world.run(world.bridge.panel.check())
+        pasarguard.modify_admin(panel, made, {"status": "disabled"})
+        with pytest.raises(PanelLoginError, match="your account has been disabled") as caught:
+            world.run(world.bridge.panel.check())
+        assert "is MARZBAN_URL" not in str(caught.value)
+        newcomer = World(tmp_path / "other", panel=panel, marzban_username="bridge")
+        with pytest.raises(PanelLoginError, match=r"'bridge' \(.*has been disabled.*\): check"):
+            newcomer.run(newcomer.bridge.panel.check())
+        newcomer.close()
+        pasarguard.modify_admin(panel, made, {"status": "active"})
+        assert world.run(world.bridge.panel.check()).admin == "bridge"
         world.close()
 
     def test_another_program_is_refused_with_what_was_seen(self, tmp_path, monkeypatch):

@@ -124,8 +124,10 @@ class PanelConnection:
                 if self._is_first
                 else "its username and password in the panels file"
             )
+            # A 422 may quote the password.
+            said = f" ({response.text[:300]})" if response.status_code == 403 else ""
             raise PanelLoginError(
-                f"the panel at {self._url} refuses the sign-in of {self._username!r}: "
+                f"the panel at {self._url} refuses the sign-in of {self._username!r}{said}: "
                 f"check {settings}"
             )
         if response.status_code in {404, 405}:
