@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from bridge_builders import gib
 from clocks import ManualClock
+from panels_world import PanelsWorld
 from webhook_delivery import deliver
 from world import PASSWORD, World
 
-from marzban_bridge.errors import NotThePanelError, PanelLoginError
+from marzban_bridge.errors import NotThePanelError, PanelLoginError, PanelUnavailableError
 from marzban_bridge.panels.dialect import PanelKind
 from marzban_bridge.quota.account import GIB
 from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits
@@ -100,6 +101,20 @@ class TestNextPlans:
         # 30 GiB of the template and the 5 GiB that remained of 10 after 3 and 2.
         assert world.account("alice").quota_bytes == gib(35)
         assert world.account("alice").baseline_bytes == gib(3)
+
+    def test_a_plan_of_a_template_that_gives_the_same_again_fires_once(self, world):
+        template = {"name": "same", "data_limit": gib(10), "group_ids": [1]}
+        number = pasarguard.add_template(world.panel, template).id
+        world.panel.create_user("alice", data_limit=gib(10), next_plan={"user_template_id": number})
+        world.ledger.report("alice", 1)
+        world.one_pass()
+        world.panel.use_traffic("alice", gib(10))
+        world.panel.review()
+        world.one_pass()
+        world.one_pass()
+        user = user_of(world)
+        assert (user["status"], user["used_traffic"], user["next_plan"]) == ("active", 0, None)
+        assert world.account("alice").quota_bytes == gib(10)
 
 
 class TestResets:
@@ -473,3 +488,48 @@ class TestEditsWhileTheBridgeWrites:
         assert world.account("alice").quota_bytes == gib(10)
         kinds = [each.event.kind for each in world.bridge.store.events.newest(username="alice")]
         assert "quota_changed" not in kinds
+
+
+def test_one_quota_spans_panels_of_both_kinds(tmp_path):
+    world = PanelsWorld(tmp_path, "two", spans=True, kinds={"two": "pasarguard"})
+    world.create("default", limit=10)
+    world.create("two", limit=20)
+    world.ledger.report("alice", gib(1))
+    world.look(2)
+    world.use("default", 2)
+    world.use("two", 3)
+    world.look(3)
+    assert world.account("two").quota_bytes == world.account("default").quota_bytes == gib(10)
+    assert world.shown("default") == ("active", pytest.approx(10 - 1 - 3))
+    assert world.shown("two") == ("active", pytest.approx(10 - 1 - 2))
+    world.panels["two"].reset_user("alice", by="root")
+    world.look(3)
+    for panel in ("default", "two"):
+        assert world.account(panel).quota_bytes == gib(10)
+        assert world.shown(panel) == ("active", pytest.approx(10))
+    world.close()
+
+
+def test_a_panel_that_is_another_kind_between_two_checks_is_asked_anew(tmp_path):
+    """What its users look like tells; none of them is read, or written to, as the other's."""
+    world = World(tmp_path, kind="marzban")
+    world.panel.create_user("alice", data_limit=gib(10))
+    world.run(world.bridge.panel.check())
+    moved = SimulatedPanel(clock=world.clock, kind="pasarguard", admins={"root": (PASSWORD, True)})
+    restore_snapshot(moved, to_snapshot(world.panel))
+    world.transport.become(create_simulator_app(moved))
+    with pytest.raises(PanelUnavailableError, match="users of PasarGuard"):
+        world.run(world.bridge.panel.get_user("alice"))
+    user = world.run(world.bridge.panel.get_user("alice"))
+    assert (user.username, world.bridge.panel.dialect.kind) == ("alice", PanelKind.PASARGUARD)
+    world.close()
+
+
+def test_a_kind_that_is_set_is_not_asked_for_and_told_when_it_is_wrong(tmp_path):
+    world = World(tmp_path, kind="pasarguard", marzban_kind=PanelKind.MARZBAN)
+    world.panel.create_user("alice", data_limit=gib(10))
+    assert world.bridge.panel.dialect.kind is PanelKind.MARZBAN
+    for _ in range(2):
+        with pytest.raises(PanelUnavailableError, match="MARZBAN_KIND\\) to pasarguard"):
+            world.run(world.bridge.panel.get_user("alice"))
+    world.close()

@@ -149,9 +149,13 @@ def detect(
     plan = before.next_plan
     has_evidence = is_visible or was_announced or account.fire_attempts > 0
     has_evidence |= account.is_disabled_by_us and after.status is not Status.DISABLED
-    if plan and _has_fired(
-        plan, before, after, used_at_reset_bytes, has_evidence=has_evidence, dialect=dialect
-    ):
+    if plan and plan.data_limit_bytes is None:
+        has_fired = has_evidence and _has_template_fired(plan, account, after, dialect)
+    else:
+        has_fired = plan is not None and _has_fired(
+            plan, before, after, used_at_reset_bytes, has_evidence=has_evidence, dialect=dialect
+        )
+    if plan and has_fired:
         return ResetSign(
             cause=Cause.NEXT_PLAN,
             used_at_reset_bytes=used_at_reset_bytes,
@@ -188,6 +192,23 @@ def detect(
     return ResetSign(cause=cause, used_at_reset_bytes=0, began_at=began_at)
 
 
+def _has_template_fired(
+    plan: NextPlan, account: Account, after: PanelSnapshot, dialect: Dialect
+) -> bool:
+    """Tell whether a plan that left its limit to a template is gone because it has fired.
+
+    What the template makes of the user is not known here. A reset takes the plan, too, and leaves
+    limit and expiry; where the limit was the quota itself, both may look alike, and the plan is
+    rather not put back than put back for ever.
+    """
+    if not dialect.plan_may_be_of_template or plan.template_id is None or after.next_plan:
+        return False
+    before = account.sighting
+    has_new_limit = after.data_limit_bytes != before.data_limit_bytes
+    has_new_expiry = (after.expire or 0) != (before.expire or 0)
+    return has_new_limit or has_new_expiry or account.published_bytes is None
+
+
 def _has_fired(
     plan: NextPlan,
     before: PanelSnapshot,
@@ -197,14 +218,9 @@ def _has_fired(
     has_evidence: bool,
     dialect: Dialect,
 ) -> bool:
-    if after.next_plan is not None:
+    if after.next_plan is not None or plan.data_limit_bytes is None:
         return False
     has_new_expiry = (after.expire or 0) != (before.expire or 0)
-    if plan.data_limit_bytes is None:
-        # What a template makes of the user is not known here; a reset leaves limit and expiry.
-        is_of_template = dialect.plan_may_be_of_template and plan.template_id is not None
-        has_new_limit = after.data_limit_bytes != before.data_limit_bytes
-        return is_of_template and has_evidence and (has_new_limit or has_new_expiry)
     remaining_bytes = 0
     if dialect.adds_remaining(plan):
         if before.data_limit_bytes is None and not dialect.unlimited_has_remaining:
