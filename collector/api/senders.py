@@ -138,7 +138,7 @@ async def read_body(
     except BodyTooLongError as error:
         raise _too_large(limit_bytes) from error
     except BodyTooSlowError as error:
-        raise ProblemError(408, "the body arrived too slowly") from error
+        raise ProblemError(408, "the body takes too long to arrive") from error
     except BodyCutOffError as error:
         raise ProblemError(400, "the body is shorter than its Content-Length") from error
 

@@ -133,7 +133,7 @@ def test_a_wrong_sources_file_stops_the_start_with_one_line(stack, program):
     ended = stack.run(*module)
     assert ended.returncode == 1
     (said,) = [line for line in ended.stderr.splitlines() if "error:" in line]
-    assert "sources.toml: [3x-ui.de-1] has an unknown key 'serer'" in said
+    assert "sources.toml: [3x-ui.de-1] serer: is not known here (did you mean server?)" in said
     assert "Traceback" not in ended.stderr
 
 
