@@ -204,11 +204,12 @@ class Soak:
         self.stack.start(PANEL, COLLECTOR, BRIDGE)
         self.stack.until_up(PANEL, COLLECTOR, BRIDGE)
         self.stack.modify("user1", status="disabled")
-        self.admin.until_adopted()  # what is reported of users before that is forgiven
         threads = [*self.senders, self.admin, self.stranger, self.greedy, self.supervisor]
         threading.Thread(target=self._watch_memory, daemon=True).start()
         for each in threads:
             each.start()
+        # What is reported of a user whom the bridge does not know, in an empty panel, is forgiven.
+        self.admin.until_adopted()
         self._have_accidents()
         self.ending.set()
         self.chaos.end()
