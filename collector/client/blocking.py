@@ -225,7 +225,7 @@ class Client:
         return self._spool
 
     def _ready(self) -> tuple[BackgroundLoop, Sender]:
-        """Return the background thread and its sender; new ones after a fork or a defect."""
+        """Return the background thread and its sender; new ones after a fork or if it has ended."""
         if self._is_closed:
             raise ClientError("this client is closed")
         with self._starting:

@@ -50,7 +50,7 @@ def subscription_token(user_token: str) -> str | None:
 
 
 def name_within(user_token: str) -> str | None:
-    """Return the username that a name, token or URL carries, asking nobody whether it is right.
+    """Return the username in a name, token or URL, without verifying it at a panel.
 
     None for a URL without a token, and for a token of PasarGuard: it carries a number. For what an
     admin brings along, never for what strangers send.
@@ -80,12 +80,12 @@ def is_plainly_a_name(user_token: str) -> bool:
 
 
 def is_url(user_token: str) -> bool:
-    """Tell whether somebody sent a URL."""
+    """Tell whether a text is a URL."""
     return user_token.lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
 def is_token(text: str) -> bool:
-    """Tell whether a text has the shape of a subscription token, whoever signed it."""
+    """Tell whether a text has the form of a subscription token; its signature is not checked."""
     if _JWT.fullmatch(text) or _is_numbered(text):
         return True
     if not _TOKEN.fullmatch(text):

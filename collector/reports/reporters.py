@@ -1,8 +1,8 @@
 """Reporters: their keys, what is stored of the keys, and signatures made with them.
 
 A key is shown once; the ledger keeps its SHA-256. That hash is also the secret of Standard
-Webhooks signatures (https://www.standardwebhooks.com), which a verifier must hold in full: whoever
-can read the ledger could sign reports, but cannot learn the key.
+Webhooks signatures (https://www.standardwebhooks.com), which a verifier must hold in full: a
+reader of the ledger could sign reports, but cannot learn the key.
 """
 
 from __future__ import annotations

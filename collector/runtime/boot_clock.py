@@ -1,7 +1,7 @@
 """A clock that only goes forward, also while the machine sleeps.
 
-`time.monotonic` stands still then: a process that reckoned a lease by it would wake up believing
-that it still holds it.
+`time.monotonic` stops then: after a suspend, a process that measured a lease by it would believe
+that it still holds the lease.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The right to write a file, which one process has at a time.
+"""A lock on the right to write a file, which one process holds at a time.
 
 It is a lock on a file beside it, named like it with `.lock` at the end, whose first line is the
 number of the process that has it. The lock ends with the process, however it ends.
@@ -23,12 +23,12 @@ class FileLock:
         self.descriptor = descriptor
 
     def write_pid(self) -> None:
-        """Tell other processes which one has it; not so where the disk is full."""
+        """Write the process id into the lock file, for error messages; skipped on a full disk."""
         with contextlib.suppress(OSError):
             os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
-        """Let another process have it; the second time does nothing."""
+        """Release the lock; a second call does nothing."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

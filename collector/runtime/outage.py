@@ -1,4 +1,4 @@
-"""Something that is tried again until it works: why it does not, and how long to wait meanwhile."""
+"""The outage of something that is retried: its reason, its backoff, and one log line per change."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Outage:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew without logging: it is not tried any more."""
+        """Reset without logging, since it is not retried any more."""
         self.reason, self._logged = None, None
         self._pace.succeed()
 

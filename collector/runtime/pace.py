@@ -1,4 +1,4 @@
-"""How long to wait before trying again; pure, given its randomness."""
+"""Exponential backoff with jitter; pure, given its randomness."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pace:
         self._setbacks = 0
 
     def succeed(self) -> None:
-        """Begin anew with the shortest wait."""
+        """Reset the backoff to the shortest wait."""
         self._setbacks = 0
 
     def wait_seconds(self, *, asked_seconds: float | None = None) -> float:
@@ -38,5 +38,5 @@ class Pace:
         asked = min(asked_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS)
         if self._chance is None:
             return max(own_seconds, asked)
-        # Senders that were turned away together come back apart.
+        # Jitter: senders that were refused at the same time must not retry at the same time.
         return max(own_seconds * (0.5 + self._chance() / 2), asked * (1 + self._chance() / 10))

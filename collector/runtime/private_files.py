@@ -52,10 +52,9 @@ def keep_private(path: Path, *, suffixes: Iterable[str] = ("",)) -> None:
 
 
 def put_in_place(draft: Path, target: Path) -> None:
-    """Give a whole draft its name once all of it is on disk, and then that on disk as well.
+    """Rename a complete draft to its target, with fsync of the file and of the folder.
 
-    Never to the cost of another file: FileExistsError where one has appeared meanwhile, and the
-    draft stays.
+    No file is overwritten: FileExistsError if the target exists by then, and the draft stays.
     """
     with draft.open("rb") as file:
         os.fsync(file.fileno())
@@ -63,7 +62,7 @@ def put_in_place(draft: Path, target: Path) -> None:
         os.link(draft, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links: the name is taken first, then replaced
+    except OSError:  # a file system without links: create the target, then replace it
         make_private(target)
         draft.replace(target)
     else:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 
 ALMOST_ONE = 1 - 1e-6
-"""A call that came after as long as it was told to wait is not refused for a rounding."""
+"""Tolerance, so that a call after exactly the announced wait is not refused by rounding."""
 
 
 class RateLimit:
     """One bucket per caller, `burst` deep, refilled at `per_second`; 0 per second is no limit.
 
-    The callers seen longest ago are forgotten first, which only ever forgives them.
+    The callers seen longest ago are forgotten first; a forgotten caller has a full bucket again.
     """
 
     def __init__(self, *, per_second: float, burst: float, remembered: int = 100_000) -> None:
@@ -21,7 +21,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str, *, now_seconds: float) -> float:
-        """Take one call; return 0 if it may go on, else after how many seconds to come again."""
+        """Take one call; return 0 if it is allowed, else the seconds to wait."""
         if self._per_second <= 0:
             return 0.0
         level = self._level(caller, now_seconds)
@@ -40,7 +40,7 @@ class RateLimit:
 
     def _note(self, caller: str, level: float, now_seconds: float) -> None:
         self._buckets.pop(caller, None)
-        if level < self._burst:  # a full bucket is like none, and takes no place of another
+        if level < self._burst:  # a full bucket need not be stored
             self._buckets[caller] = (level, now_seconds)
         if len(self._buckets) > self._remembered:
             self._buckets.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Names to which something happened lately, in bounded memory; pure, given a clock reading."""
+"""A bounded list of names with a recent event; pure, given a clock reading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KEPT_SECONDS = 3600.0
 
 
 class RecentNames:
-    """Each name for an hour after it was last noted; of too many, those noted longest ago go."""
+    """Keeps each name for an hour after it was last noted; the oldest are dropped if too many."""
 
     def __init__(self, *, kept_seconds: float = KEPT_SECONDS, most_names: int = MOST_NAMES) -> None:
         self._kept_seconds = kept_seconds

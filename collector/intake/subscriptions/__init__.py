@@ -1,1 +1,1 @@
-"""Users who report for themselves: panels say which user a subscription token belongs to."""
+"""Resolves the subscription tokens of users without a key, by asking the panels."""

@@ -9,21 +9,21 @@ from typing import NamedTuple
 from collector.intake.subscriptions.panel import SubscriptionPanel
 
 EARLIER_PANELS_SECONDS = 1.0
-"""How long a proof waits for the panels before it, which may know the token too."""
+"""How long a panel's answer waits for the panels before it, which may know the token, too."""
 
 
 class Finding(NamedTuple):
-    """What panels said of one token: its user, else which panels do not know it, and a failure."""
+    """The panels' answers about one token: its user, or the panels without it, and a failure."""
 
     username: str | None
     panel: str
-    """The panel that knew it."""
+    """The panel that knows it."""
     denied_by: frozenset[str]
     failure: BaseException | None
 
 
 async def ask_all(panels: Sequence[SubscriptionPanel], token: str) -> Finding:
-    """Ask panels at the same time; return what they said once that is settled."""
+    """Ask panels at the same time; return once one knows the token, or all have answered."""
     tasks = [asyncio.create_task(panel.ask(token)) for panel in panels]
     try:
         place = await _first_proof(panels, tasks)
@@ -46,7 +46,7 @@ async def ask_all(panels: Sequence[SubscriptionPanel], token: str) -> Finding:
 async def _first_proof(
     panels: Sequence[SubscriptionPanel], tasks: Sequence[asyncio.Task[str | None]]
 ) -> int | None:
-    """Return the place of the first panel that knows the token, once one does; None if none does.
+    """Return the index of the first panel that knows the token, once one does; None if none does.
 
     A proof waits a moment for the panels before it, but for those that failed the last time.
     """

@@ -1,4 +1,4 @@
-"""What panels said of subscription tokens, for a while and in bounded memory; pure."""
+"""A bounded cache of the panels' answers about subscription tokens; pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 KNOWN_SECONDS = 300.0
 UNKNOWN_SECONDS = 15.0
 UNDECIDED_SECONDS = 300.0
-"""For how long a panel that does not know a token is not asked again while another is away."""
+"""How long a panel that does not know a token is not asked again, while another is unreachable."""
 REMEMBERED = 100_000
 REMEMBERED_UNKNOWN = 10_000
 
@@ -18,27 +18,27 @@ class Proof(NamedTuple):
     """Which user a token belongs to."""
 
     username: str
-    """As reports name the user: `alice`, `two/alice`."""
+    """The username in reports: `alice`, `two/alice`."""
     panel: str
-    """The panel that knew it."""
+    """The panel that knows it."""
     until_seconds: float
-    """Until when that need not be asked again."""
+    """When the entry expires."""
 
 
 class TokenMemory:
     """Tokens by their hash: which user they belong to, or which panels do not know them.
 
-    A proof is kept beyond its time, so that its panel is the first to be asked again. Those noted
-    longest ago are forgotten first.
+    A proof is kept after it has expired, so that its panel is asked first. The oldest entries are
+    dropped first.
     """
 
     def __init__(self) -> None:
         self._proofs: OrderedDict[bytes, Proof] = OrderedDict()
         self._denials: OrderedDict[bytes, tuple[frozenset[str], float]] = OrderedDict()
-        """By token: which panels do not know it, and until when that is believed."""
+        """By token: the panels that do not know it, and when the entry expires."""
 
     def proof(self, key: bytes) -> Proof | None:
-        """Return the last proof of a token, also when it has to be asked again."""
+        """Return the last proof of a token, also if it has expired."""
         return self._proofs.get(key)
 
     def denied_by(self, key: bytes, *, now_seconds: float) -> frozenset[str]:

@@ -23,14 +23,14 @@ from collector.runtime.outage import Outage
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 5.0
-"""For each step of a question: connecting, sending, each part of the answer."""
+"""Timeout of each step of a request: connecting, sending, each part of the answer."""
 LONGEST_SECONDS = 10.0
-"""For a question as a whole."""
+"""Timeout of a whole request."""
 LONGEST_ANSWER_BYTES = 2**20
 LONGEST_RETRY_AFTER_SECONDS = 60.0
-"""A panel that asks for a longer pause is asked again after this one: users wait to report."""
+"""The longest pause, also if the panel's `Retry-After` is longer, since users wait to report."""
 FAILURE_SHOWN_SECONDS = 600.0
-"""A failure is shown for so long; a panel that is asked rarely would be shown as away for days."""
+"""How long a failure is shown; a panel that is rarely asked would be shown as failing for days."""
 
 
 class SubscriptionPanel:
@@ -72,17 +72,17 @@ class SubscriptionPanel:
 
     @property
     def is_pausing(self) -> bool:
-        """Whether the panel asked to be left alone until later."""
+        """Whether the panel's `Retry-After` has not passed yet."""
         return self._monotonic_seconds() < self._resume_at_seconds
 
     @property
     def is_up(self) -> bool:
-        """Whether the last question was answered."""
+        """Whether the last request was answered."""
         return self._outage.is_up
 
     @property
     def problem(self) -> str | None:
-        """Why the panel could not be asked lately; None where the last question was answered."""
+        """Why the last request failed; None if it was answered."""
         shown_until_seconds = self._failed_at_seconds + FAILURE_SHOWN_SECONDS
         if self._outage.is_up or self._monotonic_seconds() > shown_until_seconds:
             return None
@@ -92,7 +92,7 @@ class SubscriptionPanel:
         )
 
     async def ask(self, token: str) -> str | None:
-        """Return what the token's user is called in reports; None if the panel knows no such token.
+        """Return the username of a token as in reports; None if the panel does not know the token.
 
         Raises PanelUnavailableError when the panel cannot be asked, or pauses.
         """

@@ -1,4 +1,4 @@
-"""Resolves subscription tokens to users by asking the panels, no more often than need be."""
+"""Resolves subscription tokens to users by asking the panels, with a cache and a rate limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOKUP_BURST = 100.0
 tokens that wait for a panel that is away."""
 UNDECIDED_PER_SECOND = 1.0
 UNDECIDED_BURST = 60.0
-"""So many tokens of one address may wait for a panel that is away; further ones count as wrong."""
+"""Tokens of one address that may wait for an unreachable panel; further ones count as wrong."""
 
 
 class Subscriptions:
@@ -76,7 +76,7 @@ class Subscriptions:
 
     @property
     def problems(self) -> list[str]:
-        """Which panels cannot be asked, and why."""
+        """The panels that cannot be asked, and why."""
         return [panel.problem for panel in self._panels.values() if panel.problem]
 
     async def resolve(self, token: str, *, stranger: str | None) -> str:
@@ -164,7 +164,7 @@ class Subscriptions:
     def _forget_asking(self, key: bytes, done: asyncio.Task[str | None]) -> None:
         self._asking.pop(key, None)
         if not done.cancelled():
-            done.exception()  # retrieved here, in case every caller was cancelled
+            done.exception()  # mark it retrieved, in case every caller was cancelled
 
     async def _ask(self, key: bytes, token: str, asked: Sequence[SubscriptionPanel]) -> str | None:
         finding = await ask_all(asked, token)
@@ -182,7 +182,7 @@ class Subscriptions:
         return self._memory.denied_by(key, now_seconds=self._monotonic_seconds())
 
     def _note(self, key: bytes, finding: Finding) -> str | None:
-        """Remember what was found, and return or raise it."""
+        """Cache a finding, and return or raise it."""
         now_seconds = self._monotonic_seconds()
         lookups = self._metrics.lookups
         if finding.username is not None:

@@ -35,11 +35,11 @@ class PostgresBackend(SqlAdministration):
             bring_forward(link)
 
     def open(self) -> PostgresLedger:
-        """Open the writing side; it leads if nobody does."""
+        """Open the ledger for writing; take the lease if it is free."""
         return PostgresLedger(self._url)
 
     def reader(self) -> PostgresReader:
-        """Open the reading side; where that cannot be, the error says why."""
+        """Open the ledger for reading; LedgerError if that is not possible."""
         with closing(Link(self._url, only_reads=True)) as link:
             link.connect()
         return PostgresReader(self._url)

@@ -109,7 +109,7 @@ class PostgresReader(SqlReader):
         return self._ask(commits_waiting)
 
     def await_sums(self) -> None:
-        """Return once all that is stored now is in the sums, whoever adds it up.
+        """Return once all reports stored so far are in the sums, whichever collector leads.
 
         Raises NotStoredError if no leader adds them up in time.
         """

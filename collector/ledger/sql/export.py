@@ -101,7 +101,7 @@ def dead_letters(db: Database, *, limit: int) -> list[DeadLetter]:
 
 
 def rewind(db: Database) -> None:
-    """Begin all exports anew, beside running collectors or without one."""
+    """Reset all exports to the beginning, also beside running collectors."""
     for policy in Policy:
         note_problem(db, policy, None)
     db.change("UPDATE export SET seq = 0, points = 0")

@@ -295,7 +295,7 @@ class SqliteLedger:
             return self._db.execute(statement, (last, limit, before_millis)).rowcount
 
     def note_progress(self, progress: Progress, *, at_millis: int) -> bool:
-        """Store that an export went on, unless it was begun anew meanwhile; return whether."""
+        """Store an export's progress, unless it was rewound meanwhile; return whether."""
         with self._transaction():
             return sql_export.advance(self._database, progress, at_millis=at_millis)
 

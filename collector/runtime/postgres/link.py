@@ -88,7 +88,7 @@ class PostgresLink:
     def ask(self, work: Callable[[Db], T]) -> T:
         """Run something whose statements are each a transaction of their own; raises as `run`.
 
-        Nobody waits for a lock of a process that is frozen between two of them.
+        So a process that is suspended between two of them holds no locks.
         """
         return self.run(work, is_one=False)
 

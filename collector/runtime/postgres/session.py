@@ -1,4 +1,4 @@
-"""What a session with PostgreSQL relies on, for all programs: set, or refused with a message.
+"""The session settings that all programs rely on with PostgreSQL: set, or refused with a message.
 
 A role or a database may have settings of its own (`ALTER ROLE … SET …`), a pooler may give one
 session to several clients, and an address may be a standby's. The error of the first statement
@@ -21,11 +21,11 @@ Db = psycopg.Connection[tuple[Any, ...]]
 
 ENCODING = "UTF8"
 STANDBY_SECONDS = 2.0
-"""A commit that has waited so long for a synchronous standby is taken for one that waits on."""
+"""A commit that has waited this long for a synchronous standby counts as blocked."""
 PROBE_SECONDS = 2.0
 PROBES = 3
 _RELIED_ON = {
-    # What we read and write is spelt as the driver expects it.
+    # The formats that the driver expects.
     "client_encoding": ENCODING,
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -66,15 +66,15 @@ _WAITING = """
 
 
 class UnfitServerError(psycopg.NotSupportedError):
-    """What is stored there would be wrong, until an operator changes something."""
+    """The server or database would store wrong values; an operator has to change it."""
 
 
 class NotPrimaryError(psycopg.OperationalError):
-    """Nothing can be stored there now: a standby, or a database that is set read-only."""
+    """The server is a standby, or the database is read-only."""
 
 
 class StandbyAwayError(psycopg.OperationalError):
-    """Commits wait for a synchronous standby, and one more would wait as well."""
+    """Commits wait for a synchronous standby, so another one would wait as well."""
 
 
 def prepare(
@@ -202,9 +202,9 @@ def commits_waiting(db: Db) -> int:
 
 
 def server_of(db: Db) -> tuple[str, str]:
-    """Return what is another one after a restart, a failover, or a database that is made anew.
+    """Return a value that changes with a restart, a failover, or a new database.
 
-    An engine that does not tell is another one each time.
+    For an engine that does not tell, it differs on each call.
     """
     try:
         row = db.execute(
