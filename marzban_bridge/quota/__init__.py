@@ -1,1 +1,1 @@
-"""What a user may use: accounts, resets, plans of what to change; pure."""
+"""Decisions about quotas, from values alone: accounts, resets, plans; no I/O."""

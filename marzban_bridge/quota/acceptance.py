@@ -1,7 +1,7 @@
 """Accepts a panel as it is, after its database was restored, moved or emptied.
 
-Quota, baseline and who was disabled by the bridge are taken from the store, which is newer than a
-backup of the panel; used traffic, status, expiry and who exists from the panel.
+Quota, baseline and whether the bridge disabled a user are taken from the store, which is newer than
+a backup of the panel; used traffic, status, expiry and existence are taken from the panel.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ MOST = 1 / 2
 
 
 class Fate(StrEnum):
-    """What accepting the panel does to an account."""
+    """How accepting the panel changes an account."""
 
     KEPT = "kept as it is"
     IN_STEP = "quota, baseline and who disabled it are the store's, the rest is the panel's"
-    PUT_ASIDE = "the panel has no such user: the account is put aside until it has"
-    REPLACED = "another user of the name: a new account begins with the panel's limit as its quota"
+    PUT_ASIDE = "the panel has no such user: the account is put aside until the user returns"
+    REPLACED = "a different user of the name: a new account gets the panel's limit as its quota"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """What accepting the panel comes to for one account; decided, and not yet stored."""
+    """The decision for one account; not stored yet."""
 
     before: Account
     fate: Fate
     after: Account | None
-    """None for one that is put aside."""
+    """The account to store; None where it is put aside."""
     lost_bytes: int = 0
-    """What the panel counted for the user and shows no more: it is forgiven."""
+    """Bytes that the panel had counted and does not show any more: they are not charged."""
 
 
 def keeps_recreated(readings: Sequence[Reading]) -> bool:
-    """Tell whether users who were created anew go on with their accounts: where most were."""
+    """Tell whether recreated users keep their accounts: they do if most users were recreated."""
     there = [each for each in readings if each.shown is not Shown.GONE]
     recreated = sum(each.shown is Shown.RECREATED for each in there)
     return recreated > len(there) * MOST
@@ -122,7 +122,7 @@ def _in_step(
 
 
 def _is_disabled_by_us(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> bool:
-    """Tell whether the bridge had disabled a user who is disabled, now or when the row was new."""
+    """Tell whether a disabled user was disabled by the bridge, by its account or the note line."""
     if seen.status is not Status.DISABLED:
         return False
     if account.is_disabled_by_us or account.sighting.status is Status.DISABLED:
@@ -134,7 +134,7 @@ def _is_disabled_by_us(account: Account, seen: PanelSnapshot, line: NoteLine | N
 
 
 def event_of(accepted: Acceptance, *, actor: str) -> Event:
-    """Return what the audit trail says of it."""
+    """Return the event for it."""
     after = accepted.after
     return Event(
         kind="deleted" if after is None else "rebased",

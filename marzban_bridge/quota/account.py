@@ -1,9 +1,9 @@
-"""What the bridge stores of one user: values alone.
+"""The account: what the bridge stores of one user, as values.
 
-`observe` folds what was seen into an account, `balance` does the arithmetic of its quota, `plan`
-says what to do. External usage of the current period is the ledger's total less the baseline; a
-reset moves the baseline and deletes nothing. Totals are of billed bytes, which is what quotas are
-about; the raw bytes beside them are kept to be shown, and decide nothing.
+`observe` updates an account from a panel snapshot, `balance` computes the usage of its quota, and
+`plan` the next change. External usage of the current period is the ledger's total minus the
+baseline; a reset moves the baseline and deletes nothing. Totals are billed bytes, which quotas
+limit; raw bytes are stored beside them for display only.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from marzban_bridge.quota.usage import Seqs, Totals, merged
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 FLOOR_BYTES = MIB
-"""The least limit ever published: the panel reads 0 as unlimited."""
+"""The smallest limit that is published, since the panel reads 0 as unlimited."""
 ROUNDING_BYTES = 16 * 1024
-"""Marzban's edit dialog re-sends a limit rounded to 0.00001 GiB (about 10.5 KiB)."""
+"""Marzban's edit dialog sends a limit back rounded to 0.00001 GiB (about 10.5 KiB)."""
 REMEMBERED_LIMITS = 8
 
 
 class Enforcement(StrEnum):
-    """How an exhausted quota is made to hold."""
+    """How an exhausted quota is enforced."""
 
     LIMIT = "limit"
     """Publish the remaining quota as the panel's data limit; the panel cuts the user off."""
     DISABLE = "disable"
-    """Leave the data limit alone; disable the user at the crossing."""
+    """Do not change the data limit; disable the user when the quota is used up."""
     OBSERVE = "observe"
-    """Work everything out, change nothing."""
+    """Evaluate and plan, but change nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelSnapshot:
-    """What the panel last showed of a user, as far as later decisions need it."""
+    """The state of a user as the panel last showed it."""
 
     seen_at: datetime
     status: Status
@@ -54,12 +54,12 @@ class PanelSnapshot:
 
     @property
     def logged_bytes(self) -> int:
-        """Traffic of earlier periods in the panel's log; it moves only when a reset happens."""
+        """Traffic of earlier periods in the panel's log; it changes only at a reset."""
         return self.lifetime_bytes - self.used_bytes
 
 
 def snapshot_of(user: PanelUser, *, seen_at: datetime) -> PanelSnapshot:
-    """Keep of a panel user what later decisions need."""
+    """Take the snapshot of a panel user."""
     return PanelSnapshot(
         seen_at=seen_at,
         status=user.status,
@@ -77,23 +77,23 @@ def snapshot_of(user: PanelUser, *, seen_at: datetime) -> PanelSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restoration:
-    """What a reset, or a write that landed late, took from a user: still to be put back."""
+    """What a reset, or a write that landed late, removed from a user and is to be restored."""
 
     status: Status | None = None
     on_hold_expire_duration: int | None = None
     next_plan: NextPlan | None = None
     drops_next_plan: bool = False
-    """Whether the user had no next plan and has one now, which is to be taken out again."""
+    """Whether a next plan, which the user did not have before, is to be removed."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to put back."""
+        """Whether there is nothing to restore."""
         return self.status is None and self.next_plan is None and not self.drops_next_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResetRequest:
-    """A reset the bridge was asked for and has not finished; it survives a crash."""
+    """A requested reset that is not finished; stored, so that it survives a crash."""
 
     cause: str
     actor: str
@@ -101,37 +101,37 @@ class ResetRequest:
     raw_total_bytes: int
     requested_at: datetime
     seqs: Seqs | None = None
-    """Up to which number of the ledger each name was in these totals."""
+    """By reported name, the change number up to which it is in these totals."""
     restoration: Restoration = Restoration()
     is_panel_called: bool = False
-    """The panel has done its part; only the books are left."""
+    """Whether the panel has reset the user, so that only the account remains to be changed."""
     is_of_all: bool = False
-    """It was done by a reset of all users, of which no webhook tells."""
+    """Whether it was part of a reset of all users, for which the panel sends no webhook."""
     shared_period: int | None = None
-    """Which period of a shared quota this follows; None begins a period by itself."""
+    """The shared period that this reset follows; None if the reset begins a period."""
     requested_in_period: int | None = None
-    """The shared period when it was asked for. Where another one has begun by the end, in which all
-    until then is forgiven, this is part of it."""
+    """The shared period when the reset was requested. If a later period has begun by its end, the
+    reset belongs to that one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenWrite:
-    """One write, stored before it is sent; None for what it leaves as it is."""
+    """One write, stored before it is sent; None for fields that it does not change."""
 
     data_limit_bytes: int | None
     status: Status | None
     may_land_until: datetime
-    """The last moment at which the panel may carry it out."""
+    """The last time at which the panel may still carry it out."""
     next_plan: NextPlan | None = None
-    """The next plan that it takes along."""
+    """The next plan that it sends along."""
     number: int = 0
-    """The number in the line that it carries (`note_line`); 0 when it carries none."""
+    """The number in its note line (`note_line`); 0 without a line."""
     text_mark: str | None = None
-    """Of the admin's own text in the note that it takes along; None when it leaves the note."""
+    """A digest of the admin's text in the note that it sends; None if it sends no note."""
     lifts_limit: bool = False
-    """Whether it takes the limit away."""
+    """Whether it removes the limit."""
     is_answered: bool = False
-    """The panel answered, and no earlier try of it can land any more."""
+    """Whether the panel answered, and no earlier try of it can land any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ class OwnEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenLine:
-    """The line of ours that stood in the user's note at the last look, and the limit beside it."""
+    """This store's line in the user's note at the last evaluation, and the limit beside it."""
 
     number: int
     data_limit_bytes: int | None
@@ -169,114 +169,115 @@ class SeenLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnexplainedEdit:
-    """A smaller limit that nobody types, soon after a write of ours, taken for the new quota."""
+    """A smaller, odd limit soon after a write of the bridge, which was taken for the new quota."""
 
     quota_bytes: int | None
-    """The quota before it."""
+    """The quota before that."""
     found_at: datetime
     has_held: bool = False
-    """It has held the user; the limit when that is let go is the other bridge's as well."""
+    """Whether the user is held because of it; the limit at the rebase is another bridge's too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Superseded:
-    """A limit in the panel that is not the admin's word on the quota: another panel's is."""
+    """A limit on this panel that does not set the shared quota: another panel's limit does."""
 
     data_limit_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One incarnation of a panel user: its quota, what was published instead, its period."""
+    """One panel user, until it is deleted: quota, published limit, period and baseline."""
 
     username: str
-    """As the panel spells it: `Alice` and `alice` are two users."""
+    """In the panel's spelling: `Alice` and `alice` are two users."""
     created_at: datetime | None
-    """Tells a re-created user from the one that was deleted."""
+    """The user's creation; it tells a recreated user from the deleted one."""
     admin: str | None
     quota_bytes: int | None
-    """What the admin meant; None is unlimited."""
+    """The quota that the admin set; None is unlimited."""
     baseline_bytes: int
     """The ledger's total when the current period began."""
     seen_total_bytes: int
-    """The ledger's total at the last look; a smaller one means the ledger lost something."""
+    """The ledger's total at the last evaluation; a smaller one means that reports were lost."""
     raw_baseline_bytes: int
     """The ledger's raw total when the current period began."""
     seen_raw_bytes: int
-    """The ledger's raw total at the last look."""
+    """The ledger's raw total at the last evaluation."""
     period_started_at: datetime
     sighting: PanelSnapshot
     published_bytes: int | None = None
-    """The limit we wrote instead of the quota; None while the panel shows the quota itself."""
+    """The published limit; None while the panel shows the quota itself."""
     open_writes: tuple[OpenWrite, ...] = ()
-    """Writes whose limit or status may still appear in the panel, in the order they were made."""
+    """Writes that may still land in the panel, in the order in which they were sent."""
     write_number: int = 0
-    """How many writes this store has made to the user; the line in the note says which."""
+    """The number of this store's writes to the user; the note line has the write's number."""
     seen_line: SeenLine | None = None
-    """None where the note had no line of ours at the last look."""
+    """This store's note line at the last evaluation; None without one."""
     seen_text: str | None = None
-    """The admin's own text in the note at the last look, kept while a write may replace it."""
+    """The admin's text in the note at the last evaluation, while an open write may replace it."""
     lost_text: str | None = None
-    """The text that a write which landed late took from the note: still to be put back."""
+    """The admin's text that a late write removed from the note and that is to be restored."""
     known_lines: tuple[str, ...] = ()
-    """Lines of other stores that stood in the note when no bridge renewed them any more."""
+    """Lines of other stores that were in the note when no bridge renewed them any more."""
     limit_written_at: datetime | None = None
     """When the panel last answered a write of a limit."""
     unexplained_edit: UnexplainedEdit | None = None
     own_edits: tuple[OwnEdit, ...] = ()
     """The last writes of the bridge, where the panel says when users are edited."""
     intended_bytes: int | None = None
-    """The limit of a write that a version without `open_writes` left under way."""
+    """The limit of an unanswered write of a version without `open_writes`."""
     remembered_limits: tuple[int, ...] = ()
-    """Limits we published lately: an edit dialog opened earlier may send one of them back."""
+    """Recently published limits: an edit dialog opened earlier may send one of them back."""
     admin_baseline_bytes: int = 0
     """The ledger's total when the usage of the owning admin was last reset."""
     is_disabled_by_us: bool = False
     let_in_at: datetime | None = None
-    """When the user was found active although the bridge had disabled it."""
+    """When a user that the bridge had disabled was found active."""
     intended_status: Status | None = None
     """The status of such a write."""
     is_held: bool = False
-    """The ledger's total fell: nothing is changed until the operator rebases."""
+    """Whether the account is held: the ledger lost reports; it is not changed until a rebase."""
     needs_readd: bool = False
-    """A reset found the user limited: Marzban may have left it out of xray; any write re-adds."""
+    """Whether a reset found the user limited: Marzban may not have added it to xray again, which
+    any write does."""
     open_resets: tuple[datetime, ...] = ()
-    """Until when the panel may carry out, or tell of, resets of ours that it did not answer."""
+    """For each unanswered reset of the bridge, until when it may land or its webhook arrive."""
     echo_until: datetime | None = None
-    """Until then one reset webhook is the echo of a reset that is already counted (`echoes`)."""
+    """Until then one reset webhook belongs to a reset that is already counted (`echoes`)."""
     earlier_echoes_until: tuple[datetime, ...] = ()
-    """Until then one more each is, of a reset before that."""
+    """Until then one more webhook each belongs to an earlier reset that is already counted."""
     used_when_due_bytes: int | None = None
-    """Panel traffic last seen before the periodic reset fell due."""
+    """The panel traffic that was last seen before the periodic reset was due."""
     used_rose_at: datetime | None = None
-    """The last look that showed more panel traffic than the one before."""
+    """The last evaluation that showed more panel traffic than the one before."""
     resets_known_until: datetime | None = None
     """All resets in the panel until then are in the baseline, or were before the account."""
     recent_totals: tuple[TotalsAt, ...] = ()
     """Where webhooks say when a reset happened: what there was to forgive at such a moment."""
     reset_all_seen_at: datetime | None = None
-    """The latest reset-all that this account has taken into account."""
+    """The latest reset of all users that is included in this account."""
     fire_attempts: int = 0
-    """How often we asked the panel to fire the next plan that is still waiting."""
+    """How often the panel was asked to fire the next plan that is still waiting."""
     dropped_plan: NextPlan | None = None
-    """A next plan that vanished without a reset to be seen; one may still come to light."""
+    """A next plan that vanished without a detected reset; the reset may be detected later."""
     dropped_plan_at: datetime | None = None
     restoration: Restoration | None = None
     reset_request: ResetRequest | None = None
     spent_before_bytes: int = 0
-    """What a user who shares a quota used on this panel before the panel's current period."""
+    """With a shared quota: bytes used on this panel before the panel's current period."""
     shared_period: int | None = None
-    """The period of the shared quota that the account is in; None while it shares none."""
+    """The number of the shared period that the account is in; None without a shared quota."""
     shared_version: int = 0
-    """Which of the shared quota's values the account has."""
+    """The number of the shared quota's value that the account has."""
     generation: int = 0
-    """That of the shared quota, or the next where the user took the place of an earlier one."""
+    """The generation of the shared quota, or the next one if the user was recreated."""
     joined_limit_bytes: int | None = None
-    """The quota that the user had when it began to share one."""
+    """The quota of the user before it shared one."""
     owes_reset: bool = False
-    """The quota was shared when another panel's user was reset; this one is still to be."""
+    """Whether the user still has to follow a reset on another panel while quotas were shared."""
     superseded: Superseded | None = None
-    """The limit the panel showed when the quota was taken from another panel."""
+    """The limit in this panel when the quota was taken from another panel."""
     period_seqs: Seqs | None = None
     """By reported name, up to which number of the ledger its reports are before the period; None
     where that is not known."""
@@ -289,7 +290,7 @@ class Account:
 
     @property
     def lifetime_panel_bytes(self) -> int:
-        """What the user used on this panel since it shares a quota; never falls."""
+        """Bytes used on this panel since the user shares a quota; they never decrease."""
         return self.spent_before_bytes + self.sighting.used_bytes
 
     @property
@@ -306,7 +307,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to an account, for the audit trail."""
+    """An event of an account, for the audit trail."""
 
     kind: str
     text: str
@@ -316,10 +317,10 @@ class Event:
 
 
 def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
-    """Keep what an account has used where its totals become others without any use.
+    """Move the baselines so that usage stays the same when the totals change without traffic.
 
-    Where `before` does not say of which names it was, everything up to now is taken as it is: what
-    corrections take back of that later changes nothing here.
+    If `before` has no change numbers of names, later corrections of bytes until now are not
+    applied.
     """
     shift_bytes = after.billed_bytes - before.billed_bytes
     raw_shift_bytes = after.raw_bytes - before.raw_bytes
@@ -347,7 +348,7 @@ def shifted(account: Account, *, before: Totals, after: Totals) -> Account:
 
 
 def _joined(seqs: Seqs | None, others: Seqs) -> Seqs | None:
-    """Have what was reported of names up to now be before a period, without any use in it."""
+    """Merge change numbers: bytes of names up to them are before the period."""
     return None if seqs is None else merged(seqs, others)
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a quota: what an account has used, what is left, what the panel should hold."""
+"""The arithmetic of a quota: used and remaining bytes, and the limit and status for the panel."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from marzban_bridge.quota.usage import Totals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """How an account stands: all traffic of the period against the quota, in bytes."""
+    """Quota and usage of the current period, in bytes."""
 
     quota_bytes: int | None
     panel_bytes: int
     external_bytes: int
-    """What external traffic counts for."""
+    """Billed external bytes."""
     external_raw_bytes: int | None = None
-    """The external bytes themselves, where somebody wants to see them."""
+    """Raw external bytes, for display; None if not requested."""
 
     @property
     def used_bytes(self) -> int:
@@ -37,31 +37,30 @@ class Balance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """What the panel should hold for an account."""
+    """The limit and status that the panel should have for an account."""
 
     data_limit_bytes: int | None
     is_disabled: bool
-    """Whether only the status can keep the user out."""
+    """Whether the user has to be disabled, since a limit cannot cut it off."""
     balance: Balance = field(repr=False)
 
 
 def trusted(account: Account, *, is_store_suspended: bool) -> Account:
-    """Return the account as it is to be shown: all are held while the store is in doubt."""
+    """Return the account for display: held while the store is suspended."""
     return replace(account, is_held=True) if is_store_suspended else account
 
 
 def standing_total(account: Account, *, total_bytes: int) -> int:
-    """Return the ledger total an account stands at.
+    """Return the ledger's total that an account's usage is computed with.
 
-    Where the ledger has lost some of it, that is the one that was seen before: what the ledger says
-    since is neither what was used nor what a rebase will keep.
+    For a held account it is the total seen before the loss, which is what a rebase keeps.
     """
     has_lost = account.is_held or total_bytes < account.seen_total_bytes
     return account.seen_total_bytes if has_lost else total_bytes
 
 
 def balance(account: Account, *, total_bytes: int) -> Balance:
-    """Work out how an account stands at the given ledger total."""
+    """Compute an account's balance at a ledger total."""
     total_bytes = standing_total(account, total_bytes=total_bytes)
     return Balance(
         quota_bytes=account.quota_bytes,
@@ -71,7 +70,7 @@ def balance(account: Account, *, total_bytes: int) -> Balance:
 
 
 def balance_with_raw(account: Account, totals: Totals) -> Balance:
-    """Work out how an account stands, to be shown: with its raw bytes beside what they count."""
+    """Compute an account's balance for display, with its raw bytes."""
     has_lost = account.is_held or totals.billed_bytes < account.seen_total_bytes
     raw_total_bytes = account.seen_raw_bytes if has_lost else totals.raw_bytes
     raw_bytes = max(0, raw_total_bytes - account.raw_baseline_bytes)
@@ -79,10 +78,10 @@ def balance_with_raw(account: Account, totals: Totals) -> Balance:
 
 
 def desired(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Desired:
-    """Work out what the panel should hold.
+    """Compute the limit and status that the panel should have.
 
-    The panel cuts off at `used >= limit`, so it cannot cut off a user who used less on its nodes
-    than the floor: exactly those are to be disabled.
+    The panel cuts off at `used >= limit`, and limits below a floor are not published. So a user who
+    used less than the floor on the panel's nodes is disabled instead.
     """
     standing = balance(account, total_bytes=total_bytes)
     if account.quota_bytes is None:

@@ -1,8 +1,7 @@
-"""What corrections of the ledger take back of an account's usage, and what of it is of its period.
+"""Applies the ledger's corrections to accounts, as far as they concern the current period.
 
-Decides nothing about the panel. Totals go on growing whatever is corrected; an account's baseline
-moves instead, by what was taken back of the reports after its period's number. See
-docs/decisions/0018.
+Totals only grow; a correction moves an account's baseline instead, by the bytes taken back of
+reports after the change number at which its period began. See docs/decisions/0018.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from marzban_bridge.quota.usage import CorrectedName, Seqs, Totals, merged
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the collector is asked about the corrections of one name."""
+    """The query to the collector for the corrections of one name."""
 
     username: str
     after_seq: int
-    """Up to this number of the ledger corrections are in the baseline."""
+    """Corrections up to this change number are in the baseline already."""
     through_seq: int
-    """Up to this one the name's total was read."""
+    """The change number up to which the name's total was read."""
     period_seq: int | None
-    """The period has what was reported after this number; None where that is not known."""
+    """The change number after which reports belong to the period; None if unknown."""
     period_since: datetime
-    """When it began: decides where there is no number."""
+    """The beginning of the period, used if there is no change number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A correction, as far as people want to know."""
+    """A correction, as named in an event."""
 
     number: int
     kind: str
@@ -42,7 +41,7 @@ class Source:
     scope: str
 
     def __str__(self) -> str:
-        """Say what it is in a few words."""
+        """Return a short description."""
         of = f" of {self.scope}" if self.scope else ""
         reason = f": {self.reason}" if self.reason else ""
         return f"correction {self.number} ({self.kind}{of}{reason})"
@@ -50,10 +49,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What corrections added within the stretch, negative for what was taken back."""
+    """The bytes that corrections added in the queried range; negative if taken back."""
 
     billed_bytes: int
-    """Of the period; so is the next."""
+    """Billed bytes in the period; the next field has the raw ones."""
     raw_bytes: int
     all_billed_bytes: int
     sources: tuple[Source, ...] = ()
@@ -62,7 +61,7 @@ class Answer:
 def question(
     account: Account, name: CorrectedName, *, shared: SharedQuota | None = None
 ) -> Question | None:
-    """Return what is to be asked about a name; None when all of its corrections are applied."""
+    """Return the query for a name; None when all of its corrections are applied."""
     corrected, period = account.corrected_seqs, account.period_seqs
     if shared is not None:
         corrected = shared.corrected_seqs
@@ -98,7 +97,7 @@ def _question(
 
 
 def _period_seq(name: CorrectedName, period: Seqs | None) -> int | None:
-    """Return the number after which a name's reports are of a period and count for the account."""
+    """Return the change number after which a name's reports are charged in a period."""
     if period is None:
         return name.counted_from_seq or None
     return max(name.counted_from_seq, dict(period).get(name.username, 0))
@@ -112,9 +111,9 @@ def corrected(
     totals: Totals,
     of_admin: Answer | None = None,
 ) -> tuple[Account, Event]:
-    """Return the account with a name's corrections in its baselines, and the event to say so.
+    """Return the account with a name's corrections in its baselines, and the event.
 
-    External usage never becomes negative: what does not fit into it is of no period.
+    External usage does not become negative: a larger correction counts only up to zero.
     """
     before_bytes = balance(account, total_bytes=totals.billed_bytes).external_bytes
     raw_before_bytes = totals.raw_bytes - account.raw_baseline_bytes
@@ -144,9 +143,9 @@ def corrected(
 def corrected_together(
     shared: SharedQuota, before: Account, after: Account, asked: Question, *, panel: str
 ) -> SharedQuota:
-    """Return a shared quota whose period begins where one of its accounts now says it does.
+    """Return the shared quota with the beginning of its period taken from a corrected account.
 
-    `panel`: for which the corrected name is reported.
+    `panel`: the panel to which the corrected name is charged.
     """
     if shared.start is None:
         return shared

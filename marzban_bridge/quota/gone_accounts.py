@@ -1,8 +1,8 @@
-"""The account of a user whom the panel no longer shows, kept for when it shows the user again.
+"""The account of a deleted user, kept in case the panel shows the user again.
 
 A panel that starts on an empty volume, or whose database is being restored, has no users for a
-while. A user of the same name and the same creation is the same user: its account goes on with its
-quota, its baseline and what was published, and what was used meanwhile counts.
+while. A user with the same name and creation time is the same user: its account continues with its
+quota, baseline and published limit, and bytes used meanwhile are charged.
 """
 
 from __future__ import annotations
@@ -22,28 +22,27 @@ class GoneAccount:
     account: Account
     gone_at: datetime
     unscoped: Totals = NOTHING
-    """What of the account's totals was reported under the name alone, without a panel's."""
+    """The part of the totals that was reported without a panel's name."""
     had_name: bool = False
-    """Whether the name alone counted for the user when it was last seen."""
+    """Whether the unscoped name was charged to the user when it was last seen."""
     is_name_taken: bool = False
-    """Whether the name alone has counted for another panel's user since."""
+    """Whether the unscoped name was charged to another panel's user since."""
     departed_bytes: int = 0
-    """What of the shared quota's `departed_bytes` is this user's."""
+    """This user's part of the shared quota's `departed_bytes`."""
     shared: SharedQuota | None = None
-    """The quota it shared, if it was the last to share it."""
+    """The shared quota, if this was its last user."""
     replaced: SharedQuota | None = None
-    """The quota it shared when it was put aside, for where another user takes its place."""
+    """The shared quota when the account was put aside, in case the user is replaced."""
 
 
 def returned(
     gone: GoneAccount, *, current: Account | None, unscoped: Totals, is_name_kept: bool
 ) -> Account:
-    """Return the account with which a user who is back goes on.
+    """Return the account with which a returned user continues.
 
-    `current` is the account of the user that took its place, if there was one; `unscoped` what is
-    reported under the name alone and counts for this panel now, and `is_name_kept` whether it has
-    counted for no other user since. Otherwise what was reported under the name alone since the user
-    was last seen is not this user's.
+    `current`: the account of the user that replaced it, if any. `unscoped`: the totals of the
+    unscoped name that are charged to this panel. `is_name_kept`: whether they were charged to no
+    other user since; otherwise unscoped bytes since the user was last seen are not charged.
     """
     account = gone.account
     if not is_name_kept:

@@ -1,4 +1,4 @@
-"""What should change in the panel for one account; a value, so that it can be shown or filtered.
+"""Plans the next change of one user in the panel, as a value that can be shown or filtered.
 
 Planning after applying yields nothing. Every write makes Marzban touch xray on every node and
 notify people, so a limit is lowered only when that matters: when external traffic not yet published
@@ -27,14 +27,14 @@ from marzban_bridge.quota.balance import Desired, desired
 PUBLISH_STEP_BYTES = 10 * MIB
 PUBLISH_STEP_SHARE = 0.05
 LET_IN_GRACE = timedelta(seconds=60)
-"""How long a user stays active that the bridge had disabled and that was made active in the panel.
-The reset button looks like that until its webhook comes, within the panel's batch of 30 s."""
+"""How long a user disabled by the bridge may stay active after it was activated in the panel. The
+reset button has the same effect, and its webhook comes later, within the panel's batch of 30 s."""
 MAX_FIRE_ATTEMPTS = 3
-"""A next plan that does not fire must not keep a used-up quota open."""
+"""How often a next plan is asked to fire; after that the used-up quota is enforced."""
 
 
 class ChangeKind(StrEnum):
-    """What a change is for."""
+    """The purpose of a change."""
 
     PUBLISH = "publish"
     LIMIT = "limit"
@@ -48,7 +48,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One thing to do to one user in the panel.
+    """One change of one user in the panel.
 
     `update` is the write, without a next plan unless one is to be restored; None for the kinds
     that are not a write (`fire_next_plan`, `reset`).
@@ -59,7 +59,7 @@ class Change:
     reason: str
     update: UserUpdate | None = None
     text_of_admin: str | None = None
-    """What is to stand above the line in the note; None for what stands there."""
+    """The admin's text to write into the note; None to keep the text there."""
 
 
 def plan(
@@ -70,7 +70,7 @@ def plan(
     now: datetime,
     dialect: Dialect = MARZBAN,
 ) -> Change | None:
-    """Return the next change the account needs, or None when the panel is as it should be."""
+    """Return the next change the account needs, or None if the panel needs none."""
     if account.is_held:
         return None
     status = account.sighting.status
@@ -97,7 +97,7 @@ def plan(
 
 
 def _can_fire(next_plan: NextPlan, account: Account, dialect: Dialect) -> bool:
-    """Tell whether using up the quota alone fires the plan, and firing it does no harm.
+    """Tell whether using up the quota fires the plan, and the panel can carry it out.
 
     A panel fails on a plan without a number for its limit, where 0 is unlimited. It adds the rest,
     also a negative one, to a plan whose flag says so: a limit below zero makes it answer 500
@@ -135,13 +135,13 @@ def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) ->
         next_plan=restoration.next_plan,
         drops_next_plan=restoration.drops_next_plan,
     )
-    reason = "put back what a reset or a late write took: " + ", ".join(
+    reason = "restore what a reset or a late write removed: " + ", ".join(
         what
         for what, is_lost in (
             ("status", restoration.status is not None),
             ("next plan", restoration.next_plan is not None),
             ("that there was no next plan", restoration.drops_next_plan),
-            ("what the admin wrote into the note", account.lost_text is not None),
+            ("the admin's text in the note", account.lost_text is not None),
         )
         if is_lost
     )
@@ -155,7 +155,7 @@ def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) ->
 
 
 def _enable(account: Account, target: Desired) -> Change:
-    reason = "there is quota again for a user we had disabled"
+    reason = "a user disabled by the bridge has quota again"
     return _switch(account, target, ChangeKind.ENABLE, Status.ACTIVE, reason)
 
 
@@ -217,14 +217,14 @@ def _publish(account: Account, target: Desired) -> Change | None:
 
 
 def _lift(account: Account) -> Change | None:
-    """Return what takes away a limit of the bridge's own where there is no quota any more."""
+    """Return the change that removes a limit of the bridge after the quota became unlimited."""
     limit_bytes, lifts_limit = _instead_of_ours(account)
     if limit_bytes is None and not lifts_limit:
         return None
     return Change(
         kind=ChangeKind.RELEASE,
         username=account.username,
-        reason="the quota is unlimited, and the limit here is one that the bridge published",
+        reason="the quota is unlimited, and the limit in the panel was published by the bridge",
         update=UserUpdate(
             username=account.username, data_limit_bytes=limit_bytes, lifts_limit=lifts_limit
         ),
@@ -232,10 +232,10 @@ def _lift(account: Account) -> Change | None:
 
 
 def _instead_of_ours(account: Account) -> tuple[int | None, bool]:
-    """Return which limit to write, or that it is to be lifted, where there is no quota.
+    """Return the limit to write, or that it is to be removed, if the quota is unlimited.
 
-    Neither where the panel shows a limit that is not the bridge's. A limit that an admin had set on
-    this panel before it shared a quota is written again.
+    Neither if the panel shows a limit that is not the bridge's. A limit that an admin had set on
+    this panel before the quota was shared is restored.
     """
     shown_bytes, published_bytes = account.sighting.data_limit_bytes, account.published_bytes
     if None in {shown_bytes, published_bytes} or not is_same_limit(shown_bytes, published_bytes):
@@ -245,9 +245,9 @@ def _instead_of_ours(account: Account) -> tuple[int | None, bool]:
 
 
 def _limit_to_write(account: Account, target: Desired) -> tuple[int | None, bool]:
-    """Return the limit to send along with another field, or that it is to be lifted.
+    """Return the limit to send along with another field, or that it is to be removed.
 
-    Neither where the panel is as it should be.
+    Neither if the panel's limit is right.
     """
     if target.data_limit_bytes is None:
         return _instead_of_ours(account)
@@ -279,7 +279,7 @@ def releasing(account: Account, user: PanelUser, *, text_of_admin: str) -> Chang
 
 
 def event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
-    """Return what the audit trail says of a change that was carried out."""
+    """Return the event for a change that was carried out."""
     kinds = {
         ChangeKind.LIMIT: "limited",
         ChangeKind.DISABLE: "limited",
@@ -296,7 +296,7 @@ def event_of(change: Change, before: PanelUser, after: PanelUser) -> Event:
 
 
 def limit_text(limit_bytes: int | None) -> str:
-    """Return how events end that say what a user with this limit became."""
+    """Return the end of an event's text for a user with this limit."""
     return f"data limit {'unlimited' if limit_bytes is None else limit_bytes}"
 
 

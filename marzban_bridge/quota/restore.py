@@ -1,10 +1,10 @@
-"""Puts an account from an older backup in step with the panel, which knows what happened since.
+"""Updates an account from an older backup by the panel's newer state.
 
-Where the backup's books explain the panel's limit, they are right and kept to the byte. Where they
-do not, there was a reset or another quota since. The one thing known for sure then is what is left
-to the user now, the panel's limit less what it counted itself; that stays as it is. The quota is
-the backup's, if the panel's limit can be what is left of it, and the period's external usage what
-the panel was told of. Only when the ledger was restored as well, what it lost is forgotten.
+If the account explains the panel's limit, it is kept to the byte. If not, there was a reset or
+another quota since. Then only the user's remaining bytes are certain: the panel's limit minus what
+the panel counted; they stay the same. The quota is the backup's, if the panel's limit can be a
+remainder of it, and the external usage of the period follows from the published limit. Only if the
+ledger was restored too, the bytes that it lost are not charged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def recover(
     now: datetime,
     actor: str,
 ) -> tuple[Account, Event]:
-    """Return the account in step with the panel and the ledger, and the event to say so.
+    """Return the account updated from the panel and the ledger, and the event.
 
     `is_ledger_newer`: the ledger was not restored along with the store.
     """

@@ -1,4 +1,4 @@
-"""What is kept of a quota that the users of one name share on several panels: values alone."""
+"""The quota that the users of one name share on several panels, as values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from marzban_bridge.quota.usage import Seqs, Totals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anew:
-    """Where a period begins once every user of the name has been made anew."""
+    """The beginning of the next period, for when every user of the name was recreated."""
 
     start: Totals
     corrected_seqs: Seqs
     starts: Mapping[str, Totals] = field(default_factory=dict)
-    """As in the shared quota, at that moment."""
+    """As in the shared quota, at that time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,26 +25,26 @@ class SharedQuota:
 
     quota_bytes: int | None
     panel: str
-    """Whose data limit it is."""
+    """The panel whose user's data limit is the quota."""
     version: int = 1
     is_edited: bool = False
-    """An admin has set it since, so that no panel's place in the order matters any more."""
+    """Whether an admin has set it since; then the order of panels does not matter any more."""
     period: int = 0
     start: Totals | None = None
-    """The sum of everything where the period began; None: as the accounts have it."""
+    """The sum of all totals when the period began; None: derived from the accounts."""
     corrected_seqs: Seqs = ()
-    """By reported name, up to which number of the ledger corrections are in `start`."""
+    """By reported name, the change number up to which corrections are in `start`."""
     departed_bytes: int = 0
-    """What users of the name counted on panels they are no longer on."""
+    """Bytes that departed users of the name had used on their panels."""
     starts: Mapping[str, Totals] = field(default_factory=dict)
-    """By panel, what it had counted and what had been reported for it where the period began."""
+    """By panel, its counted and reported bytes when the period began."""
     began_at: datetime | None = None
-    """When the reset that began the period was found; None where none began it."""
+    """When the reset that began the period was detected; None if no reset began it."""
     known_bytes: int = 0
-    """The sum of everything that was known of at that moment."""
+    """The sum of all totals known at that time."""
     generation: int = 0
-    """How often all users of the name have been made anew."""
+    """How often all users of the name were recreated."""
     edited_generation: int = 0
-    """That of the user whose data limit an admin set last."""
+    """The generation of the user whose data limit an admin set last."""
     anew: Anew | None = None
-    """Where the first was made of those who are of the next generation already."""
+    """The totals when the first user of the next generation was created."""

@@ -1,4 +1,4 @@
-"""What a limit means that somebody types into the panel, or a tool writes: decision 0020; pure."""
+"""The meaning of a limit that a person or a tool sets in the panel: decision 0020; pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Self
 
 
 class TypedLimit(StrEnum):
-    """What a number means that became a user's data limit and is none of the bridge's."""
+    """What a data limit means that the bridge did not publish."""
 
     QUOTA = "quota"
-    """All the user may use in its period, here and elsewhere."""
+    """The quota: all traffic of the period, the panel's and external."""
     LEFT = "left"
-    """What the panel is to show from now on: what was used elsewhere in the period comes on top."""
+    """The remaining bytes on the panel: external usage of the period is added to get the quota."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedLimits:
-    """What typed limits mean on one panel, for the users of each of its admins."""
+    """The meaning of typed limits on one panel, by the admin of the user."""
 
     otherwise: TypedLimit = TypedLimit.QUOTA
     of_admins: tuple[tuple[str, TypedLimit], ...] = ()
@@ -38,7 +38,7 @@ class TypedLimits:
         return cls(otherwise=otherwise, of_admins=tuple(of_admins.items()))
 
     def of(self, admin: str | None) -> TypedLimit:
-        """Return what a limit means for a user of this admin; None owns users of no admin."""
+        """Return what a limit means for a user of this admin; None for users without an admin."""
         return next((each for name, each in self.of_admins if name == admin), self.otherwise)
 
     def __str__(self) -> str:
@@ -59,9 +59,9 @@ def _meaning(raw: str) -> TypedLimit:
 def quota_of_typed_limit(
     typed_bytes: int | None, *, external_bytes: int, meaning: TypedLimit
 ) -> int | None:
-    """Return the quota that a typed limit makes; None is unlimited in both.
+    """Return the quota for a typed limit; None is unlimited in both.
 
-    `external_bytes` is what counts as used elsewhere in the user's period.
+    `external_bytes` are the billed external bytes of the user's period.
     """
     if typed_bytes is None or meaning is TypedLimit.QUOTA:
         return typed_bytes

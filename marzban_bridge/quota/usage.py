@@ -1,6 +1,6 @@
-"""External usage as the ledger has it: what counts against quotas, and the bytes that were used.
+"""External usage as in the ledger: billed bytes, which quotas limit, and raw bytes.
 
-Quotas, baselines and everything that is decided are in billed bytes. Raw bytes are for people.
+Quotas, baselines and all decisions use billed bytes. Raw bytes are for display.
 """
 
 from __future__ import annotations
@@ -9,35 +9,34 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 Seqs = tuple[tuple[str, int], ...]
-"""Reported names, each with a number of the ledger."""
+"""Reported names, each with a change number of the ledger."""
 
 
 def merged(seqs: Seqs, others: Seqs) -> Seqs:
-    """Return the numbers of all names; where both have one, the other's."""
+    """Return the numbers of all names; for a name in both, that of `others`."""
     return tuple(sorted({**dict(seqs), **dict(others)}.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageChange:
-    """One user's cumulative external usage, as the collector's feed gives it."""
+    """One user's cumulative external usage, as in the collector's feed."""
 
     username: str
     total_bytes: int
-    """What it counts for: billed bytes."""
+    """Billed bytes."""
     raw_bytes: int
-    """The bytes themselves; the same where no server has a ratio."""
+    """Raw bytes; equal to the billed ones without ratios."""
     change_seq: int
     corrected_bytes: int = 0
-    """What corrections added to what it counts for, negative for what was taken back; the totals
-    are without it."""
+    """Billed bytes that corrections added (negative: took back); not included in the totals."""
     corrected_raw_bytes: int = 0
     corrected_seq: int = 0
-    """The number of the newest line of a correction; 0 where there is none."""
+    """The change number of the newest correction; 0 without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """An account's external usage since for ever, at one moment."""
+    """An account's cumulative external usage at one time."""
 
     billed_bytes: int
     raw_bytes: int
@@ -61,26 +60,26 @@ def corrected_at(baseline: Totals, totals: Totals) -> Seqs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectedName:
-    """A reported name whose bytes were corrected, and whose they are."""
+    """A reported name with corrections, and the account it is charged to."""
 
     username: str
     panel: str
     key: str
     through_seq: int
-    """Up to which number of the ledger the name's total was read."""
+    """The change number up to which the name's total was read."""
     corrected_seq: int
-    """The number of the newest line of a correction of it."""
+    """The change number of its newest correction."""
     counted_from_seq: int = 0
-    """What was reported up to this number does not count for the account."""
+    """Reports up to this change number are not charged to the account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownName:
-    """A name that was reported and that the panel does not know."""
+    """A reported name that the panel has no user of."""
 
     username: str
     first_seen_at: datetime
     total_bytes: int
     raw_bytes: int
     gone_at: datetime | None = None
-    """When the panel was found to have this user no more; None for a name it never had."""
+    """When the user was found to be deleted; None if the panel never had it."""

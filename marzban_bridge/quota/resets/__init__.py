@@ -1,1 +1,1 @@
-"""Resets of a user: seen in the panel, asked of the bridge, and their webhooks; pure."""
+"""Resets of a user: detected in the panel, requested from the bridge, and webhooks; pure."""

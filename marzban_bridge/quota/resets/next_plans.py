@@ -14,7 +14,7 @@ NEXT_PLAN_MEMORY = timedelta(minutes=10)
 
 
 def lost_plan(account: Account, *, has_plan: bool, at: datetime) -> NextPlan | None:
-    """Return the next plan a reset dropped, now or shortly before it came to light.
+    """Return the next plan that a reset dropped, now or shortly before the reset was detected.
 
     `has_plan`: whether the user has one at that moment.
     """
@@ -29,7 +29,7 @@ def lost_plan(account: Account, *, has_plan: bool, at: datetime) -> NextPlan | N
 def published_after(
     sign: ResetSign, seen: PanelSnapshot, quota_bytes: int | None, published_bytes: int | None
 ) -> int | None:
-    """Say which limit in the panel is ours after a reset: a fired plan rewrites it."""
+    """Return the published limit after a reset; a fired plan rewrites it."""
     if sign.fired_plan is None:
         return published_bytes
     return None if seen.data_limit_bytes == quota_bytes else seen.data_limit_bytes

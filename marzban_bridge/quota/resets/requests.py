@@ -1,7 +1,7 @@
-"""A reset that the bridge itself was asked for: how it begins, and what is true once it is done.
+"""A reset requested from the bridge: how the request begins, and the account after it.
 
-The request is stored before the panel is called, so that a crash in between is finished later, at
-the total of the moment it was asked for.
+The request is stored before the panel is called, so that it is continued after a crash, with the
+total of the time of the request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def begin(
     shared_period: int | None = None,
     requested_in_period: int | None = None,
 ) -> Account:
-    """Note the request, and what the panel's reset will take from the user beyond its traffic.
+    """Record the request, and what the panel's reset will change of the user beyond its traffic.
 
     A reset drops the next plan, and may make users active whom an admin disabled or put on hold; an
     expired user stays expired. A request already under way is kept as it is.
@@ -42,7 +42,7 @@ def begin(
     is_status_lost = seen.status in dialect.lost_to_reset and not is_ours
     next_plan = None
     if keeps_next_plan:
-        # A reset in the panel, of a user without traffic there, shows in nothing else.
+        # Nothing else shows a panel's reset of a user without traffic there.
         next_plan = seen.next_plan or lost_plan(account, has_plan=False, at=now)
     request = ResetRequest(
         cause=cause,
@@ -65,10 +65,10 @@ def begin(
 
 
 def is_call_needed(account: Account, user: PanelUser) -> bool:
-    """Tell whether the panel still has to be called for a request, given how the user is now.
+    """Tell whether the panel still has to be called for a request, given the user's current state.
 
-    Calling twice would forgive what the user spent on the panel's nodes since the first call. A
-    user who had used nothing loses nothing by a missing call.
+    A second call would reset bytes that were used on the panel's nodes since the first one. For a
+    user without traffic a missing call makes no difference.
     """
     if account.reset_request and account.reset_request.is_panel_called:
         return False
@@ -79,14 +79,14 @@ def is_call_needed(account: Account, user: PanelUser) -> bool:
 
 
 def has_happened(account: Account, user: PanelUser) -> bool:
-    """Tell whether the panel shows a reset since the last look."""
+    """Tell whether the panel shows a reset since the last evaluation."""
     before = account.sighting
     has_fallen = user.used_bytes < before.used_bytes
     return has_fallen or user.lifetime_bytes - user.used_bytes != before.logged_bytes
 
 
 def _has_echo(account: Account, user: PanelUser) -> bool:
-    """Tell whether a webhook is to come of the reset: of a single user's that was carried out."""
+    """Tell whether the panel will send a webhook: it does for a single user's reset."""
     request = account.reset_request
     if request and request.is_panel_called:
         return not request.is_of_all
@@ -94,7 +94,7 @@ def _has_echo(account: Account, user: PanelUser) -> bool:
 
 
 def panel_called(account: Account, *, is_of_all: bool = False) -> Account:
-    """Note that the panel has done its part of the request, for this user alone or for all."""
+    """Record that the panel has carried out the reset, for this user or for all."""
     request = account.reset_request
     if request is None:
         return account
@@ -105,12 +105,11 @@ def panel_called(account: Account, *, is_of_all: bool = False) -> Account:
 def complete(
     account: Account, user: PanelUser, *, now: datetime, dialect: Dialect = MARZBAN
 ) -> tuple[Account, Event]:
-    """Close the request on the user as the panel shows it after its reset.
+    """Finish the request with the user as the panel shows it after the reset.
 
-    The baseline is the total at the time of the request: what was reported since belongs to the
-    new period. With that an account needs no longer be held: whatever the ledger lost was of the
-    old one. What the admin's users used goes on from where it was. Raises ValueError when there is
-    no request to close.
+    The baseline is the total at the time of the request: later bytes belong to the new period. A
+    held account is not held any more, since the ledger lost bytes of the old period only. The
+    admin's usage is not changed. Raises ValueError when there is no request.
     """
     request = account.reset_request
     if request is None:

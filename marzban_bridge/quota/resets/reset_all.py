@@ -1,4 +1,4 @@
-"""What is kept of a reset of all users of one owner."""
+"""A detected reset of all users of one admin."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Takes the books of a user whose account is lost from the line in the user's note.
+"""Recovers a lost account from the line in the user's note.
 
-The line was written together with a limit, and says what quota, baseline and status were behind it.
+The line was written together with a limit, and has the quota, baseline and status of that time.
 """
 
 from __future__ import annotations

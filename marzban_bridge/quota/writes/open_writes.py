@@ -1,8 +1,8 @@
-"""Writes to a user in the panel that may still be carried out, and how they are recognised.
+"""Open writes: writes to a user that the panel may still carry out, and how they are recognized.
 
-A write that timed out may have been received all the same: a panel or a proxy that was stuck
-carries it out half a minute or some minutes later, also after other writes. Until that can no
-longer happen its limit and its status are the bridge's own, and no admin's edit.
+A write that timed out may have been received: a panel or proxy that was stuck carries it out some
+seconds or minutes later, even after other writes. Until then its limit and status are the bridge's,
+and not an admin's edit.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from marzban_bridge.panels.dialect import MARZBAN, Dialect
 from marzban_bridge.quota.account import OpenWrite
 
 LATE_WRITE_SECONDS = 600.0
-"""How long after it was given up a panel or a proxy may still carry out a write."""
+"""How long after its timeout a write may still be carried out."""
 
 
 def last_moment(now: datetime, *, timeout_seconds: float = 0.0) -> datetime:
-    """Return until when a write may land that is given up at most `timeout_seconds` from now."""
+    """Return until when a write may land that times out within `timeout_seconds` from now."""
     return now + timedelta(seconds=LATE_WRITE_SECONDS + timeout_seconds)
 
 
 def began(writes: Iterable[OpenWrite], write: OpenWrite) -> tuple[OpenWrite, ...]:
-    """Add a write that is about to be sent; it is the last one until it is answered."""
+    """Add a write that is about to be sent; it stays the last one until it is answered."""
     return (*writes, write)
 
 
 def answered(writes: tuple[OpenWrite, ...], *, may_land_again: bool) -> tuple[OpenWrite, ...]:
-    """Note that the panel answered the last write.
+    """Record that the panel answered the last write.
 
     `may_land_again`: an earlier try of it was sent and not answered.
     """
@@ -38,7 +38,7 @@ def answered(writes: tuple[OpenWrite, ...], *, may_land_again: bool) -> tuple[Op
 
 
 def given_up(writes: tuple[OpenWrite, ...], *, until: datetime) -> tuple[OpenWrite, ...]:
-    """Note that the last write was not answered; an equal one before it is the same from now on."""
+    """Record that the last write was not answered, and merge it with an equal one before it."""
     *others, last = writes
     kept = (
         each
@@ -49,14 +49,14 @@ def given_up(writes: tuple[OpenWrite, ...], *, until: datetime) -> tuple[OpenWri
 
 
 def still_open(writes: Iterable[OpenWrite], *, seen_at: datetime) -> tuple[OpenWrite, ...]:
-    """Return the writes that may land after a look at that moment."""
+    """Return the writes that may still land after `seen_at`."""
     return tuple(each for each in writes if not each.is_answered and each.may_land_until >= seen_at)
 
 
 def is_open(writes: Iterable[OpenWrite], number: int) -> bool:
-    """Tell whether a line of that number is one of a write that was not answered yet.
+    """Tell whether a note line of that number is from an open write.
 
-    It is no row of the past, however many writes were answered since.
+    Then it does not show an old row, even if later writes were answered.
     """
     return any(each.number == number and not each.is_answered for each in writes)
 

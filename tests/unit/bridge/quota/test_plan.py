@@ -184,7 +184,7 @@ def test_putting_back_a_plan_lets_in_only_whom_we_had_disabled(status, is_ours, 
     )
     change = planned(held, external)
     assert change.update.status is written
-    assert change.reason == "put back what a reset or a late write took: next plan"
+    assert change.reason == "restore what a reset or a late write removed: next plan"
 
 
 def test_the_reason_of_a_publication_says_how_much():
