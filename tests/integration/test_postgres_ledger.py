@@ -354,7 +354,10 @@ class TestRuns:
         self, postgres, database, url
     ):
         """They run on all the time and find another, older database under the same name."""
-        with closing(PostgresLedger(url)) as ledger, closing(PostgresReader(url)) as reader:
+        with (
+            closing(PostgresLedger(url, lease_seconds=1)) as ledger,
+            closing(PostgresReader(url)) as reader,
+        ):
             store(ledger, batch(report("a", key="1"), report("b")), defers_sums=False)
             until("nobody but us", lambda: copy(postgres, database, f"{database}_copy"))
             until("connected again", lambda: looks(ledger))
