@@ -159,6 +159,22 @@ def is_read_again(server):
     until("two more readings", lambda: len(server.asked) >= seen + 2)
 
 
+def set_ratio(stack, server, ratio):
+    """Set it, and wait until the collector counts by it: it looks each second, when it is asked."""
+    assert stack.run("collector", "ratios", "set", server, ratio).returncode == 0
+
+    def is_known():
+        answer = stack.client.post(
+            f"{stack.urls[COLLECTOR]}/v1/reports",
+            headers={"authorization": f"Bearer {REPORTER_KEY}"},
+            json=[],  # refused, once it is known of whom it is
+        )
+        assert answer.status_code == 422, answer.text
+        return f"ratios changed, from now on: {server}: {ratio}" in stack.log_of(COLLECTOR)
+
+    until("a ratio that counts", is_known)
+
+
 def raw_and_billed(stack, name):
     usage = stack.ask_collector(f"/v1/usage/{name}")
     return usage["upload_bytes"] + usage["download_bytes"], usage["billed_bytes"]
@@ -219,7 +235,7 @@ def test_on_a_server_of_ratio_2_half_the_bytes_limit_and_elsewhere_they_do_not(
         )
         stack.start(PANEL, COLLECTOR, BRIDGE)
         stack.until_up(PANEL, COLLECTOR, BRIDGE)
-        assert stack.run("collector", "ratios", "set", "premium", "2").returncode == 0
+        set_ratio(stack, "premium", "2")
         assert agent.run("run", "--once").returncode == 0
         agent.start()
         for server, name in ((xray, "alice"), (plain, "bob")):
@@ -321,7 +337,7 @@ def test_what_panels_post_to_the_relay_while_the_collector_is_away_limits_their_
     stack.until_up(PANEL)
     stack.start(COLLECTOR)
     stack.until_up(COLLECTOR)
-    assert stack.run("collector", "ratios", "set", "test", "2").returncode == 0
+    set_ratio(stack, "test", "2")
     stack.stop(COLLECTOR)
     agent.start()
     inform = {
