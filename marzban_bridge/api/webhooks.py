@@ -100,8 +100,11 @@ async def take_webhook(
         remember_seconds=REMEMBER_SECONDS,
         happened_at={digest: event.happened_at for digest, event, *_ in hints if event.happened_at},
     )
+    check = bridge.reconciler.panel_check
     for _, event, key, keys in hints:
-        if sender is Sender.PANEL and key in keys and event.user and not event.is_reset:
+        is_own = check is not None and event.by == check.admin  # a write of the bridge's
+        is_edit = not event.is_reset and not is_own
+        if sender is Sender.PANEL and key in keys and event.user and is_edit:
             await bridge.settler.hear_of_edit(key, event.user)
     bridge.queue.add(key for *_, keys in hints for key in keys)
     bridge.metrics.webhooks.labels(result="taken").inc()

@@ -139,8 +139,10 @@ class RestPanel:
         """Ask the panel who the bridge is, which tells its kind; return that and the answer."""
         data = json_of(await self._call("GET", "/api/admin"))
         before = self._api
-        if before is None or not self._is_kind_given:
+        if not self._is_kind_given:
             self._api = api_of(data)
+        else:
+            self._demand_given_kind(data)
         api = self._api or api_of(data)
         if before is not None and before is not api:
             log.warning(
@@ -152,6 +154,16 @@ class RestPanel:
             self._version, self._lists_names_slowly = None, False
         self._dialect = api.dialect
         return api, data
+
+    def _demand_given_kind(self, me: Any) -> None:
+        """Raise NotThePanelError where the panel says that it is another kind than is set."""
+        for api in APIS.values():
+            if api is not self._api and isinstance(me, Mapping) and api.is_admin(me):
+                kind, title = api.dialect.kind, api.dialect.title
+                raise NotThePanelError(
+                    f"the panel's kind is set to {self._dialect.kind} (MARZBAN_KIND, or kind in "
+                    f"the panels file), and it answers as {title}: set {kind}, or leave it out"
+                )
 
     async def _known_api(self) -> PanelApi:
         """Return the interface of the panel's kind, which is asked for if it is not known."""

@@ -440,7 +440,7 @@ class TestWebhookTimes:
 class TestEditsWhileTheBridgeWrites:
     """What an admin saves after the bridge read the user and before the panel took its write."""
 
-    def edited_meanwhile(self, world, **changes):
+    def edited_meanwhile(self, world, *, by="boss", **changes):
         world.panel.create_user("alice", data_limit=gib(10), note="paid")
         world.ledger.report("alice", gib(1))
         world.one_pass()
@@ -448,7 +448,7 @@ class TestEditsWhileTheBridgeWrites:
 
         async def edit():
             world.clock.advance(seconds=2)
-            world.panel.edit_in_dialog("alice", by="boss", **changes)
+            world.panel.edit_in_dialog("alice", by=by, **changes)
             world.clock.advance(seconds=2)
 
         world.panel.add_admin("boss", password="x", is_sudo=True)
@@ -471,6 +471,11 @@ class TestEditsWhileTheBridgeWrites:
         deliver(world, webhooks)  # once more, and too late
         world.one_pass()
         assert world.account("alice").quota_bytes == gib(30)
+
+    def test_what_the_bridges_own_admin_wrote_is_a_write_of_the_bridge(self, world):
+        """As one that had timed out, and is carried out late."""
+        self.edited_meanwhile(world, by="root", data_limit=gib(20))
+        assert world.account("alice").quota_bytes == gib(10)
 
     def test_nor_what_was_written_into_the_note(self, world):
         self.edited_meanwhile(world, note="paid until May")
@@ -529,6 +534,8 @@ def test_a_kind_that_is_set_is_not_asked_for_and_told_when_it_is_wrong(tmp_path)
     world = World(tmp_path, kind="pasarguard", marzban_kind=PanelKind.MARZBAN)
     world.panel.create_user("alice", data_limit=gib(10))
     assert world.bridge.panel.dialect.kind is PanelKind.MARZBAN
+    with pytest.raises(NotThePanelError, match="set pasarguard, or leave it out"):
+        world.run(world.bridge.panel.check())
     for _ in range(2):
         with pytest.raises(PanelUnavailableError, match="MARZBAN_KIND\\) to pasarguard"):
             world.run(world.bridge.panel.get_user("alice"))
