@@ -276,7 +276,7 @@ class TestCommands:
         assert "name is 1 to 64" in run("reporters", "add", "no way", code=1)
 
     def test_ratios_are_set_shown_and_cleared(self, run):
-        assert "counts 2 times" in run("ratios", "set", "de-1", "2")
+        assert "is billed 2 times" in run("ratios", "set", "de-1", "2")
         assert "(before: 2)" in run("ratios", "set", "de-1", "3")
         assert "de-1" in run("ratios", "list")
         run("ratios", "clear", "de-1")
