@@ -1,4 +1,4 @@
-"""Traffic for the demonstration, and books of its own to hold the product against."""
+"""Traffic for the demonstration, and its own sums, with which the product is compared."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def report_for_oneself(stage: Stage, client: httpx.AsyncClient) -> None:
 
 
 async def knock_as_stranger(stage: Stage, client: httpx.AsyncClient) -> None:
-    """Report without a key, which nobody may."""
+    """Report without a key, which the collector has to refuse."""
     report = _report(stage, CAST[0], None)
     while not stage.is_over:
         answer = await client.post(f"{stage.collector_url}/api/xpert/traffic-webhook", json=report)

@@ -49,7 +49,7 @@ async def _check_user(
         problems.append(f"the bridge counts {total_bytes}")
     if username == ORPHAN:
         if not stage.bridges.store.placement.is_missing(username):
-            problems.append("is not shown as an orphan")
+            problems.append("is not listed as an unknown name")
         return Line(
             username=username,
             status="orphan",

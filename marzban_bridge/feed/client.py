@@ -1,4 +1,4 @@
-"""Reads the collector's change feed: who has how much external usage now."""
+"""HTTP client of the collector: the change feed of external usage, positions, corrections."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FeedPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderPosition:
-    """How far our own books were when the collector last heard of them."""
+    """The store's position that was last reported to the collector."""
 
     position: int
     mark: str
@@ -48,19 +48,19 @@ class ReaderPosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownStore:
-    """A store, of this or another bridge, that the collector has heard of."""
+    """A store, of this or another bridge, whose position was reported to the collector."""
 
     name: str
     position: int
     panel: str
-    """Of which panel, as a mark of its host; empty when a bridge of an earlier version told."""
+    """A digest of the panel's host; empty if an earlier version reported it."""
 
 
 class CollectorFeed:
     """The collector's feed and its one maintenance call, over HTTP.
 
     Raises CollectorUnavailableError when the call may succeed later and CollectorRefusedError when
-    the collector says no. A collector that asks to be left alone for a while is not asked before.
+    the collector refuses it. After an answer with Retry-After no call is sent before that time.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class CollectorFeed:
         return page
 
     async def position_of(self, reader: str) -> ReaderPosition | None:
-        """Return how far a reader's books were; None when the collector never heard of it."""
+        """Return a reader's last reported position; None if none was reported."""
         try:
             response = await self._send("GET", f"/v1/readers/{reader}", {}, 10)
         except CollectorNotFoundError:
@@ -116,7 +116,7 @@ class CollectorFeed:
             raise self._refuse_shape(response) from error
 
     async def known_stores(self) -> tuple[KnownStore, ...]:
-        """Return the stores the collector has ever heard of."""
+        """Return all stores whose position was reported to the collector."""
         try:
             response = await self._send("GET", "/v1/readers", {}, 10)
         except CollectorNotFoundError:  # an older one, and an older bridge
@@ -135,12 +135,12 @@ class CollectorFeed:
             raise self._refuse_shape(response) from error
 
     async def report_position(self, reader: str, *, position: int, mark: str, panel: str) -> None:
-        """Have the collector remember how far a reader's books are, and of which panel."""
+        """Report a reader's position, and its panel, to the collector."""
         body = {"position": position, "mark": mark, "panel": panel}
         await self._send("PUT", f"/v1/readers/{reader}", {}, 10, json=body)
 
     async def corrected(self, question: Question) -> Answer:
-        """Return what corrections added to a name within a stretch of the ledger."""
+        """Return the sum of a name's corrections in a range of change numbers."""
         params: dict[str, int | float | str] = {
             "username": question.username,
             "after_seq": question.after_seq,
@@ -171,12 +171,12 @@ class CollectorFeed:
             raise self._refuse_shape(response) from error
 
     async def usage(self, username: str) -> dict[str, object]:
-        """Return the collector's statistics of one user, by server, since for ever."""
+        """Return the collector's statistics of one user, by server, over all time."""
         path = f"/v1/usage/{quote(username, safe='')}"
         return self._object_of(await self._send("GET", path, {}, 10))
 
     async def cleanup(self, *, days: int) -> dict[str, object]:
-        """Have the collector purge rows older than so many days; totals stay as they are."""
+        """Have the collector delete rows older than `days`; totals stay."""
         path = "/v1/maintenance/cleanup"
         return self._object_of(await self._send("POST", path, {"days": days}, 60))
 
@@ -190,7 +190,7 @@ class CollectorFeed:
         return data
 
     def _refuse_shape(self, response: httpx.Response) -> CollectorRefusedError:
-        """Say of an answer that it is no collector's."""
+        """Return the error for an answer that is not a collector's."""
         return CollectorRefusedError(
             f"{self._url} answers {response.request.url.path} with something that no collector "
             "answers: is COLLECTOR_URL the collector?"
@@ -206,7 +206,7 @@ class CollectorFeed:
     ) -> httpx.Response:
         if (wait_seconds := self._resume_at_seconds - self._monotonic_seconds()) > 0:
             raise CollectorUnavailableError(
-                f"the collector at {self._url} asks to be left alone for now",
+                f"the collector at {self._url} asked for a pause (Retry-After)",
                 retry_after_seconds=wait_seconds,
             )
         try:
@@ -254,7 +254,7 @@ def _parse_page(data: Mapping[str, Any]) -> FeedPage:
 
 def _parse_change(data: Mapping[str, Any]) -> UsageChange:
     raw_bytes = _whole(_whole(data["upload_bytes"]) + _whole(data["download_bytes"]))
-    # A collector from before ratios says nothing of billed bytes: all counts as it was reported.
+    # A collector without ratios sends no billed bytes: they are the raw ones.
     corrected_bytes = _signed(data.get("corrected_billed_bytes", 0))
     corrected_raw_bytes = _signed(
         _signed(data.get("corrected_upload_bytes", 0))

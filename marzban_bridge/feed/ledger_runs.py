@@ -1,8 +1,8 @@
-"""Tells a ledger that went on from one that was restored from a copy, whatever it holds by now.
+"""Detects a ledger that was restored from a copy, even if it has grown past the cursor since.
 
-The collector says with each page of the feed which of its runs stored what. What was read as stored
-by one run cannot have been stored by another, unless the ledger went back to a copy and went on
-from there. Such a ledger may have regrown past everything that was read, with other reports.
+Each page of the feed has the writer runs of the collector, with the change number at which each
+began. A change that was read from one run cannot belong to another run, unless the ledger was
+restored from a copy and written to again.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_RUNS = 1000
-"""As many as the collector remembers."""
+"""The number of runs that the collector keeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriterRun:
-    """One life of the collector's process: it stored all after a seq, up to the next run."""
+    """One run of the collector's process: it stored all changes after a seq, up to the next run."""
 
     after_seq: int
     token: str
@@ -36,10 +36,10 @@ def learn(
 def went_back(
     known: Sequence[WriterRun], runs: Sequence[WriterRun], *, cursor: int, head: int
 ) -> bool:
-    """Tell whether a ledger is no continuation of what was read of it up to the cursor.
+    """Tell whether a ledger does not continue what was read of it up to the cursor.
 
-    `runs` begins with the run that stored what the cursor names. Nothing is told from a run that
-    either side does not know: a ledger of an earlier version, or one that has forgotten it.
+    `runs` begins with the run that stored the change at the cursor. False if a run is unknown to
+    either side: the ledger is of an earlier version, or does not keep that run any more.
     """
     ours = learn(known, (), cursor=cursor)[-1:]
     theirs = learn((), runs, cursor=cursor)[-1:]
@@ -47,9 +47,9 @@ def went_back(
 
 
 def last_shared_seq(known: Sequence[WriterRun], runs: Sequence[WriterRun], *, head: int) -> int:
-    """Return up to where a ledger that went back holds what was read of it.
+    """Return the change number up to which a restored ledger has the changes that were read.
 
-    `runs` are all it has. It is 0, which calls everything in doubt, where no run is known to both.
+    `runs` are all of its runs. It is 0, so that no change is trusted, if no run is known to both.
     """
     if not known:  # read from a collector that did not say
         return head

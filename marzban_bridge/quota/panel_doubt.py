@@ -1,8 +1,8 @@
-"""Is it the user that changed, or the panel? Decides from accounts and what the panel shows.
+"""Decides from a sample of users whether they changed, or the whole panel did.
 
 A panel that started on an empty volume, was restored from a backup or moved to another database
-shows users who are gone, created anew, or as they were some time ago. Read user by user that looks
-like deletions, re-creations, resets and edits; several users together tell (decision 0016).
+has users that are missing, recreated, or in an earlier state. For a single user that is the same as
+a deletion, recreation, reset or edit; only several users show the difference (decision 0016).
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from marzban_bridge.quota.writes.own_writes import looks_typed
 
 LEAST_USERS = 3
 LEAST_SHARE = 1 / 3
-"""So many of the users that were looked at have to show the same change; one says nothing."""
+"""The least number of users in a sample that have to show the same change."""
 FASTEST_BYTES_PER_SECOND = 50_000_000
 FASTEST_BYTES_AT_ONCE = GIB
-"""More than this since the last look is no new traffic after a reset, but traffic of earlier."""
+"""More bytes than this cannot be new traffic since the last evaluation: the row is an old one."""
 MUCH_TRAFFIC_BYTES = GIB // 4
-"""A user who had used less may use half of it again between two looks."""
+"""Below this, up to half of the used bytes may be new between two evaluations."""
 KEPT_SHARE = 0.5
 MAX_WITNESSES = 25
 CLEANED_UP = frozenset({Status.EXPIRED, Status.LIMITED})
-"""What the panel's own "delete expired users" takes, many at once."""
+"""Statuses of users that the panel's "delete expired users" removes, many at once."""
 
 
 class DoubtKind(StrEnum):
-    """Why no account of a panel is changed; also the label of a metric."""
+    """The reason for a panel's suspension; also the label of a metric."""
 
     USERS_GONE = "users_gone"
     USERS_RECREATED = "users_recreated"
@@ -44,7 +44,7 @@ class DoubtKind(StrEnum):
 
 
 class Shown(StrEnum):
-    """What the panel shows of a user, held against its account."""
+    """The result of comparing a user in the panel with its account."""
 
     AS_BEFORE = "as it was, or further on"
     GONE = "not there"
@@ -58,16 +58,16 @@ class Shown(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """An account as it was when the panel was asked, and the user as the panel showed it."""
+    """An account at the time of the request to the panel, and the user in the answer."""
 
     account: Account
     user: PanelUser | None
     """None when the panel has no such user."""
     read_at: datetime
     is_line_older: bool = False
-    """The line in the user's note is of an earlier write than the one that was seen there."""
+    """Whether the line in the user's note is from an earlier write than the last one seen there."""
     was_published: bool = False
-    """The bridge once wrote the limit that is shown, to the byte, and no line tells whose it is."""
+    """Whether the bridge once published the shown limit, to the byte, and no note line decides."""
     dialect: Dialect = MARZBAN
     shown: Shown = field(init=False)
 
@@ -76,7 +76,7 @@ class Reading:
 
     @property
     def snapshot(self) -> PanelSnapshot | None:
-        """The user as later decisions need it."""
+        """The user's snapshot; None when the panel has no such user."""
         return None if self.user is None else snapshot_of(self.user, seen_at=self.read_at)
 
 
@@ -113,7 +113,7 @@ def _has_fired_plan(account: Account, seen: PanelSnapshot, dialect: Dialect) -> 
 
 
 def is_limit_ours(account: Account, user: PanelUser, *, dialect: Dialect = MARZBAN) -> bool:
-    """Tell whether the limit is what the bridge or the admin had last set."""
+    """Tell whether the limit is the one that the bridge or the admin set last."""
     shown_bytes = user.data_limit_bytes
     known = {account.sighting.data_limit_bytes, account.quota_bytes}
     written = {account.published_bytes, *(each.data_limit_bytes for each in account.open_writes)}
@@ -124,9 +124,9 @@ def is_limit_ours(account: Account, user: PanelUser, *, dialect: Dialect = MARZB
 
 
 def _shows_old_limit(reading: Reading, user: PanelUser) -> bool:
-    """Tell whether the limit is one that was published before the one that is published now.
+    """Tell whether the limit was published before the current one.
 
-    One that an admin may have typed does not tell.
+    False for a limit that an admin may have typed.
     """
     account, shown_bytes = reading.account, user.data_limit_bytes
     if (
@@ -143,7 +143,7 @@ def _is_remembered(account: Account, shown_bytes: int) -> bool:
 
 
 def _is_edit_by_itself(reading: Reading) -> bool:
-    """Tell whether a look at this user alone takes a limit of earlier for an admin's new quota."""
+    """Tell whether an evaluation of this user takes an earlier limit for an admin's new quota."""
     account, user = reading.account, reading.user
     if not reading.was_published or user is None or user.data_limit_bytes is None:
         return False
@@ -152,14 +152,14 @@ def _is_edit_by_itself(reading: Reading) -> bool:
 
 
 def judge(readings: Sequence[Reading]) -> DoubtKind | None:
-    """Tell what is wrong with the panel, None where only its users changed.
+    """Return why the panel has to be suspended; None if only its users changed.
 
-    One user whose row provably went back is enough, or one that shows a limit of earlier where
-    another may be reset with all users: such a reset changes no limit. That users are gone, created
-    anew, or show limits of earlier has to be seen of at least three and a third of them; three are
-    enough for limits of earlier that would else be taken for an admin's quotas. Users that
-    were expired or limited do not count among those who are gone, as the panel deletes them
-    together, unless all who were looked at are gone.
+    - One user whose row provably went back is sufficient; so is one with an earlier limit if
+      another may have been reset with all users, since such a reset changes no limit.
+    - Missing users, recreated users, or earlier limits: at least three, and a third of the sample.
+    - Earlier limits that would be taken for an admin's quotas: three.
+    - Missing users that were expired or limited are not counted, since the panel deletes them
+      together, unless the whole sample is missing.
     """
     shown = Counter(reading.shown for reading in readings)
     is_contradicted = any(_is_no_reset_all(each, readings) for each in readings)
@@ -179,10 +179,10 @@ def judge(readings: Sequence[Reading]) -> DoubtKind | None:
 
 
 def _have_kept_most(readings: Sequence[Reading]) -> bool:
-    """Tell whether users who may be reset with all users have too much of their traffic left.
+    """Tell whether users that may have been reset with all users kept most of their traffic.
 
-    After such a reset they have what they used since the last look; after a restored backup most of
-    what they had.
+    After a reset they have only what they used since the last evaluation; after a restored backup
+    most of what they had.
     """
     fell = [
         (each.account.sighting.used_bytes, each.snapshot.used_bytes)
@@ -200,7 +200,7 @@ def _are_many(count: int, all_of_them: int) -> bool:
 
 
 def witnesses_of(kind: DoubtKind, readings: Sequence[Reading]) -> tuple[str, ...]:
-    """Return the accounts whose users show what is wrong."""
+    """Return the keys of the accounts that show this reason."""
     telling = {
         DoubtKind.USERS_GONE: {Shown.GONE},
         DoubtKind.USERS_RECREATED: {Shown.RECREATED},
@@ -216,13 +216,14 @@ def witnesses_of(kind: DoubtKind, readings: Sequence[Reading]) -> tuple[str, ...
 
 
 def is_over(reason: SuspensionReason, readings: Sequence[Reading]) -> bool:
-    """Tell whether the panel is as it was before the doubt began.
+    """Tell whether the panel is as it was before the suspension.
 
-    A panel that gets its users back one after the other is so once at most one of those that were
-    looked at, or less than a third of them, is missing, whatever its status was. A user whose row
-    went back may by now have used more than before: it has to have the limit and the log that it
-    had, too. One that was deleted before the backup was put in place is not there again; it is no
-    obstacle where another user shows that the panel was put forward.
+    - Users return one after the other: it is over once at most one, or less than a third, of the
+      sample is missing, whatever its status was.
+    - A user whose row went back may have used more than before by now, so its limit and log have to
+      be as before, too.
+    - A user that was deleted before the backup was restored does not return; it is ignored if
+      another user shows that the newer database is back.
     """
     if judge(readings) is not None:
         return False
@@ -245,16 +246,16 @@ def _is_put_forward(reading: Reading) -> bool:
 
 
 def _is_quota_instead(account: Account, user: PanelUser) -> bool:
-    """Tell whether the panel shows the quota where it showed what was left of it."""
+    """Tell whether the panel shows the quota instead of the published limit."""
     published_bytes = account.published_bytes
     return published_bytes is not None and not is_same_limit(user.data_limit_bytes, published_bytes)
 
 
 def _is_no_reset_all(reading: Reading, others: Sequence[Reading]) -> bool:
-    """Tell whether a user who may be reset with all users is so in no case.
+    """Tell whether a user that may have been reset with all users certainly was not.
 
-    Then another user of the same owner would have been reset as well; and what is used now would
-    have been used since the last look.
+    In a reset of all users, other users of the same admin would have been reset as well, and the
+    shown traffic would have been used since the last evaluation.
     """
     seen = reading.snapshot
     if reading.shown is not Shown.UNCLEAR or seen is None:
@@ -268,7 +269,7 @@ def _is_no_reset_all(reading: Reading, others: Sequence[Reading]) -> bool:
 
 
 def _was_not_reset(reading: Reading, *, since: datetime) -> bool:
-    """Tell whether a user was not reset after a moment: it has traffic or a log from before it."""
+    """Tell whether a user was not reset after `since`: it has traffic or a log from before."""
     account, before, after = reading.account, reading.account.sighting, reading.snapshot
     if after is None or reading.shown in {Shown.RECREATED, Shown.UNCLEAR}:
         return False
@@ -291,22 +292,22 @@ def _most_since(since: datetime, until: datetime) -> float:
 
 
 def text_of(kind: DoubtKind, *, panel: str, count: int, looked_at: int) -> str:
-    """Say what is wrong with a panel, of which so many users were looked at."""
+    """Return the message for a suspension: `count` users of a sample of `looked_at` show it."""
     what = {
         DoubtKind.USERS_GONE: (
-            f"{count} of {looked_at} users that were looked at are not there any more, as after a "
-            "start on an empty database"
+            f"{count} of {looked_at} users that were checked are missing, as after a start on an "
+            "empty database"
         ),
         DoubtKind.USERS_RECREATED: (
-            f"{count} of {looked_at} users that were looked at were created anew, as after a move "
+            f"{count} of {looked_at} users that were checked were created again, as after a move "
             "to another database"
         ),
         DoubtKind.WENT_BACK: (
-            f"{count} of {looked_at} users that were looked at are as they were some time ago, as "
-            "after a restored backup"
+            f"{count} of {looked_at} users that were checked are in an earlier state, as after a "
+            "restored backup"
         ),
     }[kind]
     return (
-        f"panel {panel}: {what}. No user of it is changed until they are as they were, or until "
+        f"panel {panel}: {what}. No user of it is changed until they are as before, or until "
         f"`marzban-bridge rebase --panel {panel}`, which accepts the panel as it is"
     )

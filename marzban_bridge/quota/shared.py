@@ -1,20 +1,19 @@
 """One quota for the users of one name on several panels; decided from values alone.
 
-All that a name used counts: what was reported for it, and what each panel counted. To one panel,
-what was used on the others is external traffic like any other, so that its account is the same as
-ever and differs in two things: its baseline follows from where the shared period began, and its
-quota is the shared one.
+All usage of the name is charged: reported bytes, and those that each panel counted. For one panel,
+usage on the others is external traffic. So its account differs in two points only: its baseline is
+derived from the beginning of the shared period, and its quota is the shared one.
 
-- What a panel counted since the beginning are its *lifetime bytes*: what it shows now, and what it
-  showed before its resets. They never fall, as the ledger's totals never do.
-- The shared period begins at a sum of everything. An account's baseline is that sum less what its
-  own panel had counted before the panel's period, so that panel and external usage always add up to
-  what was used since, on whichever panel that was.
-- The quota is the data limit of the first panel, in the configured order, that has the user; and
-  after that, whatever an admin sets on any of them, the last word.
-- A reset on one panel begins a period, and is asked for on the others.
-- A user who was made anew on one panel goes on in the period; once that is true of all users of the
-  name, the name begins anew, from where the first of them was made.
+- The bytes a panel counted since quotas are shared are its *lifetime bytes*: those it shows now,
+  and those it showed before its resets. They never decrease, like the ledger's totals.
+- The shared period begins at a sum of all totals. An account's baseline is that sum minus the bytes
+  its own panel had counted before the panel's period, so that panel and external usage together
+  are the usage since, on all panels.
+- The quota is the data limit of the first panel, in the configured order, that has the user; later
+  the limit that an admin set last on any of them.
+- A reset on one panel begins a period, and is requested on the others.
+- A user recreated on one panel continues in the period. Once all users of the name were recreated,
+  a new period begins at the first recreation.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from marzban_bridge.quota.usage import NOTHING, Totals
 
 
 def spent_between(before: PanelSnapshot, after: PanelSnapshot) -> int:
-    """Return what the panel counted before `before` and no longer shows in `after`."""
+    """Return the used bytes that a reset between the two snapshots moved to the log or erased."""
     logged_more_bytes = after.logged_bytes - before.logged_bytes
     if logged_more_bytes > 0:
         return logged_more_bytes
@@ -57,11 +56,11 @@ def fold(
     others: Mapping[str, Account],
     had_user: bool = False,
 ) -> tuple[Account, SharedQuota, tuple[Event, ...]]:
-    """Fold a look at one panel's user, already folded into its account, into what is shared.
+    """Update the shared quota from an evaluated account of one panel.
 
-    `before` is the account as it was stored, `was_reset` whether the look revealed a reset,
-    `others` the same name's accounts on other panels, in order, and `had_user` whether the panel
-    had another user of the name before, who is gone.
+    `before`: the stored account. `was_reset`: whether the evaluation detected a reset. `others`:
+    the accounts of the name on other panels, in order. `had_user`: whether the panel had an earlier
+    user of the name, which was deleted.
     """
     if before is not None and before.is_held:
         return after, shared or _begin(after, panel), ()
@@ -109,7 +108,7 @@ def fold(
 def completed(
     before: Account, after: Account, shared: SharedQuota, *, period: int | None
 ) -> tuple[Account, SharedQuota]:
-    """Fold in a finished reset: one that was asked for, or one that follows a shared period."""
+    """Update the shared quota from a finished reset: a requested one, or one that follows."""
     spent_bytes = before.spent_before_bytes + spent_between(before.sighting, after.sighting)
     after = replace(after, spent_before_bytes=spent_bytes)
     if period is None:
@@ -121,7 +120,7 @@ def completed(
 
 
 def period_of(request: ResetRequest, shared: SharedQuota) -> int | None:
-    """Return the period that a finished reset is part of; None for one that begins another."""
+    """Return the shared period that a finished reset belongs to; None if it begins one."""
     asked_in = request.requested_in_period
     if request.shared_period is None and asked_in is not None and asked_in < shared.period:
         return shared.period
@@ -129,7 +128,7 @@ def period_of(request: ResetRequest, shared: SharedQuota) -> int | None:
 
 
 def is_behind(account: Account, shared: SharedQuota | None) -> bool:
-    """Tell whether another panel has begun a period that this one has still to follow."""
+    """Tell whether a period that began on another panel has still to begin on this one."""
     return (
         shared is not None
         and account.shared_period is not None
@@ -138,19 +137,19 @@ def is_behind(account: Account, shared: SharedQuota | None) -> bool:
 
 
 def depart(shared: SharedQuota, account: Account) -> SharedQuota:
-    """Keep what a user counted who is no longer on its panel."""
+    """Add the usage of a deleted user to the sum of departed users."""
     return replace(shared, departed_bytes=shared.departed_bytes + account.lifetime_panel_bytes)
 
 
 def rejoin(shared: SharedQuota, *, departed_bytes: int) -> SharedQuota:
-    """Take out what a user counted who is back on its panel and counts by itself again."""
+    """Remove the usage of a returned user from the sum of departed users."""
     return replace(shared, departed_bytes=shared.departed_bytes - departed_bytes)
 
 
 def put_back(shared: SharedQuota, before: SharedQuota) -> SharedQuota:
-    """Share again what was shared before a user took the place of one who is back.
+    """Restore the shared quota of before a recreation, when the earlier user is back.
 
-    What was used meanwhile counts. A reset since, and what an admin has set since, stay.
+    Usage since stays charged; a reset and an admin's edit since stay in effect.
     """
     if shared.period != before.period:
         return shared
@@ -171,7 +170,7 @@ def put_back(shared: SharedQuota, before: SharedQuota) -> SharedQuota:
 
 
 def rejoin_anew(shared: SharedQuota, account: Account) -> SharedQuota:
-    """Count what a user had used in a period of its own who shares the quota from now on."""
+    """Add the usage of a user's own period, when the user begins to share the quota."""
     if shared.start is None:
         return shared
     start = replace(
@@ -184,7 +183,7 @@ def rejoin_anew(shared: SharedQuota, account: Account) -> SharedQuota:
 
 
 def forgive(shared: SharedQuota, lost_bytes: int) -> SharedQuota:
-    """Begin the period later by what a panel had counted in it and does not know any more."""
+    """Move the beginning of the period past bytes that a panel had counted and lost."""
     if shared.start is None:
         return shared
     return replace(
@@ -201,7 +200,7 @@ def _begin(account: Account, panel: str) -> SharedQuota:
 
 
 def _start_of(account: Account) -> Totals:
-    """Read from an account where the shared period that it is in began."""
+    """Derive the beginning of the shared period from an account in it."""
     return Totals(
         billed_bytes=account.baseline_bytes + account.spent_before_bytes,
         raw_bytes=account.raw_baseline_bytes + account.spent_before_bytes,
@@ -212,7 +211,7 @@ def _start_of(account: Account) -> Totals:
 def _join(
     account: Account, shared: SharedQuota, *, panel: str, order: Sequence[str]
 ) -> tuple[Account, SharedQuota]:
-    """Have an account share the quota; its own limit is the quota if no panel goes before its."""
+    """Add an account to the quota; its limit is the quota if its panel is first in the order."""
     place = {name: number for number, name in enumerate(order)}
     goes_first = place.get(panel, len(place)) <= place.get(shared.panel, len(place))
     version = 0
@@ -225,11 +224,10 @@ def _join(
 
 
 def is_same_reset(before: Account, shared: SharedQuota, *, total_bytes: int, at: datetime) -> bool:
-    """Tell whether a reset of a user who has still to follow a period is the one that began it.
+    """Tell whether a reset of a user that has still to follow a period counts as following it.
 
-    `total_bytes`: what the user's account is counted by at that moment. It is another one if
-    something is known to have been used since that period began, unless the panel's own schedule
-    had it due by then.
+    `total_bytes`: the total of the account at that time. It is a separate reset if bytes were used
+    since the period began, unless the panel's periodic reset was due by then.
     """
     if shared.began_at is None:
         return True
@@ -240,9 +238,9 @@ def is_same_reset(before: Account, shared: SharedQuota, *, total_bytes: int, at:
 
 
 def _reset(before: Account, account: Account, shared: SharedQuota) -> tuple[Account, SharedQuota]:
-    """Begin a period, unless another panel has begun it already and this is its echo here.
+    """Begin a period, unless the reset follows one that began on another panel.
 
-    Where nothing was used in the period there is nothing to begin anew, on no panel.
+    If no bytes were used in the current period, it continues on all panels.
     """
     start, at, total_bytes = _start_of(account), account.sighting.seen_at, account.seen_total_bytes
     if is_behind(account, shared):
@@ -262,9 +260,9 @@ def _reset(before: Account, account: Account, shared: SharedQuota) -> tuple[Acco
 
 
 def _anew(before: Account | None, after: Account) -> Anew:
-    """Return where a user who takes the place of an earlier one begins, had it a period alone.
+    """Return the beginning of a period for a recreated user.
 
-    Where the earlier one was seen until lately, at the last look at it; else now.
+    It is the last evaluation of the earlier user if that is recent, else now.
     """
     if before is None:
         start = Totals(
@@ -285,10 +283,10 @@ def _in_order(members: Mapping[str, Account], order: Sequence[str]) -> dict[str,
 
 
 def renewed(shared: SharedQuota, members: Mapping[str, Account]) -> SharedQuota:
-    """Begin a name anew once all of its users have been made anew; `members` are in order.
+    """Begin a new period once all users of the name were recreated; `members` are in order.
 
-    What was used before the first of them was made is not theirs. The quota is what the first
-    panel's user was made with, or what an admin has set of one of them since.
+    Bytes from before the first recreation are not charged. The quota is the limit with which the
+    first panel's user was created, or the one that an admin set on any of them since.
     """
     if shared.anew is None:
         return shared
@@ -308,7 +306,7 @@ def renewed(shared: SharedQuota, members: Mapping[str, Account]) -> SharedQuota:
 
 
 def take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[Event, ...]]:
-    """Take the shared quota; a limit the panel shows instead of it is nobody's word."""
+    """Set the account's quota to the shared one; a different limit in the panel is ignored."""
     if account.shared_version == shared.version:
         return account, ()
     before_bytes, quota_bytes = account.quota_bytes, shared.quota_bytes
@@ -325,7 +323,7 @@ def take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[Ev
         return taken, ()
     event = Event(
         kind="quota_changed",
-        text=f"the quota is shared with panel {shared.panel}, whose word it is",
+        text=f"the quota is shared with panel {shared.panel}, whose limit sets it",
         before="unlimited" if before_bytes is None else str(before_bytes),
         after="unlimited" if quota_bytes is None else str(quota_bytes),
     )
@@ -333,10 +331,10 @@ def take_quota(account: Account, shared: SharedQuota) -> tuple[Account, tuple[Ev
 
 
 def _is_ours(account: Account, *, was_lifted: bool) -> bool:
-    """Tell whether the limit that the panel shows is one that the bridge published.
+    """Tell whether the limit that the panel shows was published by the bridge.
 
-    Where an admin lifted the quota that was shared until now, that quota itself is one too. A limit
-    that an admin set on this panel before it shared a quota is none.
+    If an admin removed the limit that was the shared quota, that quota counts as published. A limit
+    that an admin set on this panel before it shared a quota does not.
     """
     shown_bytes, superseded = account.sighting.data_limit_bytes, account.superseded
     if superseded and is_same_limit(shown_bytes, superseded.data_limit_bytes):
@@ -347,7 +345,7 @@ def _is_ours(account: Account, *, was_lifted: bool) -> bool:
 
 
 def in_step(account: Account, shared: SharedQuota) -> Account:
-    """Set the baseline from where the period began, once the account is in it."""
+    """Set the baseline from the beginning of the shared period, if the account is in it."""
     start = shared.start or NOTHING
     if account.shared_period != shared.period or shared.start is None:
         return account

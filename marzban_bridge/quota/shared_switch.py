@@ -1,4 +1,4 @@
-"""What becomes of quotas and usage when `BRIDGE_QUOTAS_SPAN_PANELS` is switched on or off.
+"""Converts quotas and usage when `BRIDGE_QUOTAS_SPAN_PANELS` is switched on or off.
 
 Switched on, the shared usage is the sum of what each account had used in its own period. Switched
 off, each account has its own share of what was used, and the shares add up to that: so whatever is
@@ -35,11 +35,11 @@ class Member:
 def form(
     members: Mapping[str, Member], *, nobodys: Totals
 ) -> tuple[SharedQuota, dict[str, Account]]:
-    """Have accounts that each had a quota share one from now on, with what each had used.
+    """Make accounts with quotas of their own share one, with the usage of each.
 
-    `members` are in the order of the panels; `nobodys` is what was reported for the name and
-    counted for none of them. A reset that one of them has still to carry out is its own: the period
-    goes on on the others, and what the panel counted before that reset is not used any more.
+    `members` are in the order of the panels; `nobodys` are the totals reported for the name and
+    charged to none of them. A pending reset concerns its account only: the period continues on the
+    others, and the bytes that the panel counted before that reset are not charged any more.
     """
     panel, first = next(iter(members.items()))
     bases = {name: _base_of(member.account) for name, member in members.items()}
@@ -67,9 +67,9 @@ def form(
 
 
 def _base_of(account: Account) -> Totals:
-    """Return where an account's own period began, its panel's counter included.
+    """Return the totals at which an account's own period began, the panel's counter included.
 
-    The counter begins at zero with the period; at what it shows where that is still to be reset.
+    The counter began at zero, or, if a reset is pending, at its current value.
     """
     shown_bytes = account.sighting.used_bytes if _owes(account) else 0
     request = account.reset_request
@@ -89,7 +89,7 @@ def _owes(account: Account) -> bool:
 
 
 def _stood(member: Member) -> Totals:
-    """Return all that was ever counted on a panel and for it, as far as an account knows."""
+    """Return the sum of bytes counted on a panel and reported for it, as the account has it."""
     used_bytes = member.account.sighting.used_bytes
     return Totals(
         billed_bytes=member.own.billed_bytes + used_bytes,
@@ -115,7 +115,7 @@ def _formed(member: Member, shared: SharedQuota, *, elsewhere: Totals) -> Accoun
     )
     taken, _ = take_quota(joined, shared)
     if period == OWES and shared.start:
-        # What it shows on its panel is of before the reset, and does not count for the others.
+        # The panel's counter is from before the pending reset, and is not charged to the others.
         taken = replace(
             taken,
             baseline_bytes=shared.start.billed_bytes - shown_bytes,
@@ -127,10 +127,10 @@ def _formed(member: Member, shared: SharedQuota, *, elsewhere: Totals) -> Accoun
 def leave(
     members: Mapping[str, Member], shared: SharedQuota, *, totals: Mapping[str, Totals]
 ) -> dict[str, Account]:
-    """Give accounts a quota of their own again, each with its own share of what was used.
+    """Give accounts their own quotas again, each with its share of the usage.
 
-    `members` are in the order of the panels, `totals` what each was counted by until now. A panel
-    that has still to follow a reset of the others does so afterwards (`Account.owes_reset`).
+    `members` are in the order of the panels; `totals` are those of each until now. A panel that has
+    still to follow a reset of the others does so afterwards (`Account.owes_reset`).
     """
     behind = {name for name, each in members.items() if _has_to_follow(each.account, shared)}
     counted = {
@@ -163,9 +163,9 @@ def leave(
 
 
 def leave_while_gone(account: Account, *, own: Totals) -> Account:
-    """Give the account of a user who is gone a quota of its own, for when the user is back.
+    """Give the account of a deleted user its own quota, in case the user returns.
 
-    What it counted on its panel is in the share of another one since: nothing of it counts again.
+    Its usage is in another account's share, and is not charged again.
     """
     used_bytes = account.sighting.used_bytes
     nothing = Totals(billed_bytes=-used_bytes, raw_bytes=-used_bytes)
@@ -181,7 +181,7 @@ def _has_to_follow(account: Account, shared: SharedQuota) -> bool:
 
 
 def standing_of(member: Member) -> Totals:
-    """Return what a panel counted since the quota is shared, with what was reported for it."""
+    """Return the bytes a panel counted since the quota is shared, plus those reported for it."""
     lifetime_bytes = member.account.lifetime_panel_bytes
     return Totals(
         billed_bytes=member.own.billed_bytes + lifetime_bytes,
@@ -196,9 +196,9 @@ def _used(
     *,
     is_raw: bool,
 ) -> int:
-    """Return what all of them used in the shared period: each one that is in it says the same.
+    """Return the usage of the shared period; each account in the period gives the same number.
 
-    Where the ledger has lost something, who was held knows of most.
+    If the ledger lost reports, the held accounts give the larger number, which is taken.
     """
     used: list[int] = []
     for name, member in members.items():
@@ -222,10 +222,9 @@ def _shares(
     counted: Mapping[str, int],
     used_bytes: int,
 ) -> dict[str, int]:
-    """Share out what was used: to each what its panel counted and what was reported for it.
+    """Divide the usage: each account gets what its panel counted and what was reported for it.
 
-    The first one takes the rest. The shares add up to what was used, unless less was used than the
-    panels show.
+    The first one gets the rest. The shares add up to the usage, unless the panels show more.
     """
     rest_bytes = max(0, used_bytes - sum(counted.values()))
     shares = dict(counted)
@@ -254,10 +253,10 @@ def _left(member: Member, *, standing: Totals, external: Totals, owes_reset: boo
     )
     request = account.reset_request
     if request and (owes_reset or request.shared_period is not None):
-        owes_reset = False  # it is stored already
+        owes_reset = False  # the request is stored already
         request = replace(request, total_bytes=base.billed_bytes, raw_total_bytes=base.raw_bytes)
     quota_bytes, superseded = account.quota_bytes, account.superseded
-    if quota_bytes is None and superseded:  # a limit that was this panel's business alone
+    if quota_bytes is None and superseded:  # a limit that concerned this panel only
         quota_bytes, superseded = superseded.data_limit_bytes, None
     return replace(
         account,
@@ -278,7 +277,7 @@ def _left(member: Member, *, standing: Totals, external: Totals, owes_reset: boo
 
 
 def period_start_of(account: Account) -> Totals:
-    """Return the totals where an account's period began."""
+    """Return the totals at which an account's period began."""
     return Totals(
         billed_bytes=account.baseline_bytes,
         raw_bytes=account.raw_baseline_bytes,
@@ -287,9 +286,9 @@ def period_start_of(account: Account) -> Totals:
 
 
 def owing(before: Account, after: Account, *, was_reset: bool) -> Account:
-    """Take a look at a user whose panel owes a reset: what is used before it is done counts.
+    """Evaluate a user with a pending reset: bytes used until it is carried out are charged.
 
-    A reset of the panel's own is taken for the one that it owed.
+    A reset by the panel itself is taken for the pending one.
     """
     if not after.owes_reset or after.is_held:
         return after
@@ -307,7 +306,7 @@ def owing(before: Account, after: Account, *, was_reset: bool) -> Account:
 
 
 def with_unseen(before: Account, after: Account) -> Account:
-    """Count what a panel counted between the last look and a reset that it owed the others."""
+    """Charge the bytes a panel counted between the last evaluation and a pending reset."""
     unseen_bytes = spent_between(before.sighting, after.sighting) - before.sighting.used_bytes
     return _with_used(after, max(0, unseen_bytes))
 
@@ -329,7 +328,7 @@ def _sum(parts: Sequence[Totals]) -> Totals:
 
 
 def _all_seqs(parts: Sequence[Seqs | None]) -> Seqs | None:
-    """Return the numbers of all names; None where they are not known of somebody."""
+    """Return the change numbers of all names; None if they are unknown for one part."""
     together: Seqs = ()
     for part in parts:
         if part is None:

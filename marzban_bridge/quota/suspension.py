@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuspensionReason:
-    """One reason why no account of a panel is changed and no user of it is written to."""
+    """One reason why a panel is suspended."""
 
     kind: str
     text: str

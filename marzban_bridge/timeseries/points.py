@@ -1,4 +1,4 @@
-"""The bridge's books as lines for InfluxDB: how a user stands, and what happened.
+"""Lines for InfluxDB: quota and usage of a user, and events.
 
 An event's point is stamped with its moment in milliseconds and, in the digits below, with its place
 in the audit trail: events of the same millisecond do not overwrite each other, and one that is
@@ -25,9 +25,9 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 def usage_line(
     account: Account, *, totals: Totals, at: datetime, name: PublicName | None = None
 ) -> str | Refused:
-    """Return how an account stands at the ledger's totals, if its names have a spelling.
+    """Return an account's line at the ledger's totals, or Refused if a name cannot be written.
 
-    `name` is what the user is called outside its panel, and of which panel it is.
+    `name` has the user's public name and its panel.
     """
     name = name or PublicName(FIRST_PANEL, account.username)
     found = balance_with_raw(account, totals)
@@ -58,9 +58,9 @@ def usage_line(
 
 
 def event_line(recorded: RecordedEvent, *, username: str | None = None) -> str | Refused:
-    """Return an event, if the name of its user has a spelling.
+    """Return an event's line, or Refused if the user's name cannot be written.
 
-    `username` is what the user is called outside its panel.
+    `username` is the user's public name.
     """
     event = recorded.event
     user = username or recorded.username or NOBODY

@@ -1,7 +1,7 @@
-"""Keeps InfluxDB in step with the bridge's books: how users stand, and what happened.
+"""Writes quota and usage of accounts, and events, to InfluxDB.
 
-InfluxDB is for looking only. While it is away nothing is queued but the names of accounts that
-changed; events wait where they are stored, behind a cursor that moves on success only.
+InfluxDB is for display only. During an outage only the keys of changed accounts are queued; events
+stay in the store, after a cursor that moves on success only.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from marzban_bridge.timeseries.points import event_line, usage_line
 log = logging.getLogger(__name__)
 
 PAGE = 200
-"""Accounts or events per request; working them out must not keep the loop from its work."""
+"""Accounts or events per request; a larger page would block the event loop."""
 GATHER_SECONDS = 3.0
-"""How long changes gather, so that a busy user is written once and not for every report."""
+"""How long changes are collected, so that a busy user is written once and not for each report."""
 LONGEST_PAUSE_SECONDS = 60.0
 DEFECT_PAUSE_SECONDS = 60.0
 JITTER_SHARE = 0.25
 REFUSAL_LOG_SECONDS = 600.0
 RETENTION_MARGIN = timedelta(minutes=1)
-"""What would expire on its way is not sent."""
+"""Points this close to the end of the retention are not sent."""
 EVENTS_CURSOR = "influx_events_cursor"
 _Place = tuple[str, str]
 """A panel and the key of an account on it."""
@@ -54,18 +54,18 @@ class Influx(Protocol):
     """An InfluxDB to write to; blocking."""
 
     def write(self, bucket: str, lines: Sequence[str]) -> Outcome:
-        """Write lines and say what came of it."""
+        """Write lines; return the outcome."""
         ...
 
     def close(self) -> None:
-        """Forget the connection; the next write opens another."""
+        """Close the connection; the next write opens another."""
         ...
 
 
 class TimeSeriesWriter:
-    """Writes the books of one bridge to one InfluxDB.
+    """Writes the accounts and events of one bridge to one InfluxDB.
 
-    `run` goes on until cancelled; `step` is one page of it. At its start everybody is written.
+    `run` does so until cancelled; `step` writes one page. At its start all accounts are written.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class TimeSeriesWriter:
         """Whether points are stored, and why not; up until it is shown otherwise."""
 
     def mark_changed(self, panel: str, keys: Iterable[str]) -> None:
-        """Have these accounts looked at soon, and the audit trail."""
+        """Queue these accounts, and new events."""
         if books := self._books.get(panel):
             self._changed.update(
                 (panel, key)
@@ -143,12 +143,12 @@ class TimeSeriesWriter:
                 await self._wake.wait()
 
     def close(self) -> None:
-        """Let go of InfluxDB; a write that is under way ends by itself or by its timeout."""
+        """Close the connection; a write under way ends by itself or by its timeout."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._influx.close()
 
     async def step(self) -> float:
-        """Write a page of what is due; return how many seconds there is nothing to do."""
+        """Write one page of what is due; return the seconds until the next one."""
         now_seconds = self._monotonic_seconds()
         if now_seconds < self._resume_at:
             return self._resume_at - now_seconds

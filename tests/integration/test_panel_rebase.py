@@ -276,7 +276,7 @@ class TestOverTheApi:
             world.panel.create_user("alice", data_limit=gib(10))
             answer = await world.ask("POST", "/v1/users/alice/reset")
             assert answer.status_code == 503
-            assert "not there any more" in answer.json()["detail"]
+            assert "are missing" in answer.json()["detail"]
             planned = await world.ask("GET", "/v1/plan")
             assert planned.status_code == 503
 

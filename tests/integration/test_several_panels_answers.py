@@ -48,7 +48,7 @@ class TestPanelsThatLie:
         users = dict(world.panels["default"].users)
         world.panels["default"].users.clear()
         world.look(4)
-        assert "not there any more" in world.bridge("default").store.suspension.text
+        assert "are missing" in world.bridge("default").store.suspension.text
         world.panels["default"].users.update(users)
         world.look(4)
         assert world.bridge("default").store.suspension.text is None
@@ -71,7 +71,7 @@ class TestPanelsThatLie:
         before = standing(world, "two")
         restore_snapshot(world.panels["default"], snapshot)
         world.look(3)
-        assert "as they were some time ago" in world.bridge("default").store.suspension.text
+        assert "in an earlier state" in world.bridge("default").store.suspension.text
         assert standing(world, "two") == before, "the other panel goes on as it was"
         assert resets(world, "two") == resets(world, "default") == []
         for name in NAMES:
