@@ -1,4 +1,4 @@
-"""Next plans and resets: which one a reset has dropped, and what a fired one makes of the limit."""
+"""Next plans: which one a reset dropped, and the quota after one has fired."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""What writes and resets of the bridge do to a user when the panel carries them out late.
+"""Undoes what writes and resets of the bridge do to a user when they land late in the panel.
 
-A write that timed out takes along the next plan and the note of the moment at which it was sent: a
-plan that has fired since is there again, one that the admin queued since is gone, and so is what
-the admin wrote into the note since. A reset that timed out, was asked for again and done, resets a
-second time. None of that is an admin's doing.
+A write that timed out has the next plan and the note of the time when it was sent. When it lands, a
+plan that has fired since is back, and a plan or note text that the admin entered since is gone. A
+reset that timed out and was repeated resets a second time. None of that was done by an admin.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from marzban_bridge.quota.writes.note_line import NoteLine, text_mark
 
 LATE_RESET = (
     "a reset in the panel was taken for one of the bridge's own that had timed out and was carried "
-    "out late: it forgives nothing; if it was meant, press Reset usage again"
+    "out late: usage stays; if an admin made that reset, press Reset usage again"
 )
 
 
 def put_back(
     account: Account, seen: PanelSnapshot, line: NoteLine | None, text: str | None
 ) -> Account:
-    """Have what a write that landed late took from the user written again.
+    """Plan to restore what a write that landed late removed from the user.
 
     `line` is the store's in the user's note, `text` the admin's own there; None where notes are
     left alone.
@@ -33,7 +32,7 @@ def put_back(
 
 
 def _put_back_plan(account: Account, seen: PanelSnapshot, line: NoteLine | None) -> Account:
-    """Have the next plan written that the user had before a write landed late, or none."""
+    """Plan to restore the next plan that the user had before a write landed late, or none."""
     before = account.sighting.next_plan
     if seen.next_plan == before or not _has_landed(account, seen, line):
         return account
@@ -56,9 +55,9 @@ def _has_landed(account: Account, seen: PanelSnapshot, line: NoteLine | None) ->
 def _put_back_text(
     account: Account, seen: PanelSnapshot, line: NoteLine | None, text: str | None
 ) -> Account:
-    """Have the text written again that the admin's note had before a write landed late.
+    """Plan to restore the admin's text that the note had before a write landed late.
 
-    An edit of it since is the admin's last word, and nothing is put back then.
+    If the admin edited it since, nothing is restored.
     """
     before, lost = account.seen_text, account.lost_text
     if text is None or text == lost:
@@ -91,7 +90,7 @@ def _has_just_landed(
 
 
 def keep_text(account: Account, text: str | None) -> Account:
-    """Remember the admin's text while a write that is open may replace it."""
+    """Keep the admin's text while an open write may replace it."""
     may_be_lost = any(each.text_mark for each in account.open_writes)
     is_kept = may_be_lost or account.lost_text is not None
     return replace(account, seen_text=text if is_kept else None)
@@ -108,20 +107,20 @@ def _is_shown(
 
 
 def reset_unanswered(account: Account, *, until: datetime) -> Account:
-    """Note that a reset is asked of the panel and not answered: it may be carried out until then.
+    """Record an unanswered reset, which may land until `until`.
 
-    One that was not answered before lasts as long; each is carried out once at most.
+    Earlier unanswered resets get the same time; each lands at most once.
     """
     return replace(account, open_resets=(*account.open_resets, until))
 
 
 def reset_found(account: Account) -> Account:
-    """Note that a reset which was not answered has been carried out all the same."""
+    """Record that an unanswered reset has landed."""
     return replace(account, open_resets=account.open_resets[1:])
 
 
 def resets_still_open(account: Account, *, now: datetime) -> Account:
-    """Forget the resets that can no longer be carried out."""
+    """Remove unanswered resets that cannot land any more."""
     return replace(
         account, open_resets=tuple(until for until in account.open_resets if until >= now)
     )
@@ -130,11 +129,11 @@ def resets_still_open(account: Account, *, now: datetime) -> Account:
 def without_late_reset(
     account: Account, sign: ResetSign | None, seen: PanelSnapshot
 ) -> tuple[Account, ResetSign | None, list[Event]]:
-    """Take a reset for one of the bridge's own that landed late, if one may; else return its sign.
+    """Match a detected reset with an unanswered one of the bridge; else return its sign unchanged.
 
-    Such a reset forgives nothing: what the panel counted and no longer shows stays used, as
-    external usage, and the next plan that it dropped is put back. The caller has left out those
-    that can no longer land.
+    A late reset begins no period: bytes that the panel does not show any more stay charged, as
+    external usage, and the next plan that it dropped is restored. The caller has removed those that
+    cannot land any more.
     """
     if sign is None or not account.open_resets or sign.cause not in {Cause.SEEN, Cause.WEBHOOK}:
         return account, sign, []
