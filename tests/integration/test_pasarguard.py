@@ -11,6 +11,7 @@ from world import PASSWORD, World
 
 from marzban_bridge.errors import NotThePanelError, PanelLoginError, PanelUnavailableError
 from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.pasarguard import BESIDES, OF_ALL_USERS
 from marzban_bridge.quota.account import GIB
 from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits
 from marzban_bridge.simulator.dialog import dialog_body
@@ -219,6 +220,31 @@ class TestWhoItIs:
         newcomer.close()
         pasarguard.modify_admin(panel, made, {"status": "active"})
         assert world.run(world.bridge.panel.check()).admin == "bridge"
+        world.close()
+
+    def test_the_role_of_the_recipe_suffices(self, tmp_path):
+        """docs/pasarguard.md: limits, resets and next plans, by a key of an admin with that role."""
+        panel = SimulatedPanel(
+            kind="pasarguard", clock=ManualClock(), admins={"root": (PASSWORD, True)}
+        )
+        permissions = {}
+        for each in (*OF_ALL_USERS, *BESIDES):
+            resource, _, action = each.partition(".")
+            allowed = {"scope": 2} if resource == "users" else True
+            permissions.setdefault(resource, {})[action] = allowed
+        role = pasarguard.add_role(panel, {"name": "bridge", "permissions": permissions})
+        admin = {"username": "bridge", "password": PASSWORD, "role_id": role.id}
+        owner = pasarguard.create_admin(panel, admin)
+        body = {"name": "bridge", "inherit_permissions": True}
+        key = pasarguard.add_api_key(panel, body, by=owner)
+        world = World(tmp_path, panel=panel, marzban_api_key=key.key)
+        assert world.run(world.bridge.panel.check()).warnings == ()
+        used_up(world, next_plan=PLAN, note="paid", by="root")
+        world.one_pass()
+        assert world.account("alice").quota_bytes == gib(49)
+        world.run(world.bridge.actions.reset_user("alice", actor="test"))
+        assert user_of(world)["data_limit"] == gib(49)
+        assert user_of(world)["note"].startswith("paid")
         world.close()
 
     def test_another_program_is_refused_with_what_was_seen(self, tmp_path, monkeypatch):
