@@ -207,7 +207,9 @@ class Reconciler:
             for warning in found.warnings:
                 log.warning("%s: %s", self.panel_outage.name, warning)
             self._metrics.panel.info({"kind": found.kind.value, "version": found.version or ""})
-            self._store.set_meta(f"{PANEL_IS}{self._store.panel}", found.panel)
+            key = f"{PANEL_IS}{self._store.panel}"
+            if self._store.meta(key) != found.panel:
+                self._store.set_meta(key, found.panel)
         self.panel_check = found
         await self._twins.check(self._store.panel)
         return found
