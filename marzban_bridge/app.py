@@ -21,7 +21,7 @@ from marzban_bridge.api import (
     dashboard,
     health,
     operations,
-    standing_still,
+    paused_actions,
     webhooks,
 )
 from marzban_bridge.api.access.callers import Callers
@@ -72,7 +72,7 @@ def create_app(
     )
     app.state.settings, app.state.callers = settings, Callers()
     install_error_handlers(app)
-    of_process = (standing_still, dashboard, health)
+    of_process = (paused_actions, dashboard, health)
     for module in (webhooks, admin, operations, acceptance, confirm, *of_process):
         app.include_router(module.router)
     for module in (webhooks, admin, operations, acceptance, confirm):

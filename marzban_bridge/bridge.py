@@ -142,7 +142,10 @@ class Bridges:
             users=sum(each.users for each in passes),
             failures=sum(each.failures for each in passes),
             seconds=max(each.seconds for each in passes),
-            doubt="; ".join(each.doubt for each in passes if each.doubt) or None,
+            suspension_text="; ".join(
+                each.suspension_text for each in passes if each.suspension_text
+            )
+            or None,
         )
 
     async def rebase(
@@ -180,7 +183,7 @@ class Bridges:
     ) -> list[tuple[Bridge, Account]]:
         """Rebase while the loops are paused; a pass over all users follows.
 
-        Raises ReleasedError after a release, and StandingStillError while a rebase or a release is
+        Raises ReleasedError after a release, and PausedError while a rebase or a release is
         under way.
         """
         self.standstill.refuse_if_released()
@@ -269,7 +272,7 @@ class Bridges:
         Returns, by panel, the number of accounts reset, or the error; a panel that fails does not
         stop the others. All requests are stored before the first panel is called: otherwise a user
         who shares a quota would be reset twice, once because the user on the other panel was reset,
-        and again with all. Raises StandingStillError and ReleasedError.
+        and again with all. Raises PausedError and ReleasedError.
         """
         results: dict[str, int | BridgeError] = {}
         requested: dict[str, list[Account]] = {}

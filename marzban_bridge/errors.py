@@ -35,7 +35,7 @@ class FollowingError(BridgeError):
     """Another bridge holds the lease, and nothing was done; ask the leading bridge."""
 
 
-class StandingStillError(BridgeError):
+class PausedError(BridgeError):
     """A rebase or a release is under way, and nothing was done; try again."""
 
 

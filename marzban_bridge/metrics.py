@@ -68,7 +68,7 @@ class Metrics:
             ["source"],
             registry=self.registry,
         )
-        self.looks = Counter(
+        self.evaluations = Counter(
             "bridge_looks", "Evaluations of users: read and settled", registry=self.registry
         )
         self.panel = Info("bridge_panel", "Kind and version of the panel", registry=self.registry)
@@ -83,7 +83,7 @@ class Metrics:
         self.accounts = Gauge(
             "bridge_accounts", "Panel users with external usage", registry=self.registry
         )
-        self.orphans = Gauge(
+        self.unknown_names = Gauge(
             "bridge_orphans",
             "Reported names that the panel has no user of",
             registry=self.registry,
@@ -98,7 +98,7 @@ class Metrics:
             "Users whose entry in the panel cannot be parsed; they are not changed",
             registry=self.registry,
         )
-        self.in_doubt = Gauge(
+        self.panel_suspended = Gauge(
             "bridge_panel_in_doubt",
             "Whether the panel is suspended, so that no user is changed (1), by reason",
             ["reason"],
@@ -138,7 +138,7 @@ class Metrics:
             ["measurement"],
             registry=self.registry,
         )
-        self.store_in_doubt = Gauge(
+        self.store_suspended = Gauge(
             "bridge_store_in_doubt",
             "Whether the store is suspended, so that no user is changed: it lacks commits",
             registry=self.registry,

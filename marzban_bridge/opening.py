@@ -266,7 +266,7 @@ def _introduce(metrics: Metrics, settings: Settings, store: Store) -> None:
     """Set the metrics that are about the whole process."""
     metrics.introduce(public_url=settings.public_url, enforcement=settings.enforcement.value)
     metrics.leads.set(1)
-    metrics.store_in_doubt.set_function(lambda: store.suspended is not None)
+    metrics.store_suspended.set_function(lambda: store.suspended is not None)
 
 
 def _metrics_of(store: Store, clock: Clock) -> Metrics:

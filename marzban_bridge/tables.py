@@ -171,13 +171,13 @@ def events_table(events: Iterable[RecordedEvent]) -> Table:
     return table
 
 
-def unknown_names_table(orphans: Iterable[UnknownName]) -> Table:
+def unknown_names_table(unknown_names: Iterable[UnknownName]) -> Table:
     """Return a table of unknown names."""
     table = _table("Reported names that the panel has no user of", "name")
     table.add_column("external", justify="right", no_wrap=True)
     table.add_column("first seen (UTC)", no_wrap=True)
     table.add_column("user deleted (UTC)", no_wrap=True)
-    for each in orphans:
+    for each in unknown_names:
         table.add_row(
             _data(each.username),
             human_bytes(each.total_bytes),

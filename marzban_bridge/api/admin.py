@@ -216,23 +216,23 @@ def _reported_name(bridge: Bridge, account: Account) -> str:
 
 
 def _detail_user(found: UserUsage, servers: list[ServerUsage] | None) -> DetailedUsage:
-    standing, account = found.balance, found.account
-    raw_bytes = standing.external_raw_bytes
-    quota_bytes = standing.quota_bytes
+    balance, account = found.balance, found.account
+    raw_bytes = balance.external_raw_bytes
+    quota_bytes = balance.quota_bytes
     return DetailedUsage(
         username=found.user.username,
         kind="user",
-        marzban_usage_bytes=standing.panel_bytes,
-        marzban_usage_gb=_gib(standing.panel_bytes),
-        external_usage_bytes=standing.external_bytes,
-        external_usage_gb=_gib(standing.external_bytes),
+        marzban_usage_bytes=balance.panel_bytes,
+        marzban_usage_gb=_gib(balance.panel_bytes),
+        external_usage_bytes=balance.external_bytes,
+        external_usage_gb=_gib(balance.external_bytes),
         external_raw_usage_bytes=raw_bytes,
         external_raw_usage_gb=None if raw_bytes is None else _gib(raw_bytes),
-        total_usage_bytes=standing.used_bytes,
+        total_usage_bytes=balance.used_bytes,
         traffic_limit_bytes=quota_bytes,
         traffic_limit_gb=None if quota_bytes is None else _gib(quota_bytes),
-        limit_check=not standing.is_exhausted,
-        percentage_used=round(100 * standing.used_bytes / quota_bytes, 2) if quota_bytes else None,
+        limit_check=not balance.is_exhausted,
+        percentage_used=round(100 * balance.used_bytes / quota_bytes, 2) if quota_bytes else None,
         status=found.user.status.value,
         admin=found.user.admin,
         published_limit_bytes=found.user.data_limit_bytes,

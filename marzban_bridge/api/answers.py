@@ -29,7 +29,7 @@ class ResetAnswer(BaseModel):
     users: int
 
 
-class UserStanding(BaseModel):
+class UserBalance(BaseModel):
     """Quota and usage of a user with external traffic, as of its last evaluation.
 
     For a held user: as of the moment before the ledger or the store lost commits.
@@ -69,7 +69,7 @@ class ResetAllAnswer(BaseModel):
 class RebaseAnswer(BaseModel):
     """The users whose baseline moved; their usage is as before."""
 
-    users: list[UserStanding]
+    users: list[UserBalance]
 
 
 class ReleaseAnswer(BaseModel):
@@ -110,10 +110,10 @@ def reset_answer(after: UserUsage) -> ResetAnswer:
     )
 
 
-def shown_standing(account: Account, found: Balance, *, username: str) -> UserStanding:
+def shown_balance(account: Account, found: Balance, *, username: str) -> UserBalance:
     """Build the entry of an account, under the given name."""
     quota_bytes = account.quota_bytes
-    return UserStanding(
+    return UserBalance(
         username=username,
         admin=account.admin,
         status=account.sighting.status.value,
@@ -133,7 +133,7 @@ def shown_standing(account: Account, found: Balance, *, username: str) -> UserSt
 def shown_plan(store: Store, plan: PanelRebasePlan) -> PanelRebaseAnswer:
     """Build the answer from a plan; the command line shows the same."""
     return PanelRebaseAnswer(
-        doubt=plan.doubt, accounts=[_rebased(store, each) for each in plan.accounts]
+        doubt=plan.suspension_text, accounts=[_rebased(store, each) for each in plan.accounts]
     )
 
 

@@ -86,12 +86,12 @@ async def reset_user(username: str, request: Request) -> HTMLResponse:
         after = await bridge.actions.reset_user(
             user.username, actor=caller.admin.username, changes_panel=asked.changes_panel
         )
-        standing = after.balance
+        balance = after.balance
         return (
             ("Status", after.user.status.value),
-            ("Quota", human_bytes(standing.quota_bytes)),
-            ("Used in the panel", human_bytes(standing.panel_bytes)),
-            ("Used elsewhere", human_bytes(standing.external_bytes)),
+            ("Quota", human_bytes(balance.quota_bytes)),
+            ("Used in the panel", human_bytes(balance.panel_bytes)),
+            ("Used elsewhere", human_bytes(balance.external_bytes)),
         )
 
     question = _question_of_reset(username)

@@ -24,8 +24,8 @@ from marzban_bridge.errors import (
     PanelRefusedError,
     PanelSuspendedError,
     PanelUnavailableError,
+    PausedError,
     ReleasedError,
-    StandingStillError,
     StoreSuspendedError,
 )
 
@@ -95,9 +95,7 @@ def status_of(error: BridgeError) -> int:
             return 502
         case PanelUnavailableError() | CollectorUnavailableError() | PanelLoginError():
             return 503
-        case (
-            StoreSuspendedError() | PanelSuspendedError() | FollowingError() | StandingStillError()
-        ):
+        case StoreSuspendedError() | PanelSuspendedError() | FollowingError() | PausedError():
             return 503
         case PanelError() | CollectorRefusedError():
             return 502

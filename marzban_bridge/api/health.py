@@ -90,11 +90,12 @@ async def readyz(request: Request) -> Response:
     if bridges.time_series and (outage := bridges.time_series.outage).reason:
         warnings.append(f"{outage.name}: {outage.reason}")
     if (
-        namesakes := bridges.store.duplicate_names.count_ambiguous()
+        ambiguous_names := bridges.store.duplicate_names.count_ambiguous()
     ) and not bridges.settings.quotas_span_panels:
         warnings.append(
-            f"{namesakes} names are reported without a panel's and are users of several panels: "
-            "each is charged to one of them; see marzban-bridge events, docs/several-panels.md"
+            f"{ambiguous_names} names are reported without a panel's and are users of several "
+            "panels: each is charged to one of them; see marzban-bridge events, "
+            "docs/several-panels.md"
         )
     health = Health(
         status="unready" if reasons else "ok",

@@ -11,9 +11,9 @@ from marzban_bridge.api.answers import (
     ResetAll,
     ResetAllAnswer,
     ResetAnswer,
-    UserStanding,
+    UserBalance,
     reset_answer,
-    shown_standing,
+    shown_balance,
 )
 from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import BridgePart, BridgesPart, CallerPart
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1", tags=["operations"])
 MAX_BODY_BYTES = 4096
 
 
-class OrphanName(BaseModel):
+class UnknownNameEntry(BaseModel):
     """A reported name that the panel has no user of."""
 
     username: str
@@ -42,9 +42,9 @@ class OrphanName(BaseModel):
 class Users(BaseModel):
     """A page of users, and (for sudo admins) the unknown names."""
 
-    users: list[UserStanding]
+    users: list[UserBalance]
     next: str | None
-    orphans: list[OrphanName]
+    orphans: list[UnknownNameEntry]
 
 
 class EventEntry(BaseModel):
@@ -80,19 +80,19 @@ async def users(
     """List users with external traffic by name: all for a sudo admin, else the admin's own."""
     admin = None if caller.admin.is_sudo else caller.admin.username
     page = bridge.store.accounts.page(admin=admin, after=account_key(after), limit=limit)
-    orphans = bridge.store.unknown_names.all() if caller.admin.is_sudo and not after else []
+    unknown_names = bridge.store.unknown_names.all() if caller.admin.is_sudo and not after else []
     return Users(
-        users=[_standing(bridge, each) for each in page],
+        users=[_balance(bridge, each) for each in page],
         next=page[-1].key if len(page) == limit else None,
         orphans=[
-            OrphanName(
+            UnknownNameEntry(
                 username=each.username,
                 external_bytes=each.total_bytes,
                 external_raw_bytes=each.raw_bytes,
                 first_seen_at=each.first_seen_at.isoformat(),
                 deleted_at=each.gone_at.isoformat() if each.gone_at else None,
             )
-            for each in orphans
+            for each in unknown_names
         ],
     )
 
@@ -199,7 +199,7 @@ async def planned(bridge: BridgePart, caller: CallerPart) -> list[PlannedChange]
     ]
 
 
-def _standing(bridge: Bridge, account: Account) -> UserStanding:
+def _balance(bridge: Bridge, account: Account) -> UserBalance:
     account = bridge.actions.shown(account)
     found = balance_with_raw(account, bridge.store.usage.totals(account.key))
-    return shown_standing(account, found, username=account.username)
+    return shown_balance(account, found, username=account.username)

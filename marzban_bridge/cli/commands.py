@@ -52,9 +52,9 @@ async def once(settings: Settings) -> int:
 
     result = await with_bridges(settings, make_a_pass)
     say(f"{result.users} users evaluated in {result.seconds:.1f} s, {result.failures} failures")
-    if result.doubt:
-        say(result.doubt)
-    return 1 if result.failures or result.doubt else 0
+    if result.suspension_text:
+        say(result.suspension_text)
+    return 1 if result.failures or result.suspension_text else 0
 
 
 def plan(settings: Settings) -> int:
@@ -199,7 +199,7 @@ def _named(store: Store, account: Account) -> Account:
 
 
 def _show_users(store: Store) -> None:
-    rows, orphans = [], []
+    rows, unknown_names = [], []
     for panel in store.panels:
         books = store.of(panel)
         for account in books.accounts.all():
@@ -207,13 +207,13 @@ def _show_users(store: Store) -> None:
             rows.append(
                 (_named(books, shown), balance_with_raw(shown, books.usage.totals(account.key)))
             )
-        orphans += [
+        unknown_names += [
             replace(each, username=scoped(panel, each.username))
             for each in books.unknown_names.all()
         ]
     console.print(users_table(rows))
-    if orphans:
-        console.print(unknown_names_table(orphans))
+    if unknown_names:
+        console.print(unknown_names_table(unknown_names))
     for panel in store.panels:
         if text := store.meta(f"{PANEL_IS}{panel}"):
             say(f"panel {panel}: {text}")

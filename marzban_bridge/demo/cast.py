@@ -92,5 +92,5 @@ CAST = (
         owner="reseller",
     ),
 )
-ORPHAN = "nobody-knows-me"
+UNKNOWN_NAME = "nobody-knows-me"
 """A name that is reported and that the panel does not have."""

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from marzban_bridge.bridge import Bridges
-from marzban_bridge.demo.cast import CAST, ORPHAN, Role
+from marzban_bridge.demo.cast import CAST, UNKNOWN_NAME, Role
 from marzban_bridge.quota.account import GIB
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
@@ -124,7 +124,9 @@ async def report_with_key(stage: Stage, client: httpx.AsyncClient, name: str) ->
                 number += 1
                 batch.append(_report(stage, role, f"{name}/{number}"))
         if stage.random.random() < RESEND_SHARE:
-            batch.append(_report(stage, Role(username=ORPHAN, shows="", quota_gib=None), None))
+            batch.append(
+                _report(stage, Role(username=UNKNOWN_NAME, shows="", quota_gib=None), None)
+            )
         garbage = list(GARBAGE) if stage.random.random() < RESEND_SHARE else []
         await _post(stage, client, headers, batch, garbage)
         if stage.random.random() < RESEND_SHARE:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from marzban_bridge.demo.cast import ORPHAN
+from marzban_bridge.demo.cast import UNKNOWN_NAME
 from marzban_bridge.demo.stage import Ledgerline, Stage
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.quota.balance import Balance, balance
@@ -47,7 +47,7 @@ async def _check_user(
     total_bytes = stage.bridges.store.usage.total_bytes(username)
     if total_bytes != ledger_bytes:
         problems.append(f"the bridge counts {total_bytes}")
-    if username == ORPHAN:
+    if username == UNKNOWN_NAME:
         if not stage.bridges.store.placement.is_missing(username):
             problems.append("is not listed as an unknown name")
         return Line(
@@ -62,10 +62,10 @@ async def _check_user(
     account = stage.bridges.store.accounts.get(username)
     if account is None:
         raise BridgeError(f"the bridge has no account of {username}")
-    standing = balance(account, total_bytes=total_bytes)
+    found = balance(account, total_bytes=total_bytes)
     user = stage.user(username)
-    if standing.external_bytes != line.period_bytes:
-        problems.append(f"of the period: {line.period_bytes}, counted {standing.external_bytes}")
+    if found.external_bytes != line.period_bytes:
+        problems.append(f"of the period: {line.period_bytes}, counted {found.external_bytes}")
     if plan(
         account,
         total_bytes=total_bytes,
@@ -73,11 +73,11 @@ async def _check_user(
         now=stage.bridges.clock(),
     ):
         problems.append("the bridge still has something to do")
-    problems += _check_enforced(standing, user)
+    problems += _check_enforced(found, user)
     return Line(
         username=username,
         status=user["status"],
-        balance=standing,
+        balance=found,
         reported_bytes=line.acknowledged_bytes,
         ledger_bytes=ledger_bytes,
         data_limit_bytes=user["data_limit"],
@@ -85,20 +85,20 @@ async def _check_user(
     )
 
 
-def _check_enforced(standing: Balance, user: dict[str, object]) -> list[str]:
+def _check_enforced(found: Balance, user: dict[str, object]) -> list[str]:
     """Check that the panel cuts off exactly who used up the quota."""
-    if standing.quota_bytes is None:
+    if found.quota_bytes is None:
         return [] if user["data_limit"] is None else ["an unlimited user was given a limit"]
     if user["status"] in UNTOUCHED:
-        return [] if user["data_limit"] == standing.quota_bytes else ["its limit was touched"]
+        return [] if user["data_limit"] == found.quota_bytes else ["its limit was touched"]
     is_cut_off = user["status"] in {"limited", "disabled"}
-    if is_cut_off != standing.is_exhausted:
-        return [f"is {user['status']} with {standing.left_bytes} bytes left"]
+    if is_cut_off != found.is_exhausted:
+        return [f"is {user['status']} with {found.left_bytes} bytes left"]
     shown_bytes = user["data_limit"]
-    left_bytes = standing.left_bytes or 0
+    left_bytes = found.left_bytes or 0
     if is_cut_off or not isinstance(shown_bytes, int):
         return []
-    lag_bytes = shown_bytes - (standing.quota_bytes - standing.external_bytes)
+    lag_bytes = shown_bytes - (found.quota_bytes - found.external_bytes)
     if lag_bytes > max(PUBLISH_STEP_BYTES, left_bytes * PUBLISH_STEP_SHARE) + 2**14:
         return [f"the panel's limit lags by {lag_bytes} bytes"]
     return []

@@ -34,12 +34,12 @@ def live(stage: Stage) -> Group:
     table.add_column("what it shows", style="dim")
     for role in CAST:
         user = stage.user(role.username)
-        standing = _standing(stage, role.username, user)
+        balance = _balance(stage, role.username, user)
         status = str(user["status"])
         table.add_row(
             role.username,
-            _bar(standing),
-            human_bytes(standing.quota_bytes),
+            _bar(balance),
+            human_bytes(balance.quota_bytes),
             human_bytes(user["data_limit"]),
             Text(status, style=_STATUS_STYLE.get(status, "")),
             role.shows,
@@ -52,7 +52,7 @@ def live(stage: Stage) -> Group:
     return Group(table, *news, footer)
 
 
-def _standing(stage: Stage, username: str, user: dict[str, object]) -> Balance:
+def _balance(stage: Stage, username: str, user: dict[str, object]) -> Balance:
     account = stage.bridges.store.accounts.get(username)
     used_bytes = user["used_traffic"]
     limit_bytes = user["data_limit"]
@@ -65,16 +65,16 @@ def _standing(stage: Stage, username: str, user: dict[str, object]) -> Balance:
     )
 
 
-def _bar(standing: Balance) -> Text:
+def _bar(balance: Balance) -> Text:
     """Draw the panel's share and the external share of a quota as one bar."""
-    if not standing.quota_bytes:
-        return Text(f"{human_bytes(standing.used_bytes)} of no limit", style="dim")
-    panel = min(BAR_WIDTH, round(BAR_WIDTH * standing.panel_bytes / standing.quota_bytes))
-    used = min(BAR_WIDTH, round(BAR_WIDTH * standing.used_bytes / standing.quota_bytes))
+    if not balance.quota_bytes:
+        return Text(f"{human_bytes(balance.used_bytes)} of no limit", style="dim")
+    panel = min(BAR_WIDTH, round(BAR_WIDTH * balance.panel_bytes / balance.quota_bytes))
+    used = min(BAR_WIDTH, round(BAR_WIDTH * balance.used_bytes / balance.quota_bytes))
     bar = Text("█" * panel, style="cyan")
     bar.append("█" * max(0, used - panel), style="magenta")
     bar.append("·" * (BAR_WIDTH - max(used, panel)), style="dim")
-    bar.append(f" {human_share(standing):>5}")
+    bar.append(f" {human_share(balance):>5}")
     return bar
 
 
@@ -87,14 +87,14 @@ def final_table(lines: Sequence[Line]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("balances")
     for line in lines:
-        standing = line.balance
+        balance = line.balance
         amounts = [""] * 5
-        if standing:
+        if balance:
             amounts = [
-                human_bytes(standing.quota_bytes),
-                human_bytes(standing.panel_bytes),
-                human_bytes(standing.external_bytes),
-                human_share(standing),
+                human_bytes(balance.quota_bytes),
+                human_bytes(balance.panel_bytes),
+                human_bytes(balance.external_bytes),
+                human_share(balance),
                 human_bytes(line.data_limit_bytes),
             ]
         verdict = Text("yes", style="green")

@@ -47,7 +47,7 @@ class ReaderPosition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownStore:
+class ReportedPosition:
     """A store, of this or another bridge, whose position was reported to the collector."""
 
     name: str
@@ -115,7 +115,7 @@ class CollectorFeed:
         except (LookupError, ValueError) as error:
             raise self._refuse_shape(response) from error
 
-    async def known_stores(self) -> tuple[KnownStore, ...]:
+    async def reported_positions(self) -> tuple[ReportedPosition, ...]:
         """Return all stores whose position was reported to the collector."""
         try:
             response = await self._send("GET", "/v1/readers", {}, 10)
@@ -124,7 +124,7 @@ class CollectorFeed:
         data = self._object_of(response)
         try:
             return tuple(
-                KnownStore(
+                ReportedPosition(
                     name=_text(each["reader"]),
                     position=_whole(each["position"]),
                     panel=_text(each["panel"]),

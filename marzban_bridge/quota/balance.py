@@ -50,7 +50,7 @@ def trusted(account: Account, *, is_store_suspended: bool) -> Account:
     return replace(account, is_held=True) if is_store_suspended else account
 
 
-def standing_total(account: Account, *, total_bytes: int) -> int:
+def effective_total_bytes(account: Account, *, total_bytes: int) -> int:
     """Return the ledger's total that an account's usage is computed with.
 
     For a held account it is the total seen before the loss, which is what a rebase keeps.
@@ -61,7 +61,7 @@ def standing_total(account: Account, *, total_bytes: int) -> int:
 
 def balance(account: Account, *, total_bytes: int) -> Balance:
     """Compute an account's balance at a ledger total."""
-    total_bytes = standing_total(account, total_bytes=total_bytes)
+    total_bytes = effective_total_bytes(account, total_bytes=total_bytes)
     return Balance(
         quota_bytes=account.quota_bytes,
         panel_bytes=account.sighting.used_bytes,
@@ -83,15 +83,15 @@ def desired(account: Account, *, total_bytes: int, enforcement: Enforcement) -> 
     The panel cuts off at `used >= limit`, and limits below a floor are not published. So a user who
     used less than the floor on the panel's nodes is disabled instead.
     """
-    standing = balance(account, total_bytes=total_bytes)
+    current = balance(account, total_bytes=total_bytes)
     if account.quota_bytes is None:
-        return Desired(data_limit_bytes=None, is_disabled=False, balance=standing)
+        return Desired(data_limit_bytes=None, is_disabled=False, balance=current)
     limit_bytes = account.quota_bytes
     if enforcement is not Enforcement.DISABLE:
         floor_bytes = min(FLOOR_BYTES, account.quota_bytes)
-        limit_bytes = max(floor_bytes, account.quota_bytes - standing.external_bytes)
+        limit_bytes = max(floor_bytes, account.quota_bytes - current.external_bytes)
     return Desired(
         data_limit_bytes=limit_bytes,
-        is_disabled=standing.is_exhausted and standing.panel_bytes < limit_bytes,
-        balance=standing,
+        is_disabled=current.is_exhausted and current.panel_bytes < limit_bytes,
+        balance=current,
     )

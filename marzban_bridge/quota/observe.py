@@ -343,7 +343,7 @@ def _reset(
 ) -> tuple[Account, list[Event]]:
     before = account.sighting
     total_bytes = totals.billed_bytes
-    standing = balance(account, total_bytes=total_bytes)
+    old_balance = balance(account, total_bytes=total_bytes)
     quota_bytes = account.quota_bytes
     if sign.fired_plan:
         quota_bytes = quota_of_fired_plan(
@@ -353,8 +353,8 @@ def _reset(
     events = [
         Event(
             kind="reset",
-            text=f"{sign.cause}: {standing.external_bytes} external bytes begin anew",
-            before=str(standing.used_bytes),
+            text=f"{sign.cause}: {old_balance.external_bytes} external bytes begin anew",
+            before=str(old_balance.used_bytes),
             after=str(seen.used_bytes),
         )
     ]

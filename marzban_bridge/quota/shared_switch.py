@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from marzban_bridge.quota.account import Account, shifted
-from marzban_bridge.quota.balance import standing_total
+from marzban_bridge.quota.balance import effective_total_bytes
 from marzban_bridge.quota.shared import in_step, is_behind, spent_between, take_quota
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import Seqs, Totals, merged
@@ -138,13 +138,13 @@ def leave(
         for name, member in members.items()
     }
     billed = _shares(
-        {name: standing_of(each).billed_bytes for name, each in members.items()},
+        {name: lifetime_totals(each).billed_bytes for name, each in members.items()},
         {name: start.billed_bytes for name, start in shared.starts.items()},
         counted=counted,
         used_bytes=_used(members, totals, behind, is_raw=False),
     )
     raw = _shares(
-        {name: standing_of(each).raw_bytes for name, each in members.items()},
+        {name: lifetime_totals(each).raw_bytes for name, each in members.items()},
         {name: start.raw_bytes for name, start in shared.starts.items()},
         counted=counted,
         used_bytes=_used(members, totals, behind, is_raw=True),
@@ -152,7 +152,7 @@ def leave(
     return {
         name: _left(
             member,
-            standing=totals[name],
+            totals=totals[name],
             external=Totals(
                 billed_bytes=billed[name] - counted[name], raw_bytes=raw[name] - counted[name]
             ),
@@ -169,9 +169,9 @@ def leave_while_gone(account: Account, *, own: Totals) -> Account:
     """
     used_bytes = account.sighting.used_bytes
     nothing = Totals(billed_bytes=-used_bytes, raw_bytes=-used_bytes)
-    standing = Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
+    totals = Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
     member = Member(account=account, own=own)
-    return _left(member, standing=standing, external=nothing, owes_reset=False)
+    return _left(member, totals=totals, external=nothing, owes_reset=False)
 
 
 def _has_to_follow(account: Account, shared: SharedQuota) -> bool:
@@ -180,7 +180,7 @@ def _has_to_follow(account: Account, shared: SharedQuota) -> bool:
     return follows or is_behind(account, shared)
 
 
-def standing_of(member: Member) -> Totals:
+def lifetime_totals(member: Member) -> Totals:
     """Return the bytes a panel counted since the quota is shared, plus those reported for it."""
     lifetime_bytes = member.account.lifetime_panel_bytes
     return Totals(
@@ -209,7 +209,7 @@ def _used(
             counted_bytes = max(total.raw_bytes, account.seen_raw_bytes)
             external_bytes = counted_bytes - account.raw_baseline_bytes
         else:
-            counted_bytes = standing_total(account, total_bytes=total.billed_bytes)
+            counted_bytes = effective_total_bytes(account, total_bytes=total.billed_bytes)
             external_bytes = counted_bytes - account.baseline_bytes
         used.append(external_bytes + account.sighting.used_bytes)
     return max(used, default=0)
@@ -239,11 +239,11 @@ def _shares(
     return shares
 
 
-def _left(member: Member, *, standing: Totals, external: Totals, owes_reset: bool) -> Account:
+def _left(member: Member, *, totals: Totals, external: Totals, owes_reset: bool) -> Account:
     own, before = member.own, member.account
     counted = Totals(
-        billed_bytes=max(standing.billed_bytes, before.seen_total_bytes),
-        raw_bytes=max(standing.raw_bytes, before.seen_raw_bytes),
+        billed_bytes=max(totals.billed_bytes, before.seen_total_bytes),
+        raw_bytes=max(totals.raw_bytes, before.seen_raw_bytes),
         seqs=own.seqs,
     )
     account = shifted(before, before=counted, after=own)

@@ -1,4 +1,4 @@
-"""What is stored of why a panel is suspended: a value alone; `panel_doubt` decides."""
+"""What is stored of why a panel is suspended: a value alone; `panel_suspension` decides."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelAdmin, PanelUser
 from marzban_bridge.quota.account import Account, Enforcement, Event, shifted
-from marzban_bridge.quota.balance import Balance, balance_with_raw, standing_total, trusted
+from marzban_bridge.quota.balance import Balance, balance_with_raw, effective_total_bytes, trusted
 from marzban_bridge.quota.resets import requests as reset_requests
 from marzban_bridge.quota.restore import recover
 from marzban_bridge.quota.usage import Totals
@@ -124,15 +124,15 @@ class Actions:
         """Return an account for display: also held while store or panel is suspended."""
         return trusted(account, is_store_suspended=bool(self._store.suspended))
 
-    def _standing_total(self, account: Account) -> int:
+    def _effective_total_bytes(self, account: Account) -> int:
         total_bytes = self._store.usage.total_bytes(account.key)
-        return standing_total(self.shown(account), total_bytes=total_bytes)
+        return effective_total_bytes(self.shown(account), total_bytes=total_bytes)
 
     def admin_usage(self, admin: PanelAdmin) -> AdminUsage:
         """Sum the external traffic of an admin's users since the admin's usage was reset."""
         accounts = list(self._store.accounts.all(admin=admin.username))
         external_bytes = sum(
-            self._standing_total(each) - each.admin_baseline_bytes for each in accounts
+            self._effective_total_bytes(each) - each.admin_baseline_bytes for each in accounts
         )
         return AdminUsage(admin=admin, external_bytes=external_bytes, users=len(accounts))
 
@@ -173,7 +173,7 @@ class Actions:
         await self._panel.reset_admin_usage(username, bearer=bearer)
         accounts = list(self._store.accounts.all(admin=username))
         for each in accounts:
-            total_bytes = self._standing_total(each)
+            total_bytes = self._effective_total_bytes(each)
             event = Event(
                 kind="admin_reset",
                 text=f"usage of admin {username} was reset",
@@ -219,7 +219,7 @@ class Actions:
     def resetting_all(self) -> Iterator[None]:
         """Within the block, defer resets of single users to the panel's own call, as `reset_all`.
 
-        Raises StandingStillError and ReleasedError.
+        Raises PausedError and ReleasedError.
         """
         with self._standstill.action(), self._resets.for_all():
             yield

@@ -137,7 +137,7 @@ class Reconciler:
         self._next_pass_at = time.monotonic()
         while True:
             if self._store.suspended:
-                await self._wait_in_doubt()
+                await self._wait_while_store_suspended()
                 continue
             try:
                 async with self._standstill.step():
@@ -155,7 +155,7 @@ class Reconciler:
         if self._store.suspended:
             return 0.0
         if self._store.suspension.reasons:
-            return await self._look_in_doubt()
+            return await self._check_suspended_panel()
         return 0.0 if await self._step() else None
 
     async def _step(self) -> bool:
@@ -234,14 +234,14 @@ class Reconciler:
         """
         self._pass, self._next_pass_at = None, time.monotonic()
 
-    async def _wait_in_doubt(self) -> None:
+    async def _wait_while_store_suspended(self) -> None:
         """Wait until the operator accepts a suspended store."""
         self._leave_pass()
         self._metrics.held.set(self._store.counts()["held"])
         await self._standstill.sleep(self._pass_seconds)
         await self._greet_panel()
 
-    async def _look_in_doubt(self) -> float:
+    async def _check_suspended_panel(self) -> float:
         """Check whether a suspended panel is as before; return the seconds until the next check.
 
         The queue is cleared; the next pass covers its users.
@@ -276,7 +276,9 @@ class Reconciler:
         if self._store.suspension.reasons and await self._trust.look_again(
             self._reader.all_users()
         ):
-            return PassResult(users=0, failures=0, seconds=0.0, doubt=self._store.suspension.text)
+            return PassResult(
+                users=0, failures=0, seconds=0.0, suspension_text=self._store.suspension.text
+            )
         self._trust.refuse_suspended()
         await self.check_panel()
         started_at = logged_at = time.monotonic()
@@ -294,7 +296,10 @@ class Reconciler:
             await self._trust.look_again(self._reader.all_users())
         seconds = time.monotonic() - started_at
         return PassResult(
-            users=users, failures=failures, seconds=seconds, doubt=self._store.suspension.text
+            users=users,
+            failures=failures,
+            seconds=seconds,
+            suspension_text=self._store.suspension.text,
         )
 
     def _finish_pass(self, started_at: float) -> float:
@@ -306,7 +311,7 @@ class Reconciler:
         seconds = time.monotonic() - started_at
         counts = self._store.counts()
         self._metrics.accounts.set(counts["accounts"])
-        self._metrics.orphans.set(counts["orphans"])
+        self._metrics.unknown_names.set(counts["unknown_names"])
         self._metrics.held.set(counts["held"])
         self._metrics.last_pass_timestamp_seconds.set(self._clock().timestamp())
         self._metrics.pass_seconds.set(seconds)
@@ -363,7 +368,7 @@ class Reconciler:
         failures = await chunk.settle(users, read_at=read_at)
         if gave_way is not None:
             gave_way += chunk.left
-        self._metrics.looks.inc(len(keys))
+        self._metrics.evaluations.inc(len(keys))
         self._note_up()
         self._metrics.soft_errors.labels(source="user").inc(failures)
         return failures

@@ -12,5 +12,5 @@ class PassResult:
     users: int
     failures: int
     seconds: float
-    doubt: str | None = None
+    suspension_text: str | None = None
     """Why no user was changed, where the store or a panel is suspended; else None."""

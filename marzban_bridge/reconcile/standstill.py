@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 
-from marzban_bridge.errors import ReleasedError, StandingStillError
+from marzban_bridge.errors import PausedError, ReleasedError
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Standstill:
 
     @contextlib.contextmanager
     def action(self) -> Iterator[None]:
-        """Run the block as an admin's action. Raises StandingStillError or ReleasedError."""
+        """Run the block as an admin's action. Raises PausedError or ReleasedError."""
         self._refuse_if_held()
         self.refuse_if_released()
         with self._working():
@@ -70,7 +70,7 @@ class Standstill:
 
     def _refuse_if_held(self) -> None:
         if self._doing:
-            raise StandingStillError(f"nothing was done: {self.reason}; try again")
+            raise PausedError(f"nothing was done: {self.reason}; try again")
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
@@ -87,7 +87,7 @@ class Standstill:
     async def hold(self, doing: str) -> AsyncIterator[None]:
         """Run the block while all steps and actions are paused.
 
-        Raises StandingStillError during another pause, and where a step under way does not end.
+        Raises PausedError during another pause, and where a step under way does not end.
         """
         self._refuse_if_held()
         self._doing = doing
@@ -112,7 +112,7 @@ class Standstill:
             async with asyncio.timeout(self._rest_seconds):
                 await self._is_idle.wait()
         except TimeoutError as error:
-            raise StandingStillError(
+            raise PausedError(
                 f"{doing} was not begun: work under way had not ended after "
                 f"{self._rest_seconds:g} s; try again, or stop the bridge first"
             ) from error

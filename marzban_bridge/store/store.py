@@ -35,14 +35,14 @@ from marzban_bridge.store.names.unknown_names import UnknownNames
 from marzban_bridge.store.reset_news import ResetNews
 from marzban_bridge.store.sharing.quota_switch import QuotaSwitch
 from marzban_bridge.store.sharing.shared_quotas import SharedQuotas
-from marzban_bridge.store.suspension import PANEL_DOUBTS, PanelSuspension
+from marzban_bridge.store.suspension import PANEL_SUSPENSIONS, PanelSuspension
 from marzban_bridge.store.usage import Usage
 
 _METAS_OF_PANEL = (
     PANEL_ADDRESS,
     PANEL_IS,
     PANEL_USERS,
-    PANEL_DOUBTS,
+    PANEL_SUSPENSIONS,
     OTHER_BRIDGE,
     f"{PASS_POSITION}:",
 )
@@ -132,11 +132,11 @@ class Store:
         """Return the numbers of accounts, held accounts and unknown names."""
         counts = self.accounts.counts()
         unknown = self.unknown_names.count()
-        return {"accounts": counts.accounts, "orphans": unknown, "held": counts.held}
+        return {"accounts": counts.accounts, "unknown_names": unknown, "held": counts.held}
 
-    def standings(self, account: Account) -> dict[str, Totals]:
+    def period_starts(self, account: Account) -> dict[str, Totals]:
         """Return each panel's totals of a name, at the moment the account begins a period."""
-        return self._switch.standings(account)
+        return self._switch.period_starts(account)
 
     def suspend(self, reason: str, event: Event, *, at: datetime) -> None:
         """Suspend the store, across restarts: no user is changed."""

@@ -12,7 +12,7 @@ from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.handle import StoreHandle
 
-PANEL_DOUBTS = "panel_doubts:"
+PANEL_SUSPENSIONS = "panel_doubts:"
 """Prefix of a panel's name: the reasons of its suspension."""
 ONE_PANEL = "one_panel"
 """The kind of reason about a panel that is another entry's, too; also in the metric."""
@@ -69,7 +69,7 @@ class PanelSuspension:
 
     @property
     def _meta_key(self) -> str:
-        return f"{PANEL_DOUBTS}{self._panel}"
+        return f"{PANEL_SUSPENSIONS}{self._panel}"
 
     def _set_reasons(self, reasons: Sequence[SuspensionReason]) -> None:
         self._handle.set_meta(self._meta_key, msgspec.json.encode(reasons).decode())

@@ -119,7 +119,7 @@ def test_an_unknown_name_is_news_once_and_no_orphan_once_it_has_an_account(store
     ]
     store.accounts.save(account(), at=NOW)
     assert not store.placement.is_missing("alice")
-    assert store.counts() == {"accounts": 1, "orphans": 0, "held": 0}
+    assert store.counts() == {"accounts": 1, "unknown_names": 0, "held": 0}
 
 
 def test_a_deleted_users_name_is_an_orphan(store):
@@ -327,7 +327,7 @@ def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
         db.commit()
     with closing(Store(path)) as store:
         assert list(store.accounts.all(admin="shop")) == [account(is_held=True), waiting]
-        assert store.counts() == {"accounts": 2, "orphans": 1, "held": 1}
+        assert store.counts() == {"accounts": 2, "unknown_names": 1, "held": 1}
         assert store.usage.totals("alice") == Totals(billed_bytes=5, raw_bytes=6)
         assert [each.username for each in store.unknown_names.all()] == ["gone"]
         assert store.reset_news.is_announced("bob")
@@ -341,7 +341,7 @@ def test_what_was_in_a_store_of_one_panel_is_the_first_ones(tmp_path):
         )
         other = store.of("two")
         assert list(other.accounts.all()) == []
-        assert other.counts() == {"accounts": 0, "orphans": 0, "held": 0}
+        assert other.counts() == {"accounts": 0, "unknown_names": 0, "held": 0}
         assert (
             other.usage.totals("alice"),
             other.events.newest(),
@@ -360,8 +360,8 @@ def test_raw_bytes_are_kept_beside_what_they_count_for(store):
     assert store.usage.totals("alice") == Totals(billed_bytes=10, raw_bytes=12)
     assert store.usage.total_bytes("alice") == 10
     store.name_owners.record_unknown("alice", candidates=(), at=NOW)
-    (orphan,) = store.unknown_names.all()
-    assert (orphan.total_bytes, orphan.raw_bytes) == (10, 12)
+    (unknown,) = store.unknown_names.all()
+    assert (unknown.total_bytes, unknown.raw_bytes) == (10, 12)
     store.usage.record(
         [UsageChange(username="alice", total_bytes=1, raw_bytes=8, change_seq=3)], cursor=3, runs=()
     )

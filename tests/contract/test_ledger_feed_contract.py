@@ -20,7 +20,7 @@ from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.postgres.writer import PostgresLedger
 from collector.reports.billing import Ratio
 from marzban_bridge.errors import CollectorRefusedError
-from marzban_bridge.feed.client import CollectorFeed, KnownStore, ReaderPosition
+from marzban_bridge.feed.client import CollectorFeed, ReaderPosition, ReportedPosition
 from marzban_bridge.quota.corrections import Question
 from marzban_bridge.quota.usage import UsageChange
 
@@ -227,19 +227,19 @@ async def test_a_page_says_who_stored_what_it_begins_after_and_who_came_since(so
 
 
 async def test_a_reader_is_remembered_by_its_newest_word_and_listed_for_who_comes_anew(feed):
-    assert await feed.known_stores() == ()
+    assert await feed.reported_positions() == ()
     one, other = "1" * 32, "2" * 32
     assert await feed.position_of(one) is None
     await feed.report_position(one, position=7, mark="aa", panel="cc")
     await feed.report_position(one, position=5, mark="bb", panel="dd")
     await feed.report_position(one, position=7, mark="bb", panel="dd")
     assert await feed.position_of(one) == ReaderPosition(position=7, mark="aa")
-    assert await feed.known_stores() == (KnownStore(name=one, position=7, panel="cc"),)
+    assert await feed.reported_positions() == (ReportedPosition(name=one, position=7, panel="cc"),)
     await feed.report_position(one, position=7, mark="aa", panel="ee")
     await feed.report_position(other, position=0, mark="", panel="ff")
-    assert sorted(await feed.known_stores(), key=lambda each: each.name) == [
-        KnownStore(name=one, position=7, panel="ee"),
-        KnownStore(name=other, position=0, panel="ff"),
+    assert sorted(await feed.reported_positions(), key=lambda each: each.name) == [
+        ReportedPosition(name=one, position=7, panel="ee"),
+        ReportedPosition(name=other, position=0, panel="ff"),
     ]
 
 

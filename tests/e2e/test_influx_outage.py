@@ -20,14 +20,16 @@ def stack(tmp_path, influx):
     opened.close()
 
 
-def standing(influx) -> tuple[float, str] | None:
+def used_ratio_and_status(influx) -> tuple[float, str] | None:
     rows = influx.query(USAGE)
     return (rows[0]["ratio"], rows[0]["status"]) if rows else None
 
 
 def test_limits_and_resets_hold_without_influxdb_and_are_shown_once_it_is_back(stack, influx):
     stack.report("alice", GIB, "1")
-    until("alice is shown with 5 of 10 GiB", lambda: (standing(influx) or (0,))[0] == 0.5)
+    until(
+        "alice is shown with 5 of 10 GiB", lambda: (used_ratio_and_status(influx) or (0,))[0] == 0.5
+    )
     influx.stop()
     stack.report("alice", 7 * GIB, "2")
     until("alice is limited", lambda: stack.user("alice")["status"] == "limited")
@@ -40,7 +42,9 @@ def test_limits_and_resets_hold_without_influxdb_and_are_shown_once_it_is_back(s
     stack.stop(BRIDGE)
     stack.start(BRIDGE)
     influx.start()
-    until("alice is shown with nothing used", lambda: standing(influx) == (0.0, "active"))
+    until(
+        "alice is shown with nothing used", lambda: used_ratio_and_status(influx) == (0.0, "active")
+    )
     kinds = until(
         "what happened meanwhile is shown",
         lambda: (

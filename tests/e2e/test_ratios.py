@@ -45,7 +45,7 @@ class Both:
     def status(self) -> str:
         return self.bridge.panel.get_user("alice")["status"]
 
-    async def standing(self) -> dict[str, int]:
+    async def external_traffic(self) -> dict[str, int]:
         (user,) = (await self.bridge.get("/v1/users"))["users"]
         return {name: user[name] for name in ("external_bytes", "external_raw_bytes")}
 
@@ -72,7 +72,10 @@ async def test_at_ratio_2_five_gib_use_up_a_quota_of_ten(both):
     assert both.status == "active"
     await both.report(gib(0.5))
     assert both.status == "limited"
-    assert await both.standing() == {"external_bytes": gib(10), "external_raw_bytes": gib(5)}
+    assert await both.external_traffic() == {
+        "external_bytes": gib(10),
+        "external_raw_bytes": gib(5),
+    }
 
 
 async def test_at_ratio_0_no_amount_does(both):
@@ -80,13 +83,13 @@ async def test_at_ratio_0_no_amount_does(both):
     await both.report(gib(500))
     assert both.status == "active"
     assert both.bridge.panel.get_user("alice")["data_limit"] == gib(10)
-    assert await both.standing() == {"external_bytes": 0, "external_raw_bytes": gib(500)}
+    assert await both.external_traffic() == {"external_bytes": 0, "external_raw_bytes": gib(500)}
 
 
 async def test_what_a_reporter_outside_the_quota_says_is_stored_and_shown_and_limits_nobody(both):
     await both.report(gib(500), headers=AS_OTHER)
     assert both.status == "active"
-    assert await both.standing() == {"external_bytes": 0, "external_raw_bytes": gib(500)}
+    assert await both.external_traffic() == {"external_bytes": 0, "external_raw_bytes": gib(500)}
     detailed = await both.bridge.get("/api/admin/usage/alice/detailed")
     (server,) = detailed["servers"]
     assert (server["download_bytes"], server["billed_bytes"]) == (gib(500), 0)
@@ -97,14 +100,17 @@ async def test_what_a_reporter_outside_the_quota_says_is_stored_and_shown_and_li
 async def test_a_ratio_that_is_set_later_leaves_what_was_billed_and_a_reset_begins_anew(both):
     await both.report(gib(5))
     both.set_ratio("2")
-    assert await both.standing() == {"external_bytes": gib(5), "external_raw_bytes": gib(5)}
+    assert await both.external_traffic() == {"external_bytes": gib(5), "external_raw_bytes": gib(5)}
     await both.report(gib(2.5))
     assert both.status == "limited"
-    assert await both.standing() == {"external_bytes": gib(10), "external_raw_bytes": gib(7.5)}
+    assert await both.external_traffic() == {
+        "external_bytes": gib(10),
+        "external_raw_bytes": gib(7.5),
+    }
     await both.bridge.ask("POST", "/v1/users/alice/reset")
     assert both.status == "active"
-    assert await both.standing() == {"external_bytes": 0, "external_raw_bytes": 0}
+    assert await both.external_traffic() == {"external_bytes": 0, "external_raw_bytes": 0}
     await both.report(gib(1))
-    assert await both.standing() == {"external_bytes": gib(2), "external_raw_bytes": gib(1)}
+    assert await both.external_traffic() == {"external_bytes": gib(2), "external_raw_bytes": gib(1)}
     detailed = await both.bridge.get("/api/admin/usage/alice/detailed")
     assert [each["ratio"] for each in detailed["servers"]] == [2.0]

@@ -37,7 +37,7 @@ def restart_on(world, target):
     world.restart()
 
 
-def standing(world, name):
+def status_and_limit(world, name):
     user = world.panel.find(name)
     return str(user.status), user.data_limit
 
@@ -75,14 +75,14 @@ def test_a_restored_copy_changes_nobody_until_a_rebase(world, tmp_path):
     copy(world, tmp_path / "copy")
     world.ledger.report("alice", gib(2))
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(5))
+    assert status_and_limit(world, "alice") == ("active", gib(5))
     restart_on(world, tmp_path / "copy")
     with pytest.raises(StoreSuspendedError, match=r"is the backup of .* rebase"):
         world.one_pass()
     assert world.bridge.store.counts()["held"] == 1
     rebase(world)
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(5))
+    assert status_and_limit(world, "alice") == ("active", gib(5))
     assert world.account("alice").quota_bytes == gib(10)
     world.restart()
     world.one_pass()
@@ -114,13 +114,13 @@ def test_a_reset_since_the_backup_is_not_taken_back(world, tmp_path, is_marked):
     world.one_pass()
     world.ledger.report("alice", gib(3))
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(7))
+    assert status_and_limit(world, "alice") == ("active", gib(7))
     restart_on(world, tmp_path / "copy")
     with pytest.raises(StoreSuspendedError):
         world.one_pass()
     rebase(world)
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(7))
+    assert status_and_limit(world, "alice") == ("active", gib(7))
     account = world.account("alice")
     assert account.quota_bytes == gib(10)
     assert world.ledger.total_bytes("alice") - account.baseline_bytes == gib(3)
@@ -132,14 +132,14 @@ def test_who_was_shut_out_since_the_backup_stays_so_and_comes_back_with_a_reset(
     copy(world, tmp_path / "copy")
     world.ledger.report("bob", gib(9))
     world.one_pass()
-    assert standing(world, "bob")[0] == "disabled"
+    assert status_and_limit(world, "bob")[0] == "disabled"
     restart_on(world, tmp_path / "copy")
     rebase(world)
     world.one_pass()
-    assert standing(world, "bob")[0] == "disabled"
+    assert status_and_limit(world, "bob")[0] == "disabled"
     world.run(world.bridge.actions.reset_user("bob", actor="test"))
     world.one_pass()
-    assert standing(world, "bob") == ("active", gib(10))
+    assert status_and_limit(world, "bob") == ("active", gib(10))
 
 
 def test_ledger_and_store_of_one_moment_forget_what_was_reported_since(world, tmp_path):
@@ -147,17 +147,17 @@ def test_ledger_and_store_of_one_moment_forget_what_was_reported_since(world, tm
     world.one_pass()
     world.run(world.bridges.rollback_check.report_position())
     copy(world, tmp_path / "copy")
-    totals, seq, told = dict(world.ledger.totals), world.ledger.seq, dict(world.ledger.standings)
+    totals, seq, told = dict(world.ledger.totals), world.ledger.seq, dict(world.ledger.positions)
     world.ledger.report("alice", gib(2))
     world.one_pass()
-    world.ledger.totals, world.ledger.seq, world.ledger.standings = totals, seq, told
+    world.ledger.totals, world.ledger.seq, world.ledger.positions = totals, seq, told
     restart_on(world, tmp_path / "copy")
     rebase(world)
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(7))
+    assert status_and_limit(world, "alice") == ("active", gib(7))
     world.ledger.report("alice", gib(2))  # its sender had it spooled
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(5))
+    assert status_and_limit(world, "alice") == ("active", gib(5))
 
 
 def test_a_user_the_backup_does_not_know_keeps_what_is_left(world, tmp_path):
@@ -168,7 +168,7 @@ def test_a_user_the_backup_does_not_know_keeps_what_is_left(world, tmp_path):
     restart_on(world, tmp_path / "copy")
     rebase(world)
     world.one_pass()
-    assert standing(world, "bob") == ("active", gib(6))
+    assert status_and_limit(world, "bob") == ("active", gib(6))
     (event,) = [
         each
         for each in world.bridge.store.events.newest(username="bob")
@@ -196,8 +196,8 @@ def test_a_crash_in_a_rebase_is_repeated_without_harm(world, tmp_path):
     world.restart()
     rebase(world)
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(7))
-    assert standing(world, "bob") == ("active", gib(8))
+    assert status_and_limit(world, "alice") == ("active", gib(7))
+    assert status_and_limit(world, "bob") == ("active", gib(8))
 
 
 def test_a_store_that_went_another_way_is_told_from_the_newest_although_it_is_as_long(

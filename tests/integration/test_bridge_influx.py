@@ -37,7 +37,7 @@ class Reader:
     async def rows(self, statement):
         return await asyncio.to_thread(self._influx.query, statement)
 
-    async def standing(self, user):
+    async def last_point(self, user):
         """Return the last point of a user; InfluxQL gives each field its last value."""
         statement = (
             'SELECT * FROM "raw"."user_usage" '
@@ -46,11 +46,11 @@ class Reader:
         found = await self.rows(statement)
         return found[0] if found else {}
 
-    async def until_standing(self, user, **fields):
+    async def until_point(self, user, **fields):
         """Wait until the last point of a user has these fields, and return it."""
         deadline = asyncio.get_running_loop().time() + 20
         while True:
-            found = await self.standing(user)
+            found = await self.last_point(user)
             if found and all(found.get(name) == value for name, value in fields.items()):
                 return found
             assert asyncio.get_running_loop().time() < deadline, found
@@ -64,7 +64,7 @@ def reader(influx):
 
 async def test_a_report_and_a_reset_are_to_be_seen(world, reader):
     await world.use("alice", external_bytes=gib(7), panel_bytes=gib(1))
-    found = await reader.until_standing("alice", external_bytes=gib(7), status="active")
+    found = await reader.until_point("alice", external_bytes=gib(7), status="active")
     assert found["admin"] == "shop"
     assert found["username"] == "alice"
     assert found["quota_bytes"] == gib(10)
@@ -77,7 +77,7 @@ async def test_a_report_and_a_reset_are_to_be_seen(world, reader):
     headers = {"x-bridge-token": TOKEN, "x-grafana-user": "olga"}
     answer = await world.client.post("/actions/users/alice/reset", headers=headers)
     assert answer.status_code == 200
-    found = await reader.until_standing("alice", external_bytes=0)
+    found = await reader.until_point("alice", external_bytes=0)
     assert (found["used_bytes"], found["used_ratio"]) == (0, 0)
     assert found["published_limit_bytes"] == gib(10)
     assert found["period_started_at_millis"] == int(world.clock().timestamp() * 1000)
@@ -85,7 +85,7 @@ async def test_a_report_and_a_reset_are_to_be_seen(world, reader):
 
 async def test_a_user_beyond_its_quota_is_enforced_or_said_not_to_be(world, reader):
     await world.use("alice", external_bytes=gib(11))
-    found = await reader.until_standing("alice", status="disabled")
+    found = await reader.until_point("alice", status="disabled")
     assert (found["is_disabled_by_bridge"], found["is_unenforced"]) == (1, 0)
     assert found["used_ratio"] == pytest.approx(1.1)
 
@@ -93,7 +93,7 @@ async def test_a_user_beyond_its_quota_is_enforced_or_said_not_to_be(world, read
 async def test_a_user_without_quota_has_no_quota_there(world, reader):
     world.panel.create_user("free", by="root", data_limit=0)
     await world.use("free", external_bytes=gib(1))
-    found = await reader.until_standing("free", external_bytes=gib(1))
+    found = await reader.until_point("free", external_bytes=gib(1))
     assert found["admin"] == "-"
     for name in ("quota_bytes", "used_ratio", "published_limit_bytes"):
         assert found.get(name) is None
@@ -139,25 +139,25 @@ async def test_owners_keep_their_names_and_one_that_cannot_be_written_stops_nobo
     for number in range(len(HOSTILE_OWNERS) + 1):
         await world.use(f"user{number}", external_bytes=gib(1))
     for number, owner in enumerate(HOSTILE_OWNERS):
-        found = await reader.until_standing(f"user{number}", external_bytes=gib(1))
+        found = await reader.until_point(f"user{number}", external_bytes=gib(1))
         assert found["admin"] == owner
     registry = world.bridge.metrics.registry
     counted = ("bridge_snapshot_refused_points_total", {"measurement": "user_usage"})
     await until("the one refused", lambda: registry.get_sample_value(*counted))
-    assert await reader.standing(f"user{len(HOSTILE_OWNERS)}") == {}
+    assert await reader.last_point(f"user{len(HOSTILE_OWNERS)}") == {}
     assert registry.get_sample_value("bridge_influx_up") == 1
 
 
 async def test_what_happened_while_it_was_down_is_there_afterwards(world, reader, influx):
     await world.use("alice", external_bytes=gib(1))
-    await reader.until_standing("alice", external_bytes=gib(1))
+    await reader.until_point("alice", external_bytes=gib(1))
     await asyncio.to_thread(influx.stop)
     await world.use("alice", external_bytes=gib(6), panel_bytes=gib(1))
     assert world.panel.get_user("alice")["data_limit"] == gib(3)
     outage = world.bridges.time_series.outage
     await until("InfluxDB missed", lambda: not outage.is_up)
     await asyncio.to_thread(influx.start)
-    found = await reader.until_standing("alice", external_bytes=gib(7))
+    found = await reader.until_point("alice", external_bytes=gib(7))
     assert found["used_bytes"] == gib(8)
     newest = world.bridge.store.events.newest(limit=1)[0].seq
     await until(

@@ -13,7 +13,7 @@ from bridge_world import WaitingFeed, until
 from world import World
 
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.quota.panel_doubt import DoubtKind
+from marzban_bridge.quota.panel_suspension import SuspensionKind
 from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.reconcile import feed_reader as reading
 from marzban_bridge.reconcile.loop import CHUNK
@@ -297,7 +297,7 @@ def test_a_panel_whose_database_goes_away_within_a_chunk_is_away_and_asked_a_few
 
 
 def test_after_doubt_that_cut_a_pass_short_the_next_one_comes_at_once(world):
-    """The pass would have lasted for an hour of doubt, and the next one waited as long."""
+    """The pass would have lasted for an hour of suspension, and the next one waited as long."""
     reconciler = world.bridge.reconciler
     begun = []
 
@@ -307,16 +307,16 @@ def test_after_doubt_that_cut_a_pass_short_the_next_one_comes_at_once(world):
         running = asyncio.create_task(reconciler.run())
         try:
             await until("a pass has begun", lambda: reconciler._pass is not None)
-            doubt = SuspensionReason(
-                kind=DoubtKind.WENT_BACK, text="as some time ago", since=world.clock()
+            reason = SuspensionReason(
+                kind=SuspensionKind.WENT_BACK, text="as some time ago", since=world.clock()
             )
-            world.bridge.store.suspension.begin(doubt, at=world.clock())
+            world.bridge.store.suspension.begin(reason, at=world.clock())
             reconciler._pass_started_at = time.monotonic() - 3600
-            await until("the doubt is over", lambda: not world.bridge.store.suspension.reasons)
-            begun.append(world.bridge.metrics.looks._value.get())
+            await until("the suspension is over", lambda: not world.bridge.store.suspension.reasons)
+            begun.append(world.bridge.metrics.evaluations._value.get())
             await until(
                 "everybody is looked at again",
-                lambda: world.bridge.metrics.looks._value.get() >= begun[0] + 2 * len(NAMES),
+                lambda: world.bridge.metrics.evaluations._value.get() >= begun[0] + 2 * len(NAMES),
             )
         finally:
             running.cancel()

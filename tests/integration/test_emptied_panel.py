@@ -37,7 +37,7 @@ def settle(world, *names):
         world.run(world.bridge.settler.settle(name, None, read_at=float("-inf")))
 
 
-def doubts(world):
+def suspensions(world):
     return [each.kind for each in world.bridge.store.suspension.reasons]
 
 
@@ -55,14 +55,14 @@ def test_it_is_in_doubt_until_its_users_are_back_and_none_is_marked_deleted(
     world.panel.users = {}
     if is_single:
         settle(world, *names[:4])
-        assert doubts(world) == ["users_gone"]
+        assert suspensions(world) == ["users_gone"]
     for _ in range(3):
         world.one_pass()
-        assert doubts(world) == ["users_gone"]
+        assert suspensions(world) == ["users_gone"]
     assert list(world.bridge.store.accounts.all()) == before
     restore_snapshot(world.panel, snapshot)
     world.one_pass()
-    assert doubts(world) == []
+    assert suspensions(world) == []
     assert not {"deleted", "returned", "recreated"} & kinds(world)
 
 
@@ -72,7 +72,7 @@ def test_of_so_few_users_each_is_believed_to_be_deleted_and_goes_on_when_it_is_b
     snapshot = to_snapshot(world.panel)
     world.panel.users = {}
     world.one_pass()
-    assert (doubts(world), list(world.bridge.store.accounts.all())) == ([], [])
+    assert (suspensions(world), list(world.bridge.store.accounts.all())) == ([], [])
     restore_snapshot(world.panel, snapshot)
     world.one_pass()
     assert [world.account(name).quota_bytes for name in names] == [gib(10)] * count
@@ -86,7 +86,7 @@ def test_users_whom_the_panel_cleans_up_count_where_nobody_is_left(world, status
     world.one_pass()
     world.panel.users = {}
     world.one_pass()
-    assert doubts(world) == ["users_gone"]
+    assert suspensions(world) == ["users_gone"]
     assert len(list(world.bridge.store.accounts.all())) == 4
 
 
@@ -96,7 +96,7 @@ def test_users_who_are_held_are_not_marked_deleted_either(world):
         world.run(world.bridge.settler.hold(name))
     world.panel.users = {}
     world.one_pass()
-    assert doubts(world) == ["users_gone"]
+    assert suspensions(world) == ["users_gone"]
     assert all(world.account(name).is_held for name in names)
 
 
@@ -105,14 +105,14 @@ def test_users_who_were_deleted_before_neither_begin_the_doubt_nor_keep_it(world
     for name in names[:3]:
         world.panel.delete_user(name)
         world.one_pass()
-    assert doubts(world) == []
+    assert suspensions(world) == []
     snapshot = to_snapshot(world.panel)
     world.panel.users = {}
     world.one_pass()
-    assert doubts(world) == ["users_gone"]
+    assert suspensions(world) == ["users_gone"]
     restore_snapshot(world.panel, snapshot)
     world.one_pass()
-    assert doubts(world) == []
+    assert suspensions(world) == []
     assert [each.username for each in world.bridge.store.accounts.all()] == names[3:]
 
 
@@ -126,10 +126,10 @@ def test_a_panel_that_gets_its_users_back_one_by_one_stays_in_doubt_until_most_a
     for count in (1, 2):
         world.panel.users = {name: back[name] for name in names[:count]}
         world.one_pass()
-        assert doubts(world) == ["users_gone"]
+        assert suspensions(world) == ["users_gone"]
     world.panel.users = {name: back[name] for name in names[:3]}
     world.one_pass()
-    assert doubts(world) == []
+    assert suspensions(world) == []
     assert [each.username for each in world.bridge.store.accounts.all()] == names[:3]
 
 
@@ -146,6 +146,6 @@ def test_it_may_lose_them_after_others_were_looked_at_and_before_a_write(world):
 
     world.transport.before_next_write = lose_all
     world.one_pass()
-    assert doubts(world) == ["users_gone"]
+    assert suspensions(world) == ["users_gone"]
     assert len(list(world.bridge.store.accounts.all())) == 8
     assert "deleted" not in kinds(world)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from bridge_builders import gib
 
-from marzban_bridge.quota.panel_doubt import LEAST_USERS
+from marzban_bridge.quota.panel_suspension import LEAST_USERS
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 
 BOTH = ("default", "two")

@@ -315,7 +315,7 @@ def test_a_recreated_user_begins_with_nothing_used(world):
     used_up(world)
     world.panel.delete_user("alice")
     world.one_pass()
-    assert [orphan.username for orphan in world.bridge.store.unknown_names.all()] == ["alice"]
+    assert [each.username for each in world.bridge.store.unknown_names.all()] == ["alice"]
     world.clock.advance(seconds=5)
     world.panel.create_user("alice", data_limit=gib(3))
     world.one_pass()
@@ -328,13 +328,13 @@ def test_a_recreated_user_begins_with_nothing_used(world):
 def test_a_name_the_panel_does_not_know_is_an_orphan_until_the_user_appears(world):
     world.ledger.report("bob", gib(9))
     world.one_pass()
-    assert world.bridge.store.counts()["orphans"] == 1
+    assert world.bridge.store.counts()["unknown_names"] == 1
     world.panel.create_user("bob", data_limit=gib(10))
     world.one_pass()
     world.ledger.report("bob", gib(4))
     world.one_pass()
     assert user_of(world, "bob")["data_limit"] == gib(6)
-    assert world.bridge.store.counts()["orphans"] == 0
+    assert world.bridge.store.counts()["unknown_names"] == 0
 
 
 def test_a_user_on_hold_is_counted_and_stays_on_hold(world):

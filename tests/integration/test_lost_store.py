@@ -28,7 +28,7 @@ def lose_store(world):
     world.restart()
 
 
-def standing(world, name):
+def status_and_limit(world, name):
     user = world.panel.find(name)
     return str(user.status), user.data_limit
 
@@ -42,7 +42,7 @@ def reset_by_everybody_before(world):
         world.run(world.bridge.actions.reset_user(name, actor="root"))
     world.ledger.report("alice", gib(3))
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(7))
+    assert status_and_limit(world, "alice") == ("active", gib(7))
 
 
 def test_without_the_store_nobody_is_changed_until_a_rebase_takes_the_panel_at_its_word(world):
@@ -53,16 +53,16 @@ def test_without_the_store_nobody_is_changed_until_a_rebase_takes_the_panel_at_i
     world.restart()
     with pytest.raises(StoreSuspendedError, match="rebase"):
         world.one_pass()
-    assert (standing(world, "alice"), standing(world, "bob")) == (
+    assert (status_and_limit(world, "alice"), status_and_limit(world, "bob")) == (
         ("active", gib(7)),
         ("active", gib(10)),
     )
     world.run(world.bridges.rebase(actor="root"))
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(7)), "what is left is what it was"
+    assert status_and_limit(world, "alice") == ("active", gib(7)), "what is left is what it was"
     world.ledger.report("alice", gib(1))
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(6))
+    assert status_and_limit(world, "alice") == ("active", gib(6))
     world.restart()
     world.one_pass()
     assert world.bridge.store.suspended is None
@@ -92,7 +92,7 @@ def test_the_store_put_back_ends_it(world):
     world.restart()
     world.ledger.report("alice", gib(1))
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(6))
+    assert status_and_limit(world, "alice") == ("active", gib(6))
 
 
 def test_a_crash_before_it_was_said_is_no_way_around_it(world, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_crash_before_it_was_said_is_no_way_around_it(world, monkeypatch):
 def test_the_first_start_ever_is_like_any_other(world):
     world.ledger.report("alice", gib(3))
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(7))
+    assert status_and_limit(world, "alice") == ("active", gib(7))
 
 
 def test_a_store_that_never_held_anything_is_no_loss(world):
@@ -119,12 +119,12 @@ def test_a_store_that_never_held_anything_is_no_loss(world):
     lose_store(world)
     world.ledger.report("alice", gib(3))
     world.one_pass()
-    assert standing(world, "alice") == ("active", gib(7))
+    assert status_and_limit(world, "alice") == ("active", gib(7))
 
 
 def test_a_store_of_another_panel_is_no_loss_and_is_mentioned(world, caplog):
     reset_by_everybody_before(world)
-    (told,) = world.ledger.standings.values()
+    (told,) = world.ledger.positions.values()
     told["panel"] = "0" * 32
     lose_store(world)
     with caplog.at_level(logging.WARNING):
@@ -135,7 +135,7 @@ def test_a_store_of_another_panel_is_no_loss_and_is_mentioned(world, caplog):
 
 def test_a_store_that_an_older_version_told_of_is_taken_for_ours(world):
     reset_by_everybody_before(world)
-    (told,) = world.ledger.standings.values()
+    (told,) = world.ledger.positions.values()
     told["panel"] = ""
     lose_store(world)
     with pytest.raises(StoreSuspendedError):

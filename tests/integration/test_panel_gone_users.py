@@ -151,10 +151,10 @@ def test_who_is_gone_is_no_account_and_is_shown_as_deleted(world):
     world.panel.delete_user("alice")
     world.one_pass()
     store = world.bridge.store
-    assert store.counts() == {"accounts": 0, "orphans": 1, "held": 0}
+    assert store.counts() == {"accounts": 0, "unknown_names": 1, "held": 0}
     assert list(store.accounts.all()) == store.accounts.page(admin=None, after="", limit=9) == []
-    (orphan,) = store.unknown_names.all()
-    assert (orphan.username, orphan.gone_at) == ("alice", world.clock())
+    (unknown,) = store.unknown_names.all()
+    assert (unknown.username, unknown.gone_at) == ("alice", world.clock())
 
 
 def test_a_ledger_that_lost_reports_of_who_is_gone_holds_it_and_rebase_goes_on(world):

@@ -39,7 +39,7 @@ def world(tmp_path, request):
     opened.close()
 
 
-def doubts(world):
+def suspensions(world):
     return [each.kind for each in world.bridge.store.suspension.reasons]
 
 
@@ -67,7 +67,7 @@ def settle(world):
     writes = list(world.transport.writes)
     world.one_pass()
     assert world.transport.writes == writes, "a settled panel is not written to again"
-    assert doubts(world) == []
+    assert suspensions(world) == []
 
 
 def test_a_restored_panel_gets_the_limits_of_now_and_nothing_is_forgiven(world):
@@ -79,10 +79,10 @@ def test_a_restored_panel_gets_the_limits_of_now_and_nothing_is_forgiven(world):
     world.one_pass()
     database.restore()
     world.one_pass()
-    assert doubts(world) == ["went_back"]
+    assert suspensions(world) == ["went_back"]
     before = list(world.bridge.store.accounts.all())
     planned = plan(world)
-    assert planned.doubt
+    assert planned.suspension_text
     assert fates(planned) == dict.fromkeys(NAMES[:3], Fate.IN_STEP) | {"dave": Fate.KEPT}
     assert list(world.bridge.store.accounts.all()) == before, "a plan changes nothing"
     accept(world)
@@ -109,7 +109,7 @@ def test_a_limit_of_the_backup_is_taken_away_where_the_quota_is_unlimited_by_now
     assert shown(world) == ("active", None)
     database.restore()
     world.one_pass()
-    assert doubts(world) == ["went_back"]
+    assert suspensions(world) == ["went_back"]
     accept(world)
     settle(world)
     assert shown(world) == ("active", None)
@@ -130,7 +130,7 @@ def test_no_limit_in_the_backup_is_no_word_where_the_quota_was_set_since(world):
     assert world.account("erin").published_bytes is None
     database.restore()
     world.one_pass()
-    assert doubts(world) == ["went_back"]
+    assert suspensions(world) == ["went_back"]
     accept(world)
     settle(world)
     assert world.account("erin").quota_bytes == gib(5)
@@ -151,7 +151,7 @@ def test_users_we_had_disabled_at_the_time_of_the_backup_are_ours(world):
     assert shown(world, "erin") == ("active", gib(5))
     database.restore()
     world.one_pass()
-    assert doubts(world) == ["went_back"]
+    assert suspensions(world) == ["went_back"]
     accept(world)
     settle(world)
     assert shown(world, "erin") == ("active", gib(5))
@@ -196,7 +196,7 @@ def test_users_who_were_created_anew_keep_their_accounts_where_most_were(world):
     for user in world.panel.users.values():
         user.created_at = world.clock()
     world.one_pass()
-    assert doubts(world) == ["users_recreated"]
+    assert suspensions(world) == ["users_recreated"]
     accept(world)
     settle(world)
     assert {world.account(name).quota_bytes for name in NAMES} == {gib(10)}
@@ -207,7 +207,7 @@ def test_users_who_are_gone_are_put_aside_and_the_others_go_on(world):
     for name in NAMES[:3]:
         world.panel.delete_user(name)
     world.one_pass()
-    assert doubts(world) == ["users_gone"]
+    assert suspensions(world) == ["users_gone"]
     planned = accept(world)
     assert fates(planned) == dict.fromkeys(NAMES[:3], Fate.PUT_ASIDE) | {"dave": Fate.KEPT}
     settle(world)
@@ -234,7 +234,7 @@ def test_a_user_whom_the_backup_still_has_is_back(world):
 def test_there_is_nothing_to_accept_of_a_panel_that_is_not_in_doubt(world):
     world.panel.modify_user("alice", {"data_limit": gib(20)})
     planned = accept(world)
-    assert planned.doubt is None
+    assert planned.suspension_text is None
     assert planned.accounts == ()
     world.one_pass()
     assert world.account("alice").quota_bytes == gib(20)
@@ -244,7 +244,7 @@ def test_a_panel_that_nobody_has_looked_at_since_is_found_to_be_in_doubt(world):
     world.clock.advance(seconds=60)
     for user in world.panel.users.values():
         user.created_at = world.clock()
-    assert plan(world).doubt
+    assert plan(world).suspension_text
     accept(world)
     settle(world)
     assert world.account("alice").quota_bytes == gib(10)
@@ -338,8 +338,8 @@ class TestCommand:
 
 
 def test_a_panel_that_another_bridge_writes_to_is_not_accepted_by_it(world):
-    doubt = SuspensionReason(kind="second_bridge", text="another bridge", since=world.clock())
-    world.bridge.store.suspension.begin(doubt, at=world.clock())
+    reason = SuspensionReason(kind="second_bridge", text="another bridge", since=world.clock())
+    world.bridge.store.suspension.begin(reason, at=world.clock())
     planned = accept(world)
-    assert (planned.doubt, planned.accounts) == (None, ())
-    assert doubts(world) == ["second_bridge"]
+    assert (planned.suspension_text, planned.accounts) == (None, ())
+    assert suspensions(world) == ["second_bridge"]

@@ -77,7 +77,7 @@ def test_a_name_that_no_panel_has_is_an_orphan_once_and_of_the_first(world):
     world.look(4)
     assert world.events("default", "orphan") == ["nobody"]
     assert world.events("two", "orphan") == world.events("three", "orphan") == []
-    counts = [world.bridge(panel).store.counts()["orphans"] for panel in world.panels]
+    counts = [world.bridge(panel).store.counts()["unknown_names"] for panel in world.panels]
     assert counts == [1, 0, 0]
     assert [each.username for each in world.bridge("default").store.unknown_names.all()] == [
         "nobody"

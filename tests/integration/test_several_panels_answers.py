@@ -24,7 +24,7 @@ def crowd(world):
     world.look(3)
 
 
-def standing(world, panel):
+def used_and_quota(world, panel):
     """Return what each user has used and of what quota, in GiB."""
     return {
         (round((world.external(panel, name) + it.sighting.used_bytes) / gib(1), 3), it.quota_bytes)
@@ -44,7 +44,7 @@ class TestPanelsThatLie:
     def test_an_empty_panel_changes_no_quota_no_usage_and_no_name(self, opened, spans):
         world = opened("two", spans=spans)
         crowd(world)
-        before = standing(world, "default"), standing(world, "two")
+        before = used_and_quota(world, "default"), used_and_quota(world, "two")
         users = dict(world.panels["default"].users)
         world.panels["default"].users.clear()
         world.look(4)
@@ -52,13 +52,13 @@ class TestPanelsThatLie:
         world.panels["default"].users.update(users)
         world.look(4)
         assert world.bridge("default").store.suspension.text is None
-        assert (standing(world, "default"), standing(world, "two")) == before
+        assert (used_and_quota(world, "default"), used_and_quota(world, "two")) == before
         for name in NAMES:
             world.ledger.report(name, gib(1))
         world.look(2)
         assert {world.bridges.find(name)[0].panel_settings.name for name in NAMES} == {"default"}
-        assert standing(world, "default") == {((6 if spans else 4), gib(10))}
-        assert standing(world, "two") == {((6 if spans else 2), gib(10))}
+        assert used_and_quota(world, "default") == {((6 if spans else 4), gib(10))}
+        assert used_and_quota(world, "two") == {((6 if spans else 2), gib(10))}
 
     def test_a_restored_panel_resets_nobody_anywhere_until_it_is_accepted(self, opened, spans):
         world = opened("two", spans=spans)
@@ -68,30 +68,30 @@ class TestPanelsThatLie:
             world.use("default", 0.5, name)
             world.ledger.report(name, gib(1))
         world.look(3)
-        before = standing(world, "two")
+        before = used_and_quota(world, "two")
         restore_snapshot(world.panels["default"], snapshot)
         world.look(3)
         assert "in an earlier state" in world.bridge("default").store.suspension.text
-        assert standing(world, "two") == before, "the other panel goes on as it was"
+        assert used_and_quota(world, "two") == before, "the other panel goes on as it was"
         assert resets(world, "two") == resets(world, "default") == []
         for name in NAMES:
             world.use("two", 0.25, name)
         world.look(2)
-        assert {round(used, 3) for used, _ in standing(world, "two")} == {
+        assert {round(used, 3) for used, _ in used_and_quota(world, "two")} == {
             round(used + 0.25, 3) for used, _ in before
         }
         world.run(world.bridge("default").panel_rebase.apply(actor="test"))
         world.look(3)
         assert world.bridge("default").store.suspension.text is None
         assert resets(world, "two") == resets(world, "default") == []
-        assert {quota for _, quota in standing(world, "default")} == {gib(10)}
-        used = {round(used, 3) for used, _ in standing(world, "default")}
+        assert {quota for _, quota in used_and_quota(world, "default")} == {gib(10)}
+        used = {round(used, 3) for used, _ in used_and_quota(world, "default")}
         assert used == ({6.25} if spans else {4}), "what the backup lacks is forgiven, 0.5 GiB"
 
     def test_a_panel_moved_to_another_address_and_database_goes_on(self, opened, tmp_path, spans):
         world = opened("two", spans=spans)
         crowd(world)
-        before = standing(world, "default"), standing(world, "two")
+        before = used_and_quota(world, "default"), used_and_quota(world, "two")
         for user in world.panels["two"].users.values():
             user.created_at = user.created_at.replace(microsecond=0)
         world.run(world._stack.aclose())
@@ -104,7 +104,7 @@ class TestPanelsThatLie:
         world.bridges = world.open(("default", "two"), spans=spans)
         world.look(3)
         assert [world.bridge(panel).store.suspension.text for panel in world.panels] == [None, None]
-        assert (standing(world, "default"), standing(world, "two")) == before
+        assert (used_and_quota(world, "default"), used_and_quota(world, "two")) == before
         assert resets(world, "two") == []
 
 

@@ -306,7 +306,7 @@ def test_no_answer_of_a_collector_surprises_the_bridge(answer):
         lambda feed: feed.usage("al/ice"),
         lambda feed: feed.cleanup(days=3),
         lambda feed: feed.position_of("1" * 32),
-        lambda feed: feed.known_stores(),
+        lambda feed: feed.reported_positions(),
     ):
         with contextlib.suppress(CollectorRefusedError, CollectorUnavailableError):
             asyncio.run(ask_collector(answer, ask))

@@ -51,13 +51,13 @@ class Fuzzed:
         logging.getLogger("marzban_bridge").addHandler(self.lines)
         self.world = self._loop.enter(BridgeWorld(folder, action_token=TOKEN).serving())
         self._loop.run(self.world.use("alice", panel_bytes=gib(1), external_bytes=gib(2)))
-        self.stands = self.standing()
+        self.state_before = self.state()
 
     def close(self) -> None:
         self._loop.close()
         logging.getLogger("marzban_bridge").removeHandler(self.lines)
 
-    def standing(self):
+    def state(self):
         account = self.world.bridge.store.accounts.get("alice")
         return account.baseline_bytes, account.quota_bytes, self.world.panel.get_user("alice")
 
@@ -76,7 +76,7 @@ class Fuzzed:
         return answer
 
     def check_unchanged(self):
-        assert self.standing() == self.stands
+        assert self.state() == self.state_before
 
 
 @pytest.fixture(scope="module")

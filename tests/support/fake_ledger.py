@@ -50,7 +50,7 @@ class FakeLedger:
         self.knows_ratios = True
         """A collector from before ratios says nothing of billed bytes."""
         self.is_down = False
-        self.standings: dict[str, dict[str, object]] = {}
+        self.positions: dict[str, dict[str, object]] = {}
         self.runs: list[tuple[int, str]] = []
         self.reports: list[Reported] = []
         self.lines: list[Line] = []
@@ -70,7 +70,7 @@ class FakeLedger:
             {
                 name: getattr(self, name)
                 for name in (
-                    *("seq", "totals", "standings", "runs"),
+                    *("seq", "totals", "positions", "runs"),
                     *("reports", "lines", "corrections"),
                 )
             }
@@ -236,7 +236,7 @@ class FakeLedger:
         if request.headers.get("authorization") != f"Bearer {ADMIN_KEY}":
             return httpx.Response(401, json={"detail": "wrong key"})
         if request.url.path == "/v1/readers":
-            found = [{"reader": name, **told} for name, told in self.standings.items()]
+            found = [{"reader": name, **told} for name, told in self.positions.items()]
             return httpx.Response(200, json={"readers": found})
         if request.url.path.startswith("/v1/readers/"):
             return self._answer_reader(request)
@@ -279,12 +279,12 @@ class FakeLedger:
 
     def _answer_reader(self, request: httpx.Request) -> httpx.Response:
         reader = request.url.path.rpartition("/")[2]
-        known = self.standings.get(reader)
+        known = self.positions.get(reader)
         if request.method == "PUT":
             told = json.loads(request.content)
             is_news = known is None or told["position"] > known["position"]
             if is_news or (known and {**known, "panel": told["panel"]} == told):
-                known = self.standings[reader] = told
+                known = self.positions[reader] = told
         if known is None:
             return httpx.Response(
                 404, json={"detail": "no position has been reported for this reader"}

@@ -1,4 +1,4 @@
-"""Was there a reset? Reads it from two sightings of a user, for the panel seldom says so.
+"""Was there a reset? Reads it from two snapshots of a user, for the panel seldom says so.
 
 Facts of Marzban 0.8.4 that this rests on; in what another kind differs, its dialect says:
 
@@ -58,7 +58,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResetSign:
-    """A reset that two sightings prove."""
+    """A reset that two snapshots prove."""
 
     cause: Cause
     used_at_reset_bytes: int
@@ -139,7 +139,7 @@ def detect(
     more than one of them, and `told_at` is when the newest happened, as the panel says.
     `reset_all`: the last reset of all users of this user's owner that another user proved. A row
     from the past is no reset; where a reset of all users shows the same, the caller has ruled the
-    past out (`panel_doubt`).
+    past out (`panel_suspension`).
     """
     before = account.sighting
     logged_more_bytes = after.logged_bytes - before.logged_bytes

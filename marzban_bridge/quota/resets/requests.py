@@ -114,7 +114,7 @@ def complete(
     request = account.reset_request
     if request is None:
         raise ValueError(f"no reset of {account.username} is under way")
-    standing = balance(account, total_bytes=request.total_bytes)
+    old_balance = balance(account, total_bytes=request.total_bytes)
     seen = snapshot_of(user, seen_at=now)
     wanted = request.restoration
     restoration = replace(
@@ -124,9 +124,9 @@ def complete(
     )
     event = Event(
         kind="reset",
-        text=f"{request.cause}: {standing.external_bytes} external bytes begin anew",
+        text=f"{request.cause}: {old_balance.external_bytes} external bytes begin anew",
         actor=request.actor,
-        before=str(standing.used_bytes),
+        before=str(old_balance.used_bytes),
         after=str(seen.used_bytes),
     )
     lost_bytes = account.seen_total_bytes - request.total_bytes if account.is_held else 0

@@ -15,7 +15,7 @@ from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, is_same_creation
 from marzban_bridge.quota.account import FLOOR_BYTES, Account, Event, OwnEdit, Restoration
 from marzban_bridge.quota.writes.note_line import text_mark, without_lines
-from marzban_bridge.quota.writes.own_writes import looks_typed, quota_event, with_published
+from marzban_bridge.quota.writes.own_writes import may_be_typed, quota_event, with_published
 
 REMEMBERED_EDITS = 4
 IN_BULK = "the data limits of many users were changed at once: the quota changes by as much"
@@ -58,7 +58,7 @@ def follow_unedited(
         return None
     more_bytes = shown_bytes - known_bytes
     is_exact = user.edited_at is None or user.edited_at.microsecond != 0
-    if not is_exact and looks_typed(shown_bytes) and not looks_typed(more_bytes):
+    if not is_exact and may_be_typed(shown_bytes) and not may_be_typed(more_bytes):
         return None  # rather an edit within the second of the one before
     quota_bytes = max(FLOOR_BYTES, account.quota_bytes + more_bytes)
     event = quota_event(account.quota_bytes, quota_bytes, IN_BULK)

@@ -229,7 +229,7 @@ def _by_value(
         return replace(account, published_bytes=None), None
     is_stale = any(_is_same(shown_bytes, limit, dialect) for limit in account.remembered_limits)
     is_stale_in_dialog = is_stale and dialect.has_edit_times and not _is_round(shown_bytes)
-    if shown_bytes is None or (looks_typed(shown_bytes) and not is_stale_in_dialog):
+    if shown_bytes is None or (may_be_typed(shown_bytes) and not is_stale_in_dialog):
         return _edited(account, shown_bytes)
     return (account, None) if is_stale else _odd(account, shown_bytes, now=now)
 
@@ -307,7 +307,7 @@ def _is_round(limit_bytes: int | None) -> bool:
     )
 
 
-def looks_typed(limit_bytes: int) -> bool:
+def may_be_typed(limit_bytes: int) -> bool:
     """Tell whether a limit is a whole number of hundredths of a GiB, as people type them."""
     hundredths = limit_bytes * 100 / GIB
     return abs(hundredths - round(hundredths)) * GIB / 100 <= 1

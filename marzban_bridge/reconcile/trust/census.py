@@ -1,6 +1,6 @@
 """Reads a sample of a panel's users before a suspicious change of one of them is accepted.
 
-`quota.panel_doubt` decides; this module reads the panel, and stores a suspension.
+`quota.panel_suspension` decides; this module reads the panel, and stores a suspension.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account
-from marzban_bridge.quota.panel_doubt import (
-    DoubtKind,
+from marzban_bridge.quota.panel_suspension import (
     Reading,
     Shown,
+    SuspensionKind,
     is_limit_ours,
     is_over,
     judge,
@@ -74,7 +74,7 @@ class Census:
         if text := self._store.suspension.text:
             raise PanelSuspendedError(text)
 
-    async def is_doubtful(self, key: str, user: PanelUser | None, *, read_at: float) -> bool:
+    async def is_untrusted(self, key: str, user: PanelUser | None, *, read_at: float) -> bool:
         """Tell whether the panel's data of a user must not be used.
 
         `user`: read at or after `read_at` (`time.monotonic`); None when the panel has no such user.
@@ -102,32 +102,32 @@ class Census:
 
     async def look_again(self) -> bool:
         """While the panel is suspended, read another sample; return whether it stays suspended."""
-        for doubt in self._store.suspension.reasons:
-            if doubt.kind not in set(DoubtKind):
+        for reason in self._store.suspension.reasons:
+            if reason.kind not in set(SuspensionKind):
                 continue  # `SecondBridge` or `TwinPanels` ends it
-            keys = [*doubt.witnesses, *self._store.accounts.sample(admin=None, limit=SAMPLE)]
+            keys = [*reason.witnesses, *self._store.accounts.sample(admin=None, limit=SAMPLE)]
             readings = await self._read(list(dict.fromkeys(keys))[:SAMPLE])
-            if is_over(doubt, readings):
-                self.end(doubt.kind, IS_OVER)
+            if is_over(reason, readings):
+                self.end(reason.kind, IS_OVER)
             elif kind := judge(readings):
-                self.begin(kind, readings, known=doubt)
+                self.begin(kind, readings, known=reason)
         return bool(self._store.suspension.reasons)
 
     def end(self, kind: str, text: str, *, actor: str = "bridge") -> None:
         """Remove one reason for the suspension."""
         if self._store.suspension.end(kind, text, actor=actor, at=self._clock()):
-            log.warning("panel %s is not in doubt any more: %s", self._store.panel, text)
+            log.warning("panel %s is not suspended any more: %s", self._store.panel, text)
         self.note()
 
     def note(self) -> None:
         """Set the metric to what is stored."""
-        doubts = {each.kind for each in self._store.suspension.reasons}
-        for kind in {*DoubtKind, *doubts}:
-            self._metrics.in_doubt.labels(reason=str(kind)).set(int(kind in doubts))
+        kinds = {each.kind for each in self._store.suspension.reasons}
+        for kind in {*SuspensionKind, *kinds}:
+            self._metrics.panel_suspended.labels(reason=str(kind)).set(int(kind in kinds))
 
     async def _find_out(
         self, key: str, user: PanelUser | None, *, read_at: float
-    ) -> tuple[DoubtKind | None, list[Reading]]:
+    ) -> tuple[SuspensionKind | None, list[Reading]]:
         account = self._store.accounts.get(key)
         if account is None:
             readings = await self._sample(None, read_at) if self._is_first_asked(key, user) else []
@@ -218,13 +218,17 @@ class Census:
             self._published[asked] = self._store.events.has_published(*asked, shown=shown)
         return self._published[asked]
 
-    def text(self, kind: DoubtKind, readings: list[Reading]) -> str:
+    def text(self, kind: SuspensionKind, readings: list[Reading]) -> str:
         """Return the message that says why the panel is suspended."""
         count = max(1, len(witnesses_of(kind, readings)))
         return text_of(kind, panel=self._store.panel, count=count, looked_at=len(readings))
 
     def begin(
-        self, kind: DoubtKind, readings: list[Reading], *, known: SuspensionReason | None = None
+        self,
+        kind: SuspensionKind,
+        readings: list[Reading],
+        *,
+        known: SuspensionReason | None = None,
     ) -> None:
         """Suspend the panel: none of its accounts is changed from now on."""
         witnesses = witnesses_of(kind, readings)

@@ -9,7 +9,7 @@ from marzban_bridge.clock import Clock
 from marzban_bridge.quota.acceptance import Acceptance, Fate, accept, event_of, keeps_recreated
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.gone_accounts import GoneAccount
-from marzban_bridge.quota.panel_doubt import DoubtKind, Reading, judge
+from marzban_bridge.quota.panel_suspension import Reading, SuspensionKind, judge
 from marzban_bridge.quota.shared import forgive
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.census import Census
@@ -27,7 +27,7 @@ REBASE_PANEL_PHRASE = "rebase panel"
 class PanelRebasePlan:
     """How accepting a panel would change accounts; nothing is stored yet."""
 
-    doubt: str | None
+    suspension_text: str | None
     """Why the panel is suspended; None where there is nothing to accept."""
     accounts: tuple[Acceptance, ...]
 
@@ -75,24 +75,24 @@ class PanelRebase:
 
     async def _apply(self, *, actor: str) -> PanelRebasePlan:
         seen = await self._look_at_all()
-        if not self._doubt() and (kind := judge([each.reading for each in seen])):
+        if not self._suspension_text() and (kind := judge([each.reading for each in seen])):
             # No user is settled while all are read.
             self._census.begin(kind, [each.reading for each in seen])
             seen = await self._look_at_all()
         plan = self._plan_of(seen)
-        if plan.doubt is None:
+        if plan.suspension_text is None:
             return plan
         keeps = keeps_recreated([each.reading for each in seen])
         for each in seen:
             self._accept(each, keeps=keeps, actor=actor)
-        for kind in DoubtKind:
+        for kind in SuspensionKind:
             self._census.end(kind, ACCEPTED, actor=actor)
         self._queue.add([each.before.key for each in plan.accounts if each.after])
         return plan
 
-    def _doubt(self) -> str | None:
+    def _suspension_text(self) -> str | None:
         """Return why the panel is suspended because of its users' data; None for other reasons."""
-        kinds = set(DoubtKind)
+        kinds = set(SuspensionKind)
         texts = [each.text for each in self._store.suspension.reasons if each.kind in kinds]
         return "; ".join(texts) or None
 
@@ -108,12 +108,14 @@ class PanelRebase:
 
     def _plan_of(self, seen: list[_Seen]) -> PanelRebasePlan:
         readings = [each.reading for each in seen]
-        doubt, kind = self._doubt(), judge(readings)
-        if kind and not doubt:
-            doubt = self._census.text(kind, readings)
+        suspension_text, kind = self._suspension_text(), judge(readings)
+        if kind and not suspension_text:
+            suspension_text = self._census.text(kind, readings)
         keeps = keeps_recreated(readings)
-        accounts = [self._decided(each, keeps=keeps) for each in readings] if doubt else []
-        return PanelRebasePlan(doubt=doubt, accounts=tuple(accounts))
+        accounts = (
+            [self._decided(each, keeps=keeps) for each in readings] if suspension_text else []
+        )
+        return PanelRebasePlan(suspension_text=suspension_text, accounts=tuple(accounts))
 
     def _decided(self, reading: Reading, *, keeps: bool) -> Acceptance:
         line = self._evaluator.lines(reading.user).own if reading.user else None

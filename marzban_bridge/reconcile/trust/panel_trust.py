@@ -30,20 +30,20 @@ class PanelTrust:
             raise StoreSuspendedError(self._store.suspended)
         self.census.refuse_suspended()
 
-    async def is_doubtful(self, key: str, user: PanelUser, *, read_at: float) -> bool:
+    async def is_untrusted(self, key: str, user: PanelUser, *, read_at: float) -> bool:
         """Tell whether a user must not be changed: the panel is suspended, or the limit another's.
 
         `user`: read at or after `read_at` (`time.monotonic`).
         """
         is_of_other = self.second_bridge.notice(key, user)
-        return is_of_other or await self.census.is_doubtful(key, user, read_at=read_at)
+        return is_of_other or await self.census.is_untrusted(key, user, read_at=read_at)
 
     async def demand(self, key: str, user: PanelUser, *, read_at: float) -> None:
         """Raise PanelSuspendedError where a user must not be changed."""
-        if await self.is_doubtful(key, user, read_at=read_at):
+        if await self.is_untrusted(key, user, read_at=read_at):
             self.census.refuse_suspended()
             raise PanelSuspendedError(
-                self.second_bridge.reason(key, user) or "the panel is in doubt"
+                self.second_bridge.reason(key, user) or "the panel is suspended"
             )
 
     async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError
-from marzban_bridge.feed.client import CollectorFeed, KnownStore
+from marzban_bridge.feed.client import CollectorFeed, ReportedPosition
 from marzban_bridge.quota.account import Event
 from marzban_bridge.store.store import Store
 
@@ -77,7 +77,7 @@ class RollbackCheck:
             return
         identity = self._store.identity
         if identity.is_new:
-            self._check_new_store(await self._feed.known_stores())
+            self._check_new_store(await self._feed.reported_positions())
         known = await self._feed.position_of(identity.name)
         if known and identity.entry_digest(known.position) != known.mark:
             self.is_behind = True
@@ -90,7 +90,7 @@ class RollbackCheck:
             )
         self._checked.set()
 
-    def _check_new_store(self, known: Sequence[KnownStore]) -> None:
+    def _check_new_store(self, known: Sequence[ReportedPosition]) -> None:
         """Suspend a new store if the collector has the position of one for the same panel.
 
         A position of 0 is ignored: that store was empty. A store of another panel may be this

@@ -131,7 +131,7 @@ class SecondBridge:
                 "gone, and only its lines in users' notes have the quotas. No user is changed "
                 "until `marzban-bridge rebuild`, which reads the quotas from these lines"
             )
-            self._store_doubt(text, since=other.renewed_at)
+            self._suspend(text, since=other.renewed_at)
             return True
         self.end(f"the bridge on {other.place} does not renew its lines any more")
         return False
@@ -165,9 +165,9 @@ class SecondBridge:
         username = known.username if known and is_same else user.username
         other = OtherBridge(store=line.store, place=line.place, username=username, renewed_at=now)
         self._store.set_meta(self._meta, msgspec.json.encode(other).decode())
-        self._store_doubt(self._text(line.store, line.place, username), since=now)
+        self._suspend(self._text(line.store, line.place, username), since=now)
 
-    def _store_doubt(self, text: str, *, since: datetime) -> None:
+    def _suspend(self, text: str, *, since: datetime) -> None:
         known = [each for each in self._store.suspension.reasons if each.kind == SECOND_BRIDGE]
         reason = SuspensionReason(
             kind=SECOND_BRIDGE, text=text, since=known[0].since if known else since
@@ -206,7 +206,7 @@ class SecondBridge:
         )
 
     def _note_metric(self) -> None:
-        self._metrics.in_doubt.labels(reason=SECOND_BRIDGE).set(int(self.is_there))
+        self._metrics.panel_suspended.labels(reason=SECOND_BRIDGE).set(int(self.is_there))
 
     @property
     def _meta(self) -> str:

@@ -175,7 +175,7 @@ class TwinPanels:
 
     def _note(self, panel: str) -> None:
         is_left = self._store.of(panel).suspension.is_another_entrys_panel
-        self._metrics[panel].in_doubt.labels(reason=ONE_PANEL).set(int(is_left))
+        self._metrics[panel].panel_suspended.labels(reason=ONE_PANEL).set(int(is_left))
 
     def _is_apart(self, one: str, other: str) -> bool:
         """Tell whether the operator said that these are two panels."""

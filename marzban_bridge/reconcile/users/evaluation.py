@@ -257,7 +257,7 @@ class Evaluator:
         key, panel = account.key, self._store.panel
         is_renewed = old is not None and old.generation != new.generation and not new.starts
         if is_renewed or (old is not None and old.period != new.period):
-            new = replace(new, starts=self._store.standings(account))
+            new = replace(new, starts=self._store.period_starts(account))
         elif old is None or before is None or before.shared_period is None:
             own = (
                 self._store.usage.own_totals(key)
@@ -266,7 +266,7 @@ class Evaluator:
             )
             new = replace(new, starts={**new.starts, panel: own})
         if new.anew and (old is None or old.anew != new.anew):
-            new = replace(new, anew=replace(new.anew, starts=self._store.standings(account)))
+            new = replace(new, anew=replace(new.anew, starts=self._store.period_starts(account)))
         return new
 
     def _meaning_of_typed_limit(self, user: PanelUser) -> TypedLimit:

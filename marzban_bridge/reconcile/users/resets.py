@@ -115,7 +115,7 @@ class UserResets:
             number = shared.period
             completed, shared = shared_quotas.completed(account, completed, shared, period=period)
             if shared.period != number:
-                shared = replace(shared, starts=self._store.standings(completed))
+                shared = replace(shared, starts=self._store.period_starts(completed))
         elif account.reset_request and account.reset_request.shared_period is not None:
             completed = with_unseen(account, completed)
         self._store.accounts.save(completed, [event], at=now, shared=shared)

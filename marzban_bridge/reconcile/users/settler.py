@@ -140,7 +140,7 @@ class Settler:
                 # The user was in the list and is gone now: a sample from before does not
                 # help to decide whether only this user is gone.
                 missing_at = read_at if was_missing else time.monotonic()
-                if not await self._trust.census.is_doubtful(key, None, read_at=missing_at):
+                if not await self._trust.census.is_untrusted(key, None, read_at=missing_at):
                     owners = await self._lose(key)
         for owner in owners:
             if self._store.placement.is_known(owner):  # this account was not in the list
@@ -301,7 +301,7 @@ class Settler:
         totals = self._store.usage.totals(key)
         for step in range(MAX_STEPS):
             # The suspension, or the pause, may have begun while the panel answered.
-            if await self._trust.is_doubtful(key, user, read_at=read_at) or self._store.suspended:
+            if await self._trust.is_untrusted(key, user, read_at=read_at) or self._store.suspended:
                 return
             if step == 0:
                 self._recognize(key, user)

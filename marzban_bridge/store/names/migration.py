@@ -55,7 +55,7 @@ class _Spelling:
         before = {place: self._total(*place) for place in (*self._accounts, *self._gone)}
         unknown = self._spell_usage()
         self._spell_accounts()
-        self._spell_orphans(unknown)
+        self._spell_unknown_names(unknown)
         self._spell_placements(unknown)
         for key, panel in self._accounts:
             spelling = self._spelt[key][panel]
@@ -119,7 +119,7 @@ class _Spelling:
         names = [*self._spelt.get(key, {}).values(), *unknown.get(key, ())]
         return dict.fromkeys(names)
 
-    def _spell_orphans(self, unknown: dict[str, list[str]]) -> None:
+    def _spell_unknown_names(self, unknown: dict[str, list[str]]) -> None:
         """Migrate the unknown names of each panel, except names with an account there."""
         rows = self._db.execute(
             "SELECT account_key, panel, username, first_seen_at FROM orphan"

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from marzban_bridge.quota.account import Account
-from marzban_bridge.quota.shared_switch import Member, form, leave, leave_while_gone, standing_of
+from marzban_bridge.quota.shared_switch import (
+    Member,
+    form,
+    leave,
+    leave_while_gone,
+    lifetime_totals,
+)
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.accounts import Accounts, GoneAccounts
 from marzban_bridge.store.handle import StoreHandle
@@ -25,13 +31,13 @@ class QuotaSwitch:
         self._shared_quotas = SharedQuotas(handle)
         self._usage = Usage(handle, panel)
 
-    def standings(self, account: Account) -> dict[str, Totals]:
+    def period_starts(self, account: Account) -> dict[str, Totals]:
         """Return each panel's totals of a name, at the moment the account begins a period."""
         begun = replace(account, sighting=replace(account.sighting, used_bytes=0))
         members = self._members(account.key)
         own = self._usage.own_totals(account.key)
         members[self._panel] = Member(account=begun, own=own)
-        return {panel: standing_of(member) for panel, member in members.items()}
+        return {panel: lifetime_totals(member) for panel, member in members.items()}
 
     def begin(self) -> None:
         """Make users of one name share a quota, with the usage of each, within a transaction."""

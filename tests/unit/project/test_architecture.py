@@ -57,7 +57,7 @@ PURE = (
     "marzban_bridge/panels/port.py",
     "marzban_bridge/panels/users.py",
     "marzban_bridge/panels/http/answers.py",
-    "marzban_bridge/quota/panel_doubt.py",
+    "marzban_bridge/quota/panel_suspension.py",
     "marzban_bridge/panels/identity.py",
     "marzban_bridge/panels/names.py",
     "marzban_bridge/quota/plan.py",

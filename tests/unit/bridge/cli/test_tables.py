@@ -58,8 +58,8 @@ def test_amounts_have_three_digits_and_a_unit(amount_bytes, text):
     ("quota_bytes", "text"), [(None, "-"), (0, "-"), (gib(10), "30 %"), (gib(2), "150 %")]
 )
 def test_a_share_is_of_a_quota(quota_bytes, text):
-    standing = Balance(quota_bytes=quota_bytes, panel_bytes=gib(1), external_bytes=gib(2))
-    assert human_share(standing) == text
+    found = Balance(quota_bytes=quota_bytes, panel_bytes=gib(1), external_bytes=gib(2))
+    assert human_share(found) == text
 
 
 def tables_about(name: str):
@@ -72,14 +72,14 @@ def tables_about(name: str):
         ),
         "plan": plan_table([PlannedRow(name, "limit", name, gib(3), "disabled")]),
         "events": events_table([RecordedEvent(seq=1, at=AT, username=name, event=event)]),
-        "orphans": unknown_names_table(
+        "unknown names": unknown_names_table(
             [UnknownName(username=name, first_seen_at=AT, total_bytes=gib(1), raw_bytes=gib(1))]
         ),
     }
 
 
 @pytest.mark.parametrize("name", [*HOSTILE_NAMES, LONG_NAME, LONG_NAME * 8])
-@pytest.mark.parametrize("which", ["users", "users with ratios", "plan", "events", "orphans"])
+@pytest.mark.parametrize("which", ["users", "users with ratios", "plan", "events", "unknown names"])
 def test_whatever_a_name_is_a_table_fits_and_steers_no_terminal(which, name):
     text = drawn(tables_about(name)[which])
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
@@ -88,7 +88,7 @@ def test_whatever_a_name_is_a_table_fits_and_steers_no_terminal(which, name):
 
 
 @pytest.mark.parametrize("name", ["[/]", "[bold]x[/bold]"])
-@pytest.mark.parametrize("which", ["plan", "events", "orphans"])
+@pytest.mark.parametrize("which", ["plan", "events", "unknown names"])
 def test_markup_in_a_name_is_shown_and_not_obeyed(which, name):
     assert name in drawn(tables_about(name)[which]).replace("\n", "")
 

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.quota.account import FLOOR_BYTES, GIB, MIB, Enforcement, is_same_limit
 from marzban_bridge.quota.balance import balance, desired
-from marzban_bridge.quota.writes.own_writes import looks_typed
+from marzban_bridge.quota.writes.own_writes import may_be_typed
 
 BYTES = st.integers(min_value=0, max_value=2**50)
 
 
 def test_external_usage_is_the_total_less_the_baseline():
     held = account(panel_user(used_bytes=gib(4)), baseline_bytes=gib(100))
-    standing = balance(held, total_bytes=gib(107))
-    assert standing.external_bytes == gib(7)
-    assert standing.used_bytes == gib(11)
-    assert standing.left_bytes == -gib(1)
-    assert standing.is_exhausted
+    found = balance(held, total_bytes=gib(107))
+    assert found.external_bytes == gib(7)
+    assert found.used_bytes == gib(11)
+    assert found.left_bytes == -gib(1)
+    assert found.is_exhausted
 
 
 def test_an_unlimited_quota_is_never_exhausted_and_has_no_limit_to_publish():
@@ -110,4 +110,4 @@ def test_the_edit_dialogs_rounding_never_looks_like_an_edit(limit):
     [(gib(5), True), (gib(0.5), True), (int(2.25 * GIB), True), (gib(3) - 7 * MIB, False)],
 )
 def test_people_type_hundredths_of_a_gib(limit, is_typed):
-    assert looks_typed(limit) is is_typed
+    assert may_be_typed(limit) is is_typed

@@ -15,8 +15,8 @@ from marzban_bridge.quota.shared_switch import (
     form,
     leave,
     leave_while_gone,
+    lifetime_totals,
     owing,
-    standing_of,
 )
 from marzban_bridge.quota.usage import Totals
 
@@ -42,7 +42,7 @@ def used_alone(each: Member) -> int:
 
 
 def shared_totals(members, nobodys: int) -> dict[str, Totals]:
-    everything = nobodys + sum(standing_of(each).billed_bytes for each in members.values())
+    everything = nobodys + sum(lifetime_totals(each).billed_bytes for each in members.values())
     return {
         name: both(everything - each.account.lifetime_panel_bytes) for name, each in members.items()
     }
@@ -136,7 +136,7 @@ def test_a_reset_that_is_still_to_be_carried_out_when_they_begin_to_share_is_its
     asked = member(gib(3), gib(5), 0, reset_request=request(gib(4)))
     members = {"default": member(gib(1), gib(2), 0), "two": asked}
     shared, formed = form(members, nobodys=both(0))
-    everything = sum(standing_of(each).billed_bytes for each in members.values())
+    everything = sum(lifetime_totals(each).billed_bytes for each in members.values())
     assert everything - shared.start.billed_bytes == gib(1) + gib(2) + gib(1)
     assert formed["two"].reset_request.shared_period == shared.period
     assert formed["two"].shared_period < shared.period

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from marzban_bridge.errors import ReleasedError, StandingStillError
+from marzban_bridge.errors import PausedError, ReleasedError
 from marzban_bridge.reconcile.standstill import Standstill
 
 
@@ -39,7 +39,7 @@ async def test_it_begins_when_the_steps_under_way_are_over_and_holds_further_one
 async def test_a_step_that_does_not_end_is_no_deadlock():
     standstill = Standstill(rest_seconds=0.01)
     async with standstill.step():
-        with pytest.raises(StandingStillError, match="a rebase was not begun"):
+        with pytest.raises(PausedError, match="a rebase was not begun"):
             async with standstill.hold("a rebase"):
                 pytest.fail("a step is under way")
     with standstill.action():
@@ -68,7 +68,7 @@ async def test_a_step_that_is_cancelled_while_it_waits_or_works_holds_up_nothing
 async def test_after_a_release_no_step_and_no_action_begins():
     standstill = Standstill()
     async with standstill.hold("a release"):
-        with pytest.raises(StandingStillError, match="a release is under way"), standstill.action():
+        with pytest.raises(PausedError, match="a release is under way"), standstill.action():
             pytest.fail("it stands still")
         standstill.released = "released"
     assert standstill.reason == "released"

@@ -100,8 +100,8 @@ def test_a_held_user_over_its_quota_is_unenforced_too_and_stands_as_before_the_l
     assert (spelt["is_held"], spelt["is_unenforced"]) == ("1i", "1i")
     assert spelt["external_bytes"] == f"{gib(10)}i"
     assert fields_of(held, gib(99))["external_bytes"] == f"{gib(10)}i", "nor what it has grown to"
-    in_doubt = account(seen_total_bytes=gib(11), baseline_bytes=gib(1))
-    assert fields_of(in_doubt, gib(0.5))["external_bytes"] == f"{gib(10)}i"
+    lacking = account(seen_total_bytes=gib(11), baseline_bytes=gib(1))
+    assert fields_of(lacking, gib(0.5))["external_bytes"] == f"{gib(10)}i"
 
 
 def test_whom_the_bridge_disabled_is_told_apart():

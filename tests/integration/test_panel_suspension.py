@@ -29,7 +29,7 @@ def accounts(world):
     return list(world.bridge.store.accounts.all())
 
 
-def doubts(world):
+def suspensions(world):
     return [each.kind for each in world.bridge.store.suspension.reasons]
 
 
@@ -41,16 +41,16 @@ def test_an_empty_panel_changes_no_account_and_goes_on_by_itself_once_its_users_
     before, snapshot = accounts(world), to_snapshot(world.panel)
     world.panel.users = {}
     world.one_pass()
-    assert doubts(world) == ["users_gone"]
+    assert suspensions(world) == ["users_gone"]
     world.ledger.report("alice", gib(2))
     world.one_pass()
     assert accounts(world) == before
     assert world.bridge.store.usage.total_bytes("alice") == gib(5), "usage is recorded all the same"
     world.restart()
-    assert doubts(world) == ["users_gone"]
+    assert suspensions(world) == ["users_gone"]
     restore_snapshot(world.panel, snapshot)
     world.one_pass()
-    assert doubts(world) == []
+    assert suspensions(world) == []
     assert world.panel.get_user("alice")["data_limit"] == gib(5)
     assert [each for each in kinds(world) if each.startswith("doubt")] == ["doubt_over", "doubt"]
     assert "deleted" not in kinds(world)
@@ -73,14 +73,14 @@ def test_everybody_created_anew_at_once_is_a_panel_that_moved(world):
     for user in world.panel.users.values():
         user.created_at = world.clock()
     world.one_pass()
-    assert doubts(world) == ["users_recreated"]
+    assert suspensions(world) == ["users_recreated"]
     assert accounts(world) == before
 
 
 def test_a_reset_is_refused_in_words_while_the_panel_is_in_doubt(world):
     world.panel.users = {name: user for name, user in world.panel.users.items() if name == "alice"}
     world.one_pass()
-    assert doubts(world) == ["users_gone"]
+    assert suspensions(world) == ["users_gone"]
     with pytest.raises(PanelSuspendedError, match="rebase --panel default"):
         world.run(world.bridge.actions.reset_user("alice", actor="root"))
     assert world.panel.get_user("alice")["used_traffic"] == gib(1)
@@ -89,7 +89,7 @@ def test_a_reset_is_refused_in_words_while_the_panel_is_in_doubt(world):
 def test_one_user_who_is_deleted_is_deleted(world):
     world.panel.delete_user("bob")
     world.one_pass()
-    assert doubts(world) == []
+    assert suspensions(world) == []
     assert world.bridge.store.accounts.get("bob") is None
 
 
@@ -101,7 +101,7 @@ def test_the_panels_own_removal_of_expired_users_is_no_doubt(world):
     for name in NAMES[:3]:
         world.panel.delete_user(name)
     world.one_pass()
-    assert doubts(world) == []
+    assert suspensions(world) == []
     assert [each.username for each in accounts(world)] == ["dave"]
 
 
@@ -121,7 +121,7 @@ def test_many_changes_at_once_bring_about_one_sample(world):
 
     object.__setattr__(world.bridge.panel, "get_users", counting)
     world.one_pass()
-    assert doubts(world) == []
+    assert suspensions(world) == []
     assert len(asked) == 2
 
 
@@ -169,7 +169,7 @@ class TestWentBack:
         before = accounts(world)
         restore_snapshot(world.panel, snapshot)
         world.one_pass()
-        assert doubts(world) == ["went_back"]
+        assert suspensions(world) == ["went_back"]
         after = {each.username: each for each in accounts(world)}
         for each in before:
             kept = after[each.username]
@@ -183,15 +183,15 @@ class TestWentBack:
         new = to_snapshot(world.panel)
         restore_snapshot(world.panel, old)
         world.one_pass()
-        assert doubts(world) == ["went_back"]
+        assert suspensions(world) == ["went_back"]
         for name in NAMES[:3]:  # use beyond what was seen does not make it the newer one
             world.panel.use_traffic(name, gib(4))
         world.one_pass()
-        assert doubts(world) == ["went_back"]
+        assert suspensions(world) == ["went_back"]
         restore_snapshot(world.panel, new)
         world.ledger.report("dave", gib(1))
         world.one_pass()
-        assert doubts(world) == []
+        assert suspensions(world) == []
         assert world.account("dave").quota_bytes == gib(10)
         assert world.panel.get_user("dave")["data_limit"] == gib(6)
 
@@ -218,7 +218,7 @@ class TestResetAll:
             world.panel.use_traffic(name, gib(0.1))
         world.one_pass()
         world.one_pass()
-        assert doubts(world) == []
+        assert suspensions(world) == []
         assert all(
             world.bridge.store.usage.total_bytes(each.key) == each.baseline_bytes
             for each in accounts(world)
@@ -232,7 +232,7 @@ class TestResetAll:
         for name in NAMES:
             world.clock.advance(seconds=1)
             world.run(settler.settle(name, None, read_at=0.0))
-        assert doubts(world) == []
+        assert suspensions(world) == []
         assert kinds(world).count("reset") == len(NAMES)
 
 
@@ -265,12 +265,12 @@ class TestWithoutNotes:
         restore_snapshot(world.panel, old)
         for _ in range(2):
             world.one_pass()
-            assert doubts(world) == ["went_back"]
+            assert suspensions(world) == ["went_back"]
         assert self.quotas(world) == [gib(10)] * 4
         assert "quota_changed" not in kinds(world)
         restore_snapshot(world.panel, new)
         world.one_pass()
-        assert doubts(world) == []
+        assert suspensions(world) == []
         assert [each.published_bytes for each in accounts(world)] == [
             each.published_bytes for each in before
         ]
@@ -284,7 +284,7 @@ class TestWithoutNotes:
         world.restart()
         restore_snapshot(world.panel, old)
         world.one_pass()
-        assert doubts(world) == ["went_back"]
+        assert suspensions(world) == ["went_back"]
 
     def test_nor_are_those_of_users_who_were_disabled_edited_or_reset_since(self, world):
         old = to_snapshot(world.panel)
@@ -296,7 +296,7 @@ class TestWithoutNotes:
         assert self.quotas(world) == [gib(10), gib(20), gib(10), gib(10)]
         restore_snapshot(world.panel, old)
         world.one_pass()
-        assert doubts(world) == ["went_back"]
+        assert suspensions(world) == ["went_back"]
         assert self.quotas(world) == [gib(10), gib(20), gib(10), gib(10)]
         assert world.account("alice").is_disabled_by_us
 
@@ -308,7 +308,7 @@ class TestWithoutNotes:
         for name in NAMES[:count]:
             world.panel.modify_user(name, {"data_limit": gib(8)})
         world.one_pass()
-        assert doubts(world) == []
+        assert suspensions(world) == []
         assert self.quotas(world) == [gib(8)] * count + [gib(10)] * (4 - count)
 
     def test_quotas_that_an_admin_sets_back_are_edits(self, world):
@@ -319,5 +319,5 @@ class TestWithoutNotes:
         for name in NAMES:
             world.panel.modify_user(name, {"data_limit": gib(9)})
         world.one_pass()
-        assert doubts(world) == []
+        assert suspensions(world) == []
         assert self.quotas(world) == [gib(9)] * 4

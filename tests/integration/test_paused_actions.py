@@ -33,7 +33,7 @@ def limit(world, name="alice"):
 async def lose_ledger(world):
     """Have another ledger in the place of the one that was read."""
     world.ledger.restore(
-        {"seq": 0, "totals": {}, "standings": {}, "runs": [], "reports": [], "lines": []}
+        {"seq": 0, "totals": {}, "positions": {}, "runs": [], "reports": [], "lines": []}
     )
     world.ledger.ledger_id = "ledger-2"
     for name in ("carol", "carol", "bob"):

@@ -10,7 +10,7 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from marzban_bridge.api.answers import RebaseAnswer, ReleaseAnswer, shown_standing
+from marzban_bridge.api.answers import RebaseAnswer, ReleaseAnswer, shown_balance
 from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import BridgesPart, CallerPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
@@ -53,7 +53,7 @@ async def rebase(request: Request, bridges: BridgesPart, caller: CallerPart) -> 
     )
     return RebaseAnswer(
         users=[
-            shown_standing(
+            shown_balance(
                 account,
                 balance_with_raw(account, seen_totals(account)),
                 username=bridge.store.placement.public_name(account.username),

@@ -10,7 +10,14 @@ from bridge_builders import NOW, account, gib, panel_user
 
 from marzban_bridge.panels.users import NextPlan, PanelUser, Status
 from marzban_bridge.quota.account import Account, snapshot_of
-from marzban_bridge.quota.panel_doubt import DoubtKind, Reading, Shown, is_over, judge, witnesses_of
+from marzban_bridge.quota.panel_suspension import (
+    Reading,
+    Shown,
+    SuspensionKind,
+    is_over,
+    judge,
+    witnesses_of,
+)
 from marzban_bridge.quota.resets.detection import Fall, fall_of
 from marzban_bridge.quota.suspension import SuspensionReason
 
@@ -115,11 +122,11 @@ class TestTogether:
         [
             (1, 1, None),
             (2, 2, None),
-            (3, 3, DoubtKind.USERS_GONE),
-            (3, 9, DoubtKind.USERS_GONE),
+            (3, 3, SuspensionKind.USERS_GONE),
+            (3, 9, SuspensionKind.USERS_GONE),
             (3, 10, None),
             (16, 50, None),
-            (17, 50, DoubtKind.USERS_GONE),
+            (17, 50, SuspensionKind.USERS_GONE),
         ],
     )
     def test_three_and_a_third_who_are_gone_are_the_panels_doing(self, count, of, kind):
@@ -137,28 +144,28 @@ class TestTogether:
             for each in readings
         ]
         assert judge([*cleaned, *self.gone(2, 3)]) is None
-        assert judge([*cleaned, *self.gone(3, 9)]) is DoubtKind.USERS_GONE
+        assert judge([*cleaned, *self.gone(3, 9)]) is SuspensionKind.USERS_GONE
 
     def test_they_do_where_all_who_were_looked_at_are_gone(self):
         cleaned = [
             read(kept(f"user{number}", used=1, status=Status.LIMITED), None) for number in range(3)
         ]
-        assert judge(cleaned) is DoubtKind.USERS_GONE
+        assert judge(cleaned) is SuspensionKind.USERS_GONE
         assert judge(cleaned[:2]) is None
         assert judge([*cleaned, as_before("alice", used=1)]) is None
 
     def test_many_who_were_created_anew(self):
         users = [kept(f"user{number}") for number in range(3)]
         readings = [read(each, shown(each, created_at=NOW)) for each in users]
-        assert judge(readings) is DoubtKind.USERS_RECREATED
+        assert judge(readings) is SuspensionKind.USERS_RECREATED
         assert judge(readings[:2]) is None
 
     def test_one_who_went_back_is_enough(self):
         before = kept(used=5, logged=1)
         went_back = read(before, shown(before, used=3))
         readings = [went_back, *(as_before(f"user{number}", used=1) for number in range(20))]
-        assert judge(readings) is DoubtKind.WENT_BACK
-        assert witnesses_of(DoubtKind.WENT_BACK, readings) == ("alice",)
+        assert judge(readings) is SuspensionKind.WENT_BACK
+        assert witnesses_of(SuspensionKind.WENT_BACK, readings) == ("alice",)
 
     def test_limits_of_earlier_have_to_be_shown_by_many(self):
         users = [
@@ -166,7 +173,7 @@ class TestTogether:
             for number in range(3)
         ]
         readings = [read(each, shown(each, data_limit_bytes=OLD_LIMIT)) for each in users]
-        assert judge(readings) is DoubtKind.WENT_BACK
+        assert judge(readings) is SuspensionKind.WENT_BACK
         assert judge(readings[:2]) is None
 
     @pytest.mark.parametrize("old_limit_bytes", [gib(8), OLD_LIMIT])
@@ -179,9 +186,9 @@ class TestTogether:
         ]
         others = [as_before(f"other{number}", used=1) for number in range(40)]
         assert {each.shown for each in readings} == {Shown.EDIT_OR_OLD}
-        assert judge([*readings, *others]) is DoubtKind.WENT_BACK
+        assert judge([*readings, *others]) is SuspensionKind.WENT_BACK
         assert judge([*readings[:2], *others]) is None
-        assert witnesses_of(DoubtKind.WENT_BACK, readings) == ("user0", "user1", "user2")
+        assert witnesses_of(SuspensionKind.WENT_BACK, readings) == ("user0", "user1", "user2")
 
     def test_those_that_are_known_by_themselves_have_to_be_shown_by_a_third(self):
         """A tool that sends users back as it had read them is no restored backup."""
@@ -200,7 +207,7 @@ class TestTogether:
         before = kept(published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT,))
         old = [read(before, shown(before, data_limit_bytes=OLD_LIMIT))] * 2
         typed = read(before, shown(before, data_limit_bytes=gib(8)), was_published=True)
-        assert judge([*old, typed]) is DoubtKind.WENT_BACK
+        assert judge([*old, typed]) is SuspensionKind.WENT_BACK
 
     def test_a_limit_beside_a_reset_that_was_seen_is_the_admins(self):
         before = kept(used=5, published_bytes=PUBLISHED)
@@ -227,7 +234,7 @@ class TestResetAll:
 
     @pytest.mark.parametrize("fields", [{"used": 2}, {"used": 0, "logged": 2}])
     def test_a_user_of_the_same_owner_who_was_not_reset_speaks_against_it(self, fields):
-        assert judge([self.fell(), as_before("bob", **fields)]) is DoubtKind.WENT_BACK
+        assert judge([self.fell(), as_before("bob", **fields)]) is SuspensionKind.WENT_BACK
 
     def test_another_owners_user_does_not(self):
         before = replace(kept("bob", used=2), admin="shop")
@@ -244,11 +251,12 @@ class TestResetAll:
     def test_a_limit_of_earlier_beside_it_speaks_against_it(self):
         before = kept("bob", published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT,))
         other = read(before, shown(before, data_limit_bytes=OLD_LIMIT))
-        assert judge([self.fell(), other]) is DoubtKind.WENT_BACK
+        assert judge([self.fell(), other]) is SuspensionKind.WENT_BACK
         assert judge([other, as_before("carol", used=1)]) is None
 
     @pytest.mark.parametrize(
-        ("left", "kind"), [((1, 1, 1), DoubtKind.WENT_BACK), ((1, 1, 0), None), ((0, 0, 0), None)]
+        ("left", "kind"),
+        [((1, 1, 1), SuspensionKind.WENT_BACK), ((1, 1, 0), None), ((0, 0, 0), None)],
     )
     def test_users_who_have_most_of_their_traffic_left_were_not_reset(self, left, kind):
         users = [kept(f"user{number}", used=1.5) for number in range(3)]
@@ -258,19 +266,19 @@ class TestResetAll:
         assert judge(readings) is kind
 
     def test_more_traffic_than_there_can_be_since_the_last_look_is_traffic_of_earlier(self):
-        assert judge([self.fell(used=4.5)]) is DoubtKind.WENT_BACK
+        assert judge([self.fell(used=4.5)]) is SuspensionKind.WENT_BACK
         assert judge([self.fell(used=4.5, seen_at=NOW - timedelta(minutes=5))]) is None
 
 
 class TestEnd:
-    def doubt(self, kind, *witnesses):
+    def reason(self, kind, *witnesses):
         return SuspensionReason(kind=kind, text="why", since=NOW, witnesses=witnesses)
 
     def test_a_panel_whose_users_are_back_is_in_doubt_no_more(self):
-        doubt = self.doubt(DoubtKind.USERS_GONE, "alice")
-        assert is_over(doubt, [as_before("alice"), as_before("bob")])
+        reason = self.reason(SuspensionKind.USERS_GONE, "alice")
+        assert is_over(reason, [as_before("alice"), as_before("bob")])
         users = [kept(f"user{number}") for number in range(3)]
-        assert not is_over(doubt, [read(each, None) for each in users])
+        assert not is_over(reason, [read(each, None) for each in users])
 
     @pytest.mark.parametrize(
         ("missing", "of", "is_so"),
@@ -282,7 +290,7 @@ class TestEnd:
             read(each, None if number < missing else shown(each, status=Status.EXPIRED))
             for number, each in enumerate(users)
         ]
-        assert is_over(self.doubt(DoubtKind.USERS_GONE), readings) is is_so
+        assert is_over(self.reason(SuspensionKind.USERS_GONE), readings) is is_so
 
     @pytest.mark.parametrize(
         ("fields", "is_so"),
@@ -299,12 +307,14 @@ class TestEnd:
             used=5, logged=1, published_bytes=PUBLISHED, remembered_limits=(OLD_LIMIT, PUBLISHED)
         )
         user = shown(before, **{"data_limit_bytes": PUBLISHED} | fields)
-        assert is_over(self.doubt(DoubtKind.WENT_BACK, "alice"), [read(before, user)]) is is_so
+        assert (
+            is_over(self.reason(SuspensionKind.WENT_BACK, "alice"), [read(before, user)]) is is_so
+        )
 
     def test_who_was_deleted_before_the_backup_is_no_obstacle_where_another_was_put_forward(self):
-        doubt = self.doubt(DoubtKind.WENT_BACK, "alice", "bob")
+        reason = self.reason(SuspensionKind.WENT_BACK, "alice", "bob")
         gone, back = read(kept("alice", used=5), None), as_before("bob", used=5)
-        assert is_over(doubt, [gone, back, as_before("carol"), as_before("dave")])
-        assert not is_over(doubt, [gone, as_before("carol"), as_before("dave")])
+        assert is_over(reason, [gone, back, as_before("carol"), as_before("dave")])
+        assert not is_over(reason, [gone, as_before("carol"), as_before("dave")])
         went_back = read(kept("bob", used=5), shown(kept("bob"), used=3))
-        assert not is_over(doubt, [gone, went_back, as_before("carol"), as_before("dave")])
+        assert not is_over(reason, [gone, went_back, as_before("carol"), as_before("dave")])

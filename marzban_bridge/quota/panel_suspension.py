@@ -19,7 +19,7 @@ from marzban_bridge.quota.account import GIB, Account, PanelSnapshot, is_same_li
 from marzban_bridge.quota.resets.detection import Fall, detect, fall_of
 from marzban_bridge.quota.suspension import SuspensionReason
 from marzban_bridge.quota.writes.open_writes import sets_limit
-from marzban_bridge.quota.writes.own_writes import looks_typed
+from marzban_bridge.quota.writes.own_writes import may_be_typed
 
 LEAST_USERS = 3
 LEAST_SHARE = 1 / 3
@@ -35,7 +35,7 @@ CLEANED_UP = frozenset({Status.EXPIRED, Status.LIMITED})
 """Statuses of users that the panel's "delete expired users" removes, many at once."""
 
 
-class DoubtKind(StrEnum):
+class SuspensionKind(StrEnum):
     """The reason for a panel's suspension; also the label of a metric."""
 
     USERS_GONE = "users_gone"
@@ -131,7 +131,7 @@ def _shows_old_limit(reading: Reading, user: PanelUser) -> bool:
     account, shown_bytes = reading.account, user.data_limit_bytes
     if (
         shown_bytes is None
-        or looks_typed(shown_bytes)
+        or may_be_typed(shown_bytes)
         or is_limit_ours(account, user, dialect=reading.dialect)
     ):
         return False
@@ -148,10 +148,10 @@ def _is_edit_by_itself(reading: Reading) -> bool:
     if not reading.was_published or user is None or user.data_limit_bytes is None:
         return False
     shown_bytes = user.data_limit_bytes
-    return looks_typed(shown_bytes) or not _is_remembered(account, shown_bytes)
+    return may_be_typed(shown_bytes) or not _is_remembered(account, shown_bytes)
 
 
-def judge(readings: Sequence[Reading]) -> DoubtKind | None:
+def judge(readings: Sequence[Reading]) -> SuspensionKind | None:
     """Return why the panel has to be suspended; None if only its users changed.
 
     - One user whose row provably went back is sufficient; so is one with an earlier limit if
@@ -165,16 +165,16 @@ def judge(readings: Sequence[Reading]) -> DoubtKind | None:
     is_contradicted = any(_is_no_reset_all(each, readings) for each in readings)
     is_mixed = shown[Shown.UNCLEAR] and shown[Shown.OLD_LIMIT]
     if shown[Shown.WENT_BACK] or is_contradicted or is_mixed or _have_kept_most(readings):
-        return DoubtKind.WENT_BACK
+        return SuspensionKind.WENT_BACK
     old_limits = shown[Shown.OLD_LIMIT] + shown[Shown.EDIT_OR_OLD]
     if shown[Shown.EDIT_OR_OLD] >= LEAST_USERS or _are_many(old_limits, len(readings)):
-        return DoubtKind.WENT_BACK
+        return SuspensionKind.WENT_BACK
     if _are_many(shown[Shown.RECREATED], len(readings)):
-        return DoubtKind.USERS_RECREATED
+        return SuspensionKind.USERS_RECREATED
     lasting = [each for each in readings if each.account.sighting.status not in CLEANED_UP]
     is_empty = shown[Shown.GONE] == len(readings) >= LEAST_USERS
     if is_empty or _are_many(sum(each.shown is Shown.GONE for each in lasting), len(lasting)):
-        return DoubtKind.USERS_GONE
+        return SuspensionKind.USERS_GONE
     return None
 
 
@@ -199,12 +199,12 @@ def _are_many(count: int, all_of_them: int) -> bool:
     return count >= LEAST_USERS and count >= all_of_them * LEAST_SHARE
 
 
-def witnesses_of(kind: DoubtKind, readings: Sequence[Reading]) -> tuple[str, ...]:
+def witnesses_of(kind: SuspensionKind, readings: Sequence[Reading]) -> tuple[str, ...]:
     """Return the keys of the accounts that show this reason."""
     telling = {
-        DoubtKind.USERS_GONE: {Shown.GONE},
-        DoubtKind.USERS_RECREATED: {Shown.RECREATED},
-        DoubtKind.WENT_BACK: {
+        SuspensionKind.USERS_GONE: {Shown.GONE},
+        SuspensionKind.USERS_RECREATED: {Shown.RECREATED},
+        SuspensionKind.WENT_BACK: {
             Shown.WENT_BACK,
             Shown.UNCLEAR,
             Shown.OLD_LIMIT,
@@ -227,7 +227,7 @@ def is_over(reason: SuspensionReason, readings: Sequence[Reading]) -> bool:
     """
     if judge(readings) is not None:
         return False
-    if reason.kind != DoubtKind.WENT_BACK:
+    if reason.kind != SuspensionKind.WENT_BACK:
         missing = sum(each.shown in {Shown.GONE, Shown.RECREATED} for each in readings)
         return missing <= 1 or missing < len(readings) * LEAST_SHARE
     witnesses = [each for each in readings if each.account.key in reason.witnesses]
@@ -291,18 +291,18 @@ def _most_since(since: datetime, until: datetime) -> float:
     return FASTEST_BYTES_AT_ONCE + FASTEST_BYTES_PER_SECOND * seconds
 
 
-def text_of(kind: DoubtKind, *, panel: str, count: int, looked_at: int) -> str:
+def text_of(kind: SuspensionKind, *, panel: str, count: int, looked_at: int) -> str:
     """Return the message for a suspension: `count` users of a sample of `looked_at` show it."""
     what = {
-        DoubtKind.USERS_GONE: (
+        SuspensionKind.USERS_GONE: (
             f"{count} of {looked_at} users that were checked are missing, as after a start on an "
             "empty database"
         ),
-        DoubtKind.USERS_RECREATED: (
+        SuspensionKind.USERS_RECREATED: (
             f"{count} of {looked_at} users that were checked were created again, as after a move "
             "to another database"
         ),
-        DoubtKind.WENT_BACK: (
+        SuspensionKind.WENT_BACK: (
             f"{count} of {looked_at} users that were checked are in an earlier state, as after a "
             "restored backup"
         ),
