@@ -29,7 +29,7 @@ def rebase_panel(settings: Settings, name: str | None, *, confirmed: Callable[[]
     panel = _find(settings, name)
     plan = _ask(settings, panel, is_done=False)
     if plan.doubt is None:
-        console.print(f"Panel {panel.name} is not in doubt: there is nothing to accept.")
+        console.print(f"Panel {panel.name} is not suspended: there is nothing to accept.")
         return 0
     console.print(plan.doubt, markup=False, highlight=False, soft_wrap=True)
     console.print(panel_rebase_table(plan.accounts))
