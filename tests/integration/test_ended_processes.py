@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from filled_spools import ids, spool_of_ten, take
 
 from collector.agent.state.lock import signs_of
 from collector.client.sending.process_identity import has_ended, this_process
@@ -17,18 +18,8 @@ from collector.client.spool.spool import REPORTS, Spool
 
 @pytest.fixture
 def spool(tmp_path):
-    spool = Spool(tmp_path / "spool")
-    spool.put(REPORTS, [(str(n), b"1") for n in range(10)])
-    yield spool
-    spool.close()
-
-
-def ids(items):
-    return "".join(each.item_id for each in items)
-
-
-def take(lane, most_items=3):
-    return lane.first(most_items=most_items, most_bytes=1000)
+    with spool_of_ten(tmp_path / "spool") as opened:
+        yield opened
 
 
 TAKES_AND_WAITS = (

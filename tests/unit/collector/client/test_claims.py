@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+from filled_spools import ids, spool_of_ten, take
 
 from collector.client.outbox import Settlement
 from collector.client.sending import process_identity
@@ -23,18 +24,8 @@ HOUR = 3_600_000
 
 @pytest.fixture
 def spool(tmp_path):
-    spool = Spool(tmp_path / "spool")
-    spool.put(REPORTS, [(str(n), b"1") for n in range(10)])
-    yield spool
-    spool.close()
-
-
-def ids(items):
-    return "".join(each.item_id for each in items)
-
-
-def take(lane, most_items=3):
-    return lane.first(most_items=most_items, most_bytes=1000)
+    with spool_of_ten(tmp_path / "spool") as opened:
+        yield opened
 
 
 def test_what_one_sender_has_no_other_one_gets_until_it_is_settled_or_given_back(spool):
