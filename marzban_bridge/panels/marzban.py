@@ -6,34 +6,18 @@ Facts are of Marzban 0.8.4. Field names are spelt here as Marzban spells them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-from marzban_bridge.errors import OddUserError
 from marzban_bridge.panels.api import PanelApi
 from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.fields import expecting, text_of, whole_or_none
-from marzban_bridge.panels.user_fields import user_of
+from marzban_bridge.panels.user_fields import RESET_ACTIONS, event_of, user_of
 from marzban_bridge.panels.users import (
     NextPlan,
     PanelAdmin,
     PanelEvent,
     PanelUser,
 )
-
-RESET_ACTIONS = frozenset({"data_usage_reset", "data_reset_by_next"})
-TELLING_ACTIONS = frozenset(
-    {
-        *RESET_ACTIONS,
-        "user_created",
-        "user_updated",
-        "user_deleted",
-        "user_enabled",
-        "user_disabled",
-        "user_limited",
-    }
-)
-"""Of webhooks: after each of these a user has to be looked at."""
 
 
 def parse_user(data: Mapping[str, Any]) -> PanelUser:
@@ -46,14 +30,7 @@ def parse_event(data: Mapping[str, Any]) -> PanelEvent | None:
 
     Marzban sends the user along as it is after what happened.
     """
-    action = data["action"]
-    if action not in TELLING_ACTIONS:
-        return None
-    user = None
-    if action in RESET_ACTIONS:
-        with suppress(LookupError, OddUserError):
-            user = parse_user(data["user"])
-    return PanelEvent(username=data["username"], is_reset=action in RESET_ACTIONS, user=user)
+    return event_of(data, parse_user=parse_user, with_user=RESET_ACTIONS)
 
 
 def parse_admin(data: Mapping[str, Any]) -> PanelAdmin:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from marzban_bridge.errors import OddUserError
 from marzban_bridge.panels.api import PanelApi
 from marzban_bridge.panels.dialect import PASARGUARD
 from marzban_bridge.panels.fields import expecting, text_of, utc, whole_or_none
-from marzban_bridge.panels.user_fields import user_of
+from marzban_bridge.panels.user_fields import RESET_ACTIONS, event_of, user_of
 from marzban_bridge.panels.users import NextPlan, PanelAdmin, PanelEvent, PanelUser
 
 ALL = 2
@@ -28,19 +28,6 @@ OF_ALL_USERS = (
 )
 """What a bridge does to users, to be allowed with the scope of all."""
 BESIDES = ("system.read", "admins.read")
-RESET_ACTIONS = frozenset({"data_usage_reset", "data_reset_by_next"})
-TELLING_ACTIONS = frozenset(
-    {
-        *RESET_ACTIONS,
-        "user_created",
-        "user_updated",
-        "user_deleted",
-        "user_enabled",
-        "user_disabled",
-        "user_limited",
-    }
-)
-"""Of webhooks: after each of these a user has to be looked at."""
 TELLING_USERS = RESET_ACTIONS | {"user_updated"}
 """Of webhooks: of these it matters how the user was right afterwards."""
 
@@ -87,19 +74,11 @@ def parse_event(data: Mapping[str, Any]) -> PanelEvent | None:
     `enqueued_at` is when it happened. Of a next plan that fired by itself, and of what the panel
     does on schedule, no admin of a number is named.
     """
-    action = data["action"]
-    if action not in TELLING_ACTIONS:
+    event = event_of(data, parse_user=parse_user, with_user=TELLING_USERS)
+    if event is None:
         return None
-    user = None
-    if action in TELLING_USERS:
-        with suppress(LookupError, OddUserError):
-            user = parse_user(data["user"])
-    return PanelEvent(
-        username=data["username"],
-        is_reset=action in RESET_ACTIONS,
-        user=user,
-        by=_admin_in(data.get("by")),
-        happened_at=_moment(data.get("enqueued_at")),
+    return replace(
+        event, by=_admin_in(data.get("by")), happened_at=_moment(data.get("enqueued_at"))
     )
 
 

@@ -1,9 +1,10 @@
-"""Reads a user's JSON, as far as the kinds of panel agree on it."""
+"""Reads the JSON of users, and of events of users, as far as the kinds of panel agree on it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from marzban_bridge.errors import OddUserError
@@ -16,7 +17,21 @@ from marzban_bridge.panels.fields import (
     utc,
     whole_or_none,
 )
-from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
+from marzban_bridge.panels.users import NextPlan, PanelEvent, PanelUser, ResetStrategy, Status
+
+RESET_ACTIONS = frozenset({"data_usage_reset", "data_reset_by_next"})
+TELLING_ACTIONS = frozenset(
+    {
+        *RESET_ACTIONS,
+        "user_created",
+        "user_updated",
+        "user_deleted",
+        "user_enabled",
+        "user_disabled",
+        "user_limited",
+    }
+)
+"""Of webhooks: after each of these a user has to be looked at."""
 
 
 def user_of(
@@ -50,3 +65,24 @@ def user_of(
             note=None if data.get("note") is None else text_of(data["note"]),
             edited_at=time_or_none(data.get("edit_at")),
         )
+
+
+def event_of(
+    data: Mapping[str, Any],
+    *,
+    parse_user: Callable[[Mapping[str, Any]], PanelUser],
+    with_user: Collection[str],
+) -> PanelEvent | None:
+    """Read one event of a webhook; None for one after which no user has to be looked at.
+
+    The user as it was afterwards is read for the actions in `with_user`, if it can be. Raises
+    LookupError where the event names no action or no user.
+    """
+    action = data["action"]
+    if action not in TELLING_ACTIONS:
+        return None
+    user = None
+    if action in with_user:
+        with suppress(LookupError, OddUserError):
+            user = parse_user(data["user"])
+    return PanelEvent(username=data["username"], is_reset=action in RESET_ACTIONS, user=user)
