@@ -180,10 +180,9 @@ class TimeSeriesWriter:
         else:
             cursor = int(stored_cursor)
         page = self._store.events.after(cursor, limit=PAGE)
+        placements = {panel: self._store.of(panel).placement for panel in {e.panel for e in page}}
         points = [
-            event_line(
-                each, username=self._store.of(each.panel).placement.public_name(each.username)
-            )
+            event_line(each, username=placements[each.panel].public_name(each.username))
             for each in page
             if each.at >= oldest_at
         ]
