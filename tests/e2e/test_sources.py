@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import sqlite3
 
 import pytest
+import raw_requests
 from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
 from marzban_bridge.quota.account import GIB
@@ -86,15 +86,8 @@ def test_a_user_of_a_3x_ui_and_one_of_v2board_s_nodes_are_cut_off_and_the_third_
 
 
 def send_raw(stack, text):
-    host, port = stack.urls[COLLECTOR].removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(text.encode())
-        connection.shutdown(socket.SHUT_WR)
-        answer = b""
-        with contextlib.suppress(ConnectionResetError):
-            while chunk := connection.recv(65536):
-                answer += chunk
-    return answer.decode(errors="replace")
+    address = ("127.0.0.1", int(stack.urls[COLLECTOR].rsplit(":", 1)[1]))
+    return raw_requests.exchange(address, text.encode()).decode(errors="replace")
 
 
 def test_the_key_in_a_path_is_in_no_log_answer_or_metric_of_the_running_process(stack):
