@@ -71,6 +71,7 @@ async def _check_user(
         total_bytes=total_bytes,
         enforcement=stage.bridges.settings.enforcement,
         now=stage.bridges.clock(),
+        dialect=stage.bridges.first.panel.dialect,
     ):
         problems.append("the bridge still has something to do")
     problems += _check_enforced(found, user)

@@ -16,7 +16,7 @@ class PanelCheck:
     """Whether the admin may see and change the users of all admins."""
     version: str | None
     """None where it does not say it as panels of its kind do."""
-    kind: PanelKind = PanelKind.MARZBAN
+    kind: PanelKind
     missing_permissions: tuple[str, ...] = ()
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.panels.dialect import MARZBAN, Dialect
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import (
     Account,
@@ -129,7 +129,7 @@ def observe(
     *,
     totals: Totals,
     now: datetime,
-    dialect: Dialect = MARZBAN,
+    dialect: Dialect,
     was_announced: bool = False,
     is_announced_again: bool = False,
     told_at: datetime | None = None,

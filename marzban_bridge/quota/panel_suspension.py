@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from marzban_bridge.panels.dialect import MARZBAN, Dialect
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import GIB, Account, PanelSnapshot, is_same_limit, snapshot_of
 from marzban_bridge.quota.resets.detection import Fall, detect, fall_of
@@ -68,7 +68,7 @@ class Reading:
     """Whether the line in the user's note is from an earlier write than the last one seen there."""
     was_published: bool = False
     """Whether the bridge once published the shown limit, to the byte, and no note line decides."""
-    dialect: Dialect = MARZBAN
+    dialect: Dialect
     shown: Shown = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ def _has_fired_plan(account: Account, seen: PanelSnapshot, dialect: Dialect) -> 
     return sign is not None and sign.fired_plan is not None
 
 
-def is_limit_ours(account: Account, user: PanelUser, *, dialect: Dialect = MARZBAN) -> bool:
+def is_limit_ours(account: Account, user: PanelUser, *, dialect: Dialect) -> bool:
     """Tell whether the limit is the one that the bridge or the admin set last."""
     shown_bytes = user.data_limit_bytes
     known = {account.sighting.data_limit_bytes, account.quota_bytes}

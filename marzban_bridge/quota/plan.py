@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from marzban_bridge.panels.dialect import MARZBAN, Dialect
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import NextPlan, PanelUser, Status, UserUpdate
 from marzban_bridge.quota.account import (
     MIB,
@@ -68,7 +68,7 @@ def plan(
     total_bytes: int,
     enforcement: Enforcement,
     now: datetime,
-    dialect: Dialect = MARZBAN,
+    dialect: Dialect,
 ) -> Change | None:
     """Return the next change the account needs, or None if the panel needs none."""
     if account.is_held:

@@ -11,6 +11,7 @@ import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
 from marzban_bridge.errors import StoreError
+from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Event, ResetRequest, Restoration
 from marzban_bridge.quota.observe import observe
@@ -75,9 +76,13 @@ def test_an_account_of_a_version_without_open_writes_keeps_the_write_it_was_at(s
         store._handle.db.execute(statement, (msgspec.json.encode(state),))
     held = store.accounts.get("alice")
     nothing = Totals(billed_bytes=0, raw_bytes=0)
-    looked = observe(held, panel_user(data_limit_bytes=gib(4)), totals=nothing, now=NOW).account
+    looked = observe(
+        held, panel_user(data_limit_bytes=gib(4)), totals=nothing, now=NOW, dialect=MARZBAN
+    ).account
     landed = panel_user(data_limit_bytes=gib(3), status=Status.DISABLED)
-    looked = observe(looked, landed, totals=nothing, now=NOW + timedelta(seconds=25)).account
+    looked = observe(
+        looked, landed, totals=nothing, now=NOW + timedelta(seconds=25), dialect=MARZBAN
+    ).account
     assert (looked.quota_bytes, looked.published_bytes) == (gib(10), gib(3))
     assert looked.is_disabled_by_us
     assert looked.intended_bytes is looked.intended_status is None

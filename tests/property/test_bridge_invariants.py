@@ -328,6 +328,7 @@ class BridgeMachine(RuleBasedStateMachine):
                     total_bytes=total,
                     enforcement=self.world.settings.enforcement,
                     now=self.world.clock(),
+                    dialect=self.world.bridge.panel.dialect,
                 )
                 is None
             )

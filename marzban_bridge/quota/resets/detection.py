@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from marzban_bridge.panels.dialect import MARZBAN, Dialect
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, PanelSnapshot
 from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
@@ -127,7 +127,7 @@ def detect(
     account: Account,
     after: PanelSnapshot,
     *,
-    dialect: Dialect = MARZBAN,
+    dialect: Dialect,
     was_announced: bool = False,
     is_announced_again: bool = False,
     told_at: datetime | None = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from marzban_bridge.panels.dialect import MARZBAN, Dialect
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import Account, Event, ResetRequest, Restoration, snapshot_of
 from marzban_bridge.quota.balance import balance
@@ -25,7 +25,7 @@ def begin(
     cause: str,
     actor: str,
     now: datetime,
-    dialect: Dialect = MARZBAN,
+    dialect: Dialect,
     keeps_next_plan: bool = True,
     shared_period: int | None = None,
     requested_in_period: int | None = None,
@@ -103,7 +103,7 @@ def panel_called(account: Account, *, is_of_all: bool = False) -> Account:
 
 
 def complete(
-    account: Account, user: PanelUser, *, now: datetime, dialect: Dialect = MARZBAN
+    account: Account, user: PanelUser, *, now: datetime, dialect: Dialect
 ) -> tuple[Account, Event]:
     """Finish the request with the user as the panel shows it after the reset.
 

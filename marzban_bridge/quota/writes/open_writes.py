@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.panels.dialect import MARZBAN, Dialect
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.quota.account import OpenWrite
 
 LATE_WRITE_SECONDS = 600.0
@@ -61,7 +61,7 @@ def is_open(writes: Iterable[OpenWrite], number: int) -> bool:
     return any(each.number == number and not each.is_answered for each in writes)
 
 
-def sets_limit(write: OpenWrite, shown_bytes: int | None, *, dialect: Dialect = MARZBAN) -> bool:
+def sets_limit(write: OpenWrite, shown_bytes: int | None, *, dialect: Dialect) -> bool:
     """Tell whether the limit that the panel shows is the one of this write, to the byte.
 
     Or what the panel's edit dialog makes of it, when it is opened and saved before the bridge

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.panels.dialect import MARZBAN, Dialect
+from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import (
     GIB,
@@ -48,7 +48,7 @@ def with_previous_write(account: Account, *, now: datetime) -> Account:
 
 
 def recognise_status(
-    account: Account, seen: PanelSnapshot, line: NoteLine | None, *, dialect: Dialect = MARZBAN
+    account: Account, seen: PanelSnapshot, line: NoteLine | None, *, dialect: Dialect
 ) -> Account:
     """Find out whether a status that has changed is one that the bridge wrote."""
     was_disabled = account.sighting.status is Status.DISABLED
@@ -166,7 +166,7 @@ def take_limit(
     line: NoteLine | None,
     *,
     now: datetime,
-    dialect: Dialect = MARZBAN,
+    dialect: Dialect,
 ) -> tuple[Account, Event | None]:
     """Take a limit that is not ours as the admin's new quota."""
     shown_bytes = user.data_limit_bytes

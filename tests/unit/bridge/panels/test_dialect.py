@@ -1,21 +1,30 @@
-"""Each value of a dialect decides something: what it decides is another one when it is flipped."""
+"""Each value of the bridge's dialects decides something, for either kind of panel.
+
+What it decides is written down here, so that a changed value fails; and it is seen to become another
+one with that value alone.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from dataclasses import fields, replace
 from datetime import timedelta
+from unittest.mock import AsyncMock, Mock, patch
 
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, open_write, panel_user
 
-from marzban_bridge.panels.dialect import MARZBAN, PASARGUARD, Dialect
-from marzban_bridge.panels.users import ResetStrategy, Status
+from marzban_bridge.panels.check import PanelCheck
+from marzban_bridge.panels.dialect import DIALECTS, MARZBAN, PASARGUARD, Dialect
+from marzban_bridge.panels.users import PanelAdmin, ResetStrategy, Status
 from marzban_bridge.quota.account import Enforcement, snapshot_of
 from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.plan import plan
 from marzban_bridge.quota.resets.detection import Cause, ResetSign, detect, has_webhook
 from marzban_bridge.quota.resets.requests import begin, complete
 from marzban_bridge.quota.writes.open_writes import sets_limit
+from marzban_bridge.reconcile.actions import Actions
 
 LATER = NOW + timedelta(minutes=1)
 PLAN = next_plan(data_limit_bytes=gib(20))
@@ -46,10 +55,23 @@ def periodic(dialect):
     return has_webhook(due, sign, dialect)
 
 
-def put_back(dialect):
-    """Return which status is put back after a reset of a user whom an admin disabled."""
+def needs_readd_as_asked(dialect):
+    """Return the same after a reset of a limited user that the bridge was asked for."""
     asked = begin(
-        account(panel_user(status=Status.DISABLED)),
+        account(panel_user(status=Status.LIMITED)),
+        totals=as_reported(0),
+        cause="test",
+        actor="test",
+        now=NOW,
+        dialect=dialect,
+    )
+    return complete(asked, panel_user(), now=LATER, dialect=dialect)[0].needs_readd
+
+
+def put_back(dialect, status):
+    """Return which status is put back after a reset of a user to whom an admin gave one."""
+    asked = begin(
+        account(panel_user(status=status)),
         totals=as_reported(0),
         cause="test",
         actor="test",
@@ -63,10 +85,6 @@ def fires(dialect, next_plan):
     used = account(panel_user(next_plan=next_plan, used_bytes=gib(4)), seen_total_bytes=gib(7))
     change = plan(used, total_bytes=gib(7), enforcement=Enforcement.LIMIT, now=NOW, dialect=dialect)
     return change.kind.value
-
-
-def resent(dialect, limit_bytes):
-    return dialect.resent_bytes(limit_bytes)
 
 
 def after_bulk(dialect):
@@ -98,105 +116,145 @@ def after_late_webhook(dialect):
 
 
 ODD = gib(6.877312345)
+ADDS_IF_SAID = {"remaining_is_added_if": True}
+ADDS_UNLESS_SAID = {"remaining_is_added_if": False}
+
+
+def names(dialect):
+    return [dialect.can_name_user(name) for name in ("a" * 33, "b__c", "d" * 32)]
+
+
+def rule(dialect):
+    """Return the longest name the rule in words speaks of, and whether the pattern allows it."""
+    longest = max(map(int, re.findall(r"\d+", dialect.rule)))
+    return longest, dialect.can_name_user("a" * longest), dialect.can_name_user("a" * 2 * longest)
+
+
+def title(dialect):
+    """Return what a panel of the kind is called where an operator reads it."""
+    with patch.dict(DIALECTS, {dialect.kind: dialect}):
+        return PanelCheck(admin="b", is_sudo=True, version="1", kind=dialect.kind).panel[:-2]
+
+
+def warnings(dialect):
+    """Return of which of two versions nothing is warned."""
+    with patch.dict(DIALECTS, {dialect.kind: dialect}):
+        checks = [
+            PanelCheck(admin="b", is_sudo=True, version=version, kind=dialect.kind)
+            for version in ("0.8.4", "5.2.1")
+        ]
+        return [check.warnings == () for check in checks]
+
+
+def reset_with_all(dialect):
+    """Return whose accounts "Reset all" of the admin shop begins anew; None is everybody's."""
+    panel = Mock(dialect=dialect)
+    panel.admins = AsyncMock(return_value=[PanelAdmin(username="shop", is_sudo=True)])
+    store = Mock()
+    store.accounts.all.return_value = []
+    others = dict.fromkeys(
+        (
+            *("feed", "settler", "reader", "evaluator", "trust", "writes", "resets", "queue"),
+            *("enforcement", "clock", "standstill"),
+        )
+    )
+    actions = Actions(store=store, panel=panel, **others)
+    caller = PanelAdmin(username="shop", is_sudo=True)
+    asyncio.run(actions.request_reset_all(bearer="token", caller=caller, actor="shop"))
+    return store.accounts.all.call_args.kwargs["admin"]
+
+
+def resends(dialect):
+    shown = round(round(ODD / gib(1), 2) * gib(1))
+    exact = round(round(ODD / gib(1), 5) * gib(1))
+    write = open_write(data_limit_bytes=ODD)
+    return sets_limit(write, exact, dialect=dialect), dialect.resends(ODD, shown)
+
+
 DECIDES = {
-    "names": lambda d: d.can_name_user("a" * 40),
-    "remaining_is_added_if": lambda d: (
-        bool(fired(d, data_limit_bytes=gib(20))),
-        bool(fired(d, data_limit_bytes=gib(26))),
+    "kind": (lambda d: DIALECTS[d.kind].title, "Marzban", "PasarGuard"),
+    "title": (title, "Marzban", "PasarGuard"),
+    "tried_version": (warnings, [True, False], [False, True]),
+    "names": (names, [False, True, True], [True, False, True]),
+    "rule": (rule, (32, True, False), (128, True, False)),
+    "remaining_is_added_if": (
+        lambda d: [bool(fired(d, data_limit_bytes=gib(limit))) for limit in (20, 26)],
+        [True, False],
+        [False, True],
     ),
-    "unlimited_has_remaining": lambda d: bool(
-        fired(
-            replace(d, remaining_is_added_if=True),
-            before={"data_limit_bytes": None},
-            data_limit_bytes=gib(16),
-        )
+    "unlimited_has_remaining": (
+        lambda d: bool(
+            fired(
+                replace(d, **ADDS_IF_SAID),
+                before={"data_limit_bytes": None},
+                data_limit_bytes=gib(16),
+            )
+        ),
+        False,
+        True,
     ),
-    "plan_expires_after_firing": lambda d: bool(
-        fired(
-            replace(d, remaining_is_added_if=False),
-            plan=replace(PLAN, expire=86400),
-            data_limit_bytes=gib(20),
-            expire=int(NOW.timestamp()) + 86430,
-        )
+    "plan_expires_after_firing": (
+        lambda d: bool(
+            fired(
+                replace(d, **ADDS_UNLESS_SAID),
+                plan=replace(PLAN, expire=86400),
+                data_limit_bytes=gib(20),
+                expire=int(NOW.timestamp()) + 86430,
+            )
+        ),
+        False,
+        True,
     ),
-    "plan_may_be_of_template": lambda d: (
-        fires(replace(d, remaining_is_added_if=False), TEMPLATE),
-        bool(fired(d, plan=TEMPLATE, data_limit_bytes=gib(30))),
+    "plan_may_be_of_template": (
+        lambda d: (
+            fires(replace(d, **ADDS_UNLESS_SAID), TEMPLATE),
+            bool(fired(d, plan=TEMPLATE, data_limit_bytes=gib(30))),
+        ),
+        ("limit", False),
+        ("fire_next_plan", True),
     ),
-    "firing_leaves_off_nodes": lambda d: needs_readd(
-        replace(d, remaining_is_added_if=False), Status.DISABLED, plan=PLAN
+    "firing_leaves_off_nodes": (
+        lambda d: needs_readd(replace(d, **ADDS_UNLESS_SAID), Status.DISABLED, plan=PLAN),
+        True,
+        False,
     ),
-    "lost_to_reset": put_back,
-    "reset_leaves_off_nodes": lambda d: needs_readd(d, Status.LIMITED),
-    "periodic_reset_is_announced": periodic,
-    "dialog_decimals": lambda d: sets_limit(
-        open_write(data_limit_bytes=ODD), round(round(ODD / gib(1), 5) * gib(1)), dialect=d
+    "lost_to_reset": (
+        lambda d: [put_back(d, status) for status in (Status.DISABLED, Status.ON_HOLD)],
+        [Status.DISABLED, Status.ON_HOLD],
+        [None, None],
     ),
-    "dialog_decimals_of_tiny": lambda d: resent(replace(d, dialog_decimals=2), 4_000_000),
-    "has_webhook_times": lambda d: after_late_webhook(d).account.baseline_bytes,
-    "has_edit_times": lambda d: after_bulk(d).account.quota_bytes,
+    "reset_leaves_off_nodes": (
+        lambda d: (needs_readd(d, Status.LIMITED), needs_readd_as_asked(d)),
+        (True, True),
+        (False, False),
+    ),
+    "periodic_reset_is_announced": (periodic, False, True),
+    "reset_all_is_of_everybody": (reset_with_all, "shop", None),
+    "dialog_decimals": (resends, (True, False), (False, True)),
+    "dialog_decimals_of_tiny": (
+        lambda d: replace(d, dialog_decimals=2).resent_bytes(4_000_000),
+        0,
+        4_000_000,
+    ),
+    "has_edit_times": (lambda d: after_bulk(d).account.quota_bytes, gib(9), gib(15)),
+    "has_webhook_times": (
+        lambda d: after_late_webhook(d).account.baseline_bytes,
+        gib(4),
+        gib(1),
+    ),
 }
-FLIPPED = {
-    "names": MARZBAN.names,
-    "lost_to_reset": MARZBAN.lost_to_reset,
-    "dialog_decimals": 5,
-    "dialog_decimals_of_tiny": None,
-}
-ELSEWHERE = {
-    "kind": "shown, and by which a dialect is found",
-    "title": "shown",
-    "tried_version": "shown; its warning: panels/test_pasarguard",
-    "rule": "shown: the same as `names` in words",
-    "reset_all_is_of_everybody": "test_pasarguard::test_a_reset_of_everybody_is_of_every_owners",
-}
+"""What each value decides, and what is decided for Marzban and for PasarGuard."""
 
 
-def test_every_value_is_in_one_of_the_tables():
-    assert {each.name for each in fields(Dialect)} == DECIDES.keys() | ELSEWHERE.keys()
+def test_every_value_is_in_the_table():
+    assert [each.name for each in fields(Dialect)] == list(DECIDES)
 
 
 @pytest.mark.parametrize("name", DECIDES)
-def test_what_a_value_decides_changes_with_it(name):
-    value = getattr(PASARGUARD, name)
-    flipped = FLIPPED.get(name, not value)
-    assert flipped != value
-    decided = DECIDES[name](PASARGUARD)
-    assert decided == DECIDES[name](PASARGUARD)
-    assert DECIDES[name](replace(PASARGUARD, **{name: flipped})) != decided
-
-
-@pytest.mark.parametrize(
-    ("dialect", "name", "expected"),
-    [
-        (MARZBAN, "remaining_is_added_if", (False, False)),
-        (PASARGUARD, "lost_to_reset", None),
-        (MARZBAN, "lost_to_reset", Status.DISABLED),
-        (PASARGUARD, "periodic_reset_is_announced", True),
-        (MARZBAN, "periodic_reset_is_announced", False),
-        (PASARGUARD, "reset_leaves_off_nodes", False),
-        (MARZBAN, "reset_leaves_off_nodes", True),
-        (MARZBAN, "firing_leaves_off_nodes", True),
-        (PASARGUARD, "plan_expires_after_firing", True),
-        (MARZBAN, "plan_expires_after_firing", False),
-        (MARZBAN, "plan_may_be_of_template", ("limit", False)),
-        (PASARGUARD, "plan_may_be_of_template", ("fire_next_plan", True)),
-    ],
-)
-def test_what_each_kind_does(dialect, name, expected):
-    if name == "remaining_is_added_if":
-        # Marzban's flag acts inverted: PLAN has it set, and adds nothing.
-        expected = (True, False)
-    assert DECIDES[name](dialect) == expected
-
-
-def test_a_reset_that_was_asked_for_leaves_a_limited_user_on_the_nodes_where_the_panel_does():
-    asked = begin(
-        account(panel_user(status=Status.LIMITED)),
-        totals=as_reported(0),
-        cause="test",
-        actor="test",
-        now=NOW,
-    )
-    for dialect, expected in ((MARZBAN, True), (PASARGUARD, False)):
-        closed, _ = complete(asked, panel_user(), now=LATER, dialect=dialect)
-        assert closed.needs_readd is expected
+def test_what_a_value_decides_is_as_observed_and_changes_with_it(name):
+    decides, *expected = DECIDES[name]
+    pairs = ((MARZBAN, PASARGUARD), (PASARGUARD, MARZBAN))
+    for (dialect, other), decided in zip(pairs, expected, strict=True):
+        assert decides(dialect) == decided, dialect.title
+        flipped = replace(dialect, **{name: getattr(other, name)})
+        assert decides(flipped) != decided, f"{dialect.title}: it is not {name} that decides"

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from bridge_builders import CREATED_AT, account, as_reported, gib, panel_user
 
+from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import is_same_creation
 from marzban_bridge.quota.observe import observe
 
@@ -42,6 +43,7 @@ def test_the_account_takes_over_what_the_panel_shows_now_and_says_nothing():
         panel_user(created_at=CUT),
         totals=as_reported(5),
         now=before.sighting.seen_at + timedelta(seconds=9),
+        dialect=MARZBAN,
     )
     assert seen.events == ()
     assert seen.account.created_at == CUT

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
+from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.quota.account import OpenWrite, Restoration
 from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.resets.detection import Cause
@@ -18,7 +19,7 @@ PLAN, OTHER = next_plan(), next_plan(data_limit_bytes=gib(50))
 
 
 def looked(held, user, total=gib(7), **facts):
-    return observe(held, user, totals=as_reported(total), now=LATER, **facts)
+    return observe(held, user, totals=as_reported(total), now=LATER, **{"dialect": MARZBAN} | facts)
 
 
 def write(plan, *, limit=gib(7), is_answered=False):

@@ -19,6 +19,7 @@ from bridge_builders import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import ResetStrategy, Status, is_same_creation
 from marzban_bridge.quota.account import FLOOR_BYTES, GIB, MIB, Restoration
 from marzban_bridge.quota.balance import balance
@@ -32,7 +33,7 @@ LATER = NOW + timedelta(seconds=30)
 
 
 def looked(held, user, total=gib(7), *, at=LATER, **facts):
-    return observe(held, user, totals=as_reported(total), now=at, **facts)
+    return observe(held, user, totals=as_reported(total), now=at, **{"dialect": MARZBAN} | facts)
 
 
 def published(limit_bytes=gib(3), **fields):

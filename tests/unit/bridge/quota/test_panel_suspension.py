@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from bridge_builders import NOW, account, gib, panel_user
 
+from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import NextPlan, PanelUser, Status
 from marzban_bridge.quota.account import Account, snapshot_of
 from marzban_bridge.quota.panel_suspension import (
@@ -41,7 +42,7 @@ def shown(before: Account, *, used=None, logged=None, **fields) -> PanelUser:
 
 
 def read(before: Account, user: PanelUser | None, **fields) -> Reading:
-    return Reading(account=before, user=user, read_at=LATER, **fields)
+    return Reading(account=before, user=user, read_at=LATER, dialect=MARZBAN, **fields)
 
 
 def as_before(name, **fields):

@@ -10,6 +10,7 @@ from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, MIB, ROUNDING_BYTES, Enforcement, Restoration
 from marzban_bridge.quota.plan import MAX_FIRE_ATTEMPTS, ChangeKind, plan
@@ -17,7 +18,7 @@ from marzban_bridge.quota.policy import POLICIES
 
 
 def planned(held, external, enforcement=Enforcement.LIMIT, now=NOW):
-    return plan(held, total_bytes=external, enforcement=enforcement, now=now)
+    return plan(held, total_bytes=external, enforcement=enforcement, now=now, dialect=MARZBAN)
 
 
 @pytest.mark.parametrize(

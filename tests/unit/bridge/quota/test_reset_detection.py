@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 
+from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, snapshot_of
 from marzban_bridge.quota.resets.detection import Cause, Fall, detect, fall_of, period_start
@@ -21,7 +22,9 @@ PROVED = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))
 
 def detected(before, after, *, at=LATER, **facts):
     fields = facts.pop("account", {})
-    return detect(account(before, **fields), snapshot_of(after, seen_at=at), **facts)
+    return detect(
+        account(before, **fields), snapshot_of(after, seen_at=at), dialect=MARZBAN, **facts
+    )
 
 
 @pytest.mark.parametrize(

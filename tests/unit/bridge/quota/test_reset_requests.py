@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
+from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.resets.requests import begin, complete, is_call_needed, panel_called
 from marzban_bridge.quota.usage import Totals
@@ -16,7 +17,15 @@ LATER = NOW + timedelta(seconds=3)
 
 
 def requested(held, total=gib(7), **options):
-    return begin(held, totals=as_reported(total), cause="asked", actor="root", now=NOW, **options)
+    return begin(
+        held,
+        totals=as_reported(total),
+        cause="asked",
+        actor="root",
+        now=NOW,
+        dialect=MARZBAN,
+        **options,
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ def test_the_panel_is_called_once(before, now, is_called, is_needed):
 def test_the_period_begins_at_the_total_of_the_request():
     """What was reported while the reset was carried out belongs to the new period."""
     held = requested(account(panel_user(used_bytes=gib(4), status=Status.LIMITED)))
-    closed, event = complete(held, panel_user(logged_bytes=gib(4)), now=LATER)
+    closed, event = complete(held, panel_user(logged_bytes=gib(4)), now=LATER, dialect=MARZBAN)
     assert closed.baseline_bytes == gib(7)
     assert closed.period_started_at == NOW
     assert closed.reset_request is None
@@ -90,24 +99,24 @@ def test_the_period_begins_at_the_total_of_the_request():
 def test_only_what_the_reset_really_took_is_put_back():
     user = panel_user(status=Status.ON_HOLD, on_hold_expire_duration=60, next_plan=next_plan())
     held = requested(account(user))
-    untouched, _ = complete(held, user, now=LATER)
+    untouched, _ = complete(held, user, now=LATER, dialect=MARZBAN)
     assert untouched.restoration is None
-    taken, _ = complete(held, panel_user(), now=LATER)
+    taken, _ = complete(held, panel_user(), now=LATER, dialect=MARZBAN)
     assert taken.restoration.status is Status.ON_HOLD
     assert taken.restoration.next_plan == next_plan()
 
 
 def test_a_user_we_disabled_is_ours_no_more_once_the_panel_made_it_active():
     held = requested(account(panel_user(status=Status.DISABLED), is_disabled_by_us=True))
-    active, _ = complete(held, panel_user(), now=LATER)
+    active, _ = complete(held, panel_user(), now=LATER, dialect=MARZBAN)
     assert not active.is_disabled_by_us
-    still, _ = complete(held, panel_user(status=Status.DISABLED), now=LATER)
+    still, _ = complete(held, panel_user(status=Status.DISABLED), now=LATER, dialect=MARZBAN)
     assert still.is_disabled_by_us
 
 
 def test_closing_without_a_request_is_an_error():
     with pytest.raises(ValueError, match="no reset of alice is under way"):
-        complete(account(), panel_user(), now=LATER)
+        complete(account(), panel_user(), now=LATER, dialect=MARZBAN)
 
 
 def test_noting_the_call_without_a_request_changes_nothing():
@@ -117,6 +126,6 @@ def test_noting_the_call_without_a_request_changes_nothing():
 
 def test_raw_bytes_begin_anew_at_the_moment_of_the_request_too():
     totals = Totals(billed_bytes=gib(7), raw_bytes=gib(3))
-    held = begin(account(), totals=totals, cause="asked", actor="root", now=NOW)
-    closed, _ = complete(held, panel_user(), now=LATER)
+    held = begin(account(), totals=totals, cause="asked", actor="root", now=NOW, dialect=MARZBAN)
+    closed, _ = complete(held, panel_user(), now=LATER, dialect=MARZBAN)
     assert (closed.baseline_bytes, closed.raw_baseline_bytes) == (gib(7), gib(3))
