@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,7 +18,8 @@ from collector.agent.config.settings import Source
 from collector.agent.errors import SourceError
 from collector.agent.grpc_calls import call_all
 from collector.agent.requests import CommandRequest, GrpcCalls, HttpGet, SourceRequest
-from collector.agent.state.counters import Sample
+from collector.agent.state.counters import PollTime, Sample
+from collector.client.sending.process_identity import this_boot
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_COMPLAINT = 200
@@ -31,12 +34,14 @@ async def local_http() -> AsyncIterator[httpx.AsyncClient]:
 
 async def read(source: Source, http: httpx.AsyncClient) -> Sample:
     """Return a source's counters; SourceError if it does not answer with counters in time."""
+    began_seconds = time.clock_gettime(time.CLOCK_MONOTONIC)
     try:
         async with asyncio.timeout(source.timeout_seconds):
             answer = await _answer(source.request, http)
     except TimeoutError:
         raise SourceError(f"no answer within {source.timeout_seconds:g} s") from None
-    return await asyncio.to_thread(source.parse, answer)
+    polled = PollTime(this_boot(), began_seconds, time.clock_gettime(time.CLOCK_MONOTONIC))
+    return replace(await asyncio.to_thread(source.parse, answer), polled=polled)
 
 
 async def _answer(request: SourceRequest, http: httpx.AsyncClient) -> bytes:

@@ -35,4 +35,4 @@ def parse(body: bytes) -> Sample:
             tally.add(user, upload=each.get("tx", 0), download=each.get("rx", 0))
         else:
             tally.skipped += 1
-    return tally.sample()
+    return tally.sample(is_of_one_process=True)

@@ -54,7 +54,9 @@ def parse(body: bytes) -> Sample:
             name = named.get(1, b"")
             if isinstance(name, bytes):
                 add_stat(tally, name.decode(errors="replace"), named.get(2, 0))
-    return tally.sample(Life(ticks=_uptime(before)))
+    uptime_seconds = _uptime(before)
+    life = Life(ticks=uptime_seconds, uptime_seconds=uptime_seconds)
+    return tally.sample(life, is_of_one_process=True)
 
 
 def _uptime(message: bytes) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from collector.agent.errors import SourceError
 from collector.agent.requests import CommandRequest, HttpGet, Parse, SourceRequest
-from collector.agent.state.counters import Life, Sample, Tally, amount
+from collector.agent.state.counters import Collections, Life, Sample, Tally, amount
 from collector.runtime.config.tables import Table
 from collector.runtime.config.values import EXACT_URL
 
@@ -51,7 +51,20 @@ def parse_vars(body: bytes) -> Sample:
             tally.skipped += 1
     memory = page.get("memstats")
     allocated = memory.get("TotalAlloc") if isinstance(memory, dict) else None
-    return tally.sample(Life(ticks=amount(allocated)))
+    life = Life(ticks=amount(allocated), collections=_collections(memory))
+    return tally.sample(life, is_of_one_process=True)
+
+
+def _collections(memory: object) -> Collections | None:
+    """Return the garbage collections in Go's memory statistics; None if they are not there."""
+    if not isinstance(memory, dict):
+        return None
+    count, last = amount(memory.get("NumGC")), amount(memory.get("LastGC"))
+    if count is None or last is None:
+        return None
+    ends = memory.get("PauseEnd")
+    recent = filter(None, map(amount, ends)) if isinstance(ends, list) else ()
+    return Collections(count, last, frozenset(recent))
 
 
 def parse_statsquery(body: bytes) -> Sample:
@@ -65,7 +78,7 @@ def parse_statsquery(body: bytes) -> Sample:
             tally.skipped += 1
             continue
         add_stat(tally, each.get("name"), each.get("value", 0))
-    return tally.sample()
+    return tally.sample(is_of_one_process=True)
 
 
 def add_stat(tally: Tally, name: object, value: object) -> None:

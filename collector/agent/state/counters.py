@@ -26,6 +26,36 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
+class Collections:
+    """The garbage collections of a Go process: how many so far, and when the last ones ended.
+
+    Times are nanoseconds since 1970 by the clock of the process, which may be set back.
+    """
+
+    count: int
+    last_nanos: int
+    recent_nanos: frozenset[int] = frozenset()
+    """When the last 256 ended; empty if that is not known, as in a stored sample."""
+
+    def are_of_another_run(self, before: Collections) -> bool:
+        """Tell whether the process is certainly not the one with the collections before."""
+        if self.count <= before.count:
+            return (self.count, self.last_nanos) != (before.count, before.last_nanos)
+        is_forgotten = self.count - before.count >= len(self.recent_nanos)
+        return not is_forgotten and before.last_nanos not in self.recent_nanos | {0}
+
+
+@dataclass(frozen=True, slots=True)
+class PollTime:
+    """When a sample was taken, by a clock that is never set (seconds since the machine's boot)."""
+
+    boot: str
+    """The id of that boot; times of two boots cannot be compared."""
+    began_seconds: float
+    ended_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """A run of a source between two restarts, as far as the source tells it."""
 
@@ -33,6 +63,9 @@ class Life:
     """The start of the run; after a restart it differs. Within a run no counter falls."""
     ticks: int | None = None
     """A number that grows within a run (uptime). Counters may fall: another tool can reset them."""
+    uptime_seconds: int | None = None
+    """For how long the run has lasted, rounded down."""
+    collections: Collections | None = None
 
     def is_after(self, other: Life) -> bool:
         """Tell whether this is certainly a later run than the other.
@@ -42,7 +75,18 @@ class Life:
         """
         if None not in (self.started, other.started) and not self.has_start_of(other):
             return True
-        return self.ticks is not None and other.ticks is not None and self.ticks < other.ticks
+        if self.ticks is not None and other.ticks is not None and self.ticks < other.ticks:
+            return True
+        if self.collections is None or other.collections is None:
+            return False
+        return self.collections.are_of_another_run(other.collections)
+
+    def began_between(self, before: PollTime | None, now: PollTime | None) -> bool:
+        """Tell whether the uptime is shorter than the time since the sample before."""
+        if before is None or now is None or before.boot != now.boot:
+            return False
+        between_seconds = now.began_seconds - before.ended_seconds - WAVER_SECONDS
+        return self.uptime_seconds is not None and self.uptime_seconds < between_seconds
 
     def has_start_of(self, other: Life) -> bool:
         """Tell whether both have the same start time."""
@@ -81,6 +125,10 @@ class Sample:
     counters: tuple[Counter, ...]
     life: Life = Life()
     skipped: int = 0
+    is_of_one_process: bool = False
+    """Whether the counters live as long as a process: if one fell or is missing, then all of them
+    have begun at zero."""
+    polled: PollTime | None = None
 
 
 class Tally:
@@ -103,10 +151,10 @@ class Tally:
             return
         self._sums[key] = (user, had_up + up, had_down + down)
 
-    def sample(self, life: Life | None = None) -> Sample:
+    def sample(self, life: Life | None = None, *, is_of_one_process: bool = False) -> Sample:
         """Return the sample."""
         counters = (Counter(name, *each) for name, each in self._sums.items())
-        return Sample(tuple(counters), life or Life(), self.skipped)
+        return Sample(tuple(counters), life or Life(), self.skipped, is_of_one_process)
 
 
 def amount(value: object) -> int | None:

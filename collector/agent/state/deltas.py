@@ -1,14 +1,19 @@
 """Computes traffic from cumulative counters and their baselines; pure.
 
-The cases, for each counter of a sample:
+The cases:
 
-- the first sample of a source: the value becomes the baseline, no traffic;
-- the source was restarted: the whole value is traffic;
-- the counter is higher than its baseline: the difference is traffic;
+- the first sample of a source: the values become the baselines, no traffic;
+- the source was restarted: all values are traffic, whole. It was if it tells another start or fewer
+  ticks, if it has run for less long than since the sample before, or, where counters live as long
+  as the process, if one of them fell or is missing;
+- the source was not, and a counter is higher than its baseline: the difference is traffic;
 - it is lower, and the source has told that it was not restarted: a wrong value, no traffic, and the
   baseline stays at the highest value;
-- it is lower otherwise: the counter was reset, the whole value is traffic;
+- it is lower otherwise, in one direction or both: the counter was reset, both are traffic, whole;
 - a new counter in a later sample: it began at zero, the whole value is traffic.
+
+A counter that fell is no proof for the others if one of them has an unchanged value that is too
+large to be there again by chance: then a tool has reset some counters, and not all.
 """
 
 from __future__ import annotations
@@ -17,10 +22,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collector.agent.errors import SourceError
-from collector.agent.state.counters import Counter, Life, Sample
+from collector.agent.state.counters import Counter, Life, PollTime, Sample
 
 MOST_FORMER = 8
 """How many earlier start times are kept."""
+UNCHANGED_BYTES = 2**20
+"""A counter of so many bytes that did not change was not reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,9 @@ class Baseline:
     download_bytes: int
 
 
+_ZERO = Baseline(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """The previous sample."""
@@ -39,6 +49,7 @@ class Known:
     life: Life
     former_starts: tuple[str, ...] = ()
     """Start times of the runs before, newest last."""
+    polled: PollTime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,7 @@ def advance(known: Known | None, sample: Sample, *, count_first: bool = False) -
     sample that cannot be compared: it lacks the start time that earlier ones had, or it has the
     start time of an earlier run.
     """
-    is_new_life = known is not None and _is_new_life(known, sample.life)
+    is_new_life = known is not None and _is_new_life(known, sample)
     before = {} if known is None or is_new_life else dict(known.baselines)
     is_same_life = known is not None and sample.life.has_start_of(known.life)
     counts = known is not None or count_first
@@ -77,39 +88,67 @@ def advance(known: Known | None, sample: Sample, *, count_first: bool = False) -
     restarts = int(is_new_life)
     after = dict(before)
     for counter in sample.counters:
-        base = before.get(counter.name, Baseline(0, 0))
+        base = before.get(counter.name, _ZERO)
         shown = Baseline(counter.upload_bytes, counter.download_bytes)
-        fell = shown.upload_bytes < base.upload_bytes or shown.download_bytes < base.download_bytes
-        if fell and is_same_life:
-            fallen.append(counter.name)
-            shown = Baseline(
-                max(shown.upload_bytes, base.upload_bytes),
-                max(shown.download_bytes, base.download_bytes),
-            )
-        elif fell:
-            restarts += 1
-        upload_bytes = _since(shown.upload_bytes, base.upload_bytes)
-        download_bytes = _since(shown.download_bytes, base.download_bytes)
+        if _is_below(shown, base):
+            if is_same_life:
+                fallen.append(counter.name)
+                shown = Baseline(
+                    max(shown.upload_bytes, base.upload_bytes),
+                    max(shown.download_bytes, base.download_bytes),
+                )
+            else:
+                restarts += 1
+                base = _ZERO
+        upload_bytes = shown.upload_bytes - base.upload_bytes
+        download_bytes = shown.download_bytes - base.download_bytes
         if counts and (upload_bytes or download_bytes):
             deltas.append(Delta(counter, upload_bytes, download_bytes))
         after[counter.name] = shown
-    known_now = Known(after, sample.life, _former_starts(known, is_new_life=is_new_life))
+    former_starts = _former_starts(known, is_new_life=is_new_life)
+    known_now = Known(after, sample.life, former_starts, sample.polled)
     return Advance(tuple(deltas), known_now, restarts, tuple(fallen))
 
 
-def _is_new_life(known: Known, life: Life) -> bool:
+def _is_new_life(known: Known, sample: Sample) -> bool:
+    life = sample.life
     if life.says_less_than(known.life):
         raise SourceError(
             "it no longer tells its start time, as it did before; nothing is counted until it does"
         )
-    if not life.is_after(known.life):
+    if life.is_after(known.life):
+        if life.started in known.former_starts:
+            raise SourceError(
+                f"its start time is {life.started}, that of a run before a restart: are there two "
+                "servers at one address? This sample is not counted"
+            )
+        return True
+    if life.has_start_of(known.life):
         return False
-    if life.started in known.former_starts:
-        raise SourceError(
-            f"its start time is {life.started}, that of a run before a restart: are there two "
-            "servers at one address? This sample is not counted"
-        )
-    return True
+    return life.began_between(known.polled, sample.polled) or _are_reset(known, sample)
+
+
+def _are_reset(known: Known, sample: Sample) -> bool:
+    """Tell whether the counters show that all of them began at zero since the sample before."""
+    if not sample.is_of_one_process:
+        return False
+    shown = {
+        each.name: Baseline(each.upload_bytes, each.download_bytes) for each in sample.counters
+    }
+    missing = _ZERO if not sample.skipped else None
+    is_reset = False
+    for name, base in known.baselines.items():
+        value = shown.get(name, missing)
+        if value is None:  # it may be one of the rows that could not be parsed
+            continue
+        if value == base and base.upload_bytes + base.download_bytes >= UNCHANGED_BYTES:
+            return False
+        is_reset = is_reset or _is_below(value, base)
+    return is_reset
+
+
+def _is_below(value: Baseline, base: Baseline) -> bool:
+    return value.upload_bytes < base.upload_bytes or value.download_bytes < base.download_bytes
 
 
 def _former_starts(known: Known | None, *, is_new_life: bool) -> tuple[str, ...]:
@@ -117,7 +156,3 @@ def _former_starts(known: Known | None, *, is_new_life: bool) -> tuple[str, ...]
         return ()
     left = (known.life.started,) if is_new_life and known.life.started is not None else ()
     return (*known.former_starts, *left)[-MOST_FORMER:]
-
-
-def _since(value: int, base: int) -> int:
-    return value if value < base else value - base

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from collector.agent.state.counters import Life
+from collector.agent.state.counters import Collections, Life, PollTime
 from collector.agent.state.deltas import Baseline, Known
 from collector.agent.stream_messages import SCHEMA as MESSAGES_SCHEMA
 from collector.client.spool.spool import Spool
@@ -48,6 +48,11 @@ _ADDED_COLUMNS = {
     "set_aside_last": "TEXT",
     "note": "TEXT",
     "noted_at": "INTEGER",
+    "gc_count": "INTEGER",
+    "gc_last_nanos": "INTEGER",
+    "boot": "TEXT",
+    "poll_began_seconds": "REAL",
+    "poll_ended_seconds": "REAL",
 }
 """Columns of the table `source` that older versions lack; they are added."""
 
@@ -109,7 +114,8 @@ class State:
     def known(self, db: sqlite3.Connection, name: str, fingerprint: str) -> Known | None:
         """Return a source's previous sample; None if there is none with this fingerprint."""
         row = db.execute(
-            "SELECT started, ticks, former_starts FROM source WHERE name = ? AND fingerprint = ?",
+            "SELECT started, ticks, former_starts, gc_count, gc_last_nanos, boot, "
+            "poll_began_seconds, poll_ended_seconds FROM source WHERE name = ? AND fingerprint = ?",
             (name, fingerprint),
         ).fetchone()
         if row is None:
@@ -119,8 +125,13 @@ class State:
         )
         return Known(
             {each[0]: Baseline(each[1], each[2]) for each in baselines},
-            Life(started=row[0], ticks=row[1]),
+            Life(
+                started=row[0],
+                ticks=row[1],
+                collections=None if row[3] is None else Collections(row[3], row[4]),
+            ),
             tuple(json.loads(row[2])),
+            None if row[5] is None else PollTime(*row[5:8]),
         )
 
     def keep(
@@ -161,14 +172,17 @@ class State:
 
     def _keep_status(self, db: sqlite3.Connection, name: str, fingerprint: str, seen: Seen) -> None:
         db.execute("INSERT OR IGNORE INTO source (name) VALUES (?)", (name,))
-        life = seen.known.life
+        life, polled = seen.known.life, seen.known.polled
+        collections = life.collections
         db.execute(
             "UPDATE source SET fingerprint = ?, started = ?, ticks = ?, position = NULL, "
             "read_at = ?, counters = ?, skipped = ?, restarts = restarts + ?, "
             "reports = reports + ?, unmapped = ?, unmapped_names = ?, former_starts = ?, "
             "fallen = ?, fallen_names = ?, set_aside = set_aside + ?, "
             "set_aside_last = coalesce(?, set_aside_last), note = coalesce(?, note), "
-            "noted_at = CASE WHEN ? IS NULL THEN noted_at ELSE ? END, problem = NULL "
+            "noted_at = CASE WHEN ? IS NULL THEN noted_at ELSE ? END, gc_count = ?, "
+            "gc_last_nanos = ?, boot = ?, poll_began_seconds = ?, poll_ended_seconds = ?, "
+            "problem = NULL "
             "WHERE name = ?",
             (
                 fingerprint,
@@ -187,6 +201,12 @@ class State:
                 len(seen.set_aside),
                 seen.set_aside[-1] if seen.set_aside else None,
                 *(seen.note, seen.note, wall_clock_millis()),
+                *((collections.count, collections.last_nanos) if collections else (None, None)),
+                *(
+                    (polled.boot, polled.began_seconds, polled.ended_seconds)
+                    if polled
+                    else [None] * 3
+                ),
                 name,
             ),
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from collector.agent.errors import SourceError
-from collector.agent.state.counters import Counter, Life, Sample, amount
+from collector.agent.state.counters import Collections, Counter, Life, PollTime, Sample, amount
 from collector.agent.state.deltas import Baseline, advance
 
 
@@ -36,10 +38,106 @@ def test_later_readings_bring_what_was_added():
     assert deltas(advance(known, sample(alice=(15, 20), bob=(1, 1)))) == {"alice": (5, 0)}
 
 
-def test_a_lower_value_is_a_restart_and_counts_whole_each_direction_for_itself():
-    known = advance(None, sample(alice=(100, 200))).known
-    step = advance(known, sample(alice=(7, 250)))
-    assert (deltas(step), step.restarts) == ({"alice": (7, 50)}, 1)
+@pytest.mark.parametrize("shown", [(7, 250), (250, 7), (257, 1), (0, 200)])
+def test_a_counter_that_fell_in_one_direction_counts_whole_in_both(shown):
+    known = advance(None, sample(alice=(100, 200), bob=(5, 5))).known
+    step = advance(known, sample(alice=shown, bob=(6, 6)))
+    assert (deltas(step), step.restarts) == ({"alice": shown, "bob": (1, 1)}, 1)
+
+
+def process(life=None, polled=None, **users):
+    """Return a sample of counters that live as long as their process."""
+    return replace(sample(life, **users), is_of_one_process=True, polled=polled)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"alice": (90, 300), "bob": (17_679, 161_229)},
+        {"alice": (300, 0), "bob": (17_679, 161_229)},
+        {"bob": (17_679, 161_229)},
+    ],
+    ids=["fell", "fell in one direction", "is missing"],
+)
+def test_a_counter_that_fell_or_is_missing_proves_that_its_process_began_anew(shown):
+    known = advance(None, process(alice=(100, 200), bob=(10, 20))).known
+    step = advance(known, process(**shown))
+    assert (deltas(step), step.restarts) == (shown, 1)
+    assert step.known.baselines.keys() == shown.keys()
+
+
+def test_a_missing_counter_proves_nothing_while_a_row_could_not_be_parsed():
+    known = advance(None, process(alice=(100, 200), bob=(10, 20))).known
+    step = advance(known, replace(process(bob=(11, 20)), skipped=1))
+    assert (deltas(step), step.restarts) == ({"bob": (1, 0)}, 0)
+
+
+def test_a_counter_that_a_tool_reset_proves_nothing_while_a_large_one_is_unchanged():
+    """Otherwise all that the others ever used would count once more."""
+    known = advance(None, process(alice=(100, 0), bob=(10, 20), idle=(2**19, 2**19))).known
+    step = advance(known, process(alice=(7, 0), bob=(30, 20), idle=(2**19, 2**19)))
+    assert (deltas(step), step.restarts) == ({"alice": (7, 0), "bob": (20, 0)}, 1)
+    step = advance(known, process(alice=(7, 0), bob=(30, 20), idle=(2**19, 2**19 + 1)))
+    assert deltas(step)["bob"] == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("uptime_seconds", "counted"), [(27, (15, 25)), (28, (5, 5)), (10**6, (5, 5))]
+)
+def test_an_uptime_shorter_than_since_the_last_poll_is_a_new_life(uptime_seconds, counted):
+    before, now = PollTime("boot", 100.0, 101.0), PollTime("boot", 131.0, 132.0)
+    known = advance(None, process(Life(ticks=9), before, alice=(10, 20))).known
+    life = Life(ticks=uptime_seconds, uptime_seconds=uptime_seconds)
+    assert deltas(advance(known, process(life, now, alice=(15, 25)))) == {"alice": counted}
+
+
+@pytest.mark.parametrize("polled", [None, PollTime("another boot", 131.0, 132.0)])
+def test_an_uptime_proves_nothing_where_the_time_between_is_not_known(polled):
+    before = PollTime("boot", 100.0, 101.0)
+    known = advance(None, process(Life(ticks=9), before, alice=(10, 20))).known
+    life = Life(ticks=10, uptime_seconds=10)
+    assert deltas(advance(known, process(life, polled, alice=(15, 25)))) == {"alice": (5, 5)}
+
+
+GC = 1_700_000_000_000_000_000
+
+
+def collected(*ends, count=None, ticks=10**6):
+    return Life(
+        ticks=ticks,
+        collections=Collections(
+            len(ends) if count is None else count, ends[-1] if ends else 0, frozenset(ends)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_new"),
+    [
+        (collected(GC), collected(GC, GC + 1), False),
+        (collected(GC), collected(GC + 1, GC + 2), True),
+        (collected(GC, GC + 1), collected(GC + 9), True),
+        (collected(GC), collected(GC), False),
+        (collected(GC), collected(GC + 5), True),
+        (collected(), collected(GC), False),
+        (collected(GC), collected(*range(GC + 1, GC + 257), count=400), False),
+        (collected(GC), collected(GC, GC - 10**12), False),
+    ],
+    ids=[
+        "one more",
+        "the last one is not among them",
+        "fewer",
+        "the same",
+        "as many, at another time",
+        "none before",
+        "too many since to tell",
+        "the clock was set back",
+    ],
+)
+def test_a_go_process_is_known_by_its_garbage_collections(before, now, is_new):
+    known = advance(None, process(before, alice=(10, 20))).known
+    step = advance(known, process(now, alice=(15, 25)))
+    assert deltas(step) == {"alice": (15, 25) if is_new else (5, 5)}
 
 
 def test_a_counter_that_appears_after_the_first_reading_counts_whole():
@@ -243,6 +341,45 @@ def test_a_server_that_tells_nothing_is_never_counted_for_more_than_was_used(eve
             server.use(*event)
             used += event[1] + event[2]
         assert sent <= used
+
+
+@given(
+    st.lists(
+        st.tuples(USERS, st.integers(0, 9), st.integers(0, 9))
+        | st.sampled_from(["restart", "poll"]),
+        max_size=60,
+    )
+)
+@example([("alice", 1, 9), ("bob", 1, 1), "poll", "restart", ("bob", 8, 8), "poll"])
+def test_a_process_counts_exactly_what_its_counters_can_show(events):
+    """Lost is what was used after the last poll of a run and, where no counter fell or is missing,
+    the values of before."""
+    server, known = Server(tells_its_life=False), advance(None, process()).known
+    shown, last_run, sent, expected, used = {}, 0, 0, 0, 0
+    for event in [*events, "poll"]:
+        if event == "restart":
+            server.restart()
+        elif event == "poll":
+            step = advance(known, replace(server.read(), is_of_one_process=True))
+            known = step.known
+            sent += sum(up + down for up, down in deltas(step).values())
+            is_shown = any(
+                value < had
+                for user, pair in shown.items()
+                for value, had in zip(server.counters.get(user, (0, 0)), pair, strict=True)
+            )
+            base = {} if is_shown else shown
+            expected += total(server.counters) - total(base)
+            assert is_shown <= (server.began != last_run)
+            shown, last_run = dict(server.counters), server.began
+        else:
+            server.use(*event)
+            used += event[1] + event[2]
+        assert sent == expected <= used
+
+
+def total(counters):
+    return sum(up + down for up, down in counters.values())
 
 
 @given(st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=1, max_size=40))

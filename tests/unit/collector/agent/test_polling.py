@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from collector.agent.config import settings as config
 from collector.agent.errors import SourceError
 from collector.agent.polling import absorb, gain
-from collector.agent.state.counters import Counter, Life, Sample
+from collector.agent.state.counters import Collections, Counter, Life, PollTime, Sample
 from collector.agent.state.state import State
 from collector.client.errors import SpoolError, SpoolFullError
 from collector.client.spool.spool import REPORTS, Spool
@@ -204,3 +205,13 @@ def test_a_state_of_before_is_brought_forward_with_its_baselines(tmp_path):
     state = State(Spool(path))
     assert queued(state) == [("alice", 3)]
     state.spool.close()
+
+
+def test_what_tells_a_restart_by_itself_is_stored(state):
+    life = Life(ticks=9, collections=Collections(2, 17, frozenset({15, 17})))
+    polled = PollTime("boot", 1.5, 2.5)
+    absorb(source(), state, replace(sample(life, alice=1), polled=polled))
+    with state.spool.reading() as db:
+        known = state.known(db, "x", source().fingerprint)
+    assert known.polled == polled
+    assert known.life == Life(ticks=9, collections=Collections(2, 17))

@@ -21,7 +21,7 @@ from collector.agent.sources import (
     xray,
 )
 from collector.agent.sources.protobuf import fields, framed, text_field, unframed
-from collector.agent.state.counters import Counter, Life
+from collector.agent.state.counters import Collections, Counter, Life
 
 ALICE_KEY = "Xr0QIl4dBhq2xYq1vRO0ZQy0Lw1nJm6sB3d8E5u7F0g="
 BOB_KEY = "bq2xYq1vRO0ZQy0Lw1nJm6sB3d8E5u7F0gXr0QIl4dE="
@@ -54,7 +54,25 @@ def test_xray_s_page_counts_users_and_nothing_twice():
     sample = xray.parse_vars(encoded(XRAY_VARS))
     assert counted(sample) == {"alice": (1200, 88000), "7.bob": (0, 5), "only-up": (3, 0)}
     assert sample.life == Life(ticks=123456)
+    assert sample.is_of_one_process
     assert sample.skipped == 0
+
+
+def test_xray_s_page_tells_the_garbage_collections_of_its_process():
+    memory = {"TotalAlloc": 9, "NumGC": 2, "LastGC": 17, "PauseEnd": [15, 17, 0, 0]}
+    life = xray.parse_vars(encoded({**XRAY_VARS, "memstats": memory})).life
+    assert life == Life(ticks=9, collections=Collections(2, 17, frozenset({15, 17})))
+
+
+def test_counters_of_one_process_are_told_from_those_that_come_and_go_with_users():
+    of_one = [
+        xray.parse_statsquery(b"{}"),
+        hysteria2.parse(b"{}"),
+        stats_service.parse(answers()),
+    ]
+    assert all(each.is_of_one_process for each in of_one)
+    others = [wireguard.parse(b""), singbox.parse(b"{}"), json_command.parse(b"[]")]
+    assert not any(each.is_of_one_process for each in others)
 
 
 def test_xray_without_users_yet_is_a_reading_of_nothing():
@@ -222,7 +240,7 @@ def test_the_stats_service_names_users_and_says_since_when_it_counts():
     )
     sample = stats_service.parse(answers(stats=stats))
     assert counted(sample) == {"alice": (2**40, 300), "idle": (0, 0)}
-    assert sample.life == Life(ticks=100)
+    assert sample.life == Life(ticks=100, uptime_seconds=100)
 
 
 def test_a_stats_service_that_does_not_say_how_long_it_runs_proves_no_new_life():
