@@ -16,10 +16,10 @@ import httpx
 from counting_panel import PASSWORD
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path[:0] = [str(ROOT)]
 
-from ports import free_port  # noqa: E402
-from processes import ADMIN_KEY, REPORTER_KEY, until  # noqa: E402
+from tests.support.ports import free_port  # noqa: E402
+from tests.support.processes import ADMIN_KEY, REPORTER_KEY, until  # noqa: E402
 
 BRIDGE_CORE, OTHERS_CORE = {0}, {1}
 LONG_SECONDS = 900.0

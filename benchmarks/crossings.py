@@ -22,11 +22,11 @@ import httpx
 from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path[:0] = [str(ROOT)]
 
-from bridge_builders import gib  # noqa: E402
-from bridge_world import WaitingFeed  # noqa: E402
-from world import World  # noqa: E402
+from tests.support.bridge.bridge_builders import gib  # noqa: E402
+from tests.support.bridge.bridge_world import WaitingFeed  # noqa: E402
+from tests.support.bridge.world import World  # noqa: E402
 
 WRITE_SECONDS = 0.05
 console = Console(width=110)

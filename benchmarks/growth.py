@@ -33,15 +33,14 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
-
-from collector_process import ADMIN_KEY, KEY, CollectorProcess  # noqa: E402
+sys.path[:0] = [str(ROOT)]
 
 from collector.ledger import Batch  # noqa: E402
 from collector.ledger.sqlite.file import connect  # noqa: E402
 from collector.ledger.sqlite.writer import SqliteLedger  # noqa: E402
 from collector.reports.report import DAY_MILLIS, Limits, Report, purge_horizon_millis  # noqa: E402
 from collector.runtime.wall_clock import wall_clock_millis  # noqa: E402
+from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess  # noqa: E402
 
 SERVERS = 3
 FILL_GROUP = 10_000

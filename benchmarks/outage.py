@@ -2,9 +2,9 @@
 
     uv run python benchmarks/outage.py [--reports 300000]
 
-Runs a collector process and a real InfluxDB (see tests/support/influx_engine.py). Posts the same
-load three times, alternating: InfluxDB there, away, there. Then InfluxDB comes back and the backlog
-is timed to its end, beside the same lines written to it directly.
+Runs a collector process and a real InfluxDB (see tests/support/engines/influx_engine.py). Posts the
+same load three times, alternating: InfluxDB there, away, there. Then InfluxDB comes back and the
+backlog is timed to its end, beside the same lines written to it directly.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
-
-from collector_process import KEY, CollectorProcess, poll  # noqa: E402
-from influx_engine import InfluxEngine  # noqa: E402
+sys.path[:0] = [str(ROOT)]
 
 from collector.influx.client import Influx  # noqa: E402
 from collector.influx.points import raw_page  # noqa: E402
 from collector.ledger.sqlite.reader import SqliteReader  # noqa: E402
 from collector.schema import Policy  # noqa: E402
+from tests.support.collector.collector_process import KEY, CollectorProcess, poll  # noqa: E402
+from tests.support.engines.influx_engine import InfluxEngine  # noqa: E402
 
 BATCH = 1000
 USERS, SERVERS = 5000, 3

@@ -29,14 +29,15 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
+sys.path[:0] = [str(ROOT)]
 
 import random  # noqa: E402
 
 import httpx  # noqa: E402
 import msgspec  # noqa: E402
-from collector_process import ADMIN_KEY, KEY, CollectorProcess  # noqa: E402
-from postgres_server import PostgresServer, describe  # noqa: E402
+
+from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess  # noqa: E402
+from tests.support.engines.postgres_server import PostgresServer, describe  # noqa: E402
 
 USERS, SERVERS = 20_000, 3
 LOADS = {"batches of 1,000": (1000, 8), "batches of 50": (50, 32), "single reports": (1, 128)}

@@ -3,9 +3,10 @@
     uv run python benchmarks/sender_torture.py [--minutes 10] [--seed N] [--quick]
 
 Runs a collector, an agent with a `command` source and a relay, and a program with the client's
-spool, as processes; between them and the collector a proxy (tests/support/lying_proxy.py) that
-answers as other programs do, cuts answers off, trickles them, mixes them up, or is not there. The
-dice kill the programs with SIGKILL and fill the disks under the spools (as root). In each phase
+spool, as processes; between them and the collector a proxy (lying_proxy.py in
+tests/support/collector) that answers as other programs do, cuts answers off, trickles them, mixes
+them up, or is not there. At random times the programs are killed with SIGKILL and the disks under
+the spools are filled (as root). In each phase
 `traffic-agent status` and the client's `problem` must say what is wrong, and that all is well soon
 after it. At no time may the ledger hold more than was counted. After quiet it must hold each byte
 that the source counted, that the relay answered for and that the client queued, once.
@@ -32,17 +33,16 @@ from pathlib import Path
 from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
-
-from agent_process import AgentProcess  # noqa: E402
-from collector_process import KEY, CollectorProcess  # noqa: E402
-from lying_proxy import LIES, PASS, Lie, LyingProxy  # noqa: E402
-from ports import free_port  # noqa: E402
-from soak_chaos import fill  # noqa: E402
-from torture_books import Bounds, Row, more_than_counted, not_balanced, table_of  # noqa: E402
-from torture_load import CountingSource, PostingPanel, queued, spool_disks  # noqa: E402
+sys.path[:0] = [str(ROOT)]
 
 from collector.agent.state.lock import signs_of  # noqa: E402
+from tests.support.agent.agent_process import AgentProcess  # noqa: E402
+from tests.support.collector.collector_process import KEY, CollectorProcess  # noqa: E402
+from tests.support.collector.lying_proxy import LIES, PASS, Lie, LyingProxy  # noqa: E402
+from tests.support.ports import free_port  # noqa: E402
+from tests.support.soak.soak_chaos import fill  # noqa: E402
+from tests.support.soak.torture_books import Bounds, Row, more_than_counted, not_balanced, table_of  # noqa: E402
+from tests.support.soak.torture_load import CountingSource, PostingPanel, queued, spool_disks  # noqa: E402
 
 SECRET = "panel-secret-0123456789"  # noqa: S105 - of a panel of this harness
 LANES = ("reports", "relay:panel")
@@ -128,7 +128,7 @@ class Torture:
         self.panel = PostingPanel(relay_port, f"/3x-ui/{SECRET}", self._stop)
         self.notes, self._standing = folder / "notes", folder / "standing.json"
         spool = folder / "client" / "spool.sqlite3"
-        script = ROOT / "tests" / "support" / "torture_client.py"
+        script = ROOT / "tests" / "support" / "soak" / "torture_client.py"
         places = [str(each) for each in (spool, self.notes, self._standing)]
         self._client_command = [sys.executable, str(script), url, KEY, *places]
         self._client: subprocess.Popen[bytes] | None = None

@@ -3,14 +3,13 @@
     uv run python benchmarks/soak.py [--minutes 30] [--seed N]
 
 Runs collector, bridge and a simulated panel as processes, and a real InfluxDB where there is one
-(see tests/support/influx_engine.py). Senders report all the time, one in a hundred again, one in a
-hundred garbage, a stranger for names that no panel can have, and a
-user for itself, beyond its bounds; an admin resets users, sets
-quotas, deletes users and makes them again; the dice kill programs, fill the disk (as root), slow
-the panel, empty it, restore it from a backup, refuse its lists, have its writes carried out late,
-step the clock (with libfaketime) and leave connections half open. In the last third nothing is
-killed, and memory must stay flat. Then, after quiet: what was acknowledged, the ledger, InfluxDB
-and every user in the panel must agree.
+(see tests/support/engines/influx_engine.py). Senders report all the time, one in a hundred again,
+one in a hundred garbage, a stranger for names that no panel can have, and a user for itself, beyond
+its bounds; an admin resets users, sets quotas, deletes users and makes them again; random accidents
+kill programs, fill the disk (as root), slow the panel, empty it, restore it from a backup, refuse
+its lists, have its writes carried out late, step the clock (with libfaketime) and leave connections
+half open. In the last third nothing is killed, and memory must stay flat. Then, after quiet: what
+was acknowledged, the ledger, InfluxDB and every user in the panel must agree.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path[:0] = [str(ROOT)]
 
-import influx_engine  # noqa: E402
-from influx_engine import InfluxEngine  # noqa: E402
-from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, feed_totals  # noqa: E402
-from soak_admin import (  # noqa: E402
+from tests.support.engines import influx_engine  # noqa: E402
+from tests.support.engines.influx_engine import InfluxEngine  # noqa: E402
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, feed_totals  # noqa: E402
+from tests.support.soak.soak_admin import (  # noqa: E402
     SPIKE_KEY,
     SPIKE_REPORTER,
     AdminAtWork,
     Meant,
 )
-from soak_chaos import (  # noqa: E402
+from tests.support.soak.soak_chaos import (  # noqa: E402
     FAKETIME,
     Chaos,
     SteppedClock,
@@ -50,8 +49,8 @@ from soak_chaos import (  # noqa: E402
     rss_mib,
     small_disk,
 )
-from soak_lies import GREEDY_BOUNDS, Greedy, LyingPanel, Stranger  # noqa: E402
-from soak_load import Books, Sender  # noqa: E402
+from tests.support.soak.soak_lies import GREEDY_BOUNDS, Greedy, LyingPanel, Stranger  # noqa: E402
+from tests.support.soak.soak_load import Books, Sender  # noqa: E402
 
 USERS, SENDERS = 24, 6
 GREEDY = "greedy"

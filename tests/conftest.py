@@ -11,15 +11,15 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import influx_engine
-import postgres_server
-import programs
 import pytest
-from examples import FACTOR
 from hypothesis import settings
-from influx_engine import InfluxEngine
-from postgres_server import PostgresServer
-from shared_stores import ENGINES, FILE, StorePlace
+
+from tests.support import programs
+from tests.support.bridge.shared_stores import ENGINES, FILE, StorePlace
+from tests.support.engines import influx_engine, postgres_server
+from tests.support.engines.influx_engine import InfluxEngine
+from tests.support.engines.postgres_server import PostgresServer
+from tests.support.examples import FACTOR
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 4 * 2**30

@@ -11,7 +11,8 @@ from typing import Any
 from panel_fuzz.fleet import BRIDGE, COLLECTOR, PANELS, AwayError, Fleet
 from panel_fuzz.gateway import FAULTS
 from panel_fuzz.scene import Scene
-from processes import until
+
+from tests.support.processes import until
 
 SHOWN_SECONDS = 20
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import httpx
 from panel_fuzz.gateway import Gateway
-from ports import free_port
-from processes import ADMIN_KEY, PANEL_PASSWORD, REPORTER_KEY, feed_totals, until
+
+from tests.support.ports import free_port
+from tests.support.processes import ADMIN_KEY, PANEL_PASSWORD, REPORTER_KEY, feed_totals, until
 
 ROOT = Path(__file__).parents[2]
 PANELS = ("default", "two", "three")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from panel_fuzz.fleet import BRIDGE, COLLECTOR, PANELS, AwayError
 from panel_fuzz.scene import Scene
-from processes import until
+
+from tests.support.processes import until
 
 NOTICE_SECONDS = 20
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
 from marzban_bridge.errors import StoreError
 from marzban_bridge.panels.dialect import MARZBAN
@@ -21,6 +20,14 @@ from marzban_bridge.store.accounts import PendingResets
 from marzban_bridge.store.handle import from_millis
 from marzban_bridge.store.sqlite import APPLICATION_ID, MIGRATIONS
 from marzban_bridge.store.store import Store
+from tests.support.bridge.bridge_builders import (
+    NOW,
+    account,
+    as_reported,
+    gib,
+    next_plan,
+    panel_user,
+)
 
 
 @pytest.fixture

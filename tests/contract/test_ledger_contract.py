@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledgers import DAY, NOON_MILLIS, Place, PostgresPlace, SqlitePlace, batch, report
-from postgres_server import PostgresServer
 
 from collector.errors import NotStoredError
 from collector.ledger import Backlog, DeadLetter, ExportState, Progress, Receipt
@@ -23,6 +21,16 @@ from collector.ledger.statistics_values import (
     UsageSums,
 )
 from collector.reports.report import DAY_MILLIS, MAX_AMOUNT_BYTES
+from tests.support.collector.ledgers import (
+    DAY,
+    NOON_MILLIS,
+    Place,
+    PostgresPlace,
+    SqlitePlace,
+    batch,
+    report,
+)
+from tests.support.engines.postgres_server import PostgresServer
 
 KINDS = ["sqlite", "postgres"]
 

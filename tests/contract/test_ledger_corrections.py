@@ -7,13 +7,21 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import DAY, NOON_MILLIS, Place, PostgresPlace, SqlitePlace, batch, report
-from postgres_server import PostgresServer
 
 from collector.influx.points import raw_page
 from collector.ledger.backend import LedgerBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, Stretch, Wanted
 from collector.ledger.ports import Ledger, LedgerReader
+from tests.support.collector.ledgers import (
+    DAY,
+    NOON_MILLIS,
+    Place,
+    PostgresPlace,
+    SqlitePlace,
+    batch,
+    report,
+)
+from tests.support.engines.postgres_server import PostgresServer
 
 LATER_MILLIS = NOON_MILLIS + 3_600_000
 FOR_EVER = {"since_millis": 0, "until_millis": 10 * NOON_MILLIS}

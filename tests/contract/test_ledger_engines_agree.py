@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ledgers import DAY, NOON_MILLIS, batch, report
-from postgres_server import PostgresServer
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
 from collector.ledger.backend import LedgerBackend, backend_of
@@ -21,6 +19,8 @@ from collector.ledger.readers import ReaderPosition
 from collector.ledger.sql.database import NO_LIMIT
 from collector.ledger.sql.series import SERIES_PER_STATEMENT
 from collector.reports.billing import Ratio
+from tests.support.collector.ledgers import DAY, NOON_MILLIS, batch, report
+from tests.support.engines.postgres_server import PostgresServer
 
 UPPER_FIRST = ["B", "a", "b", "Ü"]
 """Text in the order of its bytes; a dictionary has it otherwise."""

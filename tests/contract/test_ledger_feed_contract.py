@@ -9,12 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import fake_ledger
 import httpx
 import pytest
-from collectors import ADMIN_KEY, CollectorWorld, running, wire
-from fake_ledger import FakeLedger
-from ledgers import NOON_MILLIS
 
 from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.postgres.writer import PostgresLedger
@@ -23,6 +19,10 @@ from marzban_bridge.errors import CollectorRefusedError
 from marzban_bridge.feed.client import CollectorFeed, ReaderPosition, ReportedPosition
 from marzban_bridge.quota.corrections import Question
 from marzban_bridge.quota.usage import UsageChange
+from tests.support.bridge import fake_ledger
+from tests.support.bridge.fake_ledger import FakeLedger
+from tests.support.collector.collectors import ADMIN_KEY, CollectorWorld, running, wire
+from tests.support.collector.ledgers import NOON_MILLIS
 
 
 class Fake:

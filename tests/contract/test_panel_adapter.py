@@ -10,12 +10,12 @@ import uuid
 from urllib.parse import urlencode
 
 import pytest
-from panels import CREATED, FREE_ACCESS, PANELS_OF_BOTH_KINDS, open_driver
 
 from marzban_bridge.errors import PanelLoginError, PanelRefusedError, UserNotFoundError
 from marzban_bridge.panels.dialect import PASARGUARD
 from marzban_bridge.panels.users import ResetStrategy, Status, UserUpdate
 from marzban_bridge.quota.account import FLOOR_BYTES
+from tests.support.bridge.panels import CREATED, FREE_ACCESS, PANELS_OF_BOTH_KINDS, open_driver
 
 G = 10**9
 PLAN = {

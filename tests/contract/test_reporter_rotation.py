@@ -6,11 +6,11 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from ledgers import NOON_MILLIS, batch, beside, report
 
 from collector.errors import LedgerError, NotStoredError
 from collector.ledger.backend import backend_of
 from collector.reports.reporters import KeyRing, hash_key
+from tests.support.collector.ledgers import NOON_MILLIS, batch, beside, report
 
 HOUR_MILLIS = 3_600_000
 

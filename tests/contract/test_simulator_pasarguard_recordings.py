@@ -6,11 +6,11 @@ import asyncio
 
 import httpx
 import pytest
-from clocks import ManualClock
 
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.recordings.panels import PASARGUARD, Answer, shape
+from tests.support.clocks import ManualClock
 
 GIB = 2**30
 MADE_UP = {

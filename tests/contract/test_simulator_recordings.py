@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from clocks import ManualClock
 
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.recordings.panels import MARZBAN, RECORDINGS, Answer, shape
+from tests.support.clocks import ManualClock
 
 DAY = 86400
 PLAN = {

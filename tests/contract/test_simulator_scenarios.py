@@ -18,7 +18,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from panels import (
+
+from tests.recordings.panels import RECORDINGS
+from tests.support.bridge.panels import (
     CREATED,
     FREE_ACCESS,
     PANELS,
@@ -28,8 +30,6 @@ from panels import (
     SimulatedDriver,
     open_driver,
 )
-
-from tests.recordings.panels import RECORDINGS
 
 G = 10**9
 DAY = 86400

@@ -16,14 +16,14 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from dotenv import dotenv_values
-from ports import free_port
 
 import collector.settings
 import marzban_bridge.config.settings
 from collector.api.usage import MAX_WAIT_SECONDS
 from marzban_bridge.api.webhooks import MAX_BODY_BYTES
+from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.scale.yml"

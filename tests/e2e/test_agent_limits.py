@@ -9,16 +9,16 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 
 import pytest
-from agent_process import AgentProcess
-from ports import free_port
-from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
-from redis_server import redis_server
-from stats_server import StatsService
-from vpn_servers import VpnServer, fake_wg
 
 from collector.agent.sources.kinds import KINDS
 from collector.agent.sources.stats_service import SING_BOX, XRAY
 from marzban_bridge.quota.account import GIB
+from tests.support.agent.agent_process import AgentProcess
+from tests.support.agent.stats_server import StatsService
+from tests.support.agent.vpn_servers import VpnServer, fake_wg
+from tests.support.engines.redis_server import redis_server
+from tests.support.ports import free_port
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
 QUOTA, USED_IN_PANEL = 10 * GIB, 4 * GIB
 SECRET = "panel-secret-0123456789"

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from agent_process import AgentProcess
-from collector_process import KEY, CollectorProcess, poll
-from ports import free_port
-from vpn_servers import VpnServer, fake_wg
+
+from tests.support.agent.agent_process import AgentProcess
+from tests.support.agent.vpn_servers import VpnServer, fake_wg
+from tests.support.collector.collector_process import KEY, CollectorProcess, poll
+from tests.support.ports import free_port
 
 ROUNDS = 8
 USERS = ("alice", "bob", "carol", "dave")

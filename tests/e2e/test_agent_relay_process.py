@@ -8,10 +8,10 @@ import random
 import threading
 from contextlib import closing
 
-from agent_process import AgentProcess
-from collector_process import CollectorProcess, poll
-from ports import free_port
-from relay_receiver import RelayReceiver
+from tests.support.agent.agent_process import AgentProcess
+from tests.support.agent.relay_receiver import RelayReceiver
+from tests.support.collector.collector_process import CollectorProcess, poll
+from tests.support.ports import free_port
 
 SECRET = "panel-secret-0123456789"
 

@@ -9,10 +9,10 @@ from contextlib import closing
 
 import httpx
 import pytest
-from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.schema import Policy
+from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 
 REPORTS = int(os.environ.get("EXPORT_TEST_REPORTS", "200000"))
 OUTAGE_SECONDS = float(os.environ.get("EXPORT_TEST_OUTAGE_SECONDS", "3"))

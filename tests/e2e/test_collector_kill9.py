@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from collector_process import DEADLINE_SECONDS, KEY, CollectorProcess, poll
 
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
+from tests.support.collector.collector_process import DEADLINE_SECONDS, KEY, CollectorProcess, poll
 
 ROUNDS = 20
 CLIENTS = 3

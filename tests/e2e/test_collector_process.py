@@ -10,7 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from collector_process import ADMIN_KEY, DEADLINE_SECONDS, KEY, CollectorProcess, poll
+
+from tests.support.collector.collector_process import (
+    ADMIN_KEY,
+    DEADLINE_SECONDS,
+    KEY,
+    CollectorProcess,
+    poll,
+)
 
 TOKEN = "YWxpY2UsMTc5NTQzMzM4NQ3PDaZWi-hR"
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
-from influx_engine import InfluxEngine
 
 from collector.ledger.backend import backend_of
 from collector.schema import Policy
+from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from tests.support.engines.influx_engine import InfluxEngine
 
 OTHER_KEY = "rk_another-key-of-the-process-tests"
 SUMS = (

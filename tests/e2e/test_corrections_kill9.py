@@ -10,13 +10,13 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
-import programs
 import pytest
-from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
-from programs import Program
 
 from collector.ledger.backend import backend_of
 from collector.ledger.corrections import CORRECTED_REPORTS
+from tests.support import programs
+from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from tests.support.programs import Program
 
 ROUNDS = 6
 REPORTS = 3 * CORRECTED_REPORTS

@@ -8,15 +8,15 @@ import time
 
 import httpx
 import pytest
-from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
-from scripted_collector import ScriptedCollector, refusal
-from soak_chaos import fill, small_disk
 
 from collector.client import Client, Report
 from collector.client.errors import SpoolError
 from collector.client.report import encode
 from collector.client.spool.spool import REPORTS, Spool
 from marzban_bridge.quota.account import GIB
+from tests.support.collector.scripted_collector import ScriptedCollector, refusal
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
+from tests.support.soak.soak_chaos import fill, small_disk
 
 REPORT = Report(user="alice", server="de-1" + "x" * 200, upload_bytes=1, download_bytes=2)
 USERS = [{"username": "alice", "data_limit": 10 * GIB, "used_traffic": 4 * GIB}]

@@ -6,13 +6,13 @@ import contextlib
 import signal
 import subprocess
 
-import postgres_server
 import psycopg
 import pytest
-from postgres_pair import PostgresPair
-from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
 from marzban_bridge.quota.account import GIB
+from tests.support.engines import postgres_server
+from tests.support.engines.postgres_pair import PostgresPair
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
 pytestmark = pytest.mark.skipif(
     postgres_server.describe() is None, reason="no PostgreSQL here: apt-get install postgresql"

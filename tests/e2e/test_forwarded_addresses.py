@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from collectors import ALICE_TOKEN, wire
-from processes import BRIDGE, COLLECTOR, PANEL, Stack
+
+from tests.support.collector.collectors import ALICE_TOKEN, wire
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, Stack
 
 GUESSES = 30
 

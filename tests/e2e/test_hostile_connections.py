@@ -18,10 +18,18 @@ from pathlib import Path
 
 import httpx
 import pytest
-import raw_requests
-from processes import BRIDGE, COLLECTOR, DEADLINE_SECONDS, PANEL, REPORTER_KEY, Stack, until
 
 from collector.runtime.http.limits import MAX_HEAD_BYTES
+from tests.support import raw_requests
+from tests.support.processes import (
+    BRIDGE,
+    COLLECTOR,
+    DEADLINE_SECONDS,
+    PANEL,
+    REPORTER_KEY,
+    Stack,
+    until,
+)
 
 READ_SECONDS = 2
 PEAK_BYTES = 320 * 2**20

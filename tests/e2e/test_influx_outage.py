@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
+
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
 GIB = 2**30
 EVENTS = 'SELECT "title", "kind" FROM "raw"."events"'

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
-from rows import for_each
 
 from collector.settings import Settings
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, Stack, until
+from tests.support.rows import for_each
 
 GIB = 2**30
 MOST_BYTES = 150_000_000

@@ -15,10 +15,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
 from marzban_bridge.quota.account import FLOOR_BYTES, GIB
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
 ORACLE = Path(__file__).with_name("oracle.py")
 ORACLES = 3

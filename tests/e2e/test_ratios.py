@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from bridge_builders import gib
-from bridge_world import BridgeWorld
-from collectors import AS_OTHER, CollectorWorld, running, wire
-from ledgers import beside
 
 from collector.reports.billing import Ratio, parse_ratio
 from marzban_bridge.quota.account import MIB
+from tests.support.bridge.bridge_builders import gib
+from tests.support.bridge.bridge_world import BridgeWorld
+from tests.support.collector.collectors import AS_OTHER, CollectorWorld, running, wire
+from tests.support.collector.ledgers import beside
 
 OUTSIDE = {"COLLECTOR_REPORTERS_OUTSIDE_QUOTA": "other"}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
-from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
 from marzban_bridge.quota.account import GIB
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
 USERS = [
     {"username": "alice", "data_limit": 10 * GIB, "used_traffic": 4 * GIB},

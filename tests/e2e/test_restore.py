@@ -8,10 +8,18 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from processes import ADMIN_KEY, BRIDGE, COLLECTOR, PANEL, PANEL_PASSWORD, Stack, until
 
 from marzban_bridge.quota.account import GIB
 from marzban_bridge.store.store import Store
+from tests.support.processes import (
+    ADMIN_KEY,
+    BRIDGE,
+    COLLECTOR,
+    PANEL,
+    PANEL_PASSWORD,
+    Stack,
+    until,
+)
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 USERS = [

@@ -15,12 +15,18 @@ import time
 from contextlib import closing
 
 import httpx
-import postgres_server
 import pytest
-from cluster import Accidents, Cluster, TrueBooks, WanderingReader, WanderingSender
-from collector_process import KEY, poll
 
 from collector.ledger.postgres.reader import PostgresReader
+from tests.support.collector.cluster import (
+    Accidents,
+    Cluster,
+    TrueBooks,
+    WanderingReader,
+    WanderingSender,
+)
+from tests.support.collector.collector_process import KEY, poll
+from tests.support.engines import postgres_server
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import time
 
-import postgres_server
 import psycopg
 import pytest
-from processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
 from marzban_bridge.quota.account import GIB
+from tests.support.engines import postgres_server
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, Stack, until
 
 USERS = [
     {"username": name, "data_limit": 10 * GIB, "used_traffic": GIB} for name in ("alice", "bob")

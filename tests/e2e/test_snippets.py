@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from collector_process import KEY, CollectorProcess
+
+from tests.support.collector.collector_process import KEY, CollectorProcess
 
 TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
 

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from agent_process import AgentProcess
-from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
-from doc_servers import flaky_proxy, panel, serving
-from ports import free_port
 from standardwebhooks.webhooks import Webhook
 
 from collector.importing.rows import COLUMNS, NEEDED
 from collector.reports.reporters import hash_key, signing_secret
 from collector.sources.config import read_sources
+from tests.support.agent.agent_process import AgentProcess
+from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from tests.support.doc_servers import flaky_proxy, panel, serving
+from tests.support.ports import free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -7,10 +7,10 @@ import signal
 import sqlite3
 
 import pytest
-import raw_requests
-from processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
 from marzban_bridge.quota.account import GIB
+from tests.support import raw_requests
+from tests.support.processes import BRIDGE, COLLECTOR, PANEL, REPORTER_KEY, Stack, until
 
 USERS = [
     {"username": "alice", "data_limit": 10 * GIB, "used_traffic": 4 * GIB},

@@ -13,7 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+
+from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 
 THIEVES = 4
 AMOUNT_BYTES = 7

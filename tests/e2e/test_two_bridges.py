@@ -6,10 +6,10 @@ import signal
 import time
 
 import pytest
-from bridge_pair import PASSWORD, WEBHOOK_SECRET, Pair
-from collector_process import poll
 
 from marzban_bridge.store.postgres.lease import LEASE_SECONDS
+from tests.support.bridge.bridge_pair import PASSWORD, WEBHOOK_SECRET, Pair
+from tests.support.collector.collector_process import poll
 
 TAKEOVER_SECONDS = 15
 

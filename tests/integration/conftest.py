@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from panels_world import PanelsWorld
-from shared_stores import StorePlace
+
+from tests.support.bridge.panels_world import PanelsWorld
+from tests.support.bridge.shared_stores import StorePlace
 
 Opening = Callable[..., PanelsWorld]
 

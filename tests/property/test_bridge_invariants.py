@@ -15,13 +15,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from bridge_builders import gib
-from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from webhook_delivery import deliver
-from world import World
 
 from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.panels.users import Status
@@ -32,6 +28,10 @@ from marzban_bridge.quota.writes.open_writes import LATE_WRITE_SECONDS
 from marzban_bridge.reconcile.trust.second_bridge import GONE_SECONDS
 from marzban_bridge.simulator.panel.database import PanelDatabase
 from marzban_bridge.simulator.panel.pasarguard import change_limits
+from tests.support.bridge.bridge_builders import gib
+from tests.support.bridge.webhook_delivery import deliver
+from tests.support.bridge.world import World
+from tests.support.examples import examples
 
 NAMES = ("alice", "bob", "carol")
 ODD_BYTES = 1_234_567

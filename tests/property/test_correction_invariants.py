@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from bridge_builders import gib
-from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from world import World
 
 from marzban_bridge.feed import client as feed
+from tests.support.bridge.bridge_builders import gib
+from tests.support.bridge.world import World
+from tests.support.examples import examples
 
 NAMES = {"alice": "alice", "default/alice": "alice", "bob": "bob"}
 """Reported names, and whose they are."""

@@ -9,12 +9,8 @@ import sqlite3
 
 import httpx
 import pytest
-from bridge_builders import gib
-from collectors import ALICE_TOKEN
-from hostile_input import bodies, changed, json_values, texts
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from world import World
 
 from collector.errors import CollectorError
 from collector.intake.subscriptions.resolver import Subscriptions
@@ -37,6 +33,10 @@ from marzban_bridge.panels.users import (
     UserUpdate,
 )
 from tests.recordings.panels import PASARGUARD
+from tests.support.bridge.bridge_builders import gib
+from tests.support.bridge.world import World
+from tests.support.collector.collectors import ALICE_TOKEN
+from tests.support.hostile_input import bodies, changed, json_values, texts
 
 fuzz = settings(
     max_examples=70,

@@ -7,14 +7,14 @@ import logging
 from urllib.parse import quote, urlencode
 
 import pytest
-from bridge_builders import gib
-from bridge_world import PASSWORDS, SECRET, BridgeWorld
-from hostile_input import OwnLoop, bodies, changed, header_values, json_values, texts
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import collector.runtime.logs
 from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE
+from tests.support.bridge.bridge_builders import gib
+from tests.support.bridge.bridge_world import PASSWORDS, SECRET, BridgeWorld
+from tests.support.hostile_input import OwnLoop, bodies, changed, header_values, json_values, texts
 
 TOKEN = "a-token-that-grafana-adds"
 EVENT = {

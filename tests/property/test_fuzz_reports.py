@@ -8,8 +8,19 @@ import json
 import zlib
 
 import pytest
-from collectors import ALICE_TOKEN, AS_REPORTER, KEY, CollectorWorld, running, wire
-from hostile_input import (
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from collector.reports.reporters import hash_key, signing_secret
+from tests.support.collector.collectors import (
+    ALICE_TOKEN,
+    AS_REPORTER,
+    KEY,
+    CollectorWorld,
+    running,
+    wire,
+)
+from tests.support.hostile_input import (
     OwnLoop,
     bodies,
     changed,
@@ -18,10 +29,6 @@ from hostile_input import (
     json_values,
     texts,
 )
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-
-from collector.reports.reporters import hash_key, signing_secret
 
 PATHS = ("/v1/reports", "/api/xpert/traffic-webhook")
 REFUSALS = {400, 401, 413, 415, 422, 429}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hostile_input import texts
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from collector.runtime.config import ConfigError
 from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.panels.dialect import PanelKind
 from marzban_bridge.panels.rest_panel import RestPanel
+from tests.support.hostile_input import texts
 
 PROGRAMS = {
     "collector": collector.settings.Settings,

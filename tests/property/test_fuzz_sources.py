@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from collectors import KEY, CollectorWorld, running
-from hostile_input import OwnLoop, bodies, changed, header_values, json_values, texts
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +12,8 @@ from collector.cli.main import main
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.runtime.config import ConfigError
 from collector.sources.config import read_sources
+from tests.support.collector.collectors import KEY, CollectorWorld, running
+from tests.support.hostile_input import OwnLoop, bodies, changed, header_values, json_values, texts
 
 THREE_X_UI = f"/v1/sources/3x-ui/{KEY}"
 UNIPROXY = f"/v1/sources/uniproxy/{KEY}?node_id=7&node_type=vless"

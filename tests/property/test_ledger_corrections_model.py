@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledgers import NOON_MILLIS, batch, report
 
 from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Wanted
+from tests.support.collector.ledgers import NOON_MILLIS, batch, report
+from tests.support.examples import examples
 
 MINUTE_MILLIS = 60_000
 USERS = ("alice", "bob", "carol")

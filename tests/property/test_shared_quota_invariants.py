@@ -11,15 +11,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bridge_builders import gib
-from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from panels_world import PanelsWorld
 
 from marzban_bridge.quota.account import FLOOR_BYTES, MIB, is_same_limit
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
+from tests.support.bridge.bridge_builders import gib
+from tests.support.bridge.panels_world import PanelsWorld
+from tests.support.examples import examples
 
 PANELS = ("default", "two")
 ON = st.sampled_from(PANELS)

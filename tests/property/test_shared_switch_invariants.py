@@ -11,14 +11,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bridge_builders import gib
-from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from panels_world import PanelsWorld
 
 from marzban_bridge.quota.account import MIB, is_same_limit
+from tests.support.bridge.bridge_builders import gib
+from tests.support.bridge.panels_world import PanelsWorld
+from tests.support.examples import examples
 
 PANELS = ("default", "two", "three")
 ON = st.sampled_from(PANELS)

@@ -5,8 +5,18 @@ from __future__ import annotations
 import re
 
 import yaml
-from grafana_files import EXPRESSIONS, INFLUX, ROOT, RULES, SAMPLES, dashboards, panels, rules
-from rows import for_each
+
+from tests.support.grafana.grafana_files import (
+    EXPRESSIONS,
+    INFLUX,
+    ROOT,
+    RULES,
+    SAMPLES,
+    dashboards,
+    panels,
+    rules,
+)
+from tests.support.rows import for_each
 
 RUNBOOK = ROOT / "docs" / "alerts.md"
 # What Grafana's parser takes; it drops any other key without a word.

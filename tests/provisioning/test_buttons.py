@@ -6,11 +6,11 @@ import json
 import re
 
 import yaml
-from grafana_files import PROVISIONING, ROOT, dashboards, places
-from rows import for_each
 
 from marzban_bridge.api import confirm, dashboard
 from marzban_bridge.api.operations import ResetAll
+from tests.support.grafana.grafana_files import PROVISIONING, ROOT, dashboards, places
+from tests.support.rows import for_each
 
 PROXY = "/api/datasources/proxy/uid/bridge-actions/"
 

@@ -8,7 +8,9 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 import yaml
-from grafana_files import (
+
+from collector import schema
+from tests.support.grafana.grafana_files import (
     DASHBOARDS,
     INFLUX,
     PROVISIONING,
@@ -16,9 +18,7 @@ from grafana_files import (
     panels,
     places,
 )
-from rows import for_each
-
-from collector import schema
+from tests.support.rows import for_each
 
 COLUMNS = 24
 WITHOUT_DATA = {"row", "text", "alertlist"}

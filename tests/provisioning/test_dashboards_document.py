@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from grafana_files import ROOT, dashboards, panels
+
+from tests.support.grafana.grafana_files import ROOT, dashboards, panels
 
 DOCUMENT = ROOT / "docs" / "dashboards.md"
 OLD_PAGE = [

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import itertools
 
-import hostile_traffic
 import pytest
-from grafana_files import INFLUX, Query, alert_queries, all_queries, dashboards, panel_queries
-from grafana_interpolation import (
+
+from collector.schema import Policy
+from tests.support.collector import hostile_traffic
+from tests.support.collector.hostile_traffic import HOSTILE, NOW_MILLIS
+from tests.support.grafana.grafana_files import (
+    INFLUX,
+    Query,
+    alert_queries,
+    all_queries,
+    dashboards,
+    panel_queries,
+)
+from tests.support.grafana.grafana_interpolation import (
     ALL,
     TimeRange,
     all_values_of,
@@ -16,10 +26,7 @@ from grafana_interpolation import (
     interval,
     names_used,
 )
-from hostile_traffic import HOSTILE, NOW_MILLIS
-from rows import for_each
-
-from collector.schema import Policy
+from tests.support.rows import for_each
 
 DAY_MILLIS = 86_400_000
 MIDNIGHT_MILLIS = NOW_MILLIS // DAY_MILLIS * DAY_MILLIS

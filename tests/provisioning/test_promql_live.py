@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from grafana_files import PROMETHEUS, all_queries
-from grafana_interpolation import TimeRange, interpolate
-from processes import until
-from prometheus_engine import MetricsServer, PrometheusEngine, WorkedPrograms
-from rows import for_each
+
+from tests.support.engines.prometheus_engine import MetricsServer, PrometheusEngine, WorkedPrograms
+from tests.support.grafana.grafana_files import PROMETHEUS, all_queries
+from tests.support.grafana.grafana_interpolation import TimeRange, interpolate
+from tests.support.processes import until
+from tests.support.rows import for_each
 
 QUERIES = [each for each in all_queries() if each.datasource == PROMETHEUS and each.is_about_time]
 SIX_HOURS = TimeRange(0, 6 * 3_600_000)

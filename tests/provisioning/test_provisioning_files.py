@@ -9,7 +9,8 @@ import subprocess
 import pytest
 import yaml
 from dotenv import dotenv_values
-from grafana_files import PROVISIONING, ROOT
+
+from tests.support.grafana.grafana_files import PROVISIONING, ROOT
 
 PROMETHEUS_CONFIG = PROVISIONING / "prometheus" / "prometheus.yml"
 

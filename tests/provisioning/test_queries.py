@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-from grafana_files import INFLUX, PROMETHEUS, all_queries, panel_queries
-from grafana_interpolation import names_used
-from prometheus_engine import WorkedPrograms
-from rows import for_each
-
 from collector import schema
+from tests.support.engines.prometheus_engine import WorkedPrograms
+from tests.support.grafana.grafana_files import INFLUX, PROMETHEUS, all_queries, panel_queries
+from tests.support.grafana.grafana_interpolation import names_used
+from tests.support.rows import for_each
 
 BUILT_IN = {"timeFilter", "__interval", "__interval_ms"}
 INFLUXQL = [each for each in all_queries() if each.datasource == INFLUX]

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import programs
-from ports import free_port
-from programs import Program
+
+from tests.support import programs
+from tests.support.ports import free_port
+from tests.support.programs import Program
 
 DEADLINE_SECONDS = 120
 REPORTER_KEY = "rk_the-key-of-the-process-tests"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from rows import for_each
+from tests.support.rows import for_each
 
 ROOT = Path(__file__).parents[3]
 PURE = (

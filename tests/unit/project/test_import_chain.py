@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import import_chain
+from tests.support import import_chain
 
 LIMITS = {"marzban_bridge": 14}
 

@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from rows import for_each
+
+from tests.support.rows import for_each
 
 ROOT = Path(__file__).parents[3]
 SECRET = re.compile(

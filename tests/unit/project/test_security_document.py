@@ -6,11 +6,10 @@ import ast
 import re
 from pathlib import Path
 
-from rows import for_each
-
 import collector.settings
 import marzban_bridge.config.settings
 from collector.runtime.http.limits import MAX_HEAD_BYTES, MAX_PIPELINED
+from tests.support.rows import for_each
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "security.md").read_text()

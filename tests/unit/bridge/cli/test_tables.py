@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
-from bridge_builders import account, gib, panel_user
 from rich.console import Console
 
 from marzban_bridge.quota.account import Event
@@ -23,6 +22,7 @@ from marzban_bridge.tables import (
     unknown_names_table,
     users_table,
 )
+from tests.support.bridge.bridge_builders import account, gib, panel_user
 
 AT = datetime(2026, 5, 20, 12, 0, tzinfo=UTC)
 LONG_NAME = "a_name_of_thirty_two_characters_"

@@ -13,7 +13,6 @@ from datetime import timedelta
 from unittest.mock import AsyncMock, Mock, patch
 
 import pytest
-from bridge_builders import NOW, account, as_reported, gib, next_plan, open_write, panel_user
 
 from marzban_bridge.panels.check import PanelCheck
 from marzban_bridge.panels.dialect import DIALECTS, MARZBAN, PASARGUARD, Dialect
@@ -25,6 +24,15 @@ from marzban_bridge.quota.resets.detection import Cause, ResetSign, detect, has_
 from marzban_bridge.quota.resets.requests import begin, complete
 from marzban_bridge.quota.writes.open_writes import sets_limit
 from marzban_bridge.reconcile.actions import Actions
+from tests.support.bridge.bridge_builders import (
+    NOW,
+    account,
+    as_reported,
+    gib,
+    next_plan,
+    open_write,
+    panel_user,
+)
 
 LATER = NOW + timedelta(minutes=1)
 PLAN = next_plan(data_limit_bytes=gib(20))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from bridge_builders import account, gib, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from marzban_bridge.panels.names import account_key
 from marzban_bridge.quota.account import FLOOR_BYTES, GIB, MIB, Enforcement, is_same_limit
 from marzban_bridge.quota.balance import balance, desired
 from marzban_bridge.quota.writes.own_writes import may_be_typed
+from tests.support.bridge.bridge_builders import account, gib, panel_user
 
 BYTES = st.integers(min_value=0, max_value=2**50)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import bridge_builders
 import pytest
-from bridge_builders import NOW
 
 from marzban_bridge.quota.account import shifted
 from marzban_bridge.quota.corrections import (
@@ -20,6 +18,8 @@ from marzban_bridge.quota.corrections import (
 )
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import CorrectedName, Totals
+from tests.support.bridge import bridge_builders
+from tests.support.bridge.bridge_builders import NOW
 
 NAME = CorrectedName(
     username="alice", panel="default", key="alice", through_seq=50, corrected_seq=40

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from bridge_builders import CREATED_AT, account, as_reported, gib, panel_user
 
 from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import is_same_creation
 from marzban_bridge.quota.observe import observe
+from tests.support.bridge.bridge_builders import CREATED_AT, account, as_reported, gib, panel_user
 
 PRECISE = CREATED_AT.replace(microsecond=700_123)
 CUT = CREATED_AT

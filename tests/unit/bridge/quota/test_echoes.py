@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from bridge_builders import NOW, account
 
 from marzban_bridge.quota.resets.echoes import ECHO_WINDOW, echoes_to_come, expecting
+from tests.support.bridge.bridge_builders import NOW, account
 
 SOON, LATER = NOW + timedelta(minutes=1), NOW + timedelta(minutes=2)
 UNTIL = NOW + ECHO_WINDOW

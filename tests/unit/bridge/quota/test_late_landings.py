@@ -6,13 +6,20 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
 from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.quota.account import OpenWrite, Restoration
 from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.resets.detection import Cause
 from marzban_bridge.quota.writes.late_landings import LATE_RESET, reset_found, reset_unanswered
+from tests.support.bridge.bridge_builders import (
+    NOW,
+    account,
+    as_reported,
+    gib,
+    next_plan,
+    panel_user,
+)
 
 LATER = NOW + timedelta(seconds=30)
 PLAN, OTHER = next_plan(), next_plan(data_limit_bytes=gib(50))

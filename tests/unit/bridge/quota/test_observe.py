@@ -6,16 +6,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from bridge_builders import (
-    CREATED_AT,
-    NOW,
-    account,
-    as_reported,
-    gib,
-    next_plan,
-    open_write,
-    panel_user,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +18,16 @@ from marzban_bridge.quota.resets.detection import Cause
 from marzban_bridge.quota.resets.next_plans import NEXT_PLAN_MEMORY
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import Totals
+from tests.support.bridge.bridge_builders import (
+    CREATED_AT,
+    NOW,
+    account,
+    as_reported,
+    gib,
+    next_plan,
+    open_write,
+    panel_user,
+)
 
 LATER = NOW + timedelta(seconds=30)
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from bridge_builders import NOW, account, gib, panel_user
 
 from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import NextPlan, PanelUser, Status
@@ -21,6 +20,7 @@ from marzban_bridge.quota.panel_suspension import (
 )
 from marzban_bridge.quota.resets.detection import Fall, fall_of
 from marzban_bridge.quota.suspension import SuspensionReason
+from tests.support.bridge.bridge_builders import NOW, account, gib, panel_user
 
 LATER = NOW + timedelta(seconds=60)
 OLD_LIMIT = gib(7) + 12_345

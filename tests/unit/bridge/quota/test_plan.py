@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,14 @@ from marzban_bridge.panels.users import ResetStrategy, Status
 from marzban_bridge.quota.account import FLOOR_BYTES, MIB, ROUNDING_BYTES, Enforcement, Restoration
 from marzban_bridge.quota.plan import MAX_FIRE_ATTEMPTS, ChangeKind, plan
 from marzban_bridge.quota.policy import POLICIES
+from tests.support.bridge.bridge_builders import (
+    CREATED_AT,
+    NOW,
+    account,
+    gib,
+    next_plan,
+    panel_user,
+)
 
 
 def planned(held, external, enforcement=Enforcement.LIMIT, now=NOW):

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bridge_builders import CREATED_AT, NOW, account, gib, next_plan, panel_user
 
 from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import ResetStrategy, Status
@@ -15,6 +14,14 @@ from marzban_bridge.quota.resets.detection import Cause, Fall, detect, fall_of, 
 from marzban_bridge.quota.resets.echoes import ECHO_WINDOW
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE
+from tests.support.bridge.bridge_builders import (
+    CREATED_AT,
+    NOW,
+    account,
+    gib,
+    next_plan,
+    panel_user,
+)
 
 LATER = NOW + timedelta(seconds=30)
 PROVED = ResetAll(seen_at=NOW, after=NOW - timedelta(seconds=60))

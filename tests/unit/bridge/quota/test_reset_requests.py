@@ -6,12 +6,19 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from bridge_builders import NOW, account, as_reported, gib, next_plan, panel_user
 
 from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.resets.requests import begin, complete, is_call_needed, panel_called
 from marzban_bridge.quota.usage import Totals
+from tests.support.bridge.bridge_builders import (
+    NOW,
+    account,
+    as_reported,
+    gib,
+    next_plan,
+    panel_user,
+)
 
 LATER = NOW + timedelta(seconds=3)
 

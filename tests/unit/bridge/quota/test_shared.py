@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from bridge_builders import CREATED_AT, NOW, account, gib, panel_user
 
 from marzban_bridge.panels.users import ResetStrategy
 from marzban_bridge.quota.account import ResetRequest, Superseded, snapshot_of
@@ -23,6 +22,7 @@ from marzban_bridge.quota.shared import (
 )
 from marzban_bridge.quota.shared_quota import Anew, SharedQuota
 from marzban_bridge.quota.usage import NOTHING, Totals
+from tests.support.bridge.bridge_builders import CREATED_AT, NOW, account, gib, panel_user
 
 ORDER = ("default", "two", "three")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bridge_builders import NOW, account, gib, panel_user
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from marzban_bridge.quota.shared_switch import (
     owing,
 )
 from marzban_bridge.quota.usage import Totals
+from tests.support.bridge.bridge_builders import NOW, account, gib, panel_user
 
 ORDER = ("default", "two", "three")
 AMOUNTS = st.integers(min_value=0, max_value=2**50)

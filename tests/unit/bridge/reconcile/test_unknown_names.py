@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from bridge_builders import NOW
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marzban_bridge.panels.dialect import MARZBAN, PASARGUARD
 from marzban_bridge.panels.http.queries import NAMES_PER_QUERY, QUERY_BYTES, queries
 from marzban_bridge.reconcile.unknown_names import LONGEST_PAUSE, UnknownNames
+from tests.support.bridge.bridge_builders import NOW
 
 
 def asked_in(unknown, hours, *, step_seconds=60):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from clocks import ManualClock
 
 from marzban_bridge.simulator.panel.database import PanelDatabase
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
+from tests.support.clocks import ManualClock
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-from clocks import ManualClock
 
 from marzban_bridge.panels.users import Status
 from marzban_bridge.simulator.dialog import dialog_body, shown_limit_bytes
@@ -28,6 +27,7 @@ from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.panel.payloads import marzban as marzban_payloads
 from marzban_bridge.simulator.panel.payloads import pasarguard as pasarguard_payloads
 from marzban_bridge.simulator.panel.webhook_settings import WebhookReceiver
+from tests.support.clocks import ManualClock
 
 GIB = 2**30
 DAY = 86400

@@ -7,7 +7,6 @@ import json
 from datetime import timedelta
 
 import pytest
-from clocks import ManualClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -15,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
+from tests.support.clocks import ManualClock
 
 G = 10**9
 GIB = 2**30

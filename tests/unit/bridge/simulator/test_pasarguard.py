@@ -6,7 +6,6 @@ import json
 from datetime import timedelta
 
 import pytest
-from clocks import ManualClock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from marzban_bridge.simulator.panel.dialect import PASARGUARD, dialect_of
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.snapshot import WrongKindError, restore_snapshot, to_snapshot
+from tests.support.clocks import ManualClock
 
 GIB = 2**30
 DAY = 86400

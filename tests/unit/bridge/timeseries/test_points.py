@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bridge_builders import CREATED_AT, NOW, account, as_reported, gib, panel_user
 
 from collector.influx.delivery import Refused
 from collector.schema import EVENTS, USER_USAGE
@@ -16,6 +15,14 @@ from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.timeseries.points import event_line, usage_line
+from tests.support.bridge.bridge_builders import (
+    CREATED_AT,
+    NOW,
+    account,
+    as_reported,
+    gib,
+    panel_user,
+)
 
 NOW_MILLIS = 1_779_278_400_000
 CREATED_AT_MILLIS = 1_777_627_800_000

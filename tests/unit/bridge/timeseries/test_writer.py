@@ -8,8 +8,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from bridge_builders import NOW, account, gib, panel_user
-from clocks import ManualClock
 
 from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
 from marzban_bridge.metrics import Metrics
@@ -17,6 +15,8 @@ from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.usage import UsageChange
 from marzban_bridge.store.store import Store
 from marzban_bridge.timeseries.writer import GATHER_SECONDS, PAGE, TimeSeriesWriter
+from tests.support.bridge.bridge_builders import NOW, account, gib, panel_user
+from tests.support.clocks import ManualClock
 
 HEARTBEAT_SECONDS = 600
 

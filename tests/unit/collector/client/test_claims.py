@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from filled_spools import ids, spool_of_ten, take
 
 from collector.client.outbox import Settlement
 from collector.client.sending import process_identity
@@ -18,6 +17,7 @@ from collector.client.spool import claims
 from collector.client.spool.clock import SpoolClock
 from collector.client.spool.spool import REPORTS, Spool
 from collector.runtime import boot_clock
+from tests.support.collector.filled_spools import ids, spool_of_ten, take
 
 HOUR = 3_600_000
 

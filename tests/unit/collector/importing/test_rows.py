@@ -7,13 +7,13 @@ from datetime import date
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import DAY, NOON_MILLIS
 
 from collector.importing.differences import difference, total
 from collector.importing.rows import Row, amount_of, layout_of, read_row
 from collector.ledger.import_amounts import Amounts
 from collector.reports.identity import name_within
 from collector.reports.report import DAY_MILLIS, Limits, Refusal
+from tests.support.collector.ledgers import DAY, NOON_MILLIS
 
 TOKEN = "YWxpY2UsMTc5NTQzMzM4NQ3PDaZWi-hR"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSIsImV4cCI6MTc5NTQzMzM4NX0.c2lnbmF0dXJlLWJ5dGVz"

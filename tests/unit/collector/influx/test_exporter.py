@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from fake_influx import FakeBuckets, FakeInflux
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledgers import NOON_MILLIS, SqlitePlace, batch, beside, report
 
 from collector.influx.exporter import HALT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Exporter, Step
 from collector.intake.embedded import EmbeddedIngest
@@ -19,6 +17,8 @@ from collector.intake.ingest import IngestOptions
 from collector.metrics import Metrics
 from collector.reports.report import DAY_MILLIS, Limits
 from collector.schema import Policy
+from tests.support.collector.fake_influx import FakeBuckets, FakeInflux
+from tests.support.collector.ledgers import NOON_MILLIS, SqlitePlace, batch, beside, report
 
 RAW, DAILY = Policy.RAW, Policy.DAILY
 KEPT = {RAW: 30 * 86_400, DAILY: 0}

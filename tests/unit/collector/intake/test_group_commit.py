@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 import pytest
-from ledgers import NOON_MILLIS, batch, report
 
 from collector.errors import (
     DiskFullError,
@@ -26,6 +25,7 @@ from collector.ledger import Batch, Receipt
 from collector.ledger.lost_commits import Losses
 from collector.metrics import Metrics
 from collector.reports.report import DAY_MILLIS, MAX_AHEAD_MILLIS, Limits
+from tests.support.collector.ledgers import NOON_MILLIS, batch, report
 
 
 class MemoryLedger:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from ledgers import batch, report
 
 from collector.ledger.capacity import NEARLY_FULL_BYTES, Amounts, Capacity
 from collector.reports.report import MAX_AMOUNT_BYTES
+from tests.support.collector.ledgers import batch, report
 
 NOTHING = Amounts(0, 0)
 

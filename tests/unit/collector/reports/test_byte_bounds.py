@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import DAY
 
 from collector.reports.byte_bounds import SHARE, Bounds, ByteBounds
 from collector.reports.sender_days import HOUR_MILLIS, SenderBytes
+from tests.support.collector.ledgers import DAY
 
 MIDNIGHT = DAY * 24 * HOUR_MILLIS
 BOUNDS = Bounds("COLLECTOR_USER", 100, 320, 640)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import NOON_MILLIS, report
 
 from collector.reports.report import DAY_MILLIS
 from collector.reports.server_bounds import SHARE, ServerBounds
+from tests.support.collector.ledgers import NOON_MILLIS, report
 
 
 def of(*servers, **changes):

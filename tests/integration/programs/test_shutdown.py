@@ -1,0 +1,51 @@
+"""Ending: a process that is told to stop does so, whatever wakes its loops at that moment.
+
+Python 3.11's `asyncio.wait_for` loses a cancel that meets its result, so a loop that waits by it
+may go on for ever; the loops here use `asyncio.timeout`, and the linter refuses the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.bridge.bridge_world import BridgeWorld, until
+from tests.support.collector.collectors import CollectorWorld, running
+
+
+def bridge_loops(world: BridgeWorld) -> dict[str, asyncio.Event]:
+    return {
+        "reconcile": world.bridge.queue._news,
+        "time series": world.bridges.time_series._wake,
+    }
+
+
+@pytest.mark.parametrize("loop", ["reconcile", "time series"])
+async def test_a_bridge_ends_though_a_loop_is_woken_in_that_moment(tmp_path, loop):
+    world = BridgeWorld(tmp_path, influxdb_url="http://127.0.0.1:1")
+    async with asyncio.timeout(30), world.serving():
+        wake = bridge_loops(world)[loop]
+        await until("the loop sleeps", lambda: bool(wake._waiters))
+        wake.set()  # and the lifespan ends before anybody else runs
+
+
+async def test_a_collector_ends_though_its_export_is_woken_in_that_moment(tmp_path):
+    environment = {"INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TOKEN": "t"}
+    world = CollectorWorld(path=tmp_path / "ledger.sqlite3", environment=environment)
+    async with asyncio.timeout(30), running(world):
+        event = world.app.state.collector.ingest.commits._event
+        await until("the export sleeps", lambda: bool(event._waiters))
+        event.set()
+
+
+async def test_a_waiting_reader_that_goes_away_in_that_moment_is_gone(tmp_path):
+    async with running(CollectorWorld(path=tmp_path / "ledger.sqlite3")) as world:
+        reader = asyncio.create_task(world.get("/v1/usage/changes", wait=30))
+        event = world.app.state.collector.ingest.commits._event
+        await until("the reader waits", lambda: bool(event._waiters))
+        event.set()
+        reader.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait([reader])
+        assert reader.cancelled()

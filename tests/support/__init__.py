@@ -1,0 +1,1 @@
+"""What tests share: programs, ports, rules held over many things, and what is drawn."""

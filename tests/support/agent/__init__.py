@@ -1,0 +1,1 @@
+"""What tests of the agent share: its process, and the servers whose counters it reads."""

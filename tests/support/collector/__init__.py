@@ -1,0 +1,1 @@
+"""What tests of the collector and its client share: ledgers, processes, and doubles."""

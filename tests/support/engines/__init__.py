@@ -1,0 +1,1 @@
+"""Real engines that tests run on: InfluxDB, PostgreSQL, Prometheus, Redis, PgBouncer."""

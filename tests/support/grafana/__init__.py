@@ -1,0 +1,1 @@
+"""Our dashboards and alert rules as tests read them."""

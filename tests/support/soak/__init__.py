@@ -1,0 +1,1 @@
+"""What the soak and the torture of senders are made of: load, accidents, and the balance."""
