@@ -62,6 +62,11 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.last_webhook_timestamp_seconds = Gauge(
+            "bridge_last_webhook_timestamp_seconds",
+            "When the panel's last webhook was taken, to a minute over restarts; 0: none yet",
+            registry=self.registry,
+        )
         self.soft_errors = Counter(
             "bridge_soft_errors",
             "Failures that are retried",

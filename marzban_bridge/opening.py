@@ -34,6 +34,7 @@ from marzban_bridge.reconcile.users.evaluation import Evaluator
 from marzban_bridge.reconcile.users.parts import wired
 from marzban_bridge.reconcile.work_queue import CorrectionQueue, OtherQueues, WorkQueue
 from marzban_bridge.store.identity import panel_mark
+from marzban_bridge.store.metas import LAST_WEBHOOK
 from marzban_bridge.store.open import file_of
 from marzban_bridge.store.panel_identity import check_panels
 from marzban_bridge.store.store import Store
@@ -271,6 +272,9 @@ def _introduce(metrics: Metrics, settings: Settings, store: Store) -> None:
 
 def _metrics_of(store: Store, clock: Clock) -> Metrics:
     metrics = Metrics()
+    metrics.last_webhook_timestamp_seconds.set(
+        float(store.meta(f"{LAST_WEBHOOK}{store.panel}") or 0)
+    )
     metrics.watch_resets(
         pending=lambda: store.accounts.pending_resets().count,
         oldest_seconds=lambda: _oldest_reset_seconds(store, clock()),

@@ -172,7 +172,12 @@ async def spikes(collector: CollectorPart) -> list[SpikeStatistics]:
 @router.get("/database")
 async def database(collector: CollectorPart) -> DatabaseFacts:
     """Return the ledger's size and counts."""
-    facts = await collector.read_sums(lambda reader: reader.facts())
+    facts, last_reports = await collector.read_sums(
+        lambda reader: (reader.facts(), reader.last_reports())
+    )
+    free_disk_bytes = None
+    with contextlib.suppress(OSError):  # /readyz says why
+        free_disk_bytes = collector.backend.free_disk_bytes()
     return DatabaseFacts(
         location=facts.location,
         ledger_id=facts.ledger_id,
@@ -183,6 +188,9 @@ async def database(collector: CollectorPart) -> DatabaseFacts:
         size_bytes=facts.size_bytes,
         dedup_window_days=collector.settings.dedup_window_days,
         retention_days=collector.settings.retention_days,
+        free_disk_bytes=free_disk_bytes,
+        reporter_keys=len(await collector.rules.key_ring()),
+        last_report_at=at(max(last_reports.values())) if last_reports else None,
     )
 
 

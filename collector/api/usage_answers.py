@@ -137,6 +137,12 @@ class DatabaseFacts(BaseModel):
     size_bytes: int
     dedup_window_days: int
     retention_days: int
+    free_disk_bytes: int | None
+    """Under the ledger; null where PostgreSQL has it, or the folder cannot be read."""
+    reporter_keys: int
+    """Reporters with a valid key."""
+    last_report_at: datetime | None
+    """When anybody's last report arrived; null before the first."""
 
 
 def at(millis: int) -> datetime:

@@ -22,6 +22,7 @@ from marzban_bridge.bridge import Bridge
 from marzban_bridge.config.webhook_secrets import Sender, sender_of
 from marzban_bridge.panels.names import FIRST_PANEL, account_key
 from marzban_bridge.panels.users import PanelEvent, is_same_creation
+from marzban_bridge.store.metas import LAST_WEBHOOK
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ router = APIRouter(tags=["webhooks"])
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 REMEMBER_SECONDS = 24 * 3600
+ARRIVAL_STORED_SECONDS = 60
 VOLATILE_FIELDS = ("tries", "send_at", "enqueued_at")
 
 
@@ -107,8 +109,17 @@ async def take_webhook(
         if sender is Sender.PANEL and key in keys and event.user and is_edit:
             await bridge.settler.hear_of_edit(key, event.user)
     bridge.queue.add(key for *_, keys in hints for key in keys)
-    bridge.metrics.webhooks.labels(result="taken").inc()
+    _note_arrival(bridge, at_seconds=bridges_of(request).clock().timestamp())
     return WebhookAnswer(events=len(events), hints=len(hints))
+
+
+def _note_arrival(bridge: Bridge, *, at_seconds: float) -> None:
+    """Count a webhook that was taken; its time is stored, though not more than once a minute."""
+    bridge.metrics.webhooks.labels(result="taken").inc()
+    bridge.metrics.last_webhook_timestamp_seconds.set(at_seconds)
+    key = f"{LAST_WEBHOOK}{bridge.store.panel}"
+    if abs(at_seconds - float(bridge.store.meta(key) or 0)) >= ARRIVAL_STORED_SECONDS:
+        bridge.store.set_meta(key, str(int(at_seconds)))
 
 
 def _refusal(panel: str) -> str:

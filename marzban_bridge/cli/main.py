@@ -16,7 +16,7 @@ from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
 from marzban_bridge.app import create_app
-from marzban_bridge.cli import commands, serve
+from marzban_bridge.cli import commands, doctor, serve
 from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.cli import rebase_panel as panel_commands
 from marzban_bridge.cli import rebuild as rebuild_command
@@ -168,6 +168,13 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         lambda it: asyncio.run(commands.move_store(_settings(), it.file)),
     )
     move.add_argument("file", type=Path, metavar="FILE", help="the file to move")
+    examination = add(
+        "doctor",
+        "ask panels, collector, bridge, InfluxDB and Grafana what is wrong, and what to do; "
+        "changes nothing, and exits with 1 if something is wrong",
+        _doctor,
+    )
+    doctor.add_arguments(examination)
     panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
     panels_command.add_arguments(panels)
     add("up", "collector and bridge in one process", _up)
@@ -197,6 +204,10 @@ def _run(_: argparse.Namespace) -> int:
 
 def _plan(_: argparse.Namespace) -> int:
     return commands.plan(_settings())
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    return doctor.examine_all(read_environment(NAMES), arguments)
 
 
 def _up(_: argparse.Namespace) -> int:

@@ -15,9 +15,9 @@ from marzban_bridge.cli.output import say
 from marzban_bridge.clock import utc_now
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
+from marzban_bridge.config.webhook_secrets import webhook_path
 from marzban_bridge.errors import NotLeadingError, SettingsError, StoreAwayError
 from marzban_bridge.opening import open_panels
-from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.store.handle import StoreHandle
 from marzban_bridge.store.open import is_there, open_to_read
@@ -63,12 +63,6 @@ def _webhooks(panel: PanelSettings) -> str:
     if not panel.webhook_secret:
         return "refused: BRIDGE_WEBHOOK_SECRET is not set"
     return f"accepted at {webhook_path(panel.name)}"
-
-
-def webhook_path(panel: str) -> str:
-    """Return the path to which a panel sends its webhooks."""
-    prefix = "" if panel == FIRST_PANEL else f"/panels/{panel}"
-    return f"{prefix}/webhooks/marzban"
 
 
 def show_webhook(settings: Settings, name: str) -> int:

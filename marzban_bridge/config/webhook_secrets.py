@@ -1,4 +1,4 @@
-"""Which secret a panel's webhooks carry, and what an event with that secret may cause.
+"""Where a panel sends its webhooks, their secret, and what an event with that secret may cause.
 
 Each panel has its own secret, so that one panel cannot send events for another. The first panel
 has BRIDGE_WEBHOOK_SECRET; each other one has the `webhook_secret` of its table, or one derived
@@ -13,6 +13,8 @@ import hmac
 from collections.abc import Mapping
 from enum import Enum, auto
 
+from marzban_bridge.panels.names import FIRST_PANEL
+
 DERIVED_LENGTH = 40
 """Characters, of 4 bits each."""
 
@@ -25,6 +27,12 @@ class Sender(Enum):
     ONE_OF_SEVERAL = auto()
     """One of several panels that have this secret."""
     UNKNOWN = auto()
+
+
+def webhook_path(panel: str) -> str:
+    """Return the path to which a panel sends its webhooks."""
+    prefix = "" if panel == FIRST_PANEL else f"/panels/{panel}"
+    return f"{prefix}/webhooks/marzban"
 
 
 def derived(secret: str, panel: str) -> str:

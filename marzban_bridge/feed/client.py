@@ -175,6 +175,10 @@ class CollectorFeed:
         path = f"/v1/usage/{quote(username, safe='')}"
         return self._object_of(await self._send("GET", path, {}, 10))
 
+    async def database(self) -> dict[str, object]:
+        """Return the ledger's facts; older collectors have fewer."""
+        return self._object_of(await self._send("GET", "/v1/database", {}, 10))
+
     async def cleanup(self, *, days: int) -> dict[str, object]:
         """Have the collector delete rows older than `days`; totals stay."""
         path = "/v1/maintenance/cleanup"

@@ -35,28 +35,37 @@ class PanelCheck:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What keeps the bridge from seeing or changing what it should, and what to do."""
-        found = []
+        return tuple(each for each in (self.permission_warning, self.version_warning) if each)
+
+    @property
+    def permission_warning(self) -> str:
+        """Which users the bridge can neither see nor limit, and what to do; empty for none."""
         if self.missing_permissions:
-            found.append(
+            return (
                 f"the role of {self.admin}, or its API key, lacks "
                 f"{', '.join(self.missing_permissions)}: the bridge needs those of users for all "
                 "users (scope 2), the others to be allowed: docs/pasarguard.md"
             )
-        elif not self.is_sudo:
-            found.append(
+        if not self.is_sudo:
+            return (
                 f"{self.admin} is no sudo admin, so that users of other admins can be neither seen "
                 "nor limited: make it one (marzban cli admin update), or give the bridge another"
             )
+        return ""
+
+    @property
+    def version_warning(self) -> str:
+        """Why the panel may not behave as the bridge relies on, and what to do; empty if it may."""
         tried = self.dialect.tried_version
         alike = f"{tried.rpartition('.')[0]}."  # patch versions behave alike
         if self.version is None and "system.read" not in self.missing_permissions:
-            found.append(
+            return (
                 f"it does not say its version as {self.dialect.title} {tried} does: "
                 f"is it a {self.dialect.title}?"
             )
-        elif self.version is not None and not self.version.lstrip("v").startswith(alike):
-            found.append(
+        if self.version is not None and not self.version.lstrip("v").startswith(alike):
+            return (
                 f"it is {self.dialect.title} {self.version}; what the bridge relies on was tried "
                 f"with {tried}: watch it with BRIDGE_ENFORCEMENT=observe first"
             )
-        return tuple(found)
+        return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -765,3 +766,118 @@ def test_what_all_users_are_about_is_done_beside_an_up_that_runs(folder, monkeyp
         assert [(each["status"], each["data_limit"]) for each in users] == [("active", gib(10))] * 2
         with closing(Process(folder, "up")):
             poll("a bridge that works", lambda: panel.get_user("alice")["data_limit"] == gib(7))
+
+
+SECRET = "a-webhook-secret-of-this-test"
+
+
+class TestDoctor:
+    """`doctor`: asked of real programs; what it makes of answers is in test_findings.py."""
+
+    def lines(self, place, *arguments, code=0) -> dict[str, tuple[str, str]]:
+        """Run it; return level and text by subject and check."""
+        said = place.run("doctor", "--json", *arguments, code=code)
+        assert PASSWORD not in said
+        assert ADMIN_KEY not in said
+        assert SECRET not in said
+        found = json.loads(said)
+        assert found["is_healthy"] is (code == 0)
+        return {
+            f"{each['subject']}, {each['check']}": (
+                each["level"],
+                f"{each['text']} {each['todo']}",
+            )
+            for each in found["findings"]
+        }
+
+    def test_beside_running_programs(self, place, folder, monkeypatch):
+        port = free_port()
+        monkeypatch.setenv("BRIDGE_PORT", str(port))
+        monkeypatch.setenv("BRIDGE_WEBHOOK_SECRET", SECRET)
+        url = f"http://127.0.0.1:{port}"
+        with closing(Process(folder, "run")) as process:
+            poll("the bridge", lambda: is_up(url))
+            poll("its panel", lambda: httpx.get(f"{url}/readyz").status_code == 200)
+            found = self.lines(place)
+            assert found["panel default, signed in"][0] == "ok"
+            assert found["panel default, version"] == ("ok", "Marzban 0.8.4 ")
+            assert found["panel default, permissions"][0] == "ok"
+            assert found["panel default, clock"][0] == "ok"
+            assert found["panel default, webhook"][0] == "note"
+            assert found["collector, reporters"] == ("ok", "2 with a valid key ")
+            assert found["collector, disk"][0] == "ok"
+            assert found["collector, last report"][0] == "note"
+            assert found["bridge, running"][0] == "ok"
+            assert found["bridge, enforcement"] == ("ok", "limit ")
+            answer = httpx.post(f"{url}/webhooks/marzban", json=[])
+            assert answer.status_code == 401
+            assert self.lines(place, code=1)["panel default, webhook"][0] == "wrong"
+            secret = {"x-webhook-secret": SECRET}
+            assert httpx.post(f"{url}/webhooks/marzban", json=[], headers=secret).is_success
+            place.report("alice", amount_bytes=gib(1))
+            found = self.lines(place)
+            assert found["panel default, webhook"][0] == "ok"
+            assert found["collector, last report"][0] == "ok"
+            assert "ok    panel default, webhook: the last one arrived" in place.run("doctor")
+            assert process.end() == 0
+        with closing(Process(folder, "run")) as process:
+            poll("the bridge", lambda: is_up(url))
+            assert self.last_webhook_at(url) > 0, "it is known over a restart"
+            assert process.end() == 0
+
+    def last_webhook_at(self, url) -> float:
+        said = httpx.get(f"{url}/metrics").text
+        found = re.search(r"^bridge_last_webhook_timestamp_seconds (\S+)$", said, re.MULTILINE)
+        assert found
+        return float(found[1])
+
+    def test_a_wrong_password_of_the_panel_does_not_look_healthy(self, place, folder, monkeypatch):
+        port = free_port()
+        monkeypatch.setenv("BRIDGE_PORT", str(port))
+        monkeypatch.setenv("MARZBAN_PASSWORD", "not-that-password")
+        url = f"http://127.0.0.1:{port}"
+        with closing(Process(folder, "run")) as process:
+            process.until_said("refuses the sign-in")
+            poll("the bridge", lambda: is_up(url))
+            ready = httpx.get(f"{url}/readyz")
+            assert ready.status_code == 503
+            assert "refuses the sign-in of 'root'" in ready.text
+            found = self.lines(place, code=1)
+            level, text = found["panel default, signed in"]
+            assert (level, "MARZBAN_PASSWORD" in text) == ("wrong", True)
+            assert "not-that-password" not in json.dumps(found)
+            assert process.end() == 0
+
+    @pytest.mark.parametrize(
+        ("status", "level", "says"),
+        [(204, "ok", "takes the token"), (401, "wrong", "correct INFLUXDB_TOKEN"), (503, "note", "503")],
+    )  # fmt: skip
+    def test_influxdb_and_grafana(self, place, monkeypatch, status, level, says):
+        async def answer(scope, receive, send):
+            if scope["type"] != "http":
+                return
+            is_grafana = scope["path"] == "/api/health"
+            start = {"status": 200 if is_grafana else status, "headers": []}
+            await send({"type": "http.response.start"} | start)
+            body = b'{"database": "ok"}' if is_grafana else b""
+            await send({"type": "http.response.body", "body": body})
+
+        with served(answer) as url:
+            monkeypatch.setenv("INFLUXDB_URL", url)
+            monkeypatch.setenv("INFLUXDB_TOKEN", "a-token-that-is-not-shown")
+            found = self.lines(place, "--grafana", url, code=1)  # no bridge runs
+        assert found["InfluxDB, writable"][0] == level
+        assert says in found["InfluxDB, writable"][1]
+        assert "not-shown" not in json.dumps(found)
+        assert found["Grafana, reachable"][0] == "ok"
+
+    def test_nothing_is_there(self, alone):
+        assert main(["doctor"]) == 1
+
+    def test_a_collector_with_another_key(self, place, monkeypatch):
+        monkeypatch.setenv("COLLECTOR_ADMIN_KEY", "another-key-than-the-collectors")
+        found = self.lines(place, code=1)
+        assert found["collector, running"][0] == "ok"
+        assert found["collector, key"][0] == "wrong"
+        assert "COLLECTOR_ADMIN_KEY" in found["collector, key"][1]
+        assert found["bridge, running"][0] == "wrong"
