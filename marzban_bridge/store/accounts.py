@@ -114,19 +114,20 @@ class Accounts:
     def all(self, *, admin: str | None = None) -> Iterator[Account]:
         """Yield all accounts, or those of one admin's users, by name."""
         query = (
-            "SELECT state FROM account WHERE panel = ?1 AND (?2 IS NULL OR admin = ?2) "
-            "ORDER BY account_key"
+            "SELECT state FROM account WHERE panel = :panel "
+            "AND (:admin IS NULL OR admin = :admin) ORDER BY account_key"
         )
-        for row in self._db.execute(query, (self._panel, admin)).fetchall():
+        for row in self._db.execute(query, {"panel": self._panel, "admin": admin}).fetchall():
             yield msgspec.json.decode(row[0], type=Account)
 
     def page(self, *, admin: str | None, after: str, limit: int) -> list[Account]:
         """Return a page of accounts by name, of one admin's users or of all."""
         query = (
-            "SELECT state FROM account WHERE account_key > ?1 AND panel = ?4 "
-            "AND (?2 IS NULL OR admin = ?2) ORDER BY account_key LIMIT ?3"
+            "SELECT state FROM account WHERE account_key > :after AND panel = :panel "
+            "AND (:admin IS NULL OR admin = :admin) ORDER BY account_key LIMIT :limit"
         )
-        rows = self._db.execute(query, (after, admin, limit, self._panel))
+        values = {"after": after, "admin": admin, "limit": limit, "panel": self._panel}
+        rows = self._db.execute(query, values)
         return [msgspec.json.decode(row[0], type=Account) for row in rows]
 
     def has(self, key: str) -> bool:
@@ -199,9 +200,9 @@ class Accounts:
     def counts(self) -> AccountCounts:
         """Return the numbers of accounts and of held accounts."""
         row = self._db.execute(
-            "SELECT (SELECT count(*) FROM account WHERE panel = ?1), "
-            "(SELECT count(*) FROM account WHERE panel = ?1 AND is_held)",
-            (self._panel,),
+            "SELECT (SELECT count(*) FROM account WHERE panel = :panel), "
+            "(SELECT count(*) FROM account WHERE panel = :panel AND is_held)",
+            {"panel": self._panel},
         ).fetchone()
         return AccountCounts(accounts=row[0], held=row[0] if self._handle.suspended else row[1])
 
@@ -219,16 +220,17 @@ class Accounts:
     def has_lost_all_since(self, at: datetime) -> bool:
         """Tell whether the panel has no account left, and lost one at or after `at`."""
         query = (
-            "SELECT 1 FROM gone_account WHERE panel = ?1 AND gone_at >= ?2 "
-            "AND NOT EXISTS (SELECT 1 FROM account WHERE panel = ?1)"
+            "SELECT 1 FROM gone_account WHERE panel = :panel AND gone_at >= :since_millis "
+            "AND NOT EXISTS (SELECT 1 FROM account WHERE panel = :panel)"
         )
-        return self._db.execute(query, (self._panel, to_millis(at))).fetchone() is not None
+        values = {"panel": self._panel, "since_millis": to_millis(at)}
+        return self._db.execute(query, values).fetchone() is not None
 
     def sample(self, *, admin: str | None, limit: int) -> list[str]:
         """Return random accounts of the panel; up to half of them of one admin's users."""
-        query = "SELECT account_key FROM account WHERE panel = ?1 {} ORDER BY random() LIMIT ?2"
+        query = "SELECT account_key FROM account WHERE panel = ? {} ORDER BY random() LIMIT ?"
         of_owner = self._db.execute(
-            query.format("AND admin IS ?3"), (self._panel, limit // 2, admin)
+            query.format("AND admin IS ?"), (self._panel, admin, limit // 2)
         ).fetchall()
         of_all = self._db.execute(query.format(""), (self._panel, limit)).fetchall()
         return list(dict.fromkeys(row[0] for row in (*of_owner, *of_all)))[:limit]

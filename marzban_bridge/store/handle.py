@@ -75,7 +75,8 @@ class StoreHandle:
     def metas(self, prefix: str) -> dict[str, str]:
         """Return the stored facts whose keys have a prefix."""
         rows = self.db.execute(
-            "SELECT key, value FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,)
+            "SELECT key, value FROM meta WHERE substr(key, 1, length(:prefix)) = :prefix",
+            {"prefix": prefix},
         )
         return dict(rows.fetchall())
 
@@ -90,7 +91,8 @@ class StoreHandle:
 
     def delete_metas(self, prefix: str) -> None:
         """Delete the facts whose keys have a prefix, within a transaction."""
-        self.db.execute("DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", (prefix,))
+        statement = "DELETE FROM meta WHERE substr(key, 1, length(:prefix)) = :prefix"
+        self.db.execute(statement, {"prefix": prefix})
 
 
 def to_millis(at: datetime) -> int:

@@ -131,9 +131,9 @@ class Usage:
         row = self._db.execute(_SUM_USAGE, (key,)).fetchone()
         other_bytes = self._db.execute(
             f"SELECT (SELECT {sum_of('lifetime_panel_bytes')} FROM account "
-            "WHERE account_key = ?1 AND panel <> ?2) + coalesce((SELECT departed_bytes "
-            "FROM shared_quota WHERE account_key = ?1), 0)",
-            (key, self._panel),
+            "WHERE account_key = :key AND panel <> :panel) + coalesce((SELECT departed_bytes "
+            "FROM shared_quota WHERE account_key = :key), 0)",
+            {"key": key, "panel": self._panel},
         ).fetchone()[0]
         return Totals(
             billed_bytes=bounded(row[0] + other_bytes),
@@ -149,10 +149,10 @@ class Usage:
             "SELECT u.username, u.total_bytes - coalesce(a.offset_bytes, 0), "
             "u.raw_bytes - coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
             "LEFT JOIN alias AS a ON a.username = u.username "
-            "WHERE u.account_key = ?1 AND u.panel = ?2 "
+            "WHERE u.account_key = :key AND u.panel = :panel "
             "UNION ALL SELECT '', total_bytes, raw_bytes FROM kept_usage "
-            "WHERE account_key = ?1 AND panel = ?2",
-            (key, self._panel),
+            "WHERE account_key = :key AND panel = :panel",
+            {"key": key, "panel": self._panel},
         )
         alone = [row[1:] for row in rows if self._placement.is_alone(row[0])]
         return Totals(
@@ -178,9 +178,9 @@ class Usage:
     def _seqs(self, key: str, *, panel: str = "") -> Seqs:
         """Return an account's reported names, and the change numbers read so far."""
         is_everywhere = self._handle.shares_quotas and not panel
-        of_panel = "" if is_everywhere else " AND panel = ?2"
+        of_panel = "" if is_everywhere else " AND panel = ?"
         rows = self._db.execute(
-            f"SELECT username, change_seq FROM external_usage WHERE account_key = ?1{of_panel} "
+            f"SELECT username, change_seq FROM external_usage WHERE account_key = ?{of_panel} "
             "ORDER BY username",
             (key, panel or self._panel) if of_panel else (key,),
         )
@@ -192,9 +192,9 @@ class Usage:
 
     def reported_names(self, key: str) -> list[str]:
         """Return the names under which an account was reported, the latest first."""
-        of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
+        of_panel = "" if self._handle.shares_quotas else " AND panel = ?"
         rows = self._db.execute(
-            f"SELECT username FROM external_usage WHERE account_key = ?1{of_panel} "
+            f"SELECT username FROM external_usage WHERE account_key = ?{of_panel} "
             "ORDER BY change_seq DESC",
             (key, self._panel) if of_panel else (key,),
         )

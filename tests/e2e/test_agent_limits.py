@@ -277,9 +277,9 @@ def test_ten_minutes_without_a_collector_a_kill_and_a_reset_counter_limit_nobody
     with closing(sqlite3.connect(agent.state)) as db, db:
         # the outage is as long as it says: so much the clock went on while the agent was down
         db.execute(
-            "UPDATE item SET queued_at = queued_at - ?1, "
-            "queued_boot_millis = queued_boot_millis - ?1",
-            (TEN_MINUTES_MILLIS,),
+            "UPDATE item SET queued_at = queued_at - :age, "
+            "queued_boot_millis = queued_boot_millis - :age",
+            {"age": TEN_MINUTES_MILLIS},
         )
     agent.start()
 

@@ -147,19 +147,19 @@ class _Spelling:
 
     def _total(self, key: str, panel: str) -> tuple[int, int]:
         """Return the totals against which an account's baseline is set: billed and raw bytes."""
-        of_panel = "" if self._shares_quotas else " AND panel = ?2"
+        of_panel = "" if self._shares_quotas else " AND panel = ?"
         total_bytes, raw_bytes = self._db.execute(
             "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) FROM "
-            f"counted_usage WHERE account_key = ?1{of_panel}",
+            f"counted_usage WHERE account_key = ?{of_panel}",
             (key, panel) if of_panel else (key,),
         ).fetchone()
         if not self._shares_quotas:
             return total_bytes, raw_bytes
         others_bytes = self._db.execute(
             "SELECT (SELECT coalesce(sum(lifetime_panel_bytes), 0) FROM account "
-            "WHERE account_key = ?1 AND panel <> ?2) + coalesce((SELECT departed_bytes "
-            "FROM shared_quota WHERE account_key = ?1), 0)",
-            (key, panel),
+            "WHERE account_key = :key AND panel <> :panel) + coalesce((SELECT departed_bytes "
+            "FROM shared_quota WHERE account_key = :key), 0)",
+            {"key": key, "panel": panel},
         ).fetchone()[0]
         return total_bytes + others_bytes, raw_bytes + others_bytes
 

@@ -77,10 +77,10 @@ class Openings:
 
     def _kept(self, key: str) -> tuple[int, int]:
         """Return bytes charged to an account that are under none of its names any more."""
-        of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
+        of_panel = "" if self._handle.shares_quotas else " AND panel = ?"
         query = (
             "SELECT coalesce(sum(total_bytes), 0), coalesce(sum(raw_bytes), 0) FROM kept_usage "
-            f"WHERE account_key = ?1{of_panel}"
+            f"WHERE account_key = ?{of_panel}"
         )
         row = self._db.execute(query, (key, self._panel) if of_panel else (key,)).fetchone()
         return row[0], row[1]

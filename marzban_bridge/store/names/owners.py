@@ -254,9 +254,9 @@ class NameOwners:
     def keys_of_name(self, name: str) -> list[str]:
         """Return the account keys to settle after a webhook about a panel's user of this name."""
         rows = self._db.execute(
-            "SELECT account_key FROM orphan WHERE folded = ?1 AND panel = ?2 "
-            "UNION SELECT account_key FROM alias WHERE folded = ?1",
-            (folded(name), self._panel),
+            "SELECT account_key FROM orphan WHERE folded = :folded AND panel = :panel "
+            "UNION SELECT account_key FROM alias WHERE folded = :folded",
+            {"folded": folded(name), "panel": self._panel},
         ).fetchall()
         keys = [name] if self._placement.is_known(name) else []
         return list(dict.fromkeys([*keys, *(row[0] for row in rows)]))

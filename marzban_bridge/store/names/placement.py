@@ -122,29 +122,30 @@ class Placement:
         These are names with external usage or an account, and names unclaimed for the panel. With
         shared quotas these are the names of all panels, and duplicate names without reports.
         """
-        of_panel = "" if self._handle.shares_quotas else " AND panel = ?3"
+        of_panel = "" if self._handle.shares_quotas else " AND panel = :panel"
         query = (
-            f"SELECT account_key FROM external_usage WHERE account_key > ?1{of_panel} "
-            f"UNION SELECT account_key FROM account WHERE account_key > ?1{of_panel} "
-            "UNION SELECT account_key FROM gone_account WHERE account_key > ?1 AND panel = ?3 "
+            f"SELECT account_key FROM external_usage WHERE account_key > :after{of_panel} "
+            f"UNION SELECT account_key FROM account WHERE account_key > :after{of_panel} "
+            "UNION SELECT account_key FROM gone_account "
+            "WHERE account_key > :after AND panel = :panel "
         )
         if self._handle.shares_quotas:
-            query += "UNION SELECT account_key FROM namesake WHERE account_key > ?1 "
+            query += "UNION SELECT account_key FROM namesake WHERE account_key > :after "
         elif self._panel != FIRST_PANEL:
-            query += f"UNION {self._unclaimed()} AND o.account_key > ?1 "
-        arguments = (after, limit, self._panel)
-        rows = self._db.execute(f"{query}ORDER BY account_key LIMIT ?2", arguments)
+            query += f"UNION {self._unclaimed()} AND o.account_key > :after "
+        values = {"after": after, "limit": limit, "panel": self._panel}
+        rows = self._db.execute(f"{query}ORDER BY account_key LIMIT :limit", values)
         return [row[0] for row in rows]
 
     def is_known(self, key: str) -> bool:
         """Tell whether the name has an account, or is reported and may be this panel's."""
-        of_panel = "" if self._handle.shares_quotas else " AND panel = ?2"
+        of_panel = "" if self._handle.shares_quotas else " AND panel = :panel"
         query = (
-            "SELECT 1 FROM account WHERE account_key = ?1 AND panel = ?2 "
-            "UNION ALL SELECT 1 FROM gone_account WHERE account_key = ?1 AND panel = ?2 "
-            f"UNION ALL SELECT 1 FROM external_usage WHERE account_key = ?1{of_panel}"
+            "SELECT 1 FROM account WHERE account_key = :key AND panel = :panel "
+            "UNION ALL SELECT 1 FROM gone_account WHERE account_key = :key AND panel = :panel "
+            f"UNION ALL SELECT 1 FROM external_usage WHERE account_key = :key{of_panel}"
         )
-        found = self._db.execute(query, (key, self._panel)).fetchone()
+        found = self._db.execute(query, {"key": key, "panel": self._panel}).fetchone()
         return found is not None or self.is_unclaimed(key)
 
     def is_unclaimed(self, key: str) -> bool:
