@@ -5,36 +5,36 @@ _default:
 
 # install the locked dependencies and the git hooks
 setup:
-    uv sync
-    uv run pre-commit install
+    uv sync --group dev
+    uv run --group dev pre-commit install
 
 # format and mend what can be mended
 fmt:
-    uv run ruff format .
-    uv run ruff check --fix .
+    uv run --group dev ruff format .
+    uv run --group dev ruff check --fix .
 
 # style and types, as CI sees them
 lint:
-    uv run ruff format --check .
-    uv run ruff check .
-    uv run mypy
-    uv run lint-imports
+    uv run --group dev ruff format --check .
+    uv run --group dev ruff check .
+    uv run --group dev mypy
+    uv run --group dev lint-imports
 
 # all tests; pass arguments on: just test -k resets
 test *args:
-    uv run pytest -n 4 --dist loadfile {{args}}
+    uv run --group dev pytest -n 4 --dist loadfile {{args}}
 
 # the tests of decisions only, without a process or a server, in seconds
 quick:
-    uv run pytest -n 2 tests/unit
+    uv run --group dev pytest -n 2 tests/unit
 
 # the property tests with twenty times as many examples as in a run of all tests; hours
 fuzz examples="20":
-    TEST_EXAMPLES={{examples}} uv run pytest --timeout 14400 tests/property
+    TEST_EXAMPLES={{examples}} uv run --group dev pytest --timeout 14400 tests/property
 
 # known vulnerabilities of the locked dependencies; needs an advisory service on the net
 audit:
-    uv export --frozen --no-emit-project --quiet | uvx pip-audit@2.10.1 --strict --disable-pip --require-hashes -r /dev/stdin
+    uv export --frozen --group bench --no-emit-project --quiet | uvx pip-audit@2.10.1 --strict --disable-pip --require-hashes -r /dev/stdin
 
 # what CI does
 ci:
@@ -54,7 +54,7 @@ bench-growth *args:
 
 # an hour's reports while InfluxDB is away: does anybody notice, how fast after
 bench-outage *args:
-    uv run python benchmarks/outage.py {{args}}
+    uv run --group bench python benchmarks/outage.py {{args}}
 
 # what 100,000 panel users cost the panel and the bridge, beside a poller of the whole list
 bench-bridge *args:
@@ -62,19 +62,19 @@ bench-bridge *args:
 
 # 1, 2 and 4 collectors on one PostgreSQL, an embedded ledger beside: what a report costs each
 bench-scale *args:
-    uv run python benchmarks/scale.py {{args}}
+    uv run --group bench python benchmarks/scale.py {{args}}
 
 # accidents to four collectors on one PostgreSQL, for ten minutes: do the books balance
 soak-cluster seconds="600":
-    CLUSTER_CHAOS_SECONDS={{seconds}} uv run pytest --timeout 1200 --log-cli-level=INFO -k books_balance tests/e2e/test_shared_ledger.py
+    CLUSTER_CHAOS_SECONDS={{seconds}} uv run --group dev pytest --timeout 1200 --log-cli-level=INFO -k books_balance tests/e2e/test_shared_ledger.py
 
 # half an hour of accidents of every kind: do the books balance, is every limit right after
 soak *args:
-    uv run python benchmarks/soak.py {{args}}
+    uv run --group bench python benchmarks/soak.py {{args}}
 
 # five minutes of accidents to three panels: is each user treated as docs/several-panels.md says
 three-panels *args:
-    uv run python benchmarks/three_panels.py {{args}}
+    uv run --group bench python benchmarks/three_panels.py {{args}}
 
 # the whole stack with a simulated panel and made-up traffic; Grafana on :3000, admin/admin
 stack-demo:

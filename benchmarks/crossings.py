@@ -1,6 +1,6 @@
 """How soon users at a crossing are cut off while many published limits move.
 
-    uv run python benchmarks/crossings.py [--moving 1000] [--crossing 50]
+    uv run --group bench python benchmarks/crossings.py [--moving 1000] [--crossing 50]
 
 The bridge and a simulated panel share this process. The panel carries out one write at a time and
 takes 50 ms for each. First the usage of many users grows by what is worth publishing; two seconds

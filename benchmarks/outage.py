@@ -1,6 +1,6 @@
 """An hour of traffic while InfluxDB is away: do reporters notice, does memory grow, how fast after?
 
-    uv run python benchmarks/outage.py [--reports 300000]
+    uv run --group bench python benchmarks/outage.py [--reports 300000]
 
 Runs a collector process and a real InfluxDB (see tests/support/engines/influx_engine.py). Posts the
 same load three times, alternating: InfluxDB there, away, there. Then InfluxDB comes back and the

@@ -1,6 +1,6 @@
 """Reports a second of 1, 2 and 4 collectors on one PostgreSQL, an embedded ledger beside them.
 
-    uv run python benchmarks/scale.py [--rounds 3] [--seconds 10]
+    uv run --group bench python benchmarks/scale.py [--rounds 3] [--seconds 10]
 
 Everything shares this machine's cores: collectors, PostgreSQL and the sender. So it shows what a
 report costs each of them, and whether collectors stand in each other's way; how far more machines

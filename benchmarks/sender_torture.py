@@ -1,6 +1,6 @@
 """Senders behind a proxy that answers anything: is what they took in the ledger, once, and told?
 
-    uv run python benchmarks/sender_torture.py [--minutes 10] [--seed N] [--quick]
+    uv run --group bench python benchmarks/sender_torture.py [--minutes 10] [--seed N] [--quick]
 
 Runs a collector, an agent with a `command` source and a relay, and a program with the client's
 spool, as processes; between them and the collector a proxy (lying_proxy.py in

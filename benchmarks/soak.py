@@ -1,6 +1,6 @@
 """Hours of accidents in minutes: do the books balance, is memory flat, is every limit right after?
 
-    uv run python benchmarks/soak.py [--minutes 30] [--seed N]
+    uv run --group bench python benchmarks/soak.py [--minutes 30] [--seed N]
 
 Runs collector, bridge and a simulated panel as processes, and a real InfluxDB where there is one
 (see tests/support/engines/influx_engine.py). Senders report all the time, one in a hundred again,

@@ -1,6 +1,6 @@
 """Three panels, one bridge, and what may befall them: is each user treated as it should?
 
-    uv run python benchmarks/three_panels.py [--minutes 5] [--seed N]
+    uv run --group bench python benchmarks/three_panels.py [--minutes 5] [--seed N]
         [--spanning | --separate | --switching] [--keep FOLDER] [--go-on]
 
 Runs collector, bridge and three simulated panels as processes. In rounds of a few seconds people

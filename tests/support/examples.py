@@ -1,6 +1,6 @@
 """How many examples Hypothesis draws for what takes long: few in a run of all tests, more if asked.
 
-`TEST_EXAMPLES=10 uv run pytest tests/property` draws ten times as many, and others each time.
+`TEST_EXAMPLES=10 uv run --group dev pytest tests/property` draws ten times as many, and others each time.
 """
 
 from __future__ import annotations
