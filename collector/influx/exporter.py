@@ -49,6 +49,9 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 HALT_PAUSE_SECONDS = 30.0
 DEFECT_PAUSE_SECONDS = 60.0
+CHECK_AGAIN_SECONDS = 30.0
+"""How long after a problem with the buckets they are checked again: `bootstrap`, which runs beside
+the collector, may have solved it."""
 RETENTION_MARGIN_MILLIS = 60_000
 """Points that would expire within this time are not sent."""
 
@@ -92,6 +95,8 @@ class Exporter:
         self._buckets_problem: str | None = None
         self._preparing = asyncio.Lock()
         self._is_prepared = False
+        self._check_at_seconds = 0.0
+        """When the buckets are to be checked again, by the event loop's clock."""
 
     @property
     def warnings(self) -> list[str]:
@@ -112,14 +117,18 @@ class Exporter:
         self._influx.close()
 
     async def prepare(self) -> None:
-        """Create and correct the buckets, as far as the token may; log drift that remains."""
+        """Create and correct the buckets, as far as the token may; log drift that remains.
+
+        While a problem remains it is a warning, and the running export checks again.
+        """
         try:
             problem = await self._in_thread(self._mend_buckets)
         except InfluxUnavailableError:
             return  # the export logs it, and this is retried
         except CollectorError as error:
             problem = f"the buckets of InfluxDB could not be checked: {error}"
-        self._is_prepared = True
+        self._is_prepared = problem is None
+        self._check_at_seconds = asyncio.get_running_loop().time() + CHECK_AGAIN_SECONDS
         if problem is not None and problem != self._buckets_problem:
             log.warning("%s", problem)
         self._buckets_problem = problem
@@ -141,7 +150,7 @@ class Exporter:
         return None
 
     async def _follow(self, policy: Policy) -> None:
-        commits = self._ingest.commits
+        commits, loop = self._ingest.commits, asyncio.get_running_loop()
         while not commits.is_closed:
             signal = commits.subscribe()
             if not self._ingest.leads:
@@ -151,7 +160,7 @@ class Exporter:
                 continue
             try:
                 async with self._preparing:
-                    if not self._is_prepared:
+                    if not self._is_prepared and loop.time() >= self._check_at_seconds:
                         await self.prepare()
                 step = await self.step(policy)
             except Exception:  # an unexpected error must not end the collector
@@ -246,6 +255,7 @@ class Exporter:
         if isinstance(why, Halt):
             self._influx.close()  # so that the next try reads the token again
             self._is_prepared = False
+            self._check_at_seconds = 0.0
             return Step(pause_seconds=HALT_PAUSE_SECONDS)
         return Step(pause_seconds=pause_seconds)
 

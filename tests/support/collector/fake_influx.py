@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from collector.errors import InfluxRefusedError, InfluxUnavailableError
+from collector.errors import InfluxRefusedError, InfluxUnavailableError, SettingsError
 from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
 from collector.schema import Policy
 
@@ -60,8 +60,14 @@ class FakeBuckets:
     is_mapped: bool = False
     is_down: bool = False
     is_forbidden: bool = False
+    is_unreadable: bool = False
+    """The file with the token is not there."""
+    looks: int = 0
 
     def current_seconds(self) -> dict[str, int]:
+        self.looks += 1
+        if self.is_unreadable:
+            raise SettingsError("INFLUXDB_TOKEN_FILE: /tokens/token cannot be read")
         if self.is_down:
             raise InfluxUnavailableError("away")
         return dict(self.kept_seconds)

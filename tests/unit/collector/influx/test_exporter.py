@@ -249,6 +249,52 @@ async def test_buckets_are_seen_to_once_influxdb_is_there(world):
     assert set(world.buckets.kept_seconds) == {RAW.bucket, DAILY.bucket}
 
 
+def _is_problem(world: World) -> bool:
+    return bool(world.exporter.warnings)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        pytest.param({"is_unreadable": True}, id="the token's file is not there yet"),
+        pytest.param(
+            {"is_forbidden": True, "kept_seconds": {RAW.bucket: 86_400, DAILY.bucket: 0}},
+            id="bootstrap has not applied a changed INFLUXDB_RAW_DAYS yet",
+        ),
+    ],
+)
+async def test_a_warning_about_buckets_ends_by_itself_once_the_cause_is_gone(
+    world, monkeypatch, problem
+):
+    monkeypatch.setattr("collector.influx.exporter.CHECK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("collector.influx.exporter.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("collector.influx.exporter.GATHER_SECONDS", dict.fromkeys(Policy, 0.01))
+    for name, value in problem.items():
+        setattr(world.buckets, name, value)
+    running = asyncio.create_task(world.exporter.run())
+    async with asyncio.timeout(60):
+        while not _is_problem(world):
+            await asyncio.sleep(0.01)
+        world.buckets.is_unreadable = False
+        world.buckets.kept_seconds = {each.bucket: KEPT[each] for each in Policy}  # as init does
+        while _is_problem(world):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_buckets_with_a_problem_are_checked_again_after_a_while_and_not_at_every_page(world):
+    world.buckets.is_unreadable = True
+    running = asyncio.create_task(world.exporter.run())
+    await world.store(*(report(up=each) for each in range(1, 40)))
+    async with asyncio.timeout(60):
+        while world.influx.sums(RAW)[0] < 39:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    assert world.buckets.looks == 1
+
+
 class TestAnyCourseOfEvents:
     """Whatever fails and restarts meanwhile, after a quiet drain the sums agree."""
 
