@@ -12,7 +12,6 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,6 +30,7 @@ from collector.intake.ingest import Ingest
 from collector.ledger import DeadLetter, Progress
 from collector.ledger.ports import LedgerReader
 from collector.metrics import Metrics
+from collector.runtime.daemon_executor import DaemonExecutor
 from collector.runtime.outage import Outage
 from collector.runtime.pace import Pace
 from collector.schema import Policy
@@ -90,7 +90,7 @@ class Exporter:
         self._now_millis = now_millis
         self._metrics = metrics
         self._page_rows = page_rows
-        self._threads = ThreadPoolExecutor(len(Policy), thread_name_prefix="export")
+        self._threads = DaemonExecutor(len(Policy), thread_name_prefix="export")
         self._outages = {each: _outage(each) for each in Policy}
         self._buckets_problem: str | None = None
         self._preparing = asyncio.Lock()
@@ -112,7 +112,7 @@ class Exporter:
                 tasks.create_task(self._follow(policy), name=f"export-{policy}")
 
     async def close(self) -> None:
-        """Close the connections; a write in progress ends by itself or by its timeout."""
+        """Close the connections; a write in progress ends by itself, its timeout, or the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._influx.close()
 

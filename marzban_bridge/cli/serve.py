@@ -20,6 +20,10 @@ from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
+GRACEFUL_SECONDS = 2
+"""How long requests may take to end when the bridge stops: one that waits for a panel which does
+not answer is cut off, so that the bridge has ended within three seconds."""
+
 
 class CreateApp(Protocol):
     """Makes the application that is served: `marzban_bridge.app.create_app`."""
@@ -50,6 +54,7 @@ def server_of(app: FastAPI, settings: Settings, *, signals: Signals) -> Server:
         read_seconds=settings.read_seconds,
         proxies=settings.forwarded_allow_ips,
         signals=signals,
+        graceful_seconds=GRACEFUL_SECONDS,
     )
 
 

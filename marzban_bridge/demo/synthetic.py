@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import random
 import secrets
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,8 +44,18 @@ def run(arguments: argparse.Namespace) -> int:
     key = os.environ.get(KEY_VARIABLE, "")
     if not key:
         raise SettingsError(f"{KEY_VARIABLE} must hold a reporter key: reporters add synthetic")
-    asyncio.run(_report(arguments, key))
+    asyncio.run(_report_until_stopped(arguments, key))
     return 0
+
+
+async def _report_until_stopped(arguments: argparse.Namespace, key: str) -> None:
+    """Report until SIGINT or SIGTERM; the first process of a container hears no other end."""
+    loop = asyncio.get_running_loop()
+    reporting = asyncio.ensure_future(_report(arguments, key))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, reporting.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await reporting
 
 
 async def _report(arguments: argparse.Namespace, key: str) -> None:

@@ -14,12 +14,12 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Protocol
 
 from collector.influx.delivery import Delivered, Refused, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
+from collector.runtime.daemon_executor import DaemonExecutor
 from collector.runtime.outage import Outage
 from collector.runtime.pace import Pace
 from collector.schema import EVENTS, USER_USAGE, Policy
@@ -91,7 +91,7 @@ class TimeSeriesWriter:
         self._monotonic_seconds = monotonic_seconds
         self._jitter = jitter
         self._standstill = standstill or Standstill()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="time-series")
+        self._thread = DaemonExecutor(1, thread_name_prefix="time-series")
         self._wake = asyncio.Event()
         self._changed: set[_Place] = set()
         self._being_written: set[_Place] = set()
@@ -143,7 +143,7 @@ class TimeSeriesWriter:
                 await self._wake.wait()
 
     def close(self) -> None:
-        """Close the connection; a write under way ends by itself or by its timeout."""
+        """Close the connection; a write under way ends by itself, its timeout, or with the process."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._influx.close()
 
