@@ -33,9 +33,16 @@ PROGRAMS = """
 """Read by the two programs: the variables of their settings."""
 STACK = "BRIDGE_ADDRESS BRIDGE_PUBLISH COLLECTOR_PUBLISH INFLUXDB_PASSWORD"
 """Read by Docker Compose and by Grafana's provisioning."""
+SECRETS = """
+    LEDGER_URL BRIDGE_STORE MARZBAN_PASSWORD MARZBAN_API_KEY COLLECTOR_ADMIN_KEY
+    COLLECTOR_REPORTER_KEYS BRIDGE_WEBHOOK_SECRET BRIDGE_ACTION_TOKEN INFLUXDB_ADMIN_TOKEN
+"""
+"""Those that may be in a file, `<NAME>_FILE`; INFLUXDB_TOKEN_FILE is a variable of its own, because
+its file may come later and is read again."""
 
 NAMES = Names(
     known=frozenset(f"{PROGRAMS} {STACK}".split()),
+    secrets=frozenset(SECRETS.split()),
     own_prefixes=("BRIDGE_", "COLLECTOR_"),
     shared_prefixes=("FORWARDED_", "INFLUXDB_", "LEDGER_", "MARZBAN_"),
     foreign=re.compile(

@@ -112,7 +112,7 @@ class Exporter:
                 tasks.create_task(self._follow(policy), name=f"export-{policy}")
 
     async def close(self) -> None:
-        """Close the connections; a write in progress ends by itself, its timeout, or the process."""
+        """Close the connections; a write in progress ends by itself or with the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._influx.close()
 

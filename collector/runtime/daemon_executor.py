@@ -21,7 +21,7 @@ class _Call(NamedTuple):
             return
         try:
             result = self.function()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is the future that raises it
             self.future.set_exception(error)
         else:
             self.future.set_result(result)

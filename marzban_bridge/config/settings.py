@@ -121,6 +121,7 @@ class Settings:
         "./data/bridge.sqlite3",
         "The bridge's store: a file, or postgresql://… for two bridges; back it up",
         text(_store),
+        is_secret=True,
     )
     host: str = variable(
         "BRIDGE_HOST", "127.0.0.1", "Address to listen on for webhooks and the admin API", TEXT

@@ -143,7 +143,7 @@ class TimeSeriesWriter:
                 await self._wake.wait()
 
     def close(self) -> None:
-        """Close the connection; a write under way ends by itself, its timeout, or with the process."""
+        """Close the connection; a write under way ends by itself or with the process."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._influx.close()
 

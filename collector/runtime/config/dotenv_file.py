@@ -1,10 +1,13 @@
-"""A program's environment: the process's own over what `.env` in the folder it starts in says."""
+"""A program's environment: the process's own over what `.env` in the folder it starts in says.
+
+A secret may be in a file: `<NAME>_FILE` names it, in the environment or in `.env`.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from dotenv.parser import Original, parse_stream
 from dotenv.variables import Literal, Variable, parse_variables
 
 from collector.runtime.config import ConfigError
+from collector.runtime.config.files import read_config_file
 from collector.runtime.config.names import Names, without_service_addresses
 
 _IN_SINGLE_QUOTES = re.compile(r"\s*(?:export\s+)?(?:'[^']+'|[^=#\s]+)\s*=[^\S\r\n]*'")
@@ -20,8 +24,13 @@ _IN_SINGLE_QUOTES = re.compile(r"\s*(?:export\s+)?(?:'[^']+'|[^=#\s]+)\s*=[^\S\r
 def read_environment(names: Names) -> Mapping[str, str]:
     """Return all variables that are set, in the process's environment or else in `.env`.
 
-    Raises ConfigError for a `.env` that is not as it should be, and for unknown names.
+    Secrets are there under their own names, whatever file they were in. Raises ConfigError for a
+    `.env` that is not as it should be, for unknown names, and for a file that cannot be read.
     """
+    return _with_secrets(_environment(names), names.secrets)
+
+
+def _environment(names: Names) -> Mapping[str, str]:
     path = Path(".env")
     environment = without_service_addresses(os.environ)
     names.refuse_unknown(environment, where="environment", is_ours=False)
@@ -38,6 +47,18 @@ def read_environment(names: Names) -> Mapping[str, str]:
         raise ConfigError(f"{path}, {error}") from None
     names.refuse_unknown(from_file, where=str(path), is_ours=True)
     return from_file | environment
+
+
+def _with_secrets(environment: Mapping[str, str], secrets: Iterable[str]) -> Mapping[str, str]:
+    found = dict(environment)
+    for name in secrets:
+        file = found.pop(f"{name}_FILE", "").strip()
+        if not file:
+            continue
+        if found.get(name, "").strip():
+            raise ConfigError(f"{name}: give it or {name}_FILE, not both")
+        found[name] = read_config_file(Path(file), str, setting=f"{name}_FILE:")
+    return found
 
 
 def parse_dotenv(text: str, environment: Mapping[str, str]) -> dict[str, str]:

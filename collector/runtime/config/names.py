@@ -30,6 +30,8 @@ class Names:
     """What begins so may be another program's, too: a mistake where it resembles one of ours."""
     foreign: re.Pattern[str]
     """Names with such a prefix that are known to be another program's."""
+    secrets: frozenset[str] = frozenset()
+    """Those of the known names whose value may be in a file, which `<NAME>_FILE` names."""
 
     def refuse_unknown(self, given: Iterable[str], *, where: str, is_ours: bool) -> None:
         """Raise ConfigError that lists the unknown names, and which ones were probably meant.
@@ -46,7 +48,9 @@ class Names:
 
     def _is_unknown(self, name: str, *, is_ours: bool) -> bool:
         folded = name.upper()
-        if name in self.known or SERVICE_LINK.fullmatch(name) or self.foreign.fullmatch(name):
+        if name in self.known or name.removesuffix("_FILE") in self.secrets:
+            return False
+        if SERVICE_LINK.fullmatch(name) or self.foreign.fullmatch(name):
             return False
         if folded.startswith(self.own_prefixes) or (
             is_ours and folded.startswith(self.shared_prefixes)

@@ -31,7 +31,11 @@ def variable(
     return field(
         default=kind.of_text(written) if written else kind.empty,
         repr=not is_secret,
-        metadata={"variable": Variable(name, written, description), "kind": kind},
+        metadata={
+            "variable": Variable(name, written, description),
+            "kind": kind,
+            "is_secret": is_secret,
+        },
     )
 
 
@@ -54,3 +58,10 @@ def read_variables(settings: type[S], environment: Mapping[str, str]) -> S:
 def variables_of(settings: type[DataclassInstance]) -> list[Variable]:
     """List every variable that settings are read from, with its default and what it is for."""
     return [each.metadata["variable"] for each in fields(settings)]
+
+
+def secrets_of(settings: type[DataclassInstance]) -> frozenset[str]:
+    """Return the names of the variables whose values are kept out of representations."""
+    return frozenset(
+        each.metadata["variable"].name for each in fields(settings) if each.metadata["is_secret"]
+    )

@@ -13,6 +13,7 @@ import marzban_bridge.config.settings
 from collector.known_names import NAMES
 from collector.runtime.config import ConfigError
 from collector.runtime.config.names import without_service_addresses
+from collector.runtime.config.variables import secrets_of
 
 ROOT = Path(__file__).parents[3]
 STACK = (
@@ -38,7 +39,24 @@ def test_the_names_are_those_of_the_programs_the_example_and_the_stack():
         if OURS.fullmatch(name)
     }
     stack = {name for path in STACK for name in OURS.findall(path.read_text(encoding="utf-8"))}
-    assert NAMES.known == programs | written | stack
+    assert NAMES.known == programs | written | (stack - {f"{each}_FILE" for each in NAMES.secrets})
+
+
+def test_every_secret_setting_may_be_in_a_file():
+    settings = (collector.settings.Settings, marzban_bridge.config.settings.Settings)
+    assert NAMES.secrets == {name for each in settings for name in secrets_of(each)} - {
+        "INFLUXDB_TOKEN"  # INFLUXDB_TOKEN_FILE is a setting of its own
+    }
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    assert all(f"{each}_FILE" in text for each in NAMES.secrets)
+
+
+@pytest.mark.parametrize(
+    "name", ["MARZBAN_PASWORD_FILE", "MARZBAN_URL_FILE", "COLLECTOR_PORT_FILE"]
+)
+def test_only_a_secret_may_be_in_a_file(name):
+    with pytest.raises(ConfigError, match=f"not known: {name}"):
+        NAMES.refuse_unknown([name], where="here", is_ours=True)
 
 
 MISSPELT = {

@@ -59,7 +59,7 @@ def test_what_is_malformed_is_refused_by_its_line_and_not_repeated(text, complai
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in NAMES.known:
+    for name in NAMES.known | {f"{each}_FILE" for each in NAMES.secrets}:
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -99,3 +99,52 @@ def test_an_unknown_name_in_the_environment_is_refused(folder, monkeypatch):
     monkeypatch.setenv("BRIDGE_ENFORCMENT", "observe")
     with pytest.raises(ConfigError, match=r"^environment: not known: .*BRIDGE_ENFORCEMENT\?"):
         read_environment(NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES.secrets))
+def test_every_secret_may_be_in_a_file(folder, monkeypatch, name):
+    path = folder / "secret"
+    path.write_text("pa$word '#1 \n")
+    monkeypatch.setenv(f"{name}_FILE", str(path))
+    (folder / ".env").write_text(f"{name}=\n")  # empty, as in .env.example
+    found = read_environment(NAMES)
+    assert found[name].strip() == "pa$word '#1"
+    assert f"{name}_FILE" not in found
+
+
+def test_a_file_of_a_secret_may_be_named_in_the_env_file_and_may_be_empty(folder):
+    (folder / "secret").write_text("\n")
+    (folder / ".env").write_text("MARZBAN_API_KEY_FILE=secret\nMARZBAN_PASSWORD_FILE=\n")
+    found = read_environment(NAMES)
+    assert found["MARZBAN_API_KEY"].strip() == ""
+    assert "MARZBAN_PASSWORD" not in found
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "MARZBAN_PASSWORD_FILE: .*secret: No such file or directory"),
+        (b"hunter\xff", "MARZBAN_PASSWORD_FILE: .*secret: it is not UTF-8"),
+    ],
+)
+def test_a_file_of_a_secret_that_cannot_be_read_is_said_by_its_name(folder, content, complaint):
+    path = folder / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    (folder / ".env").write_text(f"MARZBAN_PASSWORD_FILE={path}\n")
+    with pytest.raises(ConfigError, match=f"^{complaint}") as refused:
+        read_environment(NAMES)
+    assert "hunter" not in str(refused.value)
+
+
+def test_a_secret_is_given_itself_or_as_a_file(folder):
+    (folder / "secret").write_text("hunter2")
+    (folder / ".env").write_text("MARZBAN_PASSWORD=hunter3\nMARZBAN_PASSWORD_FILE=secret\n")
+    with pytest.raises(ConfigError, match=r"^MARZBAN_PASSWORD: .*not both") as refused:
+        read_environment(NAMES)
+    assert "hunter" not in str(refused.value)
+
+
+def test_the_file_of_influxdbs_token_is_not_read_at_the_start(folder):
+    (folder / ".env").write_text("INFLUXDB_TOKEN_FILE=not-there-yet\n")
+    assert read_environment(NAMES)["INFLUXDB_TOKEN_FILE"] == "not-there-yet"
