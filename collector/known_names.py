@@ -42,7 +42,7 @@ its file may come later and is read again."""
 
 NAMES = Names(
     known=frozenset(f"{PROGRAMS} {STACK}".split()),
-    secrets=frozenset(SECRETS.split()),
+    may_be_in_file=frozenset(SECRETS.split()),
     own_prefixes=("BRIDGE_", "COLLECTOR_"),
     shared_prefixes=("FORWARDED_", "INFLUXDB_", "LEDGER_", "MARZBAN_"),
     foreign=re.compile(

@@ -6,11 +6,7 @@ import os
 import time
 from datetime import UTC, datetime
 
-import programs
 import pytest
-from fixed_answers import Server, serving
-from processes import until
-from silent_server import SilentServer
 
 from collector.runtime.http.server import Signals
 from marzban_bridge.app import create_app
@@ -18,6 +14,10 @@ from marzban_bridge.cli.serve import server_of
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.quota.account import Event
 from marzban_bridge.store.store import Store
+from tests.support import programs
+from tests.support.fixed_answers import Server, serving
+from tests.support.processes import until
+from tests.support.silent_server import SilentServer
 
 DEADLINE_SECONDS = 120
 LONGEST_SECONDS = 12

@@ -27,7 +27,7 @@ def read_environment(names: Names) -> Mapping[str, str]:
     Secrets are there under their own names, whatever file they were in. Raises ConfigError for a
     `.env` that is not as it should be, for unknown names, and for a file that cannot be read.
     """
-    return _with_secrets(_environment(names), names.secrets)
+    return _with_secrets(_environment(names), names.may_be_in_file)
 
 
 def _environment(names: Names) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ class Names:
     """What begins so may be another program's, too: a mistake where it resembles one of ours."""
     foreign: re.Pattern[str]
     """Names with such a prefix that are known to be another program's."""
-    secrets: frozenset[str] = frozenset()
+    may_be_in_file: frozenset[str] = frozenset()
     """Those of the known names whose value may be in a file, which `<NAME>_FILE` names."""
 
     def refuse_unknown(self, given: Iterable[str], *, where: str, is_ours: bool) -> None:
@@ -48,7 +48,7 @@ class Names:
 
     def _is_unknown(self, name: str, *, is_ours: bool) -> bool:
         folded = name.upper()
-        if name in self.known or name.removesuffix("_FILE") in self.secrets:
+        if name in self.known or name.removesuffix("_FILE") in self.may_be_in_file:
             return False
         if SERVICE_LINK.fullmatch(name) or self.foreign.fullmatch(name):
             return False

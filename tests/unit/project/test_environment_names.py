@@ -39,16 +39,18 @@ def test_the_names_are_those_of_the_programs_the_example_and_the_stack():
         if OURS.fullmatch(name)
     }
     stack = {name for path in STACK for name in OURS.findall(path.read_text(encoding="utf-8"))}
-    assert NAMES.known == programs | written | (stack - {f"{each}_FILE" for each in NAMES.secrets})
+    assert NAMES.known == programs | written | (
+        stack - {f"{each}_FILE" for each in NAMES.may_be_in_file}
+    )
 
 
 def test_every_secret_setting_may_be_in_a_file():
     settings = (collector.settings.Settings, marzban_bridge.config.settings.Settings)
-    assert NAMES.secrets == {name for each in settings for name in secrets_of(each)} - {
+    assert NAMES.may_be_in_file == {name for each in settings for name in secrets_of(each)} - {
         "INFLUXDB_TOKEN"  # INFLUXDB_TOKEN_FILE is a setting of its own
     }
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert all(f"{each}_FILE" in text for each in NAMES.secrets)
+    assert all(f"{each}_FILE" in text for each in NAMES.may_be_in_file)
 
 
 @pytest.mark.parametrize(

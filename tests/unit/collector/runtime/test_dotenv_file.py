@@ -59,7 +59,7 @@ def test_what_is_malformed_is_refused_by_its_line_and_not_repeated(text, complai
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in NAMES.known | {f"{each}_FILE" for each in NAMES.secrets}:
+    for name in NAMES.known | {f"{each}_FILE" for each in NAMES.may_be_in_file}:
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -101,7 +101,7 @@ def test_an_unknown_name_in_the_environment_is_refused(folder, monkeypatch):
         read_environment(NAMES)
 
 
-@pytest.mark.parametrize("name", sorted(NAMES.secrets))
+@pytest.mark.parametrize("name", sorted(NAMES.may_be_in_file))
 def test_every_secret_may_be_in_a_file(folder, monkeypatch, name):
     path = folder / "secret"
     path.write_text("pa$word '#1 \n")
