@@ -35,8 +35,15 @@ class Metrics:
         )
         self.refused = Counter(
             "collector_reports_refused",
-            "Reports refused, by the field at fault",
+            "Reports refused, by each field at fault",
             ["field"],
+            registry=self.registry,
+        )
+        self.unknown_fields = Counter(
+            "collector_reports_unknown_fields",
+            "Fields in reports that are no fields of a report, by the field that the sender may "
+            "have meant; empty if there is none",
+            ["meant"],
             registry=self.registry,
         )
         self.beyond_capacity = Counter(

@@ -99,6 +99,8 @@ class Collector:
     """Scopes of senders that reached one of their byte bounds."""
     crowded_senders: RecentNames = field(default_factory=RecentNames)
     """Scopes of senders that named more servers in a day than they may."""
+    unsure_senders: RecentNames = field(default_factory=RecentNames)
+    """Scopes of senders whose reports had unknown fields."""
     spikes: Sequence[BusyHour] = ()
     """The spikes of today and yesterday; see `ledger_gauges`."""
     dropping_series: asyncio.Lock = field(default_factory=asyncio.Lock)

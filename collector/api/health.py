@@ -78,3 +78,7 @@ async def metrics(collector: CollectorPart) -> Response:
     """Return the metrics of this process in Prometheus' text format."""
     body = generate_latest(collector.metrics.registry)
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+for _path, _route in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
+    router.head(_path, include_in_schema=False)(_route)

@@ -6,6 +6,7 @@ Reports are on disk when a function here returns their outcome.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -32,8 +33,17 @@ from collector.reports.decode import (
     first_user_token,
 )
 from collector.reports.identity import is_plainly_a_name, is_url, subscription_token
-from collector.reports.report import Refusal, Report, WireReport, accept, is_ahead, is_empty
+from collector.reports.report import (
+    Refusal,
+    Report,
+    WireReport,
+    accept,
+    faults_of,
+    is_ahead,
+    is_empty,
+)
 from collector.reports.reporters import Reporter
+from collector.reports.unknown_fields import UnknownField
 from collector.runtime.rate_limit import RateLimit
 from collector.service import Collector
 
@@ -48,17 +58,20 @@ class Sorted:
         self.indexes: list[int] = []
         """The index in the request of each of `reports`."""
         self.refusals = refusals
+        """One for each fault of a report."""
         self.ignored = 0
+        self.unknown: Sequence[UnknownField] = ()
+        """Names in the reports that are no fields of a report."""
 
-    def add(self, outcome: Report | Refusal | None, index: int) -> None:
-        """Add one decoded report; None is one of zero bytes."""
+    def add(self, outcome: Report | Sequence[Refusal] | None, index: int) -> None:
+        """Add one decoded report, or all its faults; None is one of zero bytes."""
         if outcome is None:
             self.ignored += 1
-        elif isinstance(outcome, Refusal):
-            self.refusals.append(outcome)
-        else:
+        elif isinstance(outcome, Report):
             self.reports.append(outcome)
             self.indexes.append(index)
+        else:
+            self.refusals += outcome
 
 
 async def take(
@@ -92,10 +105,12 @@ async def take(
                 throttle(collector.key_limit, reporter.name, collector)
             body = unpack(body, claimed, limit_bytes, reservation=reservation)
             sender = reporter or await _self_reporter(collector, request, body)
-            decoded = decode(body)
+            decoded = decode(body, is_strict=claimed.is_strict)
             if decoded.is_array and not is_array_allowed:
                 raise ProblemError(422, "this path accepts one report; post arrays to /v1/reports")
             sorted_, scope = await _sort(collector, decoded, sender, claimed.header_id)
+            if decoded.unknown:
+                _note_unknown(collector, sorted_, decoded.unknown, scope)
             receipt = await store(collector, sorted_, scope)
     return sorted_, receipt
 
@@ -193,7 +208,7 @@ async def _sort(
             if not is_plainly_a_name(username):
                 found = "" if is_empty(wire) else await _any_username(collector, wire, index)
                 if isinstance(found, Refusal):
-                    sorted_.add(found, index)
+                    sorted_.add([found], index)
                     continue
                 username = found
         fallback_id = header_id
@@ -209,10 +224,34 @@ async def _sort(
             limits=limits,
             tariff=tariff,
         )
+        if isinstance(outcome, Refusal):
+            sorted_.add(
+                faults_of(
+                    wire, index=index, username=username, now_millis=now_millis, limits=limits
+                ),
+                index,
+            )
+            continue
         sorted_.add(outcome, index)
-        if isinstance(outcome, Report) and is_ahead(wire, now_millis=now_millis):
+        if outcome is not None and is_ahead(wire, now_millis=now_millis):
             collector.metrics.ahead.inc()
     return sorted_, scope
+
+
+def _note_unknown(
+    collector: Collector, sorted_: Sorted, unknown: Sequence[UnknownField], scope: str
+) -> None:
+    """Count fields that are not known and, once an hour for each sender, log them."""
+    sorted_.unknown = unknown
+    for each in unknown:
+        collector.metrics.unknown_fields.labels(meant=each.did_you_mean or "").inc(each.reports)
+    if collector.unsure_senders.note(scope, now_seconds=collector.monotonic_seconds()):
+        log.warning(
+            "unknown_fields sender=%r fields=%s: what they hold is not counted; docs/report.md "
+            "lists the fields of a report",
+            scope,
+            [each.field for each in unknown],
+        )
 
 
 MOST_OWN_TOKENS = 8

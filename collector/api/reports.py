@@ -5,11 +5,11 @@ Both go through the same pipeline. An answer of 200 means the reports are on dis
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from collector.api.dependencies import CollectorPart
 from collector.api.fast_routes import FastRoute
@@ -18,6 +18,7 @@ from collector.api.problems import MOST_NAMED_ERRORS, FieldError, More, document
 from collector.api.senders import ClaimsPart
 from collector.ledger import Receipt
 from collector.reports.report import MAX_REPORTS_PER_REQUEST, WireReport
+from collector.reports.unknown_fields import MOST_UNKNOWN
 
 router = APIRouter(tags=["reports"], route_class=FastRoute)
 
@@ -40,6 +41,23 @@ _ONE_OR_MANY = {
 _STATUSES = (400, 401, 408, 413, 415, 422, 429, 503, 507)
 
 
+class UnknownFieldCount(BaseModel):
+    """A name that is no field of a report, how many reports have it, and what it may mean."""
+
+    field: str
+    reports: int
+    did_you_mean: str | None
+
+
+UnknownFields = Annotated[
+    list[UnknownFieldCount],
+    Field(
+        exclude_if=lambda unknown: not unknown,
+        description=f"At most {MOST_UNKNOWN} different ones; only there if there are any",
+    ),
+]
+
+
 class Answer(BaseModel):
     """How many reports had which outcome; `accepted` and `duplicates` are on disk."""
 
@@ -49,6 +67,8 @@ class Answer(BaseModel):
     """Reports of zero bytes, which are not stored."""
     rejected: list[FieldError]
     more_rejected: More = 0
+    unknown_fields: UnknownFields = []
+    """Names in the reports that are no fields of a report; what they hold is not counted."""
 
 
 class OriginalAnswer(BaseModel):
@@ -56,6 +76,7 @@ class OriginalAnswer(BaseModel):
 
     status: Literal["success"]
     message: str
+    unknown_fields: UnknownFields = []
 
 
 @router.post(
@@ -80,7 +101,15 @@ def answer_for(sorted_: Sorted, receipt: Receipt) -> Answer:
         ignored=sorted_.ignored,
         rejected=named(refusals),
         more_rejected=max(0, len(refusals) - MOST_NAMED_ERRORS),
+        unknown_fields=_unknown(sorted_) if sorted_.unknown else [],
     )
+
+
+def _unknown(sorted_: Sorted) -> list[UnknownFieldCount]:
+    return [
+        UnknownFieldCount(field=each.field, reports=each.reports, did_you_mean=each.did_you_mean)
+        for each in sorted_.unknown
+    ]
 
 
 @router.post(
@@ -93,10 +122,9 @@ async def take_original_report(
 ) -> OriginalAnswer:
     """Store one report in the original form."""
     sorted_, receipt = await take(request, collector, claimed, is_array_allowed=False)
+    message = "Traffic recorded successfully"
     if sorted_.ignored:
-        return OriginalAnswer(
-            status="success", message="Nothing to record: the report has zero bytes"
-        )
-    if receipt.duplicates:
-        return OriginalAnswer(status="success", message="Already recorded under this id")
-    return OriginalAnswer(status="success", message="Traffic recorded successfully")
+        message = "Nothing to record: the report has zero bytes"
+    elif receipt.duplicates:
+        message = "Already recorded under this id"
+    return OriginalAnswer(status="success", message=message, unknown_fields=_unknown(sorted_))

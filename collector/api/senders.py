@@ -12,7 +12,12 @@ from starlette.types import Scope
 
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
-from collector.reports.decode import BodyTooLargeError, UnreadableBodyError, inflate
+from collector.reports.decode import (
+    BYTE_ORDER_MARK,
+    BodyTooLargeError,
+    UnreadableBodyError,
+    inflate,
+)
 from collector.reports.reporters import Reporter, is_signature_valid, is_timely
 from collector.runtime.http import body as http_body
 from collector.runtime.http.body import BodyCutOffError, BodyTooLongError, BodyTooSlowError
@@ -24,6 +29,7 @@ ADMIN_KEY = HTTPBearer(auto_error=False, description="COLLECTOR_ADMIN_KEY", sche
 
 MAX_ID_LENGTH = 255
 MAX_NAME_LENGTH = 64
+_YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
 
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(KEY)]
 AdminCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(ADMIN_KEY)]
@@ -34,6 +40,9 @@ SignerName = Annotated[
         max_length=MAX_NAME_LENGTH,
         description="Whose signature the request carries",
     ),
+]
+Strict = Annotated[
+    bool, Query(description="Refuse reports that have a field which is not one of a report")
 ]
 HeaderId = Annotated[
     str | None,
@@ -47,6 +56,8 @@ class Claims(NamedTuple):
     key: str | None
     signer: str | None
     header_id: str | None
+    is_strict: bool
+    """Whether reports with unknown fields are to be refused (`?strict=1`)."""
     is_signed: bool
     """Whether it has a signature, valid or not."""
     body_length: bytes
@@ -56,6 +67,7 @@ class Claims(NamedTuple):
 def declare_claims(
     credentials: Credentials,
     reporter: SignerName = None,
+    strict: Strict = False,  # noqa: FBT002 - as FastAPI declares a query parameter
     webhook_id: HeaderId = None,
     idempotency_key: HeaderId = None,
 ) -> Claims:
@@ -92,8 +104,14 @@ def read_claims(scope: Scope) -> Claims:
         else:
             faults[name.decode()] = f"must have 1 to {MAX_ID_LENGTH} characters"
     signer = None
+    is_strict = False
     if query := scope["query_string"]:
-        signer = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get("reporter")
+        asked = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+        signer = asked.get("reporter")
+        strict = asked.get("strict", "0").lower()
+        is_strict = strict in _YES
+        if strict not in _YES | _NO:
+            faults["strict"] = "must be 1 or 0"
         if signer is not None and len(signer) > MAX_NAME_LENGTH:
             faults["reporter"] = f"must have at most {MAX_NAME_LENGTH} characters"
     if faults:
@@ -104,6 +122,7 @@ def read_claims(scope: Scope) -> Claims:
         key=key.strip().decode("latin-1") or None if is_bearer else None,
         signer=signer,
         header_id=ids[0] if ids else None,
+        is_strict=is_strict,
         is_signed=b"webhook-signature" in headers,
         body_length=headers.get(b"content-length", b""),
         body_encoding=headers.get(b"content-encoding", b"").strip().lower(),
@@ -144,9 +163,12 @@ async def read_body(
 
 
 def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, reservation: Reservation) -> bytes:
-    """Decompress a body, within the same bounds of size and memory."""
+    """Decompress a body, within the same bounds of size and memory.
+
+    A byte order mark at its beginning is taken away.
+    """
     if claimed.body_encoding in {b"identity", b""}:
-        return body
+        return body.removeprefix(BYTE_ORDER_MARK)
     try:
         inflated = inflate(body, limit_bytes=limit_bytes)
     except BodyTooLargeError as error:
@@ -154,7 +176,7 @@ def unpack(body: bytes, claimed: Claims, limit_bytes: int, *, reservation: Reser
     except UnreadableBodyError as error:
         raise ProblemError(400, str(error)) from error
     _reserve(reservation, len(inflated))
-    return inflated
+    return inflated.removeprefix(BYTE_ORDER_MARK)
 
 
 def _too_large(limit_bytes: int) -> ProblemError:

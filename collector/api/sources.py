@@ -28,7 +28,7 @@ from collector.api.senders import (
 )
 from collector.intake.push_ids import Push
 from collector.ledger import Receipt
-from collector.reports.report import accept
+from collector.reports.report import Refusal, accept
 from collector.reports.reporters import Reporter
 from collector.service import Collector
 from collector.sources import Translated, three_x_ui, uniproxy
@@ -183,7 +183,7 @@ async def _store(
             limits=collector.limits,
             tariff=tariff,
         )
-        sorted_.add(outcome, index)
+        sorted_.add([outcome] if isinstance(outcome, Refusal) else outcome, index)
     if sorted_.refusals:
         _note_refusals(collector, reporter, sorted_)
     if not (sorted_.reports or sorted_.refusals):  # a payload without traffic is valid

@@ -143,8 +143,10 @@ def _show(
         older = f"before {arguments.since}"
         table.add_row(older, f"{tally.rows_too_old:,}", f"{tally.bytes_too_old:,}")
     for reason, rows in shrunk.most_common(SHOWN_REASONS):
+        row = tally.first_refused.get(reason)
+        where = "" if row is None else f" (first in row {row:,} after the header)"
         table.add_row(
-            f"refused: {printable(reason)}", f"{rows:,}", f"{tally.refused_bytes[reason]:,}"
+            f"refused: {printable(reason)}{where}", f"{rows:,}", f"{tally.refused_bytes[reason]:,}"
         )
     console.print(table)
     if len(shrunk) > SHOWN_REASONS:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -30,6 +32,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 NEEDED = ("user_token", "server", "bytes_uploaded", "bytes_downloaded")
 OLDEST_DAY = 10_957  # 2000-01-01: an older day comes from a clock that was never set
 _DEFAULTS = {"port": 0, "protocol": "unknown", "bytes_uploaded": 0, "bytes_downloaded": 0}
+_NUMBERS = ("port", "bytes_uploaded", "bytes_downloaded", "connections")
 _NOON_MILLIS = DAY_MILLIS // 2
 
 
@@ -83,7 +86,7 @@ def amount_of(fields: Mapping[str, Any]) -> int:
 
 def _amount(value: Any) -> int:
     try:
-        return max(0, int(value))
+        return max(0, int(_without_exponent(value)))
     except (TypeError, ValueError, OverflowError):
         return 0
 
@@ -96,7 +99,15 @@ def read_row(
     if isinstance(when, Refusal):
         return when
     day, at_millis = when
-    sent = {key: value for key, value in fields.items() if key not in {"day", "moment"}}
+    sent = {
+        key: _without_exponent(value) if key in _NUMBERS else value
+        for key, value in fields.items()
+        if key not in {"day", "moment"}
+    }
+    for field in _NUMBERS:
+        text = sent.get(field)
+        if isinstance(text, str) and "E" in text.upper() and _NUMBER.fullmatch(text.strip()):
+            return Refusal(0, field, "is not a whole number, or too large")
     try:
         wire = msgspec.convert(_DEFAULTS | whole_numbers(sent), WireReport, strict=False)
     except UNFIT as error:
@@ -167,6 +178,20 @@ def _moment_millis(value: Any) -> int | None:
         return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         return None
+
+
+_NUMBER = re.compile(r"\d{1,40}([.,]\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
+_LARGEST_EXPONENT = 40
+
+
+def _without_exponent(value: Any) -> Any:
+    """Return an integer for a spreadsheet's `1.05E+06` or `42.00`; other values as they are."""
+    if not isinstance(value, str) or value.isdecimal() or not _NUMBER.fullmatch(value.strip()):
+        return value
+    number = Decimal(value.strip().replace(",", "."))
+    if number.adjusted() > _LARGEST_EXPONENT or number != number.to_integral_value():
+        return value
+    return int(number)
 
 
 def _is_compact_day(text: str) -> bool:

@@ -59,7 +59,7 @@ def read_rows(
         if read is None:
             tally.rows_of_nothing += 1
         elif isinstance(read, Refusal):
-            tally.refuse(read, rows=1, amount_bytes=amount_bytes)
+            tally.refuse(read, rows=1, amount_bytes=amount_bytes, row=tally.rows)
         elif since_day is not None and read.day < since_day:
             tally.rows_too_old += 1
             tally.bytes_too_old += amount_bytes

@@ -28,14 +28,20 @@ class ImportTally:
     """Counted bytes by user."""
     refused_rows: Counter[str] = field(default_factory=Counter)
     refused_bytes: Counter[str] = field(default_factory=Counter)
+    first_refused: dict[str, int] = field(default_factory=dict)
+    """By reason, the first row that is refused for it; the first row of the file is 1."""
     days: tuple[int, int] | None = None
     """The first and the last day in the file."""
 
-    def refuse(self, refusal: Refusal, *, rows: int, amount_bytes: int) -> None:
+    def refuse(
+        self, refusal: Refusal, *, rows: int, amount_bytes: int, row: int | None = None
+    ) -> None:
         """Note rows and bytes that are refused, and why."""
         reason = f"{refusal.field} {refusal.reason}"
         self.refused_rows[reason] += rows
         self.refused_bytes[reason] += amount_bytes
+        if row is not None:
+            self.first_refused.setdefault(reason, row)
 
     def note_day(self, day: int) -> None:
         """Extend the range of days by a day."""

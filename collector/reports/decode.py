@@ -5,15 +5,34 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import msgspec.structs
 
 from collector.reports.report import MAX_REPORTS_PER_REQUEST, Refusal, WireReport
+from collector.reports.unknown_fields import (
+    UnknownField,
+    shown,
+    unknown_fields,
+    unknown_names,
+    why_unknown,
+)
+
+
+class _KnownFields(WireReport, forbid_unknown_fields=True):
+    """A report of which every field is known."""
+
 
 _DECODE_MANY = msgspec.json.Decoder(list[WireReport])
 _DECODE_ONE = msgspec.json.Decoder(WireReport)
+_DECODE_MANY_KNOWN = msgspec.json.Decoder(list[_KnownFields])
+_DECODE_ONE_KNOWN = msgspec.json.Decoder(_KnownFields)
+_DECODE_NAMES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_DECODE_NAMES_OF_ONE = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _MAX_COMMAS = 64 * MAX_REPORTS_PER_REQUEST
 """Bounds the memory for JSON that is not reports, such as `[1,1,1,...`."""
@@ -24,9 +43,16 @@ _BEYOND_ALL_BOUNDS = 2**63
 """Replaces a longer number: it is outside the range of every field."""
 _USER_TOKEN = re.compile(rb'"user_token"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.){1,4096}")')
 
+MOST_DETAILED = 100
+"""Of reports after so many refusals only the first fault is told."""
+MOST_FAULTS = 20
+"""So many unknown fields of one report are refused by name."""
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises."""
 UNFIT = (msgspec.ValidationError, UnicodeEncodeError)
 """What converting an item raises; the latter for broken Unicode in a field that is not a string."""
 _AT_FIELD = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_FIELDS = msgspec.structs.fields(WireReport)
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
@@ -44,6 +70,8 @@ class Decoded(msgspec.Struct, frozen=True):
     reports: list[tuple[int, WireReport]]
     refusals: list[Refusal]
     is_array: bool
+    unknown: list[UnknownField] = []
+    """Names in the reports that are no fields of a report; what they hold is not counted."""
 
 
 def inflate(body: bytes, *, limit_bytes: int) -> bytes:
@@ -65,41 +93,57 @@ def inflate(body: bytes, *, limit_bytes: int) -> bytes:
     return plain
 
 
-def decode(body: bytes) -> Decoded:
+def decode(body: bytes, *, is_strict: bool = False) -> Decoded:
     """Decode one report or an array of reports.
 
-    Raises UnreadableBodyError unless the body is a JSON object or array, and BodyTooLargeError for
-    too many reports.
+    With `is_strict` a report with an unknown field is refused. Raises UnreadableBodyError unless
+    the body is a JSON object or array, and BodyTooLargeError for too many reports.
     """
     text = body.lstrip(b" \t\r\n")
     if text[:1] == b"[":
-        return _decode_array(text)
+        return _decode_array(text, is_strict=is_strict)
     if text[:1] == b"{":
-        return _decode_single(text)
+        return _decode_single(text, is_strict=is_strict)
     raise UnreadableBodyError("the body must be a JSON object (one report) or an array of them")
 
 
-def _decode_array(text: bytes) -> Decoded:
+def _decode_array(text: bytes, *, is_strict: bool) -> Decoded:
+    unknown: list[UnknownField] = []
     try:
-        wires = _DECODE_MANY.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _decode_each(text)
+        wires: Sequence[WireReport] = _DECODE_MANY_KNOWN.decode(text)
+    except UNREADABLE:
+        try:
+            wires = _DECODE_MANY.decode(text)
+        except UNREADABLE:
+            return _decode_each(text, is_strict=is_strict)
+        if is_strict:
+            return _decode_each(text, is_strict=True)
+        _check_count(len(wires))
+        unknown = unknown_fields(_DECODE_NAMES.decode(text))
     _check_count(len(wires))
-    return Decoded(list(enumerate(wires)), [], is_array=True)
+    return Decoded(list(enumerate(wires)), [], is_array=True, unknown=unknown)
 
 
-def _decode_each(text: bytes) -> Decoded:
+def _decode_each(text: bytes, *, is_strict: bool) -> Decoded:
     """Decode item by item, so that a malformed one does not refuse the others."""
     items = parse_json(text)
     _check_count(len(items))
-    return _sort(items, is_array=True)
+    return _sort(items, is_array=True, is_strict=is_strict)
 
 
-def _decode_single(text: bytes) -> Decoded:
+def _decode_single(text: bytes, *, is_strict: bool) -> Decoded:
     try:
-        return Decoded([(0, _DECODE_ONE.decode(text))], [], is_array=False)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _sort([parse_json(text)], is_array=False)
+        return Decoded([(0, _DECODE_ONE_KNOWN.decode(text))], [], is_array=False)
+    except UNREADABLE:
+        pass
+    try:
+        wire = _DECODE_ONE.decode(text)
+    except UNREADABLE:
+        return _sort([parse_json(text)], is_array=False, is_strict=is_strict)
+    if is_strict:
+        return _sort([parse_json(text)], is_array=False, is_strict=True)
+    unknown = unknown_fields([_DECODE_NAMES_OF_ONE.decode(text)])
+    return Decoded([(0, wire)], [], is_array=False, unknown=unknown)
 
 
 def parse_json(text: bytes) -> Any:
@@ -142,21 +186,47 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _sort(items: list[Any], *, is_array: bool) -> Decoded:
+def _sort(items: list[Any], *, is_array: bool, is_strict: bool) -> Decoded:
     reports: list[tuple[int, WireReport]] = []
     refusals: list[Refusal] = []
     for index, item in enumerate(items):
+        faults = _unknown_in(index, item) if is_strict else []
         try:
-            reports.append((index, _convert(item)))
+            wire = msgspec.convert(whole_numbers(item), WireReport)
+        except UNFIT as error:
+            all_faults = _faults_of(index, item) if len(refusals) < MOST_DETAILED else []
+            faults += all_faults or [refusal_of(index, error)]
+        else:
+            if not faults:
+                reports.append((index, wire))
+        refusals += faults
+    unknown = [] if is_strict else unknown_fields(items)
+    return Decoded(reports, refusals, is_array=is_array, unknown=unknown)
+
+
+def _unknown_in(index: int, item: Any) -> list[Refusal]:
+    names = unknown_names(item)[:MOST_FAULTS]
+    return [Refusal(index, shown(name), why_unknown(name)) for name in names]
+
+
+def _faults_of(index: int, item: Any) -> list[Refusal]:
+    """Return what is wrong with each field of an object; nothing for what is no object."""
+    if not isinstance(item, dict):
+        return []
+    faults = []
+    for each in _FIELDS:
+        if each.name not in item:
+            if each.required:
+                faults.append(Refusal(index, each.name, "is required"))
+            continue
+        try:
+            msgspec.convert(_whole(item[each.name]), each.type)
         except msgspec.ValidationError as error:
-            refusals.append(refusal_of(index, error))
+            reason = _AT_FIELD.sub("", str(error)).lower()
+            faults.append(Refusal(index, each.name, reason))
         except UnicodeEncodeError:  # raised only when a text is converted to a time
-            refusals.append(Refusal(index, "reported_at", "contains broken Unicode"))
-    return Decoded(reports, refusals, is_array=is_array)
-
-
-def _convert(item: Any) -> WireReport:
-    return msgspec.convert(whole_numbers(item), WireReport)
+            faults.append(Refusal(index, each.name, "contains broken Unicode"))
+    return faults
 
 
 def whole_numbers(item: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -165,23 +166,20 @@ def accept(
     if is_empty(wire):
         return None
     username = canonical(username)
-    if refusal := _refuse_names(wire, username, index):
-        return refusal
-    if wire.bytes_uploaded > limits.ceiling_bytes:
-        return _too_much(index, "bytes_uploaded", limits)
-    if wire.bytes_downloaded > limits.ceiling_bytes:
-        return _too_much(index, "bytes_downloaded", limits)
-    if wire.bytes_uploaded + wire.bytes_downloaded > limits.request_bytes:
-        return _too_much_together(wire, index, limits)
-    reported_at_millis = now_millis
-    if wire.reported_at is not None:
-        reported_at_millis = int(wire.reported_at.timestamp() * 1000)
-        if is_ahead(wire, now_millis=now_millis):
-            reported_at_millis = now_millis
-        if reported_at_millis < now_millis - limits.dedup_window_millis:
-            days = limits.dedup_window_millis // DAY_MILLIS
-            reason = f"is older than the {days} days allowed; if the clock is wrong, leave it out"
-            return Refusal(index, "reported_at", reason)
+    reported_at_millis = _counted_at(wire, now_millis)
+    is_valid = (
+        _has_plain_names(wire, username)
+        and wire.bytes_uploaded <= limits.ceiling_bytes
+        and wire.bytes_downloaded <= limits.ceiling_bytes
+        and wire.bytes_uploaded + wire.bytes_downloaded <= limits.request_bytes
+        and reported_at_millis >= now_millis - limits.dedup_window_millis
+    )
+    if not is_valid:
+        faults = faults_of(
+            wire, index=index, username=username, now_millis=now_millis, limits=limits
+        )
+        if faults:
+            return faults[0]
     own_id = wire.report_id or fallback_id
     billed_bytes = None
     if tariff is not None:
@@ -201,28 +199,56 @@ def accept(
     )
 
 
-def _refuse_names(wire: WireReport, username: str, index: int) -> Refusal | None:
+def faults_of(
+    wire: WireReport, *, index: int, username: str, now_millis: int, limits: Limits
+) -> list[Refusal]:
+    """Return all that is wrong with a well-formed report, the first as `accept` returns it."""
+    username = canonical(username)
+    faults = list(_refuse_names(wire, username, index))
+    for field in ("bytes_uploaded", "bytes_downloaded"):
+        if getattr(wire, field) > limits.ceiling_bytes:
+            reason = f"is above the ceiling of {limits.ceiling_bytes} bytes for one report"
+            faults.append(Refusal(index, field, reason))
+    is_sum_over = wire.bytes_uploaded + wire.bytes_downloaded > limits.request_bytes
+    if is_sum_over and not any(each.field.startswith("bytes_") for each in faults):
+        faults.append(_too_much_together(wire, index, limits))
+    if _counted_at(wire, now_millis) < now_millis - limits.dedup_window_millis:
+        days = limits.dedup_window_millis // DAY_MILLIS
+        reason = f"is older than the {days} days allowed; if the clock is wrong, leave it out"
+        faults.append(Refusal(index, "reported_at", reason))
+    return faults
+
+
+def _counted_at(wire: WireReport, now_millis: int) -> int:
+    if wire.reported_at is None or is_ahead(wire, now_millis=now_millis):
+        return now_millis
+    return int(wire.reported_at.timestamp() * 1000)
+
+
+def _has_plain_names(wire: WireReport, username: str) -> bool:
+    """Tell whether all names are certainly valid, as nearly all are."""
+    all_names = f"{username}{wire.server}{wire.protocol}{wire.report_id or ''}"
+    return (
+        len(username) <= MAX_USERNAME_LENGTH
+        and "\\" not in all_names
+        and username == username.strip()
+        and all_names.isprintable()
+    )
+
+
+def _refuse_names(wire: WireReport, username: str, index: int) -> Iterator[Refusal]:
     if len(username) > MAX_USERNAME_LENGTH:
         reason = f"a username may have at most {MAX_USERNAME_LENGTH} characters"
-        return Refusal(index, "user_token", reason)
-    server, protocol, report_id = wire.server, wire.protocol, wire.report_id or ""
-    # Nearly every report is valid: check all names at once, and one by one only if that fails.
-    all_names = f"{username}{server}{protocol}{report_id}"
-    is_trimmed = username == username.strip()
-    if "\\" not in all_names and is_trimmed and all_names.isprintable():
-        return None
-    if not is_trimmed:
-        return Refusal(index, "user_token", _BLANKS)
-    for field, text in (
-        ("user_token", username),
-        ("server", server),
-        ("protocol", protocol),
-        ("report_id", report_id),
-    ):
-        fault = fault_in_name(text)
-        if fault is not None and (field != "report_id" or fault != _BACKSLASH):
-            return Refusal(index, field, fault)
-    return None
+        yield Refusal(index, "user_token", reason)
+    elif username != username.strip():
+        yield Refusal(index, "user_token", _BLANKS)
+    elif fault := fault_in_name(username):
+        yield Refusal(index, "user_token", fault)
+    for field, text in (("server", wire.server), ("protocol", wire.protocol)):
+        if fault := fault_in_name(text):
+            yield Refusal(index, field, fault)
+    if (fault := fault_in_name(wire.report_id or "")) and fault != _BACKSLASH:
+        yield Refusal(index, "report_id", fault)
 
 
 def canonical(username: str) -> str:
@@ -235,11 +261,6 @@ def fault_in_name(text: str) -> str | None:
     if not text.isprintable() and _UNSTORABLE.search(text):
         return "contains control characters or broken Unicode"
     return _BACKSLASH if text.endswith("\\") else None
-
-
-def _too_much(index: int, field: str, limits: Limits) -> Refusal:
-    reason = f"is above the ceiling of {limits.ceiling_bytes} bytes for one report"
-    return Refusal(index, field, reason)
 
 
 def _too_much_together(wire: WireReport, index: int, limits: Limits) -> Refusal:

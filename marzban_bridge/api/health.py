@@ -120,3 +120,7 @@ async def metrics(request: Request) -> Response:
         by_name = bridges_of(request).by_name
         body = generate_latest(Exposition({name: each.metrics for name, each in by_name.items()}))
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+for _path, _route in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
+    router.head(_path, include_in_schema=False)(_route)

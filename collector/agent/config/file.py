@@ -22,7 +22,7 @@ def load(path: Path) -> Config:
     """
 
     def read_file(name: str) -> str:
-        return (path.parent / name).read_text(encoding="utf-8")
+        return (path.parent / name).read_text(encoding="utf-8-sig")
 
     def parse(text: str) -> Config:
         found = config.parse(text, read_file=read_file)

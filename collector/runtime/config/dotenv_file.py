@@ -38,7 +38,7 @@ def _environment(names: Names) -> Mapping[str, str]:
         return environment
     path = path.absolute()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} must be UTF-8 text: {error.reason}") from error
     try:

@@ -15,7 +15,7 @@ def read_config_file(path: Path, parse: Callable[[str], T], *, setting: str = ""
     """Return what a file says; ConfigError begins with the setting that names it, and its path."""
     where = f"{setting} {path}".lstrip()
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{where}: {reason}") from error

@@ -701,6 +701,9 @@ class TestHealth:
     async def test_it_lives_whatever_is_down(self, world):
         world.faults.is_down = world.ledger.is_down = True
         assert (await world.client.get("/healthz")).json()["status"] == "ok"
+        for path in ("/healthz", "/readyz", "/metrics"):
+            heads = (await world.client.head(path), await world.client.get(path))
+            assert heads[0].status_code == heads[1].status_code
 
     async def test_it_says_when_the_panel_does_not_answer(self, world):
         await world.use("alice", external_bytes=1)

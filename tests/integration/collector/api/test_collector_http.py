@@ -88,6 +88,46 @@ class TestTaking:
         ]
         assert await world.totals() == {}
 
+    async def test_all_that_is_wrong_with_a_report_is_named(self, world):
+        bad = wire(port=-1, protocol="", bytes_uploaded="1")
+        answer = await world.send([wire(), bad, wire(server="a\nb", bytes_downloaded=2**50)])
+        assert [(each["index"], each["field"]) for each in answer.json()["rejected"]] == [
+            *((1, "port"), (1, "protocol"), (1, "bytes_uploaded")),
+            *((2, "server"), (2, "bytes_downloaded")),
+        ]
+        assert await world.totals() == {"alice": 30}
+
+    async def test_a_misspelt_field_is_named_counted_and_logged_once(self, world, caplog):
+        body = wire() | {"reportId": "1"}
+        answers = [await world.send(each) for each in (body, [body, wire()])]
+        expected = {"field": "reportId", "reports": 1, "did_you_mean": "report_id"}
+        assert [each.json()["unknown_fields"] for each in answers] == [[expected]] * 2
+        original = await world.send(body, path=ORIGINAL)
+        assert original.json()["unknown_fields"] == [expected]
+        assert caplog.text.count("unknown_fields sender='reporter:r'") == 1
+        metrics = (await world.client.get("/metrics")).text
+        assert 'collector_reports_unknown_fields_total{meant="report_id"} 3.0' in metrics
+        assert await world.totals() == {"alice": 120}
+
+    @pytest.mark.parametrize("path", ["/v1/reports", ORIGINAL])
+    async def test_who_asks_for_it_has_a_misspelt_field_refused(self, world, path):
+        body = wire() | {"timestamp": 1, "port": -1}
+        answer = await world.send(body, path=f"{path}?strict=1")
+        assert answer.status_code == 422
+        assert [each["field"] for each in answer.json()["errors"]] == ["timestamp", "port"]
+        assert "did you mean reported_at?" in answer.json()["errors"][0]["reason"]
+        assert (await world.send(wire(), path=f"{path}?strict=true")).status_code == 200
+        assert (await world.send(wire(), path=f"{path}?strict=maybe")).status_code == 422
+        assert await world.totals() == {"alice": 30}
+
+    async def test_a_byte_order_mark_is_no_part_of_a_body(self, world):
+        body = b"\xef\xbb\xbf" + json.dumps(wire()).encode()
+        for content, headers in ((body, {}), (gzip.compress(body), {"content-encoding": "gzip"})):
+            answer = await world.client.post(
+                "/v1/reports", content=content, headers=AS_REPORTER | headers
+            )
+            assert answer.json()["accepted"] == 1
+
     async def test_reports_of_nothing_are_ignored_whoever_they_are_of(self, world):
         empty = {"bytes_uploaded": 0, "bytes_downloaded": 0}
         answer = await world.send([wire(**empty), wire(BOB_TOKEN, **empty)])
@@ -785,6 +825,11 @@ class TestHealth:
             "reasons": [],
             "warnings": [],
         }
+
+    @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+    async def test_a_monitor_may_ask_for_the_head_alone(self, world, path):
+        answer = await world.client.head(path)
+        assert answer.status_code == (await world.client.get(path)).status_code == 200
 
     async def test_too_little_free_disk_is_not_ready(self, path):
         environment = {"COLLECTOR_MIN_FREE_DISK_BYTES": str(2**60)}

@@ -84,6 +84,11 @@ def test_a_row_is_dated_by_its_own_moment_where_that_is_on_its_day_else_at_noon(
         ({"port": "x"}, "port"),
         ({"bytes_uploaded": -1}, "bytes_uploaded"),
         ({"bytes_uploaded": "1.5"}, "bytes_uploaded"),
+        ({"bytes_uploaded": "1.05E-06"}, "bytes_uploaded"),
+        ({"bytes_uploaded": "1.0500001E+06"}, "bytes_uploaded"),
+        ({"bytes_uploaded": "1E+999"}, "bytes_uploaded"),
+        ({"bytes_uploaded": "1E+40"}, "bytes_uploaded"),
+        ({"bytes_uploaded": "0x10"}, "bytes_uploaded"),
         ({"bytes_downloaded": 2**50}, "bytes_downloaded"),
         ({"bytes_downloaded": b"12"}, "bytes_downloaded"),
     ],
@@ -100,6 +105,13 @@ def test_numbers_may_be_text_and_what_is_empty_is_nothing_or_unknown():
     assert (report.port, report.protocol, report.upload_bytes) == (8443, "unknown", 10)
     assert read(port=None).report.port == 0
     assert read(bytes_uploaded=None, bytes_downloaded=None) is None
+
+
+@pytest.mark.parametrize("text", ["1.05E+06", "1,05E+06", "1.05e6", " 1050000.00 ", "105E4"])
+def test_a_number_in_the_notation_of_a_spreadsheet_is_counted_where_it_is_whole(text):
+    fields = ORIGINAL | {"bytes_uploaded": text}
+    assert read(bytes_uploaded=text).report.upload_bytes == 1_050_000
+    assert amount_of(fields) == 1_050_002
 
 
 def test_today_may_be_tomorrow_where_the_table_was_kept():

@@ -23,10 +23,12 @@ from collector.reports.report import (
     Report,
     WireReport,
     accept,
+    faults_of,
     is_ahead,
     purge_horizon_millis,
     report_key,
 )
+from collector.reports.unknown_fields import MOST_UNKNOWN, UnknownField
 
 NOW_MILLIS = 1_790_000_000_000
 GOOD = {
@@ -37,6 +39,9 @@ GOOD = {
     "bytes_uploaded": 10,
     "bytes_downloaded": 20,
 }
+
+
+REQUIRED = ("user_token", "server", "port", "protocol", "bytes_uploaded", "bytes_downloaded")
 
 
 def wire_of(body) -> WireReport:
@@ -70,7 +75,7 @@ def test_a_report_is_read_as_it_was_written():
     )
 
 
-def test_optional_fields_are_taken_and_unknown_ones_ignored():
+def test_optional_fields_are_taken_and_unknown_ones_named():
     report = taken(
         GOOD | {"report_id": "x", "connections": 3, "reported_at": iso(NOW_MILLIS - 1000), "zz": []}
     )
@@ -252,7 +257,7 @@ class TestBodies:
         assert [(each.index, each.field) for each in decoded.refusals] == [
             (1, "port"),
             (2, "report"),
-            (4, "server"),
+            *((4, field) for field in (*REQUIRED,) if field != "user_token"),
         ]
 
     @pytest.mark.parametrize(
@@ -339,3 +344,86 @@ def test_a_username_that_is_taken_has_no_blank_around_it_and_one_spelling(name):
         assert found.username == unicodedata.normalize("NFC", name)
     else:
         assert found.field == "user_token"
+
+
+def fields_of(refusals):
+    return [(each.index, each.field) for each in refusals]
+
+
+def test_all_that_is_wrong_with_a_report_is_told():
+    bad = {"server": "", "port": 70000, "bytes_uploaded": -1, "reported_at": "now", "report_id": ""}
+    decoded = decode(json.dumps([GOOD, {**GOOD, **bad}, {"server": 5}]).encode())
+    assert fields_of(decoded.refusals) == [
+        *((1, field) for field in ("server", "port", "bytes_uploaded", "report_id", "reported_at")),
+        *((2, field) for field in REQUIRED),
+    ]
+    assert {each.reason for each in decoded.refusals if each.index == 2} == {
+        "is required",
+        "expected `str`, got `int`",
+    }
+
+
+def test_all_that_a_well_formed_report_breaks_is_told_and_its_first_fault_refuses_it():
+    old = iso(NOW_MILLIS - 8 * DAY_MILLIS)
+    body = GOOD | {"server": "a\nb", "protocol": "v\\", "bytes_uploaded": 2**50}
+    wire = wire_of(body | {"bytes_downloaded": 2**50, "reported_at": old})
+    options = {"index": 7, "username": " alice", "now_millis": NOW_MILLIS, "limits": Limits()}
+    faults = faults_of(wire, **options)
+    assert fields_of(faults) == [
+        *((7, field) for field in ("user_token", "server", "protocol")),
+        *((7, field) for field in ("bytes_uploaded", "bytes_downloaded", "reported_at")),
+    ]
+    assert accept(wire, scope="s", fallback_id=None, **options) == faults[0]
+
+
+def test_after_many_refusals_only_the_first_fault_of_a_report_is_told():
+    """To look for all of them takes longer than to decode the report."""
+    decoded = decode(json.dumps([{"user_token": "x"}] * 1000).encode())
+    assert {each.index for each in decoded.refusals} == set(range(1000))
+    assert len(decoded.refusals) == 20 * 5 + 980
+
+
+MISSPELT = [
+    ("reportId", "report_id"),
+    ("report-id", "report_id"),
+    ("timestamp", "reported_at"),
+    ("reportedAt", "reported_at"),
+    ("bytesUploaded", "bytes_uploaded"),
+    ("byte_downloaded", "bytes_downloaded"),
+    ("userToken", "user_token"),
+    ("comment", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize("frame", ["{}", "[{}]"])
+@pytest.mark.parametrize(("name", "meant"), MISSPELT)
+def test_a_field_that_is_not_known_is_named_with_what_it_may_mean(frame, name, meant):
+    body = frame.replace("{}", json.dumps(GOOD | {name: "x"})).encode()
+    decoded = decode(body)
+    assert len(decoded.reports) == 1
+    assert decoded.unknown == [UnknownField(name, 1, meant)]
+    strict = decode(body, is_strict=True)
+    assert (strict.reports, strict.unknown) == ([], [])
+    assert fields_of(strict.refusals) == [(0, name)]
+    assert (meant or "is no field") in strict.refusals[0].reason
+
+
+def test_unknown_fields_are_counted_by_report_whatever_else_is_wrong():
+    bodies = [GOOD, GOOD | {"zz": 1}, GOOD | {"zz": {"reportId": 1}}, {"zz": 1, "port": -1}, 5]
+    decoded = decode(json.dumps(bodies).encode())
+    assert decoded.unknown == [UnknownField("zz", 3, None)]
+    strict = decode(json.dumps(bodies[:3]).encode(), is_strict=True)
+    assert [index for index, _ in strict.reports] == [0]
+    assert fields_of(strict.refusals) == [(1, "zz"), (2, "zz")]
+
+
+def test_unknown_fields_are_bounded_in_number_and_length():
+    body = GOOD | {f"f{number}": 1 for number in range(1000)} | {"x" * 1000: 1, "a\nb": 1}
+    decoded = decode(json.dumps(body).encode())
+    assert len(decoded.unknown) == MOST_UNKNOWN
+    (long,) = decode(json.dumps(GOOD | {"x" * 1000: 1}).encode()).unknown
+    assert len(long.field) < 70
+    (broken,) = decode(json.dumps(GOOD | {"a\nb": 1}).encode()).unknown
+    assert broken.field.isprintable()
+    assert len(decode(json.dumps(body).encode(), is_strict=True).refusals) < 50
