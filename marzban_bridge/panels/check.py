@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from marzban_bridge.panels.dialect import DIALECTS, Dialect, PanelKind
+from marzban_bridge.panels.dialect import Dialect, PanelKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,13 +16,14 @@ class PanelCheck:
     """Whether the admin may see and change the users of all admins."""
     version: str | None
     """None where it does not say it as panels of its kind do."""
-    kind: PanelKind
+    dialect: Dialect
+    """How such a panel behaves."""
     missing_permissions: tuple[str, ...] = ()
 
     @property
-    def dialect(self) -> Dialect:
-        """How this kind of panel behaves."""
-        return DIALECTS[self.kind]
+    def kind(self) -> PanelKind:
+        """Which kind of panel it is."""
+        return self.dialect.kind
 
     @property
     def panel(self) -> str:
@@ -49,7 +50,7 @@ class PanelCheck:
         if not self.is_sudo:
             return (
                 f"{self.admin} is no sudo admin, so that users of other admins can be neither seen "
-                "nor limited: make it one (marzban cli admin update), or give the bridge another"
+                "nor limited: make it one in the panel, or give the bridge another"
             )
         return ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -148,4 +148,12 @@ PASARGUARD = Dialect(
     has_edit_times=True,
     has_webhook_times=True,
 )
+PASARGUARD_4 = replace(
+    PASARGUARD,
+    tried_version="3.1.0",
+    lost_to_reset=frozenset({"disabled", "on_hold"}),
+    reset_all_is_of_everybody=False,
+)
+"""PasarGuard up to 4.0: its "Reset all" makes even disabled users active."""
 DIALECTS: Mapping[PanelKind, Dialect] = {each.kind: each for each in (MARZBAN, PASARGUARD)}
+"""Of the newest panels of each kind."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from marzban_bridge.panels.api import PanelApi
 from marzban_bridge.panels.dialect import MARZBAN
-from marzban_bridge.panels.fields import expecting, text_of, whole_or_none
-from marzban_bridge.panels.user_fields import RESET_ACTIONS, event_of, user_of
+from marzban_bridge.panels.fields import whole_or_none
+from marzban_bridge.panels.user_fields import RESET_ACTIONS, event_of, sudo_admin_of, user_of
 from marzban_bridge.panels.users import (
     NextPlan,
     PanelAdmin,
@@ -35,14 +35,7 @@ def parse_event(data: Mapping[str, Any]) -> PanelEvent | None:
 
 def parse_admin(data: Mapping[str, Any]) -> PanelAdmin:
     """Read an admin object of the panel; PanelError when it is not one."""
-    with expecting("admin object"):
-        is_sudo = data["is_sudo"]
-        if not isinstance(is_sudo, bool):
-            raise TypeError("is_sudo is neither true nor false")
-        used_bytes = whole_or_none(data.get("users_usage")) or 0
-        return PanelAdmin(
-            username=text_of(data["username"]), is_sudo=is_sudo, used_bytes=used_bytes
-        )
+    return sudo_admin_of(data, used="users_usage")
 
 
 def _parse_next_plan(data: Mapping[str, Any]) -> NextPlan:
@@ -71,5 +64,5 @@ MARZBAN_API = PanelApi(
     fire_path="active-next",
     firing_answers_404=True,
     admin_reset_path=lambda username: f"/api/admin/usage/reset/{username}",
-    is_admin=lambda data: "is_sudo" in data,
+    is_admin=lambda data: "is_sudo" in data and "is_disabled" not in data,
 )

@@ -1,6 +1,7 @@
 """PasarGuard's interface: its JSON in the bridge's words, its paths and quirks.
 
-Facts are of PasarGuard 5.2.1. Field names are spelt here as PasarGuard spells them.
+Facts are of PasarGuard 5.2.1, and of 3.1.0 where it differs: up to 4.0 there were no roles and no
+API keys. Field names are spelt here as PasarGuard spells them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from marzban_bridge.panels.api import PanelApi
-from marzban_bridge.panels.dialect import PASARGUARD
+from marzban_bridge.panels.dialect import PASARGUARD, PASARGUARD_4
 from marzban_bridge.panels.fields import expecting, text_of, utc, whole_or_none
-from marzban_bridge.panels.user_fields import RESET_ACTIONS, event_of, user_of
+from marzban_bridge.panels.user_fields import RESET_ACTIONS, event_of, sudo_admin_of, user_of
 from marzban_bridge.panels.users import NextPlan, PanelAdmin, PanelEvent, PanelUser
 
 ALL = 2
@@ -52,6 +53,10 @@ def parse_admin(data: Mapping[str, Any]) -> PanelAdmin:
             used_bytes=used_bytes,
             missing_permissions=missing,
         )
+
+
+def _parse_sudo_admin(data: Mapping[str, Any]) -> PanelAdmin:
+    return sudo_admin_of(data, used="used_traffic")
 
 
 def _missing(permissions: Mapping[str, Any]) -> tuple[str, ...]:
@@ -137,4 +142,10 @@ PASARGUARD_API = PanelApi(
     firing_answers_404=False,
     admin_reset_path=lambda username: f"/api/admin/{username}/reset",
     is_admin=lambda data: isinstance(data.get("role"), Mapping),
+)
+PASARGUARD_4_API = replace(
+    PASARGUARD_API,
+    dialect=PASARGUARD_4,
+    read_admin=_parse_sudo_admin,
+    is_admin=lambda data: "is_sudo" in data and "is_disabled" in data,
 )

@@ -131,7 +131,7 @@ class RestPanel:
             admin=me.username,
             is_sudo=me.is_sudo,
             version=self._version,
-            kind=api.dialect.kind,
+            dialect=api.dialect,
             missing_permissions=me.missing_permissions,
         )
 
@@ -139,12 +139,8 @@ class RestPanel:
         """Ask the panel who the bridge is, which tells its kind; return that and the answer."""
         data = json_of(await self._call("GET", "/api/admin"))
         before = self._api
-        if not self._is_kind_given:
-            self._api = api_of(data)
-        else:
-            self._demand_given_kind(data)
-        api = self._api or api_of(data)
-        if before is not None and before is not api:
+        self._api = api = self._as_given(self._api, data) if self._is_kind_given else api_of(data)
+        if before is not None and before.dialect.kind is not api.dialect.kind:
             log.warning(
                 "the panel was %s and is %s: its users go on with their accounts",
                 before.dialect.title,
@@ -155,15 +151,25 @@ class RestPanel:
         self._dialect = api.dialect
         return api, data
 
-    def _demand_given_kind(self, me: Any) -> None:
-        """Raise NotThePanelError where the panel says that it is another kind than is set."""
-        for api in APIS.values():
-            if api is not self._api and isinstance(me, Mapping) and api.is_admin(me):
-                kind, title = api.dialect.kind, api.dialect.title
-                raise NotThePanelError(
-                    f"the panel's kind is set to {self._dialect.kind} (MARZBAN_KIND, or kind in "
-                    f"the panels file), and it answers as {title}: set {kind}, or leave it out"
-                )
+    def _as_given(self, given: PanelApi | None, me: Any) -> PanelApi:
+        """Return how a panel of the kind that is set spells it.
+
+        NotThePanelError where the panel says that it is another kind. One that says neither is
+        taken for what is set.
+        """
+        try:
+            api = api_of(me)
+        except NotThePanelError:
+            if given is None:
+                raise
+            return given
+        kind, title = api.dialect.kind, api.dialect.title
+        if kind is not self._dialect.kind:
+            raise NotThePanelError(
+                f"the panel's kind is set to {self._dialect.kind} (MARZBAN_KIND, or kind in the "
+                f"panels file), and it answers as {title}: set {kind}, or leave it out"
+            )
+        return api
 
     async def _known_api(self) -> PanelApi:
         """Return the interface of the panel's kind, which is asked for if it is not known."""

@@ -1,4 +1,4 @@
-"""Reads the JSON of users, and of events of users, as far as the kinds of panel agree on it."""
+"""Reads the JSON of users, admins and events, as far as the kinds of panel agree on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from marzban_bridge.panels.fields import (
     utc,
     whole_or_none,
 )
-from marzban_bridge.panels.users import NextPlan, PanelEvent, PanelUser, ResetStrategy, Status
+from marzban_bridge.panels.users import (
+    NextPlan,
+    PanelAdmin,
+    PanelEvent,
+    PanelUser,
+    ResetStrategy,
+    Status,
+)
 
 RESET_ACTIONS = frozenset({"data_usage_reset", "data_reset_by_next"})
 TELLING_ACTIONS = frozenset(
@@ -64,6 +71,21 @@ def user_of(
             online_at=time_or_none(data.get("online_at")),
             note=None if data.get("note") is None else text_of(data["note"]),
             edited_at=time_or_none(data.get("edit_at")),
+        )
+
+
+def sudo_admin_of(data: Mapping[str, Any], *, used: str) -> PanelAdmin:
+    """Read an admin object of a panel whose admins are sudo or not; PanelError when it is not one.
+
+    `used` is its field for what the admin's users used.
+    """
+    with expecting("admin object"):
+        is_sudo = data["is_sudo"]
+        if not isinstance(is_sudo, bool):
+            raise TypeError("is_sudo is neither true nor false")
+        used_bytes = whole_or_none(data.get(used)) or 0
+        return PanelAdmin(
+            username=text_of(data["username"]), is_sudo=is_sudo, used_bytes=used_bytes
         )
 
 

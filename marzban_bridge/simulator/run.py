@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=list(DIALECTS),
         default="marzban",
-        help="which panel to be: Marzban 0.8.4 or PasarGuard 5.2.1 (marzban)",
+        help="which panel to be: Marzban 0.8.4, PasarGuard 5.2.1 or PasarGuard 3.1.0 (marzban)",
     )
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add("--port", type=int, default=8000, help="port to listen on (8000)")

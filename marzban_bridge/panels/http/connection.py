@@ -109,8 +109,8 @@ class PanelConnection:
         setting = "MARZBAN_API_KEY" if self._is_first else "its api_key in the panels file"
         return (
             f"the panel at {self._url} refuses the API key: it is revoked, has expired, or its "
-            f"admin is disabled; make another and set {setting} (Marzban has no API keys: leave it "
-            "out and set name and password)"
+            f"admin is disabled; make another and set {setting} (Marzban, and PasarGuard before "
+            "5.1, have no API keys: leave it out and set name and password)"
         )
 
     async def _sign_in(self) -> str:

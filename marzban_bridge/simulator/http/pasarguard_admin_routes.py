@@ -22,6 +22,9 @@ OTHER_SETTINGS = (
 )
 """Parts of the settings that the simulated panel has not: null."""
 
+STATES = ("active", "disabled")
+"""Of admins without roles, which have no limit either."""
+
 admin_router = APIRouter()
 
 
@@ -52,8 +55,9 @@ async def admins(request: Request, panel: Panel) -> dict[str, Any]:
     """Return the admins, and how many of them are in which state."""
     admin_for(request, "admins", "read")
     shown = [panel.show_admin(admin) for admin in panel.admins.values()]
-    statuses = [admin["status"] for admin in shown]
-    counts = {name: statuses.count(name) for name in ("active", "disabled", "limited")}
+    statuses = [admin.status for admin in panel.admins.values()]
+    states = ("active", "disabled", "limited") if panel.dialect.admins_have_roles else STATES
+    counts = {name: statuses.count(name) for name in states}
     return {"admins": shown, "total": len(shown), **counts}
 
 

@@ -1,4 +1,4 @@
-"""The JSON a simulated PasarGuard answers with: 5.2.1's keys, in its order."""
+"""The JSON a simulated PasarGuard answers with: 5.2.1's keys in its order, or 3.1.0's admins."""
 
 from __future__ import annotations
 
@@ -24,19 +24,45 @@ USAGE_PERIOD = timedelta(days=30)
 
 
 class PasarGuardAnswers:
-    """PasarGuard's users and admins."""
+    """PasarGuard's users and admins, which have roles or are sudo."""
+
+    def __init__(self, *, has_roles: bool) -> None:
+        self._has_roles = has_roles
 
     def admin(self, admin: SimulatedAdmin, *, total_users: int) -> dict[str, Any]:
         """Return an admin with its role and its own quota."""
-        return _details(
-            admin,
-            total_users=total_users,
-            lifetime_used_traffic=admin.used_before_resets + admin.users_usage,
-        )
+        lifetime_used_traffic = admin.used_before_resets + admin.users_usage
+        return self._details(admin, total_users, lifetime_used_traffic)
 
     def acting(self, admin: SimulatedAdmin) -> dict[str, Any]:
         """Return the admin who did something; its counters are not worked out for events."""
-        return _details(admin, total_users=0, lifetime_used_traffic=None)
+        return self._details(admin, 0, None)
+
+    def _details(
+        self, admin: SimulatedAdmin, total_users: int, lifetime_used_traffic: int | None
+    ) -> dict[str, Any]:
+        details = {
+            "total_users": total_users,
+            "used_traffic": admin.users_usage,
+            "sub_template": None,
+            "lifetime_used_traffic": lifetime_used_traffic,
+            "note": None,
+            "is_disabled": admin.status == "disabled",
+        }
+        if not self._has_roles:
+            contact = {k: v for k, v in _contact(admin).items() if k != "custom_variables"}
+            return contact | details | {"is_sudo": admin.is_sudo, "discord_id": None}
+        return (
+            _contact(admin)
+            | details
+            | {
+                "data_limit": admin.data_limit,
+                "status": admin.status,
+                "role": role_answer(admin.role),
+                "permission_overrides": None,
+                "is_limited": admin.status == "limited",
+            }
+        )
 
     def system(self) -> dict[str, Any]:
         """Return the panel itself, an owner without a number."""
@@ -44,8 +70,9 @@ class PasarGuardAnswers:
         itself = SimulatedAdmin(
             username=name, password="", is_sudo=True, is_in_database=False, role=OWNER
         )
-        role = role_answer(Role(id=0, name="", is_owner=True))
-        return self.acting(itself) | {"id": None, "role": role | {"id": None}}
+        told = self.acting(itself) | {"id": None}
+        role = role_answer(Role(id=0, name="", is_owner=True)) | {"id": None}
+        return told | ({"role": role} if self._has_roles else {})
 
     def user(
         self,
@@ -171,24 +198,6 @@ def _contact(admin: SimulatedAdmin) -> dict[str, Any]:
         "support_url": None,
         "custom_variables": [],
         "notification_enable": None,
-    }
-
-
-def _details(
-    admin: SimulatedAdmin, *, total_users: int, lifetime_used_traffic: int | None
-) -> dict[str, Any]:
-    return _contact(admin) | {
-        "total_users": total_users,
-        "used_traffic": admin.users_usage,
-        "data_limit": admin.data_limit,
-        "status": admin.status,
-        "sub_template": None,
-        "lifetime_used_traffic": lifetime_used_traffic,
-        "note": None,
-        "role": role_answer(admin.role),
-        "permission_overrides": None,
-        "is_disabled": admin.status == "disabled",
-        "is_limited": admin.status == "limited",
     }
 
 

@@ -17,6 +17,8 @@ def current_admin(request: Request) -> SimulatedAdmin:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         admin = panel.admin_of(credentials)
+    elif not panel.dialect.admins_have_roles:
+        raise RefusedError(401, "Not authenticated")
     else:
         key = credentials if scheme.lower() == "apikey" else ""
         admin = pasarguard.admin_of_key(panel, request.headers.get("x-api-key", key).strip())

@@ -118,6 +118,7 @@ def _query(request: Request, *, scope_action: str, permission: str) -> tuple[Use
     """Return what is listed; the panel takes each list's scope from the other's permission."""
     admin = admin_for(request, "users", permission)
     parameters = request.query_params
+    sort = parameters.get("sort")
     is_own = scope_of(admin, "users", scope_action) == OWN
     names, also_named = parameters.getlist("username"), parameters.getlist("usernames")
     try:
@@ -130,7 +131,7 @@ def _query(request: Request, *, scope_action: str, permission: str) -> tuple[Use
         search=parameters.get("search"),
         statuses=asked_statuses(request),
         owners=[admin.username] if is_own else parameters.getlist("admin"),
-        sort=parameters.get("sort") or None,
+        sort=sort if panel_of(request).dialect.empty_sort_is_refused else sort or None,
         ids=ids,
         also_named=also_named if names else (),
     )

@@ -1,13 +1,13 @@
 """What differs between the panels the simulator can be, as values beside each other.
 
-Marzban 0.8.4 and PasarGuard 5.2.1, observed on running panels; the odd values are the panels' own.
+Marzban 0.8.4, PasarGuard 5.2.1 and 3.1.0, observed on running panels; the odd values are their own.
 What differs in shape rather than in a value (JSON and paths) is in modules of the kind's name.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from marzban_bridge.panels.users import Status
@@ -28,12 +28,17 @@ class SimulatedDialect:
     name_rule: str
     """The same in words."""
 
+    admins_have_roles: bool
+    """Whether admins have roles and API keys; PasarGuard's alone, in whose answers it shows."""
     first_admin_is_in_database: bool
     """Whether the admin from the environment has a row, so that users it creates are owned."""
     reset_all_is_of_everybody: bool
     """Whether "Reset all" means everybody, or the users of the database admin who presses it."""
     bad_page_is_refused_with: int
     """The status for a negative limit or offset, of all databases but SQLite."""
+
+    empty_sort_is_refused: bool
+    """Whether a list that is to be sorted by nothing is refused."""
 
     expire_is_applied_first: bool
     """Whether a PUT's expiry is looked at before its data limit, or after it."""
@@ -52,6 +57,8 @@ class SimulatedDialect:
 
     woken_by_reset: frozenset[Status]
     """From which states a reset makes a user active."""
+    woken_by_reset_all: frozenset[Status]
+    """The same of "Reset all"."""
     reset_rearms_reminder: bool
     """Whether the reminder of the used share can come again after a reset."""
     revoking_is_an_edit: bool
@@ -122,9 +129,11 @@ MARZBAN = SimulatedDialect(
     version="0.8.4",
     names=re.compile(r"(?=\w{3,32}\b)[A-Za-z0-9_@.-]+", re.ASCII),
     name_rule="3 to 32 letters, digits and underscores to begin with",
+    admins_have_roles=False,
     first_admin_is_in_database=False,
     reset_all_is_of_everybody=False,
     bad_page_is_refused_with=500,
+    empty_sort_is_refused=True,
     expire_is_applied_first=False,
     hold_clears_expiry=False,
     enabling_works_state_out=False,
@@ -133,6 +142,7 @@ MARZBAN = SimulatedDialect(
     endless_hold_ends_without_expiry=False,
     user_needs_proxies=True,
     woken_by_reset=frozenset(Status) - {Status.EXPIRED},
+    woken_by_reset_all=frozenset({Status.LIMITED}),
     reset_rearms_reminder=False,
     revoking_is_an_edit=True,
     periodic_reset_needs_creation=True,
@@ -169,9 +179,11 @@ PASARGUARD = SimulatedDialect(
     version="5.2.1",
     names=re.compile(r"(?=.{3,128}$)(?!.*[-_@.]{2})[A-Za-z0-9_@.-]+", re.ASCII),
     name_rule="3 to 128 letters, digits, -, _, @ and ., no two of the signs in a row",
+    admins_have_roles=True,
     first_admin_is_in_database=True,
     reset_all_is_of_everybody=True,
     bad_page_is_refused_with=503,
+    empty_sort_is_refused=False,
     expire_is_applied_first=True,
     hold_clears_expiry=True,
     enabling_works_state_out=True,
@@ -180,6 +192,7 @@ PASARGUARD = SimulatedDialect(
     endless_hold_ends_without_expiry=True,
     user_needs_proxies=False,
     woken_by_reset=frozenset({Status.LIMITED}),
+    woken_by_reset_all=frozenset({Status.LIMITED}),
     reset_rearms_reminder=True,
     revoking_is_an_edit=False,
     periodic_reset_needs_creation=False,
@@ -210,12 +223,21 @@ PASARGUARD = SimulatedDialect(
     dialog_keeps_next_plan=True,
     dialog_always_sends_state=False,
 )
-DIALECTS: dict[Kind, SimulatedDialect] = {each.kind: each for each in (MARZBAN, PASARGUARD)}
+PASARGUARD_3 = replace(
+    PASARGUARD,
+    version="3.1.0",
+    admins_have_roles=False,
+    reset_all_is_of_everybody=False,
+    empty_sort_is_refused=True,
+    enabling_works_state_out=False,
+    woken_by_reset=frozenset(Status) - {Status.EXPIRED, Status.DISABLED},
+    woken_by_reset_all=frozenset(Status),
+)
+DIALECTS = {"marzban": MARZBAN, "pasarguard": PASARGUARD, "pasarguard-3.1": PASARGUARD_3}
 
 
-def dialect_of(kind: str) -> SimulatedDialect:
-    """Return the rules of a kind of panel; ValueError names the kinds there are."""
-    for each in DIALECTS.values():
-        if each.kind == kind:
-            return each
-    raise ValueError(f"{kind!r} is no kind of panel: use {' or '.join(DIALECTS)}")
+def dialect_of(name: str) -> SimulatedDialect:
+    """Return the rules of a panel; ValueError says which there are."""
+    if name not in DIALECTS:
+        raise ValueError(f"{name!r} is no kind of panel: use {' or '.join(DIALECTS)}")
+    return DIALECTS[name]

@@ -25,9 +25,10 @@ from marzban_bridge.simulator.panel.users import INBOUNDS, SimulatedAdmin, Simul
 class SimulatedPanel(PanelAdmins):
     """A panel in memory; users go in and out as the JSON its API speaks.
 
-    `kind` is `marzban` (0.8.4) or `pasarguard` (5.2.1); ValueError for another. `admins` maps names
-    to (password, is_sudo). The first is the admin of the panel's environment, or its owner: where
-    it has no database row, users it creates have no owner and its "Reset all" means everybody.
+    `kind` is `marzban` (0.8.4), `pasarguard` (5.2.1) or `pasarguard-3.1` (3.1.0); ValueError for
+    another. `admins` maps names to (password, is_sudo). The first is the admin of the panel's
+    environment, or its owner: where it has no database row, users it creates have no owner and its
+    "Reset all" means everybody.
     `database` decides what differs between the databases under a panel: MySQL ignores blanks at
     the end of usernames, SQLite does not, and breaks on less. Both tell `Alice` from `alice`.
     `by` names the acting admin, by default the first. What the panel refuses is a RefusedError with
@@ -231,7 +232,7 @@ class SimulatedPanel(PanelAdmins):
         self.revision += 1
         for user in self.users.values():
             if is_of_all or user.owner == admin.username:
-                rules.wipe(user)
+                rules.wipe(user, dialect=self.dialect)
             user.in_xray = self.belongs_in_xray(user)
 
     def disable_users_of(self, admin: str) -> None:

@@ -15,7 +15,7 @@ from marzban_bridge.simulator.http.tokens import subscription_token
 from marzban_bridge.simulator.http.webhooks import WebhookQueue
 from marzban_bridge.simulator.panel import rules
 from marzban_bridge.simulator.panel.api_keys import ApiKey
-from marzban_bridge.simulator.panel.dialect import Kind, SimulatedDialect
+from marzban_bridge.simulator.panel.dialect import SimulatedDialect
 from marzban_bridge.simulator.panel.errors import RefusedError, failure
 from marzban_bridge.simulator.panel.roles import BUILT_IN, Role
 from marzban_bridge.simulator.panel.users import (
@@ -34,7 +34,6 @@ EVENT_OF_STATUS = {
     Status.DISABLED: "user_disabled",
     Status.ACTIVE: "user_enabled",
 }
-ANSWERS: dict[Kind, Answers] = {"marzban": MarzbanAnswers(), "pasarguard": PasarGuardAnswers()}
 
 
 class PanelRecords:
@@ -52,7 +51,11 @@ class PanelRecords:
     ) -> None:
         self.clock = clock
         self.dialect = dialect
-        self.answers = ANSWERS[dialect.kind]
+        self.answers: Answers = (
+            PasarGuardAnswers(has_roles=dialect.admins_have_roles)
+            if dialect.kind == "pasarguard"
+            else MarzbanAnswers()
+        )
         self.database = database
         self.subscription_path = subscription_path
         self.secret = secret

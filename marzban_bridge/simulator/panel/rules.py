@@ -154,10 +154,10 @@ def reset(user: SimulatedUser, *, now: datetime, dialect: SimulatedDialect) -> N
     user.next_plan = None
 
 
-def wipe(user: SimulatedUser) -> None:
+def wipe(user: SimulatedUser, *, dialect: SimulatedDialect) -> None:
     """Do what "Reset all" does to a user: the log of earlier periods goes too."""
     user.used_traffic = 0
-    if user.status is Status.LIMITED:
+    if user.status in dialect.woken_by_reset_all:
         user.status = Status.ACTIVE
     user.reset_logs.clear()
     user.next_plan = None

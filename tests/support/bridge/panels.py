@@ -16,7 +16,7 @@ from tests.support.clocks import ManualClock
 REAL_OF_KIND = {
     kind: {
         name: os.environ.get(f"{kind.upper()}_TEST_{name}", "")
-        for name in ("URL", "USERNAME", "PASSWORD", "CONTROL_URL")
+        for name in ("URL", "USERNAME", "PASSWORD", "CONTROL_URL", "VERSION")
     }
     for kind in ("marzban", "pasarguard")
 }
@@ -36,9 +36,9 @@ class SimulatedDriver:
     has_control = True
 
     def __init__(self, database, kind="marzban") -> None:
-        self.kind = kind
         self.clock = ManualClock()
         self.panel = SimulatedPanel(clock=self.clock, database=database, kind=kind)
+        self.kind, self.version = self.panel.kind, self.panel.dialect.version
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(create_simulator_app(self.panel)),
             base_url="http://panel",
@@ -79,6 +79,7 @@ class RealDriver:
     def __init__(self, kind="marzban") -> None:
         self.kind = kind
         self._real = REAL_OF_KIND[kind]
+        self.version = self._real["VERSION"] or {"marzban": "0.8.4", "pasarguard": "5.2.1"}[kind]
         self.client = httpx.AsyncClient(
             base_url=self._real["URL"],
             timeout=60,
@@ -126,17 +127,21 @@ class RealDriver:
         await self.client.delete("/api/user/probe_user")
 
 
-PANELS = ["simulated on mysql", "simulated on sqlite", *(["real"] if REAL["URL"] else [])]
+PANELS = [
+    *("simulated marzban on mysql", "simulated marzban on sqlite"),
+    *(["real"] if REAL["URL"] else []),
+]
 PASARGUARDS = [
     *("simulated pasarguard on mysql", "simulated pasarguard on sqlite"),
     *(["real pasarguard"] if REAL_OF_KIND["pasarguard"]["URL"] else []),
 ]
 PANELS_OF_BOTH_KINDS = PANELS + PASARGUARDS
+EARLIER_PASARGUARD = "simulated pasarguard-3.1 on sqlite"
 
 
 def open_driver(name):
     """Return a driver of the panel of that name."""
-    kind = "pasarguard" if "pasarguard" in name else "marzban"
     if name.startswith("real"):
-        return RealDriver(kind)
-    return SimulatedDriver(name.rpartition(" ")[2], kind)
+        return RealDriver("pasarguard" if "pasarguard" in name else "marzban")
+    _, kind, _, database = name.split(" ")
+    return SimulatedDriver(database, kind)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.support import programs
-from tests.support.ending import ending_on_failure
 from tests.support.ports import free_port
 from tests.support.programs import Program
 
@@ -54,8 +53,7 @@ class CollectorProcess:
         """Start it and wait until it can store."""
         with self.log.open("ab") as log:
             self._process = programs.start("collector", "serve", env=self._environment, stderr=log)
-        with ending_on_failure(self.kill):
-            poll("a collector that is ready", self.is_ready)
+        poll("a collector that is ready", self.is_ready)
 
     def is_ready(self) -> bool:
         """Tell whether it can store; AssertionError with its log when it has ended."""

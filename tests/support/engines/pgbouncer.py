@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psycopg
 
-from tests.support.ending import ending_on_failure
 from tests.support.engines.postgres_server import PASSWORD, PostgresServer
 from tests.support.ports import free_port
 
@@ -43,8 +42,7 @@ class PgBouncer:
             command[1:1] = ["-u", _unprivileged()]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, cwd=self.home, stdout=log, stderr=log)
-        with ending_on_failure(self.close):
-            self._until_it_answers(server)
+        self._until_it_answers(server)
 
     def _until_it_answers(self, server: PostgresServer) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from marzban_bridge.errors import NotThePanelError, PanelLoginError, PanelUnavailableError
-from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.dialect import PASARGUARD, PanelKind
 from marzban_bridge.panels.pasarguard import BESIDES, OF_ALL_USERS
 from marzban_bridge.quota.account import GIB
 from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits
@@ -434,29 +434,6 @@ class TestWebhookTimes:
         assert account.baseline_bytes == gib(1)
         assert user_of(world)["data_limit"] == gib(7)
 
-    @pytest.mark.parametrize("is_disabled", [False, True], ids=["active", "disabled by us"])
-    def test_one_forgives_what_was_reported_before_though_no_look_came_in_between(
-        self, world, is_disabled
-    ):
-        world.panel.create_user("alice", data_limit=gib(10))
-        world.ledger.report("alice", gib(11) if is_disabled else gib(1))
-        world.one_pass()
-        assert user_of(world)["status"] == ("disabled" if is_disabled else "active")
-        for seconds in (10, 10, 5):
-            world.clock.advance(seconds=seconds)
-            world.ledger.report("alice", 2**20)
-            world.run(world.bridges.feed_reader.to_end())
-        reported = world.ledger.total_bytes("alice")
-        world.panel.reset_user("alice", by="root")
-        world.clock.advance(seconds=5)
-        world.ledger.report("alice", gib(3))
-        world.run(world.bridges.feed_reader.to_end())
-        world.clock.advance(seconds=25)
-        deliver(world, world.panel.take_webhooks())
-        world.one_pass()
-        assert world.account("alice").baseline_bytes == reported
-        assert user_of(world)["status"] == "active"
-
     def test_that_of_our_own_reset_forgives_nothing_however_late_it_comes(self, world):
         world.panel.create_user("alice", data_limit=gib(10))
         world.ledger.report("alice", gib(1))
@@ -589,3 +566,62 @@ def test_a_kind_that_is_set_is_not_asked_for_and_told_when_it_is_wrong(tmp_path)
         with pytest.raises(PanelUnavailableError, match="MARZBAN_KIND\\) to pasarguard"):
             world.run(world.bridge.panel.get_user("alice"))
     world.close()
+
+
+class TestBeforeRoles:
+    """PasarGuard up to 4, whose admins are sudo or not, as Marzban's."""
+
+    @pytest.fixture
+    def world(self, tmp_path):
+        opened = World(tmp_path, kind="pasarguard-3.1")
+        yield opened
+        opened.close()
+
+    def test_it_is_known_for_what_it_is(self, world):
+        check = world.run(world.bridge.panel.check())
+        assert str(check) == "signed in as root; it is PasarGuard 3.1.0"
+        assert (check.is_sudo, check.warnings) == (True, ())
+
+    def test_an_expiry_is_read_and_a_next_plan_fired(self, world):
+        used_up(world, next_plan=PLAN, expire=4_102_444_800)
+        world.one_pass()
+        user = user_of(world)
+        assert (user["status"], user["used_traffic"], user["next_plan"]) == ("active", 0, None)
+
+    def test_a_hold_that_a_reset_ends_is_put_back(self, world):
+        hold = {"status": "on_hold", "on_hold_expire_duration": 86400}
+        world.panel.create_user("alice", data_limit=gib(10), **hold)
+        world.ledger.report("alice", gib(3))
+        world.one_pass()
+        world.run(world.bridge.actions.reset_user("alice", actor="test"))
+        user = user_of(world)
+        assert (user["status"], user["on_hold_expire_duration"]) == ("on_hold", 86400)
+        assert world.account("alice").baseline_bytes == gib(3)
+
+    def test_a_reset_of_everybody_is_of_the_callers_users_who_stay_disabled(self, world):
+        used_up(world, external_bytes=gib(2), by="root")
+        world.panel.modify_user("alice", {"status": "disabled"}, by="root")
+        world.one_pass()
+        caller = world.run(world.bridge.panel.whoami())
+        assert world.run(world.bridge.actions.reset_all(bearer=None, caller=caller)) == 1
+        world.one_pass()
+        assert user_of(world)["status"] == "disabled"
+        assert world.account("alice").baseline_bytes == gib(2)
+
+    def test_its_update_is_seen_and_is_no_other_kind(self, world, caplog):
+        used_up(world, external_bytes=gib(2))
+        newer = SimulatedPanel(
+            clock=world.clock, kind="pasarguard", admins={"root": (PASSWORD, True)}
+        )
+        restore_snapshot(newer, to_snapshot(world.panel))
+        world.transport.become(create_simulator_app(newer))
+        check = world.run(world.bridge.panel.check())
+        assert check.panel == "PasarGuard 5.2.1"
+        assert world.bridge.panel.dialect is check.dialect is PASARGUARD
+        assert "go on with their accounts" not in caplog.text
+
+    def test_an_api_key_is_refused_with_what_it_may_be(self, tmp_path):
+        world = World(tmp_path, kind="pasarguard-3.1", marzban_api_key="pg_key_1")
+        with pytest.raises(PanelLoginError, match=r"PasarGuard before 5\.1, have no API keys"):
+            world.run(world.bridge.panel.check())
+        world.close()

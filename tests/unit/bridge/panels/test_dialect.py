@@ -10,12 +10,12 @@ import asyncio
 import re
 from dataclasses import fields, replace
 from datetime import timedelta
-from unittest.mock import AsyncMock, Mock, patch
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from marzban_bridge.panels.check import PanelCheck
-from marzban_bridge.panels.dialect import DIALECTS, MARZBAN, PASARGUARD, Dialect
+from marzban_bridge.panels.dialect import DIALECTS, MARZBAN, PASARGUARD, PASARGUARD_4, Dialect
 from marzban_bridge.panels.users import PanelAdmin, ResetStrategy, Status
 from marzban_bridge.quota.account import Enforcement, snapshot_of
 from marzban_bridge.quota.observe import observe
@@ -140,18 +140,16 @@ def rule(dialect):
 
 def title(dialect):
     """Return what a panel of the kind is called where an operator reads it."""
-    with patch.dict(DIALECTS, {dialect.kind: dialect}):
-        return PanelCheck(admin="b", is_sudo=True, version="1", kind=dialect.kind).panel[:-2]
+    return PanelCheck(admin="b", is_sudo=True, version="1", dialect=dialect).panel[:-2]
 
 
 def warnings(dialect):
     """Return of which of two versions nothing is warned."""
-    with patch.dict(DIALECTS, {dialect.kind: dialect}):
-        checks = [
-            PanelCheck(admin="b", is_sudo=True, version=version, kind=dialect.kind)
-            for version in ("0.8.4", "5.2.1")
-        ]
-        return [check.warnings == () for check in checks]
+    checks = [
+        PanelCheck(admin="b", is_sudo=True, version=version, dialect=dialect)
+        for version in ("0.8.4", "5.2.1")
+    ]
+    return [check.warnings == () for check in checks]
 
 
 def reset_with_all(dialect):
@@ -266,3 +264,20 @@ def test_what_a_value_decides_is_as_observed_and_changes_with_it(name):
         assert decides(dialect) == decided, dialect.title
         flipped = replace(dialect, **{name: getattr(other, name)})
         assert decides(flipped) != decided, f"{dialect.title}: it is not {name} that decides"
+
+
+EARLIER = {
+    "tried_version": [False, False],
+    "lost_to_reset": [Status.DISABLED, Status.ON_HOLD],
+    "reset_all_is_of_everybody": "shop",
+}
+"""What PasarGuard 3.1.0 decides otherwise than 5.2.1."""
+
+
+def test_an_earlier_pasarguard_decides_otherwise_what_was_observed_and_nothing_else():
+    differing = {each: DECIDES[each][0](PASARGUARD_4) for each in EARLIER}
+    assert differing == EARLIER
+    newer = replace(PASARGUARD_4, **{name: getattr(PASARGUARD, name) for name in EARLIER})
+    assert newer == PASARGUARD
+    check = PanelCheck(admin="b", is_sudo=True, version="3.1.0", dialect=PASARGUARD_4)
+    assert check.warnings == ()

@@ -9,7 +9,7 @@ import pytest
 
 from marzban_bridge.errors import NotThePanelError
 from marzban_bridge.panels.check import PanelCheck
-from marzban_bridge.panels.dialect import MARZBAN, PASARGUARD, PanelKind
+from marzban_bridge.panels.dialect import MARZBAN, PASARGUARD, PASARGUARD_4
 from marzban_bridge.panels.kinds import api_of, other_kind_of
 from marzban_bridge.panels.marzban import MARZBAN_API
 from marzban_bridge.panels.pasarguard import (
@@ -92,6 +92,17 @@ def test_a_panel_is_recognised_by_who_it_says_the_bridge_is():
     assert api_of(FROM_MARZBAN.recorded("admins").body[0]) is MARZBAN_API
 
 
+def test_a_pasarguard_of_before_roles_is_told_from_a_marzban():
+    me = {"id": 1, "username": "boss", "is_sudo": True, "is_disabled": False, "used_traffic": 7}
+    api = api_of(me)
+    assert (api.dialect, api.credentials_field) == (PASARGUARD_4, "proxy_settings")
+    admin = api.read_admin(me)
+    assert (admin.username, admin.is_sudo, admin.used_bytes) == ("boss", True, 7)
+    assert admin.missing_permissions == ()
+    assert not api.read_admin(me | {"is_sudo": False}).is_sudo
+    assert other_kind_of(recorded("user-get"), api) is None
+
+
 @pytest.mark.parametrize(
     ("me", "seen"), [({"id": 1, "name": "x"}, "'id', 'name'"), ([], "a list"), ({}, "no fields")]
 )
@@ -110,7 +121,7 @@ def test_a_user_of_the_other_kind_is_told_from_ones_own():
     ("version", "warns"), [("5.2.1", False), ("5.2.9", False), ("5.3.0", True), (None, True)]
 )
 def test_a_version_that_was_not_tried_is_used_with_a_warning(version, warns):
-    check = PanelCheck(admin="b", is_sudo=True, version=version, kind=PanelKind.PASARGUARD)
+    check = PanelCheck(admin="b", is_sudo=True, version=version, dialect=PASARGUARD)
     assert any("5.2.1" in each for each in check.warnings) is warns
 
 

@@ -20,7 +20,12 @@ from marzban_bridge.simulator.dialog import dialog_body, shown_limit_bytes
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.http.delivery import deliver_webhooks
 from marzban_bridge.simulator.panel import dialect as dialects
-from marzban_bridge.simulator.panel.dialect import MARZBAN, PASARGUARD, SimulatedDialect
+from marzban_bridge.simulator.panel.dialect import (
+    MARZBAN,
+    PASARGUARD,
+    PASARGUARD_3,
+    SimulatedDialect,
+)
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.listing import UsersQuery
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
@@ -73,23 +78,39 @@ def refusal(act, *arguments, **options):
 
 def kind(dialect):
     panel = empty_panel(dialect)
-    return "is_sudo" in panel.show_admin(panel.admins["shop"])
+    return "users_usage" in panel.show_admin(panel.admins["shop"])
 
 
 def title(dialect):
     return create_simulator_app(new_panel(dialect)).title
 
 
-def version(dialect):
+def answer(dialect, path):
+    """Return what the panel answers the first admin."""
     panel = new_panel(dialect)
 
     async def ask():
         transport = httpx.ASGITransport(create_simulator_app(panel))
         headers = {"authorization": f"Bearer {panel.sign_in('boss', 'pw')}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://panel") as client:
-            return (await client.get("/api/system", headers=headers)).json()["version"]
+            return await client.get(path, headers=headers)
 
     return asyncio.run(ask())
+
+
+def version(dialect):
+    return answer(dialect, "/api/system").json()["version"]
+
+
+def woken_by_reset_all(dialect):
+    panel = new_panel(dialect)
+    for status in Status:
+        name = f"a_{status.value}"
+        panel.create_user(name, by="boss")
+        panel.users[name].status = status
+    panel.reset_all("boss")
+    woken = [each for each in Status if panel.users[f"a_{each.value}"].status is Status.ACTIVE]
+    return sorted(each.value for each in woken)
 
 
 def names(dialect):
@@ -432,8 +453,46 @@ DECIDES = {
 """What each value decides, and what is seen of it on Marzban and on PasarGuard."""
 
 
-def test_every_value_is_in_the_table():
-    assert [each.name for each in fields(SimulatedDialect)] == list(DECIDES)
+EARLIER = {
+    "version": (version, "5.2.1", "3.1.0"),
+    "admins_have_roles": (
+        lambda d: "role" in answer(d, "/api/admin").json(),
+        True,
+        False,
+    ),
+    "reset_all_is_of_everybody": (reset_all_is_of_everybody, 0, 5),
+    "empty_sort_is_refused": (lambda d: answer(d, "/api/users?sort=").status_code, 200, 400),
+    "enabling_works_state_out": (enabling_works_state_out, "limited", "active"),
+    "woken_by_reset": (
+        woken_by_reset,
+        ["active", "limited"],
+        ["active", "limited", "on_hold"],
+    ),
+    "woken_by_reset_all": (
+        woken_by_reset_all,
+        ["active", "limited"],
+        ["active", "disabled", "expired", "limited", "on_hold"],
+    ),
+}
+"""What is decided for PasarGuard 5.2.1, and otherwise for 3.1.0."""
+
+
+def test_every_value_is_in_a_table():
+    assert {each.name for each in fields(SimulatedDialect)} == {*DECIDES, *EARLIER}
+
+
+def test_no_other_value_is_of_the_version():
+    newer = {name: getattr(PASARGUARD, name) for name in EARLIER}
+    assert replace(PASARGUARD_3, **newer) == PASARGUARD
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_what_an_earlier_version_decides_otherwise_is_as_observed(name):
+    decides, *expected = EARLIER[name]
+    flipped = replace(PASARGUARD, **{name: getattr(PASARGUARD_3, name)})
+    for dialect, seen in zip((PASARGUARD, flipped), expected, strict=True):
+        with in_use(dialect):
+            assert decides(dialect) == seen
 
 
 @pytest.mark.parametrize("name", DECIDES)
