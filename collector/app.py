@@ -15,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 
 import collector
 from collector.api import (
+    contacts,
     corrections,
     health,
     maintenance,
@@ -26,6 +27,7 @@ from collector.api import (
 )
 from collector.api.fast_routes import FastRoutesApp
 from collector.api.problems import install_problem_handlers
+from collector.contacts import keep_contacts, store_contacts
 from collector.ledger_gauges import keep_fresh
 from collector.runtime.background import end_all
 from collector.runtime.http.server import Server, Signals
@@ -60,6 +62,7 @@ def create_app(
                 _in_background(keep_fresh(opened), name="gauges"),
                 _in_background(opened.corrections.run(), name="corrections"),
             ]
+            tasks.append(_in_background(keep_contacts(opened), name="contacts"))
             if opened.standby:
                 tasks.append(_in_background(opened.standby.run(), name="standby"))
             if opened.exporter:
@@ -68,6 +71,7 @@ def create_app(
                 yield
             finally:
                 await end_all(tasks)
+                await store_contacts(opened, is_last=True)
 
     app = FastRoutesApp(
         title="Traffic collector",
@@ -79,7 +83,7 @@ def create_app(
     install_problem_handlers(app)
     for module in (reports, sources):
         app.include_fast(module.router)
-    for module in (usage, maintenance, corrections, readers, original_statistics, health):
+    for module in (usage, maintenance, corrections, contacts, readers, original_statistics, health):
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app

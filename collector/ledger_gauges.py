@@ -116,7 +116,11 @@ async def _refresh_lag(collector: Collector) -> None:
 
 
 async def _recall_reporters(collector: Collector) -> None:
-    """Set from the ledger when each reporter last reported before this process began."""
-    last_reports = await collector.read(lambda reader: reader.last_reports())
+    """Set from the ledger when each reporter was heard last before this process began."""
+    last_reports, contacts = await collector.read(
+        lambda reader: (reader.last_reports(), reader.contacts())
+    )
+    for name, at_millis in contacts.last_contacts.items():
+        collector.metrics.note_contact(name, at_seconds=at_millis / 1000)
     for scope, at_millis in last_reports.items():
         collector.metrics.note_heard(scope, at_seconds=at_millis / 1000)

@@ -223,6 +223,18 @@ class Metrics:
             ["policy"],
             registry=self.registry,
         )
+        self.requests_refused = Counter(
+            "collector_requests_refused",
+            "Requests with reports that were refused before anything in them was looked at",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.reporter_last_contact = Gauge(
+            "collector_reporter_last_contact_timestamp_seconds",
+            "When the key of a reporter was last accepted, whether or not it sent a report",
+            ["reporter"],
+            registry=self.registry,
+        )
         self.reporter_last_report = Gauge(
             "collector_reporter_last_report_timestamp_seconds",
             "When a reporter with a key was last heard",
@@ -232,6 +244,7 @@ class Metrics:
 
         self._heard: dict[str, Gauge] = {}
         """By scope, when a reporter last reported."""
+        self._in_contact: dict[str, float] = {}
 
     def note_heard(self, scope: str, *, at_seconds: float) -> None:
         """Note when a reporter with a key sent something; scopes without a key are ignored."""
@@ -243,6 +256,12 @@ class Metrics:
             last_report = self._heard[scope] = self.reporter_last_report.labels(name)
         last_report.set(at_seconds)
 
+    def note_contact(self, name: str, *, at_seconds: float) -> None:
+        """Note when a reporter's key was accepted; an earlier time than before is ignored."""
+        if at_seconds > self._in_contact.get(name, 0.0):
+            self._in_contact[name] = at_seconds
+            self.reporter_last_contact.labels(name).set(at_seconds)
+
     def forget_reporters(self, is_gone: Callable[[str], bool]) -> None:
         """Drop reporters whose key was revoked, so that no alert says they are silent."""
         for scope in list(self._heard):
@@ -250,6 +269,9 @@ class Metrics:
             if is_gone(name):
                 del self._heard[scope]
                 self.reporter_last_report.remove(name)
+        for name in [each for each in self._in_contact if is_gone(each)]:
+            del self._in_contact[name]
+            self.reporter_last_contact.remove(name)
 
     def expose_leading(self) -> None:
         """Expose the metrics of a collector with a shared ledger (PostgreSQL)."""

@@ -16,6 +16,7 @@ import httpx
 from collector.influx.buckets import Buckets
 from collector.influx.client import Influx
 from collector.influx.exporter import Exporter
+from collector.intake.contact_log import ContactLog
 from collector.intake.corrections import CorrectionRunner
 from collector.intake.embedded import EmbeddedIngest
 from collector.intake.ingest import Ingest, IngestOptions
@@ -33,6 +34,7 @@ from collector.reports.reporters import configured_by
 from collector.reports.server_bounds import ServerBounds
 from collector.reports.spikes import BusyHour
 from collector.runtime.http.body_memory import BodyMemoryBudget
+from collector.runtime.outage import Outage
 from collector.runtime.rate_limit import RateLimit
 from collector.runtime.recent import RecentNames
 from collector.runtime.wall_clock import wall_clock_millis
@@ -47,6 +49,9 @@ READER_THREADS = 4
 STATISTICS_THREADS = 2
 KEY_BURST_SECONDS = 2
 USER_BURST_SECONDS = 6
+REFUSAL_LINES = 30
+REFUSAL_LINE_SECONDS = 30
+"""So many lines about refused requests are logged at once; then one in so many seconds."""
 REPORTERS_BODIES = 16
 SOURCES_BODIES = 4
 STRANGERS_BODIES = 4
@@ -99,6 +104,19 @@ class Collector:
     """Scopes of senders that reached one of their byte bounds."""
     crowded_senders: RecentNames = field(default_factory=RecentNames)
     """Scopes of senders that named more servers in a day than they may."""
+    contact_log: ContactLog = field(default_factory=ContactLog)
+    contact_outage: Outage = field(
+        default_factory=lambda: Outage(
+            "contacts", fails="the last contacts of reporters are not stored: %s"
+        )
+    )
+    refused_senders: RecentNames = field(default_factory=RecentNames)
+    """Addresses, each with a reason for which it was refused."""
+    refusal_lines: RateLimit = field(
+        default_factory=lambda: RateLimit(
+            per_second=1 / REFUSAL_LINE_SECONDS, burst=REFUSAL_LINES, remembered=1
+        )
+    )
     unsure_senders: RecentNames = field(default_factory=RecentNames)
     """Scopes of senders whose reports had unknown fields."""
     spikes: Sequence[BusyHour] = ()

@@ -22,9 +22,10 @@ from collector.api.senders import (
     unpack,
     verify_signature,
 )
+from collector.contacts import note_refused
 from collector.errors import CollectorError, IdentityUnknownError
 from collector.ledger import Batch, Receipt
-from collector.metrics import Metrics
+from collector.reports.contacts import Reason
 from collector.reports.decode import (
     BodyTooLargeError,
     Decoded,
@@ -82,12 +83,13 @@ async def take(
     Raises ProblemError for every other outcome, which is counted by status and field.
     """
     settings = collector.settings
-    with Counting(collector.metrics):
+    with Counting(collector, request):
         reporter = await find_key_holder(collector, claimed)
         signer = await find_signer(collector, request, claimed) if reporter is None else None
         is_keyless = reporter is None and signer is None
         if is_keyless and collector.subscriptions is None:
-            raise ProblemError(401, f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}")
+            reason = f"{_HOW_TO_AUTHENTICATE}; {_NOT_VERIFIABLE}"
+            raise ProblemError(401, reason, refused_for=Reason.NO_KEY)
         limit_bytes = settings.max_keyless_body_bytes if is_keyless else settings.max_body_bytes
         memory = collector.reporters_memory if reporter else collector.strangers_memory
         with memory.reserve() as reservation:
@@ -118,8 +120,10 @@ async def take(
 class Counting:
     """Counts a request by its outcome; turns every error into a ProblemError."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, collector: Collector, request: Request) -> None:
+        self._collector = collector
+        self._request = request
+        self._metrics = collector.metrics
 
     def __enter__(self) -> None:
         """Begin."""
@@ -135,6 +139,13 @@ class Counting:
             self._metrics.requests.labels(status=str(problem.status)).inc()
             for each in problem.refusals or problem.problem.errors:
                 self._metrics.refused.labels(field=_field_label(each.field)).inc()
+            if problem.refused_for is not None:
+                note_refused(
+                    self._collector,
+                    address_of(self._request),
+                    problem.refused_for,
+                    whose=problem.once_of,
+                )
             if problem is not error:
                 raise problem from error
 
@@ -158,7 +169,7 @@ async def _self_reporter(collector: Collector, request: Request, body: bytes) ->
     """Return the user of a request without a key, before the body is decoded; 401 if no token."""
     token = subscription_token(first_user_token(body) or "")
     if token is None:
-        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+        raise ProblemError(401, _HOW_TO_AUTHENTICATE, refused_for=Reason.NO_KEY)
     address = address_of(request)
     username = await _whose(collector, token, address)
     throttle(collector.user_limit, username, collector)
@@ -169,20 +180,22 @@ async def _check_own(collector: Collector, sender: SelfReporter, wire: WireRepor
     """Raise ProblemError 401 unless a report names the user who sends it."""
     token = subscription_token(wire.user_token)
     if token is None:
-        raise ProblemError(401, _HOW_TO_AUTHENTICATE)
+        raise ProblemError(401, _HOW_TO_AUTHENTICATE, refused_for=Reason.NO_KEY)
     if token in sender.tokens:
         return
     is_own = len(sender.tokens) < MOST_OWN_TOKENS
     if not (is_own and await _whose(collector, token, sender.address) == sender.username):
         raise ProblemError(
-            401, "without a reporter key, all reports of a request must be of one user"
+            401,
+            "without a reporter key, all reports of a request must be of one user",
+            refused_for=Reason.OTHER_USER,
         )
     sender.tokens.add(token)
 
 
 async def _whose(collector: Collector, token: str, address: str) -> str:
     if collector.subscriptions is None:
-        raise ProblemError(401, _NOT_VERIFIABLE)
+        raise ProblemError(401, _NOT_VERIFIABLE, refused_for=Reason.NO_KEY)
     return await collector.subscriptions.resolve(token, stranger=address)
 
 

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from collector.api.dependencies import collector_of
+from collector.contacts import note_refused
 from collector.errors import (
     CollectorError,
     DiskFullError,
@@ -20,6 +22,7 @@ from collector.errors import (
     PanelUnavailableError,
     TooManyLookupsError,
 )
+from collector.reports.contacts import Reason
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError
 from collector.reports.report import Refusal
 from collector.runtime.http import answer_mark
@@ -64,8 +67,13 @@ class ProblemError(CollectorError):
         *,
         refusals: Sequence[Refusal] = (),
         retry_after_seconds: float | None = None,
+        refused_for: Reason | None = None,
+        once_of: str = "",
     ) -> None:
         super().__init__(detail)
+        self.refused_for = refused_for
+        self.once_of = once_of
+        """The reporter whose key it once was."""
         self.status = status
         self.refusals = refusals
         self.problem = Problem(
@@ -114,6 +122,10 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def answer_routing(request: Request, error: HTTPException) -> JSONResponse:
         detail = str(error.detail)
+        if error.status_code == 404 and request.method == "POST":
+            # It may be a sender whose address is misspelt. Its key may be in the path.
+            address = request.client.host if request.client else ""
+            note_refused(collector_of(request), address, Reason.PATH)
         if error.status_code == 404 and request.url.path.endswith("/"):
             detail = "there is nothing at this path; leave out the slash at its end"
         problem = Problem(detail=detail)
@@ -156,7 +168,7 @@ def problem_of(error: Exception) -> ProblemError:
         case BodyTooLargeError():
             return ProblemError(413, str(error))
         case IdentityUnknownError():
-            return ProblemError(401, str(error))
+            return ProblemError(401, str(error), refused_for=Reason.SUBSCRIPTION)
         case TooManyLookupsError():
             return ProblemError(429, str(error), retry_after_seconds=error.wait_seconds)
         case DiskFullError():

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
+from collector.reports.contacts import Reason
 from collector.reports.decode import (
     BYTE_ORDER_MARK,
     BodyTooLargeError,
@@ -193,9 +194,17 @@ async def find_key_holder(collector: Collector, claimed: Claims) -> Reporter | N
     """Return the reporter of the request's key; None without a key, 401 for an invalid one."""
     if claimed.key is None:
         return None
-    reporter = (await collector.rules.key_ring()).by_key(claimed.key)
+    ring = await collector.rules.key_ring()
+    reporter = ring.by_key(claimed.key)
     if reporter is None:
-        raise ProblemError(401, "this reporter key is not valid (see `reporters list`)")
+        once_of = ring.once_of(claimed.key)
+        raise ProblemError(
+            401,
+            "this reporter key is not valid (see `reporters list`)",
+            refused_for=Reason.REVOKED_KEY if once_of else Reason.UNKNOWN_KEY,
+            once_of=once_of or "",
+        )
+    collector.contact_log.note_contact(reporter.name, at_millis=collector.now_millis())
     return reporter
 
 
@@ -207,7 +216,11 @@ async def find_signer(collector: Collector, request: Request, claimed: Claims) -
     if not claimed.is_signed:
         return None
     if claimed.signer is None:
-        raise ProblemError(401, "a signed request must name the signer: ?reporter=NAME")
+        raise ProblemError(
+            401,
+            "a signed request must name the signer: ?reporter=NAME",
+            refused_for=Reason.SIGNATURE,
+        )
     signer = (await collector.rules.key_ring()).by_name(claimed.signer)
     if signer is None or not is_timely(request.headers, now_seconds=_now_seconds(collector)):
         raise _unfit_signature()
@@ -224,6 +237,7 @@ def verify_signature(
         for each in signer.key_hashes(now_millis=collector.now_millis())
     ):
         raise _unfit_signature()
+    collector.contact_log.note_contact(signer.name, at_millis=collector.now_millis())
 
 
 def _now_seconds(collector: Collector) -> float:
@@ -232,7 +246,9 @@ def _now_seconds(collector: Collector) -> float:
 
 def _unfit_signature() -> ProblemError:
     return ProblemError(
-        401, "the signature is not valid, or its timestamp is more than 5 minutes off"
+        401,
+        "the signature is not valid, or its timestamp is more than 5 minutes off",
+        refused_for=Reason.SIGNATURE,
     )
 
 

@@ -28,6 +28,7 @@ from collector.api.senders import (
 )
 from collector.intake.push_ids import Push
 from collector.ledger import Receipt
+from collector.reports.contacts import Reason
 from collector.reports.report import Refusal, accept
 from collector.reports.reporters import Reporter
 from collector.service import Collector
@@ -131,6 +132,7 @@ async def _uniproxy(post: _Post) -> Translated:
             403,
             f"the users of these ids are not known: add [uniproxy.{name}] to "
             "COLLECTOR_SOURCES_FILE",
+            refused_for=Reason.NO_SOURCE,
         )
     push = Push(name, node, panel, post.body)
     message_id = post.message_id or await collector.push_ids.id_of(push)
@@ -141,12 +143,13 @@ async def _take(
     request: Request, collector: Collector, claimed: Claims, translate: _Translate
 ) -> Answer:
     settings = collector.settings
-    with Counting(collector.metrics):
+    with Counting(collector, request):
         reporter = await find_key_holder(collector, claimed)
         if reporter is None:
             raise ProblemError(
                 401,
                 "put a reporter key at the end of the path, or send it as Authorization: Bearer",
+                refused_for=Reason.NO_KEY,
             )
         throttle(collector.key_limit, reporter.name, collector)
         with collector.sources_memory.reserve() as reservation:

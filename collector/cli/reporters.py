@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from collector.errors import LedgerError
 from collector.ledger.backend import LedgerBackend, backend_of
+from collector.reports.contacts import KEPT_DAYS, Refused
 from collector.reports.reporters import (
     Configured,
     Reporter,
@@ -19,12 +21,14 @@ from collector.reports.reporters import (
     merge_configured,
     signing_secret,
 )
+from collector.runtime.logs import printable
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.settings import Settings
 
 console = Console()
 DEFAULT_GRACE_HOURS = 24.0
 MAX_GRACE_HOURS = 24 * 30
+MOST_SHOWN = 20
 
 
 def add_reporters(reporters: argparse.ArgumentParser) -> None:
@@ -121,6 +125,7 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
         last_reports = reader.last_reports()
         reporters = reader.reporters()
         noted = reader.configured()
+        contacts = reader.contacts()
     own = merge_configured(noted, _own(settings))
     started = {each.key_hash: each for each in noted}
     found: list[tuple[Reporter | Configured, str, str]] = [
@@ -131,7 +136,10 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
         ),
     ]
     table = Table(title="Reporters", title_justify="left")
-    for column in ("name", "made by", "since (UTC)", "last report (UTC)", "quota", "state"):
+    for column in (
+        *("name", "made by", "since (UTC)", "last contact (UTC)", "last report (UTC)"),
+        *("quota", "state"),
+    ):
         table.add_column(column)
     for each, origin, valid in found:
         state = valid
@@ -145,12 +153,33 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
             each.name,
             origin,
             _moment(each.created_at_millis),
+            _moment(contacts.last_contacts.get(each.name)),
             _moment(last_reports.get(f"reporter:{each.name}")),
             _quota_of(counts_toward_quota=each.counts_toward_quota),
             state,
         )
     console.print(table)
+    if contacts.refused:
+        _show_refused(contacts.refused)
     return 0
+
+
+def _show_refused(refused: Sequence[Refused]) -> None:
+    table = Table(
+        title=f"Requests with reports refused in the last {KEPT_DAYS} days", title_justify="left"
+    )
+    table.add_column("address")
+    table.add_column("reason")
+    table.add_column("requests", justify="right")
+    table.add_column("last (UTC)")
+    for each in refused[:MOST_SHOWN]:
+        address = each.address or "other addresses"
+        table.add_row(
+            printable(address), each.reason, f"{each.requests:,}", _moment(each.last_at_millis)
+        )
+    console.print(table)
+    if len(refused) > MOST_SHOWN:
+        print(f"and {len(refused) - MOST_SHOWN} more: GET /v1/reporters")
 
 
 def _own(settings: Settings) -> list[Configured]:

@@ -17,6 +17,7 @@ from collector.ledger.corrections import Wanted
 from collector.ledger.ports import Ledger, LedgerReader, SharedLedger, SharedReader
 from collector.ledger.readers import ReaderPosition
 from collector.reports.billing import Ratio
+from collector.reports.contacts import Contacts
 from collector.reports.reporters import Configured
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
@@ -75,6 +76,10 @@ class LedgerBackend(Protocol):
 
     def note_configured(self, configured: Sequence[Configured]) -> None:
         """Record the keys in a collector's environment, so that they can be listed and revoked."""
+        ...
+
+    def note_contacts(self, news: Contacts, *, now_millis: int) -> None:
+        """Add contacts and refusals to those that are stored."""
         ...
 
     def revoke_configured(self, name: str, *, now_millis: int) -> bool:

@@ -37,6 +37,7 @@ from collector.ledger.statistics_values import (
     UsageSums,
 )
 from collector.reports.billing import Ratio
+from collector.reports.contacts import Contacts
 from collector.reports.reporters import Configured, Reporter
 from collector.reports.sender_days import SenderBytes
 from collector.reports.server_bounds import Place
@@ -135,6 +136,10 @@ class LedgerReader(Protocol):
 
     def reporters(self) -> list[Reporter]:
         """Return all reporters by name, including revoked ones."""
+        ...
+
+    def contacts(self) -> Contacts:
+        """Return when reporters were last in contact, and who was refused."""
         ...
 
     def ratios(self) -> list[Ratio]:

@@ -220,15 +220,25 @@ class KeyRing:
     """The valid reporters, by key and by name."""
 
     def __init__(self, reporters: Iterable[Reporter], *, now_millis: int) -> None:
-        valid = [each for each in reporters if each.revoked_at_millis is None]
+        everybody = list(reporters)
+        valid = [each for each in everybody if each.revoked_at_millis is None]
         self._by_hash = {
             key_hash: each for each in valid for key_hash in each.key_hashes(now_millis=now_millis)
         }
         self._by_name = {each.name: each for each in valid}
+        self._once = {
+            key_hash: each.name
+            for each in everybody
+            for key_hash in (each.key_hash, *(former.key_hash for former in each.former_keys))
+        }
 
     def by_key(self, key: str) -> Reporter | None:
         """Return the reporter of a key; the look-up is by hash, so its timing reveals nothing."""
         return self._by_hash.get(hash_key(key))
+
+    def once_of(self, key: str) -> str | None:
+        """Return the name of the reporter that has, or once had, a key; None if there is none."""
+        return self._once.get(hash_key(key))
 
     def by_name(self, name: str) -> Reporter | None:
         """Return the reporter of a name."""

@@ -19,6 +19,7 @@ from collector.ledger.readers import ReaderPosition
 from collector.ledger.sql.database import NO_LIMIT
 from collector.ledger.sql.series import SERIES_PER_STATEMENT
 from collector.reports.billing import Ratio
+from collector.reports.contacts import Contacts, Refused
 from tests.support.collector.ledgers import DAY, NOON_MILLIS, batch, report
 from tests.support.engines.postgres_server import PostgresServer
 
@@ -166,6 +167,25 @@ def test_commands_at_once_keep_what_each_of_them_did(opened):
         each.join(30)
     assert len(old) == sum(len(each.former_keys) for each in opened.reader.reporters())
     assert opened.backend.reader_position("1" * 32) == ReaderPosition(3, "r3")
+
+
+def test_contacts_of_several_collectors_add_up(opened):
+    assert opened.reader.contacts() == Contacts()
+    gate = threading.Barrier(4)
+
+    def note(number: int) -> None:
+        news = Contacts({"r": number}, [Refused("198.51.100.7", "no key", 1, number)])
+        gate.wait(120)
+        backend_of(opened.url).note_contacts(news, now_millis=NOON_MILLIS)
+
+    threads = [threading.Thread(target=note, args=(NOON_MILLIS + each,)) for each in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(120)
+    assert opened.reader.contacts() == Contacts(
+        {"r": NOON_MILLIS + 3}, [Refused("198.51.100.7", "no key", 4, NOON_MILLIS + 3)]
+    )
 
 
 def test_readers_are_told_by_their_exact_name(opened):

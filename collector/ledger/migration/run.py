@@ -25,7 +25,7 @@ from collector.ledger.postgres.schema import MIGRATION_MARK, bring_forward
 from collector.ledger.readers import ReaderPosition
 from collector.ledger.sql import readers as sql_readers
 from collector.ledger.sql.purge import DROPPED_DAYS
-from collector.ledger.sql.reporters import FORMER
+from collector.ledger.sql.reporters import CONTACTS, FORMER
 from collector.ledger.sql.statistics import sums_of_users
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import connect
@@ -230,7 +230,7 @@ def _copy_rest(db: Db, source: sqlite3.Connection, positions: dict[str, ReaderPo
             rows = [(*row[:-1], bool(row[-1])) for row in rows]
         with db.cursor() as cursor:
             cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
-    for key in (DROPPED_DAYS, FORMER):
+    for key in (DROPPED_DAYS, FORMER, CONTACTS):
         db.execute("DELETE FROM meta WHERE key = %s", (key,))
         for row in source.execute("SELECT key, value FROM meta WHERE key = ?", (key,)):
             db.execute("INSERT INTO meta (key, value) VALUES (%s, %s)", row)

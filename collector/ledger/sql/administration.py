@@ -15,6 +15,7 @@ from collector.ledger.sql import readers as sql_readers
 from collector.ledger.sql import reporters as sql_reporters
 from collector.ledger.sql.database import Database
 from collector.reports.billing import Ratio
+from collector.reports.contacts import Contacts
 from collector.reports.reporters import Configured, merge_configured, revoke_configured
 
 T = TypeVar("T")
@@ -54,6 +55,10 @@ class SqlAdministration(ABC):
                 db, lambda kept: merge_configured(kept, configured)
             )
         )
+
+    def note_contacts(self, news: Contacts, *, now_millis: int) -> None:
+        """Add contacts and refusals to those that are stored."""
+        self.administer(lambda db: sql_reporters.add_contacts(db, news, now_millis=now_millis))
 
     def revoke_configured(self, name: str, *, now_millis: int) -> bool:
         """Revoke the key that the environment has for a name."""

@@ -27,6 +27,7 @@ from collector.ledger.statistics_values import (
     UsageSums,
 )
 from collector.reports.billing import Ratio
+from collector.reports.contacts import Contacts
 from collector.reports.reporters import Configured, Reporter
 from collector.reports.sender_days import SenderBytes
 from collector.reports.server_bounds import Place
@@ -57,6 +58,10 @@ class SqlReader(ABC):
     def reporters(self) -> list[Reporter]:
         """Return all reporters by name, including revoked ones."""
         return self.read(sql_reporters.reporters)
+
+    def contacts(self) -> Contacts:
+        """Return when reporters were last in contact, and who was refused."""
+        return self.read(sql_reporters.contacts)
 
     def ratios(self) -> list[Ratio]:
         """Return the ratios that are set, by server."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from collector.errors import LedgerError
 from collector.ledger.sql.database import Database, first_row, keep_text, kept_text, locked_text
+from collector.reports.contacts import Contacts, format_contacts, merged, parse_contacts
 from collector.reports.reporters import (
     NAME,
     Configured,
@@ -26,6 +27,8 @@ from collector.reports.reporters import (
     with_former,
 )
 
+CONTACTS = "contacts"
+"""The key in `meta` of last contacts and refused requests."""
 CONFIGURED, FORMER = "configured_reporters", "former_reporter_keys"
 """The keys in `meta` of the environment's keys, and of replaced keys."""
 
@@ -57,6 +60,17 @@ def reporters(db: Database) -> list[Reporter]:
 def configured(db: Database) -> list[Configured]:
     """Return the keys of collectors' environments, including revoked ones."""
     return parse_configured(kept_text(db, CONFIGURED))
+
+
+def contacts(db: Database) -> Contacts:
+    """Return when reporters were last in contact, and who was refused."""
+    return parse_contacts(kept_text(db, CONTACTS) or None)
+
+
+def add_contacts(db: Database, news: Contacts, *, now_millis: int) -> None:
+    """Add contacts and refusals to those that are stored."""
+    kept = parse_contacts(locked_text(db, CONTACTS))
+    keep_text(db, CONTACTS, format_contacts(merged(kept, news, now_millis=now_millis)))
 
 
 def add_reporter(
