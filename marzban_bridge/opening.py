@@ -158,6 +158,9 @@ def _wired(
     }
     unknown = {name: UnknownNames(pass_seconds=settings.pass_seconds) for name in panels}
     queues = {name: WorkQueue(users=evaluators[name], names=unknown[name]) for name in panels}
+    elsewhere = {
+        name: OtherQueues([queues[other] for other in panels if other != name]) for name in panels
+    }
     users = {
         each.name: wired(
             settings,
@@ -167,7 +170,7 @@ def _wired(
             evaluator=evaluators[each.name],
             unknown=unknown[each.name],
             queue=queues[each.name],
-            elsewhere=OtherQueues([queues[name] for name in panels if name != each.name]),
+            elsewhere=elsewhere[each.name],
             corrections=corrections,
             clock=clock,
             metrics=metrics[each.name],
@@ -225,6 +228,7 @@ def _wired(
                 evaluator=parts.evaluator,
                 census=parts.trust.census,
                 queue=queue,
+                elsewhere=elsewhere[each.name],
                 clock=clock,
                 standstill=standstill,
             ),

@@ -179,15 +179,18 @@ class Resets:
         panel, other = self._dice.sample(PANELS, 2)
         names = [name for each, name in self._model.users if each == panel]
         name = self._dice.choice(names)
-        if not self._fleet.runs(panel) or panel in self._scene.closed_panels:
+        if not all(map(self._fleet.runs, (panel, other))) or self._scene.closed_panels:
             return False
         user = self._fleet.panel_users(panel)[name]
-        if "." not in user["created_at"]:  # without microseconds two may be made at one time
-            return False
+        namesake = self._fleet.panel_users(other).get(name, user)
+        if any("." not in each["created_at"] for each in (user, namesake)):
+            return False  # the page tells them apart by a time; in seconds it may be one
         secret_of = self._dice.choice((panel, other))
         event = {"action": "data_usage_reset", "username": name, "user": user, "tries": 0}
         status = self._fleet.post_webhook(other, [event], secret_of=secret_of)
-        self._scene.note("webhook at another panel's path", to=other, name=name, secret=secret_of)
+        self._scene.note(
+            "webhook at another panel's path", of=panel, to=other, name=name, secret=secret_of
+        )
         right = {other: 200, panel: 401}[secret_of]
         assert status in {right, None, 503}, f"a webhook was answered {status}, not {right}"
         return True

@@ -7,7 +7,7 @@ import getpass
 import re
 import socket
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collector.errors import LedgerError, LedgerInUseError, SettingsError
+from collector.errors import LedgerError, LedgerInUseError, LedgerUnavailableError, SettingsError
 from collector.ledger.backend import EmbeddedBackend, SharedBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
 from collector.ledger.ports import Ledger, LedgerReader
@@ -296,8 +296,7 @@ def _carry_out(backend: EmbeddedBackend | SharedBackend, wanted: Wanted, *, now_
                 )
             if time.monotonic() >= try_here_at:
                 try_here_at = time.monotonic() + TRY_HERE_SECONDS
-                with suppress(LedgerInUseError):  # the collector that writes it carries it out
-                    _carry_out_here(backend, now_millis=now_millis)
+                _try_here(backend, now_millis=now_millis)
             time.sleep(LOOK_SECONDS)
     if done.problem is not None:
         raise LedgerError(f"{done.problem}; nothing was changed")
@@ -308,11 +307,22 @@ def _carry_out(backend: EmbeddedBackend | SharedBackend, wanted: Wanted, *, now_
     return 0
 
 
-def _carry_out_here(backend: EmbeddedBackend | SharedBackend, *, now_millis: int) -> None:
+def _try_here(backend: EmbeddedBackend | SharedBackend, *, now_millis: int) -> None:
     """Carry out all requested corrections, if this process can be the ledger's writer.
 
-    Raises LedgerInUseError if another process writes an embedded ledger.
+    Otherwise the collector that writes the ledger carries them out, which may hold a lock for
+    longer than others wait for it. Raises LedgerError and NotStoredError.
     """
+    try:
+        _carry_out_here(backend, now_millis=now_millis)
+    except (LedgerInUseError, LedgerUnavailableError):
+        pass
+    except LedgerError as error:
+        if not isinstance(error.__cause__, LedgerUnavailableError):
+            raise
+
+
+def _carry_out_here(backend: EmbeddedBackend | SharedBackend, *, now_millis: int) -> None:
     if not backend.is_shared:
         with closing(backend.open()) as ledger:
             _carry_out_all(ledger, now_millis=now_millis)

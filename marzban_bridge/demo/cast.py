@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from marzban_bridge.quota.account import GIB
+from marzban_bridge.simulator.panel.dialect import SimulatedDialect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,7 @@ class Role:
     external_rate: float = 0.0
     panel_rate: float = 0.0
     owner: str = "admin"
+    next_plan_gib: float | None = None
     panel_fields: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -25,13 +27,17 @@ class Role:
         """The data limit in bytes, None for unlimited."""
         return None if self.quota_gib is None else int(self.quota_gib * GIB)
 
+    def fields_on(self, panel: SimulatedDialect) -> Mapping[str, object]:
+        """Return what the panel is to make of the user; what remained is added to no next plan."""
+        fields = {"data_limit": self.quota_bytes or 0, **self.panel_fields}
+        if self.next_plan_gib is not None:
+            fields["next_plan"] = {
+                "data_limit": int(self.next_plan_gib * GIB),
+                "expire": 0,
+                "add_remaining_traffic": panel.remaining_flag_is_inverted,
+            }
+        return fields
 
-NEXT_PLAN = {
-    "data_limit": 30 * GIB,
-    "expire": 0,
-    "add_remaining_traffic": True,
-    "fire_on_either": True,
-}
 
 CAST = (
     Role(
@@ -60,7 +66,7 @@ CAST = (
         quota_gib=6,
         external_rate=0.2,
         panel_rate=0.2,
-        panel_fields={"next_plan": NEXT_PLAN},
+        next_plan_gib=30,
     ),
     Role(
         username="erin",

@@ -38,6 +38,7 @@ from marzban_bridge.demo.view import final_table, live
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.simulator.background import Intervals, jobs_running
 from marzban_bridge.simulator.http.app import create_simulator_app
+from marzban_bridge.simulator.panel.dialect import DIALECTS
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.panel.webhook_settings import WebhookReceiver
 
@@ -60,6 +61,12 @@ class Outcome:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that `run` reads."""
+    parser.add_argument(
+        "--panel",
+        choices=list(DIALECTS),
+        default="marzban",
+        help="which panel to simulate: Marzban 0.8.4 or PasarGuard 5.2.1 (marzban)",
+    )
     parser.add_argument("--seconds", type=float, default=30, help="how long traffic flows (30)")
     parser.add_argument("--seed", type=int, default=None, help="repeat the same amounts")
     parser.add_argument("--picture", type=Path, help="save the view as an SVG before the end")
@@ -78,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             _run(
                 Path(folder),
                 console,
+                kind=arguments.panel,
                 is_live=is_live,
                 picture=arguments.picture,
                 seconds=arguments.seconds,
@@ -90,21 +98,21 @@ async def _run(
     folder: Path,
     console: Console,
     *,
+    kind: str,
     is_live: bool,
     picture: Path | None,
     seconds: float,
     dice: random.Random,
 ) -> int:
     started_at = time.monotonic()
-    async with _set_stage(folder, seconds=seconds, dice=dice) as stage:
+    async with _set_stage(folder, kind=kind, seconds=seconds, dice=dice) as stage:
         console.print(
-            f"A simulated panel, a collector ({stage.collector_url}) and a bridge "
-            f"({stage.bridge_url}) in this process: {len(CAST)} users, {seconds:g} s of traffic."
+            f"A simulated {stage.panel.dialect.title}, a collector ({stage.collector_url}) and "
+            f"a bridge ({stage.bridge_url}) in this process: {len(CAST)} users, "
+            f"{seconds:g} s of traffic."
         )
         headers = {"authorization": f"Bearer {stage.bridges.settings.collector_admin_key}"}
-        async with httpx.AsyncClient(
-            base_url=stage.collector_url, headers=headers, timeout=30
-        ) as client:
+        async with stages.http_client(stage.collector_url, headers) as client:
             outcome = await _play(stage, console, is_live=is_live, picture=picture)
             if not await _is_quiet(stage, client):
                 outcome.late.append(f"the bridge did not read all within {QUIET_SECONDS:g} s")
@@ -113,15 +121,16 @@ async def _run(
 
 
 @contextlib.asynccontextmanager
-async def _set_stage(folder: Path, *, seconds: float, dice: random.Random) -> AsyncIterator[Stage]:
+async def _set_stage(
+    folder: Path, *, kind: str, seconds: float, dice: random.Random
+) -> AsyncIterator[Stage]:
     panel = SimulatedPanel(
+        kind=kind,
         clock=utc_now,
         admins={"admin": (ADMIN_PASSWORD, True), "reseller": (RESELLER_PASSWORD, False)},
     )
     for role in CAST:
-        panel.create_user(
-            role.username, by=role.owner, data_limit=role.quota_bytes or 0, **role.panel_fields
-        )
+        panel.create_user(role.username, by=role.owner, **role.fields_on(panel.dialect))
     reporter_key, admin_key, webhook_secret = (secrets.token_urlsafe(32) for _ in range(3))
     with (
         listen("127.0.0.1", 0) as panel_listener,
@@ -204,7 +213,7 @@ async def _play(stage: Stage, console: Console, *, is_live: bool, picture: Path 
             stage.tell(f"[red]{error}[/]")
         stage.untold.discard(story.__name__)
 
-    async with httpx.AsyncClient(timeout=30) as client, asyncio.TaskGroup() as tasks:
+    async with stages.http_client() as client, asyncio.TaskGroup() as tasks:
         tasks.create_task(stages.use_panel_nodes(stage))
         for number in range(REPORTERS):
             tasks.create_task(stages.report_with_key(stage, client, f"agent-{number}"))

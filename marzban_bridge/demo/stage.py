@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,20 @@ GARBAGE: tuple[dict[str, object], ...] = (
     {"user_token": "alice", "server": "", "port": 1, "bytes_uploaded": 5, "bytes_downloaded": 5},
     {"user_token": "alice\n", "server": "x", "port": "443"},
 )
+
+
+def http_client(base_url: str = "", headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+    """Return a client whose requests each have a connection of their own.
+
+    A server closes one that is idle for seconds, and a slow machine sends in that very moment.
+    """
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers=headers,
+        timeout=30,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        trust_env=False,
+    )
 
 
 @dataclass(slots=True)

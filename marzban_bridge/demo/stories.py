@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import httpx
-
-from marzban_bridge.demo.stage import Stage
+from marzban_bridge.demo.stage import Stage, http_client
 from marzban_bridge.quota.account import GIB
 
 RESELLER_PASSWORD = "reseller-password"  # noqa: S105 - of a panel that exists for a minute
+
+
+REFUSED = frozenset({403, 404})
+"""How a panel answers a reseller who asks for another's user: PasarGuard shows no such user."""
 
 
 class StoryError(Exception):
@@ -73,7 +75,7 @@ async def reseller(stage: Stage) -> None:
     await _until(stage, "judy", "limited", lambda user: user["status"] == "limited")
     await stage.pause("judy")
     stage.tell("judy's reseller resets her through [b]our API[/]")
-    async with httpx.AsyncClient(base_url=stage.bridge_url, timeout=30) as client:
+    async with http_client(stage.bridge_url) as client:
         form = {"username": "reseller", "password": RESELLER_PASSWORD}
         token = (await client.post("/api/admin/token", data=form)).json()["access_token"]
         headers = {"authorization": f"Bearer {token}"}
@@ -81,7 +83,7 @@ async def reseller(stage: Stage) -> None:
         if answer.status_code != 200:
             raise StoryError(f"judy's reset was answered {answer.status_code}: {answer.text}")
         foreign = await client.post("/api/admin/usage/reset/alice", headers=headers)
-        if foreign.status_code != 403:
+        if foreign.status_code not in REFUSED:
             raise StoryError(f"a reseller may reset another's user: {foreign.status_code}")
     await _until_usable(stage, "judy", 4 * GIB)
     stage.begin_period("judy")

@@ -23,9 +23,8 @@ _STATUS_STYLE = {"active": "green", "limited": "red", "disabled": "red", "on_hol
 
 def live(stage: Stage) -> Group:
     """Draw the stage as it is now."""
-    table = Table(
-        title="Marzban users: [cyan]panel[/] + [magenta]external[/] traffic", expand=False
-    )
+    title = f"{stage.panel.dialect.title} users: [cyan]panel[/] + [magenta]external[/] traffic"
+    table = Table(title=title, expand=False)
     table.add_column("user")
     table.add_column("used of the quota", width=BAR_WIDTH + 6)
     table.add_column("quota", justify="right")

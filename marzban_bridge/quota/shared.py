@@ -76,8 +76,9 @@ def fold(
     is_anew = shared is not None and (had_user or (before is not None and not is_same))
     shared = shared or _begin(after, panel)
     if shared.start is None:
-        source = next((it for it in others.values() if it.shared_period is not None), after)
-        shared = replace(shared, start=_start_of(source), corrected_seqs=source.corrected_seqs)
+        shared = begun_as(others, shared)
+    if shared.start is None:
+        shared = replace(shared, start=_start_of(after), corrected_seqs=after.corrected_seqs)
     if before is None or before.shared_period is None or not is_same:
         is_first = all(it.generation <= shared.generation for it in others.values())
         if is_anew and (is_first or shared.anew is None):
@@ -182,17 +183,20 @@ def rejoin_anew(shared: SharedQuota, account: Account) -> SharedQuota:
     return replace(shared, start=start)
 
 
-def forgive(shared: SharedQuota, lost_bytes: int) -> SharedQuota:
-    """Move the beginning of the period past bytes that a panel had counted and lost."""
-    if shared.start is None:
+def forgive(shared: SharedQuota, account: Account, lost_bytes: int) -> SharedQuota:
+    """Move the beginning of the period past bytes that an account's panel had counted and lost.
+
+    Of an account that has still to follow a reset they are from before the period, and not in it.
+    """
+    if account.shared_period != shared.period:
         return shared
-    return replace(
-        shared,
-        start=Totals(
-            billed_bytes=shared.start.billed_bytes + lost_bytes,
-            raw_bytes=shared.start.raw_bytes + lost_bytes,
-        ),
+    start = shared.start or _start_of(account)
+    start = replace(
+        start,
+        billed_bytes=start.billed_bytes + lost_bytes,
+        raw_bytes=start.raw_bytes + lost_bytes,
     )
+    return replace(shared, start=start)
 
 
 def _begin(account: Account, panel: str) -> SharedQuota:
@@ -206,6 +210,14 @@ def _start_of(account: Account) -> Totals:
         raw_bytes=account.raw_baseline_bytes + account.spent_before_bytes,
         seqs=account.period_seqs,
     )
+
+
+def begun_as(members: Mapping[str, Account], shared: SharedQuota) -> SharedQuota:
+    """Take the beginning of the period from the first account in it; None without one."""
+    source = next((it for it in members.values() if it.shared_period == shared.period), None)
+    if source is None:
+        return replace(shared, start=None)
+    return replace(shared, start=_start_of(source), corrected_seqs=source.corrected_seqs)
 
 
 def _join(
@@ -355,4 +367,25 @@ def in_step(account: Account, shared: SharedQuota) -> Account:
         raw_baseline_bytes=start.raw_bytes - account.spent_before_bytes,
         period_seqs=start.seqs,
         corrected_seqs=shared.corrected_seqs,
+    )
+
+
+def moved_along(account: Account, before: SharedQuota, after: SharedQuota) -> Account:
+    """Move the baseline as the beginning of the account's shared period was moved.
+
+    Corrections wait for the rebase of a held account.
+    """
+    in_both = account.shared_period == before.period == after.period
+    if before.start is None or after.start is None or not in_both:
+        return account
+    if account.is_held and after.corrected_seqs != before.corrected_seqs:
+        return account
+    moved_bytes = after.start.billed_bytes - before.start.billed_bytes
+    raw_moved_bytes = after.start.raw_bytes - before.start.raw_bytes
+    return replace(
+        account,
+        baseline_bytes=account.baseline_bytes + moved_bytes,
+        raw_baseline_bytes=account.raw_baseline_bytes + raw_moved_bytes,
+        period_seqs=after.start.seqs,
+        corrected_seqs=after.corrected_seqs,
     )

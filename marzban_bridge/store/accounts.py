@@ -150,11 +150,11 @@ class Accounts:
         reset of a stored webhook, which is removed.
         """
         with self._handle.transaction():
+            if shared:
+                self._shared_quotas.put(account.key, shared)
             self.put(account)
             if takes_announcement:
                 self._reset_news.take(account.key)
-            if shared:
-                self._shared_quotas.put(account.key, shared)
             self._events.insert(account.username, events, at)
         self._handle.on_change(self._panel, (account.key,))
 

@@ -157,14 +157,14 @@ def test_nginx_waits_longer_than_readers_do_and_takes_the_largest_body():
 def collectors(tmp_path, postgres):
     url = postgres.url(postgres.new_database())
     opened = []
-    for number in range(3):
-        home = tmp_path / str(number)
-        home.mkdir()
-        opened.append(CollectorProcess(home, {"LEDGER_URL": url}))
-        opened[-1].start()
-    yield opened
-    for each in opened:
-        each.kill()
+    with contextlib.ExitStack() as stack:
+        for number in range(3):
+            home = tmp_path / str(number)
+            home.mkdir()
+            opened.append(CollectorProcess(home, {"LEDGER_URL": url}))
+            stack.callback(opened[-1].kill)
+            opened[-1].start()
+        yield opened
 
 
 @contextlib.contextmanager
@@ -204,10 +204,12 @@ def nginx(home, collector_ports, bridge_ports):
             return all(httpx.get(f"{url}/healthz").status_code for url in urls)
         return False
 
-    poll("nginx listens", answers)
-    yield urls
-    process.send_signal(signal.SIGTERM)
-    process.wait(30)
+    try:
+        poll("nginx listens", answers)
+        yield urls
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
 
 
 @pytest.fixture

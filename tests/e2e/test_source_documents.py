@@ -79,6 +79,10 @@ def run(command, url, **options):
     )
 
 
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on the PATH")
+
+
+@needs_curl
 def test_the_curl_of_a_report_is_counted_once_however_often_it_is_pasted(collector):
     (curl,) = [each for each in blocks("report-with-curl.md", "sh") if each.startswith("curl")]
     first, second = (run(["sh", "-c", curl], url_of(collector)).stdout for _ in range(2))
@@ -95,6 +99,7 @@ def shell(more):
     return ["sh", "-c", f"{function}\n{more}"]
 
 
+@needs_curl
 def test_the_shell_function_tries_again_with_one_id_until_it_is_counted_once(collector):
     with flaky_proxy(url_of(collector)) as proxy:
         ended = run(shell(SHELL), proxy.url)
@@ -104,12 +109,14 @@ def test_the_shell_function_tries_again_with_one_id_until_it_is_counted_once(col
     assert totals(collector) == {"alice": (10, 20, 1)}
 
 
+@needs_curl
 def test_the_shell_function_gives_each_report_an_id_of_its_own(collector):
     ended = run(shell(f"{SHELL} && {SHELL}"), url_of(collector))
     assert ended.returncode == 0, ended.stderr
     assert totals(collector) == {"alice": (20, 40, 2)}
 
 
+@needs_curl
 def test_the_shell_function_says_what_was_refused_and_does_not_try_again(collector):
     ended = run(shell("report_traffic alice de-1 443 vless -1 20"), url_of(collector))
     assert ended.returncode == 1
@@ -150,6 +157,7 @@ def pages_before(url):
         yield address
 
 
+@needs_curl
 def test_the_shell_function_believes_no_page_of_a_web_server_in_between(collector):
     """It took a 200 of anything for delivered, and gave up at a 400 of anything."""
     hurried = shell(f"sleep() {{ :; }}; {SHELL}")
@@ -227,6 +235,7 @@ def test_the_javascript_says_what_was_refused_and_does_not_try_again(collector):
     assert len(proxy.bodies) == 3
 
 
+@needs_curl
 @pytest.mark.parametrize("document", ["sources/3x-ui.md", "sources/v2board.md"])
 def test_the_sources_file_and_the_curl_of_a_panel_s_page_work_together(
     collector, sources, document

@@ -13,10 +13,18 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from marzban_bridge.quota.account import FLOOR_BYTES, MIB, is_same_limit
+from marzban_bridge.quota.balance import balance
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
+from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.panels_world import PanelsWorld
 from tests.support.examples import examples
@@ -135,6 +143,37 @@ class SharedQuotaMachine(RuleBasedStateMachine):
     @rule()
     def restart(self):
         self.world.restart()
+
+    @rule(panel=ON, amount=AMOUNTS, is_other_down=st.booleans())
+    def an_older_dump_is_put_back_and_accepted(self, panel, amount, is_other_down):
+        """What the panel had counted since is forgiven by that, on all panels."""
+        self.look()
+        user = self.world.panels[panel].get_user("alice")
+        if self.is_down(panel) or user["status"] != "active" or not user["used_traffic"]:
+            return  # a counter that falls to nothing may be a reset of all users
+        older = to_snapshot(self.world.panels[panel])
+        self.world.panels[panel].use_traffic("alice", amount)
+        self.look()
+        restore_snapshot(self.world.panels[panel], older)
+        self.look()
+        (other,) = set(PANELS) - {panel}
+        self.world.transports[other].is_down |= is_other_down
+        assert "in an earlier state" in self.world.bridge(panel).store.suspension.text
+        self.world.attempt(lambda: self.world.bridge(panel).panel_rebase.apply(actor="root"))
+
+    @invariant()
+    def all_say_the_same_of_the_period(self):
+        """Whatever was seen last of which panel, and whichever is down."""
+        accounts = {panel: self.world.account(panel) for panel in PANELS}
+        newest = max((each.shared_period for each in accounts.values() if each), default=None)
+        said = {
+            panel: balance(
+                account, total_bytes=self.world.bridge(panel).store.usage.total_bytes("alice")
+            ).used_bytes
+            for panel, account in accounts.items()
+            if account and account.shared_period == newest
+        }
+        assert len(set(said.values())) <= 1, said
 
     def check(self):
         self.all_are_up()

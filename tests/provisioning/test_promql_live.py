@@ -30,10 +30,12 @@ def prometheus(tmp_path_factory):
         seen = engine.query("count_over_time(up[1m]) >= 4")
         return len(seen) == len(server.targets)
 
-    until("both programs were scraped a few times", has_seen_work)
-    yield engine
-    engine.close()
-    server.close()
+    try:
+        until("both programs were scraped a few times", has_seen_work)
+        yield engine
+    finally:
+        engine.close()
+        server.close()
 
 
 @for_each("query", QUERIES)

@@ -129,7 +129,7 @@ class OwnLoop:
         return self._loop.run_until_complete(self._in_time(work))
 
     async def _in_time(self, work: Awaitable[T]) -> T:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             return await work
 
     def close(self) -> None:

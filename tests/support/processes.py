@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.support import programs
+from tests.support.ending import ending_on_failure
 from tests.support.ports import free_port
 from tests.support.programs import Program
 
@@ -167,8 +168,9 @@ class Stack:
 
     def until_up(self, *names: str) -> None:
         """Wait until programs serve requests."""
-        for name in names:
-            until(f"{name} is up", lambda name=name: self._is_up_or_dead(name))
+        with ending_on_failure(self.close):
+            for name in names:
+                until(f"{name} is up", lambda name=name: self._is_up_or_dead(name))
 
     def _is_up_or_dead(self, name: str) -> bool:
         code = self._processes[name].poll()

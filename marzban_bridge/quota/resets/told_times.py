@@ -7,6 +7,8 @@ the last looks are kept, where webhooks say when what they tell of happened.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from marzban_bridge.panels.dialect import Dialect
@@ -32,6 +34,19 @@ def totals_at_reset(
         return totals
     before = [each.totals for each in account.recent_totals if each.at <= told_at]
     return before[-1] if before else account.recent_totals[0].totals
+
+
+def with_fed_totals(account: Account, fed: Iterable[TotalsAt]) -> Account:
+    """Return the account with totals that the feed brought since its first kept look.
+
+    Those from before it are of another time of the account, or of another ledger.
+    """
+    kept = account.recent_totals
+    if not kept:
+        return account
+    newer = [each for each in fed if each.at > kept[0].at]
+    both = sorted((*kept, *newer), key=lambda each: each.at)
+    return replace(account, recent_totals=tuple(both))
 
 
 def recent_totals(

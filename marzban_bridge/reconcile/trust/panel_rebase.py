@@ -15,7 +15,7 @@ from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.users.evaluation import Evaluator
 from marzban_bridge.reconcile.users.reader import UserReader
-from marzban_bridge.reconcile.work_queue import WorkQueue
+from marzban_bridge.reconcile.work_queue import OtherQueues, WorkQueue
 from marzban_bridge.store.store import Store
 
 ACCEPTED = "the panel was accepted as it is"
@@ -49,6 +49,7 @@ class PanelRebase:
         evaluator: Evaluator,
         census: Census,
         queue: WorkQueue,
+        elsewhere: OtherQueues,
         clock: Clock,
         standstill: Standstill,
     ) -> None:
@@ -56,7 +57,7 @@ class PanelRebase:
         self._reader = reader
         self._evaluator = evaluator
         self._census = census
-        self._queue = queue
+        self._queue, self._elsewhere = queue, elsewhere
         self._clock = clock
         self._standstill = standstill
 
@@ -88,6 +89,7 @@ class PanelRebase:
         for kind in SuspensionKind:
             self._census.end(kind, ACCEPTED, actor=actor)
         self._queue.add([each.before.key for each in plan.accounts if each.after])
+        self._elsewhere.add_if_needed([each.before.key for each in plan.accounts])
         return plan
 
     def _suspension_text(self) -> str | None:
@@ -138,5 +140,5 @@ class PanelRebase:
         if accepted.fate is not Fate.KEPT:
             shared = self._store.shared_quotas.get(before.key)
             if shared and accepted.lost_bytes:
-                shared = forgive(shared, accepted.lost_bytes)
+                shared = forgive(shared, before, accepted.lost_bytes)
             self._store.accounts.save(accepted.after, [event], at=now, shared=shared)

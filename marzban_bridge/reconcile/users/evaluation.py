@@ -15,6 +15,7 @@ from marzban_bridge.quota.observe import adopt, observe, succeeding
 from marzban_bridge.quota.plan import Change, ChangeKind, plan
 from marzban_bridge.quota.policy import POLICIES
 from marzban_bridge.quota.resets.detection import ResetSign
+from marzban_bridge.quota.resets.told_times import with_fed_totals
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.shared_switch import owing
 from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits, quota_of_typed_limit
@@ -22,6 +23,7 @@ from marzban_bridge.quota.usage import NOTHING, Totals
 from marzban_bridge.quota.writes.edit_times import with_overwritten_edit
 from marzban_bridge.quota.writes.late_landings import keep_text
 from marzban_bridge.quota.writes.note_line import MAX_NOTE_LENGTH, Lines, lines_for, without_lines
+from marzban_bridge.reconcile.users.fed_totals import FedTotals
 from marzban_bridge.reconcile.work_queue import Urgency
 from marzban_bridge.store.store import Store
 
@@ -81,6 +83,7 @@ class Evaluator:
         self._typed_limits = typed_limits
         self._uses_notes = uses_notes
         self._store = store
+        self._fed = FedTotals()
         self._clock = clock
         self._enforcement = enforcement
         self._keeps_next_plan = keeps_next_plan
@@ -101,9 +104,12 @@ class Evaluator:
             return (
                 Urgency.PUBLISH if is_known and not self._store.placement.is_missing(key) else None
             )
+        totals = self._store.usage.totals(key)
+        if account.recent_totals:
+            self._fed.note(key, totals, at=self._clock())
         if self.has_to_catch_up(account):
             return Urgency.CROSSING
-        total_bytes = self._store.usage.total_bytes(key)
+        total_bytes = totals.billed_bytes
         if total_bytes < account.seen_total_bytes:
             return None if account.is_held else Urgency.CROSSING
         change = self.plan(account, total_bytes)
@@ -150,15 +156,16 @@ class Evaluator:
             return Evaluation(
                 account=before, is_waiting=True, shared=self._store.shared_quotas.get(key)
             )
+        told_at = self._store.reset_news.announced_at(key)
         seen = observe(
-            before,
+            with_fed_totals(before, self._fed.of(key)) if told_at else before,
             user,
             totals=totals,
             now=now,
             dialect=self._dialect(),
             was_announced=self._store.reset_news.is_announced(key),
             is_announced_again=self._store.reset_news.is_announced_again(key),
-            told_at=self._store.reset_news.announced_at(key),
+            told_at=told_at,
             reset_all=self._store.reset_news.of_everybody(user.admin),
             keeps_next_plan=self._keeps_next_plan,
             line=self.lines(user).own,

@@ -236,6 +236,7 @@ class Settler:
             self._store.departures.take_up(gone, event, at=self._clock())
             log.info("returned user=%s %s", self._named(gone.account), RETURNED)
             self._corrections.add(self._store.usage.reported_names(key))
+            self._elsewhere.add_if_needed([key])
 
     def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Evaluate the user and store the result."""

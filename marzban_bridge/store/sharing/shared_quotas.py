@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 
 from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.shared import begun_as, in_step, moved_along
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.store.handle import StoreHandle
 
@@ -27,11 +26,16 @@ class SharedQuotas:
         return None if row is None else msgspec.json.decode(row[0], type=SharedQuota)
 
     def put(self, key: str, shared: SharedQuota) -> None:
-        """Store a shared quota, within a transaction."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO shared_quota VALUES (?, ?, ?)",
-            (key, shared.departed_bytes, msgspec.json.encode(shared)),
-        )
+        """Store a shared quota, within a transaction, before the account that changed it.
+
+        Where the beginning of the period has moved, the baselines of all accounts in it move along.
+        """
+        before = self.get(key)
+        self._store(key, shared)
+        if before is None or before.start == shared.start:
+            return
+        for panel, account in self.members(key).items():
+            self._replace(panel, account, moved_along(account, before, shared))
 
     def drop(self, key: str) -> None:
         """Delete one, within a transaction."""
@@ -54,11 +58,27 @@ class SharedQuotas:
             for panel in sorted(found, key=lambda panel: (order.get(panel, len(order)), panel))
         }
 
-    def loosen(self) -> None:
-        """Make each shared period take its baselines from the accounts again, after a rebase."""
+    def begin_as_rebased(self) -> None:
+        """Take the beginning of each shared period from the accounts again, after a rebase."""
         with self._handle.transaction():
             for key, state in self._db.execute(
                 "SELECT account_key, state FROM shared_quota"
             ).fetchall():
-                shared = msgspec.json.decode(state, type=SharedQuota)
-                self.put(key, replace(shared, start=None))
+                members = self.members(key)
+                shared = begun_as(members, msgspec.json.decode(state, type=SharedQuota))
+                self._store(key, shared)
+                for panel, account in members.items():
+                    self._replace(panel, account, in_step(account, shared))
+
+    def _store(self, key: str, shared: SharedQuota) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO shared_quota VALUES (?, ?, ?)",
+            (key, shared.departed_bytes, msgspec.json.encode(shared)),
+        )
+
+    def _replace(self, panel: str, before: Account, after: Account) -> None:
+        if after != before:
+            self._db.execute(
+                "UPDATE account SET state = ? WHERE account_key = ? AND panel = ?",
+                (msgspec.json.encode(after), after.key, panel),
+            )

@@ -27,7 +27,7 @@ async def agent(tmp_path):
 
 
 async def until(told):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while not told():
             await asyncio.sleep(0.01)
 
@@ -106,7 +106,7 @@ async def test_once_gives_up_when_it_is_to_though_the_collector_never_answers(tm
     agent.spool.put("relay:a", [("2", head)])
     began = asyncio.get_running_loop().time()
     assert not await agent.once(give_up_seconds=0.5)
-    assert asyncio.get_running_loop().time() - began < 5
+    assert asyncio.get_running_loop().time() - began < 25
     assert "did not answer" in agent.state.delivery_problems()["reports"]
     await agent.close()
     server.close()

@@ -178,7 +178,7 @@ async def test_what_was_cancelled_and_is_sent_again_counts_once(collector):
 
     one = report()
     transport = httpx.MockTransport(take_and_never_answer)
-    async with asyncio.timeout(30), AsyncClient(URL, key=KEY, transport=transport) as client:
+    async with asyncio.timeout(120), AsyncClient(URL, key=KEY, transport=transport) as client:
         first = asyncio.create_task(client.send(one))
         await taken.wait()
         first.cancel()
@@ -371,7 +371,7 @@ async def test_a_task_sends_what_is_queued_by_itself_and_says_why_it_cannot(coll
     collector.answers = [refusal(401, "not valid")]
     transport = httpx.MockTransport(collector.asynchronously)
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(120),
         AsyncClient(URL, key=KEY, spool=tmp_path / "spool", transport=transport) as client,
     ):
         await client.queue(report())

@@ -60,7 +60,7 @@ def test_a_defect_does_not_end_the_thread_that_sends(collector, url, tmp_path, m
 
 async def test_a_defect_does_not_end_the_task_that_sends(collector, url, tmp_path, monkeypatch):
     failed = fail_once(monkeypatch)
-    async with AsyncClient(url, key="rk_x", spool=tmp_path / "s") as client, asyncio.timeout(30):
+    async with AsyncClient(url, key="rk_x", spool=tmp_path / "s") as client, asyncio.timeout(120):
         await client.queue(report())
         while (await client.backlog()).items:
             await asyncio.sleep(0.01)
@@ -79,7 +79,7 @@ def test_a_thread_that_died_is_begun_anew(collector, url, tmp_path):
 
 
 async def test_a_task_that_died_is_begun_anew(collector, url, tmp_path):
-    async with AsyncClient(url, key="rk_x", spool=tmp_path / "s") as client, asyncio.timeout(30):
+    async with AsyncClient(url, key="rk_x", spool=tmp_path / "s") as client, asyncio.timeout(120):
         await client.queue(report())
         (task,) = [each for each in asyncio.all_tasks() if each.get_name() == "traffic-sender"]
         task.cancel()
@@ -95,7 +95,7 @@ def test_a_client_goes_on_in_the_next_event_loop(collector, url, tmp_path):
 
     async def queue_and_wait():
         await client.queue(report())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while (await client.backlog()).items:
                 await asyncio.sleep(0.01)
 

@@ -24,7 +24,7 @@ def bridge_loops(world: BridgeWorld) -> dict[str, asyncio.Event]:
 @pytest.mark.parametrize("loop", ["reconcile", "time series"])
 async def test_a_bridge_ends_though_a_loop_is_woken_in_that_moment(tmp_path, loop):
     world = BridgeWorld(tmp_path, influxdb_url="http://127.0.0.1:1")
-    async with asyncio.timeout(30), world.serving():
+    async with asyncio.timeout(120), world.serving():
         wake = bridge_loops(world)[loop]
         await until("the loop sleeps", lambda: bool(wake._waiters))
         wake.set()  # and the lifespan ends before anybody else runs
@@ -33,7 +33,7 @@ async def test_a_bridge_ends_though_a_loop_is_woken_in_that_moment(tmp_path, loo
 async def test_a_collector_ends_though_its_export_is_woken_in_that_moment(tmp_path):
     environment = {"INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TOKEN": "t"}
     world = CollectorWorld(path=tmp_path / "ledger.sqlite3", environment=environment)
-    async with asyncio.timeout(30), running(world):
+    async with asyncio.timeout(120), running(world):
         event = world.app.state.collector.ingest.commits._event
         await until("the export sleeps", lambda: bool(event._waiters))
         event.set()
@@ -46,6 +46,6 @@ async def test_a_waiting_reader_that_goes_away_in_that_moment_is_gone(tmp_path):
         await until("the reader waits", lambda: bool(event._waiters))
         event.set()
         reader.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             await asyncio.wait([reader])
         assert reader.cancelled()

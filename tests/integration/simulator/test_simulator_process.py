@@ -77,7 +77,7 @@ class TestFaults:
         app.state.faults.late_put_seconds = 0.05
         answer = await client.put("/api/user/zoe", json={"data_limit": 7}, headers=headers)
         assert (answer.status_code, panel.get_user("zoe")["data_limit"]) == (504, 5)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while app.state.faults.count("PUT", "/api/user/zoe") < 2:  # the 504 is one
                 await asyncio.sleep(0)
         assert panel.get_user("zoe")["data_limit"] == 7

@@ -26,6 +26,7 @@ from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.support import programs
 from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from tests.support.ending import ending_on_failure
 from tests.support.engines.postgres_server import PASSWORD, PostgresServer
 from tests.support.ports import free_port
 from tests.support.programs import Program
@@ -147,7 +148,8 @@ class BridgeProcess:
     def start(self) -> None:
         """Start it and wait until it serves."""
         self.launch()
-        self.until_serving()
+        with ending_on_failure(self.end):
+            self.until_serving()
 
     def until_serving(self) -> None:
         """Wait until it serves."""
@@ -232,12 +234,13 @@ class Pair:
 
     def start(self) -> None:
         """Start both at once, and wait until one leads and the other one serves."""
-        for each in self.bridges:
-            each.launch()
-        self.collector.start()
-        for each in self.bridges:
-            each.until_serving()
-        self.until_led()
+        with ending_on_failure(self.close):
+            for each in self.bridges:
+                each.launch()
+            self.collector.start()
+            for each in self.bridges:
+                each.until_serving()
+            self.until_led()
 
     def close(self) -> None:
         """End everything."""

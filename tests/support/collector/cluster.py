@@ -21,6 +21,7 @@ import psycopg
 
 from marzban_bridge.feed.ledger_runs import WriterRun, learn, went_back
 from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
+from tests.support.ending import ending_on_failure
 from tests.support.engines.postgres_server import PostgresServer
 from tests.support.tcp_proxy import TcpProxy
 
@@ -51,8 +52,9 @@ class Cluster:
 
     def start(self) -> None:
         """Start all collectors, and wait until they can store."""
-        for each in self.collectors:
-            each.start()
+        with ending_on_failure(self.close):
+            for each in self.collectors:
+                each.start()
 
     def close(self) -> None:
         """End everything."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.support import programs
+from tests.support.ending import ending_on_failure
 from tests.support.ports import free_port
 from tests.support.programs import Program
 
@@ -53,7 +54,8 @@ class CollectorProcess:
         """Start it and wait until it can store."""
         with self.log.open("ab") as log:
             self._process = programs.start("collector", "serve", env=self._environment, stderr=log)
-        poll("a collector that is ready", self.is_ready)
+        with ending_on_failure(self.kill):
+            poll("a collector that is ready", self.is_ready)
 
     def is_ready(self) -> bool:
         """Tell whether it can store; AssertionError with its log when it has ended."""

@@ -19,6 +19,7 @@ import httpx
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
 from collector.schema import DATABASE, Policy
+from tests.support.ending import ending_on_failure
 from tests.support.engines.influx_gateway import Gateway
 from tests.support.ports import free_port
 
@@ -95,8 +96,9 @@ class InfluxEngine:
             (folder / "influxdb.conf").write_text(config)
         self._client = httpx.Client(timeout=120, trust_env=False)
         self.start()
-        self._set_up()
-        self.reset()
+        with ending_on_failure(self.close):
+            self._set_up()
+            self.reset()
 
     def access(self, **changes: Any) -> InfluxAccess:
         """Return how to reach it as its operator."""
@@ -115,10 +117,11 @@ class InfluxEngine:
                 self._process = subprocess.Popen(
                     self._command(), stdout=log, stderr=log, env={"HOME": str(self._folder)}
                 )
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not self._answers():
-            assert time.monotonic() < deadline, "InfluxDB does not start"
-            time.sleep(0.05)
+        with ending_on_failure(self.close):
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while not self._answers():
+                assert time.monotonic() < deadline, "InfluxDB does not start"
+                time.sleep(0.05)
 
     def _command(self) -> list[str]:
         binary = shutil.which("influxd") or ""

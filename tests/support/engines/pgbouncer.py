@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.ending import ending_on_failure
 from tests.support.engines.postgres_server import PASSWORD, PostgresServer
 from tests.support.ports import free_port
 
@@ -42,7 +43,8 @@ class PgBouncer:
             command[1:1] = ["-u", _unprivileged()]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, cwd=self.home, stdout=log, stderr=log)
-        self._until_it_answers(server)
+        with ending_on_failure(self.close):
+            self._until_it_answers(server)
 
     def _until_it_answers(self, server: PostgresServer) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.ending import ending_on_failure
 from tests.support.ports import free_port
 
 PASSWORD = "a-postgres-password-of-the-tests"
@@ -131,12 +132,16 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 self._as_user("postgres", *arguments), cwd=self.home, stdout=log, stderr=log
             )
+        with ending_on_failure(self.crash):
+            self._until_it_answers(self._process)
+
+    def _until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
             try:
                 psycopg.connect(self.url("postgres"), connect_timeout=2).close()
             except psycopg.OperationalError:
-                code = self._process.poll()
+                code = process.poll()
                 assert code is None, f"PostgreSQL ended with {code}: {self.log.read_text()[-2000:]}"
                 assert time.monotonic() < deadline, self.log.read_text()[-2000:]
                 time.sleep(0.05)
@@ -159,8 +164,10 @@ class PostgresServer:
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
-        with contextlib.suppress(OSError):
+        try:
             os.kill(self.pid, number)
+        except OSError:  # it has ended, or has not got as far as its file
+            self._process.kill()
         self._process.wait(DEADLINE_SECONDS)
         self._process = None
 

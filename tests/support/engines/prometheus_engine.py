@@ -23,6 +23,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import collector.metrics
 import marzban_bridge.metrics
+from tests.support.ending import ending_on_failure
 from tests.support.ports import free_port
 from tests.support.processes import until
 
@@ -180,7 +181,8 @@ class PrometheusEngine:
         ]
         with (folder / "prometheus.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        until("Prometheus is ready", self._is_ready)
+        with ending_on_failure(self.close):
+            until("Prometheus is ready", self._is_ready)
 
     def _is_ready(self) -> bool:
         try:

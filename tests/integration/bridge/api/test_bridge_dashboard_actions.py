@@ -427,7 +427,7 @@ class TestWithoutInflux:
             async with BridgeWorld(tmp_path, influxdb_url=url).serving() as world:
                 await world.use("alice", external_bytes=gib(7), panel_bytes=gib(1))
                 asked = asyncio.create_task(asyncio.to_thread(silent.accept))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(120):
                     connection, _ = await asked
                 world.ledger.report("alice", gib(4))
                 await world.bridges.run_once()

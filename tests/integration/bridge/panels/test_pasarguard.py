@@ -434,6 +434,29 @@ class TestWebhookTimes:
         assert account.baseline_bytes == gib(1)
         assert user_of(world)["data_limit"] == gib(7)
 
+    @pytest.mark.parametrize("is_disabled", [False, True], ids=["active", "disabled by us"])
+    def test_one_forgives_what_was_reported_before_though_no_look_came_in_between(
+        self, world, is_disabled
+    ):
+        world.panel.create_user("alice", data_limit=gib(10))
+        world.ledger.report("alice", gib(11) if is_disabled else gib(1))
+        world.one_pass()
+        assert user_of(world)["status"] == ("disabled" if is_disabled else "active")
+        for seconds in (10, 10, 5):
+            world.clock.advance(seconds=seconds)
+            world.ledger.report("alice", 2**20)
+            world.run(world.bridges.feed_reader.to_end())
+        reported = world.ledger.total_bytes("alice")
+        world.panel.reset_user("alice", by="root")
+        world.clock.advance(seconds=5)
+        world.ledger.report("alice", gib(3))
+        world.run(world.bridges.feed_reader.to_end())
+        world.clock.advance(seconds=25)
+        deliver(world, world.panel.take_webhooks())
+        world.one_pass()
+        assert world.account("alice").baseline_bytes == reported
+        assert user_of(world)["status"] == "active"
+
     def test_that_of_our_own_reset_forgives_nothing_however_late_it_comes(self, world):
         world.panel.create_user("alice", data_limit=gib(10))
         world.ledger.report("alice", gib(1))

@@ -56,7 +56,7 @@ async def first_look(folder, app, **settings):
     world.panel_app = app
     async with world.serving():
         reconciler = world.bridge.reconciler
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(120):
             while reconciler.panel_outage.reason == "not reached yet":
                 await asyncio.sleep(0)
         yield world

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from marzban_bridge.quota.balance import balance
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 from tests.support.bridge.bridge_builders import gib
 
@@ -26,7 +27,8 @@ def books(world, names):
 
 
 def used(world, panel, name):
-    return world.external(panel, name) + world.account(panel, name).sighting.used_bytes
+    store, account = world.bridge(panel).store, world.account(panel, name)
+    return balance(account, total_bytes=store.usage.total_bytes(name)).used_bytes
 
 
 def fill(world, count, amount, *, was_reset):
@@ -112,3 +114,105 @@ def test_a_reset_of_all_users_is_still_one_everywhere(opened):
     world.look(4)
     assert [used(world, "two", name) for name in names] == [gib(0.1), 0, 0]
     assert world.panels["two"].get_user(names[1])["used_traffic"] == 0
+
+
+def other_of(panel):
+    return "two" if panel == "default" else "default"
+
+
+def accept(world, panel):
+    assert "in an earlier state" in world.bridge(panel).store.suspension.text
+    world.run(world.bridge(panel).panel_rebase.apply(actor="test"))
+
+
+def sums(world, names):
+    return {used(world, panel, name) for panel in BOTH for name in names}
+
+
+@pytest.mark.parametrize("is_down", [True, False], ids=["other down", "other up"])
+@pytest.mark.parametrize("panel", BOTH)
+def test_what_an_accepted_dump_lacks_is_forgiven_at_once_on_every_panel(opened, panel, is_down):
+    world = opened("two", spans=True)
+    names = fill(world, 3, 1, was_reset=False)
+    snapshot = to_snapshot(world.panels[panel])
+    for name in names:
+        world.use(panel, 0.5, name)
+    world.look(3)
+    restore_snapshot(world.panels[panel], snapshot)
+    world.look(3)
+    world.transports[other_of(panel)].is_down = is_down
+    accept(world, panel)
+    assert sums(world, names) == {gib(2) + 2}
+    for name in names:
+        world.use(panel, 0.25, name)
+    world.look(2)
+    assert sums(world, names) == {gib(2.25) + 2}
+
+
+def test_who_is_let_in_by_an_accepted_dump_is_let_in_on_every_panel_without_a_pass(opened):
+    world = opened("two", spans=True)
+    names = fill(world, 3, 1, was_reset=False)
+    snapshot = to_snapshot(world.panels["default"])
+    for name in names:
+        world.use("default", 8, name)
+    world.look(3)
+    for name in names:
+        world.panels["two"].review()
+        assert world.shown("two", name)[0] != "active"
+    restore_snapshot(world.panels["default"], snapshot)
+    world.look(2)
+    queue = world.bridge("two").queue
+    queue.clear()
+    accept(world, "default")
+    assert set(queue.get(limit=10, few=1).since_seconds) == set(names)
+
+
+def test_what_a_dump_lacks_of_a_period_that_has_ended_is_not_forgiven_in_the_next(opened):
+    world = opened("two", spans=True)
+    names = fill(world, 3, 1, was_reset=False)
+    snapshot = to_snapshot(world.panels["two"])
+    for name in names:
+        world.use("two", 0.5, name)
+    world.look(3)
+    world.transports["two"].is_down = True
+    for name in names:
+        world.panels["default"].reset_user(name)
+    world.look(2)
+    for name in names:
+        world.use("default", 2, name)
+    restore_snapshot(world.panels["two"], snapshot)
+    world.transports["two"].is_down = False
+    world.look(3)
+    accept(world, "two")
+    world.look(3)
+    assert sums(world, names) == {gib(2)}
+    assert all(world.panels["two"].get_user(name)["used_traffic"] == 0 for name in names)
+
+
+@pytest.mark.parametrize("is_ledger_first", [True, False], ids=["ledger first", "panel first"])
+@pytest.mark.parametrize("panel", BOTH)
+def test_a_dump_and_a_ledger_that_lost_something_are_accepted_in_any_order(
+    opened, panel, is_ledger_first
+):
+    world = opened("two", spans=True)
+    names = fill(world, 3, 1, was_reset=False)
+    snapshot = to_snapshot(world.panels[panel])
+    for name in names:
+        world.use(panel, 0.5, name)
+        world.ledger.report(name, gib(1))
+    world.look(3)
+    restore_snapshot(world.panels[panel], snapshot)
+    world.look(2)
+    for name in names:
+        world.ledger.seq += 1
+        world.ledger.totals[name] = (gib(0.5), gib(0.5), world.ledger.seq)
+    world.look(2)
+    if is_ledger_first:
+        world.run(world.bridges.rebase(actor="test"))
+    accept(world, panel)
+    assert sums(world, names) == {gib(3) + 2}
+    if not is_ledger_first:
+        world.run(world.bridges.rebase(actor="test"))
+    assert sums(world, names) == {gib(3) + 2}
+    world.look(3)
+    assert sums(world, names) == {gib(3) + 2}

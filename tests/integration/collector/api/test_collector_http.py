@@ -564,7 +564,7 @@ class TestFeed:
         await world.send(wire(bytes_uploaded=0, bytes_downloaded=0))
         assert not reader.done()
         await world.send(wire())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             page = await reader
         assert [each["username"] for each in page["changes"]] == ["alice"]
 
@@ -578,18 +578,18 @@ class TestFeed:
         while not signal._event._waiters:
             await asyncio.sleep(0.001)
         await world.send(wire("bob"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             page = await reader
         assert [each["username"] for each in page["changes"]] == ["bob"]
 
     async def test_a_reader_ahead_of_the_ledger_is_answered_at_once(self, world):
         await world.send(wire())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             page = await world.get("/v1/usage/changes", after=99, wait=30)
         assert (page["head"], page["next"], page["changes"]) == (1, 99, [])
 
     async def test_an_empty_wait_ends_in_time(self, world):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             page = await world.get("/v1/usage/changes", after=0, wait=0.05)
         assert page["changes"] == []
 
@@ -602,7 +602,7 @@ class TestFeed:
             while len(commits._event._waiters) < 20:
                 await asyncio.sleep(0.001)
             commits.close()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(25):
                 pages = await asyncio.gather(*readers)
         assert [page["changes"] for page in pages] == [[]] * 20
 

@@ -66,7 +66,7 @@ class TestBootstrap:
         async with running(world):
             assert (await world.send(wire("alice", server="de 1"))).status_code == 200
             count = 'SELECT count("upload_bytes") AS n FROM "daily"."traffic"'
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while not await asyncio.to_thread(influx.query, count):
                     await asyncio.sleep(0.05)
             assert (await world.client.get("/readyz")).json()["warnings"] == []
@@ -87,7 +87,7 @@ class TestBootstrap:
                 assert (await world.send(sent, headers={})).json()["accepted"] == 40
             for policy in ("raw", "daily"):
                 count = f'SELECT sum("download_bytes") AS n FROM "{policy}"."traffic"'
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(120):
                     while (await asyncio.to_thread(influx.query, count) or [{"n": 0}])[0][
                         "n"
                     ] != 200 * 20:
@@ -110,7 +110,7 @@ class TestBootstrap:
                 environment=environment,
                 now_millis=time.time_ns() // 10**6,
             )
-            async with running(world), asyncio.timeout(30):
+            async with running(world), asyncio.timeout(120):
                 assert (await world.send(wire("alice", server="de 1"))).status_code == 200
                 while len({path for _, path, _ in server.asked}) < 2:
                     await asyncio.sleep(0.05)

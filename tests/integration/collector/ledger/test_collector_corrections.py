@@ -145,11 +145,11 @@ async def test_a_running_collector_carries_out_what_is_asked_for_beside_it(world
 
 async def test_who_waits_at_the_feed_is_told_of_a_correction(world):
     await world.send(wire())
-    waiting = asyncio.create_task(world.get("/v1/usage/changes", after=1, wait=20))
+    waiting = asyncio.create_task(world.get("/v1/usage/changes", after=1, wait=30))
     await asyncio.to_thread(
         main, ["void", "--reporter", "r", "--since", SINCE, "--until", "2099-01-01", "--yes"]
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         page = await waiting
     assert [each["username"] for each in page["changes"]] == ["alice"]
 

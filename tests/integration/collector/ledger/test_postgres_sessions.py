@@ -268,7 +268,7 @@ class TestConnectionsThatAreCut:
             assert store(ledger, report()) == [Receipt(1, 0)]
             started_at = time.monotonic()
             assert reader.reporters() == []
-            assert time.monotonic() - started_at < 3, "however many connections were cut"
+            assert time.monotonic() - started_at < 20, "however many connections were cut"
             proxy.cut()
             assert reader.reporters() == []
             until_added_up(ledger, reader, reports=2)
@@ -328,7 +328,7 @@ def test_a_process_that_freezes_amid_many_rows_loses_its_session_and_its_locks(u
         PostgresDatabase(db).change_each("SELECT pg_sleep(:seconds)", waits)
         pid = db.info.backend_pid
         ours = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"
-        poll("a session that the server has ended", lambda: not execute(url, ours), seconds=30)
+        poll("a session that the server has ended", lambda: not execute(url, ours))
 
     with closing(link), pytest.raises(NotStoredError, match="idle-in-transaction timeout"):
         link.run(stand_still)

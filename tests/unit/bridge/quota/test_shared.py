@@ -10,11 +10,14 @@ import pytest
 from marzban_bridge.panels.users import ResetStrategy
 from marzban_bridge.quota.account import ResetRequest, Superseded, snapshot_of
 from marzban_bridge.quota.shared import (
+    begun_as,
     completed,
     depart,
     fold,
+    forgive,
     is_behind,
     is_same_reset,
+    moved_along,
     period_of,
     put_back,
     renewed,
@@ -310,3 +313,47 @@ def test_who_is_back_shares_again_what_it_shared_before_another_took_its_place(
     since = replace(replace(before, version=7, departed_bytes=5), **shared)
     after = put_back(since, before)
     assert (after.quota_bytes, after.start.billed_bytes, after.departed_bytes) == (quota, start, 5)
+
+
+def in_period(period, *, baseline=0, **fields):
+    return account(shared_period=period, baseline_bytes=baseline, **fields)
+
+
+@pytest.mark.parametrize(
+    ("period", "is_held", "corrected", "moved"),
+    [
+        (2, False, (), 30),
+        (2, True, (), 30),
+        (2, False, (("alice", 9),), 30),
+        (2, True, (("alice", 9),), 0),
+        (1, False, (), 0),
+        (None, False, (), 0),
+    ],
+    ids=["in it", "held", "corrected", "held and corrected", "has to follow", "apart"],
+)
+def test_accounts_in_a_period_move_along_with_its_beginning(period, is_held, corrected, moved):
+    before = SharedQuota(quota_bytes=gib(1), panel="default", period=2, start=both(100))
+    after = replace(before, start=both(130), corrected_seqs=corrected)
+    found = moved_along(in_period(period, baseline=90, is_held=is_held), before, after)
+    assert found.baseline_bytes == 90 + moved
+    assert found.corrected_seqs == (corrected if moved else ())
+
+
+def test_no_account_moves_along_into_another_period():
+    before = SharedQuota(quota_bytes=gib(1), panel="default", period=2, start=both(100))
+    after = replace(before, period=3, start=both(130))
+    assert moved_along(in_period(2, baseline=90), before, after).baseline_bytes == 90
+
+
+def test_what_a_panel_lost_of_an_earlier_period_is_not_forgiven_in_this_one():
+    shared = SharedQuota(quota_bytes=gib(1), panel="default", period=2, start=both(100))
+    assert forgive(shared, in_period(1), 30) == shared
+    assert forgive(shared, in_period(2), 30).start == both(130)
+
+
+def test_after_a_rebase_the_period_begins_with_the_first_account_that_is_in_it():
+    shared = SharedQuota(quota_bytes=gib(1), panel="default", period=2, start=both(100))
+    behind, first = in_period(1, baseline=7), in_period(2, baseline=50, spent_before_bytes=5)
+    members = {"default": behind, "two": first, "three": in_period(2, baseline=60)}
+    assert begun_as(members, shared).start == both(55)
+    assert begun_as({"default": behind}, shared).start is None

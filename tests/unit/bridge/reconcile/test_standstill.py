@@ -85,5 +85,5 @@ async def test_a_sleep_ends_with_the_standstill_that_may_have_mended_its_cause()
     await asyncio.sleep(0)
     async with standstill.hold("a rebase"):
         pass
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         await sleeping

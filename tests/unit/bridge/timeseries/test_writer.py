@@ -475,7 +475,7 @@ class TestRunning:
     """As a task it wakes up for changes, and outlives its own faults."""
 
     async def until(self, is_so):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while not is_so():
                 await asyncio.sleep(0)
 

@@ -344,7 +344,7 @@ class TestDeferredSums:
         async with World() as world:
             await asyncio.gather(await world.hold_a_commit_and_queue("a"))
             waiting = world.ingest.commits.subscribe()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 await waiting.wait()
             assert world.ledger.folds == 1
 
@@ -432,7 +432,7 @@ class SharedWorld(World):
         self.ingest = SharedIngest(self.shared, self.shared, options)
 
     async def until_looked(self, *, looks: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while self.shared.looks < looks:
                 await asyncio.sleep(0.001)
 
