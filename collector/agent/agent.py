@@ -16,6 +16,7 @@ from collector.agent.errors import SourceError
 from collector.agent.fetch import local_http, read
 from collector.agent.polling import Gain, absorb
 from collector.agent.requests import ReadStream
+from collector.agent.sources.kinds import KINDS
 from collector.agent.state.lock import BEAT_SECONDS, StateLock
 from collector.agent.state.state import State
 from collector.agent.streaming import follow
@@ -118,6 +119,8 @@ class Agent:
         self._lock = state_lock
         self.relay_problem: Callable[[], str | None] = lambda: None
         """Returns why the relay refuses posts, None if it does not."""
+        self.relay_refusals: Callable[[], str | None] = lambda: None
+        """Returns what the relay refused of late for a wrong secret; None if nothing."""
         self.spool = Spool(Path(config.state), max_bytes=config.max_spool_bytes)
         self.state = State(self.spool)
         self._wire = AsyncWire(config.collector_url, timeout_seconds=SEND_TIMEOUT_SECONDS)
@@ -125,6 +128,8 @@ class Agent:
             each.name: _outage(f"source_{{}} source={each.name}", "%s") for each in config.sources
         }
         self._fallen: dict[str, tuple[str, ...]] = {}
+        self._empty: set[str] = set()
+        """Sources whose last sample had no counters."""
         parcel = Reports(key=config.key, subscription=None)
         self.senders = {REPORTS: self._sender(REPORTS, parcel)}
         if config.relay is not None:
@@ -149,6 +154,7 @@ class Agent:
                     name: each.reason for name, each in self._outages.items() if each.reason != ""
                 },
                 relay=self.relay_problem(),
+                refused=self.relay_refusals(),
             )
 
     async def _live(self) -> None:
@@ -273,6 +279,7 @@ class Agent:
                 len(brought.advance.known.baselines),
                 "count" if source.count_first else "are the baseline and do not count",
             )
+        self._note_empty(source, brought)
         if brought.advance.restarts:
             log.info("source_restarted source=%s: its counters began at zero", source.name)
         fallen = brought.advance.fallen
@@ -285,6 +292,14 @@ class Agent:
                 fallen[0],
             )
         self._fallen[source.name] = fallen
+
+    def _note_empty(self, source: Source, brought: Gain) -> None:
+        if brought.advance.known.baselines:
+            self._empty.discard(source.name)
+        elif source.name not in self._empty:
+            self._empty.add(source.name)
+            if_empty = KINDS[source.kind].if_empty
+            log.warning("source_shows_nothing source=%s: %s", source.name, if_empty)
 
     async def close(self) -> None:
         """Close the connections and the state."""

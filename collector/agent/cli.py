@@ -25,7 +25,9 @@ from collector.agent.polling import Gain, gain
 from collector.agent.probing import probe
 from collector.agent.requests import ReadStream
 from collector.agent.running import Listeners, listening, serve
+from collector.agent.sources.kinds import KINDS
 from collector.agent.state.lock import ONCE, StateLock, lock, signs_of
+from collector.agent.state.relay_posts import route_statuses
 from collector.agent.state.state import State
 from collector.agent.status import agent_status
 from collector.agent.streaming import peek
@@ -186,13 +188,17 @@ def _state_of(config: Config) -> State:
 def _status(_: argparse.Namespace, config: Config) -> int:
     state = _state_of(config)
     now = datetime.now(tz=UTC)
+    routes = config.relay.routes if config.relay else ()
     found = agent_status(
         signs_of(Path(config.state)),
         lanes=state.delivery_problems(),
         statuses=state.statuses(),
         now=now,
+        routes=route_statuses(state.spool, [each.name for each in routes]),
     )
-    views.show_status(Console(), found, backlog=state.spool.backlog(), now=now)
+    if_empty = {each.name: KINDS[each.kind].if_empty for each in config.sources}
+    backlog = state.spool.backlog()
+    views.show_status(Console(), found, backlog=backlog, now=now, if_empty=if_empty)
     state.spool.close()
     return int(found.is_wrong)
 

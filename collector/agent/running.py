@@ -58,6 +58,7 @@ async def serve(agent: Agent, listeners: Listeners) -> None:
 
         app = RelayApp(agent.config.relay.routes, agent.spool)
         agent.relay_problem = lambda: app.problem
+        agent.relay_refusals = lambda: app.wrong_secrets.problem(datetime.now(tz=UTC))
         app.wakes = {name: each.wake for name, each in agent.senders.items()}
         metrics.posts = lambda: app.posts
         relay = serve_on(app, listeners.relay)

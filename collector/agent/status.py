@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from collector.agent.state.lock import RUN, Signs
+from collector.agent.state.relay_posts import RouteStatus
 from collector.agent.state.state import SourceStatus
 
 
@@ -25,12 +26,17 @@ class AgentStatus:
     lanes: Mapping[str, str]
     statuses: Sequence[SourceStatus]
     relay: str | None
+    """Why the relay refuses posts."""
+    refused: str | None = None
+    """What the relay refused of late for a wrong secret."""
+    routes: Sequence[RouteStatus] = ()
 
     @property
     def is_wrong(self) -> bool:
         """Whether an operator has to act."""
         has_problem = bool(self.lanes) or any(each.problem for each in self.statuses)
-        return has_problem or not self.is_running or self.relay is not None
+        has_problem = has_problem or self.relay is not None or self.refused is not None
+        return has_problem or not self.is_running
 
 
 def agent_status(
@@ -39,8 +45,20 @@ def agent_status(
     lanes: Mapping[str, str],
     statuses: Sequence[SourceStatus],
     now: datetime,
+    routes: Sequence[RouteStatus] = (),
 ) -> AgentStatus:
     """Return the status of an agent, from its last heartbeat and its state."""
+    found = _status(signs, lanes=lanes, statuses=statuses, now=now)
+    return replace(found, routes=routes)
+
+
+def _status(
+    signs: Signs | None,
+    *,
+    lanes: Mapping[str, str],
+    statuses: Sequence[SourceStatus],
+    now: datetime,
+) -> AgentStatus:
     if signs is None:
         return AgentStatus(None, is_running=True, lanes=lanes, statuses=statuses, relay=None)
     seen = f"{signs.seen_at:%Y-%m-%d %H:%M:%S} UTC"
@@ -66,6 +84,7 @@ def agent_status(
         lanes=_with_said(lanes, signs.lanes),
         statuses=_with_problems(statuses, signs.sources),
         relay=signs.relay,
+        refused=signs.refused,
     )
 
 

@@ -12,12 +12,15 @@ from rich.text import Text
 from collector.agent.config.settings import Source
 from collector.agent.polling import Gain
 from collector.agent.requests import ReadStream
+from collector.agent.sources.kinds import KINDS
+from collector.agent.state.relay_posts import RouteStatus
 from collector.agent.state.state import SourceStatus
 from collector.agent.status import AgentStatus
 from collector.client.outbox import Backlog, DeadLetter
 from collector.runtime.logs import printable
 
 MOST_SHOWN = 5
+MOST_LISTED = 1000
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -46,6 +49,9 @@ def show_gains(
     console.print(table)
     for source, brought in polled:
         console.print(_text(f"{source.name}: {_summary(source, brought)}"), soft_wrap=True)
+        if not isinstance(brought, str):
+            names = brought.unmapped_names
+            _show_unmapped(console, source.name, names[:MOST_LISTED], count=len(names))
     for whose, problem in problems.items():
         said = "accepts it" if problem is None else problem
         console.print(_text(f"{whose}: the collector {said}"), soft_wrap=True)
@@ -57,14 +63,13 @@ def _summary(source: Source, brought: Gain | str) -> str:
         return brought
     parts = [f"{len(brought.reports)} reports"]
     if not isinstance(source.request, ReadStream):
-        parts.insert(0, f"{len(brought.advance.known.baselines)} counters")
+        parts.insert(0, _counters(source, brought))
     if brought.is_first and not source.count_first:
         parts.append(f"never read before: these values would be the baseline{_of(brought)}")
     if brought.advance.restarts and not brought.is_anew:
         parts.append("its counters began at zero")
     if brought.unmapped_names:
-        named = ", ".join(brought.unmapped_names[:MOST_SHOWN])
-        parts.append(f"{len(brought.unmapped_names)} names match no user: {named}")
+        parts.append(f"{len(brought.unmapped_names)} names match no user (below)")
     if brought.skipped:
         parts.append(f"{brought.skipped} rows could not be parsed")
     if brought.advance.fallen:
@@ -76,6 +81,12 @@ def _summary(source: Source, brought: Gain | str) -> str:
     return "; ".join(parts)
 
 
+def _counters(source: Source, brought: Gain) -> str:
+    count = len(brought.advance.known.baselines)
+    if_empty = KINDS[source.kind].if_empty
+    return f"{count} counters" + (f": {if_empty}" if not count and if_empty else "")
+
+
 def _of(brought: Gain) -> str:
     """Name the users of the counters, or the first of them."""
     names = brought.usernames
@@ -85,8 +96,18 @@ def _of(brought: Gain) -> str:
     return f", for {', '.join(names[:MOST_SHOWN])}{more}"
 
 
-def show_status(console: Console, found: AgentStatus, *, backlog: Backlog, now: datetime) -> None:
-    """Show whether the agent runs, the backlog, and the status of each source."""
+def show_status(
+    console: Console,
+    found: AgentStatus,
+    *,
+    backlog: Backlog,
+    now: datetime,
+    if_empty: Mapping[str, str],
+) -> None:
+    """Show whether the agent runs, the backlog, and the status of each source and route.
+
+    `if_empty` has, by source, what it may mean that it shows no counters.
+    """
     if found.process is not None:
         console.print(_text(found.process), soft_wrap=True)
     waiting = f"{backlog.items} items are queued, {size(backlog.size_bytes)}"
@@ -103,25 +124,69 @@ def show_status(console: Console, found: AgentStatus, *, backlog: Backlog, now: 
         console.print(_text(f"{lane}: not delivered: the collector {problem}"), soft_wrap=True)
     if found.relay is not None:
         console.print(_text(f"relay: {found.relay}"), soft_wrap=True)
+    if found.refused is not None:
+        console.print(_text(f"relay: {found.refused}"), soft_wrap=True)
+    if found.statuses or not found.routes:
+        _show_sources(console, found.statuses, now=now, if_empty=if_empty)
+    for each in found.statuses:
+        _show_unmapped(console, each.name, each.unmapped_names, count=each.unmapped)
+    if found.routes:
+        _show_routes(console, found.routes, now)
+
+
+def _show_sources(
+    console: Console,
+    statuses: Sequence[SourceStatus],
+    *,
+    now: datetime,
+    if_empty: Mapping[str, str],
+) -> None:
     table = Table(title="Sources", title_justify="left")
     for column in ("source", "last read", "counters", "reports", "restarts", "state"):
         table.add_column(column)
-    for each in found.statuses:
+    for each in statuses:
         table.add_row(
             _text(each.name),
             "never" if each.read_at is None else f"{age(each.read_at, now)} ago",
             str(each.counters),
             str(each.reports_total),
             str(each.restarts_total),
-            _text(_state(each)),
+            _text(_state(each, if_empty.get(each.name, ""))),
         )
     console.print(table)
 
 
-def _state(status: SourceStatus) -> str:
+def _show_unmapped(console: Console, source: str, names: Sequence[str], *, count: int) -> None:
+    """Show names that match no user, each whole and on its own line, to be copied."""
+    if not names:
+        return
+    console.print(_text(f"{source}: names that match no user, whose traffic is not counted:"))
+    for name in names:
+        console.print(_text(f"  {name}"), soft_wrap=True)
+    if count > len(names):
+        console.print(f"  and {count - len(names)} more: traffic-agent run --dry-run lists them")
+
+
+def _show_routes(console: Console, routes: Sequence[RouteStatus], now: datetime) -> None:
+    table = Table(title="Relay routes", title_justify="left")
+    for column in ("route", "last post", "posts", "taken for retries"):
+        table.add_column(column)
+    for each in routes:
+        table.add_row(
+            _text(each.name),
+            "never" if each.last_post_at is None else f"{age(each.last_post_at, now)} ago",
+            str(each.posts),
+            str(each.repeated),
+        )
+    console.print(table)
+
+
+def _state(status: SourceStatus, if_empty: str) -> str:
     parts = [status.problem or "works"]
+    if not status.counters and status.read_at is not None and not status.problem and if_empty:
+        parts.append(f"it shows no counters: {if_empty}")
     if status.unmapped:
-        parts.append(f"{status.unmapped} names match no user: {', '.join(status.unmapped_names)}")
+        parts.append(f"{status.unmapped} names match no user (below)")
     if status.skipped:
         parts.append(f"{status.skipped} rows could not be parsed")
     if status.set_aside_total:

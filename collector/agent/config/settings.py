@@ -135,7 +135,7 @@ def _source(table: Table, *, server: str | None, interval_seconds: float) -> Sou
         kind=kind_name,
         request=request,
         parse=parse_answer,
-        users=_users(table.table("users", {})),
+        users=_users(table.table("users", {}), lowers_names=kind.lowers_names),
         server=own_server,
         port=table.get("port", whole(0, 65535), 0),
         protocol=table.get("protocol", line(64), kind.protocol),
@@ -147,7 +147,7 @@ def _source(table: Table, *, server: str | None, interval_seconds: float) -> Sou
     return source
 
 
-def _users(users: Table) -> UserMap:
+def _users(users: Table, *, lowers_names: bool) -> UserMap:
     pattern = users.get("regex", PATTERN, None)
     file = users.get("table_file", LINE, None)
     table = users.texts("table", ANY_TEXT, None)
@@ -156,6 +156,8 @@ def _users(users: Table) -> UserMap:
             raise users.error("table", "give it or table_file, not both")
         table = _table_in(users, file)
     users.finish()
+    if table is not None and lowers_names:
+        table = {name.lower(): username for name, username in table.items()} | dict(table)
     return UserMap(pattern, table)
 
 

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, urlencode
 
 from collector.agent.relay.listening import Receive, Scope, Send, answer
-from collector.agent.relay.routes import KEPT_QUERY, Route, digest_of, find_route
+from collector.agent.relay.routes import KEPT_QUERY, KINDS, Route, digest_of, find_route
+from collector.agent.state.relay_posts import SCHEMA as ROUTES_SCHEMA
+from collector.agent.state.relay_posts import RefusedPosts, note_post
 from collector.client.answers import Verdict, judge_request
 from collector.client.errors import SpoolError
 from collector.client.outbox import Item
@@ -76,10 +78,12 @@ class RelayApp:
         self.wakes: dict[str, asyncio.Event] = {}
         self.posts: Counter[tuple[str, str]] = Counter()
         """How many posts were stored, repeated or refused, by route."""
+        self.wrong_secrets = RefusedPosts()
         self.problem: str | None = None
         """Why the last post was refused; None if it was accepted."""
         with spool.transaction() as db:
             db.execute(_SCHEMA)
+            db.execute(ROUTES_SCHEMA)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -87,7 +91,8 @@ class RelayApp:
             return
         route = find_route(self._routes, scope["path"])
         if route is None:
-            await answer(send, 404, b"not here\n")
+            self._note_unknown(scope)
+            await answer(send, 404, b"not here: is the secret at the end of the URI right?\n")
         elif scope["method"] != "POST":
             await answer(send, 405, b"post it\n")
         else:
@@ -133,9 +138,26 @@ class RelayApp:
                     (route.name, digest_of(query, body), now_millis),
                 )
                 if not done.rowcount:
+                    note_post(db, route.name, is_new=False, at_millis=now_millis)
                     return False
+            note_post(db, route.name, is_new=True, at_millis=wall_clock_millis())
             self._spool.put_within(db, route.lane, [(new_id(), kept)])
         return True
+
+    def _note_unknown(self, scope: Scope) -> None:
+        """Count a post with a wrong secret, and log the first of each address; never the path."""
+        kind = scope["path"].strip("/").partition("/")[0]
+        if scope["method"] != "POST" or kind not in KINDS:
+            return  # a scanner's, not a misspelt sender's
+        self.posts["", "wrong_secret"] += 1
+        client = scope.get("client")
+        address = str(client[0])[:64] if client else "unknown"
+        if self.wrong_secrets.note(address, at=datetime.now(tz=UTC)):
+            log.warning(
+                "relay_post_refused address=%s kind=%s: no route has the secret in its path",
+                address,
+                kind,
+            )
 
     def _note_refusal(self, route: Route, error: SpoolError) -> None:
         self.posts[route.name, "refused"] += 1

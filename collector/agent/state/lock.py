@@ -45,6 +45,8 @@ class Signs:
     lanes: Mapping[str, str | None] = field(default_factory=dict)
     sources: Mapping[str, str | None] = field(default_factory=dict)
     relay: str | None = None
+    refused: str | None = None
+    """What the relay refused of late for a wrong secret."""
 
     def hangs(self, now: datetime) -> bool:
         """Tell whether the agent runs, but its heartbeat is too old."""
@@ -65,6 +67,7 @@ class StateLock:
         lanes: Mapping[str, str | None],
         sources: Mapping[str, str | None],
         relay: str | None,
+        refused: str | None = None,
     ) -> None:
         """Write a heartbeat with the present problems."""
         signs = {
@@ -73,6 +76,7 @@ class StateLock:
             "lanes": _cut(lanes),
             "sources": _cut(sources),
             "relay": relay and relay[:LONGEST_TEXT],
+            "refused": refused and refused[:LONGEST_TEXT],
         }
         text = json.dumps(signs)
         if len(text) > SIGN_BYTES - 64:  # too many sources for the allocated space
@@ -139,6 +143,7 @@ def _signs(pid: int, told: dict[str, Any], seen_seconds: float) -> Signs:
         lanes=dict(told["lanes"]),
         sources=dict(told["sources"]),
         relay=told["relay"],
+        refused=told.get("refused"),
     )
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from collector.agent.state.counters import Collections, Life, PollTime
 from collector.agent.state.deltas import Baseline, Known
+from collector.agent.state.relay_posts import SCHEMA as ROUTES_SCHEMA
 from collector.agent.stream_messages import SCHEMA as MESSAGES_SCHEMA
 from collector.client.spool.spool import Spool
 from collector.runtime.wall_clock import wall_clock_millis
@@ -106,6 +107,7 @@ class State:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 db.execute(statement)
             db.execute(MESSAGES_SCHEMA)
+            db.execute(ROUTES_SCHEMA)
             there = {row[1] for row in db.execute("PRAGMA table_info(source)")}
             for name, kind in _ADDED_COLUMNS.items():
                 if name not in there:

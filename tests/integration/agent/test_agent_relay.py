@@ -12,6 +12,7 @@ import pytest
 
 from collector.agent.config import settings as config
 from collector.agent.relay.relay import MAX_BODY_BYTES, Forward, RelayApp
+from collector.agent.state.relay_posts import route_statuses
 from collector.client.answers import Again, Denied, Taken, Unfit
 from collector.client.sending.delivery import Answer
 from collector.client.spool.spool import Spool
@@ -241,3 +242,27 @@ async def test_a_large_post_over_a_slow_line_is_taken(app, spool):
     await app(scope, receive, send)
     assert answers[0]["status"] == 200
     assert len(kept(spool)) == 1
+
+
+async def test_each_route_s_last_post_is_kept_and_outlives_the_relay(client, spool, app):
+    await client.post(f"/3x-ui/{PANEL}", content=INFORM)
+    path = f"/uniproxy/{NODE}?node_id=7&node_type=vless"
+    for _ in range(2):
+        await client.post(path, content=b'{"42":[1,2]}')
+    panel, node, new = route_statuses(spool, ["panel", "node", "new"])
+    assert (panel.posts, panel.repeated) == (1, 0)
+    assert (node.posts, node.repeated) == (2, 1)
+    assert panel.last_post_at is not None
+    assert new.last_post_at is None
+
+
+async def test_a_post_with_a_wrong_secret_leaves_a_line_and_never_its_secret(client, app, caplog):
+    wrong = "not-the-secret-0123"
+    for _ in range(3):
+        await client.post(f"/3x-ui/{wrong}", content=INFORM)
+    await client.post(f"/{wrong}", content=INFORM)
+    await client.get(f"/3x-ui/{wrong}")
+    assert app.posts["", "wrong_secret"] == 3
+    assert app.wrong_secrets.problem(datetime.now(tz=UTC)).startswith("3 posts")
+    assert caplog.text.count("relay_post_refused") == 1
+    assert wrong not in caplog.text

@@ -246,3 +246,16 @@ SOURCE = f'{HEAD}[[source]]\nname = "wg"\n'
 )
 def test_a_mistake_is_one_line_that_names_the_place_and_the_key(text, message):
     assert message in refused(text)
+
+
+def test_hysteria_spells_names_in_lower_case_and_a_table_need_not():
+    source = "[collector]\nurl = 'http://c'\nkey = 'k'\n[agent]\nserver = 'de-1'\n[[source]]\nname = 'x'\n"
+    users = "[source.users]\ntable = { Alice = 'Alice', BOB = 'bob' }\n"
+    mapped = {}
+    for kind in ("hysteria2", "xray-vars"):
+        (only,) = config.parse(f"{source}kind = '{kind}'\n{users}", read_file=lambda _: "").sources
+        mapped[kind] = [only.users.username(each) for each in ("alice", "bob", "Alice")]
+    assert mapped == {
+        "hysteria2": ["Alice", "bob", "Alice"],
+        "xray-vars": [None, None, "Alice"],
+    }
