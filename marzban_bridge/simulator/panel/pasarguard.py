@@ -22,6 +22,7 @@ from marzban_bridge.simulator.panel.payloads.pasarguard import parse_template
 from marzban_bridge.simulator.panel.roles import Role
 from marzban_bridge.simulator.panel.users import SimulatedAdmin, SimulatedTemplate, SimulatedUser
 
+MAX_ROLE_NAME_LENGTH = 64
 ROLE_FLAGS = (
     "disabled_when_limited",
     "disconnect_users_when_limited",
@@ -84,6 +85,10 @@ def add_role(panel: SimulatedPanel, body: object) -> Role:
     name = given.get("name")
     if not isinstance(name, str) or not name:
         raise RefusedError(422, {"name": "Field required"})
+    if len(name) > MAX_ROLE_NAME_LENGTH:
+        raise RefusedError(
+            422, {"name": f"String should have at most {MAX_ROLE_NAME_LENGTH} characters"}
+        )
     if any(role.name == name for role in panel.roles.values()):
         raise RefusedError(409, "Role with this name already exists")
     role = Role(

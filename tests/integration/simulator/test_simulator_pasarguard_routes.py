@@ -95,6 +95,7 @@ class TestPermissions:
         assert await panel.status("POST", "/api/admin", new) == 201
         assert await panel.status("POST", "/api/admin", new) == 409
         assert await panel.status("POST", "/api/admin-role", {"name": "bridge"}) == 409
+        assert await panel.status("POST", "/api/admin-role", {"name": "b" * 65}) == 422
         _, me = await panel.ask("GET", "/api/admin", by="bridge")
         assert me["role"]["permissions"]["users"]["update"] == {"scope": 2}
         assert me["role"]["permissions"]["admins"] is None
