@@ -1,5 +1,5 @@
 # One image for both programs; the command says which: see docker-compose.yml.
-ARG PYTHON=3.13-slim-bookworm
+ARG PYTHON=3.13.15-slim-bookworm
 
 FROM python:${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never

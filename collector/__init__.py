@@ -5,4 +5,4 @@ whom), `intake` (reports are queued and committed in groups), `ledger` (what is 
 (the export of time series), `service` (the wired parts), `app` (the application).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -69,3 +69,7 @@ class InfluxUnavailableError(InfluxError):
 
 class InfluxRefusedError(InfluxError):
     """InfluxDB refuses the request; the message says what the operator has to change."""
+
+
+class InfluxUnauthorizedError(InfluxRefusedError):
+    """InfluxDB does not know the token."""

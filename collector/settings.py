@@ -26,6 +26,7 @@ from collector.runtime.config.values import (
 )
 from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
 from collector.runtime.http.strangers import forwarded_allow_ips
+from collector.runtime.listening import local_url
 from collector.schema import Policy
 from collector.setting_values import (
     LEDGER_URL,
@@ -56,6 +57,12 @@ class Settings:
     )
     host: str = variable("COLLECTOR_HOST", "127.0.0.1", "Address to listen on", TEXT)
     port: int = variable("COLLECTOR_PORT", 8080, "Port to listen on", whole(0, 65535))
+    public_url: str = variable(
+        "COLLECTOR_PUBLIC_URL",
+        "",
+        "Where senders reach the collector, for what `reporters add` prints",
+        WEB_URL,
+    )
     admin_key: str = variable(
         "COLLECTOR_ADMIN_KEY",
         "",
@@ -265,6 +272,11 @@ class Settings:
         "How long InfluxDB keeps a point per day and series; 0: for ever",
         whole(0, 36500),
     )
+
+    @property
+    def senders_url(self) -> str:
+        """Where senders reach the collector; unless it is set, where this machine does."""
+        return self.public_url or local_url(self.host, self.port)
 
     def influx_access(self) -> InfluxAccess:
         """Return how the running collector reaches InfluxDB."""

@@ -4,4 +4,4 @@ Reading order: `accounts` and `panel` (the values), `resets`, `observe` and `pla
 `settle` (one user), `reconcile` (the loop), `snapshots` (what dashboards see), `app` (the wiring).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,30 +1,117 @@
 #!/bin/sh
-# Makes .env from .env.example with a fresh random secret wherever one is needed.
-# Never touches a .env that is there.
+# Makes what docker compose needs: .env with the settings, and secrets/ with a file for each secret.
+# What is there stays as it is; secrets that an older .env holds are moved into files.
+# On a terminal it asks for the panel's address, and for the admin that signs in there.
+#   --anyway   make secrets also where volumes of an earlier installation have others
 set -eu
 cd "$(dirname "$0")/.."
-target="${1:-.env}"
-
-if [ -e "$target" ]; then
-  echo "$target is there already; nothing was changed" >&2
-  exit 1
-fi
+target=.env
+secrets="${SECRETS_DIR:-secrets}"
+project="${COMPOSE_PROJECT_NAME:-external-traffic}"
+# The setting of each secret; its file has the same name in small letters
+random="COLLECTOR_ADMIN_KEY BRIDGE_WEBHOOK_SECRET BRIDGE_ACTION_TOKEN INFLUXDB_ADMIN_TOKEN
+  INFLUXDB_PASSWORD GRAFANA_ADMIN_PASSWORD POSTGRES_PASSWORD"
+yours="MARZBAN_PASSWORD MARZBAN_API_KEY COLLECTOR_REPORTER_KEYS"
 
 umask 077
-secret() {
-  # 40 characters of A-Z a-z 0-9: Grafana would interpret a $, InfluxDB a colon
+
+file_of() {
+  echo "$secrets/$(echo "$1" | tr '[:upper:]' '[:lower:]')"
+}
+
+random_text() {
+  # 40 characters of A-Z a-z 0-9, which mean nothing to any of the programs or to an address
   LC_ALL=C tr -dc 'A-Za-z0-9' </dev/urandom | head -c 40
 }
 
-while IFS= read -r line; do
-  case "$line" in
-    COLLECTOR_ADMIN_KEY= | BRIDGE_WEBHOOK_SECRET= | BRIDGE_ACTION_TOKEN= | INFLUXDB_ADMIN_TOKEN= | \
-      INFLUXDB_PASSWORD= | GRAFANA_ADMIN_PASSWORD= | POSTGRES_PASSWORD=)
-      echo "$line$(secret)"
-      ;;
-    *) echo "$line" ;;
+# What .env says of a name, without the quotes around it
+value_of() {
+  [ -e "$target" ] || return 0
+  sed -n "s/^$1=//p" "$target" | tail -n 1 | sed \
+    -e "s/^'\(.*\)'[[:space:]]*\$/\1/;t" \
+    -e 's/^"\(.*\)"[[:space:]]*$/\1/;t' \
+    -e 's/[[:space:]][[:space:]]*#.*$//' -e 's/[[:space:]]*$//'
+}
+
+# Readable by all within a folder that only its owner can enter: the programs have other users
+write_secret() {
+  printf '%s\n' "$2" >"$1.new"
+  chmod 644 "$1.new"
+  mv "$1.new" "$1"
+}
+
+has_older_volumes() {
+  command -v docker >/dev/null 2>&1 &&
+    docker volume ls --quiet 2>/dev/null | grep -q -x "${project}_influxdb"
+}
+
+ask() { # question, name of the setting
+  [ -t 0 ] || return 0
+  [ -z "$(value_of "$2")" ] || return 0
+  printf '%s' "$1" >&2
+  IFS= read -r answer || return 0
+  [ -n "$answer" ] || return 0
+  quoted=$(printf '%s' "$answer" | sed "s/'/\\\\'/g; s/[\\\\&|]/\\\\&/g")
+  sed "s|^$2=.*|$2='$quoted'|" "$target" >"$target.new"
+  mv "$target.new" "$target"
+}
+
+ask_password() {
+  [ -t 0 ] && [ ! -s "$(file_of MARZBAN_PASSWORD)" ] || return 0
+  printf 'Its password (is not shown; empty to set it later): ' >&2
+  stty -echo
+  IFS= read -r answer || answer=
+  stty echo
+  echo >&2
+  write_secret "$(file_of MARZBAN_PASSWORD)" "$answer"
+}
+
+needed=
+for name in $random $yours; do
+  [ -e "$(file_of "$name")" ] || needed="$needed $name"
+done
+if [ -e "$target" ] && [ -z "$needed" ]; then
+  echo "$target and $secrets are there already; nothing was changed" >&2
+  exit 1
+fi
+if [ ! -e "$(file_of INFLUXDB_ADMIN_TOKEN)" ] && [ -z "$(value_of INFLUXDB_ADMIN_TOKEN)" ] &&
+  [ "${1:-}" != --anyway ] && has_older_volumes; then
+  echo "Volumes of an earlier installation are here (${project}_influxdb). InfluxDB, Grafana and" >&2
+  echo "PostgreSQL in them go on with the secrets they were first started with, and would refuse" >&2
+  echo "new ones. Put the old $secrets/ or .env back; or read docs/install.md, \"New secrets\"," >&2
+  echo "and run this again with --anyway. Nothing was changed." >&2
+  exit 1
+fi
+
+[ -e "$target" ] || cp .env.example "$target"
+chmod 600 "$target"
+mkdir -p "$secrets"
+chmod 700 "$secrets"
+for name in $needed; do
+  value=$(value_of "$name")
+  case " $(echo $random) " in
+    *" $name "*) [ -n "$value" ] || value=$(random_text) ;;
   esac
-done <.env.example >"$target.new"
-mv "$target.new" "$target"
-echo "$target has fresh secrets. Now set MARZBAN_URL, MARZBAN_USERNAME and MARZBAN_PASSWORD in it."
-echo "Grafana's sign-in is admin with the GRAFANA_ADMIN_PASSWORD in there."
+  write_secret "$(file_of "$name")" "$value"
+done
+if [ ! -e "$secrets/postgres_url" ]; then
+  password=$(cat "$(file_of POSTGRES_PASSWORD)")
+  write_secret "$secrets/postgres_url" "postgresql://traffic:$password@postgres:5432/traffic"
+fi
+# What is in files now is said in one place
+for name in $random $yours; do
+  sed "s/^$name=..*/$name=/" "$target" >"$target.new"
+  mv "$target.new" "$target"
+done
+
+ask "The panel's address, such as https://panel.example.com:8000: " MARZBAN_URL
+ask "The name of a sudo admin of the panel: " MARZBAN_USERNAME
+ask_password
+
+echo "$secrets/ has a file for each secret. Grafana's sign-in is admin with the password in"
+echo "$(file_of GRAFANA_ADMIN_PASSWORD)."
+if [ -z "$(value_of MARZBAN_URL)" ] || [ ! -s "$(file_of MARZBAN_PASSWORD)" ] ||
+  [ -z "$(cat "$(file_of MARZBAN_PASSWORD)")" ]; then
+  echo "Now set MARZBAN_URL and MARZBAN_USERNAME in $target, and write the admin's password into"
+  echo "$(file_of MARZBAN_PASSWORD)."
+fi

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from collector.errors import InfluxUnavailableError, SettingsError
+from collector.errors import InfluxUnauthorizedError, InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
 from collector.ledger.backend import backend_of
@@ -23,6 +23,12 @@ SHOWN_DEAD_LETTERS = 10
 MAX_LINE_LENGTH = 100
 PATIENCE_SECONDS = 60.0
 """How long to wait for an InfluxDB that starts at the same time."""
+
+SET_UP_BEFORE = (
+    "InfluxDB keeps the token it was first set up with. If secrets were made anew since, put the "
+    "old INFLUXDB_ADMIN_TOKEN back (in Docker the file secrets/influxdb_admin_token), or have the "
+    "time series begin anew, which loses them but no total: docs/install.md"
+)
 
 
 def bootstrap(
@@ -74,6 +80,8 @@ def _current(buckets: Buckets, *, patience_seconds: float) -> dict[str, int]:
                 raise
             print(f"{error}; trying again")
             time.sleep(2)
+        except InfluxUnauthorizedError as error:
+            raise SettingsError(f"{error}: {SET_UP_BEFORE}") from error
 
 
 def _access(settings: Settings) -> InfluxAccess:

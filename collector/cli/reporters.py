@@ -21,6 +21,7 @@ from collector.reports.reporters import (
     merge_configured,
     signing_secret,
 )
+from collector.runtime.listening import is_loopback
 from collector.runtime.logs import printable
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.settings import Settings
@@ -108,15 +109,17 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     print("For Standard Webhooks signatures: the signing secret of the key, to be used with")
     print(f"?reporter={arguments.name} in the URL:\n\n  {signing_secret(hash_key(key))}\n")
     print("Try it:\n")
-    print(f"  curl -sS http://{settings.host}:{settings.port}/v1/reports \\")
+    print(f"  curl -sS {settings.senders_url}/v1/reports \\")
     print(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
     print('    -d \'{"user_token": "USERNAME", "server": "de-1", "port": 443, "protocol": "vless",')
     print('         "bytes_uploaded": 1000, "bytes_downloaded": 2000}\'\n')
-    print(
-        "The External Traffic Inform URI of a 3x-ui (docs/sources/3x-ui.md); put in the address at"
-    )
-    print("which it reaches this collector:\n")
-    print(f"  http://{settings.host}:{settings.port}/v1/sources/3x-ui/{key}")
+    print("The External Traffic Inform URI of a 3x-ui (docs/sources/3x-ui.md):\n")
+    print(f"  {settings.senders_url}/v1/sources/3x-ui/{key}")
+    if is_loopback(settings.senders_url):
+        print(
+            "\nThat address is this machine's own. Set COLLECTOR_PUBLIC_URL to the one at which "
+            "others reach this collector (docs/install.md)."
+        )
     return 0
 
 

@@ -18,7 +18,13 @@ from typing import TypeVar
 import httpx
 import msgspec
 
-from collector.errors import InfluxError, InfluxRefusedError, InfluxUnavailableError, SettingsError
+from collector.errors import (
+    InfluxError,
+    InfluxRefusedError,
+    InfluxUnauthorizedError,
+    InfluxUnavailableError,
+    SettingsError,
+)
 from collector.influx.access import InfluxAccess
 from collector.influx.outcome import Outcome, Retry, decide
 from collector.runtime.http.retry_after import retry_after_seconds
@@ -162,7 +168,7 @@ def refusal(url: str, status: int | None, text: str) -> InfluxError:
     message = f"{url} answers {status} {' '.join(text.split())}"[:MAX_REASON_LENGTH]
     if not status or status == 429 or status >= 500:
         return InfluxUnavailableError(message)
-    return InfluxRefusedError(message)
+    return (InfluxUnauthorizedError if status == 401 else InfluxRefusedError)(message)
 
 
 def ask(client: httpx.Client, path: str, shape: type[T], **parameters: str | int) -> T:

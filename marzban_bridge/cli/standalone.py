@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import secrets
 import signal
@@ -81,9 +82,11 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
         )
         if first_key:
             _show_first_key(first_key, loopback_url(collector_listener))
-        return asyncio.run(
+        code = asyncio.run(
             _up(own, bridge_settings, collector_listener, bridge_listener, create_app)
         )
+        gc.freeze()  # as `run` does, so that it has ended soon
+        return code
 
 
 def beside_collector(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import re
 import shutil
 import subprocess
+import sys
+import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,12 +21,15 @@ import collector.settings
 import marzban_bridge.cli.main
 import marzban_bridge.config.settings
 from collector.influx.tokens import GRANTS, TOKEN_FILE
+from collector.known_names import NAMES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 STACK = yaml.safe_load(TEXT)
 SERVICES = STACK["services"]
-OURS = {name for name, each in SERVICES.items() if "build" in each}
+IMAGE = SERVICES["collector"]["image"]
+OURS = {name for name, each in SERVICES.items() if each["image"] == IMAGE}
+SECRETS = STACK["secrets"]
 PROGRAMS = {"collector": collector.settings, "bridge": marzban_bridge.config.settings}
 NOT_PASSED = {
     # the last: its InfluxDB is a 2.x of its own
@@ -41,9 +49,42 @@ def variables(program: str) -> set[str]:
     return {each.name for each in PROGRAMS[program].Settings.variables()}
 
 
+def in_file(program: str) -> set[str]:
+    """Return the secrets that a program is given as files, by their settings."""
+    return {each.upper() for each in SERVICES[program]["secrets"]}
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_setting_reaches_its_program_and_nothing_else_does(program):
-    assert set(environment(program)) == variables(program) - NOT_PASSED[program]
+    passed = set(environment(program)) - {f"{each}_FILE" for each in in_file(program)}
+    assert passed == variables(program) - in_file(program) - NOT_PASSED[program]
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, "init"])
+def test_a_secret_is_a_file_and_in_no_environment(program):
+    for name in in_file(program):
+        assert environment(program)[f"{name}_FILE"] == f"/run/secrets/{name.lower()}"
+        assert name not in environment(program)
+    addresses = {"LEDGER_URL", "BRIDGE_STORE"}  # those of files, here
+    assert not (NAMES.may_be_in_file - addresses) & set(environment(program))
+
+
+def test_no_secret_is_in_the_environment_of_any_container():
+    assert not re.findall(
+        r"\$\{?\w*(?:SECRET|TOKEN|PASSWORD|ADMIN_KEY|REPORTER_KEYS)\b",
+        TEXT.replace("DEMO_WEBHOOK_SECRET", ""),
+    )
+    assert environment("influxdb")["DOCKER_INFLUXDB_INIT_ADMIN_TOKEN_FILE"]
+
+
+def test_every_secret_is_a_file_that_the_script_makes_and_the_demo_has(tmp_path):
+    used = {name for each in SERVICES.values() for name in each.get("secrets", [])}
+    assert used == set(SECRETS)
+    script = (ROOT / "scripts" / "new-env.sh").read_text()
+    for name, each in SECRETS.items():
+        assert each == {"file": f"${{SECRETS_DIR:-./secrets}}/{name}"}
+        assert name.upper() in script
+        assert (ROOT / DEMO["SECRETS_DIR"] / name).is_file()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -67,18 +108,65 @@ def test_every_variable_of_the_compose_file_is_documented():
     passed_through = {
         name for each in SERVICES for name, value in environment(each).items() if value is None
     }
-    assert named | passed_through <= set(EXAMPLE) | {"DEMO_REPORTER_KEY"}
+    assert named | passed_through <= set(EXAMPLE) | {"DEMO_REPORTER_KEY", "DEMO_WEBHOOK_SECRET"}
 
 
 def test_the_demo_sets_all_that_is_required():
     required = set(re.findall(r"\$\{([A-Z_]+):\?", TEXT))
     assert required <= {name for name, value in DEMO.items() if value}
-    assert DEMO["COLLECTOR_REPORTER_KEYS"] == f"demo:{DEMO['DEMO_REPORTER_KEY']}"
+    assert demo_secret("collector_reporter_keys") == f"demo:{DEMO['DEMO_REPORTER_KEY']}"
+    assert demo_secret("bridge_webhook_secret") == DEMO["DEMO_WEBHOOK_SECRET"]
+
+
+def demo_secret(name: str) -> str:
+    return (ROOT / DEMO["SECRETS_DIR"] / name).read_text().strip()
 
 
 def test_the_operators_token_of_influxdb_goes_to_influxdb_and_its_init_alone():
-    holders = {name for name, each in SERVICES.items() if "INFLUXDB_ADMIN_TOKEN" in str(each)}
+    holders = {
+        name for name, each in SERVICES.items() if "influxdb_admin_token" in str(each).lower()
+    }
     assert holders == {"influxdb", "init"}
+
+
+def test_one_service_builds_the_image_of_all():
+    assert [name for name, each in SERVICES.items() if "build" in each] == ["collector"]
+    assert {SERVICES[name]["pull_policy"] for name in OURS - {"collector"}} == {"never"}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"marzban-external-traffic:{version}" == IMAGE
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_no_container_can_take_the_machine_for_itself(service):
+    each = SERVICES[service]
+    assert each["mem_limit"]
+    assert each["cpus"] == 1, "more than one is refused where there is one"
+    assert each["pids_limit"]
+
+
+def test_grafana_reaches_influxdb_prometheus_and_the_bridge_alone():
+    networks = {name: set(each["networks"]) for name, each in SERVICES.items()}
+    assert {name for name, of in networks.items() if of & networks["grafana"]} == {
+        "grafana",
+        "influxdb",
+        "prometheus",
+        "bridge",
+    }
+    assert STACK["networks"]["backend"] == {"internal": True}
+    for one, other in (("bridge", "collector"), ("init", "influxdb"), ("collector", "influxdb")):
+        assert networks[one] & networks[other]
+    for name in ("collector", "bridge"):  # two would be scraped twice by docker-compose.scale.yml
+        assert len(networks["prometheus"] & networks[name]) == 1
+
+
+@pytest.mark.parametrize("service", PROGRAMS)
+def test_a_panel_on_this_machine_has_a_name(service):
+    assert SERVICES[service]["extra_hosts"] == ["host.docker.internal:host-gateway"]
+
+
+@pytest.mark.parametrize("service", ["collector", "bridge", "influxdb", "prometheus", "grafana"])
+def test_what_keeps_data_is_given_time_to_end(service):
+    assert SERVICES[service]["stop_grace_period"]
 
 
 def test_each_program_is_given_the_file_with_its_own_token_and_no_other():
@@ -99,8 +187,8 @@ def test_each_program_is_given_the_file_with_its_own_token_and_no_other():
     assert f"$__file{{/tokens/grafana/{TOKEN_FILE}}}" in sources
 
 
-@pytest.mark.parametrize("service", sorted(OURS))
-def test_our_containers_are_read_only_and_may_do_nothing_they_need_not(service):
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_containers_are_read_only_and_may_do_nothing_they_need_not(service):
     each = SERVICES[service]
     assert each["read_only"] is True
     assert each["cap_drop"] == ["ALL"]
@@ -112,7 +200,7 @@ def test_the_image_runs_as_nobody_special_and_is_pinned():
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert re.search(r"^USER (\d+):\1$", dockerfile, re.MULTILINE)
     assert dockerfile.index("USER ") < dockerfile.index("CMD ")
-    assert re.search(r"^ARG PYTHON=3\.\d+-slim-\w+$", dockerfile, re.MULTILINE)
+    assert re.search(r"^ARG PYTHON=3\.\d+\.\d+-slim-\w+$", dockerfile, re.MULTILINE)
     copied = set(re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE))
     allowed = {
         line.removeprefix("!")
@@ -133,9 +221,45 @@ def test_every_image_is_pinned(service):
 )
 def test_every_service_comes_back_by_itself_and_its_logs_are_bounded(service):
     each = SERVICES[service]
-    assert each["restart"] == ("on-failure:10" if service == "init" else "unless-stopped")
+    assert each["restart"] == ("on-failure:3" if service == "init" else "unless-stopped")
     assert each["logging"]["options"]["max-size"]
     assert service == "init" or each["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize(
+    ("status", "health", "is_healthy"),
+    [
+        (200, {"status": "ok"}, True),
+        (503, {"status": "following", "reasons": ["a leads"]}, True),
+        (503, {"status": "unready", "reasons": ["panel: refuses the sign-in"]}, False),
+    ],
+)
+def test_the_bridge_is_unhealthy_while_it_is_not_ready_unless_it_follows(
+    status, health, is_healthy
+):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(health).encode())
+
+        def log_message(self, *_):
+            pass
+
+    kind, *words = SERVICES["bridge"]["healthcheck"]["test"]
+    assert (kind, words[:2]) == ("CMD", ["python", "-c"])
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request).start()
+        code = (
+            words[2]
+            .replace(":8090", f":{server.server_address[1]}")
+            .replace("timeout=3", "timeout=60")
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+    assert (ended.returncode == 0) == is_healthy
+    assert ("refuses the sign-in" in ended.stderr) != is_healthy
 
 
 @pytest.mark.parametrize("service", ["collector", "bridge"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,9 +17,12 @@ import marzban_bridge.config.settings
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
 COMPOSE_ALONE = {
-    "INFLUXDB_PASSWORD",
-    "GRAFANA_ADMIN_PASSWORD",
-    "POSTGRES_PASSWORD",
+    "SECRETS_DIR",
+    "COLLECTOR_MEMORY",
+    "BRIDGE_MEMORY",
+    "INFLUXDB_MEMORY",
+    "POSTGRES_MEMORY",
+    "POSTGRES_CPUS",
     "POSTGRES_SHARED_BUFFERS",
     "GRAFANA_ROOT_URL",
     "COLLECTOR_PUBLISH",
@@ -68,27 +72,85 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def new_env(checkout):
-    script = checkout / "scripts" / "new-env.sh"
-    return subprocess.run(["sh", script], capture_output=True, text=True, check=False)
+def new_env(checkout, *arguments, volumes=""):
+    """Run the script beside a Docker that has these volumes."""
+    docker = checkout / "bin" / "docker"
+    docker.parent.mkdir(exist_ok=True)
+    docker.write_text(f"#!/bin/sh\nprintf '{volumes}'\n")
+    docker.chmod(0o755)
+    return subprocess.run(
+        ["sh", checkout / "scripts" / "new-env.sh", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={"PATH": f"{docker.parent}:{os.environ['PATH']}"},
+    )
 
 
-def test_a_new_env_has_a_fresh_secret_wherever_one_is_needed_and_nothing_else_changed(checkout):
-    assert new_env(checkout).returncode == 0
-    made = dotenv_values(checkout / ".env")
-    example = dotenv_values(EXAMPLE)
-    assert {name for name in made if made[name] != example[name]} == SECRETS
-    assert all(re.fullmatch("[A-Za-z0-9]{40}", made[name]) for name in SECRETS)
-    assert len({made[name] for name in SECRETS}) == len(SECRETS)
+def secrets_of(checkout):
+    return {each.name.upper(): each.read_text() for each in (checkout / "secrets").iterdir()}
+
+
+def test_there_is_a_fresh_secret_wherever_one_is_needed_and_the_settings_are_the_examples(checkout):
+    ended = new_env(checkout)
+    assert ended.returncode == 0, ended.stderr
+    assert (checkout / ".env").read_text() == EXAMPLE.read_text()
     assert (checkout / ".env").stat().st_mode & 0o777 == 0o600
-    assert list(made) == list(example)
-    collector.settings.Settings.from_env(made)
-    marzban_bridge.config.settings.Settings.from_env(made)
+    made = secrets_of(checkout)
+    fresh = {name: made[name] for name in SECRETS}
+    assert all(re.fullmatch("[A-Za-z0-9]{40}\n", each) for each in fresh.values())
+    assert len(set(fresh.values())) == len(SECRETS)
+    url = made.pop("POSTGRES_URL")
+    assert (
+        url == f"postgresql://traffic:{made['POSTGRES_PASSWORD'].strip()}@postgres:5432/traffic\n"
+    )
+    assert {name for name, each in made.items() if not each.strip()} == set(made) - SECRETS
+    assert set(made) - SECRETS == {"MARZBAN_PASSWORD", "MARZBAN_API_KEY", "COLLECTOR_REPORTER_KEYS"}
 
 
-def test_an_env_that_is_there_is_left_alone(checkout):
-    (checkout / ".env").write_text("MINE=1")
+def test_containers_read_the_files_of_secrets_and_other_users_of_the_machine_do_not(checkout):
+    new_env(checkout)
+    folder = checkout / "secrets"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {each.stat().st_mode & 0o777 for each in folder.iterdir()} == {0o644}
+
+
+def test_what_is_there_is_left_alone(checkout):
+    new_env(checkout)
+    before = (checkout / ".env").read_text(), secrets_of(checkout)
     answer = new_env(checkout)
     assert answer.returncode == 1
     assert "nothing was changed" in answer.stderr
-    assert (checkout / ".env").read_text() == "MINE=1"
+    assert ((checkout / ".env").read_text(), secrets_of(checkout)) == before
+
+
+def test_secrets_of_an_older_env_are_moved_into_files_and_no_other_is_made(checkout):
+    text = EXAMPLE.read_text().replace(
+        "\nCOLLECTOR_ADMIN_KEY=\n", "\nCOLLECTOR_ADMIN_KEY=an-old-key\n"
+    )
+    text = text.replace("\nMARZBAN_PASSWORD=\n", "\nMARZBAN_PASSWORD='pa$word #1'\n")
+    text += "INFLUXDB_PASSWORD=old # of InfluxDB\nPOSTGRES_PASSWORD=oldpg\n"
+    text = text.replace("\nINFLUXDB_ADMIN_TOKEN=\n", '\nINFLUXDB_ADMIN_TOKEN="old-operator"\n')
+    (checkout / ".env").write_text(text)
+    assert new_env(checkout, volumes="external-traffic_influxdb\n").returncode == 0
+    made = secrets_of(checkout)
+    assert made["COLLECTOR_ADMIN_KEY"] == "an-old-key\n"
+    assert made["MARZBAN_PASSWORD"] == "pa$word #1\n"
+    assert made["INFLUXDB_PASSWORD"] == "old\n"
+    assert made["INFLUXDB_ADMIN_TOKEN"] == "old-operator\n"
+    assert made["POSTGRES_URL"] == "postgresql://traffic:oldpg@postgres:5432/traffic\n"
+    left = dotenv_values(checkout / ".env")
+    assert not any(left[name] for name in made if name in left)
+    assert left["COLLECTOR_PORT"] == "8080"
+
+
+def test_new_secrets_for_kept_volumes_are_refused_until_it_is_said_anyway(checkout):
+    kept = "external-traffic_ledger\nexternal-traffic_influxdb\n"
+    answer = new_env(checkout, volumes=kept)
+    assert answer.returncode == 1
+    assert "would refuse" in answer.stderr
+    assert not (checkout / ".env").exists()
+    assert not (checkout / "secrets").exists()
+    assert new_env(checkout, "--anyway", volumes=kept).returncode == 0
+    assert new_env(checkout, volumes=kept).returncode == 1, "it is made already"

@@ -68,7 +68,7 @@ def test_every_variable_in_provisioning_is_documented_and_passed_to_grafana():
     for path in PROVISIONING.rglob("*.yaml"):
         if path.parent.name != "alerting":  # there `$` belongs to templates
             names |= set(re.findall(r"\$\{(\w+)\}", path.read_text()))
-    assert names == {"BRIDGE_ACTION_TOKEN", "BRIDGE_ADDRESS"}
+    assert names == {"BRIDGE_ADDRESS"}
     known = {**dotenv_values(ROOT / ".env.example"), "BRIDGE_ADDRESS": "the compose files' own"}
     assert names <= known.keys()
     assert names <= compose()["grafana"]["environment"].keys()

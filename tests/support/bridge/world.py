@@ -19,7 +19,6 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.support.bridge.fake_ledger import ADMIN_KEY, FakeLedger
-from tests.support.bridge.panel_kind import PANEL_KIND
 from tests.support.bridge.shared_stores import leading
 from tests.support.clocks import ManualClock
 
@@ -98,7 +97,7 @@ class World:
         folder: Path,
         *,
         panel: SimulatedPanel | None = None,
-        kind: str = PANEL_KIND,
+        kind: str = "marzban",
         ledger: FakeLedger | None = None,
         **settings: Any,
     ) -> None:

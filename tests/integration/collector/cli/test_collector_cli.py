@@ -42,6 +42,27 @@ def test_a_new_reporters_key_is_shown_once_and_works(path, capsys):
     assert key not in listed
 
 
+@pytest.mark.parametrize(
+    ("settings", "url", "is_remarked"),
+    [
+        ({"COLLECTOR_HOST": "0.0.0.0"}, "http://127.0.0.1:8080", True),
+        ({"COLLECTOR_HOST": "10.0.0.5", "COLLECTOR_PORT": "81"}, "http://10.0.0.5:81", False),
+        ({"COLLECTOR_PUBLIC_URL": "https://traffic.test/"}, "https://traffic.test", False),
+        ({"COLLECTOR_PUBLIC_URL": "http://127.0.0.1:8080"}, "http://127.0.0.1:8080", True),
+    ],
+)
+def test_a_new_reporter_is_told_an_address_that_a_sender_can_use(
+    path, capsys, monkeypatch, settings, url, is_remarked
+):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert main(["reporters", "add", "agent-1"]) == 0
+    out = capsys.readouterr().out
+    assert f"curl -sS {url}/v1/reports" in out
+    assert f"{url}/v1/sources/3x-ui/rk_" in out
+    assert ("COLLECTOR_PUBLIC_URL" in out) == is_remarked
+
+
 def test_the_list_tells_who_is_revoked_who_is_configured_and_who_was_heard(
     path, capsys, monkeypatch
 ):

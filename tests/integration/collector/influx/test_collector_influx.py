@@ -138,6 +138,7 @@ class TestBootstrap:
         assert main(["bootstrap"]) == 1
         error = capsys.readouterr().err
         assert "401" in error
+        assert "keeps the token it was first set up with" in error
         assert "nobody-s-token" not in error
 
     def test_without_influxdb_there_is_nothing_to_prepare(self, monkeypatch, tmp_path, capsys):
