@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/sources", tags=["sources"], route_class=FastRoute)
 
 _STATUSES = (400, 401, 403, 408, 413, 415, 422, 429, 503, 507)
+_KEY_IN_PATH_STATUSES = (*_STATUSES, 404)
 
 KeyInPath = Annotated[str, Path(description="A reporter key")]
 _OBJECT = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
@@ -77,7 +78,9 @@ async def take_3x_ui(request: Request, collector: CollectorPart, claimed: Claims
 
 
 @router.post(
-    "/3x-ui/{key:path}", responses=documented(*_STATUSES), openapi_extra={"requestBody": _OBJECT}
+    "/3x-ui/{key:path}",
+    responses=documented(*_KEY_IN_PATH_STATUSES),
+    openapi_extra={"requestBody": _OBJECT},
 )
 async def take_3x_ui_by_path(
     request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath
@@ -101,7 +104,7 @@ async def take_uniproxy(request: Request, collector: CollectorPart, claimed: Cla
 
 @router.post(
     "/uniproxy/{key:path}",
-    responses=documented(*_STATUSES),
+    responses=documented(*_KEY_IN_PATH_STATUSES),
     openapi_extra={"requestBody": _OBJECT, "parameters": _NODE},
 )
 async def take_uniproxy_by_path(

@@ -64,13 +64,13 @@ def parse_key(body: object, *, now: datetime, by: SimulatedAdmin) -> dict[str, A
     }
     if found["expire_date"] and found["expire_date"] <= now:
         fields.wrong["expire_date"] = "Value error, expire_date must be in the future"
-    permissions = fields.read("permissions", _permissions)
+    given = fields.read("permissions", permissions)
     fields.finish()
     if fields.body.get("inherit_permissions", True) is False:
-        reason = excess(by, permissions or {})
+        reason = excess(by, given or {})
         if reason:
             raise RefusedError(403, reason)
-        found["permissions"] = permissions or {}
+        found["permissions"] = given or {}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -80,9 +80,20 @@ def _status(value: Any) -> str:
     return str(value)
 
 
-def _permissions(value: Any) -> Permissions:
+def permissions(value: Any) -> Permissions:
+    """Return permissions as given: by resource and action. ValueError or TypeError for others."""
     if not isinstance(value, Mapping) or not all(
-        isinstance(actions, Mapping) for actions in value.values()
+        isinstance(actions, Mapping) for actions in value.values() if actions is not None
     ):
         raise TypeError("Input should be a valid dictionary")
-    return {resource: dict(actions) for resource, actions in value.items()}
+    found = {resource: dict(actions) for resource, actions in value.items() if actions is not None}
+    for actions in found.values():
+        for allowed in actions.values():
+            scopes = allowed.values() if isinstance(allowed, Mapping) else ()
+            if any(type(scope) is not int for scope in scopes):
+                raise TypeError("Input should be a valid integer")
+            if not isinstance(allowed, bool | Mapping | None):
+                raise TypeError("Input should be a valid boolean")
+    if isinstance(found.get("api_keys", {}).get("create"), Mapping):
+        raise TypeError("Input should be a valid boolean")
+    return found

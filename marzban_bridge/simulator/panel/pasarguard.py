@@ -14,20 +14,21 @@ from marzban_bridge.simulator.panel.api_keys import (
     acting_admin,
     new_key_text,
     parse_key,
+    permissions,
 )
 from marzban_bridge.simulator.panel.errors import RefusedError
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
-from marzban_bridge.simulator.panel.payloads.fields import Fields, integer, json_object
+from marzban_bridge.simulator.panel.payloads.fields import Fields, integer, json_object, text_up_to
 from marzban_bridge.simulator.panel.payloads.pasarguard import parse_template
 from marzban_bridge.simulator.panel.roles import Role
 from marzban_bridge.simulator.panel.users import SimulatedAdmin, SimulatedTemplate, SimulatedUser
 
-MAX_ROLE_NAME_LENGTH = 64
 ROLE_FLAGS = (
     "disabled_when_limited",
     "disconnect_users_when_limited",
     "disconnect_users_when_disabled",
 )
+ROLE_NAME_LENGTH = 64
 
 
 def set_disabled(
@@ -81,20 +82,19 @@ def add_template(panel: SimulatedPanel, body: object) -> SimulatedTemplate:
 
 def add_role(panel: SimulatedPanel, body: object) -> Role:
     """Create a role; RefusedError 422, or 409 for a name there is."""
-    given = json_object_or_refuse(body)
-    name = given.get("name")
-    if not isinstance(name, str) or not name:
-        raise RefusedError(422, {"name": "Field required"})
-    if len(name) > MAX_ROLE_NAME_LENGTH:
-        raise RefusedError(
-            422, {"name": f"String should have at most {MAX_ROLE_NAME_LENGTH} characters"}
-        )
+    wanted = Fields(body)
+    given = wanted.body
+    name = wanted.read("name", text_up_to(ROLE_NAME_LENGTH)) or ""
+    allowed = wanted.read("permissions", permissions)
+    if not name:
+        wanted.wrong.setdefault("name", "Field required")
+    wanted.finish()
     if any(role.name == name for role in panel.roles.values()):
         raise RefusedError(409, "Role with this name already exists")
     role = Role(
         id=1 + max(panel.roles),
         name=name,
-        permissions=given.get("permissions") or {},
+        permissions=allowed or {},
         **{flag: bool(given[flag]) for flag in ROLE_FLAGS if flag in given},
     )
     panel.roles[role.id] = role
