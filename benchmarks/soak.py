@@ -55,7 +55,7 @@ from tests.support.soak.soak_load import Books, Sender  # noqa: E402
 USERS, SENDERS = 24, 6
 GREEDY = "greedy"
 DISK_MIB = 1024
-SETTLE_SECONDS, SHORT_SETTLE_SECONDS = 240, 60
+SETTLE_SECONDS = 240
 GROWTH_SHARE, GROWTH_MIB = 0.15, 16
 SUMS = (
     'SELECT sum("upload_bytes") AS up, sum("download_bytes") AS down, count("upload_bytes") AS n '
@@ -101,7 +101,6 @@ class Soak:
         self.influx = influx
         dice = random.Random(seed)  # noqa: S311 - dice
         is_short = seconds < 300
-        self.settle_seconds = SHORT_SETTLE_SECONDS if is_short else SETTLE_SECONDS
         self.clock = SteppedClock(folder) if FAKETIME.exists() else None
         place = disk or folder
         faults = folder / "faults.json"
@@ -152,7 +151,7 @@ class Soak:
             self.ending,
             dice=dice,
             pause_seconds=2 if is_short else 5,
-            taken_seconds=90 if is_short else 240,
+            taken_seconds=240,
         )
         self.supervisor = Supervisor(self.stack, self.closing_time)
         self.chaos = Chaos(
@@ -213,7 +212,7 @@ class Soak:
         self.ending.set()
         self.chaos.end()
         for each in [*self.senders, self.admin, self.stranger, self.greedy]:
-            each.join(self.settle_seconds * 2)
+            each.join(SETTLE_SECONDS * 2)
             if each.is_alive():
                 self.books.note(f"{each.name} did not come to an end")
         quiet_since = time.monotonic()
@@ -264,7 +263,7 @@ class Soak:
 
     def _until_balanced(self) -> list[str]:
         """Return what is still wrong when nothing has changed for long enough."""
-        deadline = time.monotonic() + self.settle_seconds
+        deadline = time.monotonic() + SETTLE_SECONDS
         while (problems := self._problems()) and time.monotonic() < deadline:
             time.sleep(0.5)
         return problems

@@ -25,7 +25,7 @@ from tests.support.soak.soak_load import Books
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 PROGRAMS = (COLLECTOR, BRIDGE, PANEL)
 HALF_OPEN = 40
-UP_SECONDS = 60
+UP_SECONDS = 180
 
 
 class SteppedClock:

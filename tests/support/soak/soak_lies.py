@@ -22,7 +22,7 @@ from tests.support.soak.soak_load import RETRIED, Books
 LIST_STATUSES = (400, 413, 414, 429, 503)
 STRANGE_NAMES = ("x" * 255, "é" * 120, "a b", "u", "../admin", "no\u200bbody", "😀" * 60)
 REFUSED_NAMES = (" user0", "user0 ", "user0\t")
-UP_SECONDS = 60
+UP_SECONDS = 180
 GREEDY_BYTES = 64 * 2**20
 GREEDY_BOUNDS = {
     "COLLECTOR_USER_REQUEST_BYTES": str(2**30),
