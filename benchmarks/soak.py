@@ -1,6 +1,6 @@
 """Hours of accidents in minutes: do the books balance, is memory flat, is every limit right after?
 
-    uv run --group bench python benchmarks/soak.py [--minutes 30] [--seed N]
+    uv run --group bench python benchmarks/soak.py [--minutes 30] [--seed N] [--panel-kind KIND]
 
 Runs collector, bridge and a simulated panel as processes, and a real InfluxDB where there is one
 (see tests/support/engines/influx_engine.py). Senders report all the time, one in a hundred again,
@@ -69,6 +69,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - dice
+    parser.add_argument("--panel-kind", choices=["marzban", "pasarguard"], default="marzban")
     parser.add_argument("--keep", type=Path, help="a folder for files and logs, to be kept")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as opened:
@@ -79,7 +80,14 @@ def main() -> int:
         if influx_engine.describe():
             (folder / "influxd").mkdir(exist_ok=True)
             influx = opened.enter_context(contextlib.closing(InfluxEngine(folder / "influxd")))
-        soak = Soak(folder, disk, influx, seconds=arguments.minutes * 60, seed=arguments.seed)
+        soak = Soak(
+            folder,
+            disk,
+            influx,
+            kind=arguments.panel_kind,
+            seconds=arguments.minutes * 60,
+            seed=arguments.seed,
+        )
         opened.callback(soak.stack.close)
         return soak.run()
 
@@ -93,9 +101,11 @@ class Soak:
         disk: Path | None,
         influx: InfluxEngine | None,
         *,
+        kind: str,
         seconds: float,
         seed: int,
     ) -> None:
+        self.kind = kind
         self.seconds = seconds
         self.seed = seed
         self.influx = influx
@@ -119,7 +129,7 @@ class Soak:
                 **(influx.environment() if influx else {}),
                 **(self.clock.environment() if self.clock else {}),
             },
-            panel_arguments=("--faults", str(faults), "--durable"),
+            panel_arguments=("--kind", kind, "--faults", str(faults), "--durable"),
         )
         names = [str(user["username"]) for user in users]
         self.books = Books(names)
@@ -149,6 +159,7 @@ class Soak:
             meant,
             self.books,
             self.ending,
+            kind=kind,
             dice=dice,
             pause_seconds=2 if is_short else 5,
             taken_seconds=240,
@@ -193,7 +204,7 @@ class Soak:
     def run(self) -> int:
         """Run it all and return the exit code."""
         console.print(
-            f"seed {self.seed}, {self.seconds / 60:.1f} minutes; InfluxDB: "
+            f"seed {self.seed}, {self.seconds / 60:.1f} minutes on a {self.kind}; InfluxDB: "
             f"{influx_engine.describe() or 'none'}; disk: "
             f"{'small' if self.chaos.has_disk else 'never full (needs root)'}; clock: "
             f"{'stepped' if self.clock else 'not stepped (needs libfaketime)'}",

@@ -31,6 +31,7 @@ from tests.support.examples import examples
 
 PANELS = ("default", "two")
 ON = st.sampled_from(PANELS)
+KINDS = st.fixed_dictionaries(dict.fromkeys(PANELS, st.sampled_from(("marzban", "pasarguard"))))
 AMOUNTS = st.sampled_from((1, 11 * MIB, gib(0.7) + 11, gib(1.5) + 101, gib(3) + 1009))
 QUOTAS = st.integers(min_value=1, max_value=40).map(lambda half: gib(half * 0.5 + 0.01) + 1)
 """As people type them: odd limits in a row are another bridge's where no line tells whose."""
@@ -42,18 +43,19 @@ class SharedQuotaMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.world = PanelsWorld(self.folder, *PANELS[1:], spans=True)
-        self.quota = gib(10)
+        self.world = None
         self.used = 0
         self.unseen = dict.fromkeys(PANELS, 0)
 
     def teardown(self) -> None:
-        self.check()
-        self.world.close()
+        if self.world:
+            self.check()
+            self.world.close()
         shutil.rmtree(self.folder)
 
-    @initialize(limits=st.tuples(QUOTAS, st.none() | QUOTAS))
-    def create(self, limits):
+    @initialize(limits=st.tuples(QUOTAS, st.none() | QUOTAS), kinds=KINDS)
+    def create(self, limits, kinds):
+        self.world = PanelsWorld(self.folder, *PANELS[1:], spans=True, kinds=kinds)
         for panel, limit in zip(PANELS, limits, strict=True):
             self.world.panels[panel].create_user("alice", data_limit=limit)
         self.quota = limits[0]

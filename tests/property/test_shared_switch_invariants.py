@@ -22,6 +22,7 @@ from tests.support.examples import examples
 
 PANELS = ("default", "two", "three")
 ON = st.sampled_from(PANELS)
+KINDS = st.fixed_dictionaries(dict.fromkeys(PANELS, st.sampled_from(("marzban", "pasarguard"))))
 AMOUNTS = st.sampled_from((1, 11 * MIB, gib(0.7) + 11, gib(1.5) + 101, gib(3) + 1009))
 OF_PANEL = {"alice": "default", "two/alice": "two", "three/alice": "three"}
 
@@ -32,18 +33,20 @@ class SwitchMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.world = PanelsWorld(self.folder, *PANELS[1:])
+        self.world = None
         self.spans = False
         self.used = dict.fromkeys(PANELS, 0)
         self.unseen = dict.fromkeys(PANELS, 0)
 
     def teardown(self) -> None:
-        self.check()
-        self.world.close()
+        if self.world:
+            self.check()
+            self.world.close()
         shutil.rmtree(self.folder)
 
-    @initialize(spans=st.booleans())
-    def create(self, spans):
+    @initialize(spans=st.booleans(), kinds=KINDS)
+    def create(self, spans, kinds):
+        self.world = PanelsWorld(self.folder, *PANELS[1:], kinds=kinds)
         for panel in PANELS:
             self.world.panels[panel].create_user("alice", data_limit=gib(100))
         for name in OF_PANEL:

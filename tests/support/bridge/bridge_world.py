@@ -18,6 +18,7 @@ from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.fake_ledger import ADMIN_KEY, FakeLedger
+from tests.support.bridge.panel_kind import PANEL_KIND
 from tests.support.clocks import ManualClock
 
 PASSWORD = "the-password-of-the-bridge"
@@ -49,7 +50,7 @@ class BridgeWorld:
     `shop` a reseller. `alice` and `bob` are the shop's; `carol` is root's, without an owner.
     """
 
-    def __init__(self, folder: Path, *, kind: str = "marzban", **settings: Any) -> None:
+    def __init__(self, folder: Path, *, kind: str = PANEL_KIND, **settings: Any) -> None:
         self.clock = ManualClock()
         self.panel = SimulatedPanel(clock=self.clock, kind=kind, admins={"root": (PASSWORD, True)})
         self.panel.add_admin("boss", password=PASSWORDS["boss"], is_sudo=True)

@@ -19,6 +19,7 @@ from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.fake_ledger import ADMIN_KEY, FakeLedger
+from tests.support.bridge.panel_kind import PANEL_KIND
 from tests.support.bridge.shared_stores import leading
 from tests.support.bridge.world import AccidentProneTransport, Crashed
 from tests.support.clocks import ManualClock
@@ -55,7 +56,7 @@ class PanelsWorld:
         self.ledger = FakeLedger()
         self.panels = {
             name: SimulatedPanel(
-                kind=(kinds or {}).get(name, "marzban"),
+                kind=(kinds or {}).get(name, PANEL_KIND),
                 clock=self.clock,
                 admins={"root": (PASSWORD, True)},
                 secret=f"of {name}",

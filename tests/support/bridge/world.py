@@ -19,6 +19,7 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.support.bridge.fake_ledger import ADMIN_KEY, FakeLedger
+from tests.support.bridge.panel_kind import PANEL_KIND
 from tests.support.bridge.shared_stores import leading
 from tests.support.clocks import ManualClock
 
@@ -97,7 +98,7 @@ class World:
         folder: Path,
         *,
         panel: SimulatedPanel | None = None,
-        kind: str = "marzban",
+        kind: str = PANEL_KIND,
         ledger: FakeLedger | None = None,
         **settings: Any,
     ) -> None:

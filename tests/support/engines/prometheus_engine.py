@@ -34,6 +34,7 @@ LABEL_VALUES = {
     "direction": ("upload", "download"),
     "field": ("user_token", "bytes_uploaded"),
     "kind": ("publish", "disable"),
+    "meant": ("bytes_uploaded", ""),
     "measurement": ("user_usage", "events"),
     "outcome": ("stored", "retry"),
     "policy": ("raw", "daily", "reports"),
@@ -72,6 +73,7 @@ class WorkedPrograms:
         self.collector.expose_export()
         self.bridge = marzban_bridge.metrics.Metrics()
         self.bridge.introduce(public_url="https://bridge.example.com", enforcement="limit")
+        self.bridge.panel.info({"kind": "pasarguard", "version": "5.2.1"})
         self.bridge.watch_resets(pending=lambda: 0.0, oldest_seconds=lambda: 0.0)
         self.bridge.influx_answered(is_up=True)
         self.work()

@@ -26,6 +26,7 @@ from marzban_bridge.errors import StoreError
 from marzban_bridge.quota.account import FLOOR_BYTES, Account
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
 from marzban_bridge.store.store import Store
+from tests.support.bridge.panels import FREE_ACCESS
 from tests.support.processes import BRIDGE, COLLECTOR, PANEL, PANEL_PASSWORD, Stack, until
 from tests.support.soak.soak_load import Books
 
@@ -55,6 +56,7 @@ class AdminAtWork(threading.Thread):
         books: Books,
         stop: threading.Event,
         *,
+        kind: str,
         dice: random.Random,
         pause_seconds: float,
         taken_seconds: float,
@@ -65,6 +67,7 @@ class AdminAtWork(threading.Thread):
         self.meant = meant
         self._books = books
         self._stop_asked = stop
+        self._free_access = FREE_ACCESS[kind]
         self._dice = dice
         self._pause_seconds = pause_seconds
         self._taken_seconds = taken_seconds
@@ -139,12 +142,7 @@ class AdminAtWork(threading.Thread):
         self._until_as_meant(name)
         until(f"{name} can be deleted", lambda: self._is_deleted(name), seconds=self._taken_seconds)
         quota_bytes = self._dice.randrange(1, 200) * 2**28
-        body = {
-            "username": name,
-            "data_limit": quota_bytes,
-            "proxies": {"vless": {}},
-            "inbounds": {},
-        }
+        body = {"username": name, "data_limit": quota_bytes, **self._free_access}
         until(
             f"{name} can be made again",
             lambda: self._try(PANEL, "POST", "/api/user", body) or self._show(name),
