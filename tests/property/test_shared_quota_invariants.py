@@ -48,10 +48,13 @@ class SharedQuotaMachine(RuleBasedStateMachine):
         self.unseen = dict.fromkeys(PANELS, 0)
 
     def teardown(self) -> None:
-        if self.world:
-            self.check()
-            self.world.close()
-        shutil.rmtree(self.folder)
+        try:
+            if self.world:
+                self.check()
+        finally:
+            if self.world:
+                self.world.close()
+            shutil.rmtree(self.folder)
 
     @initialize(limits=st.tuples(QUOTAS, st.none() | QUOTAS), kinds=KINDS)
     def create(self, limits, kinds):

@@ -39,10 +39,13 @@ class SwitchMachine(RuleBasedStateMachine):
         self.unseen = dict.fromkeys(PANELS, 0)
 
     def teardown(self) -> None:
-        if self.world:
-            self.check()
-            self.world.close()
-        shutil.rmtree(self.folder)
+        try:
+            if self.world:
+                self.check()
+        finally:
+            if self.world:
+                self.world.close()
+            shutil.rmtree(self.folder)
 
     @initialize(spans=st.booleans(), kinds=KINDS)
     def create(self, spans, kinds):
