@@ -173,7 +173,7 @@ class Bridges:
             else:
                 accounts = bridge.actions.rebase(actor=actor, is_new_ledger=is_new_ledger)
             moved += [(bridge, account) for account in accounts]
-        self.store.shared_quotas.begin_as_rebased()
+        self.store.begin_shared_periods_as_rebased()
         if is_suspended:
             self.store.resume()
         return moved

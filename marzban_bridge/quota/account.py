@@ -352,6 +352,20 @@ def _joined(seqs: Seqs | None, others: Seqs) -> Seqs | None:
     return None if seqs is None else merged(seqs, others)
 
 
+def moved_along(account: Account, moved: Totals, *, corrected_seqs: Seqs) -> Account:
+    """Move the baselines as the beginning of the account's shared period was moved.
+
+    A held account's corrections are applied after its rebase.
+    """
+    return replace(
+        account,
+        baseline_bytes=account.baseline_bytes + moved.billed_bytes,
+        raw_baseline_bytes=account.raw_baseline_bytes + moved.raw_bytes,
+        period_seqs=moved.seqs,
+        corrected_seqs=account.corrected_seqs if account.is_held else corrected_seqs,
+    )
+
+
 def is_same_limit(one: int | None, other: int | None) -> bool:
     """Tell whether two limits differ by no more than the panel's own rounding."""
     if one is None or other is None:

@@ -183,20 +183,26 @@ def rejoin_anew(shared: SharedQuota, account: Account) -> SharedQuota:
     return replace(shared, start=start)
 
 
-def forgive(shared: SharedQuota, account: Account, lost_bytes: int) -> SharedQuota:
+def forgive(shared: SharedQuota, account: Account, lost_bytes: int, *, panel: str) -> SharedQuota:
     """Move the beginning of the period past bytes that an account's panel had counted and lost.
 
     Of an account that has still to follow a reset they are from before the period, and not in it.
     """
     if account.shared_period != shared.period:
         return shared
-    start = shared.start or _start_of(account)
-    start = replace(
+    starts = dict(shared.starts)
+    if begun := starts.get(panel):
+        starts[panel] = _later(begun, lost_bytes)
+    start = _later(shared.start or _start_of(account), lost_bytes)
+    return replace(shared, start=start, starts=starts)
+
+
+def _later(start: Totals, more_bytes: int) -> Totals:
+    return replace(
         start,
-        billed_bytes=start.billed_bytes + lost_bytes,
-        raw_bytes=start.raw_bytes + lost_bytes,
+        billed_bytes=start.billed_bytes + more_bytes,
+        raw_bytes=start.raw_bytes + more_bytes,
     )
-    return replace(shared, start=start)
 
 
 def _begin(account: Account, panel: str) -> SharedQuota:
@@ -367,25 +373,4 @@ def in_step(account: Account, shared: SharedQuota) -> Account:
         raw_baseline_bytes=start.raw_bytes - account.spent_before_bytes,
         period_seqs=start.seqs,
         corrected_seqs=shared.corrected_seqs,
-    )
-
-
-def moved_along(account: Account, before: SharedQuota, after: SharedQuota) -> Account:
-    """Move the baseline as the beginning of the account's shared period was moved.
-
-    Corrections wait for the rebase of a held account.
-    """
-    in_both = account.shared_period == before.period == after.period
-    if before.start is None or after.start is None or not in_both:
-        return account
-    if account.is_held and after.corrected_seqs != before.corrected_seqs:
-        return account
-    moved_bytes = after.start.billed_bytes - before.start.billed_bytes
-    raw_moved_bytes = after.start.raw_bytes - before.start.raw_bytes
-    return replace(
-        account,
-        baseline_bytes=account.baseline_bytes + moved_bytes,
-        raw_baseline_bytes=account.raw_baseline_bytes + raw_moved_bytes,
-        period_seqs=after.start.seqs,
-        corrected_seqs=after.corrected_seqs,
     )

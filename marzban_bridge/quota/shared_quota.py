@@ -48,3 +48,13 @@ class SharedQuota:
     """The generation of the user whose data limit an admin set last."""
     anew: Anew | None = None
     """The totals when the first user of the next generation was created."""
+
+    def moved_since(self, before: SharedQuota) -> Totals | None:
+        """Return by how much the beginning of the period was moved; None for another period."""
+        if self.start is None or before.start is None or self.period != before.period:
+            return None
+        return Totals(
+            billed_bytes=self.start.billed_bytes - before.start.billed_bytes,
+            raw_bytes=self.start.raw_bytes - before.start.raw_bytes,
+            seqs=self.start.seqs,
+        )

@@ -175,6 +175,11 @@ class Store:
             handle.shares_quotas = shares_quotas
             self.set_meta("shares_quotas", str(shares_quotas).lower())
 
+    def begin_shared_periods_as_rebased(self) -> None:
+        """Take the beginning of each shared period from the accounts again, after a rebase."""
+        with self._handle.transaction():
+            self._switch.begin_as_rebased()
+
     def forget_panel(self, panel: str, *, actor: str, at: datetime) -> int:
         """Delete all data of a panel that is no longer configured; return its number of accounts.
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from marzban_bridge.quota.account import MIB, is_same_limit
+from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.panels_world import PanelsWorld
 from tests.support.examples import examples
@@ -106,6 +107,21 @@ class SwitchMachine(RuleBasedStateMachine):
     def switch(self):
         self.spans = not self.spans
         self.world.restart(spans=self.spans)
+
+    @rule(panel=ON, amount=AMOUNTS)
+    def an_older_dump_is_put_back_and_accepted(self, panel, amount):
+        """What the panel had counted since is forgiven by that."""
+        self.look()
+        user = self.world.panels[panel].get_user("alice")
+        if self.is_down(panel) or user["status"] != "active" or not user["used_traffic"]:
+            return  # a counter that falls to nothing may be a reset of all users
+        older = to_snapshot(self.world.panels[panel])
+        self.world.panels[panel].use_traffic("alice", amount)
+        self.look()
+        restore_snapshot(self.world.panels[panel], older)
+        self.look()
+        assert "in an earlier state" in self.world.bridge(panel).store.suspension.text
+        self.world.attempt(lambda: self.world.bridge(panel).panel_rebase.apply(actor="root"))
 
     @rule(panel=ON)
     def goes_down(self, panel):

@@ -140,5 +140,5 @@ class PanelRebase:
         if accepted.fate is not Fate.KEPT:
             shared = self._store.shared_quotas.get(before.key)
             if shared and accepted.lost_bytes:
-                shared = forgive(shared, before, accepted.lost_bytes)
+                shared = forgive(shared, before, accepted.lost_bytes, panel=self._store.panel)
             self._store.accounts.save(accepted.after, [event], at=now, shared=shared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.shared import begun_as, in_step
 from marzban_bridge.quota.shared_switch import (
     Member,
     form,
@@ -62,6 +63,15 @@ class QuotaSwitch:
         for panel in self._handle.known_panels:
             self._end_for_gone(panel)
         self._shared_quotas.drop_all()
+
+    def begin_as_rebased(self) -> None:
+        """Take the beginning of each shared period from the accounts, within a transaction."""
+        for key, shared in self._shared_quotas.all().items():
+            members = self._shared_quotas.members(key)
+            begun = begun_as(members, shared)
+            self._shared_quotas.put(key, begun)
+            for panel, account in members.items():
+                Accounts(self._handle, panel).replace_state(in_step(account, begun))
 
     def _names_with_account(self) -> list[str]:
         rows = self._db.execute("SELECT DISTINCT account_key FROM account").fetchall()

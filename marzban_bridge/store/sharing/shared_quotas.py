@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from marzban_bridge.quota.account import Account
-from marzban_bridge.quota.shared import begun_as, in_step, moved_along
+from marzban_bridge.quota.account import Account, moved_along
 from marzban_bridge.quota.shared_quota import SharedQuota
+from marzban_bridge.quota.usage import NOTHING
 from marzban_bridge.store.handle import StoreHandle
 
 
@@ -31,11 +31,22 @@ class SharedQuotas:
         Where the beginning of the period has moved, the baselines of all accounts in it move along.
         """
         before = self.get(key)
-        self._store(key, shared)
-        if before is None or before.start == shared.start:
+        self._db.execute(
+            "INSERT OR REPLACE INTO shared_quota VALUES (?, ?, ?)",
+            (key, shared.departed_bytes, msgspec.json.encode(shared)),
+        )
+        moved = shared.moved_since(before) if before else None
+        if before is None or moved is None or moved == NOTHING:
             return
+        is_corrected = shared.corrected_seqs != before.corrected_seqs
         for panel, account in self.members(key).items():
-            self._replace(panel, account, moved_along(account, before, shared))
+            waits = account.is_held and is_corrected
+            if account.shared_period == shared.period and not waits:
+                after = moved_along(account, moved, corrected_seqs=shared.corrected_seqs)
+                self._db.execute(
+                    "UPDATE account SET state = ? WHERE account_key = ? AND panel = ?",
+                    (msgspec.json.encode(after), key, panel),
+                )
 
     def drop(self, key: str) -> None:
         """Delete one, within a transaction."""
@@ -58,27 +69,7 @@ class SharedQuotas:
             for panel in sorted(found, key=lambda panel: (order.get(panel, len(order)), panel))
         }
 
-    def begin_as_rebased(self) -> None:
-        """Take the beginning of each shared period from the accounts again, after a rebase."""
-        with self._handle.transaction():
-            for key, state in self._db.execute(
-                "SELECT account_key, state FROM shared_quota"
-            ).fetchall():
-                members = self.members(key)
-                shared = begun_as(members, msgspec.json.decode(state, type=SharedQuota))
-                self._store(key, shared)
-                for panel, account in members.items():
-                    self._replace(panel, account, in_step(account, shared))
-
-    def _store(self, key: str, shared: SharedQuota) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO shared_quota VALUES (?, ?, ?)",
-            (key, shared.departed_bytes, msgspec.json.encode(shared)),
-        )
-
-    def _replace(self, panel: str, before: Account, after: Account) -> None:
-        if after != before:
-            self._db.execute(
-                "UPDATE account SET state = ? WHERE account_key = ? AND panel = ?",
-                (msgspec.json.encode(after), after.key, panel),
-            )
+    def all(self) -> dict[str, SharedQuota]:
+        """Return all shared quotas by name."""
+        rows = self._db.execute("SELECT account_key, state FROM shared_quota").fetchall()
+        return {key: msgspec.json.decode(state, type=SharedQuota) for key, state in rows}

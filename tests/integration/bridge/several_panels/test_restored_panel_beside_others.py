@@ -216,3 +216,23 @@ def test_a_dump_and_a_ledger_that_lost_something_are_accepted_in_any_order(
     assert sums(world, names) == {gib(3) + 2}
     world.look(3)
     assert sums(world, names) == {gib(3) + 2}
+
+
+@pytest.mark.parametrize("panel", BOTH)
+def test_what_is_forgiven_of_a_panel_is_no_part_of_its_share_when_quotas_part(opened, panel):
+    world = opened("two", spans=True)
+    names = fill(world, 3, 1, was_reset=False)
+    snapshot = to_snapshot(world.panels[panel])
+    for name in names:
+        world.use(panel, 0.5, name)
+        world.ledger.report(f"{other_of(panel)}/{name}", gib(1))
+    world.look(3)
+    restore_snapshot(world.panels[panel], snapshot)
+    world.look(2)
+    accept(world, panel)
+    world.look(2)
+    world.restart(spans=False)
+    world.look(2)
+    for name in names:
+        assert used(world, panel, name) == gib(1) + 1
+        assert used(world, other_of(panel), name) == gib(2) + 1

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from marzban_bridge.panels.users import ResetStrategy
-from marzban_bridge.quota.account import ResetRequest, Superseded, snapshot_of
+from marzban_bridge.quota.account import ResetRequest, Superseded, moved_along, snapshot_of
 from marzban_bridge.quota.shared import (
     begun_as,
     completed,
@@ -17,7 +17,6 @@ from marzban_bridge.quota.shared import (
     forgive,
     is_behind,
     is_same_reset,
-    moved_along,
     period_of,
     put_back,
     renewed,
@@ -319,36 +318,28 @@ def in_period(period, *, baseline=0, **fields):
     return account(shared_period=period, baseline_bytes=baseline, **fields)
 
 
-@pytest.mark.parametrize(
-    ("period", "is_held", "corrected", "moved"),
-    [
-        (2, False, (), 30),
-        (2, True, (), 30),
-        (2, False, (("alice", 9),), 30),
-        (2, True, (("alice", 9),), 0),
-        (1, False, (), 0),
-        (None, False, (), 0),
-    ],
-    ids=["in it", "held", "corrected", "held and corrected", "has to follow", "apart"],
-)
-def test_accounts_in_a_period_move_along_with_its_beginning(period, is_held, corrected, moved):
+def test_accounts_move_along_with_the_beginning_of_their_period():
     before = SharedQuota(quota_bytes=gib(1), panel="default", period=2, start=both(100))
-    after = replace(before, start=both(130), corrected_seqs=corrected)
-    found = moved_along(in_period(period, baseline=90, is_held=is_held), before, after)
-    assert found.baseline_bytes == 90 + moved
-    assert found.corrected_seqs == (corrected if moved else ())
+    after = replace(before, start=both(130), corrected_seqs=(("alice", 9),))
+    moved = after.moved_since(before)
+    found = moved_along(in_period(2, baseline=90), moved, corrected_seqs=after.corrected_seqs)
+    assert (found.baseline_bytes, found.corrected_seqs) == (120, (("alice", 9),))
+    held = in_period(2, baseline=90, is_held=True)
+    found = moved_along(held, moved, corrected_seqs=after.corrected_seqs)
+    assert (found.baseline_bytes, found.corrected_seqs) == (120, ())
+    assert replace(after, period=3).moved_since(before) is None
+    assert after.moved_since(replace(before, start=None)) is None
 
 
-def test_no_account_moves_along_into_another_period():
-    before = SharedQuota(quota_bytes=gib(1), panel="default", period=2, start=both(100))
-    after = replace(before, period=3, start=both(130))
-    assert moved_along(in_period(2, baseline=90), before, after).baseline_bytes == 90
-
-
-def test_what_a_panel_lost_of_an_earlier_period_is_not_forgiven_in_this_one():
-    shared = SharedQuota(quota_bytes=gib(1), panel="default", period=2, start=both(100))
-    assert forgive(shared, in_period(1), 30) == shared
-    assert forgive(shared, in_period(2), 30).start == both(130)
+def test_what_a_panel_lost_is_taken_off_its_share_and_none_of_it_of_an_earlier_period():
+    starts = {"default": both(60), "two": both(40)}
+    shared = SharedQuota(
+        quota_bytes=gib(1), panel="default", period=2, start=both(100), starts=starts
+    )
+    assert forgive(shared, in_period(1), 30, panel="two") == shared
+    found = forgive(shared, in_period(2), 30, panel="two")
+    assert found.start == both(130)
+    assert found.starts == {"default": both(60), "two": both(70)}
 
 
 def test_after_a_rebase_the_period_begins_with_the_first_account_that_is_in_it():
