@@ -17,11 +17,11 @@ from marzban_bridge.doctor.observations import (
     WebhookObservation,
 )
 from marzban_bridge.panels.check import PanelCheck
-from marzban_bridge.panels.dialect import PanelKind
+from marzban_bridge.panels.dialect import MARZBAN
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 URL = "https://panel.example.com"
-CHECK = PanelCheck(admin="bridge", is_sudo=True, version="0.8.4", kind=PanelKind.MARZBAN)
+CHECK = PanelCheck(admin="bridge", is_sudo=True, version="0.8.4", dialect=MARZBAN)
 PANEL = PanelObservation(name="default", url=URL, check=CHECK, clock_ahead_seconds=0.4)
 BRIDGE = BridgeObservation(
     url="http://127.0.0.1:8090",
