@@ -36,6 +36,11 @@ fuzz examples="20":
 audit:
     uv export --frozen --group bench --no-emit-project --quiet | uvx pip-audit@2.10.1 --strict --disable-pip --require-hashes -r /dev/stdin
 
+# the versions of uv.lock, for scripts/install.sh
+constraints:
+    (echo '# The versions that uv.lock has, for scripts/install.sh; `just constraints` writes it anew'; \
+      uv export --frozen --no-emit-project --no-hashes --no-annotate --no-header --all-extras --quiet) > packaging/pip/constraints.txt
+
 # what CI does
 ci:
     .ci/run
