@@ -29,7 +29,7 @@ console = Console()
 SHOWN_USERS = 20
 SHOWN_CORRECTIONS = 100
 PATIENCE_SECONDS = 600.0
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 TRY_HERE_SECONDS = 2.0
 """How often the command tries to become the ledger's writer while it waits for the correction."""
 MAX_REASON_LENGTH = 500
@@ -297,7 +297,7 @@ def _carry_out(backend: EmbeddedBackend | SharedBackend, wanted: Wanted, *, now_
             if time.monotonic() >= try_here_at:
                 try_here_at = time.monotonic() + TRY_HERE_SECONDS
                 _try_here(backend, now_millis=now_millis)
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     if done.problem is not None:
         raise LedgerError(f"{done.problem}; nothing was changed")
     _say(

@@ -14,7 +14,7 @@ from collector.ledger.corrections import Correction
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """How often the ledger is polled for requested corrections."""
 
 
@@ -46,7 +46,7 @@ class CorrectionRunner:
                 if problem != str(error):
                     problem = str(error)
                     log.warning("a correction could not be carried out, it is retried: %s", error)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def carry_out_open(self) -> None:
         """Carry out the corrections requested so far, if this collector writes the ledger's sums.

@@ -22,7 +22,7 @@ from collector.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 1.0
 """The longest pause: the longer adding up takes, the less often the leader does it."""
 GATHER_SECONDS = 0.02
@@ -93,19 +93,19 @@ class SharedLeader:
         while not self._is_stopping:
             started_at = time.monotonic()
             try:
-                self._look()
+                self._poll()
             except NotStoredError as error:
                 self._note(error)
             except Exception as error:  # an unexpected error must not end the thread
                 log.exception("unexpected error in the leader's thread")
                 self._note(error)
             took_seconds = time.monotonic() - started_at
-            pause_seconds = min(LONGEST_PAUSE_SECONDS, max(LOOK_SECONDS, took_seconds))
+            pause_seconds = min(LONGEST_PAUSE_SECONDS, max(POLL_SECONDS, took_seconds))
             if self._woken.wait(pause_seconds) and not self._is_stopping:
                 time.sleep(max(GATHER_SECONDS, min(LONGEST_PAUSE_SECONDS, took_seconds)))
             self._woken.clear()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         started_at = time.perf_counter()
         head = self._ledger.lead()
         self._outage.recovered()

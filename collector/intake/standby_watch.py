@@ -12,14 +12,14 @@ from collector.runtime.outage import Outage
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 
 
 class StandbyWatch:
     """Polls the number of sessions that wait for a synchronous standby of the ledger's server."""
 
-    def __init__(self, look: Callable[[], Awaitable[int]], *, metrics: Metrics) -> None:
-        self._look = look
+    def __init__(self, count_waiting: Callable[[], Awaitable[int]], *, metrics: Metrics) -> None:
+        self._count_waiting = count_waiting
         self._metrics = metrics
         self._outage = Outage(
             "standby",
@@ -36,13 +36,13 @@ class StandbyWatch:
     async def run(self) -> None:
         """Poll every few seconds, until cancelled."""
         while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await self.poll()
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Poll once; the ingest reports a server that cannot be reached."""
         try:
-            waiting = await self._look()
+            waiting = await self._count_waiting()
         except CollectorError:
             waiting = 0
         self._metrics.standby_waiting.set(waiting)

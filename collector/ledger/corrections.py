@@ -14,7 +14,7 @@ import msgspec
 
 CORRECTED_REPORTS = 5_000
 """The most reports that one commit voids."""
-LOOKED_THROUGH_REPORTS = 50_000
+SCANNED_REPORTS = 50_000
 """The most reports that one commit reads for it, since commits of reports wait meanwhile."""
 SCOPE = "correction:"
 """The prefix of the scope of a correction's rows in the table of reports; no sender has it."""

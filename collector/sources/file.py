@@ -16,7 +16,7 @@ from collector.sources.config import EMPTY, SourcesConfig, read_sources
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 NOTE_SECONDS = 60.0
 SETTING = "COLLECTOR_SOURCES_FILE"
 
@@ -35,7 +35,7 @@ class Sources:
         self._path = path
         self._stamp = _stamp_of(path)
         self._config = load_sources(path)
-        self._look_at_seconds = 0.0
+        self._next_poll_seconds = 0.0
         self.notes = RateLimit(per_second=1 / NOTE_SECONDS, burst=1)
         """Bounds how often a reporter's refusals are logged: panels repeat them all day."""
         self.problem: str | None = None
@@ -43,8 +43,8 @@ class Sources:
 
     def config(self, *, now_seconds: float) -> SourcesConfig:
         """Return the configuration, at most a second old."""
-        if self._path is not None and now_seconds >= self._look_at_seconds:
-            self._look_at_seconds = now_seconds + LOOK_SECONDS
+        if self._path is not None and now_seconds >= self._next_poll_seconds:
+            self._next_poll_seconds = now_seconds + POLL_SECONDS
             stamp = _stamp_of(self._path)
             if stamp != self._stamp:
                 self._stamp = stamp

@@ -1,4 +1,4 @@
-"""The users of the demonstration, each there for one thing the product does."""
+"""The users of the demo; each shows one feature of the product."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marzban_bridge.simulator.panel.dialect import SimulatedDialect
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """A user of the simulated panel, and how fast it uses servers, in GiB per second and sender."""
+    """A user of the simulated panel; rates are GiB per second, the external one for each sender."""
 
     username: str
     shows: str

@@ -1,4 +1,4 @@
-"""Sets the stage, lets it run, and says whether the books balance."""
+"""Starts panel, collector and bridge, runs traffic and stories, and compares all sums."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ ADMIN_PASSWORD = "admin-password"  # noqa: S105 - of a panel that exists for a m
 
 @dataclass(slots=True)
 class Outcome:
-    """How the stories ended that did not end well, in sentences for people."""
+    """The stories that failed or did not end, in sentences for people."""
 
     failures: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
-    """What was waited for in vain: this machine is too slow, or something does not work."""
+    """What did not happen in time: this machine is too slow, or something does not work."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demonstration; exit code 0 only if every user's books balance."""
+    """Run the demo; exit code 0 only if all sums of every user agree."""
     logging.getLogger().setLevel(logging.ERROR)
     console = Console()
     if not console.is_terminal:
@@ -200,7 +200,7 @@ def _pair(
 
 
 async def _play(stage: Stage, console: Console, *, is_live: bool, picture: Path | None) -> Outcome:
-    """Let traffic flow and stories happen; return how they ended."""
+    """Run traffic and stories; return how the stories ended."""
     outcome = Outcome()
 
     async def play(story: Story) -> None:
@@ -244,7 +244,7 @@ async def _show(stage: Stage, console: Console, *, is_live: bool) -> None:
 
 
 async def _take_picture(stage: Stage, path: Path) -> None:
-    """Save what is to be seen shortly before the end; the picture loads nothing from anywhere."""
+    """Save the view shortly before the end as an SVG that loads nothing from the network."""
     await asyncio.sleep((stage.ends_at - time.monotonic()) * PICTURE_AT)
     recorder = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO())
     recorder.print(live(stage))
@@ -254,7 +254,7 @@ async def _take_picture(stage: Stage, path: Path) -> None:
 
 
 async def _is_quiet(stage: Stage, client: httpx.AsyncClient) -> bool:
-    """Wait until the bridge has read all there is and has looked at everybody since; not long."""
+    """Wait until the bridge has read all reports and evaluated all users; QUIET_SECONDS at most."""
     head = (await client.get("/v1/usage/changes", params={"after": 0})).json()["head"]
     deadline = time.monotonic() + QUIET_SECONDS
     while stage.bridges.store.usage.cursor < head and time.monotonic() < deadline:
@@ -279,7 +279,7 @@ def conclude(
 ) -> int:
     """Print the final table and the verdict; return the exit code, 0 where the books balance.
 
-    Where something came too late, what the books should say is not known: that is no verdict.
+    Where something came too late, the expected sums are not known, and there is no verdict.
     """
     console.print(final_table(lines))
     for what, count in sorted(counts.items()):

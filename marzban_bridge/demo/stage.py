@@ -1,4 +1,4 @@
-"""Traffic for the demonstration, and its own sums, with which the product is compared."""
+"""The demo's traffic, and its own sums, with which those of the product are compared."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def http_client(base_url: str = "", headers: Mapping[str, str] | None = None) ->
 
 @dataclass(slots=True)
 class Ledgerline:
-    """What the demo knows of one user: acknowledged bytes, and those before the period."""
+    """The demo's sums of one user: acknowledged bytes, and those of before the period."""
 
     acknowledged_bytes: int = 0
     before_period_bytes: int = 0
@@ -59,7 +59,7 @@ class Ledgerline:
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """Everything the demonstration's tasks share."""
+    """What all tasks of the demo share."""
 
     panel: SimulatedPanel
     bridges: Bridges
@@ -74,14 +74,14 @@ class Stage:
     books: dict[str, Ledgerline] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     on_their_way: Counter[str] = field(default_factory=Counter)
-    """Reports that were sent and are in no books yet, by user."""
+    """Reports that were sent and are not in the demo's sums yet, by user."""
     counts: Counter[str] = field(default_factory=Counter)
     news: deque[str] = field(default_factory=lambda: deque(maxlen=200))
     started_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_over(self) -> bool:
-        """Whether traffic has ended: every story has, or none is waited for any more."""
+        """Whether traffic has ended: all stories have, or the time to wait for them is over."""
         waits_seconds = PATIENCE_SECONDS if self.untold else 0.0
         return time.monotonic() >= self.ends_at + waits_seconds
 
@@ -99,11 +99,11 @@ class Stage:
         line.before_period_bytes = line.acknowledged_bytes
 
     def is_served(self, username: str) -> bool:
-        """Tell whether the user has servers to use: a cut-off subscription hands out none."""
+        """Tell whether the user can use servers: a cut-off user's subscription lists none."""
         return username not in self.paused and self.user(username)["status"] in SERVED
 
     async def pause(self, username: str) -> None:
-        """Stop a user's traffic; returns when the bridge knows of all of it, or everything ends."""
+        """Stop a user's traffic; return when the bridge has read all of it, or the demo is over."""
         self.paused.add(username)
         while not self._is_all_known(username) and not self.is_over:
             await asyncio.sleep(TICK_SECONDS)
@@ -117,7 +117,7 @@ class Stage:
 
 
 async def use_panel_nodes(stage: Stage) -> None:
-    """Let users use the panel's own nodes."""
+    """Have users use the panel's own nodes."""
     while not stage.is_over:
         for role in CAST:
             if role.panel_rate and role.username not in stage.paused:
@@ -127,7 +127,7 @@ async def use_panel_nodes(stage: Stage) -> None:
 
 
 async def report_with_key(stage: Stage, client: httpx.AsyncClient, name: str) -> None:
-    """Report as an agent with a key does: batches with ids, sent again now and then."""
+    """Report as an agent with a key does: batches with ids, some of them sent twice."""
     roles = [role for role in CAST if role.external_rate and role.username != "mallory"]
     headers = {"authorization": f"Bearer {stage.reporter_key}"}
     number = 0
@@ -194,7 +194,7 @@ async def _post(
     username: str | None = None,
     is_repeat: bool = False,
 ) -> None:
-    """Post until acknowledged, then enter it in the demo's books."""
+    """Post until acknowledged, then add it to the demo's own sums."""
     names = [username or report["user_token"] for report in batch]
     stage.on_their_way.update(names)
     while batch:

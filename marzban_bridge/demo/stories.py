@@ -1,4 +1,4 @@
-"""What happens to each user while the traffic flows; each story says when it went otherwise."""
+"""What happens to each user during the traffic; a story raises where something else happens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ REFUSED = frozenset({403, 404})
 
 
 class StoryError(Exception):
-    """Something happened that should not."""
+    """The product did something else than the story expects."""
 
 
 class UntoldError(Exception):
-    """The demonstration was over before what a story waits for."""
+    """The demo was over before what a story waits for happened."""
 
 
 Story = Callable[[Stage], Awaitable[None]]
@@ -38,7 +38,7 @@ async def button(stage: Stage) -> None:
 
 
 async def external_only(stage: Stage) -> None:
-    """Bob, whom no data limit can cut off, is disabled by the bridge and comes back."""
+    """Bob, whom no data limit can cut off, is disabled by the bridge and active after a reset."""
     await _until(stage, "bob", "disabled", lambda user: user["status"] == "disabled")
     await stage.pause("bob")
     stage.tell("an admin presses [b]Reset usage[/] for bob, who never used the panel's nodes")
@@ -71,10 +71,10 @@ async def next_plan(stage: Stage) -> None:
 
 
 async def reseller(stage: Stage) -> None:
-    """Judy's reseller signs in through us and resets her."""
+    """Judy's reseller signs in at the bridge and resets her."""
     await _until(stage, "judy", "limited", lambda user: user["status"] == "limited")
     await stage.pause("judy")
-    stage.tell("judy's reseller resets her through [b]our API[/]")
+    stage.tell("judy's reseller resets her through the [b]bridge's API[/]")
     async with http_client(stage.bridge_url) as client:
         form = {"username": "reseller", "password": RESELLER_PASSWORD}
         token = (await client.post("/api/admin/token", data=form)).json()["access_token"]
@@ -94,7 +94,7 @@ STORIES: tuple[Story, ...] = (button, external_only, larger_quota, next_plan, re
 
 
 def _quota(stage: Stage) -> int | None:
-    """Return dave's quota as the bridge knows it: the panel may fire the plan by itself."""
+    """Return dave's quota in the bridge: the panel may fire the plan by itself."""
     account = stage.bridges.store.accounts.get("dave")
     return account.quota_bytes if account else None
 

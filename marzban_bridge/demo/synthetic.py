@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Report until told to stop; the key comes from SYNTHETIC_REPORTER_KEY."""
+    """Report until stopped; the key comes from SYNTHETIC_REPORTER_KEY."""
     key = os.environ.get(KEY_VARIABLE, "")
     if not key:
         raise SettingsError(f"{KEY_VARIABLE} must hold a reporter key: reporters add synthetic")

@@ -1,4 +1,4 @@
-"""Do the books balance: reported = ledger = what the bridge counts = what the panel enforces."""
+"""Compares all sums: reported = in the ledger = counted by the bridge = enforced by the panel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNTOUCHED = frozenset({"on_hold", "expired"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One user's line of the final table; `problems` is empty when its books balance."""
+    """One user's line of the final table; `problems` is empty where all sums agree."""
 
     username: str
     status: str
@@ -29,7 +29,7 @@ class Line:
 
 
 async def check(stage: Stage, client: httpx.AsyncClient) -> list[Line]:
-    """Compare the demo's own books with the ledger, the bridge and the panel, user by user."""
+    """Compare the demo's own sums with ledger, bridge and panel, user by user."""
     return [
         await _check_user(stage, client, username, line)
         for username, line in sorted(stage.books.items())
@@ -87,7 +87,7 @@ async def _check_user(
 
 
 def _check_enforced(found: Balance, user: dict[str, object]) -> list[str]:
-    """Check that the panel cuts off exactly who used up the quota."""
+    """Check that the panel cuts off exactly the users whose quota is used up."""
     if found.quota_bytes is None:
         return [] if user["data_limit"] is None else ["an unlimited user was given a limit"]
     if user["status"] in UNTOUCHED:

@@ -1,4 +1,4 @@
-"""What one sees of the demonstration: users filling up, what happens, and the final table."""
+"""What the demo shows: each user's usage, what happens, and the final table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATUS_STYLE = {"active": "green", "limited": "red", "disabled": "red", "on_hol
 
 
 def live(stage: Stage) -> Group:
-    """Draw the stage as it is now."""
+    """Draw the current state of all users."""
     title = f"{stage.panel.dialect.title} users: [cyan]panel[/] + [magenta]external[/] traffic"
     table = Table(title=title, expand=False)
     table.add_column("user")

@@ -22,7 +22,7 @@ class PanelApi:
     read_admins: Callable[[Any], Sequence[Any]]
     """Returns the single admins of a list."""
     read_event: Callable[[Mapping[str, Any]], PanelEvent | None]
-    """Reads an event of a webhook; None for one of which no user has to be looked at."""
+    """Reads an event of a webhook; None for one that asks for no evaluation."""
     proof_path: str
     """What the panel answers from its database, about no user."""
     names_path: str

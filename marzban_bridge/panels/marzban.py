@@ -26,7 +26,7 @@ def parse_user(data: Mapping[str, Any]) -> PanelUser:
 
 
 def parse_event(data: Mapping[str, Any]) -> PanelEvent | None:
-    """Read one event of a webhook; None for one of which no user has to be looked at.
+    """Read one event of a webhook; None for one that asks for no evaluation.
 
     Marzban sends the user along as it is after what happened.
     """

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 FIRST_PANEL = "default"
-"""What the panel of `MARZBAN_URL` is called, and where names without a panel are looked for first.
+"""What the panel of `MARZBAN_URL` is called, and which is searched first for names without a panel.
 
 It is in every store that was made before there were several.
 """

@@ -74,7 +74,7 @@ def _scope(permissions: Mapping[str, Any], permission: str) -> int:
 
 
 def parse_event(data: Mapping[str, Any]) -> PanelEvent | None:
-    """Read one event of a webhook; None for one of which no user has to be looked at.
+    """Read one event of a webhook; None for one that asks for no evaluation.
 
     `enqueued_at` is when it happened. Of a next plan that fired by itself, and of what the panel
     does on schedule, no admin of a number is named.

@@ -128,7 +128,7 @@ class Panel(Protocol):
     # --- webhooks --------------------------------------------------------------------------------
 
     def event_of(self, data: Mapping[str, Any]) -> PanelEvent | None:
-        """Read one event of a webhook; None for one of which no user has to be looked at.
+        """Read one event of a webhook; None for one that asks for no evaluation.
 
         `data` has the texts `username` and `action`; the rest may be anything.
         """

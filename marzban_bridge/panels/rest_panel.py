@@ -50,9 +50,9 @@ FORBIDDEN = 403
 class RestPanel:
     """A panel, signed in to with an admin's name and password or with an API key.
 
-    Signs in when first needed and again when its token is refused. Which kind of panel it is, it is
-    asked when first needed, at each `check`, and when its users look like another kind's; a `kind`
-    that is given is not asked for. Errors name the settings of the panel called `name`. `transport`
+    Signs in when first needed and again when its token is refused. The panel's kind is asked
+    for when first needed, at each `check`, and when its users have another kind's fields; not where
+    `kind` is given. Errors name the settings of the panel called `name`. `transport`
     replaces the network in tests and in the one-process mode; a `guard` is asked before each try of
     each write.
     """
@@ -307,7 +307,10 @@ class RestPanel:
         await self._call("POST", f"{_user_path(username)}/reset", username=username)
 
     async def fire_next_plan(self, username: str) -> None:
-        """Fire the user's next plan; Marzban answers 404 although it fired, so look afterwards."""
+        """Fire the user's next plan.
+
+        Marzban answers 404 although it fired the plan, so the user is read afterwards.
+        """
         api = await self._known_api()
         try:
             path = f"{_user_path(username)}/{api.fire_path}"
@@ -374,7 +377,7 @@ class RestPanel:
     # --- webhooks --------------------------------------------------------------------------------
 
     def event_of(self, data: Mapping[str, Any]) -> PanelEvent | None:
-        """Read one event of a webhook; None for one of which no user has to be looked at."""
+        """Read one event of a webhook; None for one that asks for no evaluation."""
         api = self._api or APIS[self._dialect.kind]
         other = other_kind_of(data.get("user"), api)
         return (APIS[other.kind] if other else api).read_event(data)

@@ -38,7 +38,7 @@ TELLING_ACTIONS = frozenset(
         "user_limited",
     }
 )
-"""Of webhooks: after each of these a user has to be looked at."""
+"""Of webhooks: after each of these the user is evaluated."""
 
 
 def user_of(
@@ -95,7 +95,7 @@ def event_of(
     parse_user: Callable[[Mapping[str, Any]], PanelUser],
     with_user: Collection[str],
 ) -> PanelEvent | None:
-    """Read one event of a webhook; None for one after which no user has to be looked at.
+    """Read one event of a webhook; None for one that asks for no evaluation.
 
     The user as it was afterwards is read for the actions in `with_user`, if it can be. Raises
     LookupError where the event names no action or no user.

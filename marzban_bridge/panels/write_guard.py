@@ -1,6 +1,6 @@
 """Lets a write to a panel begin only where no other bridge can lead before its try is over.
 
-A try has a time of its own, after which nothing of it is sent any more. That is looked at before
+Each try has a time limit, after which nothing of it is sent. That is checked before
 the try begins, and again right before its head and its body are sent: a process may have been
 frozen in between. What cannot be known is how long a panel, or a proxy before it, takes over a
 write that it has received.
@@ -80,7 +80,7 @@ class WriteGuard:
 
     @contextlib.asynccontextmanager
     async def one_try(self) -> AsyncIterator[dict[str, Any]]:
-        """Let one write be tried; yield what the request needs to look again before it sends.
+        """Let one write be tried; yield what makes the request check again before it sends.
 
         Raises NotLeadingError instead of letting it begin or be sent, and httpx.ReadTimeout when
         its time is over.
@@ -89,7 +89,7 @@ class WriteGuard:
             await asyncio.Event().wait()
         until_seconds = seconds_now() + self._try_seconds
 
-        async def look_again(event: str, _: object) -> None:
+        async def check_again(event: str, _: object) -> None:
             if event.endswith(_ABOUT_TO_SEND):
                 self._demand(until_seconds)
 
@@ -98,7 +98,7 @@ class WriteGuard:
         self._all_over.clear()
         try:
             async with asyncio.timeout(self._try_seconds):
-                yield {"trace": look_again}
+                yield {"trace": check_again}
         except BaseException as error:
             self._open_until_seconds = max(self._open_until_seconds, until_seconds)
             if isinstance(error, TimeoutError):

@@ -136,7 +136,7 @@ class OpenWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TotalsAt:
-    """The ledger's totals of a user at one look."""
+    """The ledger's totals of a user at one evaluation."""
 
     at: datetime
     totals: Totals
@@ -156,7 +156,7 @@ class OwnEdit:
     text_mark: str = ""
     """Of the admin's own text in the note, before and after."""
     is_seen: bool = False
-    """A later look showed what it came to."""
+    """A later evaluation showed the result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +284,7 @@ class Account:
     admin_seqs: Seqs | None = None
     """The same for when the usage of the owning admin was last reset."""
     seen_seqs: Seqs | None = None
-    """The same for the last look."""
+    """The same for the last evaluation."""
     corrected_seqs: Seqs = ()
     """By reported name, up to which number of the ledger corrections are in the baselines."""
 

@@ -1,6 +1,6 @@
-"""Folds what the panel and the ledger show of a user into its account.
+"""Updates a user's account from what the panel and the ledger show of the user.
 
-Answers three questions: is it still the same user, was there a reset, did the admin change the
+Answers three questions: is it still the same user, was there a reset, did an admin change the
 quota. Changes nothing in the panel.
 """
 
@@ -52,25 +52,26 @@ from marzban_bridge.quota.writes.own_writes import (
 )
 
 LET_IN = (
-    "the user was made active in the panel although the bridge had disabled it; that resets "
-    "nothing, and while the quota is used up the user is disabled again in a minute: raise its "
-    "data limit, or reset it with `marzban-bridge reset` or from a dashboard; the panel's own "
-    "Reset usage is heard of such a user through the panel's webhook alone (WEBHOOK_ADDRESS)"
+    "somebody made the user active in the panel although the bridge had disabled it; that is no "
+    "reset, and while the quota is used up the bridge disables the user again in a minute: raise "
+    "its data limit, or reset it with `marzban-bridge reset` or from a dashboard. The panel's own "
+    "Reset usage reaches the bridge for such a user only by the panel's webhook (WEBHOOK_ADDRESS)"
 )
 RECREATION_GAP = timedelta(minutes=10)
-"""A user created longer than this after the last look at its predecessor counts from when it is
-seen: most of what was reported in between is the predecessor's."""
+"""Where a user was created longer than this after the last evaluation of the earlier user of its
+name, its period begins at the evaluation that finds it: most of what was reported in between is the
+earlier user's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """An account after a look at the panel, and what the look revealed."""
+    """An account after an evaluation, and what the evaluation found."""
 
     account: Account
     events: tuple[Event, ...] = ()
     reset: ResetSign | None = None
     is_past: bool = False
-    """The panel shows the user as it was some time ago; the account is left as it is."""
+    """The panel shows an earlier state of the user; the account is unchanged."""
 
 
 def adopt(
@@ -81,9 +82,9 @@ def adopt(
     now: datetime,
     line: NoteLine | None = None,
 ) -> Account:
-    """Open the account of a user seen for the first time; the quota is what the panel shows.
+    """Return the account of a user that has none yet; the quota is the panel's data limit.
 
-    Where that limit is one that this store published, the line beside it says the quota.
+    Where this store wrote that limit, the quota is the one in the note's line.
     """
     is_published = (
         line is not None
@@ -115,7 +116,7 @@ def adopt(
 
 
 def succeeding(opened: Account, before: Account, *, now: datetime) -> Account:
-    """Let a new account know of the writes to an earlier user of the name, which may still land."""
+    """Return a new account with the writes to the earlier user of the name that may still land."""
     return replace(
         opened,
         open_writes=still_open(before.open_writes, seen_at=now),
@@ -139,21 +140,22 @@ def observe(
     text: str | None = None,
     typed_limit: TypedLimit = TypedLimit.QUOTA,
 ) -> Observation:
-    """Fold one look at the panel, at the ledger's totals of that moment, into the account.
+    """Return the account after one evaluation: `user` as the panel shows it, `totals` at that time.
 
-    Idempotent: observing the same user again reveals nothing new. A user re-created under the same
-    name becomes a new account, whose period begins at the total of the last look at the user it
-    replaces, if that was shortly before its creation. A total below the one already seen holds the
-    account: its books stay as they are until `rebase`. So do those of a user who is shown as it was
-    some time ago. `line` is this store's in the user's note and `text` the admin's own there, None
-    where notes are left alone; `typed_limit` is what another limit means than ours.
+    Idempotent: a second evaluation of the same state changes nothing. A user re-created under the
+    same name gets a new account, whose period begins at the totals of the last evaluation of the
+    earlier user, if that was shortly before the creation. Where a total is below the one seen
+    before, the account is held: it does not change until `rebase`. Where the panel shows an earlier
+    state of the user, the account does not change either. `line` is this store's line in the user's
+    note and `text` the rest of the note, both None where `BRIDGE_NOTES` is off; `typed_limit` says
+    what a limit means that an admin typed.
     """
     total_bytes = totals.billed_bytes
     if not is_same_creation(user.created_at, account.created_at):
         baseline = _total_at_creation(account, user, totals=totals)
         opened = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
         opened = succeeding(opened, account, now=now)
-        # What was taken back since that beginning may be in the predecessor's account alone.
+        # Corrections since that beginning may be known to the earlier account alone.
         opened = replace(keep_text(opened, text), corrected_seqs=baseline.seqs or ())
         text = "the panel's user was deleted and created again: a new account begins"
         return Observation(account=opened, events=(Event(kind="recreated", text=text),))
@@ -234,7 +236,7 @@ def observe(
 def _as_meant(
     account: Account, typed: Event | None, *, meaning: TypedLimit, total_bytes: int
 ) -> tuple[Account, Event | None]:
-    """Take an admin's new limit, if `typed` tells of one, for the quota that it means."""
+    """Derive the quota from the limit that an admin typed, if `typed` is such an event."""
     if typed is None or typed.kind != "quota_changed":
         return account, typed
     typed_bytes = account.quota_bytes
@@ -243,8 +245,8 @@ def _as_meant(
     if quota_bytes == typed_bytes:
         return account, typed
     text = (
-        f"{typed.text}; it is taken for what shall be left (BRIDGE_TYPED_LIMIT_MEANS), so that the "
-        f"{external_bytes} bytes used elsewhere in the period come on top"
+        f"{typed.text}; it is what the user may still use (BRIDGE_TYPED_LIMIT_MEANS), so the "
+        f"{external_bytes} external bytes of the period are added to it"
     )
     account = replace(account, quota_bytes=quota_bytes, published_bytes=typed_bytes)
     return account, replace(typed, text=text, after=str(quota_bytes))
@@ -258,7 +260,7 @@ def _left_alone(
     line: NoteLine | None,
     dialect: Dialect,
 ) -> Observation | None:
-    """Return the account as it is where ledger or store lost something, or the panel went back."""
+    """Return the unchanged account where ledger, store or panel are in an earlier state."""
     if held := _hold(account, total_bytes=total_bytes, line=line):
         return held
     is_fall = fall_of(account.sighting, seen) is Fall.PAST
@@ -267,11 +269,11 @@ def _left_alone(
 
 
 def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> Totals:
-    """Return the totals from which a user counts that took the place of an account's user.
+    """Return the totals at which the period of a re-created user begins.
 
-    Those of the last look at its predecessor, so that nothing is forgiven that was used between
-    the creation and this look. Where that look was long before the creation (or after it, by
-    another clock), what was reported since is rather the predecessor's: the user counts from now.
+    Those of the last evaluation of the earlier user, so that what was used between the creation
+    and this evaluation counts. Where that evaluation was long before the creation (or after it, by
+    another clock), most of what was reported since is the earlier user's: the period begins now.
     """
     created_at, seen_at = user.created_at, account.sighting.seen_at
     if created_at is None or abs(created_at - seen_at) > RECREATION_GAP:
@@ -286,7 +288,7 @@ def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> 
 def _let_in(
     account: Account, user: PanelUser, *, now: datetime, was_reset: bool
 ) -> tuple[Account, list[Event]]:
-    """Note that a user is active whom the bridge had disabled; that by itself is no reset."""
+    """Note that a user which the bridge disabled is active; that alone is no reset."""
     if user.status is Status.DISABLED:
         return replace(account, let_in_at=None), []
     if not account.is_disabled_by_us:
@@ -296,10 +298,10 @@ def _let_in(
 
 
 def hold(account: Account, *, seen: Totals) -> tuple[Account, Event]:
-    """Leave an account as it is at totals that were read and are in no ledger any more."""
+    """Hold an account whose totals were read from reports that the ledger has lost since."""
     text = (
-        f"reports of {account.username} that were counted are in the ledger no more, as after a "
-        "restored backup; the user stays as it is until `marzban-bridge rebase`"
+        f"the ledger has lost reports of {account.username} that were counted, as after a restored "
+        "backup; the bridge does not change the user until `marzban-bridge rebase`"
     )
     held = replace(
         account,
@@ -311,20 +313,21 @@ def hold(account: Account, *, seen: Totals) -> tuple[Account, Event]:
 
 
 def _hold(account: Account, *, total_bytes: int, line: NoteLine | None) -> Observation | None:
-    """Leave an account as it is that is held, or whose ledger or store lost something."""
+    """Return the unchanged account where it is held, or has to be; None where it is neither."""
     if account.is_held:
         return Observation(account=account)
     if total_bytes < account.seen_total_bytes:
         text = (
             f"the ledger's total of {account.username} fell by "
-            f"{account.seen_total_bytes - total_bytes} bytes, as after a restored backup; the user "
-            "stays as it is until `marzban-bridge rebase`"
+            f"{account.seen_total_bytes - total_bytes} bytes, as after a restored backup; the "
+            "bridge does not change the user until `marzban-bridge rebase`"
         )
     elif line is not None and line.number > account.write_number:
         text = (
             f"the note of {account.username} in the panel has write {line.number} of this store, "
             f"which knows of {account.write_number}: the store is older than the panel, as after a "
-            "restored backup; the user stays as it is until `marzban-bridge rebase --restored`"
+            "restored backup; the bridge does not change the user until "
+            "`marzban-bridge rebase --restored`"
         )
     else:
         return None
@@ -353,7 +356,7 @@ def _reset(
     events = [
         Event(
             kind="reset",
-            text=f"{sign.cause}: {old_balance.external_bytes} external bytes begin anew",
+            text=f"{sign.cause}: {old_balance.external_bytes} external bytes no longer count",
             before=str(old_balance.used_bytes),
             after=str(seen.used_bytes),
         )

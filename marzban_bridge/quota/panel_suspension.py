@@ -291,19 +291,19 @@ def _most_since(since: datetime, until: datetime) -> float:
     return FASTEST_BYTES_AT_ONCE + FASTEST_BYTES_PER_SECOND * seconds
 
 
-def text_of(kind: SuspensionKind, *, panel: str, count: int, looked_at: int) -> str:
-    """Return the message for a suspension: `count` users of a sample of `looked_at` show it."""
+def text_of(kind: SuspensionKind, *, panel: str, count: int, sampled: int) -> str:
+    """Return the message for a suspension: `count` users of a sample of `sampled` show it."""
     what = {
         SuspensionKind.USERS_GONE: (
-            f"{count} of {looked_at} users that were checked are missing, as after a start on an "
+            f"{count} of {sampled} users that were checked are missing, as after a start on an "
             "empty database"
         ),
         SuspensionKind.USERS_RECREATED: (
-            f"{count} of {looked_at} users that were checked were created again, as after a move "
+            f"{count} of {sampled} users that were checked were created again, as after a move "
             "to another database"
         ),
         SuspensionKind.WENT_BACK: (
-            f"{count} of {looked_at} users that were checked are in an earlier state, as after a "
+            f"{count} of {sampled} users that were checked are in an earlier state, as after a "
             "restored backup"
         ),
     }[kind]

@@ -54,10 +54,10 @@ def recover(
         or seen.logged_bytes != account.sighting.logged_bytes
     )
     # The books are held against the ledger as it is now, whatever was seen of it before.
-    looked = replace(account, sighting=seen, is_held=False, seen_total_bytes=0)
+    shown = replace(account, sighting=seen, is_held=False, seen_total_bytes=0)
     limit_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
     external_bytes = before_bytes = total_bytes - account.baseline_bytes
-    if not was_reset and _explains(looked, total_bytes=total_bytes, enforcement=enforcement):
+    if not was_reset and _explains(shown, total_bytes=total_bytes, enforcement=enforcement):
         text = "the restored books fit the panel and are kept"
     elif limit_bytes is None or quota_bytes is None or limit_bytes > quota_bytes + ROUNDING_BYTES:
         text = "there is another quota or a reset since the backup: the panel's limit is the quota"

@@ -251,7 +251,7 @@ class Reconciler:
         self._queue.clear()
         try:
             await self._twins.check(self._store.panel)
-            is_over = not await self._trust.look_again(self._reader.all_users())
+            is_over = not await self._trust.evaluate_again(self._reader.all_users())
         except PanelError as error:
             pause_seconds = self._note_outage(error)
         else:
@@ -273,7 +273,7 @@ class Reconciler:
         self._queue.clear()
         if self._store.suspension.reasons:
             await self._twins.check(self._store.panel)
-        if self._store.suspension.reasons and await self._trust.look_again(
+        if self._store.suspension.reasons and await self._trust.evaluate_again(
             self._reader.all_users()
         ):
             return PassResult(
@@ -293,7 +293,7 @@ class Reconciler:
             failures += await self._settle_urgent()
         self._finish_pass(started_at)
         if self._store.suspension.reasons:
-            await self._trust.look_again(self._reader.all_users())
+            await self._trust.evaluate_again(self._reader.all_users())
         seconds = time.monotonic() - started_at
         return PassResult(
             users=users,

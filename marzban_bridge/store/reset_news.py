@@ -32,9 +32,9 @@ class ResetNews:
         `happened_at` has the times of the resets by digest, as far as the panel says them truly;
         `at` stands for the others.
 
-        A redelivered webhook has the digest of the first delivery. The announcement stays until a
-        look has taken it into account (`save`), so that neither a crash in between loses it nor a
-        write that is stored meanwhile, nor that the user was taken for gone.
+        A redelivered webhook has the digest of the first delivery. The announcement stays until an
+        evaluation has used it (`save`): neither a crash in between, nor a write that is stored
+        meanwhile, nor a user who is believed deleted for a while loses it.
         """
         now = to_millis(at)
         news: list[str] = []

@@ -96,8 +96,7 @@ class TimeSeriesWriter:
         self._changed: set[_Place] = set()
         self._being_written: set[_Place] = set()
         self._written: dict[_Place, int] = {}
-        """What InfluxDB last stored of each account, as a digest: a look that shows nothing new is
-        no change."""
+        """A digest of what InfluxDB last stored of each account: an equal one is no change."""
         self._changes_due_at = math.inf
         self._everybody_due_at = self._resume_at = -math.inf
         self._everybody_after: _Place | None = None

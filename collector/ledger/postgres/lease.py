@@ -21,7 +21,7 @@ class Lease(lease.Lease[LeaseRow]):
     """This collector's side of the lease: `extend` begins each transaction of the leader."""
 
     def __init__(self, seconds: float = LEASE_SECONDS) -> None:
-        super().__init__(seconds, look=row_of, token_bytes=TOKEN_BYTES)
+        super().__init__(seconds, read_row=row_of, token_bytes=TOKEN_BYTES)
 
     @property
     def is_due(self) -> bool:

@@ -42,7 +42,7 @@ class Recall:
         self._tokens: set[str] = set()
         """Tokens of the runs that numbered the reports that were seen."""
 
-    def look(self, db: Db) -> Head:
+    def read_head(self, db: Db) -> Head:
         """Read the head of the sums; note a loss if it is behind what was seen before."""
         known_seq = self._known.after_seq if self._known else 0
         row = db.execute(_HEAD, (known_seq,)).fetchone()

@@ -132,7 +132,7 @@ class PostgresLedger:
             if self.lease.is_held and self.lease.is_due:
                 with contextlib.suppress(NotLeadingError):
                     self._as_leader(lambda _: None)
-            head = self._look()
+            head = self._read_head()
             seq, self._writer.led_by, has_unfolded = head.seq, head.led_by, head.has_unfolded
             if self.lease.is_held and seq != self._folded_seq:
                 # Restored while in use, or a commit whose answer was lost: begin another run.
@@ -147,13 +147,13 @@ class PostgresLedger:
             raise
         return self._folded_seq if self.lease.is_held else seq
 
-    def _look(self) -> Head:
+    def _read_head(self) -> Head:
         """Read the head of the sums; on a new connection, check for lost commits."""
         self._keeper.connect()
         if self._recalled_connections != self._keeper.connections:
             self._keeper.ask(self._recall.compare)
             self._recalled_connections = self._keeper.connections
-        return self._keeper.ask(self._recall.look)
+        return self._keeper.ask(self._recall.read_head)
 
     def _take(self) -> bool:
         if not self._keeper.run(self.lease.take):

@@ -15,8 +15,8 @@ from collector.ledger.corrections import (
     ADJUSTMENT_PORT,
     ADJUSTMENT_PROTOCOL,
     ADJUSTMENT_SERVER,
-    LOOKED_THROUGH_REPORTS,
     NOTED,
+    SCANNED_REPORTS,
     Correction,
     Kind,
     Line,
@@ -97,7 +97,7 @@ class _Step(NamedTuple):
             "coalesce(through_seq, :last) FROM correction WHERE id = :number",
             {"last": self.last_seq, "number": self.correction.number},
         )
-        until = min(through, position + LOOKED_THROUGH_REPORTS)
+        until = min(through, position + SCANNED_REPORTS)
         found = self._candidates(after=position, through=until, limit=limit)
         if len(found) == limit:
             until = found[-1].voids_seq or until

@@ -61,7 +61,7 @@ class Names:
     def _meant(self, name: str) -> str | None:
         """Return what an unknown name is most likely meant to be.
 
-        Names are compared by what follows the prefix: all that begin with it look alike.
+        Names are compared by what follows the prefix: all that begin with it are similar.
         """
         folded = name.upper()
         for prefix in (*self.own_prefixes, *self.shared_prefixes):

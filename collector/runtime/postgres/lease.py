@@ -55,15 +55,15 @@ RowT = TypeVar("RowT", bound=LeaseRow)
 class Lease(Generic[RowT]):
     """This process's side of a lease. What it believes is a guess; transactions know.
 
-    `look` returns the row, or raises the program's error where there is none. `also_taken` is SQL
-    that sets the program's own columns when the lease is taken, such as `, commits = 0`.
+    `read_row` returns the row, or raises the program's error where there is none. `also_taken` is
+    SQL that sets the program's own columns when the lease is taken, such as `, commits = 0`.
     """
 
     def __init__(
         self,
         seconds: float,
         *,
-        look: Callable[[Db], RowT],
+        read_row: Callable[[Db], RowT],
         token_bytes: int,
         also_taken: str = "",
     ) -> None:
@@ -73,7 +73,7 @@ class Lease(Generic[RowT]):
         self.epoch = 0
         self.row: RowT | None = None
         """The lease as it was seen last by `take`."""
-        self._look = look
+        self._read_row = read_row
         self._token_bytes = token_bytes
         self._also_taken = also_taken
         self._highest_epoch = 0
@@ -101,7 +101,7 @@ class Lease(Generic[RowT]):
         unbroken connection.
         """
         started_at_seconds, token = seconds_now(), secrets.token_hex(self._token_bytes)
-        row = self.row = self._look(db)
+        row = self.row = self._read_row(db)
         self._highest_epoch = max(self._highest_epoch, row.epoch, self.epoch)
         is_ours = self.token is not None and row.token == self.token
         if not (row.is_expired or is_ours or self._is_stuck(row)):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 MAX_SHOWN_LENGTH = 200
-LOOKED_AT_BYTES = 4096
+EXAMINED_BYTES = 4096
 CHALLENGE_MARKS = (b"challenge-platform", b"just a moment", b"captcha", b"ddos-guard")
 PLAIN_ON_TLS = b"plain http request was sent to https port"
 _NO_PLACE = (
@@ -35,7 +35,7 @@ def other_than_panel(
     status: int, headers: Mapping[str, str], body: bytes, *, url_setting: str
 ) -> str | None:
     """Say what answered if it was not Marzban, and what to do; None for what may be Marzban's."""
-    beginning = body[:LOOKED_AT_BYTES].strip().lower()
+    beginning = body[:EXAMINED_BYTES].strip().lower()
     is_html = "html" in headers.get("content-type", "").lower() or beginning.startswith(
         (b"<!doctype", b"<html")
     )

@@ -198,7 +198,7 @@ def _has_template_fired(
     """Tell whether a plan that left its limit to a template is gone because it has fired.
 
     What the template makes of the user is not known here. A reset takes the plan, too, and leaves
-    limit and expiry; where the limit was the quota itself, both may look alike, and the plan is
+    limit and expiry; where the limit was the quota itself, both may be equal, and the plan is
     rather not put back than put back for ever.
     """
     if not dialect.plan_may_be_of_template or plan.template_id is None or after.next_plan:
@@ -231,15 +231,15 @@ def _has_fired(
         return False
     if not _took_expiry(plan, before, after, dialect):
         return False
-    # Without evidence an edit by hand may look alike: an admin types the plan's own limit, and the
-    # dialog drops the plan. People do not type the plan's expiry, nor a limit with the rest added.
+    # Without evidence it may be an edit by hand: an admin types the plan's limit, and the dialog
+    # drops the plan. People type neither the plan's expiry nor a limit with the rest added.
     return has_evidence or remaining_bytes != 0 or has_new_expiry
 
 
 def _took_expiry(
     plan: NextPlan, before: PanelSnapshot, after: PanelSnapshot, dialect: Dialect
 ) -> bool:
-    """Tell whether the user expires when its plan, fired between two looks, has it expire."""
+    """Tell whether the user expires when its plan, fired between two evaluations, has it expire."""
     if not dialect.plan_expires_after_firing or not plan.expire or not after.expire:
         return (after.expire or 0) == (plan.expire or 0)
     fired_at_seconds = after.expire - plan.expire
@@ -275,7 +275,7 @@ def _is_news(account: Account, reset_all: ResetAll | None) -> bool:
 def _detect_invisible(
     account: Account, after: PanelSnapshot, *, is_told: bool, reset_all: ResetAll | None
 ) -> tuple[Cause, datetime] | None:
-    """Look for a reset of a user who had used nothing, which leaves no trace in the numbers."""
+    """Detect a reset of a user who had used nothing, which changes no number."""
     now = after.seen_at
     if is_told:
         return Cause.WEBHOOK, now

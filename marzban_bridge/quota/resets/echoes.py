@@ -18,7 +18,7 @@ ECHO_WINDOW = timedelta(minutes=15)
 
 
 def webhooks_heard(*, was_announced: bool, is_announced_again: bool) -> int:
-    """Return how many webhooks of resets came since the last look; two stands for more."""
+    """Return how many webhooks of resets came since the last evaluation; two means two or more."""
     return was_announced + is_announced_again
 
 

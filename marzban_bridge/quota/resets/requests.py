@@ -124,7 +124,7 @@ def complete(
     )
     event = Event(
         kind="reset",
-        text=f"{request.cause}: {old_balance.external_bytes} external bytes begin anew",
+        text=f"{request.cause}: {old_balance.external_bytes} external bytes no longer count",
         actor=request.actor,
         before=str(old_balance.used_bytes),
         after=str(seen.used_bytes),

@@ -12,4 +12,4 @@ class ResetAll:
 
     seen_at: datetime
     after: datetime
-    """The look at that user before the one that proved it: the reset came later."""
+    """The time of that user's evaluation before the one that proved it: the reset came later."""

@@ -2,7 +2,7 @@
 
 A reset of a user who used nothing on the panel's nodes shows in nothing else, and its webhook may
 be late by minutes. What was reported since it happened belongs to the new period: the totals of
-the last looks are kept, where webhooks say when what they tell of happened.
+the last evaluations are kept, where webhooks say when what they tell of happened.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def totals_at_reset(
     totals: Totals,
     dialect: Dialect,
 ) -> Totals:
-    """Return the totals that a reset forgives: those of the last look before it happened."""
+    """Return the totals that a reset forgives: those of the last evaluation before it happened."""
     is_timed = sign.cause is Cause.WEBHOOK and dialect.has_webhook_times
     if not is_timed or told_at is None or not account.recent_totals:
         return totals
@@ -52,9 +52,9 @@ def with_fed_totals(account: Account, fed: Iterable[TotalsAt]) -> Account:
 def recent_totals(
     account: Account, seen: PanelSnapshot, totals: Totals, *, dialect: Dialect
 ) -> tuple[TotalsAt, ...]:
-    """Return the totals to keep after a look: as long as resets of the user show in nothing else.
+    """Return the totals to keep after an evaluation, while nothing else shows resets of the user.
 
-    One older than any webhook comes late is kept, for what happened right after that.
+    One that is older than the latest delivery of a webhook is kept, for what happened right after.
     """
     if not dialect.has_webhook_times or seen.used_bytes > 0:
         return ()

@@ -125,7 +125,7 @@ def _is_within(own: OwnEdit, edited_at: datetime | None) -> bool:
 
 
 def with_edits_seen(account: Account) -> Account:
-    """Note that a look shows what all writes up to now have come to."""
+    """Note that an evaluation shows the result of all writes up to now."""
     if all(each.is_seen for each in account.own_edits):
         return account
     edits = tuple(replace(each, is_seen=True) for each in account.own_edits)
@@ -133,9 +133,9 @@ def with_edits_seen(account: Account) -> Account:
 
 
 def _unseen_edit(account: Account, edited_at: datetime | None) -> OwnEdit | None:
-    """Return the write since the last look that the panel shows as the user's last edit.
+    """Return the write since the last evaluation that the panel shows as the user's last edit.
 
-    It goes before that look: where a database keeps whole seconds, both may be of one time.
+    It goes before that evaluation: where a database keeps whole seconds, both may be of one time.
     """
     if edited_at is None:
         return None

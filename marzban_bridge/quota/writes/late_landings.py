@@ -75,7 +75,7 @@ def _put_back_text(
 def _has_just_landed(
     account: Account, write: OpenWrite, seen: PanelSnapshot, line: NoteLine | None
 ) -> bool:
-    """Tell whether the row has become since the last look what this write leaves, to the byte.
+    """Tell whether the row changed since the last evaluation to exactly what this write sets.
 
     An admin who saves a dialog that was opened before sends its line back too, beside a rounded
     limit.

@@ -64,8 +64,8 @@ def is_open(writes: Iterable[OpenWrite], number: int) -> bool:
 def sets_limit(write: OpenWrite, shown_bytes: int | None, *, dialect: Dialect) -> bool:
     """Tell whether the limit that the panel shows is the one of this write, to the byte.
 
-    Or what the panel's edit dialog makes of it, when it is opened and saved before the bridge
-    looks: the number of GiB with so many decimals as nobody types.
+    Or what the panel's edit dialog sends back for it, where it is opened and saved before the next
+    evaluation: a number of GiB with more decimals than people type.
     """
     limit_bytes = write.data_limit_bytes
     if limit_bytes is None or shown_bytes is None:

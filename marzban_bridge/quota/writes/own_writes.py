@@ -1,7 +1,7 @@
-"""Whose are the limit and the status that the panel shows: the bridge's own, or an admin's?
+"""Decides whether the bridge or an admin wrote the limit and the status that the panel shows.
 
-Where the user's note has a line of this store, the line beside the limit decides (decision 0015);
-else the values do (0004).
+Where the user's note has a line of this store, the line decides (decision 0015); else the values
+do (0004).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.quota.writes.open_writes import began, last_moment, sets_limit
 
 UNEXPLAINED_WINDOW = timedelta(minutes=5)
-"""How soon after a write of ours, and after each other, smaller odd limits are another bridge's."""
+"""Within this time after a write of ours, smaller limits that nobody types are another bridge's."""
 
 
 def with_previous_write(account: Account, *, now: datetime) -> Account:
-    """Keep a write that an earlier version left under way as an open one."""
+    """Turn the one unfinished write that earlier versions stored into an open write."""
     if account.intended_bytes is None and account.intended_status is None:
         return account
     write = OpenWrite(
@@ -50,7 +50,7 @@ def with_previous_write(account: Account, *, now: datetime) -> Account:
 def recognise_status(
     account: Account, seen: PanelSnapshot, line: NoteLine | None, *, dialect: Dialect
 ) -> Account:
-    """Find out whether a status that has changed is one that the bridge wrote."""
+    """Note whether a status that has changed is one that the bridge wrote."""
     was_disabled = account.sighting.status is Status.DISABLED
     is_disabled = seen.status is Status.DISABLED
     if was_disabled is is_disabled:
@@ -92,8 +92,7 @@ def _has_let_in(
 ) -> bool:
     """Tell whether a write that landed late made a user active whom an admin had disabled.
 
-    Without a line, and where the limit did not become the write's in the same moment, it may as
-    well be the admin.
+    Without a line, it may have been the admin unless the limit became the write's at the same time.
     """
     lets_in = [each for each in account.open_writes if each.status is Status.ACTIVE]
     if line is not None:
@@ -104,7 +103,7 @@ def _has_let_in(
 
 
 def _is_new(account: Account, line: NoteLine) -> bool:
-    """Tell whether the line came to the note since the last look."""
+    """Tell whether the note got this line since the last evaluation."""
     return account.seen_line is None or account.seen_line.number != line.number
 
 
@@ -124,7 +123,7 @@ def _wrote(
 
 
 def _put_back(account: Account, status: Status) -> Account:
-    """Have the status written that the user had before a write landed late."""
+    """Plan to restore the status that the user had before a write landed late."""
     if account.restoration:
         return account
     duration = account.sighting.on_hold_expire_duration if status is Status.ON_HOLD else None
@@ -133,7 +132,7 @@ def _put_back(account: Account, status: Status) -> Account:
 
 
 def _disabled_by_us(account: Account) -> Account:
-    """Note that a write of the bridge disabled the user; one that landed late took it off hold."""
+    """Note that the bridge disabled the user; a late write may have ended its time on hold."""
     account = replace(account, is_disabled_by_us=True)
     if account.sighting.status is not Status.ON_HOLD:
         return account
@@ -141,9 +140,9 @@ def _disabled_by_us(account: Account) -> Account:
 
 
 def _fits(account: Account, write: OpenWrite, seen: PanelSnapshot, dialect: Dialect) -> bool:
-    """Tell whether what the panel shows may be what it held right after this write.
+    """Tell whether the panel may show the state right after this write.
 
-    Another write of the bridge, without a status, may have set the limit since.
+    A later write of the bridge that sets no status may have set the limit since.
     """
     return (
         write.data_limit_bytes is None
@@ -156,7 +155,7 @@ def _fits(account: Account, write: OpenWrite, seen: PanelSnapshot, dialect: Dial
 
 
 def _is_same(shown_bytes: int | None, limit_bytes: int | None, dialect: Dialect) -> bool:
-    """Tell whether a limit is one of before, or what the edit dialog makes of that one."""
+    """Tell whether a limit is an earlier one, or an earlier one as the edit dialog rounds it."""
     return is_same_limit(shown_bytes, limit_bytes) or dialect.resends(limit_bytes, shown_bytes)
 
 
@@ -168,14 +167,17 @@ def take_limit(
     now: datetime,
     dialect: Dialect,
 ) -> tuple[Account, Event | None]:
-    """Take a limit that is not ours as the admin's new quota."""
+    """Take a limit that the bridge did not write as the admin's new quota."""
     shown_bytes = user.data_limit_bytes
     if account.superseded:
         is_ours = _is_same(shown_bytes, account.published_bytes, dialect)
         if _is_same(shown_bytes, account.superseded.data_limit_bytes, dialect):
             return (account if is_ours else replace(account, published_bytes=None)), None
         if account.quota_bytes is None and account.published_bytes is not None and is_ours:
-            return account, None  # it is to give way to the limit of before
+            return (
+                account,
+                None,
+            )  # the limit from before the quota was shared is still to be written
         account = replace(account, superseded=None)
     if line is not None:
         return _by_line(account, shown_bytes, line, dialect)
@@ -185,11 +187,11 @@ def take_limit(
 def _by_line(
     account: Account, shown_bytes: int | None, line: NoteLine, dialect: Dialect
 ) -> tuple[Account, Event | None]:
-    """Decide by the line that stands beside the limit, the newest or an older one.
+    """Decide by the line in the note, which may be the newest or an older one.
 
-    The limit of the line is ours: one that we published, that landed late, or that an edit dialog
-    opened before sends back. Where neither has changed since the last look there is nothing to
-    decide: a plan that fired, for example, changes a limit and no note.
+    A limit equal to the line's is ours: published, landed late, or sent back by an edit dialog that
+    was opened before. Where neither line nor limit has changed since the last evaluation nothing is
+    decided: a plan that fired, for example, changes the limit and not the note.
     """
     if account.seen_line == SeenLine(number=line.number, data_limit_bytes=shown_bytes):
         return account, None
@@ -210,9 +212,9 @@ def _by_value(
 ) -> tuple[Account, Event | None]:
     """Decide by the limit alone.
 
-    Ours are what we published, what a write that may have landed since may have published, and
-    what we published lately: an edit dialog that was opened before sends that back, rounded. Such a
-    stale number is told from a new one by being odd: people type whole hundredths of a GiB.
+    Ours are the published limit, those of open writes, and the limits published lately: an edit
+    dialog that was opened before sends one of those back, rounded. People type whole hundredths of
+    a GiB, so a stale limit that is none is told from a new one.
     """
     for write in account.open_writes:
         if sets_limit(write, shown_bytes, dialect=dialect) or (
@@ -235,10 +237,10 @@ def _by_value(
 
 
 def _odd(account: Account, shown_bytes: int, *, now: datetime) -> tuple[Account, Event | None]:
-    """Take a limit that nobody types for the quota once; hold the user at the second in a row.
+    """Take a limit that nobody types as the quota once; hold the user at the second in a row.
 
-    Another bridge that leaves notes alone publishes such limits right after this one does, and each
-    takes the other's for its quota: in seconds there is nothing left of it.
+    Another bridge without notes publishes such limits right after this one does, and each takes the
+    other's limit as the quota: within seconds the quota is near zero.
     """
     first = account.unexplained_edit
     if first and first.has_held:
@@ -246,8 +248,8 @@ def _odd(account: Account, shown_bytes: int, *, now: datetime) -> tuple[Account,
     if first and now - first.found_at <= UNEXPLAINED_WINDOW:
         text = (
             f"the limit of {account.username} changed twice within minutes to what no admin types: "
-            "another bridge or a script writes to this panel. The user stays as it is, with the "
-            "quota of before; stop the other one, then `marzban-bridge rebase`"
+            "another bridge or a script writes to this panel. The bridge does not change the user, "
+            "whose quota is the earlier one; stop the other writer, then `marzban-bridge rebase`"
         )
         held = replace(
             account,
@@ -274,14 +276,14 @@ def _edited(account: Account, shown_bytes: int | None) -> tuple[Account, Event |
 
 
 def seen_line(user: PanelUser, line: NoteLine | None) -> SeenLine | None:
-    """Return what later looks need of the line beside a user's limit."""
+    """Return what later evaluations need of the note's line and the limit."""
     if line is None:
         return None
     return SeenLine(number=line.number, data_limit_bytes=user.data_limit_bytes)
 
 
 def with_published(account: Account, limit_bytes: int | None) -> Account:
-    """Note which limit of ours the panel shows; an edit dialog may send it back later."""
+    """Note which of the bridge's limits the panel shows; an edit dialog may send it back later."""
     if limit_bytes is None or limit_bytes == account.quota_bytes:
         return replace(account, published_bytes=None)
     remembered = account.remembered_limits
@@ -291,7 +293,7 @@ def with_published(account: Account, limit_bytes: int | None) -> Account:
 
 
 def quota_event(before: int | None, after: int | None, text: str) -> Event:
-    """Return what the audit trail says of another quota."""
+    """Return the event of a changed quota."""
     return Event(
         kind="quota_changed",
         text=text,

@@ -100,7 +100,7 @@ class Census:
         kind, readings = await self._find_out(key, user, read_at=read_at)
         return None if kind is None else self.text(kind, readings)
 
-    async def look_again(self) -> bool:
+    async def evaluate_again(self) -> bool:
         """While the panel is suspended, read another sample; return whether it stays suspended."""
         for reason in self._store.suspension.reasons:
             if reason.kind not in set(SuspensionKind):
@@ -221,7 +221,7 @@ class Census:
     def text(self, kind: SuspensionKind, readings: list[Reading]) -> str:
         """Return the message that says why the panel is suspended."""
         count = max(1, len(witnesses_of(kind, readings)))
-        return text_of(kind, panel=self._store.panel, count=count, looked_at=len(readings))
+        return text_of(kind, panel=self._store.panel, count=count, sampled=len(readings))
 
     def begin(
         self,

@@ -63,7 +63,7 @@ class PanelRebase:
 
     async def plan(self) -> PanelRebasePlan:
         """Read every user with an account, and compute how each account would change."""
-        return self._plan_of(await self._look_at_all())
+        return self._plan_of(await self._read_all())
 
     async def apply(self, *, actor: str) -> PanelRebasePlan:
         """Accept the panel's users as they are, store the accounts, and begin a pass.
@@ -75,11 +75,11 @@ class PanelRebase:
             return await self._apply(actor=actor)
 
     async def _apply(self, *, actor: str) -> PanelRebasePlan:
-        seen = await self._look_at_all()
+        seen = await self._read_all()
         if not self._suspension_text() and (kind := judge([each.reading for each in seen])):
             # No user is settled while all are read.
             self._census.begin(kind, [each.reading for each in seen])
-            seen = await self._look_at_all()
+            seen = await self._read_all()
         plan = self._plan_of(seen)
         if plan.suspension_text is None:
             return plan
@@ -98,7 +98,7 @@ class PanelRebase:
         texts = [each.text for each in self._store.suspension.reasons if each.kind in kinds]
         return "; ".join(texts) or None
 
-    async def _look_at_all(self) -> list[_Seen]:
+    async def _read_all(self) -> list[_Seen]:
         seen: list[_Seen] = []
         async for keys in self._reader.chunks():
             for key, user in (await self._reader.read(keys)).items():

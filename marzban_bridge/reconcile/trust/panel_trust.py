@@ -52,12 +52,12 @@ class PanelTrust:
             return text
         return await self.census.preview(key, user, read_at=read_at)
 
-    async def look_again(self, users: AsyncIterator[tuple[str, PanelUser]]) -> bool:
+    async def evaluate_again(self, users: AsyncIterator[tuple[str, PanelUser]]) -> bool:
         """Check whether a suspended panel stays suspended; `users` are all users of it.
 
         Raises the panel's errors.
         """
-        await self.census.look_again()
+        await self.census.evaluate_again()
         if self.second_bridge.is_there:
-            await self.second_bridge.look_again({key: user async for key, user in users})
+            await self.second_bridge.evaluate_again({key: user async for key, user in users})
         return bool(self._store.suspension.reasons)

@@ -22,7 +22,7 @@ from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 
 
@@ -125,7 +125,7 @@ class RollbackCheck:
     async def run(self) -> None:
         """Report the position whenever it grew, until cancelled."""
         while True:
-            pause_seconds = LOOK_SECONDS
+            pause_seconds = POLL_SECONDS
             try:
                 await self.report_position()
             except (CollectorUnavailableError, CollectorRefusedError):

@@ -107,7 +107,7 @@ class SecondBridge:
             self._store.events.record(user.username, event, at=self._clock())
         return True
 
-    async def look_again(self, users: Mapping[str, PanelUser]) -> bool:
+    async def evaluate_again(self, users: Mapping[str, PanelUser]) -> bool:
         """Compare the notes of all users of the panel, as just read, with the known lines.
 
         Renews this bridge's line, unless it only observes. Ends the suspension when the other

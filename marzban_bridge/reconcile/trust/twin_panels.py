@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 PAGE = 25
 """The number of users that are compared."""
-FIRST_LOOK_SECONDS = 2.0
+FIRST_CHECK_SECONDS = 2.0
 """The longest time that the first check of a panel waits for the other panels' answers."""
 
 
@@ -60,7 +60,7 @@ class TwinPanels:
         self._clock = clock
         self._metrics = metrics
         self._lock = asyncio.Lock()
-        self._has_looked = False
+        self._has_compared = False
         self._newest: dict[str, PanelUsers] = {}
 
     async def check(self, panel: str) -> None:
@@ -71,7 +71,7 @@ class TwinPanels:
         if len(self._panels) == 1:
             self._end(panel, "it is the only panel")
             return
-        await self._look_at_all()
+        await self._compare_all()
         if not await self._ask(panel):
             return
         if twins := await self._twin_of(panel):
@@ -85,7 +85,7 @@ class TwinPanels:
 
         Called before the start; panels that do not answer are checked later, by `check`.
         """
-        await self._look_at_all()
+        await self._compare_all()
         for panel in self._newest:
             if twins := await self._twin_of(panel):
                 stays, left = twins
@@ -100,16 +100,16 @@ class TwinPanels:
                 return (other if left == panel else panel), left
         return None
 
-    async def _look_at_all(self) -> None:
+    async def _compare_all(self) -> None:
         """Read the users of all panels that answer and were not read yet."""
         async with self._lock:
-            if not self._has_looked:
+            if not self._has_compared:
                 await asyncio.gather(*(self._ask_soon(panel) for panel in self._panels))
-                self._has_looked = True
+                self._has_compared = True
 
     async def _ask_soon(self, panel: str) -> None:
         try:
-            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+            async with asyncio.timeout(FIRST_CHECK_SECONDS):
                 await self._ask(panel)
         except TimeoutError:
             log.info("panel %s did not return its users yet", panel)

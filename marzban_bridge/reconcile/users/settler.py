@@ -76,7 +76,7 @@ class Settler:
         self._corrections = corrections
         self._clock = clock
         self._metrics = metrics
-        self._looked_at: dict[str, float] = {}
+        self._evaluated_at: dict[str, float] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def take_in(
@@ -88,19 +88,19 @@ class Settler:
         """
         if self._trust.is_suspended:
             return {}
-        quiet = {key: self._quiet_look(key, user, read_at) for key, user in users.items()}
-        looked = {key: account for key, account in quiet.items() if account}
-        moved = [key for key, account in looked.items() if self._evaluator.has_moved(account)]
-        self._store.accounts.save_all(list(looked.values()))
+        quiet = {key: self._evaluate_quiet(key, user, read_at) for key, user in users.items()}
+        evaluated = {key: account for key, account in quiet.items() if account}
+        moved = [key for key, account in evaluated.items() if self._evaluator.has_moved(account)]
+        self._store.accounts.save_all(list(evaluated.values()))
         now_seconds = time.monotonic()
-        self._looked_at.update((key, now_seconds) for key in looked)
+        self._evaluated_at.update((key, now_seconds) for key in evaluated)
         self._elsewhere.add_if_needed(moved)
         return {key: user for key, user in users.items() if quiet[key] is None}
 
-    def _quiet_look(self, key: str, user: PanelUser | None, read_at: float) -> Account | None:
+    def _evaluate_quiet(self, key: str, user: PanelUser | None, read_at: float) -> Account | None:
         """Return the new account if the evaluation needs no event and no write; else None."""
         lock = self._locks.get(key)
-        is_old = read_at <= self._looked_at.get(key, float("-inf"))
+        is_old = read_at <= self._evaluated_at.get(key, float("-inf"))
         if (
             user is None
             or is_old
@@ -121,19 +121,19 @@ class Settler:
         """Settle the user as read from the panel; `user` is None when the panel did not list it.
 
         `read_at`: when reading began (`time.monotonic`). If another task settled the user since
-        then, the data is stale (it might look like a reset undone), and the user is read again.
+        then, the data is stale (from before a reset, perhaps), and the user is read again.
         """
         if self._trust.is_suspended:
             return
         owners: list[str] = []
         async with self._lock_of(key):
-            looked_at = self._looked_at.get(key, float("-inf"))
-            was_missing = user is None and read_at > looked_at
-            if read_at <= looked_at:
-                user, read_at = None, looked_at
+            evaluated_at = self._evaluated_at.get(key, float("-inf"))
+            was_missing = user is None and read_at > evaluated_at
+            if read_at <= evaluated_at:
+                user, read_at = None, evaluated_at
             is_fresh = user is None
             try:
-                user = user or await self._find(key, was_listed=read_at > looked_at)
+                user = user or await self._find(key, was_listed=read_at > evaluated_at)
                 self._reader.unknown.forget(key)
                 await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
             except UserNotFoundError:
@@ -159,7 +159,7 @@ class Settler:
             user = await self._panel.get_user(username)
             await self._trust.demand(key, user, read_at=read_at)
             self._recognize(key, user)
-            account = self._look(key, user, self._store.usage.totals(key))
+            account = self._evaluate(key, user, self._store.usage.totals(key))
             if account.reset_request is None:
                 account = self.resets.request(account, cause=cause, actor=actor)
             await self._settle(key, user, read_at=read_at, is_asked=True)
@@ -216,12 +216,12 @@ class Settler:
             user = await self._panel.get_user(account.username)
             await self._trust.demand(account.key, user, read_at=read_at)
             totals = self._store.usage.totals(account.key)
-            account = self._look(account.key, user, totals)
+            account = self._evaluate(account.key, user, totals)
             change = releasing(account, user, text_of_admin=self._evaluator.text_of_admin(user))
             if change is None or change.update is None:
                 return False
             after = await self._writes.write(account, user, change, change.update, adds_line=False)
-            self._look(account.key, after, totals)
+            self._evaluate(account.key, after, totals)
             return True
 
     def _named(self, account: Account) -> str:
@@ -238,10 +238,10 @@ class Settler:
             self._corrections.add(self._store.usage.reported_names(key))
             self._elsewhere.add_if_needed([key])
 
-    def _look(self, key: str, user: PanelUser, totals: Totals) -> Account:
+    def _evaluate(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Evaluate the user and store the result."""
         now = self._clock()
-        self._looked_at[key] = time.monotonic()
+        self._evaluated_at[key] = time.monotonic()
         evaluation = self._evaluator.fold(key, user, totals)
         account = evaluation.account
         if evaluation.is_waiting:
@@ -308,7 +308,7 @@ class Settler:
                 self._recognize(key, user)
                 # Reports that arrive meanwhile add the user to the queue again.
                 totals = self._store.usage.totals(key)
-            account = self._look(key, user, totals)
+            account = self._evaluate(key, user, totals)
             if (period := self._evaluator.must_follow(account)) is not None:
                 account = self.resets.follow(account, period)
             if account.reset_request:

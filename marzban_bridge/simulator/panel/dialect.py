@@ -41,7 +41,7 @@ class SimulatedDialect:
     """Whether a list that is to be sorted by nothing is refused."""
 
     expire_is_applied_first: bool
-    """Whether a PUT's expiry is looked at before its data limit, or after it."""
+    """Whether a PUT's expiry is checked before its data limit, or after it."""
     hold_clears_expiry: bool
     """Whether putting a user on hold deletes its expiry."""
     enabling_works_state_out: bool

@@ -18,7 +18,7 @@ from marzban_bridge.simulator.panel.users import SimulatedUser
 def review(records: PanelRecords) -> None:
     """Limit, expire and remind the active, fire their next plans, and end holds.
 
-    Nobody else is looked at: a user limited by a PUT keeps its next plan unfired. Raises
+    No other user is reviewed: a user limited by a PUT keeps its next plan unfired. Raises
     JobDiedError.
     """
     now = records.clock()

@@ -28,7 +28,7 @@ from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 """The interval at which a follower polls the lease."""
 T = TypeVar("T")
 
@@ -66,14 +66,14 @@ class Leadership:
         try:
             while True:
                 if not await self.try_to_take():
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
                     continue
                 log.warning("leading as %s, epoch %d", self.lease.holder, self.lease.epoch)
                 try:
                     await self._lead(lead)
                 except (NotLeadingError, StoreAwayError) as error:
                     log.error("not leading any more: %s", error)  # noqa: TRY400 - one line
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
         finally:
             await self.close()
 

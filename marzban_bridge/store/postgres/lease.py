@@ -65,7 +65,7 @@ class Lease(lease.Lease[LeaseRow]):
 
     def __init__(self, seconds: float = LEASE_SECONDS) -> None:
         super().__init__(
-            seconds, look=self._compare, token_bytes=TOKEN_BYTES, also_taken=_ALSO_TAKEN
+            seconds, read_row=self._compare, token_bytes=TOKEN_BYTES, also_taken=_ALSO_TAKEN
         )
         self.known: Term | None = None
         """The newest commit that this process has seen in the store."""

@@ -168,7 +168,7 @@ class TestSessions:
             standby = world.app.state.collector.standby
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while standby.problem is None:
-                    await standby.look()
+                    await standby.poll()
             unready = await world.client.get("/readyz")
             assert unready.status_code == 503
             assert standby.problem in unready.json()["reasons"]
@@ -180,7 +180,7 @@ class TestSessions:
                 while (await world.send(wire(report_id="b"))).status_code != 200:
                     pass
                 while standby.problem is not None:
-                    await standby.look()
+                    await standby.poll()
             text = (await world.client.get("/metrics")).text
             assert "collector_ledger_standby_waiting 0.0" in text
 

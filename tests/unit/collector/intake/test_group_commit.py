@@ -449,7 +449,7 @@ class TestSharedLedger:
 
     @pytest.fixture(autouse=True)
     def _looks_only_when_woken(self, monkeypatch):
-        monkeypatch.setattr(shared_leader, "LOOK_SECONDS", 60)
+        monkeypatch.setattr(shared_leader, "POLL_SECONDS", 60)
         monkeypatch.setattr(shared_leader, "LONGEST_PAUSE_SECONDS", 60)
 
     async def test_reports_are_only_appended_and_the_leader_looks_after_each_commit(self):
