@@ -222,23 +222,19 @@ def _empty(db: Db) -> None:
 
 
 def _copy_rest(db: Db, source: sqlite3.Connection, positions: dict[str, ReaderPosition]) -> None:
+    target = PostgresDatabase(db)
     for table, columns in _SMALL.items():
         db.execute(f"DELETE FROM {table}")
-        marks = ", ".join(["%s"] * len(columns))
         rows = source.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
         if table == "reporter":
             rows = [(*row[:-1], bool(row[-1])) for row in rows]
-        with db.cursor() as cursor:
-            cursor.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+        target.insert_all(table, [dict(zip(columns, row, strict=True)) for row in rows])
     for key in (DROPPED_DAYS, FORMER, CONTACTS):
         db.execute("DELETE FROM meta WHERE key = %s", (key,))
         for row in source.execute("SELECT key, value FROM meta WHERE key = ?", (key,)):
             db.execute("INSERT INTO meta (key, value) VALUES (%s, %s)", row)
     db.execute("DELETE FROM heard")
-    with db.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO heard (scope, received_at) VALUES (%s, %s)",
-            list(last_reports(source).items()),
-        )
+    heard = last_reports(source).items()
+    target.insert_all("heard", [{"scope": scope, "received_at": at} for scope, at in heard])
     for reader, position in positions.items():
-        sql_readers.report_position(PostgresDatabase(db), reader, position)
+        sql_readers.report_position(target, reader, position)

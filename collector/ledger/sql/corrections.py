@@ -32,12 +32,6 @@ from collector.reports.report import DAY_MILLIS, MAX_AMOUNT_BYTES
 StoreRows = Callable[[Sequence[Line]], None]
 """Stores a row per line in the table of reports, numbered after the last report."""
 
-_INSERT_LINE = """
-    INSERT INTO correction_line (seq, correction_id, series_id, voids_seq, position_seq,
-        received_at, upload_bytes, download_bytes, billed_bytes)
-    VALUES (:seq, :number, :series_id, :voids_seq, :position_seq, :received_at, :upload_bytes,
-        :download_bytes, :billed_bytes)
-"""
 _SUMS = """
     CAST(sum(l.upload_bytes) AS bigint) AS upload_bytes,
     CAST(sum(l.download_bytes) AS bigint) AS download_bytes,
@@ -170,12 +164,12 @@ class _Step(NamedTuple):
         if not lines:
             return self.last_seq
         self.store_rows(lines)
-        self.db.change_each(
-            _INSERT_LINE,
+        self.db.insert_all(
+            "correction_line",
             [
                 {
                     "seq": seq,
-                    "number": self.correction.number,
+                    "correction_id": self.correction.number,
                     "series_id": it.series_id,
                     "voids_seq": it.voids_seq,
                     "position_seq": (it.voids_seq or seq) if it.is_placed else None,

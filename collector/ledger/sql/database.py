@@ -86,8 +86,11 @@ class Database(Protocol):
         """Run a statement, and return how many rows it changed."""
         ...
 
-    def change_each(self, text: str, values: Sequence[Values]) -> None:
-        """Run a statement once for each set of parameters."""
+    def insert_all(self, table: str, rows: Sequence[Values], *, then: str = "") -> None:
+        """Insert rows in their order; each has a value for the same columns.
+
+        `then` is what follows in the statement, such as an ON CONFLICT clause.
+        """
         ...
 
 

@@ -45,9 +45,8 @@ def advance(db: Database, progress: Progress, *, at_millis: int) -> bool:
         > 0
     )
     if is_moved and progress.dead_letters:
-        db.change_each(
-            "INSERT INTO dead_letter (stream, line, reason, at) "
-            "VALUES (:stream, :line, :reason, :at)",
+        db.insert_all(
+            "dead_letter",
             [
                 {
                     "stream": each.stream,

@@ -77,12 +77,8 @@ def noting(
                 "another import has counted some of the same rows: run this one again, it "
                 "continues where it stopped"
             )
-        db.change_each(
-            "INSERT INTO imported (identity, protocol, upload_bytes, download_bytes) "
-            "VALUES (:identity, :protocol, :upload_bytes, :download_bytes) "
-            "ON CONFLICT (identity, protocol) DO UPDATE SET "
-            "upload_bytes = imported.upload_bytes + excluded.upload_bytes, "
-            "download_bytes = imported.download_bytes + excluded.download_bytes",
+        db.insert_all(
+            "imported",
             [
                 {
                     "identity": identity,
@@ -93,6 +89,9 @@ def noting(
                 for identity, sums in growth.items()
                 for protocol, amounts in sums.items()
             ],
+            then="ON CONFLICT (identity, protocol) DO UPDATE SET "
+            "upload_bytes = imported.upload_bytes + excluded.upload_bytes, "
+            "download_bytes = imported.download_bytes + excluded.download_bytes",
         )
 
     return note

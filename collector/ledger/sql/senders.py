@@ -8,7 +8,6 @@ from collector.ledger.sql.database import (
     BYTE_ORDER,
     Database,
     first_row,
-    folded_seq,
     one_row,
     whole,
 )
@@ -31,9 +30,7 @@ from collector.reports.server_bounds import Place
 from collector.reports.spikes import BusyHour
 
 _COLUMNS = "day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes"
-_KEEP = f"""
-    INSERT INTO sender_day ({_COLUMNS})
-    VALUES (:day, :sender, :raw_bytes, :hour, :hour_bytes, :earlier_hour_bytes)
+_KEEP = """
     ON CONFLICT (day, sender) DO UPDATE SET raw_bytes = excluded.raw_bytes, hour = excluded.hour,
         hour_bytes = excluded.hour_bytes, earlier_hour_bytes = excluded.earlier_hour_bytes
 """
@@ -81,7 +78,7 @@ def add(db: Database, *, after: int, through: int) -> dict[str, int]:
     hours = [HourBytes(row[0], row[1], whole(row[2])) for row in rows]
     known = {(row[4], row[5]): SenderDay(*row[4:]) for row in rows if row[4] is not None}
     changed = sorted(grown(known, hours))
-    db.change_each(_KEEP, [each._asdict() for each in changed])
+    db.insert_all("sender_day", [each._asdict() for each in changed], then=_KEEP)
     if len(known) < len(changed):
         forgotten = {"day": changed[-1].day - KEPT_DAYS}
         db.change("DELETE FROM sender_day WHERE day <= :day", forgotten)
@@ -149,16 +146,16 @@ def _first_seq_since(db: Database, millis: int) -> int:
 
     If there is none, the seq after the last one.
     """
-    last = folded_seq(db)
-    first = one_row(db, f"SELECT {db.dialect.first_seq}")[0]
-    if first is None:
-        return last + 1
-    end = last + 1
-    while first < end:
-        middle = (first + end) // 2
-        (received_at,) = one_row(db, f"SELECT {db.dialect.received_at}", {"seq": middle})
-        if received_at >= millis:
-            end = middle
-        else:
-            first = middle + 1
-    return int(first)
+    is_since = f"{db.dialect.received_at.replace(':seq', '(low + high) / 2')} >= :since"
+    text = f"""
+        WITH RECURSIVE halved (low, high) AS (
+            SELECT CAST({db.dialect.first_seq} AS bigint),
+                CAST({db.dialect.folded_seq} + 1 AS bigint)
+            UNION ALL
+            SELECT CASE WHEN {is_since} THEN low ELSE (low + high) / 2 + 1 END,
+                CASE WHEN {is_since} THEN (low + high) / 2 ELSE high END
+            FROM halved WHERE low < high
+        )
+        SELECT coalesce(max(low), max(high)) FROM halved
+    """
+    return int(one_row(db, text, {"since": millis})[0])

@@ -49,6 +49,10 @@ class SqliteDatabase:
         """Run a statement, and return how many rows it changed."""
         return self._connection.execute(text, values).rowcount
 
-    def change_each(self, text: str, values: Sequence[Values]) -> None:
-        """Run a statement once for each set of parameters."""
-        self._connection.executemany(text, values)
+    def insert_all(self, table: str, rows: Sequence[Values], *, then: str = "") -> None:
+        """Insert rows in their order; each has a value for the same columns."""
+        if rows:
+            columns, marks = ", ".join(rows[0]), ", ".join(f":{name}" for name in rows[0])
+            self._connection.executemany(
+                f"INSERT INTO {table} ({columns}) VALUES ({marks}) {then}", rows
+            )

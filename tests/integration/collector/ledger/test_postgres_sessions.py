@@ -324,8 +324,9 @@ def test_a_process_that_freezes_amid_many_rows_loses_its_session_and_its_locks(u
 
     def stand_still(db):
         db.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
-        waits = [{"seconds": seconds} for seconds in (0.05, 0.05)]  # the answers are not there yet
-        PostgresDatabase(db).change_each("SELECT pg_sleep(:seconds)", waits)
+        # Each row takes so long to be inserted that its answer is not there at once.
+        db.execute("CREATE TEMP TABLE slow (wait float8 CHECK (pg_sleep(wait) IS NOT NULL))")
+        PostgresDatabase(db).insert_all("slow", [{"wait": 0.05}, {"wait": 0.05}])
         pid = db.info.backend_pid
         ours = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"
         poll("a session that the server has ended", lambda: not execute(url, ours))
