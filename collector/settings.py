@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from collector.influx.access import InfluxAccess
 from collector.reports.byte_bounds import Bounds
 from collector.reports.identity import FIRST_PANEL
 from collector.reports.reporters import MIN_KEY_LENGTH
@@ -24,8 +22,7 @@ from collector.runtime.config.values import (
     text,
     whole,
 )
-from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
-from collector.runtime.http.strangers import forwarded_allow_ips
+from collector.runtime.config.variables import variable
 from collector.runtime.listening import local_url
 from collector.schema import Policy
 from collector.setting_values import (
@@ -35,13 +32,14 @@ from collector.setting_values import (
     SUBSCRIPTION_URLS,
     USUAL_SUBSCRIPTION_PATH,
 )
+from collector.shared_settings import SharedSettings
 
 RATE = number(0, 1e9, expected="expected a number of 0 (no limit) or more")
 """Requests per second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(SharedSettings):
     """All settings of the collector, as typed values.
 
     `from_env` raises ConfigError naming the variable that is malformed. Secrets are kept out of
@@ -203,12 +201,6 @@ class Settings:
         "The largest request body of another panel; such a body names all users of that panel",
         whole(1024, 2**30),
     )
-    forwarded_allow_ips: tuple[str, ...] = variable(
-        "FORWARDED_ALLOW_IPS",
-        "",
-        "Proxies whose X-Forwarded-For is trusted: addresses or networks, or *; empty: none",
-        text(forwarded_allow_ips, empty=()),
-    )
     max_connections: int = variable(
         "COLLECTOR_MAX_CONNECTIONS",
         4096,
@@ -240,16 +232,6 @@ class Settings:
         whole(0, 2**60),
     )
 
-    influxdb_url: str = variable(
-        "INFLUXDB_URL", "", "The URL of InfluxDB; empty: no time series are written", WEB_URL
-    )
-    influxdb_org: str = variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", TEXT)
-    influxdb_token: str = variable(
-        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", header_text(), is_secret=True
-    )
-    influxdb_token_file: Path | None = variable(
-        "INFLUXDB_TOKEN_FILE", "", "A file with that token instead", PATH
-    )
     influxdb_admin_token: str = variable(
         "INFLUXDB_ADMIN_TOKEN",
         "",
@@ -263,9 +245,6 @@ class Settings:
         "Create the buckets and set their retention; false if InfluxDB is not version 2.x",
         FLAG,
     )
-    influxdb_raw_days: int = variable(
-        "INFLUXDB_RAW_DAYS", 30, "How long InfluxDB keeps a point per report", whole(1, 36500)
-    )
     influxdb_daily_days: int = variable(
         "INFLUXDB_DAILY_DAYS",
         0,
@@ -277,15 +256,6 @@ class Settings:
     def senders_url(self) -> str:
         """Where senders reach the collector; unless it is set, where this machine does."""
         return self.public_url or local_url(self.host, self.port)
-
-    def influx_access(self) -> InfluxAccess:
-        """Return how the running collector reaches InfluxDB."""
-        return InfluxAccess(
-            url=self.influxdb_url,
-            org=self.influxdb_org,
-            token=self.influxdb_token,
-            token_file=self.influxdb_token_file,
-        )
 
     @property
     def subscription_links(self) -> Mapping[str, str]:
@@ -323,13 +293,6 @@ class Settings:
             Policy.DAILY: self.influxdb_daily_days * 86_400,
         }
 
-    @classmethod
-    def from_env(cls, environment: Mapping[str, str]) -> Self:
-        """Read the settings; unset and empty variables take their defaults."""
-        settings = read_variables(cls, environment)
-        settings.check()
-        return settings
-
     def check(self) -> None:
         """Raise ConfigError where one setting contradicts another one."""
         self._refuse_unknown_names()
@@ -365,8 +328,3 @@ class Settings:
                     "COLLECTOR_REPORTER_KEYS; for a reporter that was made with `reporters add`, "
                     "run `traffic-collector reporters change NAME --outside-quota`"
                 )
-
-    @classmethod
-    def variables(cls) -> list[Variable]:
-        """List every variable, for the documentation and its test."""
-        return variables_of(cls)

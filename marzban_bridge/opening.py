@@ -8,7 +8,6 @@ from datetime import datetime
 
 import httpx
 
-from collector.influx.access import InfluxAccess
 from collector.influx.client import Influx
 from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.clock import Clock, utc_now
@@ -291,15 +290,9 @@ def _time_series(
 ) -> TimeSeriesWriter | None:
     if not settings.influxdb_url:
         return None
-    access = InfluxAccess(
-        url=settings.influxdb_url,
-        org=settings.influxdb_org,
-        token=settings.influxdb_token,
-        token_file=settings.influxdb_token_file,
-    )
     return TimeSeriesWriter(
         store=store,
-        influx=Influx(access),
+        influx=Influx(settings.influx_access()),
         clock=clock,
         metrics=metrics,
         heartbeat_seconds=settings.snapshot_seconds,

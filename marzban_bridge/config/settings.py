@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 from urllib.parse import urlsplit
 
 from collector.runtime.config import ConfigError
@@ -22,8 +20,8 @@ from collector.runtime.config.values import (
     text,
     whole,
 )
-from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
-from collector.runtime.http.strangers import forwarded_allow_ips
+from collector.runtime.config.variables import variable
+from collector.shared_settings import SharedSettings
 from marzban_bridge.panels.dialect import PanelKind
 from marzban_bridge.quota.account import Enforcement
 from marzban_bridge.quota.typed_limits import TypedLimits
@@ -56,7 +54,7 @@ def _store(raw: str) -> Path | StoreUrl:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(SharedSettings):
     """How the bridge reaches the panel and the collector, and what it may do.
 
     `from_env` raises ConfigError naming the variable that is malformed. `repr` omits secrets.
@@ -127,12 +125,6 @@ class Settings:
         "BRIDGE_HOST", "127.0.0.1", "Address to listen on for webhooks and the admin API", TEXT
     )
     port: int = variable("BRIDGE_PORT", 8090, "Port to listen on", whole(0, 65535))
-    forwarded_allow_ips: tuple[str, ...] = variable(
-        "FORWARDED_ALLOW_IPS",
-        "",
-        "Proxies whose X-Forwarded-For is trusted: addresses or networks, or *; empty: none",
-        text(forwarded_allow_ips, empty=()),
-    )
     max_connections: int = variable(
         "BRIDGE_MAX_CONNECTIONS",
         1024,
@@ -202,38 +194,12 @@ class Settings:
         "The bridge's address in a browser, for links from dashboards to its confirm pages",
         WEB_URL,
     )
-    influxdb_url: str = variable(
-        "INFLUXDB_URL",
-        "",
-        "InfluxDB's address; empty: no time series are written",
-        WEB_URL,
-    )
-    influxdb_org: str = variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", TEXT)
-    influxdb_token: str = variable(
-        "INFLUXDB_TOKEN", "", "A token that may write to its buckets", header_text(), is_secret=True
-    )
-    influxdb_token_file: Path | None = variable(
-        "INFLUXDB_TOKEN_FILE", "", "A file that contains that token", PATH
-    )
-    influxdb_raw_days: int = variable(
-        "INFLUXDB_RAW_DAYS", 30, "Days that InfluxDB keeps points of reports", whole(1, 36500)
-    )
     snapshot_seconds: float = variable(
         "BRIDGE_SNAPSHOT_SECONDS",
         600,
         "How often each user's quota and usage are written to InfluxDB, besides when they change",
         SECONDS,
     )
-
-    @classmethod
-    def from_env(cls, environment: Mapping[str, str]) -> Self:
-        """Read the settings; unset and empty variables take their defaults."""
-        return read_variables(cls, environment)
-
-    @classmethod
-    def variables(cls) -> list[Variable]:
-        """List every variable, for the documentation and its test."""
-        return variables_of(cls)
 
     def require_panel(self) -> None:
         """Raise ConfigError naming what is missing to reach the panel."""

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from collector.influx.access import InfluxAccess
 from collector.influx.client import Influx
 from collector.influx.outcome import Halt, Retry
 from collector.runtime.listening import local_url
@@ -194,13 +193,7 @@ async def _ask_influxdb(settings: Settings) -> SeriesObservation:
     url = settings.influxdb_url
     if not url:
         return SeriesObservation()
-    access = InfluxAccess(
-        url=url,
-        org=settings.influxdb_org,
-        token=settings.influxdb_token,
-        token_file=settings.influxdb_token_file,
-    )
-    influx = Influx(access)
+    influx = Influx(settings.influx_access())
     try:
         outcome = await asyncio.to_thread(influx.write, Policy.RAW.bucket, [])
     finally:

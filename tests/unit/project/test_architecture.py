@@ -102,7 +102,7 @@ WALL_CLOCK = {"now", "utcnow", "today"}
 SHARED = (
     "collector.schema",
     "collector.known_names",
-    "collector.influx.access",
+    "collector.shared_settings",
     "collector.influx.client",
     "collector.influx.delivery",
     "collector.influx.lines",
