@@ -128,9 +128,11 @@ ask() { # ask QUESTION: print the line that is typed
 
 ask_secret() {
   [ -t 0 ] || return 1
+  trap 'stty echo; exit 130' INT TERM
   stty -echo
   answer=$(ask "$1") || true
   stty echo
+  trap - INT TERM
   printf '\n' >&2
   printf '%s' "$answer"
 }
@@ -415,7 +417,10 @@ back_up() { # by the version that is there, before the other one brings its file
 }
 
 uninstall() {
-  [ -e "$unit" ] || [ -e "$CURRENT" ] || say "$service is not installed here"
+  if [ ! -e "$unit" ] && [ ! -e "$settings_dir" ] && [ ! -e "$data" ]; then
+    say "$service is not installed here: nothing was removed"
+    return
+  fi
   if [ "$role" = bridge ] && [ "$releases" = yes ] && [ -e "$data/data/bridge.sqlite3" ] && [ -e "$CURRENT" ]; then
     step "giving every user its quota back: marzban-bridge release"
     /usr/local/bin/marzban-bridge release --change-the-panel ||

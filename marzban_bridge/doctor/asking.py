@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -33,7 +34,7 @@ from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableErr
 from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.panels.open import open_panel
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 20.0
 
 
 async def observe(
@@ -98,7 +99,10 @@ async def _ask_panel(configured: PanelSettings, clock: Clock) -> PanelObservatio
 
 
 async def _clock_ahead_seconds(url: str, clock: Clock) -> float | None:
-    """Return how far the clock that dates a panel's answers is ahead; None where none does."""
+    """Return how far the clock that dates a panel's answers is ahead; None where none does.
+
+    What the answer's way may have taken is not counted: a slow panel's clock is not called wrong.
+    """
     before = clock()
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
@@ -108,8 +112,9 @@ async def _clock_ahead_seconds(url: str, clock: Clock) -> float | None:
         return None
     if dated.tzinfo is None:
         dated = dated.replace(tzinfo=UTC)
-    middle = before + (clock() - before) / 2
-    return (dated - middle).total_seconds() + 0.5  # it names the second that has begun
+    way_seconds = (clock() - before).total_seconds() / 2
+    ahead_seconds = (dated - before).total_seconds() - way_seconds
+    return math.copysign(max(0.0, abs(ahead_seconds) - way_seconds), ahead_seconds)
 
 
 async def _ask_bridge(settings: Settings, *, first: str) -> BridgeObservation:

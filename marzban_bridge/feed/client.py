@@ -177,7 +177,7 @@ class CollectorFeed:
 
     async def database(self) -> dict[str, object]:
         """Return the ledger's facts; older collectors have fewer."""
-        return self._object_of(await self._send("GET", "/v1/database", {}, 10))
+        return self._object_of(await self._send("GET", "/v1/database", {}, 20))
 
     async def cleanup(self, *, days: int) -> dict[str, object]:
         """Have the collector delete rows older than `days`; totals stay."""
