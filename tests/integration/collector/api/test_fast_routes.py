@@ -53,7 +53,7 @@ async def test_another_method_is_refused_with_the_one_that_is_taken(world, path,
 
 
 async def test_a_defect_reaches_the_server_which_answers_for_it(tmp_path, monkeypatch, caplog):
-    def break_down(*_):
+    def break_down(*_, **__):
         raise ZeroDivisionError("the inside of a defect")
 
     caplog.set_level(logging.ERROR)
@@ -69,6 +69,7 @@ def test_what_they_claim_is_in_the_document(world_document):
         named = {(each["in"], each["name"]) for each in operation["parameters"]}
         assert named == {
             ("query", "reporter"),
+            ("query", "strict"),
             ("header", "webhook-id"),
             ("header", "idempotency-key"),
         }
