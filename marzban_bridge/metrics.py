@@ -109,6 +109,12 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.stopped_admins = Gauge(
+            "bridge_stopped_admins",
+            "Admins whose own state may keep their users off the panel's nodes (1), by reason",
+            ["admin", "reason"],
+            registry=self.registry,
+        )
         self.last_pass_timestamp_seconds = Gauge(
             "bridge_last_pass_timestamp_seconds",
             "When the last pass over all users ended",

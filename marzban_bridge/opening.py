@@ -24,6 +24,7 @@ from marzban_bridge.reconcile.actions import Actions
 from marzban_bridge.reconcile.feed_reader import FeedReader
 from marzban_bridge.reconcile.loop import Reconciler
 from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.stopped_admins import StoppedAdmins
 from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
 from marzban_bridge.reconcile.trust.panel_rebase import PanelRebase
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
@@ -200,6 +201,9 @@ def _wired(
                 trust=parts.trust,
                 queue=queue,
                 twins=twins,
+                stopped_admins=StoppedAdmins(
+                    store=books, panel=panels[each.name], metrics=metrics[each.name]
+                ),
                 rollback_check=rollback_check,
                 clock=clock,
                 metrics=metrics[each.name],

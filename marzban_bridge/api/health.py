@@ -78,9 +78,10 @@ async def readyz(request: Request) -> Response:
         for warning in bridge.reconciler.panel_check.warnings
     ]
     warnings += [
-        f"{bridge.reconciler.panel_outage.name}: {text}"
-        for bridge in bridges.by_name.values()
-        if (text := bridge.reconciler.set_aside.warning)
+        f"{loop.panel_outage.name}: {text}"
+        for loop in (bridge.reconciler for bridge in bridges.by_name.values())
+        for text in (*loop.stopped_admins.warnings, loop.set_aside.warning)
+        if text
     ]
     warnings += [
         f"{bridge.reconciler.panel_outage.name}: {text}"

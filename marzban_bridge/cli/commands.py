@@ -25,7 +25,7 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import balance_with_raw, trusted
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.store.backup import back_up
-from marzban_bridge.store.metas import PANEL_IS
+from marzban_bridge.store.metas import PANEL_IS, STOPPED_ADMINS
 from marzban_bridge.store.open import open_to_read
 from marzban_bridge.store.store import Store
 from marzban_bridge.tables import (
@@ -216,4 +216,6 @@ def _show_users(store: Store) -> None:
         console.print(unknown_names_table(unknown_names))
     for panel in store.panels:
         if text := store.meta(f"{PANEL_IS}{panel}"):
+            say(f"panel {panel}: {text}")
+        for text in (store.meta(f"{STOPPED_ADMINS}{panel}") or "").splitlines():
             say(f"panel {panel}: {text}")

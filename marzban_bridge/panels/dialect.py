@@ -65,6 +65,8 @@ class Dialect:
     """Whether the panel's periodic reset sends a webhook."""
     reset_all_is_of_everybody: bool
     """Whether a reset of all users is of all owners' users, whoever asks for it."""
+    admins_have_limits: bool
+    """Whether the panel stops admins, and their users with them, at limits of their own."""
 
     dialog_decimals: int
     """To how many decimals the edit dialog sends a limit back, in GiB."""
@@ -123,6 +125,7 @@ MARZBAN = Dialect(
     reset_leaves_off_nodes=True,
     periodic_reset_is_announced=False,
     reset_all_is_of_everybody=False,
+    admins_have_limits=False,
     dialog_decimals=5,
     dialog_decimals_of_tiny=None,
     has_edit_times=False,
@@ -143,6 +146,7 @@ PASARGUARD = Dialect(
     reset_leaves_off_nodes=False,
     periodic_reset_is_announced=True,
     reset_all_is_of_everybody=True,
+    admins_have_limits=True,
     dialog_decimals=2,
     dialog_decimals_of_tiny=9,
     has_edit_times=True,
@@ -153,6 +157,7 @@ PASARGUARD_4 = replace(
     tried_version="3.1.0",
     lost_to_reset=frozenset({"disabled", "on_hold"}),
     reset_all_is_of_everybody=False,
+    admins_have_limits=False,
 )
 """PasarGuard up to 4.0: its "Reset all" makes even disabled users active."""
 DIALECTS: Mapping[PanelKind, Dialect] = {each.kind: each for each in (MARZBAN, PASARGUARD)}

@@ -47,11 +47,17 @@ def parse_admin(data: Mapping[str, Any]) -> PanelAdmin:
         role = data["role"]
         missing = () if role["is_owner"] is True else _missing(role["permissions"])
         used_bytes = whole_or_none(data.get("used_traffic")) or 0
+        is_limited, is_disabled = (data.get("status") == each for each in ("limited", "disabled"))
         return PanelAdmin(
             username=text_of(data["username"]),
             is_sudo=not any(each.startswith("users.") for each in missing),
             used_bytes=used_bytes,
             missing_permissions=missing,
+            limit_bytes=whole_or_none(data.get("data_limit")) or None,
+            is_limited=is_limited,
+            is_disabled=is_disabled,
+            cuts_users_off=(is_limited and bool(role.get("disconnect_users_when_limited")))
+            or (is_disabled and bool(role.get("disconnect_users_when_disabled"))),
         )
 
 

@@ -100,6 +100,18 @@ class PanelAdmin:
     """The panel's own counter of what the admin's users used."""
     missing_permissions: tuple[str, ...] = ()
     """Those that a bridge needs and that the admin's role, or its API key, lacks."""
+    limit_bytes: int | None = None
+    """What all its users together may use, where the panel has such limits; None is no limit."""
+    is_limited: bool = False
+    """Whether that is used up."""
+    is_disabled: bool = False
+    cuts_users_off: bool = False
+    """Whether its users are kept off the nodes for that, whatever their own state is."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the admin's own state may concern its users."""
+        return self.is_limited or self.is_disabled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

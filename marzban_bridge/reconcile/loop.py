@@ -28,6 +28,7 @@ from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.reconcile.standstill import Standstill
+from marzban_bridge.reconcile.stopped_admins import StoppedAdmins
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
@@ -79,6 +80,7 @@ class Reconciler:
         trust: PanelTrust,
         queue: WorkQueue,
         twins: TwinPanels,
+        stopped_admins: StoppedAdmins,
         rollback_check: RollbackCheck,
         clock: Clock,
         metrics: Metrics,
@@ -103,6 +105,7 @@ class Reconciler:
         self._urgent_in_a_row = 0
         self.panel_check: PanelCheck | None = None
         """The result of the last check: the bridge's admin, and the panel's version."""
+        self.stopped_admins = stopped_admins
         self._twins = twins
         is_first = store.panel == FIRST_PANEL
         self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
@@ -211,6 +214,7 @@ class Reconciler:
             if self._store.meta(key) != found.panel:
                 self._store.set_meta(key, found.panel)
         self.panel_check = found
+        await self.stopped_admins.check(found.dialect)
         await self._twins.check(self._store.panel)
         return found
 

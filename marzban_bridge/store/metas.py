@@ -10,6 +10,8 @@ OTHER_BRIDGE = "other_bridge:"
 """Prefix of a panel's name: the second bridge that was found on it."""
 PANEL_IS = "panel_is:"
 """Before a panel's name: which kind and version it last said it is."""
+STOPPED_ADMINS = "stopped_admins:"
+"""Prefix of a panel's name: which admins its own state stops, a line each."""
 LAST_WEBHOOK = "last_webhook:"
 """Prefix of a panel's name: when its last webhook was taken, in seconds since 1970."""
 PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users

@@ -26,6 +26,7 @@ from marzban_bridge.store.metas import (
     PANEL_IS,
     PANEL_USERS,
     PASS_POSITION,
+    STOPPED_ADMINS,
 )
 from marzban_bridge.store.names.duplicate_names import DuplicateNames
 from marzban_bridge.store.names.openings import Openings
@@ -44,6 +45,7 @@ _METAS_OF_PANEL = (
     PANEL_USERS,
     PANEL_SUSPENSIONS,
     OTHER_BRIDGE,
+    STOPPED_ADMINS,
     f"{PASS_POSITION}:",
 )
 _OF_PANEL = ("gone_account", "orphan", "announcement", "reset_all", "namesake")

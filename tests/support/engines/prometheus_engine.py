@@ -30,6 +30,7 @@ from tests.support.processes import until
 GIB = 1 << 30
 LABEL_VALUES = {
     "action": ("reset", "cleanup"),
+    "admin": ("shop",),
     "cause": ("webhook", "request", "calendar"),
     "direction": ("upload", "download"),
     "field": ("user_token", "bytes_uploaded"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from unittest.mock import AsyncMock
+
+import httpx
 import pytest
 
 from marzban_bridge.errors import NotThePanelError, PanelLoginError, PanelUnavailableError
@@ -153,6 +157,40 @@ class TestResets:
         world.one_pass()
         assert world.account("alice").baseline_bytes == gib(2)
 
+    def test_a_reset_of_many_at_once_tells_of_each_and_forgives_each_once(self, world):
+        names = [f"user{number}" for number in range(55)]
+        for name in names:
+            world.panel.create_user(name, data_limit=gib(10))
+            world.ledger.report(name, gib(1))
+        for name in names[::2]:
+            world.panel.use_traffic(name, gib(1))
+        world.one_pass()
+        while world.panel.take_webhooks():
+            pass
+
+        async def press():
+            transport = httpx.ASGITransport(create_simulator_app(world.panel))
+            headers = {"authorization": f"Bearer {world.panel.sign_in('root', PASSWORD)}"}
+            async with httpx.AsyncClient(transport=transport, base_url="http://panel") as client:
+                ids = [world.panel.find(name).id for name in names]
+                return await client.post(
+                    "/api/users/bulk/reset", json={"ids": ids}, headers=headers
+                )
+
+        world.clock.advance(seconds=30)
+        assert world.run(press()).json()["count"] == len(names)
+        world.clock.advance(seconds=2)
+        batches = [world.panel.take_webhooks() for _ in range(2)]
+        assert [len(batch) for batch in batches] == [50, 5]
+        for batch in (*batches, *batches):
+            deliver(world, batch)
+            world.one_pass()
+        assert {world.account(name).baseline_bytes for name in names} == {gib(1)}
+        resets = [
+            e for e in world.bridge.store.events.newest(limit=1000) if e.event.kind == "reset"
+        ]
+        assert sorted(each.username for each in resets) == sorted(names)
+
     def test_a_reset_of_everybody_is_of_every_owners_users(self, world):
         world.panel.add_admin("shop", password="x", is_sudo=False)
         world.panel.create_user("alice", data_limit=gib(10), by="shop")
@@ -162,6 +200,24 @@ class TestResets:
         assert world.run(world.bridge.actions.reset_all(bearer=None, caller=caller)) == 1
         world.one_pass()
         assert world.account("alice").baseline_bytes == gib(2)
+
+
+@pytest.mark.parametrize("kind", ["marzban", "pasarguard"])
+def test_external_traffic_ends_no_hold_and_counts_from_its_end(tmp_path, kind):
+    world = World(tmp_path, kind=kind)
+    hold = {"status": "on_hold", "on_hold_expire_duration": 86400}
+    world.panel.create_user("alice", data_limit=gib(10), **hold)
+    world.ledger.report("alice", gib(3))
+    for _ in range(2):
+        world.one_pass()
+        world.panel.review()
+    assert (user_of(world)["status"], user_of(world)["data_limit"]) == ("on_hold", gib(10))
+    assert world.transport.writes == []
+    world.panel.use_traffic("alice", gib(1))
+    world.panel.review()
+    world.one_pass()
+    assert (user_of(world)["status"], user_of(world)["data_limit"]) == ("active", gib(7))
+    world.close()
 
 
 class TestWhoItIs:
@@ -362,20 +418,25 @@ class TestEdits:
         world.one_pass()
         assert world.account("alice").quota_bytes == gib(20)
 
-    def test_limits_that_change_in_bulk_change_the_quotas_by_as_much(self, world):
+    @pytest.mark.parametrize("more", [5, -2])
+    def test_limits_that_change_in_bulk_change_the_quotas_by_as_much(self, world, more):
         for name in ("bob", "carol", "dora", "eve"):
             world.panel.create_user(name, data_limit=gib(10))
             world.ledger.report(name, gib(3))
         world.one_pass()
-        pasarguard.change_limits(world.panel, gib(5))
+        while world.panel.take_webhooks():
+            pass
+        pasarguard.change_limits(world.panel, gib(more))
+        assert world.panel.take_webhooks() == [], "nothing but the next pass shows it"
         world.one_pass()
         world.one_pass()
+        quota = gib(10 + more)
         assert not world.bridge.store.suspension.reasons
-        assert world.account("alice").quota_bytes == gib(15)
-        assert world.account("bob").quota_bytes == gib(15)
-        assert user_of(world, "bob")["data_limit"] == gib(12)
+        assert world.account("alice").quota_bytes == quota
+        assert world.account("bob").quota_bytes == quota
+        assert user_of(world, "bob")["data_limit"] == quota - gib(3)
         newest, *_ = world.bridge.store.events.newest(username="bob")
-        assert (newest.event.kind, newest.event.after) == ("quota_changed", str(gib(15)))
+        assert (newest.event.kind, newest.event.after) == ("quota_changed", str(quota))
 
     def test_what_typed_limits_mean_is_not_asked_of_a_change_in_bulk(self, tmp_path):
         left = TypedLimits(otherwise=TypedLimit.LEFT)
@@ -402,6 +463,69 @@ class TestEdits:
         world.one_pass()
         assert world.account("alice").quota_bytes == gib(10)
         assert user_of(world)["status"] == "active"
+
+
+class TestAdminsWithLimits:
+    """A reseller over its own quota is the panel's to stop, and the bridge's to show."""
+
+    @pytest.fixture
+    def shop(self, world):
+        shop = world.panel.add_admin("shop", password="pw")
+        pasarguard.modify_admin(world.panel, shop, {"data_limit": gib(2)})
+        world.panel.create_user("alice", by="shop", data_limit=gib(10))
+        world.ledger.report("alice", gib(1))
+        world.panel.use_traffic("alice", gib(2))
+        world.panel.review()
+        world.one_pass()
+        return shop
+
+    def warnings(self, world):
+        return world.bridge.reconciler.stopped_admins.warnings
+
+    def test_it_is_shown_with_what_it_does_to_its_users_and_nothing_is_written(self, world, shop):
+        writes = len(world.transport.writes)
+        world.panel.review()
+        world.one_pass()
+        text = (
+            "the admin 'shop' has used up its own data limit (2.00 GiB): the panel keeps its users "
+            "off the nodes, whatever is left of their quotas"
+        )
+        assert self.warnings(world) == (text,)
+        assert world.bridge.store.meta("stopped_admins:default") == text
+        assert user_of(world)["status"] == "active"
+        assert len(world.transport.writes) == writes
+        [sample] = next(iter(world.bridge.metrics.stopped_admins.collect())).samples
+        assert (sample.labels, sample.value) == ({"admin": "shop", "reason": "limited"}, 1)
+        pasarguard.reset_admin(world.panel, shop)
+        world.one_pass()
+        assert self.warnings(world) == ()
+        assert next(iter(world.bridge.metrics.stopped_admins.collect())).samples == []
+        assert world.bridge.store.meta("stopped_admins:default") == ""
+
+    def test_its_users_quotas_are_held_all_the_same(self, world, shop):
+        world.ledger.report("alice", gib(8))
+        world.one_pass()
+        assert user_of(world)["status"] == "limited"
+        world.panel.reset_user("alice")
+        world.one_pass()
+        assert (user_of(world)["status"], user_of(world)["data_limit"]) == ("active", gib(10))
+        assert not world.panel.use_traffic("alice", 1), "the reseller is still stopped"
+
+    @pytest.mark.parametrize("cuts_off", [True, False])
+    def test_one_who_is_disabled_is_shown_too(self, world, shop, cuts_off):
+        shop.role = replace(shop.role, disconnect_users_when_disabled=cuts_off)
+        pasarguard.modify_admin(world.panel, shop, {"status": "disabled"})
+        world.one_pass()
+        [warning] = self.warnings(world)
+        assert warning.startswith("the admin 'shop' is disabled: the panel")
+        assert ("off the nodes" in warning) is cuts_off
+
+    def test_what_is_known_stays_where_the_admins_are_not_shown(self, world, shop, monkeypatch):
+        known = self.warnings(world)
+        no_list = AsyncMock(side_effect=PanelUnavailableError("no list of admins"))
+        monkeypatch.setattr(world.bridge.panel, "admins", no_list)
+        world.one_pass()
+        assert (self.warnings(world), no_list.await_count) == (known, 1)
 
 
 class TestWebhookTimes:

@@ -10,7 +10,7 @@ import asyncio
 import re
 from dataclasses import fields, replace
 from datetime import timedelta
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 
@@ -24,6 +24,7 @@ from marzban_bridge.quota.resets.detection import Cause, ResetSign, detect, has_
 from marzban_bridge.quota.resets.requests import begin, complete
 from marzban_bridge.quota.writes.open_writes import sets_limit
 from marzban_bridge.reconcile.actions import Actions
+from marzban_bridge.reconcile.stopped_admins import StoppedAdmins
 from tests.support.bridge.bridge_builders import (
     NOW,
     account,
@@ -170,6 +171,14 @@ def reset_with_all(dialect):
     return store.accounts.all.call_args.kwargs["admin"]
 
 
+def asks_for_admins(dialect):
+    panel = Mock()
+    panel.admins = AsyncMock(return_value=[])
+    admins = StoppedAdmins(store=MagicMock(), panel=panel, metrics=Mock())
+    asyncio.run(admins.check(dialect))
+    return panel.admins.await_count > 0
+
+
 def resends(dialect):
     shown = round(round(ODD / gib(1), 2) * gib(1))
     exact = round(round(ODD / gib(1), 5) * gib(1))
@@ -236,6 +245,7 @@ DECIDES = {
     ),
     "periodic_reset_is_announced": (periodic, False, True),
     "reset_all_is_of_everybody": (reset_with_all, "shop", None),
+    "admins_have_limits": (asks_for_admins, False, True),
     "dialog_decimals": (resends, (True, False), (False, True)),
     "dialog_decimals_of_tiny": (
         lambda d: replace(d, dialog_decimals=2).resent_bytes(4_000_000),
@@ -270,6 +280,7 @@ EARLIER = {
     "tried_version": [False, False],
     "lost_to_reset": [Status.DISABLED, Status.ON_HOLD],
     "reset_all_is_of_everybody": "shop",
+    "admins_have_limits": False,
 }
 """What PasarGuard 3.1.0 decides otherwise than 5.2.1."""
 
