@@ -1,7 +1,9 @@
-"""Which kind of panel the scenarios run on that are not about one kind.
+"""Which kind of panel a scenario runs on that does not say it.
 
-`TEST_PANEL_KIND=pasarguard uv run --group dev pytest tests/integration/bridge` runs them on the
-other one, as every night does; a run of all tests has its own for what differs (`test_pasarguard`).
+`TEST_PANEL_KIND=pasarguard uv run --group dev pytest tests/integration/bridge/…` shows what becomes
+of it on the other kind. Not all end alike there: a next plan that waits for both limit and expiry,
+or a reset of a disabled user that its status tells of, is Marzban's alone. What PasarGuard does
+instead is in `test_pasarguard.py`.
 """
 
 from __future__ import annotations
