@@ -122,9 +122,9 @@ class Fuzz:
         self.checks.begin_round()
         if self.mode == "switching" and self.dice.random() < 0.5:
             self._switch()
-        elif self.dice.random() < 0.15:
-            self.scene.is_rewritten = self.accidents.restore_for_good() is not None
         elif self.dice.random() < 0.3:
+            self.scene.is_rewritten = self.accidents.restore_for_good() is not None
+        elif self.dice.random() < 0.6:
             self.accidents.back_up()
         for _ in range(self.dice.randrange(8, 30)):
             if self.dice.random() < 0.12 and len(self.accidents.under_way) < 2:

@@ -193,18 +193,13 @@ class Accidents:
         Nothing for a panel whose users are others than in the backup, or whose quotas span panels
         and were reset since: what such a panel's users have used then, the page does not say.
         """
-        panel = self._dice.choice(PANELS)
-        if panel not in self._backups:
+        panels = [panel for panel in PANELS if self._is_restorable(panel)]
+        if not panels:
             return None
+        panel = self._dice.choice(panels)
         backup, users = self._backups[panel]
         now = {name: user for (each, name), user in self._model.users.items() if each == panel}
-        if {name: user.made for name, user in now.items()} != {
-            name: made for name, (made, _) in users.items()
-        }:
-            return None
         used = {name: count for name, (_, count) in users.items()}
-        if self._model.spans and any(used[name] > user.used for name, user in now.items()):
-            return None
         self._scene.note("accident", what="a panel restored for good", on=panel)
         self.counts["a panel restored for good"] += 1
         passes = self._fleet.passes().get(panel)
@@ -216,6 +211,18 @@ class Accidents:
         if not self._accept(panel, beyond=passes):
             assert not moved, f"panel {panel} was restored, and is in no doubt: {moved}"
         return panel
+
+    def _is_restorable(self, panel: str) -> bool:
+        if panel not in self._backups:
+            return False
+        _, users = self._backups[panel]
+        now = {name: user for (each, name), user in self._model.users.items() if each == panel}
+        if {name: user.made for name, user in now.items()} != {
+            name: made for name, (made, _) in users.items()
+        }:
+            return False
+        was_reset = any(users[name][1] > user.used for name, user in now.items())
+        return not (self._model.spans and was_reset)
 
     def accept_lost_writes(self) -> None:
         """Accept, where it is asked for, panels that lack writes of the bridge; when all run."""

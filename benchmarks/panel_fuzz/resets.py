@@ -170,6 +170,7 @@ class Resets:
         for panel, name in self._model.users:
             self._model.reset(panel, name)
             self._scene.busy.add(name)
+        self._fleet.until_up(BRIDGE)  # else the command is the bridge, which cannot start beside it
         done = self._fleet.command("reset", "--all", "--yes")
         assert done.returncode == 0, f"reset --all: {done.stdout}{done.stderr}"
         return True
