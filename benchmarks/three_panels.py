@@ -107,6 +107,7 @@ class Fuzz:
         self.fleet.until_up(COLLECTOR, *PANELS)
         self.director.populate()
         self.scene.begin_round()
+        self.scene.allow_own_limits()
         self.fleet.start(BRIDGE)
         self.fleet.until_up(BRIDGE)
         began_at = time.monotonic()

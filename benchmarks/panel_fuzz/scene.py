@@ -95,6 +95,11 @@ class Scene:
             self.peaks.clear()
             self.remember()
 
+    def allow_own_limits(self) -> None:
+        """Let each user's own limit be the quota until the bridge has seen all of its panels."""
+        for (_, name), user in self.model.users.items():
+            self.quotas[name].add(user.quota)
+
     def bridge_was_killed(self) -> None:
         """Note that the bridge may not have written down what it did just before."""
         self.kills += 1
