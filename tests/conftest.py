@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from tests.support import programs
 from tests.support.bridge.shared_stores import ENGINES, FILE, StorePlace
@@ -23,12 +24,19 @@ from tests.support.examples import FACTOR
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 4 * 2**30
+SPREAD = 0.9
+"""Over how much of the other files those are spread whose tests wait."""
 NONE_HERE = "none here, its tests are skipped"
 # A run of all tests says of one tree the same each time. What is new is looked for by the runs with
 # more examples, every night: a failure that the dice find takes minutes to shrink. On a busy machine
 # an example takes as long as it takes.
 settings.register_profile("repeatable", derandomize=FACTOR == 1, deadline=None)
 settings.load_profile("repeatable")
+if FACTOR == 1:
+    # Hypothesis also draws constants of the modules that are imported so far: these change with each
+    # commit, and from worker to worker.
+    assert len(providers._local_constants) == 0
+    providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_configure() -> None:
@@ -57,6 +65,23 @@ def _keep_files_in_memory() -> None:
 
 def pytest_unconfigure() -> None:
     programs.end_forks()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files whose tests wait for processes among those that compute, the longest first.
+
+    One after the other, as they are collected, all workers would wait together. What is short
+    stays at the end, where a worker has nothing else to do.
+    """
+    tests = Path(__file__).parent
+    files = list(dict.fromkeys(item.path for item in items))
+    short = [each for each in files if each.is_relative_to(tests / "unit")]
+    waiting = [each for each in files if each.is_relative_to(tests / "e2e")]
+    waiting.sort(key=lambda each: each.name != "test_soak.py")
+    computing = [each for each in files if each not in {*short, *waiting}]
+    places = {each: place / len(computing) for place, each in enumerate(computing, start=1)}
+    places |= {each: SPREAD * place / len(waiting) for place, each in enumerate(waiting)}
+    items.sort(key=lambda item: places.get(item.path, 2.0))
 
 
 @pytest.hookimpl(wrapper=True)
