@@ -9,8 +9,8 @@ target=.env
 secrets="${SECRETS_DIR:-secrets}"
 project="${COMPOSE_PROJECT_NAME:-external-traffic}"
 # The setting of each secret; its file has the same name in small letters
-random="COLLECTOR_ADMIN_KEY BRIDGE_WEBHOOK_SECRET BRIDGE_ACTION_TOKEN INFLUXDB_ADMIN_TOKEN
-  INFLUXDB_PASSWORD GRAFANA_ADMIN_PASSWORD POSTGRES_PASSWORD"
+random="COLLECTOR_ADMIN_KEY BRIDGE_WEBHOOK_SECRET BRIDGE_ACTION_TOKEN INFLUXDB_ADMIN_TOKEN \
+INFLUXDB_PASSWORD GRAFANA_ADMIN_PASSWORD POSTGRES_PASSWORD"
 yours="MARZBAN_PASSWORD MARZBAN_API_KEY COLLECTOR_REPORTER_KEYS"
 
 umask 077
@@ -21,7 +21,7 @@ file_of() {
 
 random_text() {
   # 40 characters of A-Z a-z 0-9, which mean nothing to any of the programs or to an address
-  LC_ALL=C tr -dc 'A-Za-z0-9' </dev/urandom | head -c 40
+  LC_ALL=C tr -dc 'A-Za-z0-9' </dev/urandom 2>/dev/null | head -c 40
 }
 
 # What .env says of a name, without the quotes around it
@@ -45,20 +45,29 @@ has_older_volumes() {
     docker volume ls --quiet 2>/dev/null | grep -q -x "${project}_influxdb"
 }
 
+secret_of() {
+  cat "$(file_of "$1")"
+}
+
 ask() { # question, name of the setting
-  [ -t 0 ] || return 0
-  [ -z "$(value_of "$2")" ] || return 0
+  [ -t 0 ] && [ -z "$(value_of "$2")" ] || return 0
   printf '%s' "$1" >&2
   IFS= read -r answer || return 0
-  [ -n "$answer" ] || return 0
-  quoted=$(printf '%s' "$answer" | sed "s/'/\\\\'/g; s/[\\\\&|]/\\\\&/g")
+  case "$answer" in
+    '') return 0 ;;
+    *"'"* | *\\*)
+      echo "Write it into $target yourself: it has a quote or a backslash in it." >&2
+      return 0
+      ;;
+  esac
+  quoted=$(printf '%s' "$answer" | sed 's/[&|]/\\&/g')
   sed "s|^$2=.*|$2='$quoted'|" "$target" >"$target.new"
   mv "$target.new" "$target"
 }
 
 ask_password() {
-  [ -t 0 ] && [ ! -s "$(file_of MARZBAN_PASSWORD)" ] || return 0
-  printf 'Its password (is not shown; empty to set it later): ' >&2
+  [ -t 0 ] && [ -z "$(secret_of MARZBAN_PASSWORD)$(secret_of MARZBAN_API_KEY)" ] || return 0
+  printf 'Its password (it is not shown; empty to set it later): ' >&2
   stty -echo
   IFS= read -r answer || answer=
   stty echo
@@ -89,7 +98,7 @@ mkdir -p "$secrets"
 chmod 700 "$secrets"
 for name in $needed; do
   value=$(value_of "$name")
-  case " $(echo $random) " in
+  case " $random " in
     *" $name "*) [ -n "$value" ] || value=$(random_text) ;;
   esac
   write_secret "$(file_of "$name")" "$value"
@@ -110,8 +119,8 @@ ask_password
 
 echo "$secrets/ has a file for each secret. Grafana's sign-in is admin with the password in"
 echo "$(file_of GRAFANA_ADMIN_PASSWORD)."
-if [ -z "$(value_of MARZBAN_URL)" ] || [ ! -s "$(file_of MARZBAN_PASSWORD)" ] ||
-  [ -z "$(cat "$(file_of MARZBAN_PASSWORD)")" ]; then
+if [ -z "$(value_of MARZBAN_URL)" ] ||
+  [ -z "$(secret_of MARZBAN_PASSWORD)$(secret_of MARZBAN_API_KEY)" ]; then
   echo "Now set MARZBAN_URL and MARZBAN_USERNAME in $target, and write the admin's password into"
   echo "$(file_of MARZBAN_PASSWORD)."
 fi

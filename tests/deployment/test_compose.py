@@ -164,8 +164,8 @@ def test_a_panel_on_this_machine_has_a_name(service):
     assert SERVICES[service]["extra_hosts"] == ["host.docker.internal:host-gateway"]
 
 
-@pytest.mark.parametrize("service", ["collector", "bridge", "influxdb", "prometheus", "grafana"])
-def test_what_keeps_data_is_given_time_to_end(service):
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_every_container_is_given_time_to_end(service):
     assert SERVICES[service]["stop_grace_period"]
 
 

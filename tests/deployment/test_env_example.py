@@ -88,6 +88,24 @@ def new_env(checkout, *arguments, volumes=""):
     )
 
 
+def new_env_on_a_terminal(checkout, *lines):
+    """Run the script with lines that are typed, and return what the terminal showed."""
+    master, slave = os.openpty()
+    with open(master, "rb+", buffering=0, closefd=True) as typed:  # noqa: PTH123 - a descriptor
+        typed.write("".join(f"{line}\n" for line in lines).encode())
+        ended = subprocess.run(
+            ["sh", checkout / "scripts" / "new-env.sh"],
+            stdin=slave,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": "/usr/bin:/bin"},
+        )
+        os.close(slave)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stderr + ended.stdout
+
+
 def secrets_of(checkout):
     return {each.name.upper(): each.read_text() for each in (checkout / "secrets").iterdir()}
 
@@ -154,3 +172,20 @@ def test_new_secrets_for_kept_volumes_are_refused_until_it_is_said_anyway(checko
     assert not (checkout / "secrets").exists()
     assert new_env(checkout, "--anyway", volumes=kept).returncode == 0
     assert new_env(checkout, volumes=kept).returncode == 1, "it is made already"
+
+
+def test_on_a_terminal_it_asks_for_what_only_you_know(checkout):
+    shown = new_env_on_a_terminal(checkout, "https://panel.test:8000", "me & co|$x", "pa$word '#1 ")
+    made = dotenv_values(checkout / ".env", interpolate=False)
+    assert made["MARZBAN_URL"] == "https://panel.test:8000"
+    assert made["MARZBAN_USERNAME"] == "me & co|$x"
+    assert secrets_of(checkout)["MARZBAN_PASSWORD"] == "pa$word '#1 \n"
+    assert "pa$word" not in shown
+    assert "Now set" not in shown
+
+
+def test_what_is_not_typed_is_said_to_be_missing(checkout):
+    shown = new_env_on_a_terminal(checkout, "", "o'brien", "")
+    assert dotenv_values(checkout / ".env")["MARZBAN_URL"] == ""
+    assert "it has a quote" in shown
+    assert "Now set MARZBAN_URL" in shown
