@@ -33,7 +33,14 @@ from collector.agent.status import agent_status
 from collector.agent.streaming import peek
 from collector.client.errors import ClientError
 from collector.client.spool.spool import Spool
-from collector.runtime.cli import run_command
+from collector.runtime.cli import (
+    add_completion,
+    add_json,
+    completion_of,
+    examples,
+    print_json,
+    run_command,
+)
 from collector.runtime.config import ConfigError
 
 log = logging.getLogger(__name__)
@@ -45,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit codes: 0 success, 1 an error, 2 a mistake in the configuration.
     """
     arguments = _parser().parse_args(argv)
+    if (code := completion_of(arguments)) is not None:
+        return code
     run: Callable[[argparse.Namespace, Config], int] = arguments.run
     return run_command(
         lambda: run(arguments, load(arguments.config)),
@@ -57,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="traffic-agent",
         description="Reads a VPN server's traffic counters and reports the traffic to a collector.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=examples(
+            "traffic-agent check             is the configuration valid",
+            "traffic-agent run --dry-run     what would be sent, and is the key valid",
+            "traffic-agent status            is anything wrong (exit code 1)",
+            "traffic-agent status --json     the same, for scripts",
+        ),
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
@@ -81,14 +97,17 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check the configuration file")
     check.set_defaults(run=_check)
     status = commands.add_parser("status", help="show the backlog and the status of each source")
+    add_json(status)
     status.set_defaults(run=_status)
     dead = commands.add_parser(
         "dead-letters", help="list the reports that the collector refused, and why"
     )
+    add_json(dead)
     then = dead.add_mutually_exclusive_group()
     then.add_argument("--requeue", action="store_true", help="queue all of them again")
     then.add_argument("--discard", action="store_true", help="delete all of them")
     dead.set_defaults(run=_dead_letters)
+    add_completion(commands, parser)
     return parser
 
 
@@ -185,7 +204,7 @@ def _state_of(config: Config) -> State:
     return State(Spool(path, max_bytes=config.max_spool_bytes))
 
 
-def _status(_: argparse.Namespace, config: Config) -> int:
+def _status(arguments: argparse.Namespace, config: Config) -> int:
     state = _state_of(config)
     now = datetime.now(tz=UTC)
     routes = config.relay.routes if config.relay else ()
@@ -198,7 +217,10 @@ def _status(_: argparse.Namespace, config: Config) -> int:
     )
     if_empty = {each.name: KINDS[each.kind].if_empty for each in config.sources}
     backlog = state.spool.backlog()
-    views.show_status(Console(), found, backlog=backlog, now=now, if_empty=if_empty)
+    if arguments.json:
+        print_json(views.status_object(found, backlog))
+    else:
+        views.show_status(Console(), found, backlog=backlog, now=now, if_empty=if_empty)
     state.spool.close()
     return int(found.is_wrong)
 
@@ -209,6 +231,8 @@ def _dead_letters(arguments: argparse.Namespace, config: Config) -> int:
         print(f"{state.spool.requeue_dead_letters()} are queued again.")
     elif arguments.discard:
         print(f"{state.spool.discard_dead_letters()} are forgotten.")
+    elif arguments.json:
+        print_json([views.letter_object(each) for each in state.spool.dead_letters()])
     else:
         views.show_dead_letters(Console(), state.spool.dead_letters())
     state.spool.close()

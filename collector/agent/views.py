@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -243,3 +244,30 @@ def age(moment: datetime, now: datetime) -> str:
 
 def _text(text: str) -> Text:
     return Text(printable(text))
+
+
+def status_object(found: AgentStatus, backlog: Backlog) -> dict[str, object]:
+    """Return the status of an agent."""
+    return {
+        "is_wrong": found.is_wrong,
+        "is_running": found.is_running,
+        "queued_items": backlog.items,
+        "queued_bytes": backlog.size_bytes,
+        "oldest_queued_at": backlog.oldest_at,
+        "dead_letters_total": backlog.set_aside_total,
+        "lane_problems": dict(found.lanes),
+        "relay_problem": found.relay,
+        "relay_wrong_secrets": found.refused,
+        "sources": [asdict(each) for each in found.statuses],
+        "routes": [asdict(each) for each in found.routes],
+    }
+
+
+def letter_object(letter: DeadLetter) -> dict[str, object]:
+    """Return a dead letter; `what` is its first line, which describes a relayed post."""
+    return {
+        "set_aside_at": letter.set_aside_at,
+        "lane": letter.lane,
+        "reason": letter.reason,
+        "what": letter.body.partition(b"\n")[0].decode(errors="replace"),
+    }

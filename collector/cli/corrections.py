@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collector.cli.objects import correction_object
 from collector.errors import LedgerError, LedgerInUseError, LedgerUnavailableError, SettingsError
 from collector.ledger.backend import EmbeddedBackend, SharedBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
 from collector.ledger.ports import Ledger, LedgerReader
 from collector.ledger.sql.ratios import check_server
 from collector.reports.report import canonical, fault_in_name
+from collector.runtime.cli import print_json
 from collector.runtime.logs import printable
 from collector.settings import Settings
 
@@ -189,10 +191,13 @@ def _noon_of(day: date | None, *, now_millis: int) -> int | None:
     return noon_millis
 
 
-def corrections_list(settings: Settings) -> int:
+def corrections_list(settings: Settings, *, as_json: bool = False) -> int:
     """Show the newest corrections: who, when, why, how many bytes."""
     with closing(backend_of(settings.ledger_url).reader()) as reader:
         found = reader.corrections(limit=SHOWN_CORRECTIONS)
+    if as_json:
+        print_json([correction_object(each) for each in found])
+        return 0
     table = Table(title="Corrections, newest first", title_justify="left")
     table.add_column("no.", justify="right")
     for column in ("asked (UTC)", "by", "what", "why"):

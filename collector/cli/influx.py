@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from collector.cli.objects import export_object
 from collector.errors import InfluxUnauthorizedError, InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
+from collector.ledger import DeadLetter
 from collector.ledger.backend import backend_of
+from collector.runtime.cli import print_json
 from collector.schema import Policy
 from collector.settings import Settings
 
@@ -90,13 +94,17 @@ def _access(settings: Settings) -> InfluxAccess:
     return settings.influx_access()
 
 
-def export_status(settings: Settings) -> int:
+def export_status(settings: Settings, *, as_json: bool = False) -> int:
     """Show the position of each stream; exit code 1 while a stream is stopped by an error."""
     reader = backend_of(settings.ledger_url).reader()
     states = {policy: reader.export_state(policy) for policy in Policy}
     backlogs = {policy: reader.backlog(policy) for policy in Policy}
     letters = reader.dead_letters(limit=SHOWN_DEAD_LETTERS)
     reader.close()
+    is_stopped = any(state.problem for state in states.values())
+    if as_json:
+        print_json([export_object(each, state, backlogs[each]) for each, state in states.items()])
+        return int(is_stopped)
     table = Table(title=f"Export to {settings.influxdb_url or 'nowhere'}", title_justify="left")
     for column in ("bucket", "up to report", "behind", "points", "last step (UTC)"):
         table.add_column(column, justify="left" if "UTC" in column else "right")
@@ -115,16 +123,20 @@ def export_status(settings: Settings) -> int:
     if not settings.influxdb_url:
         console.print("INFLUXDB_URL is not set: nothing is exported.")
     if letters:
-        table = Table(title="Points InfluxDB refused for good, newest first", title_justify="left")
-        for column in ("at (UTC)", "stream", "why", "line"):
-            table.add_column(column)
-        for each in letters:
-            line = each.line
-            if len(line) > MAX_LINE_LENGTH:
-                line = line[:MAX_LINE_LENGTH] + "…"
-            table.add_row(_moment(each.at_millis), each.stream, each.reason, line)
-        console.print(table)
-    return 1 if any(state.problem for state in states.values()) else 0
+        _show_dead_letters(letters)
+    return int(is_stopped)
+
+
+def _show_dead_letters(letters: Sequence[DeadLetter]) -> None:
+    table = Table(title="Points InfluxDB refused for good, newest first", title_justify="left")
+    for column in ("at (UTC)", "stream", "why", "line"):
+        table.add_column(column)
+    for each in letters:
+        line = each.line
+        if len(line) > MAX_LINE_LENGTH:
+            line = line[:MAX_LINE_LENGTH] + "…"
+        table.add_row(_moment(each.at_millis), each.stream, each.reason, line)
+    console.print(table)
 
 
 def export_rebuild(settings: Settings) -> int:

@@ -27,7 +27,15 @@ from collector.known_names import NAMES
 from collector.ledger.backend import LedgerBackend, backend_of, file_of
 from collector.ledger.sqlite.backup import back_up
 from collector.ledger.sqlite.file import LEDGER, ledger_path
-from collector.runtime.cli import run_command
+from collector.ledger.statistics_values import Audit, Facts
+from collector.runtime.cli import (
+    add_completion,
+    add_json,
+    completion_of,
+    examples,
+    print_json,
+    run_command,
+)
 from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.listening import listen
 from collector.runtime.sqlite.file import fault
@@ -47,6 +55,8 @@ BACK_UP_BY_PG_DUMP = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; an error is printed on one line."""
     arguments = _parser().parse_args(argv)
+    if (code := completion_of(arguments)) is not None:
+        return code
     run: Callable[[argparse.Namespace, Settings], int] = arguments.run
     settings: Settings | None = None
 
@@ -67,12 +77,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="traffic-collector",
         description="Accepts traffic reports and keeps exact, durable totals.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=examples(
+            "traffic-collector reporters add de-1   a key for a server or panel",
+            "traffic-collector reporters list       who reports, and who is refused",
+            "traffic-collector check --json         the ledger's sums, for scripts",
+            "traffic-collector ratios set de-1 2    a byte there counts as two",
+            "traffic-collector backup /safe/ledger  a copy, beside the running collector",
+        ),
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="accept reports until stopped")
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check", help="check the ledger's integrity and its sums")
+    add_json(check)
     check.set_defaults(run=_check)
     backup = commands.add_parser("backup", help="copy the ledger while it is in use, and verify it")
     backup.add_argument("file", type=Path, metavar="FILE", help="must not exist yet")
@@ -90,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="the export of the ledger to InfluxDB")
     exports = export.add_subparsers(dest="action", required=True, metavar="ACTION")
     status = exports.add_parser("status", help="its position, its lag, and its last error")
-    status.set_defaults(run=lambda _, settings: export_status(settings))
+    add_json(status)
+    status.set_defaults(run=lambda it, settings: export_status(settings, as_json=it.json))
     rebuild = exports.add_parser(
         "rebuild", help="export everything the ledger keeps again, to an empty InfluxDB"
     )
@@ -114,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add_reporters(commands.add_parser("reporters", help="who may report"))
     _add_correction_commands(commands)
     _add_ratio_commands(commands.add_parser("ratios", help="billing ratios of servers"))
+    add_completion(commands, parser)
     return parser
 
 
@@ -135,7 +156,8 @@ def _add_correction_commands(commands: argparse._SubParsersAction[argparse.Argum
     corrected = commands.add_parser(
         "corrections", help="list voids and adjustments, with who asked for them"
     )
-    corrected.set_defaults(run=lambda _, settings: corrections_list(settings))
+    add_json(corrected)
+    corrected.set_defaults(run=lambda it, settings: corrections_list(settings, as_json=it.json))
 
 
 def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
@@ -152,7 +174,8 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
     clear.add_argument("server")
     clear.set_defaults(run=lambda it, settings: ratios_clear(settings, it.server))
     listing = actions.add_parser("list", help="list servers with their ratio, raw and billed bytes")
-    listing.set_defaults(run=lambda _, settings: ratios_list(settings))
+    add_json(listing)
+    listing.set_defaults(run=lambda it, settings: ratios_list(settings, as_json=it.json))
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
@@ -206,13 +229,16 @@ def _show_banner(settings: Settings, backend: LedgerBackend) -> None:
         print(line, file=sys.stderr)
 
 
-def _check(_: argparse.Namespace, settings: Settings) -> int:
+def _check(arguments: argparse.Namespace, settings: Settings) -> int:
     backend = backend_of(settings.ledger_url)
     reader = backend.reader()
     started_at = time.monotonic()
     audit, facts = reader.audit(), reader.facts()
     reporters = [each for each in reader.reporters() if each.revoked_at_millis is None]
     reader.close()
+    if arguments.json:
+        _print_check(backend.name, facts, audit)
+        return 1 if audit.problems else 0
     table = Table(title=f"Ledger {backend.name}", title_justify="left")
     table.add_column("what")
     table.add_column("value", justify="right")
@@ -241,6 +267,26 @@ def _check(_: argparse.Namespace, settings: Settings) -> int:
     verdict = "is NOT whole" if audit.problems else "is whole and its sums agree"
     console.print(f"The ledger {verdict} (checked in {time.monotonic() - started_at:.1f} s).")
     return 1 if audit.problems else 0
+
+
+def _print_check(name: str, facts: Facts, audit: Audit) -> None:
+    checked = {
+        "ledger": name,
+        "ledger_id": facts.ledger_id,
+        "size_bytes": facts.size_bytes,
+        "users": facts.users,
+        "servers": facts.servers,
+        "reports_counted": audit.reports,
+        "reports_not_added_up": audit.unfolded,
+        "reports_kept": facts.records,
+        "user_bytes": audit.user_bytes,
+        "series_bytes": audit.series_bytes,
+        "day_bytes": audit.day_bytes,
+        "billed_bytes": audit.billed_bytes,
+        "corrected_bytes": audit.corrected_bytes,
+        "problems": list(audit.problems),
+    }
+    print_json(checked)
 
 
 def _back_up(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -12,6 +12,7 @@ from rich.text import Text
 from collector.errors import SettingsError
 from collector.ledger.backend import backend_of
 from collector.reports.billing import AS_REPORTED_MILLIS, Ratio, parse_ratio, show_ratio
+from collector.runtime.cli import print_json
 from collector.runtime.logs import printable
 from collector.settings import Settings
 
@@ -48,7 +49,7 @@ def ratios_clear(settings: Settings, server: str) -> int:
     return 0
 
 
-def ratios_list(settings: Settings) -> int:
+def ratios_list(settings: Settings, *, as_json: bool = False) -> int:
     """List every server that was reported or has a ratio, with its raw and billed bytes.
 
     Reports of a reporter outside the quota are not billed, whatever the ratio.
@@ -61,6 +62,18 @@ def ratios_list(settings: Settings) -> int:
             used_bytes = each.upload_bytes + each.download_bytes
             raw[each.server] = raw.get(each.server, 0) + used_bytes
             billed[each.server] = billed.get(each.server, 0) + each.billed_bytes
+    if as_json:
+        found = [
+            {
+                "server": server,
+                "ratio": ratios[server].ratio_millis / 1000 if server in ratios else 1.0,
+                "raw_bytes": raw[server],
+                "billed_bytes": billed[server],
+            }
+            for server in sorted(raw)
+        ]
+        print_json(found)
+        return 0
     table = Table(title="Servers and their ratios", title_justify="left")
     table.add_column("server")
     for column in ("ratio", "raw bytes", "billed bytes"):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
+from collector.cli.objects import refused_object, reporter_object
 from collector.errors import LedgerError
 from collector.ledger.backend import LedgerBackend, backend_of
 from collector.reports.contacts import KEPT_DAYS, Refused
@@ -21,6 +22,7 @@ from collector.reports.reporters import (
     merge_configured,
     signing_secret,
 )
+from collector.runtime.cli import add_json, print_json
 from collector.runtime.listening import is_loopback
 from collector.runtime.logs import printable
 from collector.runtime.wall_clock import wall_clock_millis
@@ -46,6 +48,7 @@ def add_reporters(reporters: argparse.ArgumentParser) -> None:
     )
     add.set_defaults(run=_add_reporter)
     listing = actions.add_parser("list", help="list all reporters, without their keys")
+    add_json(listing)
     listing.set_defaults(run=_list_reporters)
     change = actions.add_parser(
         "change", help="set whether its reports are billed to quotas; in force within a second"
@@ -123,7 +126,7 @@ def _add_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
+def _list_reporters(arguments: argparse.Namespace, settings: Settings) -> int:
     with closing(backend_of(settings.ledger_url).reader()) as reader:
         last_reports = reader.last_reports()
         reporters = reader.reporters()
@@ -138,6 +141,18 @@ def _list_reporters(_arguments: argparse.Namespace, settings: Settings) -> int:
             for each in (own if settings.reporter_keys else noted)
         ),
     ]
+    if arguments.json:
+        heard = [
+            reporter_object(
+                each,
+                origin,
+                last_contact_millis=contacts.last_contacts.get(each.name),
+                last_report_millis=last_reports.get(f"reporter:{each.name}"),
+            )
+            for each, origin, _ in found
+        ]
+        print_json({"reporters": heard, "refused": [refused_object(e) for e in contacts.refused]})
+        return 0
     table = Table(title="Reporters", title_justify="left")
     for column in (
         *("name", "made by", "since (UTC)", "last contact (UTC)", "last report (UTC)"),

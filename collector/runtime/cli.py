@@ -6,8 +6,12 @@ have a code of its own for some of its errors.
 
 from __future__ import annotations
 
+import argparse
+import json
 import sqlite3
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 from rich.console import Console
 from rich.text import Text
@@ -48,6 +52,56 @@ def run_command(
     except KeyboardInterrupt:
         return INTERRUPTED
     return 1
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    """Add `--json` to a command that shows something."""
+    command.add_argument("--json", action="store_true", help="print it as JSON, for scripts")
+
+
+def print_json(value: Mapping[str, object] | Sequence[object]) -> None:
+    """Print a value as JSON on standard output; times as RFC 3339, in UTC."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_shown)
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    sys.stdout.flush()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} cannot be printed as JSON")
+
+
+def add_completion(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], parser: argparse.ArgumentParser
+) -> None:
+    """Add `completion SHELL`, which prints what a shell completes the program's commands by."""
+    command = commands.add_parser(
+        "completion",
+        help="print a shell's completion of this program",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"example:\n  {parser.prog} completion bash > /etc/bash_completion.d/{parser.prog}",
+    )
+    command.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    command.set_defaults(prints_completion=lambda shell: _print_completion(parser, shell))
+
+
+def _print_completion(parser: argparse.ArgumentParser, shell: str) -> int:
+    import shtab  # noqa: PLC0415 - only this command needs it
+
+    sys.stdout.write(f"{shtab.complete(parser, shell=shell)}\n")
+    return 0
+
+
+def completion_of(arguments: argparse.Namespace) -> int | None:
+    """Print the completion that was asked for; None if another command was given."""
+    prints: Callable[[str], int] | None = getattr(arguments, "prints_completion", None)
+    return None if prints is None else prints(arguments.shell)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a help text: examples, one a line."""
+    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def complain(message: str) -> None:

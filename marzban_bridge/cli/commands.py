@@ -12,17 +12,23 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from collector.runtime.cli import print_json
 from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.cli import exclusive
 from marzban_bridge.cli.exclusive import with_bridges
+from marzban_bridge.cli.objects import (
+    event_object,
+    has_user,
+    unknown_user,
+    user_objects,
+    user_rows,
+)
 from marzban_bridge.cli.output import console, say
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.panels.names import scoped
-from marzban_bridge.quota.account import Account
-from marzban_bridge.quota.balance import balance_with_raw, trusted
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.store.backup import back_up
 from marzban_bridge.store.metas import PANEL_IS, STOPPED_ADMINS
@@ -57,13 +63,13 @@ async def once(settings: Settings) -> int:
     return 1 if result.failures or result.suspension_text else 0
 
 
-def plan(settings: Settings) -> int:
+def plan(settings: Settings, *, as_json: bool = False) -> int:
     """Show what a pass would change."""
 
     async def preview(bridges: Bridges) -> list[PlannedRow]:
         rows: list[PlannedRow] = []
         for bridge in bridges.by_name.values():
-            await _check_panel(bridge)
+            await _check_panel(bridge, is_shown=not as_json)
             rows += [
                 _row(bridge.panel_settings, PlannedRow.of(each.change))
                 async for each in bridge.reconciler.previews()
@@ -81,7 +87,9 @@ def plan(settings: Settings) -> int:
                 log.warning("%s", complaint)
             found = running.call("GET", "/v1/plan")
             rows += [_row(panel, PlannedRow(**change)) for change in found]
-    if rows:
+    if as_json:
+        print_json([row._asdict() for row in rows])
+    elif rows:
         console.print(plan_table(rows))
     else:
         console.print("Nothing to change: no user with external traffic needs a write.")
@@ -92,17 +100,27 @@ def _row(panel: PanelSettings, row: PlannedRow) -> PlannedRow:
     return row._replace(username=scoped(panel.name, row.username))
 
 
-async def _check_panel(bridge: Bridge) -> None:
+async def _check_panel(bridge: Bridge, *, is_shown: bool) -> None:
     """Print the admin the bridge signed in as; warn if it may not read and write every user."""
     found = await bridge.reconciler.check_panel()
+    if not is_shown:
+        return
     say(f"Signed in to {bridge.panel_settings.url} as {found.admin} ({found.panel}).")
 
 
-def users(settings: Settings) -> int:
-    """Show every user with external traffic as of its last evaluation."""
+def users(settings: Settings, username: str | None = None, *, as_json: bool = False) -> int:
+    """Show every user with external traffic as of its last evaluation, or one of them.
+
+    Raises BridgeError for a name that no user with external traffic has.
+    """
     store = open_to_read(settings)
     try:
-        _show_users(store)
+        if username is not None and not has_user(store, username):
+            raise unknown_user(store, username)
+        if as_json:
+            print_json(list(user_objects(store, username)))
+            return 0
+        _show_users(store, username)
         if store.suspended:
             say(store.suspended)
         for panel in store.panels:
@@ -113,8 +131,8 @@ def users(settings: Settings) -> int:
     return 0
 
 
-def events(settings: Settings, username: str | None, limit: int) -> int:
-    """Show the events, oldest first."""
+def events(settings: Settings, username: str | None, limit: int, *, as_json: bool = False) -> int:
+    """Show the events, oldest first; BridgeError for a name without user and events."""
     store = open_to_read(settings)
     try:
         panels, name = list(store.panels), username
@@ -130,7 +148,12 @@ def events(settings: Settings, username: str | None, limit: int) -> int:
             for each in books.events.newest(username=name, limit=limit)
         ]
         found.sort(key=lambda each: each.seq)
-        console.print(events_table(found[-limit:]))
+        if username is not None and not found and not has_user(store, username):
+            raise unknown_user(store, username)
+        if as_json:
+            print_json([event_object(each) for each in found[-limit:]])
+        else:
+            console.print(events_table(found[-limit:]))
     finally:
         store.close()
     return 0
@@ -193,20 +216,10 @@ async def move_store(settings: Settings, file: Path) -> int:
     return 0
 
 
-def _named(store: Store, account: Account) -> Account:
-    """Return an account under its public name, which tells the panels' users apart."""
-    return replace(account, username=store.placement.public_name(account.username))
-
-
-def _show_users(store: Store) -> None:
-    rows, unknown_names = [], []
-    for panel in store.panels:
+def _show_users(store: Store, username: str | None = None) -> None:
+    rows, unknown_names = list(user_rows(store, username)), []
+    for panel in store.panels if username is None else ():
         books = store.of(panel)
-        for account in books.accounts.all():
-            shown = trusted(account, is_store_suspended=bool(store.suspended))
-            rows.append(
-                (_named(books, shown), balance_with_raw(shown, books.usage.totals(account.key)))
-            )
         unknown_names += [
             replace(each, username=scoped(panel, each.username))
             for each in books.unknown_names.all()

@@ -11,7 +11,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 from collector.known_names import NAMES
-from collector.runtime.cli import run_command
+from collector.runtime.cli import (
+    add_completion,
+    add_json,
+    completion_of,
+    examples,
+    run_command,
+)
 from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
@@ -48,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; an error is printed as one line."""
     given = sys.argv[1:] if argv is None else argv
     arguments = _parser(given).parse_args(given)
+    if (code := completion_of(arguments)) is not None:
+        return code
     run: Callable[[argparse.Namespace], int] = arguments.run
     return run_command(lambda: run(arguments), errors=(BridgeError,), explain=_explain)
 
@@ -79,6 +87,15 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="marzban-bridge",
         description="Makes Marzban's data limit mean all traffic, its own plus external.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=examples(
+            "marzban-bridge doctor                 what is wrong, and what to do",
+            "marzban-bridge plan                   what would be changed in the panel",
+            "marzban-bridge users alice            quota and usage of one user",
+            "marzban-bridge users --json           of all users, for scripts",
+            "marzban-bridge events alice --limit 5 what happened to alice of late",
+            "marzban-bridge reset alice            start a new period",
+        ),
     )
     parser.add_argument("--version", action="version", version=__version__)
     subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -94,15 +111,20 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         "one pass over all users, then stop",
         lambda _: _alone(commands.once),
     )
-    add("plan", "show what a pass would change; change nothing", _plan)
-    add(
+    add_json(add("plan", "show what a pass would change; change nothing", _plan))
+    users = add(
         "users",
-        "quota and usage of every user with external traffic",
-        lambda _: commands.users(_settings()),
+        "quota and usage of every user with external traffic, or of one",
+        lambda it: commands.users(_settings(), it.user, as_json=it.json),
     )
+    users.add_argument("user", nargs="?", metavar="NAME", help="only this user")
+    add_json(users)
     events = add(
-        "events", "what happened", lambda it: commands.events(_settings(), it.user, it.limit)
+        "events",
+        "what happened",
+        lambda it: commands.events(_settings(), it.user, it.limit, as_json=it.json),
     )
+    add_json(events)
     events.add_argument("user", nargs="?", help="only events of this user")
     events.add_argument("--limit", type=_count, default=50, help="the newest so many (default 50)")
     reset = add("reset", "start a new period for a user, in the panel and in the bridge", _reset)
@@ -176,12 +198,14 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     )
     doctor.add_arguments(examination)
     panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
+    add_json(panels)
     panels_command.add_arguments(panels)
     add("up", "collector and bridge in one process", _up)
     for name, module, help_text in STAND_INS:
         command = add(name, help_text, _stand_in(module))
         if name in given:
             importlib.import_module(module).add_arguments(command)
+    add_completion(subcommands, parser)
     return parser
 
 
@@ -202,8 +226,8 @@ def _run(_: argparse.Namespace) -> int:
     return serve.run(settings, create_app)
 
 
-def _plan(_: argparse.Namespace) -> int:
-    return commands.plan(_settings())
+def _plan(arguments: argparse.Namespace) -> int:
+    return commands.plan(_settings(), as_json=arguments.json)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -250,7 +274,7 @@ def _rebase(arguments: argparse.Namespace) -> int:
 
 def _panels(arguments: argparse.Namespace) -> int:
     if arguments.asked is None:
-        return panels_command.show(_settings())
+        return panels_command.show(_settings(), as_json=arguments.json)
     if arguments.asked == "webhook":
         return panels_command.show_webhook(_settings(), arguments.panel)
     if arguments.asked == "apart":

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from rich.console import Console
 from rich.table import Table
 
+from collector.runtime.cli import print_json
 from marzban_bridge.cli.exclusive import with_store
 from marzban_bridge.cli.output import say
 from marzban_bridge.clock import utc_now
@@ -50,8 +51,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     forget.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
 
 
-def show(settings: Settings) -> int:
+def show(settings: Settings, *, as_json: bool = False) -> int:
     """Print the panels in configured order."""
+    if as_json:
+        found = [
+            {"name": each.name, "url": each.url, "has_webhook": bool(each.webhook_secret)}
+            for each in load_panels(settings)
+        ]
+        print_json(found)
+        return 0
     table = Table("panel", "address", "webhooks")
     for panel in load_panels(settings):
         table.add_row(panel.name, panel.url, _webhooks(panel))

@@ -184,6 +184,16 @@ class TestADay:
         assert place.run("reset", "alice") == "alice was reset: 0 B used in the new period\n"
         assert place.panel.get_user("alice")["data_limit"] == gib(10)
         events = " ".join(place.run("events", "alice").split())
+        kinds = {each["kind"] for each in json.loads(place.run("events", "alice", "--json"))}
+        assert "reset" in kinds
+        (alice,) = json.loads(place.run("users", "alice", "--json"))
+        assert (alice["username"], type(alice["used_bytes"])) == ("alice", int)
+        assert "alice" in place.run("users", "alice")
+        assert alice in json.loads(place.run("users", "--json"))
+        assert isinstance(json.loads(place.run("plan", "--json")), list)
+        for command in ("users", "events"):
+            assert "did you mean alice?" in place.run(command, "alicee", code=1)
+            assert "no user 'zz'" in place.run(command, "zz", code=1)
         assert "reset" in events
         assert "command line" in events
 

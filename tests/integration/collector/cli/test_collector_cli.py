@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from contextlib import closing
@@ -61,6 +62,27 @@ def test_a_new_reporter_is_told_an_address_that_a_sender_can_use(
     assert f"curl -sS {url}/v1/reports" in out
     assert f"{url}/v1/sources/3x-ui/rk_" in out
     assert ("COLLECTOR_PUBLIC_URL" in out) == is_remarked
+
+
+def test_scripts_read_what_is_shown_as_json(path, capsys):
+    main(["reporters", "add", "heard"])
+    with closing(SqliteLedger(path)) as ledger:
+        ledger.record([batch(report(), reporter="reporter:heard")], received_at_millis=NOON_MILLIS)
+
+    def printed(*command):
+        capsys.readouterr()
+        assert main([*command, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    page = printed("reporters", "list")
+    (heard,) = page["reporters"]
+    assert (heard["name"], heard["last_report_at"]) == ("heard", "2024-10-04T12:00:00+00:00")
+    assert page["refused"] == []
+    checked = printed("check")
+    assert (checked["reports_counted"], checked["user_bytes"], checked["problems"]) == (1, 3, [])
+    assert printed("ratios", "list")[0]["ratio"] == 1.0
+    assert printed("corrections") == []
+    assert {each["reports_behind"] for each in printed("export", "status")} == {1}
 
 
 def test_the_list_tells_who_is_revoked_who_is_configured_and_who_was_heard(
@@ -141,7 +163,8 @@ def test_a_check_says_of_each_panel_whether_it_answers(path, capsys, monkeypatch
         assert re.search(rf"{name} +│ +does not answer \(ConnectError\)", out)
 
 
-def test_a_ledger_in_use_can_be_checked_but_not_served_again(path, capsys):
+def test_a_ledger_in_use_can_be_checked_but_not_served_again(path, capsys, monkeypatch):
+    monkeypatch.setenv("COLLECTOR_PORT", "0")  # another program may listen on 8080
     with closing(SqliteLedger(path)):
         assert main(["check"]) == 0
         assert main(["serve"]) == 1

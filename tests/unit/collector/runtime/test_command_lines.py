@@ -1,0 +1,96 @@
+"""What the command lines have in common: JSON, completion, examples, and a version at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+import collector.__main__
+import marzban_bridge.__main__
+from collector import __version__
+from collector.agent import cli as agent_cli
+from collector.cli import main as collector_cli
+from collector.runtime.cli import completion_of, print_json
+from marzban_bridge.cli import main as bridge_cli
+
+PARSERS = {
+    "traffic-collector": collector_cli._parser,
+    "marzban-bridge": lambda: bridge_cli._parser([]),
+    "traffic-agent": agent_cli._parser,
+}
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the commands of a parser, with theirs."""
+    found = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                found[name] = command
+                found |= {f"{name} {each}": sub for each, sub in commands_of(command).items()}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [
+        (collector.__main__, "collector.cli.main"),
+        (marzban_bridge.__main__, "marzban_bridge.cli.main"),
+    ],
+)
+def test_the_version_needs_no_command_s_module(program, module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "--version"])
+    monkeypatch.setitem(sys.modules, module, None)  # importing it would fail
+    assert program.main() == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_what_shows_something_shows_it_as_json_too():
+    showing = {
+        "traffic-collector": {
+            *("check", "export status", "corrections", "ratios list", "reporters list"),
+        },
+        "marzban-bridge": {"plan", "users", "events", "panels"},
+        "traffic-agent": {"status", "dead-letters"},
+    }
+    for program, expected in showing.items():
+        commands = commands_of(PARSERS[program]())
+        having = {
+            name
+            for name, command in commands.items()
+            if "--json" in command._option_string_actions and name != "doctor"
+        }
+        assert having == expected, program
+
+
+@pytest.mark.parametrize("program", PARSERS)
+def test_the_help_has_examples_whose_commands_there_are(program):
+    parser = PARSERS[program]()
+    lines = [each.split() for each in parser.format_help().splitlines() if f"  {program} " in each]
+    assert len(lines) >= 4
+    for line in lines:
+        assert line[1] in commands_of(parser), line
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("program", PARSERS)
+def test_a_shell_completes_every_command(program, shell, capsys):
+    parser = PARSERS[program]()
+    assert completion_of(parser.parse_args(["completion", shell])) == 0
+    printed = capsys.readouterr().out
+    missing = [name for name in commands_of(parser) if name.split()[-1] not in printed]
+    assert missing == []
+
+
+def test_json_is_exact_and_any_name_survives(capsys):
+    at = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    print_json([{"username": "ж'\ud800\n", "bytes": 2**62 + 1, "at": at, "none": None}])
+    (printed,) = json.loads(capsys.readouterr().out)
+    assert printed["bytes"] == 2**62 + 1
+    assert printed["at"] == "2026-11-28T12:00:00+00:00"
+    assert printed["none"] is None
+    assert printed["username"].startswith("ж'")
