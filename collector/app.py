@@ -28,8 +28,10 @@ from collector.api import (
 from collector.api.fast_routes import FastRoutesApp
 from collector.api.problems import install_problem_handlers
 from collector.contacts import keep_contacts, store_contacts
+from collector.field_descriptions import DESCRIPTIONS, describe_senders
 from collector.ledger_gauges import keep_fresh
 from collector.runtime.background import end_all
+from collector.runtime.http.api_page import serve_api_page
 from collector.runtime.http.server import Server, Signals
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.service import open_collector
@@ -78,6 +80,8 @@ def create_app(
         version=collector.__version__,
         summary="Takes traffic reports and keeps exact, durable totals",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
     )
     install_problem_handlers(app)
@@ -86,6 +90,7 @@ def create_app(
     for module in (usage, maintenance, corrections, contacts, readers, original_statistics, health):
         app.include_router(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    serve_api_page(app, DESCRIPTIONS)
     return app
 
 
@@ -137,5 +142,6 @@ def _describe(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, summary=app.summary, routes=app.routes
         )
         document["components"]["schemas"].update(reports.REPORT_COMPONENTS)
+        describe_senders(document)
         app.openapi_schema = document
     return app.openapi_schema

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 import marzban_bridge
 from collector.runtime.background import end_all
+from collector.runtime.http.api_page import serve_api_page
 from marzban_bridge.api import (
     acceptance,
     admin,
@@ -29,6 +30,7 @@ from marzban_bridge.api.errors import install_error_handlers
 from marzban_bridge.bridge import Bridges
 from marzban_bridge.clock import Clock, utc_now
 from marzban_bridge.config.settings import Settings
+from marzban_bridge.field_descriptions import DESCRIPTIONS
 from marzban_bridge.opening import Transports, open_bridges
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.store.open import url_of
@@ -68,6 +70,8 @@ def create_app(
         version=marzban_bridge.__version__,
         summary="Makes Marzban's data limit mean all traffic, its own plus external",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
     )
     app.state.settings, app.state.callers = settings, Callers()
@@ -79,6 +83,7 @@ def create_app(
         app.include_router(
             module.router, prefix="/panels/{panel}", include_in_schema=bool(settings.panels_file)
         )
+    serve_api_page(app, DESCRIPTIONS)
     return app
 
 

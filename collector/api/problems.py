@@ -26,6 +26,7 @@ from collector.reports.contacts import Reason
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError
 from collector.reports.report import Refusal
 from collector.runtime.http import answer_mark
+from collector.runtime.http.problem import ProblemDetails, ProblemResponse, details_of
 
 RETRY_AFTER_SECONDS = 2
 MOST_NAMED_ERRORS = 100
@@ -49,11 +50,10 @@ More = Annotated[
 ]
 
 
-class Problem(BaseModel):
-    """An error: its description, and the fields at fault."""
+class Problem(ProblemDetails):
+    """An error (RFC 9457), with the fields at fault."""
 
-    detail: str
-    errors: list[FieldError] = []
+    errors: list[FieldError] = Field([], description="The fields at fault, if any are")
     more_errors: More = 0
 
 
@@ -77,6 +77,7 @@ class ProblemError(CollectorError):
         self.status = status
         self.refusals = refusals
         self.problem = Problem(
+            **details_of(status),
             detail=detail,
             errors=named(refusals),
             more_errors=max(0, len(refusals) - MOST_NAMED_ERRORS),
@@ -128,8 +129,8 @@ def install_problem_handlers(app: FastAPI) -> None:
             note_refused(collector_of(request), address, Reason.PATH)
         if error.status_code == 404 and request.url.path.endswith("/"):
             detail = "there is nothing at this path; leave out the slash at its end"
-        problem = Problem(detail=detail)
-        return JSONResponse(problem.model_dump(), error.status_code, error.headers)
+        problem = Problem(**details_of(error.status_code), detail=detail)
+        return ProblemResponse(problem.model_dump(), error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def answer_validation(request: Request, error: RequestValidationError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
@@ -155,7 +156,7 @@ def answer_of(error: ProblemError) -> JSONResponse:
         headers["connection"] = "close"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(error.problem.model_dump(), error.status, headers)
+    return ProblemResponse(error.problem.model_dump(), error.status, headers)
 
 
 def problem_of(error: Exception) -> ProblemError:

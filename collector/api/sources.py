@@ -42,7 +42,18 @@ _STATUSES = (400, 401, 403, 408, 413, 415, 422, 429, 503, 507)
 _KEY_IN_PATH_STATUSES = (*_STATUSES, 404)
 
 KeyInPath = Annotated[str, Path(description="A reporter key")]
-_OBJECT = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+_INFORM = {
+    "clientTraffics": [{"email": "alice", "up": 1200, "down": 88000}],
+    "inboundTraffics": [],
+}
+_PUSH = {"17": [1200, 88000]}
+
+
+def _body(example: object) -> dict[str, object]:
+    content = {"schema": {"type": "object"}, "example": example}
+    return {"required": True, "content": {"application/json": content}}
+
+
 _NODE = [
     {
         "name": name,
@@ -71,7 +82,9 @@ class _Post(NamedTuple):
 _Translate = Callable[[_Post], Awaitable[Translated]]
 
 
-@router.post("/3x-ui", responses=documented(*_STATUSES), openapi_extra={"requestBody": _OBJECT})
+@router.post(
+    "/3x-ui", responses=documented(*_STATUSES), openapi_extra={"requestBody": _body(_INFORM)}
+)
 async def take_3x_ui(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
     """Store the clients' traffic of a relayed External Traffic Inform of 3x-ui; skip the rest."""
     return await _take(request, collector, claimed, _three_x_ui)
@@ -80,7 +93,7 @@ async def take_3x_ui(request: Request, collector: CollectorPart, claimed: Claims
 @router.post(
     "/3x-ui/{key:path}",
     responses=documented(*_KEY_IN_PATH_STATUSES),
-    openapi_extra={"requestBody": _OBJECT},
+    openapi_extra={"requestBody": _body(_INFORM)},
 )
 async def take_3x_ui_by_path(
     request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath
@@ -92,7 +105,7 @@ async def take_3x_ui_by_path(
 @router.post(
     "/uniproxy",
     responses=documented(*_STATUSES),
-    openapi_extra={"requestBody": _OBJECT, "parameters": _NODE},
+    openapi_extra={"requestBody": _body(_PUSH), "parameters": _NODE},
 )
 async def take_uniproxy(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> Answer:
     """Store the traffic that a node of a V2board-style panel pushes, mirrored to this route.
@@ -105,7 +118,7 @@ async def take_uniproxy(request: Request, collector: CollectorPart, claimed: Cla
 @router.post(
     "/uniproxy/{key:path}",
     responses=documented(*_KEY_IN_PATH_STATUSES),
-    openapi_extra={"requestBody": _OBJECT, "parameters": _NODE},
+    openapi_extra={"requestBody": _body(_PUSH), "parameters": _NODE},
 )
 async def take_uniproxy_by_path(
     request: Request, collector: CollectorPart, claimed: MessagePart, *, key: KeyInPath

@@ -36,7 +36,7 @@ ReportId = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class WireReport(msgspec.Struct, gc=False):
-    """A traffic report as in the JSON; unknown keys are ignored."""
+    """A traffic report as in the JSON; unknown fields are named in the answer."""
 
     user_token: Annotated[
         str,
@@ -61,8 +61,14 @@ class WireReport(msgspec.Struct, gc=False):
             min_length=1, max_length=64, description="`unknown` where the sender does not know it"
         ),
     ]
-    bytes_uploaded: Amount
-    bytes_downloaded: Amount
+    bytes_uploaded: Annotated[
+        Amount,
+        msgspec.Meta(description="Bytes that the user sent since the report before"),
+    ]
+    bytes_downloaded: Annotated[
+        Amount,
+        msgspec.Meta(description="Bytes that the user received since the report before"),
+    ]
     report_id: (
         Annotated[ReportId, msgspec.Meta(description="Counted once per sender within the window")]
         | None
@@ -74,7 +80,9 @@ class WireReport(msgspec.Struct, gc=False):
         ]
         | None
     ) = None
-    connections: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
+    connections: Annotated[
+        int, msgspec.Meta(ge=0, le=1_000_000, description="Connections that the report is about")
+    ] = 1
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):

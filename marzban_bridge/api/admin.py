@@ -83,9 +83,9 @@ class DetailedServers(BaseModel):
     "/token",
     responses={
         400: {"model": Problem, "description": "The request cannot be read"},
-        401: {"model": Problem, "description": "The panel does not accept these credentials"},
+        401: {"description": "The panel's own answer: it does not accept these credentials"},
         **OF_BODIES,
-        422: {"description": "The panel misses a field"},
+        422: {"description": "The panel's own answer: it misses a field"},
         429: {"model": Problem, "description": "Too many wrong passwords from one address"},
         502: FOR_ADMINS[502],
         503: FOR_ADMINS[503],

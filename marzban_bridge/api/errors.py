@@ -9,9 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from collector.runtime.http.problem import ProblemDetails, problem_answer
 from marzban_bridge.errors import (
     BridgeError,
     CollectorRefusedError,
@@ -32,10 +32,8 @@ from marzban_bridge.errors import (
 RETRY_AFTER_SECONDS = 5
 
 
-class Problem(BaseModel):
-    """The body of an error: what went wrong, in `detail`."""
-
-    detail: str
+class Problem(ProblemDetails):
+    """The body of an error (RFC 9457)."""
 
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -69,19 +67,21 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(BridgeError)
     async def answer(request: Request, error: BridgeError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
-        return JSONResponse({"detail": str(error)}, status_of(error), headers=headers_of(error))
+        return problem_answer(status_of(error), str(error), headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:  # noqa: ARG001 - the signature is FastAPI's
         reasons = [f"{each['loc'][-1]}: {str(each['msg']).lower()}" for each in error.errors()]
-        return JSONResponse({"detail": "; ".join(reasons)}, 422)
+        return problem_answer(422, "; ".join(reasons))
 
     @app.exception_handler(HTTPException)
     async def answer_routing(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404 and request.url.path.endswith("/"):
             detail = "no route has this path; remove the slash at its end"
-            return JSONResponse({"detail": detail}, 404, error.headers)
-        return await http_exception_handler(request, error)
+            return problem_answer(404, detail, error.headers)
+        if error.status_code < 400:
+            return await http_exception_handler(request, error)
+        return problem_answer(error.status_code, str(error.detail), error.headers)
 
 
 def status_of(error: BridgeError) -> int:

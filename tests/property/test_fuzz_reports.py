@@ -71,7 +71,7 @@ def check(answer, grown_bytes, grown_reports):
     said = answer.json()
     if answer.status_code != 200:
         assert answer.status_code in REFUSALS
-        assert set(said) == {"detail", "errors"}
+        assert set(said) == {"type", "title", "status", "detail", "errors"}
         assert said["detail"]
         assert len(said["detail"]) < 1000
         assert (grown_bytes, grown_reports) == (0, 0)

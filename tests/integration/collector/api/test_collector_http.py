@@ -493,7 +493,7 @@ class TestBounds:
     async def test_every_bad_body_has_its_status_and_a_problem(self, world, body, headers, status):
         answer = await world.send(body, headers=AS_REPORTER | headers)
         assert answer.status_code == status
-        assert set(answer.json()) == {"detail", "errors"}
+        assert set(answer.json()) == {"type", "title", "status", "detail", "errors"}
         assert answer.json()["detail"]
 
     async def test_a_key_is_slowed_down_when_it_comes_too_often(self, path):
@@ -814,7 +814,10 @@ class TestStatistics:
 async def test_what_is_not_there_is_a_problem_like_any_other(world):
     for method, url, status in (("GET", "/nowhere", 404), ("DELETE", "/v1/reports", 405)):
         answer = await world.client.request(method, url)
-        assert (answer.status_code, set(answer.json())) == (status, {"detail", "errors"})
+        assert (answer.status_code, set(answer.json())) == (
+            status,
+            {"type", "title", "status", "detail", "errors"},
+        )
 
 
 class TestHealth:

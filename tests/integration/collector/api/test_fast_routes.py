@@ -73,7 +73,7 @@ def test_what_they_claim_is_in_the_document(world_document):
             ("header", "webhook-id"),
             ("header", "idempotency-key"),
         }
-        assert operation["security"] == [{"reporterKey": []}]
+        assert operation["security"][0] == {"reporterKey": []}
 
 
 @pytest.fixture

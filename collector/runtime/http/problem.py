@@ -1,0 +1,56 @@
+"""Problem details (RFC 9457): the one form in which errors are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+
+MEDIA_TYPE = "application/problem+json"
+NO_TYPE = "about:blank"
+"""The type of a problem that its status says all of (RFC 9457, section 4.2.1)."""
+
+
+class ProblemDetails(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(NO_TYPE, description="Always `about:blank`: the status tells the kind")
+    title: str = Field("", description="The name of the status", examples=["Unauthorized"])
+    status: int = Field(0, description="The HTTP status", examples=[401])
+    detail: str = Field(description="What went wrong, with which object, and what to do")
+
+
+class ProblemResponse(JSONResponse):
+    """An answer with problem details."""
+
+    media_type = MEDIA_TYPE
+
+
+def details_of(status: int) -> dict[str, Any]:
+    """Return the fields of a problem that follow from its status."""
+    try:
+        title = HTTPStatus(status).phrase
+    except ValueError:
+        title = "Error"
+    return {"type": NO_TYPE, "title": title, "status": status}
+
+
+def problem_answer(
+    status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> ProblemResponse:
+    """Return the answer with a problem of a status."""
+    return ProblemResponse({**details_of(status), "detail": detail}, status, headers)
+
+
+def say_problems(document: dict[str, Any]) -> None:
+    """Say in an OpenAPI document with which media type the schema `Problem` is answered."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for answer in operation.get("responses", {}).values():
+                content = answer.get("content", {})
+                schema = content.get("application/json", {}).get("schema", {})
+                if schema.get("$ref") == "#/components/schemas/Problem":
+                    answer["content"] = {MEDIA_TYPE: content["application/json"]}
