@@ -127,6 +127,12 @@ def test_the_notes_are_the_versions_section_of_the_changelog(changelog):
     assert ended.stdout.split() == ["###", "Added", "-", "this"]
 
 
+def test_the_version_of_the_package_has_notes():
+    ended = notes(ROOT / "scripts" / "release-notes.sh", PROJECT["version"])
+    assert ended.returncode == 0, ended.stderr
+    assert "### Added" in ended.stdout
+
+
 @pytest.mark.parametrize("version", ["0.1.0", "0.2", "9.9.9"])
 def test_a_version_without_notes_is_no_release(changelog, version):
     ended = notes(changelog, version)
