@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from math import ceil
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from collector.reports.contacts import Reason
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError
 from collector.reports.report import Refusal
 from collector.runtime.http import answer_mark
-from collector.runtime.http.problem import ProblemDetails, ProblemResponse, details_of
+from collector.runtime.http.problem import ProblemDetails, ProblemResponse, details_of, nothing_at
 
 RETRY_AFTER_SECONDS = 2
 MOST_NAMED_ERRORS = 100
@@ -123,6 +124,8 @@ def install_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def answer_routing(request: Request, error: HTTPException) -> JSONResponse:
         detail = str(error.detail)
+        if error.status_code == 404 and detail == HTTPStatus.NOT_FOUND.phrase:
+            detail = nothing_at(request.url.path)
         if error.status_code == 404 and request.method == "POST":
             # It may be a sender whose address is misspelt. Its key may be in the path.
             address = request.client.host if request.client else ""

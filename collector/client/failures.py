@@ -30,6 +30,10 @@ def no_answer(error: Exception) -> NoAnswer:
     return NoAnswer(kind, says, isinstance(error, _UNSENT))
 
 
+_WITHOUT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"}
+"""What OpenSSL calls the answer of a server that speaks plain HTTP."""
+
+
 def _told_by_causes(error: Exception) -> tuple[FailureKind, str] | None:
     causes = list(_causes(error))
     for each in causes:
@@ -38,10 +42,17 @@ def _told_by_causes(error: Exception) -> tuple[FailureKind, str] | None:
         if isinstance(each, ssl.SSLCertVerificationError):
             return "certificate", f"shows a certificate that is not trusted: {each.verify_message}"
         if isinstance(each, ssl.SSLError):
-            return "tls", f"does not speak TLS as it should: {each.reason or type(each).__name__}"
+            return "tls", f"does not speak TLS as it should: {_tls_fault(each)}"
     if any(isinstance(each, ConnectionRefusedError) for each in causes):
         return "refused", "is not running: nothing listens at its address"
     return None
+
+
+def _tls_fault(error: ssl.SSLError) -> str:
+    reason = error.reason or type(error).__name__
+    if reason in _WITHOUT_TLS:
+        return "it answers without TLS; does its address begin with http://?"
+    return reason.replace("_", " ").lower()
 
 
 def _told_by_itself(error: Exception) -> tuple[FailureKind, str]:

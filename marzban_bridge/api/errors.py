@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from collector.runtime.http.problem import ProblemDetails, problem_answer
+from collector.runtime.http.problem import ProblemDetails, nothing_at, problem_answer
 from marzban_bridge.errors import (
     BridgeError,
     CollectorRefusedError,
@@ -81,7 +82,10 @@ def install_error_handlers(app: FastAPI) -> None:
             return problem_answer(404, detail, error.headers)
         if error.status_code < 400:
             return await http_exception_handler(request, error)
-        return problem_answer(error.status_code, str(error.detail), error.headers)
+        detail = str(error.detail)
+        if error.status_code == 404 and detail == HTTPStatus.NOT_FOUND.phrase:
+            detail = nothing_at(request.url.path)
+        return problem_answer(error.status_code, detail, error.headers)
 
 
 def status_of(error: BridgeError) -> int:

@@ -310,17 +310,18 @@ def _typed(prompt: str) -> str:
 
 
 def _count(raw: str) -> int:
-    count = int(raw)
-    if not 1 <= count <= 1_000_000:
-        raise argparse.ArgumentTypeError("expected a number from 1 to 1000000")
-    return count
+    return _whole(raw, 1_000_000, "a number")
 
 
 def _days(raw: str) -> int:
-    days = int(raw)
-    if not 1 <= days <= 36500:
-        raise argparse.ArgumentTypeError("expected a number of days from 1 to 36500")
-    return days
+    return _whole(raw, 36500, "a number of days")
+
+
+def _whole(raw: str, most: int, what: str) -> int:
+    is_digits = raw.isascii() and raw.isdecimal() and len(raw) <= 9
+    if not is_digits or not 1 <= int(raw) <= most:
+        raise argparse.ArgumentTypeError(f"expected {what} from 1 to {most}, not {raw[:40]!r}")
+    return int(raw)
 
 
 if __name__ == "__main__":

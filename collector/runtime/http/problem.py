@@ -45,6 +45,13 @@ def problem_answer(
     return ProblemResponse({**details_of(status), "detail": detail}, status, headers)
 
 
+def nothing_at(path: str) -> str:
+    """Return the detail of a 404 for a path without a route; the path itself may hold a key."""
+    if path.rstrip("/").endswith("/dashboard"):
+        return "there is no dashboard here: Grafana shows it, on port 3000 of the whole stack"
+    return "there is nothing at this path; /docs lists what there is"
+
+
 def say_problems(document: dict[str, Any]) -> None:
     """Say in an OpenAPI document with which media type the schema `Problem` is answered."""
     for path in document["paths"].values():

@@ -66,6 +66,15 @@ def other_than_panel(
     )
 
 
+def _tls_fault(error: ssl.SSLError) -> str:
+    reason = error.reason or str(error)
+    return "it answers without TLS" if reason in _WITHOUT_TLS else reason.replace("_", " ").lower()
+
+
+_WITHOUT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"}
+"""What OpenSSL calls the answer of a server that speaks plain HTTP."""
+
+
 def no_answer(error: BaseException, *, url: str, url_setting: str) -> str:
     """Say why there is no answer, and what to do."""
     shown = f"{type(error).__name__} {error}".strip()[:MAX_SHOWN_LENGTH]
@@ -79,7 +88,7 @@ def no_answer(error: BaseException, *, url: str, url_setting: str) -> str:
             )
         if isinstance(cause, ssl.SSLError):
             return (
-                f"it does not speak TLS as it should ({cause.reason or text}): does {url_setting} "
+                f"it does not speak TLS as it should ({_tls_fault(cause)}): does {url_setting} "
                 "begin with http:// or https:// as the panel does, and is the port right?"
             )
         if any(mark in text for mark in _NO_PLACE):

@@ -94,3 +94,17 @@ def test_json_is_exact_and_any_name_survives(capsys):
     assert printed["at"] == "2026-11-28T12:00:00+00:00"
     assert printed["none"] is None
     assert printed["username"].startswith("ж'")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["events", "--limit", "x"], "expected a number from 1 to 1000000, not 'x'"),
+        (["events", "--limit", "0"], "expected a number from 1 to 1000000"),
+        (["cleanup", "--days", "9" * 5000], "expected a number of days from 1 to 36500"),
+    ],
+)
+def test_a_wrong_number_is_told_in_words(command, words, capsys):
+    with pytest.raises(SystemExit):
+        bridge_cli._parser(command).parse_args(command)
+    assert words in capsys.readouterr().err

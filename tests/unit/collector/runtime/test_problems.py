@@ -15,7 +15,7 @@ from collector.field_descriptions import DESCRIPTIONS as COLLECTOR_FIELDS
 from collector.reports.decode import decode
 from collector.runtime.http.api_page import api_page
 from collector.runtime.http.field_descriptions import is_described, named_parts
-from collector.runtime.http.problem import MEDIA_TYPE, details_of, problem_answer
+from collector.runtime.http.problem import MEDIA_TYPE, details_of, nothing_at, problem_answer
 from collector.settings import Settings as CollectorSettings
 from marzban_bridge.app import create_app as create_bridge
 from marzban_bridge.config.settings import Settings as BridgeSettings
@@ -78,6 +78,13 @@ def test_the_page_shows_every_route_and_loads_nothing(documents, program):
         assert f"id='{name}'" in page
     assert "<script" not in page
     assert re.findall(r"(?:src|href)=['\"]?(?:https?:)?//", page) == []
+
+
+def test_a_path_without_a_route_says_where_to_look():
+    for path in ("/dashboard", "/dashboard/", "/x/dashboard"):
+        assert "Grafana" in nothing_at(path)
+    assert "/docs" in nothing_at("/v1/sources/3xui/rk_key")
+    assert "rk_key" not in nothing_at("/v1/sources/3xui/rk_key")
 
 
 def test_what_a_document_says_is_no_markup():
