@@ -8,6 +8,7 @@ from unittest.mock import AsyncMock
 import httpx
 import pytest
 
+from marzban_bridge.cli import commands
 from marzban_bridge.errors import NotThePanelError, PanelLoginError, PanelUnavailableError
 from marzban_bridge.panels.dialect import PASARGUARD, PanelKind
 from marzban_bridge.panels.pasarguard import BESIDES, OF_ALL_USERS
@@ -501,6 +502,11 @@ class TestAdminsWithLimits:
         assert self.warnings(world) == ()
         assert next(iter(world.bridge.metrics.stopped_admins.collect())).samples == []
         assert world.bridge.store.meta("stopped_admins:default") == ""
+
+    def test_the_command_that_shows_users_names_it(self, world, shop, capsys):
+        assert commands.users(world.settings) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"panel default: {self.warnings(world)[0]}" in said
 
     def test_its_users_quotas_are_held_all_the_same(self, world, shop):
         world.ledger.report("alice", gib(8))
