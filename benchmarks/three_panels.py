@@ -119,6 +119,7 @@ class Fuzz:
         return 1 if self.wrong else 0
 
     def _round(self) -> None:
+        self.accidents.drop_backups(self.scene.wiped_panels)
         self.scene.begin_round()
         self.checks.begin_round()
         if self.mode == "switching" and self.dice.random() < 0.5:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,6 +186,15 @@ class Accidents:
             if each == panel
         }
         self._backups[panel] = self._fleet.simulate(panel, "GET", "/database"), users
+
+    def drop_backups(self, panels: Iterable[str]) -> None:
+        """Restore no backup from before a reset of all users.
+
+        A user whose log had something in the backup, and has nothing since, looks as if it were
+        reset once more.
+        """
+        for panel in panels:
+            self._backups.pop(panel, None)
 
     def restore_for_good(self) -> str | None:
         """Put a panel back to its backup and accept it as an operator does; at a quiet point.
