@@ -47,7 +47,15 @@ async def keep_contacts(collector: Collector) -> None:
 
 
 async def store_contacts(collector: Collector, *, is_last: bool = False) -> None:
-    """Store what was noted since it was stored last; a failure is logged, and tried again later."""
+    """Store what was noted before; a failure is logged once, and tried again later.
+
+    Returns when it is stored, also if another call is storing it.
+    """
+    async with collector.storing_contacts:
+        await _store(collector, is_last=is_last)
+
+
+async def _store(collector: Collector, *, is_last: bool) -> None:
     for name, at_millis in collector.contact_log.last_contacts.items():
         collector.metrics.note_contact(name, at_seconds=at_millis / 1000)
     news = collector.contact_log.take(is_last=is_last)

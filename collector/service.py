@@ -105,6 +105,7 @@ class Collector:
     crowded_senders: RecentNames = field(default_factory=RecentNames)
     """Scopes of senders that named more servers in a day than they may."""
     contact_log: ContactLog = field(default_factory=ContactLog)
+    storing_contacts: asyncio.Lock = field(default_factory=asyncio.Lock)
     contact_outage: Outage = field(
         default_factory=lambda: Outage(
             "contacts", fails="the last contacts of reporters are not stored: %s"

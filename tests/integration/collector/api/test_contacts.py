@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 
 import pytest
 
 from collector.cli.main import main
+from collector.contacts import store_contacts
 from collector.reports.contacts import Reason
 from tests.support.collector.collectors import (
     ALICE_TOKEN,
@@ -121,3 +124,24 @@ async def test_contacts_and_refusals_outlive_a_restart_and_the_command_lists_the
 
 async def test_the_admin_key_alone_reads_who_reports(world):
     assert (await world.client.get("/v1/reporters")).status_code == 401
+
+
+async def test_a_page_waits_for_what_is_being_stored(world, monkeypatch):
+    collector = world.app.state.collector
+    may_store = threading.Event()
+    note_contacts = collector.backend.note_contacts
+
+    def note_late(*given, **options):
+        assert may_store.wait(120)
+        note_contacts(*given, **options)
+
+    monkeypatch.setattr(collector.backend, "note_contacts", note_late)
+    await world.send(wire(), headers=bearer(SECRET))
+    storing = asyncio.create_task(store_contacts(collector))
+    page = asyncio.create_task(page_of(world))
+    while not collector.storing_contacts.locked():
+        await asyncio.sleep(0)
+    may_store.set()
+    _, refused = await page
+    await storing
+    assert refused == {("127.0.0.1", Reason.UNKNOWN_KEY): 1}
