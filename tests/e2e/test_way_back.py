@@ -48,7 +48,7 @@ def test_who_was_cut_off_by_a_spike_is_active_again_with_its_exact_usage(stack):
     until("bob is as before", lambda: stack.user("bob")["data_limit"] == 7 * GIB)
     until(
         "an event says so",
-        lambda: "stolen key" in stack.run("marzban_bridge", "events").stdout,
+        lambda: "stolen key" in stack.run("marzban_bridge", "events", "--json").stdout,
     )
 
     # Sent again it is a duplicate; and a void of what a reset has forgiven forgives nothing.
