@@ -32,6 +32,7 @@ from collector.client.sending.delivery import (
     Step,
 )
 from collector.client.spool.spool import REPORTS, Spool
+from collector.runtime.cancelling import raise_if_cancelled
 from collector.runtime.outage import Outage
 from collector.runtime.pace import Pace
 from collector.runtime.wall_clock import wall_clock_millis
@@ -213,6 +214,7 @@ class Agent:
         due_seconds = now_seconds()
         while True:
             await self.poll(source, http)
+            raise_if_cancelled()
             due_seconds = max(due_seconds + source.interval_seconds, now_seconds())
             await asyncio.sleep(due_seconds - now_seconds())
 

@@ -35,6 +35,7 @@ from collector.agent.stream_messages import (
 from collector.client.errors import ReportError, SpoolFullError
 from collector.client.report import Report
 from collector.client.spool.spool import REPORTS
+from collector.runtime.cancelling import raise_if_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -128,6 +129,7 @@ async def _opened(source: Source, request: ReadStream) -> AsyncIterator[Redis]:
                 yield redis
             finally:
                 await redis.aclose()
+                raise_if_cancelled()  # closing ends as if nothing was cancelled meanwhile
     except TimeoutError:
         raise SourceError(f"{where} does not answer in time") from None
     except (RedisError, OSError, UnicodeDecodeError) as error:

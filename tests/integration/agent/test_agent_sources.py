@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 from contextlib import closing
 from dataclasses import replace
@@ -200,6 +201,30 @@ async def test_a_stream_is_followed_from_where_it_ends_at_the_first_look(panel, 
     assert queued(state) == [("alice", "de-3", 5), ("bob", "de-3", 6), ("alice", "de-1-9", 8)]
     first_id = state.spool.first(REPORTS, most_items=1, most_bytes=1)[0].item_id
     assert first_id == f"remnawave/{message_id}/42"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # what redis leaves open when cancelled
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_reading_a_stream_ends_when_it_is_cancelled_at_whatever_moment(panel, state):
+    panel.use("42:1000")
+    request = panel.source().request
+    await follow(panel.source(), request, state)
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    await follow(panel.source(), request, state)
+    whole_seconds = clock() - begun
+    is_cancelled = []
+    for part in range(300):
+        reading = asyncio.create_task(follow(panel.source(), request, state))
+        await asyncio.wait([reading], timeout=part / 300 * whole_seconds)
+        if not reading.done():
+            reading.cancel()
+            await asyncio.wait([reading])
+            is_cancelled.append(reading.cancelled())
+    await asyncio.sleep(0)
+    gc.collect()  # here, and not in a later test
+    assert is_cancelled
+    assert all(is_cancelled), f"{is_cancelled.count(False)} of {len(is_cancelled)} went on"
 
 
 async def test_a_redis_user_that_may_only_read_the_stream_is_enough(panel, state):
