@@ -11,13 +11,13 @@ import httpx
 from collector.influx.client import Influx
 from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.clock import Clock, utc_now
+from marzban_bridge.config.open_panel import open_panel
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.feed.client import CollectorFeed
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.panels.open import open_panel
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.reconcile.actions import Actions
@@ -112,15 +112,7 @@ def open_panels(
     panels: dict[str, Panel] = {}
     for each in configured:
         panels[each.name] = open_panel(
-            each.url,
-            username=each.username,
-            password=each.password,
-            api_key=each.api_key,
-            kind=each.kind,
-            name=each.name,
-            timeout_seconds=each.timeout_seconds,
-            transport=_transport_to(each.name, transport),
-            guard=guard,
+            each, transport=_transport_to(each.name, transport), guard=guard
         )
         stack.push_async_callback(panels[each.name].close)
     return panels

@@ -43,8 +43,7 @@ class ContactLog:
         news = {
             name: at_millis
             for name, at_millis in self._last.items()
-            if at_millis - self._stored.get(name, at_millis - STORED_AGAIN_MILLIS) > least_millis
-            or name not in self._stored
+            if name not in self._stored or at_millis - self._stored[name] > least_millis
         }
         if not news and not self._refused:
             return None

@@ -79,8 +79,7 @@ def unknown_user(store: Store, username: str) -> BridgeError:
     names = [account.username for account, _ in user_rows(store)]
     folded = {each.casefold(): each for each in names}
     close = difflib.get_close_matches(username.casefold(), folded, n=MOST_CLOSE, cutoff=0.7)
-    hint = f"; did you mean {' or '.join(folded[each] for each in close)}?" if close else ""
-    return BridgeError(
-        f"no user {username!r} with external traffic is known{hint or '; `marzban-bridge users` '}"
-        f"{'' if hint else 'lists all'}"
-    )
+    hint = "`marzban-bridge users` lists all"
+    if close:
+        hint = f"did you mean {' or '.join(folded[each] for each in close)}?"
+    return BridgeError(f"no user {username!r} with external traffic is known; {hint}")

@@ -19,6 +19,7 @@ from collector.runtime.listening import local_url
 from collector.schema import Policy
 from marzban_bridge.api.answers import SERVICE
 from marzban_bridge.clock import Clock
+from marzban_bridge.config.open_panel import open_panel
 from marzban_bridge.config.panels_file import PanelSettings
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.config.webhook_secrets import webhook_path
@@ -32,7 +33,6 @@ from marzban_bridge.doctor.observations import (
 )
 from marzban_bridge.errors import CollectorRefusedError, CollectorUnavailableError, PanelError
 from marzban_bridge.feed.client import CollectorFeed
-from marzban_bridge.panels.open import open_panel
 
 TIMEOUT_SECONDS = 20.0
 
@@ -71,15 +71,7 @@ async def observe(
 
 
 async def _ask_panel(configured: PanelSettings, clock: Clock) -> PanelObservation:
-    panel = open_panel(
-        configured.url,
-        username=configured.username,
-        password=configured.password,
-        api_key=configured.api_key,
-        kind=configured.kind,
-        name=configured.name,
-        timeout_seconds=configured.timeout_seconds,
-    )
+    panel = open_panel(configured)
     check, error = None, ""
     try:
         check = await panel.check()
