@@ -70,15 +70,21 @@ USER_USAGE = Measurement(
         "is_unenforced": int,
         "is_disabled_by_bridge": int,
         "is_held": int,
+        "is_gone": int,
     },
 )
 """A user's quota and usage: `external_bytes` is external traffic as billed, `external_raw_bytes` as
-reported. Without `quota_bytes`, `used_ratio`, `published_limit_bytes` for an unlimited user. A user
-of a further panel has the name under which its traffic is reported, such as `two/alice`."""
+reported. Every point has every field, so that the last value of a field is never an older point's:
+`quota_bytes`, `used_ratio` and `published_limit_bytes` are 0 for an unlimited user. A user of a
+further panel has the name under which its traffic is reported, such as `two/alice`.
+
+A series ends with a point of `is_gone` 1 when its user is deleted (`status` is `deleted`), or has
+another admin or name from then on (`moved`): all its other numbers are 0."""
 
 EVENTS = Measurement(
     "events",
-    ("user", "kind", "panel"),
+    ("user", "kind", "severity", "panel"),
     {"title": str, "text": str, "actor": str, "before": str, "after": str},
 )
-"""What happened to a user, for annotations."""
+"""What happened to a user, for annotations and lists. `severity` follows from `kind`: `routine` is
+the daily work that lists leave out, `notice` is for admins to know, `problem` for them to solve."""

@@ -56,6 +56,16 @@ class GoneAccounts:
         for row in self._db.execute(query, (self._panel,)).fetchall():
             yield msgspec.json.decode(row[0], type=GoneAccount)
 
+    def page(self, *, since: datetime, after: str, limit: int) -> list[GoneAccount]:
+        """Return a page, by name, of those that were put aside at `since` or later."""
+        query = (
+            "SELECT state FROM gone_account WHERE panel = :panel AND account_key > :after "
+            "AND gone_at >= :since_millis ORDER BY account_key LIMIT :limit"
+        )
+        values = {"panel": self._panel, "after": after, "since_millis": to_millis(since)}
+        rows = self._db.execute(query, values | {"limit": limit})
+        return [msgspec.json.decode(row[0], type=GoneAccount) for row in rows]
+
     def of_name(self, key: str) -> list[tuple[str, GoneAccount]]:
         """Return those of one name on all panels, with the panel."""
         query = "SELECT panel, state FROM gone_account WHERE account_key = ?"

@@ -7,7 +7,10 @@ written again overwrites itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from collector.influx.delivery import Refused
 from collector.influx.lines import FieldValue, UnwritableError, ordered_nanos, to_line
@@ -18,8 +21,38 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.events import RecordedEvent
+from marzban_bridge.timeseries.event_severity import severity_of
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Ending(StrEnum):
+    """Why a user's series ends; its last point has it as status."""
+
+    DELETED = "deleted"
+    MOVED = "moved"
+    """The user has another admin or public name, and so another series, from then on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The tags of a user's points."""
+
+    user: str
+    """The public name."""
+    admin: str
+    panel: str
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags, by name."""
+        return {"user": self.user, "admin": self.admin, "panel": self.panel}
+
+
+def series_of(account: Account, name: PublicName) -> Series:
+    """Return the series that an account's points belong to now."""
+    admin = scoped(name.panel, account.admin) if account.admin else NOBODY
+    return Series(name.username, admin, name.panel)
 
 
 def usage_line(
@@ -32,7 +65,7 @@ def usage_line(
     name = name or PublicName(FIRST_PANEL, account.username)
     found = balance_with_raw(account, totals)
     seen = account.sighting
-    quota_bytes = found.quota_bytes
+    quota_bytes = found.quota_bytes or 0
     fields: dict[str, FieldValue | None] = {
         "username": name.username,
         "status": seen.status.value,
@@ -41,20 +74,32 @@ def usage_line(
         "external_bytes": found.external_bytes,
         "external_raw_bytes": found.external_raw_bytes,
         "used_bytes": found.used_bytes,
-        "used_ratio": found.used_bytes / quota_bytes if quota_bytes else None,
-        "published_limit_bytes": seen.data_limit_bytes,
+        "used_ratio": found.used_bytes / quota_bytes if quota_bytes else 0.0,
+        "published_limit_bytes": seen.data_limit_bytes or 0,
         "period_started_at_millis": _millis(account.period_started_at),
         "is_unenforced": int(found.is_exhausted and seen.status is Status.ACTIVE),
         "is_disabled_by_bridge": int(account.is_disabled_by_us),
         "is_held": int(account.is_held),
+        "is_gone": 0,
     }
-    admin = scoped(name.panel, account.admin) if account.admin else NOBODY
-    tags = {"user": name.username, "admin": admin, "panel": name.panel}
+    return _usage_point(series_of(account, name), fields, at)
+
+
+def last_line(series: Series, ending: Ending, *, at: datetime) -> str | Refused:
+    """Return the point that ends a series: the user is left out of dashboards from then on."""
+    fields: dict[str, FieldValue] = {name: kind() for name, kind in USER_USAGE.fields.items()}
+    fields |= {"username": series.user, "status": ending.value, "is_gone": 1}
+    return _usage_point(series, fields, at)
+
+
+def _usage_point(
+    series: Series, fields: Mapping[str, FieldValue | None], at: datetime
+) -> str | Refused:
     nanos = (at - _BEGINNING) // timedelta(microseconds=1) * 1000
     try:
-        return to_line(USER_USAGE.name, tags, fields, nanos)
+        return to_line(USER_USAGE.name, series.tags, fields, nanos)
     except UnwritableError as error:
-        return Refused(f"the user {account.username!r}", str(error))
+        return Refused(f"the user {series.user!r}", str(error))
 
 
 def event_line(recorded: RecordedEvent, *, username: str | None = None) -> str | Refused:
@@ -71,7 +116,12 @@ def event_line(recorded: RecordedEvent, *, username: str | None = None) -> str |
         "before": event.before,
         "after": event.after,
     }
-    tags = {"user": user, "kind": event.kind, "panel": recorded.panel}
+    tags = {
+        "user": user,
+        "kind": event.kind,
+        "severity": severity_of(event.kind).value,
+        "panel": recorded.panel,
+    }
     nanos = ordered_nanos(_millis(recorded.at), recorded.seq)
     try:
         return to_line(EVENTS.name, tags, fields, nanos)

@@ -31,7 +31,14 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import trusted
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.store.store import Store
-from marzban_bridge.timeseries.points import event_line, usage_line
+from marzban_bridge.timeseries.points import (
+    Ending,
+    Series,
+    event_line,
+    last_line,
+    series_of,
+    usage_line,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +50,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 DEFECT_PAUSE_SECONDS = 60.0
 JITTER_SHARE = 0.25
 REFUSAL_LOG_SECONDS = 600.0
+JUST_BEFORE = timedelta(milliseconds=1)
+"""How long before the first point of a user's new series the old one ends."""
 RETENTION_MARGIN = timedelta(minutes=1)
 """Points this close to the end of the retention are not sent."""
 EVENTS_CURSOR = "influx_events_cursor"
@@ -97,9 +106,15 @@ class TimeSeriesWriter:
         self._being_written: set[_Place] = set()
         self._written: dict[_Place, int] = {}
         """A digest of what InfluxDB last stored of each account: an equal one is no change."""
+        self._series: dict[_Place, Series] = {}
+        """Where the last point of each account is, so that the series is ended when another one
+        begins, or none."""
         self._changes_due_at = math.inf
         self._everybody_due_at = self._resume_at = -math.inf
         self._everybody_after: _Place | None = None
+        self._deleted_after: _Place | None = (next(iter(self._books)), "")
+        """Up to which account of a deleted user the series are ended, that may have been deleted
+        while no bridge ran; None when all are."""
         self._may_have_events = True
         self._refusals_logged_at: dict[str, float] = {}
         self.outage = Outage(
@@ -113,7 +128,8 @@ class TimeSeriesWriter:
             self._changed.update(
                 (panel, key)
                 for key in keys
-                if (panel, key) not in self._changed and books.accounts.has(key)
+                if (panel, key) not in self._changed
+                and ((panel, key) in self._series or books.accounts.has(key))
             )
         if self._changes_due_at == math.inf:
             self._changes_due_at = self._monotonic_seconds() + GATHER_SECONDS
@@ -167,6 +183,8 @@ class TimeSeriesWriter:
             await self._write_changed()
         elif self._everybody_after is not None:
             await self._write_everybody(self._everybody_after)
+        elif self._deleted_after is not None:
+            await self._write_deleted(self._deleted_after)
         else:
             return min(self._changes_due_at, self._everybody_due_at) - now_seconds
         return 0.0
@@ -198,26 +216,56 @@ class TimeSeriesWriter:
             for panel, key in places
             if (account := self._books[panel].accounts.get(key))
         ]
-        if await self._write_accounts(accounts, skips_written=True):
+        deleted = (places - {(panel, account.key) for panel, account in accounts}) & set(
+            self._series
+        )
+        endings = [
+            last_line(self._series[each], Ending.DELETED, at=self._clock()) for each in deleted
+        ]
+        if await self._write_accounts(accounts, skips_written=True, endings=endings):
             self._being_written -= places
+            for each in deleted:
+                del self._series[each]
 
     async def _write_everybody(self, after: _Place) -> None:
         panel, key = after
         accounts = self._books[panel].accounts.page(admin=None, after=key, limit=PAGE)
         found = [(panel, account) for account in accounts]
-        if not await self._write_accounts(found, skips_written=False):
-            return
-        if len(accounts) == PAGE:
-            self._everybody_after = (panel, accounts[-1].key)
-            return
+        if await self._write_accounts(found, skips_written=False):
+            self._everybody_after = self._next_page(panel, [each.key for each in accounts])
+
+    async def _write_deleted(self, after: _Place) -> None:
+        """End the series of users who were deleted within the retention, perhaps once more."""
+        panel, key = after
+        books = self._books[panel]
+        deleted = books.gone_accounts.page(since=self._clock() - self._kept, after=key, limit=PAGE)
+        endings = []
+        for each in deleted:
+            account = each.account
+            name = PublicName(panel, books.placement.public_name(account.username))
+            series = series_of(account, name)
+            if self._series.get((panel, account.key)) != series:
+                endings.append(last_line(series, Ending.DELETED, at=each.gone_at + JUST_BEFORE))
+        if await self._deliver(USER_USAGE.name, endings):
+            self._deleted_after = self._next_page(panel, [each.account.key for each in deleted])
+
+    def _next_page(self, panel: str, keys: Sequence[str]) -> _Place | None:
+        """Return after which account the page after this one begins; None if it was the last."""
+        if len(keys) == PAGE:
+            return panel, keys[-1]
         panels = list(self._books)
         later = panels[panels.index(panel) + 1 :]
-        self._everybody_after = (later[0], "") if later else None
+        return (later[0], "") if later else None
 
     async def _write_accounts(
-        self, accounts: Iterable[tuple[str, Account]], *, skips_written: bool
+        self,
+        accounts: Iterable[tuple[str, Account]],
+        *,
+        skips_written: bool,
+        endings: Iterable[str | Refused] = (),
     ) -> bool:
-        points: list[str | Refused] = []
+        points: list[str | Refused] = [*endings]
+        series: dict[_Place, Series] = {}
         digests: dict[_Place, int] = {}
         now = self._clock()
         for panel, account in accounts:
@@ -225,6 +273,9 @@ class TimeSeriesWriter:
             shown = trusted(account, is_store_suspended=bool(self._store.suspended))
             name = PublicName(panel, books.placement.public_name(account.username))
             point = usage_line(shown, totals=books.usage.totals(account.key), at=now, name=name)
+            series[place] = series_of(account, name)
+            if self._series.get(place, series[place]) != series[place]:
+                points.append(last_line(self._series[place], Ending.MOVED, at=now - JUST_BEFORE))
             digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)
             if not skips_written or self._written.get(place) != digest:
                 points.append(point)
@@ -232,6 +283,7 @@ class TimeSeriesWriter:
         is_written = await self._deliver(USER_USAGE.name, points)
         if is_written:
             self._written |= digests
+            self._series |= series
         return is_written
 
     async def _deliver(self, measurement: str, points: Sequence[str | Refused]) -> bool:

@@ -90,13 +90,27 @@ async def test_a_user_beyond_its_quota_is_enforced_or_said_not_to_be(world, read
     assert found["used_ratio"] == pytest.approx(1.1)
 
 
-async def test_a_user_without_quota_has_no_quota_there(world, reader):
-    world.panel.create_user("free", by="root", data_limit=0)
-    await world.use("free", external_bytes=gib(1))
-    found = await reader.until_point("free", external_bytes=gib(1))
-    assert found["admin"] == "-"
-    for name in ("quota_bytes", "used_ratio", "published_limit_bytes"):
-        assert found.get(name) is None
+LAST_OF_EACH = (
+    'SELECT "quota", "ratio", "gone" FROM (SELECT last("quota_bytes") AS "quota", '
+    'last("used_ratio") AS "ratio", last("is_gone") AS "gone" FROM "raw"."user_usage" '
+    'GROUP BY "user")'
+)
+
+
+async def test_a_user_made_unlimited_or_deleted_keeps_no_quota(world, reader):
+    """As dashboards and alerts ask: the last value of each field within an hour."""
+    await world.use("alice", external_bytes=gib(9))
+    await reader.until_point("alice", quota_bytes=gib(10))
+    world.panel.modify_user("alice", {"data_limit": 0})
+    await world.use("alice", external_bytes=1)
+    await reader.until_point("alice", external_bytes=gib(9) + 1, quota_bytes=0)
+    (found,) = await reader.rows(LAST_OF_EACH)
+    assert (found["quota"], found["ratio"], found["gone"]) == (0, 0.0, 0)
+    world.panel.delete_user("alice")
+    await world.use("alice", external_bytes=1)
+    await reader.until_point("alice", status="deleted")
+    (found,) = await reader.rows(LAST_OF_EACH)
+    assert (found["quota"], found["ratio"], found["gone"]) == (0, 0.0, 1)
 
 
 async def test_events_are_there_each_once_with_who_and_what(world, reader):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.events import RecordedEvent
-from marzban_bridge.timeseries.points import event_line, usage_line
+from marzban_bridge.timeseries.event_severity import SEVERITIES
+from marzban_bridge.timeseries.points import Ending, Series, event_line, last_line, usage_line
 from tests.support.bridge.bridge_builders import (
     CREATED_AT,
     NOW,
@@ -45,7 +47,7 @@ def test_a_line_says_all_there_is_to_say_of_a_user():
         f"external_raw_bytes={gib(7)}i,"
         f"used_bytes={gib(8)}i,used_ratio=0.8,published_limit_bytes={gib(3)}i,"
         f"period_started_at_millis={CREATED_AT_MILLIS}i,"
-        f"is_unenforced=0i,is_disabled_by_bridge=0i,is_held=0i {NOW_MILLIS}000000"
+        f"is_unenforced=0i,is_disabled_by_bridge=0i,is_held=0i,is_gone=0i {NOW_MILLIS}000000"
     )
 
 
@@ -69,10 +71,12 @@ def test_usage_is_that_of_the_period():
     assert spelt["used_ratio"] == "0.2"
 
 
-def test_a_user_without_quota_has_none_and_no_share_of_it():
+def test_a_user_without_quota_has_zeros_so_that_no_earlier_quota_is_its_last():
     free = account(panel_user(data_limit_bytes=None), quota_bytes=None)
     spelt = fields_of(free, gib(7))
-    assert not {"quota_bytes", "used_ratio", "published_limit_bytes"} & set(spelt)
+    assert set(spelt) == set(USER_USAGE.fields)
+    assert spelt["quota_bytes"] == spelt["published_limit_bytes"] == "0i"
+    assert spelt["used_ratio"] == "0.0"
     assert spelt["used_bytes"] == f"{gib(7)}i"
     assert spelt["is_unenforced"] == "0i"
 
@@ -156,14 +160,16 @@ def recorded(seq=7, username="alice", at=NOW, **fields):
 
 def test_an_event_says_what_happened_to_whom_and_who_did_it():
     assert event_line(recorded(before="1", after="0")) == (
-        'events,kind=reset,panel=default,user=alice title="reset alice",text="all anew",actor="root",'
+        'events,kind=reset,panel=default,severity=notice,user=alice title="reset alice",text="all anew",actor="root",'
         f'before="1",after="0" {NOW_MILLIS}000007'
     )
 
 
 def test_an_event_about_everybody_has_a_user_all_the_same():
     line = event_line(recorded(username="", kind="cleanup"))
-    assert line.startswith('events,kind=cleanup,panel=default,user=- title="cleanup -",')
+    assert line.startswith(
+        'events,kind=cleanup,panel=default,severity=notice,user=- title="cleanup -",'
+    )
     assert "before" not in line
 
 
@@ -193,3 +199,38 @@ def test_an_event_of_a_name_without_a_spelling_is_refused_with_its_place():
     point = event_line(recorded(username="a\nb"))
     assert isinstance(point, Refused)
     assert point.line == "event 7 of 'a\\nb'"
+
+
+def test_a_last_point_has_every_field_and_nothing_but_zeros():
+    line = last_line(Series("alice", "shop", "default"), Ending.DELETED, at=NOW)
+    series, fields, nanos = line.split(" ")
+    assert (series, nanos) == (
+        "user_usage,admin=shop,panel=default,user=alice",
+        f"{NOW_MILLIS}000000",
+    )
+    spelt = dict(field.split("=") for field in fields.split(","))
+    assert set(spelt) == set(USER_USAGE.fields)
+    assert {name: spelt.pop(name) for name in ("username", "status", "is_gone")} == {
+        "username": '"alice"',
+        "status": '"deleted"',
+        "is_gone": "1i",
+    }
+    assert set(spelt.values()) <= {"0i", "0.0", '""'}
+
+
+def test_the_kind_of_an_event_says_how_much_it_matters():
+    for kind, severity in (
+        ("published", "routine"),
+        ("orphan", "routine"),
+        ("limited", "notice"),
+        ("conflict", "problem"),
+        ("of-a-later-version", "notice"),
+    ):
+        assert f",severity={severity}," in event_line(recorded(kind=kind))
+
+
+def test_every_kind_of_event_that_the_bridge_records_has_a_severity():
+    sources = "".join(path.read_text() for path in Path("marzban_bridge").rglob("*.py"))
+    kinds = set(re.findall(r'Event\(\s*kind="(\w+)"', sources))
+    assert len(kinds) > 15
+    assert kinds - set(SEVERITIES) == set()

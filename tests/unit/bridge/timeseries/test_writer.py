@@ -190,11 +190,8 @@ class TestWhoIsWritten:
         await quiet.settle()
         assert quiet.influx.of("user_usage") == {"alice": 1}
 
-    async def test_who_comes_new_is_written_and_who_is_gone_is_not(self, quiet):
+    async def test_who_comes_new_is_written(self, quiet):
         quiet.open_account("dave")
-        quiet.use("alice")
-        event = Event(kind="deleted", text="gone")
-        quiet.store.departures.forget("alice", event, username="alice", at=NOW)
         quiet.advance(GATHER_SECONDS)
         await quiet.settle()
         assert quiet.influx.of("user_usage") == {"dave": 1}
@@ -212,6 +209,96 @@ class TestWhoIsWritten:
             stand.open_account(f"user{number:04}")
         await stand.settle()
         assert len(stand.influx.of("user_usage")) == PAGE
+
+
+class TestEndOfASeries:
+    """Where a user's points end, the last one says so, or its quota would be shown for an hour."""
+
+    def delete(self, stand, name):
+        event = Event(kind="deleted", text="gone")
+        stand.store.departures.forget(name, event, username=name, at=stand.clock())
+
+    def last_of(self, stand, admin="-"):
+        """Return the time and the fields of alice's last point in the series of an admin."""
+        tags = f"user_usage,admin={admin},panel=default,user=alice "
+        found = {
+            int(key.removeprefix(tags)): rest
+            for key, rest in stand.influx.points.items()
+            if key.startswith(tags)
+        }
+        at = max(found)
+        return at, dict(each.split("=") for each in found[at].split(" ")[0].split(","))
+
+    async def test_a_deleted_user_gets_one_last_point(self, quiet):
+        self.delete(quiet, "alice")
+        quiet.use("alice")
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        _, fields = self.last_of(quiet)
+        assert (fields["status"], fields["is_gone"]) == ('"deleted"', "1i")
+        assert (fields["quota_bytes"], fields["used_ratio"]) == ("0i", "0.0")
+        quiet.advance(HEARTBEAT_SECONDS)
+        quiet.use("alice", total=gib(2))
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        assert quiet.influx.of("user_usage")["alice"] == 1
+
+    async def test_a_user_deleted_during_an_outage_gets_it_afterwards(self, quiet):
+        quiet.influx.away = Retry("away")
+        self.delete(quiet, "alice")
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        quiet.influx.away = None
+        quiet.advance(60)
+        await quiet.settle()
+        assert self.last_of(quiet)[1]["is_gone"] == "1i"
+
+    async def test_a_user_deleted_before_a_restart_gets_it_then_and_the_same_one_again(self, quiet):
+        deleted_at = quiet.clock()
+        self.delete(quiet, "alice")
+        for _ in range(2):
+            quiet.restart()
+            quiet.advance(3600)
+            await quiet.settle()
+        at, fields = self.last_of(quiet)
+        assert fields["is_gone"] == "1i"
+        assert at // 10**6 == int(deleted_at.timestamp() * 1000) + 1
+        assert quiet.influx.of("user_usage")["alice"] == 1
+
+    async def test_a_user_deleted_before_the_retention_gets_none_at_a_restart(self, quiet):
+        self.delete(quiet, "alice")
+        quiet.restart()
+        quiet.advance(31 * 86_400)
+        await quiet.settle()
+        assert "alice" not in quiet.influx.of("user_usage")
+
+    async def test_many_users_deleted_before_a_restart_take_several_requests(self, stand):
+        names = [f"user{number:04}" for number in range(PAGE + 5)]
+        for name in names:
+            stand.open_account(name)
+            self.delete(stand, name)
+        await stand.settle()
+        counts = [sum("is_gone=1i" in line for line in lines) for lines in stand.influx.writes]
+        assert [count for count in counts if count] == [PAGE, 5]
+
+    async def test_a_user_who_is_there_again_under_its_name_is_not_said_to_be_gone(self, quiet):
+        self.delete(quiet, "alice")
+        quiet.open_account("alice")
+        quiet.restart()
+        await quiet.settle()
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        assert self.last_of(quiet)[1]["is_gone"] == "0i"
+
+    async def test_a_user_of_another_admin_leaves_the_series_of_the_first(self, quiet):
+        quiet.open_account("alice", admin="shop")
+        quiet.advance(GATHER_SECONDS)
+        await quiet.settle()
+        ended_at, fields = self.last_of(quiet)
+        assert (fields["status"], fields["is_gone"]) == ('"moved"', "1i")
+        begun_at, fields = self.last_of(quiet, "shop")
+        assert (fields["status"], fields["is_gone"]) == ('"active"', "0i")
+        assert ended_at < begun_at, "by user alone, the newest point is that of the new series"
 
 
 class TestMemory:
@@ -528,5 +615,5 @@ async def test_users_and_events_of_all_panels_are_written_under_what_they_are_ca
         "user_usage,admin=-,panel=default,user=alice",
         "user_usage,admin=two/shop,panel=two,user=two/alice",
         "user_usage,admin=-,panel=two,user=two/bob",
-        "events,kind=reset,panel=two,user=two/alice",
+        "events,kind=reset,panel=two,severity=notice,user=two/alice",
     }
