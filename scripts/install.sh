@@ -277,6 +277,7 @@ write_env() {
   for name in BRIDGE_WEBHOOK_SECRET BRIDGE_ACTION_TOKEN; do # `up` makes the other one itself
     set_in_env "$name" "$("$CURRENT/bin/python" -c 'import secrets; print(secrets.token_urlsafe(32))')"
   done
+  set_in_env BRIDGE_ACTION_LOGINS admin # the one login that a new Grafana has
   [ -z "$enforcement" ] || set_in_env BRIDGE_ENFORCEMENT "$enforcement"
   chown "root:$user" "$settings.new"
   chmod 640 "$settings.new"

@@ -92,7 +92,8 @@ if [ ! -e "$(file_of INFLUXDB_ADMIN_TOKEN)" ] && [ -z "$(value_of INFLUXDB_ADMIN
   exit 1
 fi
 
-[ -e "$target" ] || cp .env.example "$target"
+# Buttons of dashboards are for the one login that Grafana has at first
+[ -e "$target" ] || sed 's/^BRIDGE_ACTION_LOGINS=$/BRIDGE_ACTION_LOGINS=admin/' .env.example >"$target"
 chmod 600 "$target"
 mkdir -p "$secrets"
 chmod 700 "$secrets"

@@ -30,6 +30,8 @@ router = APIRouter(prefix="/actions", tags=["dashboard actions"])
 
 MAX_BODY_BYTES = 4096
 MAX_LOGIN_LENGTH = 100
+ANY_LOGIN = "*"
+"""In BRIDGE_ACTION_LOGINS: all who are signed in to Grafana, and a Grafana that sends no login."""
 NOBODY_NAMED = "grafana"
 ANSWERS: dict[int | str, dict[str, Any]] = {
     status: answer for status, answer in FOR_ADMINS.items() if status != 401
@@ -92,13 +94,21 @@ def _checked_login(settings: Settings, header: str) -> str:
     shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in login)
     shown = shown[:MAX_LOGIN_LENGTH]
     allowed = settings.action_logins
-    if allowed and not login:
+    if not allowed:
+        raise HTTPException(
+            403,
+            "dashboard actions are off: BRIDGE_ACTION_LOGINS names no login of Grafana that may "
+            "use them",
+        )
+    if ANY_LOGIN in allowed:
+        return shown
+    if not login:
         raise HTTPException(
             403,
             "Grafana sends no login, and BRIDGE_ACTION_LOGINS needs one: set "
             "GF_DATAPROXY_SEND_USER_HEADER=true in Grafana",
         )
-    if allowed and login not in allowed:
+    if login not in allowed:
         raise HTTPException(403, f"{shown} is not among BRIDGE_ACTION_LOGINS")
     return shown
 

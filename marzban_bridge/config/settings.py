@@ -185,7 +185,7 @@ class Settings(SharedSettings):
     action_logins: tuple[str, ...] = variable(
         "BRIDGE_ACTION_LOGINS",
         "",
-        "Grafana logins that may use the buttons: name,name2; empty: all who are signed in",
+        "Grafana logins that may use the buttons: name,name2; *: all who are signed in; empty: none",
         text(comma_list, empty=()),
     )
     public_url: str = variable(

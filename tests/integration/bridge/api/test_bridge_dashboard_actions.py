@@ -54,7 +54,7 @@ def events(world, kind):
 
 @pytest.fixture
 async def world(tmp_path):
-    async with BridgeWorld(tmp_path, action_token=TOKEN).serving() as served:
+    async with BridgeWorld(tmp_path, action_token=TOKEN, action_logins=("*",)).serving() as served:
         yield served
 
 
@@ -93,6 +93,20 @@ class TestWhoMayPress:
             answer = await Grafana(world).press(path, body, token=token)
             assert answer.status_code == 403
             assert "BRIDGE_ACTION_TOKEN is not set" in answer.json()["detail"]
+
+    @pytest.mark.parametrize(("action", "path", "body"), BUTTONS)
+    @pytest.mark.parametrize("login", [None, "", "admin", "*"])
+    async def test_without_a_login_of_ours_all_buttons_are_off(
+        self, tmp_path, action, path, body, login
+    ):
+        async with BridgeWorld(tmp_path, action_token=TOKEN).serving() as world:
+            await world.use("alice", external_bytes=gib(7))
+            answer = await Grafana(world).press(path, body, login=login)
+            assert answer.status_code == 403
+            assert "BRIDGE_ACTION_LOGINS names no login" in answer.json()["detail"]
+            assert world.bridge.store.accounts.get("alice").baseline_bytes == 0
+            counted = f'bridge_actions_total{{action="{action}",result="denied"}}'
+            assert await number(world, counted) == 1
 
     @pytest.mark.parametrize(
         ("login", "status", "words"),
@@ -303,7 +317,12 @@ class TestCleaningUp:
 
     async def test_the_collector_purges_and_an_event_says_by_whom(self, tmp_path):
         collector = CollectorWorld(path=tmp_path / "ledger.sqlite3")
-        world = BridgeWorld(tmp_path, collector_admin_key=COLLECTOR_KEY, action_token=TOKEN)
+        world = BridgeWorld(
+            tmp_path,
+            collector_admin_key=COLLECTOR_KEY,
+            action_token=TOKEN,
+            action_logins=("*",),
+        )
         async with running(collector), world.serving(httpx.ASGITransport(collector.app)):
             answer = await Grafana(world).press("/actions/cleanup", CLEANUP)
             assert answer.status_code == 200, answer.text
@@ -368,7 +387,9 @@ class TestPressingOften:
 
 async def test_the_token_is_never_told(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    world = BridgeWorld(tmp_path, action_token=TOKEN, influxdb_token="the-influx-token")
+    world = BridgeWorld(
+        tmp_path, action_token=TOKEN, action_logins=("*",), influxdb_token="the-influx-token"
+    )
     async with world.serving():
         told = []
         for _, path, body in BUTTONS:

@@ -78,6 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Simul
                 collector_admin_key=ADMIN_KEY,
                 webhook_secret=SECRET,
                 action_token=TOKEN,
+                action_logins=("*",),
                 store=folder / "bridge.sqlite3",
             )
         )

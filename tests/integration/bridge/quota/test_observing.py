@@ -32,6 +32,7 @@ def opened(folder, **settings):
 @pytest.fixture
 async def served(tmp_path):
     settings = {"enforcement": Enforcement.OBSERVE, "action_token": TOKEN}
+    settings |= {"action_logins": ("*",)}
     async with BridgeWorld(tmp_path, **settings).serving() as world:
         await world.use("alice", external_bytes=gib(7), panel_bytes=gib(1))
         world.before = world.panel.get_user("alice")

@@ -27,7 +27,9 @@ def world(tmp_path, store_place, request):
         world.clock.advance(seconds=5)
     world.look(2)
     world.run(world._stack.aclose())
-    world.settings = world.configure(tuple(world.panels), spans=request.param, action_token=TOKEN)
+    world.settings = world.configure(
+        tuple(world.panels), spans=request.param, action_token=TOKEN, action_logins=("*",)
+    )
     yield world
     world._stack = contextlib.AsyncExitStack()
     world.close()

@@ -351,7 +351,10 @@ class TestServing:
 
     def test_a_button_resets_the_user_that_the_dashboard_names(self, world):
         world.settings = world.configure(
-            tuple(world.panels), spans=False, action_token="a-token-of-twenty-characters"
+            tuple(world.panels),
+            spans=False,
+            action_token="a-token-of-twenty-characters",
+            action_logins=("*",),
         )
         token = {"X-Bridge-Token": "a-token-of-twenty-characters"}
 

@@ -23,6 +23,7 @@ async def world(tmp_path, influx, monkeypatch):
         "influxdb_org": influx.org,
         "influxdb_token": influx.token,
         "action_token": TOKEN,
+        "action_logins": ("*",),
     }
     async with BridgeWorld(tmp_path, **settings).serving() as served:
         yield served
