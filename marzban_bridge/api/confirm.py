@@ -52,17 +52,23 @@ RESET_ALL = Question(
 )
 
 
-def _question_of_reset(username: str) -> Question:
+def _question_of_reset(request: Request, username: str) -> Question:
     return Question(
         title="Reset usage",
         name=username,
+        back_url=_dashboard(request, "traffic-user", user=username),
         consequence="The user starts a new period at 0 bytes, panel and external. The quota stays.",
     )
 
 
-def _question_of_cleanup(days: int) -> Question:
+def _question_of_reset_all(request: Request) -> Question:
+    return replace(RESET_ALL, back_url=_dashboard(request, "traffic-overview"))
+
+
+def _question_of_cleanup(request: Request, days: int) -> Question:
     return Question(
         title=f"Clean up after {days} days",
+        back_url=_dashboard(request, "traffic-overview"),
         consequence=f"The collector deletes its reports and daily rows older than {days} days. "
         "Totals and quotas stay.",
         phrase=CLEANUP_PHRASE,
@@ -70,9 +76,9 @@ def _question_of_cleanup(days: int) -> Question:
 
 
 @router.get("/users/{username:path}/reset")
-async def ask_reset(username: str) -> HTMLResponse:
+async def ask_reset(username: str, request: Request) -> HTMLResponse:
     """Show the form to reset a user; the name is taken from the URL and not checked yet."""
-    return _html(pages.ask(_question_of_reset(username)))
+    return _html(pages.ask(_question_of_reset(request, username)))
 
 
 @router.post("/users/{username:path}/reset")
@@ -94,14 +100,14 @@ async def reset_user(username: str, request: Request) -> HTMLResponse:
             ("Used elsewhere", human_bytes(balance.external_bytes)),
         )
 
-    question = _question_of_reset(username)
+    question = _question_of_reset(request, username)
     return await _carry_out(Action.RESET, question, request, bridge, act, username=name)
 
 
 @router.get("/reset-all")
-async def ask_reset_all() -> HTMLResponse:
+async def ask_reset_all(request: Request) -> HTMLResponse:
     """Show the form to reset all users."""
-    return _html(pages.ask(RESET_ALL))
+    return _html(pages.ask(_question_of_reset_all(request)))
 
 
 @router.post("/reset-all")
@@ -115,16 +121,17 @@ async def reset_all(request: Request, bridge: BridgePart) -> HTMLResponse:
         )
         return [("Users with external traffic", str(users))]
 
-    return await _carry_out(Action.RESET_ALL, RESET_ALL, request, bridge, act)
+    question = _question_of_reset_all(request)
+    return await _carry_out(Action.RESET_ALL, question, request, bridge, act)
 
 
 @router.get("/cleanup")
-async def ask_cleanup(days: str = "") -> HTMLResponse:
+async def ask_cleanup(request: Request, days: str = "") -> HTMLResponse:
     """Show the form to delete old rows."""
     count = _days(days)
     if count is None:
-        return _refuse_days()
-    return _html(pages.ask(_question_of_cleanup(count)))
+        return _refuse_days(request)
+    return _html(pages.ask(_question_of_cleanup(request, count)))
 
 
 @router.post("/cleanup")
@@ -132,14 +139,14 @@ async def cleanup(request: Request, bridge: BridgePart, days: str = "") -> HTMLR
     """Have the collector delete old rows, for a sudo admin."""
     count = _days(days)
     if count is None:
-        return _refuse_days()
+        return _refuse_days(request)
 
     async def act(asked: Confirmed) -> Facts:
         caller = asked.caller
         answer = await bridge.actions.cleanup(days=count, actor=caller.admin.username)
         return [(name.replace("_", " "), str(value)) for name, value in answer.items()]
 
-    question = _question_of_cleanup(count)
+    question = _question_of_cleanup(request, count)
     return await _carry_out(Action.CLEANUP, question, request, bridge, act)
 
 
@@ -149,8 +156,22 @@ def _days(raw: str) -> int | None:
     return int(raw) if 1 <= int(raw) <= 36500 else None
 
 
-def _refuse_days() -> HTMLResponse:
-    return _html(pages.refuse("Clean up", "?days= must be a number from 1 to 36500"), 422)
+def _refuse_days(request: Request) -> HTMLResponse:
+    page = pages.refuse(
+        "Clean up",
+        "?days= must be a number from 1 to 36500",
+        back_url=_dashboard(request, "traffic-overview"),
+    )
+    return _html(page, 422)
+
+
+def _dashboard(request: Request, uid: str, *, user: str = "") -> str:
+    """Return the address of a dashboard, for one user if named; empty where none is configured."""
+    root_url = bridges_of(request).settings.dashboards_url
+    if not root_url:
+        return ""
+    choice = f"?{urlencode({'var-user': user})}" if user else ""
+    return f"{root_url}/d/{uid}{choice}"
 
 
 async def _carry_out(

@@ -17,6 +17,8 @@ CSS = (
     "input,button{font:inherit;width:100%;box-sizing:border-box;padding:.5rem}"
     ".box input{width:auto;margin-right:.5rem}"
     ".problem{border-left:.25rem solid #c33;padding-left:.75rem}"
+    ".danger{border:.125rem solid #c33;border-radius:.25rem;padding:.5rem .75rem}"
+    "button.destructive{background:#b3261e;border:0;border-radius:.25rem;color:#fff}"
     "dt{float:left;min-width:9rem}dd{margin:0}"
 )
 _CSS_HASH = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
@@ -44,11 +46,20 @@ class Question:
     """The user's name, as in the URL; shown after the title."""
     wants_change: bool = False
     """Observe mode: a box has to be ticked for the panel to be changed."""
+    back_url: str = ""
+    """The dashboard that the page's link leads back to; empty where none is known."""
+
+    @property
+    def is_destructive(self) -> bool:
+        """Whether it concerns more than a single user, and looks it."""
+        return self.phrase is not None
 
 
 def ask(question: Question, *, problem: str | None = None) -> str:
     """Return the page with the form, and with `problem` if the last try failed."""
-    parts = [f"<p>{escape(question.consequence)}</p>"]
+    danger = ' class="danger"' if question.is_destructive else ""
+    undone = " <b>This cannot be undone.</b>" if question.is_destructive else ""
+    parts = [f"<p{danger}>{escape(question.consequence)}{undone}</p>"]
     if problem:
         parts.append(f'<p class="problem" role="alert">{shown(problem)}</p>')
     parts.append('<form method="post">')
@@ -62,12 +73,13 @@ def ask(question: Question, *, problem: str | None = None) -> str:
             '<label class="box"><input type="checkbox" name="change_panel" value="true">'
             "Change the panel all the same</label>"
         )
+    destructive = ' class="destructive"' if question.is_destructive else ""
     parts.append(
         "<label>Name of a Marzban admin"
         '<input name="username" required autocomplete="username" autocapitalize="none"></label>'
         "<label>Password"
         '<input name="password" type="password" required autocomplete="current-password"></label>'
-        f"<button>{escape(question.title)}</button></form>"
+        f"<button{destructive}>{escape(question.title)}</button></form>"
     )
     return _page(question, parts)
 
@@ -78,10 +90,10 @@ def tell(question: Question, facts: Iterable[tuple[str, str]]) -> str:
     return _page(question, [f"<p>Done.</p><dl>{rows}</dl>"])
 
 
-def refuse(title: str, problem: str) -> str:
+def refuse(title: str, problem: str, *, back_url: str = "") -> str:
     """Return the page for a URL that is malformed."""
     parts = [f'<p class="problem" role="alert">{shown(problem)}</p>']
-    return _page(Question(title=title, consequence=""), parts)
+    return _page(Question(title=title, consequence="", back_url=back_url), parts)
 
 
 def shown(text: str) -> str:
@@ -96,9 +108,12 @@ def _page(question: Question, parts: Iterable[str]) -> str:
     heading = escape(question.title)
     if question.name is not None:
         heading += f": {shown(question.name)}"
+    back = ""
+    if question.back_url:
+        back = f'<p><a href="{escape(question.back_url)}">Back to the dashboard</a></p>'
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(question.title)}</title><style>{CSS}</style></head>"
-        f"<body><h1>{heading}</h1>{''.join(parts)}</body></html>"
+        f"<body><h1>{heading}</h1>{''.join(parts)}{back}</body></html>"
     )

@@ -185,13 +185,19 @@ class Settings(SharedSettings):
     action_logins: tuple[str, ...] = variable(
         "BRIDGE_ACTION_LOGINS",
         "",
-        "Grafana logins that may use the buttons: name,name2; *: all who are signed in; empty: none",
+        "Grafana logins that may use the buttons: name,name2; *: all signed in; empty: none",
         text(comma_list, empty=()),
     )
     public_url: str = variable(
         "BRIDGE_PUBLIC_URL",
         "",
         "The bridge's address in a browser, for links from dashboards to its confirm pages",
+        WEB_URL,
+    )
+    dashboards_url: str = variable(
+        "BRIDGE_DASHBOARDS_URL",
+        "",
+        "Grafana's address in a browser, for the link back from the confirm pages",
         WEB_URL,
     )
     snapshot_seconds: float = variable(

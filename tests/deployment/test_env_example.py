@@ -113,7 +113,9 @@ def secrets_of(checkout):
 def test_there_is_a_fresh_secret_wherever_one_is_needed_and_the_settings_are_the_examples(checkout):
     ended = new_env(checkout)
     assert ended.returncode == 0, ended.stderr
-    given = EXAMPLE.read_text().replace("\nBRIDGE_ACTION_LOGINS=\n", "\nBRIDGE_ACTION_LOGINS=admin\n")
+    given = EXAMPLE.read_text().replace(
+        "\nBRIDGE_ACTION_LOGINS=\n", "\nBRIDGE_ACTION_LOGINS=admin\n"
+    )
     assert (checkout / ".env").read_text() == given
     assert (checkout / ".env").stat().st_mode & 0o777 == 0o600
     made = secrets_of(checkout)

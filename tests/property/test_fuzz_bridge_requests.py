@@ -49,7 +49,9 @@ class Fuzzed:
         self._loop = OwnLoop()
         self.lines = Lines()
         logging.getLogger("marzban_bridge").addHandler(self.lines)
-        self.world = self._loop.enter(BridgeWorld(folder, action_token=TOKEN, action_logins=("*",)).serving())
+        self.world = self._loop.enter(
+            BridgeWorld(folder, action_token=TOKEN, action_logins=("*",)).serving()
+        )
         self._loop.run(self.world.use("alice", panel_bytes=gib(1), external_bytes=gib(2)))
         self.state_before = self.state()
 

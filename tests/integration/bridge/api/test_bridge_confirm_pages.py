@@ -74,6 +74,36 @@ class TestAsking:
             each for each in world.bridge.store.events.newest() if each.event.kind == "reset"
         ] == []
 
+    @pytest.mark.parametrize(
+        ("path", "dashboard"),
+        [
+            (RESET, "/d/traffic-user?var-user=alice"),
+            ("/confirm/users/a%2Fb%22%3E&c/reset", "/d/traffic-user?var-user=a%2Fb%22%3E%26c"),
+            (RESET_ALL, "/d/traffic-overview"),
+            (CLEANUP, "/d/traffic-overview"),
+            ("/confirm/cleanup?days=none", "/d/traffic-overview"),
+        ],
+    )
+    async def test_a_link_leads_back_to_the_dashboard_where_one_is_known(
+        self, tmp_path, world, path, dashboard
+    ):
+        assert "<a " not in (await world.client.get(path)).text
+        settings = {"dashboards_url": "https://grafana.example.com"}
+        async with BridgeWorld(tmp_path / "another", **settings).serving() as served:
+            for answer in (
+                await served.client.get(path),
+                await served.client.post(path, data=typed(path, password="a guess")),
+            ):
+                (address,) = re.findall(r'<a href="([^"]*)">', answer.text)
+                assert html.unescape(address) == f"https://grafana.example.com{dashboard}"
+
+    async def test_what_concerns_many_looks_more_dangerous_than_one_users_reset(self, world):
+        for path in PHRASES:
+            page = (await world.client.get(path)).text
+            is_for_many = path != RESET
+            assert ('class="destructive"' in page) == is_for_many
+            assert ("This cannot be undone." in page) == is_for_many
+
     async def test_without_a_password_the_page_is_the_same_for_every_name(self, world):
         await world.use("alice", external_bytes=gib(7))
         known = await world.client.get("/confirm/users/alice/reset")
