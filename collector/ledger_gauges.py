@@ -107,12 +107,16 @@ def _show_spikes(collector: Collector, spikes: Sequence[BusyHour]) -> None:
 
 
 async def _refresh_lag(collector: Collector) -> None:
-    backlog = await collector.read(lambda reader: reader.backlog(Policy.RAW))
-    age_seconds = 0.0
-    if backlog.oldest_received_at_millis is not None:
-        age_seconds = max(0, collector.now_millis() - backlog.oldest_received_at_millis) / 1000
-    collector.metrics.export_lag_reports.set(backlog.reports)
-    collector.metrics.export_lag_seconds.set(age_seconds)
+    """Show how far the stream that is furthest behind is."""
+    backlogs = await collector.read(lambda reader: [reader.backlog(policy) for policy in Policy])
+    now_millis = collector.now_millis()
+    ages_millis = [
+        now_millis - each.oldest_received_at_millis
+        for each in backlogs
+        if each.oldest_received_at_millis is not None
+    ]
+    collector.metrics.export_lag_reports.set(max(each.reports for each in backlogs))
+    collector.metrics.export_lag_seconds.set(max([0, *ages_millis]) / 1000)
 
 
 async def _recall_reporters(collector: Collector) -> None:

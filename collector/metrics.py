@@ -149,7 +149,13 @@ class Metrics:
         )
         self.influx_up = Gauge(
             "collector_influx_up",
-            "Whether the last write to InfluxDB was stored (1) or not (0)",
+            "Whether the last write of each stream to InfluxDB was stored (1) or not (0)",
+            registry=None,
+        )
+        self.export_up = Gauge(
+            "collector_export_up",
+            "Whether the last write of this stream to InfluxDB was stored (1) or not (0)",
+            ["stream"],
             registry=None,
         )
         self.export_points = Counter(
@@ -166,7 +172,7 @@ class Metrics:
         )
         self.export_expired = Counter(
             "collector_export_expired_points",
-            "Points not sent, being older than their retention policy",
+            "Points not sent, or not taken, being older than their retention policy",
             ["stream"],
             registry=self.registry,
         )
@@ -280,5 +286,10 @@ class Metrics:
 
     def expose_export(self) -> None:
         """Expose the metrics of the export; only for a collector with an InfluxDB."""
-        for each in (self.influx_up, self.export_lag_reports, self.export_lag_seconds):
+        for each in (
+            self.influx_up,
+            self.export_up,
+            self.export_lag_reports,
+            self.export_lag_seconds,
+        ):
             self.registry.register(each)

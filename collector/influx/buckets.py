@@ -129,7 +129,7 @@ class Buckets:
             if name in found:
                 official.correct_bucket(self._access, found[name], name, **rules)
             else:
-                official.create_bucket(self._access, name, **rules)
+                official.create_bucket(self._access, name, org_id=self.org_id(), **rules)
 
     def map_default(self) -> bool:
         """Make `raw` InfluxQL's default policy; return whether that was a change."""
@@ -154,7 +154,8 @@ class Buckets:
             found = ask(client, "/api/v2/orgs", _Orgs, org=self._access.org).orgs
         if not found:
             raise InfluxRefusedError(
-                f"{self._access.url} has no organization {self._access.org!r}; correct INFLUXDB_ORG"
+                f"{self._access.url} shows this token no organization {self._access.org!r}; "
+                "correct INFLUXDB_ORG, or use an operator's token"
             )
         return found[0].id
 

@@ -11,17 +11,13 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from collector.errors import (
-    CollectorError,
-    InfluxRefusedError,
-    InfluxUnavailableError,
-    NotStoredError,
-)
-from collector.influx.buckets import Buckets, plan_buckets
+from collector.errors import NotStoredError
+from collector.influx.bucket_watch import Buckets, BucketWatch
 from collector.influx.client import Influx
 from collector.influx.delivery import Delivered, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
@@ -49,9 +45,6 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 HALT_PAUSE_SECONDS = 30.0
 DEFECT_PAUSE_SECONDS = 60.0
-CHECK_AGAIN_SECONDS = 30.0
-"""How long after a problem with the buckets they are checked again: `bootstrap`, which runs beside
-the collector, may have solved it."""
 RETENTION_MARGIN_MILLIS = 60_000
 """Points that would expire within this time are not sent."""
 
@@ -67,7 +60,8 @@ class Step:
 class Exporter:
     """Exports one ledger to one InfluxDB.
 
-    `run` exports until cancelled; `step` writes one page. `warnings` has the present problems.
+    `run` exports until cancelled; `step` writes one page. `warnings` has the present problems. A
+    fault of one stream, such as its bucket being gone, does not stop the other.
     """
 
     def __init__(
@@ -85,24 +79,24 @@ class Exporter:
         self._reader = reader
         self._ingest = ingest
         self._influx = influx
-        self._buckets = buckets
-        self._retention_seconds = retention_seconds
+        self._watch = BucketWatch(
+            buckets,
+            retention_seconds=retention_seconds,
+            monotonic_seconds=time.monotonic,
+            log=log,
+        )
         self._now_millis = now_millis
         self._metrics = metrics
         self._page_rows = page_rows
         self._threads = DaemonExecutor(len(Policy), thread_name_prefix="export")
         self._outages = {each: _outage(each) for each in Policy}
-        self._buckets_problem: str | None = None
-        self._preparing = asyncio.Lock()
-        self._is_prepared = False
-        self._check_at_seconds = 0.0
-        """When the buckets are to be checked again, by the event loop's clock."""
+        self._checking = asyncio.Lock()
 
     @property
     def warnings(self) -> list[str]:
         """Return why points are not written now, and drift of the buckets."""
         outages = [each for each in self._outages.values() if not each.is_up]
-        problems = [self._buckets_problem, *(f"{each.name}: {each.reason}" for each in outages)]
+        problems = [self._watch.problem, *(f"{each.name}: {each.reason}" for each in outages)]
         return [each for each in problems if each]
 
     async def run(self) -> None:
@@ -117,55 +111,30 @@ class Exporter:
         self._influx.close()
 
     async def prepare(self) -> None:
-        """Create and correct the buckets, as far as the token may; log drift that remains.
+        """Create and correct the buckets, as far as the token may, if a check is due.
 
-        While a problem remains it is a warning, and the running export checks again.
+        Drift that remains is a warning, and the running export checks again.
         """
-        try:
-            problem = await self._in_thread(self._mend_buckets)
-        except InfluxUnavailableError:
-            return  # the export logs it, and this is retried
-        except CollectorError as error:
-            problem = f"the buckets of InfluxDB could not be checked: {error}"
-        self._is_prepared = problem is None
-        self._check_at_seconds = asyncio.get_running_loop().time() + CHECK_AGAIN_SECONDS
-        if problem is not None and problem != self._buckets_problem:
-            log.warning("%s", problem)
-        self._buckets_problem = problem
-
-    def _mend_buckets(self) -> str | None:
-        if self._buckets is None:
-            return None
-        changes = plan_buckets(self._retention_seconds, self._buckets.current_seconds())
-        try:
-            self._buckets.apply(changes)
-            self._buckets.map_default()
-        except InfluxRefusedError as error:
-            if not changes:
-                return None  # a write-only token cannot read buckets; bootstrap has created them
-            drift = "; ".join(map(str, changes))
-            return f"{drift}: run `traffic-collector bootstrap`, this token may not ({error})"
-        for change in changes:
-            log.info("InfluxDB: %s: done", change)
-        return None
+        async with self._checking:
+            if self._watch.is_due and await self._in_thread(self._watch.check):
+                self._show_outages()
 
     async def _follow(self, policy: Policy) -> None:
-        commits, loop = self._ingest.commits, asyncio.get_running_loop()
+        commits = self._ingest.commits
         while not commits.is_closed:
             signal = commits.subscribe()
             if not self._ingest.leads:
                 self._outages[policy].forget()
-                self._buckets_problem = None
+                self._watch.forget()
                 await _wait_for(signal)
                 continue
             try:
-                async with self._preparing:
-                    if not self._is_prepared and loop.time() >= self._check_at_seconds:
-                        await self.prepare()
+                await self.prepare()
                 step = await self.step(policy)
-            except Exception:  # an unexpected error must not end the collector
-                log.exception("unexpected error in the export to %s; it is retried", policy.bucket)
-                self._outages[policy].reason = "unexpected error, see the log"
+            except Exception as error:  # noqa: BLE001 - logged, and the collector goes on
+                reason = f"unexpected {error!r}, see the log"
+                self._outages[policy].failed(reason, defect=error, is_told_if_new=True)
+                self._show_outages()
                 step = Step(pause_seconds=DEFECT_PAUSE_SECONDS)
             if step.has_more:
                 continue
@@ -188,7 +157,7 @@ class Exporter:
         if not isinstance(result, Delivered):
             return await self._wait(policy, result)
         refused = [*page.refused, *result.refused]
-        points = len(page.lines) - len(result.refused)
+        points = len(page.lines) - len(result.refused) - result.expired
         now_millis = self._now_millis()
         progress = Progress(
             policy,
@@ -207,7 +176,7 @@ class Exporter:
         if is_moved:
             self._metrics.export_points.labels(policy).inc(points)
             self._metrics.export_dead_letters.labels(policy).inc(len(refused))
-            self._metrics.export_expired.labels(policy).inc(page.expired)
+            self._metrics.export_expired.labels(policy).inc(page.expired + result.expired)
         if refused:
             log.warning(
                 "InfluxDB refused %d points of %s for good, the first because: %s",
@@ -226,7 +195,7 @@ class Exporter:
         return daily_page(days, oldest_millis=oldest_millis) if days else None
 
     def _oldest_millis(self, policy: Policy) -> int:
-        kept_seconds = self._retention_seconds[policy]
+        kept_seconds = self._watch.kept_seconds(policy)
         if not kept_seconds:
             return 0
         return self._now_millis() - kept_seconds * 1000 + RETENTION_MARGIN_MILLIS
@@ -241,27 +210,33 @@ class Exporter:
 
     async def _wait(self, policy: Policy, why: Retry | Halt) -> Step:
         """Note why the stream is stopped, and wait."""
-        self._metrics.influx_up.set(0)
         outage = self._outages[policy]
-        was_up = outage.is_up
+        known = outage.reason
         pause_seconds = outage.failed(
-            why.reason, asked_seconds=why.after_seconds if isinstance(why, Retry) else None
+            why.reason,
+            asked_seconds=why.after_seconds if isinstance(why, Retry) else None,
+            is_told_if_new=isinstance(why, Halt),
         )
-        if was_up:
+        self._show_outages()
+        if known is None or (isinstance(why, Halt) and known != why.reason):
             with contextlib.suppress(NotStoredError):  # only `export status` shows it
                 await self._ingest.run(
                     lambda ledger: ledger.note_export_problem(policy, why.reason)
                 )
         if isinstance(why, Halt):
             self._influx.close()  # so that the next try reads the token again
-            self._is_prepared = False
-            self._check_at_seconds = 0.0
+            self._watch.hasten()
             return Step(pause_seconds=HALT_PAUSE_SECONDS)
         return Step(pause_seconds=pause_seconds)
 
     def _recovered(self, policy: Policy) -> None:
-        self._metrics.influx_up.set(1)
         self._outages[policy].recovered()
+        self._show_outages()
+
+    def _show_outages(self) -> None:
+        self._metrics.influx_up.set(all(each.is_up for each in self._outages.values()))
+        for policy, outage in self._outages.items():
+            self._metrics.export_up.labels(policy).set(outage.is_up)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import urllib3
 from influxdb_client import BucketRetentionRules, DBRPCreate, InfluxDBClient
+from influxdb_client.client.exceptions import InfluxDBError
 from influxdb_client.domain.bucket import Bucket
 from influxdb_client.rest import ApiException
 from influxdb_client.service.dbr_ps_service import DBRPsService
@@ -36,6 +37,8 @@ def signed_in(access: InfluxAccess) -> Iterator[InfluxDBClient]:
             yield client
     except ApiException as error:
         raise refusal(access.url, error.status, str(error.body or error.reason)) from error
+    except InfluxDBError as error:  # as where the token cannot see the organization
+        raise InfluxRefusedError(f"{access.url}: {error}") from error
     except urllib3.exceptions.HTTPError as error:
         raise InfluxUnavailableError(
             f"{access.url} does not answer: {type(error).__name__}"
@@ -47,13 +50,13 @@ def signed_in(access: InfluxAccess) -> Iterator[InfluxDBClient]:
 
 
 def create_bucket(
-    access: InfluxAccess, name: str, *, retention_seconds: int, shard_seconds: int
+    access: InfluxAccess, name: str, *, org_id: str, retention_seconds: int, shard_seconds: int
 ) -> None:
     """Create a bucket; raises as `signed_in`."""
     with signed_in(access) as client:
         client.buckets_api().create_bucket(
             bucket_name=name,
-            org=access.org,
+            org=org_id,
             retention_rules=[_rules(retention_seconds, shard_seconds)],
         )
 

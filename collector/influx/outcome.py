@@ -12,6 +12,8 @@ from dataclasses import dataclass
 MAX_REASON_LENGTH = 500
 LONGEST_RETRY_AFTER_SECONDS = 900.0
 _DROPPED = re.compile(r"dropped=(\d+)")
+_EXPIRED = re.compile(r"\b(?:outside|beyond) retention policy\b")
+"""How 2.9 and 1.x say it; every partial write ends in `for retention policy: NAME`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Drop:
     """InfluxDB refuses all lines of the batch for good."""
 
     reason: str
+    is_expired: bool = False
+    """Whether it is because the bucket would not keep them any more: nothing is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,9 @@ def decide(
         # A partial write: the other lines are stored, and writing them again is harmless.
         dropped = _DROPPED.search(message)
         are_all_refused = dropped is not None and int(dropped[1]) >= lines
-        return Drop(reason) if lines == 1 or are_all_refused else Split(reason)
+        if lines == 1 or are_all_refused:
+            return Drop(reason, is_expired=_EXPIRED.search(message) is not None)
+        return Split(reason)
     if status == 413:
         return Split(reason) if lines > 1 else Drop(reason)
     if status == 429 or status >= 500:
@@ -74,7 +80,10 @@ def decide(
     if status == 401:
         return Halt(f"{reason}: InfluxDB does not know the token; correct INFLUXDB_TOKEN")
     if status == 403:
-        return Halt(f"{reason}: the token may not write to this bucket; correct INFLUXDB_TOKEN")
+        return Halt(
+            f"{reason}: the token may not write to this bucket; correct INFLUXDB_TOKEN, or if the "
+            "bucket was made anew, run `traffic-collector bootstrap --tokens`"
+        )
     if status == 404:
         return Halt(f"{reason}: run `traffic-collector bootstrap`, or correct INFLUXDB_ORG")
     return Halt(f"{reason}: this is not InfluxDB's answer to a write; correct INFLUXDB_URL")

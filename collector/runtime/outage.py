@@ -61,13 +61,16 @@ class Outage:
         *,
         asked_seconds: float | None = None,
         defect: BaseException | None = None,
+        is_told_if_new: bool = False,
     ) -> float:
         """Note a failure and return how many seconds to pause, no less than were asked for.
 
-        `defect` is logged with its traceback: a failure that is the program's own.
+        `defect` is logged with its traceback: a failure that is the program's own. With
+        `is_told_if_new` this reason is logged, too, if another one was logged last.
         """
         self.reason = reason
-        if self._logged is None or (self._tells_all and self._logged != reason):
+        tells_new = self._tells_all or is_told_if_new
+        if self._logged is None or (tells_new and self._logged != reason):
             text = self._fails.replace("%s", reason, 1)
             self._log.log(self._fails_level, "%s", text, exc_info=defect)
             self._logged = reason

@@ -144,9 +144,9 @@ class TimeSeriesWriter:
                     pause_seconds = await self.step()
             except NotLeadingError:
                 raise
-            except Exception as error:  # a defect here must not stop limits from being kept
-                log.exception("writing to InfluxDB met a defect; trying again")
-                self.outage.reason = f"a defect, see the log: {error!r}"
+            except Exception as error:  # noqa: BLE001 - logged, and limits are kept
+                reason = f"a defect, see the log: {error!r}"
+                self.outage.failed(reason, defect=error, is_told_if_new=True)
                 pause_seconds = DEFECT_PAUSE_SECONDS
                 self._resume_at = self._monotonic_seconds() + pause_seconds
             await self._sleep(pause_seconds)
@@ -299,13 +299,14 @@ class TimeSeriesWriter:
                 return False
             self.outage.recovered()
             self._metrics.influx_answered(is_up=True)
-            self._metrics.snapshot_points.labels(measurement).inc(len(lines) - len(result.refused))
+            stored = len(lines) - len(result.refused) - result.expired
+            self._metrics.snapshot_points.labels(measurement).inc(stored)
             refused += result.refused
         self._note_refused(measurement, refused)
         return True
 
     def _wait(self, why: Retry | Halt) -> None:
-        pause_seconds = self.outage.failed(why.reason)
+        pause_seconds = self.outage.failed(why.reason, is_told_if_new=isinstance(why, Halt))
         self._metrics.influx_answered(is_up=False)
         if isinstance(why, Halt):
             self._influx.close()  # the next try reads the token anew

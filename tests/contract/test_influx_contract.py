@@ -16,7 +16,7 @@ from collector.influx.buckets import BucketChange, Buckets, plan_buckets
 from collector.influx.client import Influx
 from collector.influx.delivery import Delivered, deliver
 from collector.influx.lines import to_line
-from collector.influx.outcome import Drop, Halt, Retry, Split, Stored
+from collector.influx.outcome import Halt, Retry, Split, Stored
 from collector.influx.tokens import GRANTS, TOKEN_FILE, issue_tokens
 from collector.schema import Policy
 
@@ -134,7 +134,7 @@ def test_points_older_than_the_retention_are_dropped_together(influx, influx_ser
     influx_server.reset({Policy.RAW: 30 * DAY_SECONDS, Policy.DAILY: 0})
     with closing(Influx(influx.access())) as writer:
         old = [point(n, at=NOW - 31 * DAY_SECONDS * 10**9 + n) for n in range(2)]
-        assert isinstance(writer.write(RAW, old), Drop)
+        assert writer.write(RAW, old).is_expired
         assert isinstance(writer.write(RAW, [*old, point()]), Split)
         assert writer.write(DAILY, old) == Stored()
     assert count(influx) == 1
@@ -208,6 +208,30 @@ def test_every_program_gets_a_token_that_may_do_its_work_and_no_more(influx, tmp
     with pytest.raises(InfluxRefusedError):
         Buckets(access).apply([shorter])
     assert Buckets(influx.access()).current_seconds()[RAW] == 0
+
+
+def test_a_token_of_least_privilege_cannot_make_a_bucket_and_a_write_says_it_is_missing(
+    influx, tmp_path
+):
+    issue_tokens(influx.access(), tmp_path)
+    limited = replace(influx.access(), token="", token_file=tmp_path / "collector" / TOKEN_FILE)
+    influx.delete_bucket(DAILY)
+    assert Buckets(limited).current_seconds() == {RAW: 0}
+    missing = BucketChange(Policy.DAILY, from_seconds=None, to_seconds=0)
+    with pytest.raises(InfluxRefusedError, match="organization"):
+        Buckets(limited).apply([missing])
+    with closing(Influx(limited)) as writer:
+        assert writer.write(RAW, [point()]) == Stored()
+        outcome = writer.write(DAILY, [point()])
+        assert isinstance(outcome, Halt)
+        assert 'bucket "traffic/daily" not found' in outcome.reason.replace("\\", "")
+        Buckets(influx.access()).apply([missing])
+        anew = writer.write(DAILY, [point()])
+        assert isinstance(anew, Halt)
+        assert "403" in anew.reason
+    assert issue_tokens(influx.access(), tmp_path) == ["collector", "grafana"]
+    with closing(Influx(limited)) as writer:
+        assert writer.write(DAILY, [point()]) == Stored()
 
 
 def test_tokens_that_work_are_kept_and_others_replaced(influx, tmp_path):

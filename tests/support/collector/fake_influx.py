@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from collector.errors import InfluxRefusedError, InfluxUnavailableError, SettingsError
-from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
+from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored, decide
 from collector.schema import Policy
 
 
@@ -19,7 +19,10 @@ class FakeInflux:
     is_down: bool = False
     retry_after_seconds: float | None = None
     is_forbidden: bool = False
+    missing: set[str] = field(default_factory=set)
+    """Buckets that are not there."""
     is_bad: Callable[[str], bool] = lambda _: False
+    is_expired: Callable[[str], bool] = lambda _: False
     requests: int = 0
     written: int = 0
     closes: int = 0
@@ -30,12 +33,20 @@ class FakeInflux:
             return Retry("away", self.retry_after_seconds)
         if self.is_forbidden:
             return Halt("403 forbidden")
+        if bucket in self.missing:
+            return Halt(f"404 bucket {bucket!r} not found: run `traffic-collector bootstrap`")
         if any(map(self.is_bad, lines)):
             return Drop("400 bad line") if len(lines) == 1 else Split("400 bad line")
+        expired = sum(map(self.is_expired, lines))
         for line in lines:
+            if self.is_expired(line):
+                continue
             key, fields, timestamp = line.rsplit(" ", 2)
             self.points[bucket, key, timestamp] = fields
-        self.written += len(lines)
+        self.written += len(lines) - expired
+        if expired:
+            reason = f"422 points beyond retention policy dropped={expired}"
+            return decide(422, reason, lines=len(lines))
         return Stored()
 
     def close(self) -> None:
@@ -62,10 +73,13 @@ class FakeBuckets:
     is_forbidden: bool = False
     is_unreadable: bool = False
     """The file with the token is not there."""
+    defect: Exception | None = None
     looks: int = 0
 
     def current_seconds(self) -> dict[str, int]:
         self.looks += 1
+        if self.defect:
+            raise self.defect
         if self.is_unreadable:
             raise SettingsError("INFLUXDB_TOKEN_FILE: /tokens/token cannot be read")
         if self.is_down:

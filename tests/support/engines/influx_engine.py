@@ -194,6 +194,14 @@ class InfluxEngine:
         buckets.apply(plan_buckets(retention_seconds or FOR_EVER, buckets.current_seconds()))
         buckets.map_default()
 
+    def delete_bucket(self, name: str) -> None:
+        """Delete a bucket, as somebody may while a collector runs."""
+        headers = {"authorization": f"Token {OPERATOR_TOKEN}"}
+        found = self._client.get(f"{self.url}/api/v2/buckets?limit=100", headers=headers).json()
+        (bucket,) = (each for each in found["buckets"] if each["name"] == name)
+        answer = self._client.delete(f"{self.url}/api/v2/buckets/{bucket['id']}", headers=headers)
+        assert answer.status_code == 204, answer.text
+
     def write(self, bucket: str, lines: list[str]) -> None:
         """Write lines with timestamps in nanoseconds; they must be good ones."""
         answer = self._client.post(

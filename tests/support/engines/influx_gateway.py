@@ -2,7 +2,9 @@
 
 Buckets `db/rp` are retention policies, `/api/v2/write` is `/write`, `/query` passes through.
 Organizations, tokens and default mappings live here, behaving as InfluxDB 2.9.1 was seen to: a
-token sees the buckets it may read, 401 for an unknown one, 403 for a write it may not do. What 1.x
+token sees the buckets it may read and no organization, 401 for an unknown one, 403 for a write it
+may not do, 404 for a write to a bucket that is missing. A bucket that is made anew has another id,
+so that tokens for the one before do not reach it. What 1.x
 answers to a write passes through as it is. A delete reaches all policies of the database, since
 1.x knows no other.
 """
@@ -32,6 +34,7 @@ class Gateway:
     operator_token: str
     authorizations: dict[str, dict[str, Any]] = field(default_factory=dict)
     is_mapped: bool = False
+    bucket_ids: dict[str, str] = field(default_factory=dict)
     server: ThreadingHTTPServer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,13 +79,15 @@ class Gateway:
                 name = f"{db}/{row[0]}"
                 found.append(
                     {
-                        "id": name.encode().hex().ljust(16, "0")[-16:],
+                        "id": self.bucket_ids.setdefault(name, secrets.token_hex(8)),
                         "orgID": ORG_ID,
                         "name": name,
                         "type": "user",
                         "retentionRules": [{"type": "expire", "everySeconds": _seconds(row[1])}],
                     }
                 )
+        names = {each["name"] for each in found}
+        self.bucket_ids = {name: each for name, each in self.bucket_ids.items() if name in names}
         return [each for each in found if not each["name"].startswith("_")]
 
     def _values(self, statement: str) -> list[list[Any]]:
@@ -183,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"buckets": seen[offset : offset + limit]})
 
     def _post_buckets(self) -> None:
-        if not self.is_operator:
+        if not self.is_operator:  # nobody else sees the organization, whose id is to be sent
             return self._fail(401, "unauthorized", "write:orgs/buckets is unauthorized")
         asked = json.loads(self.body)
         self.gateway.set_policy(asked["name"], asked["retentionRules"][0])
@@ -196,6 +201,14 @@ class _Handler(BaseHTTPRequestHandler):
         rule = json.loads(self.body)["retentionRules"][0]
         self.gateway.set_policy(bucket["name"], rule)
         return self._answer(200, self._named(bucket["name"]))
+
+    def _delete_buckets(self, bucket_id: str) -> None:
+        bucket = next(each for each in self.gateway.buckets() if each["id"] == bucket_id)
+        if not self._may("write", bucket):
+            return self._fail(401, "unauthorized", "write:orgs/buckets is unauthorized")
+        db, _, policy = bucket["name"].partition("/")
+        self.gateway.influxql(f'DROP RETENTION POLICY "{policy}" ON "{db}"')
+        return self._answer(204)
 
     def _named(self, name: str) -> dict[str, Any] | None:
         return next((each for each in self.gateway.buckets() if each["name"] == name), None)

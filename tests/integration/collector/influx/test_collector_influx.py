@@ -71,6 +71,51 @@ class TestBootstrap:
                     await asyncio.sleep(0.05)
             assert (await world.client.get("/readyz")).json()["warnings"] == []
 
+    async def test_a_bucket_deleted_while_it_runs_stops_one_stream_until_it_is_mended(
+        self, environment, influx, tmp_path, monkeypatch, capsys
+    ):
+        """With the token that `bootstrap` gave it, which sees no organization."""
+        monkeypatch.setattr("collector.influx.exporter.HALT_PAUSE_SECONDS", 0.1)
+        main(["bootstrap", "--tokens", str(tmp_path / "tokens")])
+        token_file = tmp_path / "tokens" / "collector" / "token"
+        world = CollectorWorld(
+            path=tmp_path / "l.sqlite3",
+            environment=influx.environment()
+            | {"INFLUXDB_TOKEN": "", "INFLUXDB_TOKEN_FILE": str(token_file)},
+            now_millis=time.time_ns() // 10**6,
+        )
+        count = 'SELECT count("upload_bytes") AS n FROM "{}"."traffic"'
+
+        async def until_in(policy):
+            while not await asyncio.to_thread(influx.query, count.format(policy)):
+                await asyncio.sleep(0.05)
+
+        async def warnings():
+            return (await world.client.get("/readyz")).json()["warnings"]
+
+        async with running(world), asyncio.timeout(120):
+            influx.delete_bucket("traffic/daily")
+            await world.send(wire("alice", server="de 1"))
+            await until_in("raw")
+            while not await warnings():
+                await asyncio.sleep(0.05)
+            (warning,) = await warnings()
+            assert "traffic/daily" in warning
+            assert "traffic-collector bootstrap" in warning
+            text = (await world.client.get("/metrics")).text
+            assert 'collector_export_up{stream="daily"} 0.0' in text
+            assert 'collector_export_up{stream="raw"} 1.0' in text
+            main(["bootstrap", "--tokens", str(tmp_path / "tokens")])
+            await until_in("daily")
+            while await warnings():
+                await asyncio.sleep(0.05)
+        log = capsys.readouterr().err
+        assert "Traceback" not in log
+        told = [line for line in log.splitlines() if "collector.influx.exporter" in line]
+        assert "404" in told[0]
+        assert told[-1].endswith("export to traffic/daily goes on")
+        assert len(told) in {2, 3}, "between the two its former token may have been refused"
+
     async def test_one_sender_makes_as_few_series_in_influxdb_as_in_the_ledger(
         self, tmp_path, influx
     ):

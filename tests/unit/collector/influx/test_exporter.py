@@ -31,6 +31,7 @@ class World:
         self.place = SqlitePlace(path=folder / "ledger.sqlite3")
         self.influx, self.buckets = FakeInflux(), FakeBuckets()
         self.metrics = Metrics()
+        self.metrics.expose_export()
         self.now_millis = NOON_MILLIS
         self.page_rows = page_rows
 
@@ -214,24 +215,77 @@ async def test_a_crash_between_write_and_cursor_writes_the_same_points_again(tmp
     assert world.influx.written == 4
 
 
-async def test_missing_buckets_are_made_and_drift_is_corrected(world):
-    world.buckets.kept_seconds[RAW.bucket] = 7
-    await world.exporter.prepare()
-    assert world.buckets.kept_seconds == {RAW.bucket: KEPT[RAW], DAILY.bucket: 0}
-    assert world.buckets.is_mapped
-    assert world.exporter.warnings == []
-
-
-async def test_drift_that_the_token_may_not_correct_is_a_warning_that_says_what_to_run(world):
-    world.buckets.kept_seconds = {RAW.bucket: 86_400, DAILY.bucket: 0}
+async def test_a_bucket_that_is_missing_stops_its_own_stream_only(world, monkeypatch, caplog):
+    """Without a right to create it: a token of least privilege, which every service has."""
+    monkeypatch.setattr("collector.influx.exporter.HALT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("collector.influx.exporter.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("collector.influx.exporter.GATHER_SECONDS", dict.fromkeys(Policy, 0.01))
+    world.influx.missing = {DAILY.bucket}
     world.buckets.is_forbidden = True
-    await world.exporter.prepare()
+    world.buckets.kept_seconds = {RAW.bucket: KEPT[RAW]}
+    await world.store(report(up=1))
+    running = asyncio.create_task(world.exporter.run())
+    async with asyncio.timeout(60):
+        while not world.influx.sums(RAW)[0] or world.influx.requests < 8:
+            await asyncio.sleep(0.01)
+        (warning,) = world.exporter.warnings
+        assert "traffic/daily" in warning
+        assert "traffic-collector bootstrap" in warning
+        (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+        assert (record.getMessage(), record.exc_info) == (f"{warning}; will keep trying", None)
+        assert world.sample("collector_export_up", stream="raw") == 1
+        assert world.sample("collector_export_up", stream="daily") == 0
+        assert world.sample("collector_influx_up") == 0
+        world.influx.missing = set()
+        while not world.influx.sums(DAILY)[0] or world.exporter.warnings:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+    assert caplog.records[-1].getMessage() == "export to traffic/daily goes on"
+    assert world.sample("collector_influx_up") == 1
+
+
+async def test_another_reason_for_a_stop_is_logged_too(world, caplog):
+    await world.store(report())
+    world.influx.missing = {RAW.bucket}
+    await world.exporter.step(RAW)
+    world.influx.is_forbidden = True
+    for _ in range(3):
+        await world.exporter.step(RAW)
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "404" in first
+    assert "403" in second
+    assert world.reader.export_state(RAW).problem == "403 forbidden"
+
+
+async def test_a_defect_in_the_check_of_the_buckets_does_not_stop_the_export(world, caplog):
+    world.buckets.defect = ZeroDivisionError("a defect")
+    await world.store(report(up=1))
+    running = asyncio.create_task(world.exporter.run())
+    async with asyncio.timeout(60):
+        while not (world.influx.sums(RAW)[0] and world.influx.sums(DAILY)[0]):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
     (warning,) = world.exporter.warnings
-    assert "traffic/raw keeps points 1 d, it should be 30 d" in warning
-    assert "traffic-collector bootstrap" in warning
-    world.buckets.kept_seconds[RAW.bucket] = KEPT[RAW]
+    assert "ZeroDivisionError" in warning
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert record.exc_info
+
+
+async def test_points_that_the_bucket_would_not_keep_are_no_dead_letters(world):
+    """As when somebody shortened the bucket's retention, but not `INFLUXDB_RAW_DAYS`."""
+    world.buckets.is_forbidden = True
+    world.buckets.kept_seconds = {RAW.bucket: 86_400, DAILY.bucket: 0}
+    world.influx.is_expired = lambda line: "upload_bytes=1i" in line
+    await world.store(report(up=1), report(up=2))
+    await world.drain(RAW)
+    assert world.reader.dead_letters(limit=10) == []
+    assert world.sample("collector_export_expired_points_total", stream="raw") == 1
     await world.exporter.prepare()
-    assert world.exporter.warnings == [], "a token that may only write is no problem by itself"
+    await world.store(report(up=3, at=NOON_MILLIS - 2 * DAY_MILLIS), report(up=4))
+    await world.drain(RAW)
+    assert world.influx.sums(RAW)[:2] == (2, 6), "what it would refuse is not sent any more"
 
 
 async def test_buckets_are_seen_to_once_influxdb_is_there(world):
@@ -266,7 +320,7 @@ def _is_problem(world: World) -> bool:
 async def test_a_warning_about_buckets_ends_by_itself_once_the_cause_is_gone(
     world, monkeypatch, problem
 ):
-    monkeypatch.setattr("collector.influx.exporter.CHECK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("collector.influx.bucket_watch.CHECK_AGAIN_SECONDS", 0.0)
     monkeypatch.setattr("collector.influx.exporter.IDLE_SECONDS", 0.01)
     monkeypatch.setattr("collector.influx.exporter.GATHER_SECONDS", dict.fromkeys(Policy, 0.01))
     for name, value in problem.items():

@@ -49,6 +49,24 @@ def test_each_status_leads_to_one_thing_to_do(status, message, lines, kind):
 
 
 @pytest.mark.parametrize(
+    ("reason", "is_expired"),
+    [
+        (
+            "dropped 2 points outside retention policy of duration 24h0m0s - oldest … dropped=2",
+            True,
+        ),
+        ("points beyond retention policy dropped=2", True),
+        ("field type conflict: input field dropped=2", False),
+    ],
+)
+def test_lines_that_the_bucket_would_not_keep_are_told_from_bad_ones(reason, is_expired):
+    message = f"partial write: {reason} for database: 0a1b for retention policy: autogen"
+    outcome = decide(422, message, lines=2)
+    assert isinstance(outcome, Drop)
+    assert outcome.is_expired is is_expired
+
+
+@pytest.mark.parametrize(
     ("asked", "heeded"), [(None, None), (0.0, 0.0), (60.0, 60.0), (86_400.0, 900.0)]
 )
 def test_a_busy_server_says_when_to_come_again_and_not_tomorrow(asked, heeded):
