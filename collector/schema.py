@@ -71,6 +71,11 @@ USER_USAGE = Measurement(
         "is_disabled_by_bridge": int,
         "is_held": int,
         "is_gone": int,
+        "days_to_limit": float,
+        "expires_at_millis": int,
+        "online_at_millis": int,
+        "next_reset_at_millis": int,
+        "panel_user_url": str,
     },
 )
 """A user's quota and usage: `external_bytes` is external traffic as billed, `external_raw_bytes` as
@@ -79,7 +84,54 @@ reported. Every point has every field, so that the last value of a field is neve
 further panel has the name under which its traffic is reported, such as `two/alice`.
 
 A series ends with a point of `is_gone` 1 when its user is deleted (`status` is `deleted`), or has
-another admin or name from then on (`moved`): all its other numbers are 0."""
+another admin or name from then on (`moved`): all its other numbers are 0.
+
+`days_to_limit` is a forecast at the rate of the last week, -1 without one; times are 0 where there
+is none. `panel_user_url` is the user's page on the panel, empty where it is not known."""
+
+_USERS_SUMMED: Mapping[str, type] = dict.fromkeys(
+    (
+        *("users", "active", "disabled", "limited", "expired", "on_hold"),
+        *("near", "over", "unenforced", "expiring"),
+        *("quota_bytes", "marzban_bytes", "external_bytes", "used_bytes"),
+    ),
+    int,
+)
+
+USER_COUNTS = Measurement("user_counts", ("panel",), _USERS_SUMMED)
+"""How many users a panel has, by status and by how much of the quota is used, and their sums. Near:
+from 80 % on; over: from 100 % on; unenforced: over, and still active; expiring: within a week."""
+
+RESELLER_USERS = Measurement("reseller_users", ("admin", "panel"), _USERS_SUMMED)
+"""The same of each admin's users."""
+
+
+class UserList(StrEnum):
+    """A short list of users, in the order of their urgency."""
+
+    NEXT = "next"
+    """Who will have used up the quota first."""
+    NEAR = "near"
+    """80 to 100 % used."""
+    OVER = "over"
+    """100 % used and more."""
+    EXPIRING = "expiring"
+    """Whose time ends within 30 days."""
+
+
+LIST_LENGTH = 25
+
+USER_LISTS = Measurement(
+    "user_lists",
+    ("list", "rank"),
+    {
+        **dict.fromkeys(("user", "admin", "panel", "status", "panel_user_url"), str),
+        **dict.fromkeys(("used_ratio", "days_to_limit"), float),
+        **dict.fromkeys(("quota_bytes", "marzban_bytes", "external_bytes", "used_bytes"), int),
+        **dict.fromkeys(("expires_at_millis", "online_at_millis", "next_reset_at_millis"), int),
+    },
+)
+"""The users at the places of the lists, from `01` on; an empty `user` is an empty place."""
 
 EVENTS = Measurement(
     "events",

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
-from marzban_bridge.quota.usage import Seqs, Totals, merged
+from marzban_bridge.quota.usage import Seqs, Totals, UsageMark, merged
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -287,6 +287,8 @@ class Account:
     """The same for the last evaluation."""
     corrected_seqs: Seqs = ()
     """By reported name, up to which number of the ledger corrections are in the baselines."""
+    usage_marks: tuple[UsageMark, ...] = ()
+    """What was used in all, once a day of the last week, oldest first; for forecasts."""
 
     @property
     def lifetime_panel_bytes(self) -> int:

@@ -83,3 +83,11 @@ class UnknownName:
     raw_bytes: int
     gone_at: datetime | None = None
     """When the user was found to be deleted; None if the panel never had it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageMark:
+    """All that a user has ever used, panel and external traffic together, at one moment."""
+
+    at: datetime
+    total_bytes: int

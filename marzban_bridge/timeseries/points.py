@@ -22,6 +22,7 @@ from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.timeseries.event_severity import severity_of
+from marzban_bridge.timeseries.figures import figures_of
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -56,13 +57,19 @@ def series_of(account: Account, name: PublicName) -> Series:
 
 
 def usage_line(
-    account: Account, *, totals: Totals, at: datetime, name: PublicName | None = None
+    account: Account,
+    *,
+    totals: Totals,
+    at: datetime,
+    name: PublicName | None = None,
+    panel_user_url: str = "",
 ) -> str | Refused:
     """Return an account's line at the ledger's totals, or Refused if a name cannot be written.
 
     `name` has the user's public name and its panel.
     """
     name = name or PublicName(FIRST_PANEL, account.username)
+    figures = figures_of(account, totals, at=at, name=name, panel_user_url=panel_user_url)
     found = balance_with_raw(account, totals)
     seen = account.sighting
     quota_bytes = found.quota_bytes or 0
@@ -81,6 +88,7 @@ def usage_line(
         "is_disabled_by_bridge": int(account.is_disabled_by_us),
         "is_held": int(account.is_held),
         "is_gone": 0,
+        **figures.outlook(),
     }
     return _usage_point(series_of(account, name), fields, at)
 

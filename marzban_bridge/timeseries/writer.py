@@ -22,7 +22,7 @@ from collector.influx.outcome import Halt, Outcome, Retry
 from collector.runtime.daemon_executor import DaemonExecutor
 from collector.runtime.outage import Outage
 from collector.runtime.pace import Pace
-from collector.schema import EVENTS, USER_USAGE, Policy
+from collector.schema import EVENTS, USER_LISTS, USER_USAGE, Policy
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import NotLeadingError
 from marzban_bridge.metrics import Metrics
@@ -31,6 +31,7 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import trusted
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.store.store import Store
+from marzban_bridge.timeseries.figures import UserFigures, figures_of, millis_of
 from marzban_bridge.timeseries.points import (
     Ending,
     Series,
@@ -39,6 +40,7 @@ from marzban_bridge.timeseries.points import (
     series_of,
     usage_line,
 )
+from marzban_bridge.timeseries.summaries import Summaries
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +117,7 @@ class TimeSeriesWriter:
         self._deleted_after: _Place | None = (next(iter(self._books)), "")
         """Up to which account of a deleted user the series are ended, that may have been deleted
         while no bridge ran; None when all are."""
+        self._summaries = Summaries(self._books)
         self._may_have_events = True
         self._refusals_logged_at: dict[str, float] = {}
         self.outage = Outage(
@@ -177,6 +180,7 @@ class TimeSeriesWriter:
             if self._everybody_after is None:
                 self._everybody_after = (next(iter(self._books)), "")
                 self._written.clear()
+                self._summaries.begin_round()
         if self._may_have_events:
             await self._write_events()
         elif self._being_written:
@@ -185,8 +189,11 @@ class TimeSeriesWriter:
             await self._write_everybody(self._everybody_after)
         elif self._deleted_after is not None:
             await self._write_deleted(self._deleted_after)
+        elif now_seconds >= self._summaries.due_at_seconds:
+            await self._write_summaries(now_seconds)
         else:
-            return min(self._changes_due_at, self._everybody_due_at) - now_seconds
+            due = (self._changes_due_at, self._everybody_due_at, self._summaries.due_at_seconds)
+            return min(due) - now_seconds
         return 0.0
 
     async def _write_events(self) -> None:
@@ -224,6 +231,7 @@ class TimeSeriesWriter:
         ]
         if await self._write_accounts(accounts, skips_written=True, endings=endings):
             self._being_written -= places
+            self._summaries.forget(places - {(panel, account.key) for panel, account in accounts})
             for each in deleted:
                 del self._series[each]
 
@@ -233,6 +241,8 @@ class TimeSeriesWriter:
         found = [(panel, account) for account in accounts]
         if await self._write_accounts(found, skips_written=False):
             self._everybody_after = self._next_page(panel, [each.key for each in accounts])
+            if self._everybody_after is None:
+                self._summaries.end_round()
 
     async def _write_deleted(self, after: _Place) -> None:
         """End the series of users who were deleted within the retention, perhaps once more."""
@@ -248,6 +258,12 @@ class TimeSeriesWriter:
                 endings.append(last_line(series, Ending.DELETED, at=each.gone_at + JUST_BEFORE))
         if await self._deliver(USER_USAGE.name, endings):
             self._deleted_after = self._next_page(panel, [each.account.key for each in deleted])
+
+    async def _write_summaries(self, now_seconds: float) -> None:
+        work = self._summaries.work(at_millis=millis_of(self._clock()))
+        lines = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        if await self._deliver(USER_LISTS.name, lines):
+            self._summaries.written(at_seconds=now_seconds)
 
     def _next_page(self, panel: str, keys: Sequence[str]) -> _Place | None:
         """Return after which account the page after this one begins; None if it was the last."""
@@ -266,13 +282,16 @@ class TimeSeriesWriter:
     ) -> bool:
         points: list[str | Refused] = [*endings]
         series: dict[_Place, Series] = {}
+        figures: dict[_Place, UserFigures] = {}
         digests: dict[_Place, int] = {}
         now = self._clock()
         for panel, account in accounts:
             books, place = self._books[panel], (panel, account.key)
             shown = trusted(account, is_store_suspended=bool(self._store.suspended))
             name = PublicName(panel, books.placement.public_name(account.username))
-            point = usage_line(shown, totals=books.usage.totals(account.key), at=now, name=name)
+            totals = books.usage.totals(account.key)
+            point = usage_line(shown, totals=totals, at=now, name=name)
+            figures[place] = figures_of(shown, totals, at=now, name=name)
             series[place] = series_of(account, name)
             if self._series.get(place, series[place]) != series[place]:
                 points.append(last_line(self._series[place], Ending.MOVED, at=now - JUST_BEFORE))
@@ -284,6 +303,7 @@ class TimeSeriesWriter:
         if is_written:
             self._written |= digests
             self._series |= series
+            self._summaries.note(figures)
         return is_written
 
     async def _deliver(self, measurement: str, points: Sequence[str | Refused]) -> bool:

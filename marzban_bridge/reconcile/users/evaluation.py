@@ -10,6 +10,7 @@ from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, is_same_creation
 from marzban_bridge.quota import shared as shared_quotas
 from marzban_bridge.quota.account import Account, Enforcement, Event
+from marzban_bridge.quota.forecasts.marks import marked
 from marzban_bridge.quota.gone_accounts import GoneAccount
 from marzban_bridge.quota.observe import adopt, observe, succeeding
 from marzban_bridge.quota.plan import Change, ChangeKind, plan
@@ -150,6 +151,7 @@ class Evaluator:
             if gone := self._store.gone_accounts.get(key):
                 account = succeeding(account, gone.account, now=now)
                 account = keep_text(account, self._text(user))
+            account = marked(account, totals, now=now)
             event = Event(kind="adopted", text="an account was created for the user")
             return self._share(before, Evaluation(account=account, is_new=True, events=(event,)))
         if before.reset_request:
@@ -176,6 +178,8 @@ class Evaluator:
         account = seen.account
         if before.owes_reset and not seen.is_past:
             account = owing(before, account, was_reset=seen.reset is not None)
+        if not seen.is_past:
+            account = marked(account, totals, now=now)
         evaluation = Evaluation(
             account=account,
             events=seen.events,

@@ -47,7 +47,10 @@ def test_a_line_says_all_there_is_to_say_of_a_user():
         f"external_raw_bytes={gib(7)}i,"
         f"used_bytes={gib(8)}i,used_ratio=0.8,published_limit_bytes={gib(3)}i,"
         f"period_started_at_millis={CREATED_AT_MILLIS}i,"
-        f"is_unenforced=0i,is_disabled_by_bridge=0i,is_held=0i,is_gone=0i {NOW_MILLIS}000000"
+        "is_unenforced=0i,is_disabled_by_bridge=0i,is_held=0i,is_gone=0i,"
+        "days_to_limit=-1.0,"
+        "expires_at_millis=0i,online_at_millis=0i,next_reset_at_millis=0i,"
+        f'panel_user_url="" {NOW_MILLIS}000000'
     )
 
 

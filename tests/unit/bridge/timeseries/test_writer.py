@@ -14,6 +14,7 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.usage import UsageChange
 from marzban_bridge.store.store import Store
+from marzban_bridge.timeseries.summaries import APART_SECONDS
 from marzban_bridge.timeseries.writer import GATHER_SECONDS, PAGE, TimeSeriesWriter
 from tests.support.bridge.bridge_builders import NOW, account, gib, panel_user
 from tests.support.clocks import ManualClock
@@ -27,12 +28,18 @@ class FakeInflux:
     def __init__(self) -> None:
         self.points: dict[str, str] = {}
         self.writes: list[list[str]] = []
+        self.summaries: list[list[str]] = []
+        """Writes of lists and sums over all users, which are apart from those of single users."""
         self.away: Outcome | None = None
         self.refuses: Callable[[str], bool] = lambda _: False
         self.closed = 0
 
     def write(self, bucket, lines):
         assert bucket == "traffic/raw"
+        if lines[0].startswith("user_counts,"):
+            if not self.away:
+                self.summaries.append(list(lines))
+            return self.away or Stored()
         self.writes.append(list(lines))
         if self.away:
             return self.away
@@ -515,7 +522,6 @@ class TestOutages:
         ]
 
     async def test_until_it_was_tried_nobody_says_whether_it_is_up(self, stand):
-        await stand.settle()
         assert stand.number("bridge_influx_up") is None
         assert stand.snapshots.outage.is_up
 
@@ -617,3 +623,33 @@ async def test_users_and_events_of_all_panels_are_written_under_what_they_are_ca
         "user_usage,admin=-,panel=two,user=two/bob",
         "events,kind=reset,panel=two,severity=notice,user=two/alice",
     }
+
+
+class TestSummaries:
+    """Lists and sums over all users follow what was written of each."""
+
+    def last(self, stand, series):
+        [found] = [each for each in stand.influx.summaries[-1] if each.startswith(series)]
+        return found
+
+    async def test_with_the_heartbeat_and_after_a_change(self, quiet):
+        quiet.advance(HEARTBEAT_SECONDS)
+        await quiet.settle()
+        number = len(quiet.influx.summaries)
+        assert "users=3i" in self.last(quiet, "reseller_users,admin=-")
+        quiet.use("bob", total=gib(9))
+        quiet.advance(APART_SECONDS)
+        await quiet.settle()
+        assert len(quiet.influx.summaries) == number + 1
+        assert 'user="bob"' in self.last(quiet, "user_lists,list=near,rank=01 ")
+        assert "near=1i" in self.last(quiet, "user_counts,panel=default ")
+
+    async def test_what_could_not_be_written_is_written_later(self, quiet):
+        quiet.influx.away = Retry("away")
+        quiet.use("bob", total=gib(11))
+        quiet.advance(APART_SECONDS)
+        await quiet.snapshots.step()
+        quiet.influx.away = None
+        quiet.advance(HEARTBEAT_SECONDS)
+        await quiet.settle()
+        assert 'user="bob"' in self.last(quiet, "user_lists,list=over,rank=01 ")
