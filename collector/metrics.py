@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -12,141 +13,110 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.accepted = Counter(
-            "collector_reports_accepted", "Reports stored", registry=self.registry
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.accepted = counter("collector_reports_accepted", "Reports stored")
+        self.duplicates = counter(
+            "collector_reports_duplicate", "Reports whose id was stored before"
         )
-        self.duplicates = Counter(
-            "collector_reports_duplicate",
-            "Reports whose id was stored before",
-            registry=self.registry,
+        self.conflicts = counter(
+            "collector_reports_conflicting", "Duplicates with another content than the first"
         )
-        self.conflicts = Counter(
-            "collector_reports_conflicting",
-            "Duplicates with another content than the first",
-            registry=self.registry,
-        )
-        self.ignored = Counter(
-            "collector_reports_ignored", "Reports of zero bytes", registry=self.registry
-        )
-        self.ahead = Counter(
+        self.ignored = counter("collector_reports_ignored", "Reports of zero bytes")
+        self.ahead = counter(
             "collector_reports_ahead",
             "Reports dated in the future, taken with the time of their arrival",
-            registry=self.registry,
         )
-        self.refused = Counter(
-            "collector_reports_refused",
-            "Reports refused, by each field at fault",
-            ["field"],
-            registry=self.registry,
+        self.refused = counter(
+            "collector_reports_refused", "Reports refused, by each field at fault", ["field"]
         )
-        self.unknown_fields = Counter(
+        self.unknown_fields = counter(
             "collector_reports_unknown_fields",
             "Fields in reports that are no fields of a report, by the field that the sender may "
             "have meant; empty if there is none",
             ["meant"],
-            registry=self.registry,
         )
-        self.beyond_capacity = Counter(
+        self.beyond_capacity = counter(
             "collector_reports_beyond_capacity",
             "Reports not stored, since their user's total is full",
-            registry=self.registry,
         )
-        self.beyond_bounds = Counter(
+        self.beyond_bounds = counter(
             "collector_requests_beyond_bounds",
             "Requests refused, since their sender reports more bytes than its settings allow; of "
             "users without a key `reporter` is empty",
             ["reporter", "span"],
-            registry=self.registry,
         )
-        self.under_other = Counter(
+        self.under_other = counter(
             "collector_reports_under_other",
             "Reports counted under the server `other`, since their sender named too many servers "
             "that day; of users without a key `reporter` is empty",
             ["reporter"],
-            registry=self.registry,
         )
-        self.sender_spike_bytes = Gauge(
+        self.sender_spike_bytes = gauge(
             "collector_sender_spike_bytes",
             "The largest hour of a reporter, today or yesterday, that is far beyond its past; "
             "of users without a key the largest, with an empty `reporter`",
             ["reporter"],
-            registry=self.registry,
         )
-        self.spikes = Counter(
+        self.spikes = counter(
             "collector_spikes",
             "Days on which a sender had an hour far beyond its past, as this process found them",
-            registry=self.registry,
         )
-        self.requests = Counter(
-            "collector_report_requests",
-            "Requests with reports, by status",
-            ["status"],
-            registry=self.registry,
+        self.requests = counter(
+            "collector_report_requests", "Requests with reports, by status", ["status"]
         )
         self.count_answered = self.requests.labels("200").inc
-        self.retries = Counter(
+        self.retries = counter(
             "collector_source_retries",
             "Pushes without an id that were taken for a retry of one before",
             ["source"],
-            registry=self.registry,
         )
-        self.queued_reports = Gauge(
-            "collector_queued_reports", "Reports waiting for a commit", registry=self.registry
-        )
-        self.group_reports = Histogram(
+        self.queued_reports = gauge("collector_queued_reports", "Reports waiting for a commit")
+        self.group_reports = histogram(
             "collector_group_reports",
             "Reports in one commit",
             buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10000),
-            registry=self.registry,
         )
-        self.commit_seconds = Histogram(
+        self.commit_seconds = histogram(
             "collector_commit_seconds",
             "How long one commit took",
             buckets=(0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
-            registry=self.registry,
         )
-        self.fold_seconds = Histogram(
+        self.fold_seconds = histogram(
             "collector_fold_seconds",
             "How long adding up reports took that were stored before",
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
-            registry=self.registry,
         )
-        self.lacks_commits = Gauge(
+        self.lacks_commits = gauge(
             "collector_ledger_lacks_commits",
             "Whether this collector has seen reports in the ledger that are not there any more (1)",
-            registry=self.registry,
         )
-        self.lost_reports = Gauge(
+        self.lost_reports = gauge(
             "collector_lost_reports",
             "Reports that this collector acknowledged and that are not in the ledger any more, as "
             "far as it remembers them",
-            registry=self.registry,
         )
-        self.standby_waiting = Gauge(
+        self.standby_waiting = gauge(
             "collector_ledger_standby_waiting",
             "Sessions of the ledger's user that have waited for a synchronous standby for seconds",
-            registry=self.registry,
         )
         self.leads = Gauge(
             "collector_leads",
             "Whether this collector adds up, exports and purges (1) or another does (0)",
             registry=None,
         )
-        self.lookups = Counter(
+        self.lookups = counter(
             "collector_subscription_lookups",
             "Subscription tokens to resolve, by result",
             ["result"],
-            registry=self.registry,
         )
-        self.panel_answers = Counter(
+        self.panel_answers = counter(
             "collector_subscription_panel_answers",
             "Questions to a panel about a subscription token, by panel and result",
             ["panel", "result"],
-            registry=self.registry,
         )
-        self.feed_waiters = Gauge(
-            "collector_feed_waiters", "Readers waiting for a change", registry=self.registry
-        )
+        self.feed_waiters = gauge("collector_feed_waiters", "Readers waiting for a change")
         self.influx_up = Gauge(
             "collector_influx_up",
             "Whether the last write of each stream to InfluxDB was stored (1) or not (0)",
@@ -158,29 +128,21 @@ class Metrics:
             ["stream"],
             registry=None,
         )
-        self.export_points = Counter(
-            "collector_export_points",
-            "Points stored in InfluxDB",
-            ["stream"],
-            registry=self.registry,
+        self.export_points = counter(
+            "collector_export_points", "Points stored in InfluxDB", ["stream"]
         )
-        self.export_dead_letters = Counter(
-            "collector_export_dead_letters",
-            "Points InfluxDB refused for good",
-            ["stream"],
-            registry=self.registry,
+        self.export_dead_letters = counter(
+            "collector_export_dead_letters", "Points InfluxDB refused for good", ["stream"]
         )
-        self.export_expired = Counter(
+        self.export_expired = counter(
             "collector_export_expired_points",
             "Points not sent, or not taken, being older than their retention policy",
             ["stream"],
-            registry=self.registry,
         )
-        self.export_requests = Counter(
+        self.export_requests = counter(
             "collector_export_requests",
             "Writes to InfluxDB, by what they came to",
             ["stream", "outcome"],
-            registry=self.registry,
         )
         self.export_lag_reports = Gauge(
             "collector_export_lag_reports", "Reports that are not in InfluxDB yet", registry=None
@@ -190,67 +152,50 @@ class Metrics:
             "Age of the oldest report that is not in InfluxDB yet",
             registry=None,
         )
-        self.ledger_size_bytes = Gauge(
-            "collector_ledger_size_bytes", "Size of the ledger", registry=self.registry
-        )
-        self.ledger_free_disk_bytes = Gauge(
-            "collector_ledger_free_disk_bytes",
-            "Free disk under the ledger",
-            registry=self.registry,
-        )
-        self.ledger_reports = Gauge(
-            "collector_ledger_reports",
-            "Reports kept, for deduplication and until they are exported",
-            registry=self.registry,
-        )
-        self.ledger_day_rows = Gauge(
-            "collector_ledger_day_rows", "Daily sums kept", registry=self.registry
-        )
-        self.ledger_users = Gauge(
-            "collector_ledger_users", "Users ever reported", registry=self.registry
-        )
-        self.ledger_servers = Gauge(
-            "collector_ledger_servers", "Servers and ports ever reported", registry=self.registry
-        )
-        self.ledger_traffic_bytes = Gauge(
-            "collector_ledger_traffic_bytes",
-            "Bytes counted since for ever",
-            ["direction"],
-            registry=self.registry,
-        )
-        self.ledger_billed_bytes = Gauge(
-            "collector_ledger_billed_bytes",
-            "What the bytes counted since for ever count for against quotas",
-            registry=self.registry,
-        )
-        self.retention_seconds = Gauge(
-            "collector_retention_seconds",
-            "How long points (raw, daily) and report ids (reports) are kept; 0 is for ever",
-            ["policy"],
-            registry=self.registry,
-        )
-        self.requests_refused = Counter(
+        self._add_ledger(gauge)
+        self.requests_refused = counter(
             "collector_requests_refused",
             "Requests with reports that were refused before anything in them was looked at",
             ["reason"],
-            registry=self.registry,
         )
-        self.reporter_last_contact = Gauge(
+        self.reporter_last_contact = gauge(
             "collector_reporter_last_contact_timestamp_seconds",
             "When the key of a reporter was last accepted, whether or not it sent a report",
             ["reporter"],
-            registry=self.registry,
         )
-        self.reporter_last_report = Gauge(
+        self.reporter_last_report = gauge(
             "collector_reporter_last_report_timestamp_seconds",
             "When a reporter with a key was last heard",
             ["reporter"],
-            registry=self.registry,
         )
-
         self._heard: dict[str, Gauge] = {}
         """By scope, when a reporter last reported."""
         self._in_contact: dict[str, float] = {}
+
+    def _add_ledger(self, gauge: Callable[..., Gauge]) -> None:
+        self.ledger_size_bytes = gauge("collector_ledger_size_bytes", "Size of the ledger")
+        self.ledger_free_disk_bytes = gauge(
+            "collector_ledger_free_disk_bytes", "Free disk under the ledger"
+        )
+        self.ledger_reports = gauge(
+            "collector_ledger_reports",
+            "Reports kept, for deduplication and until they are exported",
+        )
+        self.ledger_day_rows = gauge("collector_ledger_day_rows", "Daily sums kept")
+        self.ledger_users = gauge("collector_ledger_users", "Users ever reported")
+        self.ledger_servers = gauge("collector_ledger_servers", "Servers and ports ever reported")
+        self.ledger_traffic_bytes = gauge(
+            "collector_ledger_traffic_bytes", "Bytes counted since for ever", ["direction"]
+        )
+        self.ledger_billed_bytes = gauge(
+            "collector_ledger_billed_bytes",
+            "What the bytes counted since for ever count for against quotas",
+        )
+        self.retention_seconds = gauge(
+            "collector_retention_seconds",
+            "How long points (raw, daily) and report ids (reports) are kept; 0 is for ever",
+            ["policy"],
+        )
 
     def note_heard(self, scope: str, *, at_seconds: float) -> None:
         """Note when a reporter with a key sent something; scopes without a key are ignored."""

@@ -6,6 +6,7 @@ Each panel has its own; what is not about one panel is counted in the first pane
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import Metric
@@ -44,118 +45,76 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.changes = Counter(
-            "bridge_changes",
-            "Changes to users in the panel",
-            ["kind", "result"],
-            registry=self.registry,
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        info = partial(Info, registry=self.registry)
+        self.changes = counter(
+            "bridge_changes", "Changes to users in the panel", ["kind", "result"]
         )
-        self.resets = Counter(
-            "bridge_resets",
-            "Resets of users, by how they were noticed",
-            ["cause"],
-            registry=self.registry,
+        self.resets = counter(
+            "bridge_resets", "Resets of users, by how they were noticed", ["cause"]
         )
-        self.webhooks = Counter(
-            "bridge_webhooks",
-            "Webhook deliveries from the panel",
-            ["result"],
-            registry=self.registry,
-        )
-        self.last_webhook_timestamp_seconds = Gauge(
+        self.webhooks = counter("bridge_webhooks", "Webhook deliveries from the panel", ["result"])
+        self.last_webhook_timestamp_seconds = gauge(
             "bridge_last_webhook_timestamp_seconds",
             "When the panel's last webhook was taken, to a minute over restarts; 0: none yet",
-            registry=self.registry,
         )
-        self.soft_errors = Counter(
-            "bridge_soft_errors",
-            "Failures that are retried",
-            ["source"],
-            registry=self.registry,
+        self.soft_errors = counter("bridge_soft_errors", "Failures that are retried", ["source"])
+        self.evaluations = counter("bridge_looks", "Evaluations of users: read and settled")
+        self.panel = info("bridge_panel", "Kind and version of the panel")
+        self.panel_up = gauge("bridge_panel_up", "Whether the panel answers (1) or not (0)")
+        self.collector_up = gauge(
+            "bridge_collector_up", "Whether the collector's feed answers (1) or not (0)"
         )
-        self.evaluations = Counter(
-            "bridge_looks", "Evaluations of users: read and settled", registry=self.registry
-        )
-        self.panel = Info("bridge_panel", "Kind and version of the panel", registry=self.registry)
-        self.panel_up = Gauge(
-            "bridge_panel_up", "Whether the panel answers (1) or not (0)", registry=self.registry
-        )
-        self.collector_up = Gauge(
-            "bridge_collector_up",
-            "Whether the collector's feed answers (1) or not (0)",
-            registry=self.registry,
-        )
-        self.accounts = Gauge(
-            "bridge_accounts", "Panel users with external usage", registry=self.registry
-        )
-        self.unknown_names = Gauge(
-            "bridge_orphans",
-            "Reported names that the panel has no user of",
-            registry=self.registry,
-        )
-        self.held = Gauge(
+        self.accounts = gauge("bridge_accounts", "Panel users with external usage")
+        self.unknown_names = gauge("bridge_orphans", "Reported names that the panel has no user of")
+        self.held = gauge(
             "bridge_held_accounts",
             "Accounts held because the ledger lost reports; see marzban-bridge rebase",
-            registry=self.registry,
         )
-        self.set_aside = Gauge(
+        self.set_aside = gauge(
             "bridge_set_aside_users",
             "Users whose entry in the panel cannot be parsed; they are not changed",
-            registry=self.registry,
         )
-        self.panel_suspended = Gauge(
+        self.panel_suspended = gauge(
             "bridge_panel_in_doubt",
             "Whether the panel is suspended, so that no user is changed (1), by reason",
             ["reason"],
-            registry=self.registry,
         )
-        self.stopped_admins = Gauge(
+        self.stopped_admins = gauge(
             "bridge_stopped_admins",
             "Admins whose own state may keep their users off the panel's nodes (1), by reason",
             ["admin", "reason"],
-            registry=self.registry,
         )
-        self.last_pass_timestamp_seconds = Gauge(
-            "bridge_last_pass_timestamp_seconds",
-            "When the last pass over all users ended",
-            registry=self.registry,
+        self.last_pass_timestamp_seconds = gauge(
+            "bridge_last_pass_timestamp_seconds", "When the last pass over all users ended"
         )
-        self.pass_seconds = Gauge(
-            "bridge_pass_seconds",
-            "How long the last pass over all users took",
-            registry=self.registry,
+        self.pass_seconds = gauge(
+            "bridge_pass_seconds", "How long the last pass over all users took"
         )
-        self.reaction_seconds = Histogram(
+        self.reaction_seconds = histogram(
             "bridge_reaction_seconds",
             "From reading a change in the feed to the user being settled",
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 2, 5, 15, 60),
-            registry=self.registry,
         )
-        self.actions = Counter(
-            "bridge_actions",
-            "Actions from dashboards and confirm pages",
-            ["action", "result"],
-            registry=self.registry,
+        self.actions = counter(
+            "bridge_actions", "Actions from dashboards and confirm pages", ["action", "result"]
         )
-        self.snapshot_points = Counter(
-            "bridge_snapshot_points",
-            "Points that InfluxDB stored",
-            ["measurement"],
-            registry=self.registry,
+        self.snapshot_points = counter(
+            "bridge_snapshot_points", "Points that InfluxDB stored", ["measurement"]
         )
-        self.snapshot_refused_points = Counter(
+        self.snapshot_refused_points = counter(
             "bridge_snapshot_refused_points",
             "Points that InfluxDB refused for good",
             ["measurement"],
-            registry=self.registry,
         )
-        self.store_suspended = Gauge(
+        self.store_suspended = gauge(
             "bridge_store_in_doubt",
             "Whether the store is suspended, so that no user is changed: it lacks commits",
-            registry=self.registry,
         )
         self.leads = _leads(self.registry)
-        self._info = Info("bridge", "Version and configuration", registry=self.registry)
+        self._info = info("bridge", "Version and configuration")
         self._influx_up: Gauge | None = None
 
     def introduce(self, *, public_url: str, enforcement: str) -> None:
