@@ -15,7 +15,7 @@ from psycopg import errors as pg
 
 from collector.errors import LedgerError
 from collector.ledger.postgres.link import SCHEMA, Db, Link, translate
-from collector.runtime.postgres.tables import create_beside_others
+from collector.runtime.postgres.tables import create_beside_others, create_schema
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -267,24 +267,15 @@ def bring_forward(link: Link, *, is_migration: bool = False) -> None:
             )
 
     try:
-        is_created = create_beside_others(attempt)
-    except pg.InsufficientPrivilege as error:
-        raise LedgerError(
-            f"the ledger {link.name}: {error.diag.message_primary}: its user must own the "
-            f"database or a schema named {SCHEMA}"
-        ) from error
+        create_beside_others(
+            attempt, what=f"the ledger {link.name}", schema=SCHEMA, error=LedgerError
+        )
     except psycopg.Error as error:
         raise translate(error, link.name) from error
-    if not is_created:
-        raise LedgerError(
-            f"the ledger {link.name} could not be prepared beside others: start again"
-        )
 
 
 def _bring_forward(db: Db, name: str) -> None:
-    query = "SELECT count(*) FROM information_schema.schemata WHERE schema_name = %s"
-    if not _number(db, query, SCHEMA):
-        db.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+    create_schema(db, SCHEMA)
     version = version_of(db)
     if version > len(MIGRATIONS):
         raise LedgerError(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import errors as pg
 
-from collector.runtime.postgres.tables import create_beside_others
+from collector.runtime.postgres.tables import create_beside_others, create_schema
 from marzban_bridge.errors import StoreError
 from marzban_bridge.store.postgres.link import SCHEMA, Db, name_of, open_connection, translate
 
@@ -155,18 +155,13 @@ def prepare(url: str) -> None:
     name = name_of(url)
     db = open_connection(url)
     try:
-        is_created = create_beside_others(lambda: _prepare(db, name))
-    except pg.InsufficientPrivilege as error:
-        raise StoreError(
-            f"the store {name}: {error.diag.message_primary}: its user must own the database or a "
-            f"schema named {SCHEMA}"
-        ) from error
+        create_beside_others(
+            lambda: _prepare(db, name), what=f"the store {name}", schema=SCHEMA, error=StoreError
+        )
     except psycopg.Error as error:
         raise translate(error, name) from error
     finally:
         db.close()
-    if not is_created:
-        raise StoreError(f"the store {name} is being prepared by other bridges too: start again")
 
 
 def _prepare(db: Db, name: str) -> None:
@@ -179,9 +174,7 @@ def _prepare(db: Db, name: str) -> None:
     if version:
         _add_to_lease(db)
         return
-    query = "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s"
-    if db.execute(query, (SCHEMA,)).fetchone() is None:
-        db.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+    create_schema(db, SCHEMA)
     for statement in (*(table.creation for table in TABLES), *_OWN):
         db.execute(statement)
 

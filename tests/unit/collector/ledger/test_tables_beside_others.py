@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from psycopg import errors as pg
 
+from collector.errors import LedgerError
 from collector.ledger.postgres import schema
 from collector.runtime.postgres import tables
 
@@ -14,6 +15,10 @@ from collector.runtime.postgres import tables
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
     monkeypatch.setattr(tables, "PAUSE_SECONDS", 0)
+
+
+def create(attempt):
+    tables.create_beside_others(attempt, what="the ledger L", schema="s", error=LedgerError)
 
 
 def failing(*errors):
@@ -35,10 +40,16 @@ def test_a_collector_goes_on_where_another_one_created_the_same_first(monkeypatc
 
 def test_it_gives_up_after_so_many_collisions():
     collisions = [pg.DuplicateTable("it is there") for _ in range(tables.TRIES)]
-    assert not tables.create_beside_others(failing(*collisions))
-    assert tables.create_beside_others(failing(*collisions[1:]))
+    with pytest.raises(LedgerError, match="the ledger L could not be prepared beside other"):
+        create(failing(*collisions))
+    create(failing(*collisions[1:]))
 
 
 def test_another_error_is_not_tried_again():
     with pytest.raises(pg.UndefinedTable):
-        tables.create_beside_others(failing(pg.UndefinedTable("there is none")))
+        create(failing(pg.UndefinedTable("there is none")))
+
+
+def test_a_user_who_may_not_create_is_told_what_it_must_own():
+    with pytest.raises(LedgerError, match=r"the ledger L: .* must own the database"):
+        create(failing(pg.InsufficientPrivilege("permission denied")))
