@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 
 from collector.reports.report import WireReport
+from collector.runtime.near_words import near_words
 
 MOST_UNKNOWN = 20
 """So many different names are told; further ones are left out."""
@@ -69,8 +69,8 @@ def unknown_names(item: Any) -> list[str]:
 def meant_by(name: str) -> str | None:
     """Return the field that a name is likely to mean; None if there is none."""
     spelling = re.sub("[^a-z0-9]", "", name[:LONGEST_NAME].lower())
-    close = difflib.get_close_matches(spelling, _SPELLINGS, n=1, cutoff=0.8)
-    return _SPELLINGS[close[0]] if close else None
+    near = near_words(spelling, _SPELLINGS)
+    return _SPELLINGS[near[0]] if near else None
 
 
 def why_unknown(name: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from collector.runtime.near_words import near_words
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import Balance, balance_with_raw, trusted
@@ -77,9 +77,7 @@ def has_user(store: Store, username: str) -> bool:
 def unknown_user(store: Store, username: str) -> BridgeError:
     """Return the error for a name that no user with external traffic has, with close names."""
     names = [account.username for account, _ in user_rows(store)]
-    folded = {each.casefold(): each for each in names}
-    close = difflib.get_close_matches(username.casefold(), folded, n=MOST_CLOSE, cutoff=0.7)
     hint = "`marzban-bridge users` lists all"
-    if close:
-        hint = f"did you mean {' or '.join(folded[each] for each in close)}?"
+    if near := near_words(username, names, most=MOST_CLOSE):
+        hint = f"did you mean {' or '.join(near)}?"
     return BridgeError(f"no user {username!r} with external traffic is known; {hint}")

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from collector.runtime.config import ConfigError, resembling
+from collector.runtime.config import ConfigError
+from collector.runtime.near_words import near_words
 
 SERVICE_LINK = re.compile(
     r"[A-Z0-9_]+_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
@@ -70,10 +71,10 @@ class Names:
                 rests = sorted(
                     each.removeprefix(prefix) for each in self.known if each.startswith(prefix)
                 )
-                near = resembling(rest, rests) or next(
-                    (each for each in rests if rest.startswith(each) or each.startswith(rest)), None
-                )
-                return None if near is None else prefix + near
+                near = near_words(rest, rests) or [
+                    each for each in rests if rest.startswith(each) or each.startswith(rest)
+                ]
+                return prefix + near[0] if near else None
         return None
 
 

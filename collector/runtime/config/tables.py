@@ -10,8 +10,9 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
-from collector.runtime.config import ConfigError, did_you_mean, resembling
+from collector.runtime.config import ConfigError, did_you_mean
 from collector.runtime.config.values import LINE, Kind, header_text
+from collector.runtime.near_words import near_words
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -67,8 +68,8 @@ class Table:
         return default
 
     def _missing(self, key: str, *, instead: str = "") -> ConfigError:
-        near = resembling(key, self._values.keys() - self._asked)
-        meant = f" (is {near} meant to be it?)" if near else ""
+        near = near_words(key, self._values.keys() - self._asked)
+        meant = f" (is {near[0]} meant to be it?)" if near else ""
         return self.error(key, f"is required{instead}{meant}")
 
     @overload
