@@ -1,23 +1,16 @@
-"""`traffic-collector`, also as `python -m collector`: tells its version at once, or runs a command.
-
-The modules of the commands take a second to import, which the version needs not wait for.
-"""
+"""`traffic-collector`, and `python -m collector`: tells its version, or runs a command."""
 
 from __future__ import annotations
 
 import sys
 
 from collector import __version__
+from collector.runtime.entry import run_program
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    if sys.argv[1:] == ["--version"]:
-        sys.stdout.write(f"{__version__}\n")
-        return 0
-    from collector.cli.main import main as run  # noqa: PLC0415 - see above
-
-    return run()
+    return run_program("collector.cli.main", version=__version__)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,10 @@ from collector.client.spool.spool import Spool
 from collector.runtime.cli import (
     add_completion,
     add_json,
+    commands_of,
     completion_of,
-    examples,
     print_json,
+    program,
     run_command,
 )
 from collector.runtime.config import ConfigError
@@ -63,22 +64,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="traffic-agent",
+    parser = program(
+        "traffic-agent",
         description="Reads a VPN server's traffic counters and reports the traffic to a collector.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=examples(
-            "traffic-agent check             is the configuration valid",
-            "traffic-agent run --dry-run     what would be sent, and is the key valid",
-            "traffic-agent status            is anything wrong (exit code 1)",
-            "traffic-agent status --json     the same, for scripts",
+        version=__version__,
+        examples=(
+            "check             is the configuration valid",
+            "run --dry-run     what would be sent, and is the key valid",
+            "status            is anything wrong (exit code 1)",
+            "status --json     the same, for scripts",
         ),
     )
-    parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
         "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"({DEFAULT_PATH})"
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = commands_of(parser)
     run = commands.add_parser("run", help="poll and report until stopped")
     run.add_argument("--once", action="store_true", help="poll and report once, then exit")
     run.add_argument(

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from collector.api.dependencies import CollectorPart
-from collector.api.problems import documented
-from collector.api.senders import require_admin
+from collector.api.senders import admin_router
 from collector.api.usage_answers import at
 from collector.contacts import store_contacts
 from collector.reports.contacts import MOST_REFUSED, OTHERS
 from collector.reports.reporters import Reporter
 
-router = APIRouter(
-    prefix="/v1",
-    tags=["reporters"],
-    dependencies=[Depends(require_admin)],
-    responses=documented(401, 403),
-)
+router = admin_router("/v1", tag="reporters", statuses=())
 
 
 class ReporterStatus(BaseModel):

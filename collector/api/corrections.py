@@ -5,22 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Query
 from pydantic import AwareDatetime, BaseModel
 
 from collector.api.dependencies import CollectorPart
-from collector.api.problems import documented
-from collector.api.senders import require_admin
+from collector.api.senders import admin_router
 from collector.api.usage_answers import MAX_SEQ, at
 from collector.ledger.corrections import Correction, Kind, Stretch
 from collector.reports.report import MAX_USERNAME_LENGTH
 
-router = APIRouter(
-    prefix="/v1/corrections",
-    tags=["corrections"],
-    dependencies=[Depends(require_admin)],
-    responses=documented(400, 401, 403, 422, 503),
-)
+router = admin_router("/v1/corrections", tag="corrections", statuses=(400, 422, 503))
 
 Seq = Annotated[int, Query(ge=0, le=MAX_SEQ)]
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Query
 from pydantic import BaseModel
 
 from collector.api.dependencies import CollectorPart
-from collector.api.problems import documented
-from collector.api.senders import require_admin
+from collector.api.senders import admin_router
 from collector.api.usage_answers import at
 from collector.errors import CollectorError
 from collector.ledger.ports import Ledger
@@ -23,12 +22,7 @@ from collector.reports.report import DAY_MILLIS, kept_millis, purge_horizon_mill
 from collector.schema import Policy
 from collector.service import Collector
 
-router = APIRouter(
-    prefix="/v1",
-    tags=["usage"],
-    dependencies=[Depends(require_admin)],
-    responses=documented(400, 401, 403, 422, 503),
-)
+router = admin_router("/v1", tag="usage", statuses=(400, 422, 503))
 
 IDLE_SERIES = 50_000
 """Series per query for unused ones."""

@@ -9,20 +9,15 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import ProblemError, documented
-from collector.api.senders import require_admin
+from collector.api.senders import admin_router
 from collector.ledger.readers import ReaderPosition
 
-router = APIRouter(
-    prefix="/v1/readers",
-    tags=["readers"],
-    dependencies=[Depends(require_admin)],
-    responses=documented(401, 403, 422, 503),
-)
+router = admin_router("/v1/readers", tag="readers", statuses=(422, 503))
 
 ReaderId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="Made by the reader, once")]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hmac import compare_digest
 from typing import Annotated, NamedTuple
 from urllib.parse import parse_qsl
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import Scope
 
 from collector.api.dependencies import CollectorPart
-from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, refused_request
+from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, documented, refused_request
 from collector.reports.contacts import Reason
 from collector.reports.decode import (
     BYTE_ORDER_MARK,
@@ -271,3 +272,13 @@ def is_admin(collector: Collector, credentials: HTTPAuthorizationCredentials | N
     if credentials is None:
         return False
     return compare_digest(credentials.credentials.encode(), admin_key.encode())
+
+
+def admin_router(prefix: str, *, tag: str, statuses: Sequence[int]) -> APIRouter:
+    """Return a router whose routes need the admin key, with the errors they may answer with."""
+    return APIRouter(
+        prefix=prefix,
+        tags=[tag],
+        dependencies=[Depends(require_admin)],
+        responses=documented(401, 403, *statuses),
+    )

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Query
 
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import documented
-from collector.api.senders import require_admin
+from collector.api.senders import admin_router
 from collector.api.usage_answers import (
     MAX_SEQ,
     MOST_SERVERS,
@@ -37,12 +37,7 @@ from collector.reports.billing import AS_REPORTED_MILLIS, Billing
 from collector.reports.report import DAY_MILLIS
 from collector.service import Collector
 
-router = APIRouter(
-    prefix="/v1",
-    tags=["usage"],
-    dependencies=[Depends(require_admin)],
-    responses=documented(400, 401, 403, 422, 503),
-)
+router = admin_router("/v1", tag="usage", statuses=(400, 422, 503))
 
 MAX_WAIT_SECONDS = 30
 

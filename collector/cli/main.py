@@ -31,9 +31,10 @@ from collector.ledger.statistics_values import Audit, Facts
 from collector.runtime.cli import (
     add_completion,
     add_json,
+    commands_of,
     completion_of,
-    examples,
     print_json,
+    program,
     run_command,
 )
 from collector.runtime.config.dotenv_file import read_environment
@@ -74,20 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="traffic-collector",
+    parser = program(
+        "traffic-collector",
         description="Accepts traffic reports and keeps exact, durable totals.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=examples(
-            "traffic-collector reporters add de-1   a key for a server or panel",
-            "traffic-collector reporters list       who reports, and who is refused",
-            "traffic-collector check --json         the ledger's sums, for scripts",
-            "traffic-collector ratios set de-1 2    a byte there counts as two",
-            "traffic-collector backup /safe/ledger  a copy, beside the running collector",
+        version=__version__,
+        examples=(
+            "reporters add de-1   a key for a server or panel",
+            "reporters list       who reports, and who is refused",
+            "check --json         the ledger's sums, for scripts",
+            "ratios set de-1 2    a byte there counts as two",
+            "backup /safe/ledger  a copy, beside the running collector",
         ),
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = commands_of(parser)
     serve = commands.add_parser("serve", help="accept reports until stopped")
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check", help="check the ledger's integrity and its sums")

@@ -99,9 +99,25 @@ def completion_of(arguments: argparse.Namespace) -> int | None:
     return None if prints is None else prints(arguments.shell)
 
 
-def examples(*lines: str) -> str:
-    """Return the end of a help text: examples, one a line."""
-    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
+def program(
+    name: str, *, description: str, version: str, examples: Sequence[str]
+) -> argparse.ArgumentParser:
+    """Return the parser of a program; the examples end its help, one a line."""
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n" + "\n".join(f"  {name} {line}" for line in examples),
+    )
+    parser.add_argument("--version", action="version", version=version)
+    return parser
+
+
+def commands_of(
+    parser: argparse.ArgumentParser,
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    """Return where a program's commands are added; one of them must be given."""
+    return parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
 
 def complain(message: str) -> None:

@@ -14,8 +14,9 @@ from collector.known_names import NAMES
 from collector.runtime.cli import (
     add_completion,
     add_json,
+    commands_of,
     completion_of,
-    examples,
+    program,
     run_command,
 )
 from collector.runtime.config.dotenv_file import read_environment
@@ -84,21 +85,20 @@ def _alone(act: Callable[[Settings], Coroutine[None, None, int]]) -> int:
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="marzban-bridge",
+    parser = program(
+        "marzban-bridge",
         description="Makes Marzban's data limit mean all traffic, its own plus external.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=examples(
-            "marzban-bridge doctor                 what is wrong, and what to do",
-            "marzban-bridge plan                   what would be changed in the panel",
-            "marzban-bridge users alice            quota and usage of one user",
-            "marzban-bridge users --json           of all users, for scripts",
-            "marzban-bridge events alice --limit 5 what happened to alice of late",
-            "marzban-bridge reset alice            start a new period",
+        version=__version__,
+        examples=(
+            "doctor                 what is wrong, and what to do",
+            "plan                   what would be changed in the panel",
+            "users alice            quota and usage of one user",
+            "users --json           of all users, for scripts",
+            "events alice --limit 5 what happened to alice of late",
+            "reset alice            start a new period",
         ),
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subcommands = commands_of(parser)
 
     def add(name: str, help_text: str, run: Callable[[argparse.Namespace], int]) -> Adder:
         command = subcommands.add_parser(name, help=help_text, description=help_text)

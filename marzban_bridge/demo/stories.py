@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from marzban_bridge.demo.stage import Stage, http_client
 from marzban_bridge.quota.account import GIB
@@ -29,23 +30,17 @@ Story = Callable[[Stage], Awaitable[None]]
 async def button(stage: Stage) -> None:
     """Alice is limited by the panel, and an admin presses "Reset usage"."""
     await _until(stage, "alice", "limited", lambda user: user["status"] == "limited")
-    await stage.pause("alice")
-    stage.tell("an admin presses [b]Reset usage[/] for alice")
-    stage.panel.reset_user("alice")
-    await _until_usable(stage, "alice", 10 * GIB)
-    stage.begin_period("alice")
-    stage.paused.discard("alice")
+    async with _new_period(stage, "alice", 10 * GIB):
+        stage.tell("an admin presses [b]Reset usage[/] for alice")
+        stage.panel.reset_user("alice")
 
 
 async def external_only(stage: Stage) -> None:
     """Bob, whom no data limit can cut off, is disabled by the bridge and active after a reset."""
     await _until(stage, "bob", "disabled", lambda user: user["status"] == "disabled")
-    await stage.pause("bob")
-    stage.tell("an admin presses [b]Reset usage[/] for bob, who never used the panel's nodes")
-    stage.panel.reset_user("bob")
-    await _until_usable(stage, "bob", 5 * GIB)
-    stage.begin_period("bob")
-    stage.paused.discard("bob")
+    async with _new_period(stage, "bob", 5 * GIB):
+        stage.tell("an admin presses [b]Reset usage[/] for bob, who never used the panel's nodes")
+        stage.panel.reset_user("bob")
 
 
 async def larger_quota(stage: Stage) -> None:
@@ -59,38 +54,42 @@ async def larger_quota(stage: Stage) -> None:
 async def next_plan(stage: Stage) -> None:
     """Dave's next plan fires when the quota is used up."""
     await _until(stage, "dave", "near its quota", lambda _: _spent(stage, "dave") > 5.7 * GIB)
-    await stage.pause("dave")
-    left_bytes = 6 * GIB - _spent(stage, "dave")
-    if left_bytes > 0:
-        stage.panel.use_traffic("dave", left_bytes)
-    await _until(stage, "dave", "known to be on the next plan", lambda _: _quota(stage) == 30 * GIB)
-    await _until_usable(stage, "dave", 30 * GIB)
-    stage.begin_period("dave")
+    async with _new_period(stage, "dave", 30 * GIB):
+        left_bytes = 6 * GIB - _spent(stage, "dave")
+        if left_bytes > 0:
+            stage.panel.use_traffic("dave", left_bytes)
+        await _until(stage, "dave", "on the next plan", lambda _: _quota(stage) == 30 * GIB)
     stage.tell("dave's [b]next plan[/] fired: 30 GiB")
-    stage.paused.discard("dave")
 
 
 async def reseller(stage: Stage) -> None:
     """Judy's reseller signs in at the bridge and resets her."""
     await _until(stage, "judy", "limited", lambda user: user["status"] == "limited")
-    await stage.pause("judy")
-    stage.tell("judy's reseller resets her through the [b]bridge's API[/]")
-    async with http_client(stage.bridge_url) as client:
-        form = {"username": "reseller", "password": RESELLER_PASSWORD}
-        token = (await client.post("/api/admin/token", data=form)).json()["access_token"]
-        headers = {"authorization": f"Bearer {token}"}
-        answer = await client.post("/api/admin/usage/reset/judy", headers=headers)
-        if answer.status_code != 200:
-            raise StoryError(f"judy's reset was answered {answer.status_code}: {answer.text}")
-        foreign = await client.post("/api/admin/usage/reset/alice", headers=headers)
-        if foreign.status_code not in REFUSED:
-            raise StoryError(f"a reseller may reset another's user: {foreign.status_code}")
-    await _until_usable(stage, "judy", 4 * GIB)
-    stage.begin_period("judy")
-    stage.paused.discard("judy")
+    async with _new_period(stage, "judy", 4 * GIB):
+        stage.tell("judy's reseller resets her through the [b]bridge's API[/]")
+        async with http_client(stage.bridge_url) as client:
+            form = {"username": "reseller", "password": RESELLER_PASSWORD}
+            token = (await client.post("/api/admin/token", data=form)).json()["access_token"]
+            headers = {"authorization": f"Bearer {token}"}
+            answer = await client.post("/api/admin/usage/reset/judy", headers=headers)
+            if answer.status_code != 200:
+                raise StoryError(f"judy's reset was answered {answer.status_code}: {answer.text}")
+            foreign = await client.post("/api/admin/usage/reset/alice", headers=headers)
+            if foreign.status_code not in REFUSED:
+                raise StoryError(f"a reseller may reset another's user: {foreign.status_code}")
 
 
 STORIES: tuple[Story, ...] = (button, external_only, larger_quota, next_plan, reseller)
+
+
+@contextlib.asynccontextmanager
+async def _new_period(stage: Stage, username: str, quota_bytes: int) -> AsyncIterator[None]:
+    """Stop the user's traffic for what the block does, until the user has its quota anew."""
+    await stage.pause(username)
+    yield
+    await _until_usable(stage, username, quota_bytes)
+    stage.begin_period(username)
+    stage.paused.discard(username)
 
 
 def _quota(stage: Stage) -> int | None:

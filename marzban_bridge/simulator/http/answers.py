@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from marzban_bridge.simulator.panel.users import SimulatedAdmin, SimulatedUser
+
+
+@dataclass(frozen=True, slots=True)
+class ShownUser:
+    """A user, and what an answer shows of the panel around it."""
+
+    user: SimulatedUser
+    owner: SimulatedAdmin | None
+    subscription_url: str
+    secret: str
+    """The panel's; from it follow the user's credentials, unlike any other's."""
 
 
 class Answers(Protocol):
@@ -20,24 +32,10 @@ class Answers(Protocol):
     def system(self) -> dict[str, Any] | None:
         """Return the panel itself, where an event names it as who did something."""
 
-    def user(
-        self,
-        user: SimulatedUser,
-        *,
-        owner: SimulatedAdmin | None,
-        subscription_url: str,
-        secret: str,
-    ) -> dict[str, Any]:
-        """Return a user; its credentials follow from the panel's `secret`, unlike any other's."""
+    def user(self, shown: ShownUser) -> dict[str, Any]:
+        """Return a user."""
 
-    def user_in_event(
-        self,
-        user: SimulatedUser,
-        *,
-        owner: SimulatedAdmin | None,
-        subscription_url: str,
-        secret: str,
-    ) -> dict[str, Any]:
+    def user_in_event(self, shown: ShownUser) -> dict[str, Any]:
         """Return a user as an event carries it."""
 
     def subscriber(self, user: Mapping[str, Any]) -> dict[str, Any]:

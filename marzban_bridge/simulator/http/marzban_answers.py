@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from marzban_bridge.simulator.http.answers import ShownUser
 from marzban_bridge.simulator.panel.users import (
     INBOUNDS,
     SimulatedAdmin,
@@ -47,16 +48,10 @@ class MarzbanAnswers:
     def system(self) -> None:
         """Return None: Marzban's jobs are silent, or do not say who."""
 
-    def user(
-        self,
-        user: SimulatedUser,
-        *,
-        owner: SimulatedAdmin | None,
-        subscription_url: str,
-        secret: str,
-    ) -> dict[str, Any]:
+    def user(self, shown: ShownUser) -> dict[str, Any]:
         """Return a user; times are UTC without saying so."""
-        proxies = {protocol: _proxy(user, protocol, secret) for protocol in user.proxies}
+        user = shown.user
+        proxies = {protocol: _proxy(user, protocol, shown.secret) for protocol in user.proxies}
         return {
             "proxies": proxies,
             "expire": user.expire,
@@ -77,14 +72,14 @@ class MarzbanAnswers:
             "lifetime_used_traffic": user.lifetime_used_traffic,
             "created_at": _time(user.created_at),
             "links": _links(user, proxies),
-            "subscription_url": subscription_url,
+            "subscription_url": shown.subscription_url,
             "excluded_inbounds": {
                 name: [
                     tag for tag in INBOUNDS.get(name, []) if tag not in user.inbounds.get(name, [])
                 ]
                 for name in proxies
             },
-            "admin": self.admin(owner) if owner else None,
+            "admin": self.admin(shown.owner) if shown.owner else None,
         }
 
     user_in_event = user

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from marzban_bridge.simulator.http.answers import ShownUser
 from marzban_bridge.simulator.http.marzban_answers import SHADOWSOCKS_METHOD
 from marzban_bridge.simulator.panel.roles import OWNER, Permissions, Role
 from marzban_bridge.simulator.panel.users import (
@@ -74,17 +75,11 @@ class PasarGuardAnswers:
         role = role_answer(Role(id=0, name="", is_owner=True)) | {"id": None}
         return told | ({"role": role} if self._has_roles else {})
 
-    def user(
-        self,
-        user: SimulatedUser,
-        *,
-        owner: SimulatedAdmin | None,
-        subscription_url: str,
-        secret: str,
-    ) -> dict[str, Any]:
+    def user(self, shown: ShownUser) -> dict[str, Any]:
         """Return a user; times are UTC and say so."""
+        user, owner = shown.user, shown.owner
         return {
-            "proxy_settings": _proxy_settings(user, secret),
+            "proxy_settings": _proxy_settings(user, shown.secret),
             "expire": time(datetime.fromtimestamp(user.expire, UTC)) if user.expire else None,
             "data_limit": user.data_limit,
             "data_limit_reset_strategy": user.data_limit_reset_strategy.value,
@@ -103,23 +98,15 @@ class PasarGuardAnswers:
             "created_at": time(user.created_at),
             "edit_at": time(user.edited_at),
             "online_at": time(user.online_at),
-            "subscription_url": subscription_url,
+            "subscription_url": shown.subscription_url,
             "admin": {"id": owner.id, "username": owner.username} if owner else None,
         }
 
-    def user_in_event(
-        self,
-        user: SimulatedUser,
-        *,
-        owner: SimulatedAdmin | None,
-        subscription_url: str,
-        secret: str,
-    ) -> dict[str, Any]:
+    def user_in_event(self, shown: ShownUser) -> dict[str, Any]:
         """Return a user with its groups' names and more of its owner."""
-        shown = self.user(user, owner=owner, subscription_url=subscription_url, secret=secret)
-        return shown | {
-            "admin": _contact(owner) if owner else None,
-            "group_names": [GROUPS[group_id] for group_id in user.group_ids],
+        return self.user(shown) | {
+            "admin": _contact(shown.owner) if shown.owner else None,
+            "group_names": [GROUPS[group_id] for group_id in shown.user.group_ids],
         }
 
     def subscriber(self, user: Mapping[str, Any]) -> dict[str, Any]:

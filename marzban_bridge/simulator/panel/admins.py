@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
-
 from marzban_bridge.simulator.http.tokens import admin_token, read_admin_token
-from marzban_bridge.simulator.panel.dialect import Kind, SimulatedDialect
+from marzban_bridge.simulator.panel.dialect import Kind
 from marzban_bridge.simulator.panel.errors import RefusedError
-from marzban_bridge.simulator.panel.records import Database, PanelRecords
+from marzban_bridge.simulator.panel.records import PanelRecords
 from marzban_bridge.simulator.panel.roles import ADMINISTRATOR, OPERATOR, OWNER
 from marzban_bridge.simulator.panel.users import SimulatedAdmin
 
 
 class PanelAdmins(PanelRecords):
     """A panel's records and its admins; `acting` is who acts when nobody is named."""
-
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], datetime],
-        dialect: SimulatedDialect,
-        database: Database,
-        subscription_path: str,
-        token_minutes: float,
-        secret: str,
-        sends_webhooks: bool,
-    ) -> None:
-        super().__init__(
-            clock=clock,
-            dialect=dialect,
-            database=database,
-            subscription_path=subscription_path,
-            secret=secret,
-            sends_webhooks=sends_webhooks,
-        )
-        self._token_minutes = token_minutes
 
     @property
     def kind(self) -> Kind:
@@ -69,7 +45,7 @@ class PanelAdmins(PanelRecords):
             username,
             is_sudo=admin.is_sudo,
             now=self.clock(),
-            life_minutes=self._token_minutes,
+            life_minutes=self.token_minutes,
             secret=self.secret,
         )
 

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, Literal
 
 from marzban_bridge.panels.users import Status
-from marzban_bridge.simulator.http.answers import Answers
+from marzban_bridge.simulator.http.answers import Answers, ShownUser
 from marzban_bridge.simulator.http.marzban_answers import MarzbanAnswers
 from marzban_bridge.simulator.http.pasarguard_answers import PasarGuardAnswers
 from marzban_bridge.simulator.http.tokens import subscription_token
@@ -48,6 +48,7 @@ class PanelRecords:
         subscription_path: str,
         secret: str,
         sends_webhooks: bool,
+        token_minutes: float,
     ) -> None:
         self.clock = clock
         self.dialect = dialect
@@ -59,6 +60,7 @@ class PanelRecords:
         self.database = database
         self.subscription_path = subscription_path
         self.secret = secret
+        self.token_minutes = token_minutes
         self.users: dict[str, SimulatedUser] = {}
         """Users by `key` of their name, oldest first."""
         self.admins: dict[str, SimulatedAdmin] = {}
@@ -149,16 +151,13 @@ class PanelRecords:
         return self._shown(self.answers.user, user, has_url=has_url)
 
     def _shown(
-        self, answer: Callable[..., dict[str, Any]], user: SimulatedUser, *, has_url: bool
+        self, answer: Callable[[ShownUser], dict[str, Any]], user: SimulatedUser, *, has_url: bool
     ) -> dict[str, Any]:
         if rules.is_unreadable(user, dialect=self.dialect):
             raise failure()
-        return answer(
-            user,
-            owner=self.admins[user.owner] if user.owner else None,
-            subscription_url=self._subscription_url(user) if has_url else "",
-            secret=self.secret,
-        )
+        owner = self.admins[user.owner] if user.owner else None
+        url = self._subscription_url(user) if has_url else ""
+        return answer(ShownUser(user, owner, url, self.secret))
 
     def _subscription_url(self, user: SimulatedUser) -> str:
         token = subscription_token(

@@ -1,0 +1,18 @@
+"""The beginning of a program: tells its version at once, or runs its command line.
+
+The modules of the commands take a second to import, which the version needs not wait for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+
+def run_program(module: str, *, version: str) -> int:
+    """Print the version for `--version` alone, or run `main` of `module`; return its code."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"{version}\n")
+        return 0
+    code: int = importlib.import_module(module).main()
+    return code
