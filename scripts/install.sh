@@ -40,6 +40,8 @@ END
 }
 
 SOURCE=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=scripts/random-text.sh
+. "$SOURCE/scripts/random-text.sh"
 HOME_DIR=/opt/external-traffic
 CURRENT=$HOME_DIR/current
 
@@ -275,7 +277,7 @@ write_env() {
   set_in_env MARZBAN_PASSWORD "$password"
   set_in_env MARZBAN_API_KEY "$api_key"
   for name in BRIDGE_WEBHOOK_SECRET BRIDGE_ACTION_TOKEN; do # `up` makes the other one itself
-    set_in_env "$name" "$("$CURRENT/bin/python" -c 'import secrets; print(secrets.token_urlsafe(32))')"
+    set_in_env "$name" "$(random_text)"
   done
   set_in_env BRIDGE_ACTION_LOGINS admin # the one login that a new Grafana has
   [ -z "$enforcement" ] || set_in_env BRIDGE_ENFORCEMENT "$enforcement"

@@ -5,6 +5,7 @@
 #   --anyway   make secrets also where volumes of an earlier installation have others
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/random-text.sh
 target=.env
 secrets="${SECRETS_DIR:-secrets}"
 project="${COMPOSE_PROJECT_NAME:-external-traffic}"
@@ -17,11 +18,6 @@ umask 077
 
 file_of() {
   echo "$secrets/$(echo "$1" | tr '[:upper:]' '[:lower:]')"
-}
-
-random_text() {
-  # 40 characters of A-Z a-z 0-9, which mean nothing to any of the programs or to an address
-  LC_ALL=C tr -dc 'A-Za-z0-9' </dev/urandom 2>/dev/null | head -c 40
 }
 
 # What .env says of a name, without the quotes around it

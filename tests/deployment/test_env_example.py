@@ -68,7 +68,8 @@ def test_the_example_as_it_is_gives_the_defaults():
 def checkout(tmp_path):
     (tmp_path / "scripts").mkdir()
     shutil.copy(EXAMPLE, tmp_path)
-    shutil.copy(ROOT / "scripts" / "new-env.sh", tmp_path / "scripts")
+    for name in ("new-env.sh", "random-text.sh"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
     return tmp_path
 
 
