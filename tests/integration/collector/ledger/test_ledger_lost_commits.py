@@ -15,11 +15,6 @@ from tests.support.collector.ledgers import NOON_MILLIS, batch, report
 
 
 @pytest.fixture
-def url(postgres):
-    return postgres.url(postgres.new_database())
-
-
-@pytest.fixture
 def ledger(url):
     with closing(PostgresLedger(url)) as opened:
         yield opened

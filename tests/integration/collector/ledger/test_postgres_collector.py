@@ -30,24 +30,6 @@ from tests.support.collector.collectors import (
 )
 from tests.support.collector.ledgers import NOON_MILLIS, batch, report
 from tests.support.engines.postgres_server import PASSWORD
-from tests.support.tcp_proxy import TcpProxy
-
-
-@pytest.fixture
-def database(postgres):
-    return postgres.new_database()
-
-
-@pytest.fixture
-def url(postgres, database):
-    return postgres.url(database)
-
-
-@pytest.fixture
-def proxy(postgres):
-    proxy = TcpProxy(postgres.port)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture

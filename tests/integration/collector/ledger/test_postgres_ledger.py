@@ -25,27 +25,9 @@ from collector.ledger.postgres.link import SCHEMA, Link, translate
 from collector.ledger.postgres.reader import PostgresReader
 from collector.ledger.postgres.writer import PostgresLedger
 from tests.support.collector.ledgers import NOON_MILLIS, PostgresPlace, batch, report
-from tests.support.tcp_proxy import TcpProxy
 
 DEADLINE_SECONDS = 120
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-
-
-@pytest.fixture
-def database(postgres):
-    return postgres.new_database()
-
-
-@pytest.fixture
-def url(postgres, database):
-    return postgres.url(database)
-
-
-@pytest.fixture
-def proxy(postgres):
-    proxy = TcpProxy(postgres.port)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture

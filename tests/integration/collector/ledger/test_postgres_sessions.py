@@ -32,7 +32,6 @@ from tests.support.collector.ledgers import NOON_MILLIS, batch, report
 from tests.support.engines import pgbouncer
 from tests.support.engines.pgbouncer import PgBouncer
 from tests.support.engines.postgres_server import PASSWORD, PostgresServer
-from tests.support.tcp_proxy import TcpProxy
 
 HELLO = Event(kind="adopted", text="hello")
 ODD = {
@@ -57,23 +56,6 @@ LIMITS = {
     "lock_timeout": "3s",
     "statement_timeout": "9s",
 }
-
-
-@pytest.fixture
-def database(postgres):
-    return postgres.new_database()
-
-
-@pytest.fixture
-def url(postgres, database):
-    return postgres.url(database)
-
-
-@pytest.fixture
-def proxy(postgres):
-    proxy = TcpProxy(postgres.port)
-    yield proxy
-    proxy.close()
 
 
 def execute(url, statement):
