@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Db
 from collector.ledger.sql import senders as sql_senders
+from collector.ledger.sql.database import USER_SUMS, added, later
 
 FOLD_REPORTS = 50_000
 MAX_RUNS = 1000
@@ -35,21 +36,11 @@ _ADD_TO_DAYS = f"""
     SELECT (reported_at / 86400000)::int AS day, series_id, {_SUMS}
     FROM ({_NUMBERED}) AS numbered GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (day, series_id) DO UPDATE SET
-        upload_bytes = d.upload_bytes + excluded.upload_bytes,
-        download_bytes = d.download_bytes + excluded.download_bytes,
-        billed_bytes = d.billed_bytes + excluded.billed_bytes,
-        connections = d.connections + excluded.connections,
-        reports = d.reports + excluded.reports,
-        last_used_at = greatest(d.last_used_at, excluded.last_used_at),
+        {added("d", "excluded")}, {later("d", "excluded")},
         change_seq = excluded.change_seq
 """
 _ADD_TO_SERIES = f"""
-    UPDATE series SET upload_bytes = series.upload_bytes + f.upload_bytes,
-        download_bytes = series.download_bytes + f.download_bytes,
-        billed_bytes = series.billed_bytes + f.billed_bytes,
-        connections = series.connections + f.connections,
-        reports = series.reports + f.reports,
-        last_used_at = greatest(series.last_used_at, f.last_used_at)
+    UPDATE series SET {added("series", "f")}, {later("series", "f")}
     FROM (
         SELECT series_id, {_SUMS} FROM ({_NUMBERED}) AS numbered GROUP BY series_id
     ) AS f WHERE series.id = f.series_id
@@ -64,11 +55,7 @@ _ADD_TO_USERS = f"""
         SELECT series_id, {_SUMS} FROM ({_NUMBERED}) AS numbered GROUP BY series_id
     ) AS f JOIN series AS s ON s.id = f.series_id GROUP BY s.username ORDER BY s.username
     ON CONFLICT (username) DO UPDATE SET
-        upload_bytes = u.upload_bytes + excluded.upload_bytes,
-        download_bytes = u.download_bytes + excluded.download_bytes,
-        billed_bytes = u.billed_bytes + excluded.billed_bytes,
-        reports = u.reports + excluded.reports,
-        last_used_at = greatest(u.last_used_at, excluded.last_used_at),
+        {added("u", "excluded", USER_SUMS)}, {later("u", "excluded")},
         change_seq = excluded.change_seq
 """
 _HEAR = """

@@ -25,7 +25,7 @@ from collector.ledger.corrections import (
     refusal_of,
 )
 from collector.ledger.sql.corrected import CHOSEN, chosen
-from collector.ledger.sql.database import Database, first_row, one_row
+from collector.ledger.sql.database import Database, added, first_row, one_row
 from collector.ledger.sql.purge import dropped_days
 from collector.reports.report import DAY_MILLIS, MAX_AMOUNT_BYTES
 
@@ -242,10 +242,7 @@ def _add_up(db: Database, *, after: int, through: int) -> None:
     }
     db.change(
         f"""
-        UPDATE series SET upload_bytes = series.upload_bytes + f.upload_bytes,
-            download_bytes = series.download_bytes + f.download_bytes,
-            billed_bytes = series.billed_bytes + f.billed_bytes,
-            connections = series.connections + f.connections, reports = series.reports + f.reports
+        UPDATE series SET {added("series", "f")}
         FROM (SELECT l.series_id, {_SUMS} {new} GROUP BY l.series_id) AS f
         WHERE series.id = f.series_id
         """,
@@ -254,11 +251,7 @@ def _add_up(db: Database, *, after: int, through: int) -> None:
     # Daily rows that a cleanup has dropped are not created again.
     db.change(
         f"""
-        UPDATE usage_day SET upload_bytes = usage_day.upload_bytes + f.upload_bytes,
-            download_bytes = usage_day.download_bytes + f.download_bytes,
-            billed_bytes = usage_day.billed_bytes + f.billed_bytes,
-            connections = usage_day.connections + f.connections,
-            reports = usage_day.reports + f.reports, change_seq = f.seq
+        UPDATE usage_day SET {added("usage_day", "f")}, change_seq = f.seq
         FROM (
             SELECT r.reported_at / {DAY_MILLIS} AS day, l.series_id, {_SUMS} {new}
                 AND NOT (r.reported_at / {DAY_MILLIS} < :dropped_day

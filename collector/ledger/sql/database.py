@@ -20,6 +20,9 @@ Row = tuple[Any, ...]
 Values = Mapping[str, object]
 
 NO_VALUES: Values = {}
+SUMS = ("upload_bytes", "download_bytes", "billed_bytes", "connections", "reports")
+"""The sums that the rows of series and days have."""
+USER_SUMS = tuple(each for each in SUMS if each != "connections")
 BYTE_ORDER = "COLLATE BINARY"
 NO_LIMIT = 2**62
 """For a LIMIT that takes all rows."""
@@ -92,6 +95,17 @@ class Database(Protocol):
         `then` is what follows in the statement, such as an ON CONFLICT clause.
         """
         ...
+
+
+def added(row: str, more: str, sums: Sequence[str] = SUMS) -> str:
+    """Return the assignments that add the sums of `more` to those of `row`, for an UPDATE."""
+    return ", ".join(f"{each} = {row}.{each} + {more}.{each}" for each in sums)
+
+
+def later(row: str, more: str) -> str:
+    """Return the assignment of the later time of last use."""
+    mine, other = f"{row}.last_used_at", f"{more}.last_used_at"
+    return f"last_used_at = CASE WHEN {other} > {mine} THEN {other} ELSE {mine} END"
 
 
 def first_row(db: Database, text: str, values: Values = NO_VALUES) -> Row | None:

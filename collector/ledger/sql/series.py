@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from collector.ledger.sql.database import Database
+from collector.ledger.sql.database import Database, added, later
 from collector.ledger.statistics_values import IdleSeries
 from collector.reports.server_bounds import OTHER_PORT, OTHER_PROTOCOL, OTHER_SERVER
 
@@ -33,12 +33,7 @@ _MAKE_OTHERS = f"""
     ON CONFLICT (username, server, port, protocol) DO NOTHING
 """
 _ADD_TO_OTHERS = f"""
-    UPDATE series SET upload_bytes = series.upload_bytes + f.upload_bytes,
-        download_bytes = series.download_bytes + f.download_bytes,
-        billed_bytes = series.billed_bytes + f.billed_bytes,
-        connections = series.connections + f.connections, reports = series.reports + f.reports,
-        last_used_at = CASE WHEN f.last_used_at > series.last_used_at
-            THEN f.last_used_at ELSE series.last_used_at END
+    UPDATE series SET {added("series", "f")}, {later("series", "f")}
     FROM (
         SELECT username, CAST(sum(upload_bytes) AS bigint) AS upload_bytes,
             CAST(sum(download_bytes) AS bigint) AS download_bytes,

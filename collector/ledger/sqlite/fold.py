@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 
 from collector.ledger.sql import senders as sql_senders
+from collector.ledger.sql.database import USER_SUMS, added, later
 from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite.database import SqliteDatabase
 
@@ -28,13 +29,8 @@ _GATHER = """
         sum(connections), count(*), max(reported_at), max(seq)
     FROM report WHERE seq > ? AND seq <= ? GROUP BY day, series_id
 """
-_ADD_TO_SERIES = """
-    UPDATE series SET upload_bytes = series.upload_bytes + f.upload_bytes,
-        download_bytes = series.download_bytes + f.download_bytes,
-        billed_bytes = series.billed_bytes + f.billed_bytes,
-        connections = series.connections + f.connections,
-        reports = series.reports + f.reports,
-        last_used_at = max(series.last_used_at, f.last_used_at)
+_ADD_TO_SERIES = f"""
+    UPDATE series SET {added("series", "f")}, {later("series", "f")}
     FROM (
         SELECT series_id, sum(upload_bytes) AS upload_bytes, sum(download_bytes) AS download_bytes,
             sum(billed_bytes) AS billed_bytes,
@@ -43,32 +39,23 @@ _ADD_TO_SERIES = """
         FROM temp.folding GROUP BY series_id
     ) AS f WHERE series.id = f.series_id
 """
-_ADD_TO_DAYS = """
-    INSERT INTO usage_day (day, series_id, upload_bytes, download_bytes, billed_bytes,
+_ADD_TO_DAYS = f"""
+    INSERT INTO usage_day AS d (day, series_id, upload_bytes, download_bytes, billed_bytes,
         connections, reports, last_used_at, change_seq)
     SELECT * FROM temp.folding WHERE true ORDER BY day, series_id
     ON CONFLICT (day, series_id) DO UPDATE SET
-        upload_bytes = upload_bytes + excluded.upload_bytes,
-        download_bytes = download_bytes + excluded.download_bytes,
-        billed_bytes = billed_bytes + excluded.billed_bytes,
-        connections = connections + excluded.connections,
-        reports = reports + excluded.reports,
-        last_used_at = max(last_used_at, excluded.last_used_at),
+        {added("d", "excluded")}, {later("d", "excluded")},
         change_seq = excluded.change_seq
 """
-_ADD_TO_USERS = """
-    INSERT INTO user_total (username, upload_bytes, download_bytes, billed_bytes, reports,
+_ADD_TO_USERS = f"""
+    INSERT INTO user_total AS u (username, upload_bytes, download_bytes, billed_bytes, reports,
         last_used_at, change_seq)
     SELECT s.username, sum(f.upload_bytes), sum(f.download_bytes), sum(f.billed_bytes),
         sum(f.reports), max(f.last_used_at), max(f.change_seq)
     FROM temp.folding AS f JOIN series AS s ON s.id = f.series_id
     WHERE true GROUP BY s.username ORDER BY s.username
     ON CONFLICT (username) DO UPDATE SET
-        upload_bytes = upload_bytes + excluded.upload_bytes,
-        download_bytes = download_bytes + excluded.download_bytes,
-        billed_bytes = billed_bytes + excluded.billed_bytes,
-        reports = reports + excluded.reports,
-        last_used_at = max(last_used_at, excluded.last_used_at),
+        {added("u", "excluded", USER_SUMS)}, {later("u", "excluded")},
         change_seq = excluded.change_seq
 """
 
