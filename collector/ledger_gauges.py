@@ -25,7 +25,7 @@ async def keep_fresh(collector: Collector) -> None:
     is_recalled = False
     while True:
         try:
-            if not is_recalled or collector.backend.is_shared:  # others hear reporters too
+            if not is_recalled or collector.backend.is_shared:  # other collectors take reports too
                 await _recall_reporters(collector)
                 is_recalled = True
             await refresh(collector)
@@ -120,7 +120,7 @@ async def _refresh_lag(collector: Collector) -> None:
 
 
 async def _recall_reporters(collector: Collector) -> None:
-    """Set from the ledger when each reporter was heard last before this process began."""
+    """Set from the ledger when each reporter last reported before this process began."""
     last_reports, contacts = await collector.read(
         lambda reader: (reader.last_reports(), reader.contacts())
     )

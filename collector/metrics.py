@@ -165,7 +165,7 @@ class Metrics:
         )
         self.reporter_last_report = gauge(
             "collector_reporter_last_report_timestamp_seconds",
-            "When a reporter with a key was last heard",
+            "When a reporter with a key last sent a report",
             ["reporter"],
         )
         self._heard: dict[str, Gauge] = {}

@@ -17,7 +17,7 @@ router = admin_router("/v1", tag="reporters", statuses=())
 
 
 class ReporterStatus(BaseModel):
-    """A reporter with a key, and when it was last heard."""
+    """A reporter with a key, and when it last sent a request and a report."""
 
     name: str
     created_at: datetime

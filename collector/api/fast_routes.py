@@ -23,7 +23,7 @@ from collector.runtime.http import answer_mark
 from collector.service import Collector
 
 _MARK = answer_mark.HEADER.encode()
-_WORD = answer_mark.REQUEST_HEADER.encode()
+_REQUEST_ID = answer_mark.REQUEST_HEADER.encode()
 
 
 class _Endpoint(Protocol):
@@ -67,7 +67,7 @@ class FastRoute(APIRoute):
 
 def _mark_of(scope: Scope) -> str:
     for name, value in scope["headers"]:
-        if name == _WORD:
+        if name == _REQUEST_ID:
             return answer_mark.mark_of(value.decode("latin-1"))
     return answer_mark.mark_of(None)
 

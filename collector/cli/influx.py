@@ -29,9 +29,9 @@ PATIENCE_SECONDS = 60.0
 """How long to wait for an InfluxDB that starts at the same time."""
 
 SET_UP_BEFORE = (
-    "InfluxDB keeps the token it was first set up with. If secrets were made anew since, put the "
+    "InfluxDB keeps the token it was first set up with. If new secrets were made since, put the "
     "old INFLUXDB_ADMIN_TOKEN back (in Docker the file secrets/influxdb_admin_token), or have the "
-    "time series begin anew, which loses them but no total: docs/install.md"
+    "time series start from nothing, which loses them but no total: docs/install.md"
 )
 
 

@@ -153,7 +153,7 @@ class Settings(SharedSettings):
     pass_seconds: float = variable(
         "BRIDGE_PASS_SECONDS",
         60,
-        "Interval of passes over all users with external traffic; they notice what no webhook told",
+        "Interval of passes over all users with external traffic; they need no webhook",
         SECONDS,
     )
     keeps_next_plan: bool = variable(

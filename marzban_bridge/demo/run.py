@@ -32,7 +32,7 @@ from marzban_bridge.config.settings import Settings
 from marzban_bridge.demo import stage as stages
 from marzban_bridge.demo.cast import CAST
 from marzban_bridge.demo.stage import Stage
-from marzban_bridge.demo.stories import RESELLER_PASSWORD, STORIES, Story, UntoldError
+from marzban_bridge.demo.stories import RESELLER_PASSWORD, STORIES, Story, UnfinishedStoryError
 from marzban_bridge.demo.verdict import Line, check
 from marzban_bridge.demo.view import final_table, live
 from marzban_bridge.errors import BridgeError
@@ -43,7 +43,7 @@ from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from marzban_bridge.simulator.panel.webhook_settings import WebhookReceiver
 
 REPORTERS = 3
-QUIET_SECONDS = 60.0
+SETTLING_SECONDS = 60.0
 PLAIN_WIDTH = 110
 PICTURE_WIDTH = 160
 PICTURE_AT = 0.9
@@ -114,8 +114,8 @@ async def _run(
         headers = {"authorization": f"Bearer {stage.bridges.settings.collector_admin_key}"}
         async with stages.http_client(stage.collector_url, headers) as client:
             outcome = await _play(stage, console, is_live=is_live, picture=picture)
-            if not await _is_quiet(stage, client):
-                outcome.late.append(f"the bridge did not read all within {QUIET_SECONDS:g} s")
+            if not await _is_settled(stage, client):
+                outcome.late.append(f"the bridge did not read all within {SETTLING_SECONDS:g} s")
             lines = await check(stage, client)
     return conclude(console, stage.counts, lines, outcome, time.monotonic() - started_at)
 
@@ -206,7 +206,7 @@ async def _play(stage: Stage, console: Console, *, is_live: bool, picture: Path 
     async def play(story: Story) -> None:
         try:
             await story(stage)
-        except UntoldError as error:
+        except UnfinishedStoryError as error:
             outcome.late.append(f"{story.__name__}: {error}")
         except Exception as error:  # noqa: BLE001 - a story that fails is what the demo reports
             outcome.failures.append(f"{story.__name__}: {error}")
@@ -218,7 +218,7 @@ async def _play(stage: Stage, console: Console, *, is_live: bool, picture: Path 
         for number in range(REPORTERS):
             tasks.create_task(stages.report_with_key(stage, client, f"agent-{number}"))
         tasks.create_task(stages.report_for_oneself(stage, client))
-        tasks.create_task(stages.knock_as_stranger(stage, client))
+        tasks.create_task(stages.report_without_key(stage, client))
         for story in STORIES:
             tasks.create_task(play(story))
         tasks.create_task(_show(stage, console, is_live=is_live))
@@ -253,10 +253,10 @@ async def _take_picture(stage: Stage, path: Path) -> None:
     await asyncio.to_thread(path.write_text, drawing)
 
 
-async def _is_quiet(stage: Stage, client: httpx.AsyncClient) -> bool:
-    """Wait until the bridge has read all reports and evaluated all users; QUIET_SECONDS at most."""
+async def _is_settled(stage: Stage, client: httpx.AsyncClient) -> bool:
+    """Wait up to SETTLING_SECONDS until the bridge has read all reports and evaluated all users."""
     head = (await client.get("/v1/usage/changes", params={"after": 0})).json()["head"]
-    deadline = time.monotonic() + QUIET_SECONDS
+    deadline = time.monotonic() + SETTLING_SECONDS
     while stage.bridges.store.usage.cursor < head and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     read_at = stage.bridges.clock()

@@ -45,7 +45,7 @@ def http_client(base_url: str = "", headers: Mapping[str, str] | None = None) ->
 
 
 @dataclass(slots=True)
-class Ledgerline:
+class UserSums:
     """The demo's sums of one user: acknowledged bytes, and those of before the period."""
 
     acknowledged_bytes: int = 0
@@ -71,7 +71,7 @@ class Stage:
     """When traffic ends, by time.monotonic, unless a story has not ended by then."""
     untold: set[str] = field(default_factory=set)
     """The stories that have not ended."""
-    books: dict[str, Ledgerline] = field(default_factory=dict)
+    books: dict[str, UserSums] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     on_their_way: Counter[str] = field(default_factory=Counter)
     """Reports that were sent and are not in the demo's sums yet, by user."""
@@ -161,7 +161,7 @@ async def report_for_oneself(stage: Stage, client: httpx.AsyncClient) -> None:
         await asyncio.sleep(5 * TICK_SECONDS)
 
 
-async def knock_as_stranger(stage: Stage, client: httpx.AsyncClient) -> None:
+async def report_without_key(stage: Stage, client: httpx.AsyncClient) -> None:
     """Report without a key, which the collector has to refuse."""
     report = _report(stage, CAST[0], None)
     while not stage.is_over:
@@ -215,5 +215,5 @@ async def _post(
     if is_repeat:
         return
     for name, report in zip(names, batch, strict=True):
-        line = stage.books.setdefault(name, Ledgerline())
+        line = stage.books.setdefault(name, UserSums())
         line.acknowledged_bytes += report["bytes_uploaded"] + report["bytes_downloaded"]

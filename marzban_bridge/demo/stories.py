@@ -20,7 +20,7 @@ class StoryError(Exception):
     """The product did something else than the story expects."""
 
 
-class UntoldError(Exception):
+class UnfinishedStoryError(Exception):
     """The demo was over before what a story waits for happened."""
 
 
@@ -84,7 +84,7 @@ STORIES: tuple[Story, ...] = (button, external_only, larger_quota, next_plan, re
 
 @contextlib.asynccontextmanager
 async def _new_period(stage: Stage, username: str, quota_bytes: int) -> AsyncIterator[None]:
-    """Stop the user's traffic for what the block does, until the user has its quota anew."""
+    """Stop the user's traffic for what the block does, until the user has its whole quota again."""
     await stage.pause(username)
     yield
     await _until_usable(stage, username, quota_bytes)
@@ -115,11 +115,11 @@ async def _until_usable(stage: Stage, username: str, quota_bytes: int) -> None:
 async def _until(
     stage: Stage, username: str, what: str, holds: Callable[[dict[str, object]], bool]
 ) -> None:
-    """Wait until the panel shows something; UntoldError when the demonstration ends before."""
+    """Wait until the panel shows something; UnfinishedStoryError when the demo ends before."""
     while not holds(stage.user(username)):
         if stage.is_over:
             user = stage.user(username)
-            raise UntoldError(
+            raise UnfinishedStoryError(
                 f"{username} did not become {what}: it is {user['status']}, "
                 f"data limit {user['data_limit']}"
             )

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _report_until_stopped(arguments: argparse.Namespace, key: str) -> None:
-    """Report until SIGINT or SIGTERM; the first process of a container hears no other end."""
+    """Report until SIGINT or SIGTERM; the first process of a container gets no other signal."""
     loop = asyncio.get_running_loop()
     reporting = asyncio.ensure_future(_report(arguments, key))
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import httpx
 
 from marzban_bridge.demo.cast import UNKNOWN_NAME
-from marzban_bridge.demo.stage import Ledgerline, Stage
+from marzban_bridge.demo.stage import Stage, UserSums
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.quota.balance import Balance, balance
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE, plan
@@ -37,7 +37,7 @@ async def check(stage: Stage, client: httpx.AsyncClient) -> list[Line]:
 
 
 async def _check_user(
-    stage: Stage, client: httpx.AsyncClient, username: str, line: Ledgerline
+    stage: Stage, client: httpx.AsyncClient, username: str, line: UserSums
 ) -> Line:
     usage = (await client.get(f"/v1/usage/{username}")).json()
     ledger_bytes = usage["upload_bytes"] + usage["download_bytes"]

@@ -93,7 +93,7 @@ async def _ask_panel(configured: PanelSettings, clock: Clock) -> PanelObservatio
 async def _clock_ahead_seconds(url: str, clock: Clock) -> float | None:
     """Return how far the clock that dates a panel's answers is ahead; None where none does.
 
-    What the answer's way may have taken is not counted: a slow panel's clock is not called wrong.
+    The time of the answer's way is not counted: a slow panel's clock is not taken for wrong.
     """
     before = clock()
     try:

@@ -1,4 +1,4 @@
-"""Judges observations: one finding a line, each fine or with what to do; pure."""
+"""Derives findings from observations: one line each, fine or with what to do; pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD_CLOCK_SECONDS = 5.0
 """An HTTP answer names whole seconds, and takes some to arrive."""
 BAD_CLOCK_SECONDS = 60.0
 """Beyond, a panel's own times (resets, expiry, edits) are judged wrongly."""
-QUIET = timedelta(days=1)
+MAX_REPORT_AGE = timedelta(days=1)
 GIB = 1 << 30
 
 
@@ -54,7 +54,7 @@ def is_healthy(findings: list[Finding]) -> bool:
 
 
 def examine(seen: Observations) -> list[Finding]:
-    """Return the findings, panels first; what one thing says of another is not said twice."""
+    """Return the findings, panels first; the bridge's text about a panel is not repeated."""
     found = [each for panel in seen.panels for each in _panel(panel, seen)]
     found += _collector(seen.collector, seen.asked_at)
     known = [each.text for each in found if each.level is not Level.OK]
@@ -104,7 +104,7 @@ def _webhook(panel: PanelObservation, seen: Observations) -> tuple[Level, str, s
     if not panel.has_webhook_secret:
         return (
             Level.NOTE,
-            "refused, for it has no secret: resets are noticed by passes alone",
+            "refused, since no secret is set: resets are noticed by passes alone",
             f"set BRIDGE_WEBHOOK_SECRET in .env, restart, and {setting}",
         )
     received = seen.bridge.webhooks.get(panel.name, WebhookObservation())
@@ -156,7 +156,7 @@ def _collector(seen: CollectorObservation, now: datetime) -> Iterator[Finding]:
         yield of(
             "reporters",
             Level.NOTE,
-            "none has a key: only users who report for themselves are heard",
+            "none has a key: only users who report for themselves are accepted",
             "`traffic-collector reporters add NAME` for each server",
         )
     if seen.last_report_at is None:
@@ -167,12 +167,12 @@ def _collector(seen: CollectorObservation, now: datetime) -> Iterator[Finding]:
             "have a server report: docs/agent.md, or docs/report-with-curl.md",
         )
     else:
-        is_quiet = now - seen.last_report_at > QUIET
+        is_late = now - seen.last_report_at > MAX_REPORT_AGE
         yield of(
             "last report",
-            Level.NOTE if is_quiet else Level.OK,
+            Level.NOTE if is_late else Level.OK,
             _ago(seen.last_report_at, now),
-            "see on each server what `traffic-agent status` says" if is_quiet else "",
+            "see on each server what `traffic-agent status` says" if is_late else "",
         )
 
 

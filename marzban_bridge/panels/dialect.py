@@ -64,7 +64,7 @@ class Dialect:
     periodic_reset_is_announced: bool
     """Whether the panel's periodic reset sends a webhook."""
     reset_all_is_of_everybody: bool
-    """Whether a reset of all users is of all owners' users, whoever asks for it."""
+    """Whether a reset of all users covers all owners' users, whichever admin asks for it."""
     admins_have_limits: bool
     """Whether the panel stops admins, and their users with them, at limits of their own."""
 

@@ -63,7 +63,7 @@ def name_in(item: Any) -> str | None:
 
 
 def whole(value: object) -> int:
-    """Return a number the books can hold."""
+    """Return a number within the bounds of an account."""
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_NUMBER:
         raise ValueError("a number is expected where there is none")
     return value

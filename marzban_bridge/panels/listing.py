@@ -1,6 +1,6 @@
 """Lists of a panel's users: many by their names, pages of names, the first in some order.
 
-A user at whom the panel fails, or one that cannot be read, keeps nobody else from being read.
+A user at whom the panel fails, or one that cannot be read, keeps no other user from being read.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def folded(name: str) -> str:
 
 
 def owner_of(reported: str, names: Iterable[str]) -> str | None:
-    """Return whose a reported name is among a panel's users; None when that is nobody's or unclear.
+    """Return which of a panel's users a reported name means; None for none of them, or several.
 
     It is the user of exactly that name, else the only one that is equal without case.
     """

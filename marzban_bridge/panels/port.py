@@ -107,7 +107,7 @@ class Panel(Protocol):
     # --- admins ----------------------------------------------------------------------------------
 
     async def whoami(self, *, bearer: str | None = None) -> PanelAdmin:
-        """Return whose token it is; PanelRefusedError with status 401 when it is nobody's."""
+        """Return the admin of a token; PanelRefusedError with status 401 if it is not valid."""
         ...
 
     async def admins(self, *, bearer: str | None = None) -> list[PanelAdmin]:
@@ -119,7 +119,7 @@ class Panel(Protocol):
         ...
 
     async def sign_in_as(self, form: bytes, *, content_type: str) -> SignInAnswer:
-        """Pass somebody's sign-in form on to the panel and return what it answers.
+        """Pass a person's sign-in form on to the panel and return what it answers.
 
         Raises PanelUnavailableError alone: a refusal is an answer.
         """

@@ -186,7 +186,7 @@ class RestPanel:
                 + (
                     f"set the panel's kind (MARZBAN_KIND) to {other.kind}, or leave it out"
                     if self._is_kind_given
-                    else "it is asked anew what it is"
+                    else "it is asked again which kind it is"
                 )
             )
         return api.read_user(item)
@@ -327,7 +327,7 @@ class RestPanel:
     # --- admins ----------------------------------------------------------------------------------
 
     async def whoami(self, *, bearer: str | None = None) -> PanelAdmin:
-        """Return whose token it is; PanelRefusedError with status 401 when it is nobody's."""
+        """Return the admin of a token; PanelRefusedError with status 401 if it is not valid."""
         if bearer is None:
             api, data = await self._recognise()
             return api.read_admin(data)
@@ -358,7 +358,7 @@ class RestPanel:
         await self._call("POST", path, bearer=bearer)
 
     async def sign_in_as(self, form: bytes, *, content_type: str) -> SignInAnswer:
-        """Pass somebody's sign-in form on and return what the panel answers."""
+        """Pass a person's sign-in form on and return what the panel answers."""
         headers = {"content-type": content_type}
         response = await self._send(
             "POST", SIGN_IN_PATH, content=form, extra_headers=headers, is_own=False

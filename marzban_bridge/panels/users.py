@@ -145,7 +145,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInAnswer:
-    """What a panel answers to somebody's sign-in form, to be passed back as it is."""
+    """What a panel answers to a person's sign-in form, to be passed back as it is."""
 
     status: int
     body: bytes

@@ -52,7 +52,7 @@ from marzban_bridge.quota.writes.own_writes import (
 )
 
 LET_IN = (
-    "somebody made the user active in the panel although the bridge had disabled it; that is no "
+    "an admin made the user active in the panel although the bridge had disabled it; that is no "
     "reset, and while the quota is used up the bridge disables the user again in a minute: raise "
     "its data limit, or reset it with `marzban-bridge reset` or from a dashboard. The panel's own "
     "Reset usage reaches the bridge for such a user only by the panel's webhook (WEBHOOK_ADDRESS)"

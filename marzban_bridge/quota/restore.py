@@ -53,12 +53,12 @@ def recover(
         seen.used_bytes < account.sighting.used_bytes
         or seen.logged_bytes != account.sighting.logged_bytes
     )
-    # The books are held against the ledger as it is now, whatever was seen of it before.
+    # The account is compared with the ledger as it is now, whatever was seen of it before.
     shown = replace(account, sighting=seen, is_held=False, seen_total_bytes=0)
     limit_bytes, quota_bytes = user.data_limit_bytes, account.quota_bytes
     external_bytes = before_bytes = total_bytes - account.baseline_bytes
     if not was_reset and _explains(shown, total_bytes=total_bytes, enforcement=enforcement):
-        text = "the restored books fit the panel and are kept"
+        text = "the restored account fits the panel and is kept"
     elif limit_bytes is None or quota_bytes is None or limit_bytes > quota_bytes + ROUNDING_BYTES:
         text = "there is another quota or a reset since the backup: the panel's limit is the quota"
         quota_bytes, external_bytes = limit_bytes, 0
@@ -132,7 +132,7 @@ def _raw_baseline(account: Account, totals: Totals, external_bytes: int, before_
 
 
 def _explains(account: Account, *, total_bytes: int, enforcement: Enforcement) -> bool:
-    """Tell whether the panel's limit is what the books say, or was a publishing step ago."""
+    """Tell whether the panel's limit is what the account says, or was a publishing step ago."""
     wanted = desired(account, total_bytes=total_bytes, enforcement=enforcement)
     shown_bytes, exact_bytes = account.sighting.data_limit_bytes, wanted.data_limit_bytes
     if shown_bytes is None or exact_bytes is None:

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 SAVE_SECONDS = 1.0
 CROWD_SECONDS = 5.0
 CROWD_SLICE = 500
-"""So many of the crowd use the panel's node at a time; meanwhile the panel answers nobody."""
+"""How many users of the crowd use the node in one step; the panel answers between two steps."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

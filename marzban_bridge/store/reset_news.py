@@ -34,7 +34,7 @@ class ResetNews:
 
         A redelivered webhook has the digest of the first delivery. The announcement stays until an
         evaluation has used it (`save`): neither a crash in between, nor a write that is stored
-        meanwhile, nor a user who is believed deleted for a while loses it.
+        meanwhile, nor a user who is taken as deleted for a while loses it.
         """
         now = to_millis(at)
         news: list[str] = []

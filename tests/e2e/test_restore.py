@@ -309,7 +309,7 @@ def test_an_older_store_changes_nobody_and_a_rebase_keeps_what_is_left_to_each(s
         until_limit(stack, name, 10)
     assert press_reset_here(stack, "bob").status_code == 200
     until_limit(stack, "bob", 10)
-    assert "the books are those of the line in the user's note" in told(stack)
+    assert "the account is restored from the line in the user's note" in told(stack)
 
 
 def test_the_newer_store_put_back_ends_the_doubt_by_itself(stack):

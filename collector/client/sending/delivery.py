@@ -152,9 +152,9 @@ class Reports:
         return judge_reports(answer.status, answer.headers, answer.body, count=count, now=now)
 
 
-def _with_word(post: Post, word: str) -> Post:
-    """Return the request with a random word, which the collector's answer repeats."""
-    return Post(post.path, {**post.headers, REQUEST_HEADER: word}, post.content)
+def _with_id(post: Post, request_id: str) -> Post:
+    """Return the request with an id, which the collector's answer repeats."""
+    return Post(post.path, {**post.headers, REQUEST_HEADER: request_id}, post.content)
 
 
 class Delivery:
@@ -171,9 +171,9 @@ class Delivery:
         items: list[Item] = yield Call(self._take)
         if not items:
             return Empty()
-        word = secrets.token_hex(8)
-        answer: Answer | NoAnswer = yield _with_word(self._parcel.pack(items), word)
-        if isinstance(answer, Answer) and is_of_another_request(answer.headers, word):
+        request_id = secrets.token_hex(8)
+        answer: Answer | NoAnswer = yield _with_id(self._parcel.pack(items), request_id)
+        if isinstance(answer, Answer) and is_of_another_request(answer.headers, request_id):
             answer = NoAnswer("not_a_collector", "is not reached: the answer is another request's")
         if isinstance(answer, NoAnswer):
             yield self._give_back(is_unsent=answer.is_unsent)

@@ -37,7 +37,7 @@ class Names:
     def refuse_unknown(self, given: Iterable[str], *, where: str, is_ours: bool) -> None:
         """Raise ConfigError that lists the unknown names, and which ones were probably meant.
 
-        `is_ours` says that nobody else reads the place: any name with a shared prefix is refused.
+        `is_ours`: no other program reads the place, so any name with a shared prefix is refused.
         """
         unknown = sorted(name for name in given if self._is_unknown(name, is_ours=is_ours))
         if unknown:

@@ -1,7 +1,7 @@
-"""What proves that an answer is a collector's, and not that of a proxy or another program.
+"""The header by which an answer is a collector's, and not that of a proxy or another program.
 
-A sender sets a report aside, or forgets it, on the strength of one answer. A web server between the
-two answers 400, 413 or 200 as well, and knows nothing of reports.
+A sender sets a report aside, or deletes it, by one answer. A web server between the two answers
+400, 413 or 200 as well, and does not store reports.
 """
 
 from __future__ import annotations
@@ -14,27 +14,24 @@ HEADER = "traffic-collector"
 """In each answer of a collector to a reporter; its value is the version of the protocol."""
 VALUE = "1"
 REQUEST_HEADER = "traffic-collector-request"
-"""In a request: a random word, which the mark of its answer repeats."""
-NO_WORD = "-"
-_WORD = re.compile(r"[0-9A-Za-z]{1,64}")
+"""In a request: its random id, which the mark of its answer repeats."""
+NO_ID = "-"
+_ID = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
-def mark_of(request_word: str | None) -> str:
-    """Return the mark of the answer to a request that has this word, or none.
+def mark_of(request_id: str | None) -> str:
+    """Return the mark of an answer: the id of the request, or NO_ID without a valid one."""
+    is_id = request_id is not None and _ID.fullmatch(request_id)
+    return f"{VALUE} {request_id if is_id else NO_ID}"
 
-    The answer to one without a word is none to a request that has one.
+
+def is_of_another_request(headers: Mapping[str, str], request_id: str) -> bool:
+    """Tell whether an answer's mark repeats the id of another request than this.
+
+    A proxy may mix answers up, or replay one. A collector of an older version repeats no id.
     """
-    is_word = request_word is not None and _WORD.fullmatch(request_word)
-    return f"{VALUE} {request_word if is_word else NO_WORD}"
-
-
-def is_of_another_request(headers: Mapping[str, str], request_word: str) -> bool:
-    """Tell whether an answer's mark repeats the word of another request than this.
-
-    A proxy may mix answers up, or replay one. A collector of an older version repeats no word.
-    """
-    _, _, word = headers.get(HEADER, "").partition(" ")
-    return word not in {"", request_word}
+    _, _, repeated = headers.get(HEADER, "").partition(" ")
+    return repeated not in {"", request_id}
 
 
 def is_collectors(headers: Mapping[str, str], answer: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ class Signals(enum.Enum):
 class Server(uvicorn.Server):
     """Serves one application.
 
-    `proxies` are those whose `X-Forwarded-For` is believed. `on_stop` is called when listening
+    `proxies` are those whose `X-Forwarded-For` is trusted. `on_stop` is called when listening
     ends, before open requests are waited for, at most `graceful_seconds`: what waits for something
     to happen is to be answered. `freezes_heap`: what is there once it has started stays, so that
     the garbage collector never scans it; for a process that does nothing else.
@@ -87,7 +87,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Hear signals while it serves, as `signals` says."""
+        """Handle signals while it serves, as `signals` says."""
         if self._signals is Signals.RAISED_AGAIN:
             with super().capture_signals():
                 yield

@@ -53,7 +53,7 @@ def network_of(address: str) -> str:
 
 
 def forwarded_allow_ips(raw: str) -> tuple[str, ...]:
-    """Return which proxies' `X-Forwarded-For` is believed; ValueError for what is no address."""
+    """Return which proxies' `X-Forwarded-For` is trusted; ValueError for what is no address."""
     named = tuple(part.strip() for part in raw.split(",") if part.strip())
     for number, each in enumerate(named, start=1):
         if each == "*" and len(named) == 1:

@@ -53,7 +53,7 @@ RowT = TypeVar("RowT", bound=LeaseRow)
 
 
 class Lease(Generic[RowT]):
-    """This process's side of a lease. What it believes is a guess; transactions know.
+    """This process's side of a lease. Its memory may be out of date; a transaction verifies it.
 
     `read_row` returns the row, or raises the program's error where there is none. `also_taken` is
     SQL that sets the program's own columns when the lease is taken, such as `, commits = 0`.

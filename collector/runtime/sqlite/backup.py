@@ -2,7 +2,7 @@
 
 By SQLite's backup interface inside one read transaction: the copy is of the moment it began,
 commits go on meanwhile, and it takes as long as the disk needs to read and write the file. Without
-that transaction every commit would begin the copy anew; `VACUUM INTO` would build every index anew,
+that transaction every commit would restart the copy; `VACUUM INTO` would rebuild every index,
 and cannot say how far it is. While it runs, the write-ahead log cannot be emptied and grows by what
 is written.
 """

@@ -44,7 +44,7 @@ class SqliteKind:
     error: type[Exception]
     steps: Mapping[int, Callable[[sqlite3.Connection], None]] = field(default_factory=dict)
     before_anew: str = ""
-    """What to do before a lost file is begun anew, ending in ", and then "."""
+    """What to do before a new file takes the place of a lost one, ending in ", and then "."""
 
     @property
     def version(self) -> int:

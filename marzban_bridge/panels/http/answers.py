@@ -24,7 +24,7 @@ _NO_PLACE = (
 
 
 def is_outage(status: int) -> bool:
-    """Tell whether a status says that the panel, or what is before it, works for nobody now.
+    """Tell whether a status says that the panel, or what is before it, fails for all requests now.
 
     A 500 is not among them: Marzban answers it for a list with one broken user too.
     """

@@ -174,7 +174,7 @@ class PanelConnection:
             return response
 
     def _demand_panel(self, response: httpx.Response, request: str) -> None:
-        """Raise for an answer that is not the panel's own, or says that it works for nobody."""
+        """Raise for an answer that is not the panel's, or of a panel that is out of order."""
         status, headers = response.status_code, response.headers
         pause_seconds = heeded_seconds(headers.get("retry-after"), now=datetime.now(UTC))
         says = f"the panel at {self._url} answers {status} to {request}"

@@ -83,7 +83,7 @@ class PanelSession:
 
     def refused(self, token: str, reason: str) -> PanelLoginError:
         """Note that a token was refused right after it was given; return what to raise."""
-        if token != self._token:  # somebody else has another by now
+        if token != self._token:  # another request has signed in since
             return PanelLoginError(reason)
         return self._pause(reason)
 

@@ -72,7 +72,7 @@ def fall_of(before: PanelSnapshot, after: PanelSnapshot) -> Fall:
     """Tell a reset from a row that went back, as after a restored backup.
 
     A reset of one user logs what had been used. A reset of all users wipes the log, and used
-    traffic begins anew from zero. Nothing else moves the log, or has used traffic fall. No reset
+    traffic starts again from zero. Nothing else moves the log, or has used traffic fall. No reset
     moves when the user was last online: where that is earlier than before, the row is an older one.
     """
     fall = _fall_of(before, after)

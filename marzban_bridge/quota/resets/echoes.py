@@ -30,7 +30,7 @@ def echoes_to_come(account: Account, *, at: datetime) -> tuple[datetime, ...]:
 
 
 def expecting(account: Account, *, more: int, heard: int, at: datetime) -> Account:
-    """Expect so many echoes more from that moment on, less the webhooks that were heard."""
+    """Expect so many echoes more from that moment on, less the webhooks that arrived."""
     expected = (*echoes_to_come(account, at=at), *[at + ECHO_WINDOW] * more)[heard:]
     return replace(
         account,

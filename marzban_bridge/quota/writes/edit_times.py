@@ -2,7 +2,7 @@
 
 Decision 0031. Every write sets that time, ours and an admin's; nothing else does: no reset, no plan
 that fires, and no change of many users' limits at once. So while it is what it was when a limit was
-seen or written, nobody edited the user, and another limit is that much more or less for everybody.
+seen or written, no admin edited the user, and another limit is a change of many users at once.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def with_own_edit(account: Account, before: PanelUser, after: PanelUser) -> Acco
 def follow_unedited(
     account: Account, user: PanelUser, *, dialect: Dialect
 ) -> tuple[Account, Event | None] | None:
-    """Return the account where nobody has edited the user since its limit was known.
+    """Return the account if no admin has edited the user since its limit was known.
 
-    None where somebody may have: the limit itself has to tell then whose it is.
+    None if one may have: then the limit itself has to show whose it is.
     """
     if not dialect.has_edit_times or account.superseded is not None:
         return None
@@ -111,7 +111,7 @@ def with_overwritten_edit(
 
 
 def _is_edited_since(account: Account) -> bool:
-    """Tell whether the user was edited by somebody else after the bridge's last write."""
+    """Tell whether the user was edited by an admin after the bridge's last write."""
     seen_at, own = account.sighting.edited_at, account.own_edits[-1]
     is_ours = is_same_creation(seen_at, own.edited_at)
     return seen_at is not None and seen_at > own.edited_at and not is_ours

@@ -55,7 +55,7 @@ def recovered_from(
         is_disabled_by_us=line.is_disabled and user.status is Status.DISABLED,
         write_number=line.number,
     )
-    text = f"the books are those of the line in the user's note, of write {line.number}"
+    text = f"the account is restored from the line in the user's note, of write {line.number}"
     if not is_limit_ours:
         text += "; the limit beside it is another one: it is the quota"
     if account.is_held:

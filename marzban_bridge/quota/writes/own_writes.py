@@ -27,7 +27,8 @@ from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.quota.writes.open_writes import began, last_moment, sets_limit
 
 UNEXPLAINED_WINDOW = timedelta(minutes=5)
-"""Within this time after a write of ours, smaller limits that nobody types are another bridge's."""
+"""Within this time after a write of ours, a smaller limit with more decimals than people type is
+another bridge's."""
 
 
 def with_previous_write(account: Account, *, now: datetime) -> Account:
@@ -237,7 +238,7 @@ def _by_value(
 
 
 def _odd(account: Account, shown_bytes: int, *, now: datetime) -> tuple[Account, Event | None]:
-    """Take a limit that nobody types as the quota once; hold the user at the second in a row.
+    """Take an odd limit, with many decimals, as the quota once; hold the user at the second one.
 
     Another bridge without notes publishes such limits right after this one does, and each takes the
     other's limit as the quota: within seconds the quota is near zero.

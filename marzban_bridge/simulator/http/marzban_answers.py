@@ -12,12 +12,12 @@ from uuid import NAMESPACE_OID, uuid5
 from marzban_bridge.simulator.http.answers import ShownUser
 from marzban_bridge.simulator.panel.users import (
     INBOUNDS,
+    SHADOWSOCKS_METHOD,
     SimulatedAdmin,
     SimulatedPlan,
     SimulatedUser,
 )
 
-SHADOWSOCKS_METHOD = "chacha20-ietf-poly1305"
 KEYS_HIDDEN_FROM_SUBSCRIBERS = frozenset(
     {"inbounds", "note", "auto_delete_in_days", "excluded_inbounds", "admin"}
 )

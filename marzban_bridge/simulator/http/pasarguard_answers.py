@@ -9,10 +9,10 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from marzban_bridge.simulator.http.answers import ShownUser
-from marzban_bridge.simulator.http.marzban_answers import SHADOWSOCKS_METHOD
 from marzban_bridge.simulator.panel.roles import OWNER, Permissions, Role
 from marzban_bridge.simulator.panel.users import (
     GROUPS,
+    SHADOWSOCKS_METHOD,
     SimulatedAdmin,
     SimulatedPlan,
     SimulatedUser,

@@ -12,7 +12,7 @@ from marzban_bridge.simulator.panel.users import SimulatedAdmin
 
 
 def current_admin(request: Request) -> SimulatedAdmin:
-    """Return who asks; RefusedError 401 for nobody, 403 for an admin that is disabled."""
+    """Return the admin who asks; RefusedError 401 without valid credentials, 403 if disabled."""
     panel = panel_of(request)
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":

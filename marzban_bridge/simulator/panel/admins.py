@@ -11,7 +11,7 @@ from marzban_bridge.simulator.panel.users import SimulatedAdmin
 
 
 class PanelAdmins(PanelRecords):
-    """A panel's records and its admins; `acting` is who acts when nobody is named."""
+    """A panel's records and its admins; `acting` is the admin by whom a request is made."""
 
     @property
     def kind(self) -> Kind:

@@ -218,14 +218,14 @@ class SimulatedPanel(PanelAdmins):
         return answer
 
     def _let_in(self, user: SimulatedUser) -> None:
-        """Have the nodes let a user through that belongs there; Marzban cuts nobody off here."""
+        """Have the nodes let a user through that belongs there; Marzban cuts no user off here."""
         stays = user.in_xray and not self.dialect.nodes_follow_every_change
         user.in_xray = stays or self.belongs_in_xray(user)
 
     def reset_all(self, by: str | None = None) -> None:
         """Press "Reset all": the users of a database admin, or everybody; no webhook.
 
-        Xray is started anew with whoever belongs into it.
+        Xray is restarted with the users that belong into it.
         """
         admin = self.acting(by)
         is_of_all = self.dialect.reset_all_is_of_everybody or not admin.is_in_database
@@ -240,11 +240,11 @@ class SimulatedPanel(PanelAdmins):
         self._switch_users_of(admin, rules.switch_off)
 
     def activate_users_of(self, admin: str) -> None:
-        """Make an admin's disabled users active, whoever disabled them; no webhook."""
+        """Make an admin's disabled users active, also those it did not disable; no webhook."""
         self._switch_users_of(admin, partial(rules.switch_on, dialect=self.dialect))
 
     def _switch_users_of(self, admin: str, switch: Callable[[SimulatedUser], None]) -> None:
-        """Xray is started anew with whoever belongs into it."""
+        """Xray is restarted with the users that belong into it."""
         owner = self.find_admin(admin).username
         self.revision += 1
         for user in self.users.values():
@@ -255,8 +255,8 @@ class SimulatedPanel(PanelAdmins):
     def fire_next_plan(self, username: str, *, by: str | None = None) -> None:
         """Fire a user's next plan by hand, if it has one.
 
-        Marzban puts nobody into xray who was not in it, and sends no webhook. RefusedError 500, and
-        nothing happens, where the panel cannot reckon the new limit.
+        Marzban adds the user to xray only if it was in it, and sends no webhook. RefusedError 500,
+        and nothing happens, where the panel cannot compute the new limit.
         """
         user = self.find(username)
         if user.next_plan is None:

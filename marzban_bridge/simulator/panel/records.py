@@ -75,7 +75,7 @@ class PanelRecords:
         self.ids = count(1)
         self._left_behind: dict[int, SimulatedUser] = {}
         self.revision = 0
-        """Grows with every change, for whoever keeps a copy."""
+        """Increased by every change, so that a copy can be compared."""
 
     @property
     def sends_webhooks(self) -> bool:

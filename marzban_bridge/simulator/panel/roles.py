@@ -120,7 +120,7 @@ def demand_for_all(admin: RoleHolder, resource: str, action: str) -> None:
 
 
 def scope_of(admin: RoleHolder, resource: str, action: str) -> int:
-    """Return on whose users the admin may act: 0 nobody's, `OWN` or `ALL`."""
+    """Return whose users the admin may change: 0 for none, `OWN` or `ALL`."""
     if admin.role.is_owner:
         return ALL
     allowed = (admin.role.permissions.get(resource) or {}).get(action)

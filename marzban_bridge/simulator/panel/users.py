@@ -17,6 +17,7 @@ INBOUNDS: dict[str, list[str]] = {
 }
 """The tags of the simulated xray's inbounds, by protocol."""
 
+SHADOWSOCKS_METHOD = "chacha20-ietf-poly1305"
 GROUPS: dict[int, str] = {1: "group-1", 2: "group-2"}
 """The simulated PasarGuard's groups, by id; they stand for inbounds."""
 
@@ -61,7 +62,7 @@ class ResetLog:
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedAdmin:
-    """An admin; one from the panel's environment may have no database row, and then owns nobody."""
+    """An admin; the environment's may have no database row, and then owns no users."""
 
     username: str
     password: str

@@ -63,7 +63,7 @@ class _Spelling:
                 "UPDATE announcement SET account_key = ? WHERE account_key = ? AND panel = ?",
                 (spelling, key, panel),
             )
-        self._db.execute("DELETE FROM namesake")  # found anew by the next scan of all panels
+        self._db.execute("DELETE FROM namesake")  # found again by the next scan of all panels
         if self._shares_quotas:
             self._split_shared_quotas(before)
         self._spell_gone(before)

@@ -4,7 +4,7 @@ The leader is the only writer, so what it has read stays current: every query is
 copy in memory, which has the file's schema and takes the file's statements. What a transaction
 changes in the copy is written to PostgreSQL by one statement, which first extends the lease, before
 the copy commits. When that fails, for whatever reason, nothing more is written: the copy is
-dropped, and the next leader reads the store anew.
+dropped, and the next leader reads the store again.
 
 The audit trail grows without bound, so it is queried in PostgreSQL and not kept in memory.
 """
