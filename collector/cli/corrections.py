@@ -361,7 +361,7 @@ def _actor() -> str:
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
-        name = "somebody"
+        name = "unknown"
     return f"{name}@{socket.gethostname()}"
 
 

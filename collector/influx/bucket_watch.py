@@ -19,7 +19,7 @@ CHECK_AGAIN_SECONDS = 30.0
 """How long after a problem the buckets are checked again: `bootstrap`, which may run beside the
 collector, may have solved it."""
 DRIFT_SECONDS = 300.0
-"""How often buckets without a problem are checked, since somebody may change or delete one."""
+"""How often buckets without a problem are checked, since an operator may change or delete one."""
 
 
 class Buckets(Protocol):
@@ -142,7 +142,7 @@ class BucketWatch:
     def _log_change(self, change: BucketChange) -> None:
         if change.from_seconds is None and change.policy in self._current_seconds:
             self._log.warning(
-                "InfluxDB: bucket %s was deleted and is made anew, empty: "
+                "InfluxDB: bucket %s was deleted and is created again, empty: "
                 "`traffic-collector export rebuild` writes again what the ledger keeps",
                 change.policy.bucket,
             )

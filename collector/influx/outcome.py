@@ -82,7 +82,7 @@ def decide(
     if status == 403:
         return Halt(
             f"{reason}: the token may not write to this bucket; correct INFLUXDB_TOKEN, or if the "
-            "bucket was made anew, run `traffic-collector bootstrap --tokens`"
+            "bucket was created again, run `traffic-collector bootstrap --tokens`"
         )
     if status == 404:
         return Halt(f"{reason}: run `traffic-collector bootstrap`, or correct INFLUXDB_ORG")

@@ -198,7 +198,7 @@ STORE = SqliteKind(
     application_id=APPLICATION_ID,
     migrations=MIGRATIONS,
     steps={6: spell_names_as_panels},
-    before_anew=(
+    before_empty=(
         "first correct users' data limits in the panel, which shows only what was left of them, "
         "and then "
     ),

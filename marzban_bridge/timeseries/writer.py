@@ -329,7 +329,7 @@ class TimeSeriesWriter:
         pause_seconds = self.outage.failed(why.reason, is_told_if_new=isinstance(why, Halt))
         self._metrics.influx_answered(is_up=False)
         if isinstance(why, Halt):
-            self._influx.close()  # the next try reads the token anew
+            self._influx.close()  # the next try reads the token again
         elif why.after_seconds is not None:
             pause_seconds = max(pause_seconds, why.after_seconds)
         pause_seconds *= 1 + JITTER_SHARE * self._jitter()

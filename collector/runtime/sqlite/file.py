@@ -43,7 +43,7 @@ class SqliteKind:
     migrations: Sequence[str]
     error: type[Exception]
     steps: Mapping[int, Callable[[sqlite3.Connection], None]] = field(default_factory=dict)
-    before_anew: str = ""
+    before_empty: str = ""
     """What to do before a new file takes the place of a lost one, ending in ", and then "."""
 
     @property
@@ -51,10 +51,10 @@ class SqliteKind:
         """The schema that this program reads and writes."""
         return len(self.migrations)
 
-    def anew(self, what_to_do: str) -> str:
+    def advice(self, what_to_do: str) -> str:
         """Return the way out: a backup, or an empty file."""
         return (
-            f"restore a backup; to begin with an empty {self.name}, {self.before_anew}{what_to_do}"
+            f"restore a backup; to begin with an empty {self.name}, {self.before_empty}{what_to_do}"
         )
 
 
@@ -131,7 +131,7 @@ def check_whole(kind: SqliteKind, db: sqlite3.Connection, path: Path) -> None:
         if verdict != "ok":
             raise kind.error(
                 f"the {kind.name} {path} is damaged ({verdict}): "
-                f"{kind.anew('move the file away yourself')}"
+                f"{kind.advice('move the file away yourself')}"
             )
 
 
@@ -169,7 +169,7 @@ def fault(kind: SqliteKind, path: Path, error: sqlite3.Error) -> Exception:
     if is_damaged(error):
         return kind.error(
             f"the {kind.name} {path} cannot be read ({error}): it is damaged, or none; "
-            f"{kind.anew('move the file away yourself')}"
+            f"{kind.advice('move the file away yourself')}"
         )
     return kind.error(f"the {kind.name} {path} cannot be used now ({error}); try again")
 
@@ -200,7 +200,7 @@ def _is(error: sqlite3.Error, code: int) -> bool:
 def _open_existing(kind: SqliteKind, path: Path) -> sqlite3.Connection:
     if not path.stat().st_size:
         raise kind.error(
-            f"the {kind.name} {path} is an empty file: {kind.anew('remove the file yourself')}"
+            f"the {kind.name} {path} is an empty file: {kind.advice('remove the file yourself')}"
         )
     return open_in_place(path)
 
@@ -227,7 +227,7 @@ def _create(kind: SqliteKind, path: Path, complete: Callable[[sqlite3.Connection
     if remains.exists():
         raise kind.error(
             f"{remains} is there, but its {kind.name} {path} is not: restore both from a backup; "
-            f"to begin with an empty {kind.name}, {kind.before_anew}remove {remains.name} yourself"
+            f"to begin with an empty {kind.name}, {kind.before_empty}remove {remains.name} yourself"
         )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with draft_of(path, "new") as draft:
