@@ -22,8 +22,8 @@ class Panel(Protocol):
     """A panel, as far as the bridge uses it.
 
     Every call raises PanelUnavailableError when it may succeed later, PanelLoginError when the
-    bridge's credentials are refused, and PanelRefusedError when the panel says no. A `bearer` is the
-    token of another admin, for whom is asked; without one the bridge's own admin asks.
+    bridge's credentials are refused, and PanelRefusedError when the panel says no. A `bearer` is
+    the token of another admin, for whom is asked; without one the bridge's own admin asks.
     """
 
     @property
