@@ -7,6 +7,8 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from collector.schema import Policy
+
 
 class Metrics:
     """All instruments of one collector, in a registry of its own."""
@@ -238,3 +240,5 @@ class Metrics:
             self.export_lag_seconds,
         ):
             self.registry.register(each)
+        for stream in Policy:  # increase() does not see a counter that begins above zero
+            self.export_dead_letters.labels(stream)

@@ -68,6 +68,10 @@ class Metrics:
             "bridge_collector_up", "Whether the collector's feed answers (1) or not (0)"
         )
         self.accounts = gauge("bridge_accounts", "Panel users with external usage")
+        self.online_users = gauge(
+            "bridge_online_users",
+            "Panel users with external usage whom the panel saw online within five minutes",
+        )
         self.unknown_names = gauge("bridge_orphans", "Reported names that the panel has no user of")
         self.held = gauge(
             "bridge_held_accounts",

@@ -34,6 +34,7 @@ from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, Chunk
 from marzban_bridge.reconcile.users.evaluation import Evaluator, Preview
+from marzban_bridge.reconcile.users.online import OnlineUsers
 from marzban_bridge.reconcile.users.reader import CHUNK, UserReader
 from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
 from marzban_bridge.store.metas import PANEL_IS, PASS_POSITION
@@ -100,6 +101,7 @@ class Reconciler:
         self._metrics = metrics
         self._pass_seconds = pass_seconds
         self._standstill = standstill
+        self._online = OnlineUsers()
         self._pass: AsyncIterator[list[str]] | None = None
         self._pass_started_at = self._next_pass_at = 0.0
         self._urgent_in_a_row = 0
@@ -134,6 +136,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Settle users until cancelled."""
+        self._show_counts()
         await asyncio.gather(
             self._greet_panel(), self._rollback_check.wait_checked(longest_seconds=VOUCH_SECONDS)
         )
@@ -169,6 +172,7 @@ class Reconciler:
         if self._pass is None and time.monotonic() >= self._next_pass_at:
             await self.check_panel()
             self._pass, self._pass_started_at = self._lap(), time.monotonic()
+            self._online.take()
             self._urgent_in_a_row = 0
         is_turn_of_pass = self._pass is not None and self._urgent_in_a_row >= URGENT_IN_A_ROW
         if not self._queue.is_empty and not is_turn_of_pass:
@@ -313,13 +317,18 @@ class Reconciler:
         """
         self._note_up()
         seconds = time.monotonic() - started_at
+        self._show_counts()
+        self._metrics.online_users.set(self._online.take())
+        self._metrics.last_pass_timestamp_seconds.set(self._clock().timestamp())
+        self._metrics.pass_seconds.set(seconds)
+        return started_at + max(self._pass_seconds, 2 * seconds)
+
+    def _show_counts(self) -> None:
+        """Set the gauges that the store knows, at the start too: zero would end their alerts."""
         counts = self._store.counts()
         self._metrics.accounts.set(counts["accounts"])
         self._metrics.unknown_names.set(counts["unknown_names"])
         self._metrics.held.set(counts["held"])
-        self._metrics.last_pass_timestamp_seconds.set(self._clock().timestamp())
-        self._metrics.pass_seconds.set(seconds)
-        return started_at + max(self._pass_seconds, 2 * seconds)
 
     async def _lap(self) -> AsyncIterator[list[str]]:
         """Yield all users in chunks, beginning after the last chunk of an unfinished pass.
@@ -356,6 +365,8 @@ class Reconciler:
             return 0
         read_at = time.monotonic()
         users = await self._reader.read(keys)
+        if defers_publishes:
+            self._online.add(users.values(), now=self._clock())
         users = self._settler.take_in(users, read_at=read_at)
         if defers_publishes:
             moving = [

@@ -16,6 +16,7 @@ from tests.support.grafana.grafana_files import (
     panels,
     rules,
 )
+from tests.support.grafana.runbook import runbook
 from tests.support.rows import for_each
 
 RUNBOOK = ROOT / "docs" / "alerts.md"
@@ -61,9 +62,9 @@ def test_a_rule_has_known_keys_and_values(rule):
     assert re.fullmatch(r"[a-z0-9-]{1,40}", rule["uid"])
     assert rule["labels"].keys() == {"severity"}
     assert rule["labels"]["severity"] in {"info", "warning", "critical"}
-    # KeepLast would be kinder, but makes Grafana before 10.4 refuse to start.
-    assert rule["noDataState"] in {"OK", "Alerting", "NoData"}
-    assert rule["execErrState"] == "Error"
+    # Error and NoData send alerts of other names, without labels, and end those that fire.
+    assert rule["noDataState"] in {"OK", "Alerting", "KeepLast"}
+    assert rule["execErrState"] in {"Alerting", "KeepLast"}
 
 
 @EACH_RULE
@@ -87,9 +88,24 @@ def test_a_rule_is_a_query_its_last_value_and_a_threshold(rule):
 def test_a_rule_about_users_asks_for_those_concerned_alone(rule):
     """Grafana keeps a state for every series a query returns."""
     query = rule["data"][0]
-    if query["datasourceUid"] == INFLUX:
+    if '"user_usage"' in str(query["model"].get("query")):
         assert re.search(r'\) WHERE .+ GROUP BY "user"$', query["model"]["query"])
         assert query["relativeTimeRange"]["from"] >= 1200, "it must hold two heartbeats"
+
+
+def test_the_document_says_what_each_rule_does_in_an_outage():
+    row = re.compile(r"^\| \[(.+)\]\(#(.+)\) \| (\w+) \| (\w+) \| (\w+) \| .+ \|$", re.MULTILINE)
+    assert row.findall(RUNBOOK.read_text()) == [
+        (rule["title"], rule["uid"], rule["for"], rule["noDataState"], rule["execErrState"])
+        for rule in rules()
+    ]
+
+
+def test_one_rule_for_each_datasource_fires_when_it_cannot_be_read():
+    """All others keep what they have: an outage is one alert, and ends none."""
+    telling = [rule for rule in rules() if rule["execErrState"] == "Alerting"]
+    read = {rule["data"][0]["datasourceUid"] for rule in rules()}
+    assert sorted(rule["data"][0]["datasourceUid"] for rule in telling) == sorted(read)
 
 
 @EACH_RULE
@@ -98,7 +114,11 @@ def test_a_rule_says_what_it_means_and_where_to_look(rule):
     assert annotations.keys() == {"summary", "description", "runbook", "runbook_url"}
     assert annotations["description"].endswith(".")
     assert annotations["runbook"] == f"docs/alerts.md#{anchor(rule['title'])}"
-    assert annotations["runbook_url"] == annotations["runbook"]
+    [page] = [
+        panel for panel in panels(dashboards()["traffic-alerts"]) if panel["title"] == rule["title"]
+    ]
+    where = f"d/traffic-alerts?viewPanel={page['id']}"
+    assert annotations["runbook_url"] == f"{{{{ externalURL }}}}{where}"
     assert rule["uid"] == anchor(rule["title"])
     shown = {panel["id"]: panel for panel in panels(dashboards()[rule["dashboardUid"]])}
     assert shown[rule["panelId"]]["type"] != "row"
@@ -109,6 +129,11 @@ def test_labels_have_no_dollar_that_grafana_would_eat(rule):
     """In labels and names `$` is Grafana's interpolation; in annotations and queries it is ours."""
     for text in (rule["uid"], rule["title"], *rule["labels"].values()):
         assert "$" not in text
+
+
+def test_the_runbook_in_grafana_is_the_document():
+    """`uv run python -m tests.support.grafana.runbook` writes it."""
+    assert dashboards()["traffic-alerts"] == runbook()
 
 
 def test_every_rule_has_a_section_in_the_runbook_and_every_section_a_rule():

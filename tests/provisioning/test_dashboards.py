@@ -53,10 +53,11 @@ def strings(node):
         yield node
 
 
-def test_the_five_dashboards_are_there():
+def test_the_six_dashboards_are_there():
     assert set(dashboards()) == {
         "traffic-operations",
         "traffic-overview",
+        "traffic-alerts",
         "traffic-resellers",
         "traffic-servers",
         "traffic-user",

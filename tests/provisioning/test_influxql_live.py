@@ -188,7 +188,8 @@ def test_the_last_slice_of_resellers_is_what_their_users_have_used(seeded):
 @pytest.mark.parametrize(
     ("uid", "users"),
     [
-        ("user-near-limit", {"b.c", "Зоя", "x/y"}),
+        ("user-near-limit", {"Зоя", "x/y"}),
+        ("user-almost-at-limit", {"b.c"}),
         ("user-at-limit", {"o'neil", "🚀"}),
         ("over-limit-but-active", {"🚀"}),
     ],

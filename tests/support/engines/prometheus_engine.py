@@ -50,6 +50,7 @@ LABEL_VALUES = {
 }
 GAUGE_VALUES = {
     "bridge_accounts": 31,
+    "bridge_online_users": 4,
     "bridge_collector_up": 1,
     "bridge_panel_up": 1,
     "bridge_pass_seconds": 0.8,
@@ -164,9 +165,20 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class PrometheusEngine:
-    """One running Prometheus that scrapes the given targets every second."""
+    """One running Prometheus that scrapes the given targets every second.
 
-    def __init__(self, folder: Path, targets: dict[str, str], *, port: int | None = None) -> None:
+    `history` is written into it before it starts: OpenMetrics with timestamps. A series then ends a
+    minute after its last sample.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: dict[str, str],
+        *,
+        port: int | None = None,
+        history: str | None = None,
+    ) -> None:
         self.url = f"http://127.0.0.1:{port or free_port()}"
         self._client = httpx.Client(timeout=30, trust_env=False)
         jobs = [
@@ -182,6 +194,11 @@ class PrometheusEngine:
             *(f"--storage.tsdb.path={folder}/data", "--log.level=warn"),
             f"--web.listen-address={self.url.removeprefix('http://')}",
         ]
+        if history is not None:
+            (folder / "history.txt").write_text(history)
+            fill = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet"]
+            subprocess.run([*fill, folder / "history.txt", folder / "data"], check=True)
+            command.append("--query.lookback-delta=1m")
         with (folder / "prometheus.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         with ending_on_failure(self.close):
@@ -196,6 +213,15 @@ class PrometheusEngine:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Run PromQL at this moment and return its results; AssertionError on an error."""
         answer = self._client.get(f"{self.url}/api/v1/query", params={"query": expression})
+        assert answer.status_code == 200, f"{expression}: {answer.text}"
+        return answer.json()["data"]["result"]
+
+    def query_range(
+        self, expression: str, *, start: float, end: float, step_seconds: int
+    ) -> list[dict[str, Any]]:
+        """Run PromQL at each step of a range; AssertionError on an error."""
+        asked = {"query": expression, "start": start, "end": end, "step": step_seconds}
+        answer = self._client.get(f"{self.url}/api/v1/query_range", params=asked)
         assert answer.status_code == 200, f"{expression}: {answer.text}"
         return answer.json()["data"]["result"]
 
