@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
@@ -316,6 +317,16 @@ class Event:
     actor: str = "bridge"
     before: str | None = None
     after: str | None = None
+
+
+def with_values(account: Account, **values: Any) -> Account:
+    """Return the account with these values; the same object if it has them already.
+
+    For what each evaluation does: copying an account takes longer than to decide about it.
+    """
+    if all(getattr(account, name) == value for name, value in values.items()):
+        return account
+    return replace(account, **values)
 
 
 def shifted(account: Account, *, before: Totals, after: Totals) -> Account:

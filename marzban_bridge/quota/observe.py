@@ -18,6 +18,7 @@ from marzban_bridge.quota.account import (
     Restoration,
     is_same_limit,
     snapshot_of,
+    with_values,
 )
 from marzban_bridge.quota.balance import balance
 from marzban_bridge.quota.resets.detection import (
@@ -203,7 +204,7 @@ def observe(
         events += [quota_event] if quota_event else []
     account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events
-    account = replace(account, open_writes=still_open(account.open_writes, seen_at=now))
+    account = with_values(account, open_writes=still_open(account.open_writes, seen_at=now))
     account = with_edits_seen(keep_text(account, text))
     if sign or seen.next_plan != account.sighting.next_plan:
         account = replace(account, fire_attempts=0)

@@ -8,10 +8,9 @@ a reset of all users, which has none, nor a panel that was accepted as it is.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
-from marzban_bridge.quota.account import Account
+from marzban_bridge.quota.account import Account, with_values
 
 ECHO_WINDOW = timedelta(minutes=15)
 """The longest a reset's webhook was seen to need: a 30 s batch and three retries 180 s apart."""
@@ -32,7 +31,7 @@ def echoes_to_come(account: Account, *, at: datetime) -> tuple[datetime, ...]:
 def expecting(account: Account, *, more: int, heard: int, at: datetime) -> Account:
     """Expect so many echoes more from that moment on, less the webhooks that arrived."""
     expected = (*echoes_to_come(account, at=at), *[at + ECHO_WINDOW] * more)[heard:]
-    return replace(
+    return with_values(
         account,
         earlier_echoes_until=expected[:-1],
         echo_until=expected[-1] if expected else None,

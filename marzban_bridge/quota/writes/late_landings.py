@@ -10,7 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from marzban_bridge.quota.account import Account, Event, OpenWrite, PanelSnapshot, Restoration
+from marzban_bridge.quota.account import (
+    Account,
+    Event,
+    OpenWrite,
+    PanelSnapshot,
+    Restoration,
+    with_values,
+)
 from marzban_bridge.quota.resets.detection import Cause, ResetSign
 from marzban_bridge.quota.writes.note_line import NoteLine, text_mark
 
@@ -93,7 +100,7 @@ def keep_text(account: Account, text: str | None) -> Account:
     """Keep the admin's text while an open write may replace it."""
     may_be_lost = any(each.text_mark for each in account.open_writes)
     is_kept = may_be_lost or account.lost_text is not None
-    return replace(account, seen_text=text if is_kept else None)
+    return with_values(account, seen_text=text if is_kept else None)
 
 
 def _is_shown(
@@ -121,7 +128,7 @@ def reset_found(account: Account) -> Account:
 
 def resets_still_open(account: Account, *, now: datetime) -> Account:
     """Remove unanswered resets that cannot land any more."""
-    return replace(
+    return with_values(
         account, open_resets=tuple(until for until in account.open_resets if until >= now)
     )
 

@@ -22,6 +22,7 @@ from marzban_bridge.quota.account import (
     SeenLine,
     UnexplainedEdit,
     is_same_limit,
+    with_values,
 )
 from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.quota.writes.open_writes import began, last_moment, sets_limit
@@ -204,7 +205,7 @@ def _by_line(
     if _is_same(shown_bytes, line.limit_bytes, dialect):
         return with_published(account, shown_bytes), None
     if _is_same(shown_bytes, account.quota_bytes, dialect):
-        return replace(account, published_bytes=None), None
+        return with_values(account, published_bytes=None), None
     return _edited(account, shown_bytes)
 
 
@@ -229,7 +230,7 @@ def _by_value(
     ):
         return account, None
     if _is_same(shown_bytes, account.quota_bytes, dialect):
-        return replace(account, published_bytes=None), None
+        return with_values(account, published_bytes=None), None
     is_stale = any(_is_same(shown_bytes, limit, dialect) for limit in account.remembered_limits)
     is_stale_in_dialog = is_stale and dialect.has_edit_times and not _is_round(shown_bytes)
     if shown_bytes is None or (may_be_typed(shown_bytes) and not is_stale_in_dialog):
@@ -286,11 +287,11 @@ def seen_line(user: PanelUser, line: NoteLine | None) -> SeenLine | None:
 def with_published(account: Account, limit_bytes: int | None) -> Account:
     """Note which of the bridge's limits the panel shows; an edit dialog may send it back later."""
     if limit_bytes is None or limit_bytes == account.quota_bytes:
-        return replace(account, published_bytes=None)
+        return with_values(account, published_bytes=None)
     remembered = account.remembered_limits
     if limit_bytes not in remembered:
         remembered = (*remembered, limit_bytes)[-REMEMBERED_LIMITS:]
-    return replace(account, published_bytes=limit_bytes, remembered_limits=remembered)
+    return with_values(account, published_bytes=limit_bytes, remembered_limits=remembered)
 
 
 def quota_event(before: int | None, after: int | None, text: str) -> Event:

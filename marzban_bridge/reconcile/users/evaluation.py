@@ -165,8 +165,9 @@ class Evaluator:
             totals=totals,
             now=now,
             dialect=self._dialect(),
-            was_announced=self._store.reset_news.is_announced(key),
-            is_announced_again=self._store.reset_news.is_announced_again(key),
+            was_announced=told_at is not None,
+            is_announced_again=told_at is not None
+            and self._store.reset_news.is_announced_again(key),
             told_at=told_at,
             reset_all=self._store.reset_news.of_everybody(user.admin),
             keeps_next_plan=self._keeps_next_plan,
