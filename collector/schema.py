@@ -53,6 +53,10 @@ DAILY_TRAFFIC = Measurement(
 )
 """In `daily`, stamped at 00:00 UTC and rewritten as the day's sums grow."""
 
+SERVER_TRAFFIC = Measurement("server_traffic", ("server",), TRAFFIC.fields)
+"""In `raw`, the sums of a server's reports in ten minutes, stamped at their beginning; several
+points of one server and ten minutes are to be added up."""
+
 USER_USAGE = Measurement(
     "user_usage",
     ("user", "admin", "panel"),

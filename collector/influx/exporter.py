@@ -22,8 +22,9 @@ from collector.influx.client import Influx
 from collector.influx.delivery import Delivered, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
 from collector.influx.points import Page, daily_page, raw_page
+from collector.influx.server_sums import block_start
 from collector.intake.ingest import Ingest
-from collector.ledger import DeadLetter, Progress
+from collector.ledger import DeadLetter, Progress, ReportRow
 from collector.ledger.ports import LedgerReader
 from collector.metrics import Metrics
 from collector.runtime.daemon_executor import DaemonExecutor
@@ -150,14 +151,15 @@ class Exporter:
         if page is None:
             return Step()
         result = await self._in_thread(
-            lambda: deliver(page.lines, lambda lines: self._write(policy, lines))
+            lambda: deliver([*page.lines, *page.sums], lambda lines: self._write(policy, lines))
         )
         if not self._ingest.leads:
             return Step()
         if not isinstance(result, Delivered):
             return await self._wait(policy, result)
-        refused = [*page.refused, *result.refused]
-        points = len(page.lines) - len(result.refused) - result.expired
+        of_reports = [each for each in result.refused if each.line not in page.sums]
+        refused = [*page.refused, *of_reports]
+        points = len(page.lines) - len(of_reports) - result.expired
         now_millis = self._now_millis()
         progress = Progress(
             policy,
@@ -190,9 +192,18 @@ class Exporter:
         oldest_millis = self._oldest_millis(policy)
         if policy is Policy.RAW:
             reports = self._reader.reports_after(seq, limit=self._page_rows)
-            return raw_page(reports, oldest_millis=oldest_millis) if reports else None
+            if not reports:
+                return None
+            earlier = self._before_in_block(seq)
+            return raw_page(reports, oldest_millis=oldest_millis, earlier=earlier)
         days = self._reader.days_after(seq, limit=self._page_rows)
         return daily_page(days, oldest_millis=oldest_millis) if days else None
+
+    def _before_in_block(self, seq: int) -> list[ReportRow]:
+        """Return the reports up to `seq` that are summed with those after it."""
+        start = block_start(seq)
+        rows = self._reader.reports_after(start, limit=seq - start) if seq > start else []
+        return [row for row in rows if row.seq <= seq]
 
     def _oldest_millis(self, policy: Policy) -> int:
         kept_seconds = self._watch.kept_seconds(policy)

@@ -7,13 +7,14 @@ that is written again overwrites itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
 from collector.influx.delivery import Refused
 from collector.influx.lines import NANOS_PER_MILLI, UnwritableError, ordered_nanos, series_key
+from collector.influx.server_sums import sum_lines
 from collector.ledger import DayRow, ReportRow
 from collector.reports.report import DAY_MILLIS
 from collector.schema import TRAFFIC
@@ -32,17 +33,26 @@ class Page:
     """Rows that line protocol cannot encode."""
     expired: int
     """Rows older than the retention, which InfluxDB would refuse."""
+    sums: Sequence[str] = ()
+    """Lines of sums over these rows, which are no points of their own."""
 
 
-def raw_page(rows: Sequence[ReportRow], *, oldest_millis: int) -> Page:
-    """Encode a line per report; `rows` are in the order of `seq` and not empty."""
-    return _page(
+def raw_page(
+    rows: Sequence[ReportRow], *, oldest_millis: int, earlier: Iterable[ReportRow] = ()
+) -> Page:
+    """Encode a line per report, and the sums per server.
+
+    `rows` are in the order of `seq` and not empty; `earlier` has those of the same block of sums
+    before them (`block_start`).
+    """
+    page = _page(
         rows,
         to_seq=rows[-1].seq,
         at_millis=lambda row: row.reported_at_millis,
         spell=_spell_report,
         oldest_millis=oldest_millis,
     )
+    return replace(page, sums=sum_lines(rows, earlier=earlier, oldest_millis=oldest_millis))
 
 
 def daily_page(rows: Sequence[DayRow], *, oldest_millis: int) -> Page:

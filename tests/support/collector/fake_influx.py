@@ -43,7 +43,7 @@ class FakeInflux:
                 continue
             key, fields, timestamp = line.rsplit(" ", 2)
             self.points[bucket, key, timestamp] = fields
-        self.written += len(lines) - expired
+        self.written += sum(each.startswith("traffic,") for each in lines) - expired
         if expired:
             reason = f"422 points beyond retention policy dropped={expired}"
             return decide(422, reason, lines=len(lines))
@@ -52,9 +52,13 @@ class FakeInflux:
     def close(self) -> None:
         self.closes += 1
 
-    def sums(self, policy: Policy) -> tuple[int, int, int]:
+    def sums(self, policy: Policy, *, measurement: str = "traffic") -> tuple[int, int, int]:
         """Return how many points a bucket has, and the bytes up and down in them."""
-        mine = [fields for (bucket, _, _), fields in self.points.items() if bucket == policy.bucket]
+        mine = [
+            fields
+            for (bucket, key, _), fields in self.points.items()
+            if bucket == policy.bucket and key.startswith(f"{measurement},")
+        ]
         return len(mine), *(_sum(mine, name) for name in ("upload_bytes", "download_bytes"))
 
 

@@ -392,6 +392,7 @@ class TestAnyCourseOfEvents:
                     expected = (facts.upload_bytes, facts.download_bytes)
                     assert world.influx.sums(RAW)[1:] == expected
                     assert world.influx.sums(DAILY)[1:] == expected
+                    assert world.influx.sums(RAW, measurement="server_traffic")[1:] == expected
                     assert world.influx.sums(RAW)[0] == facts.records
 
 
