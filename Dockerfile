@@ -18,8 +18,8 @@ LABEL org.opencontainers.image.title="External traffic for Marzban and PasarGuar
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Volumes that are mounted here begin with these folders' owner
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin traffic \
- && mkdir -p /data /tokens/collector /tokens/bridge /tokens/grafana \
- && chown -R traffic:traffic /data /tokens \
+ && mkdir -p /data /tokens/collector /tokens/bridge /tokens/grafana /alerting /smtp \
+ && chown -R traffic:traffic /data /tokens /alerting /smtp \
  && chmod 700 /data /tokens/collector /tokens/bridge
 COPY --from=build /app/.venv /app/.venv
 USER 10001:10001

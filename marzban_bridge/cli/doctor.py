@@ -19,6 +19,7 @@ from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.doctor.asking import observe
 from marzban_bridge.doctor.findings import Finding, Level, examine, is_healthy
+from marzban_bridge.doctor.notices import examine_notices, observe_notices
 
 STYLES = {Level.OK: "green", Level.NOTE: "yellow", Level.WRONG: "bold red"}
 DEFAULT_COLLECTOR_URL = "http://127.0.0.1:8080"
@@ -32,23 +33,28 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="where Grafana answers; default: GRAFANA_ROOT_URL, if an InfluxDB is configured",
     )
+    command.add_argument(
+        "--test-message",
+        action="store_true",
+        help="send a message to each place that alerts go to (ALERTS_…)",
+    )
 
 
 def examine_all(environment: Mapping[str, str], arguments: argparse.Namespace) -> int:
     """Print the findings; return 1 where something is wrong, and 0 otherwise."""
     settings = with_kept_key(Settings.from_env(environment))
     root_url = environment.get("GRAFANA_ROOT_URL", "") if settings.influxdb_url else ""
-    found = examine(
-        asyncio.run(
-            observe(
-                settings,
-                load_panels(settings),
-                collector_url=_collector_url(settings, environment),
-                grafana_url=arguments.grafana or root_url,
-                clock=utc_now,
-            )
+    seen = asyncio.run(
+        observe(
+            settings,
+            load_panels(settings),
+            collector_url=_collector_url(settings, environment),
+            grafana_url=arguments.grafana or root_url,
+            clock=utc_now,
         )
     )
+    notices = asyncio.run(observe_notices(environment, sends=arguments.test_message))
+    found = [*examine(seen), *examine_notices(notices)]
     is_well = is_healthy(found)
     if arguments.json:
         said = {"is_healthy": is_well, "findings": [asdict(each) for each in found]}

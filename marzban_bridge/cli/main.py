@@ -23,7 +23,7 @@ from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
 from marzban_bridge.app import create_app
-from marzban_bridge.cli import commands, doctor, serve
+from marzban_bridge.cli import commands, contact_points, doctor, serve
 from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.cli import rebase_panel as panel_commands
 from marzban_bridge.cli import rebuild as rebuild_command
@@ -197,6 +197,12 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         _doctor,
     )
     doctor.add_arguments(examination)
+    contacts = add(
+        "contact-points",
+        "write the files from which Grafana has the alerts, and where it sends them (ALERTS_…)",
+        lambda it: contact_points.write(read_environment(NAMES), it),
+    )
+    contact_points.add_arguments(contacts)
     panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
     add_json(panels)
     panels_command.add_arguments(panels)

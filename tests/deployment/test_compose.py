@@ -22,6 +22,9 @@ import marzban_bridge.cli.main
 import marzban_bridge.config.settings
 from collector.influx.tokens import GRANTS, TOKEN_FILE
 from collector.known_names import NAMES
+from collector.runtime.config.variables import secrets_of
+from marzban_bridge.notices.contact_points import smtp_values
+from marzban_bridge.notices.settings import NoticeSettings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -46,7 +49,33 @@ def environment(service: str) -> dict[str, str | None]:
 
 
 def variables(program: str) -> set[str]:
-    return {each.name for each in PROGRAMS[program].Settings.variables()}
+    found = {each.name for each in PROGRAMS[program].Settings.variables()}
+    if program == "bridge":  # `doctor` tries where alerts go
+        found |= {each.name for each in NoticeSettings.variables()} - {"GRAFANA_ROOT_URL"}
+    return found
+
+
+def test_what_writes_contact_points_is_given_its_settings_and_nothing_else():
+    passed = set(environment("alerting")) - {f"{each}_FILE" for each in in_file("alerting")}
+    known = {each.name for each in NoticeSettings.variables()}
+    assert passed == known - in_file("alerting")
+    assert in_file("alerting") == secrets_of(NoticeSettings)
+
+
+def test_grafana_reads_alerting_and_mail_settings_from_what_was_checked():
+    volumes = dict(each.split(":")[:2] for each in SERVICES["alerting"]["volumes"])
+    command = SERVICES["alerting"]["command"]
+    assert f"--to={volumes['alerting']}" in command
+    assert f"--smtp={volumes['smtp']}" in command
+    assert f"--rules={volumes['./provisioning/alerting']}" in command
+    mounts = dict(each.split(":")[:2] for each in SERVICES["grafana"]["volumes"])
+    assert mounts["alerting"] == "/etc/grafana/provisioning/alerting"
+    written = smtp_values(NoticeSettings())
+    assert {name: value for name, value in environment("grafana").items() if "SMTP" in name} == {
+        f"GF_SMTP_{each.upper()}__FILE": f"{mounts['smtp']}/{each}" for each in written
+    }
+    waits = SERVICES["grafana"]["depends_on"]["alerting"]["condition"]
+    assert waits == "service_completed_successfully"
 
 
 def in_file(program: str) -> set[str]:
@@ -60,7 +89,7 @@ def test_every_setting_reaches_its_program_and_nothing_else_does(program):
     assert passed == variables(program) - in_file(program) - NOT_PASSED[program]
 
 
-@pytest.mark.parametrize("program", [*PROGRAMS, "init"])
+@pytest.mark.parametrize("program", [*PROGRAMS, "init", "alerting"])
 def test_a_secret_is_a_file_and_in_no_environment(program):
     for name in in_file(program):
         assert environment(program)[f"{name}_FILE"] == f"/run/secrets/{name.lower()}"
@@ -221,9 +250,11 @@ def test_every_image_is_pinned(service):
 )
 def test_every_service_comes_back_by_itself_and_its_logs_are_bounded(service):
     each = SERVICES[service]
-    assert each["restart"] == ("on-failure:3" if service == "init" else "unless-stopped")
+    assert each["restart"] == (
+        "on-failure:3" if service in {"init", "alerting"} else "unless-stopped"
+    )
     assert each["logging"]["options"]["max-size"]
-    assert service == "init" or each["healthcheck"]["test"]
+    assert service in {"init", "alerting"} or each["healthcheck"]["test"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 
 import collector.settings
 import marzban_bridge.config.settings
+from marzban_bridge.notices.settings import NoticeSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
@@ -24,7 +25,6 @@ COMPOSE_ALONE = {
     "POSTGRES_MEMORY",
     "POSTGRES_CPUS",
     "POSTGRES_SHARED_BUFFERS",
-    "GRAFANA_ROOT_URL",
     "COLLECTOR_PUBLISH",
     "BRIDGE_PUBLISH",
     "GRAFANA_PUBLISH",
@@ -44,6 +44,7 @@ def variables():
     both = [
         *collector.settings.Settings.variables(),
         *marzban_bridge.config.settings.Settings.variables(),
+        *NoticeSettings.variables(),
     ]
     return {variable.name: variable for variable in both}
 
@@ -128,7 +129,10 @@ def test_there_is_a_fresh_secret_wherever_one_is_needed_and_the_settings_are_the
         url == f"postgresql://traffic:{made['POSTGRES_PASSWORD'].strip()}@postgres:5432/traffic\n"
     )
     assert {name for name, each in made.items() if not each.strip()} == set(made) - SECRETS
-    assert set(made) - SECRETS == {"MARZBAN_PASSWORD", "MARZBAN_API_KEY", "COLLECTOR_REPORTER_KEYS"}
+    assert set(made) - SECRETS == {
+        *("MARZBAN_PASSWORD", "MARZBAN_API_KEY", "COLLECTOR_REPORTER_KEYS"),
+        *("ALERTS_TELEGRAM_TOKEN", "ALERTS_SMTP_PASSWORD", "ALERTS_WEBHOOK_TOKEN"),
+    }
 
 
 def test_containers_read_the_files_of_secrets_and_other_users_of_the_machine_do_not(checkout):

@@ -14,24 +14,27 @@ from collector.known_names import NAMES
 from collector.runtime.config import ConfigError
 from collector.runtime.config.names import without_service_addresses
 from collector.runtime.config.variables import secrets_of
+from marzban_bridge.notices.settings import NoticeSettings
 
 ROOT = Path(__file__).parents[3]
+SETTINGS = (
+    collector.settings.Settings,
+    marzban_bridge.config.settings.Settings,
+    NoticeSettings,
+)
 STACK = (
     *ROOT.glob("docker-compose*.yml"),
     *(path for path in (ROOT / "provisioning").rglob("*") if path.is_file()),
     ROOT / "scripts" / "new-env.sh",
 )
 OURS = re.compile(
-    r"(?<![A-Z0-9_])(?:COLLECTOR|BRIDGE|MARZBAN|INFLUXDB|LEDGER|FORWARDED)_[A-Z0-9_]+"
+    r"(?<![A-Z0-9_])(?:ALERTS|COLLECTOR|BRIDGE|MARZBAN|INFLUXDB|LEDGER|FORWARDED)_[A-Z0-9_]+"
 )
 
 
 def test_the_names_are_those_of_the_programs_the_example_and_the_stack():
-    programs = {
-        each.name
-        for settings in (collector.settings.Settings, marzban_bridge.config.settings.Settings)
-        for each in settings.variables()
-    }
+    programs = {each.name for settings in SETTINGS for each in settings.variables()}
+    programs -= {"GRAFANA_ROOT_URL"}  # Grafana's, so its prefix is not ours
     written = {
         name
         for file in (".env.example", "demo.env")
@@ -45,8 +48,7 @@ def test_the_names_are_those_of_the_programs_the_example_and_the_stack():
 
 
 def test_every_secret_setting_may_be_in_a_file():
-    settings = (collector.settings.Settings, marzban_bridge.config.settings.Settings)
-    assert NAMES.may_be_in_file == {name for each in settings for name in secrets_of(each)} - {
+    assert NAMES.may_be_in_file == {name for each in SETTINGS for name in secrets_of(each)} - {
         "INFLUXDB_TOKEN"  # INFLUXDB_TOKEN_FILE is a setting of its own
     }
     text = (ROOT / ".env.example").read_text(encoding="utf-8")

@@ -1,0 +1,78 @@
+"""The texts of notices: short whatever the number of alerts, with the names of the first."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from tests.support.grafana.alert_evaluation import texts
+from tests.support.grafana.go_template import Templates
+from tests.support.grafana.grafana_files import PROVISIONING, rules
+from tests.support.rows import for_each
+
+FILE = PROVISIONING / "alerting" / "templates.yaml"
+[TEMPLATE] = yaml.safe_load(FILE.read_text())["templates"]
+LONGEST_BYTES = 4000
+NEAR = next(rule for rule in rules() if rule["uid"] == "user-near-limit")
+
+
+def message(rule, *, firing=(), resolved=(), what="message"):
+    """Return what is sent for these names, all of one rule."""
+    parts = []
+    for names in (firing, resolved):
+        found = [texts(rule, (("user", name), ("reporter", name)), 0.8731) for name in names]
+        parts.append([{"Annotations": each} for each in found])
+    every = [each["Annotations"] for part in parts for each in part]
+    common = {key: value for key, value in every[0].items() if all(e[key] == value for e in every)}
+    data = {
+        "Alerts": {"Firing": parts[0], "Resolved": parts[1]},
+        "CommonLabels": {"alertname": rule["title"]},
+        "CommonAnnotations": {"description": "", "runbook_url": ""} | common,
+    }
+    return Templates(TEMPLATE["template"]).render(f'{{{{ template "traffic.{what}" . }}}}', data)
+
+
+def test_the_file_has_what_grafanas_parser_takes():
+    assert yaml.safe_load(FILE.read_text()).keys() == {"apiVersion", "templates"}
+    assert TEMPLATE.keys() == {"orgId", "name", "template"}
+
+
+def test_a_notice_says_who_how_many_and_what_it_means():
+    text = message(NEAR, firing=["alice", "bob"], resolved=["carol"])
+    assert text.splitlines()[0] == "🔴 User near limit: 2"
+    assert "• alice has used 87.31% of the quota" in text
+    assert "Over:\n• carol has used 87.31% of the quota" in text
+    assert "The user will be cut off at 100 %." in text
+    assert text.splitlines()[-1].startswith(
+        "http://grafana.example.com/d/traffic-alerts?viewPanel="
+    )
+    assert "in all" not in text
+    assert "\n\n\n" not in text
+
+
+def test_an_end_is_told_as_one():
+    text = message(NEAR, resolved=["alice"])
+    assert text.splitlines()[0] == "🟢 User near limit: 1 over"
+    assert message(NEAR, resolved=["alice"], what="title") == "🟢 User near limit: 1 over"
+
+
+def test_five_hundred_are_one_short_notice():
+    names = [f"user-{number:03}" for number in range(500)]
+    text = message(NEAR, firing=names, resolved=names)
+    assert "user-009" in text
+    assert "user-010" not in text
+    assert text.count("… 500 in all") == 2
+    assert len(text.encode()) < 1500
+
+
+@for_each("rule", rules(), called=lambda rule: rule["uid"])
+def test_the_longest_names_there_are_stay_below_what_telegram_takes(rule):
+    names = [f"{number:03}/" + "n" * 128 for number in range(500)]
+    assert len(message(rule, firing=names, resolved=names).encode()) < LONGEST_BYTES
+
+
+@pytest.mark.parametrize("what", ["title", "message"])
+def test_a_text_has_no_gaps_where_a_value_is_missing(what):
+    text = message(NEAR, firing=["alice"], what=what)
+    assert "no value" not in text
+    assert text == text.strip()
