@@ -23,7 +23,7 @@ from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
 from marzban_bridge.app import create_app
-from marzban_bridge.cli import commands, contact_points, doctor, serve
+from marzban_bridge.cli import commands, doctor, serve
 from marzban_bridge.cli import panels as panels_command
 from marzban_bridge.cli import rebase_panel as panel_commands
 from marzban_bridge.cli import rebuild as rebuild_command
@@ -32,6 +32,7 @@ from marzban_bridge.cli import reset as reset_commands
 from marzban_bridge.cli.kept_key import is_of_up, with_kept_key
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
+from marzban_bridge.notices import command as contact_points
 from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
 from marzban_bridge.store.sqlite import STORE

@@ -212,8 +212,8 @@ def test_each_program_is_given_the_file_with_its_own_token_and_no_other():
         }
         if grant.program in PROGRAMS:
             assert environment(grant.program)["INFLUXDB_TOKEN_FILE"] == f"{folder}/{TOKEN_FILE}"
-    sources = (ROOT / "provisioning" / "datasources" / "datasources.yaml").read_text()
-    assert f"$__file{{/tokens/grafana/{TOKEN_FILE}}}" in sources
+    token = environment("grafana")["GF_TRAFFIC_INFLUXDB_TOKEN__FILE"]
+    assert token == f"/tokens/grafana/{TOKEN_FILE}"
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
@@ -316,7 +316,8 @@ def test_what_is_mounted_from_here_is_here_and_is_where_it_is_looked_for():
             else:
                 assert source in STACK["volumes"]
     providers = yaml.safe_load((ROOT / "provisioning/dashboards/dashboards.yaml").read_text())
-    path = providers["providers"][0]["options"]["path"]
+    variable = providers["providers"][0]["options"]["path"]
+    path = environment("grafana")[variable[2:-1]]
     assert f"./grafana/dashboards:{path}:ro" in SERVICES["grafana"]["volumes"]
     home = environment("grafana")["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert (ROOT / "grafana/dashboards" / Path(home).name).exists()

@@ -109,11 +109,11 @@ def test_the_secret_is_added_by_grafana_and_the_way_is_open():
         each for each in yaml.safe_load(text)["datasources"] if each["uid"] == "bridge-actions"
     ]
     assert source["jsonData"]["httpHeaderName1"] == "X-Bridge-Token"
-    assert source["secureJsonData"]["httpHeaderValue1"] == (
-        "$__file{/run/secrets/bridge_action_token}"
-    )
+    assert source["secureJsonData"]["httpHeaderValue1"] == "${GF_TRAFFIC_ACTION_TOKEN}"
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     environment = compose["services"]["grafana"]["environment"]
     assert environment["GF_SECURITY_ACTIONS_ALLOW_POST_URL"] == f"{PROXY}*"
     assert environment["GF_DATAPROXY_SEND_USER_HEADER"] == "true"
     assert "bridge_action_token" in compose["services"]["grafana"]["secrets"]
+    file = "/run/secrets/bridge_action_token"
+    assert environment["GF_TRAFFIC_ACTION_TOKEN__FILE"] == file

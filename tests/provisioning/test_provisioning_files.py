@@ -8,7 +8,6 @@ import subprocess
 
 import pytest
 import yaml
-from dotenv import dotenv_values
 
 from tests.support.grafana.grafana_files import PROVISIONING, ROOT
 
@@ -42,17 +41,15 @@ def test_influxdb_is_read_with_a_token_from_a_file():
     assert influx["jsonData"]["httpMode"] == "POST"
     assert influx["jsonData"]["httpHeaderName1"] == "Authorization"
     value = influx["secureJsonData"]["httpHeaderValue1"]
-    path = re.fullmatch(r"Token \$__file\{(.+)\}", value)[1]
+    name = re.fullmatch(r"Token \$\{(.+)\}", value)[1]
+    path = compose()["grafana"]["environment"][f"{name}__FILE"]
     mounts = [each.split(":")[1] for each in compose()["grafana"]["volumes"]]
     assert any(path.startswith(f"{mount}/") for mount in mounts), path
 
 
 def test_addresses_are_those_of_the_stack():
     environment = compose()["grafana"]["environment"]
-    addresses = [
-        each["url"].replace("${BRIDGE_ADDRESS}", environment["BRIDGE_ADDRESS"])
-        for each in datasources().values()
-    ]
+    addresses = [environment[each["url"][2:-1]] for each in datasources().values()]
     targets = [
         target
         for job in load("prometheus", "prometheus.yml")["scrape_configs"]
@@ -68,10 +65,16 @@ def test_every_variable_in_provisioning_is_documented_and_passed_to_grafana():
     for path in PROVISIONING.rglob("*.yaml"):
         if path.parent.name != "alerting":  # there `$` belongs to templates
             names |= set(re.findall(r"\$\{(\w+)\}", path.read_text()))
-    assert names == {"BRIDGE_ADDRESS"}
-    known = {**dotenv_values(ROOT / ".env.example"), "BRIDGE_ADDRESS": "the compose files' own"}
-    assert names <= known.keys()
-    assert names <= compose()["grafana"]["environment"].keys()
+    assert names == {
+        *("INFLUXDB_ADDRESS", "PROMETHEUS_ADDRESS", "BRIDGE_ADDRESS", "DASHBOARDS_PATH"),
+        *("GF_TRAFFIC_INFLUXDB_TOKEN", "GF_TRAFFIC_ACTION_TOKEN"),
+    }
+    given = {each.removesuffix("__FILE") for each in compose()["grafana"]["environment"]}
+    assert names <= given
+    document = (
+        (ROOT / "docs" / "dashboards.md").read_text().split("\n## A Grafana of your own\n")[1]
+    )
+    assert set(re.findall(r"^([A-Z_]+)=", document, re.MULTILINE)) >= names
 
 
 def test_the_provider_reads_the_folder_that_is_mounted():
@@ -79,7 +82,8 @@ def test_the_provider_reads_the_folder_that_is_mounted():
     assert (provider["folder"], provider["folderUid"]) == ("VPN traffic", "vpn-traffic")
     assert provider["allowUiUpdates"] is False
     mounts = dict(each.split(":")[:2] for each in compose()["grafana"]["volumes"])
-    assert mounts["./grafana/dashboards"] == provider["options"]["path"]
+    path = compose()["grafana"]["environment"][provider["options"]["path"][2:-1]]
+    assert mounts["./grafana/dashboards"] == path
 
 
 def test_prometheus_watches_every_part():
