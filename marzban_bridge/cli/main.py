@@ -32,7 +32,6 @@ from marzban_bridge.cli import reset as reset_commands
 from marzban_bridge.cli.kept_key import is_of_up, with_kept_key
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
-from marzban_bridge.notices import command as contact_points
 from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE
 from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
 from marzban_bridge.store.sqlite import STORE
@@ -201,9 +200,23 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     contacts = add(
         "contact-points",
         "write the files from which Grafana has the alerts, and where it sends them (ALERTS_…)",
-        lambda it: contact_points.write(read_environment(NAMES), it),
+        lambda it: commands.write_contact_points(
+            read_environment(NAMES), rules=it.rules, folder=it.to, smtp=it.smtp
+        ),
     )
-    contact_points.add_arguments(contacts)
+    for option, help_text in (
+        ("--rules", "where the rules and the texts are (default: provisioning/alerting)"),
+        ("--to", "Grafana's folder of them: /etc/grafana/provisioning/alerting"),
+        ("--smtp", "also write a file for each of Grafana's SMTP settings there"),
+    ):
+        contacts.add_argument(
+            option,
+            type=Path,
+            metavar="DIR",
+            required=option == "--to",
+            default=Path("provisioning/alerting") if option == "--rules" else None,
+            help=help_text,
+        )
     panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
     add_json(panels)
     panels_command.add_arguments(panels)
