@@ -190,6 +190,18 @@ install_programs() { # set has_other_programs=yes if these are not the ones that
   changed=yes has_other_programs=yes
 }
 
+check_settings() { # by the version that is to run, before the one that runs is replaced
+  if [ "$role" = agent ]; then
+    set -- traffic-agent check
+  else
+    set -- marzban-bridge up --check
+  fi
+  name=$1
+  shift
+  (cd "$data" && runuser -u "$user" -- "$release/bin/$name" "$@" >/dev/null) ||
+    die "this version does not take the settings, see above; $service is as it was. Set $settings right, and run this again"
+}
+
 switch_programs() {
   ln -sfn "$release" "$CURRENT.new"
   mv -T "$CURRENT.new" "$CURRENT"
@@ -341,9 +353,15 @@ urllib.request.build_opener(urllib.request.ProxyHandler({})).open(sys.argv[1], t
 END
       return 0
     fi
+    if has_restarted; then break; fi
     sleep 1
   done
+  journalctl --unit "$service" --lines 5 --output cat --no-pager >&2 || true
   return 1
+}
+
+has_restarted() { # since `start`: its process ended, and systemd started it again
+  [ "$(systemctl show --property NRestarts --value "$service")" != 0 ]
 }
 
 examine() {
@@ -353,7 +371,7 @@ examine() {
   fi
   port=$(sed -n "s/^BRIDGE_PORT='\{0,1\}\([0-9]*\)'\{0,1\}$/\1/p" "$settings" | tail -n 1)
   is_answering "http://127.0.0.1:${port:-8090}/healthz" ||
-    die "it does not answer within a minute: journalctl -u $service -n 50 says why"
+    die "it ended or did not answer within a minute, see above; more: journalctl -u $service -n 50"
   sleep 2 # for its first look at the panel
   step "marzban-bridge doctor"
   /usr/local/bin/marzban-bridge doctor ||
@@ -382,6 +400,9 @@ install_or_upgrade() {
   prepare_python
   install_programs
   make_user
+  if [ "$has_other_programs" = yes ] && [ -e "$settings" ]; then
+    check_settings
+  fi
   if [ "$role" = bridge ] && [ "$action" = upgrade ] && [ "$has_other_programs" = yes ]; then
     back_up
   fi

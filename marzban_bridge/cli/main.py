@@ -220,7 +220,10 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
     add_json(panels)
     panels_command.add_arguments(panels)
-    add("up", "collector and bridge in one process", _up)
+    up = add("up", "collector and bridge in one process", _up)
+    up.add_argument(
+        "--check", action="store_true", help="say what is wrong with the settings; start nothing"
+    )
     for name, module, help_text in STAND_INS:
         command = add(name, help_text, _stand_in(module))
         if name in given:
@@ -254,11 +257,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor.examine_all(read_environment(NAMES), arguments)
 
 
-def _up(_: argparse.Namespace) -> int:
+def _up(arguments: argparse.Namespace) -> int:
     from marzban_bridge.cli import standalone  # noqa: PLC0415 - a bridge alone needs no collector
 
     found = read_environment(NAMES)
     panels_command.demand_different(Settings.from_env(found))
+    if arguments.check:
+        standalone.read_settings(found)
+        print("The settings are right.")
+        return 0
     return standalone.up(found, create_app)
 
 

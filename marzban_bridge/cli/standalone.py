@@ -52,11 +52,8 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
     any reporter, a first one is created, and its key is printed this once. The collector asks all
     panels about subscription tokens.
     """
-    settings = Settings.from_env(environment)
-    panels = load_panels(settings)
+    settings, where, asked = read_settings(environment)
     path = file_of(settings)  # keys are stored beside it
-    where = collector.settings.Settings.from_env(environment)
-    asked = subscription_urls(panels, dict(where.subscription_urls))
     with (  # first: fails before any change
         listen(where.host, where.port) as collector_listener,
         listen(settings.host, settings.port) as bridge_listener,
@@ -69,7 +66,6 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
             where = collector.settings.Settings.from_env(own)
             place = backend_of(where.ledger_url)
             place.prepare()  # likewise an unusable ledger
-            load_sources(where.sources_file)  # and an unreadable sources file
             first_key = ""
             if not where.reporter_keys:
                 first_key = _first_reporter(place, folder / "first-reporter.key")
@@ -87,6 +83,23 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
         )
         gc.freeze()  # as `run` does, so that it has ended soon
         return code
+
+
+def read_settings(
+    environment: Mapping[str, str],
+) -> tuple[Settings, collector.settings.Settings, str]:
+    """Return both programs' settings and the addresses asked about subscription tokens.
+
+    Raises SettingsError for what is wrong with them, with the panels file or the sources file.
+    """
+    settings = Settings.from_env(environment)
+    panels = load_panels(settings)
+    where = collector.settings.Settings.from_env(environment)
+    try:
+        load_sources(where.sources_file)
+    except CollectorError as error:
+        raise SettingsError(str(error)) from error
+    return settings, where, subscription_urls(panels, dict(where.subscription_urls))
 
 
 def beside_collector(

@@ -155,6 +155,28 @@ def test_a_taken_port_is_one_line_and_nothing_is_touched(folder, taken, program)
     assert sorted(each.name for each in folder.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({}, ""),
+        ({"BRIDGE_PORT": "http"}, "BRIDGE_PORT"),
+        ({"COLLECTOR_PORT": "http"}, "COLLECTOR_PORT"),
+        ({"COLLECTOR_FASTER": "1"}, "not known: COLLECTOR_FASTER"),
+        ({"COLLECTOR_SOURCES_FILE": "nowhere.toml"}, "nowhere.toml"),
+        ({"BRIDGE_PANELS_FILE": "nowhere.toml"}, "nowhere.toml"),
+    ],
+)
+def test_up_can_only_check_the_settings(folder, monkeypatch, capsys, wrong, says):
+    panel = {"MARZBAN_URL": "http://127.0.0.1:1", "MARZBAN_PASSWORD": "a-password"}
+    for name, value in (panel | {"MARZBAN_USERNAME": "root"} | wrong).items():
+        monkeypatch.setenv(name, value)
+    assert bridge_main(["up", "--check"]) == (1 if wrong else 0)
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.out == ("" if wrong else "The settings are right.\n")
+    assert not list(folder.iterdir())
+
+
 @pytest.mark.parametrize("program", ["collector check", "marzban_bridge users"])
 def test_an_env_that_is_no_text_is_one_line_that_names_it(folder, program):
     (folder / ".env").write_bytes(b"MARZBAN_PASSWORD=caf\xe9\n")
