@@ -356,7 +356,7 @@ END
     if has_restarted; then break; fi
     sleep 1
   done
-  journalctl --unit "$service" --lines 5 --output cat --no-pager >&2 || true
+  journalctl --unit "$service" --lines 10 --output cat --no-pager >&2 || true
   return 1
 }
 
@@ -436,8 +436,10 @@ back_up() { # by the version that is there, before the other one brings its file
   folder=$data/backups/$(date -u +%Y-%m-%dT%H%M%SZ)
   step "copying store and ledger to $folder"
   install -d -m 700 -o "$user" -g "$user" "$data/backups" "$folder"
-  [ ! -e "$data/data/bridge.sqlite3" ] || /usr/local/bin/marzban-bridge backup "$folder/bridge.sqlite3"
-  /usr/local/bin/traffic-collector backup "$folder/ledger.sqlite3"
+  {
+    { [ ! -e "$data/data/bridge.sqlite3" ] || /usr/local/bin/marzban-bridge backup "$folder/bridge.sqlite3"; } &&
+      /usr/local/bin/traffic-collector backup "$folder/ledger.sqlite3"
+  } || die "no whole copy could be made, see above; $service is as it was. Set right what is said, and run this again"
 }
 
 uninstall() {
