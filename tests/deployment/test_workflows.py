@@ -88,6 +88,17 @@ def test_both_stacks_are_started_from_files_that_are_there():
     assert job["env"]["COMPOSE_PROFILES"] == "demo"
 
 
+def test_buttons_are_pressed_on_the_grafana_of_the_stack_and_on_the_one_before():
+    versions = WORKFLOWS["ci"]["jobs"]["buttons"]["strategy"]["matrix"]["grafana"]
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    assert compose["services"]["grafana"]["image"] == f"grafana/grafana:{versions[-1]}"
+    majors = [int(each.split(".")[0]) for each in versions]
+    assert majors == [majors[-1] - 1, majors[-1]]
+    script = (ROOT / "scripts" / "click-buttons.py").read_text()
+    [pinned] = re.findall(r'dependencies = \["playwright==(.+)"\]', script)
+    assert f"uvx playwright@{pinned} install" in commands("ci")
+
+
 def test_a_release_has_the_image_for_both_architectures_with_sbom_and_provenance():
     assert WORKFLOWS["release"][True] == {"push": {"tags": ["v[0-9]+.[0-9]+.[0-9]+"]}}  # `on`
     [build] = [each for each in steps("release") if "build-push" in each.get("uses", "")]
