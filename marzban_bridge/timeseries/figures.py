@@ -100,7 +100,7 @@ def figures_of(
 
 
 def _in_steps(days: float) -> float:
-    """Round a forecast, so that a user who uses nothing more is not written anew all the time."""
+    """Round a forecast, so that a user who uses nothing more is not written again all the time."""
     return round(days, 1 if days >= 1 else 2)
 
 

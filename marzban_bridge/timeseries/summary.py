@@ -26,14 +26,14 @@ from marzban_bridge.store.usage_sums import bounded
 from marzban_bridge.timeseries.figures import UserFigures
 
 SOON = timedelta(days=7)
-"""Whoever expires within this time is counted as expiring."""
+"""A user who expires within this time is counted as expiring."""
 HORIZON = timedelta(days=30)
 """The list of those who expire looks so far ahead."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListPlace:
-    """A place on a list: who is on it, None for nobody."""
+    """A place on a list: who is on it, None if it is empty."""
 
     list: UserList
     rank: str

@@ -49,6 +49,7 @@ def typed(action, **answers):
 def test_every_control_of_the_old_page_has_a_button():
     assert {place for place, _ in buttons()} == {
         "traffic-overview/Users near their limit",
+        "traffic-overview/Users over their limit",
         "traffic-overview/Reset All",
         "traffic-overview/Cleanup Old Data",
         "traffic-user/Reset this user",
@@ -89,6 +90,17 @@ def test_every_button_has_a_page_of_the_bridge_beside_it():
     }
     for path in ("/confirm/users/alice/reset", "/confirm/reset-all", "/confirm/cleanup"):
         assert matches(confirm.router, "GET", path)
+
+
+def test_where_there_are_no_buttons_the_same_cell_is_a_link_to_that_page():
+    """A Grafana without buttons shows the cell's text; it must not be a dead word."""
+    for place, panel in places():
+        for override in panel.get("fieldConfig", {}).get("overrides", []):
+            found = {each["id"]: each["value"] for each in override["properties"]}
+            if "actions" in found:
+                [link] = found["links"]
+                assert link["url"].startswith("${bridge_url}/confirm/"), place
+                assert found["mappings"][0]["options"]["result"]["text"].endswith(" …"), place
 
 
 def test_the_address_of_the_pages_is_known_where_they_are_linked():

@@ -21,6 +21,8 @@ from tests.support.grafana.grafana_files import (
 from tests.support.rows import for_each
 
 COLUMNS = 24
+NO_DATA = "#6e7077"
+"""Grey as a background."""
 WITHOUT_DATA = {"row", "text", "alertlist"}
 ROW_KEYS = {"id", "type", "title", "collapsed", "gridPos", "panels"}
 EXPORT_ONLY = {"id", "version", "iteration", "__inputs", "__requires", "gnetId"}
@@ -214,7 +216,40 @@ def test_a_gauge_of_use_turns_orange_at_four_fifths_and_red_at_all(uid, panel):
     for node in [panel.get("fieldConfig", {}).get("defaults", {}), *_override_values(panel)]:
         if node.get("unit") == "percentunit":
             steps = [(each["value"], each["color"]) for each in node["thresholds"]["steps"]]
-            assert steps == [(None, "green"), (0.8, "orange"), (1, "red")]
+            assert steps == [(None, "text"), (0, "green"), (0.8, "orange"), (1, "red")]
+
+
+def test_green_means_checked():
+    """The first colour is that of no data, which is grey; a state is one of data."""
+    for uid, panel in places():
+        if panel["type"] not in {"stat", "gauge", "bargauge"}:
+            continue
+        for node in [panel["fieldConfig"]["defaults"], *_override_values(panel)]:
+            if "thresholds" in node:
+                base = node["thresholds"]["steps"][0]
+                assert base["value"] is None
+                assert base["color"] in {"text", "blue", NO_DATA}, f"{uid}/{panel['title']}"
+
+
+def test_users_and_reports_are_shown_as_whole_numbers():
+    """5,012 users, not 5 K."""
+    for uid, panel in places():
+        if panel["type"] in {"stat", "table", "bargauge"}:
+            assert "short" not in set(strings(panel["fieldConfig"])), f"{uid}/{panel['title']}"
+
+
+def test_problems_and_names_come_before_totals():
+    """On a phone the panels stand one below the other, in the order of the file."""
+    for uid, dashboard in dashboards().items():
+        found = [panel["gridPos"] for panel in panels(dashboard)]
+        assert found == sorted(found, key=lambda at: (at["y"], at["x"])), uid
+    titles = [panel["title"] for panel in dashboards()["traffic-overview"]["panels"]]
+    assert titles[:3] == ["Problems", "Services", "Used up, yet active"]
+    names = ("Who runs out next", "Users near their limit", "Users over their limit")
+    assert max(map(titles.index, names)) < titles.index("Traffic over time")
+    assert max(map(titles.index, names)) < titles.index("Total Users")
+    assert dashboards()["traffic-operations"]["panels"][0]["title"] == "Problems"
+    assert dashboards()["traffic-resellers"]["panels"][0]["title"] == "Resellers"
 
 
 def _override_values(panel):
@@ -269,8 +304,9 @@ def test_variables_can_hold_every_name(uid):
 
 def test_the_choice_of_record_is_the_same_everywhere():
     found = [variables(uid)["policy"] for uid in dashboards() if "policy" in variables(uid)]
-    assert len(found) == 3
-    assert all(each == found[0] for each in found)
+    assert len(found) == 2
+    first, *others = [{**each, "description": None} for each in found]
+    assert all(each == first for each in others)
     assert [each["value"] for each in found[0]["options"]] == list(schema.Policy)
 
 

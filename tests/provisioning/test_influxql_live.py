@@ -18,7 +18,6 @@ from tests.support.grafana.grafana_files import (
     panel_queries,
 )
 from tests.support.grafana.grafana_interpolation import (
-    ALL,
     TimeRange,
     all_values_of,
     escape_regex,
@@ -34,7 +33,6 @@ TWO_DAYS = TimeRange(MIDNIGHT_MILLIS - DAY_MILLIS, NOW_MILLIS)
 CHOSEN = {"user": "b.c", "server": "b.c", "admin": "a.b"}
 QUERIES = [each for each in all_queries() if each.datasource == INFLUX]
 NAMED = [each for each in QUERIES if names_used(each.text) & {"user", "server"}]
-CHOOSY = [each for each in QUERIES if names_used(each.text) & {"server", "admin"}]
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +69,6 @@ def test_every_query_about_a_name_finds_every_name(seeded, query, name):
     assert seeded.query(text_of(query, user=name, server=name))
 
 
-@for_each("query", CHOOSY)
-def test_all_is_a_choice_where_it_is_offered(seeded, query):
-    assert seeded.query(text_of(query, server=ALL, admin=ALL))
-
-
 @for_each(("name", "policy"), itertools.product(HOSTILE, Policy))
 def test_a_name_means_that_user_and_nobody_else(seeded, name, policy):
     rows = seeded.query(
@@ -94,9 +87,7 @@ def test_a_name_means_that_server_and_no_other(seeded, name, policy):
 
 @pytest.mark.parametrize("policy", Policy)
 def test_servers_show_what_was_used_what_it_counts_for_and_the_ratio(seeded, policy):
-    rows = seeded.query(
-        text_of(find("traffic-servers/5 Server Details A"), policy=policy, server=ALL)
-    )
+    rows = seeded.query(text_of(find("traffic-servers/5 Server Details A"), policy=policy))
     assert {each["server"] for each in rows} == set(hostile_traffic.SERVERS)
     for each in rows:
         assert each["bytes"] == hostile_traffic.bytes_of(server=each["server"])
@@ -142,47 +133,72 @@ def test_the_overview_adds_up(seeded, policy):
 
 def test_a_day_counts_as_a_whole_when_its_midnight_is_in_the_range(seeded):
     """What the panels' descriptions say of "Per day"."""
-    query = find("traffic-overview/3 ")
+    query = find("traffic-servers/3 ")
     half_a_day = TimeRange(MIDNIGHT_MILLIS - DAY_MILLIS + 1, NOW_MILLIS)
-    text = interpolate(query.text, half_a_day, {"policy": "daily"}, step="1m")
-    [row] = seeded.query(text)
-    today = [each for each in hostile_traffic.reports() if each.at_millis >= MIDNIGHT_MILLIS]
+    chosen = {"policy": "daily", "server": "de-1.example.com"}
+    [row] = seeded.query(interpolate(query.text, half_a_day, chosen, step="1m"))
+    today = [
+        each
+        for each in hostile_traffic.reports()
+        if each.at_millis >= MIDNIGHT_MILLIS and each.server == chosen["server"]
+    ]
     assert row["traffic"] == sum(each.upload_bytes + each.download_bytes for each in today)
 
 
-def test_tables_of_users_are_short_and_begin_with_the_largest(seeded):
-    rows = seeded.query(text_of(find("traffic-overview/13 Top users A")))
+def test_tables_of_servers_are_short_and_begin_with_the_largest(seeded):
+    rows = seeded.query(text_of(find("traffic-overview/14 Top servers A")))
     traffic = sorted(
-        (hostile_traffic.bytes_of(user=each) for each in hostile_traffic.USERS), reverse=True
+        (hostile_traffic.bytes_of(server=each) for each in hostile_traffic.SERVERS), reverse=True
     )
     assert sorted((each["bytes"] for each in rows), reverse=True) == traffic[:10]
     assert all(each["upload"] + each["download"] == each["bytes"] for each in rows)
-    nearest = seeded.query(text_of(find("traffic-overview/12 Users near their limit A")))
-    assert len(nearest) == 25
-    assert [each["user"] for each in nearest][:4] == ["🚀", "o'neil", "b.c", "Зоя"]
-    assert nearest[0]["status"] == "active"
 
 
 @for_each("query", [each for each in panel_queries() if 'top("bytes", "server", 8)' in each.text])
 def test_a_slice_of_a_graph_holds_eight_servers_at_most(seeded, query):
-    rows = seeded.query(text_of(query, server=ALL))
+    rows = seeded.query(text_of(query))
     slices: dict[int, list[str]] = {}
     for each in rows:
         slices.setdefault(each["time"], []).append(each["server"])
     assert max(len(found) for found in slices.values()) <= 8
 
 
-def test_the_last_slice_of_resellers_is_what_their_users_have_used(seeded):
+def test_a_resellers_graph_ends_with_what_its_users_have_used(seeded):
     """Slices end at now: one that ends before the next heartbeat would show a fall."""
-    rows = seeded.query(text_of(find("traffic-resellers/8 "), admin=ALL))
-    by_admin: dict[str, list[int]] = {}
-    for each in sorted(rows, key=lambda each: each["time"]):
-        by_admin.setdefault(each["admin"], []).append(each["Value"])
-    table = seeded.query(text_of(find("traffic-resellers/7 Resellers A"), admin=ALL))
+    table = seeded.query(text_of(find("traffic-resellers/7 Resellers A")))
     used = {each["admin"]: each["used"] for each in table}
     assert used.keys() == set(hostile_traffic.ADMINS)
-    # The range's own end is not now, so its last slice may be cut short: look at the one before.
-    assert {admin: values[-2] for admin, values in by_admin.items()} == used
+    for admin, used_bytes in used.items():
+        rows = seeded.query(text_of(find("traffic-resellers/8 "), admin=admin))
+        # The range's own end is not now, so its last slice may be cut short: look at the one before.
+        assert [each["Used"] for each in rows][-2] == used_bytes
+
+
+def test_lists_name_who_is_near_over_next_and_whose_time_ends(seeded):
+    def names(place):
+        rows = seeded.query(text_of(find(place)))
+        return [each["user"] for each in sorted(rows, key=lambda each: each["rank"])]
+
+    assert names("traffic-overview/12 Users near their limit A") == ["b.c", "Зоя", "x/y"]
+    assert names("traffic-overview/29 Users over their limit A") == ["🚀", "o'neil"]
+    thirds = [
+        each
+        for number, each in enumerate(hostile_traffic.USERS)
+        if number % 3 == 0 and each not in {"🚀", "o'neil"}
+    ]
+    unlimited = "filler-00"
+    thirds = [each for each in thirds if each != unlimited]
+    assert names("traffic-overview/28 Who runs out next A") == thirds
+    assert names("traffic-overview/30 Expiring soon A")[:3] == thirds[:3]
+
+
+def test_the_user_lists_of_a_reseller_leave_out_who_is_gone(seeded):
+    query = find("traffic-resellers/9 ")
+    rows = seeded.query(text_of(query, admin="-"))
+    assert {each["user"] for each in rows} <= {
+        each for each in hostile_traffic.USERS if hostile_traffic.admin_of(each) == "-"
+    }
+    assert len(rows) >= 10
 
 
 @pytest.mark.parametrize(

@@ -13,19 +13,21 @@ from tests.support.rows import for_each
 BUILT_IN = {"timeFilter", "__interval", "__interval_ms"}
 INFLUXQL = [each for each in all_queries() if each.datasource == INFLUX]
 EACH_QUERY = for_each("query", INFLUXQL)
+MEASUREMENTS = [each for each in vars(schema).values() if isinstance(each, schema.Measurement)]
+NAMES = "|".join({each.name for each in MEASUREMENTS})
 
 
 @EACH_QUERY
 def test_a_query_is_bounded_in_time_and_names_its_retention_policy(query):
     assert ";" not in query.text, "statements of one panel are joined with semicolons"
     if query.text.startswith("SHOW TAG VALUES"):
-        assert re.search(r'FROM "(traffic|user_usage)"', query.text)
+        assert re.search(r'FROM "(traffic|reseller_users)"', query.text)
         return
     assert "$timeFilter" in query.text
     sources = re.findall(r'FROM ("[^"]*"(?:\."[^"]*")?)', query.text)
     assert sources
     for each in sources:
-        assert re.fullmatch(r'"(raw|daily|\$policy)"\."(traffic|user_usage|events)"', each), each
+        assert re.fullmatch(rf'"(raw|daily|\$policy)"\."({NAMES})"', each), each
 
 
 @EACH_QUERY
@@ -39,7 +41,7 @@ def test_a_variable_is_compared_as_an_escaped_pattern_of_the_whole(query):
 @EACH_QUERY
 def test_a_query_uses_names_of_the_schema_alone(query):
     known = {"raw", "daily", "$policy"}
-    for each in (schema.TRAFFIC, schema.DAILY_TRAFFIC, schema.USER_USAGE, schema.EVENTS):
+    for each in MEASUREMENTS:
         known |= {each.name, *each.tags, *each.fields}
     aliases = set(re.findall(r'AS "([^"]+)"', query.text))
     assert set(re.findall(r'"([^"]+)"', query.text)) <= known | aliases, query.text

@@ -26,7 +26,7 @@ def marked(account: Account, totals: Totals, *, now: datetime) -> Account:
     """Return the account with a mark of the day, and without the marks that are not needed.
 
     One that is at least a week old is kept. When less was used in all than the last mark says (a
-    restored panel, reports taken back), the marks begin anew.
+    restored panel, reports taken back), the marks start again.
     """
     used_bytes, marks = lifetime_bytes(account, totals), account.usage_marks
     if marks and (used_bytes < marks[-1].total_bytes or now < marks[-1].at):

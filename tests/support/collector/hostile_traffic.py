@@ -7,6 +7,11 @@ from datetime import UTC, datetime
 
 from collector import schema
 from collector.influx.lines import to_line
+from collector.influx.server_sums import sum_lines
+from collector.ledger import ReportRow
+from marzban_bridge.panels.users import Status
+from marzban_bridge.timeseries.figures import UserFigures
+from marzban_bridge.timeseries.summary import list_lines, reseller_lines
 
 HOSTILE = [
     "b.c",
@@ -71,6 +76,34 @@ def used_ratio(user: str) -> float | None:
     return fixed.get(user, USERS.index(user) / 100)
 
 
+def admin_of(user: str) -> str:
+    return ADMINS[USERS.index(user) % len(ADMINS)]
+
+
+def figures(user: str) -> UserFigures:
+    """What lists and sums have of a user: every third runs out or expires one day."""
+    number, ratio = USERS.index(user), used_ratio(user)
+    used_bytes = int((ratio or 0.1) * 10 * GIB)
+    is_over = (ratio or 0) >= 1
+    is_third = number % 3 == 0 and ratio is not None
+    return UserFigures(
+        user=user,
+        admin=admin_of(user),
+        panel="default",
+        status=Status.LIMITED if is_over and user != "🚀" else Status.ACTIVE,
+        quota_bytes=10 * GIB if ratio is not None else 0,
+        marzban_bytes=used_bytes // 4,
+        external_bytes=used_bytes - used_bytes // 4,
+        used_ratio=ratio or 0.0,
+        days_to_limit=0.0 if is_over else float(number + 1) if is_third else -1.0,
+        expires_at_millis=NOW_MILLIS + (number + 1) * 43_200_000 if is_third else 0,
+        online_at_millis=NOW_MILLIS - 60_000,
+        next_reset_at_millis=NOW_MILLIS + 40 * _DAY_MILLIS,
+        is_unenforced=user == "🚀",
+        panel_user_url="https://panel.example.com/dashboard/",
+    )
+
+
 def _usage(user: str, at_millis: int) -> str:
     ratio = used_ratio(user)
     quota = 10 * GIB if ratio is not None else None
@@ -89,8 +122,10 @@ def _usage(user: str, at_millis: int) -> str:
         "is_unenforced": int(user == "🚀"),
         "is_disabled_by_bridge": 0,
         "is_held": 0,
+        "is_gone": 0,
+        **figures(user).outlook(),
     }
-    tags = {"user": user, "admin": ADMINS[USERS.index(user) % len(ADMINS)]}
+    tags = {"user": user, "admin": admin_of(user), "panel": "default"}
     return to_line("user_usage", tags, fields, at_millis * 1_000_000)
 
 
@@ -98,7 +133,10 @@ def _event(user: str, at_millis: int) -> str:
     text = f"limit limited for {user}"
     fields = {"title": f"limited {user}", "text": text, "actor": "bridge", "before": "1 GiB"}
     return to_line(
-        "events", {"user": user, "kind": "limited"}, fields | {"after": text}, at_millis * 10**6
+        "events",
+        {"user": user, "kind": "limited", "severity": "notice"},
+        fields | {"after": text},
+        at_millis * 10**6,
     )
 
 
@@ -120,7 +158,36 @@ def raw_lines() -> list[str]:
     ]
     for user in USERS:
         lines += [_usage(user, NOW_MILLIS - n * 600_000 - 1000) for n in range(HOURS * 6)]
+    everybody = [figures(user) for user in USERS]
+    for n in range(HOURS * 6):
+        at_millis = NOW_MILLIS - n * 600_000 - 1000
+        lines += [
+            str(each)
+            for each in (
+                *list_lines(everybody, ["default"], at_millis=at_millis),
+                *reseller_lines(everybody, at_millis=at_millis),
+            )
+        ]
+    lines += sum_lines(_rows(), earlier=[], oldest_millis=0)
     return lines + [_event(user, NOW_MILLIS - 1_800_000) for user in (*USERS, schema.NOBODY)]
+
+
+def _rows() -> list[ReportRow]:
+    return [
+        ReportRow(
+            seq=number,
+            username=each.user,
+            server=each.server,
+            port=443,
+            protocol="vless",
+            upload_bytes=each.upload_bytes,
+            download_bytes=each.download_bytes,
+            billed_bytes=each.billed_bytes,
+            connections=each.connections,
+            reported_at_millis=each.at_millis,
+        )
+        for number, each in enumerate(reports(), start=1)
+    ]
 
 
 def daily_lines() -> list[str]:
