@@ -71,7 +71,11 @@ class Table:
 
 
 class Reports(Table):
-    """Reports: the file has their seq; in the database it follows from their group."""
+    """Reports: the file has their seq; in the database it follows from their group.
+
+    The first column is the seq and the last one `received_at`, which are the group's; those in
+    between are the table's.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -106,10 +110,10 @@ class Reports(Table):
         """Copy reports; those that were received at the same time become one group."""
         groups, members = [], []
         for _, together in itertools.groupby(
-            enumerate(rows), key=lambda row: (row[1][9], row[1][0] - row[0])
+            enumerate(rows), key=lambda row: (row[1][-1], row[1][0] - row[0])
         ):
             reports = [row for _, row in together]
-            first_seq, received_at = reports[0][0], reports[0][9]
+            first_seq, received_at = reports[0][0], reports[0][-1]
             counted = [row for row in reports if not row[8].startswith(SCOPE)]
             raw_bytes = sum(row[3] + row[4] for row in counted)
             billed_bytes = sum(row[3] + row[4] if row[5] is None else row[5] for row in counted)
@@ -117,10 +121,10 @@ class Reports(Table):
             groups.append(
                 (first_seq, len(reports), raw_bytes, billed_bytes, received_at, first_seq)
             )
-            members += [(first_seq, n, *row[1:9]) for n, row in enumerate(reports)]
+            members += [(first_seq, n, *row[1:-1]) for n, row in enumerate(reports)]
         columns = ["id", "reports", "raw_bytes", "billed_bytes", "received_at", "first_seq"]
         _copy(db, "report_group", columns, groups)
-        _copy(db, "report", ["group_id", "position", *self._columns[1:9]], members)
+        _copy(db, "report", ["group_id", "position", *self._columns[1:-1]], members)
 
 
 def _copy(db: Db, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:

@@ -22,12 +22,16 @@ from collector.client.spool.spool import Spool
 
 DOCS = Path(__file__).parents[4] / "docs"
 AGENT = (DOCS / "agent.md").read_text()
+OF_THE_COLLECTOR = ("3x-ui.md", "v2board.md")
+"""Pages of panels that report by themselves."""
 PAGES = [
     DOCS / "agent.md",
-    *(DOCS / "sources" / f"{name}.md" for name in (
-        "command", "hysteria2", "outline", "relay", "remnawave", "sing-box", "wireguard", "xray",
-    )),
-]  # fmt: skip
+    *(
+        path
+        for path in sorted((DOCS / "sources").glob("*.md"))
+        if path.name not in OF_THE_COLLECTOR
+    ),
+]
 FILES = {
     "peers.toml": '"a key" = "alice"',
     "keys.toml": '"1" = "alice"',
