@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import getpass
-import re
-import socket
-import time
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
-from datetime import time as clock_time
+from datetime import UTC, date, datetime
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collector.cli import correction_values
+from collector.cli.correction_run import carry_out
 from collector.cli.objects import correction_object
-from collector.errors import LedgerError, LedgerInUseError, LedgerUnavailableError, SettingsError
+from collector.errors import SettingsError
 from collector.ledger.backend import EmbeddedBackend, SharedBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
-from collector.ledger.ports import Ledger, LedgerReader
+from collector.ledger.ports import LedgerReader
 from collector.ledger.sql.ratios import check_server
 from collector.reports.report import canonical, fault_in_name
 from collector.runtime.cli import print_json
@@ -30,15 +27,7 @@ console = Console()
 
 SHOWN_USERS = 20
 SHOWN_CORRECTIONS = 100
-PATIENCE_SECONDS = 600.0
-POLL_SECONDS = 0.2
-TRY_HERE_SECONDS = 2.0
-"""How often the command tries to become the ledger's writer while it waits for the correction."""
-MAX_REASON_LENGTH = 500
 MAX_PORT = 65_535
-_AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
-_AMOUNT = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SCOPES = ("reporter:", "user:", "import:")
 
 
@@ -101,15 +90,15 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
     scope = name if name.startswith(_SCOPES) else f"reporter:{name}"
     wanted = Wanted(
         kind=Kind.VOID,
-        reason=_reason(arguments),
-        actor=_actor(),
+        reason=correction_values.reason(arguments),
+        actor=correction_values.actor(),
         username=arguments.user,
         scope=scope,
-        since_millis=_moment(arguments.since, "--since", now_millis=now_millis),
+        since_millis=correction_values.moment(arguments.since, "--since", now_millis=now_millis),
         until_millis=(
             now_millis
             if arguments.until is None
-            else _moment(arguments.until, "--until", now_millis=now_millis)
+            else correction_values.moment(arguments.until, "--until", now_millis=now_millis)
         ),
     )
     if (wanted.since_millis or 0) >= (wanted.until_millis or 0):
@@ -141,10 +130,10 @@ def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int
 
     Raises SettingsError for what makes no sense, LedgerError and NotStoredError.
     """
-    raw_bytes = _amount(arguments.bytes, "--bytes")
+    raw_bytes = correction_values.amount(arguments.bytes, "--bytes")
     billed_bytes = raw_bytes
     if arguments.billed_bytes is not None:
-        billed_bytes = _amount(arguments.billed_bytes, "--billed-bytes")
+        billed_bytes = correction_values.amount(arguments.billed_bytes, "--billed-bytes")
     if not raw_bytes and not billed_bytes:
         raise SettingsError("--bytes: expected a number other than 0")
     series = (arguments.server, arguments.port, arguments.protocol)
@@ -156,11 +145,11 @@ def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int
             raise SettingsError("--port, --protocol: no report can have these values")
     if not arguments.reason:
         raise SettingsError("--reason is required: it is kept with the correction")
-    since_millis = _noon_of(arguments.day, now_millis=now_millis)
+    since_millis = correction_values.noon_of(arguments.day, now_millis=now_millis)
     wanted = Wanted(
         kind=Kind.ADJUST,
-        reason=_reason(arguments),
-        actor=_actor(),
+        reason=correction_values.reason(arguments),
+        actor=correction_values.actor(),
         username=arguments.user,
         since_millis=since_millis,
         raw_bytes=raw_bytes,
@@ -178,17 +167,6 @@ def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int
         _say("Nothing was changed. The same with --yes carries it out.")
         return 0
     return _carry_out(backend, wanted, now_millis=now_millis)
-
-
-def _noon_of(day: date | None, *, now_millis: int) -> int | None:
-    if day is None:
-        return None
-    noon_millis = int(datetime.combine(day, clock_time(12), tzinfo=UTC).timestamp() * 1000)
-    if noon_millis > now_millis:
-        raise SettingsError(
-            "--day: expected a day before today; without it, the bytes count as of now"
-        )
-    return noon_millis
 
 
 def corrections_list(settings: Settings, *, as_json: bool = False) -> int:
@@ -285,105 +263,12 @@ def _show_sums(reader: LedgerReader, username: str) -> None:
 
 
 def _carry_out(backend: EmbeddedBackend | SharedBackend, wanted: Wanted, *, now_millis: int) -> int:
-    """Record a correction as requested, and wait until it is carried out.
-
-    The collector that writes the ledger carries it out; if none runs, this process does.
-    """
-    number = backend.ask_correction(wanted, asked_at_millis=now_millis)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    try_here_at = time.monotonic()
-    with closing(backend.reader()) as reader:
-        while not (done := _find(reader, number)).done_at_millis:
-            if time.monotonic() > deadline:
-                raise LedgerError(
-                    f"correction {number} is requested and not carried out yet: the collector that "
-                    "writes the ledger carries it out; see `traffic-collector corrections`"
-                )
-            if time.monotonic() >= try_here_at:
-                try_here_at = time.monotonic() + TRY_HERE_SECONDS
-                _try_here(backend, now_millis=now_millis)
-            time.sleep(POLL_SECONDS)
-    if done.problem is not None:
-        raise LedgerError(f"{done.problem}; nothing was changed")
+    done = carry_out(backend, wanted, now_millis=now_millis)
     _say(
-        f"Correction {number}: {done.reports:,} reports voided, {done.raw_bytes:+,} bytes, "
+        f"Correction {done.number}: {done.reports:,} reports voided, {done.raw_bytes:+,} bytes, "
         f"{done.billed_bytes:+,} billed. The bridge applies it when it next reads the feed."
     )
     return 0
-
-
-def _try_here(backend: EmbeddedBackend | SharedBackend, *, now_millis: int) -> None:
-    """Carry out all requested corrections, if this process can be the ledger's writer.
-
-    Otherwise the collector that writes the ledger carries them out, which may hold a lock for
-    longer than others wait for it. Raises LedgerError and NotStoredError.
-    """
-    try:
-        _carry_out_here(backend, now_millis=now_millis)
-    except (LedgerInUseError, LedgerUnavailableError):
-        pass
-    except LedgerError as error:
-        if not isinstance(error.__cause__, LedgerUnavailableError):
-            raise
-
-
-def _carry_out_here(backend: EmbeddedBackend | SharedBackend, *, now_millis: int) -> None:
-    if not backend.is_shared:
-        with closing(backend.open()) as ledger:
-            _carry_out_all(ledger, now_millis=now_millis)
-        return
-    with closing(backend.open()) as shared:
-        if shared.leads:
-            _carry_out_all(shared, now_millis=now_millis)
-
-
-def _carry_out_all(ledger: Ledger, *, now_millis: int) -> None:
-    while ledger.correct(now_millis=now_millis):
-        pass
-
-
-def _find(reader: LedgerReader, number: int) -> Correction:
-    for each in reader.corrections(limit=SHOWN_CORRECTIONS):
-        if each.number == number:
-            return each
-    raise LedgerError(f"correction {number} is gone: was the ledger restored meanwhile?")
-
-
-def _reason(arguments: argparse.Namespace) -> str:
-    reason: str = arguments.reason
-    if len(reason) > MAX_REASON_LENGTH:
-        raise SettingsError(f"--reason: at most {MAX_REASON_LENGTH} characters")
-    return reason
-
-
-def _actor() -> str:
-    """Return who asks for the correction, as user@host."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        name = "unknown"
-    return f"{name}@{socket.gethostname()}"
-
-
-def _amount(text: str, option: str) -> int:
-    if not _AMOUNT.fullmatch(text) or abs(int(text)) > 2**62:
-        raise SettingsError(f"{option}: expected whole bytes such as -103000000000, not {text!r}")
-    return int(text)
-
-
-def _moment(text: str, option: str, *, now_millis: int) -> int:
-    """Read a time: ISO 8601, UTC unless it names a zone, or `3h` for three hours ago."""
-    if found := _AGO.fullmatch(text):
-        return now_millis - int(found[1]) * _UNITS[found[2]] * 1000
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return round((moment - datetime.fromtimestamp(0, tz=UTC)) / timedelta(milliseconds=1))
-    except (ValueError, OverflowError) as error:
-        raise SettingsError(
-            f"{option}: expected a time such as 2026-11-28T09:30Z, or 30m, 3h, 2d for that long "
-            f"ago, not {text!r}"
-        ) from error
 
 
 def _shown(millis: int | None) -> str:

@@ -294,7 +294,7 @@ class TestCommands:
     ):
         """As by a collector whose step of a correction lasts; it failed after it was requested."""
         monkeypatch.setattr("collector.ledger.postgres.link.LOCK_SECONDS", 0.1)
-        monkeypatch.setattr("collector.cli.corrections.TRY_HERE_SECONDS", 0.1)
+        monkeypatch.setattr("collector.cli.correction_run.TRY_HERE_SECONDS", 0.1)
         with closing(PostgresLedger(url)) as ledger:
             ledger.record([batch(report("alice"))], received_at_millis=NOON_MILLIS)
         opened, locked_out = PostgresBackend.open, []
