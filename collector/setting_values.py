@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from collector.errors import SettingsError
-from collector.ledger.backend import backend_of
+from collector.ledger.url import check_url
 from collector.reports.identity import FIRST_PANEL, PANEL_NAME, subscription_token
 from collector.reports.reporters import MIN_KEY_LENGTH, NAME
 from collector.runtime.config.values import WEB_URL, comma_list, header_text, text
@@ -17,7 +17,7 @@ USUAL_SUBSCRIPTION_PATH = "sub"
 
 def _ledger_url(raw: str) -> str:
     try:
-        backend_of(raw)
+        check_url(raw)
     except SettingsError as error:
         raise ValueError(str(error).removeprefix("LEDGER_URL: ")) from None
     return raw

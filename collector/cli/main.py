@@ -26,8 +26,9 @@ from collector.errors import CollectorError, LedgerUnavailableError
 from collector.known_names import NAMES
 from collector.ledger.backend import LedgerBackend, backend_of, file_of
 from collector.ledger.sqlite.backup import back_up
-from collector.ledger.sqlite.file import LEDGER, ledger_path
+from collector.ledger.sqlite.file import LEDGER
 from collector.ledger.statistics_values import Audit, Facts
+from collector.ledger.url import ledger_path
 from collector.runtime.cli import (
     add_completion,
     add_json,

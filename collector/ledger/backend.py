@@ -7,20 +7,17 @@ database that any number of collectors share.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
-from urllib.parse import urlsplit
 
 from collector.errors import SettingsError
 from collector.ledger.corrections import Wanted
 from collector.ledger.ports import Ledger, LedgerReader, SharedLedger, SharedReader
 from collector.ledger.readers import ReaderPosition
+from collector.ledger.url import demand_driver, is_postgres, ledger_path
 from collector.reports.billing import Ratio
 from collector.reports.contacts import Contacts
 from collector.reports.reporters import Configured
-
-POSTGRES_SCHEMES = ("postgresql", "postgres")
 
 
 class LedgerBackend(Protocol):
@@ -160,23 +157,13 @@ class SharedBackend(LedgerBackend, Protocol):
         ...
 
 
-def is_postgres(url: str) -> bool:
-    """Tell whether a URL names a PostgreSQL database."""
-    return urlsplit(url).scheme in POSTGRES_SCHEMES
-
-
 def backend_of(url: str) -> EmbeddedBackend | SharedBackend:
     """Return the ledger of a URL; SettingsError for an unsupported or malformed URL."""
     if not is_postgres(url):
         from collector.ledger.sqlite.backend import SqliteBackend  # noqa: PLC0415 - one kind is loaded
 
         return SqliteBackend(url)
-    if find_spec("psycopg") is None or find_spec("psycopg_pool") is None:
-        raise SettingsError(
-            "LEDGER_URL is a PostgreSQL ledger, but its driver is not installed: "
-            "pip install 'marzban-external-traffic[postgres]' (a checkout: uv sync --extra "
-            "postgres); the Docker image has it"
-        )
+    demand_driver()
     from collector.ledger.postgres.backend import PostgresBackend  # noqa: PLC0415 - 10 MB that a file saves
 
     return PostgresBackend(url)
@@ -189,6 +176,4 @@ def file_of(url: str, *, instead: str) -> Path:
     """
     if is_postgres(url):
         raise SettingsError(f"LEDGER_URL names a PostgreSQL ledger: {instead}")
-    from collector.ledger.sqlite.file import ledger_path  # noqa: PLC0415 - one kind is loaded
-
     return ledger_path(url)

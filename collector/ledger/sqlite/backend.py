@@ -15,6 +15,7 @@ from collector.ledger.sqlite import file as sqlite_file
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger, not_stored
+from collector.ledger.url import ledger_path
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class SqliteBackend(SqlAdministration):
     is_shared: Final = False
 
     def __init__(self, url: str) -> None:
-        self.path: Path = sqlite_file.ledger_path(url)
+        self.path: Path = ledger_path(url)
 
     @property
     def name(self) -> str:

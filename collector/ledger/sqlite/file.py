@@ -5,9 +5,8 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from collector.errors import LedgerError, LedgerInUseError, SettingsError
+from collector.errors import LedgerError, LedgerInUseError
 from collector.runtime import file_lock
 from collector.runtime.file_lock import FileLock
 from collector.runtime.sqlite.file import SqliteKind, open_to_read, open_to_write
@@ -220,18 +219,6 @@ LEDGER = SqliteKind(
     migrations=MIGRATIONS,
     error=LedgerError,
 )
-
-
-def ledger_path(url: str) -> Path:
-    """Return the file of a `sqlite:///` URL; SettingsError for another URL."""
-    parts = urlsplit(url)
-    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
-        raise SettingsError(
-            f"LEDGER_URL: {parts.scheme or url!r} is not supported; expected a file such as "
-            "sqlite:///./data/ledger.sqlite3 (four slashes for an absolute path), or a database: "
-            "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
-        )
-    return Path(parts.path[1:])
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -17,9 +17,10 @@ from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Wanted
 from collector.ledger.sqlite import file as sqlite_file
 from collector.ledger.sqlite import key_index
-from collector.ledger.sqlite.file import APPLICATION_ID, LEDGER, MIGRATIONS, connect, ledger_path
+from collector.ledger.sqlite.file import APPLICATION_ID, LEDGER, MIGRATIONS, connect
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
+from collector.ledger.url import ledger_path
 from collector.reports.billing import Ratio
 from collector.reports.reporters import KeyRing
 from tests.support.collector.ledgers import DAY, NOON_MILLIS, batch, beside, report

@@ -16,6 +16,7 @@ import pytest
 from collector.cli import main as cli
 from collector.errors import LedgerError, SettingsError
 from collector.ledger import backend as place
+from collector.ledger import url as ledger_url
 from collector.ledger.postgres.backend import PostgresBackend
 from collector.ledger.postgres.writer import PostgresLedger
 from collector.ledger_gauges import refresh
@@ -323,7 +324,7 @@ class TestCommands:
 
 
 def test_a_driver_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(place, "find_spec", lambda _: None)
+    monkeypatch.setattr(ledger_url, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"\[postgres\]"):
         place.backend_of("postgresql://u:p@h/d")
 
