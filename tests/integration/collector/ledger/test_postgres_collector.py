@@ -318,6 +318,7 @@ class TestCommands:
 
     def test_a_server_that_is_not_there_is_one_line(self, run, monkeypatch):
         monkeypatch.setenv("LEDGER_URL", f"postgresql://owner:{PASSWORD}@127.0.0.1:1/x")
+        monkeypatch.setenv("COLLECTOR_PORT", "0")  # 8080 may be another program's
         monkeypatch.setattr(cli, "PATIENCE_SECONDS", 0)
         for command in (("serve",), ("check",), ("reporters", "list")):
             assert "error: the ledger postgresql://owner@127.0.0.1:1/x" in run(*command, code=1)
