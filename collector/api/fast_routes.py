@@ -20,20 +20,25 @@ from collector.api.problems import answer_of, problem_of
 from collector.api.senders import Claims, read_claims
 from collector.errors import CollectorError
 from collector.runtime.http import answer_mark
+from collector.runtime.http.at_once import send_at_once
 from collector.service import Collector
 
 _MARK = answer_mark.HEADER.encode()
 _REQUEST_ID = answer_mark.REQUEST_HEADER.encode()
+_HEADERS = b"content-length: %d\r\ncontent-type: application/json\r\n" + _MARK + b": %b\r\n"
 
 
 class _Endpoint(Protocol):
     async def __call__(
         self, request: Request, collector: Collector, claimed: Claims, **parameters: str
-    ) -> BaseModel: ...
+    ) -> BaseModel | bytes: ...
 
 
 class FastRoute(APIRoute):
-    """A route whose function takes the request, the collector, claims and path parameters."""
+    """A route whose function takes the request, the collector, claims and path parameters.
+
+    It returns its answer, or the JSON of it.
+    """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that matches; FastAPI answers other methods with 405."""
@@ -55,11 +60,14 @@ class FastRoute(APIRoute):
             problem.headers[answer_mark.HEADER] = _mark_of(scope)
             await problem(scope, receive, send)
             return
-        body = answer.model_dump_json().encode()
+        body = answer if isinstance(answer, bytes) else answer.model_dump_json().encode()
+        mark = _mark_of(scope).encode()
+        if send_at_once(send, _HEADERS % (len(body), mark), body):
+            return
         headers = [
             (b"content-length", str(len(body)).encode()),
             (b"content-type", b"application/json"),
-            (_MARK, _mark_of(scope).encode()),
+            (_MARK, mark),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from collector.runtime.http.at_once import is_body_there
+
 LEAST_BYTES_PER_SECOND = 8192
 """A body that arrives more slowly than this is given up, after its first seconds."""
 
@@ -38,6 +40,15 @@ async def read_body(
     `reserve` is told of each part's bytes before they are kept, and may refuse by raising. Raises
     BodyTooLongError, BodyTooSlowError and BodyCutOffError.
     """
+    if is_body_there(receive):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BodyCutOffError
+        whole: bytes = message.get("body", b"")
+        reserve(len(whole))
+        if len(whole) > limit_bytes:
+            raise BodyTooLongError
+        return whole
     body = bytearray()
     now_seconds = asyncio.get_running_loop().time
     latest = now_seconds() + read_seconds
