@@ -15,4 +15,8 @@ def collector_of(request: Request) -> Collector:
     return collector
 
 
-CollectorPart = Annotated[Collector, Depends(collector_of)]
+async def _collector(request: Request) -> Collector:
+    return collector_of(request)  # a coroutine: FastAPI calls plain functions in a thread
+
+
+CollectorPart = Annotated[Collector, Depends(_collector)]

@@ -258,7 +258,7 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def require_admin(collector: CollectorPart, credentials: AdminCredentials) -> None:
+async def require_admin(collector: CollectorPart, credentials: AdminCredentials) -> None:
     """Raise ProblemError 401 or 403 unless the caller has the admin key."""
     if not is_admin(collector, credentials):
         raise ProblemError(401, "send Authorization: Bearer with the COLLECTOR_ADMIN_KEY")

@@ -64,8 +64,16 @@ def following(leadership: Leadership) -> str:
     return "this bridge follows, and no bridge leads at the moment"
 
 
-BridgePart = Annotated[Bridge, Depends(bridge_of)]
-BridgesPart = Annotated[Bridges, Depends(bridges_of)]
+async def _bridge(request: Request) -> Bridge:
+    return bridge_of(request)  # a coroutine: FastAPI calls plain functions in a thread
+
+
+async def _bridges(request: Request) -> Bridges:
+    return bridges_of(request)
+
+
+BridgePart = Annotated[Bridge, Depends(_bridge)]
+BridgesPart = Annotated[Bridges, Depends(_bridges)]
 
 
 async def authenticate(

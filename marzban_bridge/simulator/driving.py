@@ -20,7 +20,7 @@ from marzban_bridge.simulator.snapshot import WrongKindError, restore_snapshot, 
 router = APIRouter(prefix="/simulation", tags=["simulation"])
 
 
-def _panel(request: Request) -> SimulatedPanel:
+async def _panel(request: Request) -> SimulatedPanel:
     panel: SimulatedPanel = request.app.state.panel
     return panel
 

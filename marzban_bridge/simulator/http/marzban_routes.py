@@ -22,22 +22,22 @@ from marzban_bridge.simulator.panel.listing import UsersQuery
 from marzban_bridge.simulator.panel.users import SimulatedAdmin, SimulatedUser
 
 
-def _admin(request: Request) -> SimulatedAdmin:
+async def _admin(request: Request) -> SimulatedAdmin:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise RefusedError(401, "Not authenticated")
     return panel_of(request).admin_of(token)
 
 
-def _sudo(request: Request) -> SimulatedAdmin:
-    admin = _admin(request)
+async def _sudo(request: Request) -> SimulatedAdmin:
+    admin = await _admin(request)
     if not admin.is_sudo:
         raise RefusedError(403, "You're not allowed")
     return admin
 
 
-def _user(username: str, request: Request) -> SimulatedUser:
-    admin = _admin(request)
+async def _user(username: str, request: Request) -> SimulatedUser:
+    admin = await _admin(request)
     user = panel_of(request).find(username)
     if not admin.is_sudo and user.owner != admin.username:
         raise RefusedError(403, "You're not allowed")

@@ -21,7 +21,11 @@ def panel_of(request: Request) -> SimulatedPanel:
     return panel
 
 
-Panel = Annotated[SimulatedPanel, Depends(panel_of)]
+async def _panel(request: Request) -> SimulatedPanel:
+    return panel_of(request)  # a coroutine: FastAPI calls plain functions in a thread
+
+
+Panel = Annotated[SimulatedPanel, Depends(_panel)]
 
 
 async def json_body(request: Request) -> Any:
