@@ -40,7 +40,7 @@ class PostgresReplica(StoreHandle):
         """Why nothing may be written any more; None while the lease is held."""
         try:
             self._link.connect()  # before the store is read: writes go to the same server
-            if shared_upgrade.is_due(url):
+            if shared_upgrade.is_due(self._link):
                 shared_upgrade.upgrade(url, lease)
             super().__init__(load(url), trail=self._trail)
         except BaseException:

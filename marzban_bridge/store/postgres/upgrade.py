@@ -13,7 +13,6 @@ from marzban_bridge.store.postgres.link import (
     PATIENT_ANSWER_SECONDS,
     Db,
     PostgresLink,
-    open_connection,
 )
 from marzban_bridge.store.postgres.rows import columns_of, load, upsert
 from marzban_bridge.store.postgres.schema import EVENTS, TABLES, VERSION, version_of
@@ -21,13 +20,9 @@ from marzban_bridge.store.postgres.schema import EVENTS, TABLES, VERSION, versio
 log = logging.getLogger(__name__)
 
 
-def is_due(url: str) -> bool:
+def is_due(link: PostgresLink) -> bool:
     """Tell whether the store has an earlier schema."""
-    db = open_connection(url)
-    try:
-        return 0 < version_of(db) < VERSION
-    finally:
-        db.close()
+    return 0 < link.ask(version_of) < VERSION
 
 
 def upgrade(url: str, lease: Lease) -> None:

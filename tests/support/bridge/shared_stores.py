@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from marzban_bridge.store.postgres import schema as shared_schema
 from marzban_bridge.store.postgres.lease import Lease
 from marzban_bridge.store.postgres.link import PostgresLink
 from marzban_bridge.store.postgres.replica import PostgresReplica, ReplicaReader
+from marzban_bridge.store.postgres.rows import load
 from marzban_bridge.store.postgres.schema import EVENTS, TABLES
 from marzban_bridge.store.store import Store
 
@@ -21,20 +22,23 @@ ENGINES = [FILE, POSTGRESQL]
 
 def lead(url: str, *, seconds: float = 300) -> Lease:
     """Take the lease, whoever has it."""
-    shared_schema.prepare(url)
-    link = PostgresLink(url)
+    with closing(PostgresLink(url)) as link:
+        return _lead(link, url, seconds=seconds)
+
+
+def _lead(link: PostgresLink, url: str, *, seconds: float = 300) -> Lease:
+    if link.ask(shared_schema.version_of) != shared_schema.VERSION:
+        shared_schema.prepare(url)
     lease = Lease(seconds)
     link.ask(lambda db: db.execute("UPDATE lease SET expires_at = clock_timestamp()"))
     assert link.ask(lease.take)
-    link.close()
     return lease
 
 
 def give_back(url: str, lease: Lease) -> None:
     """Let another one lead at once."""
-    link = PostgresLink(url)
-    link.ask(lease.release)
-    link.close()
+    with closing(PostgresLink(url)) as link:
+        link.ask(lease.release)
 
 
 def open_shared(url: str) -> tuple[Store, Lease]:
@@ -50,8 +54,11 @@ def leading(place: Path | StoreUrl, stack: AsyncExitStack) -> dict[str, Any]:
     """
     if isinstance(place, Path):
         return {}
-    store, lease = open_shared(place.value)
-    stack.callback(lambda: give_back(place.value, lease))
+    link = PostgresLink(place.value)
+    stack.callback(link.close)
+    lease = _lead(link, place.value)
+    stack.callback(lambda: link.ask(lease.release))
+    store = Store(PostgresReplica(place.value, lease))
     stack.callback(store.close)
     stack.callback(lambda: assert_written_through(store, place.value))
     return {"store": store, "guard": WriteGuard(lease)}
@@ -59,14 +66,13 @@ def leading(place: Path | StoreUrl, stack: AsyncExitStack) -> dict[str, Any]:
 
 def assert_written_through(store: Store, url: str) -> None:
     """Compare the leader's copy with what another bridge would read."""
-    other = Store(ReplicaReader(url))
-    for table in TABLES:
-        if table is not EVENTS:
-            columns = ", ".join(table.columns)
-            query = f"SELECT {columns} FROM {table.name} ORDER BY {', '.join(table.keys)}"
-            ours, theirs = (each._handle.db.execute(query).fetchall() for each in (store, other))
-            assert ours == theirs, table.name
-    other.close()
+    with closing(load(url)) as read:
+        for table in TABLES:
+            if table is not EVENTS:
+                columns = ", ".join(table.columns)
+                query = f"SELECT {columns} FROM {table.name} ORDER BY {', '.join(table.keys)}"
+                ours, theirs = (db.execute(query).fetchall() for db in (store._handle.db, read))
+                assert ours == theirs, table.name
 
 
 class StorePlace:
