@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -17,6 +18,7 @@ from hypothesis.internal.conjecture import providers
 
 from tests.support import programs
 from tests.support.bridge.shared_stores import ENGINES, FILE, StorePlace
+from tests.support.compile_once import compile_share
 from tests.support.engines import influx_engine, postgres_server
 from tests.support.engines.influx_engine import InfluxEngine
 from tests.support.engines.postgres_server import PostgresServer
@@ -39,7 +41,7 @@ if FACTOR == 1:
     providers._get_local_constants = lambda: providers._local_constants
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Have consoles made before a test sets their width, and without that of a worker's terminal.
 
     A console that finds a width when it is made keeps it. Hundreds of processes are started: what
@@ -51,6 +53,8 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
     for module in ("collector.cli.main", "marzban_bridge.cli.commands"):
         importlib.import_module(module)
+    if config.args == config.getini("testpaths"):  # all tests
+        compile_share(Path(__file__).parent.rglob("test_*.py"), config)
     programs.have_forks()
     _keep_files_in_memory()
 
@@ -61,6 +65,17 @@ def _keep_files_in_memory() -> None:
     if is_roomy and not {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & os.environ.keys():
         os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Collect without looking for garbage among the thousands of tests, then or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_unconfigure() -> None:
