@@ -142,7 +142,7 @@ class Soak:
                 self.books,
                 self.ending,
                 seed=seed,
-                pause_seconds=0.03,
+                pause_seconds=0.1 if is_short else 0.03,
             )
             for number in range(SENDERS)
         ]
