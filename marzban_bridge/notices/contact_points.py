@@ -16,6 +16,8 @@ NAME = "VPN traffic"
 MOST_POSTED = "2"
 """Alerts in one post of the webhook, which says how many more there are: each takes over 1 KB."""
 TITLE, MESSAGE = '{{ template "traffic.title" . }}', '{{ template "traffic.message" . }}'
+NAME_ALONE, ABOUT = '{{ template "traffic.name" . }}', '{{ template "traffic.about" . }}'
+"""For the webhook, whose texts are made of those alerts that are left: a number would be wrong."""
 ORG_ID = 1
 
 
@@ -45,7 +47,7 @@ def receivers(settings: NoticeSettings) -> list[dict[str, Any]]:
                 "authorization_scheme": "Bearer",
                 "authorization_credentials": settings.webhook_token,
             }
-        found.append(_receiver("webhook", **post, title=TITLE, message=MESSAGE))
+        found.append(_receiver("webhook", **post, title=NAME_ALONE, message=ABOUT))
     return found
 
 

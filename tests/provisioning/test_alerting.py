@@ -63,7 +63,7 @@ def test_a_rule_has_known_keys_and_values(rule):
     assert rule["labels"].keys() == {"severity"}
     assert rule["labels"]["severity"] in {"info", "warning", "critical"}
     # Error and NoData send alerts of other names, without labels, and end those that fire.
-    assert rule["noDataState"] in {"OK", "Alerting", "KeepLast"}
+    assert rule["noDataState"] in {"OK", "KeepLast"}
     assert rule["execErrState"] in {"Alerting", "KeepLast"}
 
 

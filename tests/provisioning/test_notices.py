@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
+from marzban_bridge.notices.contact_points import ABOUT, MESSAGE, NAME_ALONE, TITLE
 from tests.support.grafana.alert_evaluation import texts
 from tests.support.grafana.go_template import Templates
 from tests.support.grafana.grafana_files import PROVISIONING, rules
@@ -48,6 +51,19 @@ def test_a_notice_says_who_how_many_and_what_it_means():
     )
     assert "in all" not in text
     assert "\n\n\n" not in text
+
+
+def test_a_post_of_a_webhook_counts_nothing():
+    """Grafana makes its texts of the two alerts that are left."""
+    assert message(NEAR, firing=["alice", "bob"], what="name") == "🔴 User near limit"
+    about = message(NEAR, firing=["alice", "bob"], what="about")
+    assert about.splitlines()[0].startswith("The user will be cut off")
+
+
+def test_every_text_that_a_contact_point_names_is_there():
+    named = {NAME_ALONE, ABOUT, TITLE, MESSAGE}
+    defined = set(re.findall(r'define "(.+?)"', TEMPLATE["template"]))
+    assert {re.findall(r'template "(.+?)"', each)[0] for each in named} == defined
 
 
 def test_an_end_is_told_as_one():
