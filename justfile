@@ -57,6 +57,10 @@ bench-intake *args:
 bench-growth *args:
     uv run --group bench python benchmarks/growth.py {{args}}
 
+# how long each query of the dashboards takes with 10,000 users and a month of data
+bench-dashboards *args:
+    uv run --group bench python benchmarks/dashboards.py {{args}}
+
 # an hour's reports while InfluxDB is away: does anybody notice, how fast after
 bench-outage *args:
     uv run --group bench python benchmarks/outage.py {{args}}

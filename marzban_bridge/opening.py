@@ -19,6 +19,7 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.port import Panel
+from marzban_bridge.panels.user_page import user_page
 from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.reconcile.actions import Actions
 from marzban_bridge.reconcile.feed_reader import FeedReader
@@ -78,8 +79,11 @@ async def open_bridges(
         stack.push_async_callback(feed.close)
         metrics = {name: _metrics_of(store.of(name), clock) for name in names}
         _introduce(metrics[FIRST_PANEL], settings, store)
+        panels = open_panels(configured, stack, transport=panel_transport, guard=guard)
         time_series = _time_series(
             settings,
+            configured,
+            panels,
             store=store,
             clock=clock,
             metrics=metrics[FIRST_PANEL],
@@ -87,7 +91,6 @@ async def open_bridges(
         )
         if time_series:
             stack.callback(time_series.close)
-        panels = open_panels(configured, stack, transport=panel_transport, guard=guard)
         yield _wired(
             settings,
             configured,
@@ -282,10 +285,22 @@ def _metrics_of(store: Store, clock: Clock) -> Metrics:
 
 
 def _time_series(
-    settings: Settings, *, store: Store, clock: Clock, metrics: Metrics, standstill: Standstill
+    settings: Settings,
+    configured: Sequence[PanelSettings],
+    panels: Mapping[str, Panel],
+    *,
+    store: Store,
+    clock: Clock,
+    metrics: Metrics,
+    standstill: Standstill,
 ) -> TimeSeriesWriter | None:
     if not settings.influxdb_url:
         return None
+    addresses = {each.name: each.url for each in configured}
+
+    def page_of(panel: str, username: str) -> str:
+        return user_page(addresses[panel], panels[panel].dialect.kind, username)
+
     return TimeSeriesWriter(
         store=store,
         influx=Influx(settings.influx_access()),
@@ -294,6 +309,7 @@ def _time_series(
         heartbeat_seconds=settings.snapshot_seconds,
         raw_days=settings.influxdb_raw_days,
         standstill=standstill,
+        page_of=page_of,
     )
 
 

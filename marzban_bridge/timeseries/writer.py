@@ -77,6 +77,7 @@ class TimeSeriesWriter:
     """Writes the accounts and events of one bridge to one InfluxDB.
 
     `run` does so until cancelled; `step` writes one page. At its start all accounts are written.
+    `page_of` says where a panel shows a user.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class TimeSeriesWriter:
         monotonic_seconds: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
         standstill: Standstill | None = None,
+        page_of: Callable[[str, str], str] = lambda _panel, _username: "",
     ) -> None:
         self._store = store
         self._books = {panel: store.of(panel) for panel in store.panels}
@@ -101,6 +103,7 @@ class TimeSeriesWriter:
         self._kept = timedelta(days=raw_days) - RETENTION_MARGIN
         self._monotonic_seconds = monotonic_seconds
         self._jitter = jitter
+        self._page_of = page_of
         self._standstill = standstill or Standstill()
         self._thread = DaemonExecutor(1, thread_name_prefix="time-series")
         self._wake = asyncio.Event()
@@ -290,8 +293,9 @@ class TimeSeriesWriter:
             shown = trusted(account, is_store_suspended=bool(self._store.suspended))
             name = PublicName(panel, books.placement.public_name(account.username))
             totals = books.usage.totals(account.key)
-            point = usage_line(shown, totals=totals, at=now, name=name)
-            figures[place] = figures_of(shown, totals, at=now, name=name)
+            page = self._page_of(panel, account.username)
+            point = usage_line(shown, totals=totals, at=now, name=name, panel_user_url=page)
+            figures[place] = figures_of(shown, totals, at=now, name=name, panel_user_url=page)
             series[place] = series_of(account, name)
             if self._series.get(place, series[place]) != series[place]:
                 points.append(last_line(self._series[place], Ending.MOVED, at=now - JUST_BEFORE))
