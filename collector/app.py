@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 import collector
 from collector.api import (
@@ -40,6 +42,7 @@ from collector.settings import Settings
 log = logging.getLogger(__name__)
 
 GRACEFUL_SECONDS = 10
+_FAST = (reports, sources)
 
 
 def create_app(
@@ -85,13 +88,22 @@ def create_app(
         redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
     )
     install_problem_handlers(app)
-    for module in (reports, sources):
-        app.include_fast(module.router)
-    for module in (usage, maintenance, corrections, contacts, readers, original_statistics, health):
-        app.include_router(module.router)
+    app.router.routes.extend(_routes())
+    for module in _FAST:
+        app.serve_fast(module.router)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     serve_api_page(app, DESCRIPTIONS)
     return app
+
+
+@functools.cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """Return the routes, the same for each application: FastAPI is slow to build them."""
+    router = APIRouter()
+    others = (usage, maintenance, corrections, contacts, readers, original_statistics, health)
+    for module in (*_FAST, *others):
+        router.include_router(module.router)
+    return tuple(router.routes)
 
 
 def server_of(

@@ -10,7 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 import marzban_bridge
 from collector.runtime.background import end_all
@@ -76,15 +77,26 @@ def create_app(
     )
     app.state.settings, app.state.callers = settings, Callers()
     install_error_handlers(app)
-    of_process = (paused_actions, dashboard, health)
-    for module in (webhooks, admin, operations, acceptance, confirm, *of_process):
-        app.include_router(module.router)
-    for module in (webhooks, admin, operations, acceptance, confirm):
-        app.include_router(
-            module.router, prefix="/panels/{panel}", include_in_schema=bool(settings.panels_file)
-        )
+    app.router.routes.extend(_routes(shows_panels=bool(settings.panels_file)))
     serve_api_page(app, DESCRIPTIONS)
     return app
+
+
+@functools.cache
+def _routes(*, shows_panels: bool) -> tuple[BaseRoute, ...]:
+    """Return the routes, the same for each application: FastAPI is slow to build them.
+
+    With `shows_panels` those of a panel by name are in the OpenAPI document too.
+    """
+    router = APIRouter()
+    of_panel = (webhooks, admin, operations, acceptance, confirm)
+    for module in (*of_panel, paused_actions, dashboard, health):
+        router.include_router(module.router)
+    for module in of_panel:
+        router.include_router(
+            module.router, prefix="/panels/{panel}", include_in_schema=shows_panels
+        )
+    return tuple(router.routes)
 
 
 OnFailure = Callable[[BaseException], None] | None

@@ -90,12 +90,11 @@ class FastRoutesApp(FastAPI):
         super().__init__(**options)
         self._fast: dict[tuple[str, str], FastRoute] = {}
 
-    def include_fast(self, router: APIRouter) -> None:
-        """Include a router; its paths with parameters still go through routing.
+    def serve_fast(self, router: APIRouter) -> None:
+        """Serve the fast routes of an included router; paths with parameters go through routing.
 
         A slash at the end of a path is accepted.
         """
-        self.include_router(router)
         for route in router.routes:
             if isinstance(route, FastRoute) and "{" not in route.path:
                 for path in (route.path, f"{route.path}/"):

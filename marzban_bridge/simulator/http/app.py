@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+import functools
+
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute
 
 from marzban_bridge.simulator.faults import Faults, FaultsMiddleware
 from marzban_bridge.simulator.http import marzban_routes, pasarguard_routes
@@ -25,10 +28,18 @@ def create_simulator_app(panel: SimulatedPanel, *, faults: Faults | None = None)
     app.state.faults = faults or Faults()
     app.add_middleware(FaultsMiddleware, faults=app.state.faults, clock=panel.clock)
     app.add_exception_handler(RefusedError, _refusal)
-    app.post("/api/admin/token")(sign_in)
-    app.include_router(ROUTES[panel.kind], prefix="/api")
-    app.include_router(subscription_router, prefix=f"/{panel.subscription_path}")
+    app.router.routes.extend(_routes(panel.kind, panel.subscription_path))
     return app
+
+
+@functools.lru_cache(maxsize=8)
+def _routes(kind: str, subscription_path: str) -> tuple[BaseRoute, ...]:
+    """Return a panel's routes, the same for each application: FastAPI is slow to build them."""
+    router = APIRouter()
+    router.post("/api/admin/token")(sign_in)
+    router.include_router(ROUTES[kind], prefix="/api")
+    router.include_router(subscription_router, prefix=f"/{subscription_path}")
+    return tuple(router.routes)
 
 
 async def _refusal(_: Request, error: Exception) -> Response:
