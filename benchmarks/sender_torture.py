@@ -35,7 +35,7 @@ from rich.console import Console
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from collector.agent.state.lock import signs_of  # noqa: E402
+from collector.agent.state.lock import heartbeat_of  # noqa: E402
 from tests.support.agent.agent_process import AgentProcess  # noqa: E402
 from tests.support.collector.collector_process import KEY, CollectorProcess  # noqa: E402
 from tests.support.collector.lying_proxy import LIES, PASS, Lie, LyingProxy  # noqa: E402
@@ -183,7 +183,7 @@ class Torture:
         else:
             self._fault(f"{lie.name}, {accident}: {WELL_SECONDS:g} s after: {self._all_said()}")
         if self._dice.random() < 0.3:
-            self._restarts += self.source.begin_anew(self.agent.state)
+            self._restarts += self.source.renew(self.agent.state)
         row.requests += self.proxy.answered[lie.name] - before
         row.faults += len(self._faults) - faults
         at_seconds = time.monotonic() - self._began_seconds
@@ -220,7 +220,7 @@ class Torture:
         if name == "client":
             items = self._client_says("items") or "0"  # one or two were queued just now
             return not self._client_says("problem") and int(items) <= FEW_ITEMS
-        signs = signs_of(self.agent.state)
+        signs = heartbeat_of(self.agent.state)
         return signs is not None and all(signs.lanes.get(each, "") is None for each in LANES)
 
     def _accident(self) -> str:
@@ -263,11 +263,11 @@ class Torture:
         return sayers
 
     def _agent_says(self, lane: str) -> str:
-        signs = signs_of(self.agent.state)
+        signs = heartbeat_of(self.agent.state)
         return "" if signs is None or signs.has_ended else signs.lanes.get(lane) or ""
 
     def _agent_says_of_disk(self) -> str:
-        signs = signs_of(self.agent.state)
+        signs = heartbeat_of(self.agent.state)
         if signs is None or signs.has_ended:
             return ""
         return f"{signs.sources.get('counted') or ''} {signs.relay or ''}"
@@ -279,7 +279,7 @@ class Torture:
             return ""
 
     def _all_said(self) -> str:
-        signs = signs_of(self.agent.state)
+        signs = heartbeat_of(self.agent.state)
         return f"agent {signs}, client {self._client_says('problem')!r}"
 
     def _check_status(self, lie: Lie, accident: str) -> None:
@@ -292,7 +292,7 @@ class Torture:
             self._fault(f"{lie.name}, {accident}: status: {done.stdout}{done.stderr}")
 
     def _is_well(self) -> bool:
-        signs = signs_of(self.agent.state)
+        signs = heartbeat_of(self.agent.state)
         if signs is None or signs.has_ended or signs.relay is not None:
             return False
         tried = {*signs.lanes, *signs.sources} >= {*LANES, "counted"}

@@ -17,7 +17,7 @@ from collector.agent.fetch import local_http, read
 from collector.agent.polling import Gain, absorb
 from collector.agent.requests import ReadStream
 from collector.agent.sources.kinds import KINDS
-from collector.agent.state.lock import BEAT_SECONDS, StateLock
+from collector.agent.state.lock import HEARTBEAT_SECONDS, StateLock
 from collector.agent.state.state import State
 from collector.agent.streaming import follow
 from collector.client.async_wire import AsyncWire, deliver_forever
@@ -142,12 +142,14 @@ class Agent:
     def _sender(self, lane: str, parcel: Parcel) -> Sender:
         """Return the sender of a lane of the spool."""
         delivery = Delivery(self.spool.lane(lane), parcel, now_millis=wall_clock_millis)
-        return Sender(lane, self._wire, delivery, self.state.note_delivery, tell=self.give_sign)
+        return Sender(
+            lane, self._wire, delivery, self.state.note_delivery, tell=self.write_heartbeat
+        )
 
-    def give_sign(self) -> None:
+    def write_heartbeat(self) -> None:
         """Write the heartbeat: the time, and the problems of lanes, sources and relay."""
         if self._lock is not None:
-            self._lock.give_sign(
+            self._lock.write_heartbeat(
                 lanes={
                     name: each.problem for name, each in self.senders.items() if each.problem != ""
                 },
@@ -160,8 +162,8 @@ class Agent:
 
     async def _live(self) -> None:
         while True:
-            self.give_sign()
-            await asyncio.sleep(BEAT_SECONDS)
+            self.write_heartbeat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def run(self) -> None:
         """Poll the sources and send the spool until cancelled."""
@@ -244,7 +246,7 @@ class Agent:
         if problem == outage.reason:
             return
         _set(outage, problem)
-        self.give_sign()
+        self.write_heartbeat()
         if problem is None:
             return
         try:

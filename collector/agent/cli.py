@@ -26,7 +26,7 @@ from collector.agent.probing import probe
 from collector.agent.requests import ReadStream
 from collector.agent.running import Listeners, listening, serve
 from collector.agent.sources.kinds import KINDS
-from collector.agent.state.lock import ONCE, StateLock, lock, signs_of
+from collector.agent.state.lock import ONCE, StateLock, heartbeat_of, lock
 from collector.agent.state.relay_posts import route_statuses
 from collector.agent.state.state import State
 from collector.agent.status import agent_status
@@ -209,7 +209,7 @@ def _status(arguments: argparse.Namespace, config: Config) -> int:
     now = datetime.now(tz=UTC)
     routes = config.relay.routes if config.relay else ()
     found = agent_status(
-        signs_of(Path(config.state)),
+        heartbeat_of(Path(config.state)),
         lanes=state.delivery_problems(),
         statuses=state.statuses(),
         now=now,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from collector.agent.state.lock import RUN, Signs
+from collector.agent.state.lock import RUN, Heartbeat
 from collector.agent.state.relay_posts import RouteStatus
 from collector.agent.state.state import SourceStatus
 
@@ -40,7 +40,7 @@ class AgentStatus:
 
 
 def agent_status(
-    signs: Signs | None,
+    heartbeat: Heartbeat | None,
     *,
     lanes: Mapping[str, str],
     statuses: Sequence[SourceStatus],
@@ -48,43 +48,44 @@ def agent_status(
     routes: Sequence[RouteStatus] = (),
 ) -> AgentStatus:
     """Return the status of an agent, from its last heartbeat and its state."""
-    found = _status(signs, lanes=lanes, statuses=statuses, now=now)
+    found = _status(heartbeat, lanes=lanes, statuses=statuses, now=now)
     return replace(found, routes=routes)
 
 
 def _status(
-    signs: Signs | None,
+    heartbeat: Heartbeat | None,
     *,
     lanes: Mapping[str, str],
     statuses: Sequence[SourceStatus],
     now: datetime,
 ) -> AgentStatus:
-    if signs is None:
+    if heartbeat is None:
         return AgentStatus(None, is_running=True, lanes=lanes, statuses=statuses, relay=None)
-    seen = f"{signs.seen_at:%Y-%m-%d %H:%M:%S} UTC"
-    if signs.purpose != RUN:
+    seen = f"{heartbeat.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+    if heartbeat.purpose != RUN:
         return AgentStatus(
-            f"It was last run with --once, at {seen}." if signs.has_ended else None,
+            f"It was last run with --once, at {seen}." if heartbeat.has_ended else None,
             is_running=True,
             lanes=lanes,
             statuses=statuses,
             relay=None,
         )
-    if signs.has_ended or signs.hangs(now):
+    if heartbeat.has_ended or heartbeat.hangs(now):
         said = (
-            f"No agent runs: the last one (pid {signs.pid}) was seen at {seen}. No source is "
+            f"No agent runs: the last one (pid {heartbeat.pid}) was seen at {seen}. No source is "
             "polled, and nothing is sent."
-            if signs.has_ended
-            else f"The agent (pid {signs.pid}) hangs, its last heartbeat was at {seen}: restart it."
+            if heartbeat.has_ended
+            else f"The agent (pid {heartbeat.pid}) hangs, its last heartbeat was at {seen}: "
+            "restart it."
         )
         return AgentStatus(said, is_running=False, lanes=lanes, statuses=statuses, relay=None)
     return AgentStatus(
-        f"The agent runs (pid {signs.pid}).",
+        f"The agent runs (pid {heartbeat.pid}).",
         is_running=True,
-        lanes=_with_said(lanes, signs.lanes),
-        statuses=_with_problems(statuses, signs.sources),
-        relay=signs.relay,
-        refused=signs.refused,
+        lanes=_with_said(lanes, heartbeat.lanes),
+        statuses=_with_problems(statuses, heartbeat.sources),
+        relay=heartbeat.relay,
+        refused=heartbeat.refused,
     )
 
 

@@ -108,14 +108,14 @@ def decode(body: bytes) -> Report:
     )
 
 
-def without_moment(body: bytes) -> bytes:
+def without_time(body: bytes) -> bytes:
     """Return an encoded report without its time."""
     wire = json.loads(body)
     wire.pop("reported_at", None)
     return json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def names_its_moment(body: bytes) -> bool:
+def has_time(body: bytes) -> bool:
     """Tell whether an encoded report has a time; the quotes would be escaped in a text."""
     return b'"reported_at":' in body
 
@@ -128,7 +128,7 @@ def completed(body: bytes, *, subscription: str | None, queued_at_millis: int | 
     extra: dict[str, str] = {}
     if subscription is not None:
         extra["user_token"] = subscription
-    if queued_at_millis is not None and not names_its_moment(body):
+    if queued_at_millis is not None and not has_time(body):
         moment = datetime.fromtimestamp(queued_at_millis / 1000, tz=timezone.utc)
         extra["reported_at"] = moment.isoformat(timespec="milliseconds")
     if not extra:

@@ -32,7 +32,7 @@ MAX_BODY_BYTES = 4096
 MAX_LOGIN_LENGTH = 100
 ANY_LOGIN = "*"
 """In BRIDGE_ACTION_LOGINS: all who are signed in to Grafana, and a Grafana that sends no login."""
-NOBODY_NAMED = "grafana"
+NO_LOGIN = "grafana"
 ANSWERS: dict[int | str, dict[str, Any]] = {
     status: answer for status, answer in FOR_ADMINS.items() if status != 401
 } | {
@@ -73,8 +73,8 @@ def _may(action: Action) -> Callable[..., Awaitable[str]]:
         if wait_seconds := throttle.take(login, now_seconds=bridges.clock().timestamp()):
             _count(bridge, action, "throttled")
             headers = {"retry-after": str(math.ceil(wait_seconds))}
-            raise HTTPException(429, f"{login or NOBODY_NAMED} sends this too often", headers)
-        return f"{NOBODY_NAMED}:{login}" if login else NOBODY_NAMED
+            raise HTTPException(429, f"{login or NO_LOGIN} sends this too often", headers)
+        return f"{NO_LOGIN}:{login}" if login else NO_LOGIN
 
     return let_through
 

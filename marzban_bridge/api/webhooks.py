@@ -107,7 +107,7 @@ async def take_webhook(
         is_own = check is not None and event.by == check.admin  # a write of the bridge's
         is_edit = not event.is_reset and not is_own
         if sender is Sender.PANEL and key in keys and event.user and is_edit:
-            await bridge.settler.hear_of_edit(key, event.user)
+            await bridge.settler.note_overwritten_edit(key, event.user)
     bridge.queue.add(key for *_, keys in hints for key in keys)
     _note_arrival(bridge, at_seconds=bridges_of(request).clock().timestamp())
     return WebhookAnswer(events=len(events), hints=len(hints))

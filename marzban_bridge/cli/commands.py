@@ -87,8 +87,8 @@ def plan(settings: Settings, *, as_json: bool = False) -> int:
             if running is None:
                 rows = asyncio.run(with_bridges(settings, preview))
                 break
-            for complaint in running.complaints():
-                log.warning("%s", complaint)
+            for problem in running.problems():
+                log.warning("%s", problem)
             found = running.call("GET", "/v1/plan")
             rows += [_row(panel, PlannedRow(**change)) for change in found]
     if as_json:

@@ -45,7 +45,7 @@ class RunningBridge:
             client.headers["authorization"] = f"Bearer {token}"
             yield found
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return the reasons and warnings of `/readyz`; empty when it does not answer."""
         try:
             said = self._client.get("/readyz").json()

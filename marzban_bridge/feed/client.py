@@ -17,7 +17,7 @@ from marzban_bridge.errors import (
     CollectorUnavailableError,
 )
 from marzban_bridge.feed.ledger_runs import WriterRun
-from marzban_bridge.panels.http.retry_after import heeded_seconds
+from marzban_bridge.panels.http.retry_after import bounded_seconds
 from marzban_bridge.quota.corrections import Answer, Question, Source
 from marzban_bridge.quota.usage import UsageChange
 
@@ -227,7 +227,7 @@ class CollectorFeed:
                 "COLLECTOR_ADMIN_KEY must be the same for both"
             )
         if response.status_code >= 500 or response.status_code == 429:
-            pause_seconds = heeded_seconds(
+            pause_seconds = bounded_seconds(
                 response.headers.get("retry-after"), now=datetime.now(UTC)
             )
             self._resume_at_seconds = self._monotonic_seconds() + (pause_seconds or 0.0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from collector.runtime.config.values import ADDRESS, EXACT_URL, LINE, WEB_URL, header_text, text
-from collector.runtime.config.variables import Variable, variable, variables_of
+from collector.runtime.config.variables import Variable, read_each, variable, variables_of
 
 _TOKEN = re.compile(r"[0-9]{5,20}:[A-Za-z0-9_-]{30,64}")
 _CHAT = re.compile(r"-?[0-9]{1,20}|@[A-Za-z][A-Za-z0-9_]{3,40}")
@@ -131,20 +131,12 @@ def read_notice_settings(
 
     Never raises for a value: the place of a malformed one is off, and the text says which it is.
     """
-    values, problems = {}, []
-    malformed = set()
-    for each in fields(NoticeSettings):
-        name = each.metadata["variable"].name
-        if raw := environment.get(name, "").strip():
-            try:
-                values[each.name] = each.metadata["kind"].of_text(raw)
-            except ValueError as error:
-                malformed.add(name)
-                problems.append(f"{name}: {error}")
+    values, faults = read_each(NoticeSettings, environment)
+    problems = [f"{name}: {fault}" for name, fault in faults.items()]
     for kind, names in TOGETHER:
         missing = [name for name in names if not environment.get(name, "").strip()]
         if missing and len(missing) < len(names):
             problems.append(f"{', '.join(missing)} must be set too: nothing is sent by {kind}")
-    if "ALERTS_WEBHOOK_TOKEN" in malformed:
+    if "ALERTS_WEBHOOK_TOKEN" in faults:
         values.pop("webhook_url", None)
     return NoticeSettings(**values), tuple(problems)

@@ -95,7 +95,7 @@ class Dialect:
             return False
         return abs(shown_bytes - self._resent_gib(limit_bytes) * GIB) <= DIALOG_SLACK_BYTES
 
-    def resends_what_nobody_types(self, limit_bytes: int | None, shown_bytes: int | None) -> bool:
+    def resends_odd_limit(self, limit_bytes: int | None, shown_bytes: int | None) -> bool:
         """Tell the same of a limit with more decimals than people type."""
         if limit_bytes is None or not self.resends(limit_bytes, shown_bytes):
             return False

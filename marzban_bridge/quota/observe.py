@@ -29,7 +29,7 @@ from marzban_bridge.quota.resets.detection import (
     has_webhook,
     period_start,
 )
-from marzban_bridge.quota.resets.echoes import expecting, webhooks_heard
+from marzban_bridge.quota.resets.echoes import expecting, webhooks_received
 from marzban_bridge.quota.resets.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.told_times import recent_totals, totals_at_reset
@@ -178,7 +178,7 @@ def observe(
         told_at=told_at,
         reset_all=reset_all,
     )
-    heard = webhooks_heard(was_announced=was_announced, is_announced_again=is_announced_again)
+    heard = webhooks_received(was_announced=was_announced, is_announced_again=is_announced_again)
     more = 1 if found and has_webhook(account, found, dialect) else 0
     account = expecting(account, more=more, heard=heard, at=now)
     account, sign, events = without_late_reset(account, found, seen)

@@ -30,7 +30,7 @@ FASTEST_BYTES_AT_ONCE = GIB
 MUCH_TRAFFIC_BYTES = GIB // 4
 """Below this, up to half of the used bytes may be new between two evaluations."""
 KEPT_SHARE = 0.5
-MAX_WITNESSES = 25
+MAX_NAMED_ACCOUNTS = 25
 CLEANED_UP = frozenset({Status.EXPIRED, Status.LIMITED})
 """Statuses of users that the panel's "delete expired users" removes, many at once."""
 
@@ -199,7 +199,7 @@ def _are_many(count: int, all_of_them: int) -> bool:
     return count >= LEAST_USERS and count >= all_of_them * LEAST_SHARE
 
 
-def witnesses_of(kind: SuspensionKind, readings: Sequence[Reading]) -> tuple[str, ...]:
+def accounts_showing(kind: SuspensionKind, readings: Sequence[Reading]) -> tuple[str, ...]:
     """Return the keys of the accounts that show this reason."""
     telling = {
         SuspensionKind.USERS_GONE: {Shown.GONE},
@@ -212,7 +212,7 @@ def witnesses_of(kind: SuspensionKind, readings: Sequence[Reading]) -> tuple[str
         },
     }[kind]
     names = [reading.account.key for reading in readings if reading.shown in telling]
-    return tuple(names[:MAX_WITNESSES])
+    return tuple(names[:MAX_NAMED_ACCOUNTS])
 
 
 def is_over(reason: SuspensionReason, readings: Sequence[Reading]) -> bool:

@@ -170,7 +170,7 @@ def put_back(shared: SharedQuota, before: SharedQuota) -> SharedQuota:
     )
 
 
-def rejoin_anew(shared: SharedQuota, account: Account) -> SharedQuota:
+def rejoin_in_new_period(shared: SharedQuota, account: Account) -> SharedQuota:
     """Add the usage of a user's own period, when the user begins to share the quota."""
     if shared.start is None:
         return shared

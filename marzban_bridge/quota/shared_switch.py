@@ -285,7 +285,7 @@ def period_start_of(account: Account) -> Totals:
     )
 
 
-def owing(before: Account, after: Account, *, was_reset: bool) -> Account:
+def with_reset_to_follow(before: Account, after: Account, *, was_reset: bool) -> Account:
     """Evaluate a user with a pending reset: bytes used until it is carried out are charged.
 
     A reset by the panel itself is taken for the pending one.

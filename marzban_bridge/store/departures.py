@@ -8,7 +8,7 @@ from datetime import datetime
 from marzban_bridge.panels.names import FIRST_PANEL, scoped
 from marzban_bridge.quota.account import Account, Event, shifted
 from marzban_bridge.quota.gone_accounts import GoneAccount, returned
-from marzban_bridge.quota.shared import depart, put_back, rejoin, rejoin_anew, renewed
+from marzban_bridge.quota.shared import depart, put_back, rejoin, rejoin_in_new_period, renewed
 from marzban_bridge.store.accounts import Accounts, GoneAccounts
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.handle import StoreHandle
@@ -162,7 +162,7 @@ class Departures:
             return replace(account, spent_before_bytes=0, shared_period=None, shared_version=0)
         shared = rejoin(shared, departed_bytes=gone.departed_bytes)
         if account.shared_period is None:
-            shared = rejoin_anew(shared, account)
+            shared = rejoin_in_new_period(shared, account)
         self._shared_quotas.put(key, shared)
         return account
 

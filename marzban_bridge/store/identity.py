@@ -45,7 +45,7 @@ class StoreIdentity:
     @property
     def name(self) -> str:
         """The name under which the position is reported; generated at the first use."""
-        return self._handle.meta("store_id") or self.begin_anew()
+        return self._handle.meta("store_id") or self.renew()
 
     @property
     def name_in_notes(self) -> str | None:
@@ -77,7 +77,7 @@ class StoreIdentity:
         """When this store was copied by `backup`, if it is a copy."""
         return self._handle.meta("copied_at")
 
-    def begin_anew(self) -> str:
+    def renew(self) -> str:
         """Remove the mark of a copy, and generate a new name, without a reported position."""
         name, known = secrets.token_hex(16), sorted(self.names_in_notes)
         with self._handle.transaction():

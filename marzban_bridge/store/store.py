@@ -152,7 +152,7 @@ class Store:
         """End the suspension; the store gets a new name, without a reported position."""
         with self._handle.transaction():
             self._handle.delete_meta("doubt")
-            self.identity.begin_anew()
+            self.identity.renew()
         self._handle.suspended = None
 
     def configure(self, panels: Sequence[str], *, shares_quotas: bool) -> None:
@@ -166,7 +166,7 @@ class Store:
         with handle.transaction():
             names = " ".join(handle.panels)
             if names != (self.meta("panels") or FIRST_PANEL):
-                self.openings.place_anew()
+                self.openings.place_from_now()
                 self.set_meta("panels", names)
             if shares_quotas is handle.shares_quotas:
                 return

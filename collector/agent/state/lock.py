@@ -22,16 +22,16 @@ from collector.client.sending.process_identity import has_ended, this_process
 from collector.runtime import file_lock
 from collector.runtime.file_lock import FileLock
 
-BEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0
 """An agent whose last heartbeat is older than this hangs."""
-SIGN_BYTES = 16_384
+HEARTBEAT_BYTES = 16_384
 LONGEST_TEXT = 300
 RUN, ONCE = "run", "once"
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class Heartbeat:
     """The last heartbeat of an agent.
 
     `lanes` and `sources` have those that were tried, with the problem of each or None. `relay` is
@@ -59,9 +59,9 @@ class StateLock:
     def __init__(self, taken: FileLock, purpose: str) -> None:
         self._lock = taken
         self._purpose = purpose
-        self.give_sign(lanes={}, sources={}, relay=None)
+        self.write_heartbeat(lanes={}, sources={}, relay=None)
 
-    def give_sign(
+    def write_heartbeat(
         self,
         *,
         lanes: Mapping[str, str | None],
@@ -79,11 +79,11 @@ class StateLock:
             "refused": refused and refused[:LONGEST_TEXT],
         }
         text = json.dumps(signs)
-        if len(text) > SIGN_BYTES - 64:  # too many sources for the allocated space
+        if len(text) > HEARTBEAT_BYTES - 64:  # too many sources for the allocated space
             text = json.dumps(signs | {"sources": {}})
-        written = f"{os.getpid()}\n{text}".ljust(SIGN_BYTES).encode()
+        written = f"{os.getpid()}\n{text}".ljust(HEARTBEAT_BYTES).encode()
         with contextlib.suppress(OSError):  # the first one may fail on a full disk
-            os.pwrite(self._lock.descriptor, written[:SIGN_BYTES], 0)
+            os.pwrite(self._lock.descriptor, written[:HEARTBEAT_BYTES], 0)
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +112,7 @@ def lock(state: Path, *, purpose: str = RUN) -> StateLock:
     return StateLock(taken, purpose)
 
 
-def signs_of(state: Path) -> Signs | None:
+def heartbeat_of(state: Path) -> Heartbeat | None:
     """Return the last heartbeat in the lock file of a state file; None if there is none.
 
     An agent of an older version writes none.
@@ -124,18 +124,18 @@ def signs_of(state: Path) -> Signs | None:
             return None
         pid, _, text = written.partition("\n")
         try:
-            return _signs(int(pid), json.loads(text), seen_seconds)
+            return _heartbeat(int(pid), json.loads(text), seen_seconds)
         except (ValueError, KeyError, TypeError):
             time.sleep(0.01)  # it was read while it was being written
     return None
 
 
 def _read(path: Path) -> tuple[str, float]:
-    return path.read_bytes()[:SIGN_BYTES].decode(errors="replace"), path.stat().st_mtime
+    return path.read_bytes()[:HEARTBEAT_BYTES].decode(errors="replace"), path.stat().st_mtime
 
 
-def _signs(pid: int, told: dict[str, Any], seen_seconds: float) -> Signs:
-    return Signs(
+def _heartbeat(pid: int, told: dict[str, Any], seen_seconds: float) -> Heartbeat:
+    return Heartbeat(
         pid=pid,
         purpose=told["purpose"],
         has_ended=has_ended(told["process"]),

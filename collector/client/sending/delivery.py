@@ -25,7 +25,7 @@ from collector.client.answers import (
 from collector.client.errors import FailureKind
 from collector.client.outbox import Item, Outbox, SetAside, Settlement
 from collector.client.receipt import Receipt, Rejected
-from collector.client.report import completed, names_its_moment
+from collector.client.report import completed, has_time
 from collector.runtime.http.answer_mark import REQUEST_HEADER, is_of_another_request
 
 MOST_REPORTS = 10_000
@@ -229,7 +229,7 @@ class Delivery:
         Such a report is sent again without a time, and the collector dates it. Not so if it was
         sent before and its id may be forgotten by now: it might count twice.
         """
-        if item.is_undated or names_its_moment(item.body):
+        if item.is_undated or has_time(item.body):
             return False
         if item.is_untried:
             return True

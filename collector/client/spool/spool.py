@@ -18,7 +18,7 @@ from pathlib import Path
 
 from collector.client.errors import SpoolError, SpoolFullError
 from collector.client.outbox import Backlog, DeadLetter, Item, SetAside, Settlement
-from collector.client.report import new_id, without_moment
+from collector.client.report import new_id, without_time
 from collector.client.sending.process_identity import this_boot
 from collector.client.spool import claims
 from collector.client.spool.claims import Claimant
@@ -201,7 +201,7 @@ class Spool:
             rows = db.execute("SELECT lane, item_id, body FROM dead_letter ORDER BY id").fetchall()
             db.execute("UPDATE backlog SET set_aside_bytes = 0")
             for lane, item_id, body in rows:
-                undated = without_moment(body) if lane == REPORTS else body
+                undated = without_time(body) if lane == REPORTS else body
                 self.put_within(db, lane, [(item_id, undated)])
             db.execute("UPDATE item SET is_undated = 1 WHERE item_id IN "
                        "(SELECT item_id FROM dead_letter)")  # fmt: skip

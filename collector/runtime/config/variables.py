@@ -44,15 +44,25 @@ def read_variables(settings: type[S], environment: Mapping[str, str]) -> S:
 
     Blanks around a value are none of it. Raises ConfigError that begins with the variable's name.
     """
-    values: dict[str, Any] = {}
+    values, faults = read_each(settings, environment)
+    for name, fault in faults.items():
+        raise ConfigError(f"{name}: {fault}")
+    return settings(**values)
+
+
+def read_each(
+    settings: type[DataclassInstance], environment: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the well-formed values that are given, by field, and what is wrong, by variable."""
+    values, faults = {}, {}
     for each in fields(settings):
         name = each.metadata["variable"].name
         if raw := environment.get(name, "").strip():
             try:
                 values[each.name] = each.metadata["kind"].of_text(raw)
             except ValueError as error:
-                raise ConfigError(f"{name}: {error}") from None
-    return settings(**values)
+                faults[name] = str(error)
+    return values, faults
 
 
 def variables_of(settings: type[DataclassInstance]) -> list[Variable]:

@@ -22,7 +22,7 @@ from marzban_bridge.errors import (
 )
 from marzban_bridge.panels.http.answers import is_outage, no_answer, other_than_panel
 from marzban_bridge.panels.http.gate import PanelGate
-from marzban_bridge.panels.http.retry_after import heeded_seconds
+from marzban_bridge.panels.http.retry_after import bounded_seconds
 from marzban_bridge.panels.http.session import PanelSession
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.write_guard import WriteGuard
@@ -176,7 +176,7 @@ class PanelConnection:
     def _demand_panel(self, response: httpx.Response, request: str) -> None:
         """Raise for an answer that is not the panel's, or of a panel that is out of order."""
         status, headers = response.status_code, response.headers
-        pause_seconds = heeded_seconds(headers.get("retry-after"), now=datetime.now(UTC))
+        pause_seconds = bounded_seconds(headers.get("retry-after"), now=datetime.now(UTC))
         says = f"the panel at {self._url} answers {status} to {request}"
         other = other_than_panel(status, headers, response.content, url_setting=self._url_setting)
         if other and not is_outage(status):

@@ -12,7 +12,7 @@ from collector.runtime.http.retry_after import retry_after_seconds
 LONGEST_SECONDS = 300.0
 
 
-def heeded_seconds(text: str | None, *, now: datetime) -> float | None:
+def bounded_seconds(text: str | None, *, now: datetime) -> float | None:
     """Return how many seconds to wait because of a `Retry-After`, 0 to LONGEST_SECONDS."""
     asked_seconds = retry_after_seconds(text, now=now)
     return None if asked_seconds is None else min(asked_seconds, LONGEST_SECONDS)

@@ -23,7 +23,7 @@ from enum import StrEnum
 from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import NextPlan, ResetStrategy, Status
 from marzban_bridge.quota.account import Account, PanelSnapshot
-from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_heard
+from marzban_bridge.quota.resets.echoes import echoes_to_come, webhooks_received
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.schedule import CALENDAR_GRACE
 
@@ -179,7 +179,7 @@ def detect(
             cause=Cause.RESET_ALL, used_at_reset_bytes=before.used_bytes, began_at=after.seen_at
         )
     # A webhook may be the echo of a reset that is counted already; one too many is of another.
-    heard = webhooks_heard(was_announced=was_announced, is_announced_again=is_announced_again)
+    heard = webhooks_received(was_announced=was_announced, is_announced_again=is_announced_again)
     is_told = heard > len(echoes_to_come(account, at=after.seen_at))
     if told_at is not None and dialect.has_webhook_times:
         known_until = account.resets_known_until or account.period_started_at

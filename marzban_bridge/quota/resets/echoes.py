@@ -16,7 +16,7 @@ ECHO_WINDOW = timedelta(minutes=15)
 """The longest a reset's webhook was seen to need: a 30 s batch and three retries 180 s apart."""
 
 
-def webhooks_heard(*, was_announced: bool, is_announced_again: bool) -> int:
+def webhooks_received(*, was_announced: bool, is_announced_again: bool) -> int:
     """Return how many webhooks of resets came since the last evaluation; two means two or more."""
     return was_announced + is_announced_again
 

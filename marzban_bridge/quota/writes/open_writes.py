@@ -70,5 +70,5 @@ def sets_limit(write: OpenWrite, shown_bytes: int | None, *, dialect: Dialect) -
     limit_bytes = write.data_limit_bytes
     if limit_bytes is None or shown_bytes is None:
         return write.lifts_limit and shown_bytes is None
-    is_resent = dialect.resends_what_nobody_types(limit_bytes, shown_bytes)
+    is_resent = dialect.resends_odd_limit(limit_bytes, shown_bytes)
     return shown_bytes == limit_bytes or is_resent

@@ -21,11 +21,11 @@ from marzban_bridge.quota.panel_suspension import (
     Reading,
     Shown,
     SuspensionKind,
+    accounts_showing,
     is_limit_ours,
     is_over,
     judge,
     text_of,
-    witnesses_of,
 )
 from marzban_bridge.quota.plan import limit_text
 from marzban_bridge.quota.suspension import SuspensionReason
@@ -220,7 +220,7 @@ class Census:
 
     def text(self, kind: SuspensionKind, readings: list[Reading]) -> str:
         """Return the message that says why the panel is suspended."""
-        count = max(1, len(witnesses_of(kind, readings)))
+        count = max(1, len(accounts_showing(kind, readings)))
         return text_of(kind, panel=self._store.panel, count=count, sampled=len(readings))
 
     def begin(
@@ -231,7 +231,7 @@ class Census:
         known: SuspensionReason | None = None,
     ) -> None:
         """Suspend the panel: none of its accounts is changed from now on."""
-        witnesses = witnesses_of(kind, readings)
+        witnesses = accounts_showing(kind, readings)
         now = self._clock()
         reason = SuspensionReason(
             kind=kind, text=self.text(kind, readings), since=now, witnesses=witnesses

@@ -18,7 +18,7 @@ from marzban_bridge.quota.policy import POLICIES
 from marzban_bridge.quota.resets.detection import ResetSign
 from marzban_bridge.quota.resets.told_times import with_fed_totals
 from marzban_bridge.quota.shared_quota import SharedQuota
-from marzban_bridge.quota.shared_switch import owing
+from marzban_bridge.quota.shared_switch import with_reset_to_follow
 from marzban_bridge.quota.typed_limits import TypedLimit, TypedLimits, quota_of_typed_limit
 from marzban_bridge.quota.usage import NOTHING, Totals
 from marzban_bridge.quota.writes.edit_times import with_overwritten_edit
@@ -178,7 +178,7 @@ class Evaluator:
         is_another = not is_same_creation(before.created_at, seen.account.created_at)
         account = seen.account
         if before.owes_reset and not seen.is_past:
-            account = owing(before, account, was_reset=seen.reset is not None)
+            account = with_reset_to_follow(before, account, was_reset=seen.reset is not None)
         if not seen.is_past:
             account = marked(account, totals, now=now)
         evaluation = Evaluation(

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 Ask = Callable[[Question], Awaitable[Answer]]
 
 
-class UserBooks:
+class LedgerChanges:
     """One panel's accounts, including those put aside for deleted users."""
 
     def __init__(self, *, store: Store, clock: Callable[[], datetime]) -> None:

@@ -26,7 +26,7 @@ from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import CorrectedName, Totals
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
 from marzban_bridge.reconcile.users.evaluation import Evaluator
-from marzban_bridge.reconcile.users.ledger_changes import Ask, UserBooks
+from marzban_bridge.reconcile.users.ledger_changes import Ask, LedgerChanges
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
 from marzban_bridge.reconcile.users.writes import UserWrites
@@ -71,7 +71,7 @@ class Settler:
         self._trust = trust
         self._writes = writes
         self.resets = resets
-        self._books = UserBooks(store=store, clock=clock)
+        self._ledger_changes = LedgerChanges(store=store, clock=clock)
         self._queue, self._elsewhere = queue, elsewhere
         self._corrections = corrections
         self._clock = clock
@@ -168,7 +168,7 @@ class Settler:
                 raise UserNotFoundError(user.username)
             return settled
 
-    async def hear_of_edit(self, key: str, told: PanelUser) -> None:
+    async def note_overwritten_edit(self, key: str, told: PanelUser) -> None:
         """Keep an admin's edit that a webhook tells of, where a write of ours went over it."""
         if self._store.suspended or self._store.suspension.reasons:
             return
@@ -190,7 +190,7 @@ class Settler:
     async def hold(self, key: str) -> None:
         """Hold the user until `rebase`: the ledger lost reports that are in its usage."""
         async with self._lock_of(key):
-            self._books.hold(key)
+            self._ledger_changes.hold(key)
 
     async def hold_reported_after(self, seq: int) -> None:
         """Hold all users with reports after a change number: the ledger lost those reports."""
@@ -200,7 +200,7 @@ class Settler:
     async def correct(self, name: CorrectedName, ask: Ask) -> bool:
         """Apply corrections of a name to its user; return whether that is complete."""
         async with self._lock_of(name.key):
-            return await self._books.correct(name, ask)
+            return await self._ledger_changes.correct(name, ask)
 
     async def _find(self, key: str, *, was_listed: bool) -> PanelUser:
         """Read a user; for a name without an account, the list that was read is sufficient."""

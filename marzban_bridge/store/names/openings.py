@@ -127,7 +127,7 @@ class Openings:
         }
         self._set_marks(RELEASED + key, marks)
 
-    def place_anew(self) -> None:
+    def place_from_now(self) -> None:
         """Assign all stored usage again, after the configured panels changed.
 
         Bytes of a name that no panel had are not charged to a new panel's user.

@@ -9,7 +9,7 @@ import pytest
 from collector.agent import agent as running
 from collector.agent.agent import Agent
 from collector.agent.config import settings as config
-from collector.agent.state.lock import lock, signs_of
+from collector.agent.state.lock import heartbeat_of, lock
 from collector.client.sending.delivery import Empty, Setback
 
 
@@ -33,7 +33,7 @@ async def until(told):
 
 
 def problem_of(agent, kind, name):
-    return getattr(signs_of(agent.spool.path), kind).get(name)
+    return getattr(heartbeat_of(agent.spool.path), kind).get(name)
 
 
 async def test_a_sender_that_dies_is_told_and_begins_anew(agent, monkeypatch):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from collector.agent.state.lock import signs_of
+from collector.agent.state.lock import heartbeat_of
 from collector.client.sending.process_identity import has_ended, this_process
 from collector.client.spool.spool import REPORTS, Spool
 from tests.support.collector.filled_spools import ids, spool_of_ten, take
@@ -41,10 +41,10 @@ def test_an_agent_that_was_killed_has_ended(tmp_path):
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert not signs_of(state).has_ended
+        assert not heartbeat_of(state).has_ended
         process.kill()
         process.wait()
-        assert signs_of(state).has_ended
+        assert heartbeat_of(state).has_ended
 
 
 def test_what_a_killed_process_was_sending_is_free_at_once(spool):

@@ -54,7 +54,7 @@ class CountingSource(threading.Thread):
         with self.guard:
             self._write({})
 
-    def begin_anew(self, state: Path) -> bool:
+    def renew(self, state: Path) -> bool:
         """Be restarted, if the agent has read all there is; return whether it was."""
         with self.guard:
             if _baselines(state) != {name: each for name, each in self._now.items() if each}:

@@ -236,7 +236,7 @@ def test_a_line_of_before_the_notes_were_left_alone_says_nothing(tmp_path):
 def test_a_store_that_was_rebased_under_another_name_knows_its_lines(world):
     begin(world)
     before = store_name(world)
-    world.bridge.store.identity.begin_anew()
+    world.bridge.store.identity.renew()
     assert store_name(world) != before
     world.one_pass()
     assert user(world)["data_limit"] == gib(7)

@@ -14,9 +14,9 @@ from marzban_bridge.quota.panel_suspension import (
     Reading,
     Shown,
     SuspensionKind,
+    accounts_showing,
     is_over,
     judge,
-    witnesses_of,
 )
 from marzban_bridge.quota.resets.detection import Fall, fall_of
 from marzban_bridge.quota.suspension import SuspensionReason
@@ -166,7 +166,7 @@ class TestTogether:
         went_back = read(before, shown(before, used=3))
         readings = [went_back, *(as_before(f"user{number}", used=1) for number in range(20))]
         assert judge(readings) is SuspensionKind.WENT_BACK
-        assert witnesses_of(SuspensionKind.WENT_BACK, readings) == ("alice",)
+        assert accounts_showing(SuspensionKind.WENT_BACK, readings) == ("alice",)
 
     def test_limits_of_earlier_have_to_be_shown_by_many(self):
         users = [
@@ -189,7 +189,7 @@ class TestTogether:
         assert {each.shown for each in readings} == {Shown.EDIT_OR_OLD}
         assert judge([*readings, *others]) is SuspensionKind.WENT_BACK
         assert judge([*readings[:2], *others]) is None
-        assert witnesses_of(SuspensionKind.WENT_BACK, readings) == ("user0", "user1", "user2")
+        assert accounts_showing(SuspensionKind.WENT_BACK, readings) == ("user0", "user1", "user2")
 
     def test_those_that_are_known_by_themselves_have_to_be_shown_by_a_third(self):
         """A tool that sends users back as it had read them is no restored backup."""

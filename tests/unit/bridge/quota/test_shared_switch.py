@@ -15,7 +15,7 @@ from marzban_bridge.quota.shared_switch import (
     leave,
     leave_while_gone,
     lifetime_totals,
-    owing,
+    with_reset_to_follow,
 )
 from marzban_bridge.quota.usage import Totals
 from tests.support.bridge.bridge_builders import NOW, account, gib, panel_user
@@ -159,7 +159,9 @@ def test_a_panel_that_has_still_to_follow_when_they_cease_to_share_owes_the_rese
     assert left["two"].own.billed_bytes - two.baseline_bytes == gib(2)
     # It is reset by itself meanwhile, after another 0.5 that was not seen.
     seen = snapshot_of(panel_user(used_bytes=gib(1), logged_bytes=gib(3.5)), seen_at=NOW)
-    done = owing(two, replace(two, sighting=seen, baseline_bytes=gib(50)), was_reset=True)
+    done = with_reset_to_follow(
+        two, replace(two, sighting=seen, baseline_bytes=gib(50)), was_reset=True
+    )
     assert left["two"].own.billed_bytes - done.baseline_bytes == gib(2.5)
     assert not done.owes_reset
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from collector.agent.errors import AgentError
 from collector.agent.state import lock as agent_lock
-from collector.agent.state.lock import Signs, lock, signs_of
+from collector.agent.state.lock import Heartbeat, heartbeat_of, lock
 from collector.agent.state.relay_posts import RefusedPosts, RouteStatus
 from collector.agent.state.state import SourceStatus
 from collector.agent.status import agent_status
@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 def signs(**changes):
     fields = {"pid": 7, "purpose": "run", "has_ended": False, "seen_at": NOW, **changes}
-    return Signs(**fields)
+    return Heartbeat(**fields)
 
 
 def source(problem=None):
@@ -76,15 +76,17 @@ def test_signs_are_given_in_place_and_read_beside(tmp_path):
     state = tmp_path / "state"
     with lock(state) as held:
         size_bytes = (tmp_path / "state.lock").stat().st_size
-        held.give_sign(lanes={"reports": "x" * 1000}, sources={"a": None}, relay=None)
-        read = signs_of(state)
+        held.write_heartbeat(lanes={"reports": "x" * 1000}, sources={"a": None}, relay=None)
+        read = heartbeat_of(state)
         assert read.pid == os.getpid()
         assert read.lanes["reports"].startswith("xxx")
         assert read.sources == {"a": None}
         many = {f"source-{number}": "y" * 300 for number in range(1000)}
-        held.give_sign(lanes={"reports": None}, sources=many, relay="no room", refused="3 posts")
-        assert signs_of(state).refused == "3 posts"
-        assert signs_of(state).relay == "no room"
+        held.write_heartbeat(
+            lanes={"reports": None}, sources=many, relay="no room", refused="3 posts"
+        )
+        assert heartbeat_of(state).refused == "3 posts"
+        assert heartbeat_of(state).relay == "no room"
         assert (tmp_path / "state.lock").stat().st_size == size_bytes
         with pytest.raises(AgentError, match=rf"another agent \(pid {os.getpid()}\)"):
             lock(state)
@@ -93,10 +95,10 @@ def test_signs_are_given_in_place_and_read_beside(tmp_path):
 
 def test_the_lock_of_an_older_version_says_nothing(tmp_path):
     (tmp_path / "state.lock").write_text("123")
-    assert signs_of(tmp_path / "state") is None
+    assert heartbeat_of(tmp_path / "state") is None
     with lock(tmp_path / "state"):
-        assert signs_of(tmp_path / "state").purpose == agent_lock.RUN
-    assert signs_of(tmp_path / "other") is None
+        assert heartbeat_of(tmp_path / "state").purpose == agent_lock.RUN
+    assert heartbeat_of(tmp_path / "other") is None
 
 
 def shown(found, **options):
