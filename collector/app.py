@@ -33,7 +33,7 @@ from collector.contacts import keep_contacts, store_contacts
 from collector.field_descriptions import DESCRIPTIONS, describe_senders
 from collector.ledger_gauges import keep_fresh
 from collector.runtime.background import end_all
-from collector.runtime.http.api_page import serve_api_page
+from collector.runtime.http.api_page import API_OPTIONS, serve_api_page
 from collector.runtime.http.server import Server, Signals
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.service import open_collector
@@ -83,9 +83,7 @@ def create_app(
         version=collector.__version__,
         summary="Takes traffic reports and keeps exact, durable totals",
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
+        **API_OPTIONS,
     )
     install_problem_handlers(app)
     app.router.routes.extend(_routes())

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute
 
 import marzban_bridge
 from collector.runtime.background import end_all
-from collector.runtime.http.api_page import serve_api_page
+from collector.runtime.http.api_page import API_OPTIONS, serve_api_page
 from marzban_bridge.api import (
     acceptance,
     admin,
@@ -71,9 +71,7 @@ def create_app(
         version=marzban_bridge.__version__,
         summary="Makes Marzban's data limit mean all traffic, its own plus external",
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # a redirect would say http:// behind a proxy with TLS
+        **API_OPTIONS,
     )
     app.state.settings, app.state.callers = settings, Callers()
     install_error_handlers(app)

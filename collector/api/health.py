@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
 from collector.api.admission import warnings_of
 from collector.api.dependencies import CollectorPart
+from collector.runtime.http.monitoring import answer_head, exposition
 from collector.service import Collector
 
 router = APIRouter(tags=["health"])
@@ -76,9 +75,7 @@ def _reasons(collector: Collector) -> list[str]:
 @router.get("/metrics", response_class=Response)
 async def metrics(collector: CollectorPart) -> Response:
     """Return the metrics of this process in Prometheus' text format."""
-    body = generate_latest(collector.metrics.registry)
-    return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return exposition(collector.metrics.registry)
 
 
-for _path, _route in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
-    router.head(_path, include_in_schema=False)(_route)
+answer_head(router)

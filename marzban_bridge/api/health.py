@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
+from collector.runtime.http.monitoring import answer_head, exposition
 from marzban_bridge.api.answers import SERVICE
 from marzban_bridge.api.context import bridges_of, callers_of, following
 from marzban_bridge.metrics import FOLLOWING, Exposition
@@ -116,12 +115,9 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format; a follower has only `bridge_leads`."""
     if request.app.state.bridges is None:
-        body = generate_latest(FOLLOWING)
-    else:
-        by_name = bridges_of(request).by_name
-        body = generate_latest(Exposition({name: each.metrics for name, each in by_name.items()}))
-    return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return exposition(FOLLOWING)
+    by_name = bridges_of(request).by_name
+    return exposition(Exposition({name: each.metrics for name, each in by_name.items()}))
 
 
-for _path, _route in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
-    router.head(_path, include_in_schema=False)(_route)
+answer_head(router)

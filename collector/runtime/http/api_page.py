@@ -34,8 +34,16 @@ _LIMITS = ("minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems
 _REF = "#/components/schemas/"
 
 
+API_OPTIONS: dict[str, Any] = {
+    "docs_url": None,
+    "redoc_url": None,
+    "redirect_slashes": False,  # a redirect would say http:// behind a proxy with TLS
+}
+"""What an application of FastAPI is made with, for `serve_api_page`."""
+
+
 def serve_api_page(app: FastAPI, descriptions: Mapping[str, str]) -> None:
-    """Serve the page at `/docs`; the application has been made without FastAPI's own pages.
+    """Serve the page at `/docs`; the application has been made with `API_OPTIONS`.
 
     Its OpenAPI document then says that errors are problem details, and describes fields by name.
     """
