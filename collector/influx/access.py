@@ -7,6 +7,8 @@ from pathlib import Path
 
 from collector.errors import SettingsError
 
+WHENCE = "`traffic-collector bootstrap --tokens DIR` writes one"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfluxAccess:
@@ -21,12 +23,22 @@ class InfluxAccess:
     token_file: Path | None = None
 
     def read_token(self) -> str:
-        """Return the token; SettingsError when its file cannot be read."""
+        """Return the token; SettingsError when there is none, or its file cannot be read."""
         if self.token_file is None:
+            if not self.token:
+                raise SettingsError(f"INFLUXDB_TOKEN is empty: {WHENCE}, and INFLUXDB_TOKEN_FILE")
             return self.token
         try:
-            return self.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"INFLUXDB_TOKEN_FILE: {self.token_file} cannot be read: {error}"
-            ) from error
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise self._unreadable(str(error.strerror)) from error
+        except UnicodeDecodeError as error:
+            raise self._unreadable("it is no text") from error
+        if not token:
+            raise SettingsError(f"INFLUXDB_TOKEN_FILE: {self.token_file} is empty: {WHENCE}")
+        return token
+
+    def _unreadable(self, reason: str) -> SettingsError:
+        return SettingsError(
+            f"INFLUXDB_TOKEN_FILE: {self.token_file} cannot be read ({reason}): {WHENCE}"
+        )

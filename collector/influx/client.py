@@ -78,6 +78,14 @@ class Influx:
         """Its URL."""
         return self._access.url
 
+    def token_fault(self) -> str:
+        """Return why there is no token to be had; empty if there is one."""
+        try:
+            self._access.read_token()
+        except SettingsError as error:
+            return str(error)
+        return ""
+
     def write(self, bucket: str, lines: Sequence[str]) -> Outcome:
         """Write lines with timestamps in nanoseconds; return the outcome, never raise.
 

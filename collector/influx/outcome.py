@@ -84,7 +84,7 @@ def decide(
             f"{reason}: the token may not write to this bucket; correct INFLUXDB_TOKEN, or if the "
             "bucket was created again, run `traffic-collector bootstrap --tokens`"
         )
-    if status == 404:
+    if status == 404 and message.lstrip().startswith("{"):  # as InfluxDB says it
         return Halt(f"{reason}: run `traffic-collector bootstrap`, or correct INFLUXDB_ORG")
     return Halt(f"{reason}: this is not InfluxDB's answer to a write; correct INFLUXDB_URL")
 

@@ -191,6 +191,8 @@ async def _ask_influxdb(settings: Settings) -> SeriesObservation:
     if not url:
         return SeriesObservation()
     influx = Influx(settings.influx_access())
+    if fault := influx.token_fault():
+        return SeriesObservation(url=url, error=fault)
     try:
         outcome = await asyncio.to_thread(influx.write, Policy.RAW.bucket, [])
     finally:
@@ -208,16 +210,20 @@ async def _ask_grafana(url: str) -> SeriesObservation:
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             answer = await client.get(f"{url.rstrip('/')}/api/health")
-            is_well = answer.is_success and answer.json()["database"] == "ok"
+            is_well = answer.json()["database"] == "ok" and answer.is_success
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return SeriesObservation(
-            url=url, error=f"no Grafana answers at {url} ({type(error).__name__})"
+            url=url, error=f"no Grafana answers at {url} ({type(error).__name__})", is_passing=True
         )
     except (KeyError, TypeError, ValueError):
-        return SeriesObservation(url=url, error=f"another program than Grafana answers at {url}")
+        return SeriesObservation(
+            url=url,
+            error=f"another program than Grafana answers at {url}: say Grafana's address with "
+            "--grafana, or in GRAFANA_ROOT_URL",
+        )
     if not is_well:
         return SeriesObservation(
-            url=url, error=f"Grafana at {url} answers {answer.status_code}: see its log"
+            url=url, error=f"the database of Grafana at {url} fails: see its log"
         )
     return SeriesObservation(url=url)
 

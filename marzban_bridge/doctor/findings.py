@@ -57,9 +57,9 @@ def examine(seen: Observations) -> list[Finding]:
     """Return the findings, panels first; the bridge's text about a panel is not repeated."""
     found = [each for panel in seen.panels for each in _panel(panel, seen)]
     found += _collector(seen.collector, seen.asked_at)
-    known = [each.text for each in found if each.level is not Level.OK]
-    found += _bridge(seen.bridge, known)
-    found.append(_influxdb(seen.influxdb))
+    influxdb = _influxdb(seen.influxdb)
+    known = [each.text for each in (*found, influxdb) if each.level is not Level.OK]
+    found += [*_bridge(seen.bridge, known), influxdb]
     if grafana := _grafana(seen):
         found.append(grafana)
     return found
@@ -220,7 +220,8 @@ def _influxdb(seen: SeriesObservation) -> Finding:
         level, text = (Level.NOTE if seen.is_passing else Level.WRONG), seen.error
     else:
         level, text = Level.OK, f"{seen.url} takes the token for its bucket"
-    todo = "" if level is not Level.NOTE else "start it; nothing is lost meanwhile"
+    start = "see that it runs, and that INFLUXDB_URL is its address; nothing is lost meanwhile"
+    todo = start if level is Level.NOTE else ""
     return Finding(subject="InfluxDB", check="writable", level=level, text=text, todo=todo)
 
 
@@ -230,7 +231,9 @@ def _grafana(seen: Observations) -> Finding | None:
     if not seen.grafana.error:
         level, text, todo = Level.OK, f"{seen.grafana.url} answers", ""
     else:
-        level, text, todo = Level.NOTE, seen.grafana.error, "start it, or name it with --grafana"
+        start = "start it, or say its address with --grafana, or in GRAFANA_ROOT_URL"
+        todo = start if seen.grafana.is_passing else ""
+        level, text = Level.NOTE, seen.grafana.error
     return Finding(subject="Grafana", check="reachable", level=level, text=text, todo=todo)
 
 

@@ -864,7 +864,8 @@ class TestDoctor:
 
     @pytest.mark.parametrize(
         ("status", "level", "says"),
-        [(204, "ok", "takes the token"), (401, "wrong", "correct INFLUXDB_TOKEN"), (503, "note", "503")],
+        [(204, "ok", "takes the token"), (401, "wrong", "correct INFLUXDB_TOKEN"), (503, "note", "503"),
+         (404, "wrong", "correct INFLUXDB_URL")],
     )  # fmt: skip
     def test_influxdb_and_grafana(self, place, monkeypatch, status, level, says):
         async def answer(scope, receive, send):
@@ -884,6 +885,39 @@ class TestDoctor:
         assert says in found["InfluxDB, writable"][1]
         assert "not-shown" not in json.dumps(found)
         assert found["Grafana, reachable"][0] == "ok"
+
+    @pytest.mark.parametrize("kept", [None, ""])
+    def test_a_token_of_influxdb_that_is_not_there(self, place, monkeypatch, tmp_path, kept):
+        path = tmp_path / "token"
+        if kept is not None:
+            path.write_text(kept)
+        monkeypatch.setenv("INFLUXDB_URL", f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv("INFLUXDB_TOKEN_FILE", str(path))
+        level, text = self.lines(place, code=1)["InfluxDB, writable"]
+        assert level == "wrong"
+        assert str(path) in text
+        assert "traffic-collector bootstrap --tokens" in text
+        assert "start it" not in text
+
+    @pytest.mark.parametrize(
+        ("status", "body", "says"),
+        [
+            (404, b"404 page not found", "GRAFANA_ROOT_URL"),
+            (200, b"<html></html>", "GRAFANA_ROOT_URL"),
+            (503, b'{"database": "failing"}', "see its log"),
+        ],
+    )
+    def test_what_answers_for_grafana(self, place, status, body, says):
+        async def answer(scope, receive, send):
+            if scope["type"] == "http":
+                await send({"type": "http.response.start", "status": status, "headers": []})
+                await send({"type": "http.response.body", "body": body})
+
+        with served(answer) as url:
+            level, text = self.lines(place, "--grafana", url, code=1)["Grafana, reachable"]
+        assert level == "note"
+        assert says in text
+        assert "start it" not in text
 
     def test_nothing_is_there(self, alone):
         assert main(["doctor"]) == 1

@@ -56,6 +56,21 @@ def test_giving_the_connection_up_lets_a_write_that_is_under_way_end():
     assert [each.is_closed for each in clients] == [True, True]
 
 
+@pytest.mark.parametrize("kept", [None, ""])
+def test_a_write_without_a_token_says_so_and_asks_nothing(tmp_path, kept):
+    path = tmp_path / "token"
+    if kept is not None:
+        path.write_text(kept)
+    without = {"token": "", "token_file": None if kept is None else path}
+    with serving(Server(204, body=b"")) as server:
+        with closing(Influx(access_to(server.url, **without))) as influx:
+            outcome = influx.write("traffic/raw", [LINE])
+        assert server.asked == []
+    assert isinstance(outcome, Retry)
+    assert "INFLUXDB_TOKEN" in outcome.reason
+    assert "is empty" in outcome.reason
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"), [("60", 60.0), ("0", 0.0), ("Tue, 24 Nov 2099 12:00:30 GMT", 900.0)]
 )

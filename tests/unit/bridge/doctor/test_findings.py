@@ -118,8 +118,10 @@ def test_what_is_well_is_ok_in_every_line_and_nothing_is_to_be_done():
         (bridge(warnings=("InfluxDB: away",)), "bridge/warning", Level.NOTE, "InfluxDB: away"),
         (bridge(enforcement="observe"), "bridge/enforcement", Level.NOTE, "changes nothing"),
         ({"influxdb": SeriesObservation(url="u", error="401 unauthorized")}, "InfluxDB/writable", Level.WRONG, "401"),
-        ({"influxdb": SeriesObservation(url="u", error="away", is_passing=True)}, "InfluxDB/writable", Level.NOTE, "start it"),
-        ({"grafana": SeriesObservation(url="u", error="no Grafana")}, "Grafana/reachable", Level.NOTE, "--grafana"),
+        ({"influxdb": SeriesObservation(url="u", error="away", is_passing=True)}, "InfluxDB/writable", Level.NOTE, "that it runs"),
+        ({"influxdb": SeriesObservation(url="u", error="away", is_passing=True)}, "InfluxDB/writable", Level.NOTE, "INFLUXDB_URL"),
+        ({"grafana": SeriesObservation(url="u", error="no Grafana", is_passing=True)}, "Grafana/reachable", Level.NOTE, "--grafana"),
+        ({"grafana": SeriesObservation(url="u", error="see its log")}, "Grafana/reachable", Level.NOTE, "see its log"),
     ],
 )  # fmt: skip
 def test_each_fault_is_one_line_that_says_what_to_do(changes, subject, level, says):
@@ -140,6 +142,17 @@ def test_what_the_bridge_says_of_the_panel_too_is_said_once():
         ("panel default", "signed in"),
         ("bridge", "running"),
     ]
+
+
+def test_what_bridge_and_collector_say_of_influxdb_too_is_said_once():
+    fault = '404 bucket "traffic/raw" not found: run `traffic-collector bootstrap`'
+    changes = {"influxdb": SeriesObservation(url="u", error=fault)} | bridge(
+        warnings=(f"InfluxDB: {fault}",)
+    )
+    found = examine(replace(WELL, **changes))
+    assert [fault in each.text for each in found].count(True) == 1
+    assert [each.subject for each in found if each.level is Level.WRONG] == ["InfluxDB"]
+    assert [each.subject for each in found][-2:] == ["InfluxDB", "Grafana"]
 
 
 def test_a_bridge_that_follows_is_well():

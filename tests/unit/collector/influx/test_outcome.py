@@ -74,17 +74,22 @@ def test_a_busy_server_says_when_to_come_again_and_not_tomorrow(asked, heeded):
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"),
+    ("status", "said", "hint"),
     [
-        (401, "INFLUXDB_TOKEN"),
-        (403, "INFLUXDB_TOKEN"),
-        (404, "traffic-collector bootstrap"),
-        (200, "INFLUXDB_URL"),
+        (401, "what the server said", "INFLUXDB_TOKEN"),
+        (403, "what the server said", "INFLUXDB_TOKEN"),
+        (404, '{"code":"not found","message":"bucket not found"}', "traffic-collector bootstrap"),
+        (404, '{"error":"database not found"}', "traffic-collector bootstrap"),
+        (404, "404 page not found", "INFLUXDB_URL"),
+        (404, "<html>Not Found</html>", "INFLUXDB_URL"),
+        (200, "what the server said", "INFLUXDB_URL"),
     ],
 )
-def test_a_halt_says_what_to_mend(status, hint):
-    assert hint in decide(status, "what the server said", lines=1).reason
-    assert "what the server said" in decide(status, "what the server said", lines=1).reason
+def test_a_halt_says_what_to_mend(status, said, hint):
+    outcome = decide(status, said, lines=1)
+    assert isinstance(outcome, Halt)
+    assert hint in outcome.reason
+    assert said in outcome.reason
 
 
 def test_a_reason_is_one_line_of_bounded_length():
