@@ -13,23 +13,8 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import Balance
 from marzban_bridge.quota.plan import Change
 from marzban_bridge.quota.usage import Totals, UnknownName
+from marzban_bridge.sizes import human_bytes, human_value
 from marzban_bridge.store.events import RecordedEvent
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-
-
-def human_bytes(amount_bytes: int | None) -> str:
-    """Format an amount in IEC units with three digits; None is unlimited."""
-    if amount_bytes is None:
-        return "unlimited"
-    amount = float(abs(amount_bytes))
-    unit = 0
-    while amount >= 1024 and unit < len(_UNITS) - 1:
-        amount /= 1024
-        unit += 1
-    sign = "-" if amount_bytes < 0 else ""
-    digits = 0 if unit == 0 else max(0, 2 - len(str(int(amount))) + 1)
-    return f"{sign}{amount:.{digits}f} {_UNITS[unit]}"
 
 
 def seen_totals(account: Account) -> Totals:
@@ -159,8 +144,9 @@ def events_table(events: Iterable[RecordedEvent]) -> Table:
     for each in events:
         event = each.event
         what = event.text
-        if event.before or event.after:
-            what = f"{what}: {event.before or '-'} → {event.after or '-'}"
+        before, after = (human_value(v, kind=event.kind) for v in (event.before, event.after))
+        if before or after:
+            what = f"{what}: {before or '-'} → {after or '-'}"
         table.add_row(
             f"{each.at:%Y-%m-%d %H:%M:%S}",
             _data(each.username),

@@ -24,7 +24,7 @@ from marzban_bridge.api.pages import Question
 from marzban_bridge.bridge import Bridge
 from marzban_bridge.errors import BridgeError, ObservingError, PanelError
 from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE, Action
-from marzban_bridge.tables import human_bytes
+from marzban_bridge.sizes import human_bytes
 
 # Not in the OpenAPI document: these pages are for people.
 router = APIRouter(prefix="/confirm", include_in_schema=False)

@@ -34,6 +34,7 @@ from marzban_bridge.notices.files import write_alerting, write_smtp
 from marzban_bridge.notices.settings import read_notice_settings
 from marzban_bridge.panels.names import scoped
 from marzban_bridge.reconcile.pass_result import PassResult
+from marzban_bridge.sizes import human_bytes
 from marzban_bridge.store.backup import back_up
 from marzban_bridge.store.metas import PANEL_IS, STOPPED_ADMINS
 from marzban_bridge.store.open import open_to_read
@@ -41,7 +42,6 @@ from marzban_bridge.store.store import Store
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
-    human_bytes,
     plan_table,
     unknown_names_table,
     users_table,

@@ -14,8 +14,8 @@ from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.panels.names import FIRST_PANEL, take_apart
 from marzban_bridge.reconcile.action_names import RESET_ALL_PHRASE
+from marzban_bridge.sizes import human_bytes
 from marzban_bridge.store.open import is_there, open_to_read
-from marzban_bridge.tables import human_bytes
 
 RESET_ALL_BODY = {"confirm": RESET_ALL_PHRASE, "all_panels": True}
 

@@ -14,7 +14,8 @@ from marzban_bridge.demo.cast import CAST
 from marzban_bridge.demo.stage import Stage
 from marzban_bridge.demo.verdict import Line
 from marzban_bridge.quota.balance import Balance
-from marzban_bridge.tables import human_bytes, human_share
+from marzban_bridge.sizes import human_bytes
+from marzban_bridge.tables import human_share
 
 BAR_WIDTH = 30
 NEWS_LINES = 8

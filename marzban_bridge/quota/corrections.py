@@ -13,6 +13,7 @@ from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.balance import balance
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.quota.usage import CorrectedName, Seqs, Totals, merged
+from marzban_bridge.sizes import changed_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +130,10 @@ def corrected(
         corrected_seqs=merged(account.corrected_seqs, ((asked.username, asked.through_seq),)),
     )
     what = "; ".join(map(str, answer.sources)) or "corrections"
-    part = f"{change_bytes:+d} of them" if change_bytes else "none of them"
+    part = f"{changed_bytes(change_bytes)} of it" if change_bytes else "none of it"
     event = Event(
         kind="corrected",
-        text=f"{what}: {answer.all_billed_bytes:+d} bytes, {part} in the current period",
+        text=f"{what}: {changed_bytes(answer.all_billed_bytes)}, {part} in the current period",
         actor=answer.sources[0].actor if answer.sources else "collector",
         before=str(before_bytes),
         after=str(before_bytes + change_bytes),

@@ -51,13 +51,9 @@ from marzban_bridge.quota.writes.own_writes import (
     take_limit,
     with_previous_write,
 )
+from marzban_bridge.quota.writes.status_changes import let_in, panel_events
+from marzban_bridge.sizes import human_bytes
 
-LET_IN = (
-    "an admin made the user active in the panel although the bridge had disabled it; that is no "
-    "reset, and while the quota is used up the bridge disables the user again in a minute: raise "
-    "its data limit, or reset it with `marzban-bridge reset` or from a dashboard. The panel's own "
-    "Reset usage reaches the bridge for such a user only by the panel's webhook (WEBHOOK_ADDRESS)"
-)
 RECREATION_GAP = timedelta(minutes=10)
 """Where a user was created longer than this after the last evaluation of the earlier user of its
 name, its period begins at the evaluation that finds it: most of what was reported in between is the
@@ -163,6 +159,7 @@ def observe(
     seen = snapshot_of(user, seen_at=now)
     if left := _left_alone(account, seen, total_bytes=total_bytes, line=line, dialect=dialect):
         return left
+    changes = panel_events(account, user)
     account = recognise_status(with_previous_write(account, now=now), seen, line, dialect=dialect)
     due = account.reset_due_at
     if due and now >= due and account.used_when_due_bytes is None:
@@ -202,7 +199,7 @@ def observe(
                 account, quota_event, meaning=typed_limit, total_bytes=total_bytes
             )
         events += [quota_event] if quota_event else []
-    account, let_in_events = _let_in(account, user, now=now, was_reset=sign is not None)
+    account, let_in_events = let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events
     account = with_values(account, open_writes=still_open(account.open_writes, seen_at=now))
     account = with_edits_seen(keep_text(account, text))
@@ -231,7 +228,7 @@ def observe(
             filter(None, (account.reset_all_seen_at, took_reset_all)), default=None
         ),
     )
-    return Observation(account=account, events=tuple(events), reset=sign)
+    return Observation(account=account, events=(*events, *changes), reset=sign)
 
 
 def _as_meant(
@@ -247,7 +244,7 @@ def _as_meant(
         return account, typed
     text = (
         f"{typed.text}; it is what the user may still use (BRIDGE_TYPED_LIMIT_MEANS), so the "
-        f"{external_bytes} external bytes of the period are added to it"
+        f"{human_bytes(external_bytes)} of external traffic of the period are added to it"
     )
     account = replace(account, quota_bytes=quota_bytes, published_bytes=typed_bytes)
     return account, replace(typed, text=text, after=str(quota_bytes))
@@ -286,18 +283,6 @@ def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> 
     )
 
 
-def _let_in(
-    account: Account, user: PanelUser, *, now: datetime, was_reset: bool
-) -> tuple[Account, list[Event]]:
-    """Note that a user which the bridge disabled is active; that alone is no reset."""
-    if user.status is Status.DISABLED:
-        return replace(account, let_in_at=None), []
-    if not account.is_disabled_by_us:
-        return (replace(account, let_in_at=None) if was_reset else account), []
-    let_in = replace(account, is_disabled_by_us=False, let_in_at=None if was_reset else now)
-    return let_in, [] if was_reset else [Event(kind="let_in", text=LET_IN)]
-
-
 def hold(account: Account, *, seen: Totals) -> tuple[Account, Event]:
     """Hold an account whose totals were read from reports that the ledger has lost since."""
     text = (
@@ -320,8 +305,8 @@ def _hold(account: Account, *, total_bytes: int, line: NoteLine | None) -> Obser
     if total_bytes < account.seen_total_bytes:
         text = (
             f"the ledger's total of {account.username} fell by "
-            f"{account.seen_total_bytes - total_bytes} bytes, as after a restored backup; the "
-            "bridge does not change the user until `marzban-bridge rebase`"
+            f"{human_bytes(account.seen_total_bytes - total_bytes)}, as after a restored backup; "
+            "the bridge does not change the user until `marzban-bridge rebase`"
         )
     elif line is not None and line.number > account.write_number:
         text = (
@@ -357,7 +342,10 @@ def _reset(
     events = [
         Event(
             kind="reset",
-            text=f"{sign.cause}: {old_balance.external_bytes} external bytes no longer count",
+            text=(
+                f"{sign.cause}: {human_bytes(old_balance.external_bytes)} of external traffic no "
+                "longer count"
+            ),
             before=str(old_balance.used_bytes),
             after=str(seen.used_bytes),
         )

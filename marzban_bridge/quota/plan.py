@@ -23,6 +23,7 @@ from marzban_bridge.quota.account import (
     is_same_limit,
 )
 from marzban_bridge.quota.balance import Desired, desired
+from marzban_bridge.sizes import human_bytes
 
 PUBLISH_STEP_BYTES = 10 * MIB
 PUBLISH_STEP_SHARE = 0.05
@@ -212,7 +213,10 @@ def _publish(account: Account, target: Desired) -> Change | None:
     step_bytes = max(PUBLISH_STEP_BYTES, int(left_bytes * PUBLISH_STEP_SHARE))
     if shown_bytes - limit_bytes < step_bytes:
         return None
-    reason = f"{shown_bytes - limit_bytes} external bytes are not yet in the panel's limit"
+    reason = (
+        f"{human_bytes(shown_bytes - limit_bytes)} of external traffic are not yet in the panel's "
+        "limit"
+    )
     return Change(kind=ChangeKind.PUBLISH, username=account.username, reason=reason, update=update)
 
 

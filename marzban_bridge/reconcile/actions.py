@@ -27,6 +27,7 @@ from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
 from marzban_bridge.reconcile.users.writes import UserWrites
 from marzban_bridge.reconcile.work_queue import WorkQueue
+from marzban_bridge.sizes import human_bytes
 from marzban_bridge.store.store import Store
 
 HOW_TO_CHANGE = (
@@ -307,7 +308,7 @@ class Actions:
             return None
         before = Totals(billed_bytes=account.seen_total_bytes, raw_bytes=account.seen_raw_bytes)
         shift_bytes = totals.billed_bytes - before.billed_bytes
-        text = f"the ledger is accepted as it is; the baseline moved by {shift_bytes} bytes"
+        text = f"the ledger is accepted as it is; the baseline moved by {human_bytes(shift_bytes)}"
         rebased = replace(shifted(account, before=before, after=totals), is_held=False)
         return rebased, [Event(kind="rebased", text=text, actor=actor)]
 

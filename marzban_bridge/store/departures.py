@@ -9,6 +9,7 @@ from marzban_bridge.panels.names import FIRST_PANEL, scoped
 from marzban_bridge.quota.account import Account, Event, shifted
 from marzban_bridge.quota.gone_accounts import GoneAccount, returned
 from marzban_bridge.quota.shared import depart, put_back, rejoin, rejoin_in_new_period, renewed
+from marzban_bridge.sizes import human_bytes
 from marzban_bridge.store.accounts import Accounts, GoneAccounts
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.handle import StoreHandle
@@ -120,8 +121,8 @@ class Departures:
         self._openings.keep(key, owner, bytes_until_now, before.raw_bytes - after.raw_bytes)
         text = (
             f"panel {self._panel} shows its user {key} again: reports of the name without a "
-            f"panel's are charged to that user from now on; the {bytes_until_now} bytes until now "
-            f"stay with {scoped(owner, key)}"
+            f"panel's are charged to that user from now on; the "
+            f"{human_bytes(bytes_until_now)} until now stay with {scoped(owner, key)}"
         )
         self._events.insert(key, [Event(kind="name_parted", text=text)], at, panel=owner)
 

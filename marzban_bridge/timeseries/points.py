@@ -20,6 +20,7 @@ from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.quota.usage import Totals
+from marzban_bridge.sizes import human_value
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.timeseries.event_severity import severity_of
 from marzban_bridge.timeseries.figures import figures_of
@@ -121,8 +122,8 @@ def event_line(recorded: RecordedEvent, *, username: str | None = None) -> str |
         "title": f"{event.kind} {user}",
         "text": event.text,
         "actor": event.actor,
-        "before": event.before,
-        "after": event.after,
+        "before": human_value(event.before, kind=event.kind),
+        "after": human_value(event.after, kind=event.kind),
     }
     tags = {
         "user": user,

@@ -16,6 +16,7 @@ from marzban_bridge.quota.balance import balance
 from marzban_bridge.quota.resets.echoes import expecting
 from marzban_bridge.quota.resets.next_plans import lost_plan
 from marzban_bridge.quota.usage import Totals
+from marzban_bridge.sizes import human_bytes
 
 
 def begin(
@@ -124,7 +125,10 @@ def complete(
     )
     event = Event(
         kind="reset",
-        text=f"{request.cause}: {old_balance.external_bytes} external bytes no longer count",
+        text=(
+            f"{request.cause}: {human_bytes(old_balance.external_bytes)} of external traffic no "
+            "longer count"
+        ),
         actor=request.actor,
         before=str(old_balance.used_bytes),
         after=str(seen.used_bytes),

@@ -18,6 +18,7 @@ from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.names import FIRST_PANEL, folded, owner_of, scoped
 from marzban_bridge.quota.account import Account, Event, shifted
 from marzban_bridge.quota.usage import Totals, merged
+from marzban_bridge.sizes import human_bytes
 from marzban_bridge.store.accounts import Accounts
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.handle import StoreHandle
@@ -144,7 +145,8 @@ class NameOwners:
             counted_bytes = self._move_name(username, owner, is_past=is_past, stays=stays)
             text = (
                 f"there is no user {name.key}: reports of {username} are charged to {owner}, the "
-                f"only user of that name without regard to case; {counted_bytes} bytes so far"
+                f"only user of that name without regard to case; {human_bytes(counted_bytes)} "
+                "so far"
             )
             self._events.insert(owner, [Event(kind="name_matched", text=text)], at)
             matched[owner] = None
@@ -236,7 +238,7 @@ class NameOwners:
                 self._move_name(username, name, is_past=True, stays=True)
                 text = (
                     f"there is a user {name} now: reports of {username} are charged to it from now "
-                    f"on; the {before} bytes until now stay with {owner}"
+                    f"on; the {human_bytes(before)} until now stay with {owner}"
                 )
                 self._events.insert(owner, [Event(kind="name_parted", text=text)], at)
                 is_news = True

@@ -76,7 +76,7 @@ def test_what_was_before_a_reset_is_forgiven_already_and_not_again(world):
     world.ledger.void(before)
     look(world)
     assert external(world) == gib(5)
-    assert "none of them in the current period" in corrected_events(world)[0].text
+    assert "none of it in the current period" in corrected_events(world)[0].text
     world.ledger.void(after)
     look(world)
     assert external(world) == gib(2)

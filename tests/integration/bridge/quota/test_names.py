@@ -103,7 +103,7 @@ def test_a_user_of_exactly_the_name_takes_it_over_and_what_was_counted_stays(wor
         assert external(world, "ALICE") == 0
     world.one_pass()
     (text,) = events(world, "name_parted")
-    assert f"the {gib(2)} bytes until now stay with alice" in text
+    assert "the 2.00 GiB until now stay with alice" in text
     world.ledger.report("ALICE", gib(5))
     world.one_pass()
     assert (limit(world, "alice"), limit(world, "ALICE")) == (7, 25)

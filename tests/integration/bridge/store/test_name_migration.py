@@ -138,7 +138,7 @@ def test_two_users_who_shared_an_account_are_two_and_what_was_counted_stays(old,
         assert _limit(world, "alice") == 3
         assert _limit(world, "Alice") == 20
         texts = [each.event.text for each in world.bridge.store.events.newest()]
-        assert any(f"the {gib(5)} bytes until now stay with alice" in text for text in texts)
+        assert any("the 5.00 GiB until now stay with alice" in text for text in texts)
         world.ledger.report("Alice", gib(1))
         world.ledger.report("alice", gib(1))
         world.one_pass()

@@ -11,11 +11,11 @@ from rich.console import Console
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.balance import Balance, balance
 from marzban_bridge.quota.usage import UnknownName
+from marzban_bridge.sizes import human_bytes, human_value
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.tables import (
     PlannedRow,
     events_table,
-    human_bytes,
     human_share,
     panel_rebase_table,
     plan_table,
@@ -52,6 +52,27 @@ def drawn(table) -> str:
 )
 def test_amounts_have_three_digits_and_a_unit(amount_bytes, text):
     assert human_bytes(amount_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        ("quota_changed", str(gib(10)), "10.0 GiB"),
+        ("quota_changed", "unlimited", "unlimited"),
+        ("corrected", str(-gib(1)), "-1.00 GiB"),
+        ("published", f"active, data limit {gib(3)}", "active, data limit 3.00 GiB"),
+        ("limited", "disabled, data limit unlimited", "disabled, data limit unlimited"),
+        (
+            "rebased",
+            f"quota {gib(10)}, baseline {gib(1)}, {gib(2)} used in the panel, active",
+            "quota 10.0 GiB, baseline 1.00 GiB, 2.00 GiB used in the panel, active",
+        ),
+        ("admin_changed", "10737418240", "10737418240"),
+        ("reset", None, None),
+    ],
+)
+def test_the_values_of_an_event_are_shown_in_units(kind, value, text):
+    assert human_value(value, kind=kind) == text
 
 
 @pytest.mark.parametrize(

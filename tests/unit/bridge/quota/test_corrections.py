@@ -75,10 +75,10 @@ def test_the_event_says_why_and_how_much_of_it_is_of_the_period():
     totals = Totals(billed_bytes=1100, raw_bytes=1100)
     _, event = corrected(account(), ASKED, answer(-400, of_all=-900), totals=totals)
     assert event.text == (
-        "correction 3 (void of reporter:r: stolen): -900 bytes, -400 of them in the current period"
+        "correction 3 (void of reporter:r: stolen): -900 B, -400 B of it in the current period"
     )
     _, event = corrected(account(), ASKED, answer(0, of_all=-900), totals=totals)
-    assert event.text.endswith("-900 bytes, none of them in the current period")
+    assert event.text.endswith("-900 B, none of it in the current period")
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_a_total_that_fell_holds_the_account_until_rebase(was_held):
     assert after.account.is_held
     assert after.account.baseline_bytes == held.baseline_bytes
     assert [event.kind for event in after.events] == ([] if was_held else ["conflict"])
-    assert was_held or "fell by 1 bytes" in after.events[0].text
+    assert was_held or "fell by 1 B" in after.events[0].text
 
 
 class TestQuotaEdits:

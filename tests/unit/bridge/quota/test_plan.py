@@ -197,7 +197,7 @@ def test_putting_back_a_plan_lets_in_only_whom_we_had_disabled(status, is_ours, 
 
 def test_the_reason_of_a_publication_says_how_much():
     change = planned(account(panel_user(used_bytes=gib(4))), gib(5))
-    assert change.reason.startswith(f"{gib(5)} external bytes")
+    assert change.reason.startswith("5.00 GiB of external traffic")
 
 
 @pytest.mark.parametrize(

@@ -162,9 +162,9 @@ def recorded(seq=7, username="alice", at=NOW, **fields):
 
 
 def test_an_event_says_what_happened_to_whom_and_who_did_it():
-    assert event_line(recorded(before="1", after="0")) == (
+    assert event_line(recorded(before="1073741824", after="0")) == (
         'events,kind=reset,panel=default,severity=notice,user=alice title="reset alice",text="all anew",actor="root",'
-        f'before="1",after="0" {NOW_MILLIS}000007'
+        f'before="1.00 GiB",after="0 B" {NOW_MILLIS}000007'
     )
 
 
