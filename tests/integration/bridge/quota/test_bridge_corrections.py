@@ -59,7 +59,7 @@ def test_who_was_cut_off_by_a_spike_is_let_in_once_it_is_voided(world, panel_byt
     assert world.account("alice").quota_bytes == gib(10)
     (event,) = corrected_events(world)
     assert (event.before, event.after, event.actor) == (str(gib(105)), str(gib(2)), "root")
-    assert f"stolen key): -{gib(103)} bytes, -{gib(103)} of them" in event.text
+    assert "stolen key): -103 GiB, -103 GiB of it" in event.text
     world.ledger.void(spike, honest)
     look(world)
     assert external(world) == gib(1)

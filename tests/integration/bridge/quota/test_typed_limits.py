@@ -73,7 +73,7 @@ def test_the_event_says_which_rule_was_applied(open_world):
     assert world.account("bob").quota_bytes == gib(23), "bob is nobody's: it is the quota"
     left, quota = last_change(world, "alice"), last_change(world, "bob")
     assert "what the user may still use (BRIDGE_TYPED_LIMIT_MEANS)" in left.text
-    assert str(gib(7)) in left.text
+    assert "7.00 GiB" in left.text
     assert (left.before, left.after) == (str(gib(10)), str(gib(30)))
     assert "left" not in quota.text
     assert (quota.before, quota.after) == (str(gib(10)), str(gib(23)))
