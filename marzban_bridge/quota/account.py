@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from marzban_bridge.event import Event as Event  # noqa: PLC0414 - what happened to an account
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.users import NextPlan, PanelUser, ResetStrategy, Status
 from marzban_bridge.quota.usage import Seqs, Totals, UsageMark, merged
@@ -306,17 +307,6 @@ class Account:
     def key(self) -> str:
         """The name under which the account is stored."""
         return account_key(self.username)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """An event of an account, for the audit trail."""
-
-    kind: str
-    text: str
-    actor: str = "bridge"
-    before: str | None = None
-    after: str | None = None
 
 
 def with_values(account: Account, **values: Any) -> Account:

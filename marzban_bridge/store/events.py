@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from marzban_bridge.event import Event
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.quota.account import Event
 from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
 
 SEARCHED_EVENTS = 5_000
