@@ -109,6 +109,18 @@ from 80 % on; over: from 100 % on; unenforced: over, and still active; expiring:
 RESELLER_USERS = Measurement("reseller_users", ("admin", "panel"), _USERS_SUMMED)
 """The same of each admin's users."""
 
+RESELLER_USAGE = Measurement(
+    "reseller_usage",
+    ("admin", "panel"),
+    {
+        **dict.fromkeys(("quota_bytes", "used_bytes"), int),
+        "used_ratio": float,
+        **dict.fromkeys(("is_enforced", "is_cut_off", "period_started_at_millis", "is_gone"), int),
+    },
+)
+"""The quota of an admin's users together, and what they used of it; of admins that have one. A
+series ends with a point of `is_gone` 1 when the quota is taken away: all other numbers are 0."""
+
 
 class UserList(StrEnum):
     """A short list of users, in the order of their urgency."""

@@ -24,6 +24,7 @@ from marzban_bridge.api import (
     health,
     operations,
     paused_actions,
+    resellers,
     webhooks,
 )
 from marzban_bridge.api.access.callers import Callers
@@ -87,7 +88,7 @@ def _routes(*, shows_panels: bool) -> tuple[BaseRoute, ...]:
     With `shows_panels` those of a panel by name are in the OpenAPI document too.
     """
     router = APIRouter()
-    of_panel = (webhooks, admin, operations, acceptance, confirm)
+    of_panel = (webhooks, admin, operations, resellers, acceptance, confirm)
     for module in (*of_panel, paused_actions, dashboard, health):
         router.include_router(module.router)
     for module in of_panel:

@@ -27,6 +27,7 @@ from marzban_bridge.reconcile.feed_reader import FeedReader
 from marzban_bridge.reconcile.loop import Reconciler
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.reconcile.rebuilding import Rebuilding
+from marzban_bridge.reconcile.reseller_actions import ResellerActions
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
 from marzban_bridge.reconcile.trust.panel_rebase import PanelRebase
@@ -56,6 +57,7 @@ class Bridge:
     settler: Settler
     reconciler: Reconciler
     actions: Actions
+    resellers: ResellerActions
     panel_rebase: PanelRebase
     metrics: Metrics
 

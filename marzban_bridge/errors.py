@@ -47,6 +47,10 @@ class ObservingError(BridgeError):
     """BRIDGE_ENFORCEMENT is observe, and the call would change the panel; nothing was done."""
 
 
+class UnknownResellerError(BridgeError):
+    """No admin of the name has a quota, or the panel has no such admin."""
+
+
 class PanelError(BridgeError):
     """The panel did not do what was asked."""
 

@@ -5,7 +5,7 @@ Each panel has its own; what is not about one panel is counted in the first pane
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 import marzban_bridge
+from marzban_bridge.quota.resellers.reseller import Reseller
 
 PROCESS_WIDE = frozenset(
     {
@@ -91,6 +92,15 @@ class Metrics:
             "Admins whose own state may keep their users off the panel's nodes (1), by reason",
             ["admin", "reason"],
         )
+        self._resellers = tuple(
+            gauge(f"bridge_reseller_{name}", text, ["admin"])
+            for name, text in (
+                ("quota_bytes", "Quota of an admin's users together"),
+                ("used_bytes", "What an admin's users used of it in the period"),
+                ("used_ratio", "The used share of an admin's quota"),
+                ("cut_off", "Whether an admin's users are cut off, its quota being enforced (1)"),
+            )
+        )
         self.last_pass_timestamp_seconds = gauge(
             "bridge_last_pass_timestamp_seconds", "When the last pass over all users ended"
         )
@@ -130,6 +140,15 @@ class Metrics:
                 "enforcement": enforcement,
             }
         )
+
+    def show_resellers(self, resellers: Sequence[Reseller]) -> None:
+        """Set the quotas and usage of resellers; those of all others are taken out."""
+        for gauge in self._resellers:
+            gauge.clear()
+        for each in resellers:
+            values = (each.quota_bytes, each.used_bytes, each.used_ratio, each.is_cut_off)
+            for gauge, value in zip(self._resellers, values, strict=True):
+                gauge.labels(admin=each.admin).set(value)
 
     def watch_resets(
         self, *, pending: Callable[[], float], oldest_seconds: Callable[[], float]

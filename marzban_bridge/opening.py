@@ -24,6 +24,8 @@ from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.reconcile.actions import Actions
 from marzban_bridge.reconcile.feed_reader import FeedReader
 from marzban_bridge.reconcile.loop import Reconciler
+from marzban_bridge.reconcile.reseller_actions import ResellerActions
+from marzban_bridge.reconcile.reseller_watch import ResellerWatch
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.stopped_admins import StoppedAdmins
 from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
@@ -199,6 +201,14 @@ def _wired(
                 stopped_admins=StoppedAdmins(
                     store=books, panel=panels[each.name], metrics=metrics[each.name]
                 ),
+                resellers=ResellerWatch(
+                    store=books,
+                    panel=panels[each.name],
+                    queue=queue,
+                    set_aside=parts.reader.set_aside,
+                    clock=clock,
+                    metrics=metrics[each.name],
+                ),
                 rollback_check=rollback_check,
                 clock=clock,
                 metrics=metrics[each.name],
@@ -217,6 +227,13 @@ def _wired(
                 resets=parts.resets,
                 queue=queue,
                 enforcement=settings.enforcement,
+                clock=clock,
+                standstill=standstill,
+            ),
+            resellers=ResellerActions(
+                store=books,
+                panel=panels[each.name],
+                queue=queue,
                 clock=clock,
                 standstill=standstill,
             ),

@@ -173,6 +173,40 @@ def unknown_names_table(unknown_names: Iterable[UnknownName]) -> Table:
     return table
 
 
+class ResellerRow(Protocol):
+    """A row for a reseller."""
+
+    reseller: str
+    quota_bytes: int
+    used_bytes: int
+    used_ratio: float
+    reset: str
+    period_started_at: str
+    is_enforced: bool
+    is_cut_off: bool
+
+
+def resellers_table(rows: Iterable[ResellerRow]) -> Table:
+    """Return a table of resellers with a quota, the fullest first."""
+    table = _table("Resellers", "reseller")
+    for name in ("quota", "used", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("reset", "since (UTC)", "enforced"):
+        table.add_column(name)
+    for row in sorted(rows, key=lambda row: (-row.used_ratio, row.reseller)):
+        enforced = "yes" if row.is_enforced else "no"
+        table.add_row(
+            _data(row.reseller),
+            human_bytes(row.quota_bytes),
+            human_bytes(row.used_bytes),
+            f"{100 * row.used_ratio:.0f} %",
+            row.reset,
+            row.period_started_at[:16].replace("T", " "),
+            "users are cut off" if row.is_cut_off else enforced,
+        )
+    return table
+
+
 class PanelRebaseRow(Protocol):
     """A row for an account, where a panel is to be accepted as it is."""
 

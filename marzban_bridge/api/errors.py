@@ -28,6 +28,7 @@ from marzban_bridge.errors import (
     PausedError,
     ReleasedError,
     StoreSuspendedError,
+    UnknownResellerError,
 )
 
 RETRY_AFTER_SECONDS = 5
@@ -93,6 +94,8 @@ def status_of(error: BridgeError) -> int:
     match error:
         case PanelRefusedError(status=403 | 404 as status):
             return status
+        case UnknownResellerError():
+            return 404
         case ObservingError() | ReleasedError():
             return 409
         case NotThePanelError():

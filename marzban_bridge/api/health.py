@@ -79,7 +79,11 @@ async def readyz(request: Request) -> Response:
     warnings += [
         f"{loop.panel_outage.name}: {text}"
         for loop in (bridge.reconciler for bridge in bridges.by_name.values())
-        for text in (*loop.stopped_admins.warnings, loop.set_aside.warning)
+        for text in (
+            *loop.stopped_admins.warnings,
+            *loop.resellers.warnings,
+            loop.set_aside.warning,
+        )
         if text
     ]
     warnings += [

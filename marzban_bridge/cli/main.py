@@ -30,6 +30,7 @@ from marzban_bridge.cli import rebuild as rebuild_command
 from marzban_bridge.cli import release as release_commands
 from marzban_bridge.cli import reset as reset_commands
 from marzban_bridge.cli.kept_key import is_of_up, with_kept_key
+from marzban_bridge.cli.resellers import command as resellers_command
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
 from marzban_bridge.reconcile.action_names import CLEANUP_PHRASE, RESET_ALL_PHRASE
@@ -96,6 +97,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             "users --json           of all users, for scripts",
             "events alice --limit 5 what happened to alice of late",
             "reset alice            start a new period",
+            "resellers set shop --quota 5TiB --reset month",
         ),
     )
     subcommands = commands_of(parser)
@@ -217,9 +219,16 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             default=Path("provisioning/alerting") if option == "--rules" else None,
             help=help_text,
         )
-    panels = add("panels", "which panels there are; their webhooks' secrets", _panels)
-    add_json(panels)
-    panels_command.add_arguments(panels)
+    panels_command.add_arguments(
+        add("panels", "which panels there are; their webhooks' secrets", _panels)
+    )
+    resellers_command.add_arguments(
+        add(
+            "resellers",
+            "quotas of admins for all of their users together; off until one is set",
+            lambda it: resellers_command.run(_settings(), it),
+        )
+    )
     up = add("up", "collector and bridge in one process", _up)
     up.add_argument(
         "--check", action="store_true", help="say what is wrong with the settings; start nothing"

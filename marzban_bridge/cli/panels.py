@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from rich.console import Console
 from rich.table import Table
 
-from collector.runtime.cli import print_json
+from collector.runtime.cli import add_json, print_json
 from marzban_bridge.cli.exclusive import with_store
 from marzban_bridge.cli.output import say
 from marzban_bridge.clock import utc_now
@@ -31,6 +31,7 @@ FORGET_PHRASE = "forget panel"
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the subcommands; without one, the panels are listed."""
+    add_json(command)
     asked = command.add_subparsers(dest="asked", metavar="WHAT")
     webhook = asked.add_parser(
         "webhook", help="print WEBHOOK_ADDRESS and WEBHOOK_SECRET for a panel's own .env"

@@ -157,12 +157,20 @@ class UserLists:
             return PanelUsers(total=total, marks=marks, lifetime_bytes=lifetime_bytes)
 
     async def names(
-        self, path: str, *, offset: int, limit: int, search: str | None = None
+        self,
+        path: str,
+        *,
+        offset: int,
+        limit: int,
+        search: str | None = None,
+        admin: str | None = None,
     ) -> list[str]:
-        """Return a page of names in their order; an odd one is empty."""
+        """Return a page of names in their order, perhaps of an admin's; an odd one is empty."""
         params: dict[str, str | int] = {"offset": offset, "limit": limit, "sort": "username"}
         if search is not None:
             params["search"] = search
+        if admin is not None:
+            params["admin"] = admin
         response = await self._ask("GET", path, params=params)
         with expecting("list of users"):
             items = list(json_of(response)["users"])

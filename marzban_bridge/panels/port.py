@@ -63,8 +63,10 @@ class Panel(Protocol):
         """Return those of the named users that the panel lists, each read by itself."""
         ...
 
-    async def usernames(self, *, offset: int, limit: int) -> list[str]:
+    async def usernames(self, *, offset: int, limit: int, admin: str | None = None) -> list[str]:
         """Return a page of the names of all users, in their order; an odd one is empty.
+
+        With `admin`, of those that this admin owns.
 
         Raises PanelFailingError where the panel fails at one of the users on the page.
         """

@@ -77,21 +77,29 @@ def balance_with_raw(account: Account, totals: Totals) -> Balance:
     return replace(balance(account, total_bytes=totals.billed_bytes), external_raw_bytes=raw_bytes)
 
 
-def desired(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Desired:
+def desired(
+    account: Account,
+    *,
+    total_bytes: int,
+    enforcement: Enforcement,
+    is_reseller_cut_off: bool = False,
+) -> Desired:
     """Compute the limit and status that the panel should have.
 
     The panel cuts off at `used >= limit`, and limits below a floor are not published. So a user who
-    used less than the floor on the panel's nodes is disabled instead.
+    used less than the floor on the panel's nodes is disabled instead, as is each user of a reseller
+    whose quota is used up.
     """
     current = balance(account, total_bytes=total_bytes)
     if account.quota_bytes is None:
-        return Desired(data_limit_bytes=None, is_disabled=False, balance=current)
+        return Desired(data_limit_bytes=None, is_disabled=is_reseller_cut_off, balance=current)
     limit_bytes = account.quota_bytes
     if enforcement is not Enforcement.DISABLE:
         floor_bytes = min(FLOOR_BYTES, account.quota_bytes)
         limit_bytes = max(floor_bytes, account.quota_bytes - current.external_bytes)
     return Desired(
         data_limit_bytes=limit_bytes,
-        is_disabled=current.is_exhausted and current.panel_bytes < limit_bytes,
+        is_disabled=is_reseller_cut_off
+        or (current.is_exhausted and current.panel_bytes < limit_bytes),
         balance=current,
     )

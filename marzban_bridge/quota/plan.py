@@ -70,27 +70,45 @@ def plan(
     enforcement: Enforcement,
     now: datetime,
     dialect: Dialect,
+    is_reseller_cut_off: bool = False,
 ) -> Change | None:
-    """Return the next change the account needs, or None if the panel needs none."""
+    """Return the next change the account needs, or None if the panel needs none.
+
+    `is_reseller_cut_off`: the quota of the user's admin is used up and enforced. The user is
+    disabled until it is not, if it would be let in otherwise; its next plan is not fired meanwhile.
+    """
     if account.is_held:
         return None
     status = account.sighting.status
     is_ours = status is Status.DISABLED and account.is_disabled_by_us
     if account.restoration or account.lost_text is not None:
-        return _restore(account, total_bytes=total_bytes, enforcement=enforcement)
+        target = desired(
+            account,
+            total_bytes=total_bytes,
+            enforcement=enforcement,
+            is_reseller_cut_off=is_reseller_cut_off,
+        )
+        return _restore(account, target)
     if status not in {Status.ACTIVE, Status.LIMITED} and not is_ours:
         return None
-    target = desired(account, total_bytes=total_bytes, enforcement=enforcement)
+    target = desired(
+        account,
+        total_bytes=total_bytes,
+        enforcement=enforcement,
+        is_reseller_cut_off=is_reseller_cut_off,
+    )
     due = account.reset_due_at
     if is_ours and due and now >= due:
         reason = "the periodic reset is due, and the panel skips users that are disabled"
         return Change(kind=ChangeKind.RESET, username=account.username, reason=reason)
-    next_plan = account.sighting.next_plan
+    next_plan = None if is_reseller_cut_off else account.sighting.next_plan
     if target.balance.is_exhausted and next_plan and _can_fire(next_plan, account, dialect):
         reason = "the quota is used up and a next plan is waiting"
         return Change(kind=ChangeKind.FIRE_NEXT_PLAN, username=account.username, reason=reason)
     if is_ours:
         return None if target.is_disabled else _enable(account, target)
+    if is_reseller_cut_off:
+        return _cut_off(account, target, now=now)
     if target.is_disabled:
         is_let_in = account.let_in_at is not None and now < account.let_in_at + LET_IN_GRACE
         return None if is_let_in else _disable(account, target)
@@ -118,9 +136,8 @@ def _can_fire(next_plan: NextPlan, account: Account, dialect: Dialect) -> bool:
     return given_bytes + rest_bytes > 0
 
 
-def _restore(account: Account, *, total_bytes: int, enforcement: Enforcement) -> Change | None:
+def _restore(account: Account, target: Desired) -> Change:
     restoration = account.restoration or Restoration()
-    target = desired(account, total_bytes=total_bytes, enforcement=enforcement)
     status = restoration.status
     if status is None and account.sighting.status is Status.DISABLED and account.is_disabled_by_us:
         status = None if target.is_disabled else Status.ACTIVE
@@ -162,6 +179,21 @@ def _enable(account: Account, target: Desired) -> Change:
 
 def _disable(account: Account, target: Desired) -> Change:
     reason = "the quota is used up, and too little of it on the panel's nodes to limit the user"
+    return _switch(account, target, ChangeKind.DISABLE, Status.DISABLED, reason)
+
+
+def _cut_off(account: Account, target: Desired, *, now: datetime) -> Change | None:
+    """Return what disables a user whose reseller is cut off; None for one that is off already.
+
+    The panel has cut off one that it shows limited, unless its limit has to be raised now.
+    """
+    if account.sighting.status is Status.LIMITED:
+        raised = _publish(account, target)
+        if raised is None or raised.kind is not ChangeKind.RELEASE:
+            return None
+    elif account.let_in_at is not None and now < account.let_in_at + LET_IN_GRACE:
+        return None
+    reason = f"the quota of its admin {account.admin} is used up"
     return _switch(account, target, ChangeKind.DISABLE, Status.DISABLED, reason)
 
 

@@ -172,6 +172,7 @@ class Actions:
 
     async def _reset_admin(self, username: str, *, bearer: str | None, actor: str) -> int:
         await self._panel.reset_admin_usage(username, bearer=bearer)
+        self._store.resellers.reset(username, actor=actor, at=self._clock())
         accounts = list(self._store.accounts.all(admin=username))
         for each in accounts:
             total_bytes = self._effective_total_bytes(each)

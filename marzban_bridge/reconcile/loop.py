@@ -27,6 +27,7 @@ from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.pass_result import PassResult
+from marzban_bridge.reconcile.reseller_watch import ResellerWatch
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.stopped_admins import StoppedAdmins
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
@@ -82,6 +83,7 @@ class Reconciler:
         queue: WorkQueue,
         twins: TwinPanels,
         stopped_admins: StoppedAdmins,
+        resellers: ResellerWatch,
         rollback_check: RollbackCheck,
         clock: Clock,
         metrics: Metrics,
@@ -108,6 +110,7 @@ class Reconciler:
         self.panel_check: PanelCheck | None = None
         """The result of the last check: the bridge's admin, and the panel's version."""
         self.stopped_admins = stopped_admins
+        self.resellers = resellers
         self._twins = twins
         is_first = store.panel == FIRST_PANEL
         self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
@@ -171,6 +174,7 @@ class Reconciler:
         """
         if self._pass is None and time.monotonic() >= self._next_pass_at:
             await self.check_panel()
+            await self.resellers.begin_pass()
             self._pass, self._pass_started_at = self._lap(), time.monotonic()
             self._online.take()
             self._urgent_in_a_row = 0
@@ -289,6 +293,7 @@ class Reconciler:
             )
         self._trust.refuse_suspended()
         await self.check_panel()
+        await self.resellers.begin_pass()
         started_at = logged_at = time.monotonic()
         users = failures = 0
         async for keys in self._reader.chunks():
@@ -383,6 +388,7 @@ class Reconciler:
         failures = await chunk.settle(users, read_at=read_at)
         if gave_way is not None:
             gave_way += chunk.left
+        self.resellers.note_changes()
         self._metrics.evaluations.inc(len(keys))
         self._note_up()
         self._metrics.soft_errors.labels(source="user").inc(failures)

@@ -17,6 +17,7 @@ from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
 from marzban_bridge.store.names.placement import Placement
+from marzban_bridge.store.resellers.counting import ResellerCounts
 from marzban_bridge.store.reset_news import ResetNews
 from marzban_bridge.store.sharing.shared_quotas import SharedQuotas
 
@@ -105,6 +106,7 @@ class Accounts:
         self._placement = Placement(handle, panel)
         self._events = Events(handle, panel)
         self._gone = GoneAccounts(handle, panel)
+        self._resellers = ResellerCounts(handle, panel)
         self._reset_news = ResetNews(handle, panel)
         self._shared_quotas = SharedQuotas(handle)
 
@@ -191,6 +193,8 @@ class Accounts:
                 msgspec.json.encode(account),
             ),
         )
+        if self._handle.resellers:
+            self._events.insert("", self._resellers.count(account), account.sighting.seen_at)
         self._placement.note_found(key)
         if len(self._handle.known_panels) > 1 and self._placement.has_name(key):
             self._gone.note_name_taken(key)

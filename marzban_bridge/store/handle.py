@@ -32,6 +32,13 @@ class StoreHandle:
         self.known_panels = frozenset(self.panels)
         """Those, and panels with stored accounts."""
         self.shares_quotas = self.meta("shares_quotas") == "true"
+        self.resellers: frozenset[tuple[str, str]] = frozenset()
+        """The panels and names of admins that have a quota."""
+        self.load_resellers()
+
+    def load_resellers(self) -> None:
+        """Read which admins have a quota, after a commit that changed it."""
+        self.resellers = frozenset(self.db.execute("SELECT panel, admin FROM reseller").fetchall())
 
     def configure(self, panels: Sequence[str]) -> None:
         """Set the panels that are configured."""

@@ -190,6 +190,22 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE orphan ADD COLUMN candidates TEXT NOT NULL DEFAULT '[]';
     CREATE INDEX orphan_folded ON orphan (folded, panel);
     """,
+    # Quotas of resellers, and their users as last counted.
+    """
+    CREATE TABLE reseller (
+        admin TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        state BLOB NOT NULL,
+        PRIMARY KEY (admin, panel)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE reseller_user (
+        account_key TEXT NOT NULL,
+        panel TEXT NOT NULL,
+        admin TEXT NOT NULL,
+        state BLOB NOT NULL,
+        PRIMARY KEY (account_key, panel)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 STORE = SqliteKind(
     name="bridge store",

@@ -33,6 +33,7 @@ from marzban_bridge.store.names.openings import Openings
 from marzban_bridge.store.names.owners import NameOwners
 from marzban_bridge.store.names.placement import DENIED, Placement
 from marzban_bridge.store.names.unknown_names import UnknownNames
+from marzban_bridge.store.resellers.resellers import Resellers
 from marzban_bridge.store.reset_news import ResetNews
 from marzban_bridge.store.sharing.quota_switch import QuotaSwitch
 from marzban_bridge.store.sharing.shared_quotas import SharedQuotas
@@ -48,7 +49,10 @@ _METAS_OF_PANEL = (
     STOPPED_ADMINS,
     f"{PASS_POSITION}:",
 )
-_OF_PANEL = ("gone_account", "orphan", "announcement", "reset_all", "namesake")
+_OF_PANEL = (
+    *("gone_account", "orphan", "announcement", "reset_all", "namesake"),
+    *("reseller", "reseller_user"),
+)
 
 
 class Store:
@@ -77,6 +81,7 @@ class Store:
         self.name_owners = NameOwners(handle, panel)
         self.openings = Openings(handle, panel)
         self.placement = Placement(handle, panel)
+        self.resellers = Resellers(handle, panel)
         self.reset_news = ResetNews(handle, panel)
         self.suspension = PanelSuspension(handle, panel)
         self.unknown_names = UnknownNames(handle, panel)
@@ -210,6 +215,7 @@ class Store:
                 handle.delete_metas(prefix)
             text = f"panel {panel} was deleted from the store, with {count} accounts"
             self.events.insert("", [Event(kind="action", text=text, actor=actor)], at)
+        handle.load_resellers()
         handle.on_change(self.panel, ())
         return count
 

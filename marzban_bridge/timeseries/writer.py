@@ -22,7 +22,7 @@ from collector.influx.outcome import Halt, Outcome, Retry
 from collector.runtime.daemon_executor import DaemonExecutor
 from collector.runtime.outage import Outage
 from collector.runtime.pace import Pace
-from collector.schema import EVENTS, USER_LISTS, USER_USAGE, Policy
+from collector.schema import EVENTS, RESELLER_USAGE, USER_LISTS, USER_USAGE, Policy
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import NotLeadingError
 from marzban_bridge.metrics import Metrics
@@ -40,6 +40,7 @@ from marzban_bridge.timeseries.points import (
     series_of,
     usage_line,
 )
+from marzban_bridge.timeseries.resellers import ResellerPoints
 from marzban_bridge.timeseries.summaries import Summaries
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ class TimeSeriesWriter:
         """Up to which account of a deleted user the series are ended, that may have been deleted
         while no bridge ran; None when all are."""
         self._summaries = Summaries(self._books)
+        self._resellers = ResellerPoints(self._books)
         self._may_have_events = True
         self._refusals_logged_at: dict[str, float] = {}
         self.outage = Outage(
@@ -173,19 +175,11 @@ class TimeSeriesWriter:
         now_seconds = self._monotonic_seconds()
         if now_seconds < self._resume_at:
             return self._resume_at - now_seconds
-        if now_seconds >= self._changes_due_at:
-            self._changes_due_at = math.inf
-            self._being_written |= self._changed
-            self._changed.clear()
-            self._may_have_events = True
-        if now_seconds >= self._everybody_due_at:
-            self._everybody_due_at = now_seconds + self._heartbeat_seconds
-            if self._everybody_after is None:
-                self._everybody_after = (next(iter(self._books)), "")
-                self._written.clear()
-                self._summaries.begin_round()
+        self._take_due(now_seconds)
         if self._may_have_events:
             await self._write_events()
+        elif self._resellers.is_due:
+            await self._write_resellers()
         elif self._being_written:
             await self._write_changed()
         elif self._everybody_after is not None:
@@ -198,6 +192,21 @@ class TimeSeriesWriter:
             due = (self._changes_due_at, self._everybody_due_at, self._summaries.due_at_seconds)
             return min(due) - now_seconds
         return 0.0
+
+    def _take_due(self, now_seconds: float) -> None:
+        """Take up the changes that were gathered, and begin a round over all users, if due."""
+        if now_seconds >= self._changes_due_at:
+            self._changes_due_at = math.inf
+            self._being_written |= self._changed
+            self._changed.clear()
+            self._may_have_events = self._resellers.is_due = True
+        if now_seconds >= self._everybody_due_at:
+            self._everybody_due_at = now_seconds + self._heartbeat_seconds
+            if self._everybody_after is None:
+                self._everybody_after = (next(iter(self._books)), "")
+                self._written.clear()
+                self._summaries.begin_round()
+                self._resellers.begin_round()
 
     async def _write_events(self) -> None:
         oldest_at = self._clock() - self._kept
@@ -218,6 +227,10 @@ class TimeSeriesWriter:
         if page:
             self._store.set_meta(EVENTS_CURSOR, str(page[-1].seq))
         self._may_have_events = len(page) == PAGE
+
+    async def _write_resellers(self) -> None:
+        if await self._deliver(RESELLER_USAGE.name, self._resellers.lines(at=self._clock())):
+            self._resellers.written()
 
     async def _write_changed(self) -> None:
         places = set(itertools.islice(self._being_written, PAGE))

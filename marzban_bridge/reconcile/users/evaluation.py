@@ -15,6 +15,7 @@ from marzban_bridge.quota.gone_accounts import GoneAccount
 from marzban_bridge.quota.observe import adopt, observe, succeeding
 from marzban_bridge.quota.plan import Change, ChangeKind, plan
 from marzban_bridge.quota.policy import POLICIES
+from marzban_bridge.quota.resellers.reseller import let_in_text
 from marzban_bridge.quota.resets.detection import ResetSign
 from marzban_bridge.quota.resets.told_times import with_fed_totals
 from marzban_bridge.quota.shared_quota import SharedQuota
@@ -183,13 +184,20 @@ class Evaluator:
             account = marked(account, totals, now=now)
         evaluation = Evaluation(
             account=account,
-            events=seen.events,
+            events=self._as_of_reseller(account, seen.events),
             reset=seen.reset,
             is_past=seen.is_past,
             replaced=before if is_another else None,
             is_return=is_return,
         )
         return self._share(before, evaluation)
+
+    def _as_of_reseller(self, account: Account, events: tuple[Event, ...]) -> tuple[Event, ...]:
+        """Return the events with the reseller as the reason why a user was disabled, if it is."""
+        if not self._store.resellers.is_cut_off(account.admin):
+            return events
+        text = let_in_text(account.admin or "")
+        return tuple(replace(e, text=text) if e.kind == "let_in" else e for e in events)
 
     def with_overwritten_edit(
         self, account: Account, told: PanelUser
@@ -341,4 +349,5 @@ class Evaluator:
             enforcement=self._enforcement,
             now=self._clock(),
             dialect=self._dialect(),
+            is_reseller_cut_off=self._store.resellers.is_cut_off(account.admin),
         )

@@ -16,7 +16,7 @@ from collector.runtime.postgres.tables import create_beside_others, create_schem
 from marzban_bridge.errors import StoreError
 from marzban_bridge.store.postgres.link import SCHEMA, Db, name_of, open_connection, translate
 
-VERSION = 6
+VERSION = 7
 """The file's schema that these tables have the columns of."""
 
 
@@ -125,6 +125,12 @@ TABLES = (
     ),
     Table(
         "gone_account", ("account_key", "panel"), {**_NAME, "gone_at": "bigint!", "state": "bytea!"}
+    ),
+    Table("reseller", ("admin", "panel"), {"admin": "text!", "panel": "text!", "state": "bytea!"}),
+    Table(
+        "reseller_user",
+        ("account_key", "panel"),
+        {**_NAME, "admin": "text!", "state": "bytea!"},
     ),
 )
 _LEASE_ADDED = {

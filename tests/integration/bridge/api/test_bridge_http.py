@@ -849,3 +849,44 @@ async def test_no_secret_is_ever_told(tmp_path, caplog):
     secrets += ["a-stolen-token", "a-wrong-password", "a-wrong-webhook-secret"]
     for secret in secrets:
         assert not [text[:300] for text in told if secret in text], secret
+
+
+class TestResellers:
+    """Sudo admins set quotas of resellers; a reseller sees its own."""
+
+    async def test_a_quota_is_set_seen_reset_and_taken_away(self, world):
+        path = "/v1/resellers/shop"
+        for method, where in (("PUT", path), ("DELETE", path), ("POST", f"{path}/reset")):
+            answer = await world.ask(method, where, by="shop", json={"quota_bytes": 5})
+            assert answer.status_code == 403
+        answer = await world.ask("PUT", path, json={"quota_bytes": gib(4), "reset": "month"})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["is_enforced"] is False
+        await world.use("alice", external_bytes=gib(3), panel_bytes=gib(2))
+        (seen,) = await world.get("/v1/resellers", by="shop")
+        assert seen == answer.json() | {"used_bytes": gib(5), "used_ratio": 1.25}
+        text = (await world.client.get("/metrics")).text
+        assert 'bridge_reseller_used_ratio{admin="shop"} 1.25' in text
+        answer = await world.ask("PUT", path, json={"is_enforced": True})
+        assert answer.json()["is_cut_off"] is True
+        await until("alice is cut off", lambda: world.panel.find("alice").status == "disabled")
+        answer = await world.ask("POST", f"{path}/reset")
+        assert (answer.status_code, answer.json()["used_bytes"]) == (200, 0)
+        await until("alice is let in", lambda: world.panel.find("alice").status == "active")
+        assert (await world.ask("DELETE", path)).json()["reseller"] == "shop"
+        assert await world.get("/v1/resellers") == []
+        assert (await world.ask("DELETE", path)).status_code == 404
+        assert (await world.ask("POST", f"{path}/reset")).status_code == 404
+        await world.bridges.run_once()
+        assert "bridge_reseller_used_ratio{" not in (await world.client.get("/metrics")).text
+
+    @pytest.mark.parametrize(
+        "body", [{"quota_bytes": 0}, {"quota_bytes": 2**61}, {"quota_bytes": 1, "reset": "hour"}]
+    )
+    async def test_a_quota_that_cannot_be_is_refused(self, world, body):
+        assert (await world.ask("PUT", "/v1/resellers/shop", json=body)).status_code == 422
+
+    async def test_an_admin_whom_the_panel_does_not_have_is_not_found(self, world):
+        answer = await world.ask("PUT", "/v1/resellers/shopp", json={"quota_bytes": 1})
+        assert answer.status_code == 404
+        assert "did you mean shop" in answer.json()["detail"]

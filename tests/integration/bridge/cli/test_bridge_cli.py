@@ -481,6 +481,42 @@ def is_up(url: str) -> bool:
         return False
 
 
+def test_quotas_of_resellers_from_the_command_line(place):
+    """Set, listed, shown, reset and taken away, without a bridge that runs."""
+    assert "No reseller has a quota" in place.run("once", code=0) + place.run("resellers")
+    place.panel.add_admin("shop", password="a-password")
+    place.panel.create_user("alice", by="shop", data_limit=gib(10))
+    assert "did you mean shop" in place.run("resellers", "set", "shopp", "--quota", "1GiB", code=1)
+    assert "--quota" in place.run("resellers", "set", "shop", code=1)
+    out = place.run("resellers", "set", "shop", "--quota", "1.5GiB", "--reset", "never")
+    assert "0 B of 1.50 GiB used" in out
+    assert "not enforced" in out
+    place.report("alice", amount_bytes=gib(3))
+    place.run("once")
+    assert place.panel.get_user("alice")["status"] == "active"
+    rows = [in_cells(line)[:5] for line in place.run("resellers").splitlines()]
+    assert ["shop", "1.50 GiB", "3.00 GiB", "200 %", "never"] in rows
+    changed = json.loads(place.run("resellers", "set", "shop", "--enforce", "--json"))
+    assert (changed["is_cut_off"], changed["used_bytes"]) == (True, gib(3))
+    place.run("once")
+    assert place.panel.get_user("alice")["status"] == "disabled"
+    (shown,) = json.loads(place.run("resellers", "show", "shop", "--json"))
+    assert shown == changed
+    assert "0 B of 1.50 GiB used" in place.run("resellers", "reset", "shop")
+    assert "no quota any more" in place.run("resellers", "unset", "shop")
+    assert "no quota" in place.run("resellers", "show", "shop", code=1)
+    assert "no quota" in place.run("resellers", "unset", "shop", code=1)
+    place.run("once")
+    assert place.panel.get_user("alice")["status"] == "active"
+
+
+@pytest.mark.parametrize("raw", ["5TB", "-1GiB", "2000PiB", "much", ""])
+def test_an_amount_that_is_none_is_refused(alone, raw, capsys):
+    with pytest.raises(SystemExit):
+        main(["resellers", "set", "shop", f"--quota={raw}"])
+    assert "such as 5TiB" in capsys.readouterr().err
+
+
 def test_commands_are_asked_of_a_running_bridge(place, folder, monkeypatch):
     port = free_port()
     monkeypatch.setenv("BRIDGE_PORT", str(port))

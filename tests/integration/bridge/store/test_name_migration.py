@@ -16,6 +16,7 @@ from marzban_bridge.store.postgres.lease import Lease
 from marzban_bridge.store.postgres.link import PostgresLink
 from marzban_bridge.store.postgres.replica import ReplicaReader
 from marzban_bridge.store.postgres.rows import load
+from marzban_bridge.store.postgres.schema import VERSION
 from marzban_bridge.store.postgres.upgrade import upgrade
 from marzban_bridge.store.store import Store
 from tests.support.bridge.bridge_builders import NOW, account, gib, panel_user
@@ -279,7 +280,7 @@ class TestInPostgresql:
             store = place.open()
             assert [each.seq for each in store.events.newest()] == [1]
             store.close()
-        assert _version(url) == 6
+        assert _version(url) == VERSION
 
     def test_a_lease_lost_in_between_leaves_the_old_store(self, url, monkeypatch):
         lease = lead(url)

@@ -10,8 +10,10 @@ from datetime import timedelta
 import pytest
 
 from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
+from collector.schema import RESELLER_USAGE
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.quota.account import Event
+from marzban_bridge.quota.resellers.reseller import Reseller, ResellerReset
 from marzban_bridge.quota.usage import UsageChange
 from marzban_bridge.store.store import Store
 from marzban_bridge.timeseries.summaries import APART_SECONDS
@@ -143,6 +145,62 @@ async def quiet(stand):
     stand.influx.points.clear()
     stand.influx.writes.clear()
     return stand
+
+
+class TestResellers:
+    """Resellers with a quota have points: on change, with all users, and a last one."""
+
+    def quota(self, stand, **fields):
+        values = {
+            "admin": "shop",
+            "quota_bytes": gib(4),
+            "reset": ResellerReset.NEVER,
+            "is_enforced": False,
+            "used_bytes": gib(1),
+            "period_started_at": NOW,
+            "listed_at": NOW,
+        }
+        stand.store.resellers.set(Reseller(**values | fields), {}, actor="root", at=NOW)
+
+    def points(self, stand):
+        prefix = f"{RESELLER_USAGE.name},admin=shop,panel=default "
+        return [rest for key, rest in stand.influx.points.items() if key.startswith(prefix)]
+
+    async def advance(self, stand, seconds=GATHER_SECONDS):
+        stand.advance(seconds)
+        await stand.settle()
+
+    async def test_without_a_quota_there_are_none(self, quiet):
+        await self.advance(quiet, HEARTBEAT_SECONDS)
+        assert self.points(quiet) == []
+
+    async def test_on_change_with_all_users_and_at_the_end(self, quiet):
+        self.quota(quiet)
+        await self.advance(quiet)
+        (first,) = self.points(quiet)
+        assert f"quota_bytes={gib(4)}i,used_bytes={gib(1)}i,used_ratio=0.25," in first
+        quiet.use("alice")
+        await self.advance(quiet)
+        assert len(self.points(quiet)) == 1, "nothing of it changed"
+        self.quota(quiet, used_bytes=gib(5), is_enforced=True)
+        await self.advance(quiet)
+        assert "is_enforced=1i,is_cut_off=1i" in self.points(quiet)[-1]
+        await self.advance(quiet, HEARTBEAT_SECONDS)
+        assert len(self.points(quiet)) == 3
+        quiet.store.resellers.unset("shop", actor="root", at=NOW)
+        await self.advance(quiet)
+        assert "quota_bytes=0i" in self.points(quiet)[-1]
+        assert "is_gone=1i" in self.points(quiet)[-1]
+        await self.advance(quiet, HEARTBEAT_SECONDS)
+        assert len(self.points(quiet)) == 4
+
+    async def test_an_outage_loses_no_change(self, quiet):
+        quiet.influx.away = Retry("away")
+        self.quota(quiet)
+        await self.advance(quiet)
+        quiet.influx.away = None
+        await self.advance(quiet, 120)
+        assert len(self.points(quiet)) == 1
 
 
 class TestWhoIsWritten:

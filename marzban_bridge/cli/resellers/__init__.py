@@ -1,0 +1,1 @@
+"""`marzban-bridge resellers`: quotas of admins for all of their users together."""

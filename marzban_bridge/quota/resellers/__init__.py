@@ -1,0 +1,1 @@
+"""Decides on quotas of resellers: what is used of one, when its period begins, what is told."""

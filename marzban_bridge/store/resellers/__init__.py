@@ -1,0 +1,1 @@
+"""Keeps the resellers' quotas, and what their users have used of them."""
