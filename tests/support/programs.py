@@ -39,6 +39,10 @@ MODULES = (
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",
 )
+APPLICATIONS = {
+    "collector.app": "collector.settings",
+    "marzban_bridge.app": "marzban_bridge.config.settings",
+}
 MESSAGE_BYTES = 2**18
 _PR_SET_PDEATHSIG = 1
 
@@ -241,11 +245,19 @@ def _become(request: dict[str, Any], descriptors: list[int], parent: int) -> Non
     sys.argv = list(request["words"])
 
 
+def _build_routes() -> None:
+    """Build what FastAPI builds of an application's routes at its first request, for all forks."""
+    for application, settings in APPLICATIONS.items():
+        create_app = importlib.import_module(application).create_app
+        create_app(importlib.import_module(settings).Settings()).openapi()
+
+
 def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the tests, not before
     sys.path.remove(str(Path(__file__).parent))  # as where `python -m` is run
     for each in MODULES:
         importlib.import_module(each)
+    _build_routes()
     gc.collect()
     gc.freeze()
     _serve(socket.socket(fileno=int(sys.argv[1])))
