@@ -7,9 +7,19 @@ from urllib.parse import parse_qs, urlsplit
 from collector.agent.errors import SourceError
 from collector.agent.requests import HttpGet, Parse, SourceRequest
 from collector.agent.sources.xray import read_object
-from collector.agent.state.counters import Sample, Tally
+from collector.agent.state.counters import Life, Sample, Tally, amount
 from collector.runtime.config.tables import Table
 from collector.runtime.config.values import EXACT_URL
+
+_SUMS = (
+    "uplinkBytes",
+    "downlinkBytes",
+    "uplinkPackets",
+    "downlinkPackets",
+    "tcpSessions",
+    "udpSessions",
+)
+"""What all users together had, removed ones too."""
 
 
 def build(table: Table) -> tuple[SourceRequest, Parse]:
@@ -23,8 +33,9 @@ def build(table: Table) -> tuple[SourceRequest, Parse]:
 
 
 def parse(body: bytes) -> Sample:
-    """Decode the list of users; the sums over all users are skipped."""
-    users = read_object(body).get("users")
+    """Decode the list of users; the sums over all users show a restart of the process."""
+    answer = read_object(body)
+    users = answer.get("users")
     if users is None:  # there is no user yet
         users = []
     if not isinstance(users, list):
@@ -36,4 +47,6 @@ def parse(body: bytes) -> Sample:
             tally.skipped += 1
             continue
         tally.add(name, upload=each.get("uplinkBytes", 0), download=each.get("downlinkBytes", 0))
-    return tally.sample()
+    sums = [amount(answer.get(name)) for name in _SUMS]
+    known = tuple(each for each in sums if each is not None)
+    return tally.sample(Life(sums=known if len(known) == len(sums) else ()))

@@ -66,6 +66,9 @@ class Life:
     uptime_seconds: int | None = None
     """For how long the run has lasted, rounded down."""
     collections: Collections | None = None
+    sums: tuple[int, ...] = ()
+    """Sums over all users, also over removed ones. Within a run they only grow; a restart puts them
+    back to zero, or to what was last written to a file."""
 
     def is_after(self, other: Life) -> bool:
         """Tell whether this is certainly a later run than the other.
@@ -77,9 +80,22 @@ class Life:
             return True
         if self.ticks is not None and other.ticks is not None and self.ticks < other.ticks:
             return True
+        if any(2 * now < before for now, before in self._sums_beside(other)):
+            return True
         if self.collections is None or other.collections is None:
             return False
         return self.collections.are_of_another_run(other.collections)
+
+    def is_restored(self, other: Life) -> bool:
+        """Tell whether the sums fell, and not so far that they can have begun at zero."""
+        return not self.is_after(other) and any(
+            now < before for now, before in self._sums_beside(other)
+        )
+
+    def _sums_beside(self, other: Life) -> list[tuple[int, int]]:
+        if len(self.sums) != len(other.sums):
+            return []
+        return list(zip(self.sums, other.sums, strict=True))
 
     def began_between(self, before: PollTime | None, now: PollTime | None) -> bool:
         """Tell whether the uptime is shorter than the time since the sample before."""

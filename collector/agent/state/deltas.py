@@ -4,11 +4,13 @@ The cases:
 
 - the first sample of a source: the values become the baselines, no traffic;
 - the source was restarted: all values are traffic, whole. It was if it tells another start or fewer
-  ticks, if it has run for less long than since the sample before, or, where counters live as long
-  as the process, if one of them fell or is missing;
+  ticks, if it has run for less long than since the sample before, if a sum over all users fell to
+  less than half, or, where counters live as long as the process, if one of them fell or is missing;
 - the source was not, and a counter is higher than its baseline: the difference is traffic;
 - it is lower, and the source has told that it was not restarted: a wrong value, no traffic, and the
   baseline stays at the highest value;
+- it is lower, and the sums over all users fell a little with it: a crash put it back to what was
+  last written to a file, so it counts from there;
 - it is lower otherwise, in one direction or both: the counter was reset, both are traffic, whole;
 - a new counter in a later sample: it began at zero, the whole value is traffic.
 
@@ -83,6 +85,7 @@ def advance(known: Known | None, sample: Sample, *, count_first: bool = False) -
     is_new_life = known is not None and _is_new_life(known, sample)
     before = {} if known is None or is_new_life else dict(known.baselines)
     is_same_life = known is not None and sample.life.has_start_of(known.life)
+    is_restored = known is not None and sample.life.is_restored(known.life)
     counts = known is not None or count_first
     deltas, fallen = [], []
     restarts = int(is_new_life)
@@ -96,6 +99,12 @@ def advance(known: Known | None, sample: Sample, *, count_first: bool = False) -
                 shown = Baseline(
                     max(shown.upload_bytes, base.upload_bytes),
                     max(shown.download_bytes, base.download_bytes),
+                )
+            elif is_restored:
+                fallen.append(counter.name)
+                base = Baseline(
+                    min(shown.upload_bytes, base.upload_bytes),
+                    min(shown.download_bytes, base.download_bytes),
                 )
             else:
                 restarts += 1

@@ -54,6 +54,7 @@ _ADDED_COLUMNS = {
     "boot": "TEXT",
     "poll_began_seconds": "REAL",
     "poll_ended_seconds": "REAL",
+    "sums": "TEXT NOT NULL DEFAULT '[]'",
 }
 """Columns of the table `source` that older versions lack; they are added."""
 
@@ -117,7 +118,8 @@ class State:
         """Return a source's previous sample; None if there is none with this fingerprint."""
         row = db.execute(
             "SELECT started, ticks, former_starts, gc_count, gc_last_nanos, boot, "
-            "poll_began_seconds, poll_ended_seconds FROM source WHERE name = ? AND fingerprint = ?",
+            "poll_began_seconds, poll_ended_seconds, sums FROM source "
+            "WHERE name = ? AND fingerprint = ?",
             (name, fingerprint),
         ).fetchone()
         if row is None:
@@ -131,6 +133,7 @@ class State:
                 started=row[0],
                 ticks=row[1],
                 collections=None if row[3] is None else Collections(row[3], row[4]),
+                sums=tuple(json.loads(row[8])),
             ),
             tuple(json.loads(row[2])),
             None if row[5] is None else PollTime(*row[5:8]),
@@ -184,7 +187,7 @@ class State:
             "set_aside_last = coalesce(?, set_aside_last), note = coalesce(?, note), "
             "noted_at = CASE WHEN ? IS NULL THEN noted_at ELSE ? END, gc_count = ?, "
             "gc_last_nanos = ?, boot = ?, poll_began_seconds = ?, poll_ended_seconds = ?, "
-            "problem = NULL "
+            "sums = ?, problem = NULL "
             "WHERE name = ?",
             (
                 fingerprint,
@@ -209,6 +212,7 @@ class State:
                     if polled
                     else [None] * 3
                 ),
+                json.dumps(life.sums),
                 name,
             ),
         )

@@ -45,6 +45,36 @@ def test_a_counter_that_fell_in_one_direction_counts_whole_in_both(shown):
     assert (deltas(step), step.restarts) == ({"alice": shown, "bob": (1, 1)}, 1)
 
 
+SUMS = (1000, 5000, 40)
+
+
+@pytest.mark.parametrize("sums", [(300, 6000, 50), (1200, 2499, 50), (1200, 6000, 19)])
+def test_a_sum_over_all_users_that_fell_far_proves_that_all_counters_began_at_zero(sums):
+    """Even of users who have overtaken their baselines by then."""
+    known = advance(None, sample(Life(sums=SUMS), alice=(900, 4900), bob=(100, 100))).known
+    shown = {"alice": (200, 400), "bob": (100, 5600)}
+    step = advance(known, sample(Life(sums=sums), **shown))
+    assert (deltas(step), step.restarts, step.fallen) == (shown, 1, ())
+
+
+def test_sums_that_fell_a_little_are_those_of_a_file_and_count_nothing_twice():
+    """A crash puts counters back to what the file had, and not to zero."""
+    known = advance(None, sample(Life(sums=SUMS), alice=(900, 4900), bob=(100, 100))).known
+    restored = sample(Life(sums=(960, 4900, 39)), alice=(850, 4950), bob=(110, 100))
+    step = advance(known, restored)
+    assert (deltas(step), step.restarts) == ({"alice": (0, 50), "bob": (10, 0)}, 0)
+    assert step.fallen == ("alice",)
+    after = advance(step.known, sample(Life(sums=(970, 4900, 39)), alice=(860, 4950)))
+    assert deltas(after) == {"alice": (10, 0)}
+
+
+@pytest.mark.parametrize("sums", [SUMS, (1100, 5100, 41), ()])
+def test_a_counter_that_fell_alone_counts_whole_where_no_sum_fell(sums):
+    known = advance(None, sample(Life(sums=SUMS), alice=(900, 4900), bob=(100, 100))).known
+    step = advance(known, sample(Life(sums=sums), alice=(7, 4000), bob=(101, 100)))
+    assert (deltas(step), step.restarts) == ({"alice": (7, 4000), "bob": (1, 0)}, 1)
+
+
 def process(life=None, polled=None, **users):
     """Return a sample of counters that live as long as their process."""
     return replace(sample(life, **users), is_of_one_process=True, polled=polled)

@@ -208,10 +208,10 @@ def test_a_state_of_before_is_brought_forward_with_its_baselines(tmp_path):
 
 
 def test_what_tells_a_restart_by_itself_is_stored(state):
-    life = Life(ticks=9, collections=Collections(2, 17, frozenset({15, 17})))
+    life = Life(ticks=9, collections=Collections(2, 17, frozenset({15, 17})), sums=(5, 0))
     polled = PollTime("boot", 1.5, 2.5)
     absorb(source(), state, replace(sample(life, alice=1), polled=polled))
     with state.spool.reading() as db:
         known = state.known(db, "x", source().fingerprint)
     assert known.polled == polled
-    assert known.life == Life(ticks=9, collections=Collections(2, 17))
+    assert known.life == Life(ticks=9, collections=Collections(2, 17), sums=(5, 0))

@@ -206,6 +206,10 @@ def test_sing_box_s_shadowsocks_manager_lists_its_users():
     body = encoded({"uplinkBytes": 999, "downlinkBytes": 999, "users": users})
     sample = singbox.parse(body)
     assert (counted(sample), sample.skipped) == ({"alice": (10, 20), "new": (0, 0)}, 2)
+    assert sample.life == Life()
+    packets = {"uplinkPackets": 8, "downlinkPackets": 9, "tcpSessions": 3, "udpSessions": 1}
+    told = encoded({"uplinkBytes": 997, "downlinkBytes": 998, "users": users} | packets)
+    assert singbox.parse(told).life == Life(sums=(997, 998, 8, 9, 3, 1))
     assert counted(singbox.parse(b'{"users": null}')) == {}
 
 
