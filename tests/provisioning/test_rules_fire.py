@@ -34,6 +34,9 @@ OF_PROMETHEUS = [rule for rule in rules() if rule["data"][0]["datasourceUid"] ==
 ENDS_WITH_PROGRAMS = {"bridge-down"}
 """Fires while the programs are away, and at no other time."""
 SAID = {
+    "reseller-near-limit": "The users of near have used 85% of its quota",
+    "reseller-almost-at-limit": "The users of almost have used 95% of its quota",
+    "reseller-at-limit": "The users of over have used up its quota (120%)",
     "bridge-down": "The bridge does not answer",
     "panel-unreachable": "The bridge cannot reach panel two",
     "reset-not-propagated": "A reset has been pending for 8m 0s",

@@ -83,9 +83,10 @@ class WorkedPrograms:
     def work(self) -> None:
         """Move every counter and histogram on, and set every gauge."""
         for metrics in (self.collector, self.bridge):
-            for instrument in vars(metrics).values():
-                if isinstance(instrument, MetricWrapperBase):
-                    _use(instrument)
+            for part in vars(metrics).values():
+                for instrument in part if isinstance(part, tuple) else (part,):
+                    if isinstance(instrument, MetricWrapperBase):
+                        _use(instrument)
         for policy, seconds in RETENTION_SECONDS.items():
             self.collector.retention_seconds.labels(policy).set(seconds)
         self.bridge.last_pass_timestamp_seconds.set(time.time() - 20)
