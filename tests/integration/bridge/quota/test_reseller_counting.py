@@ -33,6 +33,28 @@ def shared(tmp_path, store_place):
     opened.close()
 
 
+def test_without_a_quota_nothing_is_asked_of_the_panel_or_the_store(world):
+    asked, run = list[str](), list[str]()
+    answer, db = world.transport.handle_async_request, world.bridge.store._handle.db
+
+    async def note(request):
+        asked.append(str(request.url))
+        return await answer(request)
+
+    world.transport.handle_async_request = note
+    db.set_trace_callback(run.append)
+    use(world, "alice", panel=3, external=98)
+    world.panel.reset_user("alice")
+    world.one_pass()
+    db.set_trace_callback(None)
+    assert any("PUT" in each for each in map(str, world.transport.writes)), "a limit was published"
+    assert asked
+    assert not [each for each in asked if "admin=" in each]
+    assert run
+    assert not [each for each in run if "reseller" in each]
+    assert not world.bridge.store.accounts.has("bob")
+
+
 def test_all_traffic_of_an_admins_users_counts_from_when_the_quota_is_set(world):
     use(world, "alice", panel=3, external=2)
     use(world, "bob", panel=4)
