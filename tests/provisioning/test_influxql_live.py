@@ -192,6 +192,13 @@ def test_lists_name_who_is_near_over_next_and_whose_time_ends(seeded):
     assert names("traffic-overview/30 Expiring soon A")[:3] == thirds[:3]
 
 
+def test_the_quota_of_a_reseller_is_shown_until_it_is_taken_away(seeded):
+    rows = seeded.query(text_of(find("traffic-resellers/7 Resellers B")))
+    assert {each["admin"]: each["of_quota"] for each in rows} == dict.fromkeys(
+        hostile_traffic.ADMINS[:-1], 0.5
+    )
+
+
 def test_the_user_lists_of_a_reseller_leave_out_who_is_gone(seeded):
     query = find("traffic-resellers/9 ")
     rows = seeded.query(text_of(query, admin="-"))

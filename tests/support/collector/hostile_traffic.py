@@ -9,6 +9,7 @@ from collector import schema
 from collector.influx.lines import to_line
 from collector.influx.server_sums import sum_lines
 from collector.ledger import ReportRow
+from collector.schema import RESELLER_USAGE
 from marzban_bridge.panels.users import Status
 from marzban_bridge.timeseries.figures import UserFigures
 from marzban_bridge.timeseries.summary import list_lines, reseller_lines
@@ -168,8 +169,19 @@ def raw_lines() -> list[str]:
                 *reseller_lines(everybody, at_millis=at_millis),
             )
         ]
+        lines += [_reseller_quota(admin, at_millis) for admin in ADMINS]
     lines += sum_lines(_rows(), earlier=[], oldest_millis=0)
     return lines + [_event(user, NOW_MILLIS - 1_800_000) for user in (*USERS, schema.NOBODY)]
+
+
+def _reseller_quota(admin: str, at_millis: int) -> str:
+    """The quota of a reseller; that of the last one was taken away."""
+    is_gone = admin == ADMINS[-1]
+    fields = {name: kind() for name, kind in RESELLER_USAGE.fields.items()} | {"is_gone": is_gone}
+    if not is_gone:
+        fields |= {"quota_bytes": 100 * GIB, "used_bytes": 50 * GIB, "used_ratio": 0.5}
+    tags = {"admin": admin, "panel": "default"}
+    return to_line(RESELLER_USAGE.name, tags, fields, at_millis * 1_000_000)
 
 
 def _rows() -> list[ReportRow]:
