@@ -17,7 +17,7 @@ import httpx
 from collector.agent.config.settings import Source
 from collector.agent.errors import SourceError
 from collector.agent.grpc_calls import call_all
-from collector.agent.requests import CommandRequest, GrpcCalls, HttpGet, SourceRequest
+from collector.agent.requests import SEPARATOR, CommandRequest, GrpcCalls, HttpGet, SourceRequest
 from collector.agent.state.counters import PollTime, Sample
 from collector.client.sending.process_identity import this_boot
 
@@ -48,7 +48,7 @@ async def _answer(request: SourceRequest, http: httpx.AsyncClient) -> bytes:
     if isinstance(request, HttpGet):
         return await _get(request, http)
     if isinstance(request, CommandRequest):
-        return await _run(request)
+        return await _run_all(request)
     if isinstance(request, GrpcCalls):
         return await call_all(request)
     raise SourceError("internal error: a stream is read by `streaming`")
@@ -74,11 +74,26 @@ async def _get(request: HttpGet, http: httpx.AsyncClient) -> bytes:
     return bytes(body)
 
 
-async def _run(request: CommandRequest) -> bytes:
-    program = request.words[0]
+async def _run_all(request: CommandRequest) -> bytes:
+    if not request.around:
+        return await _run(request.words)
+    before = await _run_if_it_can(request.around)
+    printed = await _run(request.words)
+    after = await _run_if_it_can(request.around)
+    return SEPARATOR.join((before, printed, after))
+
+
+async def _run_if_it_can(words: tuple[str, ...]) -> bytes:
+    with contextlib.suppress(SourceError):
+        return await _run(words)
+    return b""
+
+
+async def _run(words: tuple[str, ...]) -> bytes:
+    program = words[0]
     try:
         process = await asyncio.create_subprocess_exec(
-            *request.words,
+            *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from collector.agent.state.counters import Sample
 
+SEPARATOR = b"\0"
+"""Between the outputs of several commands."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpGet:
@@ -26,6 +29,9 @@ class CommandRequest:
     """A command to run without a shell; its standard output is the answer."""
 
     words: tuple[str, ...]
+    around: tuple[str, ...] = ()
+    """A command to run before it and again behind it, if any; what one prints follows the other,
+    each behind SEPARATOR. Where it fails, nothing stands for what it prints."""
 
     @property
     def fingerprint(self) -> str:

@@ -11,7 +11,13 @@ import re
 from typing import Any
 
 from collector.agent.errors import SourceError
-from collector.agent.requests import CommandRequest, HttpGet, Parse, SourceRequest
+from collector.agent.requests import (
+    SEPARATOR,
+    CommandRequest,
+    HttpGet,
+    Parse,
+    SourceRequest,
+)
 from collector.agent.state.counters import Collections, Life, Sample, Tally, amount
 from collector.runtime.config.tables import Table
 from collector.runtime.config.values import EXACT_URL
@@ -32,7 +38,22 @@ def build_command(table: Table) -> tuple[SourceRequest, Parse]:
         raise table.error(
             "command", "leave out -reset: it resets the counters, also for other readers"
         )
-    return CommandRequest(words), parse_statsquery
+    return CommandRequest(words, _uptime_words(words)), parse_statsquery
+
+
+def _uptime_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return how to ask the same Xray for its uptime; nothing where another program asks it."""
+    if "statsquery" not in words:
+        return ()
+    at = words.index("statsquery")
+    asked = []
+    rest = iter(words[at + 1 :])
+    for word in rest:
+        if word.lstrip("-") == "pattern":
+            next(rest, None)
+        elif not word.lstrip("-").startswith("pattern="):
+            asked.append(word)
+    return (*words[:at], "statssys", *asked)
 
 
 def parse_vars(body: bytes) -> Sample:
@@ -68,7 +89,17 @@ def _collections(memory: object) -> Collections | None:
 
 
 def parse_statsquery(body: bytes) -> Sample:
-    """Decode the output of `xray api statsquery`; values are strings in newer versions."""
+    """Decode the output of `xray api statsquery`; values are strings in newer versions.
+
+    The uptime may stand before and behind it, as `xray api statssys` prints it. SourceError if
+    Xray was restarted between both.
+    """
+    uptime_seconds = None
+    if SEPARATOR in body:
+        before, body, after = body.split(SEPARATOR, 2)
+        uptime_seconds = _uptime_seconds(before)
+        if uptime_seconds is not None and (_uptime_seconds(after) or 0) < uptime_seconds:
+            raise SourceError("it was restarted during the poll")
     stats = read_object(body).get("stat", [])
     if not isinstance(stats, list):
         raise SourceError('"stat" is no list')
@@ -78,7 +109,19 @@ def parse_statsquery(body: bytes) -> Sample:
             tally.skipped += 1
             continue
         add_stat(tally, each.get("name"), each.get("value", 0))
-    return tally.sample(is_of_one_process=True)
+    life = Life(ticks=uptime_seconds, uptime_seconds=uptime_seconds)
+    return tally.sample(life, is_of_one_process=True)
+
+
+def _uptime_seconds(printed: bytes) -> int | None:
+    """Return the uptime in what `xray api statssys` printed; None if it printed none.
+
+    An uptime of zero is left out, so that its absence is no proof of a restart.
+    """
+    if not printed.strip():
+        return None
+    system = read_object(printed)
+    return amount(system.get("Uptime", system.get("uptime")))
 
 
 def add_stat(tally: Tally, name: object, value: object) -> None:

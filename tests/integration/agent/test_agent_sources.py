@@ -37,9 +37,13 @@ def source(text):
     return only
 
 
-async def counted(text):
+async def sampled(text):
     async with local_http() as http:
-        sample = await read(source(text), http)
+        return await read(source(text), http)
+
+
+async def counted(text):
+    sample = await sampled(text)
     return {each.user: (each.upload_bytes, each.download_bytes) for each in sample.counters}
 
 
@@ -101,6 +105,28 @@ async def test_a_command_is_run_without_a_shell_and_its_complaint_is_shown():
         )
     with pytest.raises(SourceError, match="cannot run no-such-program: No such file"):
         await counted('kind = "command"\ncommand = ["no-such-program"]')
+
+
+XRAY_SCRIPT = """#!/bin/sh
+case "$2" in
+  statssys) echo '{"Uptime": 9}'; exit %d ;;
+  statsquery) echo '{"stat": [{"name": "user>>>alice>>>traffic>>>uplink", "value": "5"}]}' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("code", "uptime_seconds"), [(0, 9), (1, None)])
+async def test_xray_by_command_is_asked_for_its_uptime_where_it_can_tell(
+    tmp_path, code, uptime_seconds
+):
+    script = tmp_path / "xray"
+    script.write_text(XRAY_SCRIPT % code)
+    script.chmod(0o755)
+    sample = await sampled(
+        f'kind = "xray-command"\ncommand = ["{script}", "api", "statsquery", "-pattern", "u"]'
+    )
+    assert [(each.user, each.upload_bytes) for each in sample.counters] == [("alice", 5)]
+    assert sample.life.uptime_seconds == uptime_seconds
 
 
 def is_gone(pid):

@@ -81,6 +81,27 @@ def test_commands_are_words_for_no_shell():
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "around"),
+    [
+        (
+            '["xray", "api", "statsquery", "--server=[::1]:85", "-pattern", "user>>>"]',
+            ("xray", "api", "statssys", "--server=[::1]:85"),
+        ),
+        (
+            '["docker", "exec", "x", "xray", "api", "statsquery", "-s", "h:1", "--pattern=u"]',
+            ("docker", "exec", "x", "xray", "api", "statssys", "-s", "h:1"),
+        ),
+        ('["/opt/read-xray"]', ()),
+    ],
+)
+def test_xray_s_command_is_asked_for_the_uptime_of_the_same_server(command, around):
+    request = source(f'kind = "xray-command"\ncommand = {command}').request
+    assert isinstance(request, CommandRequest)
+    assert request.around == around
+    assert "statssys" not in request.fingerprint
+
+
 def test_what_is_known_of_each_kind_is_filled_in():
     assert source('kind = "outline"').protocol == "shadowsocks"
     assert source('kind = "singbox-ssm"').request == HttpGet(

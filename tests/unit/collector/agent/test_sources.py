@@ -115,6 +115,25 @@ def test_xray_s_command_prints_numbers_or_texts_and_leaves_zeros_out(as_printed)
     assert counted(sample) == {"alice": (10, 20), "idle": (0, 0), "odd>>>name": (1, 0)}
 
 
+def around(before, counters, after):
+    """Return the outputs of `statssys`, `statsquery` and `statssys` as one answer."""
+    return b"\0".join((before, encoded(counters), after))
+
+
+STATS = {"stat": [{"name": "user>>>alice>>>traffic>>>uplink", "value": 10}]}
+
+
+def test_xray_s_command_tells_the_uptime_as_well():
+    sample = xray.parse_statsquery(around(b'{"Uptime": 17}', STATS, b'{"Uptime": "18"}'))
+    assert counted(sample) == {"alice": (10, 0)}
+    assert sample.life == Life(ticks=17, uptime_seconds=17)
+    for printed in (b"", b"{}\n"):
+        assert xray.parse_statsquery(around(printed, STATS, printed)).life == Life()
+    for later in (b'{"Uptime": 0}', b"{}", b""):
+        with pytest.raises(SourceError, match="restarted during the poll"):
+            xray.parse_statsquery(around(b'{"Uptime": 17}', STATS, later))
+
+
 def test_xray_s_command_without_a_match_prints_an_empty_object():
     assert counted(xray.parse_statsquery(b"{}\n")) == {}
 
