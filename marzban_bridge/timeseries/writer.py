@@ -347,6 +347,7 @@ class TimeSeriesWriter:
         self._metrics.influx_answered(is_up=False)
         if isinstance(why, Halt):
             self._influx.close()  # the next try reads the token again
+            self._everybody_due_at = -math.inf  # the bucket may be another one then, and empty
         elif why.after_seconds is not None:
             pause_seconds = max(pause_seconds, why.after_seconds)
         pause_seconds *= 1 + JITTER_SHARE * self._jitter()
