@@ -27,8 +27,8 @@ class Delivered:
     """The outcome if every line is stored or refused."""
 
     refused: tuple[Refused, ...] = ()
-    expired: int = 0
-    """How many lines the bucket would not keep any more; they are not among the refused."""
+    expired: tuple[str, ...] = ()
+    """Lines that the bucket would not keep any more; they are not among the refused."""
 
 
 def deliver(lines: Sequence[str], write: Write) -> Delivered | Retry | Halt:
@@ -37,7 +37,7 @@ def deliver(lines: Sequence[str], write: Write) -> Delivered | Retry | Halt:
     After Retry or Halt the whole batch is to be delivered again.
     """
     refused: list[Refused] = []
-    expired = 0
+    expired: list[str] = []
     waiting = [lines] if lines else []
     while waiting:
         batch = waiting.pop()
@@ -46,7 +46,7 @@ def deliver(lines: Sequence[str], write: Write) -> Delivered | Retry | Halt:
             case Stored():
                 continue
             case Drop(is_expired=True):
-                expired += len(batch)
+                expired += batch
             case Drop(reason):
                 refused += [Refused(line, reason) for line in batch]
             case Split():
@@ -54,4 +54,4 @@ def deliver(lines: Sequence[str], write: Write) -> Delivered | Retry | Halt:
                 waiting += [batch[middle:], batch[:middle]]
             case Retry() | Halt():
                 return outcome
-    return Delivered(tuple(refused), expired)
+    return Delivered(tuple(refused), tuple(expired))

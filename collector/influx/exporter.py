@@ -89,9 +89,11 @@ class Exporter:
         self._now_millis = now_millis
         self._metrics = metrics
         self._page_rows = page_rows
-        self._threads = DaemonExecutor(len(Policy), thread_name_prefix="export")
+        self._threads = DaemonExecutor(2 * len(Policy), thread_name_prefix="export")
         self._outages = {each: _outage(each) for each in Policy}
         self._checking = asyncio.Lock()
+        self._ahead: dict[Policy, tuple[int, asyncio.Future[Page | None]]] = {}
+        """For each stream, the page that is read while the one before it is written."""
 
     @property
     def warnings(self) -> list[str]:
@@ -147,9 +149,11 @@ class Exporter:
     async def step(self, policy: Policy) -> Step:
         """Write the next page of a stream, if there is one, and store the cursor after it."""
         state = await self._in_thread(lambda: self._reader.export_state(policy))
-        page = await self._in_thread(lambda: self._read(policy, state.seq))
+        page = await self._page_after(policy, state.seq)
         if page is None:
             return Step()
+        if page.rows >= self._page_rows:
+            self._read_ahead(policy, page.to_seq)
         result = await self._in_thread(
             lambda: deliver([*page.lines, *page.sums], lambda lines: self._write(policy, lines))
         )
@@ -159,7 +163,8 @@ class Exporter:
             return await self._wait(policy, result)
         of_reports = [each for each in result.refused if each.line not in page.sums]
         refused = [*page.refused, *of_reports]
-        points = len(page.lines) - len(of_reports) - result.expired
+        expired = [each for each in result.expired if each not in page.sums]
+        points = len(page.lines) - len(of_reports) - len(expired)
         now_millis = self._now_millis()
         progress = Progress(
             policy,
@@ -178,7 +183,7 @@ class Exporter:
         if is_moved:
             self._metrics.export_points.labels(policy).inc(points)
             self._metrics.export_dead_letters.labels(policy).inc(len(refused))
-            self._metrics.export_expired.labels(policy).inc(page.expired + result.expired)
+            self._metrics.export_expired.labels(policy).inc(page.expired + len(expired))
         if refused:
             log.warning(
                 "InfluxDB refused %d points of %s for good, the first because: %s",
@@ -187,6 +192,23 @@ class Exporter:
                 refused[0].reason,
             )
         return Step(has_more=True)
+
+    async def _page_after(self, policy: Policy, seq: int) -> Page | None:
+        """Return the page after a position: the one that was read ahead, if it is a full one."""
+        ahead_of, reading = self._ahead.pop(policy, (None, None))
+        if reading is not None and ahead_of == seq:
+            page = await reading
+            if page is not None and page.rows >= self._page_rows:
+                return page
+        return await self._in_thread(lambda: self._read(policy, seq))
+
+    def _read_ahead(self, policy: Policy, seq: int) -> None:
+        """Read the next page of a backlog while InfluxDB stores this one."""
+        reading = asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: self._read(policy, seq)
+        )
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._ahead[policy] = (seq, reading)
 
     def _read(self, policy: Policy, seq: int) -> Page | None:
         oldest_millis = self._oldest_millis(policy)

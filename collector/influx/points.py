@@ -36,6 +36,11 @@ class Page:
     sums: Sequence[str] = ()
     """Lines of sums over these rows, which are no points of their own."""
 
+    @property
+    def rows(self) -> int:
+        """How many rows of the ledger are in it."""
+        return len(self.lines) + len(self.refused) + self.expired
+
 
 def raw_page(
     rows: Sequence[ReportRow], *, oldest_millis: int, earlier: Iterable[ReportRow] = ()

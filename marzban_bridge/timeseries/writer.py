@@ -336,7 +336,7 @@ class TimeSeriesWriter:
                 return False
             self.outage.recovered()
             self._metrics.influx_answered(is_up=True)
-            stored = len(lines) - len(result.refused) - result.expired
+            stored = len(lines) - len(result.refused) - len(result.expired)
             self._metrics.snapshot_points.labels(measurement).inc(stored)
             refused += result.refused
         self._note_refused(measurement, refused)

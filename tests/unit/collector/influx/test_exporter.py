@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -104,6 +105,39 @@ async def test_pages_are_bounded_and_follow_each_other_at_once(world):
     assert await world.drain(RAW) == 3
     assert world.influx.requests == 3
     assert await world.exporter.step(RAW) == Step()
+
+
+async def test_the_next_page_of_a_backlog_is_read_while_this_one_is_written(world):
+    """So that a backlog drains as fast as InfluxDB stores it."""
+    await world.store(*[report(up=n) for n in range(1, 8)])
+    read, write = world.reader.reports_after, world.influx.write
+    read_after, is_read = [], threading.Semaphore(0)
+
+    def note_read(seq, *, limit):
+        rows = read(seq, limit=limit)
+        read_after.append(seq)
+        is_read.release()
+        return rows
+
+    def write_once_read(bucket, lines):
+        for _ in range(2 if world.influx.requests == 0 else 0):
+            assert is_read.acquire(timeout=60), "the next page is not read meanwhile"
+        return write(bucket, lines)
+
+    world.exporter._reader.reports_after = note_read
+    world.influx.write = write_once_read
+    assert await world.drain(RAW) == 3
+    assert world.influx.sums(RAW)[:2] == (7, 28)
+    assert read_after.count(3) == 1, "a full page is not read again"
+
+
+async def test_a_page_that_was_read_ahead_is_not_written_where_the_cursor_went_elsewhere(world):
+    await world.store(*[report(up=n) for n in range(1, 8)])
+    assert (await world.exporter.step(RAW)).has_more
+    beside(world.place.path).rewind_exports()
+    assert await world.drain(RAW) == 3
+    assert world.influx.sums(RAW)[:2] == (7, 28)
+    assert world.reader.export_state(RAW).seq == 7
 
 
 async def test_only_what_is_new_is_written(world):
