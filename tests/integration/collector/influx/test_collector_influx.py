@@ -192,7 +192,7 @@ class TestBootstrap:
         assert "INFLUXDB_URL is not set" in capsys.readouterr().err
 
     def test_an_influxdb_that_does_not_come_up_is_waited_for_only_so_long(self, capsys):
-        settings = Settings(influxdb_url="http://127.0.0.1:9")
+        settings = Settings(influxdb_url="http://127.0.0.1:9", influxdb_token="t")
         with pytest.raises(InfluxUnavailableError, match="does not answer"):
             bootstrap(settings, tokens=None, patience_seconds=0)
 
