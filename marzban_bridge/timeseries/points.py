@@ -23,7 +23,7 @@ from marzban_bridge.quota.usage import Totals
 from marzban_bridge.sizes import human_value
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.timeseries.event_severity import severity_of
-from marzban_bridge.timeseries.figures import figures_of
+from marzban_bridge.timeseries.figures import NO_FORECAST, figures_of
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -98,6 +98,7 @@ def last_line(series: Series, ending: Ending, *, at: datetime) -> str | Refused:
     """Return the point that ends a series: the user is left out of dashboards from then on."""
     fields: dict[str, FieldValue] = {name: kind() for name, kind in USER_USAGE.fields.items()}
     fields |= {"username": series.user, "status": ending.value, "is_gone": 1}
+    fields["days_to_limit"] = NO_FORECAST
     return _usage_point(series, fields, at)
 
 

@@ -218,6 +218,7 @@ def test_a_last_point_has_every_field_and_nothing_but_zeros():
         "status": '"deleted"',
         "is_gone": "1i",
     }
+    assert spelt.pop("days_to_limit") == "-1.0", "0 would be a forecast"
     assert set(spelt.values()) <= {"0i", "0.0", '""'}
 
 
