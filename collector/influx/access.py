@@ -26,7 +26,9 @@ class InfluxAccess:
         """Return the token; SettingsError when there is none, or its file cannot be read."""
         if self.token_file is None:
             if not self.token:
-                raise SettingsError(f"INFLUXDB_TOKEN is empty: {WHENCE}, and INFLUXDB_TOKEN_FILE")
+                raise SettingsError(
+                    f"INFLUXDB_TOKEN is empty, and so is INFLUXDB_TOKEN_FILE: {WHENCE}"
+                )
             return self.token
         try:
             token = self.token_file.read_text(encoding="utf-8").strip()

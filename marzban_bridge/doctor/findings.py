@@ -107,7 +107,10 @@ def _webhook(panel: PanelObservation, seen: Observations) -> tuple[Level, str, s
             "refused, since no secret is set: resets are noticed by passes alone",
             f"set BRIDGE_WEBHOOK_SECRET in .env, restart, and {setting}",
         )
-    received = seen.bridge.webhooks.get(panel.name, WebhookObservation())
+    received = seen.bridge.webhooks.get(panel.name)
+    if received is None and seen.bridge.error:
+        return Level.NOTE, "not known: no bridge answers", ""
+    received = received or WebhookObservation()
     if received.refused and not received.taken:
         return (
             Level.WRONG,

@@ -155,6 +155,16 @@ def test_what_bridge_and_collector_say_of_influxdb_too_is_said_once():
     assert [each.subject for each in found][-2:] == ["InfluxDB", "Grafana"]
 
 
+def test_of_webhooks_nothing_is_known_while_no_bridge_answers():
+    changes = {"bridge": BridgeObservation(url="u", error="no bridge answers")}
+    found = examine(replace(WELL, **changes))
+    lines = {f"{each.subject}/{each.check}": each for each in found}
+    webhook = lines["panel default/webhook"]
+    assert (webhook.level, webhook.todo) == (Level.NOTE, "")
+    assert "not known" in webhook.text
+    assert "arrived" not in webhook.text
+
+
 def test_a_bridge_that_follows_is_well():
     follower = bridge(status="following", reasons=("this bridge follows two, which leads",))
     lines = {f"{each.subject}/{each.check}": each for each in examine(replace(WELL, **follower))}
