@@ -1,8 +1,8 @@
 """Finds the users of resellers, begins their periods, and queues the users of one cut off or not.
 
 A user without external traffic has no account until its reseller has a quota: a pass begins with a
-list of the names of each such admin's users, and users that are new get accounts, which count what
-they use on the panel's nodes. Without resellers none of this is done.
+list of the names of each such admin's users, and those that are not counted yet are queued, which
+gives them accounts. Without resellers none of this is done.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ResellerWatch:
         """One sentence for each reseller whose users the panel does not list."""
 
     async def begin_pass(self) -> None:
-        """Begin periods that are due, and queue users of resellers that have no account.
+        """Begin periods that are due, and queue users of resellers that are not counted yet.
 
         Panel errors pass through, except that the panel refuses to list an admin's users: that is
         a warning.
@@ -78,15 +78,20 @@ class ResellerWatch:
     async def _list(self, admin: str) -> None:
         began_at, missing = self._clock(), list[str]()
         async for names in names_of_owner(self._panel, admin):
-            missing += [
-                key
-                for key in map(account_key, names)
-                if not self._store.accounts.has(key) and key not in self._set_aside
-            ]
+            missing += [key for key in map(account_key, names) if self._is_missing(key, admin)]
         if missing:
             self._queue.add(missing)
         else:
             self._store.resellers.note_listed(admin, at=began_at)
+
+    def _is_missing(self, key: str, admin: str) -> bool:
+        """Tell whether a listed user has no account, or is not counted as this admin's yet.
+
+        A name may have the account of another admin's user, who was moved or deleted since.
+        """
+        store = self._store
+        is_known = store.accounts.has(key) and store.resellers.is_counted(key, admin)
+        return not is_known and key not in self._set_aside
 
     def note_changes(self) -> None:
         """Queue the users of resellers that are cut off since, or are not any more."""

@@ -41,7 +41,7 @@ class Reseller:
     """What the users used in the period: on the panel's nodes, plus billed external bytes."""
     period_started_at: datetime
     listed_at: datetime
-    """When the bridge last began to list all of the admin's users, and each had an account."""
+    """When the bridge last began to list all of the admin's users, and each was counted."""
     told_percent: int = 0
     """The highest of the percentages that an event has told of in the period."""
 

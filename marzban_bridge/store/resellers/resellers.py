@@ -96,8 +96,13 @@ class Resellers:
                 reseller, event = found
                 self._put(reseller, [event], at=at)
 
+    def is_counted(self, key: str, admin: str) -> bool:
+        """Tell whether the user of an account is counted as one of an admin's."""
+        query = "SELECT 1 FROM reseller_user WHERE account_key = ? AND panel = ? AND admin = ?"
+        return self._db.execute(query, (key, self._panel, admin)).fetchone() is not None
+
     def note_listed(self, admin: str, *, at: datetime) -> None:
-        """Record that each of an admin's users had an account in a list that was begun at `at`."""
+        """Record that each of an admin's users was counted in a list that was begun at `at`."""
         if reseller := self.get(admin):
             with self._handle.transaction():
                 self._counts.put(replace(reseller, listed_at=at))

@@ -149,6 +149,17 @@ def test_what_a_deleted_user_used_stays_used_and_one_of_the_same_name_counts_who
     assert used(world, "shop") == 7
 
 
+def test_one_of_the_same_name_as_another_admins_deleted_user_counts_whole(world):
+    """The bridge has not seen the deletion: the name has an account, of the earlier user."""
+    set_quota(world, "mart", 50)
+    use(world, "alice", panel=3, external=2)
+    world.clock.advance(minutes=20)
+    world.panel.delete_user("alice", by="shop")
+    world.panel.create_user("alice", by="mart")
+    use(world, "alice", panel=1)
+    assert used(world, "mart") == 1
+
+
 def test_a_correction_is_taken_back_from_the_reseller_too(world):
     set_quota(world, "shop", 50)
     use(world, "alice", external=2)
