@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-IN_BYTES = frozenset({"corrected", "quota_changed", "reset"})
+IN_BYTES = frozenset(
+    {"corrected", "quota_changed", "reset", "reseller_near", "reseller_over", "reseller_reset"}
+)
 """The kinds of events whose values before and after are bytes."""
 _NUMBER = re.compile(r"-?\d+")
 _LIMIT_IN_BYTES = re.compile(r"\b(data limit|quota|baseline) (-?\d+)\b|\b(\d+)( used in the panel)")

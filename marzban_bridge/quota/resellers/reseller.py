@@ -159,7 +159,7 @@ def _shown(reseller: Reseller | None) -> str:
     if reseller is None:
         return "no quota"
     effect = "enforced" if reseller.is_enforced else "not enforced"
-    return f"{reseller.quota_bytes}, reset {reseller.reset}, {effect}"
+    return f"quota {reseller.quota_bytes}, reset {reseller.reset}, {effect}"
 
 
 def let_in_text(admin: str) -> str:
