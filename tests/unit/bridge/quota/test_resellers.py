@@ -17,11 +17,13 @@ from marzban_bridge.quota.resellers.charges import CountedUser, used_between, us
 from marzban_bridge.quota.resellers.reseller import (
     Reseller,
     ResellerReset,
+    changed,
     charged,
     period_begin,
     renewed,
     told,
 )
+from marzban_bridge.sizes import human_value
 from tests.support.bridge.bridge_builders import (
     CREATED_AT,
     NOW,
@@ -161,6 +163,17 @@ def test_the_event_says_whether_users_are_cut_off():
     assert "go on" in event.text
     _, (event,) = told(reseller(used_bytes=1000, is_enforced=True))
     assert "are cut off" in event.text
+
+
+def test_amounts_of_events_are_shown_in_units():
+    _, (event,) = told(reseller(quota_bytes=gib(5120), used_bytes=gib(5120)))
+    _, renewal = renewed(
+        reseller(reset=ResellerReset.DAY, used_bytes=gib(2)), now=NOW + timedelta(days=1)
+    )
+    change = changed(None, reseller(quota_bytes=gib(5120)), actor="root")
+    shown = [human_value(each.after, kind=each.kind) for each in (event, change)]
+    assert shown == ["5.00 TiB", "quota 5.00 TiB, reset never, not enforced"]
+    assert human_value(renewal.before, kind=renewal.kind) == "2.00 GiB"
 
 
 def planned(of, **fields):
