@@ -322,6 +322,15 @@ async def test_points_that_the_bucket_would_not_keep_are_no_dead_letters(world):
     assert world.influx.sums(RAW)[:2] == (2, 6), "what it would refuse is not sent any more"
 
 
+async def test_a_page_of_which_the_bucket_keeps_nothing_is_passed_over(world):
+    """The sums of its servers are dropped as well, and are no points of reports."""
+    world.influx.is_expired = lambda _: True
+    await world.store(report(up=1))
+    assert await world.drain(RAW) == 1
+    assert world.reader.export_state(RAW).seq == 1
+    assert world.sample("collector_export_points_total", stream="raw") == 0
+
+
 async def test_buckets_are_seen_to_once_influxdb_is_there(world):
     world.buckets.is_down = True
     await world.exporter.prepare()
