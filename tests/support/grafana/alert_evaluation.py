@@ -82,7 +82,7 @@ class RuleRun:
             return self.notices[known:]
         for labels, value in values.items():
             state = self._states.setdefault(labels, _State(since=at))
-            state.annotations = texts(self.rule, labels, value)
+            state.annotations = texts(self.rule, labels, _captured(labels, values))
             state.evaluated_at = at
             self._set(labels, state, at, is_alerting=self._is_beyond(value))
         for labels, state in list(self._states.items()):
@@ -128,6 +128,12 @@ class RuleRun:
             **self.rule["labels"],
             **dict(labels),
         }
+
+
+def _captured(labels: Labels, values: Series) -> float:
+    """Return what `$values` has for a series: of one whose labels it contains, that one's value."""
+    within = [value for other, value in values.items() if set(other) < set(labels)]
+    return within[-1] if within else values[labels]
 
 
 def texts(rule: Mapping[str, Any], labels: Labels, value: float | None) -> dict[str, str]:
