@@ -18,6 +18,7 @@ from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.fake_ledger import ADMIN_KEY, FakeLedger
+from tests.support.bridge.in_process import InProcess
 from tests.support.bridge.panel_kind import PANEL_KIND
 from tests.support.clocks import ManualClock
 
@@ -86,11 +87,11 @@ class BridgeWorld:
         app = create_app(
             self.settings,
             clock=self.clock,
-            panel_transport=httpx.ASGITransport(self.panel_app),
+            panel_transport=InProcess(self.panel_app),
             collector_transport=collector or WaitingFeed(self.ledger),
             on_loop_failure=self.loop_failures.append,
         )
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        transport = InProcess(app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://bridge.test") as client,

@@ -11,6 +11,7 @@ import httpx
 from marzban_bridge.panels.rest_panel import RestPanel
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
+from tests.support.bridge.in_process import InProcess
 from tests.support.clocks import ManualClock
 
 REAL_OF_KIND = {
@@ -40,7 +41,7 @@ class SimulatedDriver:
         self.panel = SimulatedPanel(clock=self.clock, database=database, kind=kind)
         self.kind, self.version = self.panel.kind, self.panel.dialect.version
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(create_simulator_app(self.panel)),
+            transport=InProcess(create_simulator_app(self.panel)),
             base_url="http://panel",
         )
         self.credentials = {"username": "admin", "password": "admin"}
@@ -51,7 +52,7 @@ class SimulatedDriver:
             "http://panel",
             username=self.credentials["username"],
             password=password or self.credentials["password"],
-            transport=httpx.ASGITransport(create_simulator_app(self.panel)),
+            transport=InProcess(create_simulator_app(self.panel)),
         )
 
     async def use(self, username, count_bytes):

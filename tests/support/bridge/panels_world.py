@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.config.settings import Settings, StoreUrl
 from marzban_bridge.errors import PanelError
@@ -19,6 +17,7 @@ from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.fake_ledger import ADMIN_KEY, FakeLedger
+from tests.support.bridge.in_process import InProcess
 from tests.support.bridge.panel_kind import PANEL_KIND
 from tests.support.bridge.shared_stores import leading
 from tests.support.bridge.world import AccidentProneTransport, Crashed
@@ -65,8 +64,7 @@ class PanelsWorld:
         }
         self.apps = {name: create_simulator_app(panel) for name, panel in self.panels.items()}
         self.transports = {
-            name: AccidentProneTransport(httpx.ASGITransport(app))
-            for name, app in self.apps.items()
+            name: AccidentProneTransport(InProcess(app)) for name, app in self.apps.items()
         }
         self._loop = asyncio.new_event_loop()
         self._stack = contextlib.AsyncExitStack()

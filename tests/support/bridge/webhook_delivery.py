@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from marzban_bridge.api import webhooks
 from marzban_bridge.api.access.callers import Callers
 from marzban_bridge.api.errors import install_error_handlers
+from tests.support.bridge.in_process import InProcess
 
 
 def deliver(world: Any, batch: list[dict[str, Any]], *, secret: str = "a-webhook-secret") -> None:
@@ -21,7 +22,7 @@ def deliver(world: Any, batch: list[dict[str, Any]], *, secret: str = "a-webhook
     app.state.settings = world.settings
 
     async def post() -> None:
-        transport = httpx.ASGITransport(app)
+        transport = InProcess(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
             answer = await client.post(
                 "/webhooks/marzban", json=batch, headers={"x-webhook-secret": secret}

@@ -19,6 +19,7 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.simulator.http.app import create_simulator_app
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 from tests.support.bridge.fake_ledger import ADMIN_KEY, FakeLedger
+from tests.support.bridge.in_process import InProcess
 from tests.support.bridge.panel_kind import PANEL_KIND
 from tests.support.bridge.shared_stores import leading
 from tests.support.clocks import ManualClock
@@ -73,7 +74,7 @@ class AccidentProneTransport(httpx.AsyncBaseTransport):
 
     def become(self, app: Any) -> None:
         """Have another program answer at the panel's address from now on."""
-        self._inner = httpx.ASGITransport(app)
+        self._inner = InProcess(app)
 
     async def carry_out_delayed(self, *, newest_first: bool = False) -> int:
         """Have the panel carry out the PUTs that timed out; return how many there were."""
@@ -111,7 +112,7 @@ class World:
         )
         self.ledger = ledger or FakeLedger()
         self.transport = AccidentProneTransport(
-            httpx.ASGITransport(create_simulator_app(self.panel)), self.clock
+            InProcess(create_simulator_app(self.panel)), self.clock
         )
         self.settings = Settings(
             marzban_url="http://panel",
