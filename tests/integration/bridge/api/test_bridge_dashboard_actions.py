@@ -424,7 +424,7 @@ class TestWithoutInflux:
         assert "bridge_influx_up" not in (await world.client.get("/metrics")).text
 
     async def test_one_that_is_away_is_a_warning_and_limits_are_kept(self, tmp_path):
-        world = BridgeWorld(tmp_path, influxdb_url="http://127.0.0.1:1")
+        world = BridgeWorld(tmp_path, influxdb_url="http://127.0.0.1:1", influxdb_token="a-token")
         async with world.serving():
             await world.use("alice", external_bytes=gib(7), panel_bytes=gib(1))
             assert world.panel.get_user("alice")["data_limit"] == gib(3)
@@ -445,7 +445,9 @@ class TestWithoutInflux:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}"
             started_at = time.monotonic()
-            async with BridgeWorld(tmp_path, influxdb_url=url).serving() as world:
+            async with BridgeWorld(
+                tmp_path, influxdb_url=url, influxdb_token="a-token"
+            ).serving() as world:
                 await world.use("alice", external_bytes=gib(7), panel_bytes=gib(1))
                 asked = asyncio.create_task(asyncio.to_thread(silent.accept))
                 async with asyncio.timeout(120):
@@ -458,7 +460,7 @@ class TestWithoutInflux:
             connection.close()
 
     async def test_a_defect_there_is_a_warning_and_limits_are_kept(self, tmp_path, monkeypatch):
-        world = BridgeWorld(tmp_path, influxdb_url="http://127.0.0.1:1")
+        world = BridgeWorld(tmp_path, influxdb_url="http://127.0.0.1:1", influxdb_token="a-token")
 
         async def break_down(self):
             raise ZeroDivisionError("a defect")

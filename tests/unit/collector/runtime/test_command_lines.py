@@ -54,7 +54,10 @@ def test_what_shows_something_shows_it_as_json_too():
         "traffic-collector": {
             *("check", "export status", "corrections", "ratios list", "reporters list"),
         },
-        "marzban-bridge": {"plan", "users", "events", "panels"},
+        "marzban-bridge": {
+            *("plan", "users", "events", "panels", "resellers"),
+            *(f"resellers {action}" for action in ("show", "set", "unset", "reset")),
+        },
         "traffic-agent": {"status", "dead-letters"},
     }
     for program, expected in showing.items():
