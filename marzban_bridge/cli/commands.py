@@ -30,8 +30,8 @@ from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError, SettingsError
-from marzban_bridge.notices.files import write_alerting, write_smtp
-from marzban_bridge.notices.settings import read_notice_settings
+from marzban_bridge.notifications.files import write_alerting, write_smtp
+from marzban_bridge.notifications.settings import read_notification_settings
 from marzban_bridge.panels.names import scoped
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.sizes import human_bytes
@@ -242,7 +242,7 @@ def write_contact_points(
     environment: Mapping[str, str], *, rules: Path, folder: Path, smtp: Path | None
 ) -> int:
     """Write what Grafana reads of alerts, and say where they go; a bad setting stops nothing."""
-    settings, problems = read_notice_settings(environment)
+    settings, problems = read_notification_settings(environment)
     for each in problems:
         print(each, file=sys.stderr)
     try:

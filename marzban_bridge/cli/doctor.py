@@ -19,7 +19,7 @@ from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.doctor.asking import observe
 from marzban_bridge.doctor.findings import Finding, Level, examine, is_healthy
-from marzban_bridge.doctor.notices import examine_notices, observe_notices
+from marzban_bridge.doctor.notifications import examine_notifications, observe_notifications
 
 STYLES = {Level.OK: "green", Level.NOTE: "yellow", Level.WRONG: "bold red"}
 DEFAULT_COLLECTOR_URL = "http://127.0.0.1:8080"
@@ -53,8 +53,8 @@ def examine_all(environment: Mapping[str, str], arguments: argparse.Namespace) -
             clock=utc_now,
         )
     )
-    notices = asyncio.run(observe_notices(environment, sends=arguments.test_message))
-    found = [*examine(seen), *examine_notices(notices)]
+    notifications = asyncio.run(observe_notifications(environment, sends=arguments.test_message))
+    found = [*examine(seen), *examine_notifications(notifications)]
     is_well = is_healthy(found)
     if arguments.json:
         said = {"is_healthy": is_well, "findings": [asdict(each) for each in found]}

@@ -23,8 +23,8 @@ import marzban_bridge.config.settings
 from collector.influx.tokens import GRANTS, TOKEN_FILE
 from collector.known_names import NAMES
 from collector.runtime.config.variables import secrets_of
-from marzban_bridge.notices.contact_points import smtp_values
-from marzban_bridge.notices.settings import NoticeSettings
+from marzban_bridge.notifications.contact_points import smtp_values
+from marzban_bridge.notifications.settings import NotificationSettings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -51,15 +51,15 @@ def environment(service: str) -> dict[str, str | None]:
 def variables(program: str) -> set[str]:
     found = {each.name for each in PROGRAMS[program].Settings.variables()}
     if program == "bridge":  # `doctor` tries where alerts go
-        found |= {each.name for each in NoticeSettings.variables()} - {"GRAFANA_ROOT_URL"}
+        found |= {each.name for each in NotificationSettings.variables()} - {"GRAFANA_ROOT_URL"}
     return found
 
 
 def test_what_writes_contact_points_is_given_its_settings_and_nothing_else():
     passed = set(environment("alerting")) - {f"{each}_FILE" for each in in_file("alerting")}
-    known = {each.name for each in NoticeSettings.variables()}
+    known = {each.name for each in NotificationSettings.variables()}
     assert passed == known - in_file("alerting")
-    assert in_file("alerting") == secrets_of(NoticeSettings)
+    assert in_file("alerting") == secrets_of(NotificationSettings)
 
 
 def test_grafana_reads_alerting_and_mail_settings_from_what_was_checked():
@@ -70,7 +70,7 @@ def test_grafana_reads_alerting_and_mail_settings_from_what_was_checked():
     assert f"--rules={volumes['./provisioning/alerting']}" in command
     mounts = dict(each.split(":")[:2] for each in SERVICES["grafana"]["volumes"])
     assert mounts["alerting"] == "/etc/grafana/provisioning/alerting"
-    written = smtp_values(NoticeSettings())
+    written = smtp_values(NotificationSettings())
     assert {name: value for name, value in environment("grafana").items() if "SMTP" in name} == {
         f"GF_SMTP_{each.upper()}__FILE": f"{mounts['smtp']}/{each}" for each in written
     }

@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 
 import collector.settings
 import marzban_bridge.config.settings
-from marzban_bridge.notices.settings import NoticeSettings
+from marzban_bridge.notifications.settings import NotificationSettings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
@@ -44,7 +44,7 @@ def variables():
     both = [
         *collector.settings.Settings.variables(),
         *marzban_bridge.config.settings.Settings.variables(),
-        *NoticeSettings.variables(),
+        *NotificationSettings.variables(),
     ]
     return {variable.name: variable for variable in both}
 

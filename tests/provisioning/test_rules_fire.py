@@ -65,7 +65,7 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """Return, by rule, every notice with the minute in which it was sent."""
+    """Return, by rule, every notification with the minute in which it was sent."""
     if shutil.which("prometheus") is None:
         pytest.skip("no prometheus on the PATH (Debian: apt install prometheus)")
     began_at = time.time() // MINUTE * MINUTE - 60 * (history.END + 10)
@@ -96,8 +96,8 @@ def _notices(engine, rule, began_at):
                 raise QueryError
             return by_minute.get(minute, {})
 
-        for notice in run.evaluate(first + MINUTE * minute, ask):
-            yield minute, notice
+        for notification in run.evaluate(first + MINUTE * minute, ask):
+            yield minute, notification
 
 
 def test_every_rule_on_prometheus_is_told_of_here():
@@ -106,7 +106,7 @@ def test_every_rule_on_prometheus_is_told_of_here():
 
 @for_each("uid", list(SAID))
 def test_a_rule_fires_once_and_resolves_once(told, uid):
-    sent = [(minute, notice.status) for minute, notice in told[uid]]
+    sent = [(minute, notification.status) for minute, notification in told[uid]]
     assert [status for _, status in sent] == ["firing", "resolved"], sent
     (began, _), (ended, _) = sent
     if uid == "prometheus-unreadable":
@@ -135,10 +135,10 @@ def test_nothing_is_told_when_programs_or_prometheus_go_and_come(told, uid):
 
 @for_each("uid", list(SAID))
 def test_a_text_has_the_value_and_the_name(told, uid):
-    for _, notice in told[uid]:
-        assert notice.status == "resolved" or notice.summary.startswith(SAID[uid])
-        assert "[no value]" not in str(notice)
-    assert {notice.labels["severity"] for _, notice in told[uid]} == {
+    for _, notification in told[uid]:
+        assert notification.status == "resolved" or notification.summary.startswith(SAID[uid])
+        assert "[no value]" not in str(notification)
+    assert {notification.labels["severity"] for _, notification in told[uid]} == {
         RULES[uid]["labels"]["severity"]
     }
 
@@ -209,7 +209,7 @@ def told_of_users(influx_server):
             def ask(rule=run.rule, at=at):
                 return _ask_influx(influx_server, rule, at)
 
-            sent[uid] += [(minute, notice) for notice in run.evaluate(at, ask)]
+            sent[uid] += [(minute, notification) for notification in run.evaluate(at, ask)]
     return sent
 
 
@@ -232,19 +232,20 @@ def test_every_rule_on_influxdb_is_told_of_here():
 def test_a_rule_about_users_fires_and_resolves_for_each_user_alone(told_of_users, uid):
     """An InfluxDB that is killed for ten minutes, and a bridge that is away, change nothing."""
     sent = [
-        (minute, notice.status, notice.labels.get("user")) for minute, notice in told_of_users[uid]
+        (minute, notification.status, notification.labels.get("user"))
+        for minute, notification in told_of_users[uid]
     ]
     assert sorted(sent, key=str) == sorted(EXPECTED[uid], key=str)
 
 
 @for_each("uid", list(EXPECTED))
 def test_a_text_about_a_user_has_the_name_and_the_share(told_of_users, uid):
-    for _, notice in told_of_users[uid]:
-        user = notice.labels.get("user")
-        assert user is None or notice.summary.startswith(f"{user} has used ")
-        assert "[no value]" not in str(notice)
-        if "ratio" in expression(RULES[uid]) and notice.status == "firing":
-            assert "%" in notice.summary
+    for _, notification in told_of_users[uid]:
+        user = notification.labels.get("user")
+        assert user is None or notification.summary.startswith(f"{user} has used ")
+        assert "[no value]" not in str(notification)
+        if "ratio" in expression(RULES[uid]) and notification.status == "firing":
+            assert "%" in notification.summary
 
 
 # --- Texts --------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class QueryError(Exception):
 
 
 @dataclass(frozen=True)
-class Notice:
+class Notification:
     """One alert that begins or ends, as contact points are told."""
 
     status: str
@@ -61,25 +61,25 @@ class RuleRun:
         self._interval_seconds = interval_seconds
         self._for_seconds = seconds_of(rule["for"])
         self._states: dict[Labels, _State] = {}
-        self.notices: list[Notice] = []
+        self.notifications: list[Notification] = []
 
     @property
     def firing(self) -> list[dict[str, str]]:
         """The labels of what fires now."""
         return [dict(labels) for labels, state in self._states.items() if state.name == "Alerting"]
 
-    def evaluate(self, at: float, query: Callable[[], Series]) -> list[Notice]:
+    def evaluate(self, at: float, query: Callable[[], Series]) -> list[Notification]:
         """Evaluate the rule once; return what begins and ends."""
-        known = len(self.notices)
+        known = len(self.notifications)
         try:
             series = query()
         except QueryError:
             self._without_values(at, self.rule["execErrState"])
-            return self.notices[known:]
+            return self.notifications[known:]
         values = {labels: value for labels, value in series.items() if not math.isnan(value)}
         if not values:
             self._without_values(at, self.rule["noDataState"])
-            return self.notices[known:]
+            return self.notifications[known:]
         for labels, value in values.items():
             state = self._states.setdefault(labels, _State(since=at))
             state.annotations = texts(self.rule, labels, _captured(labels, values))
@@ -92,7 +92,7 @@ class RuleRun:
             ):
                 self._set(labels, state, at, is_alerting=False)
                 del self._states[labels]
-        return self.notices[known:]
+        return self.notifications[known:]
 
     def _is_beyond(self, value: float) -> bool:
         [condition] = self.rule["data"][2]["model"]["conditions"]
@@ -119,7 +119,9 @@ class RuleRun:
             state.name = "Alerting"
         if (before == "Alerting") != (state.name == "Alerting"):
             status = "firing" if state.name == "Alerting" else "resolved"
-            self.notices.append(Notice(status, self._all_labels(labels), state.annotations))
+            self.notifications.append(
+                Notification(status, self._all_labels(labels), state.annotations)
+            )
 
     def _all_labels(self, labels: Labels) -> dict[str, str]:
         return {

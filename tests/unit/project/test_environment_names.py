@@ -14,13 +14,13 @@ from collector.known_names import NAMES
 from collector.runtime.config import ConfigError
 from collector.runtime.config.names import without_service_addresses
 from collector.runtime.config.variables import secrets_of
-from marzban_bridge.notices.settings import NoticeSettings
+from marzban_bridge.notifications.settings import NotificationSettings
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = (
     collector.settings.Settings,
     marzban_bridge.config.settings.Settings,
-    NoticeSettings,
+    NotificationSettings,
 )
 STACK = (
     *ROOT.glob("docker-compose*.yml"),

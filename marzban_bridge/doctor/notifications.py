@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from marzban_bridge.doctor.findings import Finding, Level
-from marzban_bridge.notices.sending import send_test_messages
-from marzban_bridge.notices.settings import read_notice_settings
+from marzban_bridge.notifications.sending import send_test_messages
+from marzban_bridge.notifications.settings import read_notification_settings
 
 SUBJECT = "alerts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoticeObservation:
-    """Where notices of alerts go."""
+class NotificationObservation:
+    """Where notifications of alerts go."""
 
     kinds: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -22,14 +22,16 @@ class NoticeObservation:
     """By kind, why a test message was not taken; empty where it was, none where none was sent."""
 
 
-async def observe_notices(environment: Mapping[str, str], *, sends: bool) -> NoticeObservation:
+async def observe_notifications(
+    environment: Mapping[str, str], *, sends: bool
+) -> NotificationObservation:
     """Read the settings and, if asked to, send a test message to each place."""
-    settings, problems = read_notice_settings(environment)
+    settings, problems = read_notification_settings(environment)
     sent = await send_test_messages(settings) if sends else {}
-    return NoticeObservation(kinds=settings.kinds, problems=problems, sent=sent)
+    return NotificationObservation(kinds=settings.kinds, problems=problems, sent=sent)
 
 
-def examine_notices(seen: NoticeObservation) -> Iterator[Finding]:
+def examine_notifications(seen: NotificationObservation) -> Iterator[Finding]:
     """Return the findings: each wrong setting, where alerts go, what became of each message."""
     for each in seen.problems:
         yield Finding(subject=SUBJECT, check="settings", level=Level.WRONG, text=each)

@@ -9,14 +9,18 @@ from dataclasses import replace
 import pytest
 
 from marzban_bridge.doctor.findings import Level
-from marzban_bridge.doctor.notices import NoticeObservation, examine_notices, observe_notices
-from marzban_bridge.notices.sending import TEXT, send_test_messages
-from marzban_bridge.notices.settings import NoticeSettings
+from marzban_bridge.doctor.notifications import (
+    NotificationObservation,
+    examine_notifications,
+    observe_notifications,
+)
+from marzban_bridge.notifications.sending import TEXT, send_test_messages
+from marzban_bridge.notifications.settings import NotificationSettings
 from tests.support.fixed_answers import Server, serving
 from tests.support.ports import free_port
 
 TOKEN = "123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
-TELEGRAM = NoticeSettings(telegram_token=TOKEN, telegram_chat="-1001")
+TELEGRAM = NotificationSettings(telegram_token=TOKEN, telegram_chat="-1001")
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +81,7 @@ def test_telegram_may_be_out_of_reach():
 @pytest.mark.parametrize(("status", "words"), [(204, ""), (403, "answered 403")])
 def test_a_webhook_is_posted_to_with_its_token(status, words):
     with serving(Server(status)) as server:
-        settings = NoticeSettings(webhook_url=server.url, webhook_token="hush")
+        settings = NotificationSettings(webhook_url=server.url, webhook_token="hush")
         sent = asyncio.run(send_test_messages(settings))
     assert sent["webhook"].endswith(words)
     [(method, _, headers)] = server.asked
@@ -90,7 +94,7 @@ def test_a_webhook_is_posted_to_with_its_token(status, words):
 )
 async def test_a_mail_is_handed_to_the_server(answer, words):
     async with mail_server(answer) as (port, said):
-        settings = NoticeSettings(
+        settings = NotificationSettings(
             email_to=("you@example.com",),
             email_from="grafana@example.com",
             smtp_server=("127.0.0.1", port),
@@ -103,7 +107,7 @@ async def test_a_mail_is_handed_to_the_server(answer, words):
 
 
 def test_a_mail_server_may_be_out_of_reach():
-    settings = NoticeSettings(
+    settings = NotificationSettings(
         email_to=("you@example.com",),
         email_from="grafana@example.com",
         smtp_server=("127.0.0.1", free_port()),
@@ -116,12 +120,12 @@ def test_a_mail_server_may_be_out_of_reach():
 def test_doctor_sends_nothing_unless_asked_to():
     with serving(Server(200)) as server:
         environment = {"ALERTS_WEBHOOK_URL": server.url, "ALERTS_EMAIL_TO": "nobody"}
-        seen = asyncio.run(observe_notices(environment, sends=False))
+        seen = asyncio.run(observe_notifications(environment, sends=False))
         assert server.asked == []
-        tried = asyncio.run(observe_notices(environment, sends=True))
+        tried = asyncio.run(observe_notifications(environment, sends=True))
         assert len(server.asked) == 1
     assert seen.sent == {}
-    found = list(examine_notices(tried))
+    found = list(examine_notifications(tried))
     assert [(each.check, each.level) for each in found] == [
         ("settings", Level.WRONG),
         ("settings", Level.WRONG),
@@ -132,11 +136,13 @@ def test_doctor_sends_nothing_unless_asked_to():
 
 
 def test_doctor_says_that_alerts_go_nowhere_and_that_is_well():
-    [found] = examine_notices(NoticeObservation())
+    [found] = examine_notifications(NotificationObservation())
     assert found.level is Level.OK
     assert "nowhere" in found.text
 
 
 def test_a_message_that_is_refused_is_wrong():
-    seen = NoticeObservation(kinds=("Telegram",), sent={"Telegram": "Telegram answered 401: no"})
-    assert [each.level for each in examine_notices(seen)] == [Level.OK, Level.WRONG]
+    seen = NotificationObservation(
+        kinds=("Telegram",), sent={"Telegram": "Telegram answered 401: no"}
+    )
+    assert [each.level for each in examine_notifications(seen)] == [Level.OK, Level.WRONG]

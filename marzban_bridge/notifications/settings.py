@@ -37,8 +37,8 @@ def _emails(raw: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoticeSettings:
-    """Where notices of alerts go: Telegram, e-mail, a webhook; none is on by default."""
+class NotificationSettings:
+    """Where notifications of alerts go: Telegram, e-mail, a webhook; none is on by default."""
 
     telegram_token: str = variable(
         "ALERTS_TELEGRAM_TOKEN",
@@ -124,14 +124,14 @@ TOGETHER = (
 """What each place needs; with a part of it nothing is sent there."""
 
 
-def read_notice_settings(
+def read_notification_settings(
     environment: Mapping[str, str],
-) -> tuple[NoticeSettings, tuple[str, ...]]:
+) -> tuple[NotificationSettings, tuple[str, ...]]:
     """Return the settings that are well formed, and what is wrong with the others.
 
     Never raises for a value: the place of a malformed one is off, and the text says which it is.
     """
-    values, faults = read_each(NoticeSettings, environment)
+    values, faults = read_each(NotificationSettings, environment)
     problems = [f"{name}: {fault}" for name, fault in faults.items()]
     for kind, names in TOGETHER:
         missing = [name for name in names if not environment.get(name, "").strip()]
@@ -139,4 +139,4 @@ def read_notice_settings(
             problems.append(f"{', '.join(missing)} must be set too: nothing is sent by {kind}")
     if "ALERTS_WEBHOOK_TOKEN" in faults:
         values.pop("webhook_url", None)
-    return NoticeSettings(**values), tuple(problems)
+    return NotificationSettings(**values), tuple(problems)

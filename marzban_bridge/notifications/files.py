@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from marzban_bridge.notices.contact_points import contact_file, smtp_values, with_address
-from marzban_bridge.notices.settings import NoticeSettings
+from marzban_bridge.notifications.contact_points import contact_file, smtp_values, with_address
+from marzban_bridge.notifications.settings import NotificationSettings
 
 CONTACTS = "contact-points.yaml"
 _MODE = 0o644
 """Grafana is another user; the folders are in volumes that only it can reach."""
 
 
-def write_alerting(settings: NoticeSettings, *, rules: Path, folder: Path) -> None:
+def write_alerting(settings: NotificationSettings, *, rules: Path, folder: Path) -> None:
     """Copy the files of `rules` into `folder`, and write the contact points there.
 
     Raises OSError where a file cannot be read or written.
@@ -33,7 +33,7 @@ def write_alerting(settings: NoticeSettings, *, rules: Path, folder: Path) -> No
         _write(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_smtp(settings: NoticeSettings, folder: Path) -> None:
+def write_smtp(settings: NotificationSettings, folder: Path) -> None:
     """Write a file for each of Grafana's SMTP settings, for its `GF_SMTP_…__FILE`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in smtp_values(settings).items():

@@ -9,7 +9,7 @@ from email.message import EmailMessage
 
 import httpx
 
-from marzban_bridge.notices.settings import NoticeSettings
+from marzban_bridge.notifications.settings import NotificationSettings
 
 TIMEOUT_SECONDS = 15.0
 TELEGRAM_URL = "https://api.telegram.org"
@@ -18,7 +18,7 @@ IMPLICIT_TLS_PORT = 465
 
 
 async def send_test_messages(
-    settings: NoticeSettings, *, telegram_url: str = TELEGRAM_URL
+    settings: NotificationSettings, *, telegram_url: str = TELEGRAM_URL
 ) -> dict[str, str]:
     """Return by place what went wrong, empty where the message was taken; it holds no secret."""
     places: dict[str, Callable[[], Awaitable[str]]] = {
@@ -29,7 +29,7 @@ async def send_test_messages(
     return {kind: await places[kind]() for kind in settings.kinds}
 
 
-async def _to_telegram(settings: NoticeSettings, url: str) -> str:
+async def _to_telegram(settings: NotificationSettings, url: str) -> str:
     body = {"chat_id": settings.telegram_chat, "text": TEXT}
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
@@ -45,7 +45,7 @@ async def _to_telegram(settings: NoticeSettings, url: str) -> str:
     return f"Telegram answered {answer.status_code}: {why[:200]}"
 
 
-async def _post(settings: NoticeSettings) -> str:
+async def _post(settings: NotificationSettings) -> str:
     headers = {}
     if settings.webhook_token:
         headers["authorization"] = f"Bearer {settings.webhook_token}"
@@ -58,7 +58,7 @@ async def _post(settings: NoticeSettings) -> str:
     return "" if answer.is_success else f"{settings.webhook_url} answered {answer.status_code}"
 
 
-def _by_mail(settings: NoticeSettings) -> str:
+def _by_mail(settings: NotificationSettings) -> str:
     if settings.smtp_server is None:
         return "ALERTS_SMTP_SERVER is not set"
     host, port = settings.smtp_server

@@ -1,4 +1,4 @@
-"""The texts of notices: short whatever the number of alerts, with the names of the first."""
+"""The texts of notifications: short whatever the number of alerts, with the names of the first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from marzban_bridge.notices.contact_points import ABOUT, MESSAGE, NAME_ALONE, TITLE
+from marzban_bridge.notifications.contact_points import ABOUT, MESSAGE, NAME_ALONE, TITLE
 from tests.support.grafana.alert_evaluation import texts
 from tests.support.grafana.go_template import Templates
 from tests.support.grafana.grafana_files import PROVISIONING, rules

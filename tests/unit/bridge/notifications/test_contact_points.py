@@ -6,20 +6,20 @@ import json
 
 import yaml
 
-from marzban_bridge.notices.contact_points import contact_file, receivers, smtp_values
-from marzban_bridge.notices.files import write_alerting, write_smtp
-from marzban_bridge.notices.settings import NoticeSettings, read_notice_settings
+from marzban_bridge.notifications.contact_points import contact_file, receivers, smtp_values
+from marzban_bridge.notifications.files import write_alerting, write_smtp
+from marzban_bridge.notifications.settings import NotificationSettings, read_notification_settings
 from tests.support.grafana.grafana_files import RULES
-from tests.unit.bridge.notices.test_notice_settings import EMAIL, TELEGRAM, WEBHOOK
+from tests.unit.bridge.notifications.test_notification_settings import EMAIL, TELEGRAM, WEBHOOK
 
-ALL, _ = read_notice_settings(
+ALL, _ = read_notification_settings(
     {**TELEGRAM, **EMAIL, **WEBHOOK, "ALERTS_WEBHOOK_TOKEN": "a$HOME-$$-b"}
 )
 UIDS = ["traffic-telegram", "traffic-email", "traffic-webhook"]
 
 
 def test_nothing_configured_is_no_file():
-    assert contact_file(NoticeSettings(), before=None) is None
+    assert contact_file(NotificationSettings(), before=None) is None
 
 
 def test_each_place_is_a_receiver_with_texts():
@@ -49,14 +49,14 @@ def test_all_goes_to_one_contact_point_and_is_grouped_by_rule():
 
 def test_what_is_configured_no_more_is_taken_out_of_grafana():
     first = contact_file(ALL, before=None)
-    telegram, _ = read_notice_settings(TELEGRAM)
+    telegram, _ = read_notification_settings(TELEGRAM)
     second = contact_file(telegram, before=first)
     assert [each["uid"] for each in second["deleteContactPoints"]] == UIDS[1:]
-    third = contact_file(NoticeSettings(), before=second)
+    third = contact_file(NotificationSettings(), before=second)
     assert third["resetPolicies"] == [1]
     assert [each["uid"] for each in third["deleteContactPoints"]] == UIDS[:1]
     assert "contactPoints" not in third
-    assert contact_file(NoticeSettings(), before=third) is None
+    assert contact_file(NotificationSettings(), before=third) is None
 
 
 def test_the_folder_has_rules_texts_and_contacts(tmp_path):
@@ -68,14 +68,14 @@ def test_the_folder_has_rules_texts_and_contacts(tmp_path):
     rules = (tmp_path / "alerting" / "rules.yaml").read_text()
     assert "externalURL" not in rules
     assert "'http://localhost:3000/d/traffic-alerts?viewPanel=2'" in rules
-    write_alerting(NoticeSettings(), rules=RULES.parent, folder=tmp_path / "alerting")
+    write_alerting(NotificationSettings(), rules=RULES.parent, folder=tmp_path / "alerting")
     assert json.loads(written.read_text())["resetPolicies"] == [1]
-    write_alerting(NoticeSettings(), rules=RULES.parent, folder=tmp_path / "alerting")
+    write_alerting(NotificationSettings(), rules=RULES.parent, folder=tmp_path / "alerting")
     assert not written.exists()
 
 
 def test_mail_is_off_unless_all_of_it_is_there(tmp_path):
-    write_smtp(NoticeSettings(), tmp_path)
+    write_smtp(NotificationSettings(), tmp_path)
     assert (tmp_path / "enabled").read_text() == "false"
     write_smtp(ALL, tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == smtp_values(ALL)

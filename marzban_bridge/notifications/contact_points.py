@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from marzban_bridge.notices.settings import NoticeSettings
+from marzban_bridge.notifications.settings import NotificationSettings
 
 NAME = "VPN traffic"
 """The contact point, which has a receiver for each place."""
@@ -21,7 +21,7 @@ NAME_ALONE, ABOUT = '{{ template "traffic.name" . }}', '{{ template "traffic.abo
 ORG_ID = 1
 
 
-def receivers(settings: NoticeSettings) -> list[dict[str, Any]]:
+def receivers(settings: NotificationSettings) -> list[dict[str, Any]]:
     """Return a receiver for each place that is configured."""
     found = []
     if settings.has_telegram:
@@ -60,7 +60,7 @@ def _receiver(kind: str, **settings: str) -> dict[str, Any]:
     }
 
 
-def contact_file(settings: NoticeSettings, *, before: Mapping[str, Any] | None) -> Any:
+def contact_file(settings: NotificationSettings, *, before: Mapping[str, Any] | None) -> Any:
     """Return the content of the file, None where there is none to be.
 
     `before` is what the file has now. What it names and is not configured any more is taken out of
@@ -104,7 +104,7 @@ def _policy() -> dict[str, Any]:
     }
 
 
-def smtp_values(settings: NoticeSettings) -> dict[str, str]:
+def smtp_values(settings: NotificationSettings) -> dict[str, str]:
     """Return Grafana's SMTP settings by the file that each is in; all off without e-mail.
 
     Only checked values are in them: a bad sender address would stop Grafana.

@@ -1,1 +1,0 @@
-"""Where Grafana sends the notices of alerts: settings, the files it reads, test messages."""
