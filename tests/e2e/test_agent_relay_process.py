@@ -12,6 +12,7 @@ from tests.support.agent.agent_process import AgentProcess
 from tests.support.agent.relay_receiver import RelayReceiver
 from tests.support.collector.collector_process import CollectorProcess, poll
 from tests.support.ports import free_port
+from tests.support.raw_requests import exchange
 
 SECRET = "panel-secret-0123456789"
 
@@ -41,6 +42,17 @@ def inform(user: str, up: int, down: int) -> bytes:
     ]
     inbounds = [{"IsInbound": True, "Tag": "inbound-443", "Up": up, "Down": down}]
     return json.dumps({"clientTraffics": rows, "inboundTraffics": inbounds}).encode()
+
+
+def test_a_post_whose_sender_was_killed_in_its_middle_is_none():
+    receiver = RelayReceiver()
+    try:
+        host, port = receiver.url.removeprefix("http://").split(":")
+        head = b"POST / HTTP/1.1\r\nhost: x\r\nwebhook-id: one\r\ncontent-length: 5\r\n\r\n"
+        assert exchange((host, int(port)), head + b"who") == b""
+        assert receiver.posts == {}
+    finally:
+        receiver.close()
 
 
 def test_what_was_answered_is_passed_on_once_through_kills_and_a_receiver_that_is_away(tmp_path):

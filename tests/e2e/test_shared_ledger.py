@@ -137,6 +137,12 @@ def test_a_collector_that_is_told_to_end_hands_the_lease_on_at_once(tmp_path):
         assert cluster.until_led(by_another_than=first) < 2
 
 
+NETWORKS = tuple(
+    f"10.{64 + os.getpid() // 100 % 128}.{os.getpid() % 100 * 2 + line}" for line in range(2)
+)
+"""Of the two lines below; other ones in each process, for whole runs beside each other."""
+
+
 def ip(*arguments):
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
@@ -151,12 +157,12 @@ def namespace():
         ip("netns", "add", name)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no network namespaces here: {error.stderr.decode()}")
-    for line in range(2):
+    for line, network in enumerate(NETWORKS):
         inside, outside = f"in{line}-{os.getpid()}"[:15], f"out{line}-{os.getpid()}"[:15]
         ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name)
-        ip("addr", "add", f"10.231.{line}.1/24", "dev", outside)
+        ip("addr", "add", f"{network}.1/24", "dev", outside)
         ip("link", "set", outside, "up")
-        ip("-n", name, "addr", "add", f"10.231.{line}.2/24", "dev", inside)
+        ip("-n", name, "addr", "add", f"{network}.2/24", "dev", inside)
         ip("-n", name, "link", "set", inside, "up")
     ip("-n", name, "link", "set", "lo", "up")
     yield name
@@ -167,26 +173,27 @@ def test_a_leader_whose_network_is_cut_says_so_is_replaced_and_comes_back(tmp_pa
     """The packets are lost, as on a broken line: nobody is told."""
     cluster = Cluster(tmp_path, 1)
     cut_off = None
+    client = httpx.Client(timeout=30, trust_env=False)
+    clients_side, servers_side = NETWORKS
     try:
         cluster.server.stop()
-        cluster.server.allow("10.231.1.0/24")
-        cluster.server.start("-c", "listen_addresses=127.0.0.1,10.231.1.1")
+        cluster.server.allow(f"{servers_side}.0/24")
+        cluster.server.start("-c", f"listen_addresses=127.0.0.1,{servers_side}.1")
         cut_off = subprocess.Popen(
             ["ip", "netns", "exec", namespace, sys.executable, "-m", "collector", "serve"],
             env=os.environ
             | {
-                "LEDGER_URL": cluster.server.url(cluster.database, host="10.231.1.1"),
-                "COLLECTOR_HOST": "10.231.0.2",
+                "LEDGER_URL": cluster.server.url(cluster.database, host=f"{servers_side}.1"),
+                "COLLECTOR_HOST": f"{clients_side}.2",
                 "COLLECTOR_PORT": "8080",
                 "COLLECTOR_REPORTER_KEYS": f"load:{KEY}",
             },
             stderr=subprocess.DEVNULL,
         )
-        url = "http://10.231.0.2:8080"
+        url = f"http://{clients_side}.2:8080"
         headers = {"authorization": f"Bearer {KEY}"}
         report = {"user_token": "alice", "server": "s", "port": 1, "protocol": "p"}
         report |= {"bytes_uploaded": 1, "bytes_downloaded": 0}
-        client = httpx.Client(timeout=30, trust_env=False)
 
         def is_ready():
             with contextlib.suppress(httpx.TransportError):
@@ -217,8 +224,8 @@ def test_a_leader_whose_network_is_cut_says_so_is_replaced_and_comes_back(tmp_pa
         assert send("b").json()["duplicates"] == 1
         assert cluster.leader() == 0
         assert cluster.collectors[0].totals() == {"alice": 2}
-        client.close()
     finally:
+        client.close()
         if cut_off is not None:
             cut_off.kill()
             cut_off.wait()

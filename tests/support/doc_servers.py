@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
+from tests.support.whole_bodies import whole_body
+
 
 @dataclass
 class Record:
@@ -41,7 +43,7 @@ def flaky_proxy(collector_url: str) -> Iterator[Record]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            body = whole_body(self)
             record.bodies.append(body)
             if len(record.bodies) == 1:
                 self._answer(503, b"{}", {"retry-after": "1"})
@@ -79,7 +81,7 @@ def panel() -> Iterator[Record]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             record.paths.append(self.path)
-            record.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            record.bodies.append(whole_body(self))
             self.send_response(200)
             self.send_header("content-length", "14")
             self.end_headers()

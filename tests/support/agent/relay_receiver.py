@@ -7,6 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from collector.runtime.http.answer_mark import HEADER, VALUE
+from tests.support.whole_bodies import whole_body
 
 
 class RelayReceiver:
@@ -26,7 +27,7 @@ class RelayReceiver:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
+                body = whole_body(self)
                 if self.headers["content-encoding"] == "gzip":
                     body = gzip.decompress(body)
                 receiver.requests += 1

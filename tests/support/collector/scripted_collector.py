@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from collector.runtime.http.answer_mark import HEADER, VALUE
+from tests.support.whole_bodies import whole_body
 
 Script = Callable[[list[dict[str, Any]]], httpx.Response | Exception | None]
 
@@ -83,7 +84,7 @@ def served(collector: ScriptedCollector, tls: ssl.SSLContext | None = None) -> I
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers["content-length"]))
+            content = whole_body(self)
             request = httpx.Request(
                 "POST", "http://x/v1/reports", headers=dict(self.headers), content=content
             )

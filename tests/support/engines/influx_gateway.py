@@ -21,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
+from tests.support.whole_bodies import whole_body
+
 ORG_ID = "0000000000000001"
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
@@ -143,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # as an engine that is away: no answer
 
     def _route(self) -> None:
-        self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.body = whole_body(self)
         parts = urlsplit(self.path)
         self.query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         if parts.path in {"/ping", "/health"}:
