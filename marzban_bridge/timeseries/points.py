@@ -16,14 +16,13 @@ from collector.influx.delivery import Refused
 from collector.influx.lines import FieldValue, UnwritableError, ordered_nanos, to_line
 from collector.schema import EVENTS, NOBODY, USER_USAGE
 from marzban_bridge.panels.names import FIRST_PANEL, PublicName, scoped
-from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.sizes import human_value
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.timeseries.event_severity import severity_of
-from marzban_bridge.timeseries.figures import NO_FORECAST, figures_of
+from marzban_bridge.timeseries.figures import NO_FORECAST, UserFigures, figures_of
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -63,29 +62,27 @@ def usage_line(
     totals: Totals,
     at: datetime,
     name: PublicName | None = None,
-    panel_user_url: str = "",
+    figures: UserFigures | None = None,
 ) -> str | Refused:
     """Return an account's line at the ledger's totals, or Refused if a name cannot be written.
 
-    `name` has the user's public name and its panel.
+    `name` has the user's public name and its panel, `figures` what `figures_of` gives for all this.
     """
     name = name or PublicName(FIRST_PANEL, account.username)
-    figures = figures_of(account, totals, at=at, name=name, panel_user_url=panel_user_url)
-    found = balance_with_raw(account, totals)
+    figures = figures or figures_of(account, totals, at=at, name=name)
     seen = account.sighting
-    quota_bytes = found.quota_bytes or 0
     fields: dict[str, FieldValue | None] = {
         "username": name.username,
         "status": seen.status.value,
-        "quota_bytes": quota_bytes,
-        "marzban_bytes": found.panel_bytes,
-        "external_bytes": found.external_bytes,
-        "external_raw_bytes": found.external_raw_bytes,
-        "used_bytes": found.used_bytes,
-        "used_ratio": found.used_bytes / quota_bytes if quota_bytes else 0.0,
+        "quota_bytes": figures.quota_bytes,
+        "marzban_bytes": figures.marzban_bytes,
+        "external_bytes": figures.external_bytes,
+        "external_raw_bytes": balance_with_raw(account, totals).external_raw_bytes,
+        "used_bytes": figures.used_bytes,
+        "used_ratio": figures.used_ratio,
         "published_limit_bytes": seen.data_limit_bytes or 0,
         "period_started_at_millis": _millis(account.period_started_at),
-        "is_unenforced": int(found.is_exhausted and seen.status is Status.ACTIVE),
+        "is_unenforced": int(figures.is_unenforced),
         "is_disabled_by_bridge": int(account.is_disabled_by_us),
         "is_held": int(account.is_held),
         "is_gone": 0,

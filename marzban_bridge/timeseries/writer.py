@@ -307,8 +307,8 @@ class TimeSeriesWriter:
             name = PublicName(panel, books.placement.public_name(account.username))
             totals = books.usage.totals(account.key)
             page = self._page_of(panel, account.username)
-            point = usage_line(shown, totals=totals, at=now, name=name, panel_user_url=page)
             figures[place] = figures_of(shown, totals, at=now, name=name, panel_user_url=page)
+            point = usage_line(shown, totals=totals, at=now, name=name, figures=figures[place])
             series[place] = series_of(account, name)
             if self._series.get(place, series[place]) != series[place]:
                 points.append(last_line(self._series[place], Ending.MOVED, at=now - JUST_BEFORE))
