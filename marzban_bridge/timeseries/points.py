@@ -22,7 +22,7 @@ from marzban_bridge.quota.usage import Totals
 from marzban_bridge.sizes import human_value
 from marzban_bridge.store.events import RecordedEvent
 from marzban_bridge.timeseries.event_severity import severity_of
-from marzban_bridge.timeseries.figures import NO_FORECAST, UserFigures, figures_of
+from marzban_bridge.timeseries.figures import NO_FORECAST, UserFigures, figures_of, millis_of
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,7 +81,7 @@ def usage_line(
         "used_bytes": figures.used_bytes,
         "used_ratio": figures.used_ratio,
         "published_limit_bytes": seen.data_limit_bytes or 0,
-        "period_started_at_millis": _millis(account.period_started_at),
+        "period_started_at_millis": millis_of(account.period_started_at),
         "is_unenforced": int(figures.is_unenforced),
         "is_disabled_by_bridge": int(account.is_disabled_by_us),
         "is_held": int(account.is_held),
@@ -129,12 +129,8 @@ def event_line(recorded: RecordedEvent, *, username: str | None = None) -> str |
         "severity": severity_of(event.kind).value,
         "panel": recorded.panel,
     }
-    nanos = ordered_nanos(_millis(recorded.at), recorded.seq)
+    nanos = ordered_nanos(millis_of(recorded.at), recorded.seq)
     try:
         return to_line(EVENTS.name, tags, fields, nanos)
     except UnwritableError as error:
         return Refused(f"event {recorded.seq} of {recorded.username!r}", str(error))
-
-
-def _millis(at: datetime) -> int:
-    return (at - _BEGINNING) // timedelta(milliseconds=1)

@@ -239,15 +239,14 @@ class TimeSeriesWriter:
             for panel, key in places
             if (account := self._books[panel].accounts.get(key))
         ]
-        deleted = (places - {(panel, account.key) for panel, account in accounts}) & set(
-            self._series
-        )
+        missing = places - {(panel, account.key) for panel, account in accounts}
+        deleted = missing & self._series.keys()
         endings = [
             last_line(self._series[each], Ending.DELETED, at=self._clock()) for each in deleted
         ]
         if await self._write_accounts(accounts, skips_written=True, endings=endings):
             self._being_written -= places
-            self._summaries.forget(places - {(panel, account.key) for panel, account in accounts})
+            self._summaries.forget(missing)
             for each in deleted:
                 del self._series[each]
 

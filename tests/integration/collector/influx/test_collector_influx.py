@@ -52,15 +52,19 @@ class TestBootstrap:
         assert "the tokens work" in capsys.readouterr().out
 
     def test_a_token_it_makes_is_enough_for_a_collector(self, environment, influx, tmp_path):
-        main(["bootstrap", "--tokens", str(tmp_path / "tokens")])
-        token_file = tmp_path / "tokens" / "collector" / "token"
-        world = CollectorWorld(
-            path=tmp_path / "l.sqlite3",
+        world = self._with_own_token(influx, tmp_path)
+        asyncio.run(self._report_and_wait(world, influx))
+
+    def _with_own_token(self, influx, folder):
+        """Return a collector with the token that `bootstrap` makes for it."""
+        main(["bootstrap", "--tokens", str(folder / "tokens")])
+        token_file = folder / "tokens" / "collector" / "token"
+        return CollectorWorld(
+            path=folder / "l.sqlite3",
             environment=influx.environment()
             | {"INFLUXDB_TOKEN": "", "INFLUXDB_TOKEN_FILE": str(token_file)},
             now_millis=time.time_ns() // 10**6,
         )
-        asyncio.run(self._report_and_wait(world, influx))
 
     async def _report_and_wait(self, world, influx):
         async with running(world):
@@ -76,14 +80,7 @@ class TestBootstrap:
     ):
         """With the token that `bootstrap` gave it, which sees no organization."""
         monkeypatch.setattr("collector.influx.exporter.HALT_PAUSE_SECONDS", 0.1)
-        main(["bootstrap", "--tokens", str(tmp_path / "tokens")])
-        token_file = tmp_path / "tokens" / "collector" / "token"
-        world = CollectorWorld(
-            path=tmp_path / "l.sqlite3",
-            environment=influx.environment()
-            | {"INFLUXDB_TOKEN": "", "INFLUXDB_TOKEN_FILE": str(token_file)},
-            now_millis=time.time_ns() // 10**6,
-        )
+        world = self._with_own_token(influx, tmp_path)
         count = 'SELECT count("upload_bytes") AS n FROM "{}"."traffic"'
 
         async def until_in(policy):
