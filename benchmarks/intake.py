@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from collector.app import create_app, server_of  # noqa: E402
+from collector.intake.ingest import OnStored  # noqa: E402
 from collector.ledger import Batch, Receipt  # noqa: E402
 from collector.ledger.sqlite.writer import SqliteLedger  # noqa: E402
 from collector.reports.report import Report, report_key  # noqa: E402
@@ -117,13 +118,13 @@ def serve(kind: str, folder: Path, port: int) -> None:
 def _acknowledging(lifespan: Lifespan[FastAPI]) -> Lifespan[FastAPI]:
     """Have a collector answer as if it had stored."""
 
-    async def acknowledge(batch: Batch) -> Receipt:
-        return Receipt(len(batch.reports), 0)
+    def acknowledge(batch: Batch, on_stored: OnStored) -> None:
+        on_stored(Receipt(len(batch.reports), 0))
 
     @contextlib.asynccontextmanager
     async def opened(app: FastAPI) -> AsyncIterator[Any]:
         async with lifespan(app) as state:
-            app.state.collector.ingest.submit = acknowledge
+            app.state.collector.ingest._writer.enqueue = acknowledge  # noqa: SLF001
             yield state
 
     return opened

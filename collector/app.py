@@ -30,6 +30,7 @@ from collector.api import (
 from collector.api.fast_routes import FastRoutesApp
 from collector.api.problems import install_problem_handlers
 from collector.contacts import keep_contacts, store_contacts
+from collector.direct_intake import DirectIntake
 from collector.field_descriptions import DESCRIPTIONS, describe_senders
 from collector.ledger_gauges import keep_fresh
 from collector.runtime.background import end_all
@@ -130,7 +131,15 @@ def server_of(
         signals=signals,
         on_stop=answer_waiting_readers,
         freezes_heap=freezes_heap,
+        direct_routes=direct_routes(app),
     )
+
+
+def direct_routes(app: FastAPI) -> dict[bytes, DirectIntake]:
+    """Return, by path, the routes that take plain reports from the protocol of a server."""
+    many = DirectIntake(app, reports.reports_answer)
+    one = DirectIntake(app, reports.original_answer, is_array_allowed=False)
+    return {b"/v1/reports": many, b"/api/xpert/traffic-webhook": one}
 
 
 def _in_background(work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:

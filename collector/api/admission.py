@@ -52,6 +52,25 @@ async def admit(collector: Collector, scope: str, reports: Sequence[Report]) -> 
     return amount_bytes
 
 
+def admits_at_once(collector: Collector, scope: str, reports: Sequence[Report]) -> int | None:
+    """Admit a request if the caches show that it is within all bounds of its sender.
+
+    Return its bytes, for `settle`; None, with nothing reserved, if `admit` and `bound_servers` have
+    to decide.
+    """
+    now_millis = collector.now_millis()
+    servers = collector.key_servers if scope.startswith(REPORTER) else collector.user_servers
+    bounds = _bounds_of(collector, scope)
+    amount_bytes = sum([each.upload_bytes + each.download_bytes for each in reports])
+    if (
+        amount_bytes <= bounds.bounds.request_bytes
+        and servers.are_known(scope, reports, now_millis=now_millis)
+        and bounds.passes_at_once(scope, amount_bytes, now_millis=now_millis)
+    ):
+        return amount_bytes
+    return None
+
+
 def settle(collector: Collector, scope: str, amount_bytes: int) -> None:
     """End a reservation of `admit`: the bytes are stored now, or the request failed."""
     _bounds_of(collector, scope).settle(scope, amount_bytes)

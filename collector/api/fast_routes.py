@@ -7,7 +7,7 @@ document is complete; to serve a request it calls its function directly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from fastapi import APIRouter, FastAPI, Request
@@ -25,7 +25,8 @@ from collector.service import Collector
 
 _MARK = answer_mark.HEADER.encode()
 _REQUEST_ID = answer_mark.REQUEST_HEADER.encode()
-_HEADERS = b"content-length: %d\r\ncontent-type: application/json\r\n" + _MARK + b": %b\r\n"
+HEADERS = b"content-length: %d\r\ncontent-type: application/json\r\n" + _MARK + b": %b\r\n"
+"""The lines of a plain answer's headers, given its length and mark."""
 
 
 class _Endpoint(Protocol):
@@ -57,12 +58,12 @@ class FastRoute(APIRoute):
             answer = await endpoint(request, collector_of(request), claimed, **parameters)
         except CollectorError as error:
             problem = answer_of(problem_of(error))
-            problem.headers[answer_mark.HEADER] = _mark_of(scope)
+            problem.headers[answer_mark.HEADER] = mark_of(scope["headers"])
             await problem(scope, receive, send)
             return
         body = answer if isinstance(answer, bytes) else answer.model_dump_json().encode()
-        mark = _mark_of(scope).encode()
-        if send_at_once(send, _HEADERS % (len(body), mark), body):
+        mark = mark_of(scope["headers"]).encode()
+        if send_at_once(send, HEADERS % (len(body), mark), body):
             return
         headers = [
             (b"content-length", str(len(body)).encode()),
@@ -73,8 +74,9 @@ class FastRoute(APIRoute):
         await send({"type": "http.response.body", "body": body})
 
 
-def _mark_of(scope: Scope) -> str:
-    for name, value in scope["headers"]:
+def mark_of(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """Return the mark of the answer to a request with these headers."""
+    for name, value in headers:
         if name == _REQUEST_ID:
             return answer_mark.mark_of(value.decode("latin-1"))
     return answer_mark.mark_of(None)

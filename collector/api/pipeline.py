@@ -118,9 +118,12 @@ async def take(
 
 
 class Counting:
-    """Counts a request by its outcome; turns every error into a ProblemError."""
+    """Counts a request by its outcome; turns every error into a ProblemError.
 
-    def __init__(self, collector: Collector, request: Request) -> None:
+    `request` may be None for one whose sender is authenticated.
+    """
+
+    def __init__(self, collector: Collector, request: Request | None) -> None:
         self._collector = collector
         self._request = request
         self._metrics = collector.metrics
@@ -142,7 +145,7 @@ class Counting:
             if problem.refused_for is not None:
                 note_refused(
                     self._collector,
-                    address_of(self._request),
+                    "" if self._request is None else address_of(self._request),
                     problem.refused_for,
                     whose=problem.once_of,
                 )
@@ -224,9 +227,7 @@ async def _sort(
                     sorted_.add([found], index)
                     continue
                 username = found
-        fallback_id = header_id
-        if header_id is not None and decoded.is_array:
-            fallback_id = f"{header_id}\x1f{index}"
+        fallback_id = id_from_header(header_id, index=index, is_array=decoded.is_array)
         outcome = accept(
             wire,
             index=index,
@@ -249,6 +250,11 @@ async def _sort(
         if outcome is not None and is_ahead(wire, now_millis=now_millis):
             collector.metrics.ahead.inc()
     return sorted_, scope
+
+
+def id_from_header(header_id: str | None, *, index: int, is_array: bool) -> str | None:
+    """Return the id of a report without its own, from the id in the headers of its request."""
+    return header_id if header_id is None or not is_array else f"{header_id}\x1f{index}"
 
 
 def _note_unknown(
@@ -324,6 +330,13 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
         receipt = await collector.ingest.submit(Batch(scope, reports))
     finally:
         settle(collector, scope, admitted_bytes)
+    note_stored(collector, sorted_, scope, receipt)
+    return receipt
+
+
+def note_stored(collector: Collector, sorted_: Sorted, scope: str, receipt: Receipt) -> None:
+    """Count what became of reports that were to be stored; see `_refuse_full` for full totals."""
+    metrics = collector.metrics
     if receipt.full:
         _refuse_full(collector, sorted_, receipt)
     metrics.accepted.inc(receipt.accepted)
@@ -337,7 +350,6 @@ async def store(collector: Collector, sorted_: Sorted, scope: str) -> Receipt:
             receipt.conflicts,
             scope,
         )
-    return receipt
 
 
 _FULL = "the total of this user is at its maximum: the ledger counts up to 2^62 bytes per user"

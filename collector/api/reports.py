@@ -88,13 +88,15 @@ class OriginalAnswer(BaseModel):
         "requestBody": {"required": True, "content": {"application/json": _ONE_OR_MANY}}
     },
 )
-async def take_reports(
-    request: Request, collector: CollectorPart, claimed: ClaimsPart
-) -> Answer | bytes:
+async def take_reports(request: Request, collector: CollectorPart, claimed: ClaimsPart) -> bytes:
     """Store one report or an array of them; valid ones are stored even if others are refused."""
-    sorted_, receipt = await take(request, collector, claimed)
+    return reports_answer(*await take(request, collector, claimed))
+
+
+def reports_answer(sorted_: Sorted, receipt: Receipt) -> bytes:
+    """Return the JSON of the answer to reports."""
     if sorted_.refusals or sorted_.unknown:
-        return answer_for(sorted_, receipt)
+        return answer_for(sorted_, receipt).model_dump_json().encode()
     return _plain_answer(receipt.accepted, receipt.duplicates, sorted_.ignored)
 
 
@@ -127,17 +129,34 @@ def _unknown(sorted_: Sorted) -> list[UnknownFieldCount]:
 
 @router.post(
     "/api/xpert/traffic-webhook",
+    response_model=OriginalAnswer,
     responses=documented(*_STATUSES),
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": _ONE}}},
 )
 async def take_original_report(
     request: Request, collector: CollectorPart, claimed: ClaimsPart
-) -> OriginalAnswer:
+) -> bytes:
     """Store one report in the original form."""
-    sorted_, receipt = await take(request, collector, claimed, is_array_allowed=False)
+    return original_answer(*await take(request, collector, claimed, is_array_allowed=False))
+
+
+def original_answer(sorted_: Sorted, receipt: Receipt) -> bytes:
+    """Return the JSON of the answer to a report in the original form."""
     message = "Traffic recorded successfully"
     if sorted_.ignored:
         message = "Nothing to record: the report has zero bytes"
     elif receipt.duplicates:
         message = "Already recorded under this id"
-    return OriginalAnswer(status="success", message=message, unknown_fields=_unknown(sorted_))
+    if sorted_.unknown:
+        return _original_answer(message, _unknown(sorted_))
+    return _plain_original_answer(message)
+
+
+@functools.lru_cache
+def _plain_original_answer(message: str) -> bytes:
+    return _original_answer(message, [])
+
+
+def _original_answer(message: str, unknown: list[UnknownFieldCount]) -> bytes:
+    answer = OriginalAnswer(status="success", message=message, unknown_fields=unknown)
+    return answer.model_dump_json().encode()

@@ -14,7 +14,7 @@ from collector.errors import NotStoredError
 from collector.intake.commit_signal import CommitSignal
 from collector.intake.deferred_sums import DeferredSums
 from collector.intake.group_commit import GroupCommit
-from collector.intake.ingest import IngestOptions
+from collector.intake.ingest import IngestOptions, OnStored
 from collector.intake.purge import Purge
 from collector.ledger import Batch, Receipt
 from collector.ledger.ports import Ledger
@@ -58,6 +58,10 @@ class EmbeddedIngest:
         """Store and add up what is queued, then end the thread and wake all waiting readers."""
         await self._writer.stop()
         self.commits.close()
+
+    def enqueue(self, batch: Batch, on_stored: OnStored) -> None:
+        """Queue a batch; see `Ingest.enqueue`."""
+        self._writer.enqueue(batch, on_stored)
 
     async def submit(self, batch: Batch) -> Receipt:
         """Return once the batch is on disk; see `Ingest.submit`."""

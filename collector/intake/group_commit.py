@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from collector.errors import (
     DiskFullError,
@@ -20,7 +20,7 @@ from collector.errors import (
     NotStoredError,
     QueueFullError,
 )
-from collector.intake.ingest import IngestOptions
+from collector.intake.ingest import IngestOptions, OnStored
 from collector.ledger import Batch, Receipt
 from collector.runtime.outage import Outage
 
@@ -29,23 +29,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class _Work(Generic[T]):
-    """An item of the queue, with the future for its outcome."""
-
-    def __init__(self, future: asyncio.Future[T]) -> None:
-        self.future = future
+class _Store(NamedTuple):
+    batch: Batch
+    on_stored: OnStored
 
 
-class _Store(_Work[Receipt]):
-    def __init__(self, batch: Batch, future: asyncio.Future[Receipt]) -> None:
-        super().__init__(future)
-        self.batch = batch
-
-
-class _Task(_Work[Any]):
-    def __init__(self, run: Callable[[], Any], future: asyncio.Future[Any]) -> None:
-        super().__init__(future)
-        self.run = run
+class _Task(NamedTuple):
+    run: Callable[[], Any]
+    future: asyncio.Future[Any]
 
 
 class Turn(NamedTuple):
@@ -81,7 +72,7 @@ class GroupCommit:
         self._max_queued_reports = options.max_queued_reports
         self._max_group_reports = options.max_group_reports
         self._on_answered = on_answered
-        self._queue: queue.SimpleQueue[_Work[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Store | _Task | None] = queue.SimpleQueue()
         self._submitted: list[_Store] = []
         self._queued_reports = 0
         self._metrics.queued_reports.set_function(lambda: self._queued_reports)
@@ -122,6 +113,12 @@ class GroupCommit:
 
     async def submit(self, batch: Batch) -> Receipt:
         """Return once the batch is on disk; see `Ingest.submit`."""
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self.enqueue(batch, lambda outcome: _resolve(future, outcome))
+        return await future
+
+    def enqueue(self, batch: Batch, on_stored: OnStored) -> None:
+        """Queue a batch; see `Ingest.enqueue`."""
         self.refuse_if_stopping()
         size = len(batch.reports)
         if self._queued_reports and self._queued_reports + size > self._max_queued_reports:
@@ -129,12 +126,9 @@ class GroupCommit:
                 f"{self._queued_reports} reports are waiting to be stored; try again in a second"
             )
         self._queued_reports += size
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Receipt] = loop.create_future()
         if not self._submitted:
-            loop.call_soon(self._hand_over)
-        self._submitted.append(_Store(batch, future))
-        return await future
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._submitted.append(_Store(batch, on_stored))
 
     def _hand_over(self) -> None:
         """Pass on all requests of one event loop iteration, to wake the thread only once."""
@@ -161,7 +155,7 @@ class GroupCommit:
         except queue.Empty:
             return Turn()
 
-    def _drain(self, first: _Work[Any] | None) -> Turn:
+    def _drain(self, first: _Store | _Task | None) -> Turn:
         """Take the queued batches for one commit, up to the first item that is another task."""
         group: list[_Store] = []
         reports = 0
@@ -171,9 +165,8 @@ class GroupCommit:
                 return Turn(group, is_last=True)
             if isinstance(item, _Task):
                 return Turn(group, item)
-            if isinstance(item, _Store):
-                group.append(item)
-                reports += len(item.batch.reports)
+            group.append(item)
+            reports += len(item.batch.reports)
             if reports >= self._max_group_reports:
                 return Turn(group)
             try:
@@ -230,7 +223,10 @@ class GroupCommit:
         def deliver() -> None:
             self._queued_reports -= sum(len(item.batch.reports) for item in group)
             for item, outcome in zip(group, outcomes, strict=True):
-                _resolve(item.future, outcome)
+                try:
+                    item.on_stored(outcome)
+                except Exception:  # the others have their answers all the same
+                    log.exception("unexpected error in the answer to stored reports")
             self._on_answered()
 
         self.call_in_loop(deliver)

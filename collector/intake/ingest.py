@@ -17,6 +17,9 @@ from collector.reports.report import Limits
 
 T = TypeVar("T")
 
+OnStored = Callable[[Receipt | Exception], None]
+"""A call in the event loop with the outcome of a batch; it raises nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestOptions:
@@ -65,6 +68,13 @@ class Ingest(Protocol):
 
     async def stop(self) -> None:
         """Store what is queued, then end the threads and wake all waiting readers."""
+        ...
+
+    def enqueue(self, batch: Batch, on_stored: OnStored) -> None:
+        """Queue a batch; `on_stored` is called once it is on disk, or was not stored.
+
+        Raises QueueFullError or NotStoredError when it is not queued.
+        """
         ...
 
     async def submit(self, batch: Batch) -> Receipt:

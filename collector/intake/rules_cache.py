@@ -43,13 +43,18 @@ class RulesCache:
         self._valid_until_seconds = 0.0
         self._reading: asyncio.Task[Rules] | None = None
 
+    @property
+    def at_hand(self) -> Rules | None:
+        """The rules, if they were read within `RULES_SECONDS`; else None."""
+        return self._rules if self._monotonic_seconds() < self._valid_until_seconds else None
+
     async def current(self) -> Rules:
         """Return the valid reporters and the ratios; concurrent callers share one query.
 
         Raises LedgerError and NotStoredError.
         """
-        if self._rules is not None and self._monotonic_seconds() < self._valid_until_seconds:
-            return self._rules
+        if (rules := self.at_hand) is not None:
+            return rules
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_rules())
             self._reading.add_done_callback(self._note_read)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from collector.intake.commit_signal import CommitSignal
 from collector.intake.group_commit import GroupCommit
-from collector.intake.ingest import IngestOptions
+from collector.intake.ingest import IngestOptions, OnStored
 from collector.intake.purge import Purge
 from collector.intake.shared_leader import SharedLeader
 from collector.ledger import Batch, Receipt
@@ -69,6 +69,10 @@ class SharedIngest:
         await self._writer.stop()
         self.commits.close()
         await self._leader.stop()
+
+    def enqueue(self, batch: Batch, on_stored: OnStored) -> None:
+        """Queue a batch; see `Ingest.enqueue`."""
+        self._writer.enqueue(batch, on_stored)
 
     async def submit(self, batch: Batch) -> Receipt:
         """Return once the batch is on disk; see `Ingest.submit`."""

@@ -93,6 +93,20 @@ def inflate(body: bytes, *, limit_bytes: int) -> bytes:
     return plain
 
 
+def decode_plain(body: bytes) -> Sequence[WireReport] | WireReport | None:
+    """Decode one report or an array of them, well-formed and without unknown fields.
+
+    Return None for any other body; `decode` says what is wrong with it.
+    """
+    try:
+        if body[:1] == b"{":
+            return _DECODE_ONE_KNOWN.decode(body)
+        wires = _DECODE_MANY_KNOWN.decode(body)
+    except UNREADABLE:
+        return None
+    return wires if len(wires) <= MAX_REPORTS_PER_REQUEST else None
+
+
 def decode(body: bytes, *, is_strict: bool = False) -> Decoded:
     """Decode one report or an array of reports.
 

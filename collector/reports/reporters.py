@@ -234,7 +234,11 @@ class KeyRing:
 
     def by_key(self, key: str) -> Reporter | None:
         """Return the reporter of a key; the look-up is by hash, so its timing reveals nothing."""
-        return self._by_hash.get(hash_key(key))
+        return self.by_hash(hash_key(key))
+
+    def by_hash(self, key_hash: bytes) -> Reporter | None:
+        """Return the reporter of the key with a hash."""
+        return self._by_hash.get(key_hash)
 
     def once_of(self, key: str) -> str | None:
         """Return the name of the reporter that has, or once had, a key; None if there is none."""

@@ -23,21 +23,6 @@ FILES_BESIDE_CONNECTIONS = 128
 """Ledger, logs, outgoing connections, and what a restart needs for a moment."""
 
 
-def bounded(*, connections: int, read_seconds: float) -> type[asyncio.Protocol]:
-    """Return the protocol of one server, for `uvicorn.Config(http=...)`.
-
-    `read_seconds` is how long each of these may take: a head, the rest of a body that is not read,
-    and the client to receive an answer. The limit on open files may lower `connections`.
-    """
-
-    class Bounded(_BoundedProtocol):
-        most = room_for(connections)
-        senders: ClassVar[dict[_BoundedProtocol, None]] = {}
-
-    Bounded.read_seconds = read_seconds
-    return Bounded
-
-
 def room_for(connections: int) -> int:
     """Return how many connections the limit on open files allows, raised as far as permitted."""
     if sys.platform == "win32":
@@ -77,6 +62,10 @@ class CoalescingTransport:
             return
         self._transport.write(data)
 
+    def write_whole(self, data: bytes) -> None:
+        """Write a head with all that belongs to it; before it nothing is held back."""
+        self._transport.write(data)
+
     def flush(self) -> None:
         """Write a head that nothing follows."""
         if self._head:
@@ -93,12 +82,12 @@ class _TooManyPipelinedError(Exception):
     """Raised into the parser, which makes it a malformed request."""
 
 
-class _BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(HttpToolsProtocol):
     """One connection; it is among the senders until its request is complete."""
 
     most: ClassVar[int]
     read_seconds: ClassVar[float]
-    senders: ClassVar[dict[_BoundedProtocol, None]]
+    senders: ClassVar[dict[BoundedProtocol, None]]
     """In the order in which they began."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -108,6 +97,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._bytes_since_body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Begin the deadline of the first head; close the oldest sender if there are too many."""
         self._answers = CoalescingTransport(transport)
         super().connection_made(self._answers)  # type: ignore[arg-type]  # all that is used of one
         self.senders[self] = None
@@ -117,12 +107,14 @@ class _BoundedProtocol(HttpToolsProtocol):
             oldest.turn_away(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End all timers."""
         self._let_go()
         if self._stall is not None:
             self._stall.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Parse what arrived, within the bounds."""
         self._bytes_since_body += len(data)
         super().data_received(data)
         if self.transport.is_closing():
@@ -134,40 +126,54 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._set_deadline()
 
     def on_headers_complete(self) -> None:
+        """End the deadline of the head; refuse a request that is pipelined too far."""
         super().on_headers_complete()
-        self._bytes_since_body = 0
-        self._clear_deadline()
+        self._end_head()
         if len(self.pipeline) > MAX_PIPELINED:
             raise _TooManyPipelinedError
 
+    def _end_head(self) -> None:
+        self._bytes_since_body = 0
+        self._clear_deadline()
+
     def on_body(self, body: bytes) -> None:
+        """Note that the body goes on."""
         self._bytes_since_body = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        """Take the connection from the senders."""
         self._bytes_since_body = 0
         if not self._is_idle():
             self.senders.pop(self, None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        """Send the answer, and wait for the next request."""
         self._answers.flush()
         super().on_response_complete()
         if self.transport.is_closing():
             self._abort_later()
         elif self._is_idle():
-            self.senders.pop(self, None)
-            self.senders[self] = None
+            self._await_next()
+
+    def _await_next(self) -> None:
+        """Put the connection at the end of the senders: it has to send its next request."""
+        self.senders.pop(self, None)
+        self.senders[self] = None
 
     def timeout_keep_alive_handler(self) -> None:
+        """Close the idle connection."""
         super().timeout_keep_alive_handler()
         self._abort_later()
 
     def pause_writing(self) -> None:
+        """Start the time within which the client has to receive what was sent."""
         super().pause_writing()
         self._abort_later()
 
     def resume_writing(self) -> None:
+        """End that time: the client has received it."""
         super().resume_writing()
         if self._stall is not None and not self.transport.is_closing():
             self._stall.cancel()
@@ -215,3 +221,23 @@ class _BoundedProtocol(HttpToolsProtocol):
     def _let_go(self) -> None:
         self._clear_deadline()
         self.senders.pop(self, None)
+
+
+def bounded(
+    *,
+    connections: int,
+    read_seconds: float,
+    protocol: type[BoundedProtocol] = BoundedProtocol,
+) -> type[asyncio.Protocol]:
+    """Return the protocol of one server, for `uvicorn.Config(http=...)`.
+
+    `read_seconds` is how long each of these may take: a head, the rest of a body that is not read,
+    and the client to receive an answer. The limit on open files may lower `connections`.
+    """
+
+    class Bounded(protocol):  # type: ignore[misc, valid-type]  # a class given as a value
+        most = room_for(connections)
+        senders: ClassVar[dict[BoundedProtocol, None]] = {}
+
+    Bounded.read_seconds = read_seconds
+    return Bounded

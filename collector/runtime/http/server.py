@@ -8,12 +8,13 @@ import enum
 import gc
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import uvicorn
 
-from collector.runtime.http.limits import bounded
+from collector.runtime.http.direct import DirectRoute, serving_directly
+from collector.runtime.http.limits import BoundedProtocol, bounded
 from collector.runtime.listening import NotStartedError
 
 START_POLL_SECONDS = 0.01
@@ -37,6 +38,7 @@ class Server(uvicorn.Server):
     ends, before open requests are waited for, at most `graceful_seconds`: what waits for something
     to happen is to be answered. `freezes_heap`: what is there once it has started stays, so that
     the garbage collector never scans it, and it runs rarely; for a process that does nothing else.
+    `direct_routes` are offered requests before the application, by their paths.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Server(uvicorn.Server):
         lifespan: Literal["auto", "off"] = "auto",
         on_stop: Callable[[], None] = lambda: None,
         freezes_heap: bool = False,
+        direct_routes: Mapping[bytes, DirectRoute] | None = None,
     ) -> None:
+        protocol = serving_directly(direct_routes) if direct_routes else BoundedProtocol
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded(connections=connections, read_seconds=read_seconds),
+                http=bounded(connections=connections, read_seconds=read_seconds, protocol=protocol),
                 ws="none",
                 lifespan=lifespan,
                 log_config=None,

@@ -17,6 +17,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from collector.runtime.http import direct
 from collector.runtime.http import limits as connections
 
 ROOT = Path(__file__).parents[4]
@@ -26,25 +27,25 @@ ADVICE = (
 )
 
 
-def _protocol_class() -> ast.ClassDef:
-    tree = ast.parse(inspect.getsource(connections))
-    return next(
-        node
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
-        and any(getattr(base, "id", None) == HttpToolsProtocol.__name__ for base in node.bases)
-    )
+def _protocol_classes() -> list[ast.AST]:
+    """Return our classes, each on top of the one before."""
+    ours = (connections.BoundedProtocol, direct.DirectProtocol)
+    return [ast.parse(inspect.getsource(each)).body[0] for each in ours]
+
+
+def _nodes() -> list[ast.AST]:
+    return [node for each in _protocol_classes() for node in ast.walk(each)]
 
 
 def _own() -> set[str]:
-    """Return what our class has of its own: methods that are new, and its attributes."""
-    ours = _protocol_class()
-    named = {node.target.id for node in ours.body if isinstance(node, ast.AnnAssign)}
+    """Return what our classes have of their own: methods that are new, and their attributes."""
+    bodies = [node for each in _protocol_classes() for node in each.body]
+    named = {node.target.id for node in bodies if isinstance(node, ast.AnnAssign)}
     called = _inherited_calls()
-    methods = {node.name for node in ours.body if isinstance(node, ast.FunctionDef)} - called
+    methods = {node.name for node in bodies if isinstance(node, ast.FunctionDef)} - called
     made = {
         node.attr
-        for node in ast.walk(ours)
+        for node in _nodes()
         if isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Store)
         and node.attr.startswith("_")
@@ -56,7 +57,7 @@ def _inherited_calls() -> set[str]:
     """Return the methods that are extended: our class calls uvicorn's of the same name."""
     return {
         node.attr
-        for node in ast.walk(_protocol_class())
+        for node in _nodes()
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Call)
         and getattr(node.value.func, "id", None) == "super"
@@ -67,7 +68,7 @@ def _borrowed() -> list[str]:
     """Return what our class takes from uvicorn's."""
     used = {
         node.attr
-        for node in ast.walk(_protocol_class())
+        for node in _nodes()
         if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "self"
     }
     return sorted((used | _inherited_calls()) - _own() - {"__init__"})
@@ -79,14 +80,17 @@ def protocol():
         raise AssertionError("nobody asks")
 
     loop = asyncio.new_event_loop()
-    yield HttpToolsProtocol(Config(app, lifespan="off"), ServerState(), {}, _loop=loop)
+    protocol = HttpToolsProtocol(Config(app, lifespan="off"), ServerState(), {}, _loop=loop)
+    protocol.on_message_begin()
+    yield protocol
     loop.close()
 
 
 def test_the_pieces_are_found():
     borrowed = _borrowed()
     assert {"connections", "pipeline", "cycle", "transport", "on_headers_complete"} <= set(borrowed)
-    assert "turn_away" not in borrowed
+    assert {"parser", "url", "server_state", "root_path"} <= set(borrowed)
+    assert not {"turn_away", "send", "heads"} & set(borrowed)
 
 
 @pytest.mark.parametrize("piece", _borrowed())
