@@ -19,7 +19,8 @@ from hypothesis.internal.conjecture import providers
 from tests.support import programs
 from tests.support.bridge.shared_stores import ENGINES, FILE, StorePlace
 from tests.support.compile_once import compile_share
-from tests.support.engines import influx_engine, postgres_server
+from tests.support.engines import existing_server, influx_engine, postgres_server
+from tests.support.engines.existing_server import ExistingServer
 from tests.support.engines.influx_engine import InfluxEngine
 from tests.support.engines.postgres_server import PostgresServer
 from tests.support.examples import FACTOR
@@ -116,7 +117,7 @@ def pytest_runtest_setup() -> Generator[None]:
 def pytest_report_header() -> list[str]:
     return [
         f"InfluxDB: {influx_engine.describe() or NONE_HERE}",
-        f"PostgreSQL: {postgres_server.describe() or NONE_HERE}",
+        f"PostgreSQL: {existing_server.describe() or postgres_server.describe() or NONE_HERE}",
     ]
 
 
@@ -150,13 +151,20 @@ def influx(influx_server: InfluxEngine) -> InfluxEngine:
 
 @pytest.fixture(scope="session")
 def postgres_for_all() -> Iterator[PostgresServer]:
-    """One PostgreSQL for the session, fast and not durable."""
+    """One PostgreSQL for the session, fast and not durable; or the one that the caller names."""
+    server = _postgres_server()
+    yield server
+    server.close()
+
+
+def _postgres_server() -> PostgresServer:
+    if url := existing_server.named():
+        return ExistingServer(url, prepare=os.environ.get(existing_server.PREPARE, ""))
     if postgres_server.describe() is None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
     server = PostgresServer()
     server.start()
-    yield server
-    server.close()
+    return server
 
 
 @pytest.fixture

@@ -26,11 +26,17 @@ _BINARIES = sorted(
     Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4])
 )
 _NUMBERS = itertools.count()
-_OURS = "nspname !~ '^pg_' AND nspname NOT IN ('public', 'information_schema')"
+_OURS = """
+    nspname !~ '^pg_' AND nspname NOT IN ('public', 'information_schema') AND NOT EXISTS (
+        SELECT 1 FROM pg_depend AS e
+        WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e'
+    )
+"""
+"""Selects schemas `n` that are neither the server's nor an extension's."""
 _STATE = f"""
 SELECT datdba::regrole, datacl, datallowconn, datconnlimit, datcollate, encoding,
     (SELECT count(*) FROM pg_db_role_setting WHERE setdatabase = d.oid),
-    (SELECT string_agg(nspname, ',') FROM pg_namespace WHERE {_OURS}),
+    (SELECT string_agg(nspname, ',') FROM pg_namespace AS n WHERE {_OURS}),
     (SELECT nspacl FROM pg_namespace WHERE nspname = 'public'),
     (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
     (SELECT count(*) FROM pg_extension), (SELECT count(*) FROM pg_largeobject_metadata)
@@ -188,6 +194,7 @@ class PostgresServer:
                 break
         else:
             name = self._make_database()
+        self._prepare(name)
         self._lent.append(name)
         return name
 
@@ -196,6 +203,9 @@ class PostgresServer:
         with psycopg.connect(self.url("postgres"), autocommit=True) as db:
             db.execute(f"CREATE DATABASE {name} {options}")
         return name
+
+    def _prepare(self, name: str) -> None:
+        """Make a database, which is new or emptied, one that tests can use."""
 
     def new_dictionary_database(self) -> str:
         """Make an empty database whose text is ordered as in a dictionary; return its name."""
@@ -208,21 +218,27 @@ class PostgresServer:
 
     def _is_emptied(self, name: str) -> bool:
         try:
-            with psycopg.connect(self.url(name), autocommit=True) as db:
-                db.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-                found = db.execute(f"SELECT nspname FROM pg_namespace WHERE {_OURS}").fetchall()
-                for (schema,) in found:
-                    db.execute(f'DROP SCHEMA "{schema}" CASCADE')
-                state = db.execute(_STATE).fetchone()
+            state = self._emptied(name)
         except psycopg.Error:  # a test has renamed, dropped or broken it
             return False
         if self._as_new is None:
-            with psycopg.connect(self.url(self._make_database()), autocommit=True) as db:
-                self._as_new = db.execute(_STATE).fetchone()
+            unused = self._make_database()
+            self._prepare(unused)
+            self._as_new = self._emptied(unused)
         return state == self._as_new
+
+    def _emptied(self, name: str) -> tuple[object, ...] | None:
+        """Remove what is in a database; return what is left that tests change."""
+        with psycopg.connect(self.url(name), autocommit=True) as db:
+            db.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                "AND backend_type = 'client backend'"
+            )
+            found = db.execute(f"SELECT nspname FROM pg_namespace AS n WHERE {_OURS}").fetchall()
+            for (schema,) in found:
+                db.execute(f'DROP SCHEMA "{schema}" CASCADE')
+            return db.execute(_STATE).fetchone()
 
 
 def _unprivileged() -> str | None:

@@ -1,0 +1,52 @@
+"""Tests may run on a server that is there already; it is left as it was."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from tests.support.engines.existing_server import ExistingServer
+
+PREPARED = "SELECT count(*) FROM pg_tables WHERE tablename = 'prepared'"
+PREPARE = """
+import psycopg, sys
+with psycopg.connect(sys.argv[1]) as db:
+    db.execute("CREATE SCHEMA of_the_engine")
+    db.execute("CREATE TABLE of_the_engine.prepared ()")
+"""
+
+
+def databases(url):
+    with psycopg.connect(url) as db:
+        return {name for (name,) in db.execute("SELECT datname FROM pg_database")}
+
+
+def test_each_database_is_prepared_before_it_is_lent_and_all_are_dropped_at_the_end(
+    postgres, tmp_path
+):
+    script = tmp_path / "prepare.py"
+    script.write_text(PREPARE)
+    url = postgres.url("postgres")
+    before = databases(url)
+    with closing(ExistingServer(url, prepare=f"{sys.executable} {script}")) as server:
+        lent = server.new_database()
+        with psycopg.connect(server.url(lent)) as db:
+            assert db.execute(PREPARED).fetchone() == (1,)
+            db.execute("CREATE SCHEMA ours")
+        server.take_back()
+        assert server.new_database() == lent
+        with psycopg.connect(server.url(lent)) as db:
+            assert db.execute(PREPARED).fetchone() == (1,)
+            assert db.execute("SELECT to_regnamespace('ours')").fetchone() == (None,)
+        assert lent in databases(url) - before
+    assert databases(url) == before
+
+
+def test_a_test_that_needs_a_server_of_its_own_is_skipped(postgres):
+    with closing(ExistingServer(postgres.url("postgres"))) as server:
+        assert server.port == postgres.port
+        with pytest.raises(pytest.skip.Exception, match="needs `home`"):
+            _ = server.home
