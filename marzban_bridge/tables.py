@@ -1,4 +1,4 @@
-"""Tables of users, changes, events and unknown names for a terminal."""
+"""Tables of users, changes, events, unknown names and resellers for a terminal."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def resellers_table(rows: Iterable[ResellerRow]) -> Table:
 
 
 class PanelRebaseRow(Protocol):
-    """A row for an account, where a panel is to be accepted as it is."""
+    """A row for an account of a panel that is to be accepted as it is."""
 
     username: str
     what: str
@@ -221,7 +221,7 @@ class PanelRebaseRow(Protocol):
 
 
 def panel_rebase_table(rows: Iterable[PanelRebaseRow]) -> Table:
-    """Return a table of how accounts change; unchanged accounts come last."""
+    """Return a table of what accepting the panel changes; unchanged accounts come last."""
     table = _table("What accepting the panel would do", "user")
     table.columns[0].min_width = 8  # the user's name is readable on the narrowest terminal
     for name in ("our quota", "our external", "panel then", "panel now", "panel limit"):

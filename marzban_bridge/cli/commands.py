@@ -136,7 +136,7 @@ def users(settings: Settings, username: str | None = None, *, as_json: bool = Fa
 
 
 def events(settings: Settings, username: str | None, limit: int, *, as_json: bool = False) -> int:
-    """Show the events, oldest first; BridgeError for a name without user and events."""
+    """Show the events, oldest first. Raises BridgeError for a name without a user or an event."""
     store = open_to_read(settings)
     try:
         panels, name = list(store.panels), username
@@ -145,11 +145,11 @@ def events(settings: Settings, username: str | None, limit: int, *, as_json: boo
             panels = [panel]
         found = [
             replace(
-                each, username=books.placement.public_name(each.username) if each.username else ""
+                each, username=stored.placement.public_name(each.username) if each.username else ""
             )
             for panel in panels
-            for books in (store.of(panel),)
-            for each in books.events.newest(username=name, limit=limit)
+            for stored in (store.of(panel),)
+            for each in stored.events.newest(username=name, limit=limit)
         ]
         found.sort(key=lambda each: each.seq)
         if username is not None and not found and not has_user(store, username):
@@ -215,7 +215,7 @@ async def move_store(settings: Settings, file: Path) -> int:
     accounts, events = await exclusive.move_store(settings, file)
     say(
         f"{accounts} users and {events} events are in {settings.store}, each compared; "
-        f"{file} is unchanged: put it away, no bridge may use it any more"
+        f"{file} is unchanged: move it away, no bridge may use it any more"
     )
     return 0
 
@@ -223,10 +223,9 @@ async def move_store(settings: Settings, file: Path) -> int:
 def _show_users(store: Store, username: str | None = None) -> None:
     rows, unknown_names = list(user_rows(store, username)), []
     for panel in store.panels if username is None else ():
-        books = store.of(panel)
         unknown_names += [
             replace(each, username=scoped(panel, each.username))
-            for each in books.unknown_names.all()
+            for each in store.of(panel).unknown_names.all()
         ]
     console.print(users_table(rows))
     if unknown_names:
@@ -241,7 +240,11 @@ def _show_users(store: Store, username: str | None = None) -> None:
 def write_contact_points(
     environment: Mapping[str, str], *, rules: Path, folder: Path, smtp: Path | None
 ) -> int:
-    """Write what Grafana reads of alerts, and say where they go; a bad setting stops nothing."""
+    """Write Grafana's files of alert rules and contact points, and print the contact points.
+
+    A wrong setting is printed, and its contact point left out. Raises BridgeError for a file that
+    cannot be read or written.
+    """
     settings, problems = read_notification_settings(environment)
     for each in problems:
         print(each, file=sys.stderr)
@@ -252,5 +255,9 @@ def write_contact_points(
     except OSError as error:
         raise BridgeError(f"{error.filename}: {error.strerror}") from error
     places = ", ".join(settings.kinds)
-    print(f"alerts are sent by {places}" if places else "alerts are sent nowhere: Grafana has them")
+    print(
+        f"alerts are sent by {places}"
+        if places
+        else "no contact point is set: alerts are shown in Grafana only"
+    )
     return 0

@@ -31,12 +31,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--grafana",
         metavar="URL",
-        help="where Grafana answers; default: GRAFANA_ROOT_URL, if an InfluxDB is configured",
+        help="Grafana's address; default: GRAFANA_ROOT_URL, if an InfluxDB is configured",
     )
     command.add_argument(
         "--test-message",
         action="store_true",
-        help="send a message to each place that alerts go to (ALERTS_…)",
+        help="send a test message to each contact point of alerts (ALERTS_…)",
     )
 
 
@@ -66,7 +66,7 @@ def examine_all(environment: Mapping[str, str], arguments: argparse.Namespace) -
 
 
 def _collector_url(settings: Settings, environment: Mapping[str, str]) -> str:
-    """Return where the collector answers; `up` listens as configured, whatever COLLECTOR_URL is."""
+    """Return COLLECTOR_URL if it is set, else the address on which `up` runs the collector."""
     if settings.collector_url != DEFAULT_COLLECTOR_URL:
         return settings.collector_url
     port = environment.get("COLLECTOR_PORT", "")

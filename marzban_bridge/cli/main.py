@@ -88,14 +88,15 @@ def _alone(act: Callable[[Settings], Coroutine[None, None, int]]) -> int:
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = program(
         "marzban-bridge",
-        description="Makes Marzban's data limit mean all traffic, its own plus external.",
+        description="Makes the data limit of a Marzban or PasarGuard user cover all traffic, the "
+        "panel's own and external.",
         version=__version__,
         examples=(
             "doctor                 what is wrong, and what to do",
             "plan                   what would be changed in the panel",
             "users alice            quota and usage of one user",
             "users --json           of all users, for scripts",
-            "events alice --limit 5 what happened to alice of late",
+            "events alice --limit 5 the five newest events of alice",
             "reset alice            start a new period",
             "resellers set shop --quota 5TiB --reset month",
         ),
@@ -123,12 +124,14 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     add_json(users)
     events = add(
         "events",
-        "what happened",
+        "list events: limits, releases, resets and changed quotas, by whom and when",
         lambda it: commands.events(_settings(), it.user, it.limit, as_json=it.json),
     )
     add_json(events)
     events.add_argument("user", nargs="?", help="only events of this user")
-    events.add_argument("--limit", type=_count, default=50, help="the newest so many (default 50)")
+    events.add_argument(
+        "--limit", type=_count, default=50, help="how many of the newest (default: 50)"
+    )
     reset = add("reset", "start a new period for a user, in the panel and in the bridge", _reset)
     whom = reset.add_mutually_exclusive_group(required=True)
     whom.add_argument("user", nargs="?")
@@ -194,22 +197,22 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     move.add_argument("file", type=Path, metavar="FILE", help="the file to move")
     examination = add(
         "doctor",
-        "ask panels, collector, bridge, InfluxDB and Grafana what is wrong, and what to do; "
-        "changes nothing, and exits with 1 if something is wrong",
+        "check panels, collector, bridge, InfluxDB and Grafana, and print what to do; changes "
+        "nothing, and exits with 1 if something is wrong",
         _doctor,
     )
     doctor.add_arguments(examination)
     contacts = add(
         "contact-points",
-        "write the files from which Grafana has the alerts, and where it sends them (ALERTS_…)",
+        "write Grafana's files of alert rules and contact points (ALERTS_…)",
         lambda it: commands.write_contact_points(
             read_environment(NAMES), rules=it.rules, folder=it.to, smtp=it.smtp
         ),
     )
     for option, help_text in (
-        ("--rules", "where the rules and the texts are (default: provisioning/alerting)"),
-        ("--to", "Grafana's folder of them: /etc/grafana/provisioning/alerting"),
-        ("--smtp", "also write a file for each of Grafana's SMTP settings there"),
+        ("--rules", "rules and message templates (default: provisioning/alerting)"),
+        ("--to", "Grafana's folder for them: /etc/grafana/provisioning/alerting"),
+        ("--smtp", "folder for a file of each of Grafana's SMTP settings"),
     ):
         contacts.add_argument(
             option,
@@ -220,7 +223,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             help=help_text,
         )
     panels_command.add_arguments(
-        add("panels", "which panels there are; their webhooks' secrets", _panels)
+        add("panels", "list the panels; print the secrets of their webhooks", _panels)
     )
     resellers_command.add_arguments(
         add(

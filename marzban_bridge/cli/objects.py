@@ -1,4 +1,4 @@
-"""Users and events of the store, for tables and as JSON; and what is said of an unknown name."""
+"""Users and events of the store, for tables and as JSON; and the error for an unknown name."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def user_rows(store: Store, username: str | None = None) -> Iterator[tuple[Accou
         panel, key = store.placement.place_of(username)
         panels = [panel]
     for panel in panels:
-        books = store.of(panel)
-        of_name = None if key is None else books.accounts.get(key)
-        accounts = books.accounts.all() if key is None else filter(None, (of_name,))
+        stored = store.of(panel)
+        of_name = None if key is None else stored.accounts.get(key)
+        accounts = stored.accounts.all() if key is None else filter(None, (of_name,))
         for account in accounts:
             shown = trusted(account, is_store_suspended=bool(store.suspended))
-            public = books.placement.public_name(shown.username)
-            balance = balance_with_raw(shown, books.usage.totals(account.key))
+            public = stored.placement.public_name(shown.username)
+            balance = balance_with_raw(shown, stored.usage.totals(account.key))
             yield replace(shown, username=public), balance
 
 
 def user_objects(store: Store, username: str | None = None) -> Iterator[Mapping[str, object]]:
-    """Yield the same as what JSON is printed from."""
+    """Yield the same users as JSON objects."""
     for account, balance in user_rows(store, username):
         row = UserRow.of(account, balance)
         yield {
@@ -53,7 +53,7 @@ def user_objects(store: Store, username: str | None = None) -> Iterator[Mapping[
 
 
 def event_object(recorded: RecordedEvent) -> Mapping[str, object]:
-    """Return an event as what JSON is printed from."""
+    """Return an event as a JSON object."""
     event = recorded.event
     return {
         "seq": recorded.seq,
@@ -69,7 +69,7 @@ def event_object(recorded: RecordedEvent) -> Mapping[str, object]:
 
 
 def has_user(store: Store, username: str) -> bool:
-    """Tell whether there is a user with external traffic of a name."""
+    """Tell whether a user with external traffic has this public name."""
     panel, key = store.placement.place_of(username)
     return panel in store.panels and store.of(panel).accounts.has(key)
 

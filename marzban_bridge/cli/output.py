@@ -1,4 +1,4 @@
-"""The console that commands print to, and how the process ends after a fault in one loop."""
+"""The console that commands print to, and the exit of the process after a loop has failed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LoopFailure:
         self.exit_code = 0
 
     def __call__(self, error: BaseException) -> None:
-        """Have the process end with a code that is not 0."""
+        """End the process as SIGTERM does, with exit code 1."""
         self.exit_code = 1
         log.critical("the loop stopped: %r", error, exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -93,7 +93,7 @@ def release(settings: Settings, *, changes_panel: bool, alone: Alone) -> int:
 
 
 async def _release_alone(settings: Settings, *, changes_panel: bool) -> int:
-    async def let_go(bridges: Bridges) -> int:
+    async def release_all(bridges: Bridges) -> int:
         written = 0
         async for bridge, account, was_written in bridges.release(changes_panel=changes_panel):
             written += was_written
@@ -101,7 +101,7 @@ async def _release_alone(settings: Settings, *, changes_panel: bool) -> int:
                 _say_released(bridge.store.placement.public_name(account.username))
         return written
 
-    _say_all_released(await with_bridges(settings, let_go))
+    _say_all_released(await with_bridges(settings, release_all))
     return 0
 
 

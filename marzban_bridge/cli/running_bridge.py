@@ -54,7 +54,7 @@ class RunningBridge:
             return []
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
-        """Call a route and return its JSON; BridgeError has the message of the bridge's answer."""
+        """Call a route and return its JSON. Raises BridgeError with the message of the answer."""
         try:
             response = self._client.request(method, self._prefix + path, **arguments)
         except httpx.HTTPError as error:

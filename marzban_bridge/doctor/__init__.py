@@ -1,1 +1,1 @@
-"""`marzban-bridge doctor`: asks everything that the bridge stands on, and says what to do."""
+"""`marzban-bridge doctor`: checks everything the bridge depends on, and says what to do."""

@@ -45,10 +45,10 @@ async def observe(
     grafana_url: str,
     clock: Clock,
 ) -> Observations:
-    """Ask everything at once; what does not answer is an observation, and never an error.
+    """Ask all programs at the same time; one that does not answer raises nothing.
 
-    The bridge is the one on the configured address of this machine. Without `grafana_url` Grafana
-    is not asked.
+    Its observation says why. The bridge is the one that listens on the configured address of this
+    machine. Without `grafana_url` Grafana is not asked.
     """
     (bridge, collector, influxdb, grafana), seen = await asyncio.gather(
         asyncio.gather(
@@ -91,9 +91,10 @@ async def _ask_panel(configured: PanelSettings, clock: Clock) -> PanelObservatio
 
 
 async def _clock_ahead_seconds(url: str, clock: Clock) -> float | None:
-    """Return how far the clock that dates a panel's answers is ahead; None where none does.
+    """Return how far the panel's `Date` header is ahead of this machine's clock; None without one.
 
-    The time of the answer's way is not counted: a slow panel's clock is not taken for wrong.
+    The request may have taken all of the difference: half of its round trip is subtracted, so that
+    a slow panel does not look like one with a wrong clock.
     """
     before = clock()
     try:
@@ -104,9 +105,9 @@ async def _clock_ahead_seconds(url: str, clock: Clock) -> float | None:
         return None
     if dated.tzinfo is None:
         dated = dated.replace(tzinfo=UTC)
-    way_seconds = (clock() - before).total_seconds() / 2
-    ahead_seconds = (dated - before).total_seconds() - way_seconds
-    return math.copysign(max(0.0, abs(ahead_seconds) - way_seconds), ahead_seconds)
+    one_way_seconds = (clock() - before).total_seconds() / 2
+    ahead_seconds = (dated - before).total_seconds() - one_way_seconds
+    return math.copysign(max(0.0, abs(ahead_seconds) - one_way_seconds), ahead_seconds)
 
 
 async def _ask_bridge(settings: Settings, *, first: str) -> BridgeObservation:
@@ -137,7 +138,7 @@ async def _ask_bridge(settings: Settings, *, first: str) -> BridgeObservation:
 
 
 def _webhooks_of(exposition: str, *, first: str) -> dict[str, WebhookObservation]:
-    """Read the webhooks by panel; a sample without the label is of the only one."""
+    """Parse the webhook metrics by panel; a sample without the label is of the panel `first`."""
     counts: dict[tuple[str, str], int] = {}
     last: dict[str, datetime] = {}
     for family in text_string_to_metric_families(exposition):
@@ -186,7 +187,7 @@ async def _ask_collector(settings: Settings, url: str) -> CollectorObservation:
 
 
 async def _ask_influxdb(settings: Settings) -> SeriesObservation:
-    """Write no point, with the token and into the bucket of the bridge's points."""
+    """Send a write without points to the bucket of the bridge's points: it checks the token."""
     url = settings.influxdb_url
     if not url:
         return SeriesObservation()
@@ -197,7 +198,7 @@ async def _ask_influxdb(settings: Settings) -> SeriesObservation:
         outcome = await asyncio.to_thread(influx.write, Policy.RAW.bucket, [])
     finally:
         influx.close()
-    if isinstance(outcome, Retry | Halt):  # anything else refuses the absence of a point
+    if isinstance(outcome, Retry | Halt):  # else the token is accepted, and only the body refused
         return SeriesObservation(
             url=url, error=outcome.reason, is_passing=isinstance(outcome, Retry)
         )
@@ -218,12 +219,12 @@ async def _ask_grafana(url: str) -> SeriesObservation:
     except (KeyError, TypeError, ValueError):
         return SeriesObservation(
             url=url,
-            error=f"another program than Grafana answers at {url}: say Grafana's address with "
+            error=f"another program than Grafana answers at {url}: give Grafana's address with "
             "--grafana, or in GRAFANA_ROOT_URL",
         )
     if not is_well:
         return SeriesObservation(
-            url=url, error=f"the database of Grafana at {url} fails: see its log"
+            url=url, error=f"Grafana at {url} says that its database fails: see Grafana's log"
         )
     return SeriesObservation(url=url)
 

@@ -1,4 +1,4 @@
-"""Derives findings from observations: one line each, fine or with what to do; pure."""
+"""Derives findings from observations, one line each, with what to do where it is wrong; pure."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from marzban_bridge.doctor.observations import (
 )
 
 GOOD_CLOCK_SECONDS = 5.0
-"""An HTTP answer names whole seconds, and takes some to arrive."""
+"""A smaller difference is none: the `Date` header of an answer has whole seconds."""
 BAD_CLOCK_SECONDS = 60.0
-"""Beyond, a panel's own times (resets, expiry, edits) are judged wrongly."""
+"""With a larger difference the bridge misjudges the panel's times of resets, expiry and edits."""
 MAX_REPORT_AGE = timedelta(days=1)
 GIB = 1 << 30
 
@@ -31,21 +31,21 @@ class Level(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """To be read; limits hold."""
+    """Something to know; limits are enforced all the same."""
     WRONG = "wrong"
     """Something does not work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found of one thing, and what to do about it; neither holds a secret."""
+    """The result of one check, and what to do about it; neither text holds a secret."""
 
     subject: str
     check: str
     level: Level
     text: str
     todo: str = ""
-    """Empty where nothing is to be done, or where the text says it."""
+    """Empty where nothing is to be done, or where `text` says it."""
 
 
 def is_healthy(findings: list[Finding]) -> bool:
@@ -54,7 +54,7 @@ def is_healthy(findings: list[Finding]) -> bool:
 
 
 def examine(seen: Observations) -> list[Finding]:
-    """Return the findings, panels first; the bridge's text about a panel is not repeated."""
+    """Return the findings, panels first; what the bridge says too is there once."""
     found = [each for panel in seen.panels for each in _panel(panel, seen)]
     found += _collector(seen.collector, seen.asked_at)
     influxdb = _influxdb(seen.influxdb)
@@ -75,7 +75,7 @@ def _panel(panel: PanelObservation, seen: Observations) -> Iterator[Finding]:
         yield of("signed in", Level.WRONG, panel.error)
     else:
         check = panel.check
-        yield of("signed in", Level.OK, f"{panel.url} takes the sign-in of {check.admin}")
+        yield of("signed in", Level.OK, f"{panel.url} accepts the sign-in of {check.admin}")
         warning = check.version_warning
         yield of("version", Level.NOTE if warning else Level.OK, warning or check.panel)
         warning = check.permission_warning
@@ -93,7 +93,7 @@ def _clock(ahead_seconds: float) -> tuple[Level, str, str]:
     level = Level.WRONG if off_seconds > BAD_CLOCK_SECONDS else Level.NOTE
     side = "ahead of" if ahead_seconds > 0 else "behind"
     text = f"{off_seconds:.0f} s {side} this machine's"
-    return level, text, "have both machines keep time: `timedatectl set-ntp true` on each"
+    return level, text, "set both clocks by a time server: `timedatectl set-ntp true` on each"
 
 
 def _webhook(panel: PanelObservation, seen: Observations) -> tuple[Level, str, str]:
@@ -104,7 +104,7 @@ def _webhook(panel: PanelObservation, seen: Observations) -> tuple[Level, str, s
     if not panel.has_webhook_secret:
         return (
             Level.NOTE,
-            "refused, since no secret is set: resets are noticed by passes alone",
+            "refused, since no secret is set: resets are detected by passes alone",
             f"set BRIDGE_WEBHOOK_SECRET in .env, restart, and {setting}",
         )
     received = seen.bridge.webhooks.get(panel.name)
@@ -137,7 +137,7 @@ def _collector(seen: CollectorObservation, now: datetime) -> Iterator[Finding]:
             "running",
             Level.WRONG,
             seen.error,
-            "start it, and see that COLLECTOR_URL is its address",
+            "start it, and check that COLLECTOR_URL is its address",
         )
         return
     if seen.reasons:
@@ -148,9 +148,9 @@ def _collector(seen: CollectorObservation, now: datetime) -> Iterator[Finding]:
     if seen.key_error:
         yield of("key", Level.WRONG, seen.key_error)
         return
-    yield of("key", Level.OK, "takes the bridge's COLLECTOR_ADMIN_KEY")
+    yield of("key", Level.OK, "accepts the bridge's COLLECTOR_ADMIN_KEY")
     if seen.free_disk_bytes is not None:
-        yield of("disk", Level.OK, f"{seen.free_disk_bytes / GIB:.1f} GiB free under the ledger")
+        yield of("disk", Level.OK, f"{seen.free_disk_bytes / GIB:.1f} GiB free where the ledger is")
     if seen.reporter_keys is None:
         return
     if seen.reporter_keys:
@@ -160,14 +160,14 @@ def _collector(seen: CollectorObservation, now: datetime) -> Iterator[Finding]:
             "reporters",
             Level.NOTE,
             "none has a key: only users who report for themselves are accepted",
-            "`traffic-collector reporters add NAME` for each server",
+            "run `traffic-collector reporters add NAME` for each server",
         )
     if seen.last_report_at is None:
         yield of(
             "last report",
             Level.NOTE,
             "nothing has been reported yet",
-            "have a server report: docs/agent.md, or docs/report-with-curl.md",
+            "set up a server that reports: docs/agent.md, or docs/report-with-curl.md",
         )
     else:
         is_late = now - seen.last_report_at > MAX_REPORT_AGE
@@ -175,7 +175,7 @@ def _collector(seen: CollectorObservation, now: datetime) -> Iterator[Finding]:
             "last report",
             Level.NOTE if is_late else Level.OK,
             _ago(seen.last_report_at, now),
-            "see on each server what `traffic-agent status` says" if is_late else "",
+            "run `traffic-agent status` on each server" if is_late else "",
         )
 
 
@@ -195,7 +195,7 @@ def _bridge(seen: BridgeObservation, known: list[str]) -> Iterator[Finding]:
         text = f"{seen.url} answers"
         level = Level.OK
         if seen.reasons:
-            level, text = Level.WRONG, f"{text} that it is not ready, for what is said above"
+            level, text = Level.WRONG, f"{text} that it is not ready: the reasons are above"
         yield of("running", level, text)
     for each in seen.warnings:
         if not _is_said(each, known):
@@ -212,7 +212,7 @@ def _bridge(seen: BridgeObservation, known: list[str]) -> Iterator[Finding]:
 
 
 def _is_said(text: str, known: list[str]) -> bool:
-    """Tell whether a text of the bridge, with a name before it, was found directly too."""
+    """Tell whether a text of the bridge, which may begin with a name, is one of the findings."""
     return any(text.endswith(each) for each in known)
 
 
@@ -222,8 +222,11 @@ def _influxdb(seen: SeriesObservation) -> Finding:
     elif seen.error:
         level, text = (Level.NOTE if seen.is_passing else Level.WRONG), seen.error
     else:
-        level, text = Level.OK, f"{seen.url} takes the token for its bucket"
-    start = "see that it runs, and that INFLUXDB_URL is its address; nothing is lost meanwhile"
+        level, text = Level.OK, f"{seen.url} accepts the token for its bucket"
+    start = (
+        "check that it runs and that INFLUXDB_URL is its address; reports are stored meanwhile, "
+        "and exported later"
+    )
     todo = start if level is Level.NOTE else ""
     return Finding(subject="InfluxDB", check="writable", level=level, text=text, todo=todo)
 
@@ -234,7 +237,7 @@ def _grafana(seen: Observations) -> Finding | None:
     if not seen.grafana.error:
         level, text, todo = Level.OK, f"{seen.grafana.url} answers", ""
     else:
-        start = "start it, or say its address with --grafana, or in GRAFANA_ROOT_URL"
+        start = "start it, or give its address with --grafana, or in GRAFANA_ROOT_URL"
         todo = start if seen.grafana.is_passing else ""
         level, text = Level.NOTE, seen.grafana.error
     return Finding(subject="Grafana", check="reachable", level=level, text=text, todo=todo)

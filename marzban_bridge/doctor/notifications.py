@@ -1,4 +1,4 @@
-"""Whether alerts go where they shall: the settings, and what became of a test message."""
+"""Checks the contact points of alerts: their settings, and the delivery of a test message."""
 
 from __future__ import annotations
 
@@ -14,39 +14,42 @@ SUBJECT = "alerts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationObservation:
-    """Where notifications of alerts go."""
+    """The contact points that are configured, and what is wrong with them."""
 
     kinds: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     sent: Mapping[str, str] = field(default_factory=dict)
-    """By kind, why a test message was not taken; empty where it was, none where none was sent."""
+    """For each kind that a test message was sent to, why it failed; empty where it did not."""
 
 
 async def observe_notifications(
     environment: Mapping[str, str], *, sends: bool
 ) -> NotificationObservation:
-    """Read the settings and, if asked to, send a test message to each place."""
+    """Read the settings; if `sends`, send a test message to each contact point."""
     settings, problems = read_notification_settings(environment)
     sent = await send_test_messages(settings) if sends else {}
     return NotificationObservation(kinds=settings.kinds, problems=problems, sent=sent)
 
 
 def examine_notifications(seen: NotificationObservation) -> Iterator[Finding]:
-    """Return the findings: each wrong setting, where alerts go, what became of each message."""
+    """Return the findings: each wrong setting, the contact points, each test message."""
     for each in seen.problems:
         yield Finding(subject=SUBJECT, check="settings", level=Level.WRONG, text=each)
     if seen.kinds:
         yield Finding(
-            subject=SUBJECT, check="places", level=Level.OK, text=f"sent by {', '.join(seen.kinds)}"
+            subject=SUBJECT,
+            check="contact points",
+            level=Level.OK,
+            text=f"sent by {', '.join(seen.kinds)}",
         )
     elif not seen.problems:
         yield Finding(
             subject=SUBJECT,
-            check="places",
+            check="contact points",
             level=Level.OK,
-            text="sent nowhere: they show in Grafana alone (ALERTS_… in .env)",
+            text="none is set (ALERTS_… in .env): alerts are shown in Grafana only",
         )
     for kind, error in seen.sent.items():
         level = Level.WRONG if error else Level.OK
-        text = error or "the test message was taken"
+        text = error or "the test message was accepted"
         yield Finding(subject=SUBJECT, check=kind, level=level, text=text)

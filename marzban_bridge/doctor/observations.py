@@ -1,4 +1,4 @@
-"""What was observed of each thing the bridge stands on; values without a judgement."""
+"""What each program the bridge depends on answered; `findings.py` judges it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marzban_bridge.panels.check import PanelCheck
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelObservation:
-    """A panel's answers, or the error in their place."""
+    """A panel's answers, or the error."""
 
     name: str
     url: str
@@ -19,7 +19,7 @@ class PanelObservation:
     error: str = ""
     """Why there is no check; it says what to do."""
     clock_ahead_seconds: float | None = None
-    """How far its clock, or that of a proxy before it, is ahead; None where it names no time."""
+    """How far its clock, or that of a proxy before it, is ahead; None if answers have no date."""
     has_webhook_secret: bool = True
     webhook_path: str = "/webhooks/marzban"
 
@@ -32,7 +32,7 @@ class WebhookObservation:
     refused: int = 0
     """Deliveries with another secret; both since the bridge's start."""
     last_at: datetime | None = None
-    """The last one it took, before its start too."""
+    """The newest one it took; of before its start, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,28 +58,28 @@ class CollectorObservation:
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     key_error: str = ""
-    """Why it does not answer what needs COLLECTOR_ADMIN_KEY; it says what to do."""
+    """Why it refused requests that need COLLECTOR_ADMIN_KEY; it says what to do."""
     free_disk_bytes: int | None = None
-    """Under the ledger; None where PostgreSQL has it."""
+    """On the ledger's disk; None for a ledger in PostgreSQL."""
     reporter_keys: int | None = None
-    """None from a collector of an earlier version."""
+    """Reporters with a valid key; None from a collector of an earlier version."""
     last_report_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesObservation:
-    """InfluxDB, or Grafana: where it is, and what is wrong with it."""
+    """InfluxDB or Grafana: its address, and what is wrong with it."""
 
     url: str = ""
     """Empty where none is configured."""
     error: str = ""
     is_passing: bool = False
-    """Whether the error may go by itself."""
+    """Whether the error may end without anyone doing something, as an outage does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
-    """All that was asked at one time."""
+    """The answers of all programs, asked at one time."""
 
     asked_at: datetime
     bridge_host: str

@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_json(command)
     asked = command.add_subparsers(dest="asked", metavar="WHAT")
     show = asked.add_parser("show", help="quota and usage of one reseller")
-    setting = asked.add_parser("set", help="set a reseller's quota, or change what is given of it")
+    setting = asked.add_parser("set", help="set a reseller's quota, or change the values given")
     setting.add_argument(
         "--quota", type=amount, metavar="AMOUNT", help="such as 5TiB; needed the first time"
     )
@@ -57,14 +57,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="when a new period begins by itself, at midnight UTC (default: never)",
     )
     setting.add_argument(
-        "--used", type=amount, metavar="AMOUNT", help="state what is used in the period"
+        "--used", type=amount, metavar="AMOUNT", help="set what is used in the current period"
     )
     setting.add_argument(
         "--enforce",
         action=argparse.BooleanOptionalAction,
         help="cut the reseller's users off while the quota is used up (default: no)",
     )
-    unset = asked.add_parser("unset", help="take a reseller's quota away; let its users in again")
+    unset = asked.add_parser("unset", help="remove a reseller's quota; enable its users again")
     reset = asked.add_parser(
         "reset", help="begin a new period of the quota; the users' own quotas stay"
     )
@@ -73,7 +73,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         each.add_argument(
             "--json",
             action="store_true",
-            default=argparse.SUPPRESS,  # so that one before the subcommand stays
+            default=argparse.SUPPRESS,  # keeps the value of one before the subcommand
             help="print it as JSON, for scripts",
         )
 
@@ -151,7 +151,7 @@ def _change(
     act: Callable[[ResellerActions, str], Awaitable[Reseller]],
     **arguments: Any,
 ) -> ResellerEntry:
-    """Have the running bridge make a change, or make it on the store where none runs."""
+    """Make a change through the running bridge, or on the store if none runs."""
     panel, name = _place(settings, public_name)
     panels = {each.name: each for each in load_panels(settings)}
 
@@ -198,7 +198,7 @@ def _print(entries: list[ResellerEntry], *, as_json: bool) -> None:
 
 def _sentence(asked: str, entry: ResellerEntry) -> str:
     if asked == "unset":
-        return f"reseller {entry.reseller} has no quota any more; its users are let in"
+        return f"reseller {entry.reseller} has no quota any more; its users are enabled again"
     effect = "its users are cut off while it is used up" if entry.is_enforced else "not enforced"
     return (
         f"reseller {entry.reseller}: {human_bytes(entry.used_bytes)} of "

@@ -900,7 +900,7 @@ class TestDoctor:
 
     @pytest.mark.parametrize(
         ("status", "level", "says"),
-        [(204, "ok", "takes the token"), (401, "wrong", "correct INFLUXDB_TOKEN"), (503, "note", "503"),
+        [(204, "ok", "accepts the token"), (401, "wrong", "correct INFLUXDB_TOKEN"), (503, "note", "503"),
          (404, "wrong", "correct INFLUXDB_URL")],
     )  # fmt: skip
     def test_influxdb_and_grafana(self, place, monkeypatch, status, level, says):
@@ -940,7 +940,7 @@ class TestDoctor:
         [
             (404, b"404 page not found", "GRAFANA_ROOT_URL"),
             (200, b"<html></html>", "GRAFANA_ROOT_URL"),
-            (503, b'{"database": "failing"}', "see its log"),
+            (503, b'{"database": "failing"}', "see Grafana's log"),
         ],
     )
     def test_what_answers_for_grafana(self, place, status, body, says):

@@ -42,7 +42,7 @@ def test_a_bad_value_is_said_and_grafana_starts_all_the_same(settings, tmp_path,
     assert run(tmp_path) == 0
     said = capsys.readouterr()
     assert "ALERTS_TELEGRAM_TOKEN: expected" in said.err
-    assert "nowhere" in said.out
+    assert "in Grafana only" in said.out
     assert {path.name for path in (tmp_path / "to").iterdir()} == {"rules.yaml", "templates.yaml"}
 
 

@@ -129,7 +129,7 @@ def test_doctor_sends_nothing_unless_asked_to():
     assert [(each.check, each.level) for each in found] == [
         ("settings", Level.WRONG),
         ("settings", Level.WRONG),
-        ("places", Level.OK),
+        ("contact points", Level.OK),
         ("webhook", Level.OK),
     ]
     assert found[0].text.startswith("ALERTS_EMAIL_TO: expected an address")
@@ -138,7 +138,7 @@ def test_doctor_sends_nothing_unless_asked_to():
 def test_doctor_says_that_alerts_go_nowhere_and_that_is_well():
     [found] = examine_notifications(NotificationObservation())
     assert found.level is Level.OK
-    assert "nowhere" in found.text
+    assert "in Grafana only" in found.text
 
 
 def test_a_message_that_is_refused_is_wrong():
