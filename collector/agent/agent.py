@@ -65,12 +65,12 @@ class Sender:
     def problem(self) -> str | None:
         """Why the last attempt failed, None after a success; empty before the first attempt.
 
-        Until the first attempt, the problem stored by the previous agent is shown.
+        While it is empty, `status` shows the problem stored by the previous agent.
         """
         return self.outage.reason
 
     async def attempt(self) -> Step:
-        """Make one attempt and keep its problem; raises SpoolError."""
+        """Make one attempt and store its problem. Raises SpoolError."""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 step = await self.wire.drive(self.delivery.attempt())
@@ -121,7 +121,7 @@ class Agent:
         self.relay_problem: Callable[[], str | None] = lambda: None
         """Returns why the relay refuses posts, None if it does not."""
         self.relay_refusals: Callable[[], str | None] = lambda: None
-        """Returns what the relay refused of late for a wrong secret; None if nothing."""
+        """Returns a sentence on posts refused in the last hour for a wrong secret; None if none."""
         self.spool = Spool(Path(config.state), max_bytes=config.max_spool_bytes)
         self.state = State(self.spool)
         self._wire = AsyncWire(config.collector_url, timeout_seconds=SEND_TIMEOUT_SECONDS)
@@ -221,7 +221,7 @@ class Agent:
             await asyncio.sleep(due_seconds - now_seconds())
 
     async def poll(self, source: Source, http: httpx.AsyncClient) -> Gain | None:
-        """Poll a source and queue its traffic; None after a failure, which is logged and kept."""
+        """Poll a source and queue its traffic; None after a failure, which is logged and stored."""
         try:
             if isinstance(source.request, ReadStream):
                 brought = await follow(source, source.request, self.state)

@@ -69,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Reads a VPN server's traffic counters and reports the traffic to a collector.",
         version=__version__,
         examples=(
-            "check             is the configuration valid",
-            "run --dry-run     what would be sent, and is the key valid",
-            "status            is anything wrong (exit code 1)",
+            "check             whether the configuration is valid",
+            "run --dry-run     what would be sent, and whether the key is valid",
+            "status            what is wrong (exit code 1 if anything is)",
             "status --json     the same, for scripts",
         ),
     )
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=30.0,
         metavar="S",
-        help="with --once: how long to try to send (30); the rest stays queued",
+        help="with --once: how long to try to send (default: 30); the rest stays queued",
     )
     run.set_defaults(run=_run)
     check = commands.add_parser("check", help="check the configuration file")
@@ -228,9 +228,9 @@ def _status(arguments: argparse.Namespace, config: Config) -> int:
 def _dead_letters(arguments: argparse.Namespace, config: Config) -> int:
     state = _state_of(config)
     if arguments.requeue:
-        print(f"{state.spool.requeue_dead_letters()} are queued again.")
+        print(f"{state.spool.requeue_dead_letters()} dead letters are queued again.")
     elif arguments.discard:
-        print(f"{state.spool.discard_dead_letters()} are forgotten.")
+        print(f"{state.spool.discard_dead_letters()} dead letters were deleted.")
     elif arguments.json:
         print_json([views.letter_object(each) for each in state.spool.dead_letters()])
     else:

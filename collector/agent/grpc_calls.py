@@ -10,7 +10,7 @@ from collector.agent.sources.protobuf import framed
 
 UNIMPLEMENTED = "12"
 SECONDS = 300.0
-"""Per request; the source's own timeout is shorter, and is for all calls together."""
+"""Timeout of one request; the source's own timeout, of all calls together, is shorter."""
 
 
 async def call_all(request: GrpcCalls) -> bytes:

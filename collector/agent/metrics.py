@@ -46,15 +46,23 @@ class AgentMetrics(Collector):
         oldest_seconds = 0.0
         if backlog.oldest_at is not None:
             oldest_seconds = max(0.0, (self._now() - backlog.oldest_at).total_seconds())
-        yield _gauge("agent_spool_items", "Reports that wait to be sent", backlog.items)
-        yield _gauge("agent_spool_bytes", "Their size", backlog.size_bytes)
-        yield _gauge("agent_spool_oldest_age_seconds", "Age of the oldest unsent", oldest_seconds)
-        aside = CounterMetricFamily("agent_set_aside", "Refused for good by the collector")
+        yield _gauge("agent_spool_items", "Reports and posts that wait to be sent", backlog.items)
+        yield _gauge("agent_spool_bytes", "Size of what waits to be sent", backlog.size_bytes)
+        yield _gauge(
+            "agent_spool_oldest_age_seconds", "Age of the oldest item unsent", oldest_seconds
+        )
+        aside = CounterMetricFamily(
+            "agent_set_aside", "Reports and posts that the collector refused for good: dead letters"
+        )
         aside.add_metric([], backlog.set_aside_total)
         yield aside
-        sent = CounterMetricFamily("agent_sent", "Delivered since the start", labels=["lane"])
+        sent = CounterMetricFamily(
+            "agent_sent", "Reports delivered since the start, by lane of the spool", labels=["lane"]
+        )
         failing = GaugeMetricFamily(
-            "agent_delivery_up", "1 while the collector accepts it", labels=["lane"]
+            "agent_delivery_up",
+            "Whether the last attempt to send this lane's items succeeded (1) or not (0)",
+            labels=["lane"],
         )
         problems = {*self._state.delivery_problems(), *self._failing()}
         for lane, count in self._sent().items():
@@ -73,30 +81,43 @@ class AgentMetrics(Collector):
 
 def _sources(statuses: list[SourceStatus]) -> Iterator[Metric]:
     labels = ["source"]
-    up = GaugeMetricFamily("agent_source_up", "1 if the last poll succeeded", labels=labels)
-    read_at = GaugeMetricFamily(
-        "agent_source_last_read_timestamp_seconds", "Its last successful poll", labels=labels
+    up = GaugeMetricFamily(
+        "agent_source_up", "Whether the last poll succeeded (1) or not (0)", labels=labels
     )
-    counters = GaugeMetricFamily("agent_source_counters", "In that reading", labels=labels)
+    read_at = GaugeMetricFamily(
+        "agent_source_last_read_timestamp_seconds",
+        "When the source was last polled successfully",
+        labels=labels,
+    )
+    counters = GaugeMetricFamily(
+        "agent_source_counters", "Counters in the last sample", labels=labels
+    )
     unmapped = GaugeMetricFamily(
-        "agent_source_unmapped_names", "Names in its last sample that match no user", labels=labels
+        "agent_source_unmapped_names", "Names in the last sample that match no user", labels=labels
     )
     skipped = GaugeMetricFamily(
         "agent_source_skipped_rows",
-        "Rows of its last sample that could not be parsed",
+        "Rows of the last sample that could not be parsed",
         labels=labels,
     )
     fallen = GaugeMetricFamily(
         "agent_source_fallen_counters",
-        "Counters that are lower than before though it was not restarted",
+        "Counters of the last sample that are lower than before, though the source was not "
+        "restarted",
         labels=labels,
     )
     aside = CounterMetricFamily(
-        "agent_source_set_aside_messages", "Messages that could not be decoded", labels=labels
+        "agent_source_set_aside_messages",
+        "Messages of a stream that could not be decoded, and are not counted",
+        labels=labels,
     )
-    reports = CounterMetricFamily("agent_source_reports", "Reports it brought", labels=labels)
+    reports = CounterMetricFamily(
+        "agent_source_reports", "Reports made from the source's traffic", labels=labels
+    )
     restarts = CounterMetricFamily(
-        "agent_source_restarts", "Restarts of counters, or of the source", labels=labels
+        "agent_source_restarts",
+        "Restarts of the source, resets of single counters, and gaps of a stream",
+        labels=labels,
     )
     for each in statuses:
         up.add_metric([each.name], float(each.problem is None))

@@ -52,7 +52,7 @@ def absorb(source: Source, state: State, sample: Sample) -> Gain:
     """Queue a sample's traffic and update the baselines, in one transaction.
 
     Raises SourceError for a sample that cannot be compared with the previous one, and
-    SpoolFullError. Then the baselines stay, and the next poll brings all of the traffic.
+    SpoolFullError. Then the baselines stay, and the next poll queues all of the traffic.
     """
     with state.spool.transaction() as db:
         known = state.known(db, source.name, source.fingerprint)
@@ -73,13 +73,13 @@ def absorb(source: Source, state: State, sample: Sample) -> Gain:
 
 
 def queued(reports: Sequence[Report]) -> list[tuple[str, bytes]]:
-    """Return reports as queue items, with their ids, which stay the same for each attempt."""
+    """Return reports as items of the spool, with their ids: each attempt sends the same ids."""
     return [(each.report_id, encode(each, report_id=each.report_id)) for each in reports]
 
 
 def _gain(source: Source, step: Advance, sample: Sample, *, is_first: bool) -> Gain:
-    everybody = dict.fromkeys(each.user for each in sample.counters)
-    usernames = {each: source.users.username(each) for each in everybody}
+    names = dict.fromkeys(each.user for each in sample.counters)
+    usernames = {each: source.users.username(each) for each in names}
     reports = []
     for delta in step.deltas:
         try:
@@ -91,7 +91,7 @@ def _gain(source: Source, step: Advance, sample: Sample, *, is_first: bool) -> G
                 upload_bytes=delta.upload_bytes,
                 download_bytes=delta.download_bytes,
             )
-        except ReportError:  # no user's, or a name no collector takes
+        except ReportError:  # the name matches no user, or is one that no collector accepts
             usernames[delta.counter.user] = None
         else:
             reports.append(report)

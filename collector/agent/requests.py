@@ -1,4 +1,4 @@
-"""The requests that sources are asked by, as values; `fetch` carries them out."""
+"""The requests to sources, as values; `fetch` carries them out."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class CommandRequest:
 
     words: tuple[str, ...]
     around: tuple[str, ...] = ()
-    """A command to run before it and again behind it, if any; what one prints follows the other,
-    each behind SEPARATOR. Where it fails, nothing stands for what it prints."""
+    """A command to run before and again after `words`, if any. The answer is the three outputs with
+    SEPARATOR between them; the output of an `around` that fails is empty."""
 
     @property
     def fingerprint(self) -> str:
@@ -41,7 +41,7 @@ class CommandRequest:
 
 @dataclass(frozen=True, slots=True)
 class GrpcCalls:
-    """gRPC calls to make one after the other; the answer is their messages, framed as gRPC does."""
+    """gRPC calls to make one after the other; the answer is their messages in gRPC's framing."""
 
     url: str
     service: str

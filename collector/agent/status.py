@@ -28,7 +28,7 @@ class AgentStatus:
     relay: str | None
     """Why the relay refuses posts."""
     refused: str | None = None
-    """What the relay refused of late for a wrong secret."""
+    """A sentence on posts that the relay refused in the last hour for a wrong secret."""
     routes: Sequence[RouteStatus] = ()
 
     @property
@@ -72,8 +72,8 @@ def _status(
         )
     if heartbeat.has_ended or heartbeat.hangs(now):
         said = (
-            f"No agent runs: the last one (pid {heartbeat.pid}) was seen at {seen}. No source is "
-            "polled, and nothing is sent."
+            f"No agent runs: the last heartbeat, of pid {heartbeat.pid}, was at {seen}. No source "
+            "is polled, and nothing is sent."
             if heartbeat.has_ended
             else f"The agent (pid {heartbeat.pid}) hangs, its last heartbeat was at {seen}: "
             "restart it."

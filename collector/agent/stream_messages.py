@@ -1,7 +1,7 @@
-"""Which messages of a stream were read, to notice that a stream was replaced by a new one.
+"""Stores which messages of a stream were read, to detect that the stream was replaced.
 
 A position alone does not show it: a new stream may have lower ids than those that were read, or the
-same. So the id and a digest of each message are kept, for as long as the stream has the message.
+same. So the id and a digest of each message are stored, for as long as the stream has the message.
 """
 
 from __future__ import annotations

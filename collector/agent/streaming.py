@@ -64,7 +64,7 @@ class Page:
 async def follow(source: Source, request: ReadStream, state: State) -> Gain:
     """Queue all new messages, page by page, each with its position; return the sum of all pages.
 
-    Raises SourceError, or SpoolFullError. Then the remaining messages stay in the stream.
+    Raises SourceError or SpoolFullError; the messages that are not queued stay in the stream.
     """
     whole: Gain | None = None
     most = MOST_MESSAGES
@@ -138,7 +138,7 @@ async def _opened(source: Source, request: ReadStream) -> AsyncIterator[Redis]:
 
 
 async def _make_known(redis: Redis, source: Source, request: ReadStream, state: State) -> None:
-    """Record as read the messages from before such records were kept.
+    """Record as read the messages that were read before such records were kept.
 
     At the first poll that is the whole stream; for the state of an older version, all messages up
     to its position.
@@ -267,7 +267,7 @@ def _gain(source: Source, request: ReadStream, page: Page) -> Gain:
         for usage in found:
             try:
                 reports.append(_report(source, request, usage))
-            except ReportError:  # no user's, or a name no collector takes
+            except ReportError:  # the name matches no user, or is one that no collector accepts
                 unmapped[usage.user] = None
     step = Advance((), Known({}, Life()), int(page.has_gap or page.is_anew))
     return Gain(

@@ -107,7 +107,7 @@ def show_status(
 ) -> None:
     """Show whether the agent runs, the backlog, and the status of each source and route.
 
-    `if_empty` has, by source, what it may mean that it shows no counters.
+    `if_empty` has, by source, why it may show no counters.
     """
     if found.process is not None:
         console.print(_text(found.process), soft_wrap=True)
@@ -208,7 +208,7 @@ def _state(status: SourceStatus, if_empty: str) -> str:
 
 def show_dead_letters(console: Console, letters: Sequence[DeadLetter]) -> None:
     """Show the dead letters, newest first."""
-    table = Table(title="Set aside", title_justify="left")
+    table = Table(title="Dead letters", title_justify="left")
     for column in ("when (UTC)", "lane", "reason", "what"):
         table.add_column(column)
     for each in letters:

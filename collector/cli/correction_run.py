@@ -1,4 +1,4 @@
-"""Has a correction carried out: by the collector that writes the ledger, or by this process."""
+"""Requests a correction, and waits for the ledger's writer or this process to carry it out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEWEST = 100
 PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.2
 TRY_HERE_SECONDS = 2.0
-"""How often the command tries to become the ledger's writer while it waits for the correction."""
+"""Interval at which the waiting command tries to become the ledger's writer."""
 
 
 def carry_out(
@@ -79,4 +79,4 @@ def _find(reader: LedgerReader, number: int) -> Correction:
     for each in reader.corrections(limit=NEWEST):
         if each.number == number:
             return each
-    raise LedgerError(f"correction {number} is gone: was the ledger restored meanwhile?")
+    raise LedgerError(f"correction {number} is not in the ledger any more: was it restored?")

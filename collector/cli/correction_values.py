@@ -1,4 +1,4 @@
-"""What is given with a correction: reason, bytes and times, and who asks for it."""
+"""Decodes the arguments of a correction: reason, bytes and times; and who requests it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reason(arguments: argparse.Namespace) -> str:
 
 
 def actor() -> str:
-    """Return who asks for the correction, as user@host."""
+    """Return who requests the correction, as user@host."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -35,16 +35,16 @@ def actor() -> str:
 
 
 def amount(text: str, option: str) -> int:
-    """Read a number of bytes, negative to subtract; SettingsError for another text."""
+    """Decode a number of bytes, negative to subtract. Raises SettingsError for another text."""
     if not _AMOUNT.fullmatch(text) or abs(int(text)) > 2**62:
         raise SettingsError(f"{option}: expected whole bytes such as -103000000000, not {text!r}")
     return int(text)
 
 
 def moment(text: str, option: str, *, now_millis: int) -> int:
-    """Read a time: ISO 8601, UTC unless it names a zone, or `3h` for three hours ago.
+    """Decode a time into milliseconds since 1970. Raises SettingsError for another text.
 
-    Milliseconds since 1970. SettingsError for another text.
+    It is in ISO 8601, UTC unless it names a zone, or `3h` for three hours ago.
     """
     if found := _AGO.fullmatch(text):
         return now_millis - int(found[1]) * _UNITS[found[2]] * 1000
@@ -60,7 +60,7 @@ def moment(text: str, option: str, *, now_millis: int) -> int:
 
 
 def noon_of(day: date | None, *, now_millis: int) -> int | None:
-    """Return noon of a day, UTC; None without a day. SettingsError for a day that is not over."""
+    """Return noon of a day, UTC; None without a day. Raises SettingsError for a future day."""
     if day is None:
         return None
     noon_millis = int(datetime.combine(day, clock_time(12), tzinfo=UTC).timestamp() * 1000)

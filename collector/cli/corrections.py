@@ -59,7 +59,7 @@ def add_adjust(parser: argparse.ArgumentParser) -> None:
         "user", type=canonical, metavar="USER", help="as reports name it, letter by letter"
     )
     parser.add_argument(
-        "--bytes", required=True, metavar="±N", help="to add; negative to take off (--bytes=-N)"
+        "--bytes", required=True, metavar="±N", help="to add; negative to subtract (--bytes=-N)"
     )
     parser.add_argument("--billed-bytes", metavar="±N", help="bytes to bill, if not the same")
     parser.add_argument(
@@ -68,7 +68,7 @@ def add_adjust(parser: argparse.ArgumentParser) -> None:
         metavar="DAY",
         help="the UTC day of the bytes, as 2026-11-01; default: now",
     )
-    parser.add_argument("--server", metavar="SERVER", help="on which server, with the next two")
+    parser.add_argument("--server", metavar="SERVER", help="requires --port and --protocol")
     parser.add_argument("--port", type=int, metavar="PORT")
     parser.add_argument("--protocol", metavar="PROTOCOL")
     _add_common(parser)
@@ -82,9 +82,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
-    """Show the bytes a void would subtract; carry it out with --yes, else return exit code 1.
+    """Show the bytes a void would subtract; with --yes, carry it out.
 
-    Raises SettingsError for what makes no sense, LedgerError and NotStoredError.
+    Raises SettingsError for a wrong argument, LedgerError and NotStoredError.
     """
     name: str = arguments.reporter
     scope = name if name.startswith(_SCOPES) else f"reporter:{name}"
@@ -126,9 +126,9 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
 
 
 def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) -> int:
-    """Show what an adjustment would change; carry it out with --yes, else return exit code 1.
+    """Show what an adjustment would change; with --yes, carry it out.
 
-    Raises SettingsError for what makes no sense, LedgerError and NotStoredError.
+    Raises SettingsError for a wrong argument, LedgerError and NotStoredError.
     """
     raw_bytes = correction_values.amount(arguments.bytes, "--bytes")
     billed_bytes = raw_bytes
@@ -170,7 +170,7 @@ def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int
 
 
 def corrections_list(settings: Settings, *, as_json: bool = False) -> int:
-    """Show the newest corrections: who, when, why, how many bytes."""
+    """Show the newest corrections: who requested them, when, why, and how many bytes."""
     with closing(backend_of(settings.ledger_url).reader()) as reader:
         found = reader.corrections(limit=SHOWN_CORRECTIONS)
     if as_json:
@@ -281,5 +281,5 @@ def _shown(millis: int | None) -> str:
 
 
 def _say(line: str) -> None:
-    """Print a line as it is; names in it are data."""
+    """Print a line without markup, wrapping or control characters: it contains names."""
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -133,7 +133,7 @@ def _show(
     table.add_column("what")
     table.add_column("rows", justify="right")
     table.add_column("bytes", justify="right")
-    shrunk = tally.refused_rows
+    refused = tally.refused_rows
     table.add_row("read", f"{tally.rows:,}", f"{tally.bytes_read:,}")
     table.add_row(f"{verb} (sums)", f"{tally.statements_counted:,}", f"{tally.bytes_counted:,}")
     table.add_row("of it toward quotas", "", f"{tally.bytes_billed:,}")
@@ -142,15 +142,15 @@ def _show(
     if arguments.since is not None:
         older = f"before {arguments.since}"
         table.add_row(older, f"{tally.rows_too_old:,}", f"{tally.bytes_too_old:,}")
-    for reason, rows in shrunk.most_common(SHOWN_REASONS):
+    for reason, rows in refused.most_common(SHOWN_REASONS):
         row = tally.first_refused.get(reason)
         where = "" if row is None else f" (first in row {row:,} after the header)"
         table.add_row(
             f"refused: {printable(reason)}{where}", f"{rows:,}", f"{tally.refused_bytes[reason]:,}"
         )
     console.print(table)
-    if len(shrunk) > SHOWN_REASONS:
-        print(f"and {len(shrunk) - SHOWN_REASONS} more reasons to refuse a row")
+    if len(refused) > SHOWN_REASONS:
+        print(f"and {len(refused) - SHOWN_REASONS} more reasons to refuse a row")
     if tally.days:
         days = f"Days {_day(tally.days[0])} to {_day(tally.days[1])}"
         print(f"{days}; {verb} for {len(tally.users)} users:")

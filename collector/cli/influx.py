@@ -1,4 +1,4 @@
-"""The commands of `traffic-collector` that are about InfluxDB."""
+"""`traffic-collector bootstrap` and `export`: prepare InfluxDB, show and repeat the export."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ console = Console()
 SHOWN_DEAD_LETTERS = 10
 MAX_LINE_LENGTH = 100
 PATIENCE_SECONDS = 60.0
-"""How long to wait for an InfluxDB that starts at the same time."""
+"""How long to wait for an InfluxDB that is started at the same time."""
 
 SET_UP_BEFORE = (
     "InfluxDB keeps the token it was first set up with. If new secrets were made since, put the "
-    "old INFLUXDB_ADMIN_TOKEN back (in Docker the file secrets/influxdb_admin_token), or have the "
-    "time series start from nothing, which loses them but no total: docs/install.md"
+    "old INFLUXDB_ADMIN_TOKEN back (in Docker the file secrets/influxdb_admin_token), or start "
+    "with an empty InfluxDB, which loses the time series but no total: docs/install.md"
 )
 
 
@@ -95,7 +95,7 @@ def _access(settings: Settings) -> InfluxAccess:
 
 
 def export_status(settings: Settings, *, as_json: bool = False) -> int:
-    """Show the position of each stream; exit code 1 while a stream is stopped by an error."""
+    """Show the position of each stream; return exit code 1 while an error stops a stream."""
     reader = backend_of(settings.ledger_url).reader()
     states = {policy: reader.export_state(policy) for policy in Policy}
     backlogs = {policy: reader.backlog(policy) for policy in Policy}

@@ -117,7 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     rebuild.set_defaults(run=lambda _, settings: export_rebuild(settings))
     take_over = commands.add_parser(
-        "import", help="import an earlier collector's table, or a CSV; stop the collector first"
+        "import",
+        help="import an earlier collector's table, or a CSV; stop the collector of a ledger file "
+        "first",
     )
     add_import(take_over)
     take_over.set_defaults(
@@ -182,7 +184,7 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     backend = backend_of(settings.ledger_url)
     load_sources(settings.sources_file)  # a mistake in it is a one-line error, not a traceback
-    with listen(settings.host, settings.port) as listener:  # before anything is touched
+    with listen(settings.host, settings.port) as listener:  # fails before anything is changed
         _prepare(backend)
         _show_banner(settings, backend)
         server = server_of(create_app(settings), settings, freezes_heap=True)
@@ -191,7 +193,7 @@ def _serve(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def _prepare(backend: LedgerBackend) -> None:
-    """Prepare the ledger; wait for a PostgreSQL server that starts at the same time."""
+    """Prepare the ledger; wait for a PostgreSQL server that is started at the same time."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What commands show, as what JSON is printed from; pure."""
+"""What commands show, as JSON objects; pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reporter_object(
 
 
 def refused_object(refused: Refused) -> Mapping[str, object]:
-    """Return the refused requests of an address; None is all others."""
+    """Return the refused requests of an address; `address` is None for all other addresses."""
     return {
         "address": refused.address or None,
         "reason": refused.reason,
@@ -42,7 +42,7 @@ def refused_object(refused: Refused) -> Mapping[str, object]:
 
 
 def export_object(policy: Policy, state: ExportState, backlog: Backlog) -> Mapping[str, object]:
-    """Return how far an export is."""
+    """Return the position of an export stream."""
     return {
         "bucket": policy.bucket,
         "seq": state.seq,

@@ -95,5 +95,5 @@ def ratios_list(settings: Settings, *, as_json: bool = False) -> int:
 
 
 def _say(line: str) -> None:
-    """Print a line as it is; names in it are data."""
+    """Print a line without markup, wrapping or control characters: it contains names."""
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -142,7 +142,7 @@ def _list_reporters(arguments: argparse.Namespace, settings: Settings) -> int:
         ),
     ]
     if arguments.json:
-        heard = [
+        listed = [
             reporter_object(
                 each,
                 origin,
@@ -151,7 +151,7 @@ def _list_reporters(arguments: argparse.Namespace, settings: Settings) -> int:
             )
             for each, origin, _ in found
         ]
-        print_json({"reporters": heard, "refused": [refused_object(e) for e in contacts.refused]})
+        print_json({"reporters": listed, "refused": [refused_object(e) for e in contacts.refused]})
         return 0
     table = Table(title="Reporters", title_justify="left")
     for column in (
@@ -213,7 +213,7 @@ def _quota_of(*, counts_toward_quota: bool) -> str:
 
 
 def _is_configured_alone(name: str, backend: LedgerBackend, settings: Settings) -> bool:
-    """Tell whether a reporter is set in a collector's environment, and has no key in the ledger."""
+    """Tell whether a reporter's only key is in a collector's environment, none in the ledger."""
     with closing(backend.reader()) as reader:
         stored = {each.name for each in reader.reporters() if each.revoked_at_millis is None}
         configured = {each.name for each in reader.configured()}
@@ -277,7 +277,7 @@ def _revoke_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _grace_ends(reporter: Reporter) -> int | None:
-    """Return until when the old key is valid; None if there is no old key."""
+    """Return when the last old key becomes invalid, in ms since 1970; None without one."""
     now_millis = wall_clock_millis()
     ends = [each.valid_until_millis for each in reporter.former_keys]
     return max((each for each in ends if each > now_millis), default=None)

@@ -16,10 +16,9 @@ console = Console()
 
 
 def show_sources(settings: Settings) -> int:
-    """List the configured sources; exit code 1 if one has no reporter with a valid key.
+    """List the configured sources; return exit code 1 if one has no reporter with a valid key.
 
-    Raises SettingsError for what is wrong in the file, LedgerError for a ledger that cannot be
-    read.
+    Raises SettingsError for a mistake in the file, LedgerError for a ledger that cannot be read.
     """
     config = load_sources(settings.sources_file)
     if not config.panels and not config.uniproxies:
@@ -38,13 +37,13 @@ def show_sources(settings: Settings) -> int:
             uniproxy.KIND,
             name,
             "\n".join(
-                f"{node}: {_address(each.server, each.port)}" for node, each in shop.nodes.items()
+                f"{node}: {_address(each.server, each.port)}" for node, each in panel.nodes.items()
             ),
             "of the node",
-            shop.users,
-            f"{shop.retry_window_seconds:g} s",
+            panel.users,
+            f"{panel.retry_window_seconds:g} s",
         )
-        for name, shop in config.uniproxies.items()
+        for name, panel in config.uniproxies.items()
     ]
     table = Table(title=f"Sources of {settings.sources_file}", title_justify="left")
     for column in ("kind", "reporter", "server", "protocol", "users", "retry window", "state"):
@@ -54,10 +53,10 @@ def show_sources(settings: Settings) -> int:
         cells = (kind, name, server, protocol, str(users), window, state)
         table.add_row(*(Text("\n".join(map(printable, each.split("\n")))) for each in cells))
     console.print(table)
-    strangers = sorted({name for _, name, *_ in rows} - valid)
-    for name in strangers:
+    without_key = sorted({name for _, name, *_ in rows} - valid)
+    for name in without_key:
         print(f"{name} has no valid key: traffic-collector reporters add {name}")
-    return 1 if strangers else 0
+    return 1 if without_key else 0
 
 
 def _address(server: str, port: int) -> str:

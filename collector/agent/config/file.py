@@ -1,4 +1,4 @@
-"""Reading the configuration from its file."""
+"""Reads the configuration from its file."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 2**20
 BODY_SECONDS = 30.0
-"""How long a body may take, without the time it has at `LEAST_BYTES_PER_SECOND`."""
+"""How long a body may take, in addition to its length divided by `LEAST_BYTES_PER_SECOND`."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS relay_seen (
     route TEXT NOT NULL, digest BLOB NOT NULL, seen_at INTEGER NOT NULL,
@@ -148,7 +148,7 @@ class RelayApp:
         """Count a post with a wrong secret, and log the first of each address; never the path."""
         kind = scope["path"].strip("/").partition("/")[0]
         if scope["method"] != "POST" or kind not in KINDS:
-            return  # a scanner's, not a misspelt sender's
+            return  # a scanner's request, not that of a sender with a wrong secret
         self.posts["", "wrong_secret"] += 1
         client = scope.get("client")
         address = str(client[0])[:64] if client else "unknown"

@@ -1,4 +1,4 @@
-"""`command`: anything that prints cumulative counters as JSON.
+"""`command`: any program that prints cumulative counters as JSON.
 
     {"started": "optional, differs after a restart, and only then",
      "counters": [{"user": "alice", "upload_bytes": 1, "download_bytes": 2}]}

@@ -28,7 +28,7 @@ class Kind:
     extra: str | None = None
     """The extra of this package that the kind needs."""
     if_empty: str = ""
-    """What it may mean that it shows no counters, beside that nothing was used yet."""
+    """Why it may show no counters, other than that no user had traffic yet."""
     lowers_names: bool = False
     """Whether the program spells users' names in lower case."""
 

@@ -19,7 +19,7 @@ _SUMS = (
     "tcpSessions",
     "udpSessions",
 )
-"""What all users together had, removed ones too."""
+"""The sums over all users, including removed ones."""
 
 
 def build(table: Table) -> tuple[SourceRequest, Parse]:

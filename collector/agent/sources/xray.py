@@ -42,7 +42,7 @@ def build_command(table: Table) -> tuple[SourceRequest, Parse]:
 
 
 def _uptime_words(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return how to ask the same Xray for its uptime; nothing where another program asks it."""
+    """Return the command for the uptime of the same Xray; empty if `words` has no `statsquery`."""
     if "statsquery" not in words:
         return ()
     at = words.index("statsquery")
@@ -91,8 +91,8 @@ def _collections(memory: object) -> Collections | None:
 def parse_statsquery(body: bytes) -> Sample:
     """Decode the output of `xray api statsquery`; values are strings in newer versions.
 
-    The uptime may stand before and behind it, as `xray api statssys` prints it. SourceError if
-    Xray was restarted between both.
+    The outputs of `xray api statssys` before and after it may surround it. Raises SourceError if
+    Xray was restarted in between.
     """
     uptime_seconds = None
     if SEPARATOR in body:
@@ -114,9 +114,9 @@ def parse_statsquery(body: bytes) -> Sample:
 
 
 def _uptime_seconds(printed: bytes) -> int | None:
-    """Return the uptime in what `xray api statssys` printed; None if it printed none.
+    """Return the uptime in the output of `xray api statssys`; None if the output lacks it.
 
-    An uptime of zero is left out, so that its absence is no proof of a restart.
+    Xray leaves out an uptime of zero, so that a missing uptime is no proof of a restart.
     """
     if not printed.strip():
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-WAVER_SECONDS = 2.0
+START_TOLERANCE_SECONDS = 2.0
 """How much two values of one start time may differ if computed from an uptime."""
 _FIRST_EPOCH_SECONDS = 1_000_000_000.0
 """Smaller numbers are not times but, for example, counts of restarts."""
@@ -60,15 +60,17 @@ class Life:
     """A run of a source between two restarts, as far as the source tells it."""
 
     started: str | None = None
-    """The start of the run; after a restart it differs. Within a run no counter falls."""
+    """When the run began, as the source states it: differs after a restart. If it is stated, no
+    counter falls within a run."""
     ticks: int | None = None
-    """A number that grows within a run (uptime). Counters may fall: another tool can reset them."""
+    """A number that only grows within a run, such as an uptime. It does not exclude that another
+    tool resets counters within the run."""
     uptime_seconds: int | None = None
     """For how long the run has lasted, rounded down."""
     collections: Collections | None = None
     sums: tuple[int, ...] = ()
-    """Sums over all users, also over removed ones. Within a run they only grow; a restart puts them
-    back to zero, or to what was last written to a file."""
+    """Sums over all users, including removed ones. Within a run they only grow; a restart sets them
+    to zero, or to what the source last wrote to a file."""
 
     def is_after(self, other: Life) -> bool:
         """Tell whether this is certainly a later run than the other.
@@ -87,7 +89,7 @@ class Life:
         return self.collections.are_of_another_run(other.collections)
 
     def is_restored(self, other: Life) -> bool:
-        """Tell whether the sums fell, and not so far that they can have begun at zero."""
+        """Tell whether the sums fell, but not by as much as if they had begun at zero."""
         return not self.is_after(other) and any(
             now < before for now, before in self._sums_beside(other)
         )
@@ -101,7 +103,7 @@ class Life:
         """Tell whether the uptime is shorter than the time since the sample before."""
         if before is None or now is None or before.boot != now.boot:
             return False
-        between_seconds = now.began_seconds - before.ended_seconds - WAVER_SECONDS
+        between_seconds = now.began_seconds - before.ended_seconds - START_TOLERANCE_SECONDS
         return self.uptime_seconds is not None and self.uptime_seconds < between_seconds
 
     def has_start_of(self, other: Life) -> bool:
@@ -111,7 +113,7 @@ class Life:
         if self.started == other.started:
             return True
         one, two = _moment_seconds(self.started), _moment_seconds(other.started)
-        return one is not None and two is not None and abs(one - two) <= WAVER_SECONDS
+        return one is not None and two is not None and abs(one - two) <= START_TOLERANCE_SECONDS
 
     def says_less_than(self, other: Life) -> bool:
         """Tell whether the other has a start or uptime that this one lacks."""
@@ -142,8 +144,7 @@ class Sample:
     life: Life = Life()
     skipped: int = 0
     is_of_one_process: bool = False
-    """Whether the counters live as long as a process: if one fell or is missing, then all of them
-    have begun at zero."""
+    """Whether all counters begin at zero with the process: if one fell or is missing, all did."""
     polled: PollTime | None = None
 
 

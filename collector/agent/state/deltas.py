@@ -3,19 +3,22 @@
 The cases:
 
 - the first sample of a source: the values become the baselines, no traffic;
-- the source was restarted: all values are traffic, whole. It was if it tells another start or fewer
-  ticks, if it has run for less long than since the sample before, if a sum over all users fell to
-  less than half, or, where counters live as long as the process, if one of them fell or is missing;
-- the source was not, and a counter is higher than its baseline: the difference is traffic;
-- it is lower, and the source has told that it was not restarted: a wrong value, no traffic, and the
-  baseline stays at the highest value;
-- it is lower, and the sums over all users fell a little with it: a crash put it back to what was
-  last written to a file, so it counts from there;
-- it is lower otherwise, in one direction or both: the counter was reset, both are traffic, whole;
-- a new counter in a later sample: it began at zero, the whole value is traffic.
+- the source was restarted: the whole values are traffic. It was if it states another start or fewer
+  ticks, if its uptime is shorter than the time since the sample before, if a sum over all users
+  fell to less than half, or, where all counters begin at zero with the process, if one of them fell
+  or is missing;
+- the source was not restarted, and a counter is higher than its baseline: the difference is
+  traffic;
+- it is lower, and the source states the same start: a wrong value, no traffic, and the baseline
+  stays at the highest value;
+- it is lower, and the sums over all users fell a little with it: a crash set it to what the source
+  last wrote to a file; its baseline becomes the lower value;
+- it is lower otherwise, in one direction or both: the counter was reset, and both whole values are
+  traffic;
+- a new counter in a later sample: it began at zero, and the whole value is traffic.
 
-A counter that fell is no proof for the others if one of them has an unchanged value that is too
-large to be there again by chance: then a tool has reset some counters, and not all.
+A counter that fell proves no restart if another counter has an unchanged value that is too large to
+be reached again by chance: then a tool has reset some counters, and not all.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from collector.agent.errors import SourceError
 from collector.agent.state.counters import Counter, Life, PollTime, Sample
 
 MOST_FORMER = 8
-"""How many earlier start times are kept."""
+"""How many earlier start times are stored."""
 UNCHANGED_BYTES = 2**20
 """A counter of so many bytes that did not change was not reset."""
 
@@ -138,7 +141,7 @@ def _is_new_life(known: Known, sample: Sample) -> bool:
 
 
 def _are_reset(known: Known, sample: Sample) -> bool:
-    """Tell whether the counters show that all of them began at zero since the sample before."""
+    """Tell whether a counter that fell or is missing proves that all of them began at zero."""
     if not sample.is_of_one_process:
         return False
     shown = {

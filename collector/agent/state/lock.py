@@ -24,7 +24,7 @@ from collector.runtime.file_lock import FileLock
 
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 60.0
-"""An agent whose last heartbeat is older than this hangs."""
+"""An agent that has not ended and whose last heartbeat is older than this hangs."""
 HEARTBEAT_BYTES = 16_384
 LONGEST_TEXT = 300
 RUN, ONCE = "run", "once"
@@ -46,7 +46,7 @@ class Heartbeat:
     sources: Mapping[str, str | None] = field(default_factory=dict)
     relay: str | None = None
     refused: str | None = None
-    """What the relay refused of late for a wrong secret."""
+    """A sentence on posts that the relay refused in the last hour for a wrong secret."""
 
     def hangs(self, now: datetime) -> bool:
         """Tell whether the agent runs, but its heartbeat is too old."""
@@ -70,7 +70,7 @@ class StateLock:
         refused: str | None = None,
     ) -> None:
         """Write a heartbeat with the present problems."""
-        signs = {
+        told = {
             "purpose": self._purpose,
             "process": this_process(),
             "lanes": _cut(lanes),
@@ -78,9 +78,9 @@ class StateLock:
             "relay": relay and relay[:LONGEST_TEXT],
             "refused": refused and refused[:LONGEST_TEXT],
         }
-        text = json.dumps(signs)
+        text = json.dumps(told)
         if len(text) > HEARTBEAT_BYTES - 64:  # too many sources for the allocated space
-            text = json.dumps(signs | {"sources": {}})
+            text = json.dumps(told | {"sources": {}})
         written = f"{os.getpid()}\n{text}".ljust(HEARTBEAT_BYTES).encode()
         with contextlib.suppress(OSError):  # the first one may fail on a full disk
             os.pwrite(self._lock.descriptor, written[:HEARTBEAT_BYTES], 0)

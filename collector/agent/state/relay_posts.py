@@ -1,4 +1,7 @@
-"""What each route of the relay has taken, in a table of the spool's file; and posts it refused."""
+"""Counts posts: those that each route of the relay stored, in the spool's file, and refused ones.
+
+Refused posts are counted in memory only.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +29,18 @@ _NOTE = """
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """A route of the relay, and what it has taken since the state was made."""
+    """A route of the relay, and the posts it has accepted since the state file was created."""
 
     name: str
     last_post_at: datetime | None
     """None if there never was one."""
     posts: int = 0
     repeated: int = 0
-    """Posts that were taken for retries, and count once."""
+    """Posts that were retries of an earlier one: stored once."""
 
 
 def note_post(db: sqlite3.Connection, route: str, *, is_new: bool, at_millis: int) -> None:
-    """Note a post that a route took, within the transaction that stores it."""
+    """Count a post that a route accepted, within the transaction that stores it."""
     db.execute(_NOTE, {"route": route, "at": at_millis, "repeated": int(not is_new)})
 
 
@@ -54,7 +57,10 @@ def _status(row: tuple[str, int, int, int]) -> RouteStatus:
 
 
 class RefusedPosts:
-    """Posts whose secret no route has, by address, the latest; bounded, and never the secret."""
+    """Counts posts whose secret no route has, by address: the latest MOST_ADDRESSES of them.
+
+    The secret is not stored.
+    """
 
     def __init__(self) -> None:
         self._by_address: OrderedDict[str, int] = OrderedDict()
@@ -62,7 +68,7 @@ class RefusedPosts:
         self.total = 0
 
     def note(self, address: str, *, at: datetime) -> bool:
-        """Note a post; return whether its address is a new one: worth a line in the log."""
+        """Count a post; return whether it is the first of its address, to be logged."""
         self.total += 1
         self._last_at = at
         requests = self._by_address.pop(address, 0)
@@ -72,7 +78,7 @@ class RefusedPosts:
         return not requests
 
     def problem(self, now: datetime) -> str | None:
-        """Return a sentence on the posts refused of late; None if the last one is long ago."""
+        """Return a sentence on the refused posts; None if the last one is over an hour ago."""
         if self._last_at is None or now - self._last_at > SHOWN_FOR:
             return None
         shown = ", ".join(f"{each} ({n})" for each, n in list(self._by_address.items())[-3:])
