@@ -1,4 +1,4 @@
-"""The collector's Prometheus instruments; bounded labels, never a user's or server's name."""
+"""The collector's Prometheus metrics; labels are bounded, none is the name of a user or server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collector.schema import Policy
 
 
 class Metrics:
-    """All instruments of one collector, in a registry of its own."""
+    """All metrics of one collector, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -23,20 +23,19 @@ class Metrics:
             "collector_reports_duplicate", "Reports whose id was stored before"
         )
         self.conflicts = counter(
-            "collector_reports_conflicting", "Duplicates with another content than the first"
+            "collector_reports_conflicting", "Duplicates that differ from the report stored first"
         )
         self.ignored = counter("collector_reports_ignored", "Reports of zero bytes")
         self.ahead = counter(
             "collector_reports_ahead",
-            "Reports dated in the future, taken with the time of their arrival",
+            "Reports dated in the future, stored with the time of their arrival",
         )
         self.refused = counter(
-            "collector_reports_refused", "Reports refused, by each field at fault", ["field"]
+            "collector_reports_refused", "Reports refused, by each wrong field", ["field"]
         )
         self.unknown_fields = counter(
             "collector_reports_unknown_fields",
-            "Fields in reports that are no fields of a report, by the field that the sender may "
-            "have meant; empty if there is none",
+            "Unknown fields in reports, by the known field that is meant (empty if none is close)",
             ["meant"],
         )
         self.beyond_capacity = counter(
@@ -71,7 +70,7 @@ class Metrics:
         self.count_answered = self.requests.labels("200").inc
         self.retries = counter(
             "collector_source_retries",
-            "Pushes without an id that were taken for a retry of one before",
+            "Pushes without an id that were taken for retries of an earlier push",
             ["source"],
         )
         self.queued_reports = gauge("collector_queued_reports", "Reports waiting for a commit")
@@ -87,17 +86,17 @@ class Metrics:
         )
         self.fold_seconds = histogram(
             "collector_fold_seconds",
-            "How long adding up reports took that were stored before",
+            "How long adding up a group of stored reports took",
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
         )
         self.lacks_commits = gauge(
             "collector_ledger_lacks_commits",
-            "Whether this collector has seen reports in the ledger that are not there any more (1)",
+            "Whether reports that this collector has seen in the ledger are missing in it now (1)",
         )
         self.lost_reports = gauge(
             "collector_lost_reports",
-            "Reports that this collector acknowledged and that are not in the ledger any more, as "
-            "far as it remembers them",
+            "Reports that this collector acknowledged and that are missing in the ledger, of those "
+            "it remembers",
         )
         self.standby_waiting = gauge(
             "collector_ledger_standby_waiting",
@@ -105,7 +104,7 @@ class Metrics:
         )
         self.leads = Gauge(
             "collector_leads",
-            "Whether this collector adds up, exports and purges (1) or another does (0)",
+            "Whether this collector adds up, exports and purges (1) or another one does (0)",
             registry=None,
         )
         self.lookups = counter(
@@ -115,10 +114,12 @@ class Metrics:
         )
         self.panel_answers = counter(
             "collector_subscription_panel_answers",
-            "Questions to a panel about a subscription token, by panel and result",
+            "Requests to a panel about a subscription token, by panel and result",
             ["panel", "result"],
         )
-        self.feed_waiters = gauge("collector_feed_waiters", "Readers waiting for a change")
+        self.feed_waiters = gauge(
+            "collector_feed_waiters", "Readers that wait for a change in the feed"
+        )
         self.influx_up = Gauge(
             "collector_influx_up",
             "Whether the last write of each stream to InfluxDB was stored (1) or not (0)",
@@ -138,12 +139,12 @@ class Metrics:
         )
         self.export_expired = counter(
             "collector_export_expired_points",
-            "Points not sent, or not taken, being older than their retention policy",
+            "Points not sent or not stored, since they are older than their retention policy",
             ["stream"],
         )
         self.export_requests = counter(
             "collector_export_requests",
-            "Writes to InfluxDB, by what they came to",
+            "Write requests to InfluxDB, by outcome",
             ["stream", "outcome"],
         )
         self.export_lag_reports = Gauge(
@@ -157,7 +158,7 @@ class Metrics:
         self._add_ledger(gauge)
         self.requests_refused = counter(
             "collector_requests_refused",
-            "Requests with reports that were refused before anything in them was looked at",
+            "Requests with reports that were refused before their body was decoded, by reason",
             ["reason"],
         )
         self.reporter_last_contact = gauge(
@@ -177,7 +178,7 @@ class Metrics:
     def _add_ledger(self, gauge: Callable[..., Gauge]) -> None:
         self.ledger_size_bytes = gauge("collector_ledger_size_bytes", "Size of the ledger")
         self.ledger_free_disk_bytes = gauge(
-            "collector_ledger_free_disk_bytes", "Free disk under the ledger"
+            "collector_ledger_free_disk_bytes", "Free bytes on the ledger's disk"
         )
         self.ledger_reports = gauge(
             "collector_ledger_reports",
@@ -187,11 +188,11 @@ class Metrics:
         self.ledger_users = gauge("collector_ledger_users", "Users ever reported")
         self.ledger_servers = gauge("collector_ledger_servers", "Servers and ports ever reported")
         self.ledger_traffic_bytes = gauge(
-            "collector_ledger_traffic_bytes", "Bytes counted since for ever", ["direction"]
+            "collector_ledger_traffic_bytes", "All bytes ever counted, by direction", ["direction"]
         )
         self.ledger_billed_bytes = gauge(
             "collector_ledger_billed_bytes",
-            "What the bytes counted since for ever count for against quotas",
+            "All bytes ever counted, as billed against quotas",
         )
         self.retention_seconds = gauge(
             "collector_retention_seconds",

@@ -1,6 +1,6 @@
-"""The bridge's Prometheus instruments; bounded labels, never a user name.
+"""The bridge's Prometheus metrics; labels are bounded, none is the name of a user.
 
-Each panel has its own; what is not about one panel is counted in the first panel's.
+Each panel has its own; what is not about one panel is in the first panel's.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def _leads(registry: CollectorRegistry) -> Gauge:
 
 
 FOLLOWING = CollectorRegistry()
-"""The only metric of a bridge that follows."""
+"""The metrics of a bridge that follows: only `bridge_leads`."""
 _leads(FOLLOWING)
 
 
 class Metrics:
-    """All instruments of one bridge, in a registry of its own."""
+    """All metrics of one panel's bridge, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -54,12 +54,13 @@ class Metrics:
             "bridge_changes", "Changes to users in the panel", ["kind", "result"]
         )
         self.resets = counter(
-            "bridge_resets", "Resets of users, by how they were noticed", ["cause"]
+            "bridge_resets", "Resets of users, by how they were detected", ["cause"]
         )
         self.webhooks = counter("bridge_webhooks", "Webhook deliveries from the panel", ["result"])
         self.last_webhook_timestamp_seconds = gauge(
             "bridge_last_webhook_timestamp_seconds",
-            "When the panel's last webhook was taken, to a minute over restarts; 0: none yet",
+            "When the panel's last webhook was accepted (of before a restart: to a minute); 0 if "
+            "none was",
         )
         self.soft_errors = counter("bridge_soft_errors", "Failures that are retried", ["source"])
         self.evaluations = counter("bridge_looks", "Evaluations of users: read and settled")
@@ -89,14 +90,15 @@ class Metrics:
         )
         self.stopped_admins = gauge(
             "bridge_stopped_admins",
-            "Admins whose own state may keep their users off the panel's nodes (1), by reason",
+            "Admins whose users the panel may keep off its nodes (1), by reason: its own limit is "
+            "used up, or the admin is disabled",
             ["admin", "reason"],
         )
         self._resellers = tuple(
             gauge(f"bridge_reseller_{name}", text, ["admin"])
             for name, text in (
                 ("quota_bytes", "Quota of an admin's users together"),
-                ("used_bytes", "What an admin's users used of it in the period"),
+                ("used_bytes", "What an admin's users together have used in the period"),
                 ("used_ratio", "The used share of an admin's quota"),
                 ("cut_off", "Whether an admin's users are cut off, its quota being enforced (1)"),
             )
@@ -109,7 +111,7 @@ class Metrics:
         )
         self.reaction_seconds = histogram(
             "bridge_reaction_seconds",
-            "From reading a change in the feed to the user being settled",
+            "Time from reading a change in the feed until the user is settled in the panel",
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 2, 5, 15, 60),
         )
         self.actions = counter(
@@ -125,7 +127,7 @@ class Metrics:
         )
         self.store_suspended = gauge(
             "bridge_store_in_doubt",
-            "Whether the store is suspended, so that no user is changed: it lacks commits",
+            "Whether the store is suspended (1), so that no user is changed: it lacks commits",
         )
         self.leads = _leads(self.registry)
         self._info = info("bridge", "Version and configuration")
@@ -142,7 +144,7 @@ class Metrics:
         )
 
     def show_resellers(self, resellers: Sequence[Reseller]) -> None:
-        """Set the quotas and usage of resellers; those of all others are taken out."""
+        """Set the quotas and usage of resellers; remove those of all other admins."""
         for gauge in self._resellers:
             gauge.clear()
         for each in resellers:
@@ -177,7 +179,7 @@ class Metrics:
 
 
 class Exposition(Collector):
-    """The instruments of all panels; with several panels each sample has the label `panel`."""
+    """The metrics of all panels; with several panels each sample has the label `panel`."""
 
     def __init__(self, of_panels: Mapping[str, Metrics]) -> None:
         self._of_panels = of_panels
