@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from marzban_bridge.quota.acceptance import Acceptance
 from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import Balance, balance
+from marzban_bridge.quota.trust.acceptance import Acceptance
 from marzban_bridge.reconcile.actions import UserUsage
 from marzban_bridge.reconcile.trust.panel_rebase import PanelRebasePlan
 from marzban_bridge.store.store import Store

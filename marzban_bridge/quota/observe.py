@@ -7,7 +7,7 @@ quota. Changes nothing in the panel.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
@@ -16,10 +16,10 @@ from marzban_bridge.quota.account import (
     Event,
     PanelSnapshot,
     Restoration,
-    is_same_limit,
     snapshot_of,
     with_values,
 )
+from marzban_bridge.quota.adoption import readopt
 from marzban_bridge.quota.balance import balance
 from marzban_bridge.quota.resets.detection import (
     Fall,
@@ -27,14 +27,13 @@ from marzban_bridge.quota.resets.detection import (
     detect,
     fall_of,
     has_webhook,
-    period_start,
 )
 from marzban_bridge.quota.resets.echoes import expecting, webhooks_received
 from marzban_bridge.quota.resets.next_plans import lost_plan, published_after, quota_of_fired_plan
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.resets.told_times import recent_totals, totals_at_reset
 from marzban_bridge.quota.typed_limits import TypedLimit, quota_of_typed_limit
-from marzban_bridge.quota.usage import Totals, corrected_at
+from marzban_bridge.quota.usage import Totals
 from marzban_bridge.quota.writes.edit_times import follow_unedited, with_edits_seen
 from marzban_bridge.quota.writes.late_landings import (
     keep_text,
@@ -54,11 +53,6 @@ from marzban_bridge.quota.writes.own_writes import (
 from marzban_bridge.quota.writes.status_changes import let_in, panel_events
 from marzban_bridge.sizes import human_bytes
 
-RECREATION_GAP = timedelta(minutes=10)
-"""Where a user was created longer than this after the last evaluation of the earlier user of its
-name, its period begins at the evaluation that finds it: most of what was reported in between is the
-earlier user's."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
@@ -69,56 +63,6 @@ class Observation:
     reset: ResetSign | None = None
     is_past: bool = False
     """The panel shows an earlier state of the user; the account is unchanged."""
-
-
-def adopt(
-    user: PanelUser,
-    *,
-    baseline: Totals,
-    totals: Totals,
-    now: datetime,
-    line: NoteLine | None = None,
-) -> Account:
-    """Return the account of a user that has none yet; the quota is the panel's data limit.
-
-    Where this store wrote that limit, the quota is the one in the note's line.
-    """
-    is_published = (
-        line is not None
-        and line.limit_bytes is not None
-        and is_same_limit(line.limit_bytes, user.data_limit_bytes)
-    )
-    started_at = period_start(created_at=user.created_at, strategy=user.reset_strategy, now=now)
-    return Account(
-        username=user.username,
-        created_at=user.created_at,
-        admin=user.admin,
-        quota_bytes=line.quota_bytes if line and is_published else user.data_limit_bytes,
-        published_bytes=user.data_limit_bytes if is_published else None,
-        write_number=line.number if line else 0,
-        baseline_bytes=baseline.billed_bytes,
-        admin_baseline_bytes=baseline.billed_bytes,
-        seen_total_bytes=totals.billed_bytes,
-        raw_baseline_bytes=baseline.raw_bytes,
-        seen_raw_bytes=totals.raw_bytes,
-        period_started_at=started_at,
-        sighting=snapshot_of(user, seen_at=now),
-        reset_all_seen_at=now,
-        resets_known_until=now,
-        period_seqs=baseline.seqs,
-        admin_seqs=baseline.seqs,
-        seen_seqs=totals.seqs,
-        corrected_seqs=corrected_at(baseline, totals),
-    )
-
-
-def succeeding(opened: Account, before: Account, *, now: datetime) -> Account:
-    """Return a new account with the writes to the earlier user of the name that may still land."""
-    return replace(
-        opened,
-        open_writes=still_open(before.open_writes, seen_at=now),
-        write_number=max(before.write_number, opened.write_number),
-    )
 
 
 def observe(
@@ -149,13 +93,11 @@ def observe(
     """
     total_bytes = totals.billed_bytes
     if not is_same_creation(user.created_at, account.created_at):
-        baseline = _total_at_creation(account, user, totals=totals)
-        opened = adopt(user, baseline=baseline, totals=totals, now=now, line=line)
-        opened = succeeding(opened, account, now=now)
-        # Corrections since that beginning may be known to the earlier account alone.
-        opened = replace(keep_text(opened, text), corrected_seqs=baseline.seqs or ())
-        text = "the panel's user was deleted and created again: a new account begins"
-        return Observation(account=opened, events=(Event(kind="recreated", text=text),))
+        opened = readopt(account, user, totals=totals, now=now, line=line)
+        why = "the panel's user was deleted and created again: a new account begins"
+        return Observation(
+            account=keep_text(opened, text), events=(Event(kind="recreated", text=why),)
+        )
     seen = snapshot_of(user, seen_at=now)
     if left := _left_alone(account, seen, total_bytes=total_bytes, line=line, dialect=dialect):
         return left
@@ -190,45 +132,83 @@ def observe(
         )
         events += reset_events
     if not (sign and sign.fired_plan):
-        unedited = follow_unedited(account, user, dialect=dialect)
-        if unedited is not None:
-            account, quota_event = unedited
-        else:
-            account, quota_event = take_limit(account, user, line, now=now, dialect=dialect)
-            account, quota_event = _as_meant(
-                account, quota_event, meaning=typed_limit, total_bytes=total_bytes
-            )
-        events += [quota_event] if quota_event else []
+        account, edits = _edited(
+            account,
+            user,
+            line,
+            total_bytes=total_bytes,
+            now=now,
+            dialect=dialect,
+            typed_limit=typed_limit,
+        )
+        events += edits
     account, let_in_events = let_in(account, user, now=now, was_reset=sign is not None)
     events += let_in_events
     account = with_values(account, open_writes=still_open(account.open_writes, seen_at=now))
     account = with_edits_seen(keep_text(account, text))
-    if sign or seen.next_plan != account.sighting.next_plan:
+    account = _as_shown(
+        account, user, seen, line, totals=totals, sign=sign, reset_all=reset_all, dialect=dialect
+    )
+    return Observation(account=account, events=(*events, *changes), reset=sign)
+
+
+def _edited(
+    account: Account,
+    user: PanelUser,
+    line: NoteLine | None,
+    *,
+    total_bytes: int,
+    now: datetime,
+    dialect: Dialect,
+    typed_limit: TypedLimit,
+) -> tuple[Account, list[Event]]:
+    """Return the account with the quota that an admin meant by a changed data limit, if any."""
+    unedited = follow_unedited(account, user, dialect=dialect)
+    if unedited is not None:
+        account, event = unedited
+    else:
+        account, event = take_limit(account, user, line, now=now, dialect=dialect)
+        account, event = _as_meant(account, event, meaning=typed_limit, total_bytes=total_bytes)
+    return account, [event] if event else []
+
+
+def _as_shown(
+    account: Account,
+    user: PanelUser,
+    seen: PanelSnapshot,
+    line: NoteLine | None,
+    *,
+    totals: Totals,
+    sign: ResetSign | None,
+    reset_all: ResetAll | None,
+    dialect: Dialect,
+) -> Account:
+    """Return the account with what panel and ledger show now, for the next evaluation."""
+    before = account.sighting
+    if sign or seen.next_plan != before.next_plan:
         account = replace(account, fire_attempts=0)
-    if not sign and seen.next_plan is None and account.sighting.next_plan:
-        plan = account.sighting.next_plan
-        account = replace(account, dropped_plan=plan, dropped_plan_at=now)
-    took_reset_all = reset_all.seen_at if reset_all else None
+    if not sign and seen.next_plan is None and before.next_plan:
+        account = replace(account, dropped_plan=before.next_plan, dropped_plan_at=seen.seen_at)
+    has_risen = seen.used_bytes > before.used_bytes
+    taken_reset_all = reset_all.seen_at if reset_all else None
     if sign and sign.wiped_log:
-        took_reset_all = now
-    has_risen = seen.used_bytes > account.sighting.used_bytes
-    account = replace(
+        taken_reset_all = seen.seen_at
+    return replace(
         account,
         username=user.username,
         created_at=user.created_at,
         admin=user.admin,
         sighting=seen,
         seen_line=seen_line(user, line),
-        seen_total_bytes=total_bytes,
+        seen_total_bytes=totals.billed_bytes,
         seen_raw_bytes=totals.raw_bytes,
         seen_seqs=totals.seqs,
         recent_totals=recent_totals(account, seen, totals, dialect=dialect),
-        used_rose_at=now if has_risen else account.used_rose_at,
+        used_rose_at=seen.seen_at if has_risen else account.used_rose_at,
         reset_all_seen_at=max(
-            filter(None, (account.reset_all_seen_at, took_reset_all)), default=None
+            filter(None, (account.reset_all_seen_at, taken_reset_all)), default=None
         ),
     )
-    return Observation(account=account, events=(*events, *changes), reset=sign)
 
 
 def _as_meant(
@@ -264,23 +244,6 @@ def _left_alone(
     is_fall = fall_of(account.sighting, seen) is Fall.PAST
     is_past = is_fall and detect(account, seen, dialect=dialect) is None
     return Observation(account=account, is_past=True) if is_past else None
-
-
-def _total_at_creation(account: Account, user: PanelUser, *, totals: Totals) -> Totals:
-    """Return the totals at which the period of a re-created user begins.
-
-    Those of the last evaluation of the earlier user, so that what was used between the creation
-    and this evaluation counts. Where that evaluation was long before the creation (or after it, by
-    another clock), most of what was reported since is the earlier user's: the period begins now.
-    """
-    created_at, seen_at = user.created_at, account.sighting.seen_at
-    if created_at is None or abs(created_at - seen_at) > RECREATION_GAP:
-        return totals
-    return Totals(
-        billed_bytes=min(account.seen_total_bytes, totals.billed_bytes),
-        raw_bytes=min(account.seen_raw_bytes, totals.raw_bytes),
-        seqs=account.seen_seqs,
-    )
 
 
 def hold(account: Account, *, seen: Totals) -> tuple[Account, Event]:

@@ -22,8 +22,8 @@ from marzban_bridge.quota.account import (
     Event,
     snapshot_of,
 )
+from marzban_bridge.quota.adoption import adopt
 from marzban_bridge.quota.balance import desired
-from marzban_bridge.quota.observe import adopt
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE
 from marzban_bridge.quota.resets.detection import period_start
 from marzban_bridge.quota.usage import Totals

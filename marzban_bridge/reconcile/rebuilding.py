@@ -12,7 +12,7 @@ from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account, Event
-from marzban_bridge.quota.observe import adopt
+from marzban_bridge.quota.adoption import adopt
 from marzban_bridge.quota.writes.line_recovery import recovered_from
 from marzban_bridge.quota.writes.note_line import NoteLine, read_lines
 from marzban_bridge.reconcile.trust.duplicate_names import PAGE

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from marzban_bridge.quota.account import Event
-from marzban_bridge.quota.suspension import SuspensionReason
+from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.store.events import Events
 from marzban_bridge.store.handle import StoreHandle
 

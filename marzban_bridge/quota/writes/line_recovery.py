@@ -10,7 +10,7 @@ from datetime import datetime
 
 from marzban_bridge.panels.users import PanelUser, Status
 from marzban_bridge.quota.account import Account, Event, is_same_limit
-from marzban_bridge.quota.observe import adopt
+from marzban_bridge.quota.adoption import adopt
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.quota.writes.note_line import NoteLine
 

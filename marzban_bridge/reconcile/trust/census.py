@@ -1,6 +1,6 @@
 """Reads a sample of a panel's users before a suspicious change of one of them is accepted.
 
-`quota.panel_suspension` decides; this module reads the panel, and stores a suspension.
+`quota.trust.panel_suspension` decides; this module reads the panel, and stores a suspension.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account
-from marzban_bridge.quota.panel_suspension import (
+from marzban_bridge.quota.plan import limit_text
+from marzban_bridge.quota.trust.panel_suspension import (
     Reading,
     Shown,
     SuspensionKind,
@@ -27,8 +28,7 @@ from marzban_bridge.quota.panel_suspension import (
     judge,
     text_of,
 )
-from marzban_bridge.quota.plan import limit_text
-from marzban_bridge.quota.suspension import SuspensionReason
+from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.quota.writes.open_writes import is_open
 from marzban_bridge.reconcile.panel_store import PanelStore

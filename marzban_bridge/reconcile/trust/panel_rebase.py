@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from marzban_bridge.clock import Clock
-from marzban_bridge.quota.acceptance import Acceptance, Fate, accept, event_of, keeps_recreated
 from marzban_bridge.quota.account import Event
 from marzban_bridge.quota.gone_accounts import GoneAccount
-from marzban_bridge.quota.panel_suspension import Reading, SuspensionKind, judge
 from marzban_bridge.quota.shared import forgive
+from marzban_bridge.quota.trust.acceptance import (
+    Acceptance,
+    Fate,
+    accept,
+    event_of,
+    keeps_recreated,
+)
+from marzban_bridge.quota.trust.panel_suspension import Reading, SuspensionKind, judge
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.users.evaluation import Evaluator

@@ -18,7 +18,7 @@ import msgspec
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.account import Account, Event
-from marzban_bridge.quota.suspension import SuspensionReason
+from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.quota.writes.note_line import Lines, NoteLine
 from marzban_bridge.reconcile.panel_store import PanelStore
 from marzban_bridge.store.metas import OTHER_BRIDGE

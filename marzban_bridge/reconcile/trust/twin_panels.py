@@ -26,7 +26,7 @@ from marzban_bridge.panels.identity import (
     text_of_one_panel,
 )
 from marzban_bridge.panels.port import Panel
-from marzban_bridge.quota.suspension import SuspensionReason
+from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.store.metas import APART, PANEL_USERS
 from marzban_bridge.store.store import Store
 from marzban_bridge.store.suspension import ONE_PANEL

@@ -10,9 +10,10 @@ from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, is_same_creation
 from marzban_bridge.quota import shared as shared_quotas
 from marzban_bridge.quota.account import Account, Enforcement, Event
+from marzban_bridge.quota.adoption import adopt, succeeding
 from marzban_bridge.quota.forecasts.marks import marked
 from marzban_bridge.quota.gone_accounts import GoneAccount
-from marzban_bridge.quota.observe import adopt, observe, succeeding
+from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.plan import Change, ChangeKind, plan
 from marzban_bridge.quota.policy import POLICIES
 from marzban_bridge.quota.resellers.reseller import let_in_text

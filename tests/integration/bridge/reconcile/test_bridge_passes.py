@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from marzban_bridge.errors import PanelUnavailableError
-from marzban_bridge.quota.panel_suspension import SuspensionKind
-from marzban_bridge.quota.suspension import SuspensionReason
+from marzban_bridge.quota.trust.panel_suspension import SuspensionKind
+from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.reconcile import feed_reader as reading
 from marzban_bridge.reconcile.loop import CHUNK
 from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, FAILING_USERS

@@ -8,9 +8,9 @@ import pytest
 
 from marzban_bridge.cli import rebase_panel as panel_commands
 from marzban_bridge.errors import SettingsError
-from marzban_bridge.quota.acceptance import Fate
 from marzban_bridge.quota.account import FLOOR_BYTES
-from marzban_bridge.quota.suspension import SuspensionReason
+from marzban_bridge.quota.trust.acceptance import Fate
+from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.reconcile.trust.panel_rebase import REBASE_PANEL_PHRASE
 from marzban_bridge.simulator.panel.database import PanelDatabase
 from tests.support.bridge.bridge_builders import gib

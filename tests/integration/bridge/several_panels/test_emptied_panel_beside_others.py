@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marzban_bridge.quota.panel_suspension import LEAST_USERS
+from marzban_bridge.quota.trust.panel_suspension import LEAST_USERS
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 from tests.support.bridge.bridge_builders import gib
 

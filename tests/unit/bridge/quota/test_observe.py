@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import ResetStrategy, Status, is_same_creation
 from marzban_bridge.quota.account import FLOOR_BYTES, GIB, MIB, Restoration
+from marzban_bridge.quota.adoption import RECREATION_GAP, adopt
 from marzban_bridge.quota.balance import balance
-from marzban_bridge.quota.observe import RECREATION_GAP, adopt, observe
+from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.resets.detection import Cause
 from marzban_bridge.quota.resets.next_plans import NEXT_PLAN_MEMORY
 from marzban_bridge.quota.resets.reset_all import ResetAll

@@ -10,7 +10,8 @@ import pytest
 from marzban_bridge.panels.dialect import MARZBAN
 from marzban_bridge.panels.users import NextPlan, PanelUser, Status
 from marzban_bridge.quota.account import Account, snapshot_of
-from marzban_bridge.quota.panel_suspension import (
+from marzban_bridge.quota.resets.detection import Fall, fall_of
+from marzban_bridge.quota.trust.panel_suspension import (
     Reading,
     Shown,
     SuspensionKind,
@@ -18,8 +19,7 @@ from marzban_bridge.quota.panel_suspension import (
     is_over,
     judge,
 )
-from marzban_bridge.quota.resets.detection import Fall, fall_of
-from marzban_bridge.quota.suspension import SuspensionReason
+from marzban_bridge.quota.trust.suspension import SuspensionReason
 from tests.support.bridge.bridge_builders import NOW, account, gib, panel_user
 
 LATER = NOW + timedelta(seconds=60)

@@ -21,8 +21,8 @@ from marzban_bridge.quota.account import (
     is_same_limit,
     snapshot_of,
 )
-from marzban_bridge.quota.observe import adopt
-from marzban_bridge.quota.panel_suspension import Reading, Shown
+from marzban_bridge.quota.adoption import adopt
+from marzban_bridge.quota.trust.panel_suspension import Reading, Shown
 from marzban_bridge.quota.usage import Totals
 from marzban_bridge.quota.writes.note_line import NoteLine
 from marzban_bridge.quota.writes.own_writes import seen_line

@@ -17,7 +17,7 @@ from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.users import PanelUser, Status, is_same_creation
 from marzban_bridge.quota.account import GIB, Account, PanelSnapshot, is_same_limit, snapshot_of
 from marzban_bridge.quota.resets.detection import Fall, detect, fall_of
-from marzban_bridge.quota.suspension import SuspensionReason
+from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.quota.writes.open_writes import sets_limit
 from marzban_bridge.quota.writes.own_writes import may_be_typed
 
