@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
 
-from collector.influx.client import Influx
 from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.clock import Clock, utc_now
 from marzban_bridge.config.open_panel import open_panel
@@ -19,7 +19,6 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.dialect import Dialect
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.port import Panel
-from marzban_bridge.panels.user_page import user_page
 from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.reconcile.actions import Actions
 from marzban_bridge.reconcile.feed_reader import FeedReader
@@ -34,13 +33,14 @@ from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.reconcile.unknown_names import UnknownNames
 from marzban_bridge.reconcile.users.evaluation import Evaluator
-from marzban_bridge.reconcile.users.parts import wired
+from marzban_bridge.reconcile.users.parts import UserParts, wired
 from marzban_bridge.reconcile.work_queue import CorrectionQueue, OtherQueues, WorkQueue
 from marzban_bridge.store.identity import panel_mark
 from marzban_bridge.store.metas import LAST_WEBHOOK
 from marzban_bridge.store.open import file_of
 from marzban_bridge.store.panel_identity import check_panels
 from marzban_bridge.store.store import Store
+from marzban_bridge.timeseries.open import open_writer
 from marzban_bridge.timeseries.writer import TimeSeriesWriter
 
 Transports = Mapping[str, httpx.AsyncBaseTransport] | httpx.AsyncBaseTransport | None
@@ -82,7 +82,7 @@ async def open_bridges(
         metrics = {name: _metrics_of(store.of(name), clock) for name in names}
         _introduce(metrics[FIRST_PANEL], settings, store)
         panels = open_panels(configured, stack, transport=panel_transport, guard=guard)
-        time_series = _time_series(
+        time_series = open_writer(
             settings,
             configured,
             panels,
@@ -177,81 +177,30 @@ def _wired(
     duplicate_names = DuplicateNameScan(
         panels, store=store, standstill=standstill, clock=clock, queues=queues
     )
-    twins = TwinPanels(
-        panels, store=store, clock=clock, metrics=metrics, on_newest=duplicate_names.take_newest
+    shared = _Shared(
+        settings=settings,
+        feed=feed,
+        rollback_check=rollback_check,
+        twins=TwinPanels(
+            panels, store=store, clock=clock, metrics=metrics, on_newest=duplicate_names.take_newest
+        ),
+        standstill=standstill,
+        clock=clock,
     )
-
-    def of_panel(each: PanelSettings) -> Bridge:
-        books, queue, parts = store.of(each.name), queues[each.name], users[each.name]
-        return Bridge(
-            panel_settings=each,
-            store=books,
-            panel=panels[each.name],
-            queue=queue,
-            settler=parts.settler,
-            reconciler=Reconciler(
-                store=books,
-                panel=panels[each.name],
-                settler=parts.settler,
-                reader=parts.reader,
-                evaluator=parts.evaluator,
-                trust=parts.trust,
-                queue=queue,
-                twins=twins,
-                stopped_admins=StoppedAdmins(
-                    store=books, panel=panels[each.name], metrics=metrics[each.name]
-                ),
-                resellers=ResellerWatch(
-                    store=books,
-                    panel=panels[each.name],
-                    queue=queue,
-                    set_aside=parts.reader.set_aside,
-                    clock=clock,
-                    metrics=metrics[each.name],
-                ),
-                rollback_check=rollback_check,
-                clock=clock,
-                metrics=metrics[each.name],
-                pass_seconds=settings.pass_seconds,
-                standstill=standstill,
-            ),
-            actions=Actions(
-                store=books,
-                panel=panels[each.name],
-                feed=feed,
-                settler=parts.settler,
-                reader=parts.reader,
-                evaluator=parts.evaluator,
-                trust=parts.trust,
-                writes=parts.writes,
-                resets=parts.resets,
-                queue=queue,
-                enforcement=settings.enforcement,
-                clock=clock,
-                standstill=standstill,
-            ),
-            resellers=ResellerActions(
-                store=books,
-                panel=panels[each.name],
-                queue=queue,
-                clock=clock,
-                standstill=standstill,
-            ),
-            panel_rebase=PanelRebase(
-                store=books,
-                reader=parts.reader,
-                evaluator=parts.evaluator,
-                census=parts.trust.census,
-                queue=queue,
-                elsewhere=elsewhere[each.name],
-                clock=clock,
-                standstill=standstill,
-            ),
-            metrics=metrics[each.name],
-        )
-
     return Bridges(
-        by_name={each.name: of_panel(each) for each in configured},
+        by_name={
+            each.name: _bridge_of(
+                each,
+                shared,
+                store=store.of(each.name),
+                panel=panels[each.name],
+                queue=queues[each.name],
+                elsewhere=elsewhere[each.name],
+                parts=users[each.name],
+                metrics=metrics[each.name],
+            )
+            for each in configured
+        },
         settings=settings,
         store=store,
         clock=clock,
@@ -273,8 +222,98 @@ def _wired(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What the bridges of all panels use together."""
+
+    settings: Settings
+    feed: CollectorFeed
+    rollback_check: RollbackCheck
+    twins: TwinPanels
+    standstill: Standstill
+    clock: Clock
+
+
+def _bridge_of(
+    configured: PanelSettings,
+    shared: _Shared,
+    *,
+    store: Store,
+    panel: Panel,
+    queue: WorkQueue,
+    elsewhere: OtherQueues,
+    parts: UserParts,
+    metrics: Metrics,
+) -> Bridge:
+    """Construct the bridge of one panel; `parts` are those that settle its users."""
+    return Bridge(
+        panel_settings=configured,
+        store=store,
+        panel=panel,
+        queue=queue,
+        settler=parts.settler,
+        reconciler=Reconciler(
+            store=store,
+            panel=panel,
+            settler=parts.settler,
+            reader=parts.reader,
+            evaluator=parts.evaluator,
+            trust=parts.trust,
+            queue=queue,
+            twins=shared.twins,
+            stopped_admins=StoppedAdmins(store=store, panel=panel, metrics=metrics),
+            resellers=ResellerWatch(
+                store=store,
+                panel=panel,
+                queue=queue,
+                set_aside=parts.reader.set_aside,
+                clock=shared.clock,
+                metrics=metrics,
+            ),
+            rollback_check=shared.rollback_check,
+            clock=shared.clock,
+            metrics=metrics,
+            pass_seconds=shared.settings.pass_seconds,
+            standstill=shared.standstill,
+        ),
+        actions=Actions(
+            store=store,
+            panel=panel,
+            feed=shared.feed,
+            settler=parts.settler,
+            reader=parts.reader,
+            evaluator=parts.evaluator,
+            trust=parts.trust,
+            writes=parts.writes,
+            resets=parts.resets,
+            queue=queue,
+            enforcement=shared.settings.enforcement,
+            clock=shared.clock,
+            standstill=shared.standstill,
+        ),
+        resellers=ResellerActions(
+            store=store,
+            panel=panel,
+            queue=queue,
+            clock=shared.clock,
+            standstill=shared.standstill,
+        ),
+        panel_rebase=PanelRebase(
+            store=store,
+            reader=parts.reader,
+            evaluator=parts.evaluator,
+            census=parts.trust.census,
+            queue=queue,
+            elsewhere=elsewhere,
+            clock=shared.clock,
+            standstill=shared.standstill,
+        ),
+        metrics=metrics,
+    )
+
+
 def _dialect_of(panel: Panel) -> Callable[[], Dialect]:
-    """Return what says how a panel behaves: it is known once it was asked, and may change."""
+    """Return a getter of the panel's dialect: it is known once the panel was asked."""
     return lambda: panel.dialect
 
 
@@ -299,35 +338,6 @@ def _metrics_of(store: Store, clock: Clock) -> Metrics:
         oldest_seconds=lambda: _oldest_reset_seconds(store, clock()),
     )
     return metrics
-
-
-def _time_series(
-    settings: Settings,
-    configured: Sequence[PanelSettings],
-    panels: Mapping[str, Panel],
-    *,
-    store: Store,
-    clock: Clock,
-    metrics: Metrics,
-    standstill: Standstill,
-) -> TimeSeriesWriter | None:
-    if not settings.influxdb_url:
-        return None
-    addresses = {each.name: each.url for each in configured}
-
-    def page_of(panel: str, username: str) -> str:
-        return user_page(addresses[panel], panels[panel].dialect.kind, username)
-
-    return TimeSeriesWriter(
-        store=store,
-        influx=Influx(settings.influx_access()),
-        clock=clock,
-        metrics=metrics,
-        heartbeat_seconds=settings.snapshot_seconds,
-        raw_days=settings.influxdb_raw_days,
-        standstill=standstill,
-        page_of=page_of,
-    )
 
 
 def _oldest_reset_seconds(store: Store, now: datetime) -> float:
