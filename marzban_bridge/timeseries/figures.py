@@ -20,6 +20,8 @@ NEAR = 0.8
 NO_FORECAST = -1.0
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLI = timedelta(milliseconds=1)
+AccountId = tuple[str, str]
+"""A panel and the key of an account on it."""
 
 
 class UserFigures(msgspec.Struct, frozen=True, gc=False, kw_only=True):

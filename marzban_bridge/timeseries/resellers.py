@@ -14,13 +14,15 @@ from marzban_bridge.quota.resellers.reseller import Reseller
 from marzban_bridge.store.store import Store
 from marzban_bridge.timeseries.figures import millis_of
 
-_Place = tuple[str, str]
+_ResellerId = tuple[str, str]
 """A panel and the name of an admin on it."""
 
 
-def reseller_line(reseller: Reseller | None, *, place: _Place, at_millis: int) -> str | Refused:
+def reseller_line(
+    reseller: Reseller | None, *, reseller_id: _ResellerId, at_millis: int
+) -> str | Refused:
     """Return a reseller's line; without a quota any more it is the last of its series."""
-    panel, admin = place
+    panel, admin = reseller_id
     fields: dict[str, FieldValue | None] = {
         "quota_bytes": reseller.quota_bytes if reseller else 0,
         "used_bytes": reseller.used_bytes if reseller else 0,
@@ -39,34 +41,36 @@ def reseller_line(reseller: Reseller | None, *, place: _Place, at_millis: int) -
 
 @dataclass(slots=True)
 class ResellerPoints:
-    """What of all panels' resellers has to be written, and what is written already."""
+    """The resellers of all panels that have to be written, and those that were."""
 
-    books: Mapping[str, Store]
+    stores: Mapping[str, Store]
     is_due: bool = False
     """Whether resellers may have changed since they were written."""
-    _written: dict[_Place, Reseller] = field(default_factory=dict)
-    _taken: dict[_Place, Reseller] = field(default_factory=dict)
+    _written: dict[_ResellerId, Reseller] = field(default_factory=dict)
+    _taken: dict[_ResellerId, Reseller] = field(default_factory=dict)
     _repeats: bool = False
 
     def begin_round(self) -> None:
-        """Have all of them written again."""
+        """Let all of them be written again."""
         self.is_due = self._repeats = True
 
     def lines(self, *, at: datetime) -> list[str | Refused]:
         """Return the lines of those that changed since, or of all in a new round."""
         self._taken = {
             (panel, each.admin): each
-            for panel, books in self.books.items()
-            for each in books.resellers.all()
+            for panel, store in self.stores.items()
+            for each in store.resellers.all()
         }
         changed = [
-            place
-            for place in self._taken.keys() | self._written.keys()
-            if self._repeats or self._taken.get(place) != self._written.get(place)
+            reseller_id
+            for reseller_id in self._taken.keys() | self._written.keys()
+            if self._repeats or self._taken.get(reseller_id) != self._written.get(reseller_id)
         ]
         return [
-            reseller_line(self._taken.get(place), place=place, at_millis=millis_of(at))
-            for place in sorted(changed)
+            reseller_line(
+                self._taken.get(reseller_id), reseller_id=reseller_id, at_millis=millis_of(at)
+            )
+            for reseller_id in sorted(changed)
         ]
 
     def written(self) -> None:

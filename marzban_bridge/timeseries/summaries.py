@@ -1,4 +1,4 @@
-"""The figures of all accounts as last written, and when their sums and lists are due."""
+"""The figures of all accounts as last written; says when their sums and lists are due."""
 
 from __future__ import annotations
 
@@ -6,62 +6,62 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from collector.influx.delivery import Refused
-from marzban_bridge.timeseries.figures import UserFigures
+from marzban_bridge.timeseries.figures import AccountId, UserFigures
 from marzban_bridge.timeseries.summary import list_lines, reseller_lines
 
 APART_SECONDS = 30.0
 """The shortest time between two writes of the lists over all users."""
-Place = tuple[str, str]
-"""A panel and the key of an account on it."""
 
 
 class Summaries:
-    """Is told of every account that is written; nothing is due before all were written once.
+    """Holds the figures of every account that was written; nothing is due before all were.
 
-    The sums of resellers are due once after each round of all accounts, the rest also when an
+    The sums of resellers are due once after each round over all accounts, the lists also when an
     account changes.
     """
 
     def __init__(self, panels: Iterable[str]) -> None:
         self._panels = tuple(panels)
-        self._figures: dict[Place, UserFigures] = {}
-        self._in_round: set[Place] = set()
-        self._knows_everybody = self._resellers_are_due = False
+        self._figures: dict[AccountId, UserFigures] = {}
+        self._in_round: set[AccountId] = set()
+        self._has_all = self._resellers_are_due = False
         self._written_at_seconds = -math.inf
         self.due_at_seconds = math.inf
         """When the next write is due, on the clock of the caller."""
 
-    def note(self, figures: Mapping[Place, UserFigures]) -> None:
-        """Take the figures of accounts that were written."""
-        is_changed = any(self._figures.get(place) != each for place, each in figures.items())
+    def note(self, figures: Mapping[AccountId, UserFigures]) -> None:
+        """Store the figures of accounts that were written."""
+        is_changed = any(
+            self._figures.get(account_id) != each for account_id, each in figures.items()
+        )
         self._figures |= figures
         self._in_round |= figures.keys()
         if is_changed:
             self._be_due()
 
-    def forget(self, places: Iterable[Place]) -> None:
-        """Drop accounts that are no more."""
-        for place in places:
-            if self._figures.pop(place, None):
+    def forget(self, ids: Iterable[AccountId]) -> None:
+        """Drop accounts that do not exist any more."""
+        for account_id in ids:
+            if self._figures.pop(account_id, None):
                 self._be_due()
 
     def begin_round(self) -> None:
-        """Note that from now on all accounts are written, one after the other."""
+        """Note that a round begins, in which all accounts are written."""
         self._in_round.clear()
 
     def end_round(self) -> None:
-        """Note that all accounts were written; the others are no more."""
+        """Note that all accounts were written; drop those that were not."""
         self.forget(self._figures.keys() - self._in_round)
-        self._knows_everybody = self._resellers_are_due = True
+        self._has_all = self._resellers_are_due = True
         self.due_at_seconds = -math.inf
 
     def _be_due(self) -> None:
-        if self._knows_everybody:
+        if self._has_all:
             due_at_seconds = self._written_at_seconds + APART_SECONDS
             self.due_at_seconds = min(self.due_at_seconds, due_at_seconds)
 
     def work(self, *, at_millis: int) -> Callable[[], list[str | Refused]]:
-        """Return what makes the lines that are due: it may run in another thread."""
+        """Return a function that makes the lines that are due; another thread may call it."""
         users, with_resellers = list(self._figures.values()), self._resellers_are_due
 
         def lines() -> list[str | Refused]:
@@ -71,6 +71,6 @@ class Summaries:
         return lines
 
     def written(self, *, at_seconds: float) -> None:
-        """Note that what was due is written."""
+        """Note that InfluxDB stored the lines that were due."""
         self.due_at_seconds, self._written_at_seconds = math.inf, at_seconds
         self._resellers_are_due = False

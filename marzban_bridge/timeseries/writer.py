@@ -31,7 +31,7 @@ from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import trusted
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.store.store import Store
-from marzban_bridge.timeseries.figures import UserFigures, figures_of, millis_of
+from marzban_bridge.timeseries.figures import AccountId, UserFigures, figures_of, millis_of
 from marzban_bridge.timeseries.points import (
     Ending,
     Series,
@@ -58,8 +58,6 @@ JUST_BEFORE = timedelta(milliseconds=1)
 RETENTION_MARGIN = timedelta(minutes=1)
 """Points this close to the end of the retention are not sent."""
 EVENTS_CURSOR = "influx_events_cursor"
-_Place = tuple[str, str]
-"""A panel and the key of an account on it."""
 
 
 class Influx(Protocol):
@@ -78,7 +76,7 @@ class TimeSeriesWriter:
     """Writes the accounts and events of one bridge to one InfluxDB.
 
     `run` does so until cancelled; `step` writes one page. At its start all accounts are written.
-    `page_of` says where a panel shows a user.
+    `page_of` returns the URL of a panel's page of a user.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class TimeSeriesWriter:
         page_of: Callable[[str, str], str] = lambda _panel, _username: "",
     ) -> None:
         self._store = store
-        self._books = {panel: store.of(panel) for panel in store.panels}
+        self._stores = {panel: store.of(panel) for panel in store.panels}
         self._influx = influx
         self._clock = clock
         self._metrics = metrics
@@ -108,36 +106,35 @@ class TimeSeriesWriter:
         self._standstill = standstill or Standstill()
         self._thread = DaemonExecutor(1, thread_name_prefix="time-series")
         self._wake = asyncio.Event()
-        self._changed: set[_Place] = set()
-        self._being_written: set[_Place] = set()
-        self._written: dict[_Place, int] = {}
+        self._changed: set[AccountId] = set()
+        self._being_written: set[AccountId] = set()
+        self._written: dict[AccountId, int] = {}
         """A digest of what InfluxDB last stored of each account: an equal one is no change."""
-        self._series: dict[_Place, Series] = {}
-        """Where the last point of each account is, so that the series is ended when another one
-        begins, or none."""
+        self._series: dict[AccountId, Series] = {}
+        """The series of each account's last point; it is ended when the account gets another."""
         self._changes_due_at = math.inf
-        self._everybody_due_at = self._resume_at = -math.inf
-        self._everybody_after: _Place | None = None
-        self._deleted_after: _Place | None = (next(iter(self._books)), "")
-        """Up to which account of a deleted user the series are ended, that may have been deleted
-        while no bridge ran; None when all are."""
-        self._summaries = Summaries(self._books)
-        self._resellers = ResellerPoints(self._books)
+        self._all_due_at = self._resume_at = -math.inf
+        self._all_after: AccountId | None = None
+        self._deleted_after: AccountId | None = (next(iter(self._stores)), "")
+        """The account up to which the series of deleted users are ended, since users may have been
+        deleted while no bridge ran; None when all are."""
+        self._summaries = Summaries(self._stores)
+        self._resellers = ResellerPoints(self._stores)
         self._may_have_events = True
         self._refusals_logged_at: dict[str, float] = {}
         self.outage = Outage(
             "InfluxDB", pace=Pace(first_seconds=0.5, longest_seconds=LONGEST_PAUSE_SECONDS)
         )
-        """Whether points are stored, and why not; up until it is shown otherwise."""
+        """Whether points are stored, and why not; not an outage before the first write."""
 
     def mark_changed(self, panel: str, keys: Iterable[str]) -> None:
         """Queue these accounts, and new events."""
-        if books := self._books.get(panel):
+        if store := self._stores.get(panel):
             self._changed.update(
                 (panel, key)
                 for key in keys
                 if (panel, key) not in self._changed
-                and ((panel, key) in self._series or books.accounts.has(key))
+                and ((panel, key) in self._series or store.accounts.has(key))
             )
         if self._changes_due_at == math.inf:
             self._changes_due_at = self._monotonic_seconds() + GATHER_SECONDS
@@ -182,28 +179,28 @@ class TimeSeriesWriter:
             await self._write_resellers()
         elif self._being_written:
             await self._write_changed()
-        elif self._everybody_after is not None:
-            await self._write_everybody(self._everybody_after)
+        elif self._all_after is not None:
+            await self._write_all(self._all_after)
         elif self._deleted_after is not None:
             await self._write_deleted(self._deleted_after)
         elif now_seconds >= self._summaries.due_at_seconds:
             await self._write_summaries(now_seconds)
         else:
-            due = (self._changes_due_at, self._everybody_due_at, self._summaries.due_at_seconds)
+            due = (self._changes_due_at, self._all_due_at, self._summaries.due_at_seconds)
             return min(due) - now_seconds
         return 0.0
 
     def _take_due(self, now_seconds: float) -> None:
-        """Take up the changes that were gathered, and begin a round over all users, if due."""
+        """Move the collected changes to those being written, and begin a round, where it is due."""
         if now_seconds >= self._changes_due_at:
             self._changes_due_at = math.inf
             self._being_written |= self._changed
             self._changed.clear()
             self._may_have_events = self._resellers.is_due = True
-        if now_seconds >= self._everybody_due_at:
-            self._everybody_due_at = now_seconds + self._heartbeat_seconds
-            if self._everybody_after is None:
-                self._everybody_after = (next(iter(self._books)), "")
+        if now_seconds >= self._all_due_at:
+            self._all_due_at = now_seconds + self._heartbeat_seconds
+            if self._all_after is None:
+                self._all_after = (next(iter(self._stores)), "")
                 self._written.clear()
                 self._summaries.begin_round()
                 self._resellers.begin_round()
@@ -233,41 +230,41 @@ class TimeSeriesWriter:
             self._resellers.written()
 
     async def _write_changed(self) -> None:
-        places = set(itertools.islice(self._being_written, PAGE))
+        ids = set(itertools.islice(self._being_written, PAGE))
         accounts = [
             (panel, account)
-            for panel, key in places
-            if (account := self._books[panel].accounts.get(key))
+            for panel, key in ids
+            if (account := self._stores[panel].accounts.get(key))
         ]
-        missing = places - {(panel, account.key) for panel, account in accounts}
+        missing = ids - {(panel, account.key) for panel, account in accounts}
         deleted = missing & self._series.keys()
         endings = [
             last_line(self._series[each], Ending.DELETED, at=self._clock()) for each in deleted
         ]
         if await self._write_accounts(accounts, skips_written=True, endings=endings):
-            self._being_written -= places
+            self._being_written -= ids
             self._summaries.forget(missing)
             for each in deleted:
                 del self._series[each]
 
-    async def _write_everybody(self, after: _Place) -> None:
+    async def _write_all(self, after: AccountId) -> None:
         panel, key = after
-        accounts = self._books[panel].accounts.page(admin=None, after=key, limit=PAGE)
+        accounts = self._stores[panel].accounts.page(admin=None, after=key, limit=PAGE)
         found = [(panel, account) for account in accounts]
         if await self._write_accounts(found, skips_written=False):
-            self._everybody_after = self._next_page(panel, [each.key for each in accounts])
-            if self._everybody_after is None:
+            self._all_after = self._next_page(panel, [each.key for each in accounts])
+            if self._all_after is None:
                 self._summaries.end_round()
 
-    async def _write_deleted(self, after: _Place) -> None:
-        """End the series of users who were deleted within the retention, perhaps once more."""
+    async def _write_deleted(self, after: AccountId) -> None:
+        """End the series of users who were deleted within the retention; a repeat is harmless."""
         panel, key = after
-        books = self._books[panel]
-        deleted = books.gone_accounts.page(since=self._clock() - self._kept, after=key, limit=PAGE)
+        store = self._stores[panel]
+        deleted = store.gone_accounts.page(since=self._clock() - self._kept, after=key, limit=PAGE)
         endings = []
         for each in deleted:
             account = each.account
-            name = PublicName(panel, books.placement.public_name(account.username))
+            name = PublicName(panel, store.placement.public_name(account.username))
             series = series_of(account, name)
             if self._series.get((panel, account.key)) != series:
                 endings.append(last_line(series, Ending.DELETED, at=each.gone_at + JUST_BEFORE))
@@ -280,11 +277,11 @@ class TimeSeriesWriter:
         if await self._deliver(USER_LISTS.name, lines):
             self._summaries.written(at_seconds=now_seconds)
 
-    def _next_page(self, panel: str, keys: Sequence[str]) -> _Place | None:
-        """Return after which account the page after this one begins; None if it was the last."""
+    def _next_page(self, panel: str, keys: Sequence[str]) -> AccountId | None:
+        """Return the account after which the next page begins; None if this was the last page."""
         if len(keys) == PAGE:
             return panel, keys[-1]
-        panels = list(self._books)
+        panels = list(self._stores)
         later = panels[panels.index(panel) + 1 :]
         return (later[0], "") if later else None
 
@@ -296,25 +293,27 @@ class TimeSeriesWriter:
         endings: Iterable[str | Refused] = (),
     ) -> bool:
         points: list[str | Refused] = [*endings]
-        series: dict[_Place, Series] = {}
-        figures: dict[_Place, UserFigures] = {}
-        digests: dict[_Place, int] = {}
+        series: dict[AccountId, Series] = {}
+        figures: dict[AccountId, UserFigures] = {}
+        digests: dict[AccountId, int] = {}
         now = self._clock()
         for panel, account in accounts:
-            books, place = self._books[panel], (panel, account.key)
+            store, account_id = self._stores[panel], (panel, account.key)
             shown = trusted(account, is_store_suspended=bool(self._store.suspended))
-            name = PublicName(panel, books.placement.public_name(account.username))
-            totals = books.usage.totals(account.key)
+            name = PublicName(panel, store.placement.public_name(account.username))
+            totals = store.usage.totals(account.key)
             page = self._page_of(panel, account.username)
-            figures[place] = figures_of(shown, totals, at=now, name=name, panel_user_url=page)
-            point = usage_line(shown, totals=totals, at=now, name=name, figures=figures[place])
-            series[place] = series_of(account, name)
-            if self._series.get(place, series[place]) != series[place]:
-                points.append(last_line(self._series[place], Ending.MOVED, at=now - JUST_BEFORE))
+            figures[account_id] = figures_of(shown, totals, at=now, name=name, panel_user_url=page)
+            point = usage_line(shown, totals=totals, at=now, name=name, figures=figures[account_id])
+            series[account_id] = series_of(account, name)
+            if self._series.get(account_id, series[account_id]) != series[account_id]:
+                points.append(
+                    last_line(self._series[account_id], Ending.MOVED, at=now - JUST_BEFORE)
+                )
             digest = hash(point.rpartition(" ")[0] if isinstance(point, str) else point)
-            if not skips_written or self._written.get(place) != digest:
+            if not skips_written or self._written.get(account_id) != digest:
                 points.append(point)
-                digests[place] = digest
+                digests[account_id] = digest
         is_written = await self._deliver(USER_USAGE.name, points)
         if is_written:
             self._written |= digests
@@ -346,7 +345,7 @@ class TimeSeriesWriter:
         self._metrics.influx_answered(is_up=False)
         if isinstance(why, Halt):
             self._influx.close()  # the next try reads the token again
-            self._everybody_due_at = -math.inf  # the bucket may be another one then, and empty
+            self._all_due_at = -math.inf  # the bucket may be a new, empty one then
         elif why.after_seconds is not None:
             pause_seconds = max(pause_seconds, why.after_seconds)
         pause_seconds *= 1 + JITTER_SHARE * self._jitter()

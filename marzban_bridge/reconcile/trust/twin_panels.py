@@ -162,9 +162,9 @@ class TwinPanels:
 
     def _leave_alone(self, stays: str, left: str) -> None:
         self._end(stays, f"panel {left} is suspended instead")
-        books, now = self._store.of(left), self._clock()
+        now = self._clock()
         reason = SuspensionReason(kind=ONE_PANEL, text=text_of_one_panel(stays, left), since=now)
-        if books.suspension.begin(reason, at=now):
+        if self._store.of(left).suspension.begin(reason, at=now):
             log.error("%s", reason.text)
         self._note(left)
 
