@@ -9,9 +9,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from marzban_bridge.panels.names import scoped
 from marzban_bridge.quota.account import Account
 from marzban_bridge.quota.balance import Balance
 from marzban_bridge.quota.plan import Change
+from marzban_bridge.quota.resellers.reseller import Reseller
 from marzban_bridge.quota.usage import Totals, UnknownName
 from marzban_bridge.sizes import human_bytes, human_value
 from marzban_bridge.store.events import RecordedEvent
@@ -173,36 +175,24 @@ def unknown_names_table(unknown_names: Iterable[UnknownName]) -> Table:
     return table
 
 
-class ResellerRow(Protocol):
-    """A row for a reseller."""
-
-    reseller: str
-    quota_bytes: int
-    used_bytes: int
-    used_ratio: float
-    reset: str
-    period_started_at: str
-    is_enforced: bool
-    is_cut_off: bool
-
-
-def resellers_table(rows: Iterable[ResellerRow]) -> Table:
-    """Return a table of resellers with a quota, the fullest first."""
+def resellers_table(rows: Iterable[tuple[str, Reseller]]) -> Table:
+    """Return a table of resellers, each with its panel's name; the most used quota first."""
     table = _table("Resellers", "reseller")
     for name in ("quota", "used", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("reset", "since (UTC)", "enforced"):
         table.add_column(name)
-    for row in sorted(rows, key=lambda row: (-row.used_ratio, row.reseller)):
-        enforced = "yes" if row.is_enforced else "no"
+    named = [(scoped(panel, reseller.admin), reseller) for panel, reseller in rows]
+    for name, reseller in sorted(named, key=lambda row: (-row[1].used_ratio, row[0])):
+        enforced = "yes" if reseller.is_enforced else "no"
         table.add_row(
-            _data(row.reseller),
-            human_bytes(row.quota_bytes),
-            human_bytes(row.used_bytes),
-            f"{100 * row.used_ratio:.0f} %",
-            row.reset,
-            row.period_started_at[:16].replace("T", " "),
-            "users are cut off" if row.is_cut_off else enforced,
+            _data(name),
+            human_bytes(reseller.quota_bytes),
+            human_bytes(reseller.used_bytes),
+            f"{100 * reseller.used_ratio:.0f} %",
+            reseller.reset.value,
+            f"{reseller.period_started_at:%Y-%m-%d %H:%M}",
+            "users are cut off" if reseller.is_cut_off else enforced,
         )
     return table
 

@@ -11,7 +11,12 @@ from marzban_bridge.api.bodies import described, read_model
 from marzban_bridge.api.context import BridgePart, CallerPart
 from marzban_bridge.api.errors import FOR_ADMINS, OF_BODIES, OF_CHANGES
 from marzban_bridge.panels.names import scoped
-from marzban_bridge.quota.resellers.reseller import MAX_QUOTA_BYTES, Reseller, ResellerReset
+from marzban_bridge.quota.resellers.reseller import (
+    MAX_QUOTA_BYTES,
+    Reseller,
+    ResellerChange,
+    ResellerReset,
+)
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 
@@ -34,7 +39,7 @@ class ResellerEntry(BaseModel):
 
 
 class ResellerQuota(BaseModel):
-    """What to set of an admin's quota; what is left out stays as it is."""
+    """The values to set of an admin's quota; those left out stay as they are."""
 
     quota_bytes: int | None = Field(default=None, gt=0, le=MAX_QUOTA_BYTES)
     reset: Literal["never", "day", "week", "month", "year"] | None = None
@@ -74,17 +79,16 @@ async def resellers(bridge: BridgePart, caller: CallerPart) -> list[ResellerEntr
 async def set_quota(
     admin: AdminName, request: Request, bridge: BridgePart, caller: CallerPart
 ) -> ResellerEntry:
-    """Set an admin's quota, or change what is given of it. A new one is shown, and not enforced."""
+    """Set an admin's quota, or the values of it that are given. A new one is not enforced."""
     caller.require_sudo()
     asked = await read_model(request, ResellerQuota, max_bytes=MAX_BODY_BYTES, what="a quota")
-    reseller = await bridge.resellers.set(
-        admin,
+    change = ResellerChange(
         quota_bytes=asked.quota_bytes,
         reset=ResellerReset(asked.reset) if asked.reset else None,
         is_enforced=asked.is_enforced,
         used_bytes=asked.used_bytes,
-        actor=caller.admin.username,
     )
+    reseller = await bridge.resellers.set(admin, change, actor=caller.admin.username)
     bridge.reconciler.begin_pass()
     return shown_reseller(reseller, panel=bridge.store.panel)
 
@@ -93,7 +97,7 @@ async def set_quota(
 async def take_quota_away(
     admin: AdminName, bridge: BridgePart, caller: CallerPart
 ) -> ResellerEntry:
-    """Take an admin's quota away, and return it; users that were cut off are let in again."""
+    """Remove an admin's quota, and return it; users that were cut off are enabled again."""
     caller.require_sudo()
     reseller = bridge.resellers.find(admin)
     bridge.resellers.unset(admin, actor=caller.admin.username)

@@ -1,4 +1,4 @@
-"""Sets, takes away and resets the quotas of one panel's resellers: for command line and API."""
+"""Sets, removes and resets the quotas of one panel's resellers: for command line and API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota.resellers.charges import CountedUser
-from marzban_bridge.quota.resellers.reseller import MAX_QUOTA_BYTES, Reseller, ResellerReset
+from marzban_bridge.quota.resellers.reseller import (
+    MAX_QUOTA_BYTES,
+    Reseller,
+    ResellerChange,
+    ResellerReset,
+)
 from marzban_bridge.reconcile.reseller_watch import names_of_owner
 from marzban_bridge.reconcile.standstill import Standstill
 from marzban_bridge.reconcile.work_queue import WorkQueue
@@ -37,21 +42,12 @@ class ResellerActions:
         self._clock = clock
         self._standstill = standstill
 
-    async def set(
-        self,
-        admin: str,
-        *,
-        quota_bytes: int | None = None,
-        reset: ResellerReset | None = None,
-        is_enforced: bool | None = None,
-        used_bytes: int | None = None,
-        actor: str,
-    ) -> Reseller:
-        """Set an admin's quota, or change of it what is given; return the reseller.
+    async def set(self, admin: str, change: ResellerChange, *, actor: str) -> Reseller:
+        """Set an admin's quota, or the values of it that are given; return the reseller.
 
-        A new one begins now with nothing used, is never reset and is not enforced, unless it is
-        said otherwise. Raises UnknownResellerError for an admin that the panel does not have,
-        BridgeError for a quota that cannot be, and the panel's errors.
+        A new quota begins now with nothing used, is never reset and is not enforced, unless
+        `change` says otherwise. Raises UnknownResellerError for an admin that the panel does not
+        have, BridgeError for a quota outside its bounds, and the panel's errors.
         """
         with self._standstill.action():
             before, users = self._store.resellers.get(admin), dict[str, CountedUser]()
@@ -69,16 +65,7 @@ class ResellerActions:
                     period_started_at=now,
                     listed_at=now,
                 )
-            wanted = Reseller(
-                admin=admin,
-                quota_bytes=before.quota_bytes if quota_bytes is None else quota_bytes,
-                reset=before.reset if reset is None else reset,
-                is_enforced=before.is_enforced if is_enforced is None else is_enforced,
-                used_bytes=before.used_bytes if used_bytes is None else used_bytes,
-                period_started_at=before.period_started_at,
-                listed_at=before.listed_at,
-                told_percent=before.told_percent,
-            )
+            wanted = change.applied_to(before)
             if not 0 < wanted.quota_bytes <= MAX_QUOTA_BYTES:
                 raise BridgeError(
                     f"the quota of reseller {admin!r} has to be more than nothing and at most "
@@ -125,7 +112,7 @@ class ResellerActions:
         )
 
     def unset(self, admin: str, *, actor: str) -> None:
-        """Take an admin's quota away; its users are let in again.
+        """Remove an admin's quota; its users are enabled again.
 
         Raises UnknownResellerError where it has none.
         """
@@ -135,7 +122,7 @@ class ResellerActions:
         self._settle_users(admin)
 
     def reset(self, admin: str, *, actor: str) -> Reseller:
-        """Begin a new period of an admin's quota: nothing is used of it, and its users are let in.
+        """Begin a new period of an admin's quota, with nothing used; its users are enabled again.
 
         Their own periods, quotas and traffic stay. Raises UnknownResellerError where it has none.
         """

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from marzban_bridge.quota.account import MIB
+from marzban_bridge.quota.resellers.reseller import ResellerChange
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.resellers import add_resellers, move, status
 from tests.support.bridge.world import World
@@ -123,11 +124,8 @@ class ResellerMachine(RuleBasedStateMachine):
 
     @rule(admin=ADMINS, quota_bytes=QUOTAS, is_enforced=st.booleans(), is_fatal=st.booleans())
     def set_quota(self, admin, quota_bytes, is_enforced, is_fatal):
-        self.world.run(
-            self.world.bridge.resellers.set(
-                admin, quota_bytes=quota_bytes, is_enforced=is_enforced, actor="test"
-            )
-        )
+        change = ResellerChange(quota_bytes=quota_bytes, is_enforced=is_enforced)
+        self.world.run(self.world.bridge.resellers.set(admin, change, actor="test"))
         quota = self.quotas.setdefault(admin, Quota(quota_bytes, is_enforced))
         quota.quota_bytes, quota.is_enforced = quota_bytes, is_enforced
         self.look(is_fatal=is_fatal)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +20,12 @@ from marzban_bridge.config.panels_file import load_panels
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import UnknownResellerError
 from marzban_bridge.panels.names import FIRST_PANEL, take_apart
-from marzban_bridge.quota.resellers.reseller import MAX_QUOTA_BYTES, Reseller, ResellerReset
+from marzban_bridge.quota.resellers.reseller import (
+    MAX_QUOTA_BYTES,
+    Reseller,
+    ResellerChange,
+    ResellerReset,
+)
 from marzban_bridge.reconcile.reseller_actions import ResellerActions
 from marzban_bridge.sizes import human_bytes
 from marzban_bridge.store.open import open_to_read
@@ -85,7 +91,11 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
         return 0
     if arguments.asked == "show":
         panel, name = _place(settings, arguments.name)
-        found = [each for each in _stored(settings, panel) if each.reseller == arguments.name]
+        found = [
+            (of_panel, each)
+            for of_panel, each in _stored(settings)
+            if (of_panel, each.admin) == (panel, name)
+        ]
         if not found:
             raise UnknownResellerError(
                 f"reseller {name!r} has no quota; `marzban-bridge resellers` lists those that have"
@@ -101,23 +111,17 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _set(settings: Settings, arguments: argparse.Namespace) -> ResellerEntry:
-    async def act(actions: ResellerActions, name: str) -> Reseller:
-        return await actions.set(
-            name,
-            quota_bytes=arguments.quota,
-            reset=ResellerReset(arguments.reset) if arguments.reset else None,
-            is_enforced=arguments.enforce,
-            used_bytes=arguments.used,
-            actor=ACTOR,
-        )
+    change = ResellerChange(
+        quota_bytes=arguments.quota,
+        reset=ResellerReset(arguments.reset) if arguments.reset else None,
+        is_enforced=arguments.enforce,
+        used_bytes=arguments.used,
+    )
 
-    wanted = {
-        "quota_bytes": arguments.quota,
-        "reset": arguments.reset,
-        "is_enforced": arguments.enforce,
-        "used_bytes": arguments.used,
-    }
-    return _change(settings, arguments.name, "PUT", "", act, json=wanted)
+    async def act(actions: ResellerActions, name: str) -> Reseller:
+        return await actions.set(name, change, actor=ACTOR)
+
+    return _change(settings, arguments.name, "PUT", "", act, json=asdict(change))
 
 
 def _unset(settings: Settings, arguments: argparse.Namespace) -> ResellerEntry:
@@ -174,24 +178,20 @@ def _place(settings: Settings, public_name: str) -> tuple[str, str]:
     return name.panel, public_name.removeprefix(f"{name.panel}/")
 
 
-def _stored(settings: Settings, panel: str | None = None) -> list[ResellerEntry]:
+def _stored(settings: Settings) -> list[tuple[str, Reseller]]:
+    """Return the resellers of all panels, each with its panel's name."""
     store = open_to_read(settings)
     try:
-        return [
-            shown_reseller(each, panel=name)
-            for name in store.panels
-            if panel in {None, name}
-            for each in store.of(name).resellers.all()
-        ]
+        return [(panel, each) for panel in store.panels for each in store.of(panel).resellers.all()]
     finally:
         store.close()
 
 
-def _print(entries: list[ResellerEntry], *, as_json: bool) -> None:
+def _print(found: Sequence[tuple[str, Reseller]], *, as_json: bool) -> None:
     if as_json:
-        print_json([each.model_dump() for each in entries])
-    elif entries:
-        console.print(resellers_table(entries))
+        print_json([shown_reseller(each, panel=panel).model_dump() for panel, each in found])
+    elif found:
+        console.print(resellers_table(found))
     else:
         say("No reseller has a quota: marzban-bridge resellers set NAME --quota 5TiB")
 

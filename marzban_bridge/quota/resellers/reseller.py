@@ -61,6 +61,26 @@ class Reseller:
         return self.is_enforced and self.is_over
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResellerChange:
+    """The values to set of a reseller's quota; None leaves a value as it is."""
+
+    quota_bytes: int | None = None
+    reset: ResellerReset | None = None
+    is_enforced: bool | None = None
+    used_bytes: int | None = None
+
+    def applied_to(self, reseller: Reseller) -> Reseller:
+        """Return the reseller with these values."""
+        return replace(
+            reseller,
+            quota_bytes=reseller.quota_bytes if self.quota_bytes is None else self.quota_bytes,
+            reset=reseller.reset if self.reset is None else self.reset,
+            is_enforced=reseller.is_enforced if self.is_enforced is None else self.is_enforced,
+            used_bytes=reseller.used_bytes if self.used_bytes is None else self.used_bytes,
+        )
+
+
 def period_begin(reset: ResellerReset, now: datetime) -> datetime | None:
     """Return when the calendar period of `now` began; None if periods do not end by themselves.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marzban_bridge.quota.resellers.reseller import Reseller
+from marzban_bridge.quota.resellers.reseller import Reseller, ResellerChange
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.world import World
 
@@ -18,9 +18,8 @@ def add_resellers(world: World, *names: str) -> None:
 def set_quota(world: World, admin: str, quota: float | None = None, **fields: Any) -> Reseller:
     """Set an admin's quota in GiB, as its command does, and make a pass."""
     quota_bytes = None if quota is None else gib(quota)
-    reseller = world.run(
-        world.bridge.resellers.set(admin, quota_bytes=quota_bytes, actor="test", **fields)
-    )
+    change = ResellerChange(quota_bytes=quota_bytes, **fields)
+    reseller = world.run(world.bridge.resellers.set(admin, change, actor="test"))
     world.one_pass()
     return reseller
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from marzban_bridge.errors import BridgeError, UnknownResellerError
-from marzban_bridge.quota.resellers.reseller import ResellerReset
+from marzban_bridge.quota.resellers.reseller import ResellerChange, ResellerReset
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.resellers import add_resellers, kinds, move, set_quota, use, used
 from tests.support.bridge.world import World
@@ -70,7 +70,8 @@ def test_what_is_used_between_the_quota_and_the_next_look_counts(world):
     """Of users with and without an account, none of whom the bridge has looked at since."""
     use(world, "alice", panel=3, external=2)
     world.panel.use_traffic("alice", gib(7))
-    world.run(world.bridge.resellers.set("shop", quota_bytes=gib(50), actor="test"))
+    change = ResellerChange(quota_bytes=gib(50))
+    world.run(world.bridge.resellers.set("shop", change, actor="test"))
     world.panel.use_traffic("alice", gib(1))
     world.panel.use_traffic("bob", gib(2))
     use(world, "bob", external=1)

@@ -9,7 +9,7 @@ import pytest
 from marzban_bridge.errors import PanelError
 from marzban_bridge.panels.users import Status
 from marzban_bridge.quota.account import Enforcement
-from marzban_bridge.quota.resellers.reseller import ResellerReset
+from marzban_bridge.quota.resellers.reseller import ResellerChange, ResellerReset
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.panels_world import PanelsWorld
 from tests.support.bridge.resellers import (
@@ -396,9 +396,8 @@ class TestTwoPanels:
     def test_each_counts_and_cuts_off_its_own(self, panels):
         for name in panels.panels:
             bridge = panels.bridge(name)
-            panels.run(
-                bridge.resellers.set("shop", quota_bytes=gib(10), is_enforced=True, actor="test")
-            )
+            change = ResellerChange(quota_bytes=gib(10), is_enforced=True)
+            panels.run(bridge.resellers.set("shop", change, actor="test"))
         panels.look(2)
         panels.use("default", 4)
         panels.use("two", 3)
