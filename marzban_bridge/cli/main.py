@@ -48,8 +48,13 @@ STAND_INS = (
 )
 """Commands whose module has `add_arguments` and `run`; it is imported when the command is given.
 
-A bridge that runs for months has no use for a simulated panel in its memory.
+So a running bridge does not load the simulated panel.
 """
+
+
+Run = Callable[[argparse.Namespace], int]
+Add = Callable[[str, str, Run], argparse.ArgumentParser]
+"""Adds a command of a name, with its help, which calls a function; returns its parser."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser(given).parse_args(given)
     if (code := completion_of(arguments)) is not None:
         return code
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    run: Run = arguments.run
     return run_command(lambda: run(arguments), errors=(BridgeError,), explain=_explain)
 
 
@@ -103,17 +108,43 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     )
     subcommands = commands_of(parser)
 
-    def add(name: str, help_text: str, run: Callable[[argparse.Namespace], int]) -> Adder:
+    def add(name: str, help_text: str, run: Run) -> argparse.ArgumentParser:
         command = subcommands.add_parser(name, help=help_text, description=help_text)
         command.set_defaults(run=run)
         return command
 
-    add("run", "serve and reconcile until stopped", _run)
-    add(
-        "once",
-        "one pass over all users, then stop",
-        lambda _: _alone(commands.once),
+    _add_running(add)
+    _add_showing(add)
+    _add_changing(add)
+    _add_recovering(add)
+    _add_contact_points(add)
+    for name, module, help_text in STAND_INS:
+        command = add(name, help_text, _stand_in(module))
+        if name in given:
+            importlib.import_module(module).add_arguments(command)
+    add_completion(subcommands, parser)
+    return parser
+
+
+def _add_running(add: Add) -> None:
+    """Add the commands that run collector and bridge, or one pass."""
+    up = add("up", "collector and bridge in one process", _up)
+    up.add_argument(
+        "--check", action="store_true", help="say what is wrong with the settings; start nothing"
     )
+    add("run", "serve and reconcile until stopped", _run)
+    add("once", "one pass over all users, then stop", lambda _: _alone(commands.once))
+
+
+def _add_showing(add: Add) -> None:
+    """Add the commands that change nothing."""
+    examination = add(
+        "doctor",
+        "check panels, collector, bridge, InfluxDB and Grafana, and print what to do; changes "
+        "nothing, and exits with 1 if something is wrong",
+        _doctor,
+    )
+    doctor.add_arguments(examination)
     add_json(add("plan", "show what a pass would change; change nothing", _plan))
     users = add(
         "users",
@@ -132,12 +163,26 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     events.add_argument(
         "--limit", type=_count, default=50, help="how many of the newest (default: 50)"
     )
+
+
+def _add_changing(add: Add) -> None:
+    """Add the commands that an admin changes users, quotas and panels by."""
     reset = add("reset", "start a new period for a user, in the panel and in the bridge", _reset)
     whom = reset.add_mutually_exclusive_group(required=True)
     whom.add_argument("user", nargs="?")
     whom.add_argument("--all", action="store_true", help="all users, through the panel")
     reset.add_argument("--yes", action="store_true", help="do not ask for a typed confirmation")
     _add_change(reset)
+    resellers_command.add_arguments(
+        add(
+            "resellers",
+            "quotas of admins for all of their users together; off until one is set",
+            lambda it: resellers_command.run(_settings(), it),
+        )
+    )
+    panels_command.add_arguments(
+        add("panels", "list the panels; print the secrets of their webhooks", _panels)
+    )
     cleanup = add("cleanup", "delete the collector's old rows; totals and quotas stay", _cleanup)
     cleanup.add_argument(
         "--days", type=_days, required=True, metavar="N", help="delete rows older than N days"
@@ -152,6 +197,16 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         ),
     )
     _add_change(release)
+
+
+def _add_recovering(add: Add) -> None:
+    """Add the commands that copy, move and accept a store, ledger or panel."""
+    backup = add(
+        "backup",
+        "copy the store while it is in use, and verify the copy",
+        lambda it: commands.backup(_settings(), it.file),
+    )
+    backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist yet")
     rebase = add(
         "rebase",
         "accept ledger and store as they are now, after a restore; the bridge may be running",
@@ -183,25 +238,15 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     rebuild.add_argument(
         "--yes", action="store_true", help="store the result; without it, only show it"
     )
-    backup = add(
-        "backup",
-        "copy the store while it is in use, and verify the copy",
-        lambda it: commands.backup(_settings(), it.file),
-    )
-    backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist yet")
     move = add(
         "move-store",
         "move a store from its file into PostgreSQL (BRIDGE_STORE); stop all bridges first",
         lambda it: asyncio.run(commands.move_store(_settings(), it.file)),
     )
     move.add_argument("file", type=Path, metavar="FILE", help="the file to move")
-    examination = add(
-        "doctor",
-        "check panels, collector, bridge, InfluxDB and Grafana, and print what to do; changes "
-        "nothing, and exits with 1 if something is wrong",
-        _doctor,
-    )
-    doctor.add_arguments(examination)
+
+
+def _add_contact_points(add: Add) -> None:
     contacts = add(
         "contact-points",
         "write Grafana's files of alert rules and contact points (ALERTS_…)",
@@ -222,29 +267,6 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             default=Path("provisioning/alerting") if option == "--rules" else None,
             help=help_text,
         )
-    panels_command.add_arguments(
-        add("panels", "list the panels; print the secrets of their webhooks", _panels)
-    )
-    resellers_command.add_arguments(
-        add(
-            "resellers",
-            "quotas of admins for all of their users together; off until one is set",
-            lambda it: resellers_command.run(_settings(), it),
-        )
-    )
-    up = add("up", "collector and bridge in one process", _up)
-    up.add_argument(
-        "--check", action="store_true", help="say what is wrong with the settings; start nothing"
-    )
-    for name, module, help_text in STAND_INS:
-        command = add(name, help_text, _stand_in(module))
-        if name in given:
-            importlib.import_module(module).add_arguments(command)
-    add_completion(subcommands, parser)
-    return parser
-
-
-Adder = argparse.ArgumentParser
 
 
 def _add_change(command: argparse.ArgumentParser) -> None:
@@ -281,7 +303,7 @@ def _up(arguments: argparse.Namespace) -> int:
     return standalone.up(found, create_app)
 
 
-def _stand_in(module: str) -> Callable[[argparse.Namespace], int]:
+def _stand_in(module: str) -> Run:
     def run(arguments: argparse.Namespace) -> int:
         code: int = importlib.import_module(module).run(arguments)
         return code
