@@ -42,7 +42,7 @@ SAID = {
     "reset-not-propagated": "A reset has been pending for 8m 0s",
     "held-users": "3 users are held",
     "commits-lost": "The ledger lacks reports that were in it",
-    "store-in-doubt": "The bridge's store is suspended: it lacks entries, or is another store",
+    "store-suspended": "The bridge's store is suspended: it lacks entries, or is another store",
     "standby-away": "No report is acknowledged",
     "panel-went-back": "Panel two shows an earlier state of its users",
     "panel-in-doubt": "Panel default is suspended: it shows changes that no admin makes (users_gone)",
