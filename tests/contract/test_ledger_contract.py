@@ -430,6 +430,8 @@ def test_who_reported_last_and_when_is_known_while_reports_are_kept(ledger, read
     store(ledger, batch(report(), reporter="reporter:b"), at=NOON_MILLIS + 5)
     store(ledger, batch(report(), reporter="reporter:a"), at=NOON_MILLIS + 9)
     assert reader.last_reports() == {"reporter:a": NOON_MILLIS + 9, "reporter:b": NOON_MILLIS + 5}
+    ledger.forget_reports(before_millis=NOON_MILLIS + 6, limit=99, keeps_unexported=False)
+    assert reader.last_reports() == {"reporter:a": NOON_MILLIS + 9}
 
 
 users = st.sampled_from(["a", "b", "C", "ю"])

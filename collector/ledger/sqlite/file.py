@@ -210,6 +210,14 @@ MIGRATIONS: tuple[str, ...] = (
         FROM days AS d JOIN hours AS h ON h.reporter = d.reporter AND h.hour / 24 = d.day
         GROUP BY d.day, d.reporter;
     """,
+    """
+    CREATE TABLE heard (scope TEXT PRIMARY KEY, received_at INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    INSERT INTO heard SELECT reporter, max(received_at) FROM report
+        WHERE seq <= (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'folded_seq')
+            AND reporter NOT LIKE 'correction:%'
+        GROUP BY reporter;
+    """,
 )
 LEDGER = SqliteKind(
     name="ledger",

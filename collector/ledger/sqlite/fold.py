@@ -58,6 +58,10 @@ _ADD_TO_USERS = f"""
         {added("u", "excluded", USER_SUMS)}, {later("u", "excluded")},
         change_seq = excluded.change_seq
 """
+_HEAR = """
+    INSERT INTO heard AS h (scope, received_at) VALUES (?, ?)
+    ON CONFLICT (scope) DO UPDATE SET received_at = max(h.received_at, excluded.received_at)
+"""
 
 
 def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
@@ -67,7 +71,8 @@ def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
     db.execute(_GATHER, (after, through))
     for statement in (_ADD_TO_SERIES, _ADD_TO_DAYS, _ADD_TO_USERS):
         db.execute(statement)
-    sql_senders.add(SqliteDatabase(db), after=after, through=through)
+    heard = sql_senders.add(SqliteDatabase(db), after=after, through=through)
+    db.executemany(_HEAR, sorted(heard.items()))
     key_index.index(db, after=after, through=through)
     note_folded(db, through)
 

@@ -12,7 +12,7 @@ from collector.ledger.corrections import SCOPE
 from collector.ledger.sql import statistics as sql_statistics
 from collector.ledger.sql.database import Database
 from collector.ledger.sql.reader import SqlReader
-from collector.ledger.sqlite.database import SqliteDatabase
+from collector.ledger.sqlite.database import DIALECT, SqliteDatabase
 from collector.ledger.sqlite.file import connect
 from collector.ledger.sqlite.key_index import seqs_of
 from collector.ledger.statistics_values import Audit, Facts
@@ -99,5 +99,11 @@ class SqliteReader(SqlReader):
 
 def last_reports(db: sqlite3.Connection) -> dict[str, int]:
     """Return when the newest stored report of each sender arrived, by its scope."""
-    query = "SELECT reporter, max(received_at) FROM report GROUP BY reporter"
+    query = f"""
+        SELECT scope, max(received_at) FROM (
+            SELECT scope, received_at FROM heard WHERE received_at >= {DIALECT.oldest_received_at}
+            UNION ALL
+            SELECT reporter AS scope, received_at FROM {DIALECT.unfolded}
+        ) GROUP BY scope
+    """
     return {scope: at for scope, at in db.execute(query) if not scope.startswith(SCOPE)}

@@ -129,6 +129,7 @@ def test_before_ratios_everything_counted_as_it_was_reported(path, first_that_is
         (change,) = reader.changes(after=0, limit=10).changes
         assert (change.upload_bytes, change.download_bytes, change.billed_bytes) == (11, 23, 38)
         assert [each.billed_bytes for each in reader.reports_after(0, limit=9)] == [30, 3, 5]
+        assert reader.last_reports() == {"reporter:r": NOON_MILLIS}
         assert reader.sender_bytes("reporter:r", hour=20_000 * 24 + 12) == (1, 34)
         assert [each.billed_bytes for each in reader.servers_of(None, since_day=None)] == [38]
         (day,) = reader.days_after(0, limit=9)
@@ -140,6 +141,35 @@ def test_before_ratios_everything_counted_as_it_was_reported(path, first_that_is
         assert reader.export_state("daily").seq == 0, (
             "days are written again, with what they billed"
         )
+
+
+def test_a_file_from_before_senders_were_noted_knows_who_reported_last(path):
+    with pytest.MonkeyPatch.context() as patched:
+        before = next(n for n, script in enumerate(MIGRATIONS) if "TABLE heard " in script)
+        patched.setattr(sqlite_file, "LEDGER", replace(LEDGER, migrations=MIGRATIONS[:before]))
+        connect(path).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(
+            """
+            INSERT INTO series VALUES (1, 'alice', 'de-1', 443, 'vless', 10, 20, 1, 1, 5, 45);
+            INSERT INTO report VALUES
+                (41, NULL, 1, 4, 6, 1, 1728000000000, 1728000000005, 'reporter:a', NULL),
+                (42, NULL, 1, 1, 2, 1, 1728000000000, 1728000000007, 'reporter:a', NULL),
+                (43, NULL, 1, 1, 2, 1, 1728000000000, 1728000000009, 'user:alice', NULL),
+                (44, NULL, 1, 0, 0, 0, 1728000000000, 1728000000010, 'correction:1', NULL),
+                (45, NULL, 1, 1, 2, 1, 1728000000000, 1728000000011, 'reporter:b', NULL);
+            UPDATE meta SET value = '44' WHERE key = 'folded_seq';
+            """
+        )
+    last = {
+        "reporter:a": 1728000000007,
+        "user:alice": 1728000000009,
+        "reporter:b": 1728000000011,
+    }
+    with closing(connect(path)), closing(SqliteReader(path)) as reader:
+        assert reader.last_reports() == last, "before the last is added up"
+    with closing(SqliteLedger(path)), closing(SqliteReader(path)) as reader:
+        assert reader.last_reports() == last
 
 
 def test_a_file_from_before_corrections_opens_with_all_it_holds_and_can_be_corrected(path):
@@ -386,6 +416,22 @@ def test_a_users_statistics_do_not_read_everybodys_rows(path):
         for since_day in (None, DAY - 6):
             assert len(reader.servers_of("u7", since_day=since_day)) == 1
         assert steps[0] * 10 < 2_000
+        reader._db.set_progress_handler(None, 0)
+
+
+def test_who_reported_last_is_known_without_reading_the_reports(path):
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *(report(f"u{number % 50}") for number in range(5_000)))
+    with closing(SqliteReader(path)) as reader:
+        steps = [0]
+
+        def count() -> int:
+            steps[0] += 1
+            return 0
+
+        reader._db.set_progress_handler(count, 10)
+        assert reader.last_reports() == {"reporter:r": NOON_MILLIS}
+        assert steps[0] * 10 < 500
         reader._db.set_progress_handler(None, 0)
 
 
