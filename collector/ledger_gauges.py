@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import Sequence
 
 from collector.errors import CollectorError
@@ -17,6 +18,8 @@ from collector.service import Collector
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 15.0
+REFRESH_SHARE = 1 / 50
+"""The largest share of time for it: counting takes as long as the ledger is large."""
 MOST_BUSY_HOURS = 1000
 
 
@@ -24,6 +27,7 @@ async def keep_fresh(collector: Collector) -> None:
     """Refresh the ledger's gauges until cancelled."""
     is_recalled = False
     while True:
+        started_at = time.monotonic()
         try:
             if not is_recalled or collector.backend.is_shared:  # other collectors take reports too
                 await _recall_reporters(collector)
@@ -31,7 +35,8 @@ async def keep_fresh(collector: Collector) -> None:
             await refresh(collector)
         except (CollectorError, OSError, sqlite3.Error) as error:
             log.warning("the ledger's numbers could not be read: %s", error)
-        await asyncio.sleep(REFRESH_SECONDS)
+        took_seconds = time.monotonic() - started_at
+        await asyncio.sleep(max(REFRESH_SECONDS, took_seconds / REFRESH_SHARE))
 
 
 async def refresh(collector: Collector) -> None:

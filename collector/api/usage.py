@@ -151,7 +151,8 @@ async def server_statistics(
 async def spikes(collector: CollectorPart) -> list[SpikeStatistics]:
     """List the senders with a spike today or yesterday (COLLECTOR_SPIKE_FACTOR), largest first.
 
-    The list is at most 15 s old. With a shared ledger, only the leading collector has it.
+    The list is read every 15 s, of a large ledger less often. With a shared ledger, only the
+    leading collector has it.
     """
     return [
         SpikeStatistics(
