@@ -32,6 +32,7 @@ from collector.api.problems import install_problem_handlers
 from collector.contacts import keep_contacts, store_contacts
 from collector.direct_intake import DirectIntake
 from collector.field_descriptions import DESCRIPTIONS, describe_senders
+from collector.ledger.ports import EmbeddedLedger
 from collector.ledger_gauges import keep_fresh
 from collector.runtime.background import end_all
 from collector.runtime.http.api_page import API_OPTIONS, serve_api_page
@@ -52,8 +53,13 @@ def create_app(
     now_millis: Callable[[], int] = wall_clock_millis,
     monotonic_seconds: Callable[[], float] = time.monotonic,
     panel_transport: httpx.AsyncBaseTransport | None = None,
+    embedded_ledger: EmbeddedLedger | None = None,
+    on_damage: Callable[[Exception], None] = lambda _: None,
 ) -> FastAPI:
-    """Return the collector as an ASGI application; its lifespan opens and closes the ledger."""
+    """Return the collector as an ASGI application; its lifespan opens and closes the ledger.
+
+    `embedded_ledger` and `on_damage` are those of `open_collector`.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +68,8 @@ def create_app(
             now_millis=now_millis,
             monotonic_seconds=monotonic_seconds,
             panel_transport=panel_transport,
+            embedded_ledger=embedded_ledger,
+            on_damage=on_damage,
         ) as opened:
             app.state.collector = opened
             tasks = [

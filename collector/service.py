@@ -26,7 +26,7 @@ from collector.intake.shared import SharedIngest
 from collector.intake.standby_watch import StandbyWatch
 from collector.intake.subscriptions.resolver import Subscriptions
 from collector.ledger.backend import EmbeddedBackend, LedgerBackend, SharedBackend, backend_of
-from collector.ledger.ports import Ledger, LedgerReader
+from collector.ledger.ports import EmbeddedLedger, Ledger, LedgerCheck, LedgerReader
 from collector.metrics import Metrics
 from collector.reports.byte_bounds import Bounds, ByteBounds
 from collector.reports.report import DAY_MILLIS, Limits
@@ -169,8 +169,10 @@ class _OpenedLedger(NamedTuple):
     ledger: Ledger
     reader: LedgerReader
     ingest: Ingest
-    commits_waiting: Callable[[], int] | None
+    commits_waiting: Callable[[], int] | None = None
     """Counts the commits that wait for a standby of the ledger's server; None without a server."""
+    check: LedgerCheck | None = None
+    """Reads an embedded ledger through, beside what comes in."""
 
 
 @contextlib.asynccontextmanager
@@ -180,8 +182,14 @@ async def open_collector(
     now_millis: Callable[[], int] = wall_clock_millis,
     monotonic_seconds: Callable[[], float] = time.monotonic,
     panel_transport: httpx.AsyncBaseTransport | None = None,
+    embedded_ledger: EmbeddedLedger | None = None,
+    on_damage: Callable[[Exception], None] = lambda _: None,
 ) -> AsyncIterator[Collector]:
     """Open the ledger and start storing reports; on exit store what is queued and close.
+
+    `embedded_ledger` is one that was opened before; it is closed here. An embedded ledger is
+    checked while reports come in. When the check finds damage, nothing is acknowledged any more,
+    and `on_damage` is called in the event loop, with a LedgerError.
 
     Raises LedgerError when the ledger cannot be used, SettingsError for a wrong sources file.
     """
@@ -196,9 +204,15 @@ async def open_collector(
         keeps_unexported=bool(settings.influxdb_url),
         max_queued_reports=settings.max_queued_reports,
     )
-    opened = (
-        _open_shared(backend, options) if backend.is_shared else _open_embedded(backend, options)
-    )
+    if backend.is_shared:
+        opened = _open_shared(backend, options)
+    else:
+        opened = _open_embedded(
+            backend,
+            options,
+            ledger=embedded_ledger or backend.open_at_once(),
+            on_damage=on_damage,
+        )
     ledger, reader, ingest = opened.ledger, opened.reader, opened.ingest
     _note_configured(backend, reader, settings, now_millis())
     subscriptions = None
@@ -232,6 +246,8 @@ async def open_collector(
         )
         metrics.expose_export()
     ingest.start()
+    if opened.check:
+        opened.check.start()
     try:
         yield Collector(
             settings=settings,
@@ -268,6 +284,8 @@ async def open_collector(
             strangers_memory=BodyMemoryBudget(STRANGERS_BODIES * settings.max_body_bytes),
         )
     finally:
+        if opened.check:
+            await asyncio.to_thread(opened.check.stop)
         await ingest.stop()
         if exporter:
             await exporter.close()
@@ -309,13 +327,26 @@ def _note_configured(
             )
 
 
-def _open_embedded(backend: EmbeddedBackend, options: IngestOptions) -> _OpenedLedger:
-    ledger, reader = backend.open(), backend.reader()
-    return _OpenedLedger(ledger, reader, EmbeddedIngest(ledger, options), None)
+def _open_embedded(
+    backend: EmbeddedBackend,
+    options: IngestOptions,
+    *,
+    ledger: EmbeddedLedger,
+    on_damage: Callable[[Exception], None],
+) -> _OpenedLedger:
+    ingest = EmbeddedIngest(ledger, options, unfolded_reports=ledger.unfolded_reports)
+    loop = asyncio.get_running_loop()
+
+    def refuse(error: Exception) -> None:
+        ingest.refuse(str(error))
+        loop.call_soon_threadsafe(on_damage, error)
+
+    check = backend.check(on_fault=refuse)
+    return _OpenedLedger(ledger, backend.reader(), ingest, check=check)
 
 
 def _open_shared(backend: SharedBackend, options: IngestOptions) -> _OpenedLedger:
     ledger, reader = backend.open(), backend.reader()
     options.metrics.expose_leading()
     ingest = SharedIngest(ledger, reader, options)
-    return _OpenedLedger(ledger, reader, ingest, reader.commits_waiting)
+    return _OpenedLedger(ledger, reader, ingest, commits_waiting=reader.commits_waiting)

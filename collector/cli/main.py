@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sqlite3
 import sys
 import time
@@ -24,7 +25,14 @@ from collector.cli.reporters import add_reporters
 from collector.cli.sources import show_sources
 from collector.errors import CollectorError, LedgerUnavailableError
 from collector.known_names import NAMES
-from collector.ledger.backend import LedgerBackend, backend_of, file_of
+from collector.ledger.backend import (
+    EmbeddedBackend,
+    LedgerBackend,
+    SharedBackend,
+    backend_of,
+    file_of,
+)
+from collector.ledger.ports import EmbeddedLedger
 from collector.ledger.sqlite.backup import back_up
 from collector.ledger.sqlite.file import LEDGER
 from collector.ledger.statistics_values import Audit, Facts
@@ -184,16 +192,35 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
     backend = backend_of(settings.ledger_url)
     load_sources(settings.sources_file)  # a mistake in it is a one-line error, not a traceback
-    with listen(settings.host, settings.port) as listener:  # fails before anything is changed
-        _prepare(backend)
+    damage: list[Exception] = []
+
+    def end(error: Exception) -> None:
+        damage.append(error)
+        server.end()
+
+    with (
+        listen(settings.host, settings.port) as listener,  # fails before anything is changed
+        contextlib.ExitStack() as opened,
+    ):
+        ledger = _prepare(backend)
+        if ledger is not None:
+            opened.callback(ledger.close)
         _show_banner(settings, backend)
-        server = server_of(create_app(settings), settings, freezes_heap=True)
+        app = create_app(settings, embedded_ledger=ledger, on_damage=end)
+        server = server_of(app, settings, freezes_heap=True)
         server.run(sockets=[listener])
+    for error in damage:
+        raise error
     return 0 if server.started else 1
 
 
-def _prepare(backend: LedgerBackend) -> None:
-    """Prepare the ledger; wait for a PostgreSQL server that is started at the same time."""
+def _prepare(backend: EmbeddedBackend | SharedBackend) -> EmbeddedLedger | None:
+    """Open an embedded ledger, or prepare one in PostgreSQL; its errors are one line here.
+
+    Waits for a PostgreSQL server that is started at the same time.
+    """
+    if not backend.is_shared:
+        return backend.open_at_once()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -204,18 +231,17 @@ def _prepare(backend: LedgerBackend) -> None:
             print(f"{error}; trying again", file=sys.stderr)
             time.sleep(1)
         else:
-            return
+            return None
 
 
 def _show_banner(settings: Settings, backend: LedgerBackend) -> None:
     reader = backend.reader()
-    facts = reader.facts()
     valid = [each for each in reader.reporters() if each.revoked_at_millis is None]
     reader.close()
     count = len(valid) + len(settings.reporter_keys)
     lines = [
         f"collector on http://{settings.host}:{settings.port}  (API: /docs)",
-        f"ledger {backend.name}: {facts.users} users",
+        f"ledger {backend.name}",
         f"reporters: {count}"
         + ("" if count else "  -> traffic-collector reporters add NAME makes the first key"),
     ]

@@ -44,6 +44,7 @@ class DeferredSums:
         self._on_added_up = on_added_up
         self._stored_at = -math.inf
         self._deferred_reports = 0
+        self._has_unfolded = False
         self._deferred_since = 0.0
         self._fold_after_seconds = FOLD_SECONDS
         self._outage = Outage(
@@ -68,7 +69,13 @@ class DeferredSums:
     @property
     def defers_next(self) -> bool:
         """Whether the next commit should defer adding up."""
-        return time.monotonic() - self._stored_at < BUSY_SECONDS
+        return self._has_unfolded or time.monotonic() - self._stored_at < BUSY_SECONDS
+
+    def note_unfolded(self, reports: int) -> None:
+        """Note the reports that an earlier run stored, and did not add up."""
+        self._has_unfolded = reports > 0
+        self._deferred_reports = reports
+        self._deferred_since = time.monotonic()
 
     def note_commit(self, receipts: Sequence[Receipt], *, is_deferred: bool) -> None:
         """Note a commit: its receipts, and whether adding up its reports is deferred."""
@@ -112,6 +119,7 @@ class DeferredSums:
     def _note_added_up(self) -> None:
         """Note that all reports are in the sums, after a fold or a commit that was not deferred."""
         self._deferred_reports = 0
+        self._has_unfolded = False
         self._outage.recovered()
 
 

@@ -29,18 +29,24 @@ class EmbeddedIngest:
 
     leads = True
 
-    def __init__(self, ledger: Ledger, options: IngestOptions) -> None:
+    def __init__(
+        self, ledger: Ledger, options: IngestOptions, *, unfolded_reports: int = 0
+    ) -> None:
         self._ledger = ledger
+        self._refusal: str | None = None
         self._now_millis = options.now_millis
         self.commits = CommitSignal()
         self._writer = GroupCommit(self._record, options, on_answered=self.commits.notify)
         self._sums = DeferredSums(ledger, metrics=options.metrics, on_added_up=self._notify)
+        self._sums.note_unfolded(unfolded_reports)
         self._purge = Purge(ledger, options)
 
     @property
     def problems(self) -> list[str]:
         """Why reports are not stored or not added up now; empty if they are."""
         problems = self._writer.problems
+        if self._refusal:
+            problems.append(self._refusal)
         if self._sums.error:
             problems.append(f"reports are stored, but not added up: {self._sums.error}")
         return problems
@@ -53,6 +59,10 @@ class EmbeddedIngest:
     def start(self) -> None:
         """Start the writing thread."""
         self._writer.start(self._run)
+
+    def refuse(self, reason: str) -> None:
+        """Acknowledge nothing from now on, and change nothing; for any thread."""
+        self._refusal = reason
 
     async def stop(self) -> None:
         """Store and add up what is queued, then end the thread and wake all waiting readers."""
@@ -69,33 +79,51 @@ class EmbeddedIngest:
 
     async def run(self, work: Callable[[Ledger], T]) -> T:
         """Run something else with the ledger between commits; see `Ingest.run`."""
-        return await self._writer.run(lambda: work(self._ledger))
+        return await self._writer.run(lambda: self._do(work))
 
     async def catch_up(self) -> None:
         """Return once every stored report is in the sums; NotStoredError if that fails."""
         if self._sums.are_behind and not self._writer.is_stopping:
-            await self._writer.run(self._sums.add_up)
+            await self.run(lambda _: self._sums.add_up())
 
     def _run(self) -> None:
         is_last = False
         while not is_last:
-            wait_seconds = max(0.0, self._purge.due_at - time.monotonic())
-            if self._sums.are_behind:
-                wait_seconds = min(wait_seconds, self._sums.pause_seconds)
-            turn = self._writer.take(wait_seconds)
+            turn = self._writer.take(self._wait_seconds())
             is_last = turn.is_last
             self._writer.do(turn)
+            if self._refusal:
+                continue
             if self._sums.are_behind and (turn.is_idle or is_last or self._sums.is_due):
                 self._sums.try_add_up()
             if self._purge.is_due:
                 self._try_purge()
 
+    def _wait_seconds(self) -> float | None:
+        """Return how long to wait for a request; None where there is nothing else to do."""
+        if self._refusal:
+            return None
+        wait_seconds = max(0.0, self._purge.due_at - time.monotonic())
+        return (
+            min(wait_seconds, self._sums.pause_seconds) if self._sums.are_behind else wait_seconds
+        )
+
+    def _do(self, work: Callable[[Ledger], T]) -> T:
+        self._raise_if_refused()
+        return work(self._ledger)
+
+    def _raise_if_refused(self) -> None:
+        if self._refusal:
+            raise NotStoredError(self._refusal)
+
     def _record(self, batches: Sequence[Batch]) -> list[Receipt]:
+        self._raise_if_refused()
         is_deferred = self._sums.defers_next
         receipts = self._ledger.record(
             batches, received_at_millis=self._now_millis(), defers_sums=is_deferred
         )
         self._sums.note_commit(receipts, is_deferred=is_deferred)
+        self._raise_if_refused()  # if it was found during the commit
         return receipts
 
     def _try_purge(self) -> None:

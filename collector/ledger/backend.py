@@ -6,13 +6,20 @@ database that any number of collectors share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 from collector.errors import SettingsError
 from collector.ledger.corrections import Wanted
-from collector.ledger.ports import Ledger, LedgerReader, SharedLedger, SharedReader
+from collector.ledger.ports import (
+    EmbeddedLedger,
+    Ledger,
+    LedgerCheck,
+    LedgerReader,
+    SharedLedger,
+    SharedReader,
+)
 from collector.ledger.readers import ReaderPosition
 from collector.ledger.url import demand_driver, is_postgres, ledger_path
 from collector.reports.billing import Ratio
@@ -137,6 +144,24 @@ class EmbeddedBackend(LedgerBackend, Protocol):
     @property
     def is_shared(self) -> Literal[False]:
         """False: no other collector may write it."""
+        ...
+
+    def open(self) -> EmbeddedLedger:
+        """Open the ledger for writing."""
+        ...
+
+    def open_at_once(self) -> EmbeddedLedger:
+        """Open the ledger for writing, before it is checked, and before all reports are added up.
+
+        How long that takes does not depend on the number of reports.
+        """
+        ...
+
+    def check(self, *, on_fault: Callable[[Exception], None]) -> LedgerCheck:
+        """Return the check that is due then.
+
+        It calls `on_fault` once, in a thread of its own, with the LedgerError that `open` raises.
+        """
         ...
 
 

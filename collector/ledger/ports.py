@@ -123,6 +123,27 @@ class Ledger(Protocol):
         ...
 
 
+class EmbeddedLedger(Ledger, Protocol):
+    """A ledger that one collector writes."""
+
+    @property
+    def unfolded_reports(self) -> int:
+        """How many reports are stored and in no sum yet, such as a crash left."""
+        ...
+
+
+class LedgerCheck(Protocol):
+    """The check of an embedded ledger, beside its writer."""
+
+    def start(self) -> None:
+        """Start checking."""
+        ...
+
+    def stop(self) -> None:
+        """End, whether it is done or not."""
+        ...
+
+
 class LedgerReader(Protocol):
     """The reader of a ledger, for any number of threads."""
 

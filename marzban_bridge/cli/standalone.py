@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -43,6 +44,8 @@ from marzban_bridge.store.store import Store
 log = logging.getLogger(__name__)
 
 FIRST_REPORTER = "first"
+CreateCollector = Callable[..., FastAPI]
+"""Makes the collector's application: `collector.app.create_app`, given some of its parameters."""
 
 
 def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
@@ -57,6 +60,7 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
     with (  # first: fails before any change
         listen(where.host, where.port) as collector_listener,
         listen(settings.host, settings.port) as bridge_listener,
+        contextlib.ExitStack() as opened,
     ):
         Store(path).close()  # a store that cannot be used is a one-line error here
         folder, own = path.parent, dict(environment)
@@ -65,7 +69,12 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
         try:
             where = collector.settings.Settings.from_env(own)
             place = backend_of(where.ledger_url)
-            place.prepare()  # likewise an unusable ledger
+            create_collector: CreateCollector = collector.app.create_app
+            if place.is_shared:
+                place.prepare()
+            else:  # an unusable ledger is a one-line error here, too
+                ledger = opened.enter_context(contextlib.closing(place.open_at_once()))
+                create_collector = partial(create_collector, embedded_ledger=ledger)
             first_key = ""
             if not where.reporter_keys:
                 first_key = _first_reporter(place, folder / "first-reporter.key")
@@ -79,7 +88,13 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
         if first_key:
             _show_first_key(first_key, loopback_url(collector_listener))
         code = asyncio.run(
-            _up(own, bridge_settings, collector_listener, bridge_listener, create_app)
+            _up(
+                own,
+                bridge_settings,
+                (collector_listener, bridge_listener),
+                create_collector=create_collector,
+                create_app=create_app,
+            )
         )
         gc.freeze()  # as `run` does, so that it has ended soon
         return code
@@ -115,18 +130,24 @@ def beside_collector(
         dict(environment) | {"COLLECTOR_ADMIN_KEY": settings.collector_admin_key}
     )
 
+    place = backend_of(where.ledger_url)
+    create_collector: CreateCollector = collector.app.create_app
+    if not place.is_shared:  # checked first: what a command does by it would not be undone
+        create_collector = partial(create_collector, embedded_ledger=place.open())
+
     async def both() -> int:
         with listen("127.0.0.1", 0) as listener:
-            async with serving(_collector_server(where), listener):
+            async with serving(_collector_server(where, create_collector), listener):
                 return await act(replace(settings, collector_url=loopback_url(listener)))
 
     return asyncio.run(both())
 
 
-def _collector_server(settings: collector.settings.Settings) -> Server:
-    return collector.app.server_of(
-        collector.app.create_app(settings), settings, signals=Signals.LEFT_ALONE
-    )
+def _collector_server(
+    settings: collector.settings.Settings, create_collector: CreateCollector
+) -> Server:
+    app = create_collector(settings)
+    return collector.app.server_of(app, settings, signals=Signals.LEFT_ALONE)
 
 
 @contextlib.asynccontextmanager
@@ -137,11 +158,12 @@ async def running_pair(
     collector_listener: socket.socket,
     bridge_listener: socket.socket,
     app: FastAPI,
+    create_collector: CreateCollector = collector.app.create_app,
 ) -> AsyncIterator[Bridges]:
     """Run a collector and a bridge that reads it, whose application is `app`; yield the bridges."""
     collector_settings = collector.settings.Settings.from_env(collector_environment)
     async with (
-        serving(_collector_server(collector_settings), collector_listener),
+        serving(_collector_server(collector_settings, create_collector), collector_listener),
         serving(server_of(app, settings, signals=Signals.LEFT_ALONE), bridge_listener),
     ):
         yield app.state.bridges
@@ -150,12 +172,20 @@ async def running_pair(
 async def _up(
     collector_environment: Mapping[str, str],
     settings: Settings,
-    collector_listener: socket.socket,
-    bridge_listener: socket.socket,
+    listeners: tuple[socket.socket, socket.socket],
+    *,
+    create_collector: CreateCollector,
     create_app: CreateApp,
 ) -> int:
+    collector_listener, bridge_listener = listeners
     failure = LoopFailure()
     stopped = asyncio.Event()
+    damage: list[Exception] = []
+
+    def end(error: Exception) -> None:
+        damage.append(error)
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with running_pair(
@@ -164,6 +194,7 @@ async def _up(
         collector_listener=collector_listener,
         bridge_listener=bridge_listener,
         app=create_app(settings, on_loop_failure=failure),
+        create_collector=partial(create_collector, on_damage=end),
     ):
         log.info(
             "up: collector %s, bridge %s, panel %s, enforcement %s",
@@ -174,6 +205,8 @@ async def _up(
         )
         await stopped.wait()
         log.info("stopping")
+    for error in damage:
+        raise SettingsError(str(error)) from error  # as where it cannot be opened
     return failure.exit_code
 
 

@@ -16,6 +16,7 @@ from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger, not_stored
 from collector.ledger.url import ledger_path
+from collector.runtime.sqlite.background_check import BackgroundCheck
 
 T = TypeVar("T")
 
@@ -40,6 +41,14 @@ class SqliteBackend(SqlAdministration):
     def open(self) -> SqliteLedger:
         """Open the ledger for writing."""
         return SqliteLedger(self.path)
+
+    def open_at_once(self) -> SqliteLedger:
+        """Open the ledger for writing, before it is checked and added up."""
+        return SqliteLedger(self.path, is_at_once=True)
+
+    def check(self, *, on_fault: Callable[[Exception], None]) -> BackgroundCheck:
+        """Return what checks the ledger beside its writer."""
+        return BackgroundCheck(sqlite_file.LEDGER, self.path, on_fault=on_fault)
 
     def reader(self) -> SqliteReader:
         """Open the ledger for reading."""

@@ -23,50 +23,63 @@ from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite import runs as sqlite_runs
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import LEDGER, connect, lock
+from collector.ledger.sqlite.series_ids import SeriesIds, SeriesKey
 from collector.ledger.statistics_values import (
     IdleSeries,
 )
 from collector.reports.report import Report
-from collector.runtime.sqlite.file import check_whole
+from collector.runtime.sqlite.background_check import check_noted
+from collector.runtime.sqlite.file import check_whole, closed_on_fault
 from collector.schema import Policy
-
-MAX_CACHED_SERIES = 500_000
 
 _APPEND = (
     "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
     "connections, reported_at, received_at, reporter, billed_bytes) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_SeriesKey = tuple[str, str, int, str]
 _Content = tuple[int | None, int, int]
 
 
 class SqliteLedger:
     """The only writer of a ledger file; for one thread at a time.
 
-    Opening locks the file, checks its integrity, migrates it and adds up reports that a crash left;
-    raises LedgerError.
+    Opening locks the file, migrates it, checks its integrity and adds up reports that a crash left;
+    raises LedgerError. With `is_at_once` the last two, which take longer the more there is, are the
+    caller's: a `BackgroundCheck` and `fold`. A file in which one has found damage is checked first.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_at_once: bool = False) -> None:
         self.path = path
         self._lock = lock(path)
+        check = check_noted if is_at_once else check_whole
         try:
             self._db = connect(path)
-            check_whole(LEDGER, self._db, path)
+            check(LEDGER, self._db, path)
         except BaseException:
             self._lock.close()
             raise
         self._is_run_noted = False
-        self._series: dict[_SeriesKey, int] = {}
+        self._series = SeriesIds()
         self._unindexed: dict[bytes, int] = {}
         """The keys of reports that are not added up yet, with their seq."""
-        self._load()
+        try:
+            with closed_on_fault(LEDGER, path, self._db):
+                self._load()
+        except BaseException:
+            self._lock.close()
+            raise
+        if is_at_once:
+            return
         try:
             self.fold()
         except NotStoredError as error:
             self.close()
             raise LedgerError(f"{error}; make room, then start again") from error
+
+    @property
+    def unfolded_reports(self) -> int:
+        """How many reports are stored and in no sum yet."""
+        return self._last_seq - self._folded_seq
 
     def _load(self) -> None:
         """Read the cached values; after a failed commit they may be ahead of the file."""
@@ -231,7 +244,7 @@ class SqliteLedger:
             conflicts += stored is not None and stored != sent
         return conflicts
 
-    def _series_id(self, key: _SeriesKey) -> int:
+    def _series_id(self, key: SeriesKey) -> int:
         """Return the id of a series, which may be a new one."""
         if (found := self._find_series(key)) is not None:
             return found
@@ -240,7 +253,7 @@ class SqliteLedger:
         )
         return self._remember_series(key, self._db.execute(statement, key).fetchone()[0])
 
-    def _find_series(self, key: _SeriesKey) -> int | None:
+    def _find_series(self, key: SeriesKey) -> int | None:
         if (found := self._series.get(key)) is not None:
             return found
         query = (
@@ -249,10 +262,8 @@ class SqliteLedger:
         row = self._db.execute(query, key).fetchone()
         return None if row is None else self._remember_series(key, row[0])
 
-    def _remember_series(self, key: _SeriesKey, series_id: int) -> int:
-        if len(self._series) >= MAX_CACHED_SERIES:
-            self._series.clear()
-        self._series[key] = series_id
+    def _remember_series(self, key: SeriesKey, series_id: int) -> int:
+        self._series.remember(key, series_id)
         return series_id
 
     def age(self, *, ran_millis: int, kept_millis: int) -> int:

@@ -93,6 +93,13 @@ class Server(uvicorn.Server):
         self._on_stop()
         await super().shutdown(sockets)
 
+    def end(self) -> None:
+        """End as at a signal, but not before it has started; called in its event loop."""
+        if self.started:
+            self.should_exit = True
+        else:  # uvicorn would not tell the application that it ends
+            asyncio.get_running_loop().call_later(START_POLL_SECONDS, self.end)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals while it serves, as `signals` says."""

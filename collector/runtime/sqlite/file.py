@@ -51,6 +51,13 @@ class SqliteKind:
         """The schema that this program reads and writes."""
         return len(self.migrations)
 
+    def damaged(self, path: Path, problem: str) -> Exception:
+        """Return the error for a file that was read through and is not whole."""
+        return self.error(
+            f"the {self.name} {path} is damaged ({problem}): "
+            f"{self.advice('move the file away yourself')}"
+        )
+
     def advice(self, what_to_do: str) -> str:
         """Return the way out: a backup, or an empty file."""
         return (
@@ -76,7 +83,7 @@ def open_to_write(
         db = _open_existing(kind, path)
     except (sqlite3.Error, OSError) as error:
         raise kind.error(f"cannot open the {kind.name} {path}: {error}") from error
-    with _closed_on_fault(kind, path, db):
+    with closed_on_fault(kind, path, db):
         verify(kind, db, path)
         keep_private(path, suffixes=BESIDE_SQLITE)
         # A copy made by VACUUM INTO comes without it, and readers would stop the writer.
@@ -95,7 +102,7 @@ def open_to_read(kind: SqliteKind, path: Path) -> sqlite3.Connection:
         db = _open_existing(kind, path)
     except (sqlite3.Error, OSError) as error:
         raise kind.error(f"cannot open the {kind.name} {path}: {error}") from error
-    with _closed_on_fault(kind, path, db):
+    with closed_on_fault(kind, path, db):
         verify(kind, db, path)
         db.execute("PRAGMA query_only = ON")
     return db
@@ -126,13 +133,16 @@ def verify(kind: SqliteKind, db: sqlite3.Connection, path: Path) -> None:
 
 def check_whole(kind: SqliteKind, db: sqlite3.Connection, path: Path) -> None:
     """Read a file through; where it is damaged or cannot be read, close it and raise its error."""
-    with _closed_on_fault(kind, path, db):
-        verdict = db.execute("PRAGMA quick_check(3)").fetchone()[0]
-        if verdict != "ok":
-            raise kind.error(
-                f"the {kind.name} {path} is damaged ({verdict}): "
-                f"{kind.advice('move the file away yourself')}"
-            )
+    with closed_on_fault(kind, path, db):
+        problem = damage_of(db)
+        if problem is not None:
+            raise kind.damaged(path, problem)
+
+
+def damage_of(db: sqlite3.Connection) -> str | None:
+    """Read a file through; return on one line what SQLite found first, or None if it is whole."""
+    verdict = str(db.execute("PRAGMA quick_check(3)").fetchone()[0])
+    return None if verdict == "ok" else " ".join(verdict.split())
 
 
 def migrate(kind: SqliteKind, db: sqlite3.Connection) -> None:
@@ -206,7 +216,7 @@ def _open_existing(kind: SqliteKind, path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def _closed_on_fault(kind: SqliteKind, path: Path, db: sqlite3.Connection) -> Iterator[None]:
+def closed_on_fault(kind: SqliteKind, path: Path, db: sqlite3.Connection) -> Iterator[None]:
     """Close a connection that cannot be used, and make of SQLite's fault the kind's error."""
     try:
         yield

@@ -51,6 +51,7 @@ class CollectorWorld:
     is_panel_down: bool = False
     panel_transport: httpx.AsyncBaseTransport | None = None
     """What answers as the panels, in place of `users`."""
+    on_damage: Callable[[Exception], None] = lambda _: None
     asked: list[str] = field(default_factory=list)
     app: FastAPI = field(init=False)
     client: httpx.AsyncClient = field(init=False)
@@ -71,6 +72,7 @@ class CollectorWorld:
             now_millis=lambda: self.now_millis,
             monotonic_seconds=self._read_monotonic_clock,
             panel_transport=self.panel_transport or httpx.MockTransport(self._answer),
+            on_damage=self.on_damage,
         )
 
     def _read_monotonic_clock(self) -> float:
