@@ -4,7 +4,8 @@
 
 Fills a ledger as life would over the deduplication window, then measures it beside an empty one, in
 turns: without a server and over HTTP. The server runs on core 0 alone, the sender on core 1. States
-bytes on disk, how long opening takes, memory, how long questions take, and what purging costs.
+bytes on disk, the time from a start to the first accepted report, memory, how long questions take,
+what purging costs, and processor time a report, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -86,12 +88,20 @@ console = Console(width=110)
 dice = random.Random(7)  # noqa: S311 - made-up reports
 
 
+class Rate(NamedTuple):
+    """What one round measured."""
+
+    per_second: float
+    cpu_micros: float
+    """Processor time for each report, of the process that stores."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Reports a second in each round, on an empty ledger and on the full one."""
+    """The rounds, on an empty ledger and on the full one."""
 
     name: str
-    runs: Mapping[str, list[float]]
+    runs: Mapping[str, list[Rate]]
 
 
 def main() -> int:
@@ -110,6 +120,7 @@ def main() -> int:
         fill(full, reports=arguments.reports, users=arguments.users)
         show_sizes(full, users=arguments.users)
         show_opening(full)
+        show_starts(full.parent, users=arguments.users)
         rates = [bare_rates(folder, full, users=arguments.users, rounds=arguments.rounds)]
         rates += served_rates(folder, full.parent, users=arguments.users, rounds=arguments.rounds)
         show_rates(rates)
@@ -225,9 +236,45 @@ def show_opening(path: Path) -> None:
     console.print(f"opening it takes {seconds:.1f} s, {check_seconds:.1f} s of them the check")
 
 
+def show_starts(folder: Path, *, users: int) -> None:
+    """Print how long after its start a collector has accepted a report; each is ended by SIGKILL.
+
+    The second start finds what the first one left: reports that are in no sum, a write-ahead log,
+    and a check that was not finished.
+    """
+    table = Table(title="Starts on the full ledger", title_justify="left")
+    columns = ("", "s to the first accepted report", "MB then", "MB when it was checked", "at most")
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    log = folder / "collector.log"
+    for kind in ("after a clean end", "after a kill in its check", "after a kill"):
+        known = len(log.read_text()) if log.exists() else 0
+        started_at = time.perf_counter()
+        with serving(folder) as collector:
+            send(collector.port, [body(users, 1)], 1)
+            seconds = time.perf_counter() - started_at
+            memory = [resident_bytes(collector)]
+            if kind == "after a clean end":
+                send(collector.port, [body(users, BATCH) for _ in range(100)], 4)
+            else:
+                await_check(collector, known)
+            memory += [resident_bytes(collector), resident_bytes(collector, "VmHWM")]
+        table.add_row(kind, f"{seconds:.1f}", *(f"{each / 1e6:.0f}" for each in memory))
+    console.print(table)
+
+
+def await_check(collector: CollectorProcess, known: int) -> None:
+    """Wait until a collector says, after so much of its log, that its ledger is whole."""
+    deadline = time.monotonic() + 600
+    while "is whole: read in" not in collector.log.read_text()[known:]:
+        if time.monotonic() > deadline:
+            raise SystemExit("the ledger was not checked within ten minutes")
+        time.sleep(0.1)
+
+
 def bare_rates(folder: Path, full: Path, *, users: int, rounds: int) -> Rates:
     """Measure ledgers without a server, in groups of 1,000, sums included."""
-    runs: dict[str, list[float]] = {EMPTY: [], FULL: []}
+    runs: dict[str, list[Rate]] = {EMPTY: [], FULL: []}
     for number in range(rounds):
         console.print(f"ledgers alone, round {number + 1} of {rounds}")
         for kind, found in runs.items():
@@ -238,27 +285,27 @@ def bare_rates(folder: Path, full: Path, *, users: int, rounds: int) -> Rates:
     return Rates(f"ledger alone, groups of {BATCH:,}", runs)
 
 
-def bare_rate(
-    ledger: SqliteLedger, *, users: int, groups: int = 300, purges: bool = False
-) -> float:
-    """Return reports a second; the first tenth warms up and is not counted."""
+def bare_rate(ledger: SqliteLedger, *, users: int, groups: int = 300, purges: bool = False) -> Rate:
+    """Return the rate; the first tenth warms up and is not counted."""
     now_millis = wall_clock_millis()
     batches = [
         Batch("reporter:load", reports_of(users, BATCH, reported_at_millis=now_millis))
         for _ in range(groups)
     ]
     warm = groups // 10
-    started_at = time.perf_counter()
+    started_at = cpu_at = 0.0
     for number, batch in enumerate(batches):
         if number == warm:
-            started_at = time.perf_counter()
+            started_at, cpu_at = time.perf_counter(), time.process_time()
         ledger.record([batch], received_at_millis=now_millis, defers_sums=True)
         if number % FOLD_EVERY == FOLD_EVERY - 1:
             ledger.fold()
         if purges and number % PURGE_EVERY == 0:
             purge(ledger)
     ledger.fold()
-    return (groups - warm) * BATCH / (time.perf_counter() - started_at)
+    reports = (groups - warm) * BATCH
+    cpu_seconds = time.process_time() - cpu_at
+    return Rate(reports / (time.perf_counter() - started_at), cpu_seconds * 1e6 / reports)
 
 
 def purge(ledger: SqliteLedger) -> float:
@@ -277,7 +324,7 @@ def show_purging(path: Path, *, users: int) -> None:
         rates: dict[bool, list[float]] = {False: [], True: []}
         for _ in range(3):
             for purges, found in rates.items():
-                found.append(bare_rate(ledger, users=users, groups=100, purges=purges))
+                found.append(bare_rate(ledger, users=users, groups=100, purges=purges).per_second)
         kept = statistics.median(rates[True]) / statistics.median(rates[False])
         # What happens once in a window: the ids of the window before are dropped all at once.
         started_at = time.perf_counter()
@@ -310,8 +357,8 @@ def serving(folder: Path) -> Iterator[CollectorProcess]:
 
 def served_rates(folder: Path, full: Path, *, users: int, rounds: int) -> list[Rates]:
     """Measure collectors over HTTP, and ask each what people ask."""
-    batches: dict[str, list[float]] = {EMPTY: [], FULL: []}
-    singles: dict[str, list[float]] = {EMPTY: [], FULL: []}
+    batches: dict[str, list[Rate]] = {EMPTY: [], FULL: []}
+    singles: dict[str, list[Rate]] = {EMPTY: [], FULL: []}
     answers: dict[str, list[dict[str, float]]] = {EMPTY: [], FULL: []}
     started_at = time.perf_counter()
     with serving(full) as filled:
@@ -334,25 +381,33 @@ def served_rates(folder: Path, full: Path, *, users: int, rounds: int) -> list[R
     ]
 
 
-def resident_bytes(collector: CollectorProcess) -> int:
-    """Return how much memory a collector takes."""
+def resident_bytes(collector: CollectorProcess, kind: str = "VmRSS") -> int:
+    """Return how much memory a collector takes; or, as `VmHWM`, took at most."""
     status = Path(f"/proc/{collector.pid}/status").read_text()
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    found = re.search(rf"^{kind}:\s+(\d+) kB$", status, re.MULTILINE)
     assert found
     return int(found[1]) * 1024
 
 
-def served_rate(collector: CollectorProcess, users: int, *, size: int, connections: int) -> float:
-    """Return reports a second, acknowledged and added up; the first tenth warms up."""
+def cpu_seconds_of(collector: CollectorProcess) -> float:
+    """Return how much processor time a collector has taken."""
+    fields = Path(f"/proc/{collector.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def served_rate(collector: CollectorProcess, users: int, *, size: int, connections: int) -> Rate:
+    """Return the rate of reports acknowledged and added up; the first tenth warms up."""
     requests = 400 if size > 1 else 20_000
     bodies = [body(users, size) for _ in range(requests)]
     warm = requests // 10
     send(collector.port, bodies[:warm], connections)
     ask(collector, "/v1/usage/user7")  # is answered when all that came before is added up
-    started_at = time.perf_counter()
+    started_at, cpu_at = time.perf_counter(), cpu_seconds_of(collector)
     send(collector.port, bodies[warm:], connections)
     ask(collector, "/v1/usage/user7")
-    return (requests - warm) * size / (time.perf_counter() - started_at)
+    reports = (requests - warm) * size
+    cpu_seconds = cpu_seconds_of(collector) - cpu_at
+    return Rate(reports / (time.perf_counter() - started_at), cpu_seconds * 1e6 / reports)
 
 
 def body(users: int, size: int) -> bytes:
@@ -424,13 +479,19 @@ def show_answers(answers: Mapping[str, list[dict[str, float]]]) -> None:
 
 def show_rates(rates: Sequence[Rates]) -> None:
     """Print the medians and their ratios."""
-    table = Table(title="Reports a second, medians", title_justify="left")
-    for column in ("", EMPTY, FULL, "ratio"):
-        table.add_column(column, justify="right" if column else "left")
-    for each in rates:
-        empty, full = (statistics.median(each.runs[kind]) for kind in (EMPTY, FULL))
-        table.add_row(each.name, f"{empty:,.0f}", f"{full:,.0f}", f"{full / empty:.2f}")
-    console.print(table)
+    for title, place in (("Reports a second", 0), ("Processor time a report, µs", 1)):
+        table = Table(title=f"{title}, medians", title_justify="left")
+        for column in ("", EMPTY, FULL, "ratio"):
+            table.add_column(column, justify="right" if column else "left")
+        for each in rates:
+            empty, full = (
+                statistics.median(found[place] for found in each.runs[kind])
+                for kind in (EMPTY, FULL)
+            )
+            ratio = full / empty if place == 0 else empty / full
+            digits = 0 if place == 0 else 1
+            table.add_row(each.name, f"{empty:,.{digits}f}", f"{full:,.{digits}f}", f"{ratio:.2f}")
+        console.print(table)
 
 
 if __name__ == "__main__":
