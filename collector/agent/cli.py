@@ -75,9 +75,7 @@ def _parser() -> argparse.ArgumentParser:
             "status --json     the same, for scripts",
         ),
     )
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"({DEFAULT_PATH})"
-    )
+    _add_config(parser, default=DEFAULT_PATH)
     commands = commands_of(parser)
     run = commands.add_parser("run", help="poll and report until stopped")
     run.add_argument("--once", action="store_true", help="poll and report once, then exit")
@@ -107,8 +105,20 @@ def _parser() -> argparse.ArgumentParser:
     then.add_argument("--requeue", action="store_true", help="queue all of them again")
     then.add_argument("--discard", action="store_true", help="delete all of them")
     dead.set_defaults(run=_dead_letters)
+    for command in (run, check, status, dead):
+        _add_config(command, default=argparse.SUPPRESS)  # keeps the value of one before the command
     add_completion(commands, parser)
     return parser
+
+
+def _add_config(parser: argparse.ArgumentParser, *, default: Path | str) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=default,
+        metavar="FILE",
+        help=f"the configuration file (default: {DEFAULT_PATH})",
+    )
 
 
 def _run(arguments: argparse.Namespace, config: Config) -> int:

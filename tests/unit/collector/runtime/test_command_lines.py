@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ import collector.__main__
 import marzban_bridge.__main__
 from collector import __version__
 from collector.agent import cli as agent_cli
+from collector.agent.config.file import DEFAULT_PATH
 from collector.cli import main as collector_cli
 from collector.runtime.cli import completion_of, print_json
 from marzban_bridge.cli import main as bridge_cli
@@ -68,6 +70,14 @@ def test_what_shows_something_shows_it_as_json_too():
             if "--json" in command._option_string_actions and name != "doctor"
         }
         assert having == expected, program
+
+
+@pytest.mark.parametrize("command", ["run", "check", "status", "dead-letters"])
+def test_the_agent_s_file_is_named_before_or_after_the_command(command):
+    parse = agent_cli._parser().parse_args
+    assert parse([command]).config == DEFAULT_PATH
+    assert parse(["--config", "a.toml", command]).config == Path("a.toml")
+    assert parse([command, "--config", "a.toml"]).config == Path("a.toml")
 
 
 @pytest.mark.parametrize("program", PARSERS)
