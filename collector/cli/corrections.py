@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from datetime import UTC, date, datetime
+from datetime import date
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from collector.cli import correction_values
 from collector.cli.correction_run import carry_out
 from collector.cli.objects import correction_object
+from collector.cli.output import console, say, second_text
 from collector.errors import SettingsError
 from collector.ledger.backend import EmbeddedBackend, SharedBackend, backend_of
 from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
@@ -22,8 +22,6 @@ from collector.reports.report import canonical, fault_in_name
 from collector.runtime.cli import print_json
 from collector.runtime.logs import printable
 from collector.settings import Settings
-
-console = Console()
 
 SHOWN_USERS = 20
 SHOWN_CORRECTIONS = 100
@@ -112,15 +110,15 @@ def void(arguments: argparse.Namespace, settings: Settings, *, now_millis: int) 
         )
     _show_preview(wanted, preview, name)
     if is_valid or name in dict(settings.reporter_keys):
-        _say(
+        say(
             f"The key of {name} is valid: what it reports from now on is counted. If it was "
             f"stolen, first: traffic-collector reporters revoke {name}"
         )
     if not preview.users:
-        _say("There is nothing to void. Nothing was changed.")
+        say("There is nothing to void. Nothing was changed.")
         return 0
     if not arguments.yes:
-        _say("Nothing was changed. The same with --yes carries it out.")
+        say("Nothing was changed. The same with --yes carries it out.")
         return 0
     return _carry_out(backend, wanted, now_millis=now_millis)
 
@@ -160,11 +158,11 @@ def adjust(arguments: argparse.Namespace, settings: Settings, *, now_millis: int
     )
     backend = backend_of(settings.ledger_url)
     when = "now" if arguments.day is None else f"{arguments.day}"
-    _say(f"{wanted.username}: {raw_bytes:+,} bytes, {billed_bytes:+,} billed, as of {when}.")
+    say(f"{wanted.username}: {raw_bytes:+,} bytes, {billed_bytes:+,} billed, as of {when}.")
     with closing(backend.reader()) as reader:
         _show_sums(reader, arguments.user)
     if not arguments.yes:
-        _say("Nothing was changed. The same with --yes carries it out.")
+        say("Nothing was changed. The same with --yes carries it out.")
         return 0
     return _carry_out(backend, wanted, now_millis=now_millis)
 
@@ -186,7 +184,7 @@ def corrections_list(settings: Settings, *, as_json: bool = False) -> int:
     for each in found:
         table.add_row(
             str(each.number),
-            _shown(each.asked_at_millis),
+            second_text(each.asked_at_millis),
             Text(printable(each.wanted.actor)),
             Text(printable(_what(each.wanted))),
             Text(printable(each.wanted.reason)),
@@ -201,21 +199,21 @@ def corrections_list(settings: Settings, *, as_json: bool = False) -> int:
 
 def _what(wanted: Wanted) -> str:
     if wanted.kind is Kind.ADJUST:
-        of = "" if wanted.since_millis is None else f", of {_shown(wanted.since_millis)[:10]}"
+        of = "" if wanted.since_millis is None else f", of {second_text(wanted.since_millis)[:10]}"
         return f"adjust {wanted.username}{of}"
     whose = f" for {wanted.username}" if wanted.username else ""
     return (
-        f"void {wanted.scope}{whose}, {_shown(wanted.since_millis)} to "
-        f"{_shown(wanted.until_millis)}"
+        f"void {wanted.scope}{whose}, {second_text(wanted.since_millis)} to "
+        f"{second_text(wanted.until_millis)}"
     )
 
 
 def _state(correction: Correction) -> str:
     if correction.problem is not None:
         return f"not done: {correction.problem}"
-    return (
-        "open" if correction.done_at_millis is None else f"done {_shown(correction.done_at_millis)}"
-    )
+    if correction.done_at_millis is None:
+        return "open"
+    return f"done {second_text(correction.done_at_millis)}"
 
 
 def _show_preview(wanted: Wanted, preview: VoidPreview, name: str) -> None:
@@ -243,43 +241,28 @@ def _show_preview(wanted: Wanted, preview: VoidPreview, name: str) -> None:
         f"{sum(it.billed_bytes for it in preview.users):,}",
     )
     console.print(table)
-    _say(
-        f"Received from {_shown(wanted.since_millis)} to {_shown(wanted.until_millis)} UTC. "
+    begin, end = second_text(wanted.since_millis), second_text(wanted.until_millis)
+    say(
+        f"Received from {begin} to {end} UTC. "
         f"{preview.voided_before:,} reports of it were voided before."
     )
     kept_since = preview.kept_since_millis
     if kept_since is None or kept_since > (wanted.since_millis or 0):
-        since = (
-            "None is kept" if kept_since is None else f"They are kept since {_shown(kept_since)}"
-        )
-        _say(f"{since}: for older ones there is `traffic-collector adjust`.")
+        since = "None is kept" if kept_since is None else f"Kept since {second_text(kept_since)}"
+        say(f"{since}: for older ones there is `traffic-collector adjust`.")
 
 
 def _show_sums(reader: LedgerReader, username: str) -> None:
     servers = reader.servers_of(username, since_day=None)
     raw_bytes = sum(each.upload_bytes + each.download_bytes for each in servers)
     billed_bytes = sum(each.billed_bytes for each in servers)
-    _say(f"It has {raw_bytes:,} bytes in all, {billed_bytes:,} billed.")
+    say(f"It has {raw_bytes:,} bytes in all, {billed_bytes:,} billed.")
 
 
 def _carry_out(backend: EmbeddedBackend | SharedBackend, wanted: Wanted, *, now_millis: int) -> int:
     done = carry_out(backend, wanted, now_millis=now_millis)
-    _say(
+    say(
         f"Correction {done.number}: {done.reports:,} reports voided, {done.raw_bytes:+,} bytes, "
         f"{done.billed_bytes:+,} billed. The bridge applies it when it next reads the feed."
     )
     return 0
-
-
-def _shown(millis: int | None) -> str:
-    if millis is None:
-        return ""
-    try:
-        return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError):
-        return str(millis)
-
-
-def _say(line: str) -> None:
-    """Print a line without markup, wrapping or control characters: it contains names."""
-    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

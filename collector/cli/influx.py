@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from collector.cli.objects import export_object
+from collector.cli.output import console, second_text
 from collector.errors import InfluxUnauthorizedError, InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
@@ -20,8 +19,6 @@ from collector.ledger.backend import backend_of
 from collector.runtime.cli import print_json
 from collector.schema import Policy
 from collector.settings import Settings
-
-console = Console()
 
 SHOWN_DEAD_LETTERS = 10
 MAX_LINE_LENGTH = 100
@@ -114,7 +111,7 @@ def export_status(settings: Settings, *, as_json: bool = False) -> int:
             f"{state.seq:,}",
             f"{backlogs[policy].reports:,} reports",
             f"{state.points:,}",
-            _moment(state.advanced_at_millis),
+            second_text(state.advanced_at_millis),
         )
     console.print(table)
     for policy, state in states.items():
@@ -135,7 +132,7 @@ def _show_dead_letters(letters: Sequence[DeadLetter]) -> None:
         line = each.line
         if len(line) > MAX_LINE_LENGTH:
             line = line[:MAX_LINE_LENGTH] + "…"
-        table.add_row(_moment(each.at_millis), each.stream, each.reason, line)
+        table.add_row(second_text(each.at_millis), each.stream, each.reason, line)
     console.print(table)
 
 
@@ -154,9 +151,3 @@ def export_rebuild(settings: Settings) -> int:
     print("Reports that the ledger no longer keeps are only in the daily sums.")
     print("To see how far it is: traffic-collector export status")
     return 0
-
-
-def _moment(millis: int | None) -> str:
-    if millis is None:
-        return ""
-    return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from contextlib import closing
-from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collector.cli.output import console, minute_text, say
 from collector.errors import SettingsError
 from collector.ledger.backend import backend_of
 from collector.reports.billing import AS_REPORTED_MILLIS, Ratio, parse_ratio, show_ratio
 from collector.runtime.cli import print_json
 from collector.runtime.logs import printable
 from collector.settings import Settings
-
-console = Console()
 
 
 def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) -> int:
@@ -28,14 +25,14 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
     backend = backend_of(settings.ledger_url)
     before = backend.set_ratio(wanted)
     was = show_ratio(AS_REPORTED_MILLIS if before is None else before)
-    _say(
+    say(
         f"{server}: a byte is billed {show_ratio(wanted.ratio_millis)} times from now on "
         f"(before: {was}). Earlier reports stay as they were billed."
     )
     with closing(backend.reader()) as reader:
         is_known = any(each.server == server for each in reader.servers_of(None, since_day=None))
     if not is_known:
-        _say(
+        say(
             f"No report has named {server} yet. Give the name letter by letter as in reports; "
             "`ratios list` shows the reported names."
         )
@@ -45,7 +42,7 @@ def ratios_set(settings: Settings, server: str, ratio: str, *, now_millis: int) 
 def ratios_clear(settings: Settings, server: str) -> int:
     """Set a server's ratio back to 1, for reports from now on."""
     backend_of(settings.ledger_url).clear_ratio(server)
-    _say(f"{server}: a byte is billed once from now on. Earlier reports stay as they were billed.")
+    say(f"{server}: a byte is billed once from now on. Earlier reports stay as they were billed.")
     return 0
 
 
@@ -86,14 +83,7 @@ def ratios_list(settings: Settings, *, as_json: bool = False) -> int:
             show_ratio(ratio.ratio_millis if ratio else AS_REPORTED_MILLIS),
             f"{raw[server]}",
             f"{billed[server]}",
-            f"{datetime.fromtimestamp(ratio.set_at_millis / 1000, tz=UTC):%Y-%m-%d %H:%M}"
-            if ratio
-            else "",
+            minute_text(ratio.set_at_millis if ratio else None),
         )
     console.print(table)
     return 0
-
-
-def _say(line: str) -> None:
-    """Print a line without markup, wrapping or control characters: it contains names."""
-    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

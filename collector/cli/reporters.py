@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.table import Table
 
 from collector.cli.objects import refused_object, reporter_object
+from collector.cli.output import console, minute_text
 from collector.errors import LedgerError
 from collector.ledger.backend import LedgerBackend, backend_of
 from collector.reports.contacts import KEPT_DAYS, Refused
@@ -28,7 +27,6 @@ from collector.runtime.logs import printable
 from collector.runtime.wall_clock import wall_clock_millis
 from collector.settings import Settings
 
-console = Console()
 DEFAULT_GRACE_HOURS = 24.0
 MAX_GRACE_HOURS = 24 * 30
 MOST_SHOWN = 20
@@ -162,17 +160,17 @@ def _list_reporters(arguments: argparse.Namespace, settings: Settings) -> int:
     for each, origin, valid in found:
         state = valid
         if isinstance(each, Reporter) and (ends := _grace_ends(each)):
-            state = f"valid, the old key until {_moment(ends)}"
+            state = f"valid, the old key until {minute_text(ends)}"
         if each.revoked_at_millis is not None:
-            state = f"revoked {_moment(each.revoked_at_millis)}"
+            state = f"revoked {minute_text(each.revoked_at_millis)}"
         elif isinstance(each, Configured) and started.get(each.key_hash) is None:
             state = "valid when a collector is started"
         table.add_row(
             each.name,
             origin,
-            _moment(each.created_at_millis),
-            _moment(contacts.last_contacts.get(each.name)),
-            _moment(last_reports.get(f"reporter:{each.name}")),
+            minute_text(each.created_at_millis),
+            minute_text(contacts.last_contacts.get(each.name)),
+            minute_text(last_reports.get(f"reporter:{each.name}")),
             _quota_of(counts_toward_quota=each.counts_toward_quota),
             state,
         )
@@ -193,7 +191,7 @@ def _show_refused(refused: Sequence[Refused]) -> None:
     for each in refused[:MOST_SHOWN]:
         address = each.address or "other addresses"
         table.add_row(
-            printable(address), each.reason, f"{each.requests:,}", _moment(each.last_at_millis)
+            printable(address), each.reason, f"{each.requests:,}", minute_text(each.last_at_millis)
         )
     console.print(table)
     if len(refused) > MOST_SHOWN:
@@ -245,7 +243,7 @@ def _rotate_reporter(arguments: argparse.Namespace, settings: Settings) -> int:
     print("For Standard Webhooks signatures, the signing secret of the key:\n")
     print(f"  {signing_secret(hash_key(key))}\n")
     if grace_millis:
-        print(f"The old key stays valid until {_moment(now_millis + grace_millis)} UTC.")
+        print(f"The old key stays valid until {minute_text(now_millis + grace_millis)} UTC.")
     else:
         print("The old key is refused within a second.")
     print(f"The name stays: reports that {name} sends again with the new key count once.")
@@ -281,9 +279,3 @@ def _grace_ends(reporter: Reporter) -> int | None:
     now_millis = wall_clock_millis()
     ends = [each.valid_until_millis for each in reporter.former_keys]
     return max((each for each in ends if each > now_millis), default=None)
-
-
-def _moment(millis: int | None) -> str:
-    if millis is None:
-        return ""
-    return f"{datetime.fromtimestamp(millis / 1000, tz=UTC):%Y-%m-%d %H:%M}"

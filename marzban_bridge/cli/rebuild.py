@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from marzban_bridge.bridge import Bridge, Bridges
 from marzban_bridge.cli.exclusive import with_bridges
-from marzban_bridge.cli.output import console
+from marzban_bridge.cli.output import console, say
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.reconcile.rebuilding import Rebuilding, Rebuilt
@@ -24,7 +24,7 @@ async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out:
     for bridge, found in await with_bridges(settings, read):
         for lines in found.stores:
             where = " ".join(lines.places) or "an unknown host"
-            _say(
+            say(
                 f"panel {found.panel}: {lines.users} users have lines of store {lines.store}, "
                 f"whose bridge ran on {where}"
             )
@@ -35,12 +35,12 @@ async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out:
             bridge, without, f"Panel {found.panel}: without a line; the panel's limit is the quota"
         )
         done = "are rebuilt" if is_carried_out else "would be rebuilt; nothing was changed yet"
-        _say(
+        say(
             f"panel {found.panel}: {len(with_line)} users from their lines and {len(without)} "
             f"without {done}"
         )
     if not is_carried_out:
-        _say("run it again with --yes to do so")
+        say("run it again with --yes to do so")
     return 0
 
 
@@ -52,7 +52,3 @@ def _show(bridge: Bridge, rebuilt: list[Rebuilt], title: str) -> None:
     if accounts:
         rows = [(each, balance_with_raw(each, seen_totals(each))) for each in accounts]
         console.print(users_table(rows, title=title))
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
