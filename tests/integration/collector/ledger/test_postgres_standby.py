@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 
 import psycopg
 import pytest
@@ -25,7 +25,8 @@ from marzban_bridge.store.store import Store
 from tests.support.bridge.shared_stores import lead
 from tests.support.collector.collectors import CollectorWorld, running, wire
 from tests.support.collector.ledgers import NOON_MILLIS, batch, report
-from tests.support.engines import postgres_server
+from tests.support.engines import pgbouncer, postgres_server
+from tests.support.engines.pgbouncer import PgBouncer
 from tests.support.engines.postgres_pair import PostgresPair
 
 DEADLINE_SECONDS = 120
@@ -89,6 +90,18 @@ def store(ledger, *reports):
     return ledger.record([batch(*reports)], received_at_millis=NOON_MILLIS, defers_sums=True)
 
 
+@contextmanager
+def canceling(url):
+    """Cancel waits for the standby, as an administrator may, until one was canceled."""
+    cancel = f"SELECT pg_cancel_backend(pid) FROM ({WAITING}) AS waiting"
+    thread = threading.Thread(target=lambda: until("a commit that waits", lambda: ask(url, cancel)))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 def is_stored(ledger, *reports):
     try:
         return store(ledger, *reports)
@@ -117,20 +130,33 @@ class TestDuplicates:
             rows = ask(on_standby, "SELECT count(*) FROM traffic.report")
             assert rows == [(2,)]
 
-    def test_a_wait_for_the_standby_that_somebody_cancels_acknowledges_nothing(self, pair, url):
-        """The server answers such a commit as any other, with a warning beside it."""
-        with closing(PostgresLedger(url)) as ledger:
+    @pytest.mark.parametrize("has_pooler", [False, True])
+    def test_a_wait_for_the_standby_that_is_canceled_acknowledges_nothing(
+        self, pair, url, has_pooler
+    ):
+        """The server answers such a commit as any other, with a warning beside it.
+
+        That is so for reports and for a bridge's store, and a pooler passes the warning on.
+        """
+        with ExitStack() as stack:
+            if has_pooler:
+                if pgbouncer.BINARY is None:
+                    pytest.skip("no PgBouncer here: apt-get install pgbouncer")
+                pooler = stack.enter_context(closing(PgBouncer(pair.primary, "session")))
+                used = pair.primary.url(url.rpartition("/")[2], port=pooler.port)
+            else:
+                used = url
+            ledger = stack.enter_context(closing(PostgresLedger(used)))
+            books = stack.enter_context(closing(Store(PostgresReplica(used, lead(used)))))
             store(ledger, report(key="a"))
+            books.set_meta("a", "1")
             pair.standby.stop()
-            cancel = f"SELECT pg_cancel_backend(pid) FROM ({WAITING}) AS waiting"
-            cancelling = threading.Thread(
-                target=lambda: until("a commit that waits", lambda: ask(url, cancel))
-            )
-            cancelling.start()
-            with pytest.raises(LedgerUnavailableError):
+            with canceling(url), pytest.raises(LedgerUnavailableError):
                 store(ledger, report(key="b"))
-            cancelling.join()
             assert ask(url, "SELECT count(*) FROM traffic.report") == [(2,)]
+            with canceling(url), pytest.raises(NotLeadingError):
+                books.set_meta("a", "2")
+            assert ask(url, "SELECT value FROM bridge.meta WHERE key = 'a'") == [("2",)]
 
 
 class TestSessions:
